@@ -1,0 +1,21 @@
+"""The one way bad input is reported: one line that names the value and the remedy, and exit status 2."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """Bad input by the user. The message is complete: what was wrong, where, and what to do."""
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run a command line and exit: 2 and one line on bad input, 130 on Ctrl-C, else what `main` returns (None is 0)."""
+    try:
+        status = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        status = 130
+    sys.exit(status)
