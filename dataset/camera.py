@@ -1,0 +1,139 @@
+"""Where a camera is, in every convention this project meets. Pure numpy, float64 inside.
+
+The project's convention, "blender": world z up; azimuth 0 is the camera at -y, 90 at +x; elevation is positive upwards;
+the camera looks along its own -z with y up. The others differ by two fixed rotations:
+
+    name       camera axes                    world axes
+    blender    x right, y up, z backwards     z up
+    opengl     x right, y up, z backwards     y up (glTF's: blender (x, y, z) is opengl (x, z, -y))
+    opencv     x right, y down, z forwards    z up
+"""
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dataset.errors import UserError
+
+Float = NDArray[np.float64]
+Convention = Literal["blender", "opengl", "opencv"]
+
+LENS_MM: Final = 35.0  # SyncDreamer's render settings, which the paper (4.1) follows
+SENSOR_MM: Final = 32.0
+DISTANCE: Final = 1.5
+
+_Y_UP_FROM_Z_UP: Final = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+_FLIP_YZ: Final = np.diag([1.0, -1.0, -1.0, 1.0])
+# (world from blender world, blender camera from camera), both self-inverse or orthogonal
+_AXES: Final[dict[str, tuple[Float, Float]]] = {
+    "blender": (np.eye(4), np.eye(4)),
+    "opengl": (_Y_UP_FROM_Z_UP, np.eye(4)),
+    "opencv": (np.eye(4), _FLIP_YZ),
+}
+
+
+def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance: ArrayLike = 1.0) -> Float:
+    """Camera-to-world [..., 4, 4] of cameras that look at the origin. The arguments broadcast.
+
+    At elevations of +-90 degrees the up vector is the limit along the meridian: the matrix stays a rotation.
+    """
+    elevation, azimuth, radius = np.broadcast_arrays(
+        np.deg2rad(np.asarray(elevation_deg, np.float64)),
+        np.deg2rad(np.asarray(azimuth_deg, np.float64)),
+        np.asarray(distance, np.float64),
+    )
+    sin_e, cos_e, sin_a, cos_a = np.sin(elevation), np.cos(elevation), np.sin(azimuth), np.cos(azimuth)
+    zero = np.zeros_like(sin_e)
+    right = np.stack([cos_a, sin_a, zero], -1)
+    up = np.stack([-sin_e * sin_a, sin_e * cos_a, cos_e], -1)
+    back = np.stack([cos_e * sin_a, -cos_e * cos_a, sin_e], -1)
+    c2w = np.zeros((*sin_e.shape, 4, 4))
+    c2w[..., :3, 0], c2w[..., :3, 1], c2w[..., :3, 2] = right, up, back
+    c2w[..., :3, 3] = back * radius[..., None]
+    c2w[..., 3, 3] = 1.0
+    return c2w
+
+
+def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float, Float, Float]:
+    """(elevation_deg, azimuth_deg in [0, 360), distance) of the camera positions of [..., 4, 4] matrices.
+
+    Straight above or below, the azimuth is read from the camera's right axis, so the round trip holds there too.
+    """
+    matrix = np.asarray(c2w, np.float64)
+    x, y, z = np.moveaxis(matrix[..., :3, 3], -1, 0)
+    distance = np.linalg.norm(matrix[..., :3, 3], axis=-1)
+    horizontal = np.hypot(x, y)
+    elevation_deg = np.rad2deg(np.arctan2(z, horizontal))
+    at_pole = horizontal < 1e-9 * np.maximum(distance, 1e-30)
+    azimuth = np.where(at_pole, np.arctan2(matrix[..., 1, 0], matrix[..., 0, 0]), np.arctan2(x, -y))
+    return elevation_deg, np.mod(np.rad2deg(azimuth), 360.0), distance
+
+
+def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float:
+    """The same cameras [..., 4, 4] in another convention (see the table above)."""
+    for name in (source, target):
+        if name not in _AXES:
+            raise UserError(f"unknown camera convention {name!r}; choose one of {', '.join(_AXES)}")
+    world_source, camera_source = _AXES[source]
+    world_target, camera_target = _AXES[target]
+    blender = world_source.T @ np.asarray(c2w, np.float64) @ camera_source
+    converted: Float = world_target @ blender @ camera_target
+    return converted
+
+
+def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SENSOR_MM) -> Float:
+    """K [3, 3] in pixels of a square picture: focal length from lens and sensor, principal point in the middle."""
+    focal = resolution * lens_mm / sensor_mm
+    return np.array([[focal, 0.0, resolution / 2], [0.0, focal, resolution / 2], [0.0, 0.0, 1.0]])
+
+
+def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float:
+    """K [3, 3] in pixels of a square picture whose full field of view is `fov_deg`."""
+    if not 0 < fov_deg < 180:
+        raise UserError(f"fov_deg is {fov_deg}; it must lie between 0 and 180")
+    return intrinsics(resolution, lens_mm=1.0, sensor_mm=2 * float(np.tan(np.deg2rad(fov_deg) / 2)))
+
+
+def fov_deg(K: ArrayLike, resolution: int) -> float:
+    """Full field of view in degrees of a square picture with intrinsics K [3, 3]."""
+    focal = float(np.asarray(K, np.float64)[0, 0])
+    return float(np.rad2deg(2 * np.arctan(resolution / (2 * focal))))
+
+
+def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float, Float]:
+    """World points [n, 3] -> (pixels [n, 2], depth [n]); pixel (0, 0) is the top-left corner, x right, y down.
+
+    `depth` is along the viewing direction; points behind the camera (depth <= 0) get NaN pixels.
+    """
+    opencv = convert_c2w(c2w, "blender", "opencv")
+    local = (np.asarray(points, np.float64) - opencv[:3, 3]) @ opencv[:3, :3]
+    depth: Float = local[:, 2]
+    homogeneous = local @ np.asarray(K, np.float64).T
+    safe = np.where(depth > 0, depth, np.nan)
+    return homogeneous[:, :2] / safe[:, None], depth
+
+
+def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
+    """MVDream's camera label [..., 16]: 4x4 camera-to-world on the unit sphere, row major."""
+    c2w = spherical_to_c2w(elevation_deg, azimuth_deg)
+    return c2w.reshape(*c2w.shape[:-2], 16).astype(np.float32)
+
+
+def relative_camera(
+    elevation_deg: ArrayLike, azimuth_deg: ArrayLike, ref_elevation_deg: ArrayLike, ref_azimuth_deg: ArrayLike
+) -> NDArray[np.float32]:
+    """Label [..., 16] of a view relative to the reference view: MVDream's camera of the angle differences (App. A)."""
+    return mvdream_camera(
+        np.asarray(elevation_deg, np.float64) - np.asarray(ref_elevation_deg, np.float64),
+        np.asarray(azimuth_deg, np.float64) - np.asarray(ref_azimuth_deg, np.float64),
+    )
+
+
+def released_isotropic3d_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
+    """Label [..., 16] as the published Isotropic3D weights expect it: degrees converted to radians twice.
+
+    The released code hands radians to a function that converts degrees, so 90 degrees acts as 1.57. Training from
+    MVDream must not repeat this.
+    """
+    return mvdream_camera(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg))
