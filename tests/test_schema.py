@@ -34,7 +34,7 @@ def make_meta(uid: str = "chair", resolution: int = 8) -> schema.Meta:
         hdri=schema.Hdri("city.exr", 12.5, 1.0),
         normalization=schema.Normalization("longest", 0.5, (0.0, 0.25, -1.0)),
         renderer={"engine": "cycles", "samples": 16, "denoise": True},
-        views={s: (view,) * schema.VIEWS_PER_SET for s in schema.VIEW_SETS},
+        views=dict.fromkeys(schema.VIEW_SETS, (view,) * schema.VIEWS_PER_SET),
     )
 
 
