@@ -1,0 +1,67 @@
+# Every verb is one line of `python -m`. `make help` lists them; the variables are the same everywhere.
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+PY      := .venv/bin/python
+SHARDS  ?= data/shards
+SOURCE  ?=
+PRESET  ?= tiny
+WORKERS ?=
+MODEL   ?=
+IMG     ?=
+OUT     ?=
+ARGS    ?=
+MARK    ?=
+
+# Optional values become options only when given, so that each command's own default stands in one place.
+opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup render train-stage1 train-stage2 sample distill demo test lint format lock verify
+
+help: ## list the verbs
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo "Variables: SOURCE SHARDS IMG MODEL OUT PRESET WORKERS, ARGS for any other option (ARGS=--help lists them)."
+
+setup: .venv/.installed ## make .venv and install everything; check the system libraries of Blender
+
+.venv/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; give PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+	@$(PY) -m render.check || true
+
+render: setup ## objects -> shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= RETRY=failed
+	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--retry,$(RETRY)) $(ARGS)
+
+verify: setup ## check a shard set: every damaged, missing or foreign member by name
+	$(PY) -m dataset verify '$(SHARDS)' $(ARGS)
+
+train-stage1: setup ## shards -> image-conditioned multi-view diffusion model: SHARDS= OUT=data/stage1 PRESET=tiny|paper
+	$(PY) -m train stage1 --shards '$(SHARDS)' --out '$(or $(OUT),data/stage1)' --preset $(PRESET) $(call opt,--base,$(MODEL)) $(ARGS)
+
+train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2
+	$(PY) -m train stage2 --shards '$(SHARDS)' --base '$(or $(MODEL),data/stage1)' --out '$(or $(OUT),data/stage2)' --preset $(PRESET) $(ARGS)
+
+sample: setup ## one picture -> views of the object: IMG= MODEL= OUT=
+	$(PY) -m train.sample --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
+
+distill: setup ## one picture -> textured mesh: IMG= MODEL= OUT=
+	$(PY) -m distill --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
+
+demo: setup ## the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
+	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
+
+test: setup ## the default tests (CPU, minutes); MARK=slow or MARK=gpu for the marked ones
+	$(PY) -m pytest $(call opt,-m,$(MARK)) $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: setup ## let ruff rewrite the files
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+lock: ## resolve pyproject.toml into requirements.lock for every platform and Python (needs uv)
+	uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
