@@ -1,0 +1,119 @@
+"""Shards -> objects: open a set by URL and read only the members asked for, by offset."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from dataset.errors import UserError
+from dataset.image import decode_webp
+from dataset.order import epoch_order
+from dataset.schema import Meta, ViewSet, member_name, meta_name, parse_meta
+from dataset.shards import Index, Member, ShardStats, open_set, read_index, read_stats
+
+_CACHED_SHARDS: Final = 64  # statistics kept in memory: 1,000 objects are about 10 MB
+_CACHED_METAS: Final = 1024
+
+
+class ShardSet:
+    """A complete shard set. Objects are (shard, sample) numbers as `dataset.order` gives them.
+
+    Reading is thread-safe; an instance can be pickled or inherited by a fork (nothing open is kept). The index is read
+    when it is made, a shard's statistics when it is first touched. Raises UserError when the set is missing or
+    unfinished, and when a member is damaged.
+    """
+
+    def __init__(self, url: str | Path, index: Index | None = None) -> None:
+        self.url = str(url)
+        self.index = index or read_index(self.url)
+        self._stats = lru_cache(_CACHED_SHARDS)(self._load_stats)
+        self._meta = lru_cache(_CACHED_METAS)(self._load_meta)
+
+    def __reduce__(self) -> tuple[type["ShardSet"], tuple[str, Index]]:
+        return ShardSet, (self.url, self.index)
+
+    def __len__(self) -> int:
+        return self.index.objects
+
+    @property
+    def samples_per_shard(self) -> tuple[int, ...]:
+        return tuple(shard.samples for shard in self.index.shards)
+
+    def uid(self, shard: int, sample: int) -> str:
+        return self._stats(shard).samples[sample].uid
+
+    def uids(self) -> list[str]:
+        """All uids, in the set's order. Reads every shard's statistics."""
+        return [entry.uid for shard in range(len(self.index.shards)) for entry in self._stats(shard).samples]
+
+    def objects(self, seed: int, epoch: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int]]:
+        """(shard, sample) of one rank's objects in the order of an epoch (see `dataset.order`)."""
+        return (
+            (int(shard), int(sample)) for shard, sample in epoch_order(self.samples_per_shard, seed, epoch, rank, world)
+        )
+
+    def read(self, shard: int, sample: int, members: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of some members, by their full names (`schema.member_name`), each checked against its checksum."""
+        stats = self._stats(shard)
+        entry = stats.samples[sample]
+        try:
+            places = [entry.members[name.removeprefix(f"{entry.uid}.")] for name in members]
+        except KeyError as error:
+            raise UserError(f"{self.url}/{stats.name}.tar: {entry.uid} has no member {error}") from error
+        chunks = self._ranges(f"{stats.name}.tar", places)
+        for name, place, data in zip(members, places, chunks, strict=True):
+            if len(data) != place.size or zlib.crc32(data) != place.crc32:
+                raise self._damaged(stats.name, f"member {name} is truncated or corrupt")
+        return dict(zip(members, chunks, strict=True))
+
+    def meta(self, shard: int, sample: int) -> Meta:
+        """The object's metadata; the most recent ones are kept."""
+        return self._meta(shard, sample)
+
+    def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
+        """Pictures uint8 [f, h, w, 4] (straight alpha) of the (view set, index) wanted, in that order."""
+        uid = self.uid(shard, sample)
+        names = [member_name(uid, view_set, index) for view_set, index in wanted]
+        data = self.read(shard, sample, names)
+        return np.stack([decode_webp(data[name], f"{self.url}/{name}") for name in names])
+
+    def _load_stats(self, shard: int) -> ShardStats:
+        fs, root = open_set(self.url)
+        entry = self.index.shards[shard]
+        stats = read_stats(fs, root, entry.name)
+        if (stats.sha256, len(stats.samples)) != (entry.sha256, entry.samples):
+            raise self._damaged(entry.name, "its statistics disagree with index.json")
+        return stats
+
+    def _load_meta(self, shard: int, sample: int) -> Meta:
+        name = meta_name(self.uid(shard, sample))
+        return parse_meta(self.read(shard, sample, [name])[name], f"{self.url}/{name}")
+
+    def _ranges(self, file_name: str, places: Sequence[Member]) -> list[bytes]:
+        fs, root = open_set(self.url)
+        path = f"{root}/{file_name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                return _local_ranges(path, places)
+            ends = [place.offset + place.size for place in places]
+            chunks: list[bytes] = fs.cat_ranges([path] * len(places), [p.offset for p in places], ends)
+            return chunks
+        except OSError as error:
+            raise self._damaged(file_name, f"cannot be read ({error.strerror or error})") from error
+
+    def _damaged(self, shard: str, what: str) -> UserError:
+        return UserError(f"{self.url}/{shard}: {what}; `python -m dataset verify {self.url}` lists all damage")
+
+
+def _local_ranges(path: str, places: Sequence[Member]) -> list[bytes]:
+    with open(path, "rb", buffering=0) as file:
+        chunks = []
+        for place in places:
+            file.seek(place.offset)
+            chunks.append(file.read(place.size))
+    return chunks
