@@ -1,0 +1,227 @@
+"""Volume rendering in plain torch: rays, occupied samples, compositing on white.
+
+Marching is ours (nerfacc's needs its CUDA extension); weights, accumulation and the occupancy grid's upkeep are
+nerfacc's portable parts. A ray is cut into equal steps inside the scene's ball; samples are the middles of those steps
+that are occupied and not yet hidden. Rays go in chunks: `MarchSettings.sample_budget` bounds the memory.
+
+Axis letters: `f` frames, `h w` pixels, `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by ray).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from nerfacc import accumulate_along_rays, render_weight_from_density
+from nerfacc.estimators.occ_grid import OccGridEstimator
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from distill.field import Scene
+from distill.shade import Shade, albedo_only, facing_away
+
+
+@dataclass(frozen=True)
+class MarchSettings:
+    """Defaults are the released configuration's."""
+
+    samples_per_ray: int = 512
+    """Steps over the diagonal of the cube around the scene's ball; the longest way through the ball has fewer."""
+    sample_budget: int = 2**22
+    """Steps considered at once: more rays than that are rendered in chunks."""
+    min_transmittance: float = 1e-4
+    """A ray ends where less light than this would come through."""
+    occupancy_resolution: int = 32
+    occupancy_threshold: float = 0.01
+    """Optical depth of one step from which a cell counts as occupied (or the grid's mean, if that is less)."""
+    occupancy_every: int = 16
+    occupancy_decay: float = 0.95
+    occupancy_warmup: int = 256
+    """Until this step every cell is looked at; later a quarter of them and of the occupied ones."""
+
+    def step_length(self, radius: float) -> float:
+        """World length of a step in a scene of this radius."""
+        return 2 * 3**0.5 * radius / self.samples_per_ray
+
+
+class Rendered(NamedTuple):
+    """Pictures of a scene."""
+
+    rgb: Tensor  # [f, h, w, 3] in [0, 1], on white
+    alpha: Tensor  # [f, h, w] in [0, 1]
+    depth: Tensor  # [f, h, w] mean distance from the camera along the ray; 0 where nothing is met
+    normal: Tensor  # [f, h, w, 3] world, weighted by opacity (shorter than 1 at soft edges, 0 outside)
+    away: Tensor  # [f, h, w] the sum of Eq. 8 along the ray, weights detached
+
+
+class Rays(NamedTuple):
+    origin: Tensor  # [n, 3]
+    direction: Tensor  # [n, 3] unit length
+    frame: Tensor  # [n]
+
+
+class Occupancy(nn.Module):
+    """Which cells of the cube around the ball hold anything. A buffer, not a parameter: part of a checkpoint."""
+
+    def __init__(self, radius: float, settings: MarchSettings) -> None:
+        super().__init__()
+        self.radius = radius
+        self.settings = settings
+        self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
+
+    def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
+        """Refresh the grid, every `occupancy_every` steps; what is drawn is a function of (seed, step)."""
+        settings = self.settings
+        device = self.grid.occs.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed * 1_000_003 + step)
+            self.grid.update_every_n_steps(
+                step,
+                lambda x: density(x)[:, None] * settings.step_length(self.radius),
+                occ_thre=settings.occupancy_threshold,
+                ema_decay=settings.occupancy_decay,
+                warmup_steps=settings.occupancy_warmup,
+                n=settings.occupancy_every,
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Whether the cells of world points [..., 3] are occupied, [...]."""
+        side = self.settings.occupancy_resolution
+        cell = ((x + self.radius) * (side / (2 * self.radius))).long().clamp(0, side - 1)
+        index = (cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]
+        occupied: Tensor = self.grid.binaries.view(-1)[index]
+        return occupied
+
+
+def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
+    """Rays through the pixel centres of square pictures, frame by frame, row by row from the top left.
+
+    `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
+    """
+    matrix = np.asarray(c2w, np.float64)
+    frames = matrix.shape[0]
+    half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (frames,))
+    offset = (np.arange(resolution) + 0.5) / resolution * 2 - 1
+    down, right = np.meshgrid(offset, offset, indexing="ij")
+    local = np.stack([right, -down], -1)[None] * half[:, None, None, None]
+    local = np.concatenate([local, -np.ones_like(local[..., :1])], -1).reshape(frames, -1, 3)
+    world = local @ matrix[:, :3, :3].transpose(0, 2, 1)
+    world /= np.linalg.norm(world, axis=-1, keepdims=True)
+    origin = np.broadcast_to(matrix[:, None, :3, 3], world.shape)
+    frame = torch.arange(frames, device=device).repeat_interleave(resolution * resolution)
+    origins, directions = (
+        torch.tensor(vectors.reshape(-1, 3), dtype=torch.float32, device=device) for vectors in (origin, world)
+    )
+    return Rays(origins, directions, frame)
+
+
+def render_views(
+    scene: Scene,
+    c2w: ArrayLike,
+    fov_deg: ArrayLike,
+    resolution: int,
+    *,
+    settings: MarchSettings,
+    occupancy: Occupancy | None = None,
+    shade: Shade = albedo_only,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Rendered:
+    """Pictures of a scene from cameras `c2w` [f, 4, 4] of full field of view `fov_deg` (one number or [f]).
+
+    With a `generator` (a CPU one) the steps of each ray are shifted by a random part of a step, as for training;
+    without, rendering is deterministic. Gradients flow if enabled; of several chunks, each is computed again for them.
+    """
+    rays = camera_rays(c2w, fov_deg, resolution, device)
+    shift = (
+        torch.full((len(rays.frame),), 0.5) if generator is None else torch.rand(len(rays.frame), generator=generator)
+    )
+    pixels = render_rays(scene, rays, shift.to(device), settings=settings, occupancy=occupancy, shade=shade)
+    rgb, alpha, depth, normal, away = torch.split(pixels.view(-1, resolution, resolution, 9), [3, 1, 1, 3, 1], -1)
+    depth = depth / alpha.clamp(min=1e-8)
+    return Rendered(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
+
+
+def render_rays(
+    scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
+) -> Tensor:
+    """Composited [n, 9]: colour (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
+    step = settings.step_length(scene.radius)
+    rays_at_once = max(1, settings.sample_budget // _steps(scene.radius, step))
+    starts = range(0, len(rays.frame), rays_at_once)
+    recompute = torch.is_grad_enabled() and len(starts) > 1
+    rendered: list[Tensor] = []
+    for start in starts:
+        chunk = slice(start, start + rays_at_once)
+        part = Rays(*(values[chunk] for values in rays))
+        ray, t = _samples_in_sight(scene, part, shift[chunk], settings, occupancy)
+        compose = partial(_composite, scene, part, step=step, shade=shade)
+        rendered.append(checkpoint(compose, ray, t, use_reentrant=False) if recompute else compose(ray, t))
+    return torch.cat(rendered)
+
+
+def _steps(radius: float, step: float) -> int:
+    """Steps that cover the longest way through the ball, shifted by less than one."""
+    return int(2 * radius / step) + 2
+
+
+@torch.no_grad()
+def _samples_in_sight(
+    scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
+) -> tuple[Tensor, Tensor]:
+    """(ray [m], distance along it [m]) of the samples that are in the ball, occupied and not hidden."""
+    step = settings.step_length(scene.radius)
+    near, far = ball_bounds(rays, scene.radius)
+    places = torch.arange(_steps(scene.radius, step), device=near.device)
+    t = near[:, None] + (places + shift[:, None] - 0.5) * step  # [n, s]; the first may lie before the ball: empty there
+    ray, column = torch.nonzero((t < far[:, None]) & (t > near[:, None]), as_tuple=True)
+    t = t[ray, column]
+    x = rays.origin[ray] + rays.direction[ray] * t[:, None]
+    if occupancy is not None:
+        keep = occupancy(x)
+        ray, t, x = ray[keep], t[keep], x[keep]
+    _, transmittance = ray_weights(scene.density(x), ray, len(near), step)
+    visible = transmittance > settings.min_transmittance
+    return ray[visible], t[visible]
+
+
+def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
+    """Distances [n], [n] at which rays enter and leave the ball about the origin; equal where they miss it.
+
+    A camera inside the ball enters at 0.
+    """
+    middle = -(rays.origin * rays.direction).sum(-1)
+    closest = rays.origin + rays.direction * middle[:, None]
+    half = (radius**2 - closest.square().sum(-1)).clamp(min=0).sqrt()
+    near = (middle - half).clamp(min=0)
+    return near, torch.maximum(near, middle + half)
+
+
+def ray_weights(density: Tensor, ray: Tensor, rays: int, step: float) -> tuple[Tensor, Tensor]:
+    """Rendering weights [m] and the transmittance before each sample [m], of packed samples sorted by ray.
+
+    nerfacc's batched form on samples padded to [rays, longest]: its packed form is CUDA only.
+    """
+    counts = torch.bincount(ray, minlength=rays)
+    place = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
+    padded = density.new_zeros(rays, max(1, int(counts.max())))
+    start = torch.zeros_like(padded)
+    padded = padded.index_put((ray, place), density)
+    weights, transmittance, _ = render_weight_from_density(start, start + step, padded)
+    return weights[ray, place], transmittance[ray, place]
+
+
+def _composite(scene: Scene, rays: Rays, ray: Tensor, t: Tensor, *, step: float, shade: Shade) -> Tensor:
+    """Colour, alpha, distance, normal and Eq. 8's sum of the rays [n, 9] from packed samples."""
+    direction = rays.direction[ray]
+    x = rays.origin[ray] + direction * t[:, None]
+    samples = scene.query(x)
+    weights, _ = ray_weights(samples.density, ray, len(rays.frame), step)
+    colour = shade(x, samples, rays.frame[ray])
+    values = torch.cat([colour, torch.ones_like(t)[:, None], t[:, None], samples.normal], -1)
+    seen = accumulate_along_rays(weights, values, ray, len(rays.frame))
+    away = facing_away(samples.normal, direction)[:, None]
+    return torch.cat([seen, accumulate_along_rays(weights.detach(), away, ray, len(rays.frame))], -1)
