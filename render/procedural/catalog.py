@@ -1,0 +1,70 @@
+"""Which object an (index, seed) is: its kind, its uid and its random draws. Pure: neither Blender nor geometry."""
+
+import hashlib
+import re
+
+import numpy as np
+
+from dataset.errors import UserError
+
+KINDS = (
+    "cat",
+    "dog",
+    "rabbit",
+    "duck",
+    "penguin",
+    "fish",
+    "chair",
+    "table",
+    "lamp",
+    "bed",
+    "car",
+    "aeroplane",
+    "rocket",
+    "sailboat",
+    "mug",
+    "teapot",
+    "house",
+    "castle",
+    "robot",
+    "snowman",
+    "tree",
+    "mushroom",
+    "cactus",
+    "flower",
+)
+MAX_INDEX = 999_999
+_UID = re.compile(r"procedural-([a-z]+)-(\d{6})")
+
+
+def generator(*keys: object) -> np.random.Generator:
+    """A random stream that is a function of `keys` alone (their text), the same on every machine."""
+    text = "\0".join(str(key) for key in keys)
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "little"))
+
+
+def kind_of(index: int, seed: int) -> str:
+    """The kind of object number `index`: every run of len(KINDS) indices is a new shuffle of all kinds."""
+    if not 0 <= index <= MAX_INDEX:
+        raise UserError(f"procedural object {index} does not exist: indices go from 0 to {MAX_INDEX}")
+    block, place = divmod(index, len(KINDS))
+    order = generator("kinds", seed, block).permutation(len(KINDS))
+    return KINDS[int(order[place])]
+
+
+def uid_of(index: int, seed: int) -> str:
+    """`procedural-KIND-INDEX`; the seed is a property of the whole set, so it is not part of it."""
+    return f"procedural-{kind_of(index, seed)}-{index:06d}"
+
+
+def parse_uid(uid: str) -> tuple[str, int]:
+    """(kind, index) of a uid that `uid_of` made."""
+    match = _UID.fullmatch(uid)
+    if match is None or match[1] not in KINDS:
+        raise UserError(f"{uid!r} is no procedural object: expected procedural-KIND-000000, KIND one of {', '.join(KINDS)}")
+    return match[1], int(match[2])
+
+
+def object_rng(index: int, seed: int) -> np.random.Generator:
+    """The stream from which object `index` draws its shape, proportions, colours and pattern."""
+    return generator("object", seed, uid_of(index, seed))

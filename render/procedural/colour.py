@@ -1,0 +1,78 @@
+"""Colours as sRGB triples in [0, 1], and the draws from which objects get theirs."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+Rgb = tuple[float, float, float]
+Item = TypeVar("Item")
+
+WHITE: Rgb = (0.95, 0.95, 0.94)
+CREAM: Rgb = (0.95, 0.89, 0.76)
+BLACK: Rgb = (0.06, 0.06, 0.07)
+CHARCOAL: Rgb = (0.18, 0.18, 0.20)
+GREY: Rgb = (0.55, 0.56, 0.58)
+STEEL: Rgb = (0.72, 0.74, 0.77)
+PINK: Rgb = (0.95, 0.60, 0.62)
+RED: Rgb = (0.83, 0.14, 0.13)
+ORANGE: Rgb = (0.95, 0.55, 0.12)
+YELLOW: Rgb = (0.98, 0.82, 0.20)
+BROWN: Rgb = (0.42, 0.26, 0.15)
+GLASS: Rgb = (0.30, 0.44, 0.55)
+LEAF: Rgb = (0.25, 0.55, 0.20)
+WOODS: tuple[Rgb, ...] = ((0.72, 0.50, 0.30), (0.50, 0.31, 0.18), (0.84, 0.68, 0.47), (0.36, 0.22, 0.14), (0.62, 0.36, 0.20))
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Three colours that go together: most of the object, its counterpart, and small details."""
+
+    main: Rgb
+    second: Rgb
+    accent: Rgb
+
+
+def hsv(hue: float, saturation: float, value: float) -> Rgb:
+    """Hue is cyclic in [0, 1)."""
+    return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+
+
+def palette(rng: np.random.Generator) -> Palette:
+    """A vivid main colour; a counterpart that is pale, dark or of another hue; an accent of a third hue."""
+    hue, value = rng.uniform(), rng.uniform(0.62, 0.95)
+    main = hsv(hue, rng.uniform(0.55, 0.92), value)
+    other = hsv(hue + rng.uniform(0.35, 0.65), rng.uniform(0.5, 0.85), rng.uniform(0.6, 0.95))
+    second = pick(rng, (WHITE, CREAM, shade(main, 0.35), other))
+    return Palette(main, second, hsv(hue + pick(rng, (0.15, 0.33, 0.5)), 0.8, 0.9))
+
+
+def pick(rng: np.random.Generator, options: Sequence[Item]) -> Item:
+    """One of `options`, all equally likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def shade(colour: Rgb, factor: float) -> Rgb:
+    """Darker for a factor below 1."""
+    red, green, blue = (min(1.0, channel * factor) for channel in colour)
+    return red, green, blue
+
+
+def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
+    """`share` of the second colour."""
+    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def vary(rng: np.random.Generator, colour: Rgb, amount: float = 0.06) -> Rgb:
+    """The same colour, a little lighter, darker or tinted."""
+    red, green, blue = (float(np.clip(channel + rng.uniform(-amount, amount), 0.02, 0.98)) for channel in colour)
+    return red, green, blue
+
+
+def to_linear(colour: Rgb) -> Rgb:
+    """sRGB transfer function (IEC 61966-2-1), as glTF's base colour factor needs it."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+    return red, green, blue

@@ -1,0 +1,173 @@
+"""Surfaces as grids of points: numpy in, numpy out.
+
+A `Surface` is an array [rows, columns, 3] in Blender's axes (z up, the front of an object faces -y). Columns run once around
+and close (the last column repeats the first); rows run along. Seen from the side to which the rows progress the columns run
+counter-clockwise, which makes faces point outwards. First and last row are usually one point repeated, which closes the solid.
+Every shape here is a loft: closed rings stacked along something.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Surface = NDArray[np.float64]
+Points = NDArray[np.float64]
+Vector = tuple[float, float, float]
+
+
+def loft(rings: Sequence[Points], cap_rings: int = 1) -> Surface:
+    """Closed surface through `rings` (each [n, 3]); both ends are capped with `cap_rings` steps to the ring's centre."""
+
+    def cap(ring: Points) -> list[Points]:
+        centre = ring.mean(axis=0)
+        return [centre + (ring - centre) * step / cap_rings for step in range(cap_rings)]
+
+    rows = np.stack([*cap(rings[0]), *rings, *reversed(cap(rings[-1]))])
+    return np.concatenate([rows, rows[:, :1]], axis=1)
+
+
+def circle(sides: int) -> Points:
+    """Unit circle in the xy plane, [sides, 2], counter-clockwise."""
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def at_height(outline: Points, z: float) -> Points:
+    """A 2D outline [n, 2] as a ring [n, 3] at height z."""
+    return np.concatenate([outline, np.full((len(outline), 1), z)], axis=1)
+
+
+def lathe(profile: Sequence[tuple[float, float]], sides: int = 32, cap_rings: int = 1) -> Surface:
+    """Revolve (radius, height) pairs about z, from the bottom upwards (outside first, then inside, for a vessel)."""
+    return loft([at_height(circle(sides) * radius, z) for radius, z in profile], cap_rings)
+
+
+def ellipsoid(centre: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> Surface:
+    """Poles on the z axis."""
+    latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[1:-1]
+    unit = lathe([(float(np.cos(a)), float(np.sin(a))) for a in latitude], sides)
+    unit[0], unit[-1] = (0, 0, -1), (0, 0, 1)
+    return unit * radii + centre
+
+
+def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4, straight: int = 5) -> Points:
+    """Outline [4 * (corner + straight), 2] of a rectangle about the origin with rounded corners."""
+    half = np.array([width, depth]) / 2 - radius
+    arc = np.linspace(0, np.pi / 2, corner + 1)
+    points: list[Points] = []
+    for quarter, sign in enumerate([(1, 1), (-1, 1), (-1, -1), (1, -1)]):
+        angle = arc + quarter * np.pi / 2
+        points.append(half * sign + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    ends = [*points, points[0]]
+    sides = [np.concatenate([a, a[-1] + (b[0] - a[-1]) * np.linspace(0, 1, straight + 1)[1:-1, None]]) for a, b in pairwise(ends)]
+    return np.concatenate(sides)
+
+
+def _bevelled(height: float, bevel: float, steps: int = 4) -> list[tuple[float, float]]:
+    """(height, inset) pairs, bottom to top, of an upright wall with quarter-round edges, about the origin."""
+    angle = np.linspace(0, np.pi / 2, steps)
+    top = [(height / 2 - bevel * (1 - np.sin(a)), bevel * (1 - np.cos(a))) for a in angle]
+    return [(-z, inset) for z, inset in reversed(top)] + top
+
+
+def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0, cap_rings: int = 1) -> Surface:
+    """Box with edges rounded by `bevel`; its top is `taper` times as wide and deep as its bottom."""
+    width, depth, height = size
+    bevel = min(bevel, 0.499 * min(size))
+    rings = []
+    for z, inset in _bevelled(height, bevel):
+        outline = rounded_rectangle(width - 2 * inset, depth - 2 * inset, max(bevel - inset, bevel * 0.05))
+        rings.append(at_height(outline * (1 + (taper - 1) * (z / height + 0.5)), z))
+    return loft(rings, cap_rings) + centre
+
+
+def prism(outline: Points, depth: float, bevel: float = 0.01, cap_rings: int = 2) -> Surface:
+    """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. The outline must be star-shaped about its mean."""
+    centre = outline.mean(axis=0)
+    reach = float(np.linalg.norm(outline - centre, axis=1).mean())
+    bevel = min(bevel, 0.499 * depth, 0.5 * reach)
+    rings = [at_height(centre + (outline - centre) * (1 - inset / reach), z) for z, inset in _bevelled(depth, bevel, 3)]
+    return loft(rings, cap_rings)
+
+
+def subdivided(outline: Points, pieces: int) -> Points:
+    """The same closed outline with every side cut into `pieces`, so that a pattern on it stays true."""
+    step = np.arange(pieces)[:, None] / pieces
+    return np.concatenate([a + (b - a) * step for a, b in zip(outline, np.roll(outline, -1, axis=0), strict=True)])
+
+
+def curve(control: Sequence[Vector], count: int = 12) -> Points:
+    """Points [count, 3] on the Bezier curve of the control points (de Casteljau)."""
+    t = np.linspace(0, 1, count)[:, None]
+    level = [np.asarray(point, dtype=np.float64)[None] for point in control]
+    while len(level) > 1:
+        level = [a * (1 - t) + b * t for a, b in pairwise(level)]
+    return level[0]
+
+
+def tube(path: Points, radii: Sequence[float] | NDArray[np.float64], sides: int = 14, round_ends: bool = True) -> Surface:
+    """Tube of changing radius along a path [n, 3], with hemispheres (or flat discs) at both ends."""
+    radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path)) if np.ndim(radii) == 0 else np.asarray(radii)
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    side = _transported(tangent)
+    unit = circle(sides)
+    rings = [p + r * (unit[:, :1] * s + unit[:, 1:] * np.cross(t, s)) for p, t, s, r in zip(path, tangent, side, radius, strict=True)]
+    if round_ends:
+        rings = [*_dome(rings[0], path[0], -tangent[0] * radius[0])[::-1], *rings, *_dome(rings[-1], path[-1], tangent[-1] * radius[-1])]
+    return loft(rings)
+
+
+def _transported(tangent: Points) -> Points:
+    """A direction across the path at each point that turns as little as possible (parallel transport)."""
+    first = np.cross(tangent[0], (0.0, 0.0, 1.0) if abs(tangent[0][2]) < 0.9 else (0.0, 1.0, 0.0))
+    sides = [first / np.linalg.norm(first)]
+    for t in tangent[1:]:
+        side = sides[-1] - t * (sides[-1] @ t)
+        sides.append(side / np.linalg.norm(side))
+    return np.stack(sides)
+
+
+def _dome(ring: Points, centre: Points, axis: Points) -> list[Points]:
+    return [centre + (ring - centre) * np.cos(a) + axis * np.sin(a) for a in np.linspace(0, np.pi / 2, 5)[1:-1]] + [
+        centre + (ring - centre) * 1e-3 + axis
+    ]
+
+
+def capsule(start: Vector, end: Vector, radius: float, end_radius: float | None = None, sides: int = 16) -> Surface:
+    """Straight tube with round ends; `end_radius` defaults to `radius`."""
+    steps = np.linspace(0, 1, 6)
+    path = np.asarray(start) + (np.asarray(end) - np.asarray(start)) * steps[:, None]
+    return tube(path, radius + ((end_radius or radius) - radius) * steps, sides)
+
+
+def moved(surface: Surface, offset: Vector) -> Surface:
+    return surface + offset
+
+
+def turned(surface: Surface, axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> Surface:
+    """Rotate counter-clockwise about the "x", "y" or "z" direction through the point `about`."""
+    first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    angle = np.deg2rad(angle_deg)
+    local = surface - about
+    result = local.copy()
+    result[..., first] = local[..., first] * np.cos(angle) - local[..., second] * np.sin(angle)
+    result[..., second] = local[..., first] * np.sin(angle) + local[..., second] * np.cos(angle)
+    return result + about
+
+
+def facing_front(surface: Surface) -> Surface:
+    """Stand up a shape drawn in the xy plane: its y becomes z, its top (+z) faces the front (-y)."""
+    return np.stack([surface[..., 0], -surface[..., 2], surface[..., 1]], axis=-1)
+
+
+def facing_side(surface: Surface) -> Surface:
+    """Stand up a side view drawn in the xy plane: its x becomes y (front at -y), its y becomes z, its height becomes x."""
+    return np.stack([surface[..., 2], surface[..., 0], surface[..., 1]], axis=-1)
+
+
+def mirrored(surface: Surface) -> Surface:
+    """Reflect left and right; the columns are reversed so that faces still point outwards."""
+    return surface[:, ::-1] * (-1.0, 1.0, 1.0)
