@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,15 +50,12 @@ def encode_webp(rgba: UInt8) -> bytes:
 
 
 def decode_webp(data: bytes, where: str) -> UInt8:
-    """Pixels [h, w, 4] of a shard's picture. Anything but an RGBA WebP is a UserError that names `where`."""
+    """Pixels [h, w, 4] of a shard's picture. What is not a WebP is a UserError that names `where`."""
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
-            pixels: UInt8 = np.array(image)
+            return np.array(image.convert("RGBA"))  # the encoder drops an alpha that is 255 everywhere
     except _BROKEN as error:
         raise UserError(f"{where}: not a readable WebP picture ({type(error).__name__})") from error
-    if pixels.ndim != 3 or pixels.shape[2] != 4:
-        raise UserError(f"{where}: a WebP of shape {pixels.shape}, expected RGBA [h, w, 4]")
-    return pixels
 
 
 def composite_white(rgba: UInt8) -> Float32:
@@ -139,9 +137,9 @@ def _load(source: Path | Image.Image, name: str) -> tuple[Image.Image, list[str]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = source if isinstance(source, Image.Image) else Image.open(source)
-            notices = [f"{name} is animated: its first frame is used"] if getattr(image, "n_frames", 1) > 1 else []
-            rgba = _to_rgba(ImageOps.exif_transpose(image), name)
+            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
+                notices = [f"{name} is animated: its first frame is used"] if getattr(image, "n_frames", 1) > 1 else []
+                rgba = _to_rgba(ImageOps.exif_transpose(image), name)
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file; give the path of a picture") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
