@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.errors import UserError
+from dataset.shards import write_bytes_atomic
 from distill.hash_grid import HashGrid, HashGridSettings
 
 _FORMAT = "isotropic3d-field-1"
@@ -116,12 +118,10 @@ def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write tensors and a header of strings as safetensors, under a temporary name first."""
+    """Write tensors and a header of strings as safetensors; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary.write_bytes(save(contiguous, dict(header)))
-    temporary.replace(path)
+    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), save(contiguous, dict(header)))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

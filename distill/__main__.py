@@ -1,0 +1,168 @@
+"""One picture in, a textured 3D model out: `python -m distill --image IMG --model MODEL --out OUT`."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+import tyro
+from PIL import Image
+
+from dataset.errors import UserError, run_cli
+from dataset.image import Prepared, prepare_image
+from distill import mesh
+from distill.guidance import model_guidance
+from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, distill, renderers, view_distance
+from distill.schedule import PRESETS, DistillSettings
+from distill.turntable import write_turntable, write_views
+from train.model import ModelSpec, load_model, read_spec
+
+Preset = Literal["paper", "tiny"]
+DEFAULT_MODEL: Final = Path("data/demo/model")
+LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
+VIEW_RESOLUTION: Final = 128  # pixels a side of the video and the sheet, at least
+
+
+@dataclass(frozen=True)
+class Args:
+    """Distil one picture into a textured mesh. The same command resumes an interrupted run.
+
+    OUT gets mesh.glb, turntable.mp4, views.png, field.safetensors, config.json, input.png, previews/ and a checkpoint.
+    """
+
+    image: Path
+    """The picture: best an RGBA cut-out of one object, seen from its front."""
+    model: Path = DEFAULT_MODEL
+    """A model folder, as training or train.convert writes it."""
+    out: Path | None = None
+    """The output folder; default out/NAME for the picture NAME.png."""
+    preset: Preset | None = None
+    """Default: tiny for models of 64-pixel pictures, paper for larger ones."""
+    steps: int | None = None
+    """Number of steps; all schedules stretch with it. Default: the preset's."""
+    seed: int = 0
+    """Everything random follows from it."""
+    elevation_deg: float = 15.0
+    """How far from above the picture was taken; 15 is the middle of the training views' -10 to 40."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance. Default: the model's."""
+    remove_background: bool = False
+    """Cut the object out with rembg (an optional extra)."""
+    device: str | None = None
+    """A torch device. Default: cuda if there is one, else cpu."""
+    dry_run: bool = False
+    """Print the resolved settings as JSON and stop."""
+
+
+def main(args: Args) -> int:
+    """Run the command line."""
+    out = args.out or Path("out") / args.image.stem
+    spec = _read_model_spec(args.model)
+    preset: Preset = args.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
+    settings = replace(
+        PRESETS[preset], seed=args.seed, steps=PRESETS[preset].steps if args.steps is None else args.steps
+    )
+    prepared = prepare_image(args.image, spec.image_size, remove_background=args.remove_background)
+    asked = _asked(args, spec, preset, settings, prepared)
+    where = {"image": str(args.image), "model": str(args.model), "out": str(out)}
+    if args.dry_run:
+        print(json.dumps({**where, **asked}, indent=2))
+        return 0
+    for notice in prepared.notices:
+        print(f"note: {notice}")
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(prepared.rgba).save(out / "input.png")
+    _write_json(out / "config.json", {**where, **asked})
+    state = _distill(args, settings, asked, prepared, out)
+    report = write_results(state, settings, mesh.PRESETS[preset], out)
+    _write_json(out / "config.json", {**where, **asked, "mesh": asdict(report)})
+    print(f"{out / 'mesh.glb'}: {report.faces} faces; also turntable.mp4, views.png and field.safetensors in {out}")
+    return 0
+
+
+def _read_model_spec(folder: Path) -> ModelSpec:
+    if folder == DEFAULT_MODEL and not folder.exists():
+        raise UserError(f"there is no model at {folder} yet: run `make demo` first, or give one (MODEL=... or --model)")
+    return read_spec(folder)
+
+
+def _asked(
+    args: Args, spec: ModelSpec, preset: Preset, settings: DistillSettings, prepared: Prepared
+) -> dict[str, Any]:
+    """All that determines the result, as JSON."""
+    if not -90 <= args.elevation_deg <= 90:
+        raise UserError(f"--elevation-deg is {args.elevation_deg}; it lies between -90 and 90")
+    return {
+        "image_sha256": hashlib.sha256(prepared.rgba.tobytes()).hexdigest(),
+        "model_sha256": _folder_digest(args.model),
+        "preset": preset,
+        "elevation_deg": args.elevation_deg,
+        "guidance_scale": spec.guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        "settings": asdict(settings),
+    }
+
+
+def _folder_digest(folder: Path) -> str:
+    """SHA-256 of the digests of a model's files: another model under the same name must not continue a run."""
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", "image_tower"):
+        for path in sorted((folder / part).glob("*")):
+            with path.open("rb") as file:
+                digest.update(f"{part}/{path.name}".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _distill(
+    args: Args, settings: DistillSettings, asked: dict[str, Any], prepared: Prepared, out: Path
+) -> Distillation:
+    """Load the model and run the loop in `out`."""
+    device = _device(args.device)
+    model = load_model(args.model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    tokens = model.embed_image(torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device))
+    guidance = model_guidance(model, tokens, args.elevation_deg, asked["guidance_scale"])
+    try:
+        return distill(settings, guidance, out, asked=asked, device=device)
+    except KeyboardInterrupt:
+        print(f"\nstopped; {out / CHECKPOINT} holds the state and the same command goes on from there")
+        raise
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def write_results(
+    state: Distillation, settings: DistillSettings, mesh_settings: mesh.MeshSettings, out: Path
+) -> mesh.MeshReport:
+    """The field, the sheet of views, the video and the mesh."""
+    field = state.field.eval()
+    field.save(out / "field.safetensors")
+    colours, normals = renderers(state, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
+    distance = view_distance(settings)
+    write_views(
+        colours, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG, extra_rows=(normals,)
+    )
+    write_turntable(colours, out / "turntable.mp4", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG)
+    device = field.grid.table.device
+    with torch.no_grad():
+        return mesh.export_mesh(
+            field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, device=device
+        )
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_cli(lambda: main(tyro.cli(Args, prog="python -m distill")))
