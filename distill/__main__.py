@@ -14,7 +14,7 @@ from dataset.errors import UserError, run_cli
 from dataset.image import Prepared, prepare_image
 from distill import mesh
 from distill.guidance import model_guidance
-from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, distill, renderers, view_distance
+from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, check_same, distill, renderers, view_distance
 from distill.schedule import PRESETS, DistillSettings
 from distill.turntable import write_turntable, write_views
 from train.model import ModelSpec, load_model, read_spec
@@ -70,6 +70,7 @@ def main(args: Args) -> int:
     if args.dry_run:
         print(json.dumps({**where, **asked}, indent=2))
         return 0
+    check_same(out / CHECKPOINT, asked)
     for notice in prepared.notices:
         print(f"note: {notice}")
     out.mkdir(parents=True, exist_ok=True)

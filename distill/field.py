@@ -5,10 +5,11 @@ Albedo is display-referred sRGB in [0, 1]: it is compared with pictures as it is
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from fsspec.implementations.local import LocalFileSystem
@@ -126,9 +127,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read (tensors, header) of a safetensors file. Raises UserError if it is missing or damaged."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Only the header of `read_tensors`."""
+    with _opened(path) as file:
+        header: dict[str, str] = file.metadata() or {}
+        return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it becomes a UserError."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; make one with make distill") from error
     except SafetensorError as error:

@@ -96,7 +96,7 @@ class _LookUp(torch.autograd.Function):
         ctx.plan = (table.shape, resolution, jacobian)
         index, fraction, slope = _place(unit, resolution, table.shape[1], jacobian)
         corners = torch.stack([row.index_select(0, index.flatten()) for row in table])
-        return interpolate(corners.view(-1, *index.shape), fraction, slope)
+        return interpolate(corners.view(len(table), *index.shape), fraction, slope)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset.errors import UserError
-from distill.field import Field, read_tensors, write_tensors
+from distill.field import Field, read_header, read_tensors, write_tensors
 from distill.guidance import Guidance, sds_loss
 from distill.march import Occupancy, render_views
 from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
@@ -140,16 +140,23 @@ def save_checkpoint(state: Distillation, path: Path, step: int, asked: Mapping[s
     write_tensors(path, _tensors(state), header)
 
 
-def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
-    """Load a checkpoint into `state`, if there is one, and return the step to go on from."""
+def check_same(path: Path, asked: Mapping[str, Any]) -> None:
+    """Raise UserError if there is a checkpoint at `path` of a run that was asked something else."""
     if not path.exists():
-        return 0
-    tensors, header = read_tensors(path)
-    changed = _differences(json.loads(header["asked"]), json.loads(json.dumps(asked)))
+        return
+    changed = _differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(asked)))
     if changed:
         raise UserError(
             f"{path} was made with other settings ({', '.join(changed)}); repeat that command or choose another --out"
         )
+
+
+def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
+    """Load a checkpoint into `state`, if there is one, and return the step to go on from."""
+    check_same(path, asked)
+    if not path.exists():
+        return 0
+    tensors, header = read_tensors(path)
     state.field.load_state_dict(_under("field.", tensors))
     state.occupancy.load_state_dict(_under("occupancy.", tensors))
     saved = state.optimizer.state_dict()

@@ -1,0 +1,197 @@
+"""The loop as a whole: it resumes to the bit, stops cleanly, refuses what it cannot continue, and the command line
+leaves a folder that can be opened."""
+
+import json
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from torch import Tensor
+
+from dataset.errors import UserError
+from distill.__main__ import Args, main
+from distill.field import load_field, read_tensors
+from distill.guidance import Guidance
+from distill.loop import CHECKPOINT, distill
+from distill.oracle import Ball, oracle_denoiser, render_truth
+from distill.schedule import PRESETS, DistillSettings
+from train.image_tower import SmallTower, build_tower
+from train.model import ModelSpec, UNetShape, assemble, build_unet, noise_schedule, save_model
+
+SETTINGS = replace(
+    PRESETS["tiny"],
+    steps=6,
+    coarse_resolution=16,
+    fine_resolution=16,
+    checkpoint_every=4,
+    preview_every=3,
+    shading=replace(PRESETS["tiny"].shading, lit_probability=0.75),
+    march=replace(PRESETS["tiny"].march, samples_per_ray=24, occupancy_every=2, occupancy_resolution=12),
+)
+ALPHAS = noise_schedule()
+BALL = (Ball((0.0, 0.0, 0.0), 0.4, (0.9, 0.1, 0.1), (0.1, 0.1, 0.9)),)
+
+
+def encode(images: Tensor) -> Tensor:
+    return torch.nn.functional.pixel_unshuffle(images, 4)
+
+
+def make_guidance(interrupt_at: int | None = None) -> Guidance:
+    """An oracle, during whose call number `interrupt_at` somebody presses Ctrl-C."""
+    oracle = oracle_denoiser(lambda v: render_truth(BALL, v.c2w, v.fov_deg, 16), encode, ALPHAS)
+    calls = 0
+
+    def denoise(noisy, timesteps, views):
+        nonlocal calls
+        calls += 1
+        if calls == interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        return oracle(noisy, timesteps, views)
+
+    return Guidance(encode, denoise, ALPHAS)
+
+
+def run(folder: Path, settings: DistillSettings = SETTINGS, interrupt_at: int | None = None) -> None:
+    distill(settings, make_guidance(interrupt_at), folder, asked=asdict(settings))
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
+    run(tmp_path / "whole")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", interrupt_at=3)
+    assert signal.getsignal(signal.SIGINT) is handler
+    tensors, header = read_tensors(tmp_path / "parts" / CHECKPOINT)
+    assert header["step"] == "3"
+    whole, _ = read_tensors(tmp_path / "whole" / CHECKPOINT)
+    assert not torch.equal(tensors["field.grid.table"], whole["field.grid.table"])
+    run(tmp_path / "parts")
+    resumed, header = read_tensors(tmp_path / "parts" / CHECKPOINT)
+    assert header["step"] == "6"
+    assert resumed.keys() == whole.keys()
+    assert {"field.grid.table", "occupancy.grid.occs", "optimizer.0.exp_avg_sq"} <= whole.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_the_seed_matters(tmp_path):
+    run(tmp_path / "a", replace(SETTINGS, steps=2))
+    run(tmp_path / "b", replace(SETTINGS, steps=2, seed=1))
+    a, b = (read_tensors(tmp_path / name / CHECKPOINT)[0]["field.density_mlp.hidden.weight"] for name in "ab")
+    assert not torch.equal(a, b)
+
+
+def test_previews_are_pictures(tmp_path):
+    run(tmp_path)
+    previews = sorted((tmp_path / "previews").iterdir())
+    assert [path.name for path in previews] == ["step-000003.png", "step-000006.png"]
+    assert np.asarray(Image.open(previews[-1])).std() > 5
+
+
+def test_other_settings_do_not_continue_a_run(tmp_path):
+    run(tmp_path, replace(SETTINGS, steps=1))
+    changed = replace(SETTINGS, steps=1, march=replace(SETTINGS.march, samples_per_ray=20))
+    with pytest.raises(UserError, match=r"other settings \(march\.samples_per_ray\)"):
+        run(tmp_path, changed)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(tmp_path, replace(SETTINGS, steps=1))
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors is not a complete"):
+        run(tmp_path, replace(SETTINGS, steps=1))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    good, calls = make_guidance(), 0
+
+    def broken(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return good.encode(images) * (float("nan") if calls == 6 else 1.0)
+
+    with pytest.raises(UserError, match="nan at step 5"):
+        distill(SETTINGS, replace(good, encode=broken), tmp_path, asked={})
+    tensors, header = read_tensors(tmp_path / CHECKPOINT)
+    assert header["step"] == "4"
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights, the smallest there can be."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
+    )
+    tower = build_tower(SmallTower(embed_dim=16, image_size=16, patch_size=8, width=16, layers=1, head_width=8))
+    shape = UNetShape(4, 8, widths=(32, 32), attention=(True, False), blocks_per_level=1, head_width=16, token_width=16)
+    spec = ModelSpec(image_size=16, latent_size=8, latent_scale=1.0, cameras="relative", guidance_scale=5.0)
+    save_model(assemble(build_unet(shape), vae, tower, spec, device=torch.device("cpu")), folder)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    pixels = np.zeros((40, 30, 4), np.uint8)
+    pixels[5:35, 8:22] = (200, 40, 40, 255)
+    Image.fromarray(pixels).save(tmp_path / "thing.png")
+    return tmp_path / "thing.png"
+
+
+def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder, picture, capsys):
+    out = tmp_path / "out"
+    args = Args(image=picture, model=model_folder, out=out, steps=2, device="cpu")
+    assert main(args) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {"mesh.glb", "turntable.mp4", "views.png", "field.safetensors", "config.json", "input.png"} <= names
+    assert trimesh.load(out / "mesh.glb", force="mesh").faces.shape[0] > 100
+    assert load_field(out / "field.safetensors").settings == PRESETS["tiny"].nerf
+    config = json.loads((out / "config.json").read_text())
+    assert config["preset"] == "tiny"
+    assert config["guidance_scale"] == 5.0
+    assert config["settings"]["steps"] == 2
+    assert config["mesh"]["faces"] > 100
+    with pytest.raises(UserError, match=r"other settings \(elevation_deg\)"):
+        main(replace(args, elevation_deg=3.0))
+    assert json.loads((out / "config.json").read_text()) == config
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, picture, capsys):
+    out = tmp_path / "out"
+    assert main(Args(image=picture, model=model_folder, out=out, preset="paper", dry_run=True)) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["settings"]["steps"] == 10_000
+    assert plan["out"] == str(out)
+    assert not out.exists()
+
+
+def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="make demo"):
+        main(Args(image=picture))
+    with pytest.raises(UserError, match="nowhere"):
+        main(Args(image=picture, model=Path("nowhere")))
+    good = Args(image=picture, model=model_folder, dry_run=True)
+    with pytest.raises(UserError, match=r"missing\.png"):
+        main(replace(good, image=Path("missing.png")))
+    with pytest.raises(UserError, match="steps is 0"):
+        main(replace(good, steps=0))
+    with pytest.raises(UserError, match="elevation-deg is 91"):
+        main(replace(good, elevation_deg=91.0))
+    with pytest.raises(UserError, match="sofa"):
+        main(replace(good, dry_run=False, device="sofa"))
