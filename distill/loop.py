@@ -28,7 +28,7 @@ from distill.guidance import Guidance, sds_loss
 from distill.march import Occupancy, render_views
 from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
 from distill.shade import Light, lit, orientation_loss
-from distill.turntable import write_views
+from distill.turntable import Render, write_views
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 PREVIEW_ELEVATION_DEG: Final = 15.0
@@ -211,9 +211,6 @@ def write_preview(state: Distillation, settings: DistillSettings, path: Path) ->
         views=4,
         extra_rows=(normals,),
     )
-
-
-Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
 def view_fov_deg(settings: DistillSettings) -> float:

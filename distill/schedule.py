@@ -113,7 +113,7 @@ _TRAINING_FOV_DEG: Final = 49.1343
 PRESETS: Final[Mapping[str, DistillSettings]] = {
     "paper": DistillSettings(),
     "tiny": DistillSettings(
-        steps=300,
+        steps=400,
         coarse_resolution=64,
         fine_resolution=64,
         coarse_views=4,
@@ -133,7 +133,7 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
             hidden_width=16,
         ),
         march=MarchSettings(
-            samples_per_ray=64, min_transmittance=1e-2, occupancy_every=8, occupancy_decay=0.6, occupancy_warmup=0
+            samples_per_ray=64, min_transmittance=1e-2, occupancy_every=8, occupancy_decay=0.6, occupancy_warmup=100_000
         ),
         checkpoint_every=50,
         preview_every=50,
