@@ -78,10 +78,10 @@ def distill(
             losses = train_step(state, settings, guidance, step)
             bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
             bar.update()
-            done = step + 1
-            if interrupted() or done == settings.steps or done % settings.checkpoint_every == 0:
+            done, stop = step + 1, interrupted()
+            if stop or done == settings.steps or done % settings.checkpoint_every == 0:
                 save_checkpoint(state, folder / CHECKPOINT, done, asked)
-            if interrupted():
+            if stop:
                 raise KeyboardInterrupt
             if done % settings.preview_every == 0:
                 write_preview(state, settings, folder / "previews" / f"step-{done:06d}.png")
@@ -89,18 +89,23 @@ def distill(
 
 
 def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> dict[str, float]:
-    """One step of optimisation; returns its losses by name. Raises UserError if they are no numbers."""
+    """One step of optimisation; returns its losses by name.
+
+    Raises UserError, field and optimiser unchanged, if the loss or its gradient is no number.
+    """
     plan = plan_step(settings, step, len(guidance.alphas_cumprod))
     state.occupancy.update(step, state.field.density, settings.seed)
     losses = _losses(state, settings, guidance, plan, step)
     total = settings.sds_weight * losses["sds"] + plan.orientation_weight * losses["orient"]
-    if not math.isfinite(total.item()):
-        raise UserError(
-            f"the loss became {total.item()} at step {step}; the last checkpoint is kept: "
-            "try another --seed or a smaller --guidance-scale with another --out"
-        )
     state.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
+    gradients = [parameter.grad for parameter in state.field.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
+        raise UserError(
+            f"step {step}: the loss is {total.item()}, its gradient's norm {norm.item()}; the last checkpoint is kept: "
+            "try another --seed or a smaller --guidance-scale with another --out"
+        )
     state.optimizer.step()
     return {name: loss.item() for name, loss in losses.items()}
 

@@ -108,15 +108,23 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         run(tmp_path, replace(SETTINGS, steps=1))
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda latents: latents * float("nan"), "step 5: the loss is nan"),
+        (lambda latents: latents + 0 * (latents - latents).sqrt(), "gradient's norm nan"),  # 0 * inf, backwards
+    ],
+)
+def test_numbers_that_are_none_stop_the_run_and_keep_the_checkpoint(tmp_path, spoil, complaint):
     good, calls = make_guidance(), 0
 
     def broken(images: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return good.encode(images) * (float("nan") if calls == 6 else 1.0)
+        latents = good.encode(images)
+        return spoil(latents) if calls == 6 else latents
 
-    with pytest.raises(UserError, match="nan at step 5"):
+    with pytest.raises(UserError, match=complaint):
         distill(SETTINGS, replace(good, encode=broken), tmp_path, asked={})
     tensors, header = read_tensors(tmp_path / CHECKPOINT)
     assert header["step"] == "4"
