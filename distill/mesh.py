@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 ROUGHNESS: Final = 0.9
 _POINTS_PER_CALL: Final = 1 << 17
+_NO_ATLAS: Final = 2**32 - 1  # xatlas's mark of a vertex without a chart
 PADDING_TEXELS: Final = 2  # between charts
 FACE_LIMIT: Final = 200_000  # unwrapping takes minutes beyond it
 EMPTY_OPACITY: Final = 0.05  # a field that stops less light than this along its densest diameter shows nothing
@@ -171,15 +172,38 @@ def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSe
     return min(settings.threshold, lowered)
 
 
-def unwrap(surface: Surface, texture_size: int) -> tuple[Int, Int, Float]:
-    """UV charts: (source vertex of each split vertex [s], faces [m, 3] over split vertices, uv [s, 2], v up)."""
+@dataclass(frozen=True)
+class Unwrapped:
+    """A surface cut into UV charts. Corners of faces without area lie in no chart, and take a neighbour's UV."""
+
+    source: Int  # [s] the surface's vertex that each split vertex copies
+    faces: Int  # [m, 3] over split vertices, in the surface's order
+    uv: Float  # [s, 2], v up
+    charted: NDArray[np.bool_]  # [m] faces that lie in a chart
+
+
+def unwrap(surface: Surface, texture_size: int) -> Unwrapped:
+    """UV charts packed into a square texture."""
     atlas = xatlas.Atlas()
-    atlas.add_mesh(surface.vertices.astype(np.float32), surface.faces.astype(np.uint32))
+    # Its tolerances are absolute: at a mean face of 100 square units it does not take small faces for empty ones.
+    atlas.add_mesh(_with_mean_face(surface, 100.0).astype(np.float32), surface.faces.astype(np.uint32))
     options = xatlas.PackOptions()
     options.resolution, options.padding, options.bilinear = texture_size, PADDING_TEXELS, True
     atlas.generate(xatlas.ChartOptions(), options)
-    source, faces, uv = atlas[0]
-    return source.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64)
+    source, faces, uv = (np.asarray(part) for part in atlas[0])
+    charted = atlas.get_mesh_vertex_assignment(0)[0] != _NO_ATLAS
+    best = np.full(len(surface.vertices), -1)
+    best[source[charted]] = np.flatnonzero(charted)
+    uv = np.where(charted[:, None], uv, uv[best[source]])
+    return Unwrapped(source.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64), charted[faces].all(1))
+
+
+def _with_mean_face(surface: Surface, area: float) -> Float:
+    """The vertices [v, 3] scaled so that the mean area of a face is `area`."""
+    corners = surface.vertices[surface.faces]
+    doubled = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    scaled: Float = surface.vertices * np.sqrt(2 * area / doubled.mean())
+    return scaled
 
 
 def to_gltf_axes(vectors: Float) -> Float:
@@ -189,13 +213,13 @@ def to_gltf_axes(vectors: Float) -> Float:
 
 def glb(surface: Surface, albedo: PointFunction, texture_size: int, device: torch.device | str = "cpu") -> bytes:
     """The bytes of a GLB: one mesh, smooth normals, one PBR material with the baked albedo as an embedded PNG."""
-    source, faces, uv = unwrap(surface, texture_size)
+    charts = unwrap(surface, texture_size)
     texture = bake(
-        surface.vertices[source],
-        uv,
-        faces,
+        surface.vertices[charts.source],
+        charts.uv,
+        charts.faces[charts.charted],
         texture_size,
-        lambda points: evaluate(albedo, torch.from_numpy(np.asarray(points)), device),
+        lambda points: evaluate(albedo, torch.from_numpy(points), device),
     )
     material = PBRMaterial(  # type: ignore[no-untyped-call]
         name="baked",
@@ -205,10 +229,10 @@ def glb(surface: Surface, albedo: PointFunction, texture_size: int, device: torc
         doubleSided=False,
     )
     mesh = trimesh.Trimesh(
-        vertices=to_gltf_axes(surface.vertices)[source],
-        faces=faces,
-        vertex_normals=to_gltf_axes(vertex_normals(surface))[source],
-        visual=TextureVisuals(uv=uv, material=material),  # type: ignore[no-untyped-call]
+        vertices=to_gltf_axes(surface.vertices)[charts.source],
+        faces=charts.faces,
+        vertex_normals=to_gltf_axes(vertex_normals(surface))[charts.source],
+        visual=TextureVisuals(uv=charts.uv, material=material),  # type: ignore[no-untyped-call]
         process=False,
     )
     scene = trimesh.Scene(mesh)

@@ -64,12 +64,13 @@ def simplify(surface: Surface, faces: int) -> Surface:
 
 
 def clean(surface: Surface) -> Surface:
-    """A mesh whose edges have one or two faces each: edge collapse leaves folds and edges shared by four.
+    """A mesh whose edges have one or two faces each and some length: edge collapse leaves folds, and worse.
 
-    Faces without area as a triangle of indices and folded pairs go; surfaces that touch along an edge are cut apart
-    there; what still shares an edge among more than two faces is dropped (that alone can open a hole).
+    Coincident neighbours become one vertex; faces without three corners and folded pairs go; surfaces that touch along
+    an edge are cut apart there; what still shares an edge among more than two faces is dropped (that alone can open a
+    hole).
     """
-    faces = surface.faces
+    faces = _weld(surface)
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
     _, group, size = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
@@ -77,6 +78,18 @@ def clean(surface: Surface) -> Surface:
     vertices, faces = _cut(surface.vertices, faces)
     crowded = (_faces_on_edge(faces) > 2).any(1)
     return _compact(vertices, faces[~crowded])
+
+
+def _weld(surface: Surface) -> Int:
+    """The faces with the ends of every edge shorter than 0.1 % of the median edge made one vertex."""
+    edges = np.stack([surface.faces, np.roll(surface.faces, -1, axis=1)], -1).reshape(-1, 2)
+    lengths = np.linalg.norm(surface.vertices[edges[:, 0]] - surface.vertices[edges[:, 1]], axis=1)
+    short = edges[lengths < 1e-3 * np.median(lengths)]
+    count, label = _components(short[:, 0], short[:, 1], len(surface.vertices))
+    kept = np.empty(count, np.int64)
+    kept[label] = np.arange(len(surface.vertices))
+    welded: Int = kept[label][surface.faces]
+    return welded
 
 
 def _cut(vertices: Float, faces: Int) -> tuple[Float, Int]:
