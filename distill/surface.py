@@ -50,7 +50,7 @@ def keep_components(surface: Surface, floater_fraction: float) -> tuple[Surface,
     corners = surface.vertices[surface.faces]
     six_volumes = np.einsum("mi,mi->m", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
     volume = np.bincount(face_label, six_volumes, minlength=count)
-    keep = (volume > 0) & (volume >= floater_fraction * volume.max())
+    keep = volume >= floater_fraction * volume.max()
     kept = _compact(surface.vertices, surface.faces[keep[face_label]])
     return kept, int(count - keep.sum())
 

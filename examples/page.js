@@ -28,6 +28,23 @@ function makeRenderer() {
   return renderer;
 }
 
+// Box3's own sphere circumscribes the box, which would show a round object at half its size.
+function boundingBall(model) {
+  const center = new THREE.Box3().setFromObject(model).getCenter(new THREE.Vector3());
+  const corner = new THREE.Vector3();
+  let radius = 0;
+  model.updateWorldMatrix(true, true);
+  model.traverse((node) => {
+    if (!node.isMesh) return;
+    const positions = node.geometry.attributes.position;
+    for (let i = 0; i < positions.count; i++) {
+      corner.fromBufferAttribute(positions, i).applyMatrix4(node.matrixWorld);
+      radius = Math.max(radius, corner.distanceTo(center));
+    }
+  });
+  return { center, radius };
+}
+
 function view(figure, model) {
   const stage = figure.querySelector(".stage");
   const renderer = makeRenderer();
@@ -39,7 +56,7 @@ function view(figure, model) {
   camera.add(lamp);
   scene.add(model, camera, new THREE.AmbientLight(0xffffff, 0.65));
 
-  const ball = new THREE.Box3().setFromObject(model).getBoundingSphere(new THREE.Sphere());
+  const ball = boundingBall(model);
   const near = (1.02 * ball.radius) / Math.sin((17.5 * Math.PI) / 180);
   const orbit = { azimuth: 0.5, elevation: 0.25, distance: near, turning: !matchMedia("(prefers-reduced-motion: reduce)").matches };
 
