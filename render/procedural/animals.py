@@ -75,7 +75,7 @@ def rabbit(rng: np.random.Generator) -> list[Part]:
     colours = coat(rng, ("plain", "plain", "patched", "spotted"))
     girth = rng.uniform(0.9, 1.12)
     profile = [(0.12, 0.0), (0.23, 0.05), (0.275, 0.18), (0.255, 0.34), (0.19, 0.50), (0.12, 0.60)]
-    body = lathe(profile, 36, cap_rings=3) * (girth, girth, 1.0)
+    body = lathe(profile, 36) * (girth, girth, 1.0)
     coat_pattern = fur(rng, colours, (0, 0, 1), 0.5)
     belly = pt.blend(coat_pattern, colours.light, pt.inside((0, -0.26, 0.26), (0.17, 0.2, 0.22)))
     parts = [

@@ -14,7 +14,7 @@ BEAK: Rgb = (0.97, 0.60, 0.10)
 def duck(rng: np.random.Generator) -> list[Part]:
     """A bath duck, or a drake with a green head and a white collar."""
     wild = rng.uniform() < 0.35
-    body = (0.62, 0.52, 0.44) if wild else pick(rng, (YELLOW, WHITE, vary(rng, YELLOW), hsv(rng.uniform(), 0.55, 0.95)))
+    body = (0.62, 0.52, 0.44) if wild else pick(rng, (vary(rng, YELLOW), vary(rng, WHITE), palette(rng).main, palette(rng).main))
     head = (0.08, 0.38, 0.22) if wild else body
     length, size = rng.uniform(0.9, 1.15), rng.uniform(0.9, 1.2)
     spine = curve(((0, -0.36, 0.30), (0, -0.1, 0.20), (0, 0.3, 0.22), (0, 0.62, 0.46)), 18) * (1, length, 1)
@@ -48,8 +48,8 @@ def penguin(rng: np.random.Generator) -> list[Part]:
     """Upright, dark back, white belly and face; some wear a scarf."""
     dark = pick(rng, (CHARCOAL, (0.12, 0.16, 0.28), (0.25, 0.28, 0.33), hsv(rng.uniform(), 0.5, 0.55)))
     girth, height = rng.uniform(0.85, 1.15), rng.uniform(0.9, 1.15)
-    profile = [(0.16, 0.03), (0.26, 0.08), (0.32, 0.24), (0.32, 0.42), (0.27, 0.62), (0.225, 0.76), (0.22, 0.88), (0.19, 1.0), (0.10, 1.08)]
-    body = lathe(profile, 40, cap_rings=4) * (girth, girth * 0.95, height)
+    profile = [(0.16, 0.03), (0.26, 0.08), (0.32, 0.24), (0.32, 0.42), (0.27, 0.62), (0.225, 0.76), (0.222, 0.88), (0.195, 0.98), (0.14, 1.05), (0.07, 1.085)]
+    body = lathe(profile, 40) * (girth, girth * 0.95, height)
     front = pt.blend(pt.solid(dark), WHITE, pt.inside((0, -0.36 * girth, 0.38 * height), (0.25 * girth, 0.34, 0.36 * height)))
     for side in (-1, 1):
         front = pt.blend(front, WHITE, pt.inside((side * 0.085, -0.24, 0.86 * height), (0.10, 0.2, 0.115)))
@@ -93,7 +93,7 @@ def fish(rng: np.random.Generator) -> list[Part]:
     elif style == "checks":
         paint = pt.blend(paint, shade(colours.main, 0.75), pt.stripes(rng, (0, 1, 1), 0.11, 0.5))
     paint = pt.blend(paint, mix(colours.main, WHITE, 0.75), pt.beyond((0, 0, -1), 0.45 * height, 0.05))
-    mouth = tube(curve(((-0.05, -length - 0.06, -0.02), (0, -length - 0.11, -0.05), (0.05, -length - 0.06, -0.02)), 9), np.full(9, 0.018), 10)
+    mouth = ellipsoid((0, -length - 0.13 * height, -0.04), (0.055, 0.045, 0.035), 18, 10)
     parts = [part("body", body, Paint(paint, 0.35)), part("mouth", mouth, Paint(shade(colours.main, 0.6), 0.4))]
     parts += pair(eye((width * 0.62, -length * 0.72, height * 0.22), 0.075, pick(rng, (BLACK, ORANGE, (0.2, 0.5, 0.8))), (0.9, -0.8, 0.05)))
     return shift(parts + _fins(colours.accent, height, length, width), (0, 0, height + 0.18))

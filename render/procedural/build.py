@@ -7,11 +7,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from render.procedural import animals, birds_and_fish, buildings, cat, furniture, nature, tableware, toys, vehicles
+from render.procedural import aircraft, animals, birds_and_fish, buildings, cat, furniture, nature, tableware, toys, vehicles
 from render.procedural.catalog import kind_of, object_rng
 from render.procedural.colour import to_linear
-from render.procedural.mesh import TEXELS, paint_texture, triangulate
-from render.procedural.part import Part
+from render.procedural.mesh import TEXELS, paint_texture, refined, triangulate
+from render.procedural.part import Paint, Part
+from render.procedural.surface import Surface
 
 SHARP_ANGLE_RAD = 0.7
 WARNINGS_AND_ERRORS = 1
@@ -28,8 +29,8 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[Part]]] = {
     "lamp": furniture.lamp,
     "bed": furniture.bed,
     "car": vehicles.car,
-    "aeroplane": vehicles.aeroplane,
-    "rocket": vehicles.rocket,
+    "aeroplane": aircraft.aeroplane,
+    "rocket": aircraft.rocket,
     "sailboat": vehicles.sailboat,
     "mug": tableware.mug,
     "teapot": tableware.teapot,
@@ -78,30 +79,31 @@ def _write_glb(path: Path) -> None:
 
 def _add(item: Part, name: str) -> None:
     """Link the part into the scene as a mesh object with its own material."""
-    mesh = triangulate(item.surface)
+    surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
+    mesh = triangulate(surface)
     data = bpy.data.meshes.new(name)
     data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
     data.polygons.foreach_set("use_smooth", np.ones(len(mesh.triangles), dtype=bool))
     data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)
     layer = data.uv_layers.new(name="UVMap")
     layer.data.foreach_set("uv", mesh.corners_uv.astype(np.float32).ravel())
-    data.materials.append(_material(item, name))
+    data.materials.append(_material(item.paint, rest, name))
     bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, data))
 
 
-def _material(item: Part, name: str) -> bpy.types.Material:
+def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
     """Principled BSDF with a base colour, or with the pattern baked into a texture packed in the file."""
     material = bpy.data.materials.new(name)
     material.use_nodes = True
     shader = material.node_tree.nodes["Principled BSDF"]
-    shader.inputs["Roughness"].default_value = item.paint.roughness
-    shader.inputs["Metallic"].default_value = item.paint.metallic
-    if callable(item.paint.base):
+    shader.inputs["Roughness"].default_value = paint.roughness
+    shader.inputs["Metallic"].default_value = paint.metallic
+    if callable(paint.base):
         texture = material.node_tree.nodes.new("ShaderNodeTexImage")
-        texture.image = _image(paint_texture(item.rest, item.paint.base), name)
+        texture.image = _image(paint_texture(rest, paint.base), name)
         material.node_tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
     else:
-        shader.inputs["Base Color"].default_value = (*to_linear(item.paint.base), 1.0)
+        shader.inputs["Base Color"].default_value = (*to_linear(paint.base), 1.0)
     return material
 
 

@@ -36,7 +36,7 @@ def chair(rng: np.random.Generator) -> list[Part]:
     width, depth, seat = rng.uniform(0.46, 0.62), rng.uniform(0.44, 0.56), rng.uniform(0.42, 0.52)
     back, thick = rng.uniform(0.42, 0.70), rng.uniform(0.045, 0.07)
     x, y = width / 2 - thick / 2, depth / 2 - thick / 2
-    parts = [part("seat", box((0, 0, seat), (width, depth, 0.05), 0.02, cap_rings=5), frame)]
+    parts = [part("seat", box((0, 0, seat), (width, depth, 0.05), 0.02), frame)]
     for item in (
         part("front_leg", box((x, -y, seat / 2), (thick, thick, seat), 0.012), frame),
         part("back_leg", box((x, y, (seat + back) / 2), (thick, thick, seat + back), 0.012), frame),
@@ -47,7 +47,7 @@ def chair(rng: np.random.Generator) -> list[Part]:
         parts += pair(part("arm", box((x, 0, seat + 0.22), (thick, depth, thick * 0.7), 0.015), frame))
         parts += pair(part("arm_post", box((x, -y, seat + 0.11), (thick * 0.8, thick * 0.8, 0.22), 0.01), frame))
     if rng.uniform() < 0.6:
-        cushion = box((0, -0.01, seat + 0.05), (width * 0.88, depth * 0.86, 0.07), 0.033, cap_rings=8)
+        cushion = box((0, -0.01, seat + 0.05), (width * 0.88, depth * 0.86, 0.07), 0.033)
         parts.append(part("cushion", cushion, cloth(rng, colours, 0.11)))
     return parts + _chair_back(rng, (width - 2 * thick, y, seat + back), back, frame, colours)
 
@@ -63,7 +63,7 @@ def _chair_back(rng: np.random.Generator, top: tuple[float, float, float], back:
             places = np.linspace(-0.38, 0.38, int(rng.integers(3, 6))) * width
             return [rail, *(part("bar", capsule((float(x), y, z - back), (float(x), y, z - 0.06), 0.017), frame) for x in places)]
         case _:
-            panel = box((0, y - 0.02, z - back * 0.42), (width * 0.98, 0.06, back * 0.62), 0.025, cap_rings=6)
+            panel = box((0, y - 0.02, z - back * 0.42), (width * 0.98, 0.06, back * 0.62), 0.025)
             return [rail, part("panel", panel, cloth(rng, colours, 0.11))]
 
 
@@ -73,7 +73,7 @@ def table(rng: np.random.Generator) -> list[Part]:
     width, depth, height = rng.uniform(0.9, 1.35), rng.uniform(0.65, 0.95), rng.uniform(0.5, 0.8)
     square, pedestal = rng.uniform() < 0.55, rng.uniform() < 0.35
     outline = circle(48) * (width / 2, depth / 2)
-    slab = box((0, 0, height), (width, depth, 0.06), 0.02, cap_rings=8) if square else moved(prism(outline, 0.06, 0.02, 8), (0, 0, height))
+    slab = box((0, 0, height), (width, depth, 0.06), 0.02) if square else moved(prism(outline, 0.06, 0.02), (0, 0, height))
     parts = [part("top", slab, frame)]
     if pedestal:
         profile = [(0.26, 0.0), (0.25, 0.03), (0.07, 0.09), (0.05, 0.2), (0.075, 0.3), (0.05, 0.4), (0.05, height - 0.06), (0.15, height - 0.02)]
@@ -91,7 +91,7 @@ def _on_the_table(rng: np.random.Generator, colours: Palette, width: float, heig
     """A runner across the top, a vase of flowers, a bowl of fruit, or nothing."""
     things: list[Part] = []
     if square and rng.uniform() < 0.5:
-        things.append(part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005, cap_rings=6), cloth(rng, colours, 0.1)))
+        things.append(part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005), cloth(rng, colours, 0.1)))
     match pick(rng, ("vase", "bowl", "nothing")):
         case "vase":
             vase = lathe([(0.05, 0.0), (0.08, 0.06), (0.07, 0.12), (0.035, 0.17), (0.05, 0.2)], 24)
@@ -160,7 +160,7 @@ def bed(rng: np.random.Generator) -> list[Part]:
         part("mattress", box((0, 0, height + 0.06), (width * 0.95, length * 0.96, 0.16), 0.05), Paint(WHITE, 0.9)),
         part("headboard", _board(rng, width, head, length / 2), frame),
         part("footboard", _board(rng, width, foot, -length / 2), frame),
-        part("blanket", box((0, -0.16 * length, height + 0.09), (width, length * 0.62, 0.17), 0.06, cap_rings=10), cloth(rng, colours, 0.16)),
+        part("blanket", box((0, -0.16 * length, height + 0.09), (width, length * 0.62, 0.17), 0.06), cloth(rng, colours, 0.16)),
         part("fold", box((0, 0.14 * length, height + 0.12), (width * 1.005, 0.16, 0.13), 0.05), Paint(mix(colours.second, WHITE, 0.5), 0.9)),
     ]
     for y in (-length / 2, length / 2):
@@ -176,6 +176,6 @@ def _board(rng: np.random.Generator, width: float, height: float, y: float) -> P
     along = np.linspace(1, -1, 15)
     top = np.stack([along * width / 2, height * 0.85 + arch * (1 - along**2)], axis=1)
     outline = np.concatenate([[(-width / 2, 0.12), (0.0, 0.12), (width / 2, 0.12)], top])
-    upright = prism(outline, 0.06, 0.015, cap_rings=5)
+    upright = prism(outline, 0.06, 0.015)
     return np.stack([upright[..., 0], y - upright[..., 2], upright[..., 1]], axis=-1)
 

@@ -9,6 +9,7 @@ from render.procedural.pattern import Pattern
 from render.procedural.surface import Surface
 
 TEXELS = 128
+ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ def triangulate(surface: Surface) -> Mesh:
     triangles = vertex_of.reshape(-1)[cells]
     kept = (triangles != np.roll(triangles, 1, axis=1)).all(axis=1)
     return Mesh(vertices, triangles[kept], _coordinates(surface).reshape(-1, 2)[cells[kept]])
+
+
+def refined(surface: Surface, rest: Surface) -> tuple[Surface, Surface]:
+    """Both grids with rows added by interpolation until none is far from the next, so that a texture lies true on long cells."""
+    gaps = np.diff(_row_places(rest))
+    places = np.concatenate([row + np.arange(n) / n for row, n in enumerate(np.ceil(gaps * ROWS).astype(np.int64).clip(1))])
+    places = np.append(places, len(rest) - 1)
+    row = np.minimum(places.astype(np.int64), len(rest) - 2)
+    share = (places - row)[:, None, None]
+    first, second = (grid[row] * (1 - share) + grid[row + 1] * share for grid in (surface, rest))
+    return first, second
 
 
 def _coordinates(surface: Surface) -> NDArray[np.float64]:

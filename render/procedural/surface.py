@@ -17,14 +17,10 @@ Points = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
 
-def loft(rings: Sequence[Points], cap_rings: int = 1) -> Surface:
-    """Closed surface through `rings` (each [n, 3]); both ends are capped with `cap_rings` steps to the ring's centre."""
-
-    def cap(ring: Points) -> list[Points]:
-        centre = ring.mean(axis=0)
-        return [centre + (ring - centre) * step / cap_rings for step in range(cap_rings)]
-
-    rows = np.stack([*cap(rings[0]), *rings, *reversed(cap(rings[-1]))])
+def loft(rings: Sequence[Points]) -> Surface:
+    """Closed surface through `rings` (each [n, 3]); both ends are capped by their ring's centre."""
+    first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
+    rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)
 
 
@@ -39,9 +35,9 @@ def at_height(outline: Points, z: float) -> Points:
     return np.concatenate([outline, np.full((len(outline), 1), z)], axis=1)
 
 
-def lathe(profile: Sequence[tuple[float, float]], sides: int = 32, cap_rings: int = 1) -> Surface:
+def lathe(profile: Sequence[tuple[float, float]], sides: int = 32) -> Surface:
     """Revolve (radius, height) pairs about z, from the bottom upwards (outside first, then inside, for a vessel)."""
-    return loft([at_height(circle(sides) * radius, z) for radius, z in profile], cap_rings)
+    return loft([at_height(circle(sides) * radius, z) for radius, z in profile])
 
 
 def ellipsoid(centre: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> Surface:
@@ -72,7 +68,7 @@ def _bevelled(height: float, bevel: float, steps: int = 4) -> list[tuple[float, 
     return [(-z, inset) for z, inset in reversed(top)] + top
 
 
-def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0, cap_rings: int = 1) -> Surface:
+def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -> Surface:
     """Box with edges rounded by `bevel`; its top is `taper` times as wide and deep as its bottom."""
     width, depth, height = size
     bevel = min(bevel, 0.499 * min(size))
@@ -80,22 +76,16 @@ def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0, c
     for z, inset in _bevelled(height, bevel):
         outline = rounded_rectangle(width - 2 * inset, depth - 2 * inset, max(bevel - inset, bevel * 0.05))
         rings.append(at_height(outline * (1 + (taper - 1) * (z / height + 0.5)), z))
-    return loft(rings, cap_rings) + centre
+    return loft(rings) + centre
 
 
-def prism(outline: Points, depth: float, bevel: float = 0.01, cap_rings: int = 2) -> Surface:
+def prism(outline: Points, depth: float, bevel: float = 0.01) -> Surface:
     """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. The outline must be star-shaped about its mean."""
     centre = outline.mean(axis=0)
     reach = float(np.linalg.norm(outline - centre, axis=1).mean())
     bevel = min(bevel, 0.499 * depth, 0.5 * reach)
     rings = [at_height(centre + (outline - centre) * (1 - inset / reach), z) for z, inset in _bevelled(depth, bevel, 3)]
-    return loft(rings, cap_rings)
-
-
-def subdivided(outline: Points, pieces: int) -> Points:
-    """The same closed outline with every side cut into `pieces`, so that a pattern on it stays true."""
-    step = np.arange(pieces)[:, None] / pieces
-    return np.concatenate([a + (b - a) * step for a, b in zip(outline, np.roll(outline, -1, axis=0), strict=True)])
+    return loft(rings)
 
 
 def curve(control: Sequence[Vector], count: int = 12) -> Points:
