@@ -49,7 +49,7 @@ def test_views_are_the_pictures_asked_for_in_that_order(folder: Path) -> None:
 
 
 def test_pictures_and_cameras_belong_together(folder: Path) -> None:
-    """Every pixel of a synthetic object lies inside the projected box [-0.5, 0.5]^3; seen from the side it is symmetric."""
+    """Every pixel of a synthetic object lies inside the projected box +-0.5; left and right are symmetric."""
     shards = ShardSet(folder)
     corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3), -1).reshape(-1, 3)
     for view_set in ("fixed", "random"):
