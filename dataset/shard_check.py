@@ -6,14 +6,12 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from dataset.errors import UserError
 from dataset.image import decode_webp
 from dataset.schema import check_uid, member_names, parse_meta, validate_sample
-from dataset.shards import Member
-
-REPEAT: Final = "repeat the set's `make render` command"
+from dataset.shards import Member, render_again
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,8 @@ class ShardCheck:
     seen: set[str] = field(default_factory=set)  # members met, sound or not
     sound: dict[str, bytes] = field(default_factory=dict)  # the present sample's members that passed their own checks
 
-    def add(self, where: str, what: str, remedy: str = "") -> None:
-        again = f"delete {self.name}.tar and {self.name}.json, then {REPEAT}"
-        self.problems.append(Problem(where, what, remedy or again))
+    def add(self, where: str, what: str) -> None:
+        self.problems.append(Problem(where, what, render_again(self.name)))
 
     def walk(self, reader: HashingReader) -> None:
         """Read the whole tar. Damage to its structure is named by the last member whose header was sound."""

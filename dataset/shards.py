@@ -21,6 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
+from dataset.outcome import OUTCOMES_FOLDER
 from dataset.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, member_names
 
 INDEX_NAME: Final = "index.json"
@@ -99,6 +100,11 @@ def open_set(url: str | Path) -> tuple[Any, str]:
 
 def shard_name(index: int) -> str:
     return f"shard-{index:06d}"
+
+
+def render_again(shard: str) -> str:
+    """The remedy for a damaged shard: its outcome table is what tells the renderer that the shard is finished."""
+    return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and repeat the set's `make render` command"
 
 
 def json_bytes(obj: Any) -> bytes:
@@ -182,7 +188,7 @@ def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
 
 def remove_temporaries(fs: Any, root: str) -> None:
     """Delete what killed writers left in the set's folders. Only for the one that owns the set while it writes."""
-    for folder in (root, f"{root}/outcomes"):
+    for folder in (root, f"{root}/{OUTCOMES_FOLDER}"):
         for path in fs.glob(f"{folder}/*{TEMPORARY_SUFFIX}"):
             fs.rm_file(path)
 
@@ -243,7 +249,7 @@ def read_stats(fs: Any, root: str, name: str) -> ShardStats:
         )
         return ShardStats(str(raw["name"]), int(raw["bytes"]), str(raw["sha256"]), samples)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a shard's statistics ({error!r}); delete it and render again") from error
+        raise UserError(f"{path} is not a shard's statistics ({error!r}); {render_again(name)}") from error
 
 
 def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) -> Index:
@@ -271,7 +277,9 @@ def read_index(url: str | Path) -> Index:
         shards = tuple(
             ShardEntry(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"])) for s in raw["shards"]
         )
-        return Index(int(raw["objects_per_shard"]), shards)
+        if (objects_per_shard := int(raw["objects_per_shard"])) < 1:
+            raise ValueError(f"objects_per_shard is {objects_per_shard}")
+        return Index(objects_per_shard, shards)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a shard set's index ({error!r}); repeat its `make render` command") from error
 
@@ -282,7 +290,7 @@ def _read_json(fs: Any, path: str) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and render again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); repeat the set's `make render` command") from error
 
 
 def _check_version(raw: Any, path: str) -> None:

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tqdm import tqdm
 
 from dataset.errors import UserError
 from dataset.outcome import OUTCOMES_FOLDER, Outcome, parse_outcomes
-from dataset.shard_check import REPEAT, HashingReader, Problem, ShardCheck
+from dataset.shard_check import HashingReader, Problem, ShardCheck
 from dataset.shards import (
     INDEX_NAME,
     SET_NAME,
@@ -27,7 +27,11 @@ from dataset.shards import (
     open_set,
     read_index,
     read_stats,
+    render_again,
+    shard_name,
 )
+
+_REPEAT: Final = "repeat the set's `make render` command"
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
@@ -49,16 +53,15 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
     ):
         checks = list(pool.map(lambda name: _check_shard(fs, root, name, entries.get(name), bar), names))
-    for check in checks:
-        problems += check.problems
-    samples = {name: list(check.uids) for name, check in zip(names, checks, strict=True)}
+    problems += [problem for found, _ in checks for problem in found]
+    samples = {name: uids for name, (_, uids) in zip(names, checks, strict=True)}
     problems += _unique(samples)
     rows: dict[str, Outcome] = {}
     for name, uids in samples.items():
         table, found = _outcomes(fs, root, name, uids)
         problems += found
         rows |= {row.uid: row for row in table}
-    return problems + (list(_manifest(fs, root, rows)) if index else [])
+    return problems + (list(_manifest(fs, root, rows, index.objects_per_shard)) if index else [])
 
 
 def _sizes(fs: Any, root: str) -> dict[str, int]:
@@ -72,7 +75,7 @@ def _index(fs: Any, root: str, url: str) -> tuple[Index | None, list[Problem]]:
     except UserError as error:
         if not fs.exists(f"{root}/{SET_NAME}") and not fs.glob(f"{root}/shard-*.tar"):
             raise
-        return None, [Problem(INDEX_NAME, str(error), REPEAT)]
+        return None, [Problem(INDEX_NAME, str(error), _REPEAT)]
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
@@ -84,10 +87,11 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
         elif name.startswith(".staging/") and entries is not None:
             yield Problem(name, "staged object of a set that is complete", "delete .staging")
         elif entries is not None and stem.startswith("shard-") and stem not in entries:
-            yield Problem(name, f"not listed in {INDEX_NAME}", f"delete it, or {REPEAT}")
+            yield Problem(name, f"not listed in {INDEX_NAME}", "delete it")
 
 
-def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: Any) -> ShardCheck:
+def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: Any) -> tuple[list[Problem], list[str]]:
+    """A shard's findings and the uids of the samples in it."""
     check = ShardCheck(name)
     stats = None
     try:
@@ -102,22 +106,20 @@ def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: A
         with fs.open(f"{root}/{name}.tar", "rb") as file:
             reader = HashingReader(file, bar)
             check.walk(reader)
+        truth = stats or entry
+        check.compare(reader.digest.hexdigest(), reader.count, truth.sha256 if truth else None)
     except FileNotFoundError:
         check.add(f"{name}.tar", "missing")
-        return check
     except OSError as error:
         check.add(f"{name}.tar", f"cannot be read ({error.strerror or error})")
-        return check
-    truth = stats or entry
-    check.compare(reader.digest.hexdigest(), reader.count, truth.sha256 if truth else None)
-    return check
+    return check.problems, list(check.uids)
 
 
 def _unique(samples: Mapping[str, list[str]]) -> Iterator[Problem]:
     counts = Counter(uid for uids in samples.values() for uid in uids)
     for uid in sorted(uid for uid, n in counts.items() if n > 1):
-        shards = ", ".join(shard for shard, uids in samples.items() if uid in uids)
-        yield Problem(uid, f"is in several shards: {shards}", "delete them with their .json, then " + REPEAT)
+        shards = [shard for shard, uids in samples.items() if uid in uids]
+        yield Problem(uid, f"is in several shards: {', '.join(shards)}", render_again(shards[-1]))
 
 
 def _outcomes(fs: Any, root: str, shard: str, uids: list[str]) -> tuple[list[Outcome], list[Problem]]:
@@ -126,34 +128,34 @@ def _outcomes(fs: Any, root: str, shard: str, uids: list[str]) -> tuple[list[Out
     try:
         table = parse_outcomes(fs.cat_file(f"{root}/{where}"), where)
     except FileNotFoundError:
-        return [], [Problem(where, "missing outcome table", f"delete {shard}.tar and {shard}.json, then {REPEAT}")]
+        return [], [Problem(where, "missing outcome table", _REPEAT)]
     except UserError as error:
-        return [], [Problem(where, str(error), f"delete it with {shard}.tar and {shard}.json, then {REPEAT}")]
+        return [], [Problem(where, str(error), render_again(shard))]
     return table, list(_rows_against_samples(where, table, shard, uids))
 
 
 def _rows_against_samples(where: str, table: list[Outcome], shard: str, uids: list[str]) -> Iterator[Problem]:
-    remedy = f"delete {where}, {shard}.tar and {shard}.json, then {REPEAT}"
     ok = {row.uid for row in table if row.status == "ok"}
     faults = [(uid, "row says ok but the shard has no such sample") for uid in sorted(ok - set(uids))]
     faults += [(uid, "sample has no ok row") for uid in sorted(set(uids) - ok)]
     faults += [(uid, f"{n} rows") for uid, n in Counter(row.uid for row in table).items() if n > 1]
     faults += [(row.uid, f"row belongs to {row.shard}") for row in table if row.shard != shard]
     for uid, what in faults:
-        yield Problem(f"{where}/{uid}", what, remedy)
+        yield Problem(f"{where}/{uid}", what, render_again(shard))
 
 
-def _manifest(fs: Any, root: str, rows: Mapping[str, Outcome]) -> Iterator[Problem]:
+def _manifest(fs: Any, root: str, rows: Mapping[str, Outcome], objects_per_shard: int) -> Iterator[Problem]:
     try:
         uids = json.loads(fs.cat_file(f"{root}/{SET_NAME}"))["uids"]
     except FileNotFoundError:
-        yield Problem(SET_NAME, "missing", REPEAT)
+        yield Problem(SET_NAME, "missing", _REPEAT)
         return
     except (ValueError, KeyError, TypeError) as error:
-        yield Problem(SET_NAME, f"no manifest in it ({error!r})", REPEAT)
+        yield Problem(SET_NAME, f"no manifest in it ({error!r})", "restore it, or delete the set and render it again")
         return
-    for uid in uids:
+    for position, uid in enumerate(uids):
         if uid not in rows:
-            yield Problem(f"{SET_NAME}/{uid}", "asked for, but has no outcome row", REPEAT)
+            shard = shard_name(position // objects_per_shard)
+            yield Problem(f"{SET_NAME}/{uid}", "asked for, but has no outcome row", render_again(shard))
     for uid in sorted(rows.keys() - set(uids)):
-        yield Problem(f"{OUTCOMES_FOLDER}/{uid}", f"has a row but is not in {SET_NAME}", REPEAT)
+        yield Problem(f"{OUTCOMES_FOLDER}/{uid}", f"has a row but is not in {SET_NAME}", render_again(rows[uid].shard))
