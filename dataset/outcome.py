@@ -76,7 +76,8 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(data))
+        # One thread: Arrow's pools may abort the whole process at its exit (apache/arrow#34314), after all went well.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{where} is not a readable outcome table ({error}); render the set again") from error
     return [from_json(row) for row in table.to_pylist()]

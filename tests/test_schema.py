@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from dataset.errors import UserError
 from dataset.image import encode_webp
 from dataset.outcome import Outcome, dump_outcomes, from_json, parse_outcomes, to_json
 from dataset.schema import SchemaError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_meta(uid: str = "chair", resolution: int = 8) -> schema.Meta:
@@ -121,3 +126,12 @@ def test_outcomes_round_trip():
         Outcome("a", 0, "s", "lost")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="readable"):
         parse_outcomes(b"not parquet", "t.parquet")
+
+
+def test_reading_outcomes_never_aborts_the_process_at_exit():
+    script = (
+        "from dataset.outcome import Outcome, dump_outcomes, parse_outcomes;"
+        "parse_outcomes(dump_outcomes([Outcome('a', 0, 's', 'ok')]), 't')"
+    )
+    for _ in range(8):  # with Arrow's thread pools about every second process ended in SIGABRT
+        assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
