@@ -1,0 +1,9 @@
+"""`python -m render`: objects -> shards."""
+
+import tyro
+
+from dataset.errors import run_cli
+from render.run import Command, run
+
+if __name__ == "__main__":
+    run_cli(lambda: run(tyro.cli(Command, prog="python -m render")))

@@ -1,0 +1,165 @@
+"""The Blender process: jobs on stdin, one reply line each. `python -m render.blender PARENT_PID THREADS cpu|gpu`.
+
+Replies go to the descriptor that was stdout when the process began; everything that Blender or a library prints
+goes to stderr, so that nothing can be mistaken for a reply. The process ends with its stdin, or with its parent.
+"""
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.camera import intrinsics
+from dataset.errors import UserError
+from dataset.image import encode_webp
+from dataset.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
+from render.job import Hello, Job, Reply, pack, parse_job, to_line
+from render.settings import environment_maps
+from render.views import Pose, light, noise_seed, poses
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere the end of stdin does, between jobs)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+
+
+def hello(device: str) -> Hello:
+    """Import Blender and find the device; the reason when either fails."""
+    try:
+        import bpy
+
+        from render.picture import gpu_backend, warm_up
+
+        backend = "CPU" if device == "cpu" else gpu_backend()
+        if device != "cpu":
+            warm_up()
+    except (ImportError, UserError) as error:
+        return Hello(error=str(error))
+    return Hello(bpy.app.version_string, backend)
+
+
+def run_job(job: Job, threads: int) -> Reply:
+    """Render one object. What is wrong with the object is a reply; what is wrong with this process raises."""
+    from render.scene import ObjectError
+
+    try:
+        with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
+            members, clipped = render_sample(job, threads, Path(scratch))
+    except ObjectError as error:
+        return Reply("failed", error.stage, error.kind, str(error))
+    tar = Path(job.tar)
+    temporary = tar.with_suffix(".tmp")
+    temporary.write_bytes(pack(members))
+    temporary.replace(tar)
+    return Reply("ok", flags=("clipped",) if clipped else ())
+
+
+def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, bytes], bool]:
+    """The 33 members of an object's sample, and whether any view is clipped. Raises ObjectError."""
+    from render.picture import configure, render_view
+    from render.scene import ObjectError, build, light_scene
+
+    uid, settings = job.asset.uid, job.settings
+    path = _source_file(job, scratch)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    normalization = build(path, settings.normalize)
+    maps = environment_maps(Path(settings.hdri) if settings.hdri else _blenders_maps())
+    chosen = light(job.seed, uid, list(maps))
+    hdri = light_scene(chosen, maps[chosen.hdri])
+    renderer = configure(settings, threads)
+    cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
+    members: dict[str, bytes] = {}
+    views: dict[Any, tuple[View, ...]] = {}
+    for view_set in VIEW_SETS:
+        pictures = [render_view(pose, first + i, scratch) for i, pose in enumerate(cameras[view_set])]
+        members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
+        views[view_set] = tuple(map(_view, cameras[view_set], pictures))
+        first += len(pictures)
+    if not any(view.alpha_coverage for seen in views.values() for view in seen):
+        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures")
+    asset = job.asset
+    meta = Meta(
+        schema_version=SCHEMA_VERSION,
+        uid=uid,
+        source=asset.source,
+        license=asset.license,
+        author=asset.author,
+        asset_sha256=digest,
+        resolution=settings.resolution,
+        seed=job.seed,
+        hdri=hdri,
+        normalization=normalization,
+        renderer=renderer,
+        views=views,
+    )
+    return {meta_name(uid): dump_meta(meta), **members}, any(v.clipped for seen in views.values() for v in seen)
+
+
+def _view(pose: Pose, picture: Any) -> View:
+    from render.picture import alpha_coverage, is_clipped
+
+    return View(
+        elevation_deg=pose.elevation_deg,
+        azimuth_deg=pose.azimuth_deg,
+        distance=pose.distance,
+        c2w=tuple(map(tuple, pose.c2w().tolist())),
+        K=tuple(map(tuple, intrinsics(len(picture)).tolist())),
+        alpha_coverage=alpha_coverage(picture),
+        clipped=is_clipped(picture),
+    )
+
+
+def _source_file(job: Job, scratch: Path) -> Path:
+    """The asset as a local file: where it lies, from Objaverse's cache or site, or built into `scratch`."""
+    from render.scene import ObjectError
+
+    asset = job.asset
+    try:
+        if asset.procedural_index is not None:
+            from render.procedural.build import export
+
+            path = scratch / f"{asset.uid}.glb"
+            export(asset.procedural_index, job.seed, path)
+        elif asset.objaverse_path is not None:
+            from render.objaverse_source import fetch
+
+            path = fetch(asset.objaverse_path, asset.uid)
+        else:
+            path = Path(asset.path or "")
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ObjectError("source", type(error).__name__, f"{asset.uid}: {error}") from error
+
+
+def _blenders_maps() -> Path:
+    """Blender's own eight environment maps, all CC0."""
+    import bpy
+
+    return Path(bpy.utils.system_resource("DATAFILES", path="studiolights/world"))
+
+
+def main() -> None:
+    replies = os.dup(1)
+    os.dup2(2, 1)
+    parent, threads, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    die_with_parent(parent)
+    first = hello(device)
+    os.write(replies, to_line(first))
+    if first.error:
+        sys.exit(1)
+    for line in sys.stdin:
+        os.write(replies, to_line(run_job(parse_job(line), threads)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Inside Blender: a model file becomes one clean, normalised object under a known light. Pictures: render.picture.
+
+World axes are Blender's; a glTF's +z front comes in facing -y, which azimuth 0 sees.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.outcome import Stage
+from dataset.schema import Hdri, Normalization, NormalizeMode
+from render.gltf_check import GltfError, check_gltf
+from render.views import Light
+
+SPHERE_RADIUS: Final = 0.62  # 1.5 * sin(fov / 2) = 0.624 is the largest sphere that the frame holds
+MEAN_LUMINANCE: Final = 0.8  # every environment map is scaled to it: Blender's own eight range from 0.17 to 0.97
+_GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+_UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
+_SMALLEST: Final = 1e-12
+_LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
+_strengths: dict[Path, float] = {}  # of environment maps measured by this process
+
+
+class ObjectError(Exception):
+    """This object cannot be rendered, now or ever. `stage` is dataset.outcome's, `kind` a short name of the reason."""
+
+    def __init__(self, stage: Stage, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.stage, self.kind = stage, kind
+
+
+def build(path: Path, mode: NormalizeMode) -> Normalization:
+    """Replace whatever is open by the prepared object of a model file. Raises ObjectError."""
+    _import(path)
+    _check_raw_vertices()
+    _first_frame()
+    _hide_unwanted()
+    _colour_by_vertex()
+    return _normalise(mode)
+
+
+def _import(path: Path) -> None:
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+    try:
+        if path.suffix.lower() in (".glb", ".gltf"):
+            check_gltf(path)
+        _import_by_suffix(path)
+    except GltfError as error:
+        raise ObjectError("import", type(error).__name__, str(error)) from error
+    except RuntimeError as error:  # what a failing operator raises
+        raise ObjectError("import", "ImportFailed", f"{path.name}: {str(error).strip()[-400:]}") from error
+
+
+def _import_by_suffix(path: Path) -> None:
+    """Blender's importers. Their mesh validation is off: it replaces NaN silently; `_check_raw_vertices` repeats it."""
+    name = str(path)
+    match path.suffix.lower():
+        case ".glb" | ".gltf":  # bone shapes are helpers that would be rendered
+            bpy.ops.import_scene.gltf(filepath=name, disable_bone_shape=True, import_webp_texture=True)
+        case ".obj":
+            bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
+        case ".fbx":
+            bpy.ops.wm.fbx_import(filepath=name, validate_meshes=False)
+        case ".ply":
+            bpy.ops.wm.ply_import(filepath=name)
+        case ".stl":
+            bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False)
+        case suffix:
+            raise ObjectError("import", "UnknownFormat", f"{path.name}: no importer for {suffix or 'no suffix'}")
+
+
+def _check_raw_vertices() -> None:
+    for mesh in bpy.data.meshes:
+        if not np.isfinite(_coordinates(mesh)).all():
+            raise ObjectError(
+                "prepare", "NonFinitePositions", f"mesh {mesh.name!r} has vertices that are NaN or infinite"
+            )
+        mesh.validate()
+
+
+def _coordinates(mesh: Any) -> NDArray[np.float64]:
+    """Vertex positions [n, 3] in the mesh's own axes."""
+    flat = np.empty(len(mesh.vertices) * 3, np.float32)
+    mesh.vertices.foreach_get("co", flat)
+    positions: NDArray[np.float64] = flat.reshape(-1, 3).astype(np.float64)
+    return positions
+
+
+def _first_frame() -> None:
+    """Stand at the first frame of whatever is animated."""
+    starts = [action.frame_range[0] for action in bpy.data.actions]
+    if starts:
+        bpy.context.scene.frame_set(math.floor(min(starts)))
+    bpy.context.view_layer.update()
+
+
+def _hide_unwanted() -> None:
+    """Take the asset's lights and cameras, and what it hides in the viewport, out of the rendering."""
+    for obj in bpy.context.scene.objects:
+        if obj.type in _UNWANTED or not obj.visible_get():
+            obj.hide_render = True
+
+
+def _colour_by_vertex() -> None:
+    """Show the colours of meshes that have them but no material (PLY scans, some OBJ); importers leave those grey."""
+    for mesh in bpy.data.meshes:
+        if any(mesh.materials) or not mesh.color_attributes:
+            continue
+        material = bpy.data.materials.new("vertex colours")
+        material.use_nodes = True
+        nodes = material.node_tree.nodes
+        attribute = nodes.new("ShaderNodeVertexColor")
+        attribute.layer_name = mesh.color_attributes[0].name
+        material.node_tree.links.new(attribute.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+        mesh.materials.clear()
+        mesh.materials.append(material)
+
+
+def visible_points() -> NDArray[np.float64]:
+    """World positions [n, 3] of the vertices of all faces that will be rendered: evaluated, instances included."""
+    clouds = [np.empty((0, 3))]
+    for instance in bpy.context.evaluated_depsgraph_get().object_instances:
+        obj = instance.object
+        if obj.type not in _GEOMETRY or obj.original.hide_render or not instance.show_self:
+            continue
+        mesh = obj.to_mesh()
+        if mesh is not None:
+            clouds.append(_face_points(mesh, np.array(instance.matrix_world)))
+        obj.to_mesh_clear()
+    return np.concatenate(clouds)
+
+
+def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64]:
+    corners = np.empty(len(mesh.loops), np.int32)
+    mesh.loops.foreach_get("vertex_index", corners)
+    points: NDArray[np.float64] = _coordinates(mesh)[np.unique(corners)] @ to_world[:3, :3].T + to_world[:3, 3]
+    return points
+
+
+def _normalise(mode: NormalizeMode) -> Normalization:
+    """Put every root under one empty that moves the bounds' centre to the origin and scales the whole."""
+    points = visible_points()
+    if not len(points):
+        raise ObjectError("prepare", "NoMesh", "the file holds no visible face")
+    if not np.isfinite(points).all():
+        raise ObjectError("prepare", "NonFinitePositions", "the evaluated geometry is NaN or infinite")
+    low, high = points.min(0), points.max(0)
+    centre = (low + high) / 2
+    radius = float(np.linalg.norm(points - centre, axis=1).max())
+    if radius < _SMALLEST:
+        raise ObjectError("prepare", "ZeroSize", "all vertices are in one point")
+    scale = 1.0 / float((high - low).max()) if mode == "longest" else SPHERE_RADIUS / radius
+    scene = bpy.context.scene
+    root = bpy.data.objects.new("normalised", None)
+    for obj in list(scene.objects):
+        if obj.parent is None:
+            obj.parent = root
+    scene.collection.objects.link(root)
+    root.scale, root.location = (scale,) * 3, tuple(-scale * centre)
+    bpy.context.view_layer.update()
+    x, y, z = (-centre).tolist()
+    return Normalization(mode, scale, (x, y, z))
+
+
+def light_scene(light: Light, path: Path) -> Hdri:
+    """Light the scene by an environment map alone, turned about z, scaled to a mean luminance of MEAN_LUMINANCE."""
+    image = bpy.data.images.load(str(path))
+    if path not in _strengths:
+        _strengths[path] = round(MEAN_LUMINANCE / _mean_luminance(image, path), 4)
+    world = bpy.data.worlds.new("environment")
+    bpy.context.scene.world = world
+    world.use_nodes = True
+    world.cycles.sampling_method = "MANUAL"
+    world.cycles.sample_map_resolution = 256  # the full-size importance map costs most of an object's first view
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    direction, turn = nodes.new("ShaderNodeTexCoord"), nodes.new("ShaderNodeMapping")
+    environment, background = nodes.new("ShaderNodeTexEnvironment"), nodes["Background"]
+    turn.inputs["Rotation"].default_value[2] = math.radians(light.rotation_deg)
+    environment.image = image
+    background.inputs["Strength"].default_value = _strengths[path]
+    links.new(direction.outputs["Generated"], turn.inputs["Vector"])
+    links.new(turn.outputs["Vector"], environment.inputs["Vector"])
+    links.new(environment.outputs["Color"], background.inputs["Color"])
+    return Hdri(light.hdri, light.rotation_deg, _strengths[path])
+
+
+def _mean_luminance(image: Any, path: Path) -> float:
+    """Over the sphere: rows of an equirectangular map weigh as the cosine of their latitude."""
+    width, height = image.size
+    pixels = np.empty(width * height * 4, np.float32)
+    if pixels.size:
+        image.pixels.foreach_get(pixels)
+    rows = (pixels.reshape(height, width, 4)[..., :3] @ _LUMINANCE).mean(1, dtype=np.float64) if pixels.size else pixels
+    weights = np.cos((np.arange(height) + 0.5) / max(height, 1) * np.pi - np.pi / 2)
+    mean = float((rows * weights).sum() / weights.sum()) if len(rows) else 0.0
+    if not np.isfinite(mean) or mean <= 0:
+        raise ObjectError("prepare", "UnusableHdri", f"the environment map {path} is black or unreadable")
+    return mean

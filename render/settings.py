@@ -1,0 +1,39 @@
+"""What a rendering is asked to be: everything that changes a picture and is the same for all objects of a set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from dataset.errors import UserError
+from dataset.schema import NormalizeMode
+
+Device = Literal["cpu", "gpu"]
+HDRI_SUFFIXES: Final = (".exr", ".hdr")
+MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a whole set. `hdri` names a folder of environment maps; None is the eight that Blender ships."""
+
+    resolution: int = 256
+    samples: int = 16
+    normalize: NormalizeMode = "longest"
+    device: Device = "cpu"
+    hdri: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.resolution <= 4096:
+            raise UserError(f"--resolution is {self.resolution}; choose 8 to 4096 pixels")
+        if not 1 <= self.samples <= 65536:
+            raise UserError(f"--samples is {self.samples}; choose 1 to 65536 samples a pixel")
+
+
+def environment_maps(folder: Path) -> dict[str, Path]:
+    """File name -> path of the environment maps in a folder, sorted. Raises UserError when there is none."""
+    if not folder.is_dir():
+        raise UserError(f"--hdri {folder} is not a folder; name one that holds .exr or .hdr environment maps")
+    maps = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in HDRI_SUFFIXES}
+    if not maps:
+        raise UserError(f"--hdri {folder} holds no .exr or .hdr environment map")
+    return maps
