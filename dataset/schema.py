@@ -184,6 +184,14 @@ def _parse_view(reader: _Reader) -> View:
     return view
 
 
+def _parse_uid(reader: _Reader) -> str:
+    uid = reader.text("uid")
+    try:
+        return check_uid(uid)
+    except SchemaError as error:
+        raise SchemaError(f"{reader.where}: {error}") from error
+
+
 def _parse_normalization(reader: _Reader) -> Normalization:
     mode = reader.text("mode")
     if mode not in get_args(NormalizeMode):
@@ -215,7 +223,7 @@ def parse_meta(data: bytes, where: str) -> Meta:
     hdri, views = top.nested("hdri"), top.nested("views")
     meta = Meta(
         schema_version=version,
-        uid=check_uid(top.text("uid")),
+        uid=_parse_uid(top),
         source=top.text("source"),
         license=top.text("license"),
         author=top.text("author"),
