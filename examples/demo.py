@@ -1,0 +1,131 @@
+"""The whole pipeline on this machine in minutes: objects -> views -> shards -> both training stages -> one mesh -> a page.
+
+Each step is the command line that a user would type, so the demo is also its own test: `--dry-run` prints them.
+Every step resumes, so repeating an interrupted demo goes on where it stopped.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import tyro
+
+from dataset.errors import UserError, run_cli
+
+PYTHON: Final = sys.executable
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Render objects, train the tiny preset for a short while, distill one picture, write index.html."""
+
+    source: str = "procedural:32"
+    """What to render and train on: procedural:N, folder:DIR or objaverse:FILE."""
+    out: Path = Path("data/demo")
+    """Folder of everything the demo makes."""
+    image: Path = Path("examples/cat.png")
+    """The picture to turn into 3D. The default is a procedural cat that the training set does not hold."""
+    workers: int | None = None
+    """Blender processes; default: chosen by the renderer."""
+    autoencoder_steps: int = 400
+    tower_steps: int = 200
+    stage1_steps: int = 300
+    stage2_steps: int = 100
+    distill_steps: int | None = None
+    """Steps of distillation; default: the tiny preset's."""
+    seed: int = 0
+    dry_run: bool = False
+    """Print the commands and exit."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command line of the demo."""
+
+    name: str
+    title: str
+    arguments: tuple[str, ...]  # after `python -m`
+
+
+def plan(demo: Demo) -> list[Step]:
+    """The demo's steps in order."""
+    out, seed = demo.out, ("--seed", str(demo.seed))
+    shards, stage1, model = str(out / "shards"), str(out / "stage1"), str(out / "model")
+    workers = ("--workers", str(demo.workers)) if demo.workers else ()
+    data = ("--shards", shards, "--preset", "tiny", *seed)
+    distill_steps = ("--steps", str(demo.distill_steps)) if demo.distill_steps else ()
+    picture = ("--image", str(demo.image), "--model", model, *seed)
+    render = ("render", "--source", demo.source, "--shards", shards, "--resolution", "64", "--samples", "8")
+    return [
+        Step("render", "Render", (*render, "--objects-per-shard", "8", *seed, *workers)),
+        Step("verify", "Check the shards", ("dataset", "verify", shards)),
+        Step("preview", "Contact sheet", ("dataset", "preview", shards, "--out", str(out / "preview.png"))),
+        Step(
+            "autoencoder",
+            "Train the autoencoder",
+            ("train", "autoencoder", *data, "--out", stage1, "--steps", str(demo.autoencoder_steps)),
+        ),
+        Step(
+            "tower",
+            "Train the image tower",
+            ("train", "tower", *data, "--out", stage1, "--steps", str(demo.tower_steps)),
+        ),
+        Step("stage1", "Train stage 1", ("train", "stage1", *data, "--out", stage1, "--steps", str(demo.stage1_steps))),
+        Step(
+            "stage2",
+            "Train stage 2 (EMA)",
+            ("train", "stage2", *data, "--base", stage1, "--out", model, "--steps", str(demo.stage2_steps)),
+        ),
+        Step("sample", "Sample views", ("train.sample", *picture, "--out", str(out / "sample.png"))),
+        Step("distill", "Distill", ("distill", *picture, "--out", str(out / "asset"), *distill_steps)),
+    ]
+
+
+def run_step(step: Step, demo: Demo) -> float:
+    """Run one command; returns seconds. Raises UserError when it fails, except for objects that did not render."""
+    print(f"\n== {step.title}\n   python -m {' '.join(step.arguments)}", flush=True)
+    start = time.monotonic()
+    status = subprocess.run((PYTHON, "-m", *step.arguments), check=False).returncode
+    finished_set = step.name == "render" and (demo.out / "shards" / "index.json").is_file()
+    if status and finished_set:
+        print("   some objects did not render (listed above); going on with the others", flush=True)
+    elif status:
+        raise UserError(
+            f"step {step.name!r} of the demo ended with status {status}; the same command goes on from here"
+        )
+    return time.monotonic() - start
+
+
+def record_seconds(path: Path, name: str, seconds: float) -> dict[str, float]:
+    """Add a step's seconds to the record: a resumed demo keeps the longest, which is the run that did the work."""
+    record: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    record[name] = round(max(seconds, record.get(name, 0.0)), 1)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def main() -> int:
+    demo = tyro.cli(Demo, description=__doc__)
+    steps = plan(demo)
+    if demo.dry_run:
+        print("\n".join(f"python -m {' '.join(step.arguments)}" for step in steps))
+        return 0
+    if not demo.image.is_file():
+        raise UserError(f"{demo.image} is not a file; give --image a picture")
+    demo.out.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    for step in steps:
+        seconds = record_seconds(demo.out / "seconds.json", step.name, run_step(step, demo))
+    from examples.demo_page import write_demo_page
+
+    page = write_demo_page(demo.out, demo.image, [(step.title, step.arguments, seconds[step.name]) for step in steps])
+    print(f"\ndone in {sum(seconds.values()) / 60:.1f} minutes; open {page} in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
