@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine in minutes: objects -> views -> shards -> both training stages -> one mesh -> a page.
+"""The whole pipeline on this machine in minutes: objects -> views -> both training stages -> a mesh -> a page.
 
 Each step is the command line that a user would type, so the demo is also its own test: `--dry-run` prints them.
 Every step resumes, so repeating an interrupted demo goes on where it stopped.
