@@ -173,7 +173,7 @@ def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
 
     ldm = {LDM_UNET_PREFIX + re.sub(r"^camera_embed\.", "label_emb.0.", name): tensor for name, tensor in state.items()}
     settings = {"layers_per_block": shape.blocks_per_level, "class_embed_type": "projection"}
-    renamed: dict[str, Tensor] = convert_ldm_unet_checkpoint(ldm, settings)
+    renamed: dict[str, Tensor] = convert_ldm_unet_checkpoint(ldm, settings)  # type: ignore[no-untyped-call]
     return renamed
 
 
@@ -210,7 +210,8 @@ def convert_vae(state: State, image_size: int, latent_scale: float, where: str) 
             sample_size=image_size,
             scaling_factor=latent_scale,
         )
-    renamed = convert_ldm_vae_checkpoint(dict(state), {"down_block_types": widths, "up_block_types": widths})
+    blocks_of = {"down_block_types": widths, "up_block_types": widths}  # only their number is read
+    renamed = convert_ldm_vae_checkpoint(dict(state), blocks_of)  # type: ignore[no-untyped-call]
     return _fill(vae, renamed, f"{where}: first stage")
 
 

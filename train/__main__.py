@@ -1,0 +1,169 @@
+"""Training: `python -m train stage1|stage2|autoencoder|tower`. The same command again resumes."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from dataset.errors import UserError, run_cli
+from dataset.stream import ShardSet
+from train.autoencoder import ensure_autoencoder
+from train.image_tower import SmallTower
+from train.loop import Run, check, describe, train
+from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override
+from train.sample import pick_device
+from train.tower_training import ensure_tower
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every training needs."""
+
+    out: Path
+    """Run folder: becomes a model folder when stage 1 or 2 finishes."""
+    shards: str = "data/shards"
+    """Shard set to train on: a folder or an fsspec URL."""
+    preset: PresetName = "tiny"
+    """paper: App. B, from a converted MVDream (--base). tiny: 64-pixel pictures, everything from nothing."""
+    steps: int | None = None
+    """Optimiser steps, in place of the preset's."""
+    batch_size: int | None = None
+    """Objects a step, in place of the preset's."""
+    seed: int = 0
+    """Seed of weights, views, noise and order."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    dry_run: bool = False
+    """Print the resolved configuration as JSON and stop."""
+
+
+@dataclass(frozen=True)
+class Stage(Common):
+    """Shared by both stages."""
+
+    base: Path | None = None
+    """Model folder to start from: a converted checkpoint for stage 1 (tiny needs none), stage 1's run for stage 2."""
+    accumulation: int | None = None
+    """Micro-batches a step, in place of the preset's: more of them need less memory."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; the last two stay."""
+    picture_every: int | None = None
+    """Steps between pictures in samples/ (reference | truth | samples)."""
+
+
+@dataclass(frozen=True)
+class Stage1(Stage):
+    """Stage 1 (Eq. 5): from text- to image-conditioned; preset tiny trains missing parts first, then the UNet."""
+
+    autoencoder_steps: int | None = None
+    """Steps of the autoencoder where it is trained first."""
+    tower_steps: int | None = None
+    """Steps of the image tower where it is trained first."""
+
+
+@dataclass(frozen=True)
+class Stage2(Stage):
+    """Stage 2 (Eq. 6): the clean reference joins the noisy views in attention (Explicit Multi-view Attention)."""
+
+
+@dataclass(frozen=True)
+class Autoencoder(Common):
+    """Train the preset's autoencoder alone into OUT/vae; stage 1 with the same --out takes it up."""
+
+
+@dataclass(frozen=True)
+class Tower(Common):
+    """Train the preset's image tower alone into OUT/image_tower; stage 1 with the same --out takes it up."""
+
+
+Command = Stage1 | Stage2 | Autoencoder | Tower
+
+
+def resolve(args: Stage1 | Stage2) -> Run:
+    """The run that a command line asks for."""
+    recipe = PRESETS[args.preset]
+    steps, objects, accumulation = args.steps, args.batch_size, args.accumulation
+    if isinstance(args, Stage1):
+        recipe = replace(
+            _with_part_steps(recipe, args),
+            stage1=override(recipe.stage1, steps=steps, objects=objects, accumulation=accumulation),
+        )
+    else:
+        recipe = replace(
+            recipe, stage2=override(recipe.stage2, steps=steps, objects=objects, accumulation=accumulation)
+        )
+    recipe = replace(
+        recipe,
+        checkpoint_every=_positive("--checkpoint-every", args.checkpoint_every, recipe.checkpoint_every),
+        picture_every=_positive("--picture-every", args.picture_every, recipe.picture_every),
+    )
+    stage: Literal[1, 2] = 1 if isinstance(args, Stage1) else 2
+    return Run(stage, recipe, args.shards, args.out, args.base, seed=args.seed, device=pick_device(args.device))
+
+
+def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
+    """`--autoencoder-steps` and `--tower-steps`; without such parts in the preset they make no sense."""
+    if recipe.autoencoder is None or recipe.tower_training is None:
+        if args.autoencoder_steps is not None or args.tower_steps is not None:
+            raise UserError(
+                f"preset {recipe.name} trains no autoencoder or tower; drop --autoencoder-steps, --tower-steps"
+            )
+        return recipe
+    autoencoder = replace(
+        recipe.autoencoder, schedule=override(recipe.autoencoder.schedule, steps=args.autoencoder_steps)
+    )
+    tower = replace(recipe.tower_training, schedule=override(recipe.tower_training.schedule, steps=args.tower_steps))
+    return replace(recipe, autoencoder=autoencoder, tower_training=tower)
+
+
+def _positive(option: str, given: int | None, default: int) -> int:
+    if given is not None and given < 1:
+        raise UserError(f"{option} is {given}; it must be at least 1")
+    return default if given is None else given
+
+
+def run_stage(args: Stage1 | Stage2) -> None:
+    """Train a stage, or print its configuration."""
+    run = resolve(args)
+    check(run)
+    if args.dry_run:
+        print(json.dumps(describe(run, ShardSet(run.shards)), indent=2))
+        return
+    train(run)
+
+
+def run_part(args: Autoencoder | Tower) -> None:
+    """Train one part, or print its recipe."""
+    preset = PRESETS[args.preset]
+    part: AutoencoderRecipe | TowerRecipe | None = (
+        preset.autoencoder if isinstance(args, Autoencoder) else preset.tower_training
+    )
+    if part is None or not isinstance(preset.tower, SmallTower):
+        raise UserError(f"preset {preset.name} takes pretrained parts, it trains none; use --preset tiny")
+    part = replace(part, schedule=override(part.schedule, steps=args.steps, objects=args.batch_size))
+    device = pick_device(args.device)
+    if args.dry_run:
+        print(part)
+        return
+    shards = ShardSet(args.shards)
+    if isinstance(part, AutoencoderRecipe):
+        ensure_autoencoder(args.out / "vae", shards, part, preset.image_size, seed=args.seed, device=device)
+    else:
+        ensure_tower(args.out / "image_tower", shards, preset.tower, part, seed=args.seed, device=device)
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.extras.subcommand_cli_from_dict(
+        {"stage1": Stage1, "stage2": Stage2, "autoencoder": Autoencoder, "tower": Tower}, prog="python -m train"
+    )
+    if isinstance(args, (Stage1, Stage2)):
+        run_stage(args)
+    else:
+        run_part(args)
+
+
+if __name__ == "__main__":
+    run_cli(main)

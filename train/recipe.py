@@ -1,0 +1,174 @@
+"""Presets and schedules. `paper` is App. B; where it is silent or contradicts itself, the value says what we chose.
+
+A recipe is all that decides a result beside the data, the seed and the starting model; it is written into the run.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from dataset.errors import UserError
+from train.image_tower import NamedTower, SmallTower, TowerSpec
+from train.model import UNetShape
+
+PresetName = Literal["paper", "tiny"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how much, how fast. Learning rates are of AdamW."""
+
+    steps: int  # optimiser steps
+    objects: int  # a step, over all ranks and accumulated micro-batches
+    accumulation: int  # micro-batches a step
+    peak_lr: float
+    decay: Literal["constant", "linear"]  # linear: from the peak to 0 at the last step
+    warmup_steps: int  # cut to a tenth of `steps` where it would not fit (and that is announced)
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """A small AutoencoderKL; each width after the first halves the picture."""
+
+    latent_channels: int
+    widths: tuple[int, ...]
+    blocks_per_level: int
+    kl_weight: float  # of the mean KL divergence a latent number, beside a mean absolute error a colour
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class TowerRecipe:
+    """Training of a small image tower; see `train.tower_training`."""
+
+    temperature: float
+    thumbnail_size: int  # the reconstruction head's picture, pixels a side
+    reconstruction_weight: float
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training run does."""
+
+    name: PresetName
+    image_size: int
+    tower: TowerSpec
+    guidance_scale: float  # default of sampling with the trained model
+    stage1: Schedule
+    stage2: Schedule
+    # Only for training from scratch; None: the starting model brings these parts
+    unet: UNetShape | None
+    autoencoder: AutoencoderRecipe | None
+    tower_training: TowerRecipe | None
+    num_views: int = 4  # targets of the multi-view branch, orthogonal
+    single_view_chance: float = 0.3  # 4.1: 30% single-view branch, 70% multi-view
+    drop_chance: float = 0.1  # of the image token, for classifier-free guidance; the release's, not in the paper
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0  # ours: the paper names none
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    picture_every: int = 500
+
+
+PAPER: Final = Recipe(
+    name="paper",
+    image_size=256,
+    tower=NamedTower("ViT-H-14", "laion2b_s32b_b79k"),
+    # App. B has "10, the same as during training": guidance is a matter of sampling, training only drops the token
+    guidance_scale=10.0,
+    # 768 and 128 count objects, as MVDream's batch does (it may also be read as images); 4 views each in the multi-view
+    # branch, one in the single-view branch. 768 = per-GPU x GPUs x 4 accumulated.
+    stage1=Schedule(steps=50_000, objects=768, accumulation=4, peak_lr=1e-4, decay="constant", warmup_steps=10_000),
+    # "Other settings are consistent with the first stage" makes the warm-up twice as long as the stage: cut to a tenth.
+    # 4.1 says "about 1 day", App. B "about 5 hours"; the number of steps is given once, 5k.
+    stage2=Schedule(steps=5_000, objects=128, accumulation=1, peak_lr=5e-5, decay="linear", warmup_steps=10_000),
+    unet=None,
+    autoencoder=None,
+    tower_training=None,
+)
+
+TINY: Final = Recipe(
+    name="tiny",
+    image_size=64,
+    tower=SmallTower(embed_dim=256, image_size=64, patch_size=8, width=192, layers=6, head_width=32),
+    guidance_scale=3.0,
+    stage1=Schedule(steps=2_000, objects=4, accumulation=1, peak_lr=4e-4, decay="constant", warmup_steps=100),
+    stage2=Schedule(steps=400, objects=4, accumulation=1, peak_lr=2e-4, decay="linear", warmup_steps=40),
+    unet=UNetShape(
+        latent_channels=8,
+        latent_size=16,
+        widths=(64, 128, 192),
+        attention=(True, True, True),
+        blocks_per_level=1,
+        head_width=32,
+        token_width=256,
+    ),
+    autoencoder=AutoencoderRecipe(
+        latent_channels=8,
+        widths=(32, 64, 64),
+        blocks_per_level=1,
+        kl_weight=1e-4,
+        schedule=Schedule(steps=400, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=20),
+    ),
+    tower_training=TowerRecipe(
+        temperature=0.1,
+        thumbnail_size=16,
+        reconstruction_weight=10.0,
+        schedule=Schedule(steps=300, objects=16, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=20),
+    ),
+)
+
+PRESETS: Final[dict[PresetName, Recipe]] = {"paper": PAPER, "tiny": TINY}
+
+
+def warmup_of(schedule: Schedule) -> int:
+    """Steps of warm-up in use: a warm-up as long as the run or longer is cut to a tenth of it."""
+    if schedule.warmup_steps < schedule.steps:
+        return schedule.warmup_steps
+    return schedule.steps // 10
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Rate of optimiser step `step` (from 0): a linear rise to the peak, then constant or a linear fall to 0."""
+    warmup = warmup_of(schedule)
+    if step < warmup:
+        return schedule.peak_lr * (step + 1) / warmup
+    if schedule.decay == "constant":
+        return schedule.peak_lr
+    return schedule.peak_lr * max(schedule.steps - step, 0) / (schedule.steps - warmup)
+
+
+def notices(schedule: Schedule) -> tuple[str, ...]:
+    """What the run does otherwise than its schedule says, for the person at the keyboard."""
+    warmup = warmup_of(schedule)
+    if warmup == schedule.warmup_steps:
+        return ()
+    return (f"a warm-up of {schedule.warmup_steps} steps does not fit into {schedule.steps}: cut to {warmup}",)
+
+
+def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
+    """Objects of one rank's micro-batch; the whole batch must divide evenly."""
+    shares = world * schedule.accumulation
+    if schedule.objects < 1 or schedule.objects % shares:
+        raise UserError(
+            f"a batch of {schedule.objects} objects does not divide into {world} ranks x {schedule.accumulation} "
+            "accumulated micro-batches; change --batch-size or --accumulation"
+        )
+    return schedule.objects // shares
+
+
+def override(
+    schedule: Schedule, *, steps: int | None = None, objects: int | None = None, accumulation: int | None = None
+) -> Schedule:
+    """The schedule with the values given on the command line."""
+    changed = replace(
+        schedule,
+        steps=schedule.steps if steps is None else steps,
+        objects=schedule.objects if objects is None else objects,
+        accumulation=schedule.accumulation if accumulation is None else accumulation,
+    )
+    for name in ("steps", "objects", "accumulation"):
+        if getattr(changed, name) < 1:
+            raise UserError(f"{name} is {getattr(changed, name)}; it must be at least 1")
+    return changed
