@@ -22,9 +22,9 @@ UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Picture = UInt8 | Float32  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
 
-# Our renders: longest side 1 seen from distance 1.5 under a 49.13 degree field of view. Its nearest face spans more of
-# the frame than its middle (35 / 32 / 1.5 = 0.73); measured over an object's views the longest side fills about 0.75.
-OBJECT_FILL: Final = 0.75
+# Our renders: side 1 across the middle of the view spans 35 / 32 / 1.5 = 0.73 of the frame, nearer parts more. Projected
+# over the random set's cameras, 160 varied objects of longest side 1 have a mean of 0.79 and a median of 0.78.
+OBJECT_FILL: Final = 0.78
 MIN_SIDE: Final = 8  # pixels; below this there is no picture to speak of
 _MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object when its bounding box is taken
 _BROKEN: Final = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow's decoders raise on damaged files
