@@ -22,8 +22,8 @@ UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Picture = UInt8 | Float32  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
 
-# Our renders: side 1 across the middle of the view spans 35 / 32 / 1.5 = 0.73 of the frame, nearer parts more. Projected
-# over the random set's cameras, 160 varied objects of longest side 1 have a mean of 0.79 and a median of 0.78.
+# Our renders: side 1 across the middle of the view spans 35 / 32 / 1.5 = 0.73 of the frame, nearer parts more. Seen
+# from the random set's cameras, 160 varied objects of longest side 1 have a mean of 0.79 and a median of 0.78.
 OBJECT_FILL: Final = 0.78
 MIN_SIDE: Final = 8  # pixels; below this there is no picture to speak of
 _MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object when its bounding box is taken
