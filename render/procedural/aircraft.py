@@ -3,20 +3,49 @@
 import numpy as np
 
 from render.procedural import pattern as pt
-from render.procedural.colour import BLACK, CHARCOAL, CREAM, GLASS, STEEL, WHITE, YELLOW, Palette, Rgb, palette, pick, shade
+from render.procedural.colour import (
+    BLACK,
+    CHARCOAL,
+    CREAM,
+    GLASS,
+    STEEL,
+    WHITE,
+    YELLOW,
+    Palette,
+    Rgb,
+    palette,
+    pick,
+    shade,
+)
 from render.procedural.part import Paint, Part, pair, part, ring_of, shift, turn
-from render.procedural.surface import Points, Surface, capsule, ellipsoid, facing_side, lathe, loft, moved, prism, tube, turned
+from render.procedural.surface import (
+    Points,
+    Surface,
+    capsule,
+    ellipsoid,
+    facing_side,
+    lathe,
+    loft,
+    moved,
+    prism,
+    tube,
+    turned,
+)
 
 
 def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> Surface:
-    """A wing along +x from x = 0: (front, back) y of its root and tip, with a rounded section (counter-clockwise seen from +x)."""
+    """A wing along +x from x = 0: (front, back) y of its root and tip; its section is an ellipse."""
     rings = []
     for share in (0.0, 0.5, 0.9, 1.0):
         front, back = (root[i] + (tip[i] - root[i]) * share for i in (0, 1))
         angle = np.arange(24) * (2 * np.pi / 24)
         chord = (back - front) / 2 * (1.0 if share < 1 else 0.75)
         height = thick / 2 * (1 - 0.5 * share) * (1.0 if share < 1 else 0.5)
-        rings.append(np.stack([np.full(24, span * share), (front + back) / 2 + chord * np.cos(angle), height * np.sin(angle)], axis=1))
+        rings.append(
+            np.stack(
+                [np.full(24, span * share), (front + back) / 2 + chord * np.cos(angle), height * np.sin(angle)], axis=1
+            )
+        )
     return loft(rings)
 
 
@@ -31,8 +60,14 @@ def aeroplane(rng: np.random.Generator) -> list[Part]:
     shape = np.interp(place, [-0.85, -0.78, -0.62, -0.45, 0.3, 0.95], [0.35, 0.62, 0.9, 1.0, 1.0, 0.28])
     hull = tube(np.stack([0 * place, place, 0.10 * np.clip(place - 0.3, 0, 1)], axis=1), shape * girth, 32)
     parts = [part("fuselage", hull, Paint(_fuselage(rng, body, trim, girth, propeller), 0.3, 0.1))]
-    parts += pair(part("wing", moved(wing((-0.22, 0.18), (-0.12 + sweep, 0.05 + sweep), span), (0.05, 0, -0.02)), Paint(trim, 0.35)))
-    parts += pair(part("tailplane", moved(wing((0.0, 0.2), (0.12, 0.22), 0.34, 0.035), (0.0, 0.70, 0.07)), Paint(trim, 0.35)))
+    parts += pair(
+        part(
+            "wing", moved(wing((-0.22, 0.18), (-0.12 + sweep, 0.05 + sweep), span), (0.05, 0, -0.02)), Paint(trim, 0.35)
+        )
+    )
+    parts += pair(
+        part("tailplane", moved(wing((0.0, 0.2), (0.12, 0.22), 0.34, 0.035), (0.0, 0.70, 0.07)), Paint(trim, 0.35))
+    )
     fin = np.array([(0.58, 0.08), (0.92, 0.08), (1.0, 0.44), (0.84, 0.44)])
     parts.append(part("fin", facing_side(prism(fin, 0.04, 0.015)), Paint(colours.accent, 0.35)))
     parts += _propeller(colours, girth) if propeller else _jets(colours, girth, sweep, span)
@@ -51,18 +86,32 @@ def _fuselage(rng: np.random.Generator, body: Rgb, trim: Rgb, girth: float, smal
     def windows(points: Points) -> pt.Floats:
         along = (points[:, 1] / pitch - np.floor(points[:, 1] / pitch) - 0.5) * pitch
         row = np.hypot(along, points[:, 2] - 0.35 * girth) - size
-        return pt.edge(row, 0.012) * (np.abs(points[:, 0]) > 0.5 * girth) * (np.abs(points[:, 1] - (last - 0.45) / 2) < (last + 0.45) / 2)
+        in_cabin = (np.abs(points[:, 0]) > 0.5 * girth) & (np.abs(points[:, 1] - (last - 0.45) / 2) < (last + 0.45) / 2)
+        return np.where(in_cabin, pt.edge(row, 0.012), 0.0)
 
     paint = pt.blend(paint, GLASS, windows)
-    return pt.blend(paint, shade(GLASS, 0.6), lambda p: pt.edge(np.abs(p[:, 1] + 0.66) - 0.075, 0.015) * (p[:, 2] > 0.32 * girth))
+    return pt.blend(
+        paint, shade(GLASS, 0.6), lambda p: pt.edge(np.abs(p[:, 1] + 0.66) - 0.075, 0.015) * (p[:, 2] > 0.32 * girth)
+    )
 
 
 def _jets(colours: Palette, girth: float, sweep: float, span: float) -> list[Part]:
     radius, length = 0.075, 0.26
-    shell = lathe([(radius * 0.6, -length / 2), (radius, -0.05), (radius, length / 2), (radius * 0.8, length / 2), (radius * 0.7, 0.04)], 26)
+    shell = lathe(
+        [
+            (radius * 0.6, -length / 2),
+            (radius, -0.05),
+            (radius, length / 2),
+            (radius * 0.8, length / 2),
+            (radius * 0.7, 0.04),
+        ],
+        26,
+    )
     engine = moved(turned(shell, "x", 90), (span * 0.38, sweep * 0.38 - 0.15, -0.10))
     intake = ellipsoid((span * 0.38, sweep * 0.38 - 0.20, -0.10), (radius * 0.72, 0.05, radius * 0.72), 20, 12)
-    return pair(part("engine", engine, Paint(colours.accent, 0.3, 0.2))) + pair(part("intake", intake, Paint(CHARCOAL, 0.4)))
+    return pair(part("engine", engine, Paint(colours.accent, 0.3, 0.2))) + pair(
+        part("intake", intake, Paint(CHARCOAL, 0.4))
+    )
 
 
 def _propeller(colours: Palette, girth: float) -> list[Part]:
@@ -80,7 +129,16 @@ def rocket(rng: np.random.Generator) -> list[Part]:
     colours = palette(rng)
     body = pick(rng, (WHITE, CREAM, colours.second, STEEL))
     height, girth = rng.uniform(0.95, 1.35), rng.uniform(0.19, 0.27)
-    shape = [(0.55, 0.0), (0.80, 0.12), (0.96, 0.32), (1.0, 0.5), (0.93, 0.68), (0.72, 0.84), (0.42, 0.95), (0.05, 1.02)]
+    shape = [
+        (0.55, 0.0),
+        (0.80, 0.12),
+        (0.96, 0.32),
+        (1.0, 0.5),
+        (0.93, 0.68),
+        (0.72, 0.84),
+        (0.42, 0.95),
+        (0.05, 1.02),
+    ]
     place = np.linspace(0, 1.02, 24)
     radii = np.interp(place, [z for _, z in shape], [r for r, _ in shape])
     hull = lathe([(float(r) * girth, float(z) * height) for r, z in zip(radii, place, strict=True)], 40)
@@ -96,17 +154,29 @@ def rocket(rng: np.random.Generator) -> list[Part]:
             paint = pt.blend(paint, colours.accent, _spiral(height * 0.32, nose_level))
         case _:
             pass
-    fin = np.array([(0.55 * girth, 0.32 * height), (0.75 * girth, 0.0), (1.55 * girth, -0.16), (1.75 * girth, -0.16), (1.65 * girth, 0.12 * height)])
+    fin = np.array(
+        [
+            (0.55 * girth, 0.32 * height),
+            (0.75 * girth, 0.0),
+            (1.55 * girth, -0.16),
+            (1.75 * girth, -0.16),
+            (1.65 * girth, 0.12 * height),
+        ]
+    )
     blade = facing_side(prism(fin, 0.05, 0.02))
     nozzle = lathe([(girth * 0.58, -0.09), (girth * 0.42, 0.02)], 28)
     flame = lathe([(0.01, -0.30), (girth * 0.28, -0.18), (girth * 0.38, -0.07), (girth * 0.2, 0.0)], 24)
     window = part("window", ellipsoid((0, 0, 0), (girth * 0.42, 0.03, girth * 0.42), 28, 14), Paint(GLASS, 0.1, 0.2))
-    rim = part("rim", ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14), Paint(colours.accent, 0.3, 0.3))
+    rim = part(
+        "rim", ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14), Paint(colours.accent, 0.3, 0.3)
+    )
     parts = [
         part("hull", hull, Paint(paint, 0.3, 0.1)),
         *ring_of(part("fin", blade, Paint(colours.main, 0.35)), int(rng.integers(3, 5)), 45),
         part("nozzle", nozzle, Paint(CHARCOAL, 0.4, 0.5)),
-        part("flame", flame, Paint(pt.blend(pt.solid(YELLOW), (0.95, 0.35, 0.05), pt.beyond((0, 0, -1), 0.14, 0.1)), 0.8)),
+        part(
+            "flame", flame, Paint(pt.blend(pt.solid(YELLOW), (0.95, 0.35, 0.05), pt.beyond((0, 0, -1), 0.14, 0.1)), 0.8)
+        ),
         *shift([rim, window], (0, -girth * 0.99, height * 0.55)),
     ]
     return shift(parts, (0, 0, 0.3))

@@ -15,19 +15,31 @@ def dog(rng: np.random.Generator) -> list[Part]:
     """Standing, with a long snout, hanging ears and a raised tail; plain, spotted, patched or two-tone."""
     colours = coat(rng, ("plain", "spotted", "spotted", "patched", "saddle"))
     height, length, girth = rng.uniform(0.34, 0.58), rng.uniform(0.30, 0.44), rng.uniform(0.9, 1.15)
-    spine = curve(((0, length, height + 0.02), (0, 0.1, height), (0, -0.1, height - 0.02), (0, -0.3, height + 0.04)), 14)
+    spine = curve(
+        ((0, length, height + 0.02), (0, 0.1, height), (0, -0.1, height - 0.02), (0, -0.3, height + 0.04)), 14
+    )
     radii = girth * np.interp(np.linspace(0, 1, 14), [0, 0.35, 0.8, 1], [0.17, 0.165, 0.20, 0.17])
     coat_pattern = fur(rng, colours, (0, 1, 0), 0.5)
     if colours.style == "saddle":
         coat_pattern = pt.blend(coat_pattern, colours.dark, pt.beyond((0, 0.2, 1), height + 0.02, 0.04))
     neck = tube(curve(((0, -0.26, height + 0.05), (0, -0.42, height + 0.34)), 6), np.linspace(0.165, 0.125, 6), 24)
-    parts = [part("body", tube(spine, radii, 32), Paint(coat_pattern, FUR)), part("neck", neck, Paint(coat_pattern, FUR))]
+    parts = [
+        part("body", tube(spine, radii, 32), Paint(coat_pattern, FUR)),
+        part("neck", neck, Paint(coat_pattern, FUR)),
+    ]
     paw = pick(rng, (colours.light, colours.body))
     for y in (-0.26, length - 0.03):
         for item in leg((0.105, y, height - 0.02), (0.12, y - 0.02, 0.0), 0.078, pt.solid(colours.body), paw):
             parts += pair(item)
     bend = rng.uniform(0.1, 0.35)
-    path = curve(((0, length + 0.08, height + 0.08), (0, length + 0.28, height + 0.12), (0, length + 0.22 + bend, height + 0.48)), 14)
+    path = curve(
+        (
+            (0, length + 0.08, height + 0.08),
+            (0, length + 0.28, height + 0.12),
+            (0, length + 0.22 + bend, height + 0.48),
+        ),
+        14,
+    )
     parts.append(tail(path, np.linspace(0.055, 0.022, 14), pt.solid(colours.body)))
     parts += shift(turn(_dog_head(rng, colours), "z", rng.uniform(-15, 15)), (0, -0.45, height + 0.40))
     return [*parts, *_dog_collar(rng, (0, -0.37, height + 0.22))]
@@ -67,7 +79,9 @@ def _dog_collar(rng: np.random.Generator, centre: tuple[float, float, float]) ->
     band = lathe([(0.145, -0.028), (0.168, -0.02), (0.168, 0.02), (0.145, 0.028)], 32)
     tag = ellipsoid((0, -0.19, -0.045), (0.036, 0.014, 0.036), 16, 10)
     colour = pick(rng, (RED, hsv(0.6, 0.75, 0.8), hsv(0.33, 0.6, 0.6), hsv(0.1, 0.8, 0.9)))
-    return shift(turn([part("collar", band, Paint(colour, 0.5)), part("tag", tag, Paint(YELLOW, 0.3, 0.7))], "x", 28), centre)
+    return shift(
+        turn([part("collar", band, Paint(colour, 0.5)), part("tag", tag, Paint(YELLOW, 0.3, 0.7))], "x", 28), centre
+    )
 
 
 def rabbit(rng: np.random.Generator) -> list[Part]:
@@ -84,7 +98,9 @@ def rabbit(rng: np.random.Generator) -> list[Part]:
     ]
     foot = ellipsoid((0.14, -0.20, 0.055), (0.085, 0.19, 0.06), 22, 12)
     arm = capsule((0.20, -0.08, 0.43), (0.11, -0.27, 0.30), 0.065, 0.058)
-    parts += pair(part("foot", foot, Paint(mix(colours.body, colours.light, 0.4), FUR))) + pair(part("arm", arm, Paint(colours.body, FUR)))
+    parts += pair(part("foot", foot, Paint(mix(colours.body, colours.light, 0.4), FUR))) + pair(
+        part("arm", arm, Paint(colours.body, FUR))
+    )
     if rng.uniform() < 0.5:
         parts += _carrot()
     head = _rabbit_head(rng, colours, coat_pattern if colours.style != "plain" else pt.solid(colours.body))

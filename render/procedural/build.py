@@ -6,8 +6,20 @@ from pathlib import Path
 
 import bpy
 import numpy as np
+from numpy.typing import NDArray
 
-from render.procedural import aircraft, animals, birds_and_fish, buildings, cat, furniture, nature, tableware, toys, vehicles
+from render.procedural import (
+    aircraft,
+    animals,
+    birds_and_fish,
+    buildings,
+    cat,
+    furniture,
+    nature,
+    tableware,
+    toys,
+    vehicles,
+)
 from render.procedural.catalog import kind_of, object_rng
 from render.procedural.colour import to_linear
 from render.procedural.mesh import TEXELS, paint_texture, refined, triangulate
@@ -63,7 +75,10 @@ def export(index: int, seed: int, path: Path) -> None:
 
 
 def _write_glb(path: Path) -> None:
-    before, bpy.app.debug_value = bpy.app.debug_value, WARNINGS_AND_ERRORS  # the exporter's only working switch for its log
+    before, bpy.app.debug_value = (
+        bpy.app.debug_value,
+        WARNINGS_AND_ERRORS,
+    )  # the exporter's only working switch for its log
     try:
         bpy.ops.export_scene.gltf(
             filepath=str(path),
@@ -80,7 +95,7 @@ def _write_glb(path: Path) -> None:
 def _add(item: Part, name: str) -> None:
     """Link the part into the scene as a mesh object with its own material."""
     surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
-    mesh = triangulate(surface)
+    mesh = triangulate(surface, rest)
     data = bpy.data.meshes.new(name)
     data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
     data.polygons.foreach_set("use_smooth", np.ones(len(mesh.triangles), dtype=bool))
@@ -107,8 +122,8 @@ def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
     return material
 
 
-def _image(texels: np.ndarray, name: str) -> bpy.types.Image:
-    """Blender keeps an 8-bit image in its file's colour space, so sRGB goes in as it is; row 0 is the bottom there too."""
+def _image(texels: NDArray[np.uint8], name: str) -> bpy.types.Image:
+    """An 8-bit image holds values of its file's colour space, so sRGB goes in as it is; row 0 is the bottom."""
     image = bpy.data.images.new(name, TEXELS, TEXELS, alpha=False)
     rgba = np.ones((TEXELS, TEXELS, 4), dtype=np.float32)
     rgba[..., :3] = texels / np.float32(255)

@@ -9,7 +9,7 @@ from render.procedural.colour import BLACK, CHARCOAL, PINK, RED, YELLOW, Rgb, hs
 from render.procedural.features import FUR, Coat, coat, eye, fur, leg, tail, whiskers
 from render.procedural.part import Paint, Part, pair, part, shift, turn
 from render.procedural.pattern import Pattern
-from render.procedural.surface import curve, ellipsoid, lathe, moved, tube, turned
+from render.procedural.surface import Points, curve, ellipsoid, lathe, moved, tube, turned
 
 STYLES = ("striped", "striped", "striped", "plain", "tuxedo", "patched", "spotted", "pointed")
 EYES: tuple[Rgb, ...] = ((0.45, 0.75, 0.20), (0.95, 0.72, 0.15), (0.30, 0.65, 0.90), (0.80, 0.50, 0.12))
@@ -57,8 +57,12 @@ def _head(rng: np.random.Generator, colours: Coat, size: Proportions) -> list[Pa
     whisker_root = (0.085, -0.235, -0.06)
     parts = [part("head", skull, Paint(_face(rng, colours), FUR))]
     for feature in (
-        part("muzzle", muzzle, Paint(mix(colours.light, (1, 1, 1), 0.3) if colours.style != "pointed" else colours.dark, FUR)),
-        eye((0.100, -0.160, 0.035), 0.064, iris, (0.28, -1.0, 0.05), slit, iris_deg=66),
+        part(
+            "muzzle",
+            muzzle,
+            Paint(mix(colours.light, (1, 1, 1), 0.3) if colours.style != "pointed" else colours.dark, FUR),
+        ),
+        eye((0.100, -0.160, 0.035), 0.064, iris, (0.28, -1.0, 0.05), slit=slit, iris_deg=66),
         *whiskers(whisker_root, rng.uniform(0.20, 0.28), 0.0055),
         *_ear(rng, colours, size),
         _mouth(),
@@ -78,7 +82,9 @@ def _face(rng: np.random.Generator, colours: Coat) -> Pattern:
             brow = pt.stripes(rng, (1, 0, 0), 0.085, 0.45, 0.0)
             cheek = pt.stripes(rng, (0, -0.3, 1), 0.095, 0.4, 0.05)
             base = pt.blend(base, colours.dark, lambda p: brow(p) * pt.beyond((0, 0, 1), 0.105)(p))
-            base = pt.blend(base, colours.dark, lambda p: cheek(p) * pt.edge(0.17 - np.abs(p[:, 0]), 0.02) * (p[:, 2] < 0.09))
+            base = pt.blend(
+                base, colours.dark, lambda p: cheek(p) * pt.edge(0.17 - np.abs(p[:, 0]), 0.02) * (p[:, 2] < 0.09)
+            )
             return pt.blend(base, colours.light, pt.inside((0, -0.22, -0.13), (0.14, 0.12, 0.13)))
         case "pointed":
             return pt.blend(base, colours.dark, pt.inside((0, -0.24, -0.03), (0.17, 0.16, 0.15), 0.4))
@@ -96,7 +102,10 @@ def _ear(rng: np.random.Generator, colours: Coat, size: Proportions) -> list[Par
     inner = moved(outer * (0.68, 0.68, 0.74), (0.0, -0.024, 0.014))
     colour = colours.dark if colours.style in ("pointed", "patched") else shade(colours.body, 0.9)
     tilt = rng.uniform(14, 26)
-    shapes = [part("ear", outer, Paint(colour, FUR)), part("ear_inside", inner, Paint(mix(PINK, colours.light, 0.25), FUR))]
+    shapes = [
+        part("ear", outer, Paint(colour, FUR)),
+        part("ear_inside", inner, Paint(mix(PINK, colours.light, 0.25), FUR)),
+    ]
     return shift(turn(turn(shapes, "y", tilt), "z", 12), (0.135 * size.head, -0.015, 0.145))
 
 
@@ -114,11 +123,26 @@ def _sitting(rng: np.random.Generator, colours: Coat, size: Proportions) -> list
         back = pt.blend(back, colours.light, pt.inside((0, -0.32, 0.42), (0.16, 0.22, 0.32)))
     body = part("body", tube(spine, girth, 32), Paint(back, FUR))
     limb = fur(rng, colours, (0, 0, 1), 0.26) if colours.style != "pointed" else _sock(colours, 0.25)
-    haunch = part("haunch", ellipsoid((0.165, 0.10, 0.17), (0.125, 0.19, 0.17), 24, 14), Paint(fur(rng, colours, (0, 1, 0.3), 0.4), FUR))
-    hind_paw = part("hind_paw", ellipsoid((0.19, -0.11, 0.05), (0.07, 0.12, 0.05), 18, 10), Paint(_paw(colours, size), FUR))
+    haunch = part(
+        "haunch",
+        ellipsoid((0.165, 0.10, 0.17), (0.125, 0.19, 0.17), 24, 14),
+        Paint(fur(rng, colours, (0, 1, 0.3), 0.4), FUR),
+    )
+    hind_paw = part(
+        "hind_paw", ellipsoid((0.19, -0.11, 0.05), (0.07, 0.12, 0.05), 18, 10), Paint(_paw(colours, size), FUR)
+    )
     side = pick(rng, (-1.0, 1.0))
-    path = curve(((0, 0.30, 0.12), (side * 0.30, 0.48, 0.02), (side * 0.55, 0.10, 0.03), (side * 0.36, -0.22, 0.03), (side * 0.30, -0.2, 0.20)), 22)
-    parts = [body, _tail(rng, colours, path + (0, 0, 0.02)), *_collar(rng, (0.0, -0.125, 0.66), 0.135, 12)]
+    path = curve(
+        (
+            (0, 0.30, 0.12),
+            (side * 0.30, 0.48, 0.02),
+            (side * 0.55, 0.10, 0.03),
+            (side * 0.36, -0.22, 0.03),
+            (side * 0.30, -0.2, 0.20),
+        ),
+        22,
+    )
+    parts = [body, _tail(rng, colours, moved(path, (0, 0, 0.02))), *_collar(rng, (0.0, -0.125, 0.66), 0.135, 12)]
     for item in (haunch, hind_paw, *leg((0.085, -0.16, 0.46), (0.085, -0.22, 0.0), 0.075, limb, _paw(colours, size))):
         parts += pair(item)
     return parts
@@ -139,7 +163,15 @@ def _standing(rng: np.random.Generator, colours: Coat, size: Proportions) -> lis
         for item in leg((0.095, y, height), (0.105, y - 0.02, 0.0), 0.072, limb, _paw(colours, size)):
             parts += pair(item)
     sway = rng.uniform(-0.2, 0.2)
-    path = curve(((0, 0.45, height + 0.05), (0, 0.75, height + 0.05), (sway, 0.62, height + 0.5), (2 * sway, 0.85, height + 0.62)), 22)
+    path = curve(
+        (
+            (0, 0.45, height + 0.05),
+            (0, 0.75, height + 0.05),
+            (sway, 0.62, height + 0.5),
+            (2 * sway, 0.85, height + 0.62),
+        ),
+        22,
+    )
     return [*parts, _tail(rng, colours, path), *_collar(rng, (0.0, -0.37, height + 0.21), 0.145, 30)]
 
 
@@ -147,7 +179,7 @@ def _sock(colours: Coat, level: float) -> Pattern:
     return pt.blend(pt.solid(colours.body), colours.dark, pt.beyond((0, 0, -1), -level, 0.15))
 
 
-def _tail(rng: np.random.Generator, colours: Coat, path: np.ndarray) -> Part:
+def _tail(rng: np.random.Generator, colours: Coat, path: Points) -> Part:
     radii = np.interp(np.linspace(0, 1, len(path)), [0, 0.8, 1], [0.062, 0.052, 0.035])
     paint = fur(rng, colours, (0, 0, 1), 0.30)
     if colours.style in ("striped", "pointed"):

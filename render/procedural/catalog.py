@@ -61,7 +61,9 @@ def parse_uid(uid: str) -> tuple[str, int]:
     """(kind, index) of a uid that `uid_of` made."""
     match = _UID.fullmatch(uid)
     if match is None or match[1] not in KINDS:
-        raise UserError(f"{uid!r} is no procedural object: expected procedural-KIND-000000, KIND one of {', '.join(KINDS)}")
+        raise UserError(
+            f"{uid!r} is no procedural object: expected procedural-KIND-000000, KIND one of {', '.join(KINDS)}"
+        )
     return match[1], int(match[2])
 
 

@@ -5,7 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from render.procedural import pattern as pt
-from render.procedural.colour import BLACK, BROWN, CHARCOAL, CREAM, GREY, ORANGE, WHITE, Rgb, hsv, mix, pick, shade, vary
+from render.procedural.colour import (
+    BLACK,
+    BROWN,
+    CHARCOAL,
+    CREAM,
+    GREY,
+    ORANGE,
+    WHITE,
+    Rgb,
+    hsv,
+    mix,
+    pick,
+    shade,
+    vary,
+)
 from render.procedural.part import Paint, Part, part
 from render.procedural.pattern import Floats, Pattern
 from render.procedural.surface import Points, Vector, capsule, curve, ellipsoid, tube
@@ -57,7 +71,15 @@ def fur(rng: np.random.Generator, colours: Coat, along: Vector, size: float) -> 
             return base
 
 
-def eye(centre: Vector, radius: float, iris: Rgb, gaze: Vector = (0.0, -1.0, 0.1), slit: bool = False, iris_deg: float = 52) -> Part:
+def eye(
+    centre: Vector,
+    radius: float,
+    iris: Rgb,
+    gaze: Vector = (0.0, -1.0, 0.1),
+    *,
+    slit: bool = False,
+    iris_deg: float = 52,
+) -> Part:
     """Eyeball with iris, pupil (a vertical slit if asked) and a highlight, looking along `gaze`."""
     forward = np.asarray(gaze) / np.linalg.norm(gaze)
     right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -108,7 +130,9 @@ def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> l
     """A leg that ends in a paw pointing to the front."""
     x, y, z = foot
     limb = capsule(top, (x, y, z + 0.8 * radius), radius, radius * 0.82)
-    paw_shape = ellipsoid((x, y - 0.45 * radius, z + 0.55 * radius), (1.05 * radius, 1.45 * radius, 0.7 * radius), 18, 10)
+    paw_shape = ellipsoid(
+        (x, y - 0.45 * radius, z + 0.55 * radius), (1.05 * radius, 1.45 * radius, 0.7 * radius), 18, 10
+    )
     return [part("leg", limb, Paint(paint, FUR)), part("paw", paw_shape, Paint(paw, FUR))]
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from render.procedural import pattern as pt
 from render.procedural.colour import CHARCOAL, CREAM, STEEL, WHITE, WOODS, Palette, mix, palette, pick, shade, vary
 from render.procedural.part import Paint, Part, pair, part, ring_of, shift, turn
-from render.procedural.surface import Points, box, capsule, circle, curve, ellipsoid, lathe, moved, prism, tube
+from render.procedural.surface import Points, box, capsule, circle, ellipsoid, lathe, moved, prism, tube
 
 
 def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)) -> Paint:
@@ -52,16 +52,24 @@ def chair(rng: np.random.Generator) -> list[Part]:
     return parts + _chair_back(rng, (width - 2 * thick, y, seat + back), back, frame, colours)
 
 
-def _chair_back(rng: np.random.Generator, top: tuple[float, float, float], back: float, frame: Paint, colours: Palette) -> list[Part]:
+def _chair_back(
+    rng: np.random.Generator, top: tuple[float, float, float], back: float, frame: Paint, colours: Palette
+) -> list[Part]:
     width, y, z = top
     rail = part("top_rail", box((0, y, z - 0.05), (width + 0.02, 0.04, 0.10), 0.015), frame)
     match pick(rng, ("slats", "bars", "panel")):
         case "slats":
             heights = np.linspace(z - back * 0.45, z - back * 0.75, 2)
-            return [rail, *(part("slat", box((0, y, float(h)), (width + 0.02, 0.03, 0.07), 0.01), frame) for h in heights)]
+            return [
+                rail,
+                *(part("slat", box((0, y, float(h)), (width + 0.02, 0.03, 0.07), 0.01), frame) for h in heights),
+            ]
         case "bars":
             places = np.linspace(-0.38, 0.38, int(rng.integers(3, 6))) * width
-            return [rail, *(part("bar", capsule((float(x), y, z - back), (float(x), y, z - 0.06), 0.017), frame) for x in places)]
+            return [
+                rail,
+                *(part("bar", capsule((float(x), y, z - back), (float(x), y, z - 0.06), 0.017), frame) for x in places),
+            ]
         case _:
             panel = box((0, y - 0.02, z - back * 0.42), (width * 0.98, 0.06, back * 0.62), 0.025)
             return [rail, part("panel", panel, cloth(rng, colours, 0.11))]
@@ -73,16 +81,29 @@ def table(rng: np.random.Generator) -> list[Part]:
     width, depth, height = rng.uniform(0.9, 1.35), rng.uniform(0.65, 0.95), rng.uniform(0.5, 0.8)
     square, pedestal = rng.uniform() < 0.55, rng.uniform() < 0.35
     outline = circle(48) * (width / 2, depth / 2)
-    slab = box((0, 0, height), (width, depth, 0.06), 0.02) if square else moved(prism(outline, 0.06, 0.02), (0, 0, height))
+    slab = (
+        box((0, 0, height), (width, depth, 0.06), 0.02) if square else moved(prism(outline, 0.06, 0.02), (0, 0, height))
+    )
     parts = [part("top", slab, frame)]
     if pedestal:
-        profile = [(0.26, 0.0), (0.25, 0.03), (0.07, 0.09), (0.05, 0.2), (0.075, 0.3), (0.05, 0.4), (0.05, height - 0.06), (0.15, height - 0.02)]
+        profile = [
+            (0.26, 0.0),
+            (0.25, 0.03),
+            (0.07, 0.09),
+            (0.05, 0.2),
+            (0.075, 0.3),
+            (0.05, 0.4),
+            (0.05, height - 0.06),
+            (0.15, height - 0.02),
+        ]
         parts.append(part("pedestal", lathe(profile, 28), frame))
     else:
         reach = 0.44 if square else 0.33
         thick = rng.uniform(0.03, 0.055)
         for y in (-reach * depth, reach * depth):
-            limb = capsule((reach * width, y, height - 0.02), (reach * width * rng.uniform(1.0, 1.08), y, 0.02), thick, thick * 0.7)
+            limb = capsule(
+                (reach * width, y, height - 0.02), (reach * width * rng.uniform(1.0, 1.08), y, 0.02), thick, thick * 0.7
+            )
             parts += pair(part("leg", limb, frame))
     return parts + _on_the_table(rng, colours, width, height, square)
 
@@ -91,7 +112,9 @@ def _on_the_table(rng: np.random.Generator, colours: Palette, width: float, heig
     """A runner across the top, a vase of flowers, a bowl of fruit, or nothing."""
     things: list[Part] = []
     if square and rng.uniform() < 0.5:
-        things.append(part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005), cloth(rng, colours, 0.1)))
+        things.append(
+            part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005), cloth(rng, colours, 0.1))
+        )
     match pick(rng, ("vase", "bowl", "nothing")):
         case "vase":
             vase = lathe([(0.05, 0.0), (0.08, 0.06), (0.07, 0.12), (0.035, 0.17), (0.05, 0.2)], 24)
@@ -104,7 +127,9 @@ def _on_the_table(rng: np.random.Generator, colours: Palette, width: float, heig
         case "bowl":
             bowl = lathe([(0.08, 0.0), (0.15, 0.05), (0.18, 0.11), (0.165, 0.11), (0.13, 0.055), (0.05, 0.03)], 28)
             things += shift([part("bowl", bowl, Paint(WHITE, 0.3))], (0, 0, height + 0.03))
-            fruit = part("fruit", ellipsoid((0.075, 0, height + 0.13), (0.068, 0.068, 0.065), 18, 12), Paint(colours.accent, 0.4))
+            fruit = part(
+                "fruit", ellipsoid((0.075, 0, height + 0.13), (0.068, 0.068, 0.065), 18, 12), Paint(colours.accent, 0.4)
+            )
             things += ring_of(fruit, 3, 30)
         case _:
             pass
@@ -120,7 +145,16 @@ def lamp(rng: np.random.Generator) -> list[Part]:
     tall = rng.uniform() < 0.4
     height = rng.uniform(1.0, 1.3) if tall else rng.uniform(0.42, 0.6)
     stem = [(0.17, 0.0), (0.17, 0.025), (0.05, 0.05), (0.02, 0.08), (0.02, height)]
-    body = [(0.11, 0.0), (0.12, 0.03), (0.06, 0.07), (0.14, 0.2), (0.16, 0.28), (0.10, 0.38), (0.03, 0.42), (0.02, height)]
+    body = [
+        (0.11, 0.0),
+        (0.12, 0.03),
+        (0.06, 0.07),
+        (0.14, 0.2),
+        (0.16, 0.28),
+        (0.10, 0.38),
+        (0.03, 0.42),
+        (0.02, height),
+    ]
     base = Paint(colours.accent, 0.25) if not tall else metal
     wide, narrow, depth = rng.uniform(0.26, 0.36), rng.uniform(0.14, 0.24), rng.uniform(0.26, 0.36)
     shape = [(wide, 0.0), (narrow, depth), (narrow - 0.02, depth), (wide - 0.02, 0.01)]
@@ -160,14 +194,28 @@ def bed(rng: np.random.Generator) -> list[Part]:
         part("mattress", box((0, 0, height + 0.06), (width * 0.95, length * 0.96, 0.16), 0.05), Paint(WHITE, 0.9)),
         part("headboard", _board(rng, width, head, length / 2), frame),
         part("footboard", _board(rng, width, foot, -length / 2), frame),
-        part("blanket", box((0, -0.16 * length, height + 0.09), (width, length * 0.62, 0.17), 0.06), cloth(rng, colours, 0.16)),
-        part("fold", box((0, 0.14 * length, height + 0.12), (width * 1.005, 0.16, 0.13), 0.05), Paint(mix(colours.second, WHITE, 0.5), 0.9)),
+        part(
+            "blanket",
+            box((0, -0.16 * length, height + 0.09), (width, length * 0.62, 0.17), 0.06),
+            cloth(rng, colours, 0.16),
+        ),
+        part(
+            "fold",
+            box((0, 0.14 * length, height + 0.12), (width * 1.005, 0.16, 0.13), 0.05),
+            Paint(mix(colours.second, WHITE, 0.5), 0.9),
+        ),
     ]
     for y in (-length / 2, length / 2):
         parts += pair(part("post", capsule((width / 2, y, 0.03), (width / 2, y, foot if y < 0 else head), 0.04), frame))
-    pillow = ellipsoid((0, 0.36 * length, height + 0.19), (width * 0.40 if width < 0.85 else width * 0.21, 0.14, 0.07), 26, 14)
+    pillow = ellipsoid(
+        (0, 0.36 * length, height + 0.19), (width * 0.40 if width < 0.85 else width * 0.21, 0.14, 0.07), 26, 14
+    )
     paint = Paint(mix(colours.accent, WHITE, 0.55), 0.9)
-    return parts + ([part("pillow", pillow, paint)] if width < 0.85 else pair(part("pillow", moved(pillow, (width * 0.23, 0, 0)), paint)))
+    return parts + (
+        [part("pillow", pillow, paint)]
+        if width < 0.85
+        else pair(part("pillow", moved(pillow, (width * 0.23, 0, 0)), paint))
+    )
 
 
 def _board(rng: np.random.Generator, width: float, height: float, y: float) -> Points:
@@ -178,4 +226,3 @@ def _board(rng: np.random.Generator, width: float, height: float, y: float) -> P
     outline = np.concatenate([[(-width / 2, 0.12), (0.0, 0.12), (width / 2, 0.12)], top])
     upright = prism(outline, 0.06, 0.015)
     return np.stack([upright[..., 0], y - upright[..., 2], upright[..., 1]], axis=-1)
-

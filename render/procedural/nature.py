@@ -3,12 +3,36 @@
 import numpy as np
 
 from render.procedural import pattern as pt
-from render.procedural.colour import BROWN, CREAM, LEAF, ORANGE, PINK, RED, WHITE, YELLOW, Palette, Rgb, hsv, mix, palette, pick, shade, vary
+from render.procedural.colour import (
+    BROWN,
+    CREAM,
+    LEAF,
+    ORANGE,
+    PINK,
+    RED,
+    WHITE,
+    YELLOW,
+    Palette,
+    Rgb,
+    hsv,
+    mix,
+    palette,
+    pick,
+    shade,
+    vary,
+)
 from render.procedural.features import bead_eye
 from render.procedural.part import Paint, Part, pair, part, ring_of, shift, turn
-from render.procedural.surface import Surface, capsule, curve, ellipsoid, lathe, tube
+from render.procedural.surface import Points, Surface, curve, ellipsoid, lathe, tube
 
-FOLIAGE: tuple[Rgb, ...] = (LEAF, (0.36, 0.62, 0.22), (0.16, 0.42, 0.22), (0.88, 0.52, 0.14), (0.78, 0.25, 0.16), (0.95, 0.68, 0.76))
+FOLIAGE: tuple[Rgb, ...] = (
+    LEAF,
+    (0.36, 0.62, 0.22),
+    (0.16, 0.42, 0.22),
+    (0.88, 0.52, 0.14),
+    (0.78, 0.25, 0.16),
+    (0.95, 0.68, 0.76),
+)
 MOUND: Rgb = (0.42, 0.60, 0.26)
 
 
@@ -37,7 +61,7 @@ def _crown(rng: np.random.Generator, height: float, lean: float) -> list[Part]:
     parts = [part("leaves", ellipsoid(_vector(c), (r, r, r * 0.92), 26, 16), leaves) for c, r in balls]
     if rng.uniform() < 0.6:
         fruit = pick(rng, (RED, ORANGE, YELLOW, PINK, WHITE))
-        for _ in range(14):
+        for _ in range(24):
             ball_centre, radius = balls[int(rng.integers(len(balls)))]
             way = rng.normal(size=3) * (1, 1, 0.7)
             spot = ball_centre + way / np.linalg.norm(way) * radius * 0.98
@@ -52,11 +76,24 @@ def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
     parts: list[Part] = []
     for tier in range(tiers):
         low, radius = height * 0.55 + tier * 0.24, wide * (1 - 0.74 * tier / tiers)
-        cone = lathe([(radius * 0.3, low + 0.03), (radius, low), (radius * 0.95, low + 0.03), (radius * 0.45, low + 0.22), (0.01, low + 0.42)], 32)
+        cone = lathe(
+            [
+                (radius * 0.3, low + 0.03),
+                (radius, low),
+                (radius * 0.95, low + 0.03),
+                (radius * 0.45, low + 0.22),
+                (0.01, low + 0.42),
+            ],
+            32,
+        )
         paint = pt.blend(pt.solid(colour), WHITE if snowy else shade(colour, 0.75), pt.patches(rng, 0.09, 0.4))
         parts.append(part("branches", cone, Paint(paint, 0.9)))
         if decorated:
-            ball = part("ball", ellipsoid((0, -radius * 0.9, low + 0.035), (0.045, 0.045, 0.045), 16, 10), Paint(pick(rng, (RED, YELLOW, hsv(0.6, 0.8, 0.9))), 0.15, 0.3))
+            ball = part(
+                "ball",
+                ellipsoid((0, -radius * 0.9, low + 0.035), (0.045, 0.045, 0.045), 16, 10),
+                Paint(pick(rng, (RED, YELLOW, hsv(0.6, 0.8, 0.9))), 0.15, 0.3),
+            )
             parts += ring_of(ball, max(4, 8 - 2 * tier), 25.0 * tier)
     if decorated:
         top = height * 0.55 + (tiers - 1) * 0.24 + 0.44
@@ -64,7 +101,7 @@ def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
     return parts
 
 
-def _vector(point: np.ndarray) -> tuple[float, float, float]:
+def _vector(point: Points) -> tuple[float, float, float]:
     x, y, z = (float(value) for value in point)
     return x, y, z
 
@@ -78,12 +115,17 @@ def mushroom(rng: np.random.Generator) -> list[Part]:
     parts = _toadstool(rng, (stem, wide, tall), cap_colour, None if plain else spot_colour)
     if rng.uniform() < 0.4:
         parts += pair(bead_eye((0.055, -0.125, stem * 0.55), 0.030))
-        smile = tube(curve(((-0.035, -0.14, stem * 0.42), (0, -0.155, stem * 0.34), (0.035, -0.14, stem * 0.42)), 8), 0.009, 8)
+        smile = tube(
+            curve(((-0.035, -0.14, stem * 0.42), (0, -0.155, stem * 0.34), (0.035, -0.14, stem * 0.42)), 8), 0.009, 8
+        )
         parts.append(part("mouth", smile, (0.25, 0.12, 0.1)))
     if rng.uniform() < 0.5:
         small = _toadstool(rng, (stem * 0.5, wide * 0.48, tall * 0.5), cap_colour, None if plain else spot_colour)
         parts += shift(turn(small, "y", 8), (pick(rng, (-1, 1)) * wide * 0.85, -0.1, 0.0))
-    return [*parts, part("grass", lathe([(wide * 1.1, 0.0), (wide, 0.03), (wide * 0.3, 0.05)], 32), Paint(vary(rng, MOUND), 0.9))]
+    return [
+        *parts,
+        part("grass", lathe([(wide * 1.1, 0.0), (wide, 0.03), (wide * 0.3, 0.05)], 32), Paint(vary(rng, MOUND), 0.9)),
+    ]
 
 
 def _toadstool(rng: np.random.Generator, sizes: tuple[float, float, float], cap: Rgb, spot: Rgb | None) -> list[Part]:
@@ -105,52 +147,100 @@ def cactus(rng: np.random.Generator) -> list[Part]:
     colours = palette(rng)
     green = vary(rng, pick(rng, ((0.30, 0.58, 0.28), (0.20, 0.48, 0.32), (0.48, 0.65, 0.32))))
     ribs = int(rng.integers(7, 12))
-    skin = Paint(pt.blend(pt.solid(green), shade(green, 0.62), lambda p: pt.edge(np.sin(ribs * np.arctan2(p[:, 1], p[:, 0])) + 0.55, 0.5)), 0.7)
+    skin = Paint(
+        pt.blend(
+            pt.solid(green),
+            shade(green, 0.62),
+            lambda p: pt.edge(np.sin(ribs * np.arctan2(p[:, 1], p[:, 0])) + 0.55, 0.5),
+        ),
+        0.7,
+    )
     pot = lathe([(0.19, 0.0), (0.255, 0.24), (0.29, 0.245), (0.29, 0.31), (0.25, 0.315)], 36)
     base = pt.solid(pick(rng, ((0.75, 0.42, 0.28), colours.main)))
-    pot_paint = pick(rng, (base, pt.blend(base, colours.second, pt.stripes(rng, (0, 0, 1), 0.13, 0.4)), pt.blend(base, colours.second, pt.spots(rng, 0.14, 0.04))))
-    parts = [part("pot", pot, Paint(pot_paint, 0.6)), part("soil", lathe([(0.25, 0.29), (0.245, 0.325)], 28), Paint(BROWN, 0.95))]
+    pot_paint = pick(
+        rng,
+        (
+            base,
+            pt.blend(base, colours.second, pt.stripes(rng, (0, 0, 1), 0.13, 0.4)),
+            pt.blend(base, colours.second, pt.spots(rng, 0.14, 0.04)),
+        ),
+    )
+    parts = [
+        part("pot", pot, Paint(pot_paint, 0.6)),
+        part("soil", lathe([(0.25, 0.29), (0.245, 0.325)], 28), Paint(BROWN, 0.95)),
+    ]
     if rng.uniform() < 0.3:
         size = rng.uniform(0.24, 0.3)
-        parts.append(part("ball", _ribbed(ellipsoid((0, 0, 0.3 + size * 0.8), (size, size, size * 0.95), 4 * ribs, 20), ribs), skin))
+        parts.append(
+            part(
+                "ball",
+                _ribbed(ellipsoid((0, 0, 0.3 + size * 0.8), (size, size, size * 0.95), 4 * ribs, 20), ribs),
+                skin,
+            )
+        )
         return parts + shift(_bloom(colours.accent, 0.07), (0, 0, 0.3 + size * 1.72))
     height = rng.uniform(0.55, 0.85)
-    parts.append(part("column", _ribbed(tube(np.linspace((0, 0, 0.28), (0, 0, 0.3 + height), 10), 0.13, 4 * ribs), ribs), skin))
+    parts.append(
+        part("column", _ribbed(tube(np.linspace((0, 0, 0.28), (0, 0, 0.3 + height), 10), 0.13, 4 * ribs), ribs), skin)
+    )
     plain = Paint(mix(green, shade(green, 0.62), 0.25), 0.7)
     for side in (-1.0, 1.0):
         low, rise = 0.3 + height * rng.uniform(0.3, 0.6), rng.uniform(0.16, 0.3)
-        path = curve(((0, 0, low), (side * 0.42, 0, low - 0.02), (side * 0.31, 0, low + 0.04), (side * 0.31, 0, low + rise)), 18)
+        path = curve(
+            ((0, 0, low), (side * 0.42, 0, low - 0.02), (side * 0.31, 0, low + 0.04), (side * 0.31, 0, low + rise)), 18
+        )
         parts.append(part("arm", tube(path, 0.075, 18), plain))
     return parts + shift(_bloom(colours.accent, 0.075), (0, 0, 0.42 + height))
 
 
 def _ribbed(surface: Surface, ribs: int) -> Surface:
     """Push the surface out and in around the z axis, in step with the skin's pattern."""
-    wave = 1 + 0.06 * np.sin(ribs * np.arctan2(surface[..., 1], surface[..., 0]))
-    return surface * np.stack([wave, wave, np.ones_like(wave)], axis=-1)
+    result = surface.copy()
+    result[..., :2] *= 1 + 0.06 * np.sin(ribs * np.arctan2(surface[..., 1], surface[..., 0]))[..., None]
+    return result
 
 
 def _bloom(colour: Rgb, size: float) -> list[Part]:
-    petal = part("petal", ellipsoid((0, -size * 0.8, size * 0.2), (size * 0.55, size * 0.8, size * 0.3), 16, 10), Paint(colour, 0.6))
-    return [*ring_of(petal, 5), part("heart", ellipsoid((0, 0, size * 0.3), (size * 0.5, size * 0.5, size * 0.4), 16, 10), Paint(YELLOW, 0.7))]
+    petal = part(
+        "petal",
+        ellipsoid((0, -size * 0.8, size * 0.2), (size * 0.55, size * 0.8, size * 0.3), 16, 10),
+        Paint(colour, 0.6),
+    )
+    return [
+        *ring_of(petal, 5),
+        part("heart", ellipsoid((0, 0, size * 0.3), (size * 0.5, size * 0.5, size * 0.4), 16, 10), Paint(YELLOW, 0.7)),
+    ]
 
 
 def flower(rng: np.random.Generator) -> list[Part]:
     """A blossom that looks to the front, on a stem with leaves, in a pot or on grass."""
     colours = palette(rng)
+    bloom = (
+        hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98)) if rng.uniform() < 0.85 else WHITE
+    )
     height, petals = rng.uniform(0.55, 0.85), int(rng.integers(5, 13))
     length = rng.uniform(0.2, 0.3)
     wide = min(0.12, 1.25 * np.pi * 0.6 * length / petals)
     petal = ellipsoid((0, -0.10 - length * 0.5, 0), (wide, length * 0.62, 0.035), 20, 12)
-    tipped = pt.blend(pt.solid(colours.main), mix(colours.main, colours.second, 0.6), lambda p: pt.edge(0.5 * length - np.hypot(p[:, 0], p[:, 1]) + 0.1, 0.08))
-    heart_colour = pick(rng, (YELLOW, BROWN, ORANGE, colours.accent))
+    tipped = pt.blend(
+        pt.solid(bloom),
+        mix(bloom, colours.second, 0.5),
+        lambda p: pt.edge(0.5 * length - np.hypot(p[:, 0], p[:, 1]) + 0.1, 0.08),
+    )
+    heart_colour = pick(rng, (YELLOW, BROWN, ORANGE))
     seeds = pt.blend(pt.solid(heart_colour), shade(heart_colour, 0.6), pt.spots(rng, 0.05, 0.012))
     heart = ellipsoid((0, 0, 0.02), (0.14, 0.14, 0.065), 28, 14)
     head = [*ring_of(part("petal", petal, Paint(tipped, 0.6)), petals), part("heart", heart, Paint(seeds, 0.8))]
     facing = shift(turn(head, "x", rng.uniform(62, 82)), (0, -0.05, height + 0.22))
     green = vary(rng, LEAF)
-    stem = tube(curve(((0, 0, 0.1), (rng.uniform(-0.1, 0.1), 0, height * 0.5), (0, -0.02, height + 0.2)), 12), 0.026, 12)
-    leaf = part("leaf", ellipsoid((0.16, 0, 0), (0.17, 0.065, 0.02), 20, 10), Paint(pt.blend(pt.solid(green), shade(green, 0.7), lambda p: pt.edge(np.abs(p[:, 1]) - 0.012, 0.012)), 0.6))
+    stem = tube(
+        curve(((0, 0, 0.1), (rng.uniform(-0.1, 0.1), 0, height * 0.5), (0, -0.02, height + 0.2)), 12), 0.026, 12
+    )
+    leaf = part(
+        "leaf",
+        ellipsoid((0.16, 0, 0), (0.17, 0.065, 0.02), 20, 10),
+        Paint(pt.blend(pt.solid(green), shade(green, 0.7), lambda p: pt.edge(np.abs(p[:, 1]) - 0.012, 0.012)), 0.6),
+    )
     parts = [*facing, part("stem", stem, Paint(green, 0.6))]
     for angle, z in ((25, 0.28), (200, 0.38), (-30, 0.46)):
         parts += shift(turn(turn([leaf], "y", -30), "z", angle), (0, 0, 0.1 + z * height))
@@ -162,4 +252,7 @@ def _stand(rng: np.random.Generator, colours: Palette) -> list[Part]:
         return [part("grass", lathe([(0.26, 0.06), (0.23, 0.10), (0.1, 0.13)], 32), Paint(vary(rng, MOUND), 0.9))]
     pot = lathe([(0.14, -0.12), (0.19, 0.08), (0.22, 0.085), (0.22, 0.14), (0.19, 0.145)], 32)
     paint = pt.blend(pt.solid(colours.accent), colours.second, pt.stripes(rng, (0, 0, 1), 0.11, 0.4))
-    return [part("pot", pot, Paint(paint, 0.5)), part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(BROWN, 0.95))]
+    return [
+        part("pot", pot, Paint(paint, 0.5)),
+        part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(BROWN, 0.95)),
+    ]

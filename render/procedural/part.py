@@ -12,7 +12,7 @@ from render.procedural.surface import Points, Surface, Vector, mirrored, turned
 
 @dataclass(frozen=True)
 class Paint:
-    """A plain colour, or a pattern (then the part gets a texture), with the finish of glTF's metallic-roughness model."""
+    """A plain colour, or a pattern (then the part gets a texture), and a finish in glTF's metallic-roughness terms."""
 
     base: Rgb | Pattern
     roughness: float = 0.6

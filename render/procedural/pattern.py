@@ -1,7 +1,7 @@
 """Solid patterns: the colour of a point in space, so that neighbouring parts of an object match without any unwrapping.
 
-A `Pattern` maps points [n, 3] to sRGB colours [n, 3]; a `Mask` maps them to coverage [n] in [0, 1] and says where the second of two
-patterns shows. Lengths are in the units of the object.
+A `Pattern` maps points [n, 3] to sRGB colours [n, 3]; a `Mask` maps them to coverage [n] in [0, 1] and says where the
+second of two patterns shows. Lengths are in the units of the object.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
     top = over if callable(over) else solid(over)
 
     def colour(points: Points) -> Floats:
-        share = mask(points)[:, None]
-        return under(points) * (1 - share) + top(points) * share
+        below = under(points)
+        return below + (top(points) - below) * mask(points)[:, None]
 
     return colour
 
@@ -47,7 +47,11 @@ def waves(rng: np.random.Generator, scale: float, count: int = 6) -> Callable[[P
 
 
 def stripes(
-    rng: np.random.Generator, direction: Vector, period: float, share: float = 0.5, wobble: float = 0.0, softness: float = 0.1
+    rng: np.random.Generator,
+    direction: Vector,
+    period: float,
+    share: float = 0.5,
+    wobble: float = 0.0,
 ) -> Mask:
     """Bands across `direction`, `share` of each period covered; `wobble` bends them by that part of a period."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
@@ -55,7 +59,7 @@ def stripes(
 
     def mask(points: Points) -> Floats:
         place = points @ axis / period + phase + (wobble * noise(points) if wobble else 0.0)
-        return edge(np.abs(place - np.floor(place) - 0.5) - share / 2, softness)
+        return edge(np.abs(place - np.floor(place) - 0.5) - share / 2, 0.1)
 
     return mask
 
@@ -131,6 +135,6 @@ def grain(rng: np.random.Generator, direction: Vector, scale: float) -> Mask:
         across = points - centre
         across = across - (across @ axis)[:, None] * axis
         ring = np.linalg.norm(across, axis=1) / scale + noise(points * (1 - 0.8 * np.abs(axis)))
-        return 0.5 * (1 + np.sin(2 * np.pi * ring)) ** 2 / 4
+        return np.asarray(np.square(1 + np.sin(2 * np.pi * ring)) / 8)
 
     return mask

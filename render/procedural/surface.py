@@ -1,8 +1,9 @@
 """Surfaces as grids of points: numpy in, numpy out.
 
-A `Surface` is an array [rows, columns, 3] in Blender's axes (z up, the front of an object faces -y). Columns run once around
-and close (the last column repeats the first); rows run along. Seen from the side to which the rows progress the columns run
-counter-clockwise, which makes faces point outwards. First and last row are usually one point repeated, which closes the solid.
+A `Surface` is an array [rows, columns, 3] in Blender's axes (z up, the front of an object faces -y). Columns run once
+around and close (the last column repeats the first); rows run along. Seen from the side to which the rows progress the
+columns run counter-clockwise, which makes faces point outwards. First and last row are one point repeated, which closes
+the solid.
 Every shape here is a loft: closed rings stacked along something.
 """
 
@@ -48,17 +49,15 @@ def ellipsoid(centre: Vector, radii: Vector, sides: int = 28, rows: int = 16) ->
     return unit * radii + centre
 
 
-def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4, straight: int = 5) -> Points:
-    """Outline [4 * (corner + straight), 2] of a rectangle about the origin with rounded corners."""
+def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4) -> Points:
+    """Outline [4 * (corner + 1), 2] of a rectangle about the origin with rounded corners."""
     half = np.array([width, depth]) / 2 - radius
     arc = np.linspace(0, np.pi / 2, corner + 1)
     points: list[Points] = []
     for quarter, sign in enumerate([(1, 1), (-1, 1), (-1, -1), (1, -1)]):
         angle = arc + quarter * np.pi / 2
         points.append(half * sign + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
-    ends = [*points, points[0]]
-    sides = [np.concatenate([a, a[-1] + (b[0] - a[-1]) * np.linspace(0, 1, straight + 1)[1:-1, None]]) for a, b in pairwise(ends)]
-    return np.concatenate(sides)
+    return np.concatenate(points)
 
 
 def _bevelled(height: float, bevel: float, steps: int = 4) -> list[tuple[float, float]]:
@@ -80,7 +79,7 @@ def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -
 
 
 def prism(outline: Points, depth: float, bevel: float = 0.01) -> Surface:
-    """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. The outline must be star-shaped about its mean."""
+    """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. It must be star-shaped about its mean."""
     centre = outline.mean(axis=0)
     reach = float(np.linalg.norm(outline - centre, axis=1).mean())
     bevel = min(bevel, 0.499 * depth, 0.5 * reach)
@@ -90,23 +89,32 @@ def prism(outline: Points, depth: float, bevel: float = 0.01) -> Surface:
 
 def curve(control: Sequence[Vector], count: int = 12) -> Points:
     """Points [count, 3] on the Bezier curve of the control points (de Casteljau)."""
-    t = np.linspace(0, 1, count)[:, None]
-    level = [np.asarray(point, dtype=np.float64)[None] for point in control]
+    t: Points = np.linspace(0, 1, count)[:, None]
+    level: list[Points] = [np.asarray(point, dtype=np.float64)[None] for point in control]
     while len(level) > 1:
-        level = [a * (1 - t) + b * t for a, b in pairwise(level)]
+        level = [a + (b - a) * t for a, b in pairwise(level)]
     return level[0]
 
 
-def tube(path: Points, radii: Sequence[float] | NDArray[np.float64], sides: int = 14, round_ends: bool = True) -> Surface:
+def tube(
+    path: Points, radii: float | Sequence[float] | NDArray[np.float64], sides: int = 14, round_ends: bool = True
+) -> Surface:
     """Tube of changing radius along a path [n, 3], with hemispheres (or flat discs) at both ends."""
-    radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path)) if np.ndim(radii) == 0 else np.asarray(radii)
+    radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), (len(path),))
     tangent = np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     side = _transported(tangent)
     unit = circle(sides)
-    rings = [p + r * (unit[:, :1] * s + unit[:, 1:] * np.cross(t, s)) for p, t, s, r in zip(path, tangent, side, radius, strict=True)]
+    rings = [
+        p + r * (unit[:, :1] * s + unit[:, 1:] * np.cross(t, s))
+        for p, t, s, r in zip(path, tangent, side, radius, strict=True)
+    ]
     if round_ends:
-        rings = [*_dome(rings[0], path[0], -tangent[0] * radius[0])[::-1], *rings, *_dome(rings[-1], path[-1], tangent[-1] * radius[-1])]
+        rings = [
+            *_dome(rings[0], path[0], -tangent[0] * radius[0])[::-1],
+            *rings,
+            *_dome(rings[-1], path[-1], tangent[-1] * radius[-1]),
+        ]
     return loft(rings)
 
 
@@ -154,7 +162,7 @@ def facing_front(surface: Surface) -> Surface:
 
 
 def facing_side(surface: Surface) -> Surface:
-    """Stand up a side view drawn in the xy plane: its x becomes y (front at -y), its y becomes z, its height becomes x."""
+    """Stand up a side view drawn in the xy plane: its x becomes y (front at -y), its y becomes z, its top faces +x."""
     return np.stack([surface[..., 2], surface[..., 0], surface[..., 1]], axis=-1)
 
 

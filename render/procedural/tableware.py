@@ -14,21 +14,23 @@ def glaze(rng: np.random.Generator, colours: Palette, height: float) -> pt.Patte
     """Pottery: plain, rings, dots, a dipped lower half, checks, or blotches."""
     main, second = (colours.main, colours.second) if rng.uniform() < 0.6 else (pick(rng, (WHITE, CREAM)), colours.main)
     base = pt.solid(main)
-    match pick(rng, ("plain", "rings", "dots", "dipped", "checks", "blotches", "uprights")):
+    return base if rng.uniform() < 0.15 else pt.blend(base, second, _decoration(rng, height))
+
+
+def _decoration(rng: np.random.Generator, height: float) -> pt.Mask:
+    match pick(rng, ("rings", "dots", "dipped", "checks", "blotches", "uprights")):
         case "rings":
-            return pt.blend(base, second, pt.stripes(rng, (0, 0, 1), height * rng.uniform(0.2, 0.4), 0.4))
+            return pt.stripes(rng, (0, 0, 1), height * rng.uniform(0.2, 0.4), 0.4)
         case "dots":
-            return pt.blend(base, second, pt.spots(rng, height * 0.26, height * 0.075))
+            return pt.spots(rng, height * 0.26, height * 0.075)
         case "dipped":
-            return pt.blend(base, second, pt.beyond((0, 0, -1), -height * rng.uniform(0.35, 0.6)))
+            return pt.beyond((0, 0, -1), -height * rng.uniform(0.35, 0.6))
         case "checks":
-            return pt.blend(base, second, pt.checker(height * 0.2))
+            return pt.checker(height * 0.2)
         case "blotches":
-            return pt.blend(base, second, pt.patches(rng, height * 0.35, 0.4))
-        case "uprights":
-            return pt.blend(base, second, _uprights(int(rng.integers(5, 9))))
+            return pt.patches(rng, height * 0.35, 0.4)
         case _:
-            return base
+            return _uprights(int(rng.integers(5, 9)))
 
 
 def _uprights(count: int) -> pt.Mask:
@@ -42,23 +44,42 @@ def mug(rng: np.random.Generator) -> list[Part]:
     height, radius, lip = rng.uniform(0.48, 0.68), rng.uniform(0.24, 0.31), rng.uniform(0.9, 1.18)
     place = np.linspace(0, 1, 8)
     belly = 1 + pick(rng, (0.0, 0.12, -0.10)) * np.sin(np.pi * place)
-    wall = [(float(r), float(z)) for r, z in zip(radius * belly * (1 + (lip - 1) * place), place * (height - 0.03) + 0.03, strict=True)]
-    outside = [(0.86 * radius, 0.0), (0.97 * radius, 0.012), *wall, (wall[-1][0] - 0.015, height + 0.012)]
-    inside = [(r - 0.035, z) for r, z in reversed(wall[3:])]
+    wall = [
+        (float(r), float(z))
+        for r, z in zip(radius * belly * (1 + (lip - 1) * place), place * (height - 0.03) + 0.03, strict=True)
+    ]
+    rim_radius, rim = wall[-1]
+    outside = [(0.86 * radius, 0.0), (0.97 * radius, 0.012), *wall, (rim_radius - 0.015, rim + 0.012)]
+    inside = [(r - 0.035, z) for r, z in reversed(wall[2:])]
     paint = glaze(rng, colours, height)
     inner = pick(rng, (WHITE, CREAM, colours.main))
     drink = pick(rng, (BROWN, (0.50, 0.32, 0.18), (0.75, 0.42, 0.15), (0.90, 0.82, 0.70)))
     reach = rng.uniform(0.20, 0.28)
     grip = curve(
-        ((radius * 0.92, 0, 0.82 * height), (radius + 1.5 * reach, 0, 0.95 * height), (radius + 1.3 * reach, 0, 0.05 * height), (radius * 0.9, 0, 0.2 * height)),
+        (
+            (radius * 0.92, 0, 0.82 * height),
+            (radius + 1.5 * reach, 0, 0.95 * height),
+            (radius + 1.3 * reach, 0, 0.05 * height),
+            (radius * 0.9, 0, 0.2 * height),
+        ),
         20,
     )
     level = inside[1]
+    heights, radii = [z for _, z in wall], [r for r, _ in wall]
+    lining = pt.blend(
+        paint,
+        inner,
+        lambda p: (
+            pt.edge(np.hypot(p[:, 0], p[:, 1]) - np.interp(p[:, 2], heights, radii) + 0.02, 0.01)
+            * (p[:, 2] > wall[1][1])
+        ),
+    )
     parts = [
-        part("cup", lathe(outside, 48), Paint(paint, GLAZE)),
-        part("inside", lathe([(outside[-1][0], outside[-1][1]), *inside][::-1], 48)[:, ::-1], Paint(inner, GLAZE)),
-        part("drink", lathe([(level[0] + 0.004, level[1] - 0.01), (level[0] + 0.004, level[1])], 40), Paint(drink, 0.15)),
-        part("handle", tube(grip, rng.uniform(0.032, 0.045), 16), Paint(pick(rng, (colours.main, colours.accent)), GLAZE)),
+        part("cup", lathe([*outside, *inside], 48), Paint(lining, GLAZE)),
+        part("drink", lathe([(level[0] + 0.01, level[1] - 0.01), (level[0] + 0.01, level[1])], 40), Paint(drink, 0.15)),
+        part(
+            "handle", tube(grip, rng.uniform(0.032, 0.045), 16), Paint(pick(rng, (colours.main, colours.accent)), GLAZE)
+        ),
     ]
     return parts + (_smile(radius * float(belly[4]) * (1 + (lip - 1) * 0.5), height) if rng.uniform() < 0.35 else [])
 
@@ -72,9 +93,28 @@ def _smile(radius: float, height: float) -> list[Part]:
     face: list[Part] = []
     dark: Rgb = (0.1, 0.08, 0.08)
     for side in (-1, 1):
-        face.append(part("eye", ellipsoid(on_wall(side * 0.09, 0.60 * height, -0.002), (0.034, 0.016, 0.042), 18, 12), Paint(dark, 0.2)))
-        face.append(part("cheek", ellipsoid(on_wall(side * 0.15, 0.48 * height, -0.004), (0.035, 0.016, 0.025), 18, 12), Paint(PINK, 0.5)))
-    mouth = curve((on_wall(-0.055, 0.50 * height, 0.004), on_wall(0.0, 0.36 * height, 0.012), on_wall(0.055, 0.50 * height, 0.004)), 10)
+        face.append(
+            part(
+                "eye",
+                ellipsoid(on_wall(side * 0.09, 0.60 * height, -0.002), (0.034, 0.016, 0.042), 18, 12),
+                Paint(dark, 0.2),
+            )
+        )
+        face.append(
+            part(
+                "cheek",
+                ellipsoid(on_wall(side * 0.15, 0.48 * height, -0.004), (0.035, 0.016, 0.025), 18, 12),
+                Paint(PINK, 0.5),
+            )
+        )
+    mouth = curve(
+        (
+            on_wall(-0.055, 0.50 * height, 0.004),
+            on_wall(0.0, 0.36 * height, 0.012),
+            on_wall(0.055, 0.50 * height, 0.004),
+        ),
+        10,
+    )
     return [*face, part("mouth", tube(mouth, 0.013, 10), Paint(dark, 0.3))]
 
 
@@ -89,12 +129,25 @@ def teapot(rng: np.random.Generator) -> list[Part]:
     body = [(0.6 * radius, -0.02), *((float(s) * radius, float(z) * height) for s, z in zip(swell, place, strict=True))]
     mouth = body[-1][0]
     dome = rng.uniform(0.07, 0.13)
-    lid = [(mouth * 1.06, height - 0.005), (mouth * 1.04, height + 0.02), (mouth * 0.75, height + 0.6 * dome), (mouth * 0.12, height + dome)]
+    lid = [
+        (mouth * 1.06, height - 0.005),
+        (mouth * 1.04, height + 0.02),
+        (mouth * 0.75, height + 0.6 * dome),
+        (mouth * 0.12, height + dome),
+    ]
     paint, trim = glaze(rng, colours, height), pick(rng, (colours.main, colours.accent, shade(colours.main, 0.7)))
     lid_colour = pick(rng, (trim, colours.main, mix(colours.second, WHITE, 0.3)))
     knob = ellipsoid((0, 0, height + dome + 0.03), (0.05, 0.05, 0.045), 20, 12)
     reach = radius + rng.uniform(0.30, 0.38)
-    spout = curve(((-0.75 * radius, 0, 0.28 * height), (-reach, 0, 0.25 * height), (-reach + 0.08, 0, 0.8 * height), (-reach - 0.06, 0, 1.0 * height)), 18)
+    spout = curve(
+        (
+            (-0.75 * radius, 0, 0.28 * height),
+            (-reach, 0, 0.25 * height),
+            (-reach + 0.08, 0, 0.8 * height),
+            (-reach - 0.06, 0, 1.0 * height),
+        ),
+        18,
+    )
     parts = [
         part("pot", lathe(body, 48), Paint(paint, GLAZE)),
         part("lid", lathe(lid, 40), Paint(lid_colour, GLAZE)),
@@ -114,6 +167,22 @@ def _grip(rng: np.random.Generator, radius: float, height: float) -> Points:
     """A handle at the side, or one in four arched over the lid."""
     if rng.uniform() < 0.25:
         arch = height + rng.uniform(0.45, 0.6)
-        return curve(((-0.7 * radius, 0, 0.82 * height), (-radius, 0, arch), (radius, 0, arch), (0.7 * radius, 0, 0.82 * height)), 24)
+        return curve(
+            (
+                (-0.7 * radius, 0, 0.82 * height),
+                (-radius, 0, arch),
+                (radius, 0, arch),
+                (0.7 * radius, 0, 0.82 * height),
+            ),
+            24,
+        )
     out = radius + rng.uniform(0.40, 0.52)
-    return curve(((0.62 * radius, 0, 0.86 * height), (out, 0, 1.1 * height), (out, 0, 0.1 * height), (0.85 * radius, 0, 0.22 * height)), 24)
+    return curve(
+        (
+            (0.62 * radius, 0, 0.86 * height),
+            (out, 0, 1.1 * height),
+            (out, 0, 0.1 * height),
+            (0.85 * radius, 0, 0.22 * height),
+        ),
+        24,
+    )

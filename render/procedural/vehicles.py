@@ -3,9 +3,35 @@
 import numpy as np
 
 from render.procedural import pattern as pt
-from render.procedural.colour import BLACK, CHARCOAL, CREAM, GLASS, RED, STEEL, WHITE, WOODS, Palette, mix, palette, pick
-from render.procedural.part import Paint, Part, pair, part
-from render.procedural.surface import Surface, at_height, box, capsule, circle, ellipsoid, facing_side, lathe, loft, moved, prism, turned
+from render.procedural.colour import (
+    BLACK,
+    CHARCOAL,
+    CREAM,
+    GLASS,
+    RED,
+    STEEL,
+    WHITE,
+    WOODS,
+    Palette,
+    mix,
+    palette,
+    pick,
+)
+from render.procedural.part import Paint, Part, pair, part, turn
+from render.procedural.surface import (
+    Surface,
+    at_height,
+    box,
+    capsule,
+    circle,
+    ellipsoid,
+    facing_side,
+    lathe,
+    loft,
+    moved,
+    prism,
+    turned,
+)
 
 
 def car(rng: np.random.Generator) -> list[Part]:
@@ -24,7 +50,9 @@ def car(rng: np.random.Generator) -> list[Part]:
         *_wheels(wheel, width, length * 0.46, colours),
     ]
     if rng.uniform() < 0.3:
-        parts.append(part("roof_sign", box((0, 0.06, roof + 0.03), (0.2, 0.1, 0.07), 0.025), Paint(colours.accent, 0.4)))
+        parts.append(
+            part("roof_sign", box((0, 0.06, roof + 0.03), (0.2, 0.1, 0.07), 0.025), Paint(colours.accent, 0.4))
+        )
     return parts
 
 
@@ -44,14 +72,18 @@ def _livery(rng: np.random.Generator, colours: Palette, belt: float) -> pt.Patte
 
 
 def _cabin(colours: Palette, span: tuple[float, float], heights: tuple[float, float], width: float) -> list[Part]:
-    """Roof on a trapezoid seen from the side; the glass is the same solid, a little larger, banded with body-coloured posts."""
+    """A trapezoid seen from the side, all glass but for the painted roof and the posts between the doors."""
     (front, back), (low, high) = span, heights
     slope = 0.55 * (high - low)
     side = np.array([(front, low), (back, low), (back - 0.55 * slope, high), (front + slope, high)])
     glass = facing_side(prism(side, width * 0.86, 0.05))
     middle = (front + back) / 2 + 0.03
     paint = pt.blend(pt.solid(GLASS), colours.main, pt.beyond((0, 0, 1), high - 0.045, 0.005))
-    paint = pt.blend(paint, colours.main, lambda p: pt.edge(np.abs(p[:, 1] - middle) - 0.022, 0.008) * (np.abs(p[:, 0]) > width * 0.36))
+    paint = pt.blend(
+        paint,
+        colours.main,
+        lambda p: pt.edge(np.abs(p[:, 1] - middle) - 0.022, 0.008) * (np.abs(p[:, 0]) > width * 0.36),
+    )
     return [part("cabin", glass, Paint(paint, 0.15, 0.1))]
 
 
@@ -66,7 +98,9 @@ def _car_face(width: float, length: float, floor: float, belt: float) -> list[Pa
         *pair(part("rear_lamp", rear, Paint(RED, 0.2))),
         part("grille", box((0, y, middle), (width * 0.34, 0.03, 0.085), 0.012), Paint(bars, 0.4)),
         part("bumper", box((0, y - 0.005, floor + 0.05), (width * 0.98, 0.075, 0.06), 0.028), Paint(CHARCOAL, 0.5)),
-        part("rear_bumper", box((0, -y + 0.005, floor + 0.05), (width * 0.98, 0.075, 0.06), 0.028), Paint(CHARCOAL, 0.5)),
+        part(
+            "rear_bumper", box((0, -y + 0.005, floor + 0.05), (width * 0.98, 0.075, 0.06), 0.028), Paint(CHARCOAL, 0.5)
+        ),
         part("plate", box((0, -y + 0.01, middle + 0.01), (0.17, 0.02, 0.05), 0.006), Paint(WHITE, 0.4)),
     ]
 
@@ -93,15 +127,22 @@ def sailboat(rng: np.random.Generator) -> list[Part]:
     flag = np.array([(0.0, top - 0.02), (0.20, top + 0.05), (0.0, top + 0.12)])
     main = _sail((-0.05, boom), (-0.05, boom + mast * 0.95), length * 0.95, 0.11)
     jib = _sail((-length * 0.98, boom - 0.06), (-0.13, boom + mast * 0.78), -0.14, 0.09)
+    spar = capsule((0, -0.08, boom - 0.02), (0, length * 0.97, boom - 0.02), 0.018)
+    rig = [part("boom", spar, wood), part("mainsail", main, Paint(_sail_paint(rng, colours), 0.8))]
+    swing = pick(rng, (-1, 1)) * rng.uniform(50, 70)
     return [
         part("hull", _hull(length, beam, 0.26), Paint(paint, 0.35)),
-        part("deck", _hull(length * 0.95, beam * 0.88, 0.04) + (0, 0, 0.235), wood),
-        part("mast", capsule((0, -0.08, 0.2), (0, -0.08, top + 0.1), 0.024, 0.016), wood),
-        part("boom", capsule((0, -0.08, boom - 0.02), (0, length * 0.97, boom - 0.02), 0.018), wood),
-        part("mainsail", main, Paint(_sail_paint(rng, colours), 0.8)),
-        part("jib", jib, Paint(pick(rng, (WHITE, colours.accent)), 0.8)),
+        part("deck", moved(_hull(length * 0.95, beam * 0.88, 0.04), (0, 0, 0.235)), wood),
         part("cabin", box((0, 0.14, 0.30), (beam * 0.95, 0.3, 0.10), 0.03), Paint(WHITE, 0.4)),
+        part("mast", capsule((0, -0.08, 0.2), (0, -0.08, top + 0.1), 0.024, 0.016), wood),
         part("flag", moved(facing_side(prism(flag, 0.016, 0.005)), (0, -0.07, 0)), Paint(colours.accent, 0.8)),
+        *turn(rig, "z", swing, (0, -0.08, 0)),
+        *turn(
+            [part("jib", jib, Paint(pick(rng, (CREAM, colours.accent)), 0.8))],
+            "z",
+            -0.5 * swing,
+            (0, -length * 0.98, 0),
+        ),
     ]
 
 
@@ -124,12 +165,14 @@ def _sail(tack: tuple[float, float], head: tuple[float, float], clew_y: float, b
         along = (section[:, 1] + 1) / 2
         swell = billow * np.sin(np.pi * along) * (1 - rise) * (0.4 + rise)
         x = 0.010 * section[:, 0] + swell
-        rings.append(np.stack([x, front + (back - front) * along, np.full(28, tack[1] + (head[1] - tack[1]) * rise)], axis=1))
+        rings.append(
+            np.stack([x, front + (back - front) * along, np.full(28, tack[1] + (head[1] - tack[1]) * rise)], axis=1)
+        )
     return loft(rings)
 
 
 def _sail_paint(rng: np.random.Generator, colours: Palette) -> pt.Pattern:
-    base = pt.solid(pick(rng, (WHITE, CREAM, colours.second)))
+    base = pt.solid(pick(rng, (CREAM, colours.second)))
     match pick(rng, ("plain", "stripes", "diagonal", "two-tone")):
         case "stripes":
             return pt.blend(base, colours.main, pt.stripes(rng, (0, 0, 1), 0.22, 0.45))
