@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +74,7 @@ def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, byte
     path = _source_file(job, scratch)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     normalization = build(path, settings.normalize)
-    maps = environment_maps(Path(settings.hdri) if settings.hdri else _blenders_maps())
+    maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
     chosen = light(job.seed, uid, list(maps))
     hdri = light_scene(chosen, maps[chosen.hdri])
     renderer = configure(settings, threads)
@@ -141,11 +143,29 @@ def _source_file(job: Job, scratch: Path) -> Path:
         raise ObjectError("source", type(error).__name__, f"{asset.uid}: {error}") from error
 
 
-def _blenders_maps() -> Path:
+def blenders_maps() -> Path:
     """Blender's own eight environment maps, all CC0."""
     import bpy
 
     return Path(bpy.utils.system_resource("DATAFILES", path="studiolights/world"))
+
+
+@contextmanager
+def allowed_cpus(threads: int) -> Iterator[None]:
+    """Show the process `threads` CPUs only, while Blender starts: its TBB sizes its pool by them, once.
+
+    A pool larger than Cycles' own thread count has a worker that spins in sched_yield, which took 3.5 s of system time
+    an object, and more from the other processes; so it is 0.4 s (docs/LOG.md).
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def main() -> None:
@@ -153,7 +173,8 @@ def main() -> None:
     os.dup2(2, 1)
     parent, threads, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     die_with_parent(parent)
-    first = hello(device)
+    with allowed_cpus(threads):
+        first = hello(device)
     os.write(replies, to_line(first))
     if first.error:
         sys.exit(1)
