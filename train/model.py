@@ -47,7 +47,11 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks."""
+    """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks.
+
+    `norm_groups` should leave several channels a group: the time and camera embedding is added channel by channel, and a
+    group norm over a single channel takes it out again.
+    """
 
     latent_channels: int
     latent_size: int
@@ -56,6 +60,7 @@ class UNetShape:
     blocks_per_level: int
     head_width: int
     token_width: int
+    norm_groups: int = 32
 
 
 class JointAttention:
@@ -111,6 +116,7 @@ def build_unet(shape: UNetShape) -> nn.Module:
         # diffusers' name is historical: the value is the number of heads of each level
         attention_head_dim=tuple(width // shape.head_width for width in shape.widths),
         cross_attention_dim=shape.token_width,
+        norm_num_groups=shape.norm_groups,
         use_linear_projection=True,
         class_embed_type="projection",
         projection_class_embeddings_input_dim=CAMERA_NUMBERS,

@@ -103,6 +103,7 @@ TINY: Final = Recipe(
         blocks_per_level=1,
         head_width=32,
         token_width=256,
+        norm_groups=16,
     ),
     autoencoder=AutoencoderRecipe(
         latent_channels=8,
