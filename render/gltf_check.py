@@ -22,20 +22,20 @@ _FLOAT: Final = 5126
 _VEC3_BYTES: Final = 12
 
 
-class GltfError(ValueError):
-    """The file is not usable as glTF; the message says why."""
+class ModelError(ValueError):
+    """The file is not usable; the message says why."""
 
 
-class UnsafeReference(GltfError):
+class UnsafeReference(ModelError):
     """The file refers to something outside of its own folder."""
 
 
-class NonFinitePositions(GltfError):
+class NonFinitePositions(ModelError):
     """A vertex position is NaN or infinite."""
 
 
 def check_gltf(path: Path) -> None:
-    """Raise a GltfError unless the .gltf or .glb file is well formed, stays in its folder and has finite positions."""
+    """Raise a ModelError unless the .gltf or .glb file is well formed, stays in its folder and has finite positions."""
     document, binary = _read(path)
     try:
         for reference in _references(document):
@@ -44,40 +44,40 @@ def check_gltf(path: Path) -> None:
             if not np.isfinite(_positions(document, index, binary, path)).all():
                 raise NonFinitePositions(f"{path.name}: accessor {index} holds positions that are NaN or infinite")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise GltfError(f"{path.name} is malformed glTF ({error!r})") from error
+        raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     """The JSON document and the binary chunk (empty when there is none)."""
     data = path.read_bytes()
     if not data:
-        raise GltfError(f"{path.name} is empty")
+        raise ModelError(f"{path.name} is empty")
     text, binary = _split_glb(data, path.name) if data[:4] == _GLB_MAGIC else (data, b"")
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise GltfError(f"{path.name} is not glTF: {error}") from error
+        raise ModelError(f"{path.name} is not glTF: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("asset"), dict):
-        raise GltfError(f"{path.name} is not glTF: it has no `asset` object")
+        raise ModelError(f"{path.name} is not glTF: it has no `asset` object")
     return document, binary
 
 
 def _split_glb(data: bytes, name: str) -> tuple[bytes, bytes]:
     if len(data) < _GLB_HEADER + 8:
-        raise GltfError(f"{name} is truncated: {len(data)} bytes do not hold a GLB header")
+        raise ModelError(f"{name} is truncated: {len(data)} bytes do not hold a GLB header")
     length = struct.unpack_from("<I", data, 8)[0]
     if length > len(data):
-        raise GltfError(f"{name} is truncated: {len(data)} bytes of {length}")
+        raise ModelError(f"{name} is truncated: {len(data)} bytes of {length}")
     chunks: dict[int, bytes] = {}
     offset = _GLB_HEADER
     while offset + 8 <= length:
         size, kind = struct.unpack_from("<II", data, offset)
         if offset + 8 + size > length:
-            raise GltfError(f"{name} is truncated: a chunk of {size} bytes passes the end of the file")
+            raise ModelError(f"{name} is truncated: a chunk of {size} bytes passes the end of the file")
         chunks.setdefault(kind, data[offset + 8 : offset + 8 + size])
         offset += 8 + size
     if _CHUNK_JSON not in chunks:
-        raise GltfError(f"{name} is not glTF: it has no JSON chunk")
+        raise ModelError(f"{name} is not glTF: it has no JSON chunk")
     return chunks[_CHUNK_JSON], chunks.get(_CHUNK_BIN, b"")
 
 
@@ -94,7 +94,7 @@ def _check_reference(reference: str, path: Path) -> None:
     if absolute or not (folder / target).resolve().is_relative_to(folder):
         raise UnsafeReference(f"{path.name} refers to {reference!r}, outside of its own folder")
     if not (folder / target).is_file():
-        raise GltfError(f"{path.name} refers to {reference!r}, which does not exist")
+        raise ModelError(f"{path.name} refers to {reference!r}, which does not exist")
 
 
 def _position_accessors(document: dict[str, Any]) -> list[int]:
@@ -119,7 +119,7 @@ def _positions(document: dict[str, Any], index: int, binary: bytes, path: Path) 
     try:
         return np.ndarray(shape, np.dtype("<f4"), buffer, start, strides)
     except ValueError as error:
-        raise GltfError(f"{path.name}: accessor {index} does not fit its buffer ({error})") from error
+        raise ModelError(f"{path.name}: accessor {index} does not fit its buffer ({error})") from error
 
 
 def _buffer(document: dict[str, Any], index: int, binary: bytes, path: Path) -> bytes:

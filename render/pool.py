@@ -52,7 +52,7 @@ class Pool:
 
         actor: Any = ray.remote(Worker).options(num_cpus=threads)
         self._start = lambda: actor.remote(seed, settings, limits, threads)
-        self._actors: list[Any] = [self._start() for _ in range(workers)]
+        self._actors: list[Any] = [self._start() for _ in range(workers)]  # type: ignore[no-untyped-call]
 
     def results(self, tasks: Sequence[Task]) -> Iterator[Result]:
         """One result a task, as they come. At most IN_FLIGHT tasks an actor are under way."""
@@ -69,7 +69,7 @@ class Pool:
                     yield ray.get(reference)
                 except ray.exceptions.RayActorError as error:
                     if self._actors[slot] is actor:
-                        self._actors[slot] = self._start()
+                        self._actors[slot] = self._start()  # type: ignore[no-untyped-call]
                     if attempt < MAX_ATTEMPTS:
                         waiting.append((task, attempt + 1))
                     else:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dataset.outcome import Stage
 from dataset.schema import Hdri, Normalization, NormalizeMode
-from render.gltf_check import GltfError, check_gltf
+from render.gltf_check import ModelError, check_gltf
+from render.ply_check import check_ply
 from render.views import Light
 
 SPHERE_RADIUS: Final = 0.62  # 1.5 * sin(fov / 2) = 0.624 is the largest sphere that the frame holds
@@ -49,8 +50,10 @@ def _import(path: Path) -> None:
     try:
         if path.suffix.lower() in (".glb", ".gltf"):
             check_gltf(path)
+        if path.suffix.lower() == ".ply":
+            check_ply(path)
         _import_by_suffix(path)
-    except GltfError as error:
+    except ModelError as error:
         raise ObjectError("import", type(error).__name__, str(error)) from error
     except RuntimeError as error:  # what a failing operator raises
         raise ObjectError("import", "ImportFailed", f"{path.name}: {str(error).strip()[-400:]}") from error

@@ -1,0 +1,89 @@
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from render.gltf_check import ModelError, NonFinitePositions, UnsafeReference, check_gltf
+from tests.make_models import Gltf, box_glb
+
+
+def separate(path, uri, buffer=None, image=None):
+    """A box as .gltf whose buffer is at `uri`; `buffer` is written beside it, `image` is one more reference."""
+    gltf = Gltf()
+    gltf.node(mesh=gltf.box((1, 1, 1)))
+    gltf.document["buffers"] = [{"byteLength": len(gltf.binary), "uri": uri}]
+    if image:
+        gltf.document["images"] = [{"uri": image}]
+    path.write_text(json.dumps(gltf.document))
+    if buffer:
+        buffer.parent.mkdir(exist_ok=True)
+        buffer.write_bytes(gltf.binary)
+    return gltf.binary
+
+
+def test_sound_files_pass(tmp_path):
+    check_gltf(box_glb(tmp_path / "a.glb"))
+    separate(tmp_path / "b.gltf", "sub%20folder/b.bin", tmp_path / "sub folder" / "b.bin")
+    check_gltf(tmp_path / "b.gltf")
+    binary = separate(tmp_path / "c.gltf", "")
+    text = (tmp_path / "c.gltf").read_text()
+    data = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
+    (tmp_path / "c.gltf").write_text(text.replace('"uri": ""', f'"uri": "{data}"'))
+    check_gltf(tmp_path / "c.gltf")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["../outside.bin", "%2e%2e/outside.bin", "..\\outside.bin", "/etc/passwd", "file:///etc/passwd", "http://x/y"],
+)
+def test_references_out_of_the_folder_are_refused(tmp_path, uri):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(b"x")
+    separate(folder / "a.gltf", uri)
+    with pytest.raises(UnsafeReference):
+        check_gltf(folder / "a.gltf")
+    separate(folder / "b.gltf", "b.bin", folder / "b.bin", image=uri)
+    with pytest.raises(UnsafeReference):
+        check_gltf(folder / "b.gltf")
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    separate(folder / "a.gltf", "a.bin", tmp_path / "outside.bin")
+    (folder / "a.bin").symlink_to(tmp_path / "outside.bin")
+    with pytest.raises(UnsafeReference):
+        check_gltf(folder / "a.gltf")
+
+
+def test_a_missing_reference_is_named(tmp_path):
+    separate(tmp_path / "a.gltf", "gone.bin")
+    with pytest.raises(ModelError, match=r"gone\.bin"):
+        check_gltf(tmp_path / "a.gltf")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_positions_that_are_no_numbers_are_found(tmp_path, value):
+    with pytest.raises(NonFinitePositions):
+        check_gltf(box_glb(tmp_path / "a.glb", spoil=value))
+
+
+def test_every_truncation_is_found(tmp_path):
+    data = box_glb(tmp_path / "a.glb").read_bytes()
+    for length in range(0, len(data), 7):
+        (tmp_path / "b.glb").write_bytes(data[:length])
+        with pytest.raises(ModelError):
+            check_gltf(tmp_path / "b.glb")
+
+
+@pytest.mark.parametrize("change", [{"meshes": 3}, {"accessors": []}, {"bufferViews": [{}]}, {"buffers": [{"uri": 5}]}])
+def test_malformed_documents_are_errors_not_crashes(tmp_path, change):
+    gltf = Gltf()
+    gltf.node(mesh=gltf.box((1, 1, 1)))
+    gltf.document["buffers"] = [{"byteLength": len(gltf.binary)}]
+    path = tmp_path / "a.gltf"
+    path.write_text(json.dumps({**gltf.document, **change}))
+    with pytest.raises(ModelError):
+        check_gltf(path)
