@@ -17,10 +17,9 @@ from distill.guidance import model_guidance
 from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, check_same, distill, renderers, view_distance
 from distill.schedule import PRESETS, DistillSettings
 from distill.turntable import write_turntable, write_views
-from train.model import ModelSpec, load_model, read_spec
+from train.model import DEMO_MODEL, ModelSpec, load_model, read_spec
 
 Preset = Literal["paper", "tiny"]
-DEFAULT_MODEL: Final = Path("data/demo/model")
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
 VIEW_RESOLUTION: Final = 128  # pixels a side of the video and the sheet, at least
 
@@ -34,7 +33,7 @@ class Args:
 
     image: Path
     """The picture: best an RGBA cut-out of one object, seen from its front."""
-    model: Path = DEFAULT_MODEL
+    model: Path = DEMO_MODEL
     """A model folder, as training or train.convert writes it."""
     out: Path | None = None
     """The output folder; default out/NAME for the picture NAME.png."""
@@ -59,7 +58,7 @@ class Args:
 def main(args: Args) -> int:
     """Run the command line."""
     out = args.out or Path("out") / args.image.stem
-    spec = _read_model_spec(args.model)
+    spec = read_spec(args.model)
     preset: Preset = args.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
     settings = replace(
         PRESETS[preset], seed=args.seed, steps=PRESETS[preset].steps if args.steps is None else args.steps
@@ -81,12 +80,6 @@ def main(args: Args) -> int:
     _write_json(out / "config.json", {**where, **asked, "mesh": asdict(report)})
     print(f"{out / 'mesh.glb'}: {report.faces} faces; also turntable.mp4, views.png and field.safetensors in {out}")
     return 0
-
-
-def _read_model_spec(folder: Path) -> ModelSpec:
-    if folder == DEFAULT_MODEL and not folder.exists():
-        raise UserError(f"there is no model at {folder} yet: run `make demo` first, or give one (MODEL=... or --model)")
-    return read_spec(folder)
 
 
 def _asked(

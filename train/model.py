@@ -29,6 +29,7 @@ CAMERA_NUMBERS: Final = 16
 NUM_TIMESTEPS: Final = 1000
 BETA_START: Final = 0.00085  # Stable Diffusion's "scaled_linear" schedule
 BETA_END: Final = 0.012
+DEMO_MODEL: Final = Path("data/demo/model")  # what `sample` and `distill` use when no model is given
 SPEC_FILE: Final = "model.json"
 
 CameraConvention = Literal["relative", "released_isotropic3d"]
@@ -49,8 +50,8 @@ class ModelSpec:
 class UNetShape:
     """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks.
 
-    `norm_groups` should leave several channels a group: the time and camera embedding is added channel by channel, and a
-    group norm over a single channel takes it out again.
+    `norm_groups` should leave several channels a group: the time and camera embedding is added channel by channel, and
+    a group norm over a single channel takes it out again.
     """
 
     latent_channels: int
@@ -284,6 +285,8 @@ def write_spec(spec: ModelSpec, folder: Path) -> None:
 def read_spec(folder: Path) -> ModelSpec:
     """Read `model.json`; its absence means that the folder is no (finished) model."""
     path = folder / SPEC_FILE
+    if folder == DEMO_MODEL and not folder.exists():
+        raise UserError(f"there is no model at {folder} yet: run `make demo` first, or give one (MODEL=... or --model)")
     if not path.is_file():
         raise UserError(f"{folder}: not a model folder ({SPEC_FILE} is missing); train or convert one first")
     try:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dataset.errors import UserError, run_cli
 from dataset.image import contact_sheet, prepare_image
-from train.model import BETA_END, BETA_START, NUM_TIMESTEPS, MultiViewModel, load_model
+from train.model import BETA_END, BETA_START, DEMO_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
 
 VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
 
@@ -30,7 +30,7 @@ class Sample:
 
     image: Path
     """Picture of the object; transparency marks the object best."""
-    model: Path = Path("data/demo/model")
+    model: Path = DEMO_MODEL
     """Model folder (a finished training run); the demo's if not given."""
     out: Path = Path("data/sample.png")
     """PNG to write: the prepared picture, then the views."""
