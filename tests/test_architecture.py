@@ -14,7 +14,7 @@ ALLOWED = {
     "cluster": {"render", "train", "distill", "dataset"},
 }
 OURS = {*ALLOWED, "examples", "benchmarks", "tests"}
-BPY_FILES = {"render/scene.py", "render/blender.py", "render/check.py"}
+BPY_FILES = {"render/scene.py", "render/picture.py", "render/blender.py", "render/procedural/build.py"}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -44,7 +44,7 @@ def test_only_blenders_own_files_import_bpy():
     for path in files_of("render") + files_of("dataset") + files_of("train") + files_of("distill"):
         name = path.relative_to(ROOT).as_posix()
         if imported_modules(path) & {"bpy", "bmesh", "mathutils"}:
-            assert name in BPY_FILES or name.startswith("render/procedural/"), f"{name} imports bpy"
+            assert name in BPY_FILES, f"{name} imports bpy"
 
 
 @pytest.mark.parametrize("package", ["dataset", "render"])
