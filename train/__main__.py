@@ -107,9 +107,7 @@ def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
     """`--autoencoder-steps` and `--tower-steps`; without such parts in the preset they make no sense."""
     if recipe.autoencoder is None or recipe.tower_training is None:
         if args.autoencoder_steps is not None or args.tower_steps is not None:
-            raise UserError(
-                f"preset {recipe.name} trains no autoencoder or tower; drop --autoencoder-steps, --tower-steps"
-            )
+            raise UserError(f"preset {recipe.name} trains no parts; drop --autoencoder-steps and --tower-steps")
         return recipe
     autoencoder = replace(
         recipe.autoencoder, schedule=override(recipe.autoencoder.schedule, steps=args.autoencoder_steps)

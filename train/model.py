@@ -249,8 +249,9 @@ def assemble(
             f"the UNet attends to tokens of width {token_width}, the image tower gives {image_tower.embed_dim}; "
             "they belong to different models"
         )
-    unet, vae = unet.to(device, dtype), vae.to(device, dtype)
-    return MultiViewModel(unet, vae, image_tower.to(device, dtype), spec, noise_schedule().to(device))
+    for part in (unet, vae, image_tower):
+        nn.Module.to(part, device, dtype)  # diffusers' own `to` warns about lists that are empty
+    return MultiViewModel(unet, vae, image_tower, spec, noise_schedule().to(device))
 
 
 def load_model(

@@ -1,0 +1,157 @@
+"""open_clip towers: preprocessing, folders, the contrast, and that training keeps the viewpoint."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from torch.nn import functional
+
+from dataset.errors import UserError
+from dataset.stream import ShardSet
+from tests.make_shards import make_shard_set
+from tests.train_micro import CPU, MICRO
+from train.batch import load_random_views
+from train.image_tower import (
+    CLIP_MEAN,
+    CLIP_STD,
+    NamedTower,
+    SmallTower,
+    build_tower,
+    fetch_tower,
+    load_tower,
+    resize,
+    save_tower,
+)
+from train.parts import is_trained, write_part
+from train.recipe import TINY, Schedule
+from train.tower_training import ensure_tower, info_nce, train_tower
+
+MICRO_CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def micro_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "micro-clip.json").write_text(json.dumps(MICRO_CLIP))
+    open_clip.add_model_config(folder)
+    return "micro-clip"
+
+
+def test_the_papers_tower_is_vit_h_14() -> None:
+    settings = open_clip.get_model_config(NamedTower().architecture)
+    assert (settings["embed_dim"], settings["vision_cfg"]["width"]) == (1024, 1280)
+    assert NamedTower().pretrained in open_clip.list_pretrained_tags_by_model("ViT-H-14")
+
+
+@torch.no_grad()
+def test_embedding_is_open_clips_on_open_clips_pixels_and_not_normalised(micro_clip: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = open_clip.create_model(micro_clip)
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    tower = fetch_tower(NamedTower(micro_clip, str(tmp_path / "clip.pt"))).eval()
+    assert tower.embed_dim == 24
+    rgb = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    torch.testing.assert_close(tower(rgb), clip.eval().encode_image((rgb - mean) / std), rtol=1e-5, atol=1e-6)
+    assert (CLIP_MEAN, CLIP_STD) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    assert (tower(rgb).norm(dim=1) - 1).abs().max() > 1e-2
+    assert tower(torch.rand(2, 3, 100, 60)).shape == (2, 24)
+
+
+def test_resize_keeps_a_constant_and_means() -> None:
+    assert torch.allclose(resize(torch.full((1, 3, 64, 48), 0.3), 16), torch.tensor(0.3))
+    picture = torch.rand(1, 1, 64, 64)
+    assert float(resize(picture, 8).mean()) == pytest.approx(float(picture.mean()), abs=0.02)
+    assert float(resize(picture, 8).std()) < 0.1  # antialiased: white noise averages out
+    assert resize(picture, 64) is picture
+
+
+@torch.no_grad()
+def test_small_and_named_towers_round_trip(micro_clip: str, tmp_path: Path) -> None:
+    rgb = torch.rand(1, 3, 40, 40)
+    for name, spec in (("small", MICRO.tower), ("named", NamedTower(micro_clip, None))):
+        tower = build_tower(spec).eval()
+        save_tower(tower, tmp_path / name)
+        again = load_tower(tmp_path / name)
+        assert again.spec == spec
+        assert torch.equal(again(rgb), tower(rgb))
+
+
+def test_what_cannot_be_loaded_is_named(micro_clip: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="knows no architecture"):
+        build_tower(NamedTower("ViT-X-99"))
+    with pytest.raises(UserError, match="could not load"):
+        fetch_tower(NamedTower(micro_clip, "no_such_tag"))
+    save_tower(build_tower(MICRO.tower), tmp_path / "t")
+    (tmp_path / "t" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_tower(tmp_path / "t")
+
+
+def test_info_nce_against_a_loop_and_twins_do_not_repel() -> None:
+    first, second = torch.randn(4, 6), torch.randn(4, 6)
+    objects = torch.tensor([0, 1, 2, 1])
+    unit_first, unit_second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+    total = 0.0
+    for anchors, others in ((unit_first, unit_second), (unit_second, unit_first)):
+        for i in range(4):
+            rivals = [j for j in range(4) if j == i or objects[j] != objects[i]]
+            scores = torch.stack([anchors[i] @ others[j] / 0.1 for j in rivals])
+            total -= float(torch.log_softmax(scores, 0)[rivals.index(i)])
+    assert float(info_nce(first, second, objects, 0.1)) == pytest.approx(total / 8, rel=1e-4)
+    assert float(info_nce(first, first, torch.arange(4), 0.01)) < 1e-3
+
+
+def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
+    """A linear read-out of the embedding recovers the very view's colours beyond its object's mean."""
+    assert TINY.tower_training is not None
+    shards = ShardSet(make_shard_set(tmp_path / "set", 8, 32))
+    spec = SmallTower(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
+    schedule = Schedule(steps=80, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=5)
+    recipe = replace(TINY.tower_training, thumbnail_size=4, schedule=schedule)
+    tower = train_tower(shards, spec, recipe, seed=0, device=CPU)
+    with torch.no_grad():
+        pictures, _ = load_random_views(shards, 5, 0, objects=8, views=16)
+        thumbnails = resize(pictures.flatten(0, 1), 4).flatten(1)
+        embeddings = tower(pictures.flatten(0, 1))
+        of_view = thumbnails.unflatten(0, (8, 16)) - thumbnails.unflatten(0, (8, 16)).mean(1, keepdim=True)
+        known = embeddings.unflatten(0, (8, 16)) - embeddings.unflatten(0, (8, 16)).mean(1, keepdim=True)
+        target, features = of_view.flatten(0, 1), known.flatten(0, 1)
+        ridge = features.T @ features + 1e-3 * len(features) * torch.eye(64)
+        fitted = features @ torch.linalg.solve(ridge, features.T @ target)
+        explained = 1 - float((target - fitted).square().mean() / target.square().mean())
+    assert explained > 0.5
+
+
+def test_parts_are_taken_up_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(MICRO.tower, SmallTower)
+    assert MICRO.tower_training is not None
+    shards = ShardSet(make_shard_set(tmp_path / "set", 4, 16))
+    folder = tmp_path / "image_tower"
+    first = ensure_tower(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
+    again = ensure_tower(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
+    assert "trained already" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    with pytest.raises(UserError, match="other settings"):
+        ensure_tower(folder, shards, MICRO.tower, MICRO.tower_training, seed=1, device=CPU)
+
+
+def test_a_part_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    def fails(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_part(tmp_path / "vae", {"a": 1}, fails)
+    assert not is_trained(tmp_path / "vae", {"a": 1})
+    write_part(tmp_path / "vae", {"a": 1}, lambda folder: None)
+    assert is_trained(tmp_path / "vae", {"a": 1})
+    with pytest.raises(UserError, match="other settings"):
+        is_trained(tmp_path / "vae", {"a": 2})
