@@ -68,16 +68,21 @@ class Output:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Own the set on this host while the block runs. Raises UserError when another rendering does."""
+        lock = self.staging / "lock"
         try:
             self.staging.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.staging / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(f"cannot write {self.staging}: {error.strerror}; check the path and permissions") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise UserError(f"another rendering is writing {self.url}; wait for it or stop it") from error
+            if not _lock(descriptor, lock):
+                raise UserError(f"another rendering is writing {self.url}; wait for it or stop it")
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # it holds staged objects, or is gone with the finished set
+                    self.staging.rmdir()
         finally:
             os.close(descriptor)
 
@@ -195,6 +200,15 @@ class Output:
     def _table(self, shard: int) -> list[Outcome]:
         path = self._table_path(shard)
         return parse_outcomes(self.fs.cat_file(path), path)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Whether the open file is now ours alone, and still the one at `path` (its last owner may have removed it)."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

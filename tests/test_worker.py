@@ -114,7 +114,7 @@ def test_what_hangs_each_time_is_recorded_and_the_next_object_renders(tmp_path):
 def test_too_much_memory_is_recorded(tmp_path):
     with worker(Limits(timeout_s=60.0, memory_mb=10.0)) as opened:
         outcome = opened.render(task(box_glb(tmp_path / "a.glb"))).outcome
-    assert (outcome.status, outcome.error_class, outcome.exit_signal) == ("failed", "MemoryLimit", signal.SIGKILL), outcome
+    assert (outcome.status, outcome.error_class, outcome.exit_signal) == ("failed", "MemoryLimit", signal.SIGKILL)
     assert "the limit is 10 MB" in outcome.message
 
 
