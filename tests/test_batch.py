@@ -104,7 +104,7 @@ def test_views_and_labels_are_those_of_the_object(shards: ShardSet) -> None:
 
 
 def test_the_reference_would_have_the_zero_label_relative_to_itself() -> None:
-    np.testing.assert_array_equal(relative_camera(17.0, 120.0, 17.0, 120.0), np.float32(zero_camera()))
+    np.testing.assert_array_equal(relative_camera(17.0, 120.0, 17.0, 120.0), np.array(zero_camera(), np.float32))
     assert np.abs(zero_camera()).sum() > 1
 
 

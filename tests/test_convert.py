@@ -64,8 +64,8 @@ def _vae_state() -> dict[str, Tensor]:
         norms[f"{side}.mid.attn_1.norm"] = 64
         shapes.update({f"{side}.mid.attn_1.{part}": (64, 64, 1, 1) for part in ("q", "k", "v", "proj_out")})
     for level, (before, after) in {1: (64, 64), 0: (64, 32)}.items():
-        for block in range(2):
-            resnet(f"decoder.up.{level}.block.{block}", before if block == 0 else after, after)
+        for number in range(2):
+            resnet(f"decoder.up.{level}.block.{number}", before if number == 0 else after, after)
     g = torch.Generator().manual_seed(0)
     state = {f"{name}.weight": torch.randn(shape, generator=g) / 10 for name, shape in shapes.items()}
     state |= {f"{name}.bias": torch.randn(shape[0], generator=g) / 10 for name, shape in shapes.items()}

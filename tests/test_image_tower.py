@@ -121,9 +121,10 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
         pictures, _ = load_random_views(shards, 5, 0, objects=8, views=16)
         thumbnails = resize(pictures.flatten(0, 1), 4).flatten(1)
         embeddings = tower(pictures.flatten(0, 1))
-        of_view = thumbnails.unflatten(0, (8, 16)) - thumbnails.unflatten(0, (8, 16)).mean(1, keepdim=True)
-        known = embeddings.unflatten(0, (8, 16)) - embeddings.unflatten(0, (8, 16)).mean(1, keepdim=True)
-        target, features = of_view.flatten(0, 1), known.flatten(0, 1)
+        target, features = (
+            (rows.view(8, 16, -1) - rows.view(8, 16, -1).mean(1, keepdim=True)).flatten(0, 1)
+            for rows in (thumbnails, embeddings)
+        )
         ridge = features.T @ features + 1e-3 * len(features) * torch.eye(64)
         fitted = features @ torch.linalg.solve(ridge, features.T @ target)
         explained = 1 - float((target - fitted).square().mean() / target.square().mean())

@@ -56,6 +56,34 @@ def test_unet_reproduces_mvdream(golden: dict[str, Tensor], golden_unet: torch.n
     torch.testing.assert_close(output, given["output"], rtol=0, atol=1e-4)
 
 
+def test_time_and_camera_embedding_against_mvdreams_formula(
+    golden: dict[str, Tensor], golden_unet: torch.nn.Module
+) -> None:
+    """emb = time_embed(t) + camera_embed(camera), handed to every residual block (MVDream's openaimodel.py).
+
+    The recorded outputs cannot show this: their network has one channel a norm group, which removes the embedding.
+    """
+    weights = {name.removeprefix("weights."): tensor.float() for name, tensor in golden.items()}
+
+    def mlp(name: str, x: Tensor) -> Tensor:
+        hidden = torch.nn.functional.silu(x @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"])
+        return hidden @ weights[f"{name}.2.weight"].T + weights[f"{name}.2.bias"]
+
+    seen: list[Tensor] = []
+    unet: Any = golden_unet
+    hook = unet.down_blocks[0].resnets[0].register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    timesteps, cameras = golden["case2.timestep"], golden["case2.camera"]
+    with torch.no_grad():
+        run_unet(unet, golden["case2.sample"], timesteps, cameras, golden["case2.context"], num_frames=5)
+    hook.remove()
+    frequencies = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(16) / 16)
+    angles = timesteps[:, None].float() * frequencies
+    sinusoid = torch.cat([angles.cos(), angles.sin()], dim=1)
+    torch.testing.assert_close(
+        seen[0], mlp("time_embed", sinusoid) + mlp("camera_embed", cameras), rtol=1e-4, atol=1e-4
+    )
+
+
 def _inputs(objects: int, frames: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     latents = torch.randn(objects * frames, 4, 8, 8, generator=g)
