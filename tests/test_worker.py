@@ -152,3 +152,19 @@ def test_a_process_that_cannot_start_is_a_recorded_failure(tmp_path, monkeypatch
         outcome = opened.render(task(box_glb(tmp_path / "a.glb"))).outcome
     assert (outcome.status, outcome.stage, outcome.error_class) == ("failed", "worker", "Crash")
     assert "did not start" in outcome.message
+
+
+def test_objaverse_objects_come_from_the_packages_cache_and_a_failed_download_costs_one(tmp_path, monkeypatch):
+    cache = tmp_path / ".objaverse" / "hf-objaverse-v1"
+    box_glb(cache / "glbs" / "000-001" / "aa.glb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # any download is refused at once
+    with worker() as opened:
+        lost, found = (
+            opened.render(
+                Task(Asset(uid, "objaverse", "CC-BY-4.0", "Ann", objaverse_path=f"glbs/000-001/{uid}.glb"), 0, "s")
+            )
+            for uid in ("bb", "aa")
+        )
+    assert (lost.outcome.status, lost.outcome.stage, lost.outcome.error_class) == ("failed", "source", "URLError")
+    assert found.outcome.status == "ok"
