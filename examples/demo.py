@@ -23,7 +23,7 @@ PYTHON: Final = sys.executable
 class Demo:
     """Render objects, train the tiny preset for a short while, distill one picture, write index.html."""
 
-    source: str = "procedural:32"
+    source: str = "procedural:24"
     """What to render and train on: procedural:N, folder:DIR or objaverse:FILE."""
     out: Path = Path("data/demo")
     """Folder of everything the demo makes."""
