@@ -110,7 +110,7 @@ TINY: Final = Recipe(
         widths=(32, 64, 64),
         blocks_per_level=1,
         kl_weight=1e-4,
-        schedule=Schedule(steps=400, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=20),
+        schedule=Schedule(steps=2_000, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=20),
     ),
     tower_training=TowerRecipe(
         temperature=0.1,
