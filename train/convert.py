@@ -122,7 +122,7 @@ def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        if re.search(r"Unsupported (global|class|operand)|GLOBAL", str(error)):
+        if re.search(r"Unsupported (global|class)|GLOBAL", str(error)):
             raise UserError(
                 f"{path}: holds pickled Python objects beside its tensors, which could run code; "
                 "save its state dict alone, or use a .safetensors file"
