@@ -8,8 +8,8 @@ from examples.page import Section, write_page
 
 LEAD = (
     "Every step of the pipeline, run on this machine in minutes. It shows that the pipeline works, not what it can "
-    "reach: the models on this page were trained from nothing on a handful of objects for a few minutes, and the shape and "
-    "colours of the result say so. Quality comes with trained weights."
+    "reach: the models on this page were trained from nothing on a handful of objects for a few minutes, and the shape "
+    "and colours of the result say so. Quality comes with trained weights."
 )
 
 
