@@ -18,6 +18,7 @@ from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, check_
 from distill.schedule import PRESETS, DistillSettings
 from distill.turntable import write_turntable, write_views
 from train.model import DEMO_MODEL, ModelSpec, load_model, read_spec
+from train.sample import pick_device
 
 Preset = Literal["paper", "tiny"]
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
@@ -49,8 +50,8 @@ class Args:
     """Classifier-free guidance. Default: the model's."""
     remove_background: bool = False
     """Cut the object out with rembg (an optional extra)."""
-    device: str | None = None
-    """A torch device. Default: cuda if there is one, else cpu."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
     """Print the resolved settings as JSON and stop."""
 
@@ -112,7 +113,7 @@ def _distill(
     args: Args, settings: DistillSettings, asked: dict[str, Any], prepared: Prepared, out: Path
 ) -> Distillation:
     """Load the model and run the loop in `out`."""
-    device = _device(args.device)
+    device = pick_device(args.device)
     model = load_model(args.model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     tokens = model.embed_image(torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device))
     guidance = model_guidance(model, tokens, args.elevation_deg, asked["guidance_scale"])
@@ -121,18 +122,6 @@ def _distill(
     except KeyboardInterrupt:
         print(f"\nstopped; {out / CHECKPOINT} holds the state and the same command goes on from there")
         raise
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is unknown; use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch finds no CUDA device; use --device cpu")
-    return device
 
 
 def write_results(
