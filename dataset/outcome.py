@@ -1,15 +1,28 @@
 """What became of each object of a rendering: one row an object, failed ones too, as Parquet beside the shards."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from dataset.errors import UserError
 
-Status = Literal["ok", "failed"]
-Stage = Literal["", "source", "import", "prepare", "render", "encode", "worker"]
+Status = Literal["ok", "failed", "skipped"]  # skipped: left out on purpose (licence, size, duplicate)
+Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
+Flag = Literal[
+    "empty",  # invisible in all pictures
+    "clipped",  # touches the border of a picture
+    "near-black",  # mean luminance of what is visible below 0.05
+    "near-white",  # above 0.95
+    "low-coverage",  # mean alpha over all pictures below 0.01
+    "missing-texture",  # refers to a picture that is not there
+    "licence-excluded",
+    "too-large",
+    "duplicate",  # the same bytes as an object earlier in the manifest
+]
 OUTCOMES_FOLDER: Final = "outcomes"
+_STATUSES: Final = frozenset(get_args(Status))
+_STAGES: Final = frozenset(get_args(Stage))
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class Outcome:
     position: int  # place in the set's manifest
     shard: str  # shard name the object belongs to, also when it failed
     status: Status
-    stage: Stage = ""  # where it failed
+    stage: Stage = ""  # where it failed or was left out
     error_class: str = ""
     message: str = ""
     exit_signal: int | None = None  # of the Blender process, when a signal ended it
@@ -28,17 +41,18 @@ class Outcome:
     peak_rss_mb: float = 0.0
     attempts: int = 1
     stderr_tail: str = ""
-    flags: tuple[str, ...] = ()  # quality: "clipped", ...
+    flags: tuple[str, ...] = ()  # of `Flag`
+    asset_sha256: str = ""  # of the model file, as soon as it was read
 
     def __post_init__(self) -> None:
-        if self.status not in get_args(Status) or self.stage not in get_args(Stage):
+        if self.status not in _STATUSES or self.stage not in _STAGES:
             raise UserError(
                 f"outcome of {self.uid}: status {self.status!r}, stage {self.stage!r} are not of the schema"
             )
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)
+    return {**vars(outcome), "flags": list(outcome.flags)}
 
 
 def from_json(row: dict[str, Any]) -> Outcome:
@@ -83,11 +97,15 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
     return [from_json(row) for row in table.to_pylist()]
 
 
-def read_outcomes(fs: Any, root: str) -> list[Outcome]:
-    """All rows of a shard set (fsspec filesystem, root path), in manifest order; empty when it has none."""
+def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
+    """All rows of a shard set (fsspec filesystem, root path) in manifest order, one table in memory at a time."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
     if not fs.exists(folder):
-        return []
-    paths = sorted(path for path in fs.ls(folder, detail=False) if path.endswith(".parquet"))
-    rows = [row for path in paths for row in parse_outcomes(fs.cat_file(path), path)]
-    return sorted(rows, key=lambda row: row.position)
+        return
+    for path in sorted(path for path in fs.ls(folder, detail=False) if path.endswith(".parquet")):
+        yield from parse_outcomes(fs.cat_file(path), path)
+
+
+def read_outcomes(fs: Any, root: str) -> list[Outcome]:
+    """All rows of a shard set, in manifest order; empty when it has none."""
+    return sorted(iterate_outcomes(fs, root), key=lambda row: row.position)
