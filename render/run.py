@@ -31,6 +31,7 @@ LISTED_FAILURES: Final = 50
 
 def run(command: Command) -> int:
     """Carry out the command; 0 when no object failed, 1 when some did. Raises UserError on bad input."""
+    command.check()
     source, selection = parse_source(command.source), command.selection()
     output = Output(command.shards, command.objects_per_shard)
     if command.dry_run:
