@@ -1,7 +1,5 @@
-"""Sources: what a folder, a manifest, a pre-filled Objaverse cache and a count list, and what they refuse."""
+"""Sources: what a folder, a manifest and a count list, and what they refuse."""
 
-import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -141,67 +139,6 @@ def test_procedural_assets_are_the_catalogues():
     assets = list_assets("procedural:30", 5)
     assert [asset.uid for asset in assets] == [uid_of(index, 5) for index in range(30)]
     assert [asset.procedural_index for asset in assets] == list(range(30))
-
-
-@pytest.fixture
-def objaverse_cache(tmp_path, monkeypatch):
-    """Four objects in the layout of objaverse 0.1.7; the file of the last one is not there."""
-    import objaverse
-
-    root = tmp_path / "hf-objaverse-v1"
-    licences = {"aa": "by", "bb": "cc0", "cc": "by-nc", "dd": "by"}
-    paths = {uid: f"glbs/000-001/{uid}.glb" for uid in licences}
-    notes = {uid: {"uid": uid, "license": code, "user": {"displayName": f"Ms {uid}"}} for uid, code in licences.items()}
-    files = {
-        "object-paths.json.gz": paths,
-        "metadata/000-001.json.gz": notes,
-        "lvis-annotations.json.gz": {"cup": ["cc", "aa"], "mug": ["aa", "bb"]},
-    }
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(gzip.compress(json.dumps(content).encode()))
-    touch(root, "glbs/000-001/aa.glb", "glbs/000-001/bb.glb", "glbs/000-001/cc.glb")
-    monkeypatch.setattr(objaverse, "_VERSIONED_PATH", str(root))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # any download is refused at once
-    return root
-
-
-def test_objaverse_lists_with_licence_and_author(objaverse_cache, tmp_path):
-    chosen = tmp_path / "uids.txt"
-    chosen.write_text("dd\naa\n\n")
-    assets = list_assets(f"objaverse:{chosen}", 0)
-    assert [(a.uid, a.license, a.author) for a in assets] == [
-        ("dd", "CC-BY-4.0", "Ms dd"),
-        ("aa", "CC-BY-4.0", "Ms aa"),
-    ]
-    assert [a.uid for a in list_assets("objaverse:lvis", 0)] == ["aa", "bb", "cc"]
-    assert [a.uid for a in list_assets("objaverse:lvis", 0, licenses=["cc0", "by-nc"])] == ["bb", "cc"]
-    assert [a.uid for a in list_assets("objaverse:lvis", 0, limit=1, licenses=["cc0", "by-nc"])] == ["bb"]
-
-
-def test_objaverse_bad_requests_say_what_is_wrong(objaverse_cache, tmp_path):
-    chosen = tmp_path / "uids.txt"
-    chosen.write_text("aa\nnot-there\n")
-    for source, licences, message in [
-        (f"objaverse:{chosen}", (), "not-there"),
-        ("objaverse:nowhere.txt", (), "neither lvis, all nor a file"),
-        ("objaverse:lvis", ("mit",), "mit"),
-        ("objaverse:lvis", ("by-sa",), "no object"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            list_assets(source, 0, licenses=licences)
-    (objaverse_cache / "object-paths.json.gz").write_bytes(b"\x1f\x8b truncated")
-    with pytest.raises(UserError, match="object paths"):
-        list_assets("objaverse:lvis", 0)
-
-
-def test_objaverse_fetch_uses_the_cache_and_a_failed_download_is_an_os_error(objaverse_cache):
-    from render.objaverse_source import fetch
-
-    assert fetch("glbs/000-001/aa.glb", "aa") == objaverse_cache / "glbs/000-001/aa.glb"
-    with pytest.raises(OSError, match="refused"):
-        fetch("glbs/000-001/dd.glb", "dd")
-    assert not (objaverse_cache / "glbs/000-001/dd.glb").exists()
 
 
 def test_the_shared_objects_keep_their_licences():
