@@ -118,9 +118,10 @@ class Prefetcher:
 
         if not self._downloading:
             return False
-        ended, _ = ray.wait(self.downloading, num_returns=1, timeout=timeout_s)
-        more, _ = ray.wait(self.downloading, num_returns=len(self._downloading), timeout=0)
-        self._downloading -= {*ended, *more}
+        if timeout_s != 0.0:
+            ray.wait(self.downloading, num_returns=1, timeout=timeout_s)
+        ended, _ = ray.wait(self.downloading, num_returns=len(self._downloading), timeout=0)  # all that have by now
+        self._downloading.difference_update(ended)
         return bool(ended)
 
     def _fill(self) -> None:
