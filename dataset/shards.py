@@ -105,7 +105,7 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
     bucket = root.partition("/")[0]
     try:
         found = not url.startswith("s3:") or fs.exists(bucket)
-    except (OSError, *_storage_errors(fs)) as error:
+    except _storage_errors(fs) as error:
         raise UserError(
             f"cannot reach {url}: {error}; credentials come from the environment or the machine's role (docs/cluster.md)"
         ) from error
@@ -117,12 +117,12 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
 
 
 def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
-    """What the library of a remote file system raises that is no OSError."""
+    """What the library of a remote file system raises: not all of it is an OSError."""
     if "s3" not in fs.protocol:
-        return ()
+        return (OSError,)
     from botocore.exceptions import BotoCoreError
 
-    return (BotoCoreError,)
+    return (OSError, BotoCoreError)
 
 
 def shard_name(index: int) -> str:
