@@ -136,7 +136,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _atomic(fs: Any, path: str) -> Iterator[_Writer]:
+def atomic_writer(fs: Any, path: str) -> Iterator[_Writer]:
     """A writer whose bytes appear at `path` when the block ends well, and nowhere when it does not."""
     temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
     local = isinstance(fs, LocalFileSystem)
@@ -178,7 +178,7 @@ def _fsync(path: str) -> None:
 
 def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
     """`path` holds either what it held before or all of `data`. Raises UserError when the file system refuses."""
-    with _atomic(fs, path) as writer:
+    with atomic_writer(fs, path) as writer:
         writer.write(data)
 
 
@@ -200,7 +200,7 @@ def write_shard(fs: Any, root: str, name: str, samples: Iterable[tuple[str, Mapp
     an empty but valid shard. Raises UserError on wrong members, a repeated uid, or a refusing file system.
     """
     entries: dict[str, SampleEntry] = {}
-    with _atomic(fs, f"{root}/{name}.tar") as writer:
+    with atomic_writer(fs, f"{root}/{name}.tar") as writer:
         for uid, members in samples:
             if uid in entries:
                 raise UserError(f"{name}: uid {uid!r} comes twice; uids must be unique in a set")
