@@ -96,10 +96,10 @@ def slices(url: str | Path) -> Iterator[Slice]:
 
 
 def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
-    """A shard's outcome rows. Raises UserError when the table is missing or damaged."""
+    """A shard's outcome rows by position. Raises UserError when the table is missing or damaged."""
     path = f"{root}/{OUTCOMES_FOLDER}/{shard}.parquet"
     try:
-        return parse_outcomes(fs.cat_file(path), path)
+        return sorted(parse_outcomes(fs.cat_file(path), path), key=lambda row: row.position)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {REPEAT}") from error
 
