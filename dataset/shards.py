@@ -107,12 +107,12 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
         found = not url.startswith("s3:") or fs.exists(bucket)
     except _storage_errors(fs) as error:
         raise UserError(
-            f"cannot reach {url}: {error}; credentials come from the environment or the machine's role (docs/cluster.md)"
+            f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
         ) from error
     if not found:
         raise UserError(
-            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without any "
-            "where it finds none); create it, correct the name, or set the credentials"
+            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without "
+            "any where it finds none); create it, correct the name, or set the credentials"
         )
 
 

@@ -42,8 +42,8 @@ T = TypeVar("T")
 def objaverse_assets(selection: str, cache: Path | None = None, policy: Policy | None = None) -> Iterator[Asset]:
     """The objects of `lvis`, `all` or a file of uids (one a line), by folder and by uid within it, one at a time.
 
-    Lists and annotations that the cache lacks are downloaded. Raises UserError, at the latest when the object it concerns
-    is asked for.
+    Lists and annotations that the cache lacks are downloaded. Raises UserError, at the latest when the object it
+    concerns is asked for.
     """
     cache, policy = cache or cache_folder(), replace(policy or Policy(), max_bytes=None)
     chosen = _chosen(selection, cache, policy)
