@@ -154,8 +154,8 @@ class Output:
     def finish(self, skip_duplicates: bool = False) -> Index:
         """Mark duplicates, write attribution and index of a set whose shards are all finished; staging goes."""
         self._mark_duplicates(skip_duplicates)
-        index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
         write_attribution(self.fs, self.root)
+        index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
         shutil.rmtree(self.folder)
         return index
 
