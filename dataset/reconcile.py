@@ -112,9 +112,11 @@ def set_differences(asked: Asked, in_manifest: int, index: Index | None) -> Iter
         told = f"{index.objects_per_shard} objects a shard, {SET_NAME} says {asked.objects_per_shard}"
         yield Difference(INDEX_NAME, told)
     elif index and len(index.shards) != asked.num_shards:
-        yield Difference(
-            INDEX_NAME, f"lists {len(index.shards)} shards, {asked.objects} objects are {asked.num_shards}"
-        )
+        told = f"lists {len(index.shards)} shards, {asked.objects} objects make {asked.num_shards}"
+        yield Difference(INDEX_NAME, told)
+    for i, entry in enumerate(index.shards if index else ()):
+        if entry.name != shard_name(i):
+            yield Difference(INDEX_NAME, f"lists {entry.name!r} in the place of {shard_name(i)}")
 
 
 def differences(

@@ -115,11 +115,11 @@ class _Wanted:
         problems = [Problem(where, what, _ANEW) for where, what in set_differences(asked, len(manifest), index)]
         return cls(asked, manifest), problems
 
-    def assets(self, shard: int) -> tuple[int, list[Asset] | None]:
+    def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
         """Position of the shard's first object, and its assets. Raises UserError when that part is damaged."""
-        if not self.asked or not self.manifest:
+        if not self.asked or not self.manifest or not SHARD_FILE.fullmatch(f"{shard}.tar"):
             return 0, None
-        places = self.asked.positions(shard)
+        places = self.asked.positions(int(shard.removeprefix("shard-")))
         return places.start, list(self.manifest.assets(places.start, places.stop))
 
 
@@ -161,7 +161,7 @@ def _reconcile(
 ) -> Iterator[Problem]:
     """The shard's samples held against its outcome rows, its part of the manifest and the attribution."""
     try:
-        start, assets = wanted.assets(int(check.name.removeprefix("shard-")))
+        start, assets = wanted.assets(check.name)
     except UserError as error:
         start, assets = 0, None
         yield Problem(MANIFEST_FILE, str(error), _ANEW)
