@@ -232,8 +232,7 @@ def _filters(report: Report) -> str:
 {_select("licence", "any licence", Counter(tile.asset.license for tile in rows))}
 {_select("source", "any source", Counter(tile.asset.source for tile in rows))}
 <select name="order" aria-label="Order">{sorts}</select>
-<output aria-live="polite"></output>
-<button type="reset">Reset</button>
+<div class="end"><output aria-live="polite"></output> <button type="reset">Reset</button></div>
 </form>"""
 
 
