@@ -1,0 +1,49 @@
+"""`python -m cluster.driver`: `python -m render` on the Ray cluster that this machine is the head of.
+
+Every worker process gets the code of this checkout (`working_dir`), so that all nodes run what the driver runs, the ones
+that join later too. They run it with the Python that started Ray on their node, which holds the packages.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import tyro
+
+from dataset.errors import UserError, run_cli
+from render.run import Command, run
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+SENT: Final = ("dataset", "render")  # what a worker imports
+# In .gitignore's language: everything (but ".", the folder itself, which "/*" would match), then the exceptions. Else the
+# checkout's .venv and the shards that lie in it would travel too.
+EXCLUDES: Final = ("/[!.]*", "/.?*", *(f"!/{package}" for package in SENT), "__pycache__/")
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A connection to the cluster, with this checkout's code on its nodes. Raises UserError when none runs here."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    code = {"working_dir": str(ROOT), "excludes": list(EXCLUDES)}
+    try:
+        ray.init(address="auto", runtime_env=code, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise UserError("no Ray cluster runs on this machine; start one with `ray up cluster/render.yaml`") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def main() -> int:
+    command = tyro.cli(Command, prog="cluster/render_job.py", description="Render on this Ray cluster.")
+    with joined():
+        return run(command)
+
+
+if __name__ == "__main__":
+    run_cli(main)
