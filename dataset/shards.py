@@ -112,7 +112,7 @@ def json_bytes(obj: Any) -> bytes:
     return (json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
-class _Writer:
+class Writer:
     """A binary file that keeps count and sha256 of what passes; the file system's refusals become UserErrors."""
 
     def __init__(self, file: Any, path: str) -> None:
@@ -136,7 +136,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _atomic(fs: Any, path: str) -> Iterator[_Writer]:
+def write_atomic(fs: Any, path: str) -> Iterator[Writer]:
     """A writer whose bytes appear at `path` when the block ends well, and nowhere when it does not."""
     temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
     local = isinstance(fs, LocalFileSystem)
@@ -146,7 +146,7 @@ def _atomic(fs: Any, path: str) -> Iterator[_Writer]:
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             file = opener(temporary, "wb")
         try:
-            yield _Writer(file, path)
+            yield Writer(file, path)
         finally:
             with _explained(path):
                 file.close()
@@ -178,7 +178,7 @@ def _fsync(path: str) -> None:
 
 def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
     """`path` holds either what it held before or all of `data`. Raises UserError when the file system refuses."""
-    with _atomic(fs, path) as writer:
+    with write_atomic(fs, path) as writer:
         writer.write(data)
 
 
@@ -200,7 +200,7 @@ def write_shard(fs: Any, root: str, name: str, samples: Iterable[tuple[str, Mapp
     an empty but valid shard. Raises UserError on wrong members, a repeated uid, or a refusing file system.
     """
     entries: dict[str, SampleEntry] = {}
-    with _atomic(fs, f"{root}/{name}.tar") as writer:
+    with write_atomic(fs, f"{root}/{name}.tar") as writer:
         for uid, members in samples:
             if uid in entries:
                 raise UserError(f"{name}: uid {uid!r} comes twice; uids must be unique in a set")
@@ -212,7 +212,7 @@ def write_shard(fs: Any, root: str, name: str, samples: Iterable[tuple[str, Mapp
     return stats
 
 
-def _write_sample(writer: _Writer, shard: str, uid: str, members: Mapping[str, bytes]) -> SampleEntry:
+def _write_sample(writer: Writer, shard: str, uid: str, members: Mapping[str, bytes]) -> SampleEntry:
     names = member_names(uid)
     if set(members) != set(names):
         different = ", ".join(sorted(set(members) ^ set(names))[:3])
@@ -220,7 +220,7 @@ def _write_sample(writer: _Writer, shard: str, uid: str, members: Mapping[str, b
     return SampleEntry(uid, {name[len(uid) + 1 :]: _write_member(writer, name, members[name]) for name in names})
 
 
-def _write_member(writer: _Writer, name: str, data: bytes) -> Member:
+def _write_member(writer: Writer, name: str, data: bytes) -> Member:
     info = tarfile.TarInfo(name)  # its defaults: mode 0644, owner 0, mtime 0
     info.size = len(data)
     # PAX headers appear only for names over 100 characters; every other member is plain USTAR

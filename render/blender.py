@@ -72,7 +72,7 @@ def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, byte
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     normalization = build(path, settings.normalize)
     maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
     chosen = light(job.seed, uid, list(maps))
@@ -121,22 +121,17 @@ def _view(pose: Pose, picture: Any) -> View:
 
 
 def _source_file(job: Job, scratch: Path) -> Path:
-    """The asset as a local file: where it lies, from Objaverse's cache or site, or built into `scratch`."""
+    """The model file: the one that the job names, or a procedural object built into `scratch`."""
     from render.scene import ObjectError
 
     asset = job.asset
     try:
+        path = Path(job.path)
         if asset.procedural_index is not None:
             from render.procedural.build import export
 
             path = scratch / f"{asset.uid}.glb"
             export(asset.procedural_index, job.seed, path)
-        elif asset.objaverse_path is not None:
-            from render.objaverse_source import fetch
-
-            path = fetch(asset.objaverse_path, asset.uid)
-        else:
-            path = Path(asset.path or "")
         with path.open("rb"):
             return path
     except OSError as error:

@@ -4,12 +4,12 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
-from dataset.outcome import Stage, Status
+from dataset.manifest import Asset
+from dataset.outcome import Stage
 from render.settings import Settings
-from render.sources import Asset
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Job:
     """Render one asset and write its 33 members to the file `tar`, which appears only when complete."""
 
     asset: Asset
+    path: str  # the model file here, empty for a procedural object
+    asset_sha256: str  # of that file
     seed: int
     settings: Settings
     tar: str
@@ -26,11 +28,13 @@ class Job:
 class Reply:
     """How a job ended inside Blender. `stage`, `error_class` and `message` are empty when it went well."""
 
-    status: Status
+    status: Literal["ok", "failed"]
     stage: Stage = ""
     error_class: str = ""
     message: str = ""
     flags: tuple[str, ...] = ()
+    asset_sha256: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)  # seconds of an object's parts
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def to_line(message: Job | Reply | Hello) -> bytes:
 
 def parse_job(line: str) -> Job:
     raw = json.loads(line)
-    return Job(Asset(**raw["asset"]), raw["seed"], Settings(**raw["settings"]), raw["tar"])
+    return Job(
+        Asset(**raw["asset"]), raw["path"], raw["asset_sha256"], raw["seed"], Settings(**raw["settings"]), raw["tar"]
+    )
 
 
 def parse_reply(line: bytes) -> Reply:
@@ -71,7 +77,7 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(path: Path) -> dict[str, bytes]:
+def unpack(data: bytes) -> dict[str, bytes]:
     """The members of a tar that `pack` made."""
-    with tarfile.open(path) as tar:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]

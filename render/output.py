@@ -1,24 +1,26 @@
 """A shard set while it is being rendered: what was asked, what is staged, which shards are finished.
 
-An object is staged as `UID.tar` (when ok), then `UID.json`, its outcome row, whose presence says that the object has
-ended. A shard is finished when its outcome table is there, which is written after the shard and its statistics. So any
-moment is a good one to be killed at, and the set's bytes do not depend on who rendered what when.
+The results of a batch are staged as one file (render.staging). A shard is finished when its outcome table is there; it
+is written after the shard and its statistics. So any moment is a good one to be killed at, and the set's bytes do not
+depend on who rendered what when.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from fsspec.implementations.local import LocalFileSystem
 
+from dataset.attribution import write_attribution
 from dataset.errors import UserError
-from dataset.outcome import OUTCOMES_FOLDER, Outcome, dump_outcomes, from_json, parse_outcomes, to_json
+from dataset.manifest import MANIFEST_FILE, Asset, Manifest, write_manifest
+from dataset.outcome import OUTCOMES_FOLDER, Outcome, dump_outcomes, parse_outcomes
 from dataset.schema import SCHEMA_VERSION
 from dataset.shards import (
     INDEX_NAME,
@@ -29,33 +31,48 @@ from dataset.shards import (
     read_stats,
     remove_temporaries,
     shard_name,
+    write_atomic,
     write_bytes_atomic,
     write_index,
     write_json_atomic,
     write_shard,
 )
 from render.job import pack, unpack
+from render.lock import owned
+from render.staging import Staging
+from render.worker import Result
 
 STAGING: Final = ".staging"
+LOGS_FOLDER: Final = "logs"
 REMOTE_STAGING: Final = Path("data/staging")  # for a set that is not a local folder
+# What a listing finds out; what was asked for decides it.
+_FOUND: Final = {"source", "objects", "manifest_sha256"}
 
 
 class Output:
-    """The set at `url`, for the objects `uids` in manifest order."""
+    """The set at `url`. Its manifest is there after `claim`."""
 
-    def __init__(self, url: str, uids: Sequence[str], objects_per_shard: int) -> None:
+    def __init__(self, url: str, objects_per_shard: int) -> None:
         if objects_per_shard < 1:
             raise UserError(f"--objects-per-shard is {objects_per_shard}; it must be at least 1")
-        self.url, self.uids, self.objects_per_shard = url, uids, objects_per_shard
+        self.url, self.objects_per_shard = url, objects_per_shard
         self.fs, self.root = open_set(url)
-        local = isinstance(self.fs, LocalFileSystem)
         address = hashlib.sha256(url.encode()).hexdigest()[:12]
-        self.staging = Path(self.root) / STAGING if local else REMOTE_STAGING / address
-        self._local = LocalFileSystem()
+        local = isinstance(self.fs, LocalFileSystem)
+        self.folder = Path(self.root) / STAGING if local else REMOTE_STAGING / address  # on this machine
+        self.staging = Staging(self.folder)
+        self.logs = Path(self.root) / LOGS_FOLDER if local else self.folder.with_name(f"{address}-{LOGS_FOLDER}")
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        if self._manifest is None:
+            self._manifest = Manifest(self.fs, self.root)
+        return self._manifest
 
     @property
     def num_shards(self) -> int:
-        return -(-len(self.uids) // self.objects_per_shard)
+        return -(-len(self.manifest) // self.objects_per_shard)
 
     def shard_of(self, position: int) -> int:
         return position // self.objects_per_shard
@@ -63,51 +80,47 @@ class Output:
     def positions(self, shard: int) -> range:
         """Manifest positions of a shard's objects."""
         start = shard * self.objects_per_shard
-        return range(start, min(start + self.objects_per_shard, len(self.uids)))
+        return range(start, min(start + self.objects_per_shard, len(self.manifest)))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Own the set on this host while the block runs. Raises UserError when another rendering does."""
-        lock = self.staging / "lock"
+        """Own the set while the block runs. Raises UserError when another rendering does."""
         try:
-            self.staging.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write {self.staging}: {error.strerror}; check the path and permissions") from error
-        try:
-            if not _lock(descriptor, lock):
-                raise UserError(f"another rendering is writing {self.url}; wait for it or stop it")
+            raise UserError(f"cannot write {self.folder}: {error.strerror}; check the path and permissions") from error
+        with owned(self.fs, self.root, self.folder, self.url):
             try:
                 yield
             finally:
-                lock.unlink(missing_ok=True)
                 with suppress(OSError):  # it holds staged objects, or is gone with the finished set
-                    self.staging.rmdir()
-        finally:
-            os.close(descriptor)
+                    self.folder.rmdir()
 
-    def claim(self, request: Mapping[str, Any]) -> None:
-        """Write `set.json`, or check that the one there asks for the same. Raises UserError naming what differs.
+    def claim(self, request: Mapping[str, Any], assets: Callable[[], Iterator[Asset]]) -> None:
+        """Write the manifest and `set.json`, or check that those there ask for the same; UserError names what differs.
 
-        `source` may differ: another spelling of the same folder names the same objects.
+        `assets` lists the objects; it is called when there is no manifest yet, or to say what differs.
         """
         path = f"{self.root}/{SET_NAME}"
         asked = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
-        asked = json.loads(json_bytes({**asked, "uids": list(self.uids)}))
+        asked = json.loads(json_bytes(asked))
+        remove_temporaries(self.fs, self.root)
         if not self.fs.exists(path):
-            remove_temporaries(self.fs, self.root)
-            write_json_atomic(self.fs, path, asked)
+            with write_atomic(self.fs, f"{self.root}/{MANIFEST_FILE}") as file:
+                count, digest = write_manifest(file, assets())
+            write_json_atomic(self.fs, path, {**asked, "objects": count, "manifest_sha256": digest})
             return
         try:
             there = json.loads(self.fs.cat_file(path))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); delete the set or choose another --shards") from error
-        if different := _differences(there, asked):
+        if different := [*_differences(there, asked)]:
+            if "fingerprint" in different[0]:
+                different[0] = _first_difference(self.manifest.assets(), assets())
             raise UserError(
                 f"{self.url} was begun with other settings: {'; '.join(different)}. "
                 "Repeat the first command, choose another --shards, or delete the set"
             )
-        remove_temporaries(self.fs, self.root)
 
     def finished_shards(self) -> set[int]:
         """Numbers of the shards whose outcome table is there: one listing, however many shards."""
@@ -117,111 +130,121 @@ class Output:
         there = {path.rpartition("/")[2] for path in paths}
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in there}
 
-    def staged(self, position: int) -> Outcome | None:
-        """The outcome of an object that has ended and whose shard is not finished yet."""
-        row = self.staging / f"{self.uids[position]}.json"
-        try:
-            outcome = from_json(json.loads(row.read_bytes()))
-        except FileNotFoundError:
-            return None
-        return None if outcome.status == "ok" and not self._tar(position).is_file() else outcome
+    def missing(self, shard: int) -> list[int]:
+        """Positions of an unfinished shard that have no result yet."""
+        staged = self.staging.positions(shard_name(shard))
+        return [position for position in self.positions(shard) if position not in staged]
 
-    def stage(self, outcome: Outcome, tar: bytes) -> None:
-        """Keep the result of one object until its shard is written."""
-        if outcome.status == "ok":
-            write_bytes_atomic(self._local, str(self._tar(outcome.position)), tar)
-        write_json_atomic(self._local, str(self.staging / f"{outcome.uid}.json"), to_json(outcome))
+    def stage(self, results: Sequence[Result]) -> None:
+        """Keep results of one shard until it is written."""
+        self.staging.add(results[0].outcome.shard, results)
 
-    def finish_shard(self, shard: int) -> None:
-        """Write a shard whose objects are all staged, then its outcome table, then drop the staged files."""
-        outcomes = [outcome for position in self.positions(shard) if (outcome := self.staged(position))]
-        rendered = [outcome for outcome in outcomes if outcome.status == "ok"]
-        samples = ((outcome.uid, unpack(self._tar(outcome.position))) for outcome in rendered)
-        write_shard(self.fs, self.root, shard_name(shard), samples)
-        write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes(outcomes))
-        for position in self.positions(shard):
-            self._unstage(position)
+    def finish_shard(self, shard: int, fresh: Sequence[Result] = ()) -> None:
+        """Write a shard whose objects are all staged or in `fresh`, then its outcome table; drop what was staged."""
+        name = shard_name(shard)
+        results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
+        ordered = [results[position] for position in self.positions(shard)]
+        samples = ((r.outcome.uid, unpack(r.tar)) for r in ordered if r.outcome.status == "ok")
+        write_shard(self.fs, self.root, name, samples)
+        write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes([r.outcome for r in ordered]))
+        self.staging.drop(name)
 
-    def finish(self) -> Index:
-        """Write the index of a set whose shards are all finished, and remove the staging folder."""
+    def finish(self, skip_duplicates: bool = False) -> Index:
+        """Mark duplicates, write attribution and index of a set whose shards are all finished; staging goes."""
+        self._mark_duplicates(skip_duplicates)
         index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
-        shutil.rmtree(self.staging)
+        write_attribution(self.fs, self.root)
+        shutil.rmtree(self.folder)
         return index
 
     def reopen_failed(self) -> int:
-        """Forget the failed outcomes, so that these objects are rendered again; how many there were.
+        """Forget the failed outcomes, so that these objects are rendered again; how many there were."""
+        failed = 0
+        for shard in range(self.num_shards):
+            rows = self.table(shard) if self._has_table(shard) else []
+            if any(row.status == "failed" for row in rows):
+                failed += sum(row.status == "failed" for row in rows)
+                self._reopen(shard, [row for row in rows if row.status != "failed"])
+            elif not rows:
+                failed += self.staging.drop_failed(shard_name(shard))
+        return failed
 
-        A finished shard with failures goes back to staging: its samples and rows first, then its table is removed.
-        """
-        count = 0
-        for shard in sorted(self.finished_shards()):
-            count += self._reopen_shard(shard)
-        for position in range(len(self.uids)):
-            outcome = self.staged(position)
-            if outcome and outcome.status == "failed":
-                self._unstage(position)
-                count += 1
-        return count
+    def table(self, shard: int) -> list[Outcome]:
+        """The rows of a finished shard."""
+        path = self._table_path(shard)
+        return parse_outcomes(self.fs.cat_file(path), path)
 
-    def outcomes(self) -> list[Outcome]:
-        """The rows of all finished shards, in manifest order."""
-        return [row for shard in sorted(self.finished_shards()) for row in self._table(shard)]
+    def outcomes(self) -> Iterator[Outcome]:
+        """The rows of all finished shards, in manifest order, one table in memory at a time."""
+        return (row for shard in sorted(self.finished_shards()) for row in self.table(shard))
 
-    def _reopen_shard(self, shard: int) -> int:
-        rows = self._table(shard)
-        failed = sum(row.status == "failed" for row in rows)
-        if not failed:
-            return 0
-        stats = read_stats(self.fs, self.root, shard_name(shard))
-        data = self.fs.cat_file(f"{self.root}/{shard_name(shard)}.tar")
-        members = {sample.uid: sample.members for sample in stats.samples}
-        for row in rows:
-            if row.status == "failed":
-                self._unstage(row.position)
+    def _mark_duplicates(self, skip: bool) -> None:
+        """Flag each object whose file equals an earlier one's; with `skip` take it out of its shard."""
+        first: dict[bytes, int] = {}
+        for shard in range(self.num_shards):
+            rows = self.table(shard)
+            marked = [_marked(row, first, skip) for row in rows]
+            if marked == rows:
                 continue
-            parts = members[row.uid].items()
-            self.stage(row, pack({f"{row.uid}.{s}": data[m.offset : m.offset + m.size] for s, m in parts}))
+            if any(new.status != old.status for new, old in zip(marked, rows, strict=True)):
+                self._reopen(shard, marked)
+                self.finish_shard(shard)
+            else:
+                write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes(marked))
+
+    def _reopen(self, shard: int, rows: Sequence[Outcome]) -> None:
+        """Send a finished shard back to staging with these rows in place of its own, and the samples of the ok ones."""
+        name = shard_name(shard)
+        stats = read_stats(self.fs, self.root, name)
+        data = self.fs.cat_file(f"{self.root}/{name}.tar")
+        members = {sample.uid: sample.members for sample in stats.samples}
+        results = []
+        for row in rows:
+            places = members[row.uid].items() if row.status == "ok" else ()
+            parts = {f"{row.uid}.{suffix}": data[m.offset : m.offset + m.size] for suffix, m in places}
+            results.append(Result(row, pack(parts) if parts else b""))
+        self.staging.drop(name)
+        if results:
+            self.staging.add(name, results)
         if self.fs.exists(f"{self.root}/{INDEX_NAME}"):
             self.fs.rm_file(f"{self.root}/{INDEX_NAME}")
         self.fs.rm_file(self._table_path(shard))
-        return failed
-
-    def _tar(self, position: int) -> Path:
-        return self.staging / f"{self.uids[position]}.tar"
-
-    def _unstage(self, position: int) -> None:
-        for path in (self.staging / f"{self.uids[position]}.json", self._tar(position)):
-            with suppress(FileNotFoundError):
-                path.unlink()
 
     def _table_path(self, shard: int) -> str:
         return f"{self.root}/{OUTCOMES_FOLDER}/{shard_name(shard)}.parquet"
 
-    def _table(self, shard: int) -> list[Outcome]:
-        path = self._table_path(shard)
-        return parse_outcomes(self.fs.cat_file(path), path)
+    def _has_table(self, shard: int) -> bool:
+        return bool(self.fs.exists(self._table_path(shard)))
 
 
-def _lock(descriptor: int, path: Path) -> bool:
-    """Whether the open file is now ours alone, and still the one at `path` (its last owner may have removed it)."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(descriptor).st_ino == path.stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False
+def _marked(row: Outcome, first: dict[bytes, int], skip: bool) -> Outcome:
+    """The row with its duplicate flag as it should be; `first` remembers where each file came first."""
+    flags = tuple(flag for flag in row.flags if flag != "duplicate")
+    if not row.asset_sha256:
+        return row
+    earlier = first.setdefault(bytes.fromhex(row.asset_sha256)[:16], row.position)
+    if earlier == row.position:
+        return replace(row, flags=flags)
+    flags = (*flags, "duplicate")
+    if skip and row.status == "ok":
+        message = f"its file equals that of object {earlier} of the manifest"
+        return replace(row, flags=flags, status="skipped", stage="select", error_class="Duplicate", message=message)
+    return replace(row, flags=flags)
 
 
-def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """What differs, for a person; of the lists of objects only the first difference."""
-    found = [
-        f"{key} was {there.get(key)!r}, is {asked.get(key)!r}"
-        for key in sorted({*there, *asked} - {"source", "uids"})
-        if there.get(key) != asked.get(key)
-    ]
-    before, now = there.get("uids", []), asked["uids"]
-    if before != now:
-        place = next(
-            (i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), min(len(before), len(now))
-        )
-        found.append(f"it held {len(before)} objects, now {len(now)}, the first difference is object {place}")
-    return found
+def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*there, *asked} - _FOUND, key=lambda key: (key != "fingerprint", key)):
+        if there.get(key) != asked.get(key):
+            yield f"{key} was {there.get(key)!r}, is {asked.get(key)!r}"
+
+
+def _first_difference(there: Iterator[Asset], now: Iterator[Asset]) -> str:
+    """For a person: the first object of the source that is not the manifest's."""
+    for position, (old, new) in enumerate(zip_longest(there, now)):
+        if old != new:
+            return f"its objects changed, the first is object {position}: it was {_named(old)}, is {_named(new)}"
+    return "its objects were chosen by other rules"
+
+
+def _named(asset: Asset | None) -> str:
+    return "absent" if asset is None else f"{asset.uid} ({asset.bytes} bytes)" if asset.bytes else asset.uid

@@ -1,113 +1,50 @@
 """The driver: source -> manifest -> tasks for Ray workers -> staged results -> shards. Resume is the same command."""
 
-import hashlib
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-import tyro
+from typing import Any, Final
 
 from dataset.errors import UserError
+from dataset.manifest import Asset
 from dataset.outcome import Outcome
-from dataset.schema import NormalizeMode
-from dataset.shards import Index, json_bytes, shard_name
+from dataset.shards import Index
+from render.assembly import Assembly
 from render.check import problem
+from render.child import BlenderEnded, BlenderProcess
+from render.command import Command, num_workers
+from render.machine import cluster_size, machine_size
 from render.output import Output
+from render.plan import plan
 from render.pool import Pool, connected
-from render.settings import Device, Settings, environment_maps
-from render.sources import Asset, list_assets
-from render.worker import BlenderEnded, BlenderProcess, Limits, Result, Task
+from render.settings import Settings, environment_maps
+from render.sources import Source, assets, fingerprint, parse_source
+from render.worker import Task, Worker
+from render.worker_log import WorkerLogs
 
-MEMORY_A_WORKER: Final = 2**30  # bytes, for the default number of workers: Blender with a common object
 LISTED_FAILURES: Final = 50
 
 
-@dataclass(frozen=True)
-class Command:
-    """Render objects into shards. The same command again resumes."""
-
-    source: str
-    """folder:DIR (glb gltf obj fbx ply stl, recursive), objaverse:lvis|all|UIDS.txt, or procedural:N."""
-    shards: str = "data/shards"
-    """Folder or fsspec URL of the shard set to write."""
-    workers: int | None = None
-    """Blender processes; default: one a CPU core, fewer if memory is short. Never changes the pictures."""
-    limit: int | None = None
-    """Render only the first objects of the source."""
-    resolution: int = 256
-    """Pixels a side."""
-    samples: int = 16
-    """Samples a pixel, denoised; the paper's source takes 128, which costs four times as much."""
-    seed: int = 0
-    """Of elevations, lighting, noise and procedural objects."""
-    normalize: NormalizeMode = "longest"
-    """longest: longest side 1, as the paper's source (corners may be clipped: flagged); sphere: never clips."""
-    hdri: Path | None = None
-    """Folder of .exr/.hdr environment maps instead of the eight that Blender ships."""
-    device: Device = "cpu"
-    """cpu, or gpu: the first of OptiX, CUDA, HIP, Metal that is there (an error when none is)."""
-    timeout_s: float = 600.0
-    """Seconds an object may take before its Blender process is killed; it gets one more try."""
-    memory_limit_mb: float | None = None
-    """Resident memory at which an object's Blender process is killed; default: no limit."""
-    objects_per_shard: int = 64
-    """Objects a shard, failed ones counted."""
-    retry: Literal["none", "failed"] = "none"
-    """failed: render the failed objects of an earlier run again."""
-    licenses: tuple[str, ...] = ()
-    """Objaverse's licence codes to keep (by, by-sa, by-nc, by-nc-sa, cc0, ...); default: all."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what would be done, and do nothing."""
-
-    def settings(self) -> Settings:
-        hdri = str(self.hdri.resolve()) if self.hdri else None
-        return Settings(self.resolution, self.samples, self.normalize, self.device, hdri)
-
-    def limits(self) -> Limits:
-        if self.timeout_s <= 0:
-            raise UserError(f"--timeout-s is {self.timeout_s}; it must be positive")
-        return Limits(self.timeout_s, self.memory_limit_mb)
-
-
 def run(command: Command) -> int:
-    """Carry out the command; 0 when every object rendered, 1 when some failed. Raises UserError on bad input."""
-    settings, limits = command.settings(), command.limits()
-    assets = list_assets(command.source, command.seed, command.limit, command.licenses)
-    output = Output(command.shards, [asset.uid for asset in assets], command.objects_per_shard)
-    workers = _num_workers(command.workers)
+    """Carry out the command; 0 when no object failed, 1 when some did. Raises UserError on bad input."""
+    source, selection = parse_source(command.source), command.selection()
+    output = Output(command.shards, command.objects_per_shard)
     if command.dry_run:
-        print(plan(command, output, assets, workers))
+        print(plan(command, source, output))
         return 0
-    version = preflight(settings)
+    mark = fingerprint(source, command.seed, selection)
+    version = preflight(command.settings())
     with output.locked():
-        output.claim(request(command, assets, version))
+        output.claim(request(command, mark, version), lambda: listed(assets(source, command.seed, selection)))
         if command.retry == "failed":
             print(f"render: {output.reopen_failed()} failed objects will be rendered again")
-        _render_missing(command, output, assets, workers, limits)
-        index = output.finish()
+        render_missing(command, source, output)
+        index = output.finish(command.skip_duplicates)
         return summarise(index, output.outcomes(), command.shards)
-
-
-def plan(command: Command, output: Output, assets: list[Asset], workers: int) -> str:
-    """What a run of this command would do, for a person."""
-    finished = output.finished_shards()
-    done = sum(len(output.positions(shard)) for shard in finished)
-    kinds = Counter(Path(asset.path).suffix.lower() for asset in assets if asset.path)
-    lines = [
-        f"source      {command.source}: {len(assets)} objects {dict(kinds) or ''}".rstrip(),
-        f"licences    {dict(Counter(asset.license for asset in assets))}",
-        f"shards      {command.shards}: {output.num_shards} of up to {output.objects_per_shard} objects",
-        f"done        {done} objects in {len(finished)} finished shards",
-        f"workers     {workers} Blender processes on the {command.device}, {command.timeout_s:g} s an object at most",
-        f"pictures    32 an object, {command.resolution} x {command.resolution}, {command.samples} samples, denoised",
-        f"normalised  {command.normalize}; seed {command.seed}",
-        f"light       environment maps: {command.hdri or 'the eight that Blender ships'}",
-    ]
-    return "\n".join(lines)
 
 
 def preflight(settings: Settings) -> str:
@@ -129,87 +66,83 @@ def preflight(settings: Settings) -> str:
     return process.hello.version
 
 
-def request(command: Command, assets: list[Asset], version: str) -> dict[str, Any]:
+def request(command: Command, mark: str, version: str) -> dict[str, Any]:
     """What determines the bytes of the set, apart from the code: the contents of `set.json`."""
     settings = command.settings()
     maps = sorted(environment_maps(Path(settings.hdri))) if settings.hdri else "blender"
-    listing = [(asdict(replace(asset, path=None)), _size(asset)) for asset in assets]
     return {
         "source": command.source,
-        "assets_sha256": hashlib.sha256(json_bytes(listing)).hexdigest(),
+        "fingerprint": mark,
         "blender": version,
         "seed": command.seed,
         "settings": {**asdict(settings), "hdri": maps},
+        "skip_duplicates": command.skip_duplicates,
     }
 
 
-def _size(asset: Asset) -> int | None:
-    path = Path(asset.path) if asset.path else None
-    return path.stat().st_size if path and path.is_file() else None
-
-
-def _num_workers(asked: int | None) -> int:
-    if asked is not None:
-        if asked < 1:
-            raise UserError(f"--workers is {asked}; it must be at least 1")
-        return asked
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(_cores(), memory // MEMORY_A_WORKER))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _render_missing(command: Command, output: Output, assets: list[Asset], workers: int, limits: Limits) -> None:
-    """Render what has no outcome yet; write each shard as soon as all of its objects have one."""
-    finished = output.finished_shards()
-    open_shards = [shard for shard in range(output.num_shards) if shard not in finished]
-    missing: dict[int, set[int]] = {
-        shard: {p for p in output.positions(shard) if output.staged(p) is None} for shard in open_shards
-    }
-    tasks = [Task(assets[p], p, shard_name(shard)) for shard in open_shards for p in sorted(missing[shard])]
-    for shard in open_shards:
-        if not missing[shard]:
-            output.finish_shard(shard)
-    if not tasks:
-        return
-    skipped = len(assets) - len(tasks)
-    with connected(workers, _cores()) as threads:
-        pool = Pool(command.seed, command.settings(), limits, min(workers, len(tasks)), threads)
-        for result in _with_progress(pool.results(tasks), len(assets), skipped):
-            output.stage(result.outcome, result.tar)
-            shard = output.shard_of(result.outcome.position)
-            missing[shard].remove(result.outcome.position)
-            if not missing[shard]:
-                output.finish_shard(shard)
-        pool.close()
-
-
-def _with_progress(results: Iterable[Result], total: int, initial: int) -> Iterator[Result]:
+def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
+    """The same objects, counted on a terminal while they are listed."""
     from tqdm import tqdm
 
-    failed = 0
-    with tqdm(total=total, initial=initial, unit="object", desc="render", disable=None) as bar:
-        for result in results:
-            yield result
-            failed += result.outcome.status == "failed"
-            bar.set_postfix(failed=failed)
-            bar.update()
+    yield from tqdm(objects, desc="list", unit="object", disable=None, leave=False)
 
 
-def summarise(index: Index, outcomes: list[Outcome], url: str) -> int:
+def render_missing(command: Command, source: Source, output: Output) -> None:
+    """Render what has no outcome yet; each shard is written as soon as all of its objects have one."""
+    with ExitStack() as stack:
+        assembly = stack.enter_context(Assembly(output))
+        tasks = assembly.tasks()
+        first = next(tasks, None)
+        if first is None:
+            return
+        size = machine_size()
+        stack.enter_context(connected(size))
+        if os.environ.get("RAY_ADDRESS"):
+            size = cluster_size()
+        workers = num_workers(command, size)
+        start = worker_factory(command, source, command.threads or max(1, size.cores // workers))
+        drive(output, assembly, Pool(start, workers), chain([first], tasks))
+
+
+def worker_factory(command: Command, source: Source, threads: int) -> Callable[[], Any]:
+    """What starts one Ray actor."""
+    import ray
+
+    limits, root = command.limits(), str(source.root) if source.root else None
+    actor: Any = ray.remote(Worker)
+    options = {"num_cpus": threads, "num_gpus": 1 if command.device == "gpu" else 0}
+    return lambda: actor.options(**options).remote(command.seed, command.settings(), limits, threads, root)
+
+
+def drive(output: Output, assembly: Assembly, pool: Pool, tasks: Iterator[Task]) -> None:
+    """The loop: results as they come, into shards, logs and the progress bar."""
+    from tqdm import tqdm
+
+    logs = WorkerLogs(output.logs)
+    with tqdm(total=len(output.manifest), unit="object", desc="render", disable=None) as bar:
+        for batch in pool.results(tasks):
+            assembly.accept(batch)
+            logs.append(batch.worker, batch.log)
+            bar.update(assembly.done - bar.n)
+            bar.set_postfix(failed=assembly.failed, refresh=False)
+    pool.close()
+
+
+def summarise(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
     """Print what became of the set; the exit status."""
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    clipped = sum("clipped" in outcome.flags for outcome in outcomes)
-    print(
-        f"render: {url}: {index.objects} objects, {index.views} views, {len(index.shards)} shards, "
-        f"{index.bytes / 1e6:.1f} MB; clipped {clipped}, failed {len(failed)}"
-    )
-    for outcome in failed[:LISTED_FAILURES]:
-        print(f"failed: {outcome.uid}: {outcome.stage}: {outcome.error_class}: {outcome.message}", file=sys.stderr)
-    if len(failed) > LISTED_FAILURES:
-        print(f"failed: and {len(failed) - LISTED_FAILURES} more, see {url}/outcomes", file=sys.stderr)
+    failed = skipped = clipped = 0
+    for outcome in outcomes:
+        skipped += outcome.status == "skipped"
+        clipped += "clipped" in outcome.flags
+        failed += outcome.status == "failed"
+        if outcome.status == "failed" and failed <= LISTED_FAILURES:
+            print(f"failed: {outcome.uid}: {outcome.stage}: {outcome.error_class}: {outcome.message}", file=sys.stderr)
+    if failed > LISTED_FAILURES:
+        print(f"failed: and {failed - LISTED_FAILURES} more, see {url}/outcomes", file=sys.stderr)
     if failed:
         print("render: --retry failed renders these again", file=sys.stderr)
+    print(
+        f"render: {url}: {index.objects} objects, {index.views} views, {len(index.shards)} shards, "
+        f"{index.bytes / 1e6:.1f} MB; clipped {clipped}, skipped {skipped}, failed {failed}"
+    )
     return 1 if failed else 0

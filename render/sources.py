@@ -1,4 +1,4 @@
-"""What to render: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N` -> a list of assets in manifest order.
+"""What to render: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N` -> a stream of assets in order.
 
 Listing opens no model file and imports no Blender; an asset that cannot be read later costs that asset alone.
 """
@@ -9,61 +9,151 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from dataset.errors import UserError
+from dataset.manifest import UNKNOWN, Asset
 from dataset.schema import check_uid
+from dataset.shards import json_bytes
+from render.licences import spdx
 from render.settings import MODEL_SUFFIXES
 
 MANIFEST_NAME: Final = "manifest.csv"
-UNKNOWN: Final = "unknown"
+SourceKind = Literal["folder", "objaverse", "procedural"]
 _UID_LENGTH: Final = 128
 _HASH_LENGTH: Final = 8
+_MEGABYTE: Final = 10**6
 
 
 @dataclass(frozen=True)
-class Asset:
-    """One object to render. Exactly one of the last three fields says where it comes from."""
+class Selection:
+    """Which of a source's objects. Those that a rule leaves out stay in the manifest and say why (`Asset.excluded`)."""
 
-    uid: str
-    source: str
-    license: str
-    author: str
-    path: str | None = None  # absolute path of a model file
-    objaverse_path: str | None = None  # path inside of Objaverse's repository and cache
-    procedural_index: int | None = None
+    limit: int | None = None
+    uids: Path | None = None  # a file, one uid a line; others are not in the manifest at all
+    include_licenses: tuple[str, ...] = ()  # SPDX identifiers or Objaverse's codes; empty: all
+    max_file_mb: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit is {self.limit}; it must be at least 1")
+        if self.max_file_mb is not None and self.max_file_mb <= 0:
+            raise UserError(f"--max-file-mb is {self.max_file_mb}; it must be positive")
+        for name in self.include_licenses:
+            spdx(name)
 
-def list_assets(source: str, seed: int, limit: int | None = None, licenses: Sequence[str] = ()) -> list[Asset]:
-    """The first `limit` assets of a source. `licenses` (Objaverse's codes: by, cc0, ...) filters Objaverse only."""
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit is {limit}; it must be at least 1")
-    kind, separator, rest = source.partition(":")
-    if not separator or not rest or kind not in ("folder", "objaverse", "procedural"):
-        raise UserError(f"unknown source {source!r}; use folder:DIR, objaverse:lvis|all|UIDS.txt or procedural:N")
-    if licenses and kind != "objaverse":
-        raise UserError(f"--licenses filters objaverse sources only, not {source!r}")
-    if kind == "folder":
-        return _unique(folder_assets(Path(rest)), source)[:limit]
-    if kind == "procedural":
-        return procedural_assets(rest, seed)[:limit]
-    from render.objaverse_source import objaverse_assets
-
-    return _unique(objaverse_assets(rest, licenses, limit), source)
+    @property
+    def max_bytes(self) -> int | None:
+        return None if self.max_file_mb is None else int(self.max_file_mb * _MEGABYTE)
 
 
-def procedural_assets(count: str, seed: int) -> list[Asset]:
+@dataclass(frozen=True)
+class Source:
+    """A parsed `KIND:REST`."""
+
+    spec: str
+    kind: SourceKind
+    rest: str
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that a folder source's files are relative to."""
+        return Path(self.rest).resolve() if self.kind == "folder" else None
+
+
+def parse_source(spec: str) -> Source:
+    kind, separator, rest = spec.partition(":")
+    if separator and rest:
+        match kind:
+            case "folder" | "objaverse" | "procedural":
+                return Source(spec, kind, rest)
+    raise UserError(f"unknown source {spec!r}; use folder:DIR, objaverse:lvis|all|UIDS.txt or procedural:N")
+
+
+def assets(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
+    """The selected objects, in manifest order. Bad sources raise UserError before or while they are consumed."""
+    if selection.uids and source.kind == "objaverse":
+        raise UserError("--uids selects from folder: and procedural: sources; for Objaverse write objaverse:UIDS.txt")
+    listed = _kept(_listed(source, seed, selection), selection.uids)
+    for asset in islice(listed, selection.limit):
+        yield replace(asset, excluded=_excluded(asset, selection)) if not asset.excluded else asset
+
+
+def fingerprint(source: Source, seed: int, selection: Selection) -> str:
+    """What decides the manifest, without listing more than it must: two equal ones list the same objects.
+
+    A folder is listed (names and sizes); of the others, what was asked says it all.
+    """
+    digest = hashlib.sha256(json_bytes([source.kind, seed, sorted(map(spdx, selection.include_licenses))]))
+    digest.update(json_bytes([selection.limit, selection.max_file_mb]))
+    if selection.uids:
+        digest.update(_read_text(selection.uids).encode())
+    match source.kind:
+        case "folder":
+            for asset in folder_assets(Path(source.rest)):
+                digest.update(json_bytes(vars(asset)))
+        case "objaverse":
+            from render.objaverse_source import fingerprint as of_selection
+
+            digest.update(of_selection(source.rest).encode())
+        case "procedural":
+            digest.update(source.rest.encode())
+    return digest.hexdigest()
+
+
+def _listed(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
+    match source.kind:
+        case "folder":
+            yield from folder_assets(Path(source.rest))
+        case "procedural":
+            yield from procedural_assets(source.rest, seed)
+        case "objaverse":
+            from render.objaverse_source import objaverse_assets
+
+            yield from objaverse_assets(source.rest, selection.include_licenses)
+
+
+def _kept(listed: Iterator[Asset], uids: Path | None) -> Iterator[Asset]:
+    if uids is None:
+        yield from listed
+        return
+    wanted = {line.strip() for line in _read_text(uids).splitlines() if line.strip()}
+    for asset in listed:
+        if asset.uid in wanted:
+            wanted.remove(asset.uid)
+            yield asset
+    if wanted:
+        raise UserError(f"{uids}: {len(wanted)} uids are not in the source, one is {min(wanted)!r}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--uids {path} cannot be read ({error}); name a text file with one uid a line") from error
+
+
+def _excluded(asset: Asset, selection: Selection) -> str:
+    """The flag of the rule that leaves the asset out, or nothing."""
+    allowed = {spdx(name) for name in selection.include_licenses}
+    if allowed and asset.license not in allowed:
+        return "licence-excluded"
+    if selection.max_bytes is not None and (asset.bytes or 0) > selection.max_bytes:
+        return "too-large"
+    return ""
+
+
+def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
     """Objects 0 ... N-1 of this seed (render.procedural)."""
     from render.procedural.catalog import uid_of
 
     if not count.isdecimal() or int(count) < 1:
         raise UserError(f"procedural:{count} names no number of objects; write for example procedural:24")
-    return [
-        Asset(uid_of(index, seed), "procedural", "CC0-1.0", "isotropic3d procedural", procedural_index=index)
-        for index in range(int(count))
-    ]
+    for index in range(int(count)):
+        yield Asset(uid_of(index, seed), "procedural", "CC0-1.0", "isotropic3d procedural", procedural_index=index)
 
 
 def folder_assets(folder: Path) -> list[Asset]:
@@ -79,8 +169,10 @@ def folder_assets(folder: Path) -> list[Asset]:
 
 def _walk_assets(root: Path) -> list[Asset]:
     relative = sorted(_model_files(root))
-    uids = _uids(relative)
-    return [Asset(uid, root.name, UNKNOWN, UNKNOWN, str(root / name)) for uid, name in zip(uids, relative, strict=True)]
+    return [
+        Asset(uid, root.name, file=name, bytes=(root / name).stat().st_size)
+        for uid, name in zip(_uids(relative), relative, strict=True)
+    ]
 
 
 def _model_files(root: Path) -> Iterator[str]:
@@ -157,17 +249,14 @@ def _row_asset(row: dict[str, str], manifest: Path, root: Path) -> Asset:
         raise UserError(f"{manifest}: {row['file']} is an absolute path; files are relative to the manifest")
     if not row["file"].lower().endswith(MODEL_SUFFIXES):
         raise UserError(f"{manifest}: {row['file']} is not one of {' '.join(MODEL_SUFFIXES)}")
+    inside = _inside(root, path, f"{manifest}: {row['file']}")
     return Asset(
         uid=check_uid(row["uid"]),
         source=row.get("source") or root.name,
         license=row.get("license") or UNKNOWN,
         author=row.get("author") or UNKNOWN,
-        path=str(_inside(root, path, f"{manifest}: {row['file']}")),
+        title=row.get("title") or "",
+        url=row.get("url") or "",
+        bytes=inside.stat().st_size if inside.is_file() else None,
+        file=inside.relative_to(root).as_posix(),
     )
-
-
-def _unique(assets: list[Asset], source: str) -> list[Asset]:
-    repeated = [uid for uid, count in Counter(asset.uid for asset in assets).items() if count > 1]
-    if repeated:
-        raise UserError(f"{source} names the uid {repeated[0]!r} more than once; uids must be unique")
-    return assets

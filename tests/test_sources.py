@@ -1,14 +1,12 @@
 """Sources: what a folder, a manifest, a pre-filled Objaverse cache and a count list, and what they refuse."""
 
-import gzip
-import json
 from pathlib import Path
 
 import pytest
 
 from dataset.errors import UserError
 from render.procedural.catalog import uid_of
-from render.sources import list_assets
+from render.sources import Selection, assets, fingerprint, parse_source
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "objects"
 
@@ -20,10 +18,12 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
+def list_assets(source, seed=0, **selection):
+    return list(assets(parse_source(source), seed, Selection(**selection)))
+
+
 def listed(root: Path) -> dict[str, str]:
-    return {
-        asset.uid: Path(asset.path or "").relative_to(root).as_posix() for asset in list_assets(f"folder:{root}", 0)
-    }
+    return {asset.uid: asset.file for asset in list_assets(f"folder:{root}")}
 
 
 def test_folder_lists_every_model_file_and_nothing_else(tmp_path):
@@ -75,12 +75,12 @@ def test_a_manifest_is_the_list(tmp_path, where):
     if where == "beside":
         rows.append("elsewhere,other/c.glb,CC0-1.0,Ann")
     (manifest / "manifest.csv").write_text("\n".join(["uid,file,license,author", *rows]))
-    assets = list_assets(f"folder:{folder}", 0)
-    assert [(a.uid, a.license, a.author, a.source) for a in assets] == [
+    found = list_assets(f"folder:{folder}", 0)
+    assert [(a.uid, a.license, a.author, a.source) for a in found] == [
         ("second", "CC0-1.0", "Ann", "things"),
         ("first", "CC-BY-4.0", "Bob", "things"),
     ]
-    assert assets[0].path == str(folder / "b.glb")
+    assert (found[0].file, found[0].bytes) == ("b.glb", 1)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,6 @@ def test_a_manifest_is_the_list(tmp_path, where):
         ("uid,file\nx,/etc/outside.glb\n", "absolute path"),
         ("uid,file\nx,a.txt\n", "not one of"),
         ("uid,file\na.b,a.glb\n", "not usable"),
-        ("uid,file\nx,a.glb\nx,b.glb\n", "more than once"),
         ("uid,file\n,a.glb\n", "line 2"),
         ("name,file\nx,a.glb\n", "lacks the column uid"),
     ],
@@ -129,84 +128,70 @@ def test_an_empty_folder_is_refused(tmp_path):
         list_assets(f"folder:{tmp_path}", 0)
 
 
-def test_licences_and_limits_are_checked(tmp_path):
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"limit": 0}, "--limit is 0"),
+        ({"max_file_mb": 0.0}, "--max-file-mb is 0"),
+        ({"include_licenses": ("mit",)}, "unknown licence 'mit'"),
+        ({"uids": Path("no/such/file")}, "cannot be read"),
+    ],
+)
+def test_selections_are_checked(tmp_path, selection, message):
     touch(tmp_path, "a.glb")
-    with pytest.raises(UserError, match="objaverse sources only"):
-        list_assets(f"folder:{tmp_path}", 0, licenses=["by"])
-    with pytest.raises(UserError, match="at least 1"):
-        list_assets(f"folder:{tmp_path}", 0, limit=0)
+    with pytest.raises(UserError, match=message):
+        list_assets(f"folder:{tmp_path}", **selection)
+
+
+def test_excluded_objects_stay_in_the_manifest(tmp_path):
+    touch(tmp_path, "a.glb", "b.glb", "c.glb")
+    (tmp_path / "b.glb").write_bytes(b"x" * 2000)
+    (tmp_path / "manifest.csv").write_text(
+        "uid,file,license\na,a.glb,CC0-1.0\nb,b.glb,CC-BY-4.0\nc,c.glb,CC-BY-NC-4.0\n"
+    )
+    source = f"folder:{tmp_path}"
+    excluded = [a.excluded for a in list_assets(source, include_licenses=("cc0", "CC-BY-4.0"), max_file_mb=0.001)]
+    assert excluded == ["", "too-large", "licence-excluded"]
+    assert [a.excluded for a in list_assets(source)] == ["", "", ""]
+
+
+def test_a_file_of_uids_selects(tmp_path):
+    touch(tmp_path, "m/a.glb", "m/b.glb", "m/c.glb")
+    chosen = tmp_path / "uids.txt"
+    chosen.write_text("c\n\na\n")
+    assert [a.uid for a in list_assets(f"folder:{tmp_path}/m", uids=chosen)] == ["a", "c"]
+    chosen.write_text("c\nzebra\n")
+    with pytest.raises(UserError, match="1 uids are not in the source, one is 'zebra'"):
+        list_assets(f"folder:{tmp_path}/m", uids=chosen)
+
+
+def test_a_fingerprint_changes_with_what_decides_the_manifest(tmp_path):
+    touch(tmp_path, "a.glb", "b.glb")
+    chosen = tmp_path / "uids.txt"
+    chosen.write_text("a\n")
+
+    def mark(source=f"folder:{tmp_path}", seed=0, **selection):
+        return fingerprint(parse_source(source), seed, Selection(**selection))
+
+    marks = {mark(), mark(seed=1), mark(limit=1), mark(uids=chosen), mark(include_licenses=("by",))}
+    marks |= {mark(max_file_mb=1.0), mark("procedural:3"), mark("procedural:4")}
+    assert len(marks) == 8
+    assert mark(include_licenses=("by", "cc0")) == mark(include_licenses=("CC0-1.0", "CC-BY-4.0"))
+    before = mark()
+    assert mark(f"folder:{tmp_path}/../{tmp_path.name}") == before
+    (tmp_path / "b.glb").write_bytes(b"longer")
+    assert mark() != before
 
 
 def test_procedural_assets_are_the_catalogues():
-    assets = list_assets("procedural:30", 5)
-    assert [asset.uid for asset in assets] == [uid_of(index, 5) for index in range(30)]
-    assert [asset.procedural_index for asset in assets] == list(range(30))
-
-
-@pytest.fixture
-def objaverse_cache(tmp_path, monkeypatch):
-    """Four objects in the layout of objaverse 0.1.7; the file of the last one is not there."""
-    import objaverse
-
-    root = tmp_path / "hf-objaverse-v1"
-    licences = {"aa": "by", "bb": "cc0", "cc": "by-nc", "dd": "by"}
-    paths = {uid: f"glbs/000-001/{uid}.glb" for uid in licences}
-    notes = {uid: {"uid": uid, "license": code, "user": {"displayName": f"Ms {uid}"}} for uid, code in licences.items()}
-    files = {
-        "object-paths.json.gz": paths,
-        "metadata/000-001.json.gz": notes,
-        "lvis-annotations.json.gz": {"cup": ["cc", "aa"], "mug": ["aa", "bb"]},
-    }
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(gzip.compress(json.dumps(content).encode()))
-    touch(root, "glbs/000-001/aa.glb", "glbs/000-001/bb.glb", "glbs/000-001/cc.glb")
-    monkeypatch.setattr(objaverse, "_VERSIONED_PATH", str(root))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # any download is refused at once
-    return root
-
-
-def test_objaverse_lists_with_licence_and_author(objaverse_cache, tmp_path):
-    chosen = tmp_path / "uids.txt"
-    chosen.write_text("dd\naa\n\n")
-    assets = list_assets(f"objaverse:{chosen}", 0)
-    assert [(a.uid, a.license, a.author) for a in assets] == [
-        ("dd", "CC-BY-4.0", "Ms dd"),
-        ("aa", "CC-BY-4.0", "Ms aa"),
-    ]
-    assert [a.uid for a in list_assets("objaverse:lvis", 0)] == ["aa", "bb", "cc"]
-    assert [a.uid for a in list_assets("objaverse:lvis", 0, licenses=["cc0", "by-nc"])] == ["bb", "cc"]
-    assert [a.uid for a in list_assets("objaverse:lvis", 0, limit=1, licenses=["cc0", "by-nc"])] == ["bb"]
-
-
-def test_objaverse_bad_requests_say_what_is_wrong(objaverse_cache, tmp_path):
-    chosen = tmp_path / "uids.txt"
-    chosen.write_text("aa\nnot-there\n")
-    for source, licences, message in [
-        (f"objaverse:{chosen}", (), "not-there"),
-        ("objaverse:nowhere.txt", (), "neither lvis, all nor a file"),
-        ("objaverse:lvis", ("mit",), "mit"),
-        ("objaverse:lvis", ("by-sa",), "no object"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            list_assets(source, 0, licenses=licences)
-    (objaverse_cache / "object-paths.json.gz").write_bytes(b"\x1f\x8b truncated")
-    with pytest.raises(UserError, match="object paths"):
-        list_assets("objaverse:lvis", 0)
-
-
-def test_objaverse_fetch_uses_the_cache_and_a_failed_download_is_an_os_error(objaverse_cache):
-    from render.objaverse_source import fetch
-
-    assert fetch("glbs/000-001/aa.glb", "aa") == objaverse_cache / "glbs/000-001/aa.glb"
-    with pytest.raises(OSError, match="refused"):
-        fetch("glbs/000-001/dd.glb", "dd")
-    assert not (objaverse_cache / "glbs/000-001/dd.glb").exists()
+    found = list_assets("procedural:30", 5)
+    assert [asset.uid for asset in found] == [uid_of(index, 5) for index in range(30)]
+    assert [asset.procedural_index for asset in found] == list(range(30))
 
 
 def test_the_shared_objects_keep_their_licences():
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent")
-    assets = list_assets(f"folder:{SHARED}/kaykit_furniture", 0)
-    assert len(assets) == 48
-    assert {(asset.license, asset.author) for asset in assets} == {("CC0-1.0", "Kay Lousberg")}
+    found = list_assets(f"folder:{SHARED}/kaykit_furniture", 0)
+    assert len(found) == 48
+    assert {(asset.license, asset.author) for asset in found} == {("CC0-1.0", "Kay Lousberg")}
