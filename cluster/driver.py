@@ -17,9 +17,14 @@ from render.run import Command, run
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SENT: Final = ("dataset", "render")  # what a worker imports
-# In .gitignore's language: everything (but ".", the folder itself, which "/*" would match), then the exceptions. Else the
-# checkout's .venv and the shards that lie in it would travel too.
-EXCLUDES: Final = ("/[!.]*", "/.?*", *(f"!/{package}" for package in SENT), "__pycache__/")
+# In .gitignore's language, as Ray reads it: everything but ".", the folder itself, then the exceptions and what is in them.
+# Without it a checkout's .venv would travel too, and the shards that lie in it.
+EXCLUDES: Final = (
+    "/[!.]*",
+    "/.?*",
+    *(f"!/{package}{contents}" for package in SENT for contents in ("", "/**")),
+    "__pycache__/",
+)
 
 
 @contextmanager
@@ -27,7 +32,7 @@ def joined() -> Iterator[None]:
     """A connection to the cluster, with this checkout's code on its nodes. Raises UserError when none runs here."""
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "auto"}  # which tells the renderer not to start its own
     code = {"working_dir": str(ROOT), "excludes": list(EXCLUDES)}
     try:
         ray.init(address="auto", runtime_env=code, log_to_driver=False, logging_level="ERROR")
