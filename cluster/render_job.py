@@ -1,4 +1,4 @@
-"""The one file that `ray submit` copies: it starts the renderer of the checkout that `file_mounts` put on the head node.
+"""The one file that `ray submit` copies: it starts the renderer of the checkout that `file_mounts` put on the head.
 
     ray submit cluster/render.yaml cluster/render_job.py -- --source objaverse:lvis --shards s3://bucket/lvis
 

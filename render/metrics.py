@@ -1,6 +1,6 @@
-"""Progress as metrics: Ray's dashboard, and whatever scrapes the Prometheus endpoint of the driver's node, show them.
+"""Progress as metrics, on the Prometheus endpoint of the driver's node: Ray's dashboard draws what is scraped there.
 
-    ray_isotropic3d_render_objects_ended_total{status="ok"}   objects of this run that ended so (failed, skipped as well)
+    ray_isotropic3d_render_objects_ended_total{status="ok"}   objects of this run that ended so (failed, skipped)
     ray_isotropic3d_render_objects                            objects of the whole set
     ray_isotropic3d_render_objects_left                       of them, those that have not ended
     ray_isotropic3d_render_objects_per_second                 over the last minute

@@ -153,7 +153,9 @@ def test_dockerfile_copies_files_that_exist_and_reach_the_builder():
 
 def test_nodes_and_drivers_have_the_same_ray():
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    wanted = next(r for r in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"] if "ray" in r)
+    wanted = next(
+        r for r in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"] if "ray" in r
+    )
     assert pinned[1].startswith("2.60")
     assert "2.60" in wanted
 
