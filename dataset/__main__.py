@@ -1,4 +1,4 @@
-"""`python -m dataset verify|info|preview SHARDS`: check a shard set, describe it, picture it."""
+"""`python -m dataset verify|info|preview|report SHARDS`: check a shard set, describe it, picture it, report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,9 @@ import tyro
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import run_cli
-from dataset.report import format_info, info, preview
+from dataset.info import format_info, info
+from dataset.preview import preview
+from dataset.report_page import write_report
 from dataset.shards import open_set, read_index
 from dataset.verify import verify
 
@@ -36,13 +38,18 @@ class Verify:
 
 @dataclass(frozen=True)
 class Info:
-    """Print counts, sizes, licences, sources, environment lights, failures by reason, clipped views."""
+    """Print counts, sizes, rates, failures by reason, flags, licences, sources, environment lights, clipped views.
+
+    Manifest, outcome tables and shards must agree: a difference is an error (exit status 2).
+    """
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
+    quick: bool = False
+    """Leave out what needs every object's metadata: coverage, clipped views, resolutions, environment lights."""
 
     def run(self) -> int:
-        print(format_info(info(self.shards, progress=True)))
+        print(format_info(info(self.shards, quick=self.quick, progress=True)))
         return 0
 
 
@@ -60,19 +67,43 @@ class Preview:
     """How many views of each of the two sets, 1 to 16."""
 
     def run(self) -> int:
-        fs, root = open_set(self.shards)
-        out = self.out or (Path(root) / "preview.png" if isinstance(fs, LocalFileSystem) else Path("preview.png"))
+        out = self.out or _beside(self.shards, "preview.png")
         shown = preview(self.shards, out, objects=self.objects, views_per_set=self.views_per_set)
         print(f"{out}: {shown} objects")
         return 0
 
 
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page that needs no network: counts, rates, failures with their stderr, and objects to turn."""
+
+    shards: Shards
+    """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write it. Default: report.html in the set's folder; for a remote set, in the current folder."""
+    max_objects: int = 1000
+    """Objects with pictures, spread evenly over the set (about 7 kB each); failed ones are always listed."""
+
+    def run(self) -> int:
+        out = self.out or _beside(self.shards, "report.html")
+        report = write_report(self.shards, out, max_objects=self.max_objects, progress=True)
+        statuses = report.about.outcomes.statuses
+        print(f"{out}: {len(report.tiles)} of {report.about.asked} objects, {statuses['failed']} failed")
+        return 0
+
+
+def _beside(shards: str, name: str) -> Path:
+    """A file in the set's folder; for a remote set, in the current one."""
+    fs, root = open_set(shards)
+    return Path(root) / name if isinstance(fs, LocalFileSystem) else Path(name)
+
+
 def main() -> int:
-    """Parse the command line and run one of the three commands."""
-    command: Verify | Info | Preview = tyro.cli(
-        Verify | Info | Preview,
+    """Parse the command line and run one of the four commands."""
+    command: Verify | Info | Preview | Report = tyro.cli(
+        Verify | Info | Preview | Report,
         prog="python -m dataset",
-        description="Check a shard set, describe it, picture it.",
+        description="Check a shard set, describe it, picture it, all on one page.",
     )
     return command.run()
 

@@ -5,12 +5,12 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dataset.errors import UserError
 from dataset.image import decode_webp
-from dataset.schema import check_uid, member_names, parse_meta, validate_sample
+from dataset.schema import Meta, check_uid, member_names, parse_meta, validate_sample
 from dataset.shards import Member, render_again
 
 
@@ -49,6 +49,7 @@ class ShardCheck:
     expected: dict[str, Member] = field(default_factory=dict)  # from the statistics; empty when these are unusable
     problems: list[Problem] = field(default_factory=list)
     uids: dict[str, None] = field(default_factory=dict)  # samples met, in order
+    metas: dict[str, Meta] = field(default_factory=dict)  # of the valid samples, without their views
     seen: set[str] = field(default_factory=set)  # members met, sound or not
     sound: dict[str, bytes] = field(default_factory=dict)  # the present sample's members that passed their own checks
 
@@ -123,9 +124,10 @@ class ShardCheck:
     def _valid(self, members: Mapping[str, bytes]) -> bool:
         """The schema's own check of a whole sample; it stops at the first fault, so it only says yes or no here."""
         try:
-            validate_sample(members, self.name)
+            meta = validate_sample(members, self.name)
         except UserError:
             return False
+        self.metas[meta.uid] = replace(meta, views={})
         return True
 
     def _each_content(self, uid: str, members: Mapping[str, bytes]) -> None:

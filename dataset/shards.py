@@ -98,6 +98,33 @@ def open_set(url: str | Path) -> tuple[Any, str]:
     return fs, root.rstrip("/")
 
 
+def check_reachable(fs: Any, root: str, url: str) -> None:
+    """Raise UserError when a remote set's storage refuses: no credentials, no bucket, no network."""
+    if isinstance(fs, LocalFileSystem):
+        return
+    bucket = root.partition("/")[0]
+    try:
+        found = not url.startswith("s3:") or fs.exists(bucket)
+    except _storage_errors(fs) as error:
+        raise UserError(
+            f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
+        ) from error
+    if not found:
+        raise UserError(
+            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without "
+            "any where it finds none); create it, correct the name, or set the credentials"
+        )
+
+
+def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
+    """What the library of a remote file system raises: not all of it is an OSError."""
+    if "s3" not in fs.protocol:
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError
+
+    return (OSError, BotoCoreError)
+
+
 def shard_name(index: int) -> str:
     return f"shard-{index:06d}"
 
@@ -143,7 +170,8 @@ def write_atomic(fs: Any, path: str) -> Iterator[Writer]:
     opener = open if local else fs.open
     try:
         with _explained(path):
-            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if local:  # elsewhere there are no folders, and s3fs would make a bucket of a misspelt name
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             file = opener(temporary, "wb")
         try:
             yield Writer(file, path)
@@ -265,6 +293,7 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
 def read_index(url: str | Path) -> Index:
     """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one."""
     fs, root = open_set(url)
+    check_reachable(fs, root, str(url))
     fs.invalidate_cache()  # another process may have written since this one listed the folder
     path = f"{root}/{INDEX_NAME}"
     if not fs.exists(path):

@@ -1,12 +1,11 @@
 """Every truncated, missing, foreign, duplicate or corrupt member of a shard set, by name, in one pass over its bytes.
 
-Each tar is read from front to back as WebDataset would read it; statistics, index, outcome rows and manifest are then
-held against what was really there.
+Each tar is read from front to back as WebDataset would read it; statistics, index, outcome rows, manifest and
+attribution are then held against what was really there. One shard's rows are in memory at a time.
 """
 
-import json
+import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +13,11 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from dataset.attribution import ATTRIBUTION_FILE, AttributionCheck
 from dataset.errors import UserError
-from dataset.outcome import OUTCOMES_FOLDER, Outcome, parse_outcomes
+from dataset.manifest import MANIFEST_FILE, Asset, Manifest
+from dataset.outcome import OUTCOMES_FOLDER
+from dataset.reconcile import REPEAT, Asked, differences, read_asked, read_table, set_differences
 from dataset.shard_check import HashingReader, Problem, ShardCheck
 from dataset.shards import (
     INDEX_NAME,
@@ -28,10 +30,10 @@ from dataset.shards import (
     read_index,
     read_stats,
     render_again,
-    shard_name,
 )
 
-_REPEAT: Final = "repeat the set's `make render` command"
+_ANEW: Final = "restore it, or delete the set and render it again"
+_BLOCK: Final = 1 << 20
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
@@ -46,22 +48,21 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     files = {path.removeprefix(f"{root}/"): int(size) for path, size in _sizes(fs, root).items()}
     entries = {entry.name: entry for entry in index.shards} if index else {}
     problems += _stray_files(files, entries if index else None)
+    wanted, found = _Wanted.read(fs, root, index)
+    problems += found
     names = sorted(set(entries) | {name.removesuffix(".tar") for name in files if SHARD_FILE.fullmatch(name)})
     total = sum(files.get(f"{name}.tar", 0) for name in names)
     with (
         tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None if progress else True) as bar,
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        AttributionCheck(fs, root) as attribution,
     ):
-        checks = list(pool.map(lambda name: _check_shard(fs, root, name, entries.get(name), bar), names))
-    problems += [problem for found, _ in checks for problem in found]
-    samples = {name: uids for name, (_, uids) in zip(names, checks, strict=True)}
-    problems += _unique(samples)
-    rows: dict[str, Outcome] = {}
-    for name, uids in samples.items():
-        table, found = _outcomes(fs, root, name, uids)
-        problems += found
-        rows |= {row.uid: row for row in table}
-    return problems + (list(_manifest(fs, root, rows, index.objects_per_shard)) if index else [])
+        for check in pool.map(lambda name: _check_shard(fs, root, name, entries.get(name), bar), names):
+            problems += check.problems
+            problems += _reconcile(fs, root, check, wanted, attribution)
+    if index and (fault := attribution.fault):
+        problems.append(Problem(ATTRIBUTION_FILE, fault, REPEAT))
+    return problems
 
 
 def _sizes(fs: Any, root: str) -> dict[str, int]:
@@ -75,7 +76,7 @@ def _index(fs: Any, root: str, url: str) -> tuple[Index | None, list[Problem]]:
     except UserError as error:
         if not fs.exists(f"{root}/{SET_NAME}") and not fs.glob(f"{root}/shard-*.tar"):
             raise
-        return None, [Problem(INDEX_NAME, str(error), _REPEAT)]
+        return None, [Problem(INDEX_NAME, str(error), REPEAT)]
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
@@ -85,13 +86,53 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
         if name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "temporary file of an interrupted writer", "delete it")
         elif name.startswith(".staging/") and entries is not None:
-            yield Problem(name, "staged object of a set that is complete", "delete .staging")
+            yield Problem(name, "staged objects of a set that is complete", "delete .staging")
         elif entries is not None and stem.startswith("shard-") and stem not in entries:
             yield Problem(name, f"not listed in {INDEX_NAME}", "delete it")
 
 
-def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: Any) -> tuple[list[Problem], list[str]]:
-    """A shard's findings and the uids of the samples in it."""
+class _Wanted:
+    """What was asked for, a shard's part at a time; nothing is known of it when manifest or `set.json` are damaged."""
+
+    def __init__(self, asked: Asked | None, manifest: Manifest | None) -> None:
+        self.asked, self.manifest = asked, manifest
+
+    @classmethod
+    def read(cls, fs: Any, root: str, index: Index | None) -> tuple["_Wanted", list[Problem]]:
+        try:
+            asked = read_asked(fs, root)
+        except UserError as error:
+            return cls(None, None), [Problem(SET_NAME, str(error), _ANEW)]
+        path = f"{root}/{MANIFEST_FILE}"
+        if not fs.exists(path):
+            return cls(asked, None), [Problem(MANIFEST_FILE, "missing", _ANEW)]
+        if _sha256(fs, path) != asked.manifest_sha256:  # then not a byte of it is trusted
+            return cls(asked, None), [Problem(MANIFEST_FILE, f"its sha256 is not the one {SET_NAME} records", _ANEW)]
+        try:
+            manifest = Manifest(fs, root)
+        except UserError as error:
+            return cls(asked, None), [Problem(MANIFEST_FILE, str(error), _ANEW)]
+        problems = [Problem(where, what, _ANEW) for where, what in set_differences(asked, len(manifest), index)]
+        return cls(asked, manifest), problems
+
+    def assets(self, shard: int) -> tuple[int, list[Asset] | None]:
+        """Position of the shard's first object, and its assets. Raises UserError when that part is damaged."""
+        if not self.asked or not self.manifest:
+            return 0, None
+        places = self.asked.positions(shard)
+        return places.start, list(self.manifest.assets(places.start, places.stop))
+
+
+def _sha256(fs: Any, path: str) -> str:
+    digest = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while data := file.read(_BLOCK):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: Any) -> ShardCheck:
+    """A shard's findings, and the samples in it."""
     check = ShardCheck(name)
     stats = None
     try:
@@ -112,50 +153,42 @@ def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: A
         check.add(f"{name}.tar", "missing")
     except OSError as error:
         check.add(f"{name}.tar", f"cannot be read ({error.strerror or error})")
-    return check.problems, list(check.uids)
+    return check
 
 
-def _unique(samples: Mapping[str, list[str]]) -> Iterator[Problem]:
-    counts = Counter(uid for uids in samples.values() for uid in uids)
-    for uid in sorted(uid for uid, n in counts.items() if n > 1):
-        shards = [shard for shard, uids in samples.items() if uid in uids]
-        yield Problem(uid, f"is in several shards: {', '.join(shards)}", render_again(shards[-1]))
-
-
-def _outcomes(fs: Any, root: str, shard: str, uids: list[str]) -> tuple[list[Outcome], list[Problem]]:
-    """A shard's outcome rows, and what is wrong with them."""
-    where = f"{OUTCOMES_FOLDER}/{shard}.parquet"
+def _reconcile(
+    fs: Any, root: str, check: ShardCheck, wanted: _Wanted, attribution: AttributionCheck
+) -> Iterator[Problem]:
+    """The shard's samples held against its outcome rows, its part of the manifest and the attribution."""
     try:
-        table = parse_outcomes(fs.cat_file(f"{root}/{where}"), where)
-    except FileNotFoundError:
-        return [], [Problem(where, "missing outcome table", _REPEAT)]
+        start, assets = wanted.assets(int(check.name.removeprefix("shard-")))
     except UserError as error:
-        return [], [Problem(where, str(error), render_again(shard))]
-    return table, list(_rows_against_samples(where, table, shard, uids))
-
-
-def _rows_against_samples(where: str, table: list[Outcome], shard: str, uids: list[str]) -> Iterator[Problem]:
-    ok = {row.uid for row in table if row.status == "ok"}
-    faults = [(uid, "row says ok but the shard has no such sample") for uid in sorted(ok - set(uids))]
-    faults += [(uid, "sample has no ok row") for uid in sorted(set(uids) - ok)]
-    faults += [(uid, f"{n} rows") for uid, n in Counter(row.uid for row in table).items() if n > 1]
-    faults += [(row.uid, f"row belongs to {row.shard}") for row in table if row.shard != shard]
-    for uid, what in faults:
-        yield Problem(f"{where}/{uid}", what, render_again(shard))
-
-
-def _manifest(fs: Any, root: str, rows: Mapping[str, Outcome], objects_per_shard: int) -> Iterator[Problem]:
+        start, assets = 0, None
+        yield Problem(MANIFEST_FILE, str(error), _ANEW)
+    if assets is None:
+        attribution.give_up()
+    else:
+        yield from _credits(check, assets)
+        stored = {name.partition(".")[0] for name in check.expected} or check.uids.keys()
+        attribution.expect(asset for asset in assets if asset.uid in stored)
+    where = f"{OUTCOMES_FOLDER}/{check.name}.parquet"
+    if not fs.exists(f"{root}/{where}"):
+        yield Problem(where, "missing outcome table", REPEAT)
+        return
     try:
-        uids = json.loads(fs.cat_file(f"{root}/{SET_NAME}"))["uids"]
-    except FileNotFoundError:
-        yield Problem(SET_NAME, "missing", _REPEAT)
+        rows = read_table(fs, root, check.name)
+    except UserError as error:
+        yield Problem(where, str(error), render_again(check.name))
         return
-    except (ValueError, KeyError, TypeError) as error:
-        yield Problem(SET_NAME, f"no manifest in it ({error!r})", "restore it, or delete the set and render it again")
-        return
-    for position, uid in enumerate(uids):
-        if uid not in rows:
-            shard = shard_name(position // objects_per_shard)
-            yield Problem(f"{SET_NAME}/{uid}", "asked for, but has no outcome row", render_again(shard))
-    for uid in sorted(rows.keys() - set(uids)):
-        yield Problem(f"{OUTCOMES_FOLDER}/{uid}", f"has a row but is not in {SET_NAME}", render_again(rows[uid].shard))
+    uids = None if assets is None else [asset.uid for asset in assets]
+    for place, what in differences(check.name, start, uids, rows, list(check.uids)):
+        yield Problem(place, what, render_again(check.name))
+
+
+def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
+    """Samples whose metadata name another author, licence or source than the manifest."""
+    for asset in assets:
+        meta = check.metas.get(asset.uid)
+        if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):
+            told = f"author, licence or source differ from {MANIFEST_FILE}"
+            yield Problem(f"{check.name}.tar/{asset.uid}.meta.json", told, render_again(check.name))

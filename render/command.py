@@ -67,7 +67,8 @@ class Command:
     price_per_hour: float = 0.0
     """Price of all machines together for an hour, for --dry-run's estimate of the cost."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError on values that no run can have. (tyro would put a frame around one of __post_init__'s.)"""
         for name, value in (("--workers", self.workers), ("--threads", self.threads)):
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")

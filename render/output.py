@@ -26,6 +26,7 @@ from dataset.shards import (
     INDEX_NAME,
     SET_NAME,
     Index,
+    check_reachable,
     json_bytes,
     open_set,
     read_stats,
@@ -57,6 +58,7 @@ class Output:
             raise UserError(f"--objects-per-shard is {objects_per_shard}; it must be at least 1")
         self.url, self.objects_per_shard = url, objects_per_shard
         self.fs, self.root = open_set(url)
+        check_reachable(self.fs, self.root, url)
         address = hashlib.sha256(url.encode()).hexdigest()[:12]
         local = isinstance(self.fs, LocalFileSystem)
         self.folder = Path(self.root) / STAGING if local else REMOTE_STAGING / address  # on this machine
@@ -152,8 +154,8 @@ class Output:
     def finish(self, skip_duplicates: bool = False) -> Index:
         """Mark duplicates, write attribution and index of a set whose shards are all finished; staging goes."""
         self._mark_duplicates(skip_duplicates)
-        index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
         write_attribution(self.fs, self.root)
+        index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
         shutil.rmtree(self.folder)
         return index
 

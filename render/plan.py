@@ -1,6 +1,5 @@
 """`--dry-run`: what a command would do and what it would take, by a few objects rendered here and thrown away."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +8,12 @@ from pathlib import Path
 from dataset.manifest import Asset
 from dataset.shards import SET_NAME, shard_name
 from render.command import Command, num_workers
+from render.download import download
 from render.machine import machine_size
 from render.output import Output
 from render.sources import Source, assets
-from render.worker import Result, Task, Worker
+from render.transfer import Policy
+from render.worker import Task, Worker
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,12 @@ def survey(listed: Iterator[Asset], sample: int) -> Listing:
 
 def measure(command: Command, source: Source, sample: list[tuple[int, Asset]]) -> Estimate:
     """Render the sample in one worker and throw the pictures away."""
-    results: list[Result] = []
     root = str(source.root) if source.root else None
-    with tempfile.TemporaryDirectory(prefix="isotropic3d-plan-"):
-        worker = Worker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
-        try:
-            results = [worker.render_one(Task(asset, position, shard_name(0))) for position, asset in sample]
-        finally:
-            worker.close()
+    worker = Worker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
+    try:
+        results = [worker.render_one(_task(command, asset, position)) for position, asset in sample]
+    finally:
+        worker.close()
     seconds = [result.outcome.seconds for result in results]
     sizes = [len(result.tar) for result in results]
     failed = sum(result.outcome.status == "failed" for result in results)
@@ -107,6 +106,12 @@ def _estimate_lines(command: Command, found: Estimate, objects: int, workers: in
     if command.price_per_hour:
         lines.append(f"            cost {hours * command.price_per_hour:.2f} at {command.price_per_hour:g} an hour")
     return lines
+
+
+def _task(command: Command, asset: Asset, position: int) -> Task:
+    policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
+    blob = download(asset, None, policy) if asset.objaverse_path else None
+    return Task(asset, position, shard_name(0), blob)
 
 
 def _done(output: Output) -> int:

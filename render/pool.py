@@ -21,8 +21,9 @@ IN_FLIGHT: Final = 2  # batches an actor holds: the one it renders and the next
 TARGET_S: Final = 0.25
 LARGEST_BATCH: Final = 256
 MAX_FAILED_STARTS: Final = 5  # in a row, without one actor that began
-OBJECT_STORE_BYTES: Final = 256 * 2**20  # results pass through it one by one; a sample is about a megabyte
+OBJECT_STORE_BYTES: Final = 512 * 2**20  # results and downloads pass through it; a sample is about a megabyte
 CLOSE_S: Final = 15.0
+WAIT_S: Final = 2.0
 
 
 @contextmanager
@@ -59,8 +60,12 @@ class _Actor:
     running: dict[Any, list[Task]]
 
 
+class RayLost(Exception):
+    """No node of Ray's is alive: its process on this machine was killed. What is staged is safe."""
+
+
 class Pool:
-    """`start(slot)` makes an actor with the methods of `render.worker.Worker`."""
+    """`start()` makes an actor with the methods of `render.worker.Worker`."""
 
     def __init__(self, start: Callable[[], Any], workers: int) -> None:
         self._start = start
@@ -80,7 +85,9 @@ class Pool:
             waiting = [a.starting for a in self._actors if a.starting] + [r for a in self._actors for r in a.running]
             if not self._again and not queue and not any(actor.running for actor in self._actors):
                 return
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=1.0)
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=WAIT_S)
+            if not ready and all(actor.starting for actor in self._actors) and not _living_nodes():
+                raise RayLost
             for reference in ready:
                 yield from self._collect(reference)
 
@@ -169,6 +176,12 @@ class _Queue:
             taken.append(self._next)
             self._next = next(self._tasks, None)
         return taken
+
+
+def _living_nodes() -> int:
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
 
 
 def _lost(task: Task, attempts: int, error: Exception) -> Result:

@@ -20,17 +20,22 @@ from render.command import Command, num_workers
 from render.machine import cluster_size, machine_size
 from render.output import Output
 from render.plan import plan
-from render.pool import Pool, connected
+from render.pool import Pool, RayLost, connected
+from render.prefetch import downloads_ahead, submitter
 from render.settings import Settings, environment_maps
 from render.sources import Source, assets, fingerprint, parse_source
+from render.transfer import Policy
 from render.worker import Task, Worker
 from render.worker_log import WorkerLogs
 
 LISTED_FAILURES: Final = 50
+MAX_RAY_STARTS: Final = 5
+DOWNLOADS_AHEAD: Final = 2  # a worker, beside those that it waits for
 
 
 def run(command: Command) -> int:
     """Carry out the command; 0 when no object failed, 1 when some did. Raises UserError on bad input."""
+    command.check()
     source, selection = parse_source(command.source), command.selection()
     output = Output(command.shards, command.objects_per_shard)
     if command.dry_run:
@@ -88,7 +93,21 @@ def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
 
 
 def render_missing(command: Command, source: Source, output: Output) -> None:
-    """Render what has no outcome yet; each shard is written as soon as all of its objects have one."""
+    """Render what has no outcome yet; each shard is written as soon as all of its objects have one.
+
+    When Ray dies under it, it begins again with what is staged. Raises UserError when that happens too often.
+    """
+    for _ in range(MAX_RAY_STARTS):
+        try:
+            _render_with_ray(command, source, output)
+        except RayLost:
+            print("render: Ray died on this machine; starting it again, nothing finished is lost", file=sys.stderr)
+        else:
+            return
+    raise UserError(f"Ray died {MAX_RAY_STARTS} times on this machine; free memory, then repeat the command to resume")
+
+
+def _render_with_ray(command: Command, source: Source, output: Output) -> None:
     with ExitStack() as stack:
         assembly = stack.enter_context(Assembly(output))
         tasks = assembly.tasks()
@@ -101,7 +120,9 @@ def render_missing(command: Command, source: Source, output: Output) -> None:
             size = cluster_size()
         workers = num_workers(command, size)
         start = worker_factory(command, source, command.threads or max(1, size.cores // workers))
-        drive(output, assembly, Pool(start, workers), chain([first], tasks))
+        policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
+        ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
+        drive(output, assembly, Pool(start, workers), ahead)
 
 
 def worker_factory(command: Command, source: Source, threads: int) -> Callable[[], Any]:

@@ -113,7 +113,7 @@ def _listed(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
         case "objaverse":
             from render.objaverse_source import objaverse_assets
 
-            yield from objaverse_assets(source.rest, selection.include_licenses)
+            yield from objaverse_assets(source.rest)
 
 
 def _kept(listed: Iterator[Asset], uids: Path | None) -> Iterator[Asset]:

@@ -16,6 +16,7 @@ from dataset.errors import UserError
 from dataset.manifest import Asset
 from dataset.outcome import Outcome
 from render.child import BlenderEnded, BlenderProcess, Limits
+from render.download import Download
 from render.job import Job, Reply
 from render.machine import machine_size, memory_limit_mb
 from render.settings import Settings
@@ -30,7 +31,7 @@ class Task:
     asset: Asset
     position: int
     shard: str
-    blob: Any = None  # an ObjectRef of render.download.Fetched
+    blob: Any = None  # a Download, or Ray's reference to one
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,25 @@ class Attempt:
     exit_signal: int | None = None
     peak_rss_mb: float = 0.0
     stderr_tail: str = ""
+
+
+def _awaited(reference: Any) -> Download:
+    import ray
+
+    try:
+        found: Download = ray.get(reference)
+    except ray.exceptions.RayError as error:  # its process was killed, its node is gone: this object only
+        message = str(error).strip().partition("\n")[0] or "Ray lost the download"
+        return Download(error_class=type(error).__name__, message=message, attempts=MAX_ATTEMPTS)
+    return found
+
+
+class NotThere(Exception):
+    """An object's download failed; `reply` says how."""
+
+    def __init__(self, reply: Reply, attempts: int) -> None:
+        super().__init__(reply.message)
+        self.reply, self.attempts = reply, attempts
 
 
 class Worker:
@@ -102,14 +122,19 @@ class Worker:
             if last.reply.status == "ok":
                 data = tar.read_bytes()
                 tar.unlink()
+        except NotThere as error:
+            attempts, last = error.attempts, Attempt(error.reply)
         except (OSError, UserError) as error:
             last = Attempt(Reply("failed", "source", type(error).__name__, f"{task.asset.uid}: {error}"))
         reply = last.reply
+        if task.blob is not None:
+            self._downloaded(task).unlink(missing_ok=True)
+        too_large = reply.error_class == "TooLarge"
         outcome = Outcome(
             uid=task.asset.uid,
             position=task.position,
             shard=task.shard,
-            status=reply.status,
+            status="skipped" if too_large else reply.status,
             stage=reply.stage,
             error_class=reply.error_class,
             message=reply.message,
@@ -118,7 +143,7 @@ class Worker:
             peak_rss_mb=round(last.peak_rss_mb, 1),
             attempts=attempts,
             stderr_tail=last.stderr_tail,
-            flags=reply.flags,
+            flags=("too-large",) if too_large else reply.flags,
             asset_sha256=digest or reply.asset_sha256,
         )
         if reply.status == "failed":
@@ -139,6 +164,8 @@ class Worker:
         asset = task.asset
         if asset.procedural_index is not None:
             return Path(), ""
+        if task.blob is not None:
+            return self._received(task)
         if self._root is None or asset.file is None:
             raise UserError("the manifest names no file for this object")
         path = (self._root / asset.file).resolve()
@@ -146,6 +173,19 @@ class Worker:
             raise UserError(f"{asset.file!r} leads out of the source's folder {self._root}")
         with path.open("rb") as file:
             return path, hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _received(self, task: Task) -> tuple[Path, str]:
+        """The downloaded file and its sha256. Raises NotThere when its download failed."""
+        download = task.blob if isinstance(task.blob, Download) else _awaited(task.blob)
+        if download.data is None:
+            raise NotThere(Reply("failed", "download", download.error_class, download.message), download.attempts)
+        path = self._downloaded(task)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(memoryview(download.data))
+        return path, download.sha256
+
+    def _downloaded(self, task: Task) -> Path:
+        return self._folder / f"{task.asset.uid}.glb"
 
     def _attempt(self, job: Job) -> Attempt:
         try:
@@ -170,8 +210,7 @@ class Worker:
             if process.hello.error:
                 process.close()
                 raise BlenderEnded("Unavailable", process.hello.error, None)
-            shutil.rmtree(self._folder, ignore_errors=True)  # what a killed predecessor left
-            self._folder.mkdir()
+            self._folder.mkdir(exist_ok=True)
             self._note(f"Blender {process.pid}: {process.hello.version}, Cycles on {process.hello.device}")
             self._process = process
         return self._process

@@ -5,14 +5,20 @@ coloured faces, an ellipsoid is coloured by position, and shape, size and colour
 """
 
 import hashlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.attribution import write_attribution
 from dataset.camera import DISTANCE, intrinsics, spherical_to_c2w
+from dataset.errors import UserError
 from dataset.image import encode_webp
+from dataset.manifest import MANIFEST_FILE, Asset, write_manifest
 from dataset.outcome import OUTCOMES_FOLDER, Outcome, dump_outcomes
 from dataset.schema import (
     SCHEMA_VERSION,
@@ -39,6 +45,7 @@ from dataset.shards import (
 
 Float = NDArray[np.float64]
 _LICENSES = ("CC0-1.0", "CC-BY-4.0")
+_SOURCE, _AUTHOR = "synthetic", "tests"
 
 
 def make_shard_set(
@@ -47,8 +54,7 @@ def make_shard_set(
     """Write a complete set (shards, outcomes, set.json, index.json) into `folder`, a path or a URL; returns it."""
     fs, root = open_set(folder)
     uids = [f"synthetic-{i:04d}" for i in range(num_objects)]
-    asked = {"source": "synthetic", "seed": seed, "objects_per_shard": objects_per_shard, "uids": uids}
-    write_json_atomic(fs, f"{root}/{SET_NAME}", asked)
+    write_asked(fs, root, [_asset(uid, i) for i, uid in enumerate(uids)], objects_per_shard, seed)
     num_shards = -(-num_objects // objects_per_shard)
     for shard in range(num_shards):
         name, places = (
@@ -58,8 +64,27 @@ def make_shard_set(
         write_shard(fs, root, name, ((uids[i], make_sample(uids[i], i, resolution, seed)) for i in places))
         rows = [Outcome(uid=uids[i], position=i, shard=name, status="ok", seconds=1.0, peak_rss_mb=1.0) for i in places]
         write_bytes_atomic(fs, f"{root}/{OUTCOMES_FOLDER}/{name}.parquet", dump_outcomes(rows))
+    write_attribution(fs, root)
     write_index(fs, root, num_shards=num_shards, objects_per_shard=objects_per_shard)
     return Path(folder)
+
+
+def write_asked(fs: Any, root: str, assets: Sequence[Asset], objects_per_shard: int, seed: int = 0) -> None:
+    """The manifest of some objects (none, too), and the `set.json` that goes with it."""
+    buffer = io.BytesIO()
+    with suppress(UserError) if not assets else nullcontext():  # an empty one is written, and refused
+        write_manifest(buffer, assets)
+    manifest = buffer.getvalue()
+    write_bytes_atomic(fs, f"{root}/{MANIFEST_FILE}", manifest)
+    asked = {
+        "schema_version": SCHEMA_VERSION,
+        "objects": len(assets),
+        "objects_per_shard": objects_per_shard,
+        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "source": "synthetic",
+        "seed": seed,
+    }
+    write_json_atomic(fs, f"{root}/{SET_NAME}", asked)
 
 
 def make_sample(uid: str, number: int, resolution: int = 32, seed: int = 0) -> dict[str, bytes]:
@@ -135,13 +160,18 @@ def _cast_ellipsoid(
     return discriminant > 0, np.clip((palette[rows] * (point**2)[..., None]).sum(-2), 0, 1)
 
 
+def _asset(uid: str, number: int) -> Asset:
+    """The manifest's row of an object: what `_meta` says of it, and a title."""
+    return Asset(uid, _SOURCE, _LICENSES[number % len(_LICENSES)], _AUTHOR, title=f"Object {number}")
+
+
 def _meta(uid: str, number: int, resolution: int, seed: int, views: dict[ViewSet, tuple[View, ...]]) -> Meta:
     return Meta(
         schema_version=SCHEMA_VERSION,
         uid=uid,
-        source="synthetic",
+        source=_SOURCE,
         license=_LICENSES[number % len(_LICENSES)],
-        author="tests",
+        author=_AUTHOR,
         asset_sha256=hashlib.sha256(f"{seed}/{uid}".encode()).hexdigest(),
         resolution=resolution,
         seed=seed,

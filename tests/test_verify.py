@@ -2,21 +2,23 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dataset.attribution import write_attribution
 from dataset.errors import UserError
 from dataset.image import encode_webp
+from dataset.manifest import Asset, Manifest
 from dataset.outcome import Outcome, dump_outcomes, read_outcomes
 from dataset.schema import dump_meta, parse_meta
 from dataset.shard_check import Problem
 from dataset.shards import open_set, read_stats, write_index, write_shard
 from dataset.verify import verify
-from tests.make_shards import make_sample, make_shard_set
+from tests.make_shards import make_sample, make_shard_set, write_asked
 
 TAR = "shard-000000.tar"
 
@@ -206,7 +208,7 @@ def test_missing_and_extra_files_are_found(shard_set: Path) -> None:
         "shard-000007.json",
         "index.json.12345678.tmp",
         ".staging/synthetic-0000.tar",
-        "synthetic-0000",  # in two shards now
+        "outcomes/shard-000007.parquet",
     } <= found
 
 
@@ -224,33 +226,133 @@ def test_an_index_that_disagrees_is_found(shard_set: Path) -> None:
     assert wheres(verify(shard_set)) == {"shard-000000.json"}
 
 
+def replace_rows(shard_set: Path, shard: int, rows: Sequence[Outcome]) -> None:
+    (shard_set / f"outcomes/shard-{shard:06d}.parquet").write_bytes(dump_outcomes(rows))
+
+
+def replace_asked(shard_set: Path, **changes: object) -> None:
+    asked = json.loads((shard_set / "set.json").read_text())
+    (shard_set / "set.json").write_text(json.dumps({**asked, **changes}))
+
+
 def test_outcomes_samples_and_manifest_are_reconciled(shard_set: Path) -> None:
     rows = read_outcomes(*open_set(shard_set))[:2]
     failed = replace(rows[0], status="failed", stage="render", error_class="X")
     ghost = Outcome(uid="ghost", position=7, shard="shard-000000", status="ok")
-    (shard_set / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([failed, rows[1], ghost]))
+    replace_rows(shard_set, 0, [failed, replace(rows[1], position=5), ghost])
     (shard_set / "outcomes/shard-000001.parquet").unlink()
+    found = [(problem.where, problem.what) for problem in verify(shard_set)]
+    table = "outcomes/shard-000000.parquet"
+    assert sorted(found) == [
+        (f"{table}/ghost", "has a row but is not in this shard's part of manifest.parquet"),
+        (f"{table}/ghost", "row says ok but the shard has no such sample"),
+        (f"{table}/synthetic-0000", "sample has no ok row"),
+        (f"{table}/synthetic-0001", "row has position 5, manifest.parquet has it at 1"),
+        ("outcomes/shard-000001.parquet", "missing outcome table"),
+    ]
+
+
+def test_an_object_without_a_row_is_found(shard_set: Path) -> None:
+    replace_rows(shard_set, 0, read_outcomes(*open_set(shard_set))[:1])
     found = {problem.where: problem.what for problem in verify(shard_set)}
     assert found == {
-        "outcomes/shard-000000.parquet/ghost": "row says ok but the shard has no such sample",
-        "outcomes/shard-000000.parquet/synthetic-0000": "sample has no ok row",
-        "outcomes/shard-000001.parquet": "missing outcome table",
-        "set.json/synthetic-0002": "asked for, but has no outcome row",
-        "outcomes/ghost": "has a row but is not in set.json",
+        "manifest.parquet/synthetic-0001": "asked for, but has no outcome row",
+        "outcomes/shard-000000.parquet/synthetic-0001": "sample has no ok row",
     }
 
 
+def test_samples_out_of_order_and_foreign_rows_are_found(shard_set: Path) -> None:
+    fs, root = open_set(shard_set)
+    samples = {f"synthetic-{i:04d}": make_sample(f"synthetic-{i:04d}", i, resolution=8) for i in (1, 0)}
+    write_shard(fs, root, "shard-000000", samples.items())
+    write_index(fs, root, num_shards=2, objects_per_shard=2)
+    (last,) = read_outcomes(fs, root)[2:]
+    replace_rows(shard_set, 1, [last, replace(last, shard="shard-000000", status="failed", stage="render")])
+    assert [(problem.where, problem.what) for problem in verify(shard_set)] == [
+        ("shard-000000.tar", "its samples are not in the order of their rows"),
+        ("outcomes/shard-000001.parquet/synthetic-0002", "2 rows"),
+        ("outcomes/shard-000001.parquet/synthetic-0002", "row belongs to shard-000000"),
+    ]
+
+
+def test_a_failed_and_a_skipped_object_are_no_problem_unless_they_have_samples(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 2, resolution=8)
+    fs, root = open_set(folder)
+    rows, manifest = read_outcomes(fs, root), Manifest(fs, root)
+    lost = Outcome("lost", 2, "shard-000000", "failed", "import", "E")
+    left = Outcome("left", 3, "shard-000000", "skipped", "select", flags=("licence-excluded",))
+    write_asked(fs, root, [*manifest.assets(), Asset("lost", "x"), Asset("left", "x")], objects_per_shard=4)
+    replace_rows(folder, 0, [*rows, lost, left])
+    assert verify(folder) == []
+    replace_rows(folder, 0, [replace(rows[0], status="skipped"), rows[1], lost, left])
+    assert [problem.what for problem in verify(folder)] == ["sample has no ok row"]
+
+
 def test_damaged_tables_and_manifests_are_found(shard_set: Path) -> None:
+    replace_rows(shard_set, 0, [])
     (shard_set / "outcomes/shard-000000.parquet").write_bytes(b"PAR1nonsense")
     (shard_set / "set.json").write_text("[]")
     assert wheres(verify(shard_set)) == {"outcomes/shard-000000.parquet", "set.json"}
+    (shard_set / "set.json").unlink()
+    (shard_set / "manifest.parquet").unlink()
+    assert wheres(verify(shard_set)) == {"outcomes/shard-000000.parquet", "set.json"}
 
 
-def test_a_failed_object_is_no_problem(tmp_path: Path) -> None:
-    folder = make_shard_set(tmp_path, 2, resolution=8)
-    rows = read_outcomes(*open_set(folder))
-    lost = Outcome(uid="lost", position=2, shard="shard-000000", status="failed", stage="import", error_class="E")
-    (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([*rows, lost]))
-    asked = json.loads((folder / "set.json").read_text())
-    (folder / "set.json").write_text(json.dumps({**asked, "uids": [*asked["uids"], "lost"]}))
-    assert verify(folder) == []
+def test_a_manifest_that_is_not_the_recorded_one_is_found(shard_set: Path) -> None:
+    good = (shard_set / "manifest.parquet").read_bytes()
+    fs, root = open_set(shard_set)
+    asked = (shard_set / "set.json").read_bytes()
+    assets = list(Manifest(fs, root).assets())
+    write_asked(fs, root, [replace(assets[0], title="Another"), *assets[1:]], objects_per_shard=2)
+    (shard_set / "set.json").write_bytes(asked)
+    (problem,) = verify(shard_set)
+    assert (problem.where, "sha256" in problem.what) == ("manifest.parquet", True)
+    (shard_set / "manifest.parquet").unlink()
+    assert wheres(verify(shard_set)) == {"manifest.parquet"}
+    (shard_set / "manifest.parquet").write_bytes(good[: len(good) // 2])
+    assert wheres(verify(shard_set)) == {"manifest.parquet"}
+    (shard_set / "manifest.parquet").write_bytes(good)
+    assert verify(shard_set) == []
+
+
+def test_every_flipped_byte_of_a_manifest_is_found(shard_set: Path) -> None:
+    good = (shard_set / "manifest.parquet").read_bytes()
+    for offset in np.random.default_rng(2).integers(0, len(good), 20).tolist():
+        data = bytearray(good)
+        data[offset] ^= 0xFF
+        (shard_set / "manifest.parquet").write_bytes(bytes(data))
+        assert wheres(verify(shard_set)) == {"manifest.parquet"}, offset
+
+
+def test_totals_that_disagree_are_found(shard_set: Path) -> None:
+    replace_asked(shard_set, objects=2)
+    assert {"manifest.parquet", "index.json"} <= wheres(verify(shard_set))
+    replace_asked(shard_set, objects=3, objects_per_shard=3)
+    assert "index.json" in wheres(verify(shard_set))
+
+
+def test_credits_of_manifest_metadata_and_attribution_agree(shard_set: Path) -> None:
+    fs, root = open_set(shard_set)
+    assets = list(Manifest(fs, root).assets())
+    write_asked(fs, root, [assets[0], replace(assets[1], author="Somebody"), assets[2]], objects_per_shard=2)
+    write_attribution(fs, root)
+    assert wheres(verify(shard_set)) == {f"{TAR}/synthetic-0001.meta.json"}
+
+
+def test_an_attribution_file_that_is_missing_or_wrong_is_found(shard_set: Path) -> None:
+    path = shard_set / "attribution.csv"
+    good = path.read_bytes()
+    lines = good.splitlines(keepends=True)
+    for data, told in [
+        (b"".join([lines[0], lines[1], lines[3]]), "synthetic-0001 on"),
+        (good.replace(b"CC-BY-4.0", b"CC0-1.0"), "synthetic-0001 on"),
+        (good[:-5], "synthetic-0002 on"),
+        (good + lines[1], "more lines"),
+        (b"", "header"),
+    ]:
+        path.write_bytes(data)
+        (problem,) = verify(shard_set)
+        assert problem.where == "attribution.csv"
+        assert told in problem.what
+    path.unlink()
+    assert [(problem.where, problem.what) for problem in verify(shard_set)] == [("attribution.csv", "missing")]
