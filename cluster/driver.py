@@ -1,0 +1,59 @@
+"""`python -m cluster.driver`: `python -m render` on the Ray cluster that this machine is the head of.
+
+Every worker process gets the code of this checkout (`working_dir`), so that all nodes run what the driver runs, those
+that join later too. They run it with the Python that started Ray on their node, which holds the packages.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import tyro
+
+from dataset.errors import UserError, run_cli
+from render.command import Command
+from render.run import run
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+SENT: Final = ("dataset", "render")  # what a worker imports
+# In .gitignore's language, as Ray reads it: all but ".", the folder itself, then the exceptions and what is in them.
+# Without it a checkout's .venv would travel too, and the shards that lie in it.
+EXCLUDES: Final = (
+    "/[!.]*",
+    "/.?*",
+    *(f"!/{package}{contents}" for package in SENT for contents in ("", "/**")),
+    "__pycache__/",
+)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A connection to the cluster, with this checkout's code on its nodes. Raises UserError when none runs here."""
+    import ray
+
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "auto",
+    }  # which tells the renderer not to start its own
+    code = {"working_dir": str(ROOT), "excludes": list(EXCLUDES)}
+    try:
+        ray.init(address="auto", runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UserError("no Ray cluster runs on this machine; start one with `ray up cluster/render.yaml`") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def main() -> int:
+    command = tyro.cli(Command, prog="cluster/render_job.py", description="Render on this Ray cluster.")
+    with joined():
+        return run(command)
+
+
+if __name__ == "__main__":
+    run_cli(main)

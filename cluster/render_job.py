@@ -1,0 +1,44 @@
+"""The one file that `ray submit` copies: it starts the renderer of the checkout that `file_mounts` put on the head.
+
+    ray submit cluster/render.yaml cluster/render_job.py -- --source objaverse:lvis --shards s3://bucket/lvis
+
+`ray submit` runs it as `python ~/render_job.py ...` in the home folder, with whatever `python` is first on PATH, so it
+knows the standard library alone and hands over to `python -m cluster.driver` in the checkout's own environment.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/*.yaml put the checkout, on every node
+
+
+def checkout(given: str) -> Path:
+    """The folder of the checkout. Ends the program, with the remedy, when there is none."""
+    root = Path(given).expanduser().resolve()
+    if not (root / "cluster" / "driver.py").is_file():
+        sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
+    return root
+
+
+def interpreter(root: Path) -> str:
+    """The checkout's own Python; in a container that has no .venv, the one that is running."""
+    own = root / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+def main(arguments: list[str]) -> None:
+    """Replace this process by the driver."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--root", default=MOUNT)
+    known, rest = parser.parse_known_args(arguments)
+    root = checkout(known.root)
+    python = interpreter(root)
+    os.chdir(root)  # so that relative paths, such as --shards data/x, mean the checkout on the head node
+    os.execv(python, [python, "-m", "cluster.driver", *rest])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
