@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from render.gltf_check import ModelError, NonFinitePositions, UnsafeReference, check_gltf
+from render.gltf_check import check_gltf
+from render.model_error import ModelError, NonFinitePositions, UnsafeReference
 from tests.make_models import Gltf, box_glb
 
 

@@ -1,0 +1,83 @@
+"""Inside Blender: the pictures on an object, before they are decoded. Missing ones become plain, large ones small."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import bpy
+
+from render.image_header import HEADER_BYTES, picture_size
+from render.model_error import ModelError, TooLarge
+from render.obj_check import refuse_outside
+from render.scene import ObjectError
+
+MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 256
+MAX_PIXELS: Final = 1 << 28  # 16384 x 16384: what more claims to be is not decoded
+_GREY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base colour
+_BLACK: Final = (0.0, 0.0, 0.0, 1.0)
+_FLAT: Final = (0.5, 0.5, 1.0, 1.0)  # of a normal map
+_DULL: Final = (1.0, 1.0, 0.0, 1.0)  # of glTF's packed data: not occluded, rough, not metallic
+
+
+def settle_textures(folder: Path) -> bool:
+    """Make every texture of the open scene usable; whether any was missing. `folder` holds the model file.
+
+    One that cannot be decoded is replaced by a plain colour (Cycles would show magenta); one with a side above MAX_SIDE
+    is scaled down. Raises ObjectError for a file outside of `folder` and for more than MAX_PIXELS.
+    """
+    trees = [material.node_tree for material in bpy.data.materials if material.node_tree]
+    nodes = [node for tree in (*trees, *bpy.data.node_groups) for node in tree.nodes if node.type == "TEX_IMAGE"]
+    try:
+        for image in {node.image for node in nodes if node.image}:
+            _check(image, folder.resolve())
+    except ModelError as error:
+        raise ObjectError("import", type(error).__name__, str(error)) from error
+    missing = [node for node in nodes if not (node.image and _decodes(node.image))]
+    for node in missing:
+        _make_plain(node)
+    return bool(missing)
+
+
+def _check(image: Any, folder: Path) -> None:
+    """Refuse a picture that lies outside or claims too many pixels. Nothing is decoded yet."""
+    if image.packed_file:
+        header = image.packed_file.data
+    else:
+        path = Path(bpy.path.abspath(image.filepath_raw))
+        refuse_outside(folder, str(path), "a material")
+        if image.source != "FILE" or not path.is_file():
+            return
+        with path.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+    width, height = picture_size(header) or (0, 0)
+    if width * height > MAX_PIXELS:
+        raise TooLarge(f"the texture {image.name!r} claims {width} x {height} pixels; the most is {MAX_PIXELS:,}")
+
+
+def _decodes(image: Any) -> bool:
+    """Decode a picture, and scale it down if need be."""
+    if image.source not in ("FILE", "GENERATED"):  # a film, or a row of tiles
+        return False
+    width, height = image.size  # asking decodes it
+    longest = max(width, height)
+    if longest > MAX_SIDE:
+        image.scale(max(1, width * MAX_SIDE // longest), max(1, height * MAX_SIDE // longest))
+        image.pack()  # else Blender would decode the large one again
+    return bool(longest)
+
+
+def _make_plain(node: Any) -> None:
+    """Give a node the one colour that says least, by where its picture would have gone."""
+    targets = {link.to_socket.name for link in node.outputs["Color"].links}
+    kinds = {link.to_node.type for link in node.outputs["Color"].links}
+    if "NORMAL_MAP" in kinds:
+        colour = _FLAT
+    elif any("Emission" in name for name in targets):
+        colour = _BLACK
+    elif node.image and node.image.colorspace_settings.is_data:
+        colour = _DULL
+    else:
+        colour = _GREY
+    image = bpy.data.images.new("missing", 1, 1)
+    image.generated_color = colour
+    image.colorspace_settings.is_data = True  # the colour as it stands
+    node.image = image
