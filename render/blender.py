@@ -59,7 +59,7 @@ def run_job(job: Job, threads: int) -> Reply:
         with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
             members, flags = render_sample(job, threads, Path(scratch))
     except ObjectError as error:
-        return Reply("failed", error.stage, error.kind, str(error))
+        return Reply("failed", error.stage, error.kind, str(error), error.flags)
     tar = Path(job.tar)
     temporary = tar.with_suffix(".tmp")
     temporary.write_bytes(pack(members))
@@ -94,7 +94,7 @@ def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, byte
         seen += pictures
     flags = in_order([*picture_flags(seen), *incomplete])
     if "empty" in flags:
-        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures")
+        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures", flags)
     asset = job.asset
     meta = Meta(
         schema_version=SCHEMA_VERSION,

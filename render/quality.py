@@ -51,6 +51,6 @@ def is_clipped(picture: NDArray[np.uint8]) -> bool:
 
 def _luma_and_alpha(picture: NDArray[np.uint8]) -> tuple[float, float]:
     """(sum of luminance times alpha, sum of alpha), both of values from 0 to 1."""
-    values = picture.astype(np.float64) / 255
-    alpha = values[..., 3]
-    return float((values[..., :3] @ _LUMA * alpha).sum()), float(alpha.sum())
+    visible = picture[picture[..., 3] > 0].astype(np.float64) / 255
+    alpha = visible[:, 3]
+    return float(visible[:, :3] @ _LUMA @ alpha), float(alpha.sum())

@@ -3,6 +3,8 @@
 World axes are Blender's; a glTF's +z front comes in facing -y, which azimuth 0 sees.
 """
 
+import logging
+import logging.handlers
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.outcome import Stage
+from dataset.outcome import Flag, Stage
 from dataset.schema import Hdri, Normalization, NormalizeMode
 from render.gltf_check import Scenes, check_gltf
 from render.model_error import ModelError
@@ -33,9 +35,9 @@ _strengths: dict[Path, float] = {}  # of environment maps measured by this proce
 class ObjectError(Exception):
     """This object cannot be rendered, now or ever. `stage` is dataset.outcome's, `kind` a short name of the reason."""
 
-    def __init__(self, stage: Stage, kind: str, message: str) -> None:
+    def __init__(self, stage: Stage, kind: str, message: str, flags: tuple[Flag, ...] = ()) -> None:
         super().__init__(message)
-        self.stage, self.kind = stage, kind
+        self.stage, self.kind, self.flags = stage, kind, flags
 
 
 def build(path: Path, mode: NormalizeMode) -> Normalization:
@@ -79,9 +81,7 @@ def _import_by_suffix(path: Path) -> None:
     name = str(path)
     match path.suffix.lower():
         case ".glb" | ".gltf":  # bone shapes are helpers that would be rendered
-            bpy.ops.import_scene.gltf(
-                filepath=name, disable_bone_shape=True, import_webp_texture=True, import_scene_extras=False
-            )
+            _import_gltf(name)
         case ".obj":
             bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
         case ".fbx":
@@ -92,6 +92,23 @@ def _import_by_suffix(path: Path) -> None:
             bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False)
         case suffix:
             raise ObjectError("import", "UnknownFormat", f"{path.name}: no importer for {suffix or 'no suffix'}")
+
+
+def _import_gltf(name: str) -> None:
+    """Raises ModelError where Blender's importer only logs that it left out a part of the geometry."""
+    log, errors = (logging.getLogger(f"glTFImporter{suffix}") for suffix in ("", "_errors"))
+    heard = logging.handlers.BufferingHandler(1000)
+    errors.addHandler(heard)
+    try:
+        bpy.ops.import_scene.gltf(
+            filepath=name, disable_bone_shape=True, import_webp_texture=True, import_scene_extras=False
+        )
+    finally:  # each import that fails leaves its handlers behind, and every later line is written once more
+        log.handlers.clear()
+        errors.handlers.clear()
+    for record in heard.buffer:
+        if record.getMessage().startswith("Draco"):
+            raise ModelError(f"{Path(name).name}: {record.getMessage()}")
 
 
 def _leave_other_scenes(scenes: Scenes) -> None:
@@ -124,10 +141,8 @@ def _coordinates(mesh: Any) -> NDArray[np.float64]:
 def _first_frame() -> None:
     """Stand at the first frame of whatever is animated."""
     starts = [action.frame_range[0] for action in bpy.data.actions]
-    if not np.isfinite(starts).all():
-        raise ObjectError("prepare", "NonFiniteAnimation", "an animation begins at a time that is NaN or infinite")
-    if starts:
-        bpy.context.scene.frame_set(int(np.clip(math.floor(min(starts)), *_FRAMES)))
+    if starts:  # of a time that is no number the geometry will tell
+        bpy.context.scene.frame_set(math.floor(np.clip(np.nan_to_num(min(starts)), *_FRAMES)))
     bpy.context.view_layer.update()
 
 

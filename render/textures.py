@@ -67,11 +67,10 @@ def _decodes(image: Any) -> bool:
 
 def _make_plain(node: Any) -> None:
     """Give a node the one colour that says least, by where its picture would have gone."""
-    targets = {link.to_socket.name for link in node.outputs["Color"].links}
-    kinds = {link.to_node.type for link in node.outputs["Color"].links}
-    if "NORMAL_MAP" in kinds:
+    uses = _uses(node)
+    if "NORMAL_MAP" in uses:
         colour = _FLAT
-    elif any("Emission" in name for name in targets):
+    elif any("Emission" in use for use in uses):
         colour = _BLACK
     elif node.image and node.image.colorspace_settings.is_data:
         colour = _DULL
@@ -81,3 +80,16 @@ def _make_plain(node: Any) -> None:
     image.generated_color = colour
     image.colorspace_settings.is_data = True  # the colour as it stands
     node.image = image
+
+
+def _uses(node: Any) -> set[str]:
+    """Types of the nodes that a picture's colour reaches, and names of their inputs."""
+    found: set[str] = set()
+    waiting, met = [node.outputs["Color"]], {node}
+    while waiting:
+        for link in waiting.pop().links:
+            found |= {link.to_node.type, link.to_socket.name}
+            if link.to_node not in met:
+                met.add(link.to_node)
+                waiting += link.to_node.outputs
+    return found
