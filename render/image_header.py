@@ -65,5 +65,6 @@ def _webp(data: bytes) -> Size | None:
             (bits,) = struct.unpack_from("<I", data, 21)
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         case b"VP8X":
-            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+            low_x, high_x, low_y, high_y = struct.unpack_from("<HBHB", data, 24)  # 24 bits each, less one
+            return (high_x << 16 | low_x) + 1, (high_y << 16 | low_y) + 1
     return None

@@ -14,7 +14,6 @@ MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 
 MAX_PIXELS: Final = 1 << 28  # 16384 x 16384: what more claims to be is not decoded
 _GREY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base colour
 _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
-_FLAT: Final = (0.5, 0.5, 1.0, 1.0)  # of a normal map
 _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # of glTF's packed data: not occluded, rough, not metallic
 
 
@@ -68,9 +67,11 @@ def _decodes(image: Any) -> bool:
 def _make_plain(node: Any) -> None:
     """Give a node the one colour that says least, by where its picture would have gone."""
     uses = _uses(node)
-    if "NORMAL_MAP" in uses:
-        colour = _FLAT
-    elif any("Emission" in use for use in uses):
+    if "NORMAL_MAP" in uses:  # which is flat by itself, more exactly than 8 bits can say
+        for link in list(node.outputs["Color"].links):
+            node.id_data.links.remove(link)
+        return
+    if any("Emission" in use for use in uses):
         colour = _BLACK
     elif node.image and node.image.colorspace_settings.is_data:
         colour = _DULL
