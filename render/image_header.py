@@ -6,7 +6,10 @@ PNG, JPEG, WebP, BMP and TGA: what models carry. Of other formats nothing is kno
 import struct
 from typing import Final
 
+from render.model_error import TooLarge
+
 HEADER_BYTES: Final = 1 << 24  # enough of a file: a JPEG may hold megabytes of metadata before its size
+MAX_PIXELS: Final = 1 << 28  # 16384 x 16384: what more claims to be is not decoded
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers, with the size
@@ -23,6 +26,13 @@ def picture_size(data: bytes) -> Size | None:
         return _size(data)
     except (struct.error, IndexError):  # cut off within its header: no decoder will make anything of it
         return None
+
+
+def refuse_bomb(name: str, data: bytes) -> None:
+    """Raise TooLarge when the header in `data` claims more than MAX_PIXELS."""
+    width, height = picture_size(data) or (0, 0)
+    if width * height > MAX_PIXELS:
+        raise TooLarge(f"the picture {name!r} claims {width} x {height} pixels; the most is {MAX_PIXELS:,}")
 
 
 def _size(data: bytes) -> Size | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dataset.outcome import Flag, Stage
 from dataset.schema import Hdri, Normalization, NormalizeMode
+from render.fbx_check import check_fbx
 from render.gltf_check import Scenes, check_gltf
 from render.model_error import ModelError
 from render.obj_check import check_obj
@@ -73,6 +74,8 @@ def _check(path: Path) -> Scenes | None:
             check_ply(path)
         case ".obj":
             check_obj(path)
+        case ".fbx":
+            check_fbx(path)
     return None
 
 

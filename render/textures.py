@@ -5,13 +5,12 @@ from typing import Any, Final
 
 import bpy
 
-from render.image_header import HEADER_BYTES, picture_size
-from render.model_error import ModelError, TooLarge
+from render.image_header import HEADER_BYTES, refuse_bomb
+from render.model_error import ModelError
 from render.obj_check import refuse_outside
 from render.scene import ObjectError
 
 MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 256
-MAX_PIXELS: Final = 1 << 28  # 16384 x 16384: what more claims to be is not decoded
 _GREY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base colour
 _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
 _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # of glTF's packed data: not occluded, rough, not metallic
@@ -47,9 +46,7 @@ def _check(image: Any, folder: Path) -> None:
             return
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
-    width, height = picture_size(header) or (0, 0)
-    if width * height > MAX_PIXELS:
-        raise TooLarge(f"the texture {image.name!r} claims {width} x {height} pixels; the most is {MAX_PIXELS:,}")
+    refuse_bomb(image.name, header)
 
 
 def _decodes(image: Any) -> bool:

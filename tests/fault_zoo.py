@@ -361,6 +361,49 @@ def _obj(folder: Path, name: str, library: str, material: str | None = None) -> 
     return folder / f"{name}.obj"
 
 
+FBX = """; FBX 7.4.0 project file
+FBXHeaderExtension:  {
+    FBXHeaderVersion: 1003
+    FBXVersion: 7400
+}
+Objects:  {
+    Geometry: 10, "Geometry::a", "Mesh" {
+        Vertices: *9 {
+            a: 0,0,0,2,0,0,0,1,0
+        }
+        PolygonVertexIndex: *3 {
+            a: 0,1,-3
+        }
+    }
+    Model: 20, "Model::a", "Mesh" {
+        Properties70:  {
+            P: "Visibility", "Visibility", "", "A",VISIBLE
+            P: "Show", "bool", "", "",VISIBLE
+        }
+    }
+    Material: 30, "Material::a", "" {
+        ShadingModel: "phong"
+    }
+    Texture: 40, "Texture::a", "" {
+        FileName: "PICTURE"
+        RelativeFilename: "PICTURE"
+    }
+}
+Connections:  {
+    C: "OO",20,0
+    C: "OO",10,20
+    C: "OO",30,20
+    C: "OP",40,30, "DiffuseColor"
+}
+"""
+
+
+def _fbx(folder: Path, name: str, picture: str, visible: bool = True) -> Path:
+    """A triangle with one texture, in FBX's text form."""
+    (folder / f"{name}.fbx").write_text(FBX.replace("VISIBLE", str(int(visible))).replace("PICTURE", picture))
+    return folder / f"{name}.fbx"
+
+
 def _other_formats(folder: Path) -> list[Specimen]:
     outside, missing = folder.parent / "outside.png", ("missing-texture",)
     (folder.parent / "outside.mtl").write_text("newmtl a\nKd 1 0 0\n")
@@ -389,6 +432,12 @@ def _other_formats(folder: Path) -> list[Specimen]:
         Specimen(_obj(folder, "obj_map_bomb", "obj_map_bomb.mtl", "map_Kd inside_bomb.png"), "TooLarge"),
         Specimen(_obj(folder, "obj_library_missing", "gone.mtl")),
         Specimen(folder / "obj_index_outside.obj"),
+        Specimen(_fbx(folder, "fbx_sound", "inside.png")),
+        Specimen(_fbx(folder, "fbx_hidden", "inside.png", visible=False), "NoMesh"),
+        Specimen(_fbx(folder, "fbx_map_missing", "gone.png"), flags=missing),
+        Specimen(_fbx(folder, "fbx_map_outside", "../outside.png"), "UnsafeReference"),
+        Specimen(_fbx(folder, "fbx_map_absolute", str(outside)), "UnsafeReference"),
+        Specimen(_fbx(folder, "fbx_map_bomb", "inside_bomb.png"), "TooLarge"),
         Specimen(folder / "garbage_obj.obj", "NoMesh"),
         Specimen(folder / "garbage_fbx.fbx", "ImportFailed"),
         Specimen(folder / "garbage_stl.stl", "NoMesh"),
