@@ -13,9 +13,10 @@ from pathlib import Path
 import tyro
 
 from dataset.errors import UserError, run_cli
+from render.child import Limits
 from render.settings import Settings
 from render.sources import procedural_assets
-from render.worker import Limits, Task, Worker
+from render.worker import Task, Worker
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,17 @@ def resident_mb(pid: int) -> float:
 
 def readings(config: Config) -> list[float]:
     """Resident memory in MB after each `every` objects. Raises UserError when one fails or Blender is replaced."""
-    worker = Worker(0, Settings(config.resolution, config.samples), Limits(recycle_after=sys.maxsize), threads=1)
+    worker = Worker(
+        0,
+        Settings(config.resolution, config.samples),
+        Limits(recycle_after=sys.maxsize, recycle_rss_mb=float("inf")),
+        threads=1,
+    )
     found: list[float] = []
     pids = set()
     try:
         for position, asset in enumerate(procedural_assets(str(config.objects), seed=0)):
-            outcome = worker.render(Task(asset, position, "shard-000000")).outcome
+            outcome = worker.render_one(Task(asset, position, "shard-000000")).outcome
             pid = worker.pid()
             if outcome.status != "ok" or pid is None:
                 raise UserError(f"{asset.uid} failed ({outcome.error_class}: {outcome.message}); nothing was measured")

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from dataset.manifest import Asset
+from render.child import Limits
 from render.settings import Settings
-from render.sources import Asset
-from render.worker import Limits, Task, Worker
+from render.worker import Task, Worker
 from tests.fault_zoo import boxed, png, textured, zoo
 from tests.make_models import box_glb
 
@@ -34,12 +35,13 @@ CHOSEN = {
 
 
 def task(path):
-    return Task(Asset(path.stem, "test", "CC0-1.0", "nobody", path=str(path)), 0, "shard-000000")
+    file = path.absolute().relative_to("/").as_posix()
+    return Task(Asset(path.stem, "test", "CC0-1.0", "nobody", file=file), 0, "shard-000000")
 
 
 @contextmanager
 def worker(limits=Limits(timeout_s=120.0)):  # noqa: B008  (frozen)
-    opened = Worker(0, TINY, limits, 1)
+    opened = Worker(0, TINY, limits, 1, root="/")
     try:
         yield opened
     finally:
@@ -81,7 +83,7 @@ def good(tmp_path_factory):
     """A good object, and its sample when it is rendered alone."""
     path = box_glb(tmp_path_factory.mktemp("good") / "good.glb", size=(1, 0.6, 0.8))
     with worker() as opened:
-        result = opened.render(task(path))
+        result = opened.render_one(task(path))
     assert result.outcome.status == "ok", result.outcome
     return path, result.tar
 
@@ -91,25 +93,25 @@ def test_what_kills_blender_twice_is_given_up_and_explained(good, tmp_path, numb
     path, alone = good
     with worker() as opened:
         with every_process_meets(opened, number) as met:
-            outcome = opened.render(task(box_glb(tmp_path / "a.glb"))).outcome
+            outcome = opened.render_one(task(box_glb(tmp_path / "a.glb"))).outcome
         assert len(met) == 2
         assert (outcome.status, outcome.stage, outcome.error_class) == ("failed", "worker", "Crash")
         assert (outcome.exit_signal, outcome.attempts) == (number, 2)
         assert number.name in outcome.message
         assert "Saved" in outcome.stderr_tail
-        assert opened.render(task(path)).tar == alone
+        assert opened.render_one(task(path)).tar == alone
 
 
 def test_what_hangs_twice_is_given_up_and_explained(good, tmp_path):
     path, alone = good
     with worker(Limits(timeout_s=4.0)) as opened:
         with every_process_meets(opened, signal.SIGSTOP) as met:
-            outcome = opened.render(task(box_glb(tmp_path / "a.glb"))).outcome
+            outcome = opened.render_one(task(box_glb(tmp_path / "a.glb"))).outcome
         assert (outcome.status, outcome.error_class, outcome.attempts) == ("failed", "Timeout", 2)
         assert outcome.exit_signal == signal.SIGKILL
         assert not [pid for pid in met if os.path.exists(f"/proc/{pid}")]
         opened._limits = Limits(timeout_s=120.0)
-        assert opened.render(task(path)).tar == alone
+        assert opened.render_one(task(path)).tar == alone
 
 
 def mesh_bomb(path, corners):
@@ -128,12 +130,12 @@ def test_a_mesh_bomb_meets_the_memory_limit(good, tmp_path):
     bomb = mesh_bomb(tmp_path / "bomb.glb", corners=12_000_000)
     assert bomb.stat().st_size < 2_000_000
     with worker(Limits(timeout_s=120.0, memory_mb=600.0)) as opened:
-        outcome = opened.render(task(bomb)).outcome
+        outcome = opened.render_one(task(bomb)).outcome
         assert (outcome.status, outcome.error_class, outcome.attempts) == ("failed", "MemoryLimit", 2)
         assert outcome.exit_signal == signal.SIGKILL
         assert 600 < outcome.peak_rss_mb < 4000
         assert "the limit is 600 MB" in outcome.message
-        assert opened.render(task(path)).tar == alone
+        assert opened.render_one(task(path)).tar == alone
 
 
 def keeps_to_its_outcomes(specimens, good, tmp_path):
@@ -142,13 +144,13 @@ def keeps_to_its_outcomes(specimens, good, tmp_path):
     wrong = []
     with worker() as opened:
         for specimen in specimens:
-            outcome = opened.render(task(specimen.path)).outcome
+            outcome = opened.render_one(task(specimen.path)).outcome
             expected = ("failed" if specimen.error else "ok", specimen.error, 1)
             if (outcome.status, outcome.error_class, outcome.attempts) != expected:
                 wrong.append((specimen.name, outcome))
             if bool(outcome.message) != bool(specimen.error) or not set(specimen.flags) <= set(outcome.flags):
                 wrong.append((specimen.name, outcome))
-            if opened.render(task(path)).tar != alone:
+            if opened.render_one(task(path)).tar != alone:
                 wrong.append((specimen.name, "changes the next object"))
     assert not wrong
 
@@ -169,14 +171,14 @@ def test_a_16k_texture_renders_in_bounded_memory_and_leaves_none_behind(good, tm
     path, alone = good
     large = textured(png(16384, 16384)).write(tmp_path / "large.glb")
     with worker(Limits(timeout_s=600.0)) as opened:
-        outcome = opened.render(task(large)).outcome
+        outcome = opened.render_one(task(large)).outcome
         assert outcome.status == "ok", outcome
         assert outcome.peak_rss_mb < 2000
-        after = opened.render(task(path))
+        after = opened.render_one(task(path))
         assert after.tar == alone
         assert after.outcome.peak_rss_mb < 700
     with worker(Limits(timeout_s=600.0, memory_mb=800.0)) as opened:
-        assert opened.render(task(large)).outcome.error_class == "MemoryLimit"
+        assert opened.render_one(task(large)).outcome.error_class == "MemoryLimit"
 
 
 @pytest.mark.slow
@@ -190,7 +192,7 @@ def test_a_file_of_200_mb_renders_in_bounded_memory(tmp_path):
         file.write(grown + data[binary + 4 :])
         file.truncate(size)
     with worker(Limits(timeout_s=600.0)) as opened:
-        outcome = opened.render(task(path)).outcome
+        outcome = opened.render_one(task(path)).outcome
     assert outcome.status == "ok", outcome
     assert outcome.peak_rss_mb < 1200
 
@@ -209,8 +211,8 @@ def test_black_and_white_objects_are_flagged(tmp_path):
     black = {"baseColorFactor": [0, 0, 0, 1], "metallicFactor": 0, "roughnessFactor": 1}
     with worker() as opened:
         for emission, flag in ((0, "near-black"), (1, "near-white")):
-            outcome = opened.render(task(flat(emission, **black).write(tmp_path / f"{flag}.glb"))).outcome
+            outcome = opened.render_one(task(flat(emission, **black).write(tmp_path / f"{flag}.glb"))).outcome
             assert outcome.status == "ok", outcome
             assert flag in outcome.flags
         grey = {"baseColorFactor": [0.3, 0.3, 0.3, 1], "metallicFactor": 0}
-        assert opened.render(task(flat(0, **grey).write(tmp_path / "grey.glb"))).outcome.flags in ((), ("clipped",))
+        assert opened.render_one(task(flat(0, **grey).write(tmp_path / "grey.glb"))).outcome.flags in ((), ("clipped",))
