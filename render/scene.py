@@ -6,6 +6,7 @@ World axes are Blender's; a glTF's +z front comes in facing -y, which azimuth 0 
 import logging
 import logging.handlers
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +101,7 @@ def _import_by_suffix(path: Path) -> None:
 def _import_gltf(name: str) -> None:
     """Raises ModelError where Blender's importer only logs that it left out a part of the geometry."""
     log, errors = (logging.getLogger(f"glTFImporter{suffix}") for suffix in ("", "_errors"))
-    heard = logging.handlers.BufferingHandler(1000)
+    heard = logging.handlers.BufferingHandler(sys.maxsize)
     errors.addHandler(heard)
     try:
         bpy.ops.import_scene.gltf(
