@@ -6,6 +6,7 @@ the set is made, the driver ends in the middle, and a new process resumes. The l
 """
 
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -89,10 +90,10 @@ def simulated_nodes(count: int, cpus: int) -> Iterator[None]:
     from ray.cluster_utils import Cluster
 
     args = {"num_cpus": cpus, "object_store_memory": 128 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=args)  # type: ignore[no-untyped-call]
+    cluster = Cluster(initialize_head=True, head_node_args=args)
     for _ in range(count - 1):
-        cluster.add_node(num_cpus=cpus, object_store_memory=128 * 2**20)  # type: ignore[no-untyped-call]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        cluster.add_node(num_cpus=cpus, object_store_memory=128 * 2**20)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

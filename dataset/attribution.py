@@ -9,8 +9,8 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from dataset.manifest import Asset, Manifest
-from dataset.reconcile import read_asked
+from dataset.manifest import Asset
+from dataset.reconcile import read_asked, read_manifest
 from dataset.shards import read_stats, shard_name, write_atomic
 
 ATTRIBUTION_FILE: Final = "attribution.csv"
@@ -33,7 +33,8 @@ def write_attribution(fs: Any, root: str) -> int:
 
 
 def _credited(fs: Any, root: str) -> Iterator[Asset]:
-    asked, manifest = read_asked(fs, root), Manifest(fs, root)
+    asked = read_asked(fs, root)
+    manifest = read_manifest(fs, root, asked)
     for shard in range(asked.num_shards):
         stored = {sample.uid for sample in read_stats(fs, root, shard_name(shard)).samples}
         places = asked.positions(shard)

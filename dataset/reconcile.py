@@ -4,6 +4,7 @@ An object's place in the manifest decides its shard, so a shard needs its own sl
 not grow with the set. No picture is read.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from dataset.shards import INDEX_NAME, SET_NAME, Index, open_set, read_index, re
 from dataset.stream import ShardSet
 
 REPEAT: Final = "repeat the set's `make render` command"
+ANEW: Final = "restore it, or delete the set and render it again"
+_BLOCK: Final = 1 << 20
 _NAMED: Final = 3  # differences that an error names
 
 
@@ -48,10 +51,24 @@ def read_asked(fs: Any, root: str) -> Asked:
         if asked.objects < 0 or asked.objects_per_shard < 1:
             raise ValueError(f"{asked.objects} objects, {asked.objects_per_shard} a shard")
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; restore it, or delete the set and render it again") from error
+        raise UserError(f"{path} is missing; {ANEW}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); restore it, or delete the set and render it again") from error
+        raise UserError(f"{path} is damaged ({error!r}); {ANEW}") from error
     return asked
+
+
+def read_manifest(fs: Any, root: str, asked: Asked) -> Manifest:
+    """The manifest, its hash checked before a byte of it is trusted. Raises UserError when it is missing or another."""
+    path, digest = f"{root}/{MANIFEST_FILE}", hashlib.sha256()
+    try:
+        with fs.open(path, "rb") as file:
+            while data := file.read(_BLOCK):
+                digest.update(data)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {ANEW}") from error
+    if digest.hexdigest() != asked.manifest_sha256:
+        raise UserError(f"{path} is damaged or another: {SET_NAME} records another sha256; {ANEW}")
+    return Manifest(fs, root)
 
 
 class Difference(NamedTuple):
@@ -80,7 +97,7 @@ def slices(url: str | Path) -> Iterator[Slice]:
     fs, root = open_set(url)
     index = read_index(url)
     asked = read_asked(fs, root)
-    manifest = Manifest(fs, root)
+    manifest = read_manifest(fs, root, asked)
     if told := list(set_differences(asked, len(manifest), index)):
         raise _disagreement(str(url), told, "delete the set and render it again")
     for shard in range(len(index.shards)):
@@ -112,9 +129,11 @@ def set_differences(asked: Asked, in_manifest: int, index: Index | None) -> Iter
         told = f"{index.objects_per_shard} objects a shard, {SET_NAME} says {asked.objects_per_shard}"
         yield Difference(INDEX_NAME, told)
     elif index and len(index.shards) != asked.num_shards:
-        yield Difference(
-            INDEX_NAME, f"lists {len(index.shards)} shards, {asked.objects} objects are {asked.num_shards}"
-        )
+        told = f"lists {len(index.shards)} shards, {asked.objects} objects make {asked.num_shards}"
+        yield Difference(INDEX_NAME, told)
+    for i, entry in enumerate(index.shards if index else ()):
+        if entry.name != shard_name(i):
+            yield Difference(INDEX_NAME, f"lists {entry.name!r} in the place of {shard_name(i)}")
 
 
 def differences(

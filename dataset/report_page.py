@@ -1,23 +1,22 @@
 """The report of a shard set as one HTML page that fetches nothing: `report.css` and `report.js` are put into it.
 
-All that comes from files is escaped here, in `_text`; pictures stand at the end, one base64 line a strip, so that the
-text is there before they are read, and a strip is decoded when its tile comes into sight.
+All that comes from files passes `report_charts.escape`. Pictures stand at the end, one base64 line a strip, so that the
+text is there before they are read; a strip is decoded when its tile comes into sight.
 """
 
 import base64
-import html
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.outcome import OUTCOMES_FOLDER, Outcome
 from dataset.report import MAX_SKIPPED, STRIP_QUALITY, VIEW_SIDE, Report, Tile, gather
+from dataset.report_charts import bars, escape, histogram, objects, size
 from dataset.schema import VIEWS_PER_SET
 from dataset.shards import write_bytes_atomic
 from dataset.tally import reason
@@ -25,7 +24,6 @@ from dataset.tally import reason
 _HERE: Final = Path(__file__).resolve().parent
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _DETAILED: Final = 200  # failures of one reason shown with their stderr; the rest with their message alone
-_COLUMNS: Final = 24  # of a histogram
 _STATUSES: Final = ("ok", "failed", "skipped")
 
 
@@ -42,7 +40,7 @@ def write_report(url: str | Path, out: Path, *, max_objects: int = 1000, progres
 
 def page(report: Report) -> str:
     """The whole page."""
-    title = f"Shard set {_text(report.about.url)}"
+    title = f"Shard set {escape(report.about.url)}"
     strips = "\n".join(base64.b64encode(tile.strip).decode() for tile in report.tiles if tile.strip)
     return f"""<!doctype html>
 <html lang="en">
@@ -58,7 +56,7 @@ def page(report: Report) -> str:
 <body>
 <header>
 <p class="kind">Shard set</p>
-<h1>{_text(report.about.url)}</h1>
+<h1>{escape(report.about.url)}</h1>
 </header>
 <main>
 {_totals(report)}
@@ -81,7 +79,7 @@ def _totals(report: Report) -> str:
     cards = [
         ("objects in shards", f"{about.index.objects:,}", f"of {about.asked:,} asked for"),
         ("views", f"{about.index.views:,}", f"{2 * VIEWS_PER_SET} an object"),
-        ("size", _size(about.index.bytes), f"in {len(about.index.shards):,} shards"),
+        ("size", size(about.index.bytes), f"in {len(about.index.shards):,} shards"),
         ("failed", f"{statuses['failed']:,}", f"skipped {statuses['skipped']:,}"),
         ("seconds an object", f"{seconds.percentile(50):.1f}", f"95% within {seconds.percentile(95):.1f}"),
         ("slowest object", f"{seconds.largest:.1f} s", seconds.largest_uid),
@@ -89,13 +87,13 @@ def _totals(report: Report) -> str:
         ("peak memory", f"{memory.largest:,.0f} MB", memory.largest_uid),
     ]
     tiles = "".join(
-        f"<div{bad}><dt>{_text(name)}</dt><dd><strong>{_text(value)}</strong>"
-        f'<small title="{_text(more)}">{_text(more)}</small></dd></div>\n'
+        f"<div{bad}><dt>{escape(name)}</dt><dd><strong>{escape(value)}</strong>"
+        f'<small title="{escape(more)}">{escape(more)}</small></dd></div>\n'
         for name, value, more in cards
         for bad in (' class="bad"' if name == "failed" and statuses["failed"] else "",)
     )
     asked = "".join(
-        f'<tr><th scope="row">{_text(key)}</th><td>{_text(value)}</td></tr>\n' for key, value in _flat(report.asked)
+        f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>\n' for key, value in _flat(report.asked)
     )
     return (
         f'<section><h2 class="unseen">Totals</h2>\n<dl class="cards">\n{tiles}</dl>\n'
@@ -109,7 +107,7 @@ def _troubles(report: Report) -> str:
     tried_again = sum(count for attempts, count in outcomes.attempts.items() if attempts > 1)
     failed = _groups("failed", report.failed, outcomes.failures, _failed_items)
     skipped = _groups("skipped", report.skipped, outcomes.skips, _skipped_items)
-    lead = f'<p class="lead">{_objects(tried_again)} took more than one attempt.</p>' if tried_again else ""
+    lead = f'<p class="lead">{objects(tried_again)} took more than one attempt.</p>' if tried_again else ""
     none = '<p class="lead">No object failed.</p>' if not failed else ""
     left_out = f"<h2>Left out on purpose</h2>\n{skipped}" if skipped else ""
     return f"<section>\n<h2>Failures</h2>\n{none}{lead}{failed}{left_out}</section>"
@@ -123,7 +121,7 @@ def _groups(
     grouped = {key: list(group) for key, group in groupby(sorted(rows, key=reason), reason)}
     ordered = sorted(grouped, key=lambda key: (-counts[key], key))
     listed = "".join(
-        f"<details><summary><b>{counts[key]:,}</b> {_text(key)}</summary>\n"
+        f"<details><summary><b>{counts[key]:,}</b> {escape(key)}</summary>\n"
         f"<ul>\n{items(grouped[key], counts[key])}</ul></details>\n"
         for key in ordered
     )
@@ -149,16 +147,16 @@ def _failed_item(row: Outcome) -> str:
         "flags": ", ".join(row.flags) or "none",
         "place": f"{row.position} in the manifest, {row.shard}",
     }
-    listed = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
-    stderr = f"<pre>{_text(row.stderr_tail)}</pre>" if row.stderr_tail else '<p class="soft">Nothing on stderr.</p>'
+    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    stderr = f"<pre>{escape(row.stderr_tail)}</pre>" if row.stderr_tail else '<p class="soft">Nothing on stderr.</p>'
     return (
-        f"<li><details><summary><code>{_text(row.uid)}</code> {_text(row.message)}</summary>"
+        f"<li><details><summary><code>{escape(row.uid)}</code> {escape(row.message)}</summary>"
         f'<dl class="facts">{listed}</dl>{stderr}</details></li>\n'
     )
 
 
 def _plain_item(row: Outcome) -> str:
-    return f"<li><code>{_text(row.uid)}</code> {_text(row.message)}</li>\n"
+    return f"<li><code>{escape(row.uid)}</code> {escape(row.message)}</li>\n"
 
 
 def _skipped_items(rows: list[Outcome], count: int) -> str:
@@ -173,13 +171,13 @@ def _distributions(report: Report) -> str:
     coverages = [tile.coverage for tile in report.tiles if tile.coverage is not None]
     lights = Counter(tile.light for tile in report.tiles if tile.light)
     figures = [
-        _histogram(f"Coverage{part}", [100 * coverage for coverage in coverages], "%"),
-        _histogram("Seconds an object", outcomes.seconds.values, "s"),
-        _histogram("Peak memory an object", outcomes.peak_rss_mb.values, "MB"),
-        _bars("Licences", about.licenses, "licence"),
-        _bars("Flags", outcomes.flags, "flag"),
-        _bars("Sources", about.sources, "source"),
-        _bars(f"Environment lights{part}", lights),
+        histogram(f"Coverage{part}", [100 * coverage for coverage in coverages], "%"),
+        histogram("Seconds an object", outcomes.seconds.values, "s"),
+        histogram("Peak memory an object", outcomes.peak_rss_mb.values, "MB"),
+        bars("Licences", about.licenses, "licence"),
+        bars("Flags", outcomes.flags, "flag"),
+        bars("Sources", about.sources, "source"),
+        bars(f"Environment lights{part}", lights),
     ]
     return f'<section>\n<h2>Distributions</h2>\n<div class="figures">\n{"".join(figures)}</div></section>'
 
@@ -187,67 +185,6 @@ def _distributions(report: Report) -> str:
 def _part(report: Report) -> str:
     """What a count of the shown objects alone must say when not all are shown."""
     return "" if len(report.tiles) == report.about.asked else f", of the {len(report.tiles):,} objects shown"
-
-
-def _histogram(title: str, values: Sequence[float], unit: str) -> str:
-    """Columns from zero; a long tail is gathered in the last column, which says so."""
-    if not len(values):
-        return ""
-    data = np.asarray(values)
-    largest, high = float(data.max()), float(np.percentile(data, 95))
-    top = _round_up(largest if largest <= 2 * high else 1.5 * high) or 1.0
-    counts, edges = np.histogram(np.minimum(data, top), _COLUMNS, (0.0, top))
-    tall = int(counts.max())
-    columns = "".join(
-        f'<i style="height:{100 * count / tall:.1f}%" title="{_number(edges[i])} to {_number(edges[i + 1])} {unit}'
-        f'{" and more" if i == _COLUMNS - 1 and largest > top else ""}: {_objects(int(count))}"></i>'
-        for i, count in enumerate(counts)
-    )
-    more = " and more" if largest > top else ""
-    told = f"median {_number(float(np.median(data)))} {unit}, largest {_number(largest)} {unit}"
-    return (
-        f'<figure><figcaption>{_text(title)} <small>{told}</small></figcaption>\n<div class="columns" role="img" '
-        f'aria-label="{_text(title)}: {told}">{columns}</div>\n'
-        f'<div class="axis"><span>0</span><span>{_number(top)} {unit}{more}</span></div></figure>\n'
-    )
-
-
-def _objects(count: int) -> str:
-    return f"{count:,} object{'' if count == 1 else 's'}"
-
-
-def _number(value: float) -> str:
-    """Three digits that count, never an exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _round_up(value: float) -> float:
-    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten; 0 stays 0."""
-    if value <= 0:
-        return 0.0
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(next(power * step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * step >= value * (1 - 1e-9)))
-
-
-def _bars(title: str, counts: Mapping[str, int], filters: str = "") -> str:
-    """Rows by frequency. With `filters` (the name of a filter) a row's name is a button that filters the grid by it."""
-    if not counts:
-        return ""
-    most = max(counts.values())
-    rows = "".join(
-        f'<tr><th scope="row">{_name(name, filters)}</th><td>{count:,}</td>'
-        f'<td class="bar"><i style="width:{100 * count / most:.1f}%"></i></td></tr>\n'
-        for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    )
-    return (
-        f"<figure><figcaption>{_text(title)}</figcaption>\n"
-        f'<div class="scrolls"><table class="bars">\n{rows}</table></div></figure>\n'
-    )
-
-
-def _name(name: str, filters: str) -> str:
-    shown = _text(name)
-    return f'<button type="button" data-{filters}="{shown}">{shown}</button>' if filters else shown
 
 
 def _grid(report: Report) -> str:
@@ -295,14 +232,13 @@ def _filters(report: Report) -> str:
 {_select("licence", "any licence", Counter(tile.asset.license for tile in rows))}
 {_select("source", "any source", Counter(tile.asset.source for tile in rows))}
 <select name="order" aria-label="Order">{sorts}</select>
-<output aria-live="polite"></output>
-<button type="reset">Reset</button>
+<div class="end"><output aria-live="polite"></output> <button type="reset">Reset</button></div>
 </form>"""
 
 
 def _select(name: str, everything: str, counts: Mapping[str, int]) -> str:
     options = "".join(
-        f'<option value="{_text(value)}">{_text(value)} ({count:,})</option>'
+        f'<option value="{escape(value)}">{escape(value)} ({count:,})</option>'
         for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
     return f'<select name="{name}" aria-label="{name}"><option value="">{everything}</option>{options}</select>'
@@ -320,25 +256,25 @@ def _tile(tile: Tile, strip: int | None) -> str:
         "seconds": f"{row.seconds:.3f}",
         "coverage": "" if tile.coverage is None else f"{tile.coverage:.5f}",
     }
-    attributes = "".join(f' data-{name}="{_text(str(value))}"' for name, value in data.items())
-    flags = "".join(f"<b>{_text(flag)}</b>" for flag in row.flags)
+    attributes = "".join(f' data-{name}="{escape(str(value))}"' for name, value in data.items())
+    flags = "".join(f"<b>{escape(flag)}</b>" for flag in row.flags)
     title = f"{asset.title} " if asset.title else ""
     measured = "" if tile.coverage is None else f"{tile.coverage:.1%}, {row.seconds:.1f} s"
     return (
         f'<li class="tile"{attributes}>{_picture(tile, strip)}'
-        f'<p class="uid" title="{_text(row.uid)}">{_text(row.uid)}</p>'
-        f'<p class="soft" title="{_text(f"{title}by {asset.author}")}">{_text(title)}by {_text(asset.author)}</p>'
-        f'<p class="soft">{_text(asset.license)}</p>'
+        f'<p class="uid" title="{escape(row.uid)}">{escape(row.uid)}</p>'
+        f'<p class="soft" title="{escape(f"{title}by {asset.author}")}">{escape(title)}by {escape(asset.author)}</p>'
+        f'<p class="soft">{escape(asset.license)}</p>'
         f'<p class="soft" title="coverage, seconds">{measured}</p><p>{flags}</p></li>\n'
     )
 
 
 def _picture(tile: Tile, strip: int | None) -> str:
     if strip is None:
-        return f'<div class="picture none"><span><b>{tile.row.status}</b> {_text(reason(tile.row))}</span></div>'
+        return f'<div class="picture none"><span><b>{tile.row.status}</b> {escape(reason(tile.row))}</span></div>'
     return (
         f'<div class="picture" data-strip="{strip}" role="slider" tabindex="-1" '
-        f'aria-label="{_text(tile.row.uid)}, view" '
+        f'aria-label="{escape(tile.row.uid)}, view" '
         f'aria-valuemin="1" aria-valuemax="{VIEWS_PER_SET}" aria-valuenow="1"></div>'
     )
 
@@ -356,17 +292,6 @@ def _signal(number: int | None) -> str:
         return "none"
     known = {int(entry): entry.name for entry in signal.Signals}
     return f"{number} ({known[number]})" if number in known else str(number)
-
-
-def _size(count: int) -> str:
-    for unit, factor in (("TB", 1e12), ("GB", 1e9)):
-        if count >= factor:
-            return f"{count / factor:.2f} {unit}"
-    return f"{count / 1e6:.1f} MB"
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
 
 
 def _asset(name: str) -> str:

@@ -4,12 +4,11 @@ Each tar is read from front to back as WebDataset would read it; statistics, ind
 attribution are then held against what was really there. One shard's rows are in memory at a time.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from dataset.attribution import ATTRIBUTION_FILE, AttributionCheck
 from dataset.errors import UserError
 from dataset.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.outcome import OUTCOMES_FOLDER
-from dataset.reconcile import REPEAT, Asked, differences, read_asked, read_table, set_differences
+from dataset.reconcile import ANEW, REPEAT, Asked, differences, read_asked, read_manifest, read_table, set_differences
 from dataset.shard_check import HashingReader, Problem, ShardCheck
 from dataset.shards import (
     INDEX_NAME,
@@ -31,9 +30,6 @@ from dataset.shards import (
     read_stats,
     render_again,
 )
-
-_ANEW: Final = "restore it, or delete the set and render it again"
-_BLOCK: Final = 1 << 20
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
@@ -102,33 +98,20 @@ class _Wanted:
         try:
             asked = read_asked(fs, root)
         except UserError as error:
-            return cls(None, None), [Problem(SET_NAME, str(error), _ANEW)]
-        path = f"{root}/{MANIFEST_FILE}"
-        if not fs.exists(path):
-            return cls(asked, None), [Problem(MANIFEST_FILE, "missing", _ANEW)]
-        if _sha256(fs, path) != asked.manifest_sha256:  # then not a byte of it is trusted
-            return cls(asked, None), [Problem(MANIFEST_FILE, f"its sha256 is not the one {SET_NAME} records", _ANEW)]
+            return cls(None, None), [Problem(SET_NAME, str(error), ANEW)]
         try:
-            manifest = Manifest(fs, root)
+            manifest = read_manifest(fs, root, asked)
         except UserError as error:
-            return cls(asked, None), [Problem(MANIFEST_FILE, str(error), _ANEW)]
-        problems = [Problem(where, what, _ANEW) for where, what in set_differences(asked, len(manifest), index)]
+            return cls(asked, None), [Problem(MANIFEST_FILE, str(error), ANEW)]
+        problems = [Problem(where, what, ANEW) for where, what in set_differences(asked, len(manifest), index)]
         return cls(asked, manifest), problems
 
-    def assets(self, shard: int) -> tuple[int, list[Asset] | None]:
+    def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
         """Position of the shard's first object, and its assets. Raises UserError when that part is damaged."""
-        if not self.asked or not self.manifest:
+        if not self.asked or not self.manifest or not SHARD_FILE.fullmatch(f"{shard}.tar"):
             return 0, None
-        places = self.asked.positions(shard)
+        places = self.asked.positions(int(shard.removeprefix("shard-")))
         return places.start, list(self.manifest.assets(places.start, places.stop))
-
-
-def _sha256(fs: Any, path: str) -> str:
-    digest = hashlib.sha256()
-    with fs.open(path, "rb") as file:
-        while data := file.read(_BLOCK):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: Any) -> ShardCheck:
@@ -161,10 +144,10 @@ def _reconcile(
 ) -> Iterator[Problem]:
     """The shard's samples held against its outcome rows, its part of the manifest and the attribution."""
     try:
-        start, assets = wanted.assets(int(check.name.removeprefix("shard-")))
+        start, assets = wanted.assets(check.name)
     except UserError as error:
         start, assets = 0, None
-        yield Problem(MANIFEST_FILE, str(error), _ANEW)
+        yield Problem(MANIFEST_FILE, str(error), ANEW)
     if assets is None:
         attribution.give_up()
     else:

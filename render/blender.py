@@ -18,8 +18,10 @@ from typing import Any, Final
 from dataset.camera import intrinsics
 from dataset.errors import UserError
 from dataset.image import encode_webp
+from dataset.outcome import Flag
 from dataset.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
 from render.job import Hello, Job, Reply, pack, parse_job, to_line
+from render.quality import alpha_coverage, in_order, is_clipped, picture_flags
 from render.settings import environment_maps
 from render.views import Pose, light, noise_seed, poses
 
@@ -55,25 +57,27 @@ def run_job(job: Job, threads: int) -> Reply:
 
     try:
         with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
-            members, clipped = render_sample(job, threads, Path(scratch))
+            members, flags = render_sample(job, threads, Path(scratch))
     except ObjectError as error:
-        return Reply("failed", error.stage, error.kind, str(error))
+        return Reply("failed", error.stage, error.kind, str(error), error.flags)
     tar = Path(job.tar)
     temporary = tar.with_suffix(".tmp")
     temporary.write_bytes(pack(members))
     temporary.replace(tar)
-    return Reply("ok", flags=("clipped",) if clipped else ())
+    return Reply("ok", flags=flags)
 
 
-def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, bytes], bool]:
-    """The 33 members of an object's sample, and whether any view is clipped. Raises ObjectError."""
+def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
+    """The 33 members of an object's sample, and what is odd about it. Raises ObjectError."""
     from render.picture import configure, render_view
     from render.scene import ObjectError, build, light_scene
+    from render.textures import settle_textures
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     normalization = build(path, settings.normalize)
+    incomplete: list[Flag] = ["missing-texture"] if settle_textures(path.parent) else []
     maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
     chosen = light(job.seed, uid, list(maps))
     hdri = light_scene(chosen, maps[chosen.hdri])
@@ -81,13 +85,16 @@ def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, byte
     cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
     members: dict[str, bytes] = {}
     views: dict[Any, tuple[View, ...]] = {}
+    seen: list[Any] = []
     for view_set in VIEW_SETS:
         pictures = [render_view(pose, first + i, scratch) for i, pose in enumerate(cameras[view_set])]
         members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
         views[view_set] = tuple(map(_view, cameras[view_set], pictures))
         first += len(pictures)
-    if not any(view.alpha_coverage for seen in views.values() for view in seen):
-        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures")
+        seen += pictures
+    flags = in_order([*picture_flags(seen), *incomplete])
+    if "empty" in flags:
+        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures", flags)
     asset = job.asset
     meta = Meta(
         schema_version=SCHEMA_VERSION,
@@ -103,12 +110,10 @@ def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, byte
         renderer=renderer,
         views=views,
     )
-    return {meta_name(uid): dump_meta(meta), **members}, any(v.clipped for seen in views.values() for v in seen)
+    return {meta_name(uid): dump_meta(meta), **members}, flags
 
 
 def _view(pose: Pose, picture: Any) -> View:
-    from render.picture import alpha_coverage, is_clipped
-
     return View(
         elevation_deg=pose.elevation_deg,
         azimuth_deg=pose.azimuth_deg,

@@ -124,14 +124,3 @@ def warm_up() -> None:
     configure(Settings(resolution=8, samples=1, device="gpu"), threads=1)
     with tempfile.TemporaryDirectory(prefix="isotropic3d-") as scratch:
         render_view(Pose(30.0, 0.0), 0, Path(scratch))
-
-
-def alpha_coverage(picture: Rgba) -> float:
-    """Mean alpha, 0 to 1."""
-    return float(picture[..., 3].mean(dtype=np.float64) / 255)
-
-
-def is_clipped(picture: Rgba) -> bool:
-    """Whether the object touches the frame's border."""
-    alpha = picture[..., 3]
-    return bool(alpha[[0, -1]].any() or alpha[:, [0, -1]].any())

@@ -1,4 +1,4 @@
-"""Find PLY positions that are NaN or infinite before Blender's importer replaces them silently.
+"""Find PLY positions that are NaN or infinite before Blender's importer replaces them silently, and false counts.
 
 Layout: Greg Turk's PLY 1.0: a text header, then the elements in its order, as text or as packed binary.
 """
@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from render.gltf_check import ModelError, NonFinitePositions
+from render.model_error import ModelError, NonFinitePositions
 
 _TYPES: Final = {
     **dict.fromkeys(("char", "int8"), "i1"),
@@ -32,6 +32,9 @@ def check_ply(path: Path) -> None:
         raise ModelError(f"{path.name} is not PLY")
     try:
         order = next(line[1] for line in lines if line[:1] == ["format"])
+        counts = [int(line[2]) for line in lines if line[:1] == ["element"]]
+        if min(counts) < 0 or sum(counts) > len(body):  # Blender would make room for them before it reads one
+            raise ValueError(f"{sum(counts):,} elements in {len(body):,} bytes")
         count, names = _vertex_element(lines)
         values = _values(body[body.index(b"\n") + 1 :], order, count, names)
     except (StopIteration, KeyError, IndexError, ValueError) as error:

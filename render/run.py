@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from render.check import problem
 from render.child import BlenderEnded, BlenderProcess
 from render.command import Command, num_workers
 from render.machine import cluster_size, machine_size
+from render.metrics import Progress
 from render.output import Output
 from render.plan import plan
 from render.pool import Pool, RayLost, connected
@@ -140,10 +142,13 @@ def drive(output: Output, assembly: Assembly, pool: Pool, tasks: Iterator[Task])
     from tqdm import tqdm
 
     logs = WorkerLogs(output.logs)
+    progress = Progress(output.url, len(output.manifest), assembly.done)
     with tqdm(total=len(output.manifest), unit="object", desc="render", disable=None) as bar:
         for batch in pool.results(tasks):
             assembly.accept(batch)
             logs.append(batch.worker, batch.log)
+            ended = Counter(result.outcome.status for result in batch.results)
+            progress.update(ended["ok"], ended["failed"], ended["skipped"])
             bar.update(assembly.done - bar.n)
             bar.set_postfix(failed=assembly.failed, refresh=False)
     pool.close()

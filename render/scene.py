@@ -3,7 +3,10 @@
 World axes are Blender's; a glTF's +z front comes in facing -y, which azimuth 0 sees.
 """
 
+import logging
+import logging.handlers
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +14,12 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.outcome import Stage
+from dataset.outcome import Flag, Stage
 from dataset.schema import Hdri, Normalization, NormalizeMode
-from render.gltf_check import ModelError, check_gltf
+from render.fbx_check import check_fbx
+from render.gltf_check import Scenes, check_gltf
+from render.model_error import ModelError
+from render.obj_check import check_obj
 from render.ply_check import check_ply
 from render.views import Light
 
@@ -22,6 +28,7 @@ MEAN_LUMINANCE: Final = 0.8  # every environment map is scaled to it: Blender's 
 _GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 _UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
 _SMALLEST: Final = 1e-12
+_FRAMES: Final = (-1_000_000, 1_000_000)  # about what Blender can count
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
 _strengths: dict[Path, float] = {}  # of environment maps measured by this process
 
@@ -29,9 +36,9 @@ _strengths: dict[Path, float] = {}  # of environment maps measured by this proce
 class ObjectError(Exception):
     """This object cannot be rendered, now or ever. `stage` is dataset.outcome's, `kind` a short name of the reason."""
 
-    def __init__(self, stage: Stage, kind: str, message: str) -> None:
+    def __init__(self, stage: Stage, kind: str, message: str, flags: tuple[Flag, ...] = ()) -> None:
         super().__init__(message)
-        self.stage, self.kind = stage, kind
+        self.stage, self.kind, self.flags = stage, kind, flags
 
 
 def build(path: Path, mode: NormalizeMode) -> Normalization:
@@ -48,15 +55,28 @@ def _import(path: Path) -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
     try:
-        if path.suffix.lower() in (".glb", ".gltf"):
-            check_gltf(path)
-        if path.suffix.lower() == ".ply":
-            check_ply(path)
+        scenes = _check(path)
         _import_by_suffix(path)
     except ModelError as error:
         raise ObjectError("import", type(error).__name__, str(error)) from error
     except RuntimeError as error:  # what a failing operator raises
         raise ObjectError("import", "ImportFailed", f"{path.name}: {str(error).strip()[-400:]}") from error
+    if scenes is not None:
+        _leave_other_scenes(scenes)
+
+
+def _check(path: Path) -> Scenes | None:
+    """What can be known of a file before Blender reads it; the scenes of a glTF. Raises a ModelError."""
+    match path.suffix.lower():
+        case ".glb" | ".gltf":
+            return check_gltf(path)
+        case ".ply":
+            check_ply(path)
+        case ".obj":
+            check_obj(path)
+        case ".fbx":
+            check_fbx(path)
+    return None
 
 
 def _import_by_suffix(path: Path) -> None:
@@ -64,7 +84,7 @@ def _import_by_suffix(path: Path) -> None:
     name = str(path)
     match path.suffix.lower():
         case ".glb" | ".gltf":  # bone shapes are helpers that would be rendered
-            bpy.ops.import_scene.gltf(filepath=name, disable_bone_shape=True, import_webp_texture=True)
+            _import_gltf(name)
         case ".obj":
             bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
         case ".fbx":
@@ -75,6 +95,33 @@ def _import_by_suffix(path: Path) -> None:
             bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False)
         case suffix:
             raise ObjectError("import", "UnknownFormat", f"{path.name}: no importer for {suffix or 'no suffix'}")
+
+
+def _import_gltf(name: str) -> None:
+    """Raises ModelError where Blender's importer only logs that it left out a part of the geometry."""
+    log, errors = (logging.getLogger(f"glTFImporter{suffix}") for suffix in ("", "_errors"))
+    heard = logging.handlers.BufferingHandler(1000)
+    errors.addHandler(heard)
+    try:
+        bpy.ops.import_scene.gltf(
+            filepath=name, disable_bone_shape=True, import_webp_texture=True, import_scene_extras=False
+        )
+    finally:  # each import that fails leaves its handlers behind, and every later line is written once more
+        log.handlers.clear()
+        errors.handlers.clear()
+    for record in heard.buffer:
+        if record.getMessage().startswith("Draco"):
+            raise ModelError(f"{Path(name).name}: {record.getMessage()}")
+
+
+def _leave_other_scenes(scenes: Scenes) -> None:
+    """Exclude what is in no scene and what is in another than the one shown.
+
+    Blender makes a collection of each scene, in their order, when there are several; one of the nodes in no scene
+    comes last. Without any scene it is all there is.
+    """
+    for place, layer in enumerate(bpy.context.view_layer.layer_collection.children):
+        layer.exclude = scenes.count == 1 or (scenes.count > 1 and place != scenes.shown)
 
 
 def _check_raw_vertices() -> None:
@@ -97,8 +144,8 @@ def _coordinates(mesh: Any) -> NDArray[np.float64]:
 def _first_frame() -> None:
     """Stand at the first frame of whatever is animated."""
     starts = [action.frame_range[0] for action in bpy.data.actions]
-    if starts:
-        bpy.context.scene.frame_set(math.floor(min(starts)))
+    if starts:  # of a time that is no number the geometry will tell
+        bpy.context.scene.frame_set(math.floor(np.clip(np.nan_to_num(min(starts)), *_FRAMES)))
     bpy.context.view_layer.update()
 
 
@@ -126,16 +173,20 @@ def _colour_by_vertex() -> None:
 
 def visible_points() -> NDArray[np.float64]:
     """World positions [n, 3] of the vertices of all faces that will be rendered: evaluated, instances included."""
-    clouds = [np.empty((0, 3))]
+    return np.concatenate([np.empty((0, 3)), *_clouds()])
+
+
+def _clouds() -> Iterator[NDArray[np.float64]]:
+    """The same, one instance [m, 3] (m > 0) at a time: a mesh in a thousand places need not fit a thousandfold."""
     for instance in bpy.context.evaluated_depsgraph_get().object_instances:
         obj = instance.object
         if obj.type not in _GEOMETRY or obj.original.hide_render or not instance.show_self:
             continue
         mesh = obj.to_mesh()
-        if mesh is not None:
-            clouds.append(_face_points(mesh, np.array(instance.matrix_world)))
+        cloud = np.empty((0, 3)) if mesh is None else _face_points(mesh, np.array(instance.matrix_world))
         obj.to_mesh_clear()
-    return np.concatenate(clouds)
+        if len(cloud):
+            yield cloud
 
 
 def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,17 +198,16 @@ def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64
 
 def _normalise(mode: NormalizeMode) -> Normalization:
     """Put every root under one empty that moves the bounds' centre to the origin and scales the whole."""
-    points = visible_points()
-    if not len(points):
+    bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
+    if not len(bounds):
         raise ObjectError("prepare", "NoMesh", "the file holds no visible face")
-    if not np.isfinite(points).all():
+    if not np.isfinite(bounds).all():
         raise ObjectError("prepare", "NonFinitePositions", "the evaluated geometry is NaN or infinite")
-    low, high = points.min(0), points.max(0)
-    centre = (low + high) / 2
-    radius = float(np.linalg.norm(points - centre, axis=1).max())
-    if radius < _SMALLEST:
+    low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
+    centre, longest = (low + high) / 2, float((high - low).max())
+    if longest < _SMALLEST:
         raise ObjectError("prepare", "ZeroSize", "all vertices are in one point")
-    scale = 1.0 / float((high - low).max()) if mode == "longest" else SPHERE_RADIUS / radius
+    scale = 1.0 / longest if mode == "longest" else SPHERE_RADIUS / _radius(centre)
     scene = bpy.context.scene
     root = bpy.data.objects.new("normalised", None)
     for obj in list(scene.objects):
@@ -168,6 +218,10 @@ def _normalise(mode: NormalizeMode) -> Normalization:
     bpy.context.view_layer.update()
     x, y, z = (-centre).tolist()
     return Normalization(mode, scale, (x, y, z))
+
+
+def _radius(centre: NDArray[np.float64]) -> float:
+    return max(float(np.linalg.norm(cloud - centre, axis=1).max()) for cloud in _clouds())
 
 
 def light_scene(light: Light, path: Path) -> Hdri:

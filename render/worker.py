@@ -129,7 +129,7 @@ class Worker:
         reply = last.reply
         if task.blob is not None:
             self._downloaded(task).unlink(missing_ok=True)
-        too_large = reply.error_class == "TooLarge"
+        too_large = (reply.stage, reply.error_class) == ("download", "TooLarge")
         outcome = Outcome(
             uid=task.asset.uid,
             position=task.position,
@@ -181,7 +181,7 @@ class Worker:
             raise NotThere(Reply("failed", "download", download.error_class, download.message), download.attempts)
         path = self._downloaded(task)
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(memoryview(download.data))
+        download.data.tofile(path)
         return path, download.sha256
 
     def _downloaded(self, task: Task) -> Path:

@@ -14,7 +14,13 @@ ALLOWED = {
     "cluster": {"render", "train", "distill", "dataset"},
 }
 OURS = {*ALLOWED, "examples", "benchmarks", "tests"}
-BPY_FILES = {"render/scene.py", "render/picture.py", "render/blender.py", "render/procedural/build.py"}
+BPY_FILES = {
+    "render/scene.py",
+    "render/picture.py",
+    "render/textures.py",
+    "render/blender.py",
+    "render/procedural/build.py",
+}
 
 
 def imported_modules(path: Path) -> set[str]:

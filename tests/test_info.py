@@ -137,6 +137,16 @@ def test_totals_that_disagree_and_missing_tables_are_errors(tmp_path: Path) -> N
         info(folder)
 
 
+def test_a_damaged_manifest_is_explained_whatever_byte_it_is(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 3, resolution=8)
+    path = folder / "manifest.parquet"
+    good = path.read_bytes()
+    for offset in range(0, len(good), 29):
+        path.write_bytes(good[:offset] + bytes([good[offset] ^ 0xFF]) + good[offset + 1 :])
+        with pytest.raises(UserError, match=r"manifest\.parquet is damaged or another"):
+            info(folder, quick=True)
+
+
 def test_many_differences_name_the_first_and_count_the_rest(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 6, resolution=8, objects_per_shard=6)
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([]))

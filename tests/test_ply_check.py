@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from render.gltf_check import ModelError, NonFinitePositions
+from render.model_error import ModelError, NonFinitePositions
 from render.ply_check import check_ply
 
 

@@ -18,7 +18,8 @@ from dataset.image import composite_white
 from dataset.manifest import Asset, Manifest
 from dataset.outcome import Outcome, dump_outcomes, read_outcomes
 from dataset.report import VIEW_SIDE, gather, strip
-from dataset.report_page import _round_up, page, write_report
+from dataset.report_charts import round_up
+from dataset.report_page import page, write_report
 from dataset.shards import open_set
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set, write_asked
@@ -209,7 +210,7 @@ def test_empty_sets_bad_numbers_and_unwritable_outputs(tmp_path: Path) -> None:
 
 def test_round_numbers_on_the_axes() -> None:
     values = {0: 0, 0.3: 0.3, 1: 1, 1.01: 1.5, 65.6: 80, 81: 100, 853: 1000}
-    assert {value: _round_up(value) for value in values} == pytest.approx(values)
+    assert {value: round_up(value) for value in values} == pytest.approx(values)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from render.views import Light, Pose, poses
 from tests.make_models import COLOURS, FACES, Gltf, bad_models, box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render import picture, scene  # noqa: E402  (they import bpy)
+from render import picture, quality, scene  # noqa: E402  (they import bpy)
 from render.blender import blenders_maps  # noqa: E402
 
 RESOLUTION = 48
@@ -75,12 +75,12 @@ def test_sphere_mode_never_clips_where_longest_does(tmp_path):
     path = box_glb(tmp_path / "cube.glb")
     poses_of_interest = [pose for pose in poses(0, "x")["random"] if pose.azimuth_deg % 45 == 22.5][:3]
     scene.build(path, "longest")
-    clipped = [picture.is_clipped(see(pose, tmp_path)) for pose in [Pose(-10.0, 45.0), Pose(35.0, 45.0)]]
+    clipped = [quality.is_clipped(see(pose, tmp_path)) for pose in [Pose(-10.0, 45.0), Pose(35.0, 45.0)]]
     assert any(clipped)
     scene.build(path, "sphere")
     assert np.linalg.norm(scene.visible_points(), axis=1).max() == pytest.approx(scene.SPHERE_RADIUS, rel=1e-5)
     for pose in [Pose(-10.0, 45.0), Pose(35.0, 45.0), *poses_of_interest]:
-        assert not picture.is_clipped(see(pose, tmp_path))
+        assert not quality.is_clipped(see(pose, tmp_path))
 
 
 def test_several_roots_keep_their_arrangement_and_loose_parts_do_not_count(tmp_path):

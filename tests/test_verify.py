@@ -331,6 +331,15 @@ def test_totals_that_disagree_are_found(shard_set: Path) -> None:
     assert "index.json" in wheres(verify(shard_set))
 
 
+def test_an_index_that_names_other_shards_is_found(shard_set: Path) -> None:
+    raw = json.loads((shard_set / "index.json").read_text())
+    raw["shards"][1]["name"] = "elsewhere"
+    (shard_set / "index.json").write_text(json.dumps(raw))
+    found = {problem.where: problem.what for problem in verify(shard_set)}
+    assert "'elsewhere' in the place of shard-000001" in found["index.json"]
+    assert {"elsewhere.tar", "outcomes/elsewhere.parquet", "shard-000001.tar"} <= set(found)
+
+
 def test_credits_of_manifest_metadata_and_attribution_agree(shard_set: Path) -> None:
     fs, root = open_set(shard_set)
     assets = list(Manifest(fs, root).assets())
