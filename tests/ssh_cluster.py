@@ -59,7 +59,7 @@ class Laptop:
 
     def processes(self, machine: str, name: str) -> int:
         """How many processes of that machine have `name` in their command line."""
-        listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+        listing = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
         children: dict[int, list[tuple[int, str]]] = {}
         for line in listing.splitlines():
             pid, parent, command = line.split(None, 2)
@@ -122,7 +122,6 @@ def main(folder: Path) -> None:
     seen["nodes_left"] = laptop.nodes()
     laptop.ray("rsync-down", laptop.config, "~/isotropic3d/data/set/", str(folder / "set"))
     seen["raylets_before_down"] = laptop.processes("head", "raylet/raylet")
-    seen["head_raylet"] = next((folder / "head" / "ray").glob("session_2*/logs/raylet.out")).read_text()[-2000:]
     laptop.ray("down", "--yes", laptop.config)
     seen["raylets_after_down"] = laptop.processes("head", "raylet/raylet")
     lap("fetch_and_down")

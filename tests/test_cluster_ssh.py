@@ -43,11 +43,11 @@ def test_the_set_is_complete_although_a_node_was_lost():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{tail(folder / 'submit.log')}"
         seen = json.loads(done.stdout.splitlines()[-1])
-        print({name: value for name, value in seen.items() if name != "head_raylet"})  # pytest -s: the times
+        print(seen)  # with pytest -s: the times
         assert seen["running_when_killed"]
         assert seen["submit_status"] == 0, tail(folder / "submit.log")
         assert seen["nodes_left"] == 1
-        assert (seen["raylets_before_down"], seen["raylets_after_down"]) == (1, 0), seen["head_raylet"]
+        assert (seen["raylets_before_down"], seen["raylets_after_down"]) == (1, 0)
 
         verify = [sys.executable, "-m", "dataset", "verify", folder / "set"]
         assert "24 objects" in subprocess.run(verify, cwd=ROOT, capture_output=True, text=True, check=True).stdout
