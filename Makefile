@@ -15,10 +15,11 @@ MARK    ?=
 opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render train-stage1 train-stage2 sample distill demo test lint format lock verify
+.PHONY: help setup render verify report train-stage1 train-stage2 sample distill demo test lint format lock
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling
 
 help: ## list the verbs
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 	@echo "Variables: SOURCE SHARDS IMG MODEL OUT PRESET WORKERS, ARGS for any other option (ARGS=--help lists them)."
 
 setup: .venv/.installed ## make .venv and install everything; check the system libraries of Blender
@@ -30,11 +31,14 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 	@touch $@
 	@$(PY) -m render.check || true
 
-render: setup ## objects -> shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= RETRY=failed
-	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--retry,$(RETRY)) $(ARGS)
+render: setup ## objects -> shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
+	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--include-licenses,$(INCLUDE_LICENSES)) $(call opt,--retry,$(RETRY)) $(ARGS)
 
 verify: setup ## check a shard set: every damaged, missing or foreign member by name
 	$(PY) -m dataset verify '$(SHARDS)' $(ARGS)
+
+report: setup ## a shard set as one page: SHARDS= (report.html beside the shards)
+	$(PY) -m dataset report '$(SHARDS)' $(ARGS)
 
 train-stage1: setup ## shards -> image-conditioned multi-view diffusion model: SHARDS= OUT=data/stage1 PRESET=tiny|paper
 	$(PY) -m train stage1 --shards '$(SHARDS)' --out '$(or $(OUT),data/stage1)' --preset $(PRESET) $(call opt,--base,$(MODEL)) $(ARGS)
@@ -50,6 +54,18 @@ distill: setup ## one picture -> textured mesh: IMG= MODEL= OUT=
 
 demo: setup ## the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
 	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
+
+bench-render: setup ## speed and PSNR of the renderer against the settings in common use (about 45 minutes the first time)
+	$(PY) -m benchmarks.render_bench $(ARGS)
+
+bench-render-gpu: setup ## is the GPU used, and what does a view take on it
+	$(PY) -m benchmarks.render_gpu $(ARGS)
+
+bench-render-memory: setup ## memory of one Blender process over 500 objects
+	$(PY) -m benchmarks.render_memory $(ARGS)
+
+bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
+	$(PY) -m benchmarks.scheduling $(ARGS)
 
 test: setup ## the default tests (CPU, minutes); MARK=slow or MARK=gpu for the marked ones
 	$(PY) -m pytest $(call opt,-m,$(MARK)) $(ARGS)
