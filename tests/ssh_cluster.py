@@ -5,10 +5,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +86,15 @@ def lend_environment(home: Path) -> None:
     (venv / ".installed").touch()
 
 
+def metrics() -> str:
+    """The head node's Prometheus endpoint, at the port that cluster/local.yaml names; empty when it does not answer."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.2:8080/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
 def wait_for(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -116,6 +127,8 @@ def main(folder: Path) -> None:
     wait_for("Blender on the worker", lambda: laptop.processes("worker", "render.blender") > 0, 60)
     seen["running_when_killed"] = job.poll() is None
     os.kill(laptop.top("worker"), signal.SIGKILL)
+    wait_for("metrics", lambda: "objects_ended_total" in metrics() or job.poll() is not None, 300)
+    seen["metrics"] = sorted(set(re.findall(r"^ray_isotropic3d_\w+", metrics(), re.MULTILINE)))
     seen["submit_status"] = job.wait(900)
     lap("submit")
 

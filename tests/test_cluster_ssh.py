@@ -47,6 +47,7 @@ def test_the_set_is_complete_although_a_node_was_lost():
         assert seen["running_when_killed"]
         assert seen["submit_status"] == 0, tail(folder / "submit.log")
         assert seen["nodes_left"] == 1
+        assert "ray_isotropic3d_render_objects_ended_total" in seen["metrics"]
         assert (seen["raylets_before_down"], seen["raylets_after_down"]) == (1, 0)
 
         verify = [sys.executable, "-m", "dataset", "verify", folder / "set"]
