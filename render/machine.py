@@ -16,21 +16,26 @@ class Size:
     cores: int
     gpus: int
     memory_bytes: int
+    cores_a_node: int  # of the largest one
 
 
 def machine_size() -> Size:
     """What this process may use of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    return Size(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return Size(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), cores)
 
 
 def cluster_size() -> Size:
     """Of the Ray cluster that this process is connected to."""
     import ray
 
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Size(int(total.get("CPU", 1)), int(total.get("GPU", 0)), int(total.get("memory", 2**30)))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    gpus, memory = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "memory"))
+    if not any(cores):
+        print("render: no node with a CPU is there yet; --workers and --threads say how many to wait for")
+    return Size(max(1, sum(cores)), gpus, memory, max([1, *cores]))
 
 
 def memory_limit_mb(size: Size, threads: int) -> float:

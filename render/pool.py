@@ -16,6 +16,7 @@ from dataset.errors import UserError
 from dataset.outcome import Outcome
 from render.machine import Size
 from render.worker import MAX_ATTEMPTS, Batch, Result, Task
+from render.worker_log import stamped
 
 IN_FLIGHT: Final = 2  # batches an actor holds: the one it renders and the next
 TARGET_S: Final = 0.25
@@ -58,6 +59,7 @@ class _Actor:
     handle: Any
     starting: Any
     running: dict[Any, list[Task]]
+    name: str = ""
 
 
 class RayLost(Exception):
@@ -76,7 +78,10 @@ class Pool:
         self._failed_starts = 0
 
     def results(self, tasks: Iterator[Task]) -> Iterator[Batch]:
-        """The batches as they are done, until each task has a result. `tasks` is read only as far as workers need."""
+        """The batches as they are done, until each task has a result; an empty one where nothing ended for WAIT_S.
+
+        `tasks` is read only as far as workers need.
+        """
         import ray
 
         queue = _Queue(tasks)
@@ -86,8 +91,10 @@ class Pool:
             if not self._again and not queue and not any(actor.running for actor in self._actors):
                 return
             ready, _ = ray.wait(waiting, num_returns=1, timeout=WAIT_S)
-            if not ready and all(actor.starting for actor in self._actors) and not _living_nodes():
-                raise RayLost
+            if not ready:
+                if all(actor.starting for actor in self._actors) and not _living_nodes():
+                    raise RayLost
+                yield Batch([], 0.0, "")
             for reference in ready:
                 yield from self._collect(reference)
 
@@ -118,7 +125,7 @@ class Pool:
             yield from self._bury(actor, error)
             return
         if reference is actor.starting:
-            actor.starting = None
+            actor.starting, actor.name = None, answer
             self._count_start(None)
             return
         tasks = actor.running.pop(reference)
@@ -136,6 +143,8 @@ class Pool:
 
     def _bury(self, actor: _Actor, error: Exception) -> Iterator[Batch]:
         """Send again what a dead actor held; its oldest batch is the one it died of, for all that is known."""
+        held = [task.asset.uid for tasks in actor.running.values() for task in tasks]
+        yield Batch([], 0.0, actor.name, stamped(f"ended ({_first_line(error)}) with {', '.join(held) or 'nothing'}"))
         for i, tasks in enumerate(actor.running.values()):
             for task in tasks:
                 attempts = self._attempts.get(task.position, 0) + (i == 0)
@@ -184,6 +193,10 @@ def _living_nodes() -> int:
     return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 def _lost(task: Task, attempts: int, error: Exception) -> Result:
     outcome = Outcome(
         uid=task.asset.uid,
@@ -192,7 +205,7 @@ def _lost(task: Task, attempts: int, error: Exception) -> Result:
         status="failed",
         stage="worker",
         error_class=type(error).__name__,
-        message=str(error).strip().partition("\n")[0],
+        message=_first_line(error),
         attempts=attempts,
     )
     return Result(outcome)

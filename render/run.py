@@ -103,6 +103,8 @@ def render_missing(command: Command, source: Source, output: Output) -> None:
         try:
             _render_with_ray(command, source, output)
         except RayLost:
+            if os.environ.get("RAY_ADDRESS"):
+                raise UserError("the Ray cluster has no living node; start it, then repeat the command") from None
             print("render: Ray died on this machine; starting it again, nothing finished is lost", file=sys.stderr)
         else:
             return
@@ -121,7 +123,8 @@ def _render_with_ray(command: Command, source: Source, output: Output) -> None:
         if os.environ.get("RAY_ADDRESS"):
             size = cluster_size()
         workers = num_workers(command, size)
-        start = worker_factory(command, source, command.threads or max(1, size.cores // workers))
+        threads = command.threads or max(1, min(size.cores // workers, size.cores_a_node))
+        start = worker_factory(command, source, threads)
         policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
         ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
         drive(output, assembly, Pool(start, workers), ahead)
@@ -145,7 +148,8 @@ def drive(output: Output, assembly: Assembly, pool: Pool, tasks: Iterator[Task])
     progress = Progress(output.url, len(output.manifest), assembly.done)
     with tqdm(total=len(output.manifest), unit="object", desc="render", disable=None) as bar:
         for batch in pool.results(tasks):
-            assembly.accept(batch)
+            if batch.results:
+                assembly.accept(batch)
             logs.append(batch.worker, batch.log)
             ended = Counter(result.outcome.status for result in batch.results)
             progress.update(ended["ok"], ended["failed"], ended["skipped"])

@@ -20,6 +20,7 @@ from render.download import Download
 from render.job import Job, Reply
 from render.machine import machine_size, memory_limit_mb
 from render.settings import Settings
+from render.worker_log import stamped
 
 MAX_ATTEMPTS: Final = 2  # at what may be chance: a crash, a hang, too much memory
 
@@ -44,7 +45,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Batch:
-    """The results of some tasks, in their order, how long they took, and the worker's log of that time."""
+    """The results of some tasks, in their order, how long they took, and the worker's log of that time.
+
+    No results: a word of the pool's about a worker, or none at all.
+    """
 
     results: list[Result]
     seconds: float
@@ -93,6 +97,7 @@ class Worker:
         self._process: BlenderProcess | None = None
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._log: list[str] = []
+        self._note(f"worker {self._name} begins: {threads} threads, {limits}")
 
     def ready(self) -> str:
         """The worker's name: host and process id. Answering says that the worker runs."""
@@ -216,4 +221,4 @@ class Worker:
         return self._process
 
     def _note(self, text: str) -> None:
-        self._log.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+        self._log.append(stamped(text))

@@ -1,6 +1,12 @@
 """What the workers say, in the driver's folder: one file a worker, wherever the worker runs."""
 
+import time
 from pathlib import Path
+
+
+def stamped(text: str) -> str:
+    """A line of a log, with the time."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
 
 
 class WorkerLogs:
