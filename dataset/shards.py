@@ -90,7 +90,8 @@ class Index:
 def open_set(url: str | Path) -> tuple[Any, str]:
     """The fsspec filesystem and root path (no trailing slash) of a shard set's URL."""
     try:
-        fs, root = fsspec.core.url_to_fs(str(url))
+        # No cache of listings: another process, here or elsewhere, may have written since.
+        fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
     except ImportError as error:
         raise UserError(f"{url}: {error}") from error
     except ValueError as error:
@@ -294,7 +295,6 @@ def read_index(url: str | Path) -> Index:
     """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one."""
     fs, root = open_set(url)
     check_reachable(fs, root, str(url))
-    fs.invalidate_cache()  # another process may have written since this one listed the folder
     path = f"{root}/{INDEX_NAME}"
     if not fs.exists(path):
         if fs.exists(f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):

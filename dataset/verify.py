@@ -39,7 +39,6 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     The progress bar shows on a terminal only.
     """
     fs, root = open_set(url)
-    fs.invalidate_cache()
     index, problems = _index(fs, root, str(url))
     files = {path.removeprefix(f"{root}/"): int(size) for path, size in _sizes(fs, root).items()}
     entries = {entry.name: entry for entry in index.shards} if index else {}

@@ -100,7 +100,6 @@ def _write(fs: Any, path: str, mine: str) -> None:
 
 
 def _read(fs: Any, path: str) -> dict[str, Any] | None:
-    fs.invalidate_cache()
     try:
         found = json.loads(fs.cat_file(path))
     except (FileNotFoundError, ValueError):

@@ -127,7 +127,6 @@ class Output:
     def finished_shards(self) -> set[int]:
         """Numbers of the shards whose outcome table is there: one listing, however many shards."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
-        self.fs.invalidate_cache()
         paths = self.fs.ls(folder, detail=False) if self.fs.exists(folder) else []
         there = {path.rpartition("/")[2] for path in paths}
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in there}
