@@ -15,12 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from dataset.camera import intrinsics
 from dataset.errors import UserError
 from dataset.image import encode_webp
 from dataset.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
+from render.frame import object_box
 from render.job import Hello, Job, Reply, pack, parse_job, to_line
-from render.settings import environment_maps
+from render.settings import Device, environment_maps, parse_device
+from render.timing import Stopwatch
 from render.views import Pose, light, noise_seed, poses
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -34,19 +38,18 @@ def die_with_parent(parent: int) -> None:
         sys.exit("the parent is gone")
 
 
-def hello(device: str) -> Hello:
-    """Import Blender and find the device; the reason when either fails."""
+def hello(device: Device) -> Hello:
+    """Import Blender, find the device and warm it up; the reason when any of it fails."""
     try:
         import bpy
 
-        from render.picture import gpu_backend, warm_up
+        from render.device import CPU, choose, warm_up
 
-        backend = "CPU" if device == "cpu" else gpu_backend()
-        if device != "cpu":
-            warm_up()
+        chosen, notice = choose(device)
+        evidence = "" if chosen == CPU else warm_up(chosen)
     except (ImportError, UserError) as error:
         return Hello(error=str(error))
-    return Hello(bpy.app.version_string, backend)
+    return Hello(bpy.app.version_string, chosen, notice=notice or evidence)
 
 
 def run_job(job: Job, threads: int) -> Reply:
@@ -55,35 +58,41 @@ def run_job(job: Job, threads: int) -> Reply:
 
     try:
         with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
-            members, clipped = render_sample(job, threads, Path(scratch))
+            watch = Stopwatch()
+            members, clipped = render_sample(job, threads, Path(scratch), watch)
     except ObjectError as error:
         return Reply("failed", error.stage, error.kind, str(error))
     tar = Path(job.tar)
     temporary = tar.with_suffix(".tmp")
     temporary.write_bytes(pack(members))
     temporary.replace(tar)
-    return Reply("ok", flags=("clipped",) if clipped else ())
+    return Reply("ok", flags=("clipped",) if clipped else (), timings=watch.rounded())
 
 
-def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, bytes], bool]:
+def render_sample(job: Job, threads: int, scratch: Path, watch: Stopwatch) -> tuple[dict[str, bytes], bool]:
     """The 33 members of an object's sample, and whether any view is clipped. Raises ObjectError."""
     from render.picture import configure, render_view
-    from render.scene import ObjectError, build, light_scene
+    from render.scene import ObjectError, build, light_scene, visible_points
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    normalization = build(path, settings.normalize)
+    with watch.part("import"):
+        normalization = build(path, settings.normalize)
+        points = np.ascontiguousarray(visible_points().T, np.float32)
     maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
     chosen = light(job.seed, uid, list(maps))
-    hdri = light_scene(chosen, maps[chosen.hdri])
+    with watch.part("light"):
+        hdri = light_scene(chosen, maps[chosen.hdri])
     renderer = configure(settings, threads)
     cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
     members: dict[str, bytes] = {}
     views: dict[Any, tuple[View, ...]] = {}
     for view_set in VIEW_SETS:
-        pictures = [render_view(pose, first + i, scratch) for i, pose in enumerate(cameras[view_set])]
-        members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
+        boxes = [object_box(points, pose.c2w(), settings.resolution) for pose in cameras[view_set]]
+        pictures = [render_view(pose, first + i, scratch, boxes[i], watch) for i, pose in enumerate(cameras[view_set])]
+        with watch.part("write"):
+            members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
         views[view_set] = tuple(map(_view, cameras[view_set], pictures))
         first += len(pictures)
     if not any(view.alpha_coverage for seen in views.values() for view in seen):
@@ -171,7 +180,8 @@ def allowed_cpus(threads: int) -> Iterator[None]:
 def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)
-    parent, threads, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    parent, threads = int(sys.argv[1]), int(sys.argv[2])
+    device: Device = parse_device(sys.argv[3])
     die_with_parent(parent)
     with allowed_cpus(threads):
         first = hello(device)

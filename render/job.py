@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dataset.outcome import Stage, Status
@@ -31,6 +31,7 @@ class Reply:
     error_class: str = ""
     message: str = ""
     flags: tuple[str, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by part (render.timing)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Hello:
     version: str = ""  # of Blender
     device: str = ""  # Cycles' device: CPU, OPTIX, ...
     error: str = ""
+    notice: str = ""  # for the person: a fallback to the CPU, or what shows that the GPU renders
 
 
 def to_line(message: Job | Reply | Hello) -> bytes:

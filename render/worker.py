@@ -20,7 +20,11 @@ from render.settings import Device, Settings
 from render.sources import Asset
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-START_S: Final[dict[Device, float]] = {"cpu": 120.0, "gpu": 900.0}  # a GPU's kernels are built at first use
+START_S: Final[dict[Device, float]] = {
+    "cpu": 120.0,
+    "gpu": 900.0,
+    "auto": 900.0,
+}  # a GPU's kernels are built at first use
 MAX_ATTEMPTS: Final = 2  # at what may be chance: a crash, a hang, too much memory
 STDERR_TAIL: Final = 2000  # bytes
 _POLL_S: Final = 0.2

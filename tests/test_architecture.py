@@ -14,7 +14,14 @@ ALLOWED = {
     "cluster": {"render", "train", "distill", "dataset"},
 }
 OURS = {*ALLOWED, "examples", "benchmarks", "tests"}
-BPY_FILES = {"render/scene.py", "render/picture.py", "render/blender.py", "render/procedural/build.py"}
+BPY_FILES = {
+    "render/scene.py",
+    "render/picture.py",
+    "render/device.py",
+    "render/blender.py",
+    "render/procedural/build.py",
+    "benchmarks/plain_render.py",
+}
 
 
 def imported_modules(path: Path) -> set[str]:
