@@ -20,9 +20,11 @@ from dataset.errors import UserError
 from dataset.image import encode_webp
 from dataset.outcome import Flag
 from dataset.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
+from render.frame import object_box
 from render.job import Hello, Job, Reply, pack, parse_job, to_line
 from render.quality import alpha_coverage, in_order, is_clipped, picture_flags
-from render.settings import environment_maps
+from render.settings import Device, environment_maps, parse_device
+from render.timing import Stopwatch
 from render.views import Pose, light, noise_seed, poses
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -36,19 +38,18 @@ def die_with_parent(parent: int) -> None:
         sys.exit("the parent is gone")
 
 
-def hello(device: str) -> Hello:
-    """Import Blender and find the device; the reason when either fails."""
+def hello(device: Device) -> Hello:
+    """Import Blender, find the device and warm it up; the reason when any of it fails."""
     try:
         import bpy
 
-        from render.picture import gpu_backend, warm_up
+        from render.device import CPU, choose, warm_up
 
-        backend = "CPU" if device == "cpu" else gpu_backend()
-        if device != "cpu":
-            warm_up()
+        chosen, notice = choose(device)
+        evidence = "" if chosen == CPU else warm_up(chosen)
     except (ImportError, UserError) as error:
         return Hello(error=str(error))
-    return Hello(bpy.app.version_string, backend)
+    return Hello(bpy.app.version_string, chosen, notice=notice or evidence)
 
 
 def run_job(job: Job, threads: int) -> Reply:
@@ -57,38 +58,44 @@ def run_job(job: Job, threads: int) -> Reply:
 
     try:
         with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
-            members, flags = render_sample(job, threads, Path(scratch))
+            watch = Stopwatch()
+            members, flags = render_sample(job, threads, Path(scratch), watch)
     except ObjectError as error:
         return Reply("failed", error.stage, error.kind, str(error), error.flags)
     tar = Path(job.tar)
     temporary = tar.with_suffix(".tmp")
     temporary.write_bytes(pack(members))
     temporary.replace(tar)
-    return Reply("ok", flags=flags)
+    return Reply("ok", flags=flags, timings=watch.rounded())
 
 
-def render_sample(job: Job, threads: int, scratch: Path) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
+def render_sample(job: Job, threads: int, scratch: Path, watch: Stopwatch) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
     """The 33 members of an object's sample, and what is odd about it. Raises ObjectError."""
     from render.picture import configure, render_view
-    from render.scene import ObjectError, build, light_scene
+    from render.scene import ObjectError, build, light_scene, outline_points
     from render.textures import settle_textures
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
-    normalization = build(path, settings.normalize)
-    incomplete: list[Flag] = ["missing-texture"] if settle_textures(path.parent) else []
+    with watch.part("import"):
+        normalization = build(path, settings.normalize)
+        incomplete: list[Flag] = ["missing-texture"] if settle_textures(path.parent) else []
+        points = outline_points()
     maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
     chosen = light(job.seed, uid, list(maps))
-    hdri = light_scene(chosen, maps[chosen.hdri])
+    with watch.part("light"):
+        hdri = light_scene(chosen, maps[chosen.hdri])
     renderer = configure(settings, threads)
     cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
     members: dict[str, bytes] = {}
     views: dict[Any, tuple[View, ...]] = {}
     seen: list[Any] = []
     for view_set in VIEW_SETS:
-        pictures = [render_view(pose, first + i, scratch) for i, pose in enumerate(cameras[view_set])]
-        members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
+        boxes = [object_box(points, pose.c2w(), settings.resolution) for pose in cameras[view_set]]
+        pictures = [render_view(pose, first + i, scratch, boxes[i], watch) for i, pose in enumerate(cameras[view_set])]
+        with watch.part("write"):
+            members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
         views[view_set] = tuple(map(_view, cameras[view_set], pictures))
         first += len(pictures)
         seen += pictures
@@ -171,7 +178,8 @@ def allowed_cpus(threads: int) -> Iterator[None]:
 def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)
-    parent, threads, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    parent, threads = int(sys.argv[1]), int(sys.argv[2])
+    device: Device = parse_device(sys.argv[3])
     die_with_parent(parent)
     with allowed_cpus(threads):
         first = hello(device)

@@ -16,7 +16,8 @@ from render.job import Hello, Job, Reply, parse_hello, parse_reply, to_line
 from render.settings import Device
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-START_S: Final[dict[Device, float]] = {"cpu": 120.0, "gpu": 900.0}  # a GPU's kernels are built at first use
+# A GPU's kernels are built at first use.
+START_S: Final[dict[Device, float]] = {"cpu": 120.0, "gpu": 900.0, "auto": 900.0}
 STDERR_TAIL: Final = 2000  # bytes
 _POLL_S: Final = 0.2
 _CLOSE_S: Final = 10.0

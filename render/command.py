@@ -49,7 +49,7 @@ class Command:
     hdri: Path | None = None
     """Folder of .exr/.hdr environment maps instead of the eight that Blender ships."""
     device: Device = "cpu"
-    """cpu, or gpu: the first of OptiX, CUDA, HIP, Metal that is there (an error when none is)."""
+    """cpu; gpu: the first of OptiX, CUDA, HIP, Metal that is there (an error when none is); auto: gpu, else cpu."""
     timeout_s: float = 600.0
     """Seconds an object may take before its Blender process is killed; it gets one more try."""
     memory_limit_mb: float | None = None

@@ -34,7 +34,7 @@ class Reply:
     message: str = ""
     flags: tuple[str, ...] = ()
     asset_sha256: str = ""
-    timings: Mapping[str, float] = field(default_factory=dict)  # seconds of an object's parts
+    timings: Mapping[str, float] = field(default_factory=dict)  # seconds by part (render.timing)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Hello:
     version: str = ""  # of Blender
     device: str = ""  # Cycles' device: CPU, OPTIX, ...
     error: str = ""
+    notice: str = ""  # for the person: a fallback to the CPU, or what shows that the GPU renders
 
 
 def to_line(message: Job | Reply | Hello) -> bytes:

@@ -3,7 +3,6 @@
 The values follow SyncDreamer's script, which the paper (4.1) names, except where a comment says otherwise.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.camera import LENS_MM, SENSOR_MM
-from dataset.errors import UserError
 from dataset.schema import RendererValue
+from render.device import choose, use
+from render.frame import Box
 from render.settings import Settings
+from render.timing import RenderClock, Stopwatch
 from render.views import Pose
 
 Rgba = NDArray[np.uint8]  # [h, w, 4], straight alpha
-GPU_BACKENDS: Final = ("OPTIX", "CUDA", "HIP", "METAL")  # best first
 # Properties of scene.cycles. SyncDreamer takes 128 samples and a full-quality denoiser; the default here is 16.
 CYCLES: Final[dict[str, RendererValue]] = {
     "use_adaptive_sampling": False,
@@ -46,23 +46,15 @@ FILM: Final[dict[str, RendererValue]] = {
 }
 COLOUR: Final[dict[str, RendererValue]] = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0}
 DISPLAY: Final = "sRGB"
-
-
-def gpu_backend() -> str:
-    """The best backend with a device here. Raises UserError when none has one: Cycles would use the CPU silently."""
-    preferences = bpy.context.preferences.addons["cycles"].preferences
-    offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
-    for backend in GPU_BACKENDS:
-        if backend in offered and preferences.get_devices_for_type(backend):
-            return backend
-    raise UserError("--device gpu: Cycles finds no GPU here (OptiX, CUDA, HIP or Metal); use --device cpu")
+_CLOCK: Final = RenderClock()
 
 
 def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
     """Set up Cycles and a camera in the open scene; what was set, for the metadata. `threads` changes no pixel."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    device = _use_device(scene, settings)
+    device, _ = choose(settings.device)
+    use(scene, device)
     values = {**CYCLES, "samples": settings.samples}
     for target, properties in (
         (scene.cycles, values),
@@ -79,21 +71,19 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
     scene.render.resolution_x = scene.render.resolution_y = settings.resolution
     scene.render.threads_mode, scene.render.threads = "FIXED", threads
     _add_camera(scene)
+    _listen()
     blender = f"Blender {bpy.app.version_string}"
     return {"name": "Cycles", "version": blender, "device": device, **values, **FILM, **COLOUR, "display": DISPLAY}
 
 
-def _use_device(scene: Any, settings: Settings) -> str:
-    if settings.device == "cpu":
-        scene.cycles.device = "CPU"
-        return "CPU"
-    preferences = bpy.context.preferences.addons["cycles"].preferences
-    backend = gpu_backend()
-    preferences.compute_device_type = backend
-    for device in preferences.get_devices_for_type(backend):
-        device.use = device.type != "CPU"
-    scene.cycles.device = "GPU"
-    return backend
+def _listen() -> None:
+    """Have the clock told of each rendering's moments. Blender forgets such handlers with every reset."""
+    for handlers, handler in (
+        (bpy.app.handlers.render_stats, _CLOCK.on_status),
+        (bpy.app.handlers.render_post, _CLOCK.on_post),
+    ):
+        if handler not in handlers:
+            handlers.append(handler)
 
 
 def _add_camera(scene: Any) -> None:
@@ -103,24 +93,34 @@ def _add_camera(scene: Any) -> None:
     scene.collection.objects.link(scene.camera)
 
 
-def render_view(pose: Pose, noise_seed: int, scratch: Path) -> Rgba:
-    """One picture of the open scene; `scratch` is a folder for Blender's PNG."""
+def render_view(
+    pose: Pose, noise_seed: int, scratch: Path, box: Box | None = None, watch: Stopwatch | None = None
+) -> Rgba:
+    """One picture of the open scene, empty outside of `box`; `scratch` is a folder for Blender's PNG."""
     scene, path = bpy.context.scene, scratch / "view.png"
+    width, height = scene.render.resolution_x, scene.render.resolution_y
+    box = box or Box(0, 0, width, height)
+    picture = np.zeros((height, width, 4), np.uint8)
+    if box.is_empty():
+        return picture
     scene.camera.matrix_world = Matrix(pose.c2w().tolist())
     scene.cycles.seed = noise_seed
     scene.render.filepath = str(path)
+    render_only(scene.render, box)
+    _CLOCK.start()
     bpy.ops.render.render(write_still=True)
     with Image.open(path) as file:
-        picture = np.array(file)
+        picture[box.top : box.bottom, box.left : box.right] = np.array(file)
     path.unlink()
+    if watch:
+        _CLOCK.add_to(watch)
     picture[picture[..., 3] == 0] = 0  # the denoiser leaves colour where nothing is
     return picture
 
 
-def warm_up() -> None:
-    """Render one pixel's worth on the GPU: its kernels are built at first use, which takes minutes once."""
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    bpy.ops.mesh.primitive_plane_add()
-    configure(Settings(resolution=8, samples=1, device="gpu"), threads=1)
-    with tempfile.TemporaryDirectory(prefix="isotropic3d-") as scratch:
-        render_view(Pose(30.0, 0.0), 0, Path(scratch))
+def render_only(render: Any, box: Box) -> None:
+    """Blender takes fractions of the picture, y up, and cuts them down to whole pixels: a quarter of one is added."""
+    width, height = render.resolution_x, render.resolution_y
+    render.use_border = render.use_crop_to_border = True
+    render.border_min_x, render.border_max_x = (box.left + 0.25) / width, (box.right + 0.25) / width
+    render.border_min_y, render.border_max_y = (height - box.bottom + 0.25) / height, (height - box.top + 0.25) / height

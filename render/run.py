@@ -24,7 +24,7 @@ from render.output import Output
 from render.plan import plan
 from render.pool import Pool, RayLost, connected
 from render.prefetch import downloads_ahead, submitter
-from render.settings import Settings, environment_maps
+from render.settings import Device, Settings, environment_maps
 from render.sources import Source, assets, fingerprint, parse_source
 from render.transfer import Policy
 from render.worker import Task, Worker
@@ -44,7 +44,8 @@ def run(command: Command) -> int:
         print(plan(command, source, output))
         return 0
     mark = fingerprint(source, command.seed, selection)
-    version = preflight(command.settings())
+    version, device = preflight(command.settings())
+    command = replace(command, device=device)
     with output.locked():
         output.claim(request(command, mark, version), lambda: listed(assets(source, command.seed, selection)))
         if command.retry == "failed":
@@ -54,23 +55,33 @@ def run(command: Command) -> int:
         return summarise(index, output.outcomes(), command.shards)
 
 
-def preflight(settings: Settings) -> str:
-    """Blender's version, after a trial start. Raises UserError with the remedy when it cannot run here."""
+def preflight(settings: Settings) -> tuple[str, Device]:
+    """Blender's version and the device to render on, after a trial start. Raises UserError with the remedy.
+
+    On a cluster the driver's own machine need not have a GPU: each worker checks the one that it gets.
+    """
     if found := problem():
         raise UserError(f"rendering is not available: {found}")
     if settings.hdri:
         environment_maps(Path(settings.hdri))
-    if settings.device == "gpu":
-        print("render: starting Blender on the GPU; its kernels are built at first use, which can take ten minutes")
+    cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if cluster and settings.device == "auto":
+        raise UserError("--device auto looks at this machine; on a cluster say --device cpu or --device gpu")
+    if settings.device != "cpu" and not cluster:
+        print("render: starting Blender; a GPU's kernels are built at first use, which can take ten minutes")
     try:
-        process = BlenderProcess(threads=1, device=settings.device)
+        process = BlenderProcess(threads=1, device="cpu" if cluster else settings.device)
     except BlenderEnded as error:
         raise UserError(str(error)) from error
     process.close()
-    if process.hello.error:
-        raise UserError(f"rendering is not available: {process.hello.error}")
-    print(f"render: Blender {process.hello.version}, Cycles on {process.hello.device}")
-    return process.hello.version
+    hello = process.hello
+    if hello.error:
+        raise UserError(f"rendering is not available: {hello.error}")
+    device: Device = settings.device if cluster else "cpu" if hello.device == "CPU" else "gpu"
+    print(f"render: Blender {hello.version}, Cycles on {'the workers' if cluster else hello.device}".rstrip())
+    if hello.notice:
+        print(f"render: {hello.notice}")
+    return hello.version, device
 
 
 def request(command: Command, mark: str, version: str) -> dict[str, Any]:

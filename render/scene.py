@@ -28,6 +28,7 @@ SPHERE_RADIUS: Final = 0.62  # 1.5 * sin(fov / 2) = 0.624 is the largest sphere 
 MEAN_LUMINANCE: Final = 0.8  # every environment map is scaled to it: Blender's own eight range from 0.17 to 0.97
 _GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 _UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
+MOST_POINTS: Final = 2**22
 _SMALLEST: Final = 1e-12
 _FRAMES: Final = (-1_000_000, 1_000_000)  # about what Blender can count
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
@@ -175,6 +176,22 @@ def _colour_by_vertex() -> None:
 def visible_points() -> NDArray[np.float64]:
     """World positions [n, 3] of the vertices of all faces that will be rendered: evaluated, instances included."""
     return np.concatenate([np.empty((0, 3)), *_clouds()])
+
+
+def outline_points() -> NDArray[np.float32]:
+    """Points [3, n] whose projection fills the object's own rectangle; above MOST_POINTS a larger one, by boxes."""
+    clouds, total = [], 0
+    for cloud in _clouds():
+        kept = cloud if total + len(cloud) <= MOST_POINTS else _corners(cloud)
+        clouds.append(kept.astype(np.float32))
+        total += len(kept)
+    return np.ascontiguousarray(np.concatenate(clouds).T)
+
+
+def _corners(cloud: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The eight corners [8, 3] of the box about the points."""
+    bounds = np.stack([cloud.min(0), cloud.max(0)])
+    return np.stack([bounds[list(choice), range(3)] for choice in np.ndindex(2, 2, 2)])
 
 
 def _clouds() -> Iterator[NDArray[np.float64]]:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from dataset.errors import UserError
 from dataset.schema import NormalizeMode
 
-Device = Literal["cpu", "gpu"]
+Device = Literal["auto", "cpu", "gpu"]
+DEVICES: Final[tuple[Device, ...]] = get_args(Device)
 HDRI_SUFFIXES: Final = (".exr", ".hdr")
 MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
 
@@ -27,6 +28,13 @@ class Settings:
             raise UserError(f"--resolution is {self.resolution}; choose 8 to 4096 pixels")
         if not 1 <= self.samples <= 65536:
             raise UserError(f"--samples is {self.samples}; choose 1 to 65536 samples a pixel")
+
+
+def parse_device(name: str) -> Device:
+    for device in DEVICES:
+        if device == name:
+            return device
+    raise UserError(f"--device is {name!r}; choose one of {', '.join(DEVICES)}")
 
 
 def environment_maps(folder: Path) -> dict[str, Path]:

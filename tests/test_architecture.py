@@ -17,9 +17,11 @@ OURS = {*ALLOWED, "examples", "benchmarks", "tests"}
 BPY_FILES = {
     "render/scene.py",
     "render/picture.py",
+    "render/device.py",
     "render/textures.py",
     "render/blender.py",
     "render/procedural/build.py",
+    "benchmarks/plain_render.py",
 }
 
 

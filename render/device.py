@@ -1,0 +1,117 @@
+"""Inside Blender: which device Cycles renders on, and proof that it is the GPU when a GPU was asked for.
+
+Cycles renders on the CPU without a word when its GPU is not usable, so the choice is checked twice: a device of the
+backend is switched on, and the warmed-up renderer makes more samples a second than a CPU core can.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import bpy
+
+from dataset.errors import UserError
+from render.settings import Device
+
+GPU_BACKENDS: Final = ("OPTIX", "CUDA", "HIP", "METAL")  # best first
+CPU: Final = "CPU"
+CHECK_RESOLUTION: Final = 512
+CHECK_SAMPLES: Final = 128
+# One core makes one to three million samples a second of the scene below, any GPU that is worth using tens of millions.
+CORE_SAMPLES_A_SECOND: Final = 8e6
+
+
+def gpu_backend() -> str | None:
+    """The best backend with a device here, or None."""
+    preferences = _preferences()
+    offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
+    for backend in GPU_BACKENDS:
+        if backend in offered and preferences.get_devices_for_type(backend):
+            return backend
+    return None
+
+
+def choose(device: Device) -> tuple[str, str]:
+    """Cycles' device and a notice for the person, empty when there is nothing to say. Raises UserError: no GPU."""
+    if device == "cpu":
+        return CPU, ""
+    backend = gpu_backend()
+    if backend is not None:
+        return backend, ""
+    found_none = "Cycles finds no GPU here (OptiX, CUDA, HIP or Metal)"
+    if device == "auto":
+        return CPU, f"--device auto: {found_none}; rendering on the CPU"
+    raise UserError(f"--device gpu: {found_none}; use --device cpu")
+
+
+def use(scene: Any, chosen: str) -> None:
+    """Render on `chosen`: CPU, or one GPU, the first that CUDA_VISIBLE_DEVICES (or its like) leaves visible."""
+    scene.cycles.denoising_use_gpu = chosen != CPU
+    if chosen == CPU:
+        scene.cycles.device = "CPU"
+        return
+    preferences = _preferences()
+    preferences.compute_device_type = chosen
+    gpus = [device for device in preferences.get_devices_for_type(chosen) if device.type == chosen]
+    for device in preferences.devices:
+        device.use = bool(gpus) and device.id == gpus[0].id
+    scene.cycles.device = "GPU"
+    if not preferences.has_active_device():
+        raise UserError(f"Cycles has switched {chosen} off: no device of it is usable; use --device cpu")
+
+
+def warm_up(chosen: str) -> str:
+    """Build the GPU's kernels (minutes at first use, then cached) and check that they render; the evidence."""
+    with tempfile.TemporaryDirectory(prefix="isotropic3d-") as scratch:
+        _open_plane(chosen)
+        _render(Path(scratch), samples=1)
+        bpy.context.scene.cycles.use_denoising = False
+        return check_rate(chosen, lambda: _render(Path(scratch), CHECK_SAMPLES), time.perf_counter)
+
+
+def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], float]) -> str:
+    """What `render`'s samples a second say. Raises UserError when one CPU core could have made them."""
+    started = clock()
+    render()
+    seconds = max(clock() - started, 1e-6)
+    rate = CHECK_RESOLUTION**2 * CHECK_SAMPLES / seconds
+    evidence = f"{rate / 1e6:.1f} million samples a second"
+    if rate < CORE_SAMPLES_A_SECOND:
+        raise UserError(
+            f"Cycles was told to use {chosen} but makes {evidence}, no more than a CPU core: the GPU is not used; "
+            "check its driver, or use --device cpu"
+        )
+    return evidence
+
+
+def _preferences() -> Any:
+    return bpy.context.preferences.addons["cycles"].preferences
+
+
+def _open_plane(chosen: str) -> None:
+    """A grey plane that fills the picture, under a grey world, on one thread should the CPU render it."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.ops.mesh.primitive_plane_add(size=100)
+    scene = bpy.context.scene
+    scene.world = bpy.data.worlds.new("grey")
+    scene.render.engine = "CYCLES"
+    use(scene, chosen)
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    camera.location[2] = 1.5  # looks down
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    scene.cycles.use_adaptive_sampling = False
+    scene.cycles.use_denoising = True  # its kernels are built here too
+    scene.render.use_persistent_data = True
+    scene.render.threads_mode, scene.render.threads = "FIXED", 1
+    scene.render.resolution_x = scene.render.resolution_y = CHECK_RESOLUTION
+    scene.render.resolution_percentage = 100
+
+
+def _render(scratch: Path, samples: int) -> None:
+    scene = bpy.context.scene
+    scene.cycles.samples = samples
+    scene.render.filepath = str(scratch / "plane.png")
+    bpy.ops.render.render(write_still=True)
