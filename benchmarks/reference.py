@@ -68,7 +68,9 @@ def run_plain(job: PlainJob) -> None:
 
 def load_pictures(folder: Path, views: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
     """PNG files VIEW.png of a folder as [v, h, w, 4]; colour under zero alpha is blackened, as in our own pictures."""
-    pictures = np.stack([np.asarray(Image.open(folder / f"{view:02d}.png").convert("RGBA")) for view in views])
+    pictures: NDArray[np.uint8] = np.stack(
+        [np.asarray(Image.open(folder / f"{view:02d}.png").convert("RGBA")) for view in views]
+    )
     pictures[pictures[..., 3] == 0] = 0
     return pictures
 
