@@ -5,6 +5,7 @@ samples and no denoiser it makes the reference too. The scene (import, pose, lig
 """
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -51,11 +52,12 @@ def main() -> None:
             _picture(pose, noise, path)
     seconds["render"] = time.monotonic() - started
     scene = {"scale": normalization.scale, "offset": normalization.offset, "hdri": hdri.__dict__}
-    (out / "done.json").write_text(json.dumps({"scene": scene, "seconds": seconds}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (out / "done.json").write_text(json.dumps({"scene": scene, "seconds": seconds, "peak_rss_mb": peak}))
 
 
 def _as_people_do(job: PlainJob) -> None:
-    """Every property that our renderer tunes, back to what Blender or SyncDreamer's script has."""
+    """Everything that our renderer tunes, back to what Blender or SyncDreamer's script has."""
     missing = set(CYCLES) - set(PEOPLE)
     assert not missing, f"plain_settings.PEOPLE does not say what people have for {sorted(missing)}"
     scene: Any = bpy.context.scene
@@ -64,7 +66,8 @@ def _as_people_do(job: PlainJob) -> None:
     scene.cycles.samples, scene.cycles.use_denoising = job.samples, job.denoise
     scene.cycles.use_light_tree = job.light_tree
     scene.world.cycles.sampling_method = "AUTOMATIC"
-    scene.render.use_persistent_data = False
+    scene.render.use_persistent_data = scene.render.use_compositing = scene.use_nodes = False
+    bpy.context.view_layer.cycles.denoising_store_passes = False
     scene.render.image_settings.file_format, scene.render.image_settings.compression = "PNG", 15
 
 
