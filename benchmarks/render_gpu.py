@@ -101,7 +101,6 @@ def _stage(device: Device, out: Path) -> dict[str, Any]:
 
 def _on_cores(item: BenchObject, settings: Settings, scratch: Path, out: Path) -> dict[str, Any]:
     with workers(cores()) as pool:
-        render_all(pool, [item] * len(pool), settings, scratch)
         seconds, rendered = render_all(pool, [item] * len(pool), settings, scratch)
     np.save(out, rendered[0].pictures)
     return {"workers": len(rendered), "seconds_per_view": round(seconds / len(rendered) / VIEWS, 4)}
