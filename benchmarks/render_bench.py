@@ -8,6 +8,7 @@ Four views an object are compared with a reference of 1,024 samples without a de
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.bench_objects import SEED, BenchObject, listed, prepare
+from benchmarks.bench_objects import ROOT, SEED, BenchObject, listed, prepare
 from benchmarks.bench_workers import Rendered, cores, render_all, workers
 from benchmarks.plain_settings import PEOPLE_SAMPLES, RESOLUTION, PlainJob
 from benchmarks.quality import Quality, compare
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _run_people(people, item, truths[item.uid], options.views, Path(scratch))
             _run_ours(ours, block, truths, render_all(pool, block * REPEATS, settings, Path(scratch)))
     results: dict[str, Any] = {"a": people.row(), "b": ours.row(), "views": {"a": people.quality, "b": ours.quality}}
+    results["b"] |= _split_sampling(results["b"], items[:BLOCK], settings)
     if not options.skip_scaling:
         results["scaling"] = _scaling(items[: 2 * BLOCK], settings)
     print(_tables(results))
@@ -150,6 +152,17 @@ def _run_ours(
             _same_scene(item, truths[one.uid], one.scene)
             tally.quality.append((one.uid, compare(one.pictures[list(VIEWS)], truths[one.uid].pictures)))
             _progress("b", one.uid, one.seconds, tally)
+
+
+def _split_sampling(row: dict[str, float], items: list[BenchObject], settings: Settings) -> dict[str, float]:
+    """Cycles' seconds a view after the first sample, apart: the denoiser's share is measured on a few objects alone."""
+    arguments = [f"{item.uid}={item.path}" for item in items]
+    command = [sys.executable, "-m", "benchmarks.denoise_share", str(settings.samples), *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    shares = json.loads(done.stdout.decode().splitlines()[-1])
+    share, both = float(np.mean(list(shares.values()))), row["sample_s_per_view"]
+    print(f"denoiser's share of sampling and denoising: {shares}", flush=True)
+    return {"sample_s_per_view": both * (1 - share), "denoise_s_per_view": both * share}
 
 
 def _same_scene(item: BenchObject, truth: Reference, scene: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ class Settings:
     """Settings of a whole set. `hdri` names a folder of environment maps; None is the eight that Blender ships."""
 
     resolution: int = 256
-    samples: int = 16
+    samples: int = 24
     normalize: NormalizeMode = "longest"
     device: Device = "cpu"
     hdri: str | None = None

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 # import: file -> scene. light: environment map. sync: scene -> Cycles, until its first sample. sample: sampling and
-# denoising, which Cycles' status lines do not separate (benchmarks.render_bench does, by leaving the denoiser out).
+# denoising, which Cycles' status lines do not separate (benchmarks.denoise_share does, by leaving the denoiser out).
 # write: picture -> file -> array -> WebP.
 PARTS: Final = ("import", "light", "sync", "sample", "write")
 

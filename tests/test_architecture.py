@@ -22,6 +22,7 @@ BPY_FILES = {
     "render/blender.py",
     "render/procedural/build.py",
     "benchmarks/plain_render.py",
+    "benchmarks/denoise_share.py",
 }
 
 

@@ -1,0 +1,57 @@
+"""How much of `render`'s seconds a view is the denoiser: the same views with and without it, on one thread.
+
+`python -m benchmarks.denoise_share SAMPLES UID=FILE...` prints one JSON line: {"uid": share, ...}. Cycles' own status
+lines do not tell sampling from denoising.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from render.blender import allowed_cpus
+
+with allowed_cpus(1):
+    import bpy
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts the threads that `allowed_cpus` is about
+
+from benchmarks.bench_objects import SEED
+from benchmarks.plain_settings import RESOLUTION
+from benchmarks.reference import VIEWS
+from render.blender import blenders_maps
+from render.frame import object_box
+from render.picture import configure, render_view
+from render.scene import build, light_scene, visible_points
+from render.settings import Settings, environment_maps
+from render.timing import Stopwatch
+from render.views import light, noise_seed, poses
+
+
+def main() -> None:
+    samples, entries = int(sys.argv[1]), [entry.partition("=") for entry in sys.argv[2:]]
+    shares = {uid: round(share(uid, Path(path), samples), 4) for uid, _, path in entries}
+    print(json.dumps(shares))
+
+
+def share(uid: str, path: Path, samples: int) -> float:
+    """The denoiser's share of the seconds between the first sample and the finished picture."""
+    build(path, "longest")
+    maps = environment_maps(blenders_maps())
+    chosen = light(SEED, uid, list(maps))
+    light_scene(chosen, maps[chosen.hdri])
+    configure(Settings(RESOLUTION, samples), threads=1)
+    cameras = [pose for view_set in poses(SEED, uid).values() for pose in view_set]
+    boxes = [object_box(visible_points().T, pose.c2w(), RESOLUTION) for pose in cameras]
+    seconds = {True: Stopwatch(), False: Stopwatch()}
+    with tempfile.TemporaryDirectory(prefix="denoise-share-") as scratch:
+        render_view(cameras[0], 0, Path(scratch), boxes[0])
+        for view in VIEWS:
+            for denoise, watch in seconds.items():
+                bpy.context.scene.cycles.use_denoising = denoise
+                render_view(cameras[view], noise_seed(SEED, uid) + view, Path(scratch), boxes[view], watch)
+    return max(0.0, 1 - seconds[False].seconds["sample"] / seconds[True].seconds["sample"])
+
+
+if __name__ == "__main__":
+    main()
