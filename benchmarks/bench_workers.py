@@ -1,4 +1,4 @@
-"""Blender workers for the benchmark: each a `render.worker.BlenderProcess` with a thread that feeds it."""
+"""Blender workers for the benchmark: each a `render.child.BlenderProcess` with a thread that feeds it."""
 
 import os
 import queue
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from benchmarks.bench_objects import SEED, BenchObject
 from dataset.image import decode_webp
+from dataset.manifest import Asset
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, member_name, meta_name, parse_meta
+from render.child import BlenderEnded, BlenderProcess, Limits
 from render.job import Job, unpack
 from render.settings import Settings
-from render.sources import Asset
-from render.worker import BlenderEnded, BlenderProcess, Limits
 
 LIMITS: Final = Limits(timeout_s=1800.0)
 
@@ -88,13 +88,15 @@ class _Queue:
         try:
             while not self.errors:
                 number, item = self.waiting.get_nowait()
-                asset = Asset(item.uid, "benchmark", "CC0-1.0", "unknown", path=str(item.path))
-                job = Job(asset, SEED, self._settings, str(self._scratch / f"{number}.tar"))
+                asset = Asset(item.uid, "benchmark", "CC0-1.0")
+                job = Job(
+                    asset, str(item.path), item.sha256, SEED, self._settings, str(self._scratch / f"{number}.tar")
+                )
                 started = time.monotonic()
                 reply = process.render(job, LIMITS)
                 if reply.status != "ok":
                     raise RuntimeError(f"{item.uid}: {reply.error_class}: {reply.message}")
-                self.done[number] = (time.monotonic() - started, reply.timings, process.peak_rss_mb)
+                self.done[number] = (time.monotonic() - started, dict(reply.timings), process.peak_rss_mb)
         except queue.Empty:
             return
         except (BlenderEnded, RuntimeError, OSError) as error:
@@ -102,7 +104,7 @@ class _Queue:
 
 
 def _read(item: BenchObject, tar: Path, seconds: float, timings: dict[str, float], peak_rss_mb: float) -> Rendered:
-    members = unpack(tar)
+    members = unpack(tar.read_bytes())
     tar.unlink()
     names = [member_name(item.uid, view_set, i) for view_set in VIEW_SETS for i in range(VIEWS_PER_SET)]
     pictures = np.stack([decode_webp(members[name], name) for name in names])

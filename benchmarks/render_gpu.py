@@ -26,8 +26,8 @@ from benchmarks.plain_settings import RESOLUTION
 from benchmarks.quality import psnr_db
 from benchmarks.reference import CACHE
 from dataset.image import composite_white
+from render.child import BlenderProcess
 from render.settings import Device, Settings
-from render.worker import BlenderProcess
 
 HEARTBEAT_S: Final = 15.0
 VIEWS: Final = 32

@@ -40,7 +40,7 @@ class Command:
     """Leave out objects whose file equals that of an earlier one; without it they are only flagged."""
     resolution: int = 256
     """Pixels a side."""
-    samples: int = 16
+    samples: int = 24
     """Samples a pixel, denoised; the paper's source takes 128, which costs four times as much."""
     seed: int = 0
     """Of elevations, lighting, noise and procedural objects."""
