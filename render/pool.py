@@ -119,7 +119,9 @@ class Pool:
         actor = self._actors[index]
         try:
             answer = ray.get(reference)
-        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+        except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.RayTaskError) and not actor.starting:
+                raise  # a mistake of ours, not a death
             self._count_start(error if actor.starting else None)
             self._actors[index] = self._new()
             yield from self._bury(actor, error)

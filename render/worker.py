@@ -100,7 +100,11 @@ class Worker:
         self._note(f"worker {self._name} begins: {threads} threads, {limits}")
 
     def ready(self) -> str:
-        """The worker's name: host and process id. Answering says that the worker runs."""
+        """The worker's name: host and process id. Answering says that its Blender runs, on the device asked for.
+
+        Raises BlenderEnded when it does not: a node that cannot render must not be given objects to fail.
+        """
+        self._living_process()
         return self._name
 
     def pid(self) -> int | None:

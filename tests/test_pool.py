@@ -43,6 +43,11 @@ class NeverStarts(Stub):
         raise RuntimeError("this node lacks a package")
 
 
+class Unfit(Stub):
+    def ready(self):
+        raise ValueError("no GPU on this node")
+
+
 @pytest.fixture(scope="module")
 def small_ray():
     import ray
@@ -94,3 +99,5 @@ def test_a_poison_object_is_set_aside_and_its_neighbours_are_not(small_ray):
 def test_workers_that_never_start_are_an_error_not_a_wait(small_ray):
     with pytest.raises(UserError, match=r"workers in a row did not start(?s:.*)lacks a package"):
         run(small_ray, [task(0)], kind=NeverStarts)
+    with pytest.raises(UserError, match=r"workers in a row did not start(?s:.*)no GPU on this node"):
+        run(small_ray, [task(0)], kind=Unfit)
