@@ -41,7 +41,7 @@ class Command:
     resolution: int = 256
     """Pixels a side."""
     samples: int = 24
-    """Samples a pixel, denoised; the paper's source takes 128, which costs four times as much."""
+    """Samples a pixel, denoised; the paper's source takes 128."""
     seed: int = 0
     """Of elevations, lighting, noise and procedural objects."""
     normalize: NormalizeMode = "longest"
