@@ -1,7 +1,7 @@
 """The fixed list of objects that `benchmarks.render_bench` renders, each as a model file on disk.
 
-Procedural objects by index (seed 0), model files of a folder beside the checkout, and one made here: a chrome knot of
-320,000 triangles, large and glossy.
+Procedural objects by index (seed 0), model files of a folder beside the checkout, and two made here: a chrome knot of
+320,000 triangles (large and glossy) and a glass one, the hardest cases for few samples.
 """
 
 import base64
@@ -25,6 +25,10 @@ SEED: Final = 0
 CHROME: Final = {
     "pbrMetallicRoughness": {"baseColorFactor": [0.9, 0.9, 0.9, 1], "metallicFactor": 1, "roughnessFactor": 0.1}
 }
+GLASS: Final = {
+    "pbrMetallicRoughness": {"baseColorFactor": [0.9, 1, 0.95, 1], "metallicFactor": 0, "roughnessFactor": 0.05},
+    "extensions": {"KHR_materials_transmission": {"transmissionFactor": 1}},
+}
 PROCEDURAL: Final = (3, 13, 15, 17, 20, 25, 37, 39)  # teapot lamp cat car mug tree castle house
 INSTEAD_OF_FILES: Final = (7, 8, 9, 18)  # rocket penguin sailboat robot
 FILES: Final = (
@@ -33,7 +37,11 @@ FILES: Final = (
     "kaykit_dungeon/table_long_decorated_c.glb",
     "kaykit_characters/shield_round_color.glb",
 )
-CHROME_KNOT: Final = "made-chrome_knot"
+# Points around, points across, material.
+KNOTS: Final[dict[str, tuple[int, int, dict[str, Any]]]] = {
+    "made-chrome_knot": (1600, 100, CHROME),
+    "made-glass_knot": (400, 50, GLASS),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class BenchObject:
 
 def listed(models: Path = MODELS) -> list[str]:
     """Uids in the order of the benchmark: large and glossy ones early, so that --objects N keeps some of them."""
-    first = [uid_of(PROCEDURAL[0], SEED), CHROME_KNOT]
+    first = [uid_of(PROCEDURAL[0], SEED), *KNOTS]
     files = [file_uid(name) for name in FILES]
     if not models.is_dir():
         files = [uid_of(index, SEED) for index in INSTEAD_OF_FILES]
@@ -68,10 +76,11 @@ def prepare(uid: str, folder: Path, models: Path = MODELS) -> BenchObject:
 
 def _made(uid: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    if uid == CHROME_KNOT:
+    if uid in KNOTS:
         path = folder / f"{uid}.gltf"
         if not path.is_file():
-            path.write_text(gltf(*knot(1600, 100), CHROME))
+            around, across, material = KNOTS[uid]
+            path.write_text(gltf(*knot(around, across), material))
         return path
     path = folder / f"{uid}.glb"
     if not path.is_file():
@@ -118,6 +127,7 @@ def gltf(points: NDArray[np.float32], triangles: NDArray[np.uint32], material: d
     return json.dumps(
         {
             "asset": {"version": "2.0"},
+            **({"extensionsUsed": sorted(material["extensions"])} if "extensions" in material else {}),
             "scene": 0,
             "scenes": [{"nodes": [0]}],
             "nodes": [{"mesh": 0}],

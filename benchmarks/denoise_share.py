@@ -1,7 +1,7 @@
 """How much of `render`'s seconds a view is the denoiser: the same views with and without it, on one thread.
 
-`python -m benchmarks.denoise_share SAMPLES UID=FILE...` prints one JSON line: {"uid": share, ...}. Cycles' own status
-lines do not tell sampling from denoising.
+`python -m benchmarks.denoise_share SAMPLES NOISE_THRESHOLD UID=FILE...` prints one JSON line: {"uid": share, ...}.
+Cycles' own status lines do not tell sampling from denoising.
 """
 
 import json
@@ -29,18 +29,19 @@ from render.views import light, noise_seed, poses
 
 
 def main() -> None:
-    samples, entries = int(sys.argv[1]), [entry.partition("=") for entry in sys.argv[2:]]
-    shares = {uid: round(share(uid, Path(path), samples), 4) for uid, _, path in entries}
+    settings = Settings(RESOLUTION, int(sys.argv[1]), float(sys.argv[2]))
+    entries = [entry.partition("=") for entry in sys.argv[3:]]
+    shares = {uid: round(share(uid, Path(path), settings), 4) for uid, _, path in entries}
     print(json.dumps(shares))
 
 
-def share(uid: str, path: Path, samples: int) -> float:
+def share(uid: str, path: Path, settings: Settings) -> float:
     """The denoiser's share of the seconds between the first sample and the finished picture."""
     build(path, "longest")
     maps = environment_maps(blenders_maps())
     chosen = light(SEED, uid, list(maps))
     light_scene(chosen, maps[chosen.hdri])
-    configure(Settings(RESOLUTION, samples), threads=1)
+    configure(settings, threads=1)
     cameras = [pose for view_set in poses(SEED, uid).values() for pose in view_set]
     boxes = [object_box(visible_points().T, pose.c2w(), RESOLUTION) for pose in cameras]
     seconds = {True: Stopwatch(), False: Stopwatch()}

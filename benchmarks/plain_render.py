@@ -34,7 +34,7 @@ def main() -> None:
     chosen = light(job.seed, job.uid, list(maps))
     hdri = light_scene(chosen, maps[chosen.hdri])
     seconds["import"] = time.monotonic() - started
-    configure(Settings(resolution=RESOLUTION, samples=job.samples), job.threads)
+    configure(Settings(RESOLUTION, job.samples, noise_threshold=0.0), job.threads)
     _as_people_do(job)
     cameras = [pose for view_set in poses(job.seed, job.uid).values() for pose in view_set]
     points = visible_points().T
@@ -67,7 +67,8 @@ def _as_people_do(job: PlainJob) -> None:
     scene.cycles.use_light_tree = job.light_tree
     scene.world.cycles.sampling_method = "AUTOMATIC"
     scene.render.use_persistent_data = scene.render.use_compositing = scene.use_nodes = False
-    bpy.context.view_layer.cycles.denoising_store_passes = False
+    layer: Any = bpy.context.view_layer
+    layer.cycles.denoising_store_passes = layer.use_pass_glossy_color = layer.use_pass_transmission_color = False
     scene.render.image_settings.file_format, scene.render.image_settings.compression = "PNG", 15
 
 

@@ -29,7 +29,7 @@ from render.settings import Settings
 from render.timing import PARTS
 
 ALL_VIEWS: Final = len(VIEW_SETS) * VIEWS_PER_SET
-BLOCK: Final = 4  # objects of (a), then the same of (b)
+BLOCK: Final = 7  # objects of (a), then the same of (b)
 REPEATS: Final = 2  # of (b) in a block: it is short, and its last object leaves a worker idle
 
 
@@ -62,7 +62,7 @@ class Tally:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    settings = Settings(resolution=RESOLUTION) if options.samples is None else Settings(RESOLUTION, options.samples)
+    settings = _settings(options)
     items = [prepare(uid, CACHE / "objects") for uid in listed()[: options.objects]]
     truths = {item.uid: _reference(item, number, len(items)) for number, item in enumerate(items, start=1)}
     people, ours = Tally(), Tally()
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = {"a": people.row(), "b": ours.row(), "views": {"a": people.quality, "b": ours.quality}}
     results["b"] |= _split_sampling(results["b"], items[:BLOCK], settings)
     if not options.skip_scaling:
-        results["scaling"] = _scaling(items[: 2 * BLOCK], settings)
+        results["scaling"] = _scaling(items[:BLOCK], settings)
     print(_tables(results))
     summary = summarise(results)
     if options.out:
@@ -91,13 +91,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--views", type=int, default=ALL_VIEWS, help="views of (a), 4 to 32; its time is scaled up to 32"
     )
-    parser.add_argument("--samples", type=int, default=None, help="of (b), instead of the default")
+    parser.add_argument("--samples", type=int, default=None, help="at most, of (b), instead of the default")
+    parser.add_argument("--noise-threshold", type=float, default=None, help="of (b), instead of the default")
     parser.add_argument("--skip-scaling", action="store_true", help="leave out one worker against two")
     parser.add_argument("--out", type=Path, default=None, help="write all figures there as JSON")
     options = parser.parse_args(arguments)
     if not len(VIEWS) <= options.views <= ALL_VIEWS:
         parser.error(f"--views is {options.views}; choose {len(VIEWS)} to {ALL_VIEWS}")
     return options
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {"samples": options.samples, "noise_threshold": options.noise_threshold}
+    return Settings(RESOLUTION, **{name: value for name, value in given.items() if value is not None})
 
 
 def _reference(item: BenchObject, number: int, total: int) -> Reference:
@@ -157,7 +163,13 @@ def _run_ours(
 def _split_sampling(row: dict[str, float], items: list[BenchObject], settings: Settings) -> dict[str, float]:
     """Cycles' seconds a view after the first sample, apart: the denoiser's share is measured on a few objects alone."""
     arguments = [f"{item.uid}={item.path}" for item in items]
-    command = [sys.executable, "-m", "benchmarks.denoise_share", str(settings.samples), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.denoise_share",
+        *map(str, (settings.samples, settings.noise_threshold)),
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     shares = json.loads(done.stdout.decode().splitlines()[-1])
     share, both = float(np.mean(list(shares.values()))), row["sample_s_per_view"]

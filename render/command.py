@@ -40,8 +40,10 @@ class Command:
     """Leave out objects whose file equals that of an earlier one; without it they are only flagged."""
     resolution: int = 256
     """Pixels a side."""
-    samples: int = 24
-    """Samples a pixel, denoised; the paper's source takes 128."""
+    samples: int = 128
+    """Samples a pixel at most, denoised; the paper's source takes 128 everywhere."""
+    noise_threshold: float = 0.075
+    """A pixel stops after 16, 32, ... samples once its noise is below; 0: all samples everywhere."""
     seed: int = 0
     """Of elevations, lighting, noise and procedural objects."""
     normalize: NormalizeMode = "longest"
@@ -79,7 +81,7 @@ class Command:
 
     def settings(self) -> Settings:
         hdri = str(self.hdri.resolve()) if self.hdri else None
-        return Settings(self.resolution, self.samples, self.normalize, self.device, hdri)
+        return Settings(self.resolution, self.samples, self.noise_threshold, self.normalize, self.device, hdri)
 
     def selection(self) -> Selection:
         return Selection(self.limit, self.uids, self.include_licenses, self.max_file_mb)

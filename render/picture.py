@@ -25,7 +25,6 @@ Rgba = NDArray[np.uint8]  # [h, w, 4], straight alpha
 # each alternative cost in seconds and decibels, is in docs/LOG.md. Of the denoiser's prefilters NONE is the best here:
 # with all samples of a pixel in its middle (filter_width) albedo and normals have no noise, only edges to lose.
 CYCLES: Final[dict[str, RendererValue]] = {
-    "use_adaptive_sampling": False,
     "use_denoising": True,
     "denoiser": "OPENIMAGEDENOISE",
     "denoising_quality": "BALANCED",
@@ -50,9 +49,12 @@ FILM: Final[dict[str, RendererValue]] = {
 }
 COLOUR: Final[dict[str, RendererValue]] = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0}
 DISPLAY: Final = "sRGB"
-# Share of the picture before denoising in the result. Noise and the denoiser's blur are different errors: this much of
-# one for less of the other gains 0.7 dB at 16 samples and 1 dB at 24 (docs/LOG.md).
-NOISY_SHARE: Final = 0.3
+# Share of the picture before denoising in the result. Noise and the denoiser's blur are different errors: some of one
+# for less of the other gains a decibel. Of what a surface mirrors or lets through the denoiser's guides, albedo and
+# normal, tell nothing: there it blurs what it should keep, and most of the noisy picture is better (docs/LOG.md).
+NOISY_SHARE: Final = 0.2
+MIRROR_NOISY_SHARE: Final = 0.95  # where all light is reflected or transmitted; in proportion in between
+NOISY_SHARE_NODE: Final = "noisy share"
 _CLOCK: Final = RenderClock()
 
 
@@ -62,7 +64,13 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
     scene.render.engine = "CYCLES"
     device, _ = choose(settings.device)
     use(scene, device)
-    values = {**CYCLES, "samples": settings.samples}
+    values = {
+        **CYCLES,
+        "samples": settings.samples,
+        "use_adaptive_sampling": settings.noise_threshold > 0,
+        "adaptive_threshold": settings.noise_threshold,
+        "adaptive_min_samples": 4,  # below 16, so that the first look is after 16 samples
+    }
     for target, properties in (
         (scene.cycles, values),
         (scene.render, FILM),
@@ -81,21 +89,37 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
     _mix_noisy(scene)
     _listen()
     blender = f"Blender {bpy.app.version_string}"
-    fixed: dict[str, RendererValue] = {"display": DISPLAY, "noisy_share": NOISY_SHARE}
+    fixed: dict[str, RendererValue] = {
+        "display": DISPLAY,
+        "noisy_share": NOISY_SHARE,
+        "mirror_noisy_share": MIRROR_NOISY_SHARE,
+    }
     return {"name": "Cycles", "version": blender, "device": device, **values, **FILM, **COLOUR, **fixed}
 
 
 def _mix_noisy(scene: Any) -> None:
-    """Have Blender's compositor mix the denoised picture with NOISY_SHARE of the noisy one."""
-    bpy.context.view_layer.cycles.denoising_store_passes = True
+    """Have Blender's compositor mix the denoised picture with the noisy one, by `noisy_share` of the surface seen."""
+    layer = bpy.context.view_layer
+    layer.cycles.denoising_store_passes = True
+    layer.use_pass_glossy_color = layer.use_pass_transmission_color = True
     scene.use_nodes = True
     nodes, links = scene.node_tree.nodes, scene.node_tree.links
     nodes.clear()
-    passes, mix = nodes.new("CompositorNodeRLayers"), nodes.new("CompositorNodeMixRGB")
-    mix.inputs["Fac"].default_value = NOISY_SHARE
-    links.new(passes.outputs["Image"], mix.inputs[1])
-    links.new(passes.outputs["Noisy Image"], mix.inputs[2])
-    links.new(mix.outputs["Image"], nodes.new("CompositorNodeComposite").inputs["Image"])
+    passes, mirror, share = (nodes.new(f"CompositorNode{name}") for name in ("RLayers", "Math", "Math"))
+    mirror.operation, share.operation, share.use_clamp = "ADD", "MULTIPLY_ADD", True
+    share.name = NOISY_SHARE_NODE
+    share.inputs[1].default_value, share.inputs[2].default_value = MIRROR_NOISY_SHARE - NOISY_SHARE, NOISY_SHARE
+    mix = nodes.new("CompositorNodeMixRGB")
+    for source, target in (
+        (passes.outputs["GlossCol"], mirror.inputs[0]),
+        (passes.outputs["TransCol"], mirror.inputs[1]),
+        (mirror.outputs[0], share.inputs[0]),
+        (share.outputs[0], mix.inputs["Fac"]),
+        (passes.outputs["Image"], mix.inputs[1]),
+        (passes.outputs["Noisy Image"], mix.inputs[2]),
+        (mix.outputs["Image"], nodes.new("CompositorNodeComposite").inputs["Image"]),
+    ):
+        links.new(source, target)
 
 
 def _listen() -> None:

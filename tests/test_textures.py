@@ -20,7 +20,7 @@ def seen(gltf: Gltf, tmp_path, name):
     missing = settle_textures(tmp_path / name)
     map_name, path = next(iter(environment_maps(blenders_maps()).items()))
     scene.light_scene(Light(map_name, 40.0), path)
-    picture.configure(Settings(resolution=16, samples=1024), threads=1)
+    picture.configure(Settings(resolution=16, samples=1024, noise_threshold=0.0), threads=1)
     return picture.render_view(Pose(20.0, 10.0), 1, tmp_path), missing
 
 
