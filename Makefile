@@ -16,7 +16,7 @@ opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 sample distill demo test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-train
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-render-gpu: setup ## is the GPU used, and what does a view take on it
 
 bench-render-memory: setup ## memory of one Blender process over 500 objects
 	$(PY) -m benchmarks.render_memory $(ARGS)
+
+bench-train: setup ## training speed: views/s and share of the GPU's matrix peak against a plain loop
+	$(PY) -m benchmarks.train_bench $(ARGS)
 
 bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
 	$(PY) -m benchmarks.scheduling $(ARGS)

@@ -43,6 +43,7 @@ class Tally:
     peak_mb: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)  # seconds of all processes together
     quality: list[tuple[str, Quality]] = field(default_factory=list)
+    object_seconds: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
         """Figures of the variant; PSNR over views."""
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             block = items[start : start + BLOCK]
             for item in block:
                 _run_people(people, item, truths[item.uid], options.views, Path(scratch))
-            _run_ours(ours, block, truths, render_all(pool, block * REPEATS, settings, Path(scratch)))
+            longest_first = sorted(block * REPEATS, key=lambda item: -people.object_seconds[item.uid])
+            _run_ours(ours, block, truths, render_all(pool, longest_first, settings, Path(scratch)))
     results: dict[str, Any] = {"a": people.row(), "b": ours.row(), "views": {"a": people.quality, "b": ours.quality}}
     results["b"] |= _split_sampling(results["b"], items[:BLOCK], settings)
     if not options.skip_scaling:
@@ -138,6 +140,7 @@ def _run_people(tally: Tally, item: BenchObject, truth: Reference, count: int, s
     for name, value in (("start_and_import", once), ("render", rendering)):
         tally.parts[name] = tally.parts.get(name, 0.0) + value
     tally.quality.append((item.uid, compare(load_pictures(out, VIEWS), truth.pictures)))
+    tally.object_seconds[item.uid] = once + rendering
     _progress("a", item.uid, once + rendering, tally)
 
 
