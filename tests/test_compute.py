@@ -15,6 +15,14 @@ SHAPE = UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def batch(stage):
     random = torch.Generator().manual_seed(0)
 

@@ -57,7 +57,7 @@ class LatentBatch:
 def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
     """The UNet as it is to be trained, changed in place: its state has the same names and values as before."""
     if compute.channels_last:
-        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        unet.to(memory_format=torch.channels_last)
     if compute.checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]
     if compute.compile != "none":
