@@ -65,7 +65,7 @@ class WithReference(nn.Module):
 
 
 def see_reference(model: MultiViewModel, rgb: Tensor) -> MultiViewModel:
-    """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes, if it is one that needs them; else as it is."""
+    """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes if it needs them, else as it is."""
     if not reads_reference(model.unet):
         return model
     with torch.no_grad():

@@ -151,7 +151,7 @@ def _convert_tower(state: State, kind: str | SmallTower, where: str) -> ImageTow
 
 
 def _say_left_out(state: State) -> None:
-    """Tensors that no part takes: the noise schedule, a text encoder, averaged weights. They are counted, not dropped."""
+    """Count the tensors that no part takes: the noise schedule, a text encoder, averaged weights."""
     rest = Counter(
         name.split(".")[0]
         for name in state

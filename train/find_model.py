@@ -23,7 +23,7 @@ SOURCE_FILE: Final = "source.json"  # in a converted folder: which file it comes
 
 
 def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
-    """The model folder behind `model`. A path that does not exist comes back as it is: its reader says what is wrong."""
+    """The model folder behind `model`. A path to nothing comes back as it is: its reader says what is wrong."""
     repo = hub_name(model)
     if repo is None:
         return _converted(model, str(model), Convert(model, cache), cache) if model.is_file() else model

@@ -66,7 +66,7 @@ def published_file(repo: str) -> Path:
 
 
 def model_snapshot(repo: str) -> Path:
-    """A model folder on the Hub (as `python -m train.export push` writes it), in the Hub's cache; JSON and safetensors."""
+    """A model folder that `python -m train.export push` wrote, from the Hub; JSON and safetensors alone."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -75,7 +75,7 @@ def model_snapshot(repo: str) -> Path:
         raise UserError(_unreachable(repo, repo, error)) from error
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
-            f"{repo}: no model folder of this program ({SPEC_FILE} is missing); official checkpoints: {sorted(PUBLISHED)}"
+            f"{repo}: no model folder of this program ({SPEC_FILE} is missing); official: {', '.join(PUBLISHED)}"
         )
     return folder
 

@@ -290,7 +290,7 @@ def load_model(
 
 
 def read_tower(folder: Path) -> ImageTower | None:
-    """The model folder's image tower: `image_tower/`, or the `image_encoder/` of a diffusers folder; None without one."""
+    """A model folder's tower: `image_tower/`, or the `image_encoder/` of a diffusers folder; None without one."""
     if (folder / "image_tower").is_dir():
         return load_tower(folder / "image_tower")
     return load_image_encoder(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
