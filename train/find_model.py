@@ -9,7 +9,9 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,14 +52,15 @@ def _converted(file: Path, name: str, asked: Convert, cache: Path) -> Path:
     key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"{file.stem}-{key}"
     if (folder / SPEC_FILE).is_file():
-        print(f"{name}: converted earlier, {folder}")
+        print(f"{name}: converted earlier, {folder}", file=sys.stderr)
         return folder
-    print(f"{name}: converting once, into {folder}")
+    print(f"{name}: converting once, into {folder}", file=sys.stderr)
     temporary = cache / f".{folder.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        convert(Convert(**{**_fields(asked), "out_folder": temporary}))
+        with redirect_stdout(sys.stderr):  # what a command prints on stdout is its own result
+            convert(replace(asked, out_folder=temporary))
         (temporary / SOURCE_FILE).write_text(json.dumps({"name": name, **source}, indent=2) + "\n")
         if not (folder / SPEC_FILE).is_file():  # another process may have been quicker
             shutil.rmtree(folder, ignore_errors=True)
@@ -65,10 +68,6 @@ def _converted(file: Path, name: str, asked: Convert, cache: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _fields(asked: Convert) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in asked.__dataclass_fields__}
 
 
 def _source(file: Path, asked: Convert) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A file in the Hub's own cache is taken as it is, without a word to the network; 
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,9 +57,9 @@ def published_file(repo: str) -> Path:
     name = PUBLISHED[repo].file
     cached = try_to_load_from_cache(repo, name)
     if isinstance(cached, str):
-        print(f"{repo}: {name} from the Hub's cache ({cached})")
+        print(f"{repo}: {name} from the Hub's cache ({cached})", file=sys.stderr)
         return Path(cached)
-    print(f"{repo}: {name} is not in the Hub's cache; downloading it (several GB)")
+    print(f"{repo}: {name} is not in the Hub's cache; downloading it (several GB)", file=sys.stderr)
     try:
         return Path(hf_hub_download(repo, name))
     except (OSError, ValueError) as error:

@@ -37,9 +37,9 @@ processor (`JointAttention` in `train/model.py`), or every view is drawn alone.
 
 
 def card_of(folder: Path, spec: ModelSpec, repo: str) -> str:
-    """The card of a model folder: a training run (`config.json`), a converted checkpoint (`source.json`), or neither."""
+    """The card of a model folder: of a training run (`config.json`), a converted file (`source.json`), or neither."""
     config = _read(folder / CONFIG_FILE)
-    parts = [_HEAD.format(name=repo.split("/")[-1]), _model(spec), _USE.format(repo=repo)]
+    parts = [_HEAD.format(name=_last_part(repo)), _model(spec), _USE.format(repo=repo)]
     if config is not None:
         parts += [_training(config), _data(config["data"])]
     elif (source := _read(folder / SOURCE_FILE)) is not None:
@@ -78,7 +78,8 @@ def _training(config: dict[str, Any]) -> str:
 
 
 def _data(data: dict[str, Any]) -> str:
-    text = f"\n## Data\n\n`{_last_part(data['url'])}`: {data['objects']} rendered objects, set sha256 `{data['sha256']}`.\n"
+    name = _last_part(data["url"])
+    text = f"\n## Data\n\n`{name}`: {data['objects']} rendered objects, set sha256 `{data['sha256']}`.\n"
     try:
         counts = info(data["url"], quick=True).licenses
     except UserError as error:
