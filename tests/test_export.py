@@ -1,6 +1,7 @@
 """Out and in again: diffusers opens the folder, LDM files give back every tensor, the card tells the truth."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,29 +219,55 @@ def test_the_golden_unet_keeps_keys_and_tensors(tmp_path: Path) -> None:
     )
 
 
+@pytest.fixture
+def like_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model as the paper preset leaves it: the release's parts and true cameras."""
+    register_tiny_tower(monkeypatch)
+    torch.save(release(), tmp_path / "source.ckpt")
+    small = Convert(
+        tmp_path / "source.ckpt",
+        tmp_path / "trained",
+        head_width=HEAD_WIDTH,
+        image_size=IMAGE_SIZE,
+        image_tower=TINY_TOWER,
+    )
+    convert(replace(small, cameras="relative"))
+    return tmp_path / "trained"
+
+
 def test_a_model_trained_here_keeps_its_true_cameras(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    like_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It has an image tower as the release has, and a small one: without notes it would be taken for the release."""
-    export(Export(model, tmp_path / "out.ckpt", "ldm"))
+    """It has an image tower as the release has: without notes it would be taken for the release.
+
+    The way leads through the diffusers folder, whose tower has no name any more.
+    """
+    export(Export(like_trained, tmp_path / "folder"))
+    export(Export(tmp_path / "folder", tmp_path / "out.ckpt", "ldm"))
     assert "true camera angles" in capsys.readouterr().out
     convert(Convert(tmp_path / "out.ckpt", tmp_path / "again"))
-    assert read_spec(tmp_path / "again") == read_spec(model)
-    again, ours = load_model(tmp_path / "again", CPU), micro_model()
+    assert read_spec(tmp_path / "again") == read_spec(like_trained)
+    again, ours = load_model(tmp_path / "again", CPU), load_model(like_trained, CPU)
     picture = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(again.embed_image(picture), ours.embed_image(picture))
         torch.testing.assert_close(again.encode(picture), ours.encode(picture))
 
 
-def test_damaged_notes_are_refused(model: Path, tmp_path: Path) -> None:
-    export(Export(model, tmp_path / "out.ckpt", "ldm"))
+def test_damaged_notes_are_refused(like_trained: Path, tmp_path: Path) -> None:
+    export(Export(like_trained, tmp_path / "out.ckpt", "ldm"))
     state = torch.load(tmp_path / "out.ckpt", weights_only=True)
     for notes, told in (("{", "damaged"), (state._metadata["isotropic3d"].replace("relative", "odd"), "'odd'")):
         state._metadata = {"isotropic3d": notes}
         torch.save(state, tmp_path / "bad.ckpt")
         with pytest.raises(UserError, match=told):
             convert(Convert(tmp_path / "bad.ckpt", tmp_path / "again"))
+
+
+def test_what_the_official_code_would_compute_differently_is_not_exported(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="normalises in 8 groups, the official code always in 32"):
+        export(Export(model, tmp_path / "out.ckpt", "ldm"))
+    assert not list(tmp_path.glob("*.ckpt"))
 
 
 # push
@@ -278,6 +305,7 @@ def test_push_uploads_a_diffusers_folder_with_a_card_of_the_run(model: Path, tmp
     assert "| steps | 6 |" in card
     assert "from `stage1`" in card
     assert "`set`: 3 rendered objects" in card
+    assert "| licence of objects | objects |" in card
     assert describe(run, ShardSet(run.shards))["data"]["sha256"] in card
     assert str(tmp_path) not in card  # where the data lay on this machine is nobody's business
 

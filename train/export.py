@@ -37,6 +37,7 @@ from train.model_card import card_of
 from train.sample import ddim_scheduler
 
 LDM_ENDINGS: Final = (".ckpt", ".pt", ".safetensors")
+LDM_NORM_GROUPS: Final = 32  # openaimodel.py's GroupNorm32, the first stage's Normalize
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,12 @@ def ldm_state(parts: Parts) -> dict[str, Tensor]:
     """The model's float32 tensors under the names of Isotropic3D's release."""
     if reads_reference(parts.unet):
         raise UserError("the UNet reads a channel-concatenated reference: the official code has no such model")
+    for name, part in (("UNet", parts.unet), ("VAE", parts.vae)):
+        if part is not None and part.config.norm_num_groups != LDM_NORM_GROUPS:  # type: ignore[union-attr]
+            raise UserError(
+                f"the {name} normalises in {part.config.norm_num_groups} groups, the official code always in "  # type: ignore[union-attr]
+                f"{LDM_NORM_GROUPS}: it would compute something else; export it as diffusers"
+            )
     state = {
         LDM_UNET_PREFIX + name: tensor
         for name, tensor in ldm_unet_state(parts.unet.state_dict(), shape_of(parts.unet)).items()
