@@ -296,7 +296,7 @@ def test_many_wrong_keys_are_counted_and_the_first_named(bare: dict[str, Tensor]
         (["model.diffusion_model.input_blocks.0.0.weight"], "a Stable Diffusion checkpoint"),
         (["cc_projection.weight", "model.diffusion_model.input_blocks.0.0.weight"], "Zero123"),
         (["b.weight", "a.weight"], r"none of the kinds known here \(its first keys: a\.weight, b\.weight\)"),
-        ([], "no tensors at all"),
+        ([], "empty: it holds no tensor"),
     ],
 )
 def test_a_wrong_file_is_told_what_it_seems_to_be(tmp_path: Path, keys: list[str], kind: str) -> None:

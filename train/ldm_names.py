@@ -135,8 +135,9 @@ def seems_to_be(names: Sequence[str]) -> str:
     for words, marks in _KINDS:
         if all(any(re.search(mark, name) for name in names) for mark in marks):
             return words
-    shown = _few(sorted(names)) or "no tensors at all"
-    return f"none of the kinds known here (its first keys: {shown})"
+    if not names:
+        return "empty: it holds no tensor"
+    return f"none of the kinds known here (its first keys: {_few(sorted(names))})"
 
 
 _KINDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
