@@ -105,7 +105,7 @@ def convert(args: Convert) -> None:
     scale = notes.latent_scale or LATENT_SCALE
     if vae_state:
         scale = float(state["scale_factor"]) if "scale_factor" in state else scale
-        vae = convert_vae(vae_state, notes.image_size, scale, where)
+        vae = convert_vae(vae_state, notes.image_size, scale, where, whole=state)
         vae.save_pretrained(args.out_folder / "vae")  # type: ignore[operator]
         print(f"vae: {_millions(vae)}")
     if tower_state:
@@ -245,12 +245,14 @@ def find_unet(state: State, where: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): state[name] for name in names}
 
 
-def unet_shape(state: State, head_width: int, latent_size: int, where: str) -> UNetShape:
-    """Read the UNet's widths off its tensors (MVDream's key names)."""
+def unet_shape(
+    state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
+) -> UNetShape:
+    """Read the UNet's widths off its tensors (MVDream's key names). `whole`: the file's keys, to say what it is."""
     if "camera_embed.0.weight" not in state:
         raise UserError(
             f"{where}: a UNet without camera_embed; give a multi-view checkpoint such as MVDream's. "
-            f"The file seems to be {seems_to_be(list(state))}"
+            f"The file seems to be {seems_to_be(list(state if whole is None else whole))}"
         )
     try:
         ops = [int(name.split(".")[1]) for name in state if re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name)]
@@ -288,14 +290,16 @@ def convert_unet(
     state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
 ) -> nn.Module:
     """MVDream's UNet as diffusers', float32, all tensors accounted for. `whole`: the file's keys, to say what it is."""
-    shape = unet_shape(state, head_width, latent_size, where)
+    shape = unet_shape(state, head_width, latent_size, where, whole)
     with torch.device("meta"):
         unet = build_unet(shape)
     require_same(state, ldm_unet_state(unet.state_dict(), shape), f"{where}: UNet", whole)
     return _fill(unet, rename_unet(state, shape), f"{where}: UNet")
 
 
-def convert_vae(state: State, image_size: int, latent_scale: float, where: str) -> nn.Module:
+def convert_vae(
+    state: State, image_size: int, latent_scale: float, where: str, whole: Iterable[str] | None = None
+) -> nn.Module:
     """Stable Diffusion's first stage as diffusers' AutoencoderKL, float32."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -318,7 +322,7 @@ def convert_vae(state: State, image_size: int, latent_scale: float, where: str) 
             scaling_factor=latent_scale,
         )
     expected = {VAE_PREFIX + name: shape for name, shape in ldm_vae_state(vae.state_dict(), len(widths)).items()}
-    require_same(state, expected, f"{where}: first stage")
+    require_same(state, expected, f"{where}: first stage", whole)
     blocks_of = {"down_block_types": widths, "up_block_types": widths}  # only their number is read
     renamed = convert_ldm_vae_checkpoint(dict(state), blocks_of)  # type: ignore[no-untyped-call]
     return _fill(vae, renamed, f"{where}: first stage")
