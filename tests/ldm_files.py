@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from train.convert import TOWER_PREFIX, VAE_PREFIX, find_unet
+from train.convert import find_unet
 from train.image_tower import NamedTower, build_tower
+from train.ldm_names import TOWER_PREFIX, VAE_PREFIX
 from train.parts import seeded
 
 GOLDEN = Path(__file__).parent / "golden" / "mvdream_unet_micro.safetensors"

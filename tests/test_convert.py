@@ -12,17 +12,15 @@ from torch import Tensor
 from dataset.errors import UserError
 from tests.ldm_files import GOLDEN, TINY_TOWER, register_tiny_tower, release, tower_state, vae_state
 from train.convert import (
-    TOWER_PREFIX,
-    VAE_PREFIX,
     Convert,
     convert,
     find_unet,
-    read_checkpoint,
     rename_unet,
     unet_shape,
 )
 from train.image_tower import load_tower
-from train.ldm_names import ldm_unet_state
+from train.ldm_file import read_checkpoint
+from train.ldm_names import TOWER_PREFIX, VAE_PREFIX, ldm_unet_state
 from train.model import build_unet, load_unet, load_vae, read_spec, run_unet
 
 

@@ -24,10 +24,11 @@ from tests.ldm_files import (
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, micro_model, micro_run
 from train.ablation import concat_reference, reads_reference, see_reference, start_channel_concat
-from train.convert import Convert, convert, read_checkpoint
+from train.convert import Convert, convert
 from train.export import Export, Push, export, hub_api, push, read_parts, shape_of
 from train.image_encoder import from_transformers, load_image_encoder, save_image_encoder, to_transformers
 from train.image_tower import NamedTower, SmallTower, build_tower
+from train.ldm_file import read_checkpoint
 from train.loop import describe
 from train.model import load_model, load_unet, noise_schedule, read_spec, run_unet, save_model, widen_conv_in
 

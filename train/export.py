@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from dataset.errors import UserError, run_cli
 from train.ablation import reads_reference
-from train.convert import NOTES, Notes
 from train.find_model import model_folder
 from train.image_encoder import save_image_encoder
 from train.image_tower import ImageTower, NamedTower
+from train.ldm_file import NOTES, Notes
 from train.ldm_names import LDM_UNET_PREFIX, TOWER_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
 from train.model import ModelSpec, UNetShape, load_unet, load_vae, read_spec, read_tower, write_spec
 from train.model_card import card_of
