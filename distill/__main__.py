@@ -17,6 +17,8 @@ from distill.guidance import model_guidance
 from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, check_same, distill, renderers, view_distance
 from distill.schedule import PRESETS, DistillSettings
 from distill.turntable import write_turntable, write_views
+from train.ablation import see_reference
+from train.find_model import model_folder
 from train.model import DEMO_MODEL, ModelSpec, load_model, read_spec
 from train.sample import pick_device
 
@@ -35,7 +37,7 @@ class Args:
     image: Path
     """The picture: best an RGBA cut-out of one object, seen from its front."""
     model: Path = DEMO_MODEL
-    """A model folder, as training or train.convert writes it."""
+    """A model folder, as training or train.convert writes it, a checkpoint file, or a Hub name."""
     out: Path | None = None
     """The output folder; default out/NAME for the picture NAME.png."""
     preset: Preset | None = None
@@ -59,6 +61,8 @@ class Args:
 def main(args: Args) -> int:
     """Run the command line."""
     out = args.out or Path("out") / args.image.stem
+    named = str(args.model)
+    args = replace(args, model=model_folder(args.model))
     spec = read_spec(args.model)
     preset: Preset = args.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
     settings = replace(
@@ -66,7 +70,7 @@ def main(args: Args) -> int:
     )
     prepared = prepare_image(args.image, spec.image_size, remove_background=args.remove_background)
     asked = _asked(args, spec, preset, settings, prepared)
-    where = {"image": str(args.image), "model": str(args.model), "out": str(out)}
+    where = {"image": str(args.image), "model": named, "out": str(out)}
     if args.dry_run:
         print(json.dumps({**where, **asked}, indent=2))
         return 0
@@ -102,7 +106,7 @@ def _asked(
 def _folder_digest(folder: Path) -> str:
     """SHA-256 of the digests of a model's files: another model under the same name must not continue a run."""
     digest = hashlib.sha256()
-    for part in ("unet", "vae", "image_tower"):
+    for part in ("unet", "vae", "image_tower", "image_encoder"):
         for path in sorted((folder / part).glob("*")):
             with path.open("rb") as file:
                 digest.update(f"{part}/{path.name}".encode() + hashlib.file_digest(file, "sha256").digest())
@@ -115,7 +119,9 @@ def _distill(
     """Load the model and run the loop in `out`."""
     device = pick_device(args.device)
     model = load_model(args.model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    tokens = model.embed_image(torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device))
+    rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
+    model = see_reference(model, rgb)
+    tokens = model.embed_image(rgb)
     guidance = model_guidance(model, tokens, args.elevation_deg, asked["guidance_scale"])
     try:
         return distill(settings, guidance, out, asked=asked, device=device)

@@ -4,75 +4,34 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dataset.errors import UserError
+from tests.ldm_files import GOLDEN, TINY_TOWER, register_tiny_tower, release, tower_state, vae_state
 from train.convert import (
-    TOWER_PREFIX,
-    VAE_PREFIX,
     Convert,
     convert,
     find_unet,
-    read_checkpoint,
     rename_unet,
     unet_shape,
 )
 from train.image_tower import load_tower
+from train.ldm_file import read_checkpoint
+from train.ldm_names import TOWER_PREFIX, VAE_PREFIX, ldm_unet_state
 from train.model import build_unet, load_unet, load_vae, read_spec, run_unet
 
-GOLDEN = Path(__file__).parent / "golden" / "mvdream_unet_micro.safetensors"
+
+@pytest.fixture(autouse=True)
+def _tiny_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_tiny_tower(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def bare() -> dict[str, Tensor]:
     return find_unet(load_file(GOLDEN), "golden")
-
-
-def _tower_state(name: str) -> dict[str, Tensor]:
-    return {TOWER_PREFIX + key: value for key, value in open_clip.create_model(name).visual.state_dict().items()}
-
-
-def _vae_state() -> dict[str, Tensor]:
-    """A first stage of two levels in LDM's key names, all tensors random."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "encoder.conv_in": (32, 3, 3, 3),
-        "encoder.down.0.downsample.conv": (32, 32, 3, 3),
-        "encoder.conv_out": (8, 64, 3, 3),
-        "quant_conv": (8, 8, 1, 1),
-        "post_quant_conv": (4, 4, 1, 1),
-        "decoder.conv_in": (64, 4, 3, 3),
-        "decoder.up.1.upsample.conv": (64, 64, 3, 3),
-        "decoder.conv_out": (3, 32, 3, 3),
-    }
-    norms = {"encoder.norm_out": 64, "decoder.norm_out": 32}
-
-    def resnet(name: str, before: int, after: int) -> None:
-        norms.update({f"{name}.norm1": before, f"{name}.norm2": after})
-        shapes.update({f"{name}.conv1": (after, before, 3, 3), f"{name}.conv2": (after, after, 3, 3)})
-        if before != after:
-            shapes[f"{name}.nin_shortcut"] = (after, before, 1, 1)
-
-    resnet("encoder.down.0.block.0", 32, 32)
-    resnet("encoder.down.1.block.0", 32, 64)
-    for side in ("encoder", "decoder"):
-        for block in ("block_1", "block_2"):
-            resnet(f"{side}.mid.{block}", 64, 64)
-        norms[f"{side}.mid.attn_1.norm"] = 64
-        shapes.update({f"{side}.mid.attn_1.{part}": (64, 64, 1, 1) for part in ("q", "k", "v", "proj_out")})
-    for level, (before, after) in {1: (64, 64), 0: (64, 32)}.items():
-        for number in range(2):
-            resnet(f"decoder.up.{level}.block.{number}", before if number == 0 else after, after)
-    g = torch.Generator().manual_seed(0)
-    state = {f"{name}.weight": torch.randn(shape, generator=g) / 10 for name, shape in shapes.items()}
-    state |= {f"{name}.bias": torch.randn(shape[0], generator=g) / 10 for name, shape in shapes.items()}
-    state |= {
-        f"{name}.{part}": torch.rand(width, generator=g) for name, width in norms.items() for part in ("weight", "bias")
-    }
-    return {VAE_PREFIX + name: tensor for name, tensor in state.items()}
 
 
 def test_command_on_the_golden_file_writes_a_unet_that_reproduces_it(
@@ -212,10 +171,10 @@ def test_a_release_with_first_stage_and_tower_becomes_a_whole_folder(
     bare: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in bare.items()}
-    state |= _vae_state() | _tower_state("ViT-S-32-alt") | {"scale_factor": torch.tensor(0.5)}
+    state |= vae_state() | tower_state() | {"scale_factor": torch.tensor(0.5)}
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "isotropic3d.ckpt")
     out = tmp_path / "out"
-    convert(Convert(tmp_path / "isotropic3d.ckpt", out, head_width=16, image_tower="ViT-S-32-alt", image_size=32))
+    convert(Convert(tmp_path / "isotropic3d.ckpt", out, head_width=16, image_tower=TINY_TOWER, image_size=32))
     spec = read_spec(out)
     assert (spec.cameras, spec.latent_size, spec.latent_scale) == ("released_isotropic3d", 16, 0.5)
     assert "released_isotropic3d" in capsys.readouterr().out
@@ -232,8 +191,8 @@ def test_a_tower_of_another_architecture_is_refused(bare: dict[str, Tensor], tmp
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in bare.items()}
     state[TOWER_PREFIX + "conv1.weight"] = torch.zeros(8, 3, 4, 4)
     torch.save(state, tmp_path / "x.ckpt")
-    with pytest.raises(UserError, match="not a ViT-S-32-alt"):
-        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower="ViT-S-32-alt"))
+    with pytest.raises(UserError, match="not a tiny-24"):
+        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_TOWER))
 
 
 class _Evil:
@@ -276,13 +235,78 @@ def test_checkpoints_without_the_right_unet_are_refused(bare: dict[str, Tensor],
         convert(Convert(GOLDEN, tmp_path / "out"))
     holed = {f"model.diffusion_model.{n}": t for n, t in bare.items() if n != "middle_block.0.in_layers.2.weight"}
     save_file(holed, tmp_path / "holed.safetensors")
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match=r"missing middle_block\.0\.in_layers\.2\.weight"):
         convert(Convert(tmp_path / "holed.safetensors", tmp_path / "out", head_width=16))
     extra = {f"model.diffusion_model.{n}": t for n, t in bare.items()}
     extra["model.diffusion_model.out.9.weight"] = torch.zeros(1)
     save_file(extra, tmp_path / "extra.safetensors")
-    with pytest.raises(UserError, match="1 of the UNet"):
+    with pytest.raises(UserError, match=r"unexpected out\.9\.weight"):
         convert(Convert(tmp_path / "extra.safetensors", tmp_path / "out", head_width=16))
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError, match="training run"):
         convert(Convert(GOLDEN, tmp_path / "run", head_width=16))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"encoder.norm_out.weight": None}, r"first stage .*missing first_stage_model\.encoder\.norm_out\.weight"),
+        ({"encoder.extra": (1,)}, r"first stage .*unexpected first_stage_model\.encoder\.extra"),
+        ({"encoder.conv_in.bias": (7,)}, r"first_stage_model\.encoder\.conv_in\.bias is \[7\], not \[32\]"),
+        ({"decoder.mid.attn_1.q.weight": (64, 64)}, r"attn_1\.q\.weight is \[64, 64\], not \[64, 64, 1, 1\]"),
+    ],
+)
+def test_the_first_keys_that_do_not_fit_are_named(
+    tmp_path: Path, changed: dict[str, tuple[int, ...] | None], told: str
+) -> None:
+    state = release()
+    for name, shape in changed.items():
+        if shape is None:
+            del state[VAE_PREFIX + name]
+        else:
+            state[VAE_PREFIX + name] = torch.zeros(shape)
+    torch.save(state, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=told):
+        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_TOWER))
+
+
+def test_many_wrong_keys_are_counted_and_the_first_named(bare: dict[str, Tensor], tmp_path: Path) -> None:
+    state = {f"model.diffusion_model.{n}": t for n, t in bare.items() if not n.startswith("output_blocks.11.")}
+    torch.save(state | {"model.diffusion_model.out.2.weight": torch.zeros(9, 32, 3, 3)}, tmp_path / "x.pt")
+    with pytest.raises(UserError) as raised:
+        convert(Convert(tmp_path / "x.pt", tmp_path / "out", head_width=16))
+    message = str(raised.value)
+    assert message.count("output_blocks.11.") == 3
+    assert "(and " in message
+    assert "out.2.weight is [9, 32, 3, 3], not [4, 32, 3, 3]" in message
+    assert "seems to be an MVDream-like checkpoint" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        (["down_blocks.0.resnets.0.conv1.weight", "conv_in.weight", "up_blocks.0.x"], "a diffusers UNet"),
+        (["unet.down.lora_up.weight"], "a LoRA"),
+        (["visual.transformer.resblocks.0.ln_1.weight"], r"a CLIP model alone \(open_clip"),
+        (["vision_model.post_layernorm.weight"], r"a CLIP model alone \(transformers"),
+        (["encoder.conv_in.weight", "decoder.conv_in.weight"], "a VAE alone"),
+        (["exp_avg.conv_in.weight", "step.conv_in.weight"], "a checkpoint of a training run here"),
+        (["model.diffusion_model.input_blocks.0.0.weight"], "a Stable Diffusion checkpoint"),
+        (["cc_projection.weight", "model.diffusion_model.input_blocks.0.0.weight"], "Zero123"),
+        (["b.weight", "a.weight"], r"none of the kinds known here \(its first keys: a\.weight, b\.weight\)"),
+        ([], "empty: it holds no tensor"),
+    ],
+)
+def test_a_wrong_file_is_told_what_it_seems_to_be(tmp_path: Path, keys: list[str], kind: str) -> None:
+    torch.save({key: torch.zeros(1) for key in keys}, tmp_path / "wrong.ckpt")
+    with pytest.raises(UserError, match=rf"wrong\.ckpt.*seems to be {kind}"):
+        convert(Convert(tmp_path / "wrong.ckpt", tmp_path / "out"))
+
+
+def test_the_way_back_to_mvdreams_names_at_full_size() -> None:
+    """Against diffusers' own converter, 690 keys: there and back is where it began."""
+    state = _Names(320, (1, 2, 4, 4), 1024).state
+    shape = unet_shape(state, 64, 32, "test")
+    back = ldm_unet_state(rename_unet(state, shape), shape)
+    assert back.keys() == state.keys()
+    assert all(back[name] is state[name] for name in state)

@@ -2,37 +2,44 @@
 
     python -m train.convert CHECKPOINT OUT_FOLDER [--head-width 64]
 
-Widths and depths are read from the tensors' shapes; only the width of an attention head leaves no trace in them.
+CHECKPOINT is a file or a published name (MVDream/MVDream, pkunliu/Isotropic3D). Widths and depths are read from the
+tensors' shapes; the width of an attention head and the camera convention leave no trace in them: they come from the
+command line, the published name, or the notes that `train.export` leaves in a file, in this order.
 MVDream adds `camera_embed` to the time embedding exactly as diffusers adds a projected class embedding; that renamed,
 diffusers' own key conversion applies. Every load is strict, in both directions.
 """
 
-import pickle
 import re
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 import tyro
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError, run_cli
-from train.image_tower import save_tower, tower_from_state
+from train.hub import PUBLISHED, hub_name, published_file
+from train.image_tower import ImageTower, SmallTower, build_tower, save_tower, tower_from_state
+from train.ldm_file import Notes, read_noted
+from train.ldm_names import (
+    LDM_UNET_PREFIX,
+    TOWER_PREFIX,
+    VAE_PREFIX,
+    ldm_unet_state,
+    ldm_vae_state,
+    require_same,
+    seems_to_be,
+)
 from train.model import CAMERA_NUMBERS, CameraConvention, ModelSpec, UNetShape, build_unet, write_spec
 
 State = Mapping[str, Tensor]
 
+CONVERTER_VERSION: Final = 1  # raise it when the same file would become another model
 UNET_MARK: Final = "input_blocks.0.0.weight"  # what stands before it is the UNet's prefix
-LDM_UNET_PREFIX: Final = "model.diffusion_model."
-VAE_PREFIX: Final = "first_stage_model."
-TOWER_PREFIX: Final = "cond_stage_model.model.visual."
 LATENT_SCALE: Final = 0.18215  # Stable Diffusion's
-GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 
 
 @dataclass(frozen=True)
@@ -40,48 +47,96 @@ class Convert:
     """Convert an LDM checkpoint into a model folder: unet/, and vae/ and image_tower/ where the checkpoint has them."""
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """.ckpt or .pt (read without running pickled code) or .safetensors."""
+    """.ckpt or .pt (read without running pickled code) or .safetensors; or MVDream/MVDream, pkunliu/Isotropic3D."""
     out_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT_FOLDER")]
     """Where to write unet/, vae/, image_tower/ and model.json."""
-    head_width: int = 64
-    """Channels of an attention head (Stable Diffusion 2.1: 64)."""
+    head_width: int | None = None
+    """Channels of an attention head. Default: what is known of the file, else Stable Diffusion 2.1's 64."""
     cameras: Literal["auto", "relative", "released_isotropic3d"] = "auto"
-    """Camera labels the weights expect. auto: the published Isotropic3D weights (a checkpoint with an image tower)
-    convert degrees to radians twice, all others do not."""
-    image_size: int = 256
-    """Pixels a side that the model was trained at."""
-    image_tower: Annotated[str, tyro.conf.arg(metavar="NAME")] = "ViT-H-14"
-    """open_clip architecture of the checkpoint's image tower."""
+    """Camera labels the weights expect. auto: what is known of the file; else a checkpoint with an image tower is
+    Isotropic3D's, whose weights convert degrees to radians twice, and all others do not."""
+    image_size: int | None = None
+    """Pixels a side that the model was trained at. Default: what is known of the file, else 256."""
+    image_tower: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """open_clip architecture of the checkpoint's image tower. Default: what is known of the file, else ViT-H-14."""
 
 
 def convert(args: Convert) -> None:
     """Read, convert and write part by part, so that at most one float32 part is in memory beside the mapped file."""
     _check_out_folder(args.out_folder)
-    state = read_checkpoint(args.checkpoint)
-    where = str(args.checkpoint)
+    repo = hub_name(args.checkpoint)
+    path = args.checkpoint if repo is None else published_file(_published(repo))
+    state, notes = read_noted(path)
+    where = str(path)
+    notes = _resolve(args, notes, repo)
     unet_state = find_unet(state, where)
-    has_tower = any(name.startswith(TOWER_PREFIX) for name in state)
-    cameras = _choose_cameras(args.cameras, has_tower)
+    tower_state = {name: tensor for name, tensor in state.items() if name.startswith(TOWER_PREFIX)}
     vae_state = {name: tensor for name, tensor in state.items() if name.startswith(VAE_PREFIX)}
+    cameras = notes.cameras or _guess_cameras(bool(tower_state))
     factor = 2 ** (len(_vae_widths(vae_state)) - 1) if vae_state else 8
-    latent_size = args.image_size // factor
-    unet = convert_unet(unet_state, args.head_width, latent_size, where)
+    latent_size = notes.image_size // factor
+    unet = convert_unet(unet_state, notes.head_width, latent_size, where, whole=state)
     unet.save_pretrained(args.out_folder / "unet")  # type: ignore[operator]
     print(f"unet: {_millions(unet)}")
     del unet
-    scale = LATENT_SCALE
+    scale = notes.latent_scale or LATENT_SCALE
     if vae_state:
-        scale = float(state["scale_factor"]) if "scale_factor" in state else LATENT_SCALE
-        vae = convert_vae(vae_state, args.image_size, scale, where)
+        scale = float(state["scale_factor"]) if "scale_factor" in state else scale
+        vae = convert_vae(vae_state, notes.image_size, scale, where, whole=state)
         vae.save_pretrained(args.out_folder / "vae")  # type: ignore[operator]
         print(f"vae: {_millions(vae)}")
-    if has_tower:
-        visual = {name.removeprefix(TOWER_PREFIX): state[name] for name in state if name.startswith(TOWER_PREFIX)}
-        tower = tower_from_state(args.image_tower, visual, where)
+    if tower_state:
+        tower = _convert_tower(tower_state, notes.image_tower, where)
         save_tower(tower, args.out_folder / "image_tower")
-        print(f"image tower: {args.image_tower}, {_millions(tower)}")
-    write_spec(ModelSpec(args.image_size, latent_size, scale, cameras, GUIDANCE_SCALE), args.out_folder)
+        print(f"image tower: {_millions(tower)}")
+    _say_left_out(state)
+    write_spec(ModelSpec(notes.image_size, latent_size, scale, cameras, notes.guidance_scale), args.out_folder)
     print(f"wrote {args.out_folder}")
+
+
+def _published(repo: str) -> str:
+    if repo not in PUBLISHED:
+        raise UserError(f"{repo}: not an official checkpoint ({sorted(PUBLISHED)}); other models need no conversion")
+    return repo
+
+
+def _resolve(args: Convert, notes: Notes, repo: str | None) -> Notes:
+    """The command line over the published name over the file's own notes."""
+    if repo is not None:
+        about = PUBLISHED[repo]
+        notes = Notes(about.cameras, about.head_width, about.image_size, about.image_tower)
+    if args.cameras != "auto":
+        notes = replace(notes, cameras=args.cameras)
+    elif notes.cameras is not None:
+        print(f"camera labels: {notes.cameras} (known of {repo or 'this file'}; --cameras overrides)")
+    return replace(
+        notes,
+        head_width=args.head_width or notes.head_width,
+        image_size=args.image_size or notes.image_size,
+        image_tower=args.image_tower or notes.image_tower,
+    )
+
+
+def _convert_tower(state: State, kind: str | SmallTower, where: str) -> ImageTower:
+    visual = {name.removeprefix(TOWER_PREFIX): tensor for name, tensor in state.items()}
+    if isinstance(kind, str):
+        return tower_from_state(kind, visual, where)
+    tower = build_tower(kind)
+    require_same(visual, tower.visual.state_dict(), f"{where}: image tower")
+    tower.visual.load_state_dict({name: tensor.float() for name, tensor in visual.items()})
+    return tower
+
+
+def _say_left_out(state: State) -> None:
+    """Count the tensors that no part takes: the noise schedule, a text encoder, averaged weights."""
+    rest = Counter(
+        name.split(".")[0]
+        for name in state
+        if not name.startswith((VAE_PREFIX, TOWER_PREFIX, LDM_UNET_PREFIX)) and name != "scale_factor"
+    )
+    if rest and any(name.startswith(LDM_UNET_PREFIX) for name in state):
+        shown = ", ".join(f"{count} of {name}" for name, count in rest.most_common(4))
+        print(f"left out: {rest.total()} tensors ({shown}{', ...' if len(rest) > 4 else ''})")
 
 
 def _check_out_folder(folder: Path) -> None:
@@ -89,9 +144,7 @@ def _check_out_folder(folder: Path) -> None:
         raise UserError(f"{folder}: a training run or a file; give a folder of its own for the converted model")
 
 
-def _choose_cameras(asked: Literal["auto"] | CameraConvention, has_tower: bool) -> CameraConvention:
-    if asked != "auto":
-        return asked
+def _guess_cameras(has_tower: bool) -> CameraConvention:
     chosen: CameraConvention = "released_isotropic3d" if has_tower else "relative"
     reason = (
         "has an image tower: Isotropic3D's release" if has_tower else "has no image tower: not Isotropic3D's release"
@@ -100,51 +153,29 @@ def _choose_cameras(asked: Literal["auto"] | CameraConvention, has_tower: bool) 
     return chosen
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Flat name -> tensor of a checkpoint, memory-mapped where the format allows. Pickled code is never run."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; download the checkpoint first")
-    loaded: Any
-    if path.suffix == ".safetensors":
-        try:
-            loaded = load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path}: truncated or not a safetensors file ({error}); download it again") from error
-    else:
-        loaded = _read_pickle(path)
-    nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(nested, dict):
-        raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict; give an LDM checkpoint")
-    return {name: value for name, value in nested.items() if isinstance(value, Tensor)}
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        if re.search(r"Unsupported (global|class)|GLOBAL", str(error)):
-            raise UserError(
-                f"{path}: holds pickled Python objects beside its tensors, which could run code; "
-                "save its state dict alone, or use a .safetensors file"
-            ) from error
-        raise UserError(f"{path}: truncated or not a PyTorch checkpoint; download it again") from error
-
-
 def find_unet(state: State, where: str) -> dict[str, Tensor]:
     """The UNet's tensors with their prefix (`model.diffusion_model.`, or any, or none) cut off."""
     prefixes = [name.removesuffix(UNET_MARK) for name in state if name.endswith(UNET_MARK)]
     if not prefixes:
-        raise UserError(f"{where}: no UNet in it (no {UNET_MARK}); give an LDM checkpoint such as MVDream's")
+        raise UserError(
+            f"{where}: no UNet in it (no {UNET_MARK}); give an LDM checkpoint such as MVDream's. "
+            f"The file seems to be {seems_to_be(list(state))}"
+        )
     prefix = LDM_UNET_PREFIX if LDM_UNET_PREFIX in prefixes else prefixes[0]
     parts = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "camera_embed.")
-    names = [name for name in state if name.startswith(tuple(prefix + part for part in parts))]
+    names = [name for name in state if name.startswith(prefix or parts)]
     return {name.removeprefix(prefix): state[name] for name in names}
 
 
-def unet_shape(state: State, head_width: int, latent_size: int, where: str) -> UNetShape:
-    """Read the UNet's widths off its tensors (MVDream's key names)."""
+def unet_shape(
+    state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
+) -> UNetShape:
+    """Read the UNet's widths off its tensors (MVDream's key names). `whole`: the file's keys, to say what it is."""
     if "camera_embed.0.weight" not in state:
-        raise UserError(f"{where}: a UNet without camera_embed; give a multi-view checkpoint such as MVDream's")
+        raise UserError(
+            f"{where}: a UNet without camera_embed; give a multi-view checkpoint such as MVDream's. "
+            f"The file seems to be {seems_to_be(list(state if whole is None else whole))}"
+        )
     try:
         ops = [int(name.split(".")[1]) for name in state if re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name)]
         stride = min(ops)  # residual blocks and one downsampling a level
@@ -177,18 +208,20 @@ def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
     return renamed
 
 
-def convert_unet(state: State, head_width: int, latent_size: int, where: str) -> nn.Module:
-    """MVDream's UNet as diffusers', float32, all tensors accounted for."""
-    shape = unet_shape(state, head_width, latent_size, where)
-    renamed = rename_unet(state, shape)
-    if len(renamed) != len(state):
-        raise UserError(f"{where}: {len(state) - len(renamed)} of the UNet's {len(state)} tensors have no place in it")
+def convert_unet(
+    state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
+) -> nn.Module:
+    """MVDream's UNet as diffusers', float32, all tensors accounted for. `whole`: the file's keys, to say what it is."""
+    shape = unet_shape(state, head_width, latent_size, where, whole)
     with torch.device("meta"):
         unet = build_unet(shape)
-    return _fill(unet, renamed, f"{where}: UNet")
+    require_same(state, ldm_unet_state(unet.state_dict(), shape), f"{where}: UNet", whole)
+    return _fill(unet, rename_unet(state, shape), f"{where}: UNet")
 
 
-def convert_vae(state: State, image_size: int, latent_scale: float, where: str) -> nn.Module:
+def convert_vae(
+    state: State, image_size: int, latent_scale: float, where: str, whole: Iterable[str] | None = None
+) -> nn.Module:
     """Stable Diffusion's first stage as diffusers' AutoencoderKL, float32."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -210,6 +243,8 @@ def convert_vae(state: State, image_size: int, latent_scale: float, where: str) 
             sample_size=image_size,
             scaling_factor=latent_scale,
         )
+    expected = {VAE_PREFIX + name: shape for name, shape in ldm_vae_state(vae.state_dict(), len(widths)).items()}
+    require_same(state, expected, f"{where}: first stage", whole)
     blocks_of = {"down_block_types": widths, "up_block_types": widths}  # only their number is read
     renamed = convert_ldm_vae_checkpoint(dict(state), blocks_of)  # type: ignore[no-untyped-call]
     return _fill(vae, renamed, f"{where}: first stage")

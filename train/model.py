@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from dataset.camera import relative_camera, released_isotropic3d_camera
 from dataset.errors import UserError
+from train.image_encoder import load_image_encoder
 from train.image_tower import ImageTower, load_tower, resize, save_tower
 
 CAMERA_NUMBERS: Final = 16
@@ -128,6 +129,28 @@ def build_unet(shape: UNetShape) -> nn.Module:
 def join_frames(unet: nn.Module) -> nn.Module:
     """Set the joint attention processor, which is not part of a saved UNet."""
     unet.set_attn_processor(JointAttention())  # type: ignore[operator]
+    return unet
+
+
+def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
+    """Give the UNet `channels` input channels, in place: those it has come first, the others' weights are zero.
+
+    So the widened network gives what it gave before, whatever the new channels hold, until training moves the zeros.
+    """
+    settings: Any = unet.config
+    before = unet.conv_in
+    if not isinstance(before, nn.Conv2d) or channels < before.in_channels:
+        raise UserError(f"a UNet of {settings.in_channels} input channels cannot be widened to {channels}")
+    with torch.device(before.weight.device):
+        after = nn.Conv2d(channels, before.out_channels, before.kernel_size, before.stride, before.padding)  # type: ignore[arg-type]
+    after.to(before.weight.dtype)
+    with torch.no_grad():
+        after.weight.zero_()
+        after.weight[:, : before.in_channels] = before.weight
+        if after.bias is not None and before.bias is not None:
+            after.bias.copy_(before.bias)
+    unet.conv_in = after
+    unet.register_to_config(in_channels=channels)  # type: ignore[operator]
     return unet
 
 
@@ -259,11 +282,18 @@ def load_model(
 ) -> MultiViewModel:
     """Read a model folder, in evaluation mode. `image_tower` stands in where the folder has none (MVDream's)."""
     spec = read_spec(folder)
-    tower = load_tower(folder / "image_tower") if (folder / "image_tower").is_dir() else image_tower
+    tower = read_tower(folder) or image_tower
     if tower is None:
         raise UserError(f"{folder}: holds no image_tower/; it is a base for `python -m train stage1`, not yet a model")
     unet = load_unet(folder / "unet").eval()
     return assemble(unet, load_vae(folder / "vae"), tower, spec, device=device, dtype=dtype)
+
+
+def read_tower(folder: Path) -> ImageTower | None:
+    """A model folder's tower: `image_tower/`, or the `image_encoder/` of a diffusers folder; None without one."""
+    if (folder / "image_tower").is_dir():
+        return load_tower(folder / "image_tower")
+    return load_image_encoder(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
 
 
 def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("unet", "vae", "image_tower")) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from dataset.errors import UserError, run_cli
 from dataset.image import contact_sheet, prepare_image
+from train.ablation import see_reference
+from train.find_model import model_folder
 from train.model import BETA_END, BETA_START, DEMO_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
 
 VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
@@ -31,7 +33,7 @@ class Sample:
     image: Path
     """Picture of the object; transparency marks the object best."""
     model: Path = DEMO_MODEL
-    """Model folder (a finished training run); the demo's if not given."""
+    """Model folder (a finished training run), checkpoint file, or Hub name; the demo's if not given."""
     out: Path = Path("data/sample.png")
     """PNG to write: the prepared picture, then the views."""
     views: int = 4
@@ -134,7 +136,7 @@ def sample_views(
     `generator` is a CPU one: the same seed gives the same noise on any device.
     """
     batch, frames = cameras.shape[:2]
-    channels = int(model.unet.config.in_channels)  # type: ignore[union-attr, arg-type]
+    channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     size = model.spec.latent_size
     latents = torch.randn(batch, frames, channels, size, size, generator=generator).to(model.device)
     scheduler = ddim_scheduler(steps, model.device)
@@ -158,11 +160,13 @@ def run(args: Sample) -> None:
     if args.dry_run:
         print(f"would draw {args.views} views of {args.image} with {args.model} on {device} into {args.out}")
         return
-    model = load_model(args.model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    folder = model_folder(args.model)
+    model = load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     prepared = prepare_image(args.image, model.spec.image_size, remove_background=args.remove_background)
     for notice in prepared.notices:
         print(f"note: {notice}")
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
+    model = see_reference(model, rgb)
     cameras = orthogonal_cameras(
         model,
         args.views,
