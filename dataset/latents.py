@@ -113,9 +113,7 @@ class LatentSet:
         form, rows = self.format, []
         for view_set, index in wanted:
             if embedding and not form.has_embedding(view_set):
-                raise UserError(
-                    f"{self.url} keeps no embeddings of {view_set} views; encode again with --embeddings all"
-                )
+                raise UserError(f"{self.url} keeps no embeddings of {view_set} views; encode again with --embedded all")
             rows.append(self._numbers(shard, sample, view_set, index))
         n, shape = form.latent_numbers, (len(rows), form.channels, form.height, form.width)
         both = np.stack([row[: 2 * n if form.logvar else n] for row in rows])

@@ -61,8 +61,8 @@ _AHEAD: Final = 2  # objects read ahead, beside one a reader: 25 MB each at 256 
 class Encode:
     """Encode every view of a shard set once: VAE mean and log variance, image embedding, in float16.
 
-    Size with the paper's model (latents 4 x 32 x 32, embedding 1024) at 800,000 objects, 25.6 M views: 0.51 TB (16 KB of
-    latents, 2 KB of embedding a view, and the tars' own); --no-logvar 0.30; --embedded random 0.49; both 0.28 TB.
+    Size with the paper's model (latents 4 x 32 x 32, embedding 1024) at 800,000 objects, 25.6 M views: 0.51 TB, 16 KB
+    of latents and 2 KB of embedding a view; with --no-logvar 0.30 TB, --embedded random 0.49 TB, with both 0.28 TB.
     """
 
     shards: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
