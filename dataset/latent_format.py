@@ -70,10 +70,9 @@ class LatentFormat:
 
 
 def _npy_header(numbers: int) -> bytes:
-    buffer = io.BytesIO()
-    header = {"descr": FLOAT16.str, "fortran_order": False, "shape": (numbers,)}
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue()
+    buffer, data = io.BytesIO(), np.zeros(numbers, FLOAT16)
+    np.save(buffer, data)
+    return buffer.getvalue()[: -data.nbytes]
 
 
 def latent_name(uid: str, view_set: ViewSet, index: int) -> str:

@@ -34,8 +34,14 @@ class LatentViews:
 
     def to(self, device: torch.device) -> "LatentViews":
         """On a device."""
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
-        return LatentViews(**moved)
+        return LatentViews(
+            self.reference_mean.to(device),
+            None if self.reference_logvar is None else self.reference_logvar.to(device),
+            self.target_mean.to(device),
+            None if self.target_logvar is None else self.target_logvar.to(device),
+            self.tokens.to(device),
+            self.cameras.to(device),
+        )
 
 
 def load_latent_views(
