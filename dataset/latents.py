@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
@@ -22,19 +22,20 @@ from dataset.latent_format import (
     LATENTS_FILE,
     Float16,
     LatentFormat,
-    cameras_file,
     encode_again,
     encode_on,
     latent_name,
     latent_names,
     read_format,
+    table_file,
 )
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
-from dataset.shards import INDEX_NAME, Index, ShardStats, open_set, read_index, read_stats
+from dataset.shards import INDEX_NAME, Index, open_set, read_index
 
 _CACHED_SHARDS: Final = 64  # tables of places kept in memory: 1,000 objects are about 1.4 MB
 _OPEN_FILES: Final = 16
 _CACHED_METAS: Final = 256
+_MEMBERS: Final = 1 + len(VIEW_SETS) * VIEWS_PER_SET
 
 Float64 = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ class _OpenFile:
 
 
 class _Table(NamedTuple):
-    """What a shard's statistics and cameras say, as arrays. Column 0: metadata; then the views, in schema order."""
+    """A shard's `NAME.table.npz`. Column 0: metadata; then the views, in schema order."""
 
     name: str
     uids: tuple[str, ...]
@@ -170,35 +171,26 @@ class LatentSet:
     def _load_table(self, shard: int) -> _Table:
         fs, root = open_set(self.url)
         entry = self.index.shards[shard]
-        stats = read_stats(fs, root, entry.name, encode_again(self.url, entry.name))
-        if (stats.sha256, len(stats.samples)) != (entry.sha256, entry.samples):
-            raise self._damaged(entry.name, f"its statistics disagree with {INDEX_NAME}")
-        elevation_deg, azimuth_deg = self._read_cameras(fs, root, entry.name, entry.samples)
-        uids = tuple(sample.uid for sample in stats.samples)
-        return _Table(entry.name, uids, self._places(stats), elevation_deg, azimuth_deg)
-
-    def _places(self, stats: ShardStats) -> NDArray[np.int64]:
-        suffixes = [name.removeprefix("x.") for name in latent_names("x")]
+        file = table_file(entry.name)
         try:
-            rows = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
-        except KeyError as error:
-            raise self._damaged(stats.name, f"its statistics lack member {error}") from error
-        places = np.array(rows, np.int64).reshape(len(rows), len(suffixes), 3)
-        sizes = [self.format.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
-        if (places[:, 1:, 1] != sizes).any():
-            raise self._damaged(stats.name, f"its members have other sizes than {LATENTS_FILE} says")
-        return places
-
-    def _read_cameras(self, fs: Any, root: str, shard: str, objects: int) -> tuple[Float64, Float64]:
-        path, shape = f"{root}/{cameras_file(shard)}", (objects, len(VIEW_SETS), VIEWS_PER_SET)
-        try:
-            with np.load(io.BytesIO(fs.cat_file(path)), allow_pickle=False) as arrays:
-                angles: tuple[Float64, Float64] = (arrays["elevation_deg"], arrays["azimuth_deg"])
+            with np.load(io.BytesIO(fs.cat_file(f"{root}/{file}")), allow_pickle=False) as arrays:
+                sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
+                table = _Table(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise self._damaged(shard, f"{cameras_file(shard)} cannot be read ({error})") from error
-        if any(array.shape != shape or array.dtype != np.float64 for array in angles):
-            raise self._damaged(shard, f"{cameras_file(shard)} does not fit its {objects} objects")
-        return angles
+            raise self._damaged(entry.name, f"{file} cannot be read ({error})") from error
+        if sha256 != entry.sha256:
+            raise self._damaged(entry.name, f"{file} disagrees with {INDEX_NAME}")
+        self._check_table(table, file, entry.samples)
+        return table
+
+    def _check_table(self, table: _Table, file: str, objects: int) -> None:
+        angles = (objects, len(VIEW_SETS), VIEWS_PER_SET)
+        shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
+        if len(table.uids) != objects or shapes != ((objects, _MEMBERS, 3), angles, angles):
+            raise self._damaged(table.name, f"{file} does not fit its {objects} objects")
+        sizes = [self.format.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
+        if (table.places[:, 1:, 1] != sizes).any():
+            raise self._damaged(table.name, f"its members have other sizes than {LATENTS_FILE} says")
 
     def _load_meta(self, shard: int, sample: int) -> Meta:
         return parse_meta(self._member(shard, sample, 0), f"{self.url}/{meta_name(self.uid(shard, sample))}")

@@ -99,7 +99,7 @@ def test_plain_webdataset_and_numpy_read_what_the_model_says_of_every_picture(pi
 def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> None:
     assert sorted(p.name for p in latents.iterdir()) == sorted(
         ["index.json", "latents.json"]
-        + [f"shard-{i:06d}.{kind}" for i in range(3) for kind in ("tar", "json", "cameras.npz")]
+        + [f"shard-{i:06d}.{kind}" for i in range(3) for kind in ("tar", "json", "table.npz")]
     )
     before, after = read_index(pictures), read_index(latents)
     assert [s.samples for s in after.shards] == [s.samples for s in before.shards]
@@ -138,7 +138,7 @@ def test_killed_between_shards_it_keeps_the_finished_ones(model: Path, tmp_path:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as child:
         deadline = time.monotonic() + 90
-        while not (out / "shard-000001.json").exists():
+        while not (out / "shard-000001.table.npz").exists():
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -180,9 +180,14 @@ def test_a_finished_set_is_left_alone_and_a_damaged_shard_done_again(
     assert "finished already" in capsys.readouterr().out
     (tmp_path / "shard-000000.tar").write_bytes(b"short")
     (tmp_path / "shard-000002.json").unlink()
-    (tmp_path / "shard-000001.cameras.npz").unlink()
+    (tmp_path / "shard-000001.table.npz").unlink()
     _encode(pictures, tmp_path, model)
     assert _bytes(tmp_path) == _bytes(latents)
+    (tmp_path / "shard-000000.json").write_text("{")
+    with pytest.raises(
+        UserError, match=r"shard-000000\.json is not valid JSON .*; delete .*shard-000000\.json and repeat"
+    ):
+        _encode(pictures, tmp_path, model)
 
 
 def test_another_model_other_settings_and_other_pictures_are_refused(
@@ -222,7 +227,7 @@ def test_a_damaged_picture_and_latents_that_are_no_numbers_are_named(model: Path
     (pictures / "shard-000000.tar").write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"synthetic-0001\.random_04\.webp is truncated or corrupt"):
         _encode(pictures, tmp_path / "out", model)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["latents.json", "shard-000000.cameras.npz"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["latents.json"]
 
 
 @pytest.mark.parametrize(("logvar", "embedded"), [(False, "all"), (True, "random"), (False, "random")])

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.latent_format import dump_cameras, dump_view, format_json, latent_name, parse_format, read_format
+from dataset.latent_format import dump_table, dump_view, format_json, latent_name, parse_format, read_format
 from dataset.latents import LatentSet
 from dataset.order import Order
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
-from dataset.shards import json_bytes, open_set, read_stats
+from dataset.shards import ShardStats, json_bytes, open_set, read_stats
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, micro_model
@@ -189,24 +189,23 @@ def test_a_damaged_member_is_named_with_its_remedy(folder: Path, tmp_path: Path)
 
 def test_files_that_disagree_are_named(folder: Path, lean: Path, tmp_path: Path) -> None:
     damaged = _copy(folder, tmp_path / "set")
-    cameras = damaged / "shard-000000.cameras.npz"
-    data = bytearray(cameras.read_bytes())
+    table = damaged / "shard-000000.table.npz"
+    data = bytearray(table.read_bytes())
     data[300] ^= 1
-    cameras.write_bytes(bytes(data))
-    with pytest.raises(UserError, match=r"shard-000000\.cameras\.npz cannot be read"):
+    table.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"shard-000000\.table\.npz cannot be read"):
         LatentSet(damaged).views(0, 0, WANTED)
-    cameras.write_bytes((folder / "shard-000002.cameras.npz").read_bytes())
-    with pytest.raises(UserError, match="does not fit its 2 objects"):
+    table.write_bytes((folder / "shard-000002.table.npz").read_bytes())
+    with pytest.raises(UserError, match=r"table\.npz disagrees with index\.json"):
         LatentSet(damaged).views(0, 0, WANTED)
     (damaged / "latents.json").write_bytes((lean / "latents.json").read_bytes())
     with pytest.raises(UserError, match=r"other sizes than latents\.json says"):
         LatentSet(damaged).views(1, 0, WANTED)
-    (damaged / "shard-000001.json").write_bytes((lean / "shard-000001.json").read_bytes())
-    with pytest.raises(UserError, match=r"disagree with index\.json"):
-        LatentSet(damaged).views(1, 0, WANTED)
-    (damaged / "shard-000001.json").write_text("{")
-    with pytest.raises(UserError, match=r"not valid JSON .*repeat the `python -m train\.encode"):
-        LatentSet(damaged).views(1, 0, WANTED)
+    stats = read_stats(*open_set(folder), "shard-000000")
+    (damaged / "latents.json").write_bytes((folder / "latents.json").read_bytes())
+    table.write_bytes(dump_table(stats, [LatentSet(folder).meta(0, 0)]))
+    with pytest.raises(UserError, match="does not fit its 2 objects; delete"):
+        LatentSet(damaged).views(0, 0, WANTED)
 
 
 def test_missing_unfinished_and_foreign_sets_read_differently(pictures: ShardSet, folder: Path, tmp_path: Path) -> None:
@@ -237,7 +236,8 @@ def test_format_and_members_survive_the_round_trip(folder: Path) -> None:
     with pytest.raises(ValueError, match="float16"):
         dump_view(form, "fixed", numbers[1:])
     assert latent_name("a", "random", 3) == "a.random_03.npy"
-    assert dump_cameras([]) == dump_cameras([])
+    empty = dump_table(ShardStats("shard-000000", 0, "0" * 64, ()), [])
+    assert np.load(io.BytesIO(empty), allow_pickle=False)["places"].shape == (0, 33, 3)
 
 
 # Micro-batches

@@ -26,14 +26,14 @@ from dataset.latent_format import (
     Embedded,
     Float16,
     LatentFormat,
-    cameras_file,
-    dump_cameras,
+    dump_table,
     dump_view,
     encode_again,
     format_json,
     latent_name,
     latent_names,
     read_format,
+    table_file,
 )
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
 from dataset.shards import (
@@ -129,11 +129,13 @@ def encode(
         for number, name in enumerate(names):
             if name in finished:
                 continue
+            if fs.exists(f"{root}/{table_file(name)}"):  # of a damaged shard
+                fs.rm_file(f"{root}/{table_file(name)}")
             metas = _read_metas(shards, number)
-            write_bytes_atomic(fs, f"{root}/{cameras_file(name)}", dump_cameras([meta for meta, _ in metas]))
             pictures = _read_ahead(shards, number, pool, readers + _AHEAD)
             encoded = _one_behind(encode_object(encoder, form, views, batch_size) for views in pictures)
-            write_shard(fs, root, name, _samples(form, metas, encoded, bar), latent_names)
+            stats = write_shard(fs, root, name, _samples(form, metas, encoded, bar), latent_names)
+            write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
     index = write_index(fs, root, num_shards=len(names), objects_per_shard=shards.index.objects_per_shard)
     print(f"{out}: {index.objects} objects, {index.views} views, {index.bytes / 1e9:.2f} GB in {len(names)} shards")
 
@@ -157,12 +159,12 @@ def _claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
 
 
 def _is_finished(fs: Any, root: str, name: str, out: str) -> bool:
-    """Whether a shard's statistics, written last, are there, and its tar is whole as far as its size tells."""
-    if not fs.exists(f"{root}/{name}.json"):
+    """Whether a shard's table, written last, is there, and its tar is whole as far as its size tells."""
+    if not all(fs.exists(f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
         return False
     stats = read_stats(fs, root, name, encode_again(out, name))
     tar = f"{root}/{name}.tar"
-    return bool(fs.exists(f"{root}/{cameras_file(name)}") and fs.exists(tar) and fs.size(tar) == stats.bytes)
+    return bool(fs.exists(tar) and fs.size(tar) == stats.bytes)
 
 
 def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:
