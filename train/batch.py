@@ -27,7 +27,8 @@ from train.model import NUM_TIMESTEPS, CameraConvention, camera_labels
 Branch = Literal["single", "multi"]
 Wanted = tuple[ViewSet, int]
 
-_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3}  # independent random streams of one seed
+# Independent random streams of one seed
+_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior": 4}
 _PREFETCH: Final = 3  # micro-batches read ahead
 _READERS: Final = 2  # threads
 
