@@ -8,6 +8,7 @@ WORKERS ?=
 MODEL   ?=
 IMG     ?=
 OUT     ?=
+FORMAT  ?=
 ARGS    ?=
 MARK    ?=
 
@@ -15,7 +16,7 @@ MARK    ?=
 opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 sample distill demo test lint format lock
+.PHONY: help setup render verify report train-stage1 train-stage2 encode export sample distill demo test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-train
 
 help: ## list the verbs
@@ -45,6 +46,12 @@ train-stage1: setup ## shards -> image-conditioned multi-view diffusion model: S
 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2
 	$(PY) -m train stage2 --shards '$(SHARDS)' --base '$(or $(MODEL),data/stage1)' --out '$(or $(OUT),data/stage2)' --preset $(PRESET) $(ARGS)
+
+encode: setup ## shards -> latents and embeddings, once for all steps: SHARDS= MODEL= OUT=data/latents
+	$(PY) -m train.encode '$(SHARDS)' '$(or $(OUT),data/latents)' --model '$(MODEL)' $(ARGS)
+
+export: setup ## a model for other programs: MODEL= OUT= FORMAT=diffusers|ldm
+	$(PY) -m train.export '$(MODEL)' '$(OUT)' $(call opt,--format,$(FORMAT)) $(ARGS)
 
 sample: setup ## one picture -> views of the object: IMG= MODEL= OUT=
 	$(PY) -m train.sample --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
