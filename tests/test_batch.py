@@ -417,3 +417,9 @@ def test_a_filtered_set_feeds_only_what_it_keeps(shards: ShardSet) -> None:
     reference, _ = draw_views(generator(Position(3, 0), "views"), "multi", 4)
     truth = composite_white(shards.views(shard, int(kept[0][sample]), [reference]))[0]
     np.testing.assert_array_equal(feed.load(0).reference[0].permute(1, 2, 0).numpy(), truth)
+
+
+def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
+    every = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).astype(np.uint8)  # colour, alpha
+    rgba = np.concatenate([every[..., :1]] * 3 + [every[..., 1:]], -1)[None]
+    np.testing.assert_array_equal(to_tensor(rgba).permute(0, 2, 3, 1).numpy(), composite_white(rgba))
