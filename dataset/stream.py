@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +55,14 @@ class ShardSet:
 
     def __len__(self) -> int:
         return sum(self.samples_per_shard)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what the set holds, the selection included: equal for sets that give the same objects by number."""
+        digest = sha256("".join(shard.sha256 for shard in self.index.shards).encode())
+        for samples in self.kept or ():
+            digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())
+        return digest.hexdigest()
 
     def uid(self, shard: int, sample: int) -> str:
         return self._entry(shard, sample).uid

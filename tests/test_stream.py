@@ -154,3 +154,12 @@ def test_a_selection_survives_a_copy_to_another_process(folder: Path) -> None:
     again: ShardSet = pickle.loads(pickle.dumps(shards))  # noqa: S301  (our own bytes)
     assert again.uids() == shards.uids() == ["synthetic-0001", "synthetic-0002", "synthetic-0003"]
     assert len(again) == 3
+
+
+def test_fingerprints_tell_selections_and_sets_apart(folder: Path, tmp_path: Path) -> None:
+    numbers = ([[0, 1], [0, 1], [0]], [[0], [0, 1], [0]], [[1], [0, 1], [0]], [[], [0, 1], [0]])
+    sets = [ShardSet(folder, kept=tuple(np.array(samples, np.int32) for samples in kept)) for kept in numbers]
+    other = make_shard_set(tmp_path, 5, resolution=8, objects_per_shard=2, seed=3)
+    found = [shards.fingerprint for shards in (*sets, ShardSet(folder), ShardSet(other))]
+    assert len(set(found)) == 6
+    assert ShardSet(folder).fingerprint == found[4]
