@@ -94,9 +94,10 @@ class ShardSet:
         """The object's metadata; the most recent ones are kept."""
         return self._meta(shard, sample)
 
-    def angles_deg(self, shard: int, sample: int) -> Mapping[ViewSet, NDArray[np.float64]]:
-        """(elevation, azimuth) of each view, [16, 2]: all that training needs of the metadata, remembered longer."""
-        return self._angles(shard, sample)
+    def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.float64]:
+        """Elevation and azimuth [f, 2] of views: all that training needs of the metadata, remembered longer."""
+        angles_deg = self._angles(shard, sample)
+        return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
 
     def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
         """Pictures uint8 [f, h, w, 4] (straight alpha) of the (view set, index) wanted, in that order."""

@@ -122,7 +122,7 @@ def test_a_filtered_set_behaves_as_a_smaller_set(folder: Path) -> None:
     assert shards.uid(1, 0) == whole.uid(1, 1)
     assert shards.meta(1, 0) == whole.meta(1, 1)
     np.testing.assert_array_equal(shards.views(1, 0, [("random", 2)]), whole.views(1, 1, [("random", 2)]))
-    np.testing.assert_array_equal(shards.angles_deg(1, 0)["random"], whole.angles_deg(1, 1)["random"])
+    np.testing.assert_array_equal(shards.angles_deg(1, 0, [("random", 2)]), whole.angles_deg(1, 1, [("random", 2)]))
 
 
 def test_an_empty_shard_of_a_selection_is_no_trouble(folder: Path, tmp_path: Path) -> None:

@@ -181,10 +181,9 @@ def _labels(
     *,
     convention: CameraConvention,
 ) -> Tensor:
-    angles_deg = shards.angles_deg(shard, sample)
-    ref_elevation_deg, ref_azimuth_deg = angles_deg[reference[0]][reference[1]].tolist()
-    views = np.stack([angles_deg[view_set][index] for view_set, index in targets])
-    return camera_labels(convention, views[:, 0].tolist(), views[:, 1].tolist(), ref_elevation_deg, ref_azimuth_deg)
+    angles_deg = shards.angles_deg(shard, sample, [reference, *targets])
+    ref_elevation_deg, ref_azimuth_deg = angles_deg[0].tolist()
+    return camera_labels(convention, angles_deg[1:, 0], angles_deg[1:, 1], ref_elevation_deg, ref_azimuth_deg)
 
 
 def draw_noise(position: Position, latents: Tensor, drop_chance: float) -> Draw:
