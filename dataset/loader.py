@@ -60,17 +60,20 @@ class Damage:
 
 
 def read_or_replace(
-    order: Order, i: int, damage: Damage, uid: Callable[[int, int], str], read: Callable[[int, int, int], T]
+    order: Order, i: int, damage: Damage | None, uid: Callable[[int, int], str], read: Callable[[int, int, int], T]
 ) -> T:
     """`read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
 
-    Only what `read` asks for counts: an object with one bad picture serves where that picture is not wanted. Storage
-    that fails is no damage: it may well read tomorrow, and then the order would be another; its error passes through.
+    Without `damage` nothing is replaced: the first damaged member is an error. Only what `read` asks for counts: an
+    object with one bad picture serves where that picture is not wanted. Storage that fails is no damage: it may well
+    read tomorrow, and then the order would be another; its error passes through.
     """
     for attempt in range(_ATTEMPTS):
         epoch, shard, sample = order.replacement(i, attempt) if attempt else order.item(i)
         try:
             return read(epoch, shard, sample)
         except DamagedMember as error:
+            if damage is None:
+                raise
             damage.add(uid(shard, sample), str(error))
     raise UserError(f"item {i}: {_ATTEMPTS} replacements in a row are damaged; repair the set")

@@ -82,11 +82,11 @@ class Selection:
 
 
 def split_of(uid: str, validation_share: float, test_share: float) -> Split:
-    """The part that an object belongs to: a function of its uid, so that no part ever sees another's objects."""
+    """The part of an object, by its uid alone. A larger share takes from training, not from the other part."""
     place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / _SUMMED
-    if place < test_share:
-        return "test"
-    return "validation" if place < test_share + validation_share else "train"
+    if place < validation_share:
+        return "validation"
+    return "test" if place >= 1 - test_share else "train"
 
 
 def read_uids(path: Path) -> frozenset[str]:

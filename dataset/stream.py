@@ -43,9 +43,8 @@ class ShardSet:
         self.kept = kept
         if kept is not None and len(kept) != len(self.index.shards):
             raise UserError(f"{self.url}: a selection of {len(kept)} shards from {len(self.index.shards)}")
-        self.samples_per_shard = tuple(shard.samples for shard in self.index.shards)
-        if kept is not None:
-            self.samples_per_shard = tuple(len(samples) for samples in kept)
+        found = [shard.samples for shard in self.index.shards] if kept is None else [len(samples) for samples in kept]
+        self._samples_per_shard = tuple(found)
         self._stats = lru_cache(_CACHED_SHARDS)(self._load_stats)
         self._meta = lru_cache(_CACHED_METAS)(self._load_meta)
         self._angles = lru_cache(_CACHED_ANGLES)(self._load_angles)
@@ -55,6 +54,10 @@ class ShardSet:
 
     def __len__(self) -> int:
         return sum(self.samples_per_shard)
+
+    @property
+    def samples_per_shard(self) -> tuple[int, ...]:
+        return self._samples_per_shard
 
     @property
     def fingerprint(self) -> str:

@@ -101,14 +101,16 @@ def test_parts_are_disjoint_complete_of_the_size_asked_for_and_independent_of_th
     parts = Counter(split_of(uid, 0.1, 0.05) for uid in uids)
     assert parts["validation"] / 20_000 == pytest.approx(0.1, abs=0.01)
     assert parts["test"] / 20_000 == pytest.approx(0.05, abs=0.008)
-    pinned = {1: "validation", 4: "test", 7: "validation"}  # a change would show training its validation objects
+    pinned = {2: "test", 4: "validation", 7: "validation"}  # a change would show training its validation objects
     assert [split_of(f"object-{i}", 0.1, 0.05) for i in range(12)] == [pinned.get(i, "train") for i in range(12)]
-    # A larger validation share takes from training and leaves the test part alone
-    assert all(split_of(uid, 0.3, 0.05) == "test" for uid in uids if split_of(uid, 0.1, 0.05) == "test")
-    kept = [selected(folder, Filters(split=part, validation_share=0.3, test_share=0.3))[1] for part in PARTS]
+    for uid in uids:  # a larger share takes from training and leaves the other part alone
+        before = split_of(uid, 0.1, 0.05)
+        assert (split_of(uid, 0.3, 0.05) == "test") == (before == "test")
+        assert (split_of(uid, 0.1, 0.3) == "validation") == (before == "validation")
+    kept = [selected(folder, Filters(split=part, validation_share=0.3, test_share=0.35))[1] for part in PARTS]
     assert sorted(i for objects in kept for i in objects) == list(range(10))
     for part, objects in zip(PARTS, kept, strict=True):
-        assert all(split_of(f"synthetic-{i:04d}", 0.3, 0.3) == part for i in objects)
+        assert all(split_of(f"synthetic-{i:04d}", 0.3, 0.35) == part for i in objects)
 
 
 def test_a_filtered_set_behaves_as_a_smaller_set(folder: Path) -> None:

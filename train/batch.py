@@ -6,10 +6,10 @@ Axis letters as in `train.model`; `f` counts target frames, the reference of sta
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,15 +28,10 @@ from train.model import NUM_TIMESTEPS, CameraConvention, camera_labels
 Branch = Literal["single", "multi"]
 Wanted = tuple[ViewSet, int]
 Drawn = tuple[Wanted, list[Wanted]]
-Loaded = tuple[Tensor, Tensor]  # pictures on white [f + 1, 3, h, w], the reference first; labels [f, 16]
+T = TypeVar("T")
 
-_STREAMS: Final = {
-    "branch": 0,
-    "views": 1,
-    "noise": 2,
-    "parts": 3,
-    "turns": 4,
-}  # independent random streams of one seed
+# Independent random streams of one seed; 4 is the latents' own
+_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "turns": 5}
 _PREFETCH: Final = 3  # micro-batches read ahead
 _READERS: Final = 2  # threads
 
@@ -134,30 +129,48 @@ def load_views(
     num_views: int,
     first_item: int,
     convention: CameraConvention,
-    damage: Damage,
+    damage: Damage | None = None,
 ) -> Views:
-    """Read a micro-batch: `objects` items of this rank's order from `first_item` on.
+    """Read a micro-batch: `objects` items of this rank's order from `first_item` on."""
 
-    Where the order has one item an object, views are drawn by the position, else by the item (`draw_turn`). A damaged
-    object is replaced (`dataset.loader`); the other items of the batch are those that they would be without it.
+    def read(shard: int, sample: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        reference, targets = drawn
+        labels = _labels(shards, shard, sample, reference, targets, convention=convention)
+        return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
+
+    items = range(first_item, first_item + objects)
+    loaded = read_items(order, position, branch, items, num_views=num_views, uid=shards.uid, read=read, damage=damage)
+    pictures = torch.stack([pictures for pictures, _ in loaded])
+    return Views(pictures[:, 0], pictures[:, 1:], torch.stack([labels for _, labels in loaded]))
+
+
+def read_items(
+    order: Order,
+    position: Position,
+    branch: Branch,
+    items: range,
+    *,
+    num_views: int,
+    uid: Callable[[int, int], str],
+    read: Callable[[int, int, Drawn], T],
+    damage: Damage | None,
+) -> list[T]:
+    """`read(shard, sample, views drawn)` of a micro-batch's items.
+
+    Where the order has one item an object, views are drawn by the position, else by the item (`draw_turn`). With
+    `damage`, a damaged object is replaced (`dataset.loader`); the batch's other items are what they would be anyhow.
     """
     rng = generator(position, "views")
-    pictures, cameras = [], []
-    for i in range(first_item, first_item + objects):
+    results = []
+    for i in items:
         drawn = draw_views(rng, branch, num_views) if order.items_per_object == 1 else None
-        turn = order.turn(i)
 
-        def read(epoch: int, shard: int, sample: int, drawn: Drawn | None = drawn, turn: int = turn) -> Loaded:
+        def read_one(epoch: int, shard: int, sample: int, i: int = i, drawn: Drawn | None = drawn) -> T:
             place = (epoch, shard, sample)
-            reference, targets = drawn or draw_turn(order.seed, place, turn, branch, num_views)
-            labels = _labels(shards, shard, sample, reference, targets, convention=convention)
-            return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
+            return read(shard, sample, drawn or draw_turn(order.seed, place, order.turn(i), branch, num_views))
 
-        loaded = read_or_replace(order, i, damage, shards.uid, read)
-        pictures.append(loaded[0])
-        cameras.append(loaded[1])
-    stacked = torch.stack(pictures)
-    return Views(stacked[:, 0], stacked[:, 1:], torch.stack(cameras))
+        results.append(read_or_replace(order, i, damage, uid, read_one))
+    return results
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
