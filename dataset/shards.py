@@ -11,7 +11,7 @@ import re
 import tarfile
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
 _BLOCK: Final = 512
 _TAR_END: Final = bytes(2 * _BLOCK)
+_RENDER_ON: Final = "repeat the set's `make render` command"
 
 
 class Member(NamedTuple):
@@ -222,18 +223,25 @@ def remove_temporaries(fs: Any, root: str) -> None:
             fs.rm_file(path)
 
 
-def write_shard(fs: Any, root: str, name: str, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardStats:
+def write_shard(
+    fs: Any,
+    root: str,
+    name: str,
+    samples: Iterable[tuple[str, Mapping[str, bytes]]],
+    names: Callable[[str], list[str]] = member_names,
+) -> ShardStats:
     """Write `root/NAME.tar`, then `root/NAME.json`; the statistics' presence says that the shard is complete.
 
-    Each sample is (uid, full member name -> bytes) with exactly the schema's 33 members, in any order. No samples make
-    an empty but valid shard. Raises UserError on wrong members, a repeated uid, or a refusing file system.
+    Each sample is (uid, full member name -> bytes) with exactly the schema's 33 members, in any order; `names` gives
+    those of another kind of set, from a uid, in the order of the tar. No samples make an empty but valid shard. Raises
+    UserError on wrong members, a repeated uid, or a refusing file system.
     """
     entries: dict[str, SampleEntry] = {}
     with write_atomic(fs, f"{root}/{name}.tar") as writer:
         for uid, members in samples:
             if uid in entries:
                 raise UserError(f"{name}: uid {uid!r} comes twice; uids must be unique in a set")
-            entries[uid] = _write_sample(writer, name, uid, members)
+            entries[uid] = _write_sample(writer, name, uid, members, names(uid))
         writer.write(_TAR_END)
         writer.write(bytes(-writer.count % tarfile.RECORDSIZE))
     stats = ShardStats(name, writer.count, writer.digest.hexdigest(), tuple(entries.values()))
@@ -241,8 +249,7 @@ def write_shard(fs: Any, root: str, name: str, samples: Iterable[tuple[str, Mapp
     return stats
 
 
-def _write_sample(writer: Writer, shard: str, uid: str, members: Mapping[str, bytes]) -> SampleEntry:
-    names = member_names(uid)
+def _write_sample(writer: Writer, shard: str, uid: str, members: Mapping[str, bytes], names: list[str]) -> SampleEntry:
     if set(members) != set(names):
         different = ", ".join(sorted(set(members) ^ set(names))[:3])
         raise UserError(f"{shard}: sample {uid} does not hold exactly the schema's {len(names)} members ({different})")
@@ -266,10 +273,10 @@ def _stats_json(stats: ShardStats) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **sums, "samples": samples}
 
 
-def read_stats(fs: Any, root: str, name: str) -> ShardStats:
-    """The statistics of shard `name`. Raises UserError when missing or not of the schema."""
+def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> ShardStats:
+    """The statistics of shard `name`. Raises UserError, ending in `remedy`, when missing or not of the schema."""
     path = f"{root}/{name}.json"
-    raw = _read_json(fs, path)
+    raw = _read_json(fs, path, remedy)
     try:
         _check_version(raw, path)
         samples = tuple(
@@ -278,7 +285,7 @@ def read_stats(fs: Any, root: str, name: str) -> ShardStats:
         )
         return ShardStats(str(raw["name"]), int(raw["bytes"]), str(raw["sha256"]), samples)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a shard's statistics ({error!r}); {render_again(name)}") from error
+        raise UserError(f"{path} is not a shard's statistics ({error!r}); {remedy or render_again(name)}") from error
 
 
 def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) -> Index:
@@ -291,8 +298,11 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
     return index
 
 
-def read_index(url: str | Path) -> Index:
-    """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one."""
+def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
+    """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one.
+
+    `remedy` ends the error of an index that is damaged.
+    """
     fs, root = open_set(url)
     check_reachable(fs, root, str(url))
     path = f"{root}/{INDEX_NAME}"
@@ -300,7 +310,7 @@ def read_index(url: str | Path) -> Index:
         if fs.exists(f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
             raise UserError(f"the shard set at {url} is unfinished: repeat its `make render` command to complete it")
         raise UserError(f"no shard set at {url}: run `make render SOURCE=... SHARDS={url}` first")
-    raw = _read_json(fs, path)
+    raw = _read_json(fs, path, remedy)
     try:
         _check_version(raw, path)
         shards = tuple(
@@ -310,16 +320,16 @@ def read_index(url: str | Path) -> Index:
             raise ValueError(f"objects_per_shard is {objects_per_shard}")
         return Index(objects_per_shard, shards)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a shard set's index ({error!r}); repeat its `make render` command") from error
+        raise UserError(f"{path} is not a shard set's index ({error!r}); {remedy}") from error
 
 
-def _read_json(fs: Any, path: str) -> Any:
+def _read_json(fs: Any, path: str, remedy: str | None = None) -> Any:
     try:
         return json.loads(fs.cat_file(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); repeat the set's `make render` command") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy or _RENDER_ON}") from error
 
 
 def _check_version(raw: Any, path: str) -> None:

@@ -30,8 +30,8 @@ Wanted = tuple[ViewSet, int]
 Drawn = tuple[Wanted, list[Wanted]]
 T = TypeVar("T")
 
-# Independent random streams of one seed; 4 is the latents' own
-_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "turns": 5}
+# Independent random streams of one seed
+_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior": 4, "turns": 5}
 _PREFETCH: Final = 3  # micro-batches read ahead
 _READERS: Final = 2  # threads
 

@@ -171,6 +171,16 @@ def camera_labels(
     return torch.from_numpy(released_isotropic3d_camera(elevation, azimuth))
 
 
+def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
+    """Pictures [n, 3, h, w] in [0, 1] -> mean and log variance of the VAE's posterior, float32 [n, c, h, w] each.
+
+    As the VAE gives them: not yet multiplied by the model's latent scale. Differentiable.
+    """
+    pixels = resize(images.float(), image_size) * 2 - 1
+    distribution = vae.encode(pixels.to(_dtype(vae))).latent_dist  # type: ignore[operator]
+    return distribution.mean.float(), distribution.logvar.float()
+
+
 @dataclass(frozen=True)
 class MultiViewModel:
     """UNet, VAE and image tower on one device."""
@@ -197,10 +207,8 @@ class MultiViewModel:
 
         The posterior's own deviation is small beside the latents'; its mean makes encoding a function.
         """
-        pixels = resize(images.float(), self.spec.image_size) * 2 - 1
-        posterior = self.vae.encode(pixels.to(_dtype(self.vae))).latent_dist  # type: ignore[operator]
-        latents: Tensor = posterior.mean.float() * self.spec.latent_scale
-        return latents
+        mean, _ = posterior(self.vae, images, self.spec.image_size)
+        return mean * self.spec.latent_scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [n, c, h, w] -> pictures [n, 3, h, w] in [0, 1]."""

@@ -1,0 +1,199 @@
+"""Latent sets (see `dataset.latent_format`) -> latents of the views asked for, read by offset. numpy only.
+
+Axis letters: `f` views of one object, `c` channels, `h w` rows and columns, `d` numbers of an embedding.
+"""
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from dataset.errors import UserError
+from dataset.latent_format import (
+    FLOAT16,
+    LATENTS_FILE,
+    Float16,
+    LatentFormat,
+    encode_again,
+    encode_on,
+    latent_name,
+    latent_names,
+    read_format,
+    table_file,
+)
+from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
+from dataset.shards import INDEX_NAME, Index, open_set, read_index
+
+_CACHED_SHARDS: Final = 64  # tables of places kept in memory: 1,000 objects are about 1.4 MB
+_OPEN_FILES: Final = 16
+_CACHED_METAS: Final = 256
+_MEMBERS: Final = 1 + len(VIEW_SETS) * VIEWS_PER_SET
+
+Float64 = NDArray[np.float64]
+
+
+class LatentViews(NamedTuple):
+    """Latents of views of one object; not multiplied by the model's latent scale."""
+
+    mean: Float16  # [f, c, h, w]
+    logvar: Float16 | None  # [f, c, h, w]; None: the set keeps means only
+    embedding: Float16 | None  # [f, d]; None: not asked for
+
+
+class _OpenFile:
+    """A file of this machine; read at offsets, so that threads and forks share it. Its last user closes it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class _Table(NamedTuple):
+    """A shard's `NAME.table.npz`. Column 0: metadata; then the views, in schema order."""
+
+    name: str
+    uids: tuple[str, ...]
+    places: NDArray[np.int64]  # [objects, 33, 3]: offset, size, crc32
+    elevation_deg: Float64  # [objects, 2, 16]
+    azimuth_deg: Float64  # [objects, 2, 16]
+
+
+class LatentSet:
+    """A complete latent set. Objects are (shard, sample) numbers, the same as in the shard set it was made from.
+
+    Reading is thread-safe; an instance can be pickled or inherited by a fork. `latents.json` and the index are read
+    when it is made, a shard's tables when it is first touched. Raises UserError when the set is missing or unfinished,
+    and when a member is damaged.
+    """
+
+    def __init__(self, url: str | Path, form: LatentFormat | None = None, index: Index | None = None) -> None:
+        self.url = str(url)
+        self.format = form or read_format(self.url)
+        self.index = index or self._read_index()
+        self._table = lru_cache(_CACHED_SHARDS)(self._load_table)
+        self._file = lru_cache(_OPEN_FILES)(self._open)
+        self._meta = lru_cache(_CACHED_METAS)(self._load_meta)
+
+    def __reduce__(self) -> tuple[type["LatentSet"], tuple[str, LatentFormat, Index]]:
+        return LatentSet, (self.url, self.format, self.index)
+
+    def __len__(self) -> int:
+        return self.index.objects
+
+    @property
+    def samples_per_shard(self) -> tuple[int, ...]:
+        return tuple(shard.samples for shard in self.index.shards)
+
+    def uid(self, shard: int, sample: int) -> str:
+        return self._table(shard).uids[sample]
+
+    def meta(self, shard: int, sample: int) -> Meta:
+        """The object's metadata; the most recent ones are kept."""
+        return self._meta(shard, sample)
+
+    def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> Float64:
+        """Elevation and azimuth [f, 2] of views: as in the metadata, without reading it."""
+        table = self._table(shard)
+        places = [(sample, VIEW_SETS.index(view_set), index) for view_set, index in wanted]
+        return np.array([(table.elevation_deg[place], table.azimuth_deg[place]) for place in places])
+
+    def views(
+        self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]], *, embedding: bool = False
+    ) -> LatentViews:
+        """Latents of the (view set, index) wanted, in that order; `embedding` asks for their embeddings too."""
+        form, rows = self.format, []
+        for view_set, index in wanted:
+            if embedding and not form.has_embedding(view_set):
+                raise UserError(f"{self.url} keeps no embeddings of {view_set} views; encode again with --embedded all")
+            rows.append(self._numbers(shard, sample, view_set, index))
+        n, shape = form.latent_numbers, (len(rows), form.channels, form.height, form.width)
+        both = np.stack([row[: 2 * n if form.logvar else n] for row in rows])
+        return LatentViews(
+            mean=both[:, :n].reshape(shape),
+            logvar=both[:, n:].reshape(shape) if form.logvar else None,
+            embedding=np.stack([row[-form.embedding :] for row in rows]) if embedding else None,
+        )
+
+    def _numbers(self, shard: int, sample: int, view_set: ViewSet, index: int) -> Float16:
+        if not 0 <= index < VIEWS_PER_SET:
+            raise UserError(f"no view {view_set} {index}: indices are 0 to {VIEWS_PER_SET - 1}")
+        data = self._member(shard, sample, 1 + VIEWS_PER_SET * VIEW_SETS.index(view_set) + index)
+        header = self.format.headers[view_set]
+        if not data.startswith(header):
+            raise self._damaged(
+                self._table(shard).name,
+                f"{latent_name(self.uid(shard, sample), view_set, index)} is "
+                f"not the array that {LATENTS_FILE} describes",
+            )
+        return np.frombuffer(data, FLOAT16, offset=len(header))
+
+    def _member(self, shard: int, sample: int, column: int) -> bytes:
+        """A member's bytes, checked against its checksum."""
+        table = self._table(shard)
+        offset, size, crc32 = table.places[sample, column].tolist()
+        try:
+            file = self._file(shard)
+            if file is not None:
+                data = os.pread(file.descriptor, size, offset)
+            else:
+                fs, root = open_set(self.url)
+                data = fs.cat_file(f"{root}/{table.name}.tar", start=offset, end=offset + size)
+        except OSError as error:
+            raise self._damaged(table.name, f"its tar cannot be read ({error.strerror or error})") from error
+        if len(data) != size or zlib.crc32(data) != crc32:
+            name = latent_names(table.uids[sample])[column]
+            raise self._damaged(table.name, f"member {name} is truncated or corrupt")
+        return data
+
+    def _open(self, shard: int) -> _OpenFile | None:
+        """The tar, kept open; None where it is not on this machine."""
+        fs, root = open_set(self.url)
+        if not isinstance(fs, LocalFileSystem):
+            return None
+        return _OpenFile(os.open(f"{root}/{self._table(shard).name}.tar", os.O_RDONLY))
+
+    def _read_index(self) -> Index:
+        fs, root = open_set(self.url)
+        if not fs.exists(f"{root}/{INDEX_NAME}"):
+            raise UserError(f"the latent set at {self.url} is unfinished: {encode_on(self.url)} to complete it")
+        return read_index(self.url, encode_on(self.url))
+
+    def _load_table(self, shard: int) -> _Table:
+        fs, root = open_set(self.url)
+        entry = self.index.shards[shard]
+        file = table_file(entry.name)
+        try:
+            with np.load(io.BytesIO(fs.cat_file(f"{root}/{file}")), allow_pickle=False) as arrays:
+                sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
+                table = _Table(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise self._damaged(entry.name, f"{file} cannot be read ({error})") from error
+        if sha256 != entry.sha256:
+            raise self._damaged(entry.name, f"{file} disagrees with {INDEX_NAME}")
+        self._check_table(table, file, entry.samples)
+        return table
+
+    def _check_table(self, table: _Table, file: str, objects: int) -> None:
+        angles = (objects, len(VIEW_SETS), VIEWS_PER_SET)
+        shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
+        if len(table.uids) != objects or shapes != ((objects, _MEMBERS, 3), angles, angles):
+            raise self._damaged(table.name, f"{file} does not fit its {objects} objects")
+        sizes = [self.format.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
+        if (table.places[:, 1:, 1] != sizes).any():
+            raise self._damaged(table.name, f"its members have other sizes than {LATENTS_FILE} says")
+
+    def _load_meta(self, shard: int, sample: int) -> Meta:
+        return parse_meta(self._member(shard, sample, 0), f"{self.url}/{meta_name(self.uid(shard, sample))}")
+
+    def _damaged(self, shard: str, what: str) -> UserError:
+        return UserError(f"{self.url}/{shard}: {what}; {encode_again(self.url, shard)}")

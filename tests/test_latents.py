@@ -1,0 +1,339 @@
+"""Reading latents by offset, damage, and the micro-batches of latents against those of pictures."""
+
+import gc
+import io
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dataset.errors import UserError
+from dataset.latent_format import dump_table, dump_view, format_json, latent_name, parse_format, read_format
+from dataset.latents import LatentSet
+from dataset.order import Order
+from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
+from dataset.shards import ShardStats, json_bytes, open_set, read_stats
+from dataset.stream import ShardSet
+from tests.make_shards import make_shard_set
+from tests.train_micro import CPU, micro_model
+from train.batch import Branch, Position, Views, diffusion_loss, draw_noise, load_views, prepare_inputs
+from train.encode import encode, plan_format
+from train.encoder import Encoder
+from train.latent_batch import LatentViews, check_latents, load_latent_views, mean_latents, sample_latents
+from train.model import MultiViewModel
+
+WANTED: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3), ("fixed", 15)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiViewModel:
+    return micro_model()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    return ShardSet(make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2))
+
+
+@pytest.fixture(scope="module")
+def folder(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("latents") / "set"
+    encoder = _encoder(model)
+    encode(pictures, str(out), encoder, plan_format(encoder, pictures, logvar=True, embedded="all"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def lean(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Means only, embeddings of the references only."""
+    out = tmp_path_factory.mktemp("lean") / "set"
+    encoder = _encoder(model)
+    encode(pictures, str(out), encoder, plan_format(encoder, pictures, logvar=False, embedded="random"))
+    return out
+
+
+def _encoder(model: MultiViewModel) -> Encoder:
+    return Encoder(model.vae, model.image_tower, model.spec, CPU)
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    return Path(copytree(folder, to))
+
+
+def _member(folder: Path, shard: str, sample: int, suffix: str) -> np.ndarray:
+    """A member as numpy reads it from the tar."""
+    place = read_stats(*open_set(folder), shard).samples[sample].members[suffix]
+    data = (folder / f"{shard}.tar").read_bytes()[place.offset : place.offset + place.size]
+    numbers: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    return numbers
+
+
+def test_views_are_the_members_asked_for_in_that_order(folder: Path) -> None:
+    read = LatentSet(folder).views(1, 1, WANTED, embedding=True)
+    assert read.logvar is not None
+    assert read.embedding is not None
+    assert (read.mean.shape, read.logvar.shape, read.embedding.shape) == ((4, 4, 8, 8), (4, 4, 8, 8), (4, 32))
+    assert read.mean.dtype == read.logvar.dtype == read.embedding.dtype == np.float16
+    for i, (view_set, index) in enumerate(WANTED):
+        numbers = _member(folder, "shard-000001", 1, f"{view_set}_{index:02d}.npy")
+        flat = np.concatenate([read.mean[i].ravel(), read.logvar[i].ravel(), read.embedding[i]])
+        np.testing.assert_array_equal(flat, numbers)
+    assert LatentSet(folder).views(1, 1, WANTED).embedding is None
+
+
+def test_means_alone_and_the_references_embeddings_alone(folder: Path, lean: Path) -> None:
+    whole, less = LatentSet(folder), LatentSet(lean)
+    read = less.views(0, 1, WANTED)
+    assert read.logvar is None
+    np.testing.assert_array_equal(read.mean, whole.views(0, 1, WANTED).mean)
+    expected = whole.views(0, 1, WANTED[:1], embedding=True).embedding
+    assert expected is not None
+    np.testing.assert_array_equal(less.views(0, 1, WANTED[:1], embedding=True).embedding, expected)
+    with pytest.raises(UserError, match=r"keeps no embeddings of fixed views; .*--embedded all"):
+        less.views(0, 1, WANTED, embedding=True)
+
+
+def test_objects_metadata_and_cameras_are_the_pictures(pictures: ShardSet, folder: Path) -> None:
+    latents = LatentSet(folder)
+    assert (len(latents), latents.samples_per_shard) == (len(pictures), pictures.samples_per_shard)
+    for shard, sample in pictures.objects(0):
+        assert latents.uid(shard, sample) == pictures.uid(shard, sample)
+        meta = pictures.meta(shard, sample)
+        assert latents.meta(shard, sample) == meta
+        views = [meta.views[view_set][index] for view_set, index in WANTED]
+        angles = latents.angles_deg(shard, sample, WANTED)
+        assert angles.tolist() == [[view.elevation_deg, view.azimuth_deg] for view in views]
+
+
+def _checksum(latents: LatentSet) -> bytes:
+    return b"".join(latents.views(shard, 0, WANTED).mean.tobytes() for shard in range(3))
+
+
+def _send_checksum(latents: LatentSet, pipe: "multiprocessing.connection.Connection") -> None:
+    pipe.send_bytes(_checksum(latents))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_set_can_be_pickled_forked_and_read_by_threads(folder: Path) -> None:
+    latents = LatentSet(folder)
+    expected = _checksum(latents)  # opens the files
+    again: LatentSet = pickle.loads(pickle.dumps(latents))  # noqa: S301  (our own bytes)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(_checksum, [again] * 32)) == [expected] * 32
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_send_checksum, args=(latents, there))
+    child.start()
+    assert here.recv_bytes() == expected
+    child.join()
+    assert _checksum(latents) == expected
+
+
+def test_a_url_in_memory_reads_like_a_folder(folder: Path) -> None:
+    fs, root = open_set("memory://latents/set")
+    for path in folder.iterdir():
+        fs.pipe_file(f"{root}/{path.name}", path.read_bytes())
+    remote = LatentSet("memory://latents/set")
+    assert _checksum(remote) == _checksum(LatentSet(folder))
+    assert remote.meta(0, 0) == LatentSet(folder).meta(0, 0)
+
+
+def test_open_files_stay_few_and_are_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataset.latents._OPEN_FILES", 2)
+    gc.collect()  # sets of other tests: their caches refer back to them
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    latents = LatentSet(folder)
+    expected = _checksum(latents)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+    assert _checksum(latents) == expected
+    del latents
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_damaged_member_is_named_with_its_remedy(folder: Path, tmp_path: Path) -> None:
+    damaged = _copy(folder, tmp_path / "set")
+    tar = damaged / "shard-000000.tar"
+    place = read_stats(*open_set(damaged), "shard-000000").samples[1].members["fixed_02.npy"]
+    data = bytearray(tar.read_bytes())
+    data[place.offset + 300] ^= 1
+    tar.write_bytes(bytes(data))
+    latents = LatentSet(damaged)
+    assert latents.views(0, 1, [("fixed", 1)]).mean.shape == (1, 4, 8, 8)
+    with pytest.raises(
+        UserError, match=r"member synthetic-0001\.fixed_02\.npy is truncated or corrupt; delete .*set/sh"
+    ):
+        latents.views(0, 1, [("fixed", 2)])
+    tar.write_bytes(bytes(data[:3000]))
+    with pytest.raises(UserError, match=r"random_15\.npy is truncated.*train\.encode"):
+        LatentSet(damaged).views(0, 1, [("random", 15)])
+    tar.unlink()
+    with pytest.raises(UserError, match="tar cannot be read"):
+        LatentSet(damaged).views(0, 1, [("random", 15)])
+
+
+def test_files_that_disagree_are_named(folder: Path, lean: Path, tmp_path: Path) -> None:
+    damaged = _copy(folder, tmp_path / "set")
+    table = damaged / "shard-000000.table.npz"
+    data = bytearray(table.read_bytes())
+    data[300] ^= 1
+    table.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"shard-000000\.table\.npz cannot be read"):
+        LatentSet(damaged).views(0, 0, WANTED)
+    table.write_bytes((folder / "shard-000002.table.npz").read_bytes())
+    with pytest.raises(UserError, match=r"table\.npz disagrees with index\.json"):
+        LatentSet(damaged).views(0, 0, WANTED)
+    (damaged / "latents.json").write_bytes((lean / "latents.json").read_bytes())
+    with pytest.raises(UserError, match=r"other sizes than latents\.json says"):
+        LatentSet(damaged).views(1, 0, WANTED)
+    stats = read_stats(*open_set(folder), "shard-000000")
+    (damaged / "latents.json").write_bytes((folder / "latents.json").read_bytes())
+    table.write_bytes(dump_table(stats, [LatentSet(folder).meta(0, 0)]))
+    with pytest.raises(UserError, match="does not fit its 2 objects; delete"):
+        LatentSet(damaged).views(0, 0, WANTED)
+
+
+def test_missing_unfinished_and_foreign_sets_read_differently(pictures: ShardSet, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no latent set; make one with `python -m train\.encode"):
+        LatentSet(tmp_path)
+    with pytest.raises(UserError, match="a set of pictures, not of latents"):
+        LatentSet(pictures.url)
+    unfinished = _copy(folder, tmp_path / "set")
+    (unfinished / "index.json").unlink()
+    with pytest.raises(UserError, match=r"is unfinished: repeat the `python -m train\.encode"):
+        LatentSet(unfinished)
+    (unfinished / "index.json").write_text("[]")
+    with pytest.raises(UserError, match=r"not a shard set's index .*train\.encode"):
+        LatentSet(unfinished)
+    good = format_json(read_format(str(folder)))
+    for change in ({"schema_version": 9}, {"channels": 0}, {"embedded": "none"}, {"extra": 1}):
+        (unfinished / "latents.json").write_bytes(json_bytes({**good, **change}))
+        with pytest.raises(UserError, match=r"latents\.json does not describe latents"):
+            read_format(str(unfinished))
+
+
+def test_format_and_members_survive_the_round_trip(folder: Path) -> None:
+    form = read_format(str(folder))
+    assert parse_format(format_json(form)) == form
+    numbers = np.arange(form.numbers("fixed")).astype(np.float16)
+    again = np.load(io.BytesIO(dump_view(form, "fixed", numbers)), allow_pickle=False)
+    np.testing.assert_array_equal(again, numbers)
+    with pytest.raises(ValueError, match="float16"):
+        dump_view(form, "fixed", numbers[1:])
+    assert latent_name("a", "random", 3) == "a.random_03.npy"
+    empty = dump_table(ShardStats("shard-000000", 0, "0" * 64, ()), [])
+    assert np.load(io.BytesIO(empty), allow_pickle=False)["places"].shape == (0, 33, 3)
+
+
+# Micro-batches
+
+
+def _both(pictures: ShardSet, latents: LatentSet, branch: Branch, position: Position) -> tuple[Views, LatentViews]:
+    order = Order(pictures.samples_per_shard, position.seed)
+    common = {"objects": 3, "num_views": 4, "first_item": 2}
+    views = load_views(pictures, order, position, branch, convention="relative", **common)
+    return views, load_latent_views(latents, order, position, branch, convention="relative", **common)
+
+
+@pytest.mark.parametrize("branch", ["single", "multi"])
+@pytest.mark.parametrize("kind", ["folder", "lean"])
+def test_latents_agree_with_pictures_at_the_same_position(
+    pictures: ShardSet, model: MultiViewModel, branch: Branch, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """float16 keeps three digits, more than the bfloat16 that training computes with."""
+    latents = LatentSet(request.getfixturevalue(kind))
+    for step in range(3):
+        views, ours = _both(pictures, latents, branch, Position(7, step))
+        reference, targets = mean_latents(ours, model.spec.latent_scale)
+        with torch.no_grad():
+            expected = model.encode(views.targets.flatten(0, 1)).view_as(targets)
+            torch.testing.assert_close(targets, expected, rtol=2e-3, atol=1e-3)
+            torch.testing.assert_close(reference, model.encode(views.reference), rtol=2e-3, atol=1e-3)
+            tokens = model.embed_image(views.reference)
+        torch.testing.assert_close(ours.tokens.float(), tokens, rtol=2e-3, atol=1e-3)
+        assert torch.equal(ours.cameras, views.cameras)
+        assert ours.cameras.dtype == torch.float32
+
+
+def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
+    pictures: ShardSet, model: MultiViewModel, folder: Path
+) -> None:
+    position = Position(7, 4)
+    views, ours = _both(pictures, LatentSet(folder), "multi", position)
+    reference, targets = mean_latents(ours, model.spec.latent_scale)
+
+    def loss(targets: Tensor, reference: Tensor, tokens: Tensor) -> float:
+        draw = draw_noise(position, targets, 0.0)
+        inputs = prepare_inputs(targets, reference, views.cameras, tokens, draw, alphas_cumprod=model.alphas_cumprod)
+        predicted = model.predict_noise(
+            inputs.latents, inputs.timesteps, inputs.cameras, inputs.tokens, inputs.num_frames
+        )
+        return float(diffusion_loss(predicted, draw.noise))
+
+    with torch.no_grad():
+        encoded = model.encode(views.targets.flatten(0, 1)).view_as(targets)
+        from_pictures = loss(encoded, model.encode(views.reference), model.embed_image(views.reference))
+        assert loss(targets, reference, ours.tokens.float()) == pytest.approx(from_pictures, rel=1e-3)
+
+
+def test_sampled_latents_have_the_posteriors_spread_and_depend_on_the_position_alone(
+    pictures: ShardSet, folder: Path
+) -> None:
+    _, ours = _both(pictures, LatentSet(folder), "multi", Position(7, 0))
+    mean, drawn = mean_latents(ours, 2.0), sample_latents(ours, Position(7, 0), 2.0)
+    again, other = sample_latents(ours, Position(7, 0), 2.0), sample_latents(ours, Position(7, 0, 1), 2.0)
+    assert ours.target_logvar is not None
+    assert ours.reference_logvar is not None
+    for part, logvar in enumerate((ours.reference_logvar, ours.target_logvar)):
+        assert torch.equal(drawn[part], again[part])
+        assert not torch.equal(drawn[part], other[part])
+        eps = (drawn[part] - mean[part]) / 2 / (logvar.float() / 2).exp()
+        assert float(eps.mean()) == pytest.approx(0, abs=0.1)
+        assert float(eps.std()) == pytest.approx(1, abs=0.1)
+    narrow = replace(ours, target_logvar=torch.full_like(ours.target_logvar, -30))
+    torch.testing.assert_close(sample_latents(narrow, Position(7, 0), 2.0)[1], mean[1], rtol=0, atol=1e-5)
+
+
+def test_means_alone_are_what_sampling_gives_without_log_variances(pictures: ShardSet, lean: Path) -> None:
+    _, ours = _both(pictures, LatentSet(lean), "multi", Position(7, 0))
+    assert ours.reference_logvar is None
+    assert ours.target_logvar is None
+    for drawn, mean in zip(sample_latents(ours, Position(7, 0), 0.5), mean_latents(ours, 0.5), strict=True):
+        assert torch.equal(drawn, mean)
+    assert torch.equal(ours.to(CPU).tokens, ours.tokens)
+
+
+def test_latents_of_another_model_are_refused(folder: Path, model: MultiViewModel) -> None:
+    latents = LatentSet(folder)
+    check_latents(latents, model)
+    with pytest.raises(UserError, match=r"another model \(vae_sha256, image_tower_sha256 differ\)"):
+        check_latents(latents, micro_model(seed=1))
+    with pytest.raises(UserError, match=r"latent_scale differ"):
+        check_latents(latents, replace(model, spec=replace(model.spec, latent_scale=1.0)))
+
+
+def test_every_member_has_its_place_in_the_table(folder: Path) -> None:
+    """Columns of the table against the statistics' names: a shifted column would still pass every checksum."""
+    latents = LatentSet(folder)
+    for view_set in VIEW_SETS:
+        read = latents.views(0, 0, [(view_set, i) for i in range(VIEWS_PER_SET)])
+        for i in range(VIEWS_PER_SET):
+            numbers = _member(folder, "shard-000000", 0, f"{view_set}_{i:02d}.npy")
+            np.testing.assert_array_equal(read.mean[i].ravel(), numbers[:256])
+    with pytest.raises(UserError, match="no view fixed 16"):
+        latents.views(0, 0, [("fixed", 16)])
