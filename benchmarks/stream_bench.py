@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
@@ -33,13 +34,15 @@ from dataset.order import WINDOW_SHARDS
 from dataset.shards import INDEX_NAME, open_set, shard_name, write_index, write_shard
 from dataset.stream import ShardSet
 
-Role = Literal["ours", "plain", "plain_all"]
+Role = Literal["ours", "plain", "plain_all", "latents"]
 ROLES: Final[dict[Role, str]] = {
     "ours": "ours",
     "plain": "webdataset, decodes what it needs",
     "plain_all": "webdataset, decodes all",
+    "latents": "ours, latents",
 }
 NUM_VIEWS: Final = 4
+LATENT_ITEMS: Final = 20  # times as many items as of pictures: they take a fraction of the time
 SHOWN_BATCHES: Final = 40  # readings of memory
 
 
@@ -49,6 +52,8 @@ class Config:
 
     shards: str | None = None
     """A shard set of your own: a folder."""
+    latents: str | None = None
+    """A latent set (train.encode): measured too, with checksums and the exact order."""
     objects: int = 48
     """Objects of the set that is made."""
     resolution: int = 256
@@ -130,6 +135,29 @@ def our_batches(config: Config, url: str) -> Iterator[int]:
         yield views.reference.shape[0] + views.targets.shape[0] * views.targets.shape[1]
 
 
+def latent_batches(config: Config, url: str) -> Iterator[int]:
+    """Views of one batch of latents after the other, in the order and with the views of `our_batches`."""
+    from dataset.latents import LatentSet
+    from dataset.order import Order
+    from train.batch import Position
+    from train.latent_batch import load_latent_views
+
+    latents = LatentSet(url)
+    order = Order(latents.samples_per_shard, 0, items_per_object=config.items_per_object)
+    for number in count():
+        views = load_latent_views(
+            latents,
+            order,
+            Position(0, number),
+            "multi",
+            objects=config.batch,
+            num_views=NUM_VIEWS,
+            first_item=number * config.batch,
+            convention="relative",
+        )
+        yield views.reference_mean.shape[0] + views.target_mean.shape[0] * views.target_mean.shape[1]
+
+
 def their_batches(config: Config, url: str, *, decode_all: bool) -> Iterator[int]:
     """Views of one batch of the plain pipeline after the other."""
     from benchmarks.plain_stream import plain_batches
@@ -165,8 +193,10 @@ def play(config: Config, role: Role) -> None:
         "ours": lambda: our_batches(config, url),
         "plain": lambda: their_batches(config, url, decode_all=False),
         "plain_all": lambda: their_batches(config, url, decode_all=True),
+        "latents": lambda: latent_batches(config, url),
     }
-    print(json.dumps(asdict(measure(pipelines[role](), -(-config.items // config.batch)))), flush=True)
+    items = config.items * (LATENT_ITEMS if role == "latents" else 1)
+    print(json.dumps(asdict(measure(pipelines[role](), -(-items // config.batch)))), flush=True)
     os._exit(0)  # what was read ahead is of no use, and webdataset's files are the collector's
 
 
@@ -188,6 +218,7 @@ def summarise(turns: Mapping[Role, Sequence[Measured]], about: ShardSet) -> dict
         "images_vs_plain": round(rates["ours"] / rates["plain"], 3),
         "images_vs_plain_all": round(rates["ours"] / rates["plain_all"], 3),
         "views_per_s_core": {role: round(rate, 1) for role, rate in rates.items()},
+        **({"latent_views_per_s_core": round(rates["latents"], 1)} if "latents" in rates else {}),
         "rss_first_mb": round(grown.rss_first_mb, 1),
         "rss_last_mb": round(grown.rss_last_mb, 1),
         "rounds": len(turns["ours"]),
@@ -207,10 +238,13 @@ def main() -> None:
     about = ShardSet(url)
     if len(about) < config.batch:
         raise UserError(f"{url}: {len(about)} objects are fewer than a batch of {config.batch}; lower --batch")
-    turns: dict[Role, list[Measured]] = {role: [] for role in ROLES}
+    urls: dict[Role, str] = {role: url for role in ROLES if role != "latents"}
+    if config.latents:
+        urls["latents"] = config.latents
+    turns: dict[Role, list[Measured]] = {role: [] for role in urls}
     for number in range(config.rounds):
-        for role, name in ROLES.items():
-            found = turn(config, role, url)
+        for role, source in urls.items():
+            name, found = ROLES[role], turn(config, role, source)
             turns[role].append(found)
             print(
                 f"round {number + 1}: {name}: {found.views_per_s_core:.0f} views/s a core "
