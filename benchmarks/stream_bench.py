@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
@@ -27,6 +26,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import tyro
 
+from benchmarks.latent_stream import latent_batches, made_latents
 from benchmarks.render_memory import resident_mb
 from dataset.errors import UserError, run_cli
 from dataset.image import decode_webp, encode_webp
@@ -53,9 +53,11 @@ class Config:
     shards: str | None = None
     """A shard set of your own: a folder."""
     latents: str | None = None
-    """A latent set (train.encode): measured too, with checksums and the exact order."""
+    """A latent set of your own (train.encode); without it one of random numbers is made, of the paper's shapes."""
     objects: int = 48
     """Objects of the set that is made."""
+    latent_objects: int = 256
+    """Objects of the latent set that is made: 0.6 MB each."""
     resolution: int = 256
     """Pixels a side of its pictures."""
     items: int = 480
@@ -135,29 +137,6 @@ def our_batches(config: Config, url: str) -> Iterator[int]:
         yield views.reference.shape[0] + views.targets.shape[0] * views.targets.shape[1]
 
 
-def latent_batches(config: Config, url: str) -> Iterator[int]:
-    """Views of one batch of latents after the other, in the order and with the views of `our_batches`."""
-    from dataset.latents import LatentSet
-    from dataset.order import Order
-    from train.batch import Position
-    from train.latent_batch import load_latent_views
-
-    latents = LatentSet(url)
-    order = Order(latents.samples_per_shard, 0, items_per_object=config.items_per_object)
-    for number in count():
-        views = load_latent_views(
-            latents,
-            order,
-            Position(0, number),
-            "multi",
-            objects=config.batch,
-            num_views=NUM_VIEWS,
-            first_item=number * config.batch,
-            convention="relative",
-        )
-        yield views.reference_mean.shape[0] + views.target_mean.shape[0] * views.target_mean.shape[1]
-
-
 def their_batches(config: Config, url: str, *, decode_all: bool) -> Iterator[int]:
     """Views of one batch of the plain pipeline after the other."""
     from benchmarks.plain_stream import plain_batches
@@ -193,7 +172,7 @@ def play(config: Config, role: Role) -> None:
         "ours": lambda: our_batches(config, url),
         "plain": lambda: their_batches(config, url, decode_all=False),
         "plain_all": lambda: their_batches(config, url, decode_all=True),
-        "latents": lambda: latent_batches(config, url),
+        "latents": lambda: latent_batches(url, config.batch, NUM_VIEWS, config.items_per_object),
     }
     items = config.items * (LATENT_ITEMS if role == "latents" else 1)
     print(json.dumps(asdict(measure(pipelines[role](), -(-items // config.batch)))), flush=True)
@@ -218,7 +197,7 @@ def summarise(turns: Mapping[Role, Sequence[Measured]], about: ShardSet) -> dict
         "images_vs_plain": round(rates["ours"] / rates["plain"], 3),
         "images_vs_plain_all": round(rates["ours"] / rates["plain_all"], 3),
         "views_per_s_core": {role: round(rate, 1) for role, rate in rates.items()},
-        **({"latent_views_per_s_core": round(rates["latents"], 1)} if "latents" in rates else {}),
+        "latent_views_per_s_core": round(rates["latents"], 1),
         "rss_first_mb": round(grown.rss_first_mb, 1),
         "rss_last_mb": round(grown.rss_last_mb, 1),
         "rounds": len(turns["ours"]),
@@ -239,8 +218,7 @@ def main() -> None:
     if len(about) < config.batch:
         raise UserError(f"{url}: {len(about)} objects are fewer than a batch of {config.batch}; lower --batch")
     urls: dict[Role, str] = {role: url for role in ROLES if role != "latents"}
-    if config.latents:
-        urls["latents"] = config.latents
+    urls["latents"] = config.latents or str(made_latents(Path("data/bench-stream/latents"), config.latent_objects))
     turns: dict[Role, list[Measured]] = {role: [] for role in urls}
     for number in range(config.rounds):
         for role, source in urls.items():

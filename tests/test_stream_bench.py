@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.latent_stream import latent_batches, made_latents
 from benchmarks.plain_stream import plain_batches
 from benchmarks.stream_bench import Config, Measured, grained, made_set, measure, our_batches, summarise, their_batches
 from dataset.image import decode_webp
+from dataset.latents import LatentSet
 from dataset.schema import validate_sample
 from dataset.stream import ShardSet
 from tests.make_shards import make_sample
@@ -66,18 +68,38 @@ def test_the_last_line_compares_medians_and_shows_the_worst_growth(folder: Path)
         return [Measured(100, seconds, 1.0, 50.0, 50.0 + seconds) for seconds in cpu_s]
 
     result = summarise(
-        {"ours": turns(1.0, 2.0, 9.0), "plain": turns(4.0, 3.0, 5.0), "plain_all": turns(8.0, 8.0, 8.0)},
+        {
+            "ours": turns(1.0, 2.0, 9.0),
+            "plain": turns(4.0, 3.0, 5.0),
+            "plain_all": turns(8.0, 8.0, 8.0),
+            "latents": turns(0.1),
+        },
         ShardSet(folder),
     )
+    assert result["latent_views_per_s_core"] == 1000.0
     assert (result["images_vs_plain"], result["images_vs_plain_all"]) == (2.0, 4.0)
     assert result["views_per_s_core"] == {"ours": 50.0, "plain": 25.0, "plain_all": 12.5}
     assert (result["rss_first_mb"], result["rss_last_mb"]) == (50.0, 59.0)
 
 
-def test_the_command_ends_in_json(folder: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.stream_bench", "--shards", str(folder)]
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_latents(tmp_path_factory.mktemp("latents") / "set", 1)
+
+
+def test_latents_are_read_in_whole_batches_of_the_papers_shapes(latents: Path) -> None:
+    assert made_latents(latents, 1) == latents
+    assert list(islice(latent_batches(str(latents), 4, 4, 2), 3)) == [20] * 3
+    views = LatentSet(latents).views(0, 3, [("random", 1)], embedding=True)
+    assert views.embedding is not None
+    assert (views.mean.shape, views.embedding.shape) == ((1, 4, 32, 32), (1, 1024))
+
+
+def test_the_command_ends_in_json(folder: Path, latents: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.stream_bench", "--shards", str(folder), "--latents", str(latents)]
     options = ["--rounds", "1", "--items", "4", "--batch", "2", "--items-per-object", "2"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1])["images_vs_plain"] > 0
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert min(result["images_vs_plain"], result["latent_views_per_s_core"]) > 0
     done = subprocess.run([*command, "--batch", "50"], capture_output=True, text=True, check=False)
     assert (done.returncode, "fewer than a batch" in done.stderr) == (2, True)
