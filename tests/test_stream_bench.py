@@ -78,7 +78,7 @@ def test_the_last_line_compares_medians_and_shows_the_worst_growth(folder: Path)
     )
     assert result["latent_views_per_s_core"] == 1000.0
     assert (result["images_vs_plain"], result["images_vs_plain_all"]) == (2.0, 4.0)
-    assert result["views_per_s_core"] == {"ours": 50.0, "plain": 25.0, "plain_all": 12.5}
+    assert result["views_per_s_core"] == {"ours": 50.0, "plain": 25.0, "plain_all": 12.5, "latents": 1000.0}
     assert (result["rss_first_mb"], result["rss_last_mb"]) == (50.0, 59.0)
 
 
