@@ -1,10 +1,10 @@
-from itertools import product
+from itertools import groupby, product
 
 import numpy as np
 import pytest
 
 from dataset.errors import UserError
-from dataset.order import Order, epoch_order
+from dataset.order import Order, epoch_order, same_place
 
 SIZES = [(5,), (1, 1, 1), (3, 0, 4), (2, 7, 1, 5, 3), (4,) * 9]
 
@@ -90,3 +90,107 @@ def test_impossible_requests_are_explained() -> None:
         epoch_order((4,), -1, 0, 0, 1)
     with pytest.raises(UserError, match="3 objects cannot feed 4 ranks"):
         Order((3,), seed=0, world=4).item(0)
+
+
+@pytest.mark.parametrize("items", [2, 4])
+def test_every_object_has_its_items_inside_its_window_each_turn_once(items: int) -> None:
+    for sizes, epoch in product(SIZES, (0, 3)):
+        order = Order(sizes, 5, items_per_object=items, window_shards=1)
+        start = epoch * order.per_epoch
+        numbers = range(start, start + order.per_epoch)
+        seen = [(*order.item(i)[1:], order.turn(i)) for i in numbers]
+        assert sorted(seen) == sorted((*place, turn) for place in every(sizes) for turn in range(items))
+        assert {order.item(i)[0] for i in numbers} == {epoch}
+        done = 0  # a window of one shard: pass after pass over its objects, then the next
+        for shard, _ in groupby(pairs(epoch_order(sizes, 5, epoch, 0, 1, window_shards=1)), lambda place: place[0]):
+            for turn in range(items):
+                part = seen[done : done + sizes[shard]]
+                assert set(part) == {(shard, sample, turn) for sample in range(sizes[shard])}
+                done += sizes[shard]
+
+
+def test_the_first_pass_is_the_order_of_one_item_an_object_and_later_ones_differ() -> None:
+    sizes = (8,) * 4
+    once = pairs(epoch_order(sizes, 2, 0, 0, 1))
+    order = Order(sizes, 2, items_per_object=3)
+    passes = [[order.item(i)[1:] for i in range(turn * 32, (turn + 1) * 32)] for turn in range(3)]
+    assert passes[0] == once
+    assert len({tuple(places) for places in passes}) == 3
+
+
+def test_one_item_an_object_is_the_order_that_it_was() -> None:
+    order = Order((3, 2, 2), 0)
+    expected = [(2, 0), (0, 1), (1, 1), (0, 0), (2, 1), (1, 0), (0, 2)]
+    assert [order.item(i)[1:] for i in range(7)] == expected
+    assert {order.turn(i) for i in range(20)} == {0}
+
+
+def test_the_order_of_several_items_is_pinned() -> None:
+    """A change here silently changes every resumed training run."""
+    order = Order((2, 1), 0, items_per_object=2)
+    assert [(*order.item(i)[1:], order.turn(i)) for i in range(6)] == [
+        (0, 0, 0),
+        (1, 0, 0),
+        (0, 1, 0),
+        (1, 0, 1),
+        (0, 0, 1),
+        (0, 1, 1),
+    ]
+
+
+def test_ranks_share_out_the_items_of_an_epoch_and_a_step_sees_the_same_ones() -> None:
+    sizes = (3, 4, 4)
+    alone = Order(sizes, 1, items_per_object=3)
+    everything = [(*alone.item(i), alone.turn(i)) for i in range(alone.per_epoch)]
+    for world in (2, 4, 8):  # eight ranks, three shards
+        ranks = [Order(sizes, 1, rank, world, items_per_object=3) for rank in range(world)]
+        count = ranks[0].per_epoch
+        assert count == 33 // world
+        steps = [(*order.item(i), order.turn(i)) for i in range(count) for order in ranks]
+        assert steps == everything[: count * world]
+
+
+def test_a_position_on_another_world_leaves_nothing_of_the_epoch_out() -> None:
+    sizes, items = (5, 3, 6), 2
+    for before_world, now_world, i in product((1, 2, 3), (1, 2, 4), (0, 3, 9, 40)):
+        before = Order(sizes, 4, 0, before_world, items_per_object=items)
+        now = Order(sizes, 4, 0, now_world, items_per_object=items)
+        place, told = same_place(i, before, now)
+        epoch, done = i // before.per_epoch, i % before.per_epoch * before_world
+        at = divmod(place, now.per_epoch)
+        assert at[0] * 28 + at[1] * now_world <= epoch * 28 + done or at == (epoch + 1, 0)
+        assert epoch * 28 + done - (at[0] * 28 + at[1] * now_world) < now_world
+        assert (told == "") == (before_world == now_world)
+        if told:
+            assert f"{now_world} ranks instead of {before_world}" in told
+    assert same_place(7, Order((4,), 0, 0, 2), Order((4,), 0, 1, 2)) == (7, "")
+    assert "2 of them come again" in same_place(3, Order((8,), 0, 0, 2), Order((8,), 0, 0, 4))[1]
+
+
+def test_a_position_in_another_order_is_refused() -> None:
+    with pytest.raises(UserError, match="items_per_object"):
+        same_place(3, Order((8,), 0), Order((8,), 0, items_per_object=2))
+    with pytest.raises(UserError, match="samples_per_shard and seed"):
+        same_place(3, Order((8,), 0), Order((7,), 1))
+
+
+def test_replacements_are_a_function_of_the_place_in_the_epoch_and_reach_every_object() -> None:
+    order, sizes = Order((5, 4), 0), (5, 4)
+    found = [[order.replacement(i, attempt) for attempt in range(1, 30)] for i in range(20)]
+    assert found == [[Order(sizes, 0).replacement(i, a) for a in range(1, 30)] for i in range(20)]
+    assert {place[1:] for row in found for place in row} == every(sizes)
+    assert {row[0][0] for row in found[:9]} == {0}
+    assert len({tuple(row) for row in found}) == 20
+    two = [Order(sizes, 0, rank, 2) for rank in range(2)]  # the same place of the epoch on two ranks
+    assert [two[i % 2].replacement(i // 2, 1) for i in range(8)] == [row[0] for row in found[:8]]
+
+
+def test_sets_that_cannot_feed_are_explained() -> None:
+    with pytest.raises(UserError, match="no objects to train on"):
+        _ = Order((0, 0), 0).per_epoch
+    with pytest.raises(UserError, match=r"3 objects cannot feed 4 ranks.*at most 3 ranks"):
+        _ = Order((1, 2), 0, world=4, items_per_object=4).per_epoch
+    with pytest.raises(UserError, match="rank 4"):
+        _ = Order((9,), 0, rank=4, world=4).per_epoch
+    with pytest.raises(UserError, match="items_per_object 0"):
+        _ = Order((9,), 0, items_per_object=0).per_epoch

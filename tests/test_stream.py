@@ -12,7 +12,7 @@ from dataset.camera import project
 from dataset.errors import UserError
 from dataset.schema import ViewSet, member_names
 from dataset.shards import open_set, read_stats
-from dataset.stream import ShardSet
+from dataset.stream import DamagedMember, ShardSet
 from tests.make_shards import make_shard_set
 
 
@@ -124,3 +124,42 @@ def test_truncated_missing_and_swapped_shards_are_explained(tmp_path: Path) -> N
 def test_members_that_do_not_exist_are_explained(folder: Path) -> None:
     with pytest.raises(UserError, match="has no member"):
         ShardSet(folder).read(0, 0, ["synthetic-0000.depth_00.webp"])
+
+
+def test_angles_are_those_of_the_metadata(folder: Path) -> None:
+    shards = ShardSet(folder)
+    wanted: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 15), ("random", 0)]
+    views = [shards.meta(1, 1).views[view_set][index] for view_set, index in wanted]
+    found = [tuple(row) for row in shards.angles_deg(1, 1, wanted).tolist()]
+    assert found == [(view.elevation_deg, view.azimuth_deg) for view in views]
+
+
+def test_damage_is_told_from_storage_that_fails(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 2, resolution=8)
+    tar = folder / "shard-000000.tar"
+    place = read_stats(*open_set(folder), "shard-000000").samples[0].members["meta.json"]
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: place.offset] + b"!" + whole[place.offset + 1 :])
+    with pytest.raises(DamagedMember, match=r"meta\.json"):
+        ShardSet(folder).angles_deg(0, 0, [("fixed", 0)])
+    tar.unlink()
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        ShardSet(folder).angles_deg(0, 0, [("fixed", 0)])
+    assert not isinstance(caught.value, DamagedMember)
+
+
+def test_a_selection_survives_a_copy_to_another_process(folder: Path) -> None:
+    kept = (np.array([1], np.int32), np.array([0, 1], np.int32), np.zeros(0, np.int32))
+    shards = ShardSet(folder, kept=kept)
+    again: ShardSet = pickle.loads(pickle.dumps(shards))  # noqa: S301  (our own bytes)
+    assert again.uids() == shards.uids() == ["synthetic-0001", "synthetic-0002", "synthetic-0003"]
+    assert len(again) == 3
+
+
+def test_fingerprints_tell_selections_and_sets_apart(folder: Path, tmp_path: Path) -> None:
+    numbers = ([[0, 1], [0, 1], [0]], [[0], [0, 1], [0]], [[1], [0, 1], [0]], [[], [0, 1], [0]])
+    sets = [ShardSet(folder, kept=tuple(np.array(samples, np.int32) for samples in kept)) for kept in numbers]
+    other = make_shard_set(tmp_path, 5, resolution=8, objects_per_shard=2, seed=3)
+    found = [shards.fingerprint for shards in (*sets, ShardSet(folder), ShardSet(other))]
+    assert len(set(found)) == 6
+    assert ShardSet(folder).fingerprint == found[4]
