@@ -83,7 +83,7 @@ def test_a_set_without_an_object_to_hold_out(
 ) -> None:
     whole = ShardSet(shards)
     monkeypatch.setattr("train.validation.SHARE", 0.001)
-    with pytest.raises(UserError, match="6 objects to train on and 0 held out.*--validation off"):
+    with pytest.raises(UserError, match=r"6 objects to train on and 0 held out.*--validation off"):
         divide(whole, "on")
     monkeypatch.setattr("train.validation.MIN_OBJECTS", 6)
     assert divide(whole, "auto") == (whole, None)

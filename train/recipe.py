@@ -195,9 +195,7 @@ def with_options(
         activation_checkpointing=recipe.activation_checkpointing or activation_checkpointing,
         validation=validation,
         checkpoint_every=_every("--checkpoint-every", checkpoint_every, recipe.checkpoint_every),
-        archive_every=None
-        if archive_every is None and recipe.archive_every is None
-        else _every("--archive-every", archive_every, recipe.archive_every or 1),
+        archive_every=recipe.archive_every if archive_every is None else _every("--archive-every", archive_every, 1),
         picture_every=_every("--picture-every", picture_every, recipe.picture_every),
         validate_every=_every("--validate-every", validate_every, recipe.validate_every),
         log_every=_every("--log-every", log_every, recipe.log_every),
