@@ -27,12 +27,13 @@ from tests.make_shards import make_shard_set
 from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
 from train import checkpoint, loop
 from train.__main__ import Stage1, Stage2, resolve
+from train.averaging import start_average, update_average
 from train.batch import Position, Views, draw_branch
 from train.checkpoint import Progress
 from train.guard import MAX_SKIPPED, account, update, why_stop
 from train.loop import train
 from train.model import MultiViewModel, load_model
-from train.progress import StepResult
+from train.progress import Meter, StepResult
 from train.recipe import PAPER
 from train.run import Run, check
 
@@ -340,6 +341,30 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
     assert first.read_bytes() == loop.draw_picture(run, model, feed, 2).read_bytes()
     with Image.open(first) as picture:
         assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_never_waits_for_the_gpu(shards: Path, tmp_path: Path, stage: int) -> None:
+    device = torch.device("cuda")
+    model = micro_model()
+    for part in (model.unet, model.vae, model.image_tower):
+        nn.Module.to(part, device)
+    model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
+    run = replace(micro_run(shards, tmp_path, 6, stage=stage, base=tmp_path), device=device)
+    optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
+    average = start_average(model.unet)
+    feed = loop._feed(run, ShardSet(shards), model)
+    parts, meter = loop.Parts(run, model, optimiser, average, feed, None), Meter()
+    micro_batches = feed.micro_batches(0, 6)
+    for step in range(6):
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels
+        try:
+            loop._step(parts, meter, micro_batches, step)
+            update_average(average, model.unet, step, 0.9)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(result.loss) for result in meter.read().results)
 
 
 def test_command_line_values_replace_the_presets() -> None:
