@@ -57,7 +57,7 @@ def test_min_snr_leaves_late_timesteps_alone_and_weighs_early_ones_down() -> Non
 
 
 def _gradients(model: MultiViewModel) -> tuple[dict[str, Tensor], int]:
-    """Gradients of one stage-2 micro-batch, and how often the first residual block ran."""
+    """Gradients of one stage-2 micro-batch, and how often the first residual block was begun."""
     random = torch.Generator().manual_seed(1)
     views = Views(
         torch.rand(2, 3, 32, 32, generator=random),
@@ -68,7 +68,7 @@ def _gradients(model: MultiViewModel) -> tuple[dict[str, Tensor], int]:
     draw = Draw(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
     runs: list[int] = []
     block = model.unet.down_blocks[0].resnets[0]
-    handle = block.register_forward_hook(lambda *_: runs.append(1))
+    handle = block.register_forward_pre_hook(lambda *_: runs.append(1))  # recomputing stops before the end
     model.unet.train().zero_grad(set_to_none=True)
     training_loss(predict(model, encode_views(model, views, 2), draw), draw, model.alphas_cumprod).backward()
     handle.remove()
