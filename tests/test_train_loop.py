@@ -42,10 +42,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread_and_quick_pictures() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PICTURE_STEPS", 2)
+        yield
     torch.set_num_threads(threads)
 
 
@@ -285,6 +287,21 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
     printed = capsys.readouterr().out
     assert printed.count("NOT WRITTEN") == 2
     assert "2 checkpoints were not written" in printed
+
+
+def test_no_room_for_the_model_is_an_error_and_the_same_command_finishes(
+    stage1: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: MultiViewModel, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "save_model", full)
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="the finished model could not be written: no room"):
+        train(micro_run(shards, out, 6))
+    monkeypatch.undo()
+    assert train(micro_run(shards, out, 6)) == []
+    assert _same(_weights(stage1), _weights(out))
 
 
 def test_averaging_exports_the_average_and_changes_nothing_else(stage1: Path, averaged_run: Path) -> None:

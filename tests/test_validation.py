@@ -24,10 +24,12 @@ HELD_OUT = "synthetic-0003"  # of the six
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread_and_quick_pictures() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PICTURE_STEPS", 2)
+        yield
     torch.set_num_threads(threads)
 
 

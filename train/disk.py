@@ -9,6 +9,8 @@ from typing import Final
 from safetensors import SafetensorError
 from tqdm import tqdm
 
+from dataset.errors import UserError
+
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file size limit
 
 
@@ -39,3 +41,17 @@ def going_on_without(what: str) -> Iterator[None]:
         if not no_room(error):
             raise
         say_not_written(what, error)
+
+
+@contextmanager
+def needing_room(what: str) -> Iterator[None]:
+    """What is written inside is needed: when there is no room for it, a UserError says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not no_room(error):
+            raise
+        raise UserError(
+            f"{what} could not be written: no room ({one_line(error)}); free some space and repeat the command, "
+            "it goes on from the last checkpoint"
+        ) from error

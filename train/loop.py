@@ -28,7 +28,7 @@ from train.autoencoder import ensure_autoencoder
 from train.averaging import Average, averaged, start_average, update_average
 from train.batch import Feed, Position, Views, draw_noise
 from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
-from train.disk import going_on_without
+from train.disk import going_on_without, needing_room
 from train.guard import account_all, update
 from train.image_tower import SmallTower, fetch_tower, load_tower
 from train.model import SPEC_FILE, ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae, save_model
@@ -112,7 +112,7 @@ def train(run: Run) -> list[float]:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:
         print(f"the model has the averaged weights (decay {recipe.average_decay:g})")
-    with averaged(unet, average):
+    with averaged(unet, average), needing_room(f"{run.out}: the finished model"):
         save_model(parts.model, run.out)
     print(f"wrote {run.out}")
     return losses

@@ -182,11 +182,11 @@ def _full(out: Path, error: OSError) -> bool:
 
 
 def import_wandb() -> Any:
-    """The wandb package. Raises UserError where it is not installed."""
+    """The wandb package. Raises UserError where it cannot be imported."""
     try:
         return importlib.import_module("wandb")
-    except ModuleNotFoundError as error:
-        raise UserError("--wandb: the wandb package is not installed; `pip install wandb`, or leave it out") from error
+    except ImportError as error:
+        raise UserError(f"--wandb: cannot import wandb ({error}); `pip install wandb`, or leave --wandb out") from error
 
 
 def _start_wandb(out: Path, project: str, config: Mapping[str, Any]) -> Any:
