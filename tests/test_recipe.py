@@ -5,7 +5,18 @@ from dataclasses import replace
 import pytest
 
 from dataset.errors import UserError
-from train.recipe import PAPER, TINY, Schedule, learning_rate, notices, objects_per_micro_batch, override, warmup_of
+from train.recipe import (
+    PAPER,
+    TINY,
+    Recipe,
+    Schedule,
+    learning_rate,
+    notices,
+    objects_per_micro_batch,
+    override,
+    warmup_of,
+    with_options,
+)
 
 
 def test_paper_stage_1_is_appendix_b() -> None:
@@ -55,3 +66,39 @@ def test_override_changes_what_is_given_and_checks_it() -> None:
     assert override(PAPER.stage1) == PAPER.stage1
     with pytest.raises(UserError, match="steps is 0"):
         override(PAPER.stage1, steps=0)
+
+
+def _with(
+    *, gamma: float | None = None, decay: float | None = None, archive: int | None = None, log: int | None = None
+) -> Recipe:
+    return with_options(
+        PAPER,
+        min_snr_gamma=gamma,
+        average_decay=decay,
+        activation_checkpointing=False,
+        validation="auto",
+        checkpoint_every=None,
+        archive_every=archive,
+        picture_every=None,
+        validate_every=None,
+        log_every=log,
+        stop_at_bad_loss=False,
+    )
+
+
+def test_options_not_given_leave_the_preset_alone() -> None:
+    assert _with() == PAPER
+    assert _with(gamma=5.0, archive=100) == replace(PAPER, min_snr_gamma=5.0, archive_every=100)
+
+
+def test_options_that_mean_nothing_are_errors() -> None:
+    for gamma in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="--min-snr-gamma"):
+            _with(gamma=gamma)
+    for decay in (0.0, 1.0, 1.5, float("nan")):
+        with pytest.raises(UserError, match="--average-decay"):
+            _with(decay=decay)
+    with pytest.raises(UserError, match="--archive-every is 0"):
+        _with(archive=0)
+    with pytest.raises(UserError, match="--log-every is -1"):
+        _with(log=-1)

@@ -1,7 +1,9 @@
 """Both stages, golden losses, exact resume after SIGKILL, checkpoints, refusals."""
 
 import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,31 +11,43 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
+from dataset.order import Order
+from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
-from tests.train_micro import CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_run
+from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
+from train import checkpoint, loop
 from train.__main__ import Stage1, Stage2, resolve
-from train.checkpoint import Progress, restore_checkpoint, save_checkpoint
-from train.loop import MAX_SKIPPED, _update, check, train
-from train.model import load_model
+from train.averaging import start_average, update_average
+from train.batch import Position, Views, draw_branch
+from train.checkpoint import Progress
+from train.guard import MAX_SKIPPED, account, update, why_stop
+from train.loop import train
+from train.model import MultiViewModel, load_model
+from train.progress import Meter, StepResult
 from train.recipe import PAPER
+from train.run import Run, check
 
 GOLDEN = Path(__file__).parent / "golden" / "train_losses.json"
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread_and_quick_pictures() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PICTURE_STEPS", 2)
+        yield
     torch.set_num_threads(threads)
 
 
@@ -47,6 +61,13 @@ def stage1(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "stage1"
     train(micro_run(shards, out, 6))
     return out
+
+
+@pytest.fixture(scope="module")
+def averaged_run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = micro_run(shards, tmp_path_factory.mktemp("runs") / "averaged", 6)
+    train(replace(run, recipe=replace(run.recipe, average_decay=AVERAGE_DECAY)))
+    return run.out
 
 
 def _weights(run: Path) -> dict[str, Tensor]:
@@ -84,11 +105,14 @@ def test_the_same_command_again_changes_nothing(stage1: Path, shards: Path, caps
     assert _same(before, _weights(stage1))
 
 
+@pytest.mark.parametrize("averaging", [False, True])
 def test_killed_and_repeated_ends_in_the_weights_of_an_uninterrupted_run(
-    stage1: Path, shards: Path, tmp_path: Path
+    stage1: Path, averaged_run: Path, shards: Path, tmp_path: Path, averaging: bool
 ) -> None:
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "tests.train_micro", "stage1", str(shards), str(out), "6"]
+    """Killed at any moment after the first checkpoint: in a step, while the thread writes the next one, ..."""
+    out, delay_s = tmp_path / "killed", random.uniform(0, 0.15)
+    print(f"killed {delay_s:.3f} s after the first checkpoint")
+    command = [sys.executable, "-m", "tests.train_micro", "averaged" if averaging else "stage1", shards, out, "6"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as child:
         deadline = time.monotonic() + 90
@@ -96,24 +120,31 @@ def test_killed_and_repeated_ends_in_the_weights_of_an_uninterrupted_run(
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        time.sleep(delay_s)
         child.send_signal(signal.SIGKILL)
     assert not (out / "model.json").exists()
-    losses = train(micro_run(shards, out, 6))
-    assert 0 < len(losses) < 6
-    assert _same(_weights(stage1), _weights(out))
+    run = micro_run(shards, out, 6)
+    losses = train(replace(run, recipe=replace(run.recipe, average_decay=AVERAGE_DECAY if averaging else None)))
+    assert len(losses) < 6
+    whole = averaged_run if averaging else stage1
+    assert _same(_weights(whole), _weights(out))
+    for name in ("unet", "optimiser", *(["average"] if averaging else [])):
+        last = f"checkpoints/step-000000006/{name}.safetensors"
+        assert _same(load_file(whole / last), load_file(out / last))
 
 
 def test_terminated_runs_leave_a_checkpoint_of_their_last_step(
     stage1: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "stopped"
+    out, steps = tmp_path / "stopped", []
 
-    def asks_to_stop(optimiser: torch.optim.Optimizer, progress: Progress, norm: float) -> Progress:
-        if progress.steps == 2:
+    def asks_to_stop(optimiser: torch.optim.AdamW, loss: Tensor, norm: Tensor) -> None:
+        steps.append(1)
+        if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return _update(optimiser, progress, norm)
+        update(optimiser, loss, norm)
 
-    monkeypatch.setattr("train.loop._update", asks_to_stop)
+    monkeypatch.setattr(loop, "update", asks_to_stop)
     with pytest.raises(KeyboardInterrupt):
         train(micro_run(shards, out, 6))
     assert (out / "checkpoints" / "step-000000003").is_dir()  # between the regular ones
@@ -141,7 +172,10 @@ def test_another_run_in_the_folder_is_refused(stage1: Path, shards: Path, tmp_pa
         train(micro_run(shards, stage1, 7))
     with pytest.raises(UserError, match=r"data\."):
         train(replace(run, shards=str(make_shard_set(tmp_path / "other", 6, 32, seed=1))))
-    assert train(replace(run, recipe=replace(run.recipe, picture_every=3))) == []
+    with pytest.raises(UserError, match=r"recipe\.average_decay was None, now 0\.9"):
+        train(replace(run, recipe=replace(run.recipe, average_decay=0.9)))
+    free = {"picture_every": 3, "log_every": 1, "archive_every": 2, "activation_checkpointing": True}
+    assert train(replace(run, recipe=replace(run.recipe, **free))) == []  # type: ignore[arg-type]
 
 
 def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) -> None:
@@ -158,53 +192,196 @@ def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) ->
 def _toy() -> tuple[nn.Module, torch.optim.AdamW]:
     torch.manual_seed(0)
     module = nn.Linear(3, 2)
-    return module, torch.optim.AdamW(module.parameters(), lr=0.1)
+    return module, torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
 
 
-def _step(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    optimiser.zero_grad()
-    module(torch.ones(1, 3)).square().sum().backward()
-    optimiser.step()
+def _state(module: nn.Module, optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    """Everything an update changes."""
+    moments = [tensor for p in module.parameters() for tensor in optimiser.state[p].values()]
+    return [tensor.clone() for tensor in (*module.state_dict().values(), *moments)]
 
 
-def test_checkpoints_restore_weights_and_moments_and_only_the_last_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loss", "norm"), [("nan", "nan"), ("inf", "1"), ("1", "inf")])
+def test_an_update_is_left_out_as_a_whole_when_loss_or_gradient_is_not_finite(loss: str, norm: str) -> None:
     module, optimiser = _toy()
-    for steps in range(1, 4):
-        _step(module, optimiser)
-        save_checkpoint(tmp_path, module, optimiser, Progress(steps, 0), keep=2)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000000002", "step-000000003"]
-    again, its_optimiser = _toy()
-    assert restore_checkpoint(tmp_path, again, its_optimiser) == Progress(3, 0)
     for _ in range(2):
-        _step(module, optimiser)
-        _step(again, its_optimiser)
-    assert _same(module.state_dict(), again.state_dict())
+        module(torch.ones(1, 3)).square().sum().backward()
+        update(optimiser, torch.tensor(1.0), torch.tensor(1.0))
+    before = _state(module, optimiser)
+    update(optimiser, torch.tensor(float(loss)), torch.tensor(float(norm)))
+    assert all(torch.equal(first, second) for first, second in zip(before, _state(module, optimiser), strict=True))
+    update(optimiser, torch.tensor(1.0), torch.tensor(1.0))
+    assert not any(torch.equal(first, second) for first, second in zip(before, _state(module, optimiser), strict=True))
 
 
-def test_a_damaged_checkpoint_is_named_and_a_half_written_one_ignored(tmp_path: Path) -> None:
-    module, optimiser = _toy()
-    _step(module, optimiser)
-    folder = save_checkpoint(tmp_path, module, optimiser, Progress(1, 0), keep=2)
-    (tmp_path / "checkpoints" / ".step-000000002.tmp").mkdir()
-    assert restore_checkpoint(tmp_path, *_toy()).steps == 1
-    (folder / "unet.safetensors").write_bytes(b"xx")
-    with pytest.raises(UserError, match=r"step-000000001: damaged"):
-        restore_checkpoint(tmp_path, *_toy())
+def test_steps_left_out_are_counted_in_a_row() -> None:
+    progress, bad = Progress(0, 0), float("nan")
+    for step in range(MAX_SKIPPED):
+        assert why_stop(progress, StepResult(step, 1.0, 1.0, 4), True) is None
+        progress = account(progress, StepResult(step, 1.0, bad, 4))
+    assert progress == Progress(MAX_SKIPPED, MAX_SKIPPED, 4 * MAX_SKIPPED)
+    assert "in a row" in str(why_stop(progress, StepResult(MAX_SKIPPED - 1, 1.0, bad, 4), False))
+    assert account(progress, StepResult(MAX_SKIPPED, 1.0, 1.0, 4)) == Progress(MAX_SKIPPED + 1, 0, 4 * MAX_SKIPPED + 4)
+    one = Progress(1, 1)
+    assert why_stop(one, StepResult(0, bad, bad, 4), False) is None
+    assert "loss of step 0 is nan" in str(why_stop(one, StepResult(0, bad, bad, 4), True))
 
 
-def test_updates_with_a_non_finite_gradient_are_left_out_and_end_the_run() -> None:
-    module, optimiser = _toy()
-    _step(module, optimiser)
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    progress = Progress(0, 0)
-    for _ in range(MAX_SKIPPED - 1):
-        progress = _update(optimiser, progress, float("nan"))
-    assert progress == Progress(MAX_SKIPPED - 1, MAX_SKIPPED - 1)
-    assert _same(before, module.state_dict())
-    with pytest.raises(UserError, match="in a row"):
-        _update(optimiser, progress, float("inf"))
-    assert _update(optimiser, progress, 1.0) == Progress(MAX_SKIPPED, 0)
-    assert not _same(before, module.state_dict())
+def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
+    """Losses of these steps are not finite."""
+    plain = loop._loss
+
+    def poisoned(run: Run, model: MultiViewModel, views: Views, position: Position) -> Tensor:
+        loss = plain(run, model, views, position)
+        return loss * float("nan") if first <= position.step <= last and position.micro == 1 else loss
+
+    monkeypatch.setattr(loop, "_loss", poisoned)
+
+
+def test_a_bad_step_is_left_out_and_training_goes_on(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _poison(monkeypatch, 2, 3)
+    run = micro_run(shards, tmp_path / "run", 6)
+    losses = train(replace(run, recipe=replace(run.recipe, log_every=6, checkpoint_every=6)))
+    assert [math.isfinite(loss) for loss in losses] == [True, True, False, False, True, True]
+    assert capsys.readouterr().out.count("update left out") == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in _weights(run.out).values())
+    moments = load_file(run.out / "checkpoints" / "step-000000006" / "optimiser.safetensors")
+    assert {float(tensor) for name, tensor in moments.items() if name.startswith("step.")} == {4.0}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_run_that_must_stop_names_the_objects(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    monkeypatch.setattr("train.guard.MAX_SKIPPED", 3)
+    _poison(monkeypatch, 1, 99)
+    run = micro_run(shards, tmp_path / "run", 6)
+    recipe = replace(run.recipe, stop_at_bad_loss=at_once, log_every=2, checkpoint_every=1000)
+    with pytest.raises(UserError, match=r"bad-batch\.json names the objects"):
+        train(replace(run, recipe=recipe))
+    found = json.loads((run.out / "bad-batch.json").read_text())
+    step = 1 if at_once else 3
+    assert (found["step"], found["loss"]) == (step, "nan")
+    order = Order(ShardSet(shards).samples_per_shard, run.seed)
+    expected = [ShardSet(shards).uid(*order.item(i)[1:]) for i in range(step * 4, step * 4 + 4)]
+    assert found["micro_batches"] == [expected[:2], expected[2:]]
+
+
+def test_a_full_disk_costs_a_checkpoint_not_the_run(
+    stage1: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, full = checkpoint.save_file, [2, 6]
+
+    def save_file(tensors: dict[str, Tensor], path: Path) -> None:
+        if any(f"step-{steps:09d}" in str(path) for steps in full):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        plain(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    out = tmp_path / "run"
+    train(micro_run(shards, out, 6))
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step-000000004"]
+    assert _same(_weights(stage1), _weights(out))
+    printed = capsys.readouterr().out
+    assert printed.count("NOT WRITTEN") == 2
+    assert "2 checkpoints were not written" in printed
+
+
+def test_no_room_for_the_model_is_an_error_and_the_same_command_finishes(
+    stage1: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: MultiViewModel, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "save_model", full)
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="the finished model could not be written: no room"):
+        train(micro_run(shards, out, 6))
+    monkeypatch.undo()
+    assert train(micro_run(shards, out, 6)) == []
+    assert _same(_weights(stage1), _weights(out))
+
+
+def test_averaging_exports_the_average_and_changes_nothing_else(stage1: Path, averaged_run: Path) -> None:
+    last = "checkpoints/step-000000006"
+    assert _same(load_file(stage1 / last / "unet.safetensors"), load_file(averaged_run / last / "unet.safetensors"))
+    average = load_file(averaged_run / last / "average.safetensors")
+    assert _same(_weights(averaged_run), average)
+    assert not _same(average, _weights(stage1))
+    assert not (stage1 / last / "average.safetensors").exists()
+
+
+def test_recomputed_activations_change_nothing(stage1: Path, shards: Path, tmp_path: Path) -> None:
+    run = micro_run(shards, tmp_path / "run", 6)
+    train(replace(run, recipe=replace(run.recipe, activation_checkpointing=True)))
+    assert _same(_weights(stage1), _weights(run.out))
+
+
+def test_min_snr_changes_the_weights(stage1: Path, shards: Path, tmp_path: Path) -> None:
+    run = micro_run(shards, tmp_path / "run", 6)
+    train(replace(run, recipe=replace(run.recipe, min_snr_gamma=5.0)))
+    assert not _same(_weights(stage1), _weights(run.out))
+
+
+def test_a_line_is_printed_every_so_many_steps(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = micro_run(shards, tmp_path / "run", 6)
+    assert len(train(replace(run, recipe=replace(run.recipe, log_every=4)))) == 6
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == ["4/6", "6/6"]
+    saved = json.loads((run.out / "checkpoints" / "step-000000006" / "progress.json").read_text())
+    views = [
+        4 * (4 if draw_branch(run.seed, step, run.recipe.single_view_chance) == "multi" else 1) for step in range(6)
+    ]
+    assert saved["seen_images"] == sum(views)
+    assert f"images {sum(views)} " in lines[-1]
+
+
+def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = micro_model()
+    model = replace(model, spec=replace(model.spec, guidance_scale=10.0))
+    run = micro_run(shards, tmp_path, 6)
+    feed, plain, drawn = loop._feed(run, ShardSet(shards), model), loop.sample_views, []
+
+    def noted(*args: Any, guidance_scale: float, generator: torch.Generator, **given: Any) -> Tensor:
+        drawn.append((guidance_scale, generator.initial_seed()))
+        return plain(*args, guidance_scale=guidance_scale, generator=generator, **given)
+
+    monkeypatch.setattr(loop, "sample_views", noted)
+    first = loop.draw_picture(run, model, feed, 1)
+    assert drawn == [(3.0, 7), (10.0, 7)]
+    assert first.read_bytes() == loop.draw_picture(run, model, feed, 2).read_bytes()
+    with Image.open(first) as picture:
+        assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_never_waits_for_the_gpu(shards: Path, tmp_path: Path, stage: int) -> None:
+    device = torch.device("cuda")
+    model = micro_model()
+    for part in (model.unet, model.vae, model.image_tower):
+        nn.Module.to(part, device)
+    model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
+    run = replace(micro_run(shards, tmp_path, 6, stage=stage, base=tmp_path), device=device)
+    optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
+    average = start_average(model.unet)
+    feed = loop._feed(run, ShardSet(shards), model)
+    parts, meter = loop.Parts(run, model, optimiser, average, feed, None), Meter()
+    micro_batches = feed.micro_batches(0, 6)
+    for step in range(6):
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels
+        try:
+            loop._step(parts, meter, micro_batches, step)
+            update_average(average, model.unet, step, 0.9)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(result.loss) for result in meter.read().results)
 
 
 def test_command_line_values_replace_the_presets() -> None:
@@ -218,3 +395,44 @@ def test_command_line_values_replace_the_presets() -> None:
         resolve(Stage1(out=Path("x"), preset="paper", tower_steps=1))
     with pytest.raises(UserError, match="--picture-every is 0"):
         resolve(Stage1(out=Path("x"), picture_every=0))
+
+
+def test_options_of_the_loop_reach_the_recipe_and_are_off_by_default() -> None:
+    plain = resolve(Stage1(out=Path("x"))).recipe
+    assert (plain.min_snr_gamma, plain.average_decay, plain.activation_checkpointing) == (None, None, False)
+    assert (plain.archive_every, plain.stop_at_bad_loss, plain.validation) == (None, False, "auto")
+    run = resolve(
+        Stage1(
+            out=Path("x"),
+            min_snr_gamma=5.0,
+            average_decay=0.999,
+            activation_checkpointing=True,
+            archive_every=10,
+            stop_at_bad_loss=True,
+            validation="on",
+            validate_every=7,
+            log_every=3,
+            wandb="views",
+        )
+    )
+    expected = replace(
+        plain,
+        min_snr_gamma=5.0,
+        average_decay=0.999,
+        activation_checkpointing=True,
+        archive_every=10,
+        stop_at_bad_loss=True,
+        validation="on",
+        validate_every=7,
+        log_every=3,
+    )
+    assert (run.recipe, run.wandb) == (expected, "views")
+
+
+def test_wandb_that_is_not_there_is_refused_before_anything_is_written(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        train(replace(micro_run(shards, tmp_path / "run", 6), wandb="views"))
+    assert not (tmp_path / "run").exists()

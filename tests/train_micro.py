@@ -1,7 +1,7 @@
 """A recipe small enough to train in seconds, and the golden losses made with it.
 
 python -m tests.train_micro golden tests/golden/train_losses.json     # regenerate (after a change that is meant)
-python -m tests.train_micro stage1 SHARDS OUT STEPS                   # a run to be killed
+python -m tests.train_micro stage1|averaged SHARDS OUT STEPS          # a run to be killed
 """
 
 import json
@@ -16,13 +16,15 @@ from dataset.camera import mvdream_camera
 from tests.make_shards import make_shard_set
 from train.autoencoder import build_autoencoder
 from train.image_tower import SmallTower, build_tower
-from train.loop import Run, train
+from train.loop import train
 from train.model import ModelSpec, MultiViewModel, UNetShape, assemble, build_unet
 from train.parts import seeded
 from train.recipe import TINY, AutoencoderRecipe, Recipe, Schedule, TowerRecipe
+from train.run import Run
 
 CPU = torch.device("cpu")
 GOLDEN_STEPS = 20
+AVERAGE_DECAY = 0.6
 _PART = Schedule(steps=3, objects=4, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=1)
 _STAGE = Schedule(steps=6, objects=4, accumulation=2, peak_lr=1e-3, decay="constant", warmup_steps=2)
 
@@ -93,7 +95,9 @@ def main(arguments: list[str]) -> None:
             Path(arguments[1]).write_text(json.dumps(golden_losses(Path(folder)), indent=1) + "\n")
     else:
         torch.set_num_threads(1)
-        train(micro_run(Path(arguments[1]), Path(arguments[2]), int(arguments[3])))
+        run = micro_run(Path(arguments[1]), Path(arguments[2]), int(arguments[3]))
+        decay = AVERAGE_DECAY if arguments[0] == "averaged" else None
+        train(replace(run, recipe=replace(run.recipe, average_decay=decay)))
 
 
 if __name__ == "__main__":

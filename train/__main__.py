@@ -11,10 +11,12 @@ from dataset.errors import UserError, run_cli
 from dataset.stream import ShardSet
 from train.autoencoder import ensure_autoencoder
 from train.image_tower import SmallTower
-from train.loop import Run, check, describe, train
-from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override
+from train.loop import train
+from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override, with_options
+from train.run import Run, check, describe
 from train.sample import pick_device
 from train.tower_training import ensure_tower
+from train.validation import divide
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,28 @@ class Stage(Common):
     """Micro-batches a step, in place of the preset's: more of them need less memory."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; the last two stay."""
+    archive_every: int | None = None
+    """Steps between checkpoints that stay for good; none if not given."""
     picture_every: int | None = None
-    """Steps between pictures in samples/ (reference | truth | samples)."""
+    """Steps between pictures in samples/ (reference | truth | samples at guidance 3 and at the model's own scale)."""
+    log_every: int | None = None
+    """Steps between readings: the printed line, the bar, TensorBoard."""
+    validation: Literal["auto", "on", "off"] = "auto"
+    """Hold one object in twenty, by a hash of its uid, out of training and measure the loss on them. auto: sets of
+    fewer than 20 objects are trained on as a whole."""
+    validate_every: int | None = None
+    """Steps between validations: the loss on held-out objects by timestep."""
+    min_snr_gamma: float | None = None
+    """Min-SNR loss weights with this gamma (5 is usual); plain Eq. 5 and 6 if not given."""
+    average_decay: float | None = None
+    """Keep averaged weights with this decay (0.9999, say); the finished model, the pictures and the validation have
+    them. Off if not given."""
+    activation_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less GPU memory, slower."""
+    stop_at_bad_loss: bool = False
+    """Stop at the first loss that is not finite; if not given, after ten updates in a row that were left out."""
+    wandb: str | None = None
+    """W&B project to log to beside TensorBoard; the wandb package must be installed."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +116,22 @@ def resolve(args: Stage1 | Stage2) -> Run:
         recipe = replace(
             recipe, stage2=override(recipe.stage2, steps=steps, objects=objects, accumulation=accumulation)
         )
-    recipe = replace(
+    recipe = with_options(
         recipe,
-        checkpoint_every=_positive("--checkpoint-every", args.checkpoint_every, recipe.checkpoint_every),
-        picture_every=_positive("--picture-every", args.picture_every, recipe.picture_every),
+        min_snr_gamma=args.min_snr_gamma,
+        average_decay=args.average_decay,
+        activation_checkpointing=args.activation_checkpointing,
+        validation=args.validation,
+        checkpoint_every=args.checkpoint_every,
+        archive_every=args.archive_every,
+        picture_every=args.picture_every,
+        validate_every=args.validate_every,
+        log_every=args.log_every,
+        stop_at_bad_loss=args.stop_at_bad_loss,
     )
     stage: Literal[1, 2] = 1 if isinstance(args, Stage1) else 2
-    return Run(stage, recipe, args.shards, args.out, args.base, seed=args.seed, device=pick_device(args.device))
+    device = pick_device(args.device)
+    return Run(stage, recipe, args.shards, args.out, args.base, seed=args.seed, device=device, wandb=args.wandb)
 
 
 def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
@@ -114,12 +145,6 @@ def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
     )
     tower = replace(recipe.tower_training, schedule=override(recipe.tower_training.schedule, steps=args.tower_steps))
     return replace(recipe, autoencoder=autoencoder, tower_training=tower)
-
-
-def _positive(option: str, given: int | None, default: int) -> int:
-    if given is not None and given < 1:
-        raise UserError(f"{option} is {given}; it must be at least 1")
-    return default if given is None else given
 
 
 def run_stage(args: Stage1 | Stage2) -> None:
@@ -145,7 +170,7 @@ def run_part(args: Autoencoder | Tower) -> None:
     if args.dry_run:
         print(part)
         return
-    shards = ShardSet(args.shards)
+    shards, _ = divide(ShardSet(args.shards), preset.validation)
     if isinstance(part, AutoencoderRecipe):
         ensure_autoencoder(args.out / "vae", shards, part, preset.image_size, seed=args.seed, device=device)
     else:

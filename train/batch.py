@@ -210,7 +210,15 @@ def draw_noise(position: Position, latents: Tensor, drop_chance: float) -> Draw:
     timesteps = torch.randint(NUM_TIMESTEPS, (batch,), generator=cpu)
     noise = torch.randn(latents.shape, generator=cpu)
     dropped = torch.rand(batch, generator=cpu) < drop_chance
-    return Draw(timesteps.to(latents.device), noise.to(latents.device), dropped.to(latents.device))
+    device = latents.device
+    return Draw(to_device(timesteps, device), to_device(noise, device), to_device(dropped, device))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy without waiting for the GPU: from page-locked memory, behind the work it has to do."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
@@ -236,7 +244,7 @@ def prepare_inputs(
     latents = add_noise(targets, draw.noise, draw.timesteps, alphas_cumprod)
     timesteps = draw.timesteps[:, None].expand(latents.shape[:2])
     if reference is not None:
-        front = torch.from_numpy(mvdream_camera(0.0, 0.0)).to(cameras)
+        front = to_device(torch.from_numpy(mvdream_camera(0.0, 0.0)).to(cameras.dtype), cameras.device)
         latents = torch.cat([reference[:, None], latents], dim=1)
         timesteps = functional.pad(timesteps, (1, 0), value=0)
         cameras = torch.cat([front.expand(len(cameras), 1, -1), cameras], dim=1)

@@ -3,20 +3,20 @@
 A run folder holds config.json (what was asked; written first), vae/ and image_tower/ where they are trained here,
 checkpoints/, samples/, tensorboard/, and when finished unet/ and model.json: then it is a model folder. The same
 command again resumes, and ends in the weights of an uninterrupted run.
+
+The loop never waits for the GPU but when a reading is due (`train.progress`), every `log_every` steps and before a
+checkpoint: until then the host runs ahead, and a non-finite step is left out on the device but only then noticed.
 """
 
-import json
-import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,116 +25,186 @@ from tqdm import tqdm
 from dataset.errors import UserError
 from dataset.stream import ShardSet
 from train.autoencoder import ensure_autoencoder
-from train.batch import (
-    Feed,
-    Position,
-    Views,
-    diffusion_loss,
-    draw_noise,
-    prepare_inputs,
-    split_frames,
-)
-from train.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from train.averaging import Average, averaged, start_average, update_average
+from train.batch import Feed, Position, Views, draw_noise
+from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
+from train.disk import going_on_without, needing_room
+from train.guard import account_all, update
 from train.image_tower import SmallTower, fetch_tower, load_tower
 from train.model import SPEC_FILE, ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae, save_model
+from train.objective import autocast, encode_views, predict, training_loss
 from train.parts import is_whole, seeded
-from train.recipe import Recipe, Schedule, learning_rate, notices, objects_per_micro_batch
+from train.progress import Log, Meter, Reading, Status, open_log
+from train.recipe import learning_rate, objects_per_micro_batch
+from train.run import Run, check, claim, describe
 from train.sample import sample_views, save_sheet
 from train.tower_training import ensure_tower
+from train.validation import divide, validate
 
-CONFIG_FILE: Final = "config.json"
-MAX_SKIPPED: Final = 10  # updates in a row with a non-finite gradient before a run gives up
 PICTURE_OBJECTS: Final = 4
 PICTURE_STEPS: Final = 25
-_FREE_TO_CHANGE: Final = ("recipe.checkpoint_every", "recipe.keep_checkpoints", "recipe.picture_every")
+PICTURE_SCALE: Final = 3.0  # guidance of the pictures, beside the model's own
+Due = Literal["line", "checkpoint", "validation", "picture", "stop"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run. `base` is the model folder it starts from; None: from nothing, where the recipe can."""
+class Parts:
+    """What the loop works on."""
 
-    stage: Literal[1, 2]
-    recipe: Recipe
-    shards: str
-    out: Path
-    base: Path | None
-    seed: int
-    device: torch.device
-
-    @property
-    def schedule(self) -> Schedule:
-        """The stage's schedule."""
-        return self.recipe.stage1 if self.stage == 1 else self.recipe.stage2
+    run: Run
+    model: MultiViewModel
+    optimiser: torch.optim.AdamW
+    average: Average | None
+    feed: Feed
+    held_out: Feed | None  # the objects that are not trained on
 
 
 def train(run: Run) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     check(run)
     shards = ShardSet(run.shards)
-    _claim(run, shards)
+    claim(run, shards)
     if (run.out / SPEC_FILE).is_file():
         print(f"{run.out}: finished already")
         return []
-    model = starting_model(run, shards)
-    unet, schedule, recipe = model.unet.train(), run.schedule, run.recipe
-    optimiser = torch.optim.AdamW(
-        unet.parameters(), lr=schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
-    )
-    progress = restore_checkpoint(run.out, unet, optimiser)
-    feed = _feed(run, shards, model)
-    micro_batches = feed.micro_batches(progress.steps, schedule.steps)
-    losses: list[float] = []
-    with _scalars(run.out, progress.steps) as writer, _stop_signals() as stop:
-        bar = tqdm(
-            range(progress.steps, schedule.steps),
-            f"stage {run.stage}",
-            schedule.steps,
-            initial=progress.steps,
-            unit="step",
-        )
+    parts = _parts(run, shards)
+    schedule, recipe = run.schedule, run.recipe
+    unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
+    progress = restore_checkpoint(run.out, unet, optimiser, average)
+    first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
+    micro_batches = parts.feed.micro_batches(first_step, schedule.steps)
+    keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
+    with (
+        open_log(run.out, first_step, run.wandb, describe(run, shards)) as log,
+        _stop_signals() as stop,
+        CheckpointWriter(run.out, keep) as checkpoints,
+    ):
+        steps_left = range(first_step, schedule.steps)
+        bar = tqdm(steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step")
         for step in bar:
-            started = time.perf_counter()
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(schedule, step)
-            optimiser.zero_grad(set_to_none=True)
-            loss, seen_views = 0.0, 0
-            for micro in range(schedule.accumulation):
-                views = next(micro_batches)
-                micro_loss = _loss(run, model, views, Position(run.seed, step, micro)) / schedule.accumulation
-                micro_loss.backward()  # type: ignore[no-untyped-call]
-                loss += float(micro_loss.detach())
-                seen_views += views.targets.shape[0] * views.targets.shape[1]
-            norm = float(nn.utils.clip_grad_norm_(unet.parameters(), recipe.clip_norm))
-            progress = _update(optimiser, progress, norm)
-            losses.append(loss)
-            views_per_s = seen_views / (time.perf_counter() - started)
-            bar.set_postfix(loss=f"{loss:.4f}", views_per_s=f"{views_per_s:.0f}", refresh=False)
-            for name, value in (("loss", loss), ("gradient_norm", norm), ("views_per_s", views_per_s)):
-                writer.add_scalar(name, value, step)
-            writer.add_scalar("learning_rate", learning_rate(schedule, step), step)
-            if stop.is_set() or progress.steps % recipe.checkpoint_every == 0:
-                save_checkpoint(run.out, unet, optimiser, progress, keep=recipe.keep_checkpoints)
-            if progress.steps % recipe.picture_every == 0 or progress.steps == schedule.steps:
-                draw_picture(run, model, feed, progress.steps)
-            if stop.is_set() and progress.steps < schedule.steps:
+            _step(parts, meter, micro_batches, step)
+            if average is not None and recipe.average_decay is not None:
+                update_average(average, unet, step, recipe.average_decay)
+
+            due = _due(run, step + 1, stop.is_set())
+            if not due:
+                continue
+            reading = meter.read()
+            progress = account_all(
+                progress, reading.results, parts.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
+            )
+            losses += [result.loss for result in reading.results]
+            status = _status(run, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
+            _write_log(log, run, reading, status)
+            bar.set_postfix(status.on_bar(), refresh=False)
+            if "line" in due:
+                tqdm.write(status.line())
+            checkpoints.poll()
+            if "checkpoint" in due:
+                checkpoints.save(unet, optimiser, progress, average)
+            _look(parts, log, progress.steps, due)
+            if "stop" in due and progress.steps < schedule.steps:
                 raise KeyboardInterrupt
-    save_model(model, run.out)
+            meter.restart()
+    if checkpoints.failures:
+        print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
+    if average is not None:
+        print(f"the model has the averaged weights (decay {recipe.average_decay:g})")
+    with averaged(unet, average), needing_room(f"{run.out}: the finished model"):
+        save_model(parts.model, run.out)
     print(f"wrote {run.out}")
     return losses
 
 
-def check(run: Run) -> None:
-    """Refuse what cannot work before anything is read or written."""
-    objects_per_micro_batch(run.schedule, world=1)
-    if run.base is None and run.stage == 2:
-        raise UserError("stage 2 continues from stage 1: give its run folder with --base")
-    if run.base is None and run.recipe.unet is None:
-        raise UserError(
-            f"preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "
-            "`python -m train.convert` and give the folder with --base"
-        )
-    for notice in notices(run.schedule):
-        print(f"note: {notice}")
+def _parts(run: Run, shards: ShardSet) -> Parts:
+    recipe = run.recipe
+    training, held_out = divide(shards, recipe.validation)
+    model = starting_model(run, training)
+    unet = model.unet.train()
+    if recipe.activation_checkpointing:
+        unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    # Fused on every device: it alone leaves an update out without asking the host (`train.guard.update`)
+    optimiser = torch.optim.AdamW(
+        unet.parameters(), lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    average = None if recipe.average_decay is None else start_average(unet)
+    feed = _feed(run, training, model)
+    return Parts(run, model, optimiser, average, feed, None if held_out is None else replace(feed, shards=held_out))
+
+
+def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
+    """What is to be done after `steps` steps; all of it begins with a reading."""
+    recipe, last = run.recipe, steps == run.schedule.steps
+    every: tuple[tuple[Due, int | None, bool], ...] = (
+        ("line", recipe.log_every, last),
+        ("checkpoint", recipe.checkpoint_every, stopping),
+        ("checkpoint", recipe.archive_every, False),
+        ("validation", recipe.validate_every, last),
+        ("picture", recipe.picture_every, last),
+        ("stop", None, stopping),
+    )
+    return frozenset(name for name, period, now in every if now or (period is not None and steps % period == 0))
+
+
+def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Views], step: int) -> None:
+    """One optimiser step over its micro-batches; nothing is read from the device."""
+    run, model = parts.run, parts.model
+    parts.optimiser.zero_grad(set_to_none=True)
+    loss, images = torch.zeros((), device=model.device), 0
+    for micro in range(run.schedule.accumulation):
+        views = meter.wait_for(micro_batches)
+        micro_loss = _loss(run, model, views, Position(run.seed, step, micro)) / run.schedule.accumulation
+        micro_loss.backward()  # type: ignore[no-untyped-call]
+        loss += micro_loss.detach()
+        images += views.targets.shape[0] * views.targets.shape[1]
+    norm = nn.utils.clip_grad_norm_(model.unet.parameters(), run.recipe.clip_norm)
+    update(parts.optimiser, loss, norm)
+    meter.add(step, loss, norm, images)
+
+
+def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
+    """Validation and picture where due, with the averaged weights where there are any."""
+    run, model = parts.run, parts.model
+    with averaged(model.unet, parts.average):
+        if parts.held_out is not None and "validation" in due:
+            found = validate(model, parts.held_out, run.stage)
+            log({f"validation/{name}": value for name, value in found.items()}, steps - 1)
+            tqdm.write("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
+        if "picture" in due:
+            with going_on_without(f"{run.out}: picture of step {steps}"):
+                draw_picture(run, model, parts.held_out or parts.feed, steps)
+
+
+def _loss(run: Run, model: MultiViewModel, views: Views, position: Position) -> Tensor:
+    """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
+    encoded = encode_views(model, views, run.stage)
+    draw = draw_noise(position, encoded.targets, run.recipe.drop_chance)
+    return training_loss(predict(model, encoded, draw), draw, model.alphas_cumprod, run.recipe.min_snr_gamma)
+
+
+def _status(run: Run, progress: Progress, reading: Reading, step_s: float) -> Status:
+    results = reading.results
+    return Status(
+        steps=progress.steps,
+        total_steps=run.schedule.steps,
+        seen_images=progress.seen_images,
+        loss=sum(result.loss for result in results) / len(results),
+        learning_rate=learning_rate(run.schedule, progress.steps - 1),
+        gradient_norm=results[-1].gradient_norm,
+        views_per_s=reading.views_per_s,
+        data_wait_share=reading.data_wait_share,
+        eta_s=(run.schedule.steps - progress.steps) * step_s,
+    )
+
+
+def _write_log(log: Log, run: Run, reading: Reading, status: Status) -> None:
+    """Every step's loss, norm and rate; the interval's other numbers at its last step."""
+    for result in reading.results:
+        rate = learning_rate(run.schedule, result.step)
+        log({"loss": result.loss, "gradient_norm": result.gradient_norm, "learning_rate": rate}, result.step)
+    log(status.scalars(), status.steps - 1)
 
 
 def starting_model(run: Run, shards: ShardSet) -> MultiViewModel:
@@ -183,116 +253,31 @@ def _feed(run: Run, shards: ShardSet, model: MultiViewModel) -> Feed:
     )
 
 
-def _loss(run: Run, model: MultiViewModel, views: Views, position: Position) -> Tensor:
-    """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
-    device = model.device
-    with _autocast(device):
-        with torch.no_grad():
-            reference_rgb = views.reference.to(device)
-            tokens = model.embed_image(reference_rgb)
-            targets = split_frames(model.encode(views.targets.flatten(0, 1).to(device)), len(tokens))
-            reference = model.encode(reference_rgb) if run.stage == 2 else None
-        draw = draw_noise(position, targets, run.recipe.drop_chance)
-        inputs = prepare_inputs(
-            targets, reference, views.cameras.to(device), tokens, draw, alphas_cumprod=model.alphas_cumprod
-        )
-        predicted = model.predict_noise(
-            inputs.latents, inputs.timesteps, inputs.cameras, inputs.tokens, inputs.num_frames
-        )
-    return diffusion_loss(predicted, draw.noise)
+def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Path:
+    """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone, by guidance scale.
 
-
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 on a GPU (weights and optimiser stay float32), float32 on a CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
-def _update(optimiser: torch.optim.Optimizer, progress: Progress, norm: float) -> Progress:
-    """One optimiser step; left out, and said, when the gradient is not finite."""
-    if math.isfinite(norm):
-        optimiser.step()
-        return Progress(progress.steps + 1, 0)
-    skipped = progress.skipped_in_a_row + 1
-    tqdm.write(f"step {progress.steps}: gradient norm {norm}, update left out ({skipped} in a row)")
-    if skipped >= MAX_SKIPPED:
-        raise UserError(
-            f"{skipped} gradients in a row were not finite; resume from the last checkpoint with a lower rate"
-        )
-    return Progress(progress.steps + 1, skipped)
-
-
-def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> None:
-    """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone."""
+    Objects, views and noise are the same in every picture of a run.
+    """
     views = feed.picture(PICTURE_OBJECTS)
-    with _autocast(model.device):
-        sampled = sample_views(
-            model,
-            model.embed_image(views.reference.to(model.device)),
-            views.cameras.to(model.device),
-            steps=PICTURE_STEPS,
-            guidance_scale=model.spec.guidance_scale,
-            generator=torch.Generator().manual_seed(run.seed),
-        )
+    scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
     size = views.targets.shape[-1]
-    resized = nn.functional.interpolate(sampled.flatten(0, 1).float().cpu(), (size, size), mode="area")
-    rows = torch.cat([views.reference[:, None], views.targets, resized.view_as(views.targets)], dim=1)
-    save_sheet(rows.flatten(0, 1), run.out / "samples" / f"step-{steps:09d}.png")
-
-
-def describe(run: Run, shards: ShardSet) -> dict[str, Any]:
-    """What decides the run's result, as JSON."""
-    data = sha256("".join(shard.sha256 for shard in shards.index.shards).encode()).hexdigest()
-    config = {
-        "stage": run.stage,
-        "seed": run.seed,
-        "base": None if run.base is None else str(run.base.resolve()),
-        "data": {"url": run.shards, "objects": len(shards), "sha256": data},
-        "recipe": asdict(run.recipe),
-    }
-    normalised: dict[str, Any] = json.loads(json.dumps(config))
-    return normalised
-
-
-def _claim(run: Run, shards: ShardSet) -> None:
-    """Write config.json, or check that the folder's run is this one."""
-    path, config = run.out / CONFIG_FILE, describe(run, shards)
-    if path.is_file():
-        found = json.loads(path.read_text())
-        before, now = _flatten(found), _flatten(config)
-        changed = sorted(
-            key
-            for key in before.keys() | now.keys()
-            if before.get(key) != now.get(key) and key not in (*_FREE_TO_CHANGE, "data.url")
-        )
-        if changed:
-            shown = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed[:3])
-            raise UserError(f"{run.out}: holds another run ({shown}); repeat its command, or give another --out")
-        return
-    if (run.out / SPEC_FILE).exists():
-        raise UserError(f"{run.out}: a model that is no training run; give another --out")
-    run.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, dict):
-        return {prefix: config}
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
-
-
-@contextmanager
-def _scalars(out: Path, first_step: int) -> Iterator[Any]:
-    """TensorBoard's writer; what an interrupted run wrote beyond its checkpoint is hidden."""
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
-    try:
-        yield writer
-    finally:
-        writer.close()
+    columns = [views.reference[:, None], views.targets]
+    for scale in scales:
+        with autocast(model.device):
+            sampled = sample_views(
+                model,
+                model.embed_image(views.reference.to(model.device)),
+                views.cameras.to(model.device),
+                steps=PICTURE_STEPS,
+                guidance_scale=scale,
+                generator=torch.Generator().manual_seed(run.seed),
+            )
+        resized = nn.functional.interpolate(sampled.flatten(0, 1).float().cpu(), (size, size), mode="area")
+        columns.append(resized.view_as(views.targets))
+    rows = torch.cat(columns, dim=1)
+    path = run.out / "samples" / f"step-{steps:09d}.png"
+    save_sheet(rows.flatten(0, 1), path, columns=rows.shape[1])
+    return path
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 A recipe is all that decides a result beside the data, the seed and the starting model; it is written into the run.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -66,9 +67,18 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-2
     clip_norm: float = 1.0  # ours: the paper names none
+    min_snr_gamma: float | None = None  # weight the loss by timestep (`train.objective`); not in the paper
+    average_decay: float | None = None  # average the weights (`train.averaging`) and export those; not in the paper
+    activation_checkpointing: bool = False  # recompute activations: less memory, a third more work, the same result
+    validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.validation`); auto: small sets do not
+    # Steps between things, which do not change the result
     checkpoint_every: int = 500
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the last ones
+    archive_every: int | None = None  # these stay for good
     picture_every: int = 500
+    validate_every: int = 500
+    log_every: int = 20
+    stop_at_bad_loss: bool = False  # else `train.guard.MAX_SKIPPED` in a row
 
 
 PAPER: Final = Recipe(
@@ -157,6 +167,46 @@ def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
             "accumulated micro-batches; change --batch-size or --accumulation"
         )
     return schedule.objects // shares
+
+
+def with_options(
+    recipe: Recipe,
+    *,
+    min_snr_gamma: float | None,
+    average_decay: float | None,
+    activation_checkpointing: bool,
+    validation: Literal["auto", "on", "off"],
+    checkpoint_every: int | None,
+    archive_every: int | None,
+    picture_every: int | None,
+    validate_every: int | None,
+    log_every: int | None,
+    stop_at_bad_loss: bool,
+) -> Recipe:
+    """The recipe with the options given on the command line; None is the preset's own."""
+    if min_snr_gamma is not None and not 0 < min_snr_gamma < math.inf:
+        raise UserError(f"--min-snr-gamma is {min_snr_gamma}; it must be above 0 (its authors take 5)")
+    if average_decay is not None and not 0 < average_decay < 1:
+        raise UserError(f"--average-decay is {average_decay}; it must lie between 0 and 1 (0.9999, say)")
+    return replace(
+        recipe,
+        min_snr_gamma=recipe.min_snr_gamma if min_snr_gamma is None else min_snr_gamma,
+        average_decay=recipe.average_decay if average_decay is None else average_decay,
+        activation_checkpointing=recipe.activation_checkpointing or activation_checkpointing,
+        validation=validation,
+        checkpoint_every=_every("--checkpoint-every", checkpoint_every, recipe.checkpoint_every),
+        archive_every=recipe.archive_every if archive_every is None else _every("--archive-every", archive_every, 1),
+        picture_every=_every("--picture-every", picture_every, recipe.picture_every),
+        validate_every=_every("--validate-every", validate_every, recipe.validate_every),
+        log_every=_every("--log-every", log_every, recipe.log_every),
+        stop_at_bad_loss=recipe.stop_at_bad_loss or stop_at_bad_loss,
+    )
+
+
+def _every(option: str, given: int | None, default: int) -> int:
+    if given is not None and given < 1:
+        raise UserError(f"{option} is {given}; it must be at least 1")
+    return default if given is None else given
 
 
 def override(

@@ -187,10 +187,10 @@ def run(args: Sample) -> None:
     print(f"wrote {args.out} (guidance {scale:g}, {args.steps} steps)")
 
 
-def save_sheet(images: Tensor, path: Path) -> None:
-    """Pictures [n, 3, h, w] as one PNG, in rows of at most nine, small ones enlarged without blur."""
+def save_sheet(images: Tensor, path: Path, columns: int = 9) -> None:
+    """Pictures [n, 3, h, w] as one PNG, in rows of at most `columns`, small ones enlarged without blur."""
     pictures = to_pictures(images)
-    sheet = contact_sheet(pictures, columns=min(len(pictures), 9))
+    sheet = contact_sheet(pictures, columns=min(len(pictures), columns))
     factor = math.ceil(128 / pictures[0].shape[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST).save(path)

@@ -1,0 +1,57 @@
+"""A full disk must not end a run: what could not be written is said, and training goes on."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from safetensors import SafetensorError
+from tqdm import tqdm
+
+from dataset.errors import UserError
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file size limit
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether a write failed for want of room. safetensors gives the system's error number in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return found is not None and int(found[1]) in _NO_ROOM
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text, short enough for a message."""
+    return " ".join(str(error).split())[:200]
+
+
+def say_not_written(what: str, error: BaseException, more: str = "") -> None:
+    """The one loud line about a full disk."""
+    tqdm.write(f"NOT WRITTEN: {what}: no room ({one_line(error)}); training goes on{more}; free some space")
+
+
+@contextmanager
+def going_on_without(what: str) -> Iterator[None]:
+    """Writing inside may run out of room: that is said, and passed over. Any other error is raised."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not no_room(error):
+            raise
+        say_not_written(what, error)
+
+
+@contextmanager
+def needing_room(what: str) -> Iterator[None]:
+    """What is written inside is needed: when there is no room for it, a UserError says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not no_room(error):
+            raise
+        raise UserError(
+            f"{what} could not be written: no room ({one_line(error)}); free some space and repeat the command, "
+            "it goes on from the last checkpoint"
+        ) from error
