@@ -10,6 +10,7 @@ import tyro
 from dataset.errors import UserError, run_cli
 from dataset.stream import ShardSet
 from train.autoencoder import ensure_autoencoder
+from train.find_model import model_folder
 from train.image_tower import SmallTower
 from train.loop import train
 from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override, with_options
@@ -131,7 +132,8 @@ def resolve(args: Stage1 | Stage2) -> Run:
     )
     stage: Literal[1, 2] = 1 if isinstance(args, Stage1) else 2
     device = pick_device(args.device)
-    return Run(stage, recipe, args.shards, args.out, args.base, seed=args.seed, device=device, wandb=args.wandb)
+    base = None if args.base is None else model_folder(args.base)
+    return Run(stage, recipe, args.shards, args.out, base, seed=args.seed, device=device, wandb=args.wandb)
 
 
 def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:

@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset.errors import UserError
-from dataset.order import Order
 from train.batch import Feed
 from train.checkpoint import Progress
 from train.progress import StepResult
@@ -71,9 +70,8 @@ def account_all(
 
 def uids_of_step(feed: Feed, step: int) -> list[list[str]]:
     """The uids of each micro-batch of a step."""
-    order = Order(feed.shards.samples_per_shard, feed.seed, feed.rank, feed.world)
-    first = step * feed.accumulation * feed.objects
-    starts = range(first, first + feed.accumulation * feed.objects, feed.objects)
+    order, first = feed.order, step * feed.accumulation
+    starts = [feed.item(number) for number in range(first, first + feed.accumulation)]
     return [[feed.shards.uid(*order.item(item)[1:]) for item in range(start, start + feed.objects)] for start in starts]
 
 

@@ -211,7 +211,8 @@ def starting_model(run: Run, shards: ShardSet) -> MultiViewModel:
     """The model before the first step: read from `base`, or with its parts trained and the UNet drawn from the seed."""
     recipe = run.recipe
     if run.base is not None:
-        bare = not (run.base / "image_tower").is_dir() and not isinstance(recipe.tower, SmallTower)
+        has_tower = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
+        bare = not has_tower and not isinstance(recipe.tower, SmallTower)
         model = load_model(run.base, run.device, image_tower=fetch_tower(recipe.tower) if bare else None)  # type: ignore[arg-type]
         if model.spec.cameras != "relative":
             print(f"note: {run.base} was trained with {model.spec.cameras} camera labels; training goes on with them")

@@ -6,17 +6,15 @@ run's seed alone: what changes from one validation to the next is the model.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 from typing import Final, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.order import Order
-from dataset.shards import Index
+from dataset.selection import Split, split_of
 from dataset.stream import ShardSet
 from train.batch import Draw, Feed, Position, Views, load_views, to_device
 from train.model import NUM_TIMESTEPS, MultiViewModel
@@ -26,44 +24,9 @@ SHARE: Final = 0.05  # of the objects held out
 MIN_OBJECTS: Final = 20  # a smaller set is trained on as a whole, unless validation is asked for
 MAX_OBJECTS: Final = 64  # of the held-out objects that a validation looks at
 BUCKET: Final = 250  # timesteps
-_SPLITTER: Final = "isotropic3d split 1"  # a change would move objects from one part to the other
 _STREAM: Final = 1001  # random numbers of its own beside `train.batch`'s streams
 
-Kept = tuple[NDArray[np.int32], ...]  # of each shard, the samples of a part, ascending
 Mode = Literal["auto", "on", "off"]
-
-
-def split_of(uid: str) -> Literal["train", "validation"]:
-    """The part that an object belongs to, in every set and for every seed."""
-    place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / 2**64
-    return "validation" if place < SHARE else "train"
-
-
-class Subset(ShardSet):
-    """A shard set with some of its objects only: sample numbers count these."""
-
-    def __init__(self, url: str, index: Index, kept: Kept) -> None:
-        super().__init__(url, index)
-        self.kept = kept
-
-    def __reduce__(self) -> tuple[type[ShardSet], tuple[str, Index, Kept]]:  # type: ignore[override]
-        return Subset, (self.url, self.index, self.kept)
-
-    def __len__(self) -> int:
-        return sum(self.samples_per_shard)
-
-    @property
-    def samples_per_shard(self) -> tuple[int, ...]:
-        return tuple(len(samples) for samples in self.kept)
-
-    def uid(self, shard: int, sample: int) -> str:
-        return super().uid(shard, int(self.kept[shard][sample]))
-
-    def uids(self) -> list[str]:
-        return [self.uid(shard, i) for shard, samples in enumerate(self.kept) for i in range(len(samples))]
-
-    def read(self, shard: int, sample: int, members: list[str]) -> dict[str, bytes]:  # type: ignore[override]
-        return super().read(shard, int(self.kept[shard][sample]), members)
 
 
 def divide(shards: ShardSet, mode: Mode) -> tuple[ShardSet, ShardSet | None]:
@@ -77,11 +40,7 @@ def divide(shards: ShardSet, mode: Mode) -> tuple[ShardSet, ShardSet | None]:
     if mode == "auto" and len(shards) < MIN_OBJECTS:
         print(f"note: no validation: {len(shards)} objects are fewer than {MIN_OBJECTS} (--validation on insists)")
         return shards, None
-    parts = [[split_of(shards.uid(shard, i)) for i in range(n)] for shard, n in enumerate(shards.samples_per_shard)]
-    training, held_out = (
-        Subset(shards.url, shards.index, tuple(np.flatnonzero(np.array(p) == name).astype(np.int32) for p in parts))
-        for name in ("train", "validation")
-    )
+    training, held_out = (_part(shards, split) for split in ("train", "validation"))
     if not len(held_out) and mode == "auto":
         print(f"note: no validation: no uid of these {len(shards)} objects falls into the {SHARE:.0%} held out")
         return shards, None
@@ -92,6 +51,16 @@ def divide(shards: ShardSet, mode: Mode) -> tuple[ShardSet, ShardSet | None]:
         )
     print(f"validation: {len(held_out)} of {len(shards)} objects are held out of training, by a hash of their uids")
     return training, held_out
+
+
+def _part(shards: ShardSet, split: Split) -> ShardSet:
+    """The objects of one part as a smaller set."""
+    kept = []
+    for shard, samples in enumerate(shards.samples_per_shard):
+        stored = np.arange(samples, dtype=np.int32) if shards.kept is None else shards.kept[shard]
+        inside = [split_of(shards.uid(shard, i), SHARE, 0.0) == split for i in range(samples)]
+        kept.append(stored[np.array(inside, bool)])
+    return ShardSet(shards.url, shards.index, tuple(kept))
 
 
 def bucket_names() -> list[str]:
