@@ -17,7 +17,7 @@ opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 encode export sample distill demo test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-train
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-render-gpu: setup ## is the GPU used, and what does a view take on it
 
 bench-render-memory: setup ## memory of one Blender process over 500 objects
 	$(PY) -m benchmarks.render_memory $(ARGS)
+
+bench-stream: setup ## views a second of one core, from shards and from latents, against plain webdataset
+	$(PY) -m benchmarks.stream_bench $(ARGS)
 
 bench-train: setup ## training speed: views/s and share of the GPU's matrix peak against a plain loop
 	$(PY) -m benchmarks.train_bench $(ARGS)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from dataset.errors import UserError
+from dataset.selection import split_of
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
@@ -18,7 +19,7 @@ from train import loop
 from train.batch import Draw, Feed
 from train.loop import train
 from train.objective import encode_views, object_losses, predict
-from train.validation import Subset, bucket_names, divide, fixed_draw, split_of, validate, validation_views
+from train.validation import SHARE, bucket_names, divide, fixed_draw, validate, validation_views
 
 HELD_OUT = "synthetic-0003"  # of the six
 
@@ -43,15 +44,15 @@ def _feed(shards: ShardSet, seed: int = 7) -> Feed:
 
 
 def test_one_object_in_twenty_by_its_uid_alone() -> None:
-    parts = [split_of(f"object-{i}") for i in range(20_000)]
+    parts = [split_of(f"object-{i}", SHARE, 0.0) for i in range(20_000)]
     assert parts.count("validation") / len(parts) == pytest.approx(0.05, abs=0.006)  # four deviations
     # Pinned: a change of the hash would move objects of finished runs from one part to the other
-    assert [i for i in range(60) if split_of(f"synthetic-{i:04d}") == "validation"] == [3, 34, 53, 56]
+    assert [i for i in range(60) if split_of(f"synthetic-{i:04d}", SHARE, 0.0) == "validation"] == [3, 34, 53, 56]
 
 
-def test_a_subset_is_the_set_with_fewer_objects(shards: Path) -> None:
+def test_a_smaller_set_is_the_set_with_fewer_objects(shards: Path) -> None:
     whole = ShardSet(shards)
-    subset = Subset(whole.url, whole.index, (np.array([1, 3], np.int32), np.array([0], np.int32)))
+    subset = ShardSet(whole.url, whole.index, (np.array([1, 3], np.int32), np.array([0], np.int32)))
     assert subset.uids() == ["synthetic-0001", HELD_OUT, "synthetic-0004"]
     assert (len(subset), subset.samples_per_shard) == (3, (2, 1))
     assert subset.meta(0, 1).uid == HELD_OUT
@@ -78,6 +79,15 @@ def test_divided_parts_share_nothing_and_lose_nothing(shards: Path, capsys: pyte
     assert held_out.uids() == [HELD_OUT]
     assert training.uids() == [uid for uid in whole.uids() if uid != HELD_OUT]
     assert "1 of 6 objects are held out" in capsys.readouterr().out
+
+
+def test_a_smaller_set_is_divided_again(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = ShardSet(shards)
+    kept = (np.array([1, 3], np.int32), np.array([0], np.int32))
+    training, held_out = divide(ShardSet(whole.url, whole.index, kept), "on")
+    assert held_out is not None
+    assert (held_out.uids(), training.uids()) == ([HELD_OUT], ["synthetic-0001", "synthetic-0004"])
+    assert "1 of 3 objects are held out" in capsys.readouterr().out
 
 
 def test_a_set_without_an_object_to_hold_out(
