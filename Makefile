@@ -62,7 +62,7 @@ distill: setup ## one picture -> textured mesh: IMG= MODEL= OUT=
 demo: setup ## the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
 	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-bench-render: setup ## speed and PSNR of the renderer against the settings in common use (about 45 minutes the first time)
+bench-render: setup ## speed and PSNR of the renderer against the settings in common use (an hour and a half, and the references the first time; ARGS="--views 16": an hour)
 	$(PY) -m benchmarks.render_bench $(ARGS)
 
 bench-render-gpu: setup ## is the GPU used, and what does a view take on it

@@ -1,4 +1,4 @@
-"""Rendering speed at a stated quality: `python -m benchmarks.render_bench`, about an hour on two cores.
+"""Rendering speed at a stated quality: `python -m benchmarks.render_bench`, an hour and a half on two cores.
 
 (a) what people do: one process an object, SyncDreamer's settings, all cores. (b) `render`'s workers, one thread a core.
 Both render the same files under the same light, block by block in turn, so that the machine's noise hits both alike.
