@@ -15,12 +15,7 @@ SHAPE = UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(stage):

@@ -4,7 +4,6 @@ import gc
 import io
 import multiprocessing
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,12 +32,7 @@ from train.model import MultiViewModel
 WANTED: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3), ("fixed", 15)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Held-out objects: who they are, that nobody trains on them, and the loss on them."""
 
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,14 +23,7 @@ from train.validation import SHARE, bucket_names, divide, fixed_draw, validate, 
 HELD_OUT = "synthetic-0003"  # of the six
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_quick_pictures() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "PICTURE_STEPS", 2)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 
 
 @pytest.fixture(scope="module")
