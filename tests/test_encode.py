@@ -25,9 +25,9 @@ from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, micro_model
 from train import encode as encode_module
-from train.batch import to_tensor
 from train.encode import Encode, encode, encode_object, plan_format, run, set_bytes
 from train.encoder import Encoder, load_encoder, weights_sha256
+from train.feed import to_tensor
 from train.model import MultiViewModel, posterior, save_model
 
 ROOT = Path(__file__).resolve().parents[1]

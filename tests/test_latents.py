@@ -5,28 +5,22 @@ import io
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.latent_format import dump_table, dump_view, format_json, latent_name, parse_format, read_format
 from dataset.latents import LatentSet
-from dataset.order import Order
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
 from dataset.shards import ShardStats, json_bytes, open_set, read_stats
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, micro_model
-from train.batch import Branch, Position, Views, diffusion_loss, draw_noise, load_views, prepare_inputs
 from train.encode import encode, plan_format
 from train.encoder import Encoder
-from train.latent_batch import LatentViews, check_latents, load_latent_views, mean_latents, sample_latents
 from train.model import MultiViewModel
 
 WANTED: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3), ("fixed", 15)]
@@ -232,93 +226,6 @@ def test_format_and_members_survive_the_round_trip(folder: Path) -> None:
     assert latent_name("a", "random", 3) == "a.random_03.npy"
     empty = dump_table(ShardStats("shard-000000", 0, "0" * 64, ()), [])
     assert np.load(io.BytesIO(empty), allow_pickle=False)["places"].shape == (0, 33, 3)
-
-
-# Micro-batches
-
-
-def _both(pictures: ShardSet, latents: LatentSet, branch: Branch, position: Position) -> tuple[Views, LatentViews]:
-    order = Order(pictures.samples_per_shard, position.seed)
-    common = {"objects": 3, "num_views": 4, "first_item": 2}
-    views = load_views(pictures, order, position, branch, convention="relative", **common)
-    return views, load_latent_views(latents, order, position, branch, convention="relative", **common)
-
-
-@pytest.mark.parametrize("branch", ["single", "multi"])
-@pytest.mark.parametrize("kind", ["folder", "lean"])
-def test_latents_agree_with_pictures_at_the_same_position(
-    pictures: ShardSet, model: MultiViewModel, branch: Branch, kind: str, request: pytest.FixtureRequest
-) -> None:
-    """float16 keeps three digits, more than the bfloat16 that training computes with."""
-    latents = LatentSet(request.getfixturevalue(kind))
-    for step in range(3):
-        views, ours = _both(pictures, latents, branch, Position(7, step))
-        reference, targets = mean_latents(ours, model.spec.latent_scale)
-        with torch.no_grad():
-            expected = model.encode(views.targets.flatten(0, 1)).view_as(targets)
-            torch.testing.assert_close(targets, expected, rtol=2e-3, atol=1e-3)
-            torch.testing.assert_close(reference, model.encode(views.reference), rtol=2e-3, atol=1e-3)
-            tokens = model.embed_image(views.reference)
-        torch.testing.assert_close(ours.tokens.float(), tokens, rtol=2e-3, atol=1e-3)
-        assert torch.equal(ours.cameras, views.cameras)
-        assert ours.cameras.dtype == torch.float32
-
-
-def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
-    pictures: ShardSet, model: MultiViewModel, folder: Path
-) -> None:
-    position = Position(7, 4)
-    views, ours = _both(pictures, LatentSet(folder), "multi", position)
-    reference, targets = mean_latents(ours, model.spec.latent_scale)
-
-    def loss(targets: Tensor, reference: Tensor, tokens: Tensor) -> float:
-        draw = draw_noise(position, targets, 0.0)
-        inputs = prepare_inputs(targets, reference, views.cameras, tokens, draw, alphas_cumprod=model.alphas_cumprod)
-        predicted = model.predict_noise(
-            inputs.latents, inputs.timesteps, inputs.cameras, inputs.tokens, inputs.num_frames
-        )
-        return float(diffusion_loss(predicted, draw.noise))
-
-    with torch.no_grad():
-        encoded = model.encode(views.targets.flatten(0, 1)).view_as(targets)
-        from_pictures = loss(encoded, model.encode(views.reference), model.embed_image(views.reference))
-        assert loss(targets, reference, ours.tokens.float()) == pytest.approx(from_pictures, rel=1e-3)
-
-
-def test_sampled_latents_have_the_posteriors_spread_and_depend_on_the_position_alone(
-    pictures: ShardSet, folder: Path
-) -> None:
-    _, ours = _both(pictures, LatentSet(folder), "multi", Position(7, 0))
-    mean, drawn = mean_latents(ours, 2.0), sample_latents(ours, Position(7, 0), 2.0)
-    again, other = sample_latents(ours, Position(7, 0), 2.0), sample_latents(ours, Position(7, 0, 1), 2.0)
-    assert ours.target_logvar is not None
-    assert ours.reference_logvar is not None
-    for part, logvar in enumerate((ours.reference_logvar, ours.target_logvar)):
-        assert torch.equal(drawn[part], again[part])
-        assert not torch.equal(drawn[part], other[part])
-        eps = (drawn[part] - mean[part]) / 2 / (logvar.float() / 2).exp()
-        assert float(eps.mean()) == pytest.approx(0, abs=0.1)
-        assert float(eps.std()) == pytest.approx(1, abs=0.1)
-    narrow = replace(ours, target_logvar=torch.full_like(ours.target_logvar, -30))
-    torch.testing.assert_close(sample_latents(narrow, Position(7, 0), 2.0)[1], mean[1], rtol=0, atol=1e-5)
-
-
-def test_means_alone_are_what_sampling_gives_without_log_variances(pictures: ShardSet, lean: Path) -> None:
-    _, ours = _both(pictures, LatentSet(lean), "multi", Position(7, 0))
-    assert ours.reference_logvar is None
-    assert ours.target_logvar is None
-    for drawn, mean in zip(sample_latents(ours, Position(7, 0), 0.5), mean_latents(ours, 0.5), strict=True):
-        assert torch.equal(drawn, mean)
-    assert torch.equal(ours.to(CPU).tokens, ours.tokens)
-
-
-def test_latents_of_another_model_are_refused(folder: Path, model: MultiViewModel) -> None:
-    latents = LatentSet(folder)
-    check_latents(latents, model)
-    with pytest.raises(UserError, match=r"another model \(vae_sha256, image_tower_sha256 differ\)"):
-        check_latents(latents, micro_model(seed=1))
-    with pytest.raises(UserError, match=r"latent_scale differ"):
-        check_latents(latents, replace(model, spec=replace(model.spec, latent_scale=1.0)))
 
 
 def test_every_member_has_its_place_in_the_table(folder: Path) -> None:

@@ -27,9 +27,10 @@ from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_lo
 from train import checkpoint, loop
 from train.__main__ import Stage1, Stage2, resolve
 from train.averaging import start_average, update_average
-from train.batch import Position, Views, draw_branch
+from train.batch import Position, draw_branch
 from train.checkpoint import Progress
 from train.guard import MAX_SKIPPED, account, update, why_stop
+from train.latent_batch import Batch
 from train.loop import train
 from train.model import MultiViewModel, load_model
 from train.progress import Meter, StepResult
@@ -223,7 +224,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     """Losses of these steps are not finite."""
     plain = loop._loss
 
-    def poisoned(run: Run, model: MultiViewModel, views: Views, position: Position) -> Tensor:
+    def poisoned(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
         loss = plain(run, model, views, position)
         return loss * float("nan") if first <= position.step <= last and position.micro == 1 else loss
 

@@ -49,8 +49,8 @@ from dataset.shards import (
     write_shard,
 )
 from dataset.stream import ShardSet
-from train.batch import to_tensor
 from train.encoder import Encoder, load_encoder, model_settings
+from train.feed import to_tensor
 from train.sample import pick_device
 
 _VIEWS: Final[tuple[tuple[ViewSet, int], ...]] = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))
