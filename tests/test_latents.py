@@ -1,4 +1,4 @@
-"""Reading latents by offset, damage, and the micro-batches of latents against those of pictures."""
+"""Reading latents by offset; damage; smaller sets."""
 
 import gc
 import io
@@ -13,14 +13,13 @@ import pytest
 
 from dataset.errors import UserError
 from dataset.latent_format import dump_table, dump_view, format_json, latent_name, parse_format, read_format
-from dataset.latents import LatentSet
+from dataset.latents import LatentSet, open_views
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
 from dataset.shards import ShardStats, json_bytes, open_set, read_stats
-from dataset.stream import ShardSet
+from dataset.stream import DamagedMember, ShardSet
+from tests.make_latents import make_latent_set
 from tests.make_shards import make_shard_set
-from tests.train_micro import CPU, micro_model
-from train.encode import encode, plan_format
-from train.encoder import Encoder
+from tests.train_micro import micro_model
 from train.model import MultiViewModel
 
 WANTED: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3), ("fixed", 15)]
@@ -41,23 +40,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.fixture(scope="module")
 def folder(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("latents") / "set"
-    encoder = _encoder(model)
-    encode(pictures, str(out), encoder, plan_format(encoder, pictures, logvar=True, embedded="all"))
-    return out
+    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
 
 
 @pytest.fixture(scope="module")
 def lean(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Means only, embeddings of the references only."""
     out = tmp_path_factory.mktemp("lean") / "set"
-    encoder = _encoder(model)
-    encode(pictures, str(out), encoder, plan_format(encoder, pictures, logvar=False, embedded="random"))
-    return out
-
-
-def _encoder(model: MultiViewModel) -> Encoder:
-    return Encoder(model.vae, model.image_tower, model.spec, CPU)
+    return make_latent_set(out, pictures.url, model, logvar=False, embedded="random")
 
 
 def _copy(folder: Path, to: Path) -> Path:
@@ -164,15 +154,16 @@ def test_a_damaged_member_is_named_with_its_remedy(folder: Path, tmp_path: Path)
     latents = LatentSet(damaged)
     assert latents.views(0, 1, [("fixed", 1)]).mean.shape == (1, 4, 8, 8)
     with pytest.raises(
-        UserError, match=r"member synthetic-0001\.fixed_02\.npy is truncated or corrupt; delete .*set/sh"
+        DamagedMember, match=r"member synthetic-0001\.fixed_02\.npy is truncated or corrupt; delete .*set/sh"
     ):
         latents.views(0, 1, [("fixed", 2)])
     tar.write_bytes(bytes(data[:3000]))
     with pytest.raises(UserError, match=r"random_15\.npy is truncated.*train\.encode"):
         LatentSet(damaged).views(0, 1, [("random", 15)])
     tar.unlink()
-    with pytest.raises(UserError, match="tar cannot be read"):
+    with pytest.raises(UserError, match="tar cannot be read") as caught:
         LatentSet(damaged).views(0, 1, [("random", 15)])
+    assert not isinstance(caught.value, DamagedMember)  # storage that fails may read tomorrow
 
 
 def test_files_that_disagree_are_named(folder: Path, lean: Path, tmp_path: Path) -> None:
@@ -238,3 +229,29 @@ def test_every_member_has_its_place_in_the_table(folder: Path) -> None:
             np.testing.assert_array_equal(read.mean[i].ravel(), numbers[:256])
     with pytest.raises(UserError, match="no view fixed 16"):
         latents.views(0, 0, [("fixed", 16)])
+
+
+def test_a_smaller_set_gives_the_objects_kept(folder: Path) -> None:
+    whole = LatentSet(folder)
+    kept = (np.array([1], np.int32), np.zeros(0, np.int32), np.array([0], np.int32))
+    small = whole.narrowed(kept)
+    assert (len(small), small.samples_per_shard, small.uids()) == (2, (1, 0, 1), ["synthetic-0001", "synthetic-0004"])
+    assert len(whole.uids()) == 5
+    np.testing.assert_array_equal(small.views(0, 0, WANTED).mean, whole.views(0, 1, WANTED).mean)
+    np.testing.assert_array_equal(small.angles_deg(0, 0, WANTED), whole.angles_deg(0, 1, WANTED))
+    assert small.meta(0, 0) == whole.meta(0, 1)
+    again: LatentSet = pickle.loads(pickle.dumps(small))  # noqa: S301  (our own bytes)
+    assert again.uids() == small.uids()
+    assert small.narrowed(None).uids() == whole.uids()
+    others = [whole, small, whole.narrowed((kept[0], kept[1], kept[1]))]
+    assert len({latents.fingerprint for latents in others}) == 3
+    assert again.fingerprint == small.fingerprint
+    with pytest.raises(UserError, match="a selection of 1 shards from 3"):
+        LatentSet(folder, kept=(np.zeros(1, np.int32),))
+
+
+def test_latents_json_tells_the_kind_of_a_set(pictures: ShardSet, folder: Path, tmp_path: Path) -> None:
+    assert isinstance(open_views(folder), LatentSet)
+    assert isinstance(open_views(pictures.url), ShardSet)
+    with pytest.raises(UserError, match=r"no shard set at .*make render"):
+        open_views(tmp_path)
