@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.errors import UserError
+from dataset.latent_format import encode_on
 from dataset.latents import LatentSet, open_views
 from dataset.loader import Damage, read_or_replace
 from dataset.order import Order, StreamState, same_place
 from dataset.schema import VIEWS_PER_SET
 from dataset.selection import Filters, select
+from dataset.shards import SET_NAME, open_set
 from dataset.stream import ShardSet
 from train.batch import (
     Branch,
@@ -53,6 +55,12 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
             "reference and truth in samples/ are what the VAE makes of the latents"
         )
     if filters != Filters():
+        fs, root = open_set(url)
+        if isinstance(found, LatentSet) and not fs.exists(f"{root}/{SET_NAME}"):
+            raise UserError(
+                f"{url}: no manifest and outcome tables to filter by; {encode_on(url)}, which copies them from the "
+                "pictures"
+            )
         selection = select(url, filters)
         print(selection)
         found = found.narrowed(selection.kept)

@@ -182,16 +182,16 @@ def with_options(
     average_decay: float | None,
     activation_checkpointing: bool,
     validation: Literal["auto", "on", "off"],
-    items_per_object: int | None,
-    sample_posterior: bool,
-    readers: int | None,
-    max_damaged_share: float | None,
     checkpoint_every: int | None,
     archive_every: int | None,
     picture_every: int | None,
     validate_every: int | None,
     log_every: int | None,
     stop_at_bad_loss: bool,
+    items_per_object: int | None = None,
+    sample_posterior: bool = False,
+    readers: int | None = None,
+    max_damaged_share: float | None = None,
 ) -> Recipe:
     """The recipe with the options given on the command line; None is the preset's own."""
     if min_snr_gamma is not None and not 0 < min_snr_gamma < math.inf:
