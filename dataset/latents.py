@@ -3,9 +3,7 @@
 Axis letters: `f` views of one object, `c` channels, `h w` rows and columns, `d` numbers of an embedding.
 """
 
-import io
 import os
-import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,8 +25,8 @@ from dataset.latent_format import (
     latent_name,
     latent_names,
     read_format,
-    table_file,
 )
+from dataset.latent_table import Table, load_table
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
 from dataset.shards import INDEX_NAME, Index, check_reachable, open_set, read_index
 from dataset.stream import DamagedMember, Kept, ShardSet, count_samples, fingerprint_of
@@ -36,7 +34,6 @@ from dataset.stream import DamagedMember, Kept, ShardSet, count_samples, fingerp
 _CACHED_SHARDS: Final = 64  # tables of places kept in memory: 1,000 objects are about 1.4 MB
 _OPEN_FILES: Final = 16
 _CACHED_METAS: Final = 256
-_MEMBERS: Final = 1 + len(VIEW_SETS) * VIEWS_PER_SET
 
 Float64 = NDArray[np.float64]
 
@@ -57,16 +54,6 @@ class _OpenFile:
 
     def __del__(self) -> None:
         os.close(self.descriptor)
-
-
-class _Table(NamedTuple):
-    """A shard's `NAME.table.npz`. Column 0: metadata; then the views, in schema order."""
-
-    name: str
-    uids: tuple[str, ...]
-    places: NDArray[np.int64]  # [objects, 33, 3]: offset, size, crc32
-    elevation_deg: Float64  # [objects, 2, 16]
-    azimuth_deg: Float64  # [objects, 2, 16]
 
 
 class LatentSet:
@@ -188,29 +175,13 @@ class LatentSet:
             raise UserError(f"the latent set at {self.url} is unfinished: {encode_on(self.url)} to complete it")
         return read_index(self.url, encode_on(self.url))
 
-    def _load_table(self, shard: int) -> _Table:
+    def _load_table(self, shard: int) -> Table:
         fs, root = open_set(self.url)
         entry = self.index.shards[shard]
-        file = table_file(entry.name)
         try:
-            with np.load(io.BytesIO(fs.cat_file(f"{root}/{file}")), allow_pickle=False) as arrays:
-                sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
-                table = _Table(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(self._told(entry.name, f"{file} cannot be read ({error})")) from error
-        if sha256 != entry.sha256:
-            raise UserError(self._told(entry.name, f"{file} disagrees with {INDEX_NAME}"))
-        self._check_table(table, file, entry.samples)
-        return table
-
-    def _check_table(self, table: _Table, file: str, objects: int) -> None:
-        angles = (objects, len(VIEW_SETS), VIEWS_PER_SET)
-        shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
-        if len(table.uids) != objects or shapes != ((objects, _MEMBERS, 3), angles, angles):
-            raise UserError(self._told(table.name, f"{file} does not fit its {objects} objects"))
-        sizes = [self.format.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
-        if (table.places[:, 1:, 1] != sizes).any():
-            raise UserError(self._told(table.name, f"its members have other sizes than {LATENTS_FILE} says"))
+            return load_table(fs, root, self.format, entry)
+        except UserError as error:
+            raise UserError(self._told(entry.name, str(error))) from error
 
     def _load_meta(self, shard: int, sample: int) -> Meta:
         try:

@@ -124,7 +124,7 @@ def test_a_set_can_be_pickled_forked_and_read_by_threads(folder: Path) -> None:
 
 def test_a_url_in_memory_reads_like_a_folder(folder: Path) -> None:
     fs, root = open_set("memory://latents/set")
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         fs.pipe_file(f"{root}/{path.name}", path.read_bytes())
     remote = LatentSet("memory://latents/set")
     assert _checksum(remote) == _checksum(LatentSet(folder))
