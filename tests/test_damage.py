@@ -87,7 +87,7 @@ def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"1 of 4 objects met so far are damaged .* the 0 that a share of 0\.001 allows"
     ):
-        list(Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4)).micro_batches(0, 2))
+        list(Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", readers=1, damage=Damage(4)).micro_batches(0, 2))
     damage = Damage(4, 0.25)
     feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
     with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\), more than the 1"):
@@ -132,6 +132,16 @@ def test_held_out_objects_count_with_the_others(tmp_path: Path) -> None:
         held_out.fixed(number, 1)
     assert held_out.damage is damage
     assert list(damage.found) == ["synthetic-0001"]
+
+
+def test_what_an_earlier_process_met_counts() -> None:
+    damage = Damage(10, 0.2)
+    damage.restore({"a": "torn"})
+    damage.add("b", "b.meta.json is corrupt")
+    damage.add("a", "torn again")
+    assert set(damage.found) == {"a", "b"}
+    with pytest.raises(UserError, match=r"3 of 10 objects met so far are damaged \(a, b, c\), more than the 2"):
+        damage.add("c", "c.meta.json is corrupt")
 
 
 def test_impossible_shares_are_refused() -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.test_selection import write_flags
 from tests.train_micro import micro_model, micro_run
 from train import loop
 from train.__main__ import Stage1, main, resolve
+from train.checkpoint import Progress
 from train.loop import train
 from train.model import save_model
 from train.run import Run
@@ -121,13 +123,29 @@ def test_damage_is_passed_over_up_to_the_share_and_named_at_the_end(
 ) -> None:
     folder = make_shard_set(tmp_path / "set", 6, 32)
     _damage(folder)
-    run = micro_run(folder, tmp_path / "run", 3, base=base)
+    run = micro_run(folder, tmp_path / "run", 4, base=base)
     with pytest.raises(UserError, match=r"synthetic-0001.*more than the 0 that a share of 0\.001 allows"):
         train(run)
-    assert len(train(_with_share(run, 0.2))) == 3  # the same run: the share changes nothing of its result
+    assert len(train(_with_share(run, 0.2))) == 4  # the same run: the share changes nothing of its result
     printed = capsys.readouterr()
     assert "1 damaged objects were passed over (at most 1 may be):\n  synthetic-0001: " in printed.out
     assert "passed over (1 of at most 1 damaged objects)" in printed.err
+    saved = json.loads((run.out / "checkpoints" / "step-000000004" / "progress.json").read_text())
+    assert list(saved["damaged"]) == ["synthetic-0001"]
+
+
+def test_what_was_damaged_before_a_stop_is_named_at_the_end(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = micro_run(make_shard_set(tmp_path / "set", 6, 32), tmp_path / "run", 2, base=base)
+    plain = loop.restore_checkpoint
+
+    def with_damage(*given: Any) -> Progress:
+        return replace(plain(*given), damaged={"synthetic-0004": "was torn"})
+
+    monkeypatch.setattr(loop, "restore_checkpoint", with_damage)
+    train(_with_share(run, 0.2))
+    assert "passed over (at most 1 may be):\n  synthetic-0004: was torn" in capsys.readouterr().out
 
 
 def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
+from dataset.loader import Damage
 from dataset.order import Order
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
@@ -365,7 +366,7 @@ def test_a_step_never_waits_for_the_gpu(shards: Path, tmp_path: Path, stage: int
     optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
     average = start_average(model.unet)
     feed = loop._feed(run, ShardSet(shards), model)
-    parts, meter = loop.Parts(run, model, optimiser, average, feed, None), Meter()
+    parts, meter = loop.Parts(run, model, optimiser, average, feed, None, Damage(6)), Meter()
     micro_batches = feed.micro_batches(0, 6)
     for step in range(6):
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -47,6 +47,7 @@ class Progress:
     skipped_in_a_row: int  # updates left out because the loss or the gradient was not finite
     seen_images: int = 0  # target views that losses were taken of
     stream: StreamState | None = None  # where its data stood; None: one rank, from the first step on
+    damaged: Mapping[str, str] = field(default_factory=dict)  # objects passed over: what was wrong, by uid
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Encode:
     """Model folder whose vae/ and image_tower/ encode: the one that training starts from (--base) or wrote. A converted
     MVDream has no image tower of its own; the paper's is taken then, and named."""
     logvar: bool = True
-    """Keep the log variance. Without it training takes the posterior's mean, and the latents take half the space."""
+    """Keep the log variance, for training with --sample-posterior. Without it the latents take half the space."""
     embedded: Embedded = "all"
     """Which views carry an embedding: random are those that training takes as a reference."""
     batch_size: int = 32

@@ -60,6 +60,7 @@ class Parts:
     average: Average | None
     feed: Feed
     held_out: Feed | None  # the objects that are not trained on
+    damage: Damage
 
 
 def train(run: Run) -> list[float]:
@@ -75,6 +76,7 @@ def train(run: Run) -> list[float]:
     unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
     progress = restore_checkpoint(run.out, unet, optimiser, average)
     parts = replace(parts, feed=_resumed(parts.feed, progress))
+    parts.damage.restore(progress.damaged)
     first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
     micro_batches = parts.feed.micro_batches(first_step, schedule.steps)
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
@@ -107,14 +109,14 @@ def train(run: Run) -> list[float]:
                 tqdm.write(status.line())
             checkpoints.poll()
             if "checkpoint" in due:
-                saved = replace(progress, stream=parts.feed.state(progress.steps))
+                saved = replace(progress, stream=parts.feed.state(progress.steps), damaged=parts.damage.found)
                 checkpoints.save(unet, optimiser, saved, average)
             _look(parts, log, progress.steps, due)
             if "stop" in due and progress.steps < schedule.steps:
                 raise KeyboardInterrupt
             meter.restart()
-    if parts.feed.damage is not None and parts.feed.damage.found:
-        print(parts.feed.damage.told())
+    if parts.damage.found:
+        print(parts.damage.told())
     if checkpoints.failures:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:
@@ -142,7 +144,7 @@ def _parts(run: Run, shards: TrainingSet) -> Parts:
     )
     average = None if recipe.average_decay is None else start_average(unet)
     feed = _feed(run, training, model, damage)
-    return Parts(run, model, optimiser, average, feed, None if held_out is None else feed.beside(held_out))
+    return Parts(run, model, optimiser, average, feed, None if held_out is None else feed.beside(held_out), damage)
 
 
 def _resumed(feed: Feed, progress: Progress) -> Feed:
