@@ -1,21 +1,29 @@
 """Training on a latent set: as on its pictures; with the model that made it; posteriors' means or draws."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from dataset.errors import UserError
+from dataset.loader import Damage
+from dataset.selection import Filters
 from tests.make_latents import make_latent_set
 from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
+from train import loop
 from train.__main__ import main
 from train.loop import train
 from train.model import save_model
+from train.objective import encode_views
+from train.progress import Meter
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 
@@ -80,3 +88,31 @@ def test_parts_are_not_trained_from_latents(latents: Path, tmp_path: Path, monke
     monkeypatch.setattr(sys, "argv", ["train", "tower", "--out", str(tmp_path / "x"), "--shards", str(latents)])
     with pytest.raises(UserError, match="a part of the model cannot be trained from"):
         main()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sampled", [False, True])
+def test_on_a_gpu_latents_are_the_pictures_within_bfloat16_and_no_step_waits(
+    shards: Path, latents: Path, tmp_path: Path, sampled: bool
+) -> None:
+    device, model = torch.device("cuda"), micro_model()
+    for part in (model.unet, model.vae, model.image_tower):
+        nn.Module.to(part, device)
+    model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
+    run = replace(micro_run(latents, tmp_path, 6, stage=2, base=tmp_path), device=device)
+    run = replace(run, recipe=replace(run.recipe, sample_posterior=sampled))
+    feeds = [loop._feed(run, loop.open_training_set(str(data), Filters()), model) for data in (shards, latents)]
+    exact, stored = (encode_views(model, feed.load(0), 2) for feed in feeds)
+    for name in ("targets", "reference", "tokens"):
+        expected, found = (getattr(encoded, name).float() for encoded in (exact, stored))
+        assert float((found - expected).norm() / expected.norm()) < 0.02
+    optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
+    parts, meter = loop.Parts(run, model, optimiser, None, feeds[1], None, Damage(6)), Meter()
+    micro_batches = feeds[1].micro_batches(0, 5)
+    for step in range(5):
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels
+        try:
+            loop._step(parts, meter, micro_batches, step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(result.loss) for result in meter.read().results)
