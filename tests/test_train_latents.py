@@ -66,8 +66,9 @@ def test_training_on_latents_is_training_on_pictures(
 
 
 def test_latents_need_the_model_that_made_them(latents: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the autoencoder cannot be trained from .*with --base the model that encoded"):
+    with pytest.raises(UserError, match=r"a model from nothing cannot be trained from .*--base the model that encoded"):
         train(micro_run(latents, tmp_path / "nothing", 2))
+    assert not (tmp_path / "nothing").exists()
     other = tmp_path / "other"
     save_model(micro_model(seed=1), other)
     with pytest.raises(UserError, match="encoded by another model"):

@@ -67,6 +67,8 @@ def train(run: Run) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     check(run)
     shards = open_training_set(run.shards, run.filters)
+    if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
+        need_pictures(shards, "a model from nothing")
     claim(run, shards)
     if (run.out / SPEC_FILE).is_file():
         print(f"{run.out}: finished already")
