@@ -48,13 +48,11 @@ class Damage:
         with self._lock:
             self._found = {**found, **self._found}
 
-    def told(self) -> str:
-        """For the end of a run: every damaged object and what was wrong with it; empty when there was none."""
-        found = self.found
-        if not found:
-            return ""
-        lines = [f"{len(found)} damaged objects were passed over (at most {self.allowed} may be):"]
-        return "\n".join(lines + [f"  {uid}: {what}" for uid, what in sorted(found.items())])
+    def tell(self) -> None:
+        """For the end of a run: print every damaged object and what was wrong with it."""
+        if found := self.found:
+            print(f"{len(found)} damaged objects were passed over (at most {self.allowed} may be):")
+            print("\n".join(f"  {uid}: {what}" for uid, what in sorted(found.items())))
 
     def add(self, uid: str, what: str) -> None:
         """Say and count it. Raises UserError when it is one too many."""

@@ -58,8 +58,12 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
         assert torch.equal(fresh.load(number).cameras, broken[number].cameras)
     assert feed.damage is not None
     assert list(feed.damage.found) == ["synthetic-0002"]
-    assert feed.damage.told().startswith("1 damaged objects were passed over (at most 1 may be):\n  synthetic-0002: ")
-    told = capsys.readouterr().err.splitlines()
+    feed.damage.tell()
+    shown = capsys.readouterr()
+    assert shown.out.startswith("1 damaged objects were passed over (at most 1 may be):\n  synthetic-0002: ")
+    Damage(3).tell()
+    assert capsys.readouterr().out == ""
+    told = shown.err.splitlines()
     assert len(told) == 2  # once a feed, however often the object is drawn
     assert "passed over (1 of at most 1 damaged objects)" in told[0]
     assert "synthetic-0002.meta.json" in told[0]
@@ -147,4 +151,3 @@ def test_what_an_earlier_process_met_counts() -> None:
 def test_impossible_shares_are_refused() -> None:
     with pytest.raises(UserError, match="share of damaged objects"):
         Damage(3, 1.5)
-    assert Damage(3).told() == ""

@@ -66,9 +66,7 @@ class Parts:
 def train(run: Run) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     check(run)
-    shards = open_training_set(run.shards, run.filters)
-    if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
-        need_pictures(shards, "a model from nothing")
+    shards = _open(run)
     claim(run, shards)
     if (run.out / SPEC_FILE).is_file():
         print(f"{run.out}: finished already")
@@ -77,8 +75,7 @@ def train(run: Run) -> list[float]:
     schedule, recipe = run.schedule, run.recipe
     unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
     progress = restore_checkpoint(run.out, unet, optimiser, average)
-    parts = replace(parts, feed=_resumed(parts.feed, progress))
-    parts.damage.restore(progress.damaged)
+    parts = _resumed(parts, progress)
     first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
     micro_batches = parts.feed.micro_batches(first_step, schedule.steps)
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
@@ -117,8 +114,7 @@ def train(run: Run) -> list[float]:
             if "stop" in due and progress.steps < schedule.steps:
                 raise KeyboardInterrupt
             meter.restart()
-    if parts.damage.found:
-        print(parts.damage.told())
+    parts.damage.tell()
     if checkpoints.failures:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:
@@ -127,6 +123,14 @@ def train(run: Run) -> list[float]:
         save_model(parts.model, run.out)
     print(f"wrote {run.out}")
     return losses
+
+
+def _open(run: Run) -> TrainingSet:
+    """The set; one of latents is refused where parts of the model would be trained first."""
+    shards = open_training_set(run.shards, run.filters)
+    if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
+        need_pictures(shards, "a model from nothing")
+    return shards
 
 
 def _parts(run: Run, shards: TrainingSet) -> Parts:
@@ -149,14 +153,15 @@ def _parts(run: Run, shards: TrainingSet) -> Parts:
     return Parts(run, model, optimiser, average, feed, None if held_out is None else feed.beside(held_out), damage)
 
 
-def _resumed(feed: Feed, progress: Progress) -> Feed:
-    """The feed from the checkpoint's place on; on another number of ranks that is said."""
+def _resumed(parts: Parts, progress: Progress) -> Parts:
+    """The feed from the checkpoint's place on (on another number of ranks that is said), with the damage met before."""
+    parts.damage.restore(progress.damaged)
     if progress.stream is None:
-        return feed
-    feed, told = feed.resumed(progress.stream)
+        return parts
+    feed, told = parts.feed.resumed(progress.stream)
     if told:
         print(told)
-    return feed
+    return replace(parts, feed=feed)
 
 
 def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
