@@ -119,7 +119,7 @@ def grained(members: Mapping[str, bytes], seed: int, level: int = 2) -> dict[str
 
 def our_batches(config: Config, url: str) -> Iterator[int]:
     """Views of one batch of ours after the other."""
-    from train.batch import Feed
+    from train.feed import Feed
 
     whole = ShardSet(url)
     kept = tuple(np.arange(samples, dtype=np.int32) for samples in whole.samples_per_shard)  # as a filter leaves them
@@ -134,7 +134,7 @@ def our_batches(config: Config, url: str) -> Iterator[int]:
         items_per_object=config.items_per_object,
     )
     for views in feed.micro_batches(0, sys.maxsize):
-        yield views.reference.shape[0] + views.targets.shape[0] * views.targets.shape[1]
+        yield views.cameras.shape[0] * (1 + views.cameras.shape[1])
 
 
 def their_batches(config: Config, url: str, *, decode_all: bool) -> Iterator[int]:

@@ -22,7 +22,7 @@ class Verify:
     """Find every truncated, missing, foreign or corrupt member, and name it. Exit status 1 if there is any."""
 
     shards: Shards
-    """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
+    """Shard set or latent set (train.encode): a folder or an fsspec URL such as s3://bucket/set."""
 
     def run(self) -> int:
         problems = verify(self.shards, progress=True)

@@ -3,9 +3,7 @@
 Axis letters: `f` views of one object, `c` channels, `h w` rows and columns, `d` numbers of an embedding.
 """
 
-import io
 import os
-import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,15 +25,15 @@ from dataset.latent_format import (
     latent_name,
     latent_names,
     read_format,
-    table_file,
 )
-from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
-from dataset.shards import INDEX_NAME, Index, open_set, read_index
+from dataset.latent_table import Table, load_table
+from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
+from dataset.shards import INDEX_NAME, Index, check_reachable, open_set, read_index
+from dataset.stream import DamagedMember, Kept, ShardSet, count_samples, fingerprint_of
 
 _CACHED_SHARDS: Final = 64  # tables of places kept in memory: 1,000 objects are about 1.4 MB
 _OPEN_FILES: Final = 16
 _CACHED_METAS: Final = 256
-_MEMBERS: Final = 1 + len(VIEW_SETS) * VIEWS_PER_SET
 
 Float64 = NDArray[np.float64]
 
@@ -58,44 +56,51 @@ class _OpenFile:
         os.close(self.descriptor)
 
 
-class _Table(NamedTuple):
-    """A shard's `NAME.table.npz`. Column 0: metadata; then the views, in schema order."""
-
-    name: str
-    uids: tuple[str, ...]
-    places: NDArray[np.int64]  # [objects, 33, 3]: offset, size, crc32
-    elevation_deg: Float64  # [objects, 2, 16]
-    azimuth_deg: Float64  # [objects, 2, 16]
-
-
 class LatentSet:
     """A complete latent set. Objects are (shard, sample) numbers, the same as in the shard set it was made from.
 
     Reading is thread-safe; an instance can be pickled or inherited by a fork. `latents.json` and the index are read
-    when it is made, a shard's tables when it is first touched. Raises UserError when the set is missing or unfinished,
-    and when a member is damaged.
+    when it is made, a shard's tables when it is first touched. `kept` makes a smaller set, as it does of a `ShardSet`.
+    Raises UserError when the set is missing or unfinished, DamagedMember when a member is damaged.
     """
 
-    def __init__(self, url: str | Path, form: LatentFormat | None = None, index: Index | None = None) -> None:
+    def __init__(
+        self, url: str | Path, form: LatentFormat | None = None, index: Index | None = None, kept: Kept | None = None
+    ) -> None:
         self.url = str(url)
         self.format = form or read_format(self.url)
         self.index = index or self._read_index()
+        self.kept = kept
+        self._samples_per_shard = count_samples(self.url, self.index, kept)
         self._table = lru_cache(_CACHED_SHARDS)(self._load_table)
         self._file = lru_cache(_OPEN_FILES)(self._open)
         self._meta = lru_cache(_CACHED_METAS)(self._load_meta)
 
-    def __reduce__(self) -> tuple[type["LatentSet"], tuple[str, LatentFormat, Index]]:
-        return LatentSet, (self.url, self.format, self.index)
+    def __reduce__(self) -> tuple[type["LatentSet"], tuple[str, LatentFormat, Index, Kept | None]]:
+        return LatentSet, (self.url, self.format, self.index, self.kept)
 
     def __len__(self) -> int:
-        return self.index.objects
+        return sum(self.samples_per_shard)
 
     @property
     def samples_per_shard(self) -> tuple[int, ...]:
-        return tuple(shard.samples for shard in self.index.shards)
+        return self._samples_per_shard
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what the set holds, the selection included, as that of a `ShardSet`."""
+        return fingerprint_of(self.index, self.kept)
+
+    def narrowed(self, kept: Kept | None) -> "LatentSet":
+        """The same set with these of its stored samples, instead of those that it has now."""
+        return LatentSet(self.url, self.format, self.index, kept)
 
     def uid(self, shard: int, sample: int) -> str:
-        return self._table(shard).uids[sample]
+        return self._table(shard).uids[self._stored(shard, sample)]
+
+    def uids(self) -> list[str]:
+        """All uids, in the set's order. Reads every shard's tables."""
+        return [self.uid(shard, i) for shard, samples in enumerate(self.samples_per_shard) for i in range(samples)]
 
     def meta(self, shard: int, sample: int) -> Meta:
         """The object's metadata; the most recent ones are kept."""
@@ -103,8 +108,8 @@ class LatentSet:
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> Float64:
         """Elevation and azimuth [f, 2] of views: as in the metadata, without reading it."""
-        table = self._table(shard)
-        places = [(sample, VIEW_SETS.index(view_set), index) for view_set, index in wanted]
+        table, stored = self._table(shard), self._stored(shard, sample)
+        places = [(stored, VIEW_SETS.index(view_set), index) for view_set, index in wanted]
         return np.array([(table.elevation_deg[place], table.azimuth_deg[place]) for place in places])
 
     def views(
@@ -130,17 +135,19 @@ class LatentSet:
         data = self._member(shard, sample, 1 + VIEWS_PER_SET * VIEW_SETS.index(view_set) + index)
         header = self.format.headers[view_set]
         if not data.startswith(header):
-            raise self._damaged(
-                self._table(shard).name,
-                f"{latent_name(self.uid(shard, sample), view_set, index)} is "
-                f"not the array that {LATENTS_FILE} describes",
-            )
+            name = latent_name(self.uid(shard, sample), view_set, index)
+            told = f"{name} is not the array that {LATENTS_FILE} describes"
+            raise DamagedMember(self._told(self._table(shard).name, told))
         return np.frombuffer(data, FLOAT16, offset=len(header))
+
+    def _stored(self, shard: int, sample: int) -> int:
+        """The number in the shard of an object of a smaller set."""
+        return sample if self.kept is None else int(self.kept[shard][sample])
 
     def _member(self, shard: int, sample: int, column: int) -> bytes:
         """A member's bytes, checked against its checksum."""
-        table = self._table(shard)
-        offset, size, crc32 = table.places[sample, column].tolist()
+        table, stored = self._table(shard), self._stored(shard, sample)
+        offset, size, crc32 = table.places[stored, column].tolist()
         try:
             file = self._file(shard)
             if file is not None:
@@ -149,10 +156,10 @@ class LatentSet:
                 fs, root = open_set(self.url)
                 data = fs.cat_file(f"{root}/{table.name}.tar", start=offset, end=offset + size)
         except OSError as error:
-            raise self._damaged(table.name, f"its tar cannot be read ({error.strerror or error})") from error
+            raise UserError(self._told(table.name, f"its tar cannot be read ({error.strerror or error})")) from error
         if len(data) != size or zlib.crc32(data) != crc32:
-            name = latent_names(table.uids[sample])[column]
-            raise self._damaged(table.name, f"member {name} is truncated or corrupt")
+            name = latent_names(table.uids[stored])[column]
+            raise DamagedMember(self._told(table.name, f"member {name} is truncated or corrupt"))
         return data
 
     def _open(self, shard: int) -> _OpenFile | None:
@@ -168,32 +175,26 @@ class LatentSet:
             raise UserError(f"the latent set at {self.url} is unfinished: {encode_on(self.url)} to complete it")
         return read_index(self.url, encode_on(self.url))
 
-    def _load_table(self, shard: int) -> _Table:
+    def _load_table(self, shard: int) -> Table:
         fs, root = open_set(self.url)
         entry = self.index.shards[shard]
-        file = table_file(entry.name)
         try:
-            with np.load(io.BytesIO(fs.cat_file(f"{root}/{file}")), allow_pickle=False) as arrays:
-                sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
-                table = _Table(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise self._damaged(entry.name, f"{file} cannot be read ({error})") from error
-        if sha256 != entry.sha256:
-            raise self._damaged(entry.name, f"{file} disagrees with {INDEX_NAME}")
-        self._check_table(table, file, entry.samples)
-        return table
-
-    def _check_table(self, table: _Table, file: str, objects: int) -> None:
-        angles = (objects, len(VIEW_SETS), VIEWS_PER_SET)
-        shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
-        if len(table.uids) != objects or shapes != ((objects, _MEMBERS, 3), angles, angles):
-            raise self._damaged(table.name, f"{file} does not fit its {objects} objects")
-        sizes = [self.format.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
-        if (table.places[:, 1:, 1] != sizes).any():
-            raise self._damaged(table.name, f"its members have other sizes than {LATENTS_FILE} says")
+            return load_table(fs, root, self.format, entry)
+        except UserError as error:
+            raise UserError(self._told(entry.name, str(error))) from error
 
     def _load_meta(self, shard: int, sample: int) -> Meta:
-        return parse_meta(self._member(shard, sample, 0), f"{self.url}/{meta_name(self.uid(shard, sample))}")
+        try:
+            return parse_meta(self._member(shard, sample, 0), f"{self.url}/{meta_name(self.uid(shard, sample))}")
+        except SchemaError as error:
+            raise DamagedMember(str(error)) from error
 
-    def _damaged(self, shard: str, what: str) -> UserError:
-        return UserError(f"{self.url}/{shard}: {what}; {encode_again(self.url, shard)}")
+    def _told(self, shard: str, what: str) -> str:
+        return f"{self.url}/{shard}: {what}; {encode_again(self.url, shard)}"
+
+
+def open_views(url: str | Path) -> ShardSet | LatentSet:
+    """The set at `url`, of either kind: `latents.json` tells. Raises UserError when it is missing or unfinished."""
+    fs, root = open_set(url)
+    check_reachable(fs, root, str(url))
+    return LatentSet(url) if fs.exists(f"{root}/{LATENTS_FILE}") else ShardSet(url)

@@ -5,7 +5,7 @@ The replacement is a function of the item's position alone, so a resumed run rea
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from dataset.errors import UserError
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Damage:
-    """The damaged objects that this process has met. Thread-safe, made anew by a copy to another process.
+    """The damaged objects that a run has met. Thread-safe, made anew by a copy to another process.
 
     `max_share` is of the set's objects: 0.001 lets 8 of 8,000 pass; sets of fewer than 1,000 objects, none. A rank
     counts what it met itself, and an object once, however often it is drawn.
@@ -42,6 +42,17 @@ class Damage:
         """What was wrong, by uid."""
         with self._lock:
             return dict(self._found)
+
+    def restore(self, found: Mapping[str, str]) -> None:
+        """Count what an earlier process of the same run met as met."""
+        with self._lock:
+            self._found = {**found, **self._found}
+
+    def tell(self) -> None:
+        """For the end of a run: print every damaged object and what was wrong with it."""
+        if found := self.found:
+            print(f"{len(found)} damaged objects were passed over (at most {self.allowed} may be):")
+            print("\n".join(f"  {uid}: {what}" for uid, what in sorted(found.items())))
 
     def add(self, uid: str, what: str) -> None:
         """Say and count it. Raises UserError when it is one too many."""

@@ -42,8 +42,8 @@ class Asked:
         return range(start, max(start, min(start + self.objects_per_shard, self.objects)))
 
 
-def read_asked(fs: Any, root: str) -> Asked:
-    """Raises UserError when `set.json` is missing or says nothing about a manifest."""
+def read_asked(fs: Any, root: str, anew: str = ANEW) -> Asked:
+    """Raises UserError when `set.json` is missing or says nothing about a manifest; `anew` is the remedy."""
     path = f"{root}/{SET_NAME}"
     try:
         raw = json.loads(fs.cat_file(path))
@@ -51,13 +51,13 @@ def read_asked(fs: Any, root: str) -> Asked:
         if asked.objects < 0 or asked.objects_per_shard < 1:
             raise ValueError(f"{asked.objects} objects, {asked.objects_per_shard} a shard")
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {ANEW}") from error
+        raise UserError(f"{path} is missing; {anew}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); {ANEW}") from error
+        raise UserError(f"{path} is damaged ({error!r}); {anew}") from error
     return asked
 
 
-def read_manifest(fs: Any, root: str, asked: Asked) -> Manifest:
+def read_manifest(fs: Any, root: str, asked: Asked, anew: str = ANEW) -> Manifest:
     """The manifest, its hash checked before a byte of it is trusted. Raises UserError when it is missing or another."""
     path, digest = f"{root}/{MANIFEST_FILE}", hashlib.sha256()
     try:
@@ -65,9 +65,9 @@ def read_manifest(fs: Any, root: str, asked: Asked) -> Manifest:
             while data := file.read(_BLOCK):
                 digest.update(data)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {ANEW}") from error
+        raise UserError(f"{path} is missing; {anew}") from error
     if digest.hexdigest() != asked.manifest_sha256:
-        raise UserError(f"{path} is damaged or another: {SET_NAME} records another sha256; {ANEW}")
+        raise UserError(f"{path} is damaged or another: {SET_NAME} records another sha256; {anew}")
     return Manifest(fs, root)
 
 

@@ -4,12 +4,13 @@ import hashlib
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from dataset.errors import UserError
 from dataset.image import decode_webp
+from dataset.reconcile import ANEW, REPEAT
 from dataset.schema import Meta, check_uid, member_names, parse_meta, validate_sample
 from dataset.shards import Member, render_again
 
@@ -24,6 +25,28 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what} -> {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What differs between a set of pictures and one of latents."""
+
+    names: Callable[[str], list[str]]  # all members of a uid
+    validate: Callable[[Mapping[str, bytes], str], Meta]  # of a whole sample; UserError when it is not sound
+    fault: Callable[[str, bytes, Meta | None], str]  # of a member other than the metadata; empty when it is sound
+    again: Callable[[str], str]  # the remedy for a damaged shard
+    repeat: str  # for what is missing
+    anew: str  # for what is damaged and belongs to the whole set
+
+
+def _picture_fault(name: str, data: bytes, meta: Meta | None) -> str:
+    shape = decode_webp(data, name).shape
+    resolution = meta.resolution if meta else shape[0]
+    square = (resolution, resolution, 4)
+    return "" if shape == square else f"shape {shape}, its metadata says {square}"
+
+
+PICTURES: Final = Kind(member_names, validate_sample, _picture_fault, render_again, REPEAT, ANEW)
 
 
 class HashingReader:
@@ -46,6 +69,7 @@ class ShardCheck:
     """One shard's findings, gathered while its tar passes."""
 
     name: str
+    kind: Kind = PICTURES
     expected: dict[str, Member] = field(default_factory=dict)  # from the statistics; empty when these are unusable
     problems: list[Problem] = field(default_factory=list)
     uids: dict[str, None] = field(default_factory=dict)  # samples met, in order
@@ -54,7 +78,7 @@ class ShardCheck:
     sound: dict[str, bytes] = field(default_factory=dict)  # the present sample's members that passed their own checks
 
     def add(self, where: str, what: str) -> None:
-        self.problems.append(Problem(where, what, render_again(self.name)))
+        self.problems.append(Problem(where, what, self.kind.again(self.name)))
 
     def walk(self, reader: HashingReader) -> None:
         """Read the whole tar. Damage to its structure is named by the last member whose header was sound."""
@@ -63,7 +87,7 @@ class ShardCheck:
             with tarfile.open(fileobj=reader, mode="r|") as tar:  # type: ignore[call-overload]
                 for info in tar:
                     last = info.name
-                    if fault := _foreign(info):
+                    if fault := _foreign(info, self.kind):
                         self.add(f"{self.name}.tar/{info.name}", f"foreign member: {fault}")
                         continue
                     uid = self._enter(uid, info.name)
@@ -114,7 +138,7 @@ class ShardCheck:
         members, self.sound = self.sound, {}
         if uid not in self.uids:
             return
-        names = member_names(uid)
+        names = self.kind.names(uid)
         for name in names:
             if name not in self.seen:
                 self.add(f"{self.name}.tar/{name}", "missing member")
@@ -124,26 +148,23 @@ class ShardCheck:
     def _valid(self, members: Mapping[str, bytes]) -> bool:
         """The schema's own check of a whole sample; it stops at the first fault, so it only says yes or no here."""
         try:
-            meta = validate_sample(members, self.name)
+            meta = self.kind.validate(members, self.name)
         except UserError:
             return False
         self.metas[meta.uid] = replace(meta, views={})
         return True
 
     def _each_content(self, uid: str, members: Mapping[str, bytes]) -> None:
-        resolution: int | None = None
+        meta: Meta | None = None
         for name, data in members.items():
             try:
                 if name.endswith(".json"):
-                    meta = parse_meta(data, f"{self.name}.tar/{name}")
-                    resolution = meta.resolution
+                    meta = parse_meta(data, name)
                     fault = "" if meta.uid == uid else f"names another object: {meta.uid}"
                 else:
-                    shape = decode_webp(data, f"{self.name}.tar/{name}").shape
-                    square = (resolution or shape[0], resolution or shape[0], 4)
-                    fault = "" if shape == square else f"shape {shape}, its metadata says {square}"
+                    fault = self.kind.fault(name, data, meta)
             except UserError as error:
-                fault = str(error).removeprefix(f"{self.name}.tar/{name}: ")
+                fault = str(error).removeprefix(f"{name}: ")
             if fault:
                 self.add(f"{self.name}.tar/{name}", fault)
 
@@ -158,7 +179,7 @@ class ShardCheck:
             )
 
 
-def _foreign(info: tarfile.TarInfo) -> str:
+def _foreign(info: tarfile.TarInfo, kind: Kind) -> str:
     """Why a tar member can belong to no sample; empty when its name and kind are of the schema."""
     if info.name.startswith("/") or ".." in info.name.split("/"):
         return "an absolute or climbing path"
@@ -166,6 +187,6 @@ def _foreign(info: tarfile.TarInfo) -> str:
         return "not a regular file"
     uid = info.name.partition(".")[0]
     try:
-        return "" if info.name in member_names(check_uid(uid)) else "its name is not of the schema"
+        return "" if info.name in kind.names(check_uid(uid)) else "its name is not of the schema"
     except UserError as error:
         return str(error)

@@ -301,14 +301,14 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
 def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
     """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one.
 
-    `remedy` ends the error of an index that is damaged.
+    `remedy` ends the error of an index that is damaged, or missing from a set that was begun.
     """
     fs, root = open_set(url)
     check_reachable(fs, root, str(url))
     path = f"{root}/{INDEX_NAME}"
     if not fs.exists(path):
         if fs.exists(f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
-            raise UserError(f"the shard set at {url} is unfinished: repeat its `make render` command to complete it")
+            raise UserError(f"the shard set at {url} is unfinished: {remedy} to complete it")
         raise UserError(f"no shard set at {url}: run `make render SOURCE=... SHARDS={url}` first")
     raw = _read_json(fs, path, remedy)
     try:

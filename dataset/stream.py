@@ -41,16 +41,17 @@ class ShardSet:
         self.url = str(url)
         self.index = index or read_index(self.url)
         self.kept = kept
-        if kept is not None and len(kept) != len(self.index.shards):
-            raise UserError(f"{self.url}: a selection of {len(kept)} shards from {len(self.index.shards)}")
-        found = [shard.samples for shard in self.index.shards] if kept is None else [len(samples) for samples in kept]
-        self._samples_per_shard = tuple(found)
+        self._samples_per_shard = count_samples(self.url, self.index, kept)
         self._stats = lru_cache(_CACHED_SHARDS)(self._load_stats)
         self._meta = lru_cache(_CACHED_METAS)(self._load_meta)
         self._angles = lru_cache(_CACHED_ANGLES)(self._load_angles)
 
     def __reduce__(self) -> tuple[type["ShardSet"], tuple[str, Index, Kept | None]]:
         return ShardSet, (self.url, self.index, self.kept)
+
+    def narrowed(self, kept: Kept | None) -> "ShardSet":
+        """The same set with these of its stored samples, instead of those that it has now."""
+        return ShardSet(self.url, self.index, kept)
 
     def __len__(self) -> int:
         return sum(self.samples_per_shard)
@@ -62,10 +63,7 @@ class ShardSet:
     @property
     def fingerprint(self) -> str:
         """sha256 of what the set holds, the selection included: equal for sets that give the same objects by number."""
-        digest = sha256("".join(shard.sha256 for shard in self.index.shards).encode())
-        for samples in self.kept or ():
-            digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(self.index, self.kept)
 
     def uid(self, shard: int, sample: int) -> str:
         return self._entry(shard, sample).uid
@@ -149,6 +147,23 @@ class ShardSet:
 
     def _told(self, shard: str, what: str) -> str:
         return f"{self.url}/{shard}: {what}; `python -m dataset verify {self.url}` lists all damage"
+
+
+def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
+    """Objects of each shard of a set, or of a selection from it; UserError when that belongs to another set."""
+    if kept is None:
+        return tuple(shard.samples for shard in index.shards)
+    if len(kept) != len(index.shards):
+        raise UserError(f"{url}: a selection of {len(kept)} shards from {len(index.shards)}")
+    return tuple(len(samples) for samples in kept)
+
+
+def fingerprint_of(index: Index, kept: Kept | None) -> str:
+    """sha256 of the tars and of the selection."""
+    digest = sha256("".join(shard.sha256 for shard in index.shards).encode())
+    for samples in kept or ():
+        digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())
+    return digest.hexdigest()
 
 
 def _local_ranges(path: str, places: Sequence[Member]) -> list[bytes]:

@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from dataset.attribution import ATTRIBUTION_FILE, AttributionCheck
 from dataset.errors import UserError
+from dataset.latent_check import TableCheck, latent_kind
+from dataset.latent_format import LATENTS_FILE, LatentFormat, read_format
 from dataset.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.outcome import OUTCOMES_FOLDER
-from dataset.reconcile import ANEW, REPEAT, Asked, differences, read_asked, read_manifest, read_table, set_differences
-from dataset.shard_check import HashingReader, Problem, ShardCheck
+from dataset.reconcile import Asked, differences, read_asked, read_manifest, read_table, set_differences
+from dataset.shard_check import PICTURES, HashingReader, Kind, Problem, ShardCheck
 from dataset.shards import (
     INDEX_NAME,
     SET_NAME,
@@ -28,22 +30,25 @@ from dataset.shards import (
     open_set,
     read_index,
     read_stats,
-    render_again,
 )
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     """All problems of the set at `url`, an empty list when it is sound. Raises UserError when there is no set at all.
 
+    Either kind of set: of pictures, or of latents (it holds latents.json), whose tables are checked too.
+
     Shards are read in parallel threads; the order of the findings does not depend on it.
     The progress bar shows on a terminal only.
     """
     fs, root = open_set(url)
-    index, problems = _index(fs, root, str(url))
+    form = read_format(str(url)) if fs.exists(f"{root}/{LATENTS_FILE}") else None
+    kind = PICTURES if form is None else latent_kind(str(url), form)
+    index, problems = _index(fs, root, str(url), kind)
     files = {path.removeprefix(f"{root}/"): int(size) for path, size in _sizes(fs, root).items()}
     entries = {entry.name: entry for entry in index.shards} if index else {}
     problems += _stray_files(files, entries if index else None)
-    wanted, found = _Wanted.read(fs, root, index)
+    wanted, found = _Wanted.read(fs, root, index, kind)
     problems += found
     names = sorted(set(entries) | {name.removesuffix(".tar") for name in files if SHARD_FILE.fullmatch(name)})
     total = sum(files.get(f"{name}.tar", 0) for name in names)
@@ -52,11 +57,15 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         AttributionCheck(fs, root) as attribution,
     ):
-        for check in pool.map(lambda name: _check_shard(fs, root, name, entries.get(name), bar), names):
+
+        def check_one(name: str) -> ShardCheck:
+            return _check_shard(fs, root, name, entries.get(name), bar=bar, kind=kind, form=form)
+
+        for check in pool.map(check_one, names):
             problems += check.problems
             problems += _reconcile(fs, root, check, wanted, attribution)
     if index and (fault := attribution.fault):
-        problems.append(Problem(ATTRIBUTION_FILE, fault, REPEAT))
+        problems.append(Problem(ATTRIBUTION_FILE, fault, kind.repeat))
     return problems
 
 
@@ -64,14 +73,14 @@ def _sizes(fs: Any, root: str) -> dict[str, int]:
     return {path: info["size"] for path, info in fs.find(root, detail=True).items()}
 
 
-def _index(fs: Any, root: str, url: str) -> tuple[Index | None, list[Problem]]:
+def _index(fs: Any, root: str, url: str, kind: Kind) -> tuple[Index | None, list[Problem]]:
     """The index, or the problem that stands for it. A set that does not exist at all stays a UserError."""
     try:
-        return read_index(url), []
+        return read_index(url, kind.repeat), []
     except UserError as error:
         if not fs.exists(f"{root}/{SET_NAME}") and not fs.glob(f"{root}/shard-*.tar"):
             raise
-        return None, [Problem(INDEX_NAME, str(error), REPEAT)]
+        return None, [Problem(INDEX_NAME, str(error), kind.repeat)]
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
@@ -89,21 +98,21 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
 class _Wanted:
     """What was asked for, a shard's part at a time; nothing is known of it when manifest or `set.json` are damaged."""
 
-    def __init__(self, asked: Asked | None, manifest: Manifest | None) -> None:
-        self.asked, self.manifest = asked, manifest
+    def __init__(self, asked: Asked | None, manifest: Manifest | None, kind: Kind) -> None:
+        self.asked, self.manifest, self.kind = asked, manifest, kind
 
     @classmethod
-    def read(cls, fs: Any, root: str, index: Index | None) -> tuple["_Wanted", list[Problem]]:
+    def read(cls, fs: Any, root: str, index: Index | None, kind: Kind) -> tuple["_Wanted", list[Problem]]:
         try:
-            asked = read_asked(fs, root)
+            asked = read_asked(fs, root, kind.anew)
         except UserError as error:
-            return cls(None, None), [Problem(SET_NAME, str(error), ANEW)]
+            return cls(None, None, kind), [Problem(SET_NAME, str(error), kind.anew)]
         try:
-            manifest = read_manifest(fs, root, asked)
+            manifest = read_manifest(fs, root, asked, kind.anew)
         except UserError as error:
-            return cls(asked, None), [Problem(MANIFEST_FILE, str(error), ANEW)]
-        problems = [Problem(where, what, ANEW) for where, what in set_differences(asked, len(manifest), index)]
-        return cls(asked, manifest), problems
+            return cls(asked, None, kind), [Problem(MANIFEST_FILE, str(error), kind.anew)]
+        problems = [Problem(where, what, kind.anew) for where, what in set_differences(asked, len(manifest), index)]
+        return cls(asked, manifest, kind), problems
 
     def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
         """Position of the shard's first object, and its assets. Raises UserError when that part is damaged."""
@@ -113,9 +122,11 @@ class _Wanted:
         return places.start, list(self.manifest.assets(places.start, places.stop))
 
 
-def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: Any) -> ShardCheck:
+def _check_shard(
+    fs: Any, root: str, name: str, entry: ShardEntry | None, *, bar: Any, kind: Kind, form: LatentFormat | None
+) -> ShardCheck:
     """A shard's findings, and the samples in it."""
-    check = ShardCheck(name)
+    check = ShardCheck(name, kind)
     stats = None
     try:
         stats = read_stats(fs, root, name)
@@ -125,12 +136,15 @@ def _check_shard(fs: Any, root: str, name: str, entry: ShardEntry | None, bar: A
         check.expected = {f"{s.uid}.{suffix}": place for s in stats.samples for suffix, place in s.members.items()}
         if entry and (entry.sha256, entry.bytes, entry.samples) != (stats.sha256, stats.bytes, len(stats.samples)):
             check.add(f"{name}.json", f"disagrees with {INDEX_NAME}")
+    table = None if form is None else TableCheck(check, fs, root, form, stats)
     try:
         with fs.open(f"{root}/{name}.tar", "rb") as file:
             reader = HashingReader(file, bar)
             check.walk(reader)
         truth = stats or entry
         check.compare(reader.digest.hexdigest(), reader.count, truth.sha256 if truth else None)
+        if table is not None:
+            table.compare()
     except FileNotFoundError:
         check.add(f"{name}.tar", "missing")
     except OSError as error:
@@ -146,7 +160,7 @@ def _reconcile(
         start, assets = wanted.assets(check.name)
     except UserError as error:
         start, assets = 0, None
-        yield Problem(MANIFEST_FILE, str(error), ANEW)
+        yield Problem(MANIFEST_FILE, str(error), check.kind.anew)
     if assets is None:
         attribution.give_up()
     else:
@@ -155,16 +169,16 @@ def _reconcile(
         attribution.expect(asset for asset in assets if asset.uid in stored)
     where = f"{OUTCOMES_FOLDER}/{check.name}.parquet"
     if not fs.exists(f"{root}/{where}"):
-        yield Problem(where, "missing outcome table", REPEAT)
+        yield Problem(where, "missing outcome table", check.kind.repeat)
         return
     try:
         rows = read_table(fs, root, check.name)
     except UserError as error:
-        yield Problem(where, str(error), render_again(check.name))
+        yield Problem(where, str(error), check.kind.again(check.name))
         return
     uids = None if assets is None else [asset.uid for asset in assets]
     for place, what in differences(check.name, start, uids, rows, list(check.uids)):
-        yield Problem(place, what, render_again(check.name))
+        yield Problem(place, what, check.kind.again(check.name))
 
 
 def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
@@ -173,4 +187,4 @@ def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
         meta = check.metas.get(asset.uid)
         if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):
             told = f"author, licence or source differ from {MANIFEST_FILE}"
-            yield Problem(f"{check.name}.tar/{asset.uid}.meta.json", told, render_again(check.name))
+            yield Problem(f"{check.name}.tar/{asset.uid}.meta.json", told, check.kind.again(check.name))

@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dataset.attribution import write_attribution
 from dataset.errors import UserError
+from dataset.lock import owned
 from dataset.manifest import MANIFEST_FILE, Asset, Manifest, write_manifest
 from dataset.outcome import OUTCOMES_FOLDER, Outcome, dump_outcomes, parse_outcomes
 from dataset.schema import SCHEMA_VERSION
@@ -39,7 +40,6 @@ from dataset.shards import (
     write_shard,
 )
 from render.job import pack, unpack
-from render.lock import owned
 from render.staging import Staging
 from render.worker import Result
 

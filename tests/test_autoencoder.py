@@ -19,7 +19,7 @@ from train.autoencoder import (
     psnr,
     train_autoencoder,
 )
-from train.batch import load_random_views
+from train.feed import load_random_views
 from train.recipe import TINY, AutoencoderRecipe, Schedule
 
 

@@ -19,15 +19,17 @@ from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.latent_format import Embedded, LatentFormat, latent_names
+from dataset.lock import owned
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
 from dataset.shards import open_set, read_index, read_stats
 from dataset.stream import ShardSet
+from dataset.verify import verify
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, micro_model
 from train import encode as encode_module
-from train.batch import to_tensor
 from train.encode import Encode, encode, encode_object, plan_format, run, set_bytes
 from train.encoder import Encoder, load_encoder, weights_sha256
+from train.feed import to_tensor
 from train.model import MultiViewModel, posterior, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,7 @@ def _encode(pictures: Path | str, out: Path | str, model: Path, **options: Any) 
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _samples(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -92,7 +94,7 @@ def test_plain_webdataset_and_numpy_read_what_the_model_says_of_every_picture(pi
 
 def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> None:
     assert sorted(p.name for p in latents.iterdir()) == sorted(
-        ["index.json", "latents.json"]
+        ["index.json", "latents.json", "attribution.csv", "manifest.parquet", "outcomes", "set.json"]
         + [f"shard-{i:06d}.{kind}" for i in range(3) for kind in ("tar", "json", "table.npz")]
     )
     before, after = read_index(pictures), read_index(latents)
@@ -122,6 +124,58 @@ def test_the_batch_size_changes_nothing_beyond_rounding(pictures: Path, model: P
     for one, other, shape in zip(whole, parts, ((32, 512), (16, 32)), strict=True):
         assert one.shape == shape
         torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
+
+
+def test_what_the_pictures_set_says_of_its_objects_is_copied_also_into_a_finished_set(
+    pictures: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = ["set.json", "manifest.parquet", "attribution.csv", "outcomes/shard-000002.parquet"]
+    for name in tables:
+        assert (latents / name).read_bytes() == (pictures / name).read_bytes()
+    _encode(pictures, tmp_path / "out", model)
+    for name in tables:
+        (tmp_path / "out" / name).unlink()
+    _encode(pictures, tmp_path / "out", model)
+    assert _bytes(tmp_path / "out") == _bytes(latents)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in pictures.glob("*.tar"):
+        (bare / path.name).symlink_to(path)
+    for path in (*pictures.glob("shard-*.json"), pictures / "index.json"):
+        (bare / path.name).symlink_to(path)
+    capsys.readouterr()
+    _encode(bare, tmp_path / "less", model)
+    assert "holds no manifest.parquet: training on the latents cannot filter" in capsys.readouterr().out
+    assert not (tmp_path / "less" / "set.json").exists()
+
+
+def test_one_encoding_at_a_time_writes_a_folder(pictures: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with owned(*open_set(out), out, str(out), "encoding"):
+        assert (out / "lock").is_file()
+        with pytest.raises(UserError, match=f"another encoding is writing {out}"):
+            _encode(pictures, out, model)
+        assert sorted(path.name for path in out.iterdir()) == ["lock"]
+    _encode(pictures, out, model)
+    assert not (out / "lock").exists()
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        _encode(pictures, file / "out", model)
+
+
+def test_a_remote_folder_has_a_lease(pictures: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataset.lock._SETTLE_S", 0.0)
+    fs, root = open_set("memory://encode/latents")
+    holder = {"id": "x", "host": "elsewhere", "pid": 1, "time": time.time()}
+    fs.pipe_file(f"{root}/lease.json", json.dumps(holder).encode())
+    with pytest.raises(UserError, match="another encoding is writing memory://encode/latents: process 1 on elsewhere"):
+        _encode(pictures, "memory://encode/latents", model)
+    fs.rm_file(f"{root}/lease.json")
+    _encode(pictures, "memory://encode/latents", model)
+    assert not fs.exists(f"{root}/lease.json")
+    assert verify("memory://encode/latents") == []
 
 
 def test_killed_between_shards_it_keeps_the_finished_ones(model: Path, tmp_path: Path) -> None:
@@ -221,7 +275,8 @@ def test_a_damaged_picture_and_latents_that_are_no_numbers_are_named(model: Path
     (pictures / "shard-000000.tar").write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"synthetic-0001\.random_04\.webp is truncated or corrupt"):
         _encode(pictures, tmp_path / "out", model)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["latents.json"]
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert left == {"latents.json", "set.json", "manifest.parquet", "attribution.csv", "outcomes"}
 
 
 @pytest.mark.parametrize(("logvar", "embedded"), [(False, "all"), (True, "random"), (False, "random")])

@@ -13,7 +13,7 @@ from dataset.errors import UserError
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, MICRO
-from train.batch import load_random_views
+from train.feed import load_random_views
 from train.image_tower import (
     CLIP_MEAN,
     CLIP_STD,

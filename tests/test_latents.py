@@ -1,32 +1,25 @@
-"""Reading latents by offset, damage, and the micro-batches of latents against those of pictures."""
+"""Reading latents by offset; damage; smaller sets."""
 
 import gc
 import io
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.latent_format import dump_table, dump_view, format_json, latent_name, parse_format, read_format
-from dataset.latents import LatentSet
-from dataset.order import Order
+from dataset.latents import LatentSet, open_views
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
 from dataset.shards import ShardStats, json_bytes, open_set, read_stats
-from dataset.stream import ShardSet
+from dataset.stream import DamagedMember, ShardSet
+from tests.make_latents import make_latent_set
 from tests.make_shards import make_shard_set
-from tests.train_micro import CPU, micro_model
-from train.batch import Branch, Position, Views, diffusion_loss, draw_noise, load_views, prepare_inputs
-from train.encode import encode, plan_format
-from train.encoder import Encoder
-from train.latent_batch import LatentViews, check_latents, load_latent_views, mean_latents, sample_latents
+from tests.train_micro import micro_model
 from train.model import MultiViewModel
 
 WANTED: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3), ("fixed", 15)]
@@ -47,23 +40,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.fixture(scope="module")
 def folder(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("latents") / "set"
-    encoder = _encoder(model)
-    encode(pictures, str(out), encoder, plan_format(encoder, pictures, logvar=True, embedded="all"))
-    return out
+    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
 
 
 @pytest.fixture(scope="module")
 def lean(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Means only, embeddings of the references only."""
     out = tmp_path_factory.mktemp("lean") / "set"
-    encoder = _encoder(model)
-    encode(pictures, str(out), encoder, plan_format(encoder, pictures, logvar=False, embedded="random"))
-    return out
-
-
-def _encoder(model: MultiViewModel) -> Encoder:
-    return Encoder(model.vae, model.image_tower, model.spec, CPU)
+    return make_latent_set(out, pictures.url, model, logvar=False, embedded="random")
 
 
 def _copy(folder: Path, to: Path) -> Path:
@@ -140,7 +124,7 @@ def test_a_set_can_be_pickled_forked_and_read_by_threads(folder: Path) -> None:
 
 def test_a_url_in_memory_reads_like_a_folder(folder: Path) -> None:
     fs, root = open_set("memory://latents/set")
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         fs.pipe_file(f"{root}/{path.name}", path.read_bytes())
     remote = LatentSet("memory://latents/set")
     assert _checksum(remote) == _checksum(LatentSet(folder))
@@ -170,15 +154,16 @@ def test_a_damaged_member_is_named_with_its_remedy(folder: Path, tmp_path: Path)
     latents = LatentSet(damaged)
     assert latents.views(0, 1, [("fixed", 1)]).mean.shape == (1, 4, 8, 8)
     with pytest.raises(
-        UserError, match=r"member synthetic-0001\.fixed_02\.npy is truncated or corrupt; delete .*set/sh"
+        DamagedMember, match=r"member synthetic-0001\.fixed_02\.npy is truncated or corrupt; delete .*set/sh"
     ):
         latents.views(0, 1, [("fixed", 2)])
     tar.write_bytes(bytes(data[:3000]))
     with pytest.raises(UserError, match=r"random_15\.npy is truncated.*train\.encode"):
         LatentSet(damaged).views(0, 1, [("random", 15)])
     tar.unlink()
-    with pytest.raises(UserError, match="tar cannot be read"):
+    with pytest.raises(UserError, match="tar cannot be read") as caught:
         LatentSet(damaged).views(0, 1, [("random", 15)])
+    assert not isinstance(caught.value, DamagedMember)  # storage that fails may read tomorrow
 
 
 def test_files_that_disagree_are_named(folder: Path, lean: Path, tmp_path: Path) -> None:
@@ -234,93 +219,6 @@ def test_format_and_members_survive_the_round_trip(folder: Path) -> None:
     assert np.load(io.BytesIO(empty), allow_pickle=False)["places"].shape == (0, 33, 3)
 
 
-# Micro-batches
-
-
-def _both(pictures: ShardSet, latents: LatentSet, branch: Branch, position: Position) -> tuple[Views, LatentViews]:
-    order = Order(pictures.samples_per_shard, position.seed)
-    common = {"objects": 3, "num_views": 4, "first_item": 2}
-    views = load_views(pictures, order, position, branch, convention="relative", **common)
-    return views, load_latent_views(latents, order, position, branch, convention="relative", **common)
-
-
-@pytest.mark.parametrize("branch", ["single", "multi"])
-@pytest.mark.parametrize("kind", ["folder", "lean"])
-def test_latents_agree_with_pictures_at_the_same_position(
-    pictures: ShardSet, model: MultiViewModel, branch: Branch, kind: str, request: pytest.FixtureRequest
-) -> None:
-    """float16 keeps three digits, more than the bfloat16 that training computes with."""
-    latents = LatentSet(request.getfixturevalue(kind))
-    for step in range(3):
-        views, ours = _both(pictures, latents, branch, Position(7, step))
-        reference, targets = mean_latents(ours, model.spec.latent_scale)
-        with torch.no_grad():
-            expected = model.encode(views.targets.flatten(0, 1)).view_as(targets)
-            torch.testing.assert_close(targets, expected, rtol=2e-3, atol=1e-3)
-            torch.testing.assert_close(reference, model.encode(views.reference), rtol=2e-3, atol=1e-3)
-            tokens = model.embed_image(views.reference)
-        torch.testing.assert_close(ours.tokens.float(), tokens, rtol=2e-3, atol=1e-3)
-        assert torch.equal(ours.cameras, views.cameras)
-        assert ours.cameras.dtype == torch.float32
-
-
-def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
-    pictures: ShardSet, model: MultiViewModel, folder: Path
-) -> None:
-    position = Position(7, 4)
-    views, ours = _both(pictures, LatentSet(folder), "multi", position)
-    reference, targets = mean_latents(ours, model.spec.latent_scale)
-
-    def loss(targets: Tensor, reference: Tensor, tokens: Tensor) -> float:
-        draw = draw_noise(position, targets, 0.0)
-        inputs = prepare_inputs(targets, reference, views.cameras, tokens, draw, alphas_cumprod=model.alphas_cumprod)
-        predicted = model.predict_noise(
-            inputs.latents, inputs.timesteps, inputs.cameras, inputs.tokens, inputs.num_frames
-        )
-        return float(diffusion_loss(predicted, draw.noise))
-
-    with torch.no_grad():
-        encoded = model.encode(views.targets.flatten(0, 1)).view_as(targets)
-        from_pictures = loss(encoded, model.encode(views.reference), model.embed_image(views.reference))
-        assert loss(targets, reference, ours.tokens.float()) == pytest.approx(from_pictures, rel=1e-3)
-
-
-def test_sampled_latents_have_the_posteriors_spread_and_depend_on_the_position_alone(
-    pictures: ShardSet, folder: Path
-) -> None:
-    _, ours = _both(pictures, LatentSet(folder), "multi", Position(7, 0))
-    mean, drawn = mean_latents(ours, 2.0), sample_latents(ours, Position(7, 0), 2.0)
-    again, other = sample_latents(ours, Position(7, 0), 2.0), sample_latents(ours, Position(7, 0, 1), 2.0)
-    assert ours.target_logvar is not None
-    assert ours.reference_logvar is not None
-    for part, logvar in enumerate((ours.reference_logvar, ours.target_logvar)):
-        assert torch.equal(drawn[part], again[part])
-        assert not torch.equal(drawn[part], other[part])
-        eps = (drawn[part] - mean[part]) / 2 / (logvar.float() / 2).exp()
-        assert float(eps.mean()) == pytest.approx(0, abs=0.1)
-        assert float(eps.std()) == pytest.approx(1, abs=0.1)
-    narrow = replace(ours, target_logvar=torch.full_like(ours.target_logvar, -30))
-    torch.testing.assert_close(sample_latents(narrow, Position(7, 0), 2.0)[1], mean[1], rtol=0, atol=1e-5)
-
-
-def test_means_alone_are_what_sampling_gives_without_log_variances(pictures: ShardSet, lean: Path) -> None:
-    _, ours = _both(pictures, LatentSet(lean), "multi", Position(7, 0))
-    assert ours.reference_logvar is None
-    assert ours.target_logvar is None
-    for drawn, mean in zip(sample_latents(ours, Position(7, 0), 0.5), mean_latents(ours, 0.5), strict=True):
-        assert torch.equal(drawn, mean)
-    assert torch.equal(ours.to(CPU).tokens, ours.tokens)
-
-
-def test_latents_of_another_model_are_refused(folder: Path, model: MultiViewModel) -> None:
-    latents = LatentSet(folder)
-    check_latents(latents, model)
-    with pytest.raises(UserError, match=r"another model \(vae_sha256, image_tower_sha256 differ\)"):
-        check_latents(latents, micro_model(seed=1))
-    with pytest.raises(UserError, match=r"latent_scale differ"):
-        check_latents(latents, replace(model, spec=replace(model.spec, latent_scale=1.0)))
-
-
 def test_every_member_has_its_place_in_the_table(folder: Path) -> None:
     """Columns of the table against the statistics' names: a shifted column would still pass every checksum."""
     latents = LatentSet(folder)
@@ -331,3 +229,29 @@ def test_every_member_has_its_place_in_the_table(folder: Path) -> None:
             np.testing.assert_array_equal(read.mean[i].ravel(), numbers[:256])
     with pytest.raises(UserError, match="no view fixed 16"):
         latents.views(0, 0, [("fixed", 16)])
+
+
+def test_a_smaller_set_gives_the_objects_kept(folder: Path) -> None:
+    whole = LatentSet(folder)
+    kept = (np.array([1], np.int32), np.zeros(0, np.int32), np.array([0], np.int32))
+    small = whole.narrowed(kept)
+    assert (len(small), small.samples_per_shard, small.uids()) == (2, (1, 0, 1), ["synthetic-0001", "synthetic-0004"])
+    assert len(whole.uids()) == 5
+    np.testing.assert_array_equal(small.views(0, 0, WANTED).mean, whole.views(0, 1, WANTED).mean)
+    np.testing.assert_array_equal(small.angles_deg(0, 0, WANTED), whole.angles_deg(0, 1, WANTED))
+    assert small.meta(0, 0) == whole.meta(0, 1)
+    again: LatentSet = pickle.loads(pickle.dumps(small))  # noqa: S301  (our own bytes)
+    assert again.uids() == small.uids()
+    assert small.narrowed(None).uids() == whole.uids()
+    others = [whole, small, whole.narrowed((kept[0], kept[1], kept[1]))]
+    assert len({latents.fingerprint for latents in others}) == 3
+    assert again.fingerprint == small.fingerprint
+    with pytest.raises(UserError, match="a selection of 1 shards from 3"):
+        LatentSet(folder, kept=(np.zeros(1, np.int32),))
+
+
+def test_latents_json_tells_the_kind_of_a_set(pictures: ShardSet, folder: Path, tmp_path: Path) -> None:
+    assert isinstance(open_views(folder), LatentSet)
+    assert isinstance(open_views(pictures.url), ShardSet)
+    with pytest.raises(UserError, match=r"no shard set at .*make render"):
+        open_views(tmp_path)

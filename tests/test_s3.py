@@ -13,10 +13,10 @@ import fsspec
 import pytest
 
 from dataset.errors import UserError
+from dataset.lock import LEASE_NAME, owned
 from dataset.shards import open_set, read_index
 from dataset.stream import ShardSet
 from dataset.verify import verify
-from render.lock import LEASE_NAME, owned
 from tests.make_models import bad_models, box_glb
 from tests.test_output import UIDS, claim, complete, contents, new_output
 from tests.test_render import MARK, ROOT, command, processes_marked, wait_for
@@ -69,7 +69,7 @@ def test_a_set_on_s3_is_the_set_on_a_disk(s3, tmp_path, monkeypatch):
 
 
 def test_one_writer_owns_a_set_on_s3(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr("render.lock._SETTLE_S", 0.0)
+    monkeypatch.setattr("dataset.lock._SETTLE_S", 0.0)
     fs, root = open_set(f"{s3}/set")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
+from dataset.loader import Damage
 from dataset.order import Order
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
@@ -27,9 +28,10 @@ from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_lo
 from train import checkpoint, loop
 from train.__main__ import Stage1, Stage2, resolve
 from train.averaging import start_average, update_average
-from train.batch import Position, Views, draw_branch
+from train.batch import Position, draw_branch
 from train.checkpoint import Progress
 from train.guard import MAX_SKIPPED, account, update, why_stop
+from train.latent_batch import Batch
 from train.loop import train
 from train.model import MultiViewModel, load_model
 from train.progress import Meter, StepResult
@@ -223,7 +225,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     """Losses of these steps are not finite."""
     plain = loop._loss
 
-    def poisoned(run: Run, model: MultiViewModel, views: Views, position: Position) -> Tensor:
+    def poisoned(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
         loss = plain(run, model, views, position)
         return loss * float("nan") if first <= position.step <= last and position.micro == 1 else loss
 
@@ -364,7 +366,7 @@ def test_a_step_never_waits_for_the_gpu(shards: Path, tmp_path: Path, stage: int
     optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
     average = start_average(model.unet)
     feed = loop._feed(run, ShardSet(shards), model)
-    parts, meter = loop.Parts(run, model, optimiser, average, feed, None), Meter()
+    parts, meter = loop.Parts(run, model, optimiser, average, feed, None, Damage(6)), Meter()
     micro_batches = feed.micro_batches(0, 6)
     for step in range(6):
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels

@@ -15,7 +15,8 @@ from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
 from train import loop
-from train.batch import Draw, Feed
+from train.batch import Draw
+from train.feed import Feed
 from train.loop import train
 from train.objective import encode_views, object_losses, predict
 from train.validation import SHARE, bucket_names, divide, fixed_draw, validate, validation_views

@@ -1,7 +1,7 @@
 """A recipe small enough to train in seconds, and the golden losses made with it.
 
 python -m tests.train_micro golden tests/golden/train_losses.json     # regenerate (after a change that is meant)
-python -m tests.train_micro stage1|averaged SHARDS OUT STEPS          # a run to be killed
+python -m tests.train_micro stage1|averaged|items SHARDS OUT STEPS [BASE]  # a run to be killed
 """
 
 import json
@@ -70,6 +70,11 @@ def micro_run(shards: Path, out: Path, steps: int, stage: int = 1, base: Path | 
     return Run(1 if stage == 1 else 2, recipe, str(shards), out, base, seed=7, device=CPU)
 
 
+def with_items(run: Run) -> Run:
+    """The run with four items an object and four readers."""
+    return replace(run, recipe=replace(run.recipe, items_per_object=4, readers=4))
+
+
 def golden_losses(folder: Path) -> dict[str, list[float]]:
     """Losses of GOLDEN_STEPS steps of both stages on a synthetic set, one CPU thread."""
     threads = torch.get_num_threads()
@@ -95,7 +100,10 @@ def main(arguments: list[str]) -> None:
             Path(arguments[1]).write_text(json.dumps(golden_losses(Path(folder)), indent=1) + "\n")
     else:
         torch.set_num_threads(1)
-        run = micro_run(Path(arguments[1]), Path(arguments[2]), int(arguments[3]))
+        base = Path(arguments[4]) if len(arguments) > 4 else None
+        run = micro_run(Path(arguments[1]), Path(arguments[2]), int(arguments[3]), base=base)
+        if arguments[0] == "items":
+            run = with_items(run)
         decay = AVERAGE_DECAY if arguments[0] == "averaged" else None
         train(replace(run, recipe=replace(run.recipe, average_decay=decay)))
 

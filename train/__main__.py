@@ -8,8 +8,11 @@ from typing import Literal
 import tyro
 
 from dataset.errors import UserError, run_cli
-from dataset.stream import ShardSet
+from dataset.latents import open_views
+from dataset.loader import Damage
+from dataset.selection import Filters
 from train.autoencoder import ensure_autoencoder
+from train.feed import need_pictures, open_training_set
 from train.find_model import model_folder
 from train.image_tower import SmallTower
 from train.loop import train
@@ -27,7 +30,7 @@ class Common:
     out: Path
     """Run folder: becomes a model folder when stage 1 or 2 finishes."""
     shards: str = "data/shards"
-    """Shard set to train on: a folder or an fsspec URL."""
+    """Shard set to train on: a folder or an fsspec URL. Stages 1 and 2 take a latent set (train.encode) as well."""
     preset: PresetName = "tiny"
     """paper: App. B, from a converted MVDream (--base). tiny: 64-pixel pictures, everything from nothing."""
     steps: int | None = None
@@ -58,6 +61,25 @@ class Stage(Common):
     """Steps between pictures in samples/ (reference | truth | samples at guidance 3 and at the model's own scale)."""
     log_every: int | None = None
     """Steps between readings: the printed line, the bar, TensorBoard."""
+    items_per_object: int | None = None
+    """Times that an epoch takes each object, with another reference every time; the preset's 1 if not given. More make
+    better use of what is read."""
+    without_flags: tuple[str, ...] = ()
+    """Leave out objects with one of these quality flags: clipped, near-black, near-white, low-coverage, ..."""
+    min_coverage: float = 0.0
+    """Leave out objects that cover less than this share of their pictures, on average."""
+    max_coverage: float = 1.0
+    """Leave out objects that cover more than this share of their pictures, on average."""
+    licences: tuple[str, ...] = ()
+    """Use only objects of these licences, as the manifest names them (CC0-1.0, CC-BY-4.0, ...); all if not given."""
+    uids: Path | None = None
+    """Use only the objects of this text file, one uid a line."""
+    max_damaged_share: float | None = None
+    """Share of the objects that may be damaged and are passed over; 0.001 if not given. One more is an error."""
+    readers: int | None = None
+    """Threads that read and decode views; 2 if not given."""
+    sample_posterior: bool = False
+    """Draw latents from the VAE's posteriors instead of taking their means."""
     validation: Literal["auto", "on", "off"] = "auto"
     """Hold one object in twenty, by a hash of its uid, out of training and measure the loss on them. auto: sets of
     fewer than 20 objects are trained on as a whole."""
@@ -123,6 +145,10 @@ def resolve(args: Stage1 | Stage2) -> Run:
         average_decay=args.average_decay,
         activation_checkpointing=args.activation_checkpointing,
         validation=args.validation,
+        items_per_object=args.items_per_object,
+        sample_posterior=args.sample_posterior,
+        readers=args.readers,
+        max_damaged_share=args.max_damaged_share,
         checkpoint_every=args.checkpoint_every,
         archive_every=args.archive_every,
         picture_every=args.picture_every,
@@ -133,7 +159,10 @@ def resolve(args: Stage1 | Stage2) -> Run:
     stage: Literal[1, 2] = 1 if isinstance(args, Stage1) else 2
     device = pick_device(args.device)
     base = None if args.base is None else model_folder(args.base)
-    return Run(stage, recipe, args.shards, args.out, base, seed=args.seed, device=device, wandb=args.wandb)
+    filters = Filters(args.without_flags, args.min_coverage, args.max_coverage, args.licences, args.uids)
+    return Run(
+        stage, recipe, args.shards, args.out, base, seed=args.seed, device=device, wandb=args.wandb, filters=filters
+    )
 
 
 def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
@@ -154,7 +183,7 @@ def run_stage(args: Stage1 | Stage2) -> None:
     run = resolve(args)
     check(run)
     if args.dry_run:
-        print(json.dumps(describe(run, ShardSet(run.shards)), indent=2))
+        print(json.dumps(describe(run, open_training_set(run.shards, run.filters)), indent=2))
         return
     train(run)
 
@@ -172,11 +201,15 @@ def run_part(args: Autoencoder | Tower) -> None:
     if args.dry_run:
         print(part)
         return
-    shards, _ = divide(ShardSet(args.shards), preset.validation)
+    training, _ = divide(open_views(args.shards), preset.validation)
+    shards = need_pictures(training, "a part of the model")
+    damage = Damage(len(shards), preset.max_damaged_share)
     if isinstance(part, AutoencoderRecipe):
-        ensure_autoencoder(args.out / "vae", shards, part, preset.image_size, seed=args.seed, device=device)
+        ensure_autoencoder(
+            args.out / "vae", shards, part, preset.image_size, seed=args.seed, device=device, damage=damage
+        )
     else:
-        ensure_tower(args.out / "image_tower", shards, preset.tower, part, seed=args.seed, device=device)
+        ensure_tower(args.out / "image_tower", shards, preset.tower, part, seed=args.seed, device=device, damage=damage)
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataset.errors import UserError
+from dataset.loader import Damage
 from dataset.stream import ShardSet
-from train.batch import load_random_views
+from train.feed import load_random_views
 from train.image_tower import resize
 from train.model import load_vae
 from train.parts import is_trained, optimise, seeded, write_part
@@ -61,7 +62,13 @@ def measure_latent_scale(vae: Any, pixels: Tensor) -> float:
 
 
 def train_autoencoder(
-    shards: ShardSet, recipe: AutoencoderRecipe, image_size: int, *, seed: int, device: torch.device
+    shards: ShardSet,
+    recipe: AutoencoderRecipe,
+    image_size: int,
+    *,
+    seed: int,
+    device: torch.device,
+    damage: Damage | None = None,
 ) -> nn.Module:
     """Train from scratch; the result carries its measured `scaling_factor`."""
     with seeded(seed):
@@ -70,26 +77,33 @@ def train_autoencoder(
     objects = recipe.schedule.objects
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views, _ = load_random_views(shards, seed, step, objects=objects, views=1)
+        views, _ = load_random_views(shards, seed, step, objects=objects, views=1, damage=damage)
         loss, mse = autoencoder_loss(vae, _pixels(views, image_size, device), recipe.kl_weight, noise)
         return loss, {"loss": float(loss.detach()), "PSNR": psnr(mse / 4)}  # [-1, 1] is twice as wide as [0, 1]
 
     optimise("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
-    views, _ = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1)
+    views, _ = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
     scale = measure_latent_scale(vae, _pixels(views, image_size, device))
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()
 
 
 def ensure_autoencoder(
-    folder: Path, shards: ShardSet, recipe: AutoencoderRecipe, image_size: int, *, seed: int, device: torch.device
+    folder: Path,
+    shards: ShardSet,
+    recipe: AutoencoderRecipe,
+    image_size: int,
+    *,
+    seed: int,
+    device: torch.device,
+    damage: Damage | None = None,
 ) -> nn.Module:
     """The autoencoder in `folder`, trained first where it is missing."""
     settings = {"recipe": asdict(recipe), "image_size": image_size, "seed": seed}
     if is_trained(folder, settings):
         print(f"autoencoder: {folder} is trained already")
         return load_vae(folder)
-    vae = train_autoencoder(shards, recipe, image_size, seed=seed, device=device)
+    vae = train_autoencoder(shards, recipe, image_size, seed=seed, device=device, damage=damage)
     write_part(folder, settings, vae.save_pretrained)  # type: ignore[arg-type]
     return load_vae(folder)
 

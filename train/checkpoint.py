@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
+from dataset.order import StreamState
 from train.disk import no_room, one_line, say_not_written
 
 FOLDER: Final = "checkpoints"
@@ -45,6 +46,8 @@ class Progress:
     steps: int  # finished
     skipped_in_a_row: int  # updates left out because the loss or the gradient was not finite
     seen_images: int = 0  # target views that losses were taken of
+    stream: StreamState | None = None  # where its data stood; None: one rank, from the first step on
+    damaged: Mapping[str, str] = field(default_factory=dict)  # objects passed over: what was wrong, by uid
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
         for name, tensors in snapshot.items():
             save_file(dict(tensors), temporary / name)
         digests = {name: _sha256(temporary / name) for name in snapshot}
-        (temporary / _PROGRESS).write_text(json.dumps(asdict(progress) | {"sha256": digests}) + "\n")
+        (temporary / _PROGRESS).write_text(json.dumps(_to_json(progress) | {"sha256": digests}) + "\n")
         for name in (*snapshot, _PROGRESS, ""):
             _sync(temporary / name)
         _remove(folder)
@@ -176,7 +179,7 @@ def restore_checkpoint(
         digests = saved.pop("sha256", None)
         if digests is None:
             raise UserError(f"{folder}: written by an earlier version, without checksums; start again in another --out")
-        progress = Progress(**saved)
+        progress = _from_json(saved)
         _verify(folder, digests, progress)
         unet.load_state_dict(load_file(folder / _UNET))
         _restore_moments(unet, optimiser, load_file(folder / _OPTIMISER))
@@ -189,6 +192,16 @@ def restore_checkpoint(
         before = f"resumes from {found[-2].name}" if len(found) > 1 else "starts again from its first step"
         raise UserError(f"{folder}: damaged ({one_line(error)}); remove it, and the run {before}") from error
     return progress
+
+
+def _to_json(progress: Progress) -> dict[str, Any]:
+    stream = None if progress.stream is None else progress.stream._asdict()
+    return asdict(progress) | {"stream": stream}
+
+
+def _from_json(saved: Mapping[str, Any]) -> Progress:
+    stream = saved.get("stream")
+    return Progress(**{**saved, "stream": None if stream is None else StreamState(**stream)})
 
 
 def _verify(folder: Path, digests: Mapping[str, str], progress: Progress) -> None:

@@ -21,36 +21,30 @@ from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
 from dataset.latent_format import (
-    LATENTS_FILE,
     LATENTS_VERSION,
     Embedded,
     Float16,
     LatentFormat,
     dump_table,
     dump_view,
-    encode_again,
     format_json,
     latent_name,
     latent_names,
-    read_format,
     table_file,
 )
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
 from dataset.shards import (
     INDEX_NAME,
-    SET_NAME,
-    check_reachable,
     open_set,
-    read_stats,
     remove_temporaries,
     write_bytes_atomic,
     write_index,
-    write_json_atomic,
     write_shard,
 )
 from dataset.stream import ShardSet
-from train.batch import to_tensor
 from train.encoder import Encoder, load_encoder, model_settings
+from train.feed import to_tensor
+from train.latent_folder import claim, copy_tables, is_finished, owned_out
 from train.sample import pick_device
 
 _VIEWS: Final[tuple[tuple[ViewSet, int], ...]] = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))
@@ -73,7 +67,7 @@ class Encode:
     """Model folder whose vae/ and image_tower/ encode: the one that training starts from (--base) or wrote. A converted
     MVDream has no image tower of its own; the paper's is taken then, and named."""
     logvar: bool = True
-    """Keep the log variance. Without it training takes the posterior's mean, and the latents take half the space."""
+    """Keep the log variance, for training with --sample-posterior. Without it the latents take half the space."""
     embedded: Embedded = "all"
     """Which views carry an embedding: random are those that training takes as a reference."""
     batch_size: int = 32
@@ -114,10 +108,20 @@ def encode(
     if not 1 <= batch_size <= len(_VIEWS) or readers < 1:
         raise UserError(f"--batch-size is {batch_size}, of 1 to {len(_VIEWS)}; --readers is {readers}, at least 1")
     fs, root = open_set(out)
-    _claim(fs, root, out, form)
-    remove_temporaries(fs, root)
+    with owned_out(fs, root, out):
+        claim(fs, root, out, form)
+        remove_temporaries(fs, root)
+        copy_tables(shards, fs, root)
+        _encode_shards(shards, out, encoder, form, batch_size=batch_size, readers=readers)
+
+
+def _encode_shards(
+    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, readers: int
+) -> None:
+    """The shards that are not finished, then the index."""
+    fs, root = open_set(out)
     names = [shard.name for shard in shards.index.shards]
-    finished = {name for name in names if _is_finished(fs, root, name, out)}
+    finished = {name for name in names if is_finished(fs, root, name, out)}
     done = sum(shard.samples for shard in shards.index.shards if shard.name in finished)
     if len(finished) == len(names) and fs.exists(f"{root}/{INDEX_NAME}"):
         print(f"{out}: finished already")
@@ -138,33 +142,6 @@ def encode(
             write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
     index = write_index(fs, root, num_shards=len(names), objects_per_shard=shards.index.objects_per_shard)
     print(f"{out}: {index.objects} objects, {index.views} views, {index.bytes / 1e9:.2f} GB in {len(names)} shards")
-
-
-def _claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
-    """Write latents.json, or check that the set begun here is this one."""
-    check_reachable(fs, root, out)
-    if not fs.exists(f"{root}/{LATENTS_FILE}"):
-        if any(fs.exists(f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):
-            raise UserError(f"{out}: holds a set of pictures; give another OUT")
-        write_json_atomic(fs, f"{root}/{LATENTS_FILE}", format_json(form))
-        return
-    before, now = format_json(read_format(out)), format_json(form)
-    if before.pop("pictures") != now.pop("pictures"):
-        raise UserError(f"{out}: made from other pictures; give another OUT, or the SHARDS that it was begun with")
-    if changed := [f"{key} was {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]:
-        raise UserError(
-            f"{out}: encoded by another model or with other settings ({'; '.join(changed)}); "
-            "repeat its command, or give another OUT"
-        )
-
-
-def _is_finished(fs: Any, root: str, name: str, out: str) -> bool:
-    """Whether a shard's table, written last, is there, and its tar is whole as far as its size tells."""
-    if not all(fs.exists(f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
-        return False
-    stats = read_stats(fs, root, name, encode_again(out, name))
-    tar = f"{root}/{name}.tar"
-    return bool(fs.exists(tar) and fs.size(tar) == stats.bytes)
 
 
 def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset.errors import UserError
-from train.batch import Feed
 from train.checkpoint import Progress
+from train.feed import Feed
 from train.progress import StepResult
 
 MAX_SKIPPED: Final = 10  # updates in a row left out before a run gives up

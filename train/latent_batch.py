@@ -1,19 +1,22 @@
-"""What one step trains on, from a latent set: the same views of the same objects as `train.batch` reads as pictures.
+"""What one step trains on, from a latent set: the same views of the same objects as `train.feed` reads as pictures.
 
 Axis letters as in `train.batch`; `d` numbers of an embedding.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import dataset.latents
 from dataset.errors import UserError
 from dataset.latents import LatentSet
+from dataset.loader import Damage
 from dataset.order import Order
-from train.batch import Branch, Position, draw_views, generator
+from train.batch import Branch, Drawn, Position, Views, generator, read_items, to_device
 from train.encoder import model_settings
 from train.model import CameraConvention, MultiViewModel, camera_labels
 
@@ -32,16 +35,16 @@ class LatentViews:
     tokens: Tensor  # [b, 1, d]: the references' embeddings
     cameras: Tensor  # [b, f, 16] float32
 
-    def to(self, device: torch.device) -> "LatentViews":
-        """On a device."""
-        return LatentViews(
-            self.reference_mean.to(device),
-            None if self.reference_logvar is None else self.reference_logvar.to(device),
-            self.target_mean.to(device),
-            None if self.target_logvar is None else self.target_logvar.to(device),
-            self.tokens.to(device),
-            self.cameras.to(device),
-        )
+
+Batch = Views | LatentViews
+
+
+class _Read(NamedTuple):
+    """One item's views."""
+
+    reference: dataset.latents.LatentViews
+    targets: dataset.latents.LatentViews
+    angles_deg: NDArray[np.float64]  # [1 + f, 2]
 
 
 def load_latent_views(
@@ -54,26 +57,30 @@ def load_latent_views(
     num_views: int,
     first_item: int,
     convention: CameraConvention,
+    damage: Damage | None = None,
 ) -> LatentViews:
-    """Read a micro-batch: the views that `train.batch.load_views` would read of the pictures at this position."""
-    rng = generator(position, "views")
-    references, targets, angles_deg = [], [], []
-    for i in range(first_item, first_item + objects):
-        _, shard, sample = order.item(i)
-        reference, wanted = draw_views(rng, branch, num_views)
-        references.append(latents.views(shard, sample, [reference], embedding=True))
-        targets.append(latents.views(shard, sample, wanted))
-        angles_deg.append(latents.angles_deg(shard, sample, [reference, *wanted]))
-    angles = np.stack(angles_deg)  # [b, 1 + f, 2]
+    """Read a micro-batch: the views that `train.feed.load_views` would read of the pictures at this position."""
+
+    def read(shard: int, sample: int, drawn: Drawn) -> _Read:
+        reference, targets = drawn
+        return _Read(
+            latents.views(shard, sample, [reference], embedding=True),
+            latents.views(shard, sample, targets),
+            latents.angles_deg(shard, sample, [reference, *targets]),
+        )
+
+    items = range(first_item, first_item + objects)
+    found = read_items(order, position, branch, items, num_views=num_views, uid=latents.uid, read=read, damage=damage)
+    angles = np.stack([item.angles_deg for item in found])  # [b, 1 + f, 2]
     elevation_deg, azimuth_deg = angles[..., 0], angles[..., 1]
     return LatentViews(
-        reference_mean=_stack([views.mean[0] for views in references]),
+        reference_mean=_stack([item.reference.mean[0] for item in found]),
         reference_logvar=_stack_or_none(
-            [views.logvar if views.logvar is None else views.logvar[0] for views in references]
+            [item.reference.logvar if item.reference.logvar is None else item.reference.logvar[0] for item in found]
         ),
-        target_mean=_stack([views.mean for views in targets]),
-        target_logvar=_stack_or_none([views.logvar for views in targets]),
-        tokens=_stack([views.embedding for views in references if views.embedding is not None]),
+        target_mean=_stack([item.targets.mean for item in found]),
+        target_logvar=_stack_or_none([item.targets.logvar for item in found]),
+        tokens=_stack([item.reference.embedding for item in found if item.reference.embedding is not None]),
         cameras=camera_labels(
             convention, elevation_deg[:, 1:], azimuth_deg[:, 1:], elevation_deg[:, :1], azimuth_deg[:, :1]
         ),
@@ -89,35 +96,33 @@ def _stack_or_none(arrays: list[NDArray[np.float16] | None]) -> Tensor | None:
     return _stack(present) if present else None
 
 
-def mean_latents(views: LatentViews, latent_scale: float) -> tuple[Tensor, Tensor]:
-    """Scaled reference [b, c, h, w] and targets [b, f, c, h, w] in float32: what `MultiViewModel.encode` gives."""
-    return views.reference_mean.float() * latent_scale, views.target_mean.float() * latent_scale
+def draw_posterior(mean: Tensor, logvar: Tensor | None, position: Position, part: int) -> Tensor:
+    """mean + exp(logvar / 2) * eps, on the mean's device. `part` 0: the targets, 1: the reference.
 
-
-def sample_latents(views: LatentViews, position: Position, latent_scale: float) -> tuple[Tensor, Tensor]:
-    """As `mean_latents`, drawn from the posteriors: mean + exp(logvar / 2) * eps, on the device of the views.
-
-    eps is a function of the position, drawn on the CPU, so that a run draws the same numbers on any device. A set that
-    keeps means only gives the means.
+    eps is a function of the position and the part, drawn on the CPU, so that a run draws the same numbers on any device
+    and from pictures as from latents. Raises UserError without log variances.
     """
-    if views.reference_logvar is None or views.target_logvar is None:
-        return mean_latents(views, latent_scale)
-    cpu = torch.Generator().manual_seed(int(generator(position, "posterior").integers(2**63)))
-    drawn = []
-    for mean, logvar in (
-        (views.reference_mean, views.reference_logvar),
-        (views.target_mean, views.target_logvar),
-    ):
-        eps = torch.randn(mean.shape, generator=cpu).to(mean.device)
-        drawn.append((mean.float() + (logvar.float() / 2).exp() * eps) * latent_scale)
-    return drawn[0], drawn[1]
+    if logvar is None:
+        raise UserError("this latent set keeps no log variances to draw from; leave --sample-posterior out")
+    seed = int(generator(position, "posterior").integers(2**63, size=2)[part])
+    eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+    deviation = (to_device(logvar, mean.device).float() / 2).exp()
+    return mean + deviation * to_device(eps, mean.device)
 
 
-def check_latents(latents: LatentSet, model: MultiViewModel) -> None:
-    """Refuse latents that another VAE or image tower made. Hashes the weights: seconds for the paper's."""
+def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior: bool = False) -> None:
+    """Refuse latents that another VAE or image tower made. Hashes the weights: seconds for the paper's.
+
+    Refused too: drawing from the posteriors (`sample_posterior`) where the set keeps means only.
+    """
     found = vars(latents.format)
     if changed := [key for key, value in model_settings(model).items() if found[key] != value]:
         raise UserError(
             f"{latents.url}: encoded by another model ({', '.join(changed)} differ); encode the pictures with this one "
             "into another folder: `python -m train.encode SHARDS OUT --model MODEL`"
+        )
+    if sample_posterior and not latents.format.logvar:
+        raise UserError(
+            f"{latents.url}: keeps no log variances to draw from; leave --sample-posterior out, or encode again with "
+            "--logvar into another folder"
         )

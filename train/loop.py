@@ -23,16 +23,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.errors import UserError
-from dataset.stream import ShardSet
+from dataset.latents import LatentSet
+from dataset.loader import Damage
 from train.autoencoder import ensure_autoencoder
 from train.averaging import Average, averaged, start_average, update_average
-from train.batch import Feed, Position, Views, draw_noise
+from train.batch import Position, draw_noise
 from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
 from train.disk import going_on_without, needing_room
+from train.feed import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
 from train.guard import account_all, update
 from train.image_tower import SmallTower, fetch_tower, load_tower
+from train.latent_batch import Batch, check_latents
 from train.model import SPEC_FILE, ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae, save_model
-from train.objective import autocast, encode_views, predict, training_loss
+from train.objective import autocast, encode_views, predict, show_views, training_loss
 from train.parts import is_whole, seeded
 from train.progress import Log, Meter, Reading, Status, open_log
 from train.recipe import learning_rate, objects_per_micro_batch
@@ -57,12 +60,13 @@ class Parts:
     average: Average | None
     feed: Feed
     held_out: Feed | None  # the objects that are not trained on
+    damage: Damage
 
 
 def train(run: Run) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     check(run)
-    shards = ShardSet(run.shards)
+    shards = _open(run)
     claim(run, shards)
     if (run.out / SPEC_FILE).is_file():
         print(f"{run.out}: finished already")
@@ -71,6 +75,7 @@ def train(run: Run) -> list[float]:
     schedule, recipe = run.schedule, run.recipe
     unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
     progress = restore_checkpoint(run.out, unet, optimiser, average)
+    parts = _resumed(parts, progress)
     first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
     micro_batches = parts.feed.micro_batches(first_step, schedule.steps)
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
@@ -103,11 +108,13 @@ def train(run: Run) -> list[float]:
                 tqdm.write(status.line())
             checkpoints.poll()
             if "checkpoint" in due:
-                checkpoints.save(unet, optimiser, progress, average)
+                saved = replace(progress, stream=parts.feed.state(progress.steps), damaged=parts.damage.found)
+                checkpoints.save(unet, optimiser, saved, average)
             _look(parts, log, progress.steps, due)
             if "stop" in due and progress.steps < schedule.steps:
                 raise KeyboardInterrupt
             meter.restart()
+    parts.damage.tell()
     if checkpoints.failures:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:
@@ -118,10 +125,22 @@ def train(run: Run) -> list[float]:
     return losses
 
 
-def _parts(run: Run, shards: ShardSet) -> Parts:
+def _open(run: Run) -> TrainingSet:
+    """The set; one of latents is refused where parts of the model would be trained first."""
+    shards = open_training_set(run.shards, run.filters)
+    if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
+        need_pictures(shards, "a model from nothing")
+    return shards
+
+
+def _parts(run: Run, shards: TrainingSet) -> Parts:
     recipe = run.recipe
     training, held_out = divide(shards, recipe.validation)
-    model = starting_model(run, training)
+    check_feeds(training, world=1)
+    damage = Damage(len(training), recipe.max_damaged_share)
+    model = starting_model(run, training, damage)
+    if isinstance(training, LatentSet):
+        check_latents(training, model, sample_posterior=recipe.sample_posterior)
     unet = model.unet.train()
     if recipe.activation_checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -130,8 +149,19 @@ def _parts(run: Run, shards: ShardSet) -> Parts:
         unet.parameters(), lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
     average = None if recipe.average_decay is None else start_average(unet)
-    feed = _feed(run, training, model)
-    return Parts(run, model, optimiser, average, feed, None if held_out is None else replace(feed, shards=held_out))
+    feed = _feed(run, training, model, damage)
+    return Parts(run, model, optimiser, average, feed, None if held_out is None else feed.beside(held_out), damage)
+
+
+def _resumed(parts: Parts, progress: Progress) -> Parts:
+    """The feed from the checkpoint's place on (on another number of ranks that is said), with the damage met before."""
+    parts.damage.restore(progress.damaged)
+    if progress.stream is None:
+        return parts
+    feed, told = parts.feed.resumed(progress.stream)
+    if told:
+        print(told)
+    return replace(parts, feed=feed)
 
 
 def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
@@ -148,7 +178,7 @@ def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
     return frozenset(name for name, period, now in every if now or (period is not None and steps % period == 0))
 
 
-def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Views], step: int) -> None:
+def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Batch], step: int) -> None:
     """One optimiser step over its micro-batches; nothing is read from the device."""
     run, model = parts.run, parts.model
     parts.optimiser.zero_grad(set_to_none=True)
@@ -158,7 +188,7 @@ def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Views], step: int)
         micro_loss = _loss(run, model, views, Position(run.seed, step, micro)) / run.schedule.accumulation
         micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
-        images += views.targets.shape[0] * views.targets.shape[1]
+        images += views.cameras.shape[0] * views.cameras.shape[1]
     norm = nn.utils.clip_grad_norm_(model.unet.parameters(), run.recipe.clip_norm)
     update(parts.optimiser, loss, norm)
     meter.add(step, loss, norm, images)
@@ -177,9 +207,9 @@ def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
                 draw_picture(run, model, parts.held_out or parts.feed, steps)
 
 
-def _loss(run: Run, model: MultiViewModel, views: Views, position: Position) -> Tensor:
+def _loss(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
     """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
-    encoded = encode_views(model, views, run.stage)
+    encoded = encode_views(model, views, run.stage, position if run.recipe.sample_posterior else None)
     draw = draw_noise(position, encoded.targets, run.recipe.drop_chance)
     return training_loss(predict(model, encoded, draw), draw, model.alphas_cumprod, run.recipe.min_snr_gamma)
 
@@ -207,7 +237,7 @@ def _write_log(log: Log, run: Run, reading: Reading, status: Status) -> None:
     log(status.scalars(), status.steps - 1)
 
 
-def starting_model(run: Run, shards: ShardSet) -> MultiViewModel:
+def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:
     """The model before the first step: read from `base`, or with its parts trained and the UNet drawn from the seed."""
     recipe = run.recipe
     if run.base is not None:
@@ -227,13 +257,27 @@ def starting_model(run: Run, shards: ShardSet) -> MultiViewModel:
         load_vae(vae_folder)
         if is_whole(vae_folder)
         else ensure_autoencoder(
-            vae_folder, shards, recipe.autoencoder, recipe.image_size, seed=run.seed, device=run.device
+            vae_folder,
+            need_pictures(shards, "the autoencoder"),
+            recipe.autoencoder,
+            recipe.image_size,
+            seed=run.seed,
+            device=run.device,
+            damage=damage,
         )
     )
     tower = (
         load_tower(tower_folder)
         if is_whole(tower_folder)
-        else ensure_tower(tower_folder, shards, recipe.tower, recipe.tower_training, seed=run.seed, device=run.device)
+        else ensure_tower(
+            tower_folder,
+            need_pictures(shards, "the image tower"),
+            recipe.tower,
+            recipe.tower_training,
+            seed=run.seed,
+            device=run.device,
+            damage=damage,
+        )
     )
     with seeded(run.seed):
         unet = build_unet(recipe.unet)
@@ -242,7 +286,7 @@ def starting_model(run: Run, shards: ShardSet) -> MultiViewModel:
     return assemble(unet, vae, tower, spec, device=run.device)
 
 
-def _feed(run: Run, shards: ShardSet, model: MultiViewModel) -> Feed:
+def _feed(run: Run, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None) -> Feed:
     return Feed(
         shards,
         run.seed,
@@ -251,6 +295,9 @@ def _feed(run: Run, shards: ShardSet, model: MultiViewModel) -> Feed:
         num_views=run.recipe.num_views,
         single_view_chance=run.recipe.single_view_chance,
         convention=model.spec.cameras,
+        items_per_object=run.recipe.items_per_object,
+        readers=run.recipe.readers,
+        damage=damage,
     )
 
 
@@ -259,22 +306,24 @@ def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Pat
 
     Objects, views and noise are the same in every picture of a run.
     """
-    views = feed.picture(PICTURE_OBJECTS)
+    views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
+    tokens = encode_views(model, views, 1).tokens
+    reference, targets = show_views(model, views)
     scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
-    size = views.targets.shape[-1]
-    columns = [views.reference[:, None], views.targets]
+    size = targets.shape[-1]
+    columns = [reference[:, None], targets]
     for scale in scales:
         with autocast(model.device):
             sampled = sample_views(
                 model,
-                model.embed_image(views.reference.to(model.device)),
+                tokens,
                 views.cameras.to(model.device),
                 steps=PICTURE_STEPS,
                 guidance_scale=scale,
                 generator=torch.Generator().manual_seed(run.seed),
             )
         resized = nn.functional.interpolate(sampled.flatten(0, 1).float().cpu(), (size, size), mode="area")
-        columns.append(resized.view_as(views.targets))
+        columns.append(resized.view_as(targets))
     rows = torch.cat(columns, dim=1)
     path = run.out / "samples" / f"step-{steps:09d}.png"
     save_sheet(rows.flatten(0, 1), path, columns=rows.shape[1])

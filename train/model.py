@@ -230,8 +230,12 @@ class MultiViewModel:
 
         The posterior's own deviation is small beside the latents'; its mean makes encoding a function.
         """
-        mean, _ = posterior(self.vae, images, self.spec.image_size)
+        mean, _ = self.posterior(images)
         return mean * self.spec.latent_scale
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`posterior` of pictures [n, 3, h, w] at this model's size."""
+        return posterior(self.vae, images, self.spec.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [n, c, h, w] -> pictures [n, 3, h, w] in [0, 1]."""

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dataset.errors import UserError
-from train.batch import Views
 from train.disk import no_room, say_not_written
 
 WANDB_ID_FILE: Final = "wandb-run.txt"  # so that a resumed run goes on with its curves
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Meter:
         """Begin to measure now: what came between the last reading and this is nobody's training time."""
         self._started, self._waited_s = self._clock(), 0.0
 
-    def wait_for(self, micro_batches: Iterator[Views]) -> Views:
+    def wait_for(self, micro_batches: Iterator[T]) -> T:
         """The next micro-batch, and how long it let the loop wait."""
         started = self._clock()
         views = next(micro_batches)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from dataset.errors import UserError
+from dataset.loader import MAX_DAMAGED_SHARE
+from train.batch import count_pairs
 from train.image_tower import NamedTower, SmallTower, TowerSpec
 from train.model import UNetShape
 
@@ -71,7 +73,11 @@ class Recipe:
     average_decay: float | None = None  # average the weights (`train.averaging`) and export those; not in the paper
     activation_checkpointing: bool = False  # recompute activations: less memory, a third more work, the same result
     validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.validation`); auto: small sets do not
-    # Steps between things, which do not change the result
+    items_per_object: int = 1  # in an epoch, each with another reference
+    sample_posterior: bool = False  # draw latents from the VAE's posteriors, as Stable Diffusion did; else their means
+    # What does not change the result: reading, and steps between things
+    readers: int = 2  # threads
+    max_damaged_share: float = MAX_DAMAGED_SHARE  # of the objects, passed over (`dataset.loader`)
     checkpoint_every: int = 500
     keep_checkpoints: int = 2  # the last ones
     archive_every: int | None = None  # these stay for good
@@ -182,14 +188,29 @@ def with_options(
     validate_every: int | None,
     log_every: int | None,
     stop_at_bad_loss: bool,
+    items_per_object: int | None = None,
+    sample_posterior: bool = False,
+    readers: int | None = None,
+    max_damaged_share: float | None = None,
 ) -> Recipe:
     """The recipe with the options given on the command line; None is the preset's own."""
     if min_snr_gamma is not None and not 0 < min_snr_gamma < math.inf:
         raise UserError(f"--min-snr-gamma is {min_snr_gamma}; it must be above 0 (its authors take 5)")
     if average_decay is not None and not 0 < average_decay < 1:
         raise UserError(f"--average-decay is {average_decay}; it must lie between 0 and 1 (0.9999, say)")
+    if items_per_object is not None and not 1 <= items_per_object <= (pairs := count_pairs(recipe.num_views)):
+        raise UserError(
+            f"--items-per-object is {items_per_object}; an object has 1 to {pairs} pairs of a reference and "
+            f"{recipe.num_views} targets"
+        )
+    if max_damaged_share is not None and not 0 <= max_damaged_share < 1:
+        raise UserError(f"--max-damaged-share is {max_damaged_share}; it must be from 0 to below 1 (0.001, say)")
     return replace(
         recipe,
+        items_per_object=recipe.items_per_object if items_per_object is None else items_per_object,
+        sample_posterior=recipe.sample_posterior or sample_posterior,
+        readers=_every("--readers", readers, recipe.readers),
+        max_damaged_share=recipe.max_damaged_share if max_damaged_share is None else max_damaged_share,
         min_snr_gamma=recipe.min_snr_gamma if min_snr_gamma is None else min_snr_gamma,
         average_decay=recipe.average_decay if average_decay is None else average_decay,
         activation_checkpointing=recipe.activation_checkpointing or activation_checkpointing,

@@ -1,14 +1,16 @@
 """One training run: what is asked, whether it can start, and its folder's config.json."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
 
 from dataset.errors import UserError
-from dataset.stream import ShardSet
+from dataset.latents import LatentSet
+from dataset.selection import Filters
+from train.feed import TrainingSet
 from train.model import SPEC_FILE
 from train.progress import import_wandb
 from train.recipe import Recipe, Schedule, notices, objects_per_micro_batch
@@ -23,7 +25,10 @@ _FREE_TO_CHANGE: Final = (
     "recipe.log_every",
     "recipe.stop_at_bad_loss",
     "recipe.activation_checkpointing",
+    "recipe.readers",
+    "recipe.max_damaged_share",
     "data.url",
+    "data.filters.uids",  # a list's place; which objects it leaves is in data.sha256
 )
 
 
@@ -39,6 +44,7 @@ class Run:
     seed: int
     device: torch.device
     wandb: str | None = None  # W&B project to log to
+    filters: Filters = field(default_factory=Filters)  # which objects of the set are used
 
     @property
     def schedule(self) -> Schedule:
@@ -62,20 +68,32 @@ def check(run: Run) -> None:
         print(f"note: {notice}")
 
 
-def describe(run: Run, shards: ShardSet) -> dict[str, Any]:
+def describe(run: Run, shards: TrainingSet) -> dict[str, Any]:
     """What decides the run's result, as JSON."""
     config = {
         "stage": run.stage,
         "seed": run.seed,
         "base": None if run.base is None else str(run.base.resolve()),
-        "data": {"url": run.shards, "objects": len(shards), "sha256": shards.fingerprint},
+        "data": {
+            "url": run.shards,
+            "kind": "latents" if isinstance(shards, LatentSet) else "pictures",
+            "objects": len(shards),
+            "sha256": shards.fingerprint,
+            "filters": {
+                "without_flags": sorted(run.filters.without_flags),
+                "min_coverage": run.filters.min_coverage,
+                "max_coverage": run.filters.max_coverage,
+                "licences": sorted(run.filters.licences),
+                "uids": None if run.filters.uids is None else str(run.filters.uids),
+            },
+        },
         "recipe": asdict(run.recipe),
     }
     normalised: dict[str, Any] = json.loads(json.dumps(config))
     return normalised
 
 
-def claim(run: Run, shards: ShardSet) -> None:
+def claim(run: Run, shards: TrainingSet) -> None:
     """Write config.json, or check that the folder's run is this one."""
     path, config = run.out / CONFIG_FILE, describe(run, shards)
     if path.is_file():

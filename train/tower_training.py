@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dataset.loader import Damage
 from dataset.stream import ShardSet
 from train.autoencoder import psnr
-from train.batch import load_random_views
+from train.feed import load_random_views
 from train.image_tower import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
 from train.parts import is_trained, optimise, seeded, write_part
 from train.recipe import TowerRecipe
@@ -48,7 +49,13 @@ def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float)
 
 
 def train_tower(
-    shards: ShardSet, spec: SmallTower, recipe: TowerRecipe, *, seed: int, device: torch.device
+    shards: ShardSet,
+    spec: SmallTower,
+    recipe: TowerRecipe,
+    *,
+    seed: int,
+    device: torch.device,
+    damage: Damage | None = None,
 ) -> ImageTower:
     """Train from scratch."""
     with seeded(seed):
@@ -57,7 +64,7 @@ def train_tower(
     objects = recipe.schedule.objects
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views, numbers = load_random_views(shards, seed, step, objects=objects, views=2)
+        views, numbers = load_random_views(shards, seed, step, objects=objects, views=2, damage=damage)
         rgb = views.flatten(0, 1).to(device)
         embeddings = tower(rgb)
         projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
@@ -71,13 +78,20 @@ def train_tower(
 
 
 def ensure_tower(
-    folder: Path, shards: ShardSet, spec: SmallTower, recipe: TowerRecipe, *, seed: int, device: torch.device
+    folder: Path,
+    shards: ShardSet,
+    spec: SmallTower,
+    recipe: TowerRecipe,
+    *,
+    seed: int,
+    device: torch.device,
+    damage: Damage | None = None,
 ) -> ImageTower:
     """The image tower in `folder`, trained first where it is missing."""
     settings = {"tower": asdict(spec), "recipe": asdict(recipe), "seed": seed}
     if is_trained(folder, settings):
         print(f"image tower: {folder} is trained already")
         return load_tower(folder)
-    tower = train_tower(shards, spec, recipe, seed=seed, device=device)
+    tower = train_tower(shards, spec, recipe, seed=seed, device=device, damage=damage)
     write_part(folder, settings, lambda target: save_tower(tower, target))
     return load_tower(folder)

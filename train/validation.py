@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.order import Order
 from dataset.selection import Split, split_of
-from dataset.stream import ShardSet
-from train.batch import Draw, Feed, Position, Views, load_views, to_device
+from train.batch import Draw, to_device
+from train.feed import Feed, TrainingSet
+from train.latent_batch import Batch
 from train.model import NUM_TIMESTEPS, MultiViewModel
 from train.objective import encode_views, object_losses, predict
 
@@ -29,7 +29,7 @@ _STREAM: Final = 1001  # random numbers of its own beside `train.batch`'s stream
 Mode = Literal["auto", "on", "off"]
 
 
-def divide(shards: ShardSet, mode: Mode) -> tuple[ShardSet, ShardSet | None]:
+def divide(shards: TrainingSet, mode: Mode) -> tuple[TrainingSet, TrainingSet | None]:
     """(what is trained on, what is held out). None: validation is off, and everything is trained on.
 
     auto: on, unless the set is so small that it cannot spare an object; what is decided is printed. Raises UserError
@@ -53,14 +53,14 @@ def divide(shards: ShardSet, mode: Mode) -> tuple[ShardSet, ShardSet | None]:
     return training, held_out
 
 
-def _part(shards: ShardSet, split: Split) -> ShardSet:
+def _part(shards: TrainingSet, split: Split) -> TrainingSet:
     """The objects of one part as a smaller set."""
     kept = []
     for shard, samples in enumerate(shards.samples_per_shard):
         stored = np.arange(samples, dtype=np.int32) if shards.kept is None else shards.kept[shard]
         inside = [split_of(shards.uid(shard, i), SHARE, 0.0) == split for i in range(samples)]
         kept.append(stored[np.array(inside, bool)])
-    return ShardSet(shards.url, shards.index, tuple(kept))
+    return shards.narrowed(tuple(kept))
 
 
 def bucket_names() -> list[str]:
@@ -83,18 +83,9 @@ def fixed_draw(seed: int, number: int, latents: Tensor) -> Draw:
     return Draw(to_device(timesteps, device), to_device(noise, device), dropped)
 
 
-def validation_views(feed: Feed, number: int) -> Views:
+def validation_views(feed: Feed, number: int) -> Batch:
     """The fixed views of one held-out object: those of the multi-view branch, a random reference."""
-    return load_views(
-        feed.shards,
-        Order(feed.shards.samples_per_shard, feed.seed),
-        Position(feed.seed, 0, number),
-        "multi",
-        objects=1,
-        num_views=feed.num_views,
-        first_item=number,
-        convention=feed.convention,
-    )
+    return feed.fixed(number, 1, micro=number)
 
 
 @torch.no_grad()

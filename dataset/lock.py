@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,31 +22,35 @@ from dataset.errors import UserError
 from dataset.shards import json_bytes
 
 LEASE_NAME: Final = "lease.json"
+LOCK_NAME: Final = "lock"
 LEASE_S: Final = 300.0
 RENEW_S: Final = 60.0
 _SETTLE_S: Final = 1.0  # two that began at once both wait this long, then see who wrote last
 
 
 @contextmanager
-def owned(fs: Any, root: str, folder: Path, url: str) -> Iterator[None]:
-    """Own the set at `root`, staged in `folder`, while the block runs. Raises UserError when another rendering does."""
-    with _flock(folder / "lock", url):
+def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rendering") -> Iterator[None]:
+    """Own the set at `root` while the block runs. Raises UserError when another `writer` (a noun) does.
+
+    `folder` is where it is staged on this machine, the set's own where it is local; None: the lease alone.
+    """
+    with _flock(folder / LOCK_NAME, url, writer) if folder is not None else nullcontext():
         if isinstance(fs, LocalFileSystem):
             yield
         else:
-            with _lease(fs, f"{root}/{LEASE_NAME}", url):
+            with _lease(fs, f"{root}/{LEASE_NAME}", url, writer):
                 yield
 
 
 @contextmanager
-def _flock(path: Path, url: str) -> Iterator[None]:
+def _flock(path: Path, url: str, writer: str) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; check the path and permissions") from error
     try:
         if not _locked(descriptor, path):
-            raise UserError(f"another rendering is writing {url}; wait for it or stop it")
+            raise UserError(f"another {writer} is writing {url}; wait for it or stop it")
         try:
             yield
         finally:
@@ -65,18 +69,18 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 @contextmanager
-def _lease(fs: Any, path: str, url: str) -> Iterator[None]:
+def _lease(fs: Any, path: str, url: str, writer: str) -> Iterator[None]:
     holder = _read(fs, path)
     if holder is not None and not _stale(holder):
         raise UserError(
-            f"another rendering is writing {url}: process {holder['pid']} on {holder['host']}; wait for it or stop it "
+            f"another {writer} is writing {url}: process {holder['pid']} on {holder['host']}; wait for it or stop it "
             f"(a lease that is not renewed for {LEASE_S:.0f} s is taken over)"
         )
     mine = uuid.uuid4().hex
     _write(fs, path, mine)
     time.sleep(_SETTLE_S)
     if (_read(fs, path) or {}).get("id") != mine:
-        raise UserError(f"another rendering began to write {url} at the same moment; wait for it or stop it")
+        raise UserError(f"another {writer} began to write {url} at the same moment; wait for it or stop it")
     stop = threading.Event()
     thread = threading.Thread(target=_renew, args=(fs, path, mine, stop), daemon=True)
     thread.start()

@@ -1,0 +1,168 @@
+"""The feed: views and labels, reading ahead, items, ranks, resuming, filtered sets; damaged objects: test_damage."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.camera import relative_camera
+from dataset.errors import UserError
+from dataset.image import composite_white
+from dataset.order import Order, StreamState, epoch_order
+from dataset.stream import ShardSet
+from tests.make_shards import make_shard_set
+from train.batch import Position, draw_branch, draw_turn, draw_views, generator
+from train.feed import Feed, load_random_views, to_tensor
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    return ShardSet(make_shard_set(tmp_path_factory.mktemp("set"), 5, 16))
+
+
+def _feed(shards: ShardSet, chance: float, rank: int = 0, world: int = 1, accumulation: int = 2) -> Feed:
+    return Feed(shards, 3, 2, accumulation, 4, chance, "relative", rank, world)
+
+
+def test_views_and_labels_are_those_of_the_object(shards: ShardSet) -> None:
+    views = _feed(shards, 0.0).load(0)
+    assert views.targets.shape == (2, 4, 3, 16, 16)
+    _, shard, sample = Order(shards.samples_per_shard, 3).item(0)
+    meta = shards.meta(shard, sample)
+    reference, targets = draw_views(generator(Position(3, 0), "views"), "multi", 4)
+    picture = composite_white(shards.views(shard, sample, [targets[1]]))[0]
+    np.testing.assert_array_equal(views.targets[0, 1].permute(1, 2, 0).numpy(), picture)
+    ref = meta.views[reference[0]][reference[1]]
+    for i, (view_set, index) in enumerate(targets):
+        view = meta.views[view_set][index]
+        label = relative_camera(view.elevation_deg, view.azimuth_deg, ref.elevation_deg, ref.azimuth_deg)
+        np.testing.assert_array_equal(views.cameras[0, i].numpy(), label)
+
+
+def test_reading_ahead_keeps_the_order_and_resuming_continues_it(shards: ShardSet) -> None:
+    feed = _feed(shards, 0.3)
+    whole = list(feed.micro_batches(0, 6))
+    assert len(whole) == 12
+    resumed = list(feed.micro_batches(4, 6))
+    for number, views in enumerate(whole):
+        assert torch.equal(views.targets, feed.load(number).targets)
+    for before, after in zip(whole[8:], resumed, strict=True):
+        assert torch.equal(before.reference, after.reference)
+        assert torch.equal(before.cameras, after.cameras)
+    assert len({views.targets.shape[1] for views in whole[:2]}) == 1  # one branch a step
+
+
+def test_ranks_share_the_branch_and_nothing_else(shards: ShardSet) -> None:
+    for number in range(8):
+        first, second = (_feed(shards, 0.5, rank, 2).load(number) for rank in (0, 1))
+        assert first.targets.shape == second.targets.shape
+        assert not torch.equal(first.reference, second.reference)
+
+
+def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet) -> None:
+    pictures, numbers = load_random_views(shards, 0, 0, objects=7, views=2)
+    assert pictures.shape == (7, 2, 3, 16, 16)
+    assert len(set(numbers.tolist())) == 5  # five objects: two come twice
+    again, _ = load_random_views(shards, 0, 0, objects=7, views=2)
+    assert torch.equal(pictures, again)
+    assert not any(torch.equal(pair[0], pair[1]) for pair in pictures)
+    other, _ = load_random_views(shards, 0, 1, objects=7, views=2)
+    assert not torch.equal(pictures, other)
+
+
+def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -> None:
+    """Against the loop that training had before there were items, filters and replacements."""
+    feed = _feed(shards, 0.3)
+    for number, views in enumerate(feed.micro_batches(0, 4)):
+        step, micro = divmod(number, 2)
+        rng = generator(Position(3, step, micro), "views")
+        branch = draw_branch(3, step, 0.3)
+        for row, i in enumerate(range(number * 2, number * 2 + 2)):
+            epoch, place = divmod(i, 5)
+            shard, sample = map(int, epoch_order(shards.samples_per_shard, 3, epoch, 0, 1)[place])
+            reference, targets = draw_views(rng, branch, 4)
+            pictures = to_tensor(shards.views(shard, sample, [reference, *targets]))
+            assert torch.equal(views.reference[row], pictures[0])
+            assert torch.equal(views.targets[row], pictures[1:])
+            meta = shards.meta(shard, sample)
+            ref = meta.views[reference[0]][reference[1]]
+            chosen = [meta.views[view_set][index] for view_set, index in targets]
+            labels = [
+                relative_camera(view.elevation_deg, view.azimuth_deg, ref.elevation_deg, ref.azimuth_deg)
+                for view in chosen
+            ]
+            np.testing.assert_array_equal(views.cameras[row].numpy(), np.stack(labels))
+
+
+def _turns(shards: ShardSet, rank: int = 0, world: int = 1, items: int = 3, objects: int = 2) -> Feed:
+    return Feed(shards, 3, objects, 1, 4, 0.0, "relative", rank, world, items_per_object=items)
+
+
+def test_several_items_are_the_views_of_their_objects_and_the_epoch_is_longer(shards: ShardSet) -> None:
+    feed = _turns(shards)
+    assert feed.order.per_epoch == 15
+    for number in range(3):
+        views = feed.load(number)
+        for row in range(2):
+            i = number * 2 + row
+            epoch, shard, sample = feed.order.item(i)
+            reference, targets = draw_turn(3, (epoch, shard, sample), feed.order.turn(i), "multi", 4)
+            truth = composite_white(shards.views(shard, sample, [reference, *targets]))
+            np.testing.assert_array_equal(views.reference[row].permute(1, 2, 0).numpy(), truth[0])
+            np.testing.assert_array_equal(views.targets[row].permute(0, 2, 3, 1).numpy(), truth[1:])
+
+
+def test_a_run_resumed_on_another_number_of_ranks_goes_on_at_the_same_items(shards: ShardSet) -> None:
+    """Global batches of 4 items: one rank, then two."""
+    alone = _turns(shards, objects=4)
+    truth = [alone.load(number) for number in range(6)]
+    state = alone.state(3)
+    assert state == (3, 12, 1, 3)
+    for rank in range(2):
+        feed, told = _turns(shards, rank, 2).resumed(state)
+        assert "resumed on 2 ranks instead of 1: epoch 0 goes on after 12 of its 15 items" in told
+        assert torch.equal(feed.load(3).reference[0], truth[3].reference[rank])
+        assert feed.state(3).item == 6
+        again, told = _turns(shards, rank, 2).resumed(feed.state(4))  # and on the same world
+        assert told == ""
+        assert torch.equal(again.load(4).targets, feed.load(4).targets)
+    one, told = alone.resumed(alone.state(4))
+    assert told == ""
+    assert torch.equal(one.load(4).targets, truth[4].targets)
+
+
+def test_a_state_of_another_order_is_refused(shards: ShardSet) -> None:
+    with pytest.raises(UserError, match="items_per_object"):
+        _turns(shards).resumed(StreamState(3, 12, 1, 2))
+
+
+def test_what_cannot_feed_is_refused_when_the_feed_is_made(shards: ShardSet) -> None:
+    with pytest.raises(UserError, match="5 objects cannot feed 6 ranks"):
+        _feed(shards, 0.3, 0, 6)
+    with pytest.raises(UserError, match="65 items an object: there are 1 to 64"):
+        _turns(shards, items=65)
+    assert _feed(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards: no trouble
+
+
+def test_readers_change_nothing(shards: ShardSet) -> None:
+    one, four = replace(_feed(shards, 0.3), readers=1), replace(_feed(shards, 0.3), readers=4)
+    for first, second in zip(one.micro_batches(0, 5), four.micro_batches(0, 5), strict=True):
+        assert torch.equal(first.targets, second.targets)
+
+
+def test_a_filtered_set_feeds_only_what_it_keeps(shards: ShardSet) -> None:
+    kept = (np.array([1, 3], np.int32), np.zeros(0, np.int32))
+    small = ShardSet(shards.url, kept=kept)
+    feed = _feed(small, 0.0)
+    assert {small.uid(*feed.order.item(i)[1:]) for i in range(12)} == {"synthetic-0001", "synthetic-0003"}
+    _, shard, sample = feed.order.item(0)
+    reference, _ = draw_views(generator(Position(3, 0), "views"), "multi", 4)
+    truth = composite_white(shards.views(shard, int(kept[0][sample]), [reference]))[0]
+    np.testing.assert_array_equal(feed.load(0).reference[0].permute(1, 2, 0).numpy(), truth)
+
+
+def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
+    every = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).astype(np.uint8)  # colour, alpha
+    rgba = np.concatenate([every[..., :1]] * 3 + [every[..., 1:]], -1)[None]
+    np.testing.assert_array_equal(to_tensor(rgba).permute(0, 2, 3, 1).numpy(), composite_white(rgba))

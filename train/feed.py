@@ -1,0 +1,245 @@
+"""The micro-batches of a rank, read ahead in an exact order, from a set of pictures or of latents.
+
+Which views of which object come when: `dataset.order` and `train.batch`. Axis letters as in `train.batch`.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset.errors import UserError
+from dataset.latent_format import encode_on
+from dataset.latents import LatentSet, open_views
+from dataset.loader import Damage, read_or_replace
+from dataset.order import Order, StreamState, same_place
+from dataset.schema import VIEWS_PER_SET
+from dataset.selection import Filters, select
+from dataset.shards import SET_NAME, open_set
+from dataset.stream import ShardSet
+from train.batch import (
+    Branch,
+    Drawn,
+    Position,
+    Views,
+    Wanted,
+    count_pairs,
+    draw_branch,
+    generator,
+    read_items,
+)
+from train.latent_batch import Batch, load_latent_views
+from train.model import CameraConvention, camera_labels
+
+_PREFETCH: Final = 3  # micro-batches read ahead
+READERS: Final = 2  # threads
+
+TrainingSet = ShardSet | LatentSet
+
+
+def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet:
+    """The set at `url`, of either kind, without the objects that the filters leave out; what was found is printed.
+
+    Raises UserError when it is missing, unfinished, or too small for `world` ranks.
+    """
+    found: TrainingSet = open_views(url)
+    if isinstance(found, LatentSet):
+        print(
+            f"{url}: a latent set (it holds latents.json): VAE and image tower are not run; "
+            "reference and truth in samples/ are what the VAE makes of the latents"
+        )
+    if filters != Filters():
+        fs, root = open_set(url)
+        if isinstance(found, LatentSet) and not fs.exists(f"{root}/{SET_NAME}"):
+            raise UserError(
+                f"{url}: no manifest and outcome tables to filter by; {encode_on(url)}, which copies them from the "
+                "pictures"
+            )
+        selection = select(url, filters)
+        print(selection)
+        found = found.narrowed(selection.kept)
+    check_feeds(found, world)
+    return found
+
+
+def check_feeds(shards: TrainingSet, world: int) -> None:
+    """Raise UserError when the set has no objects, or fewer than ranks."""
+    _ = Order(shards.samples_per_shard, 0, 0, world).per_epoch
+
+
+def need_pictures(shards: TrainingSet, what: str) -> ShardSet:
+    """The set, where it holds pictures. Raises UserError, naming `what` needs them, where it holds latents."""
+    if isinstance(shards, LatentSet):
+        raise UserError(
+            f"{what} cannot be trained from {shards.url}, which holds latents: give the pictures with --shards, or "
+            "with --base the model that encoded the latents"
+        )
+    return shards
+
+
+@dataclass(frozen=True)
+class Feed:
+    """All micro-batches of a rank, in order, read ahead by threads (WebP decoding leaves Python's lock alone).
+
+    Which batch has which number is a function of these fields; `readers` and `damage` change nothing of it. Raises
+    UserError when the set cannot feed all ranks, or when its damaged objects are more than `damage` allows (without it,
+    at the first one).
+    """
+
+    shards: TrainingSet
+    seed: int
+    objects: int  # a micro-batch; with several items an object, items
+    accumulation: int
+    num_views: int
+    single_view_chance: float
+    convention: CameraConvention
+    rank: int = 0
+    world: int = 1
+    items_per_object: int = 1  # an epoch: each with another reference
+    readers: int = READERS
+    first_step: int = 0  # `first_item` is where this step begins; see `resumed`
+    first_item: int = 0
+    damage: Damage | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
+            raise UserError(
+                f"{self.items_per_object} items an object: there are 1 to {pairs} pairs of a reference and "
+                f"{self.num_views} targets"
+            )
+        check_feeds(self.shards, self.world)  # what cannot feed all ranks is refused now
+
+    @property
+    def order(self) -> Order:
+        """This rank's items."""
+        per_shard = self.shards.samples_per_shard
+        return Order(per_shard, self.seed, self.rank, self.world, items_per_object=self.items_per_object)
+
+    def item(self, number: int) -> int:
+        """This rank's first item of micro-batch `number` since training began."""
+        return self.first_item + (number - self.first_step * self.accumulation) * self.objects
+
+    def state(self, step: int) -> StreamState:
+        """For the checkpoint before step `step`; the same for all ranks."""
+        return StreamState(step, self.item(step * self.accumulation), self.world, self.items_per_object)
+
+    def resumed(self, state: StreamState) -> tuple["Feed", str]:
+        """(the feed that goes on there, what to tell the person): on another number of ranks, at the same place."""
+        before = replace(self.order, rank=0, world=state.world, items_per_object=state.items_per_object)
+        first_item, told = same_place(state.item, before, self.order)
+        return replace(self, first_step=state.step, first_item=first_item), told
+
+    def beside(self, shards: TrainingSet) -> "Feed":
+        """The feed of other objects of the same set, for one rank; damaged ones count together with those of this."""
+        return replace(self, shards=shards, rank=0, world=1)
+
+    def load(self, number: int) -> Batch:
+        """Micro-batch `number` since training began: a pure function of it."""
+        step, micro = divmod(number, self.accumulation)
+        branch = draw_branch(self.seed, step, self.single_view_chance)
+        return self._read(
+            self.order, Position(self.seed, step, micro, self.rank), branch, self.objects, self.item(number)
+        )
+
+    def fixed(self, first: int, objects: int, micro: int = 0) -> Batch:
+        """`objects` objects from the `first` on, with views of the multi-view branch: the same at all times and ranks.
+
+        `micro` tells apart the random numbers of several such batches.
+        """
+        order = Order(self.shards.samples_per_shard, self.seed)
+        return self._read(order, Position(self.seed, 0, micro), "multi", objects, first)
+
+    def _read(self, order: Order, position: Position, branch: Branch, objects: int, first_item: int) -> Batch:
+        load = load_latent_views if isinstance(self.shards, LatentSet) else load_views
+        return load(
+            self.shards,  # type: ignore[arg-type]  # the kind that `load` takes
+            order,
+            position,
+            branch,
+            objects=objects,
+            num_views=self.num_views,
+            first_item=first_item,
+            convention=self.convention,
+            damage=self.damage,
+        )
+
+    def micro_batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Micro-batches of steps first_step ... last_step - 1. Reading ahead does not change the order."""
+        numbers = iter(range(first_step * self.accumulation, last_step * self.accumulation))
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="feed") as readers:
+            waiting: deque[Future[Batch]] = deque()
+            for number in numbers:
+                waiting.append(readers.submit(self.load, number))
+                if len(waiting) > max(_PREFETCH, self.readers):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def load_views(
+    shards: ShardSet,
+    order: Order,
+    position: Position,
+    branch: Branch,
+    *,
+    objects: int,
+    num_views: int,
+    first_item: int,
+    convention: CameraConvention,
+    damage: Damage | None = None,
+) -> Views:
+    """Read a micro-batch: `objects` items of this rank's order from `first_item` on."""
+
+    def read(shard: int, sample: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        reference, targets = drawn
+        angles_deg = shards.angles_deg(shard, sample, [reference, *targets])
+        labels = camera_labels(convention, angles_deg[1:, 0], angles_deg[1:, 1], *angles_deg[0].tolist())
+        return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
+
+    items = range(first_item, first_item + objects)
+    loaded = read_items(order, position, branch, items, num_views=num_views, uid=shards.uid, read=read, damage=damage)
+    pictures = torch.stack([pictures for pictures, _ in loaded])
+    return Views(pictures[:, 0], pictures[:, 1:], torch.stack([labels for _, labels in loaded]))
+
+
+def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
+    """RGBA views uint8 [f, h, w, 4] -> pictures on white [f, 3, h, w] in [0, 1].
+
+    To the last bit what `composite_white` gives; a plane at a time it takes a tenth of the time.
+    """
+    planes = np.ascontiguousarray(rgba.transpose(0, 3, 1, 2))
+    alpha, colours = (part.astype(np.float32) / 255 for part in (planes[:, 3:], planes[:, :3]))
+    colours *= alpha
+    colours += 1 - alpha
+    return torch.from_numpy(colours)
+
+
+def load_random_views(
+    shards: ShardSet, seed: int, step: int, *, objects: int, views: int, damage: Damage | None = None
+) -> tuple[Tensor, Tensor]:
+    """For the parts' training: `views` different pictures of each of `objects` objects, from both sets.
+
+    Returns pictures on white [objects, views, 3, h, w] in [0, 1] and object numbers [objects] (equal: same object).
+    """
+    rng, order = generator(Position(seed, step), "parts"), Order(shards.samples_per_shard, seed)
+    pictures, places = [], []
+    for i in range(step * objects, (step + 1) * objects):
+        indices = rng.choice(2 * VIEWS_PER_SET, size=views, replace=False)
+        wanted: list[Wanted] = [
+            ("fixed" if index < VIEWS_PER_SET else "random", int(index) % VIEWS_PER_SET) for index in indices
+        ]
+
+        def read(_: int, shard: int, sample: int, wanted: list[Wanted] = wanted) -> tuple[Tensor, tuple[int, int]]:
+            return to_tensor(shards.views(shard, sample, wanted)), (shard, sample)
+
+        picture, place = read_or_replace(order, i, damage, shards.uid, read)
+        pictures.append(picture)
+        places.append(place)
+    numbers = {place: number for number, place in enumerate(sorted(set(places)))}
+    return torch.stack(pictures), torch.tensor([numbers[place] for place in places])

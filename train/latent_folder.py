@@ -1,0 +1,85 @@
+"""The folder that `train.encode` writes: one writer, one set, the pictures' tables beside the latents."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dataset.attribution import ATTRIBUTION_FILE
+from dataset.errors import UserError
+from dataset.latent_format import LATENTS_FILE, LatentFormat, encode_again, format_json, read_format, table_file
+from dataset.lock import owned
+from dataset.manifest import MANIFEST_FILE
+from dataset.outcome import OUTCOMES_FOLDER
+from dataset.shards import (
+    INDEX_NAME,
+    SET_NAME,
+    check_reachable,
+    open_set,
+    read_stats,
+    write_atomic,
+    write_json_atomic,
+)
+from dataset.stream import ShardSet
+
+_BLOCK: Final = 1 << 20
+
+
+@contextmanager
+def owned_out(fs: Any, root: str, out: str) -> Iterator[None]:
+    """One writer an OUT. Raises UserError when another one is at work, or the folder cannot be made."""
+    check_reachable(fs, root, out)
+    folder = Path(root) if isinstance(fs, LocalFileSystem) else None
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; check the path and permissions") from error
+    with owned(fs, root, folder, out, "encoding"):
+        yield
+
+
+def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
+    """Copy what the pictures' set says of its objects, as far as it is not there yet: training filters by it.
+
+    Manifest, outcome tables, attribution and `set.json`: little beside the latents, and the credits go with them.
+    """
+    source, there = open_set(shards.url)
+    tables = [f"{OUTCOMES_FOLDER}/{shard.name}.parquet" for shard in shards.index.shards]
+    for name in (MANIFEST_FILE, ATTRIBUTION_FILE, *tables, SET_NAME):
+        if fs.exists(f"{root}/{name}"):
+            continue
+        if not source.exists(f"{there}/{name}"):
+            print(f"note: {shards.url} holds no {name}: training on the latents cannot filter by what it would say")
+            return
+        with source.open(f"{there}/{name}", "rb") as file, write_atomic(fs, f"{root}/{name}") as copy:
+            while data := file.read(_BLOCK):
+                copy.write(data)
+
+
+def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
+    """Write latents.json, or check that the set begun here is this one."""
+    if not fs.exists(f"{root}/{LATENTS_FILE}"):
+        if any(fs.exists(f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):
+            raise UserError(f"{out}: holds a set of pictures; give another OUT")
+        write_json_atomic(fs, f"{root}/{LATENTS_FILE}", format_json(form))
+        return
+    before, now = format_json(read_format(out)), format_json(form)
+    if before.pop("pictures") != now.pop("pictures"):
+        raise UserError(f"{out}: made from other pictures; give another OUT, or the SHARDS that it was begun with")
+    if changed := [f"{key} was {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]:
+        raise UserError(
+            f"{out}: encoded by another model or with other settings ({'; '.join(changed)}); "
+            "repeat its command, or give another OUT"
+        )
+
+
+def is_finished(fs: Any, root: str, name: str, out: str) -> bool:
+    """Whether a shard's table, written last, is there, and its tar is whole as far as its size tells."""
+    if not all(fs.exists(f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
+        return False
+    stats = read_stats(fs, root, name, encode_again(out, name))
+    tar = f"{root}/{name}.tar"
+    return bool(fs.exists(tar) and fs.size(tar) == stats.bytes)
