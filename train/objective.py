@@ -3,15 +3,18 @@
 Axis letters as in `train.batch`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from train.ablation import ReferenceUse, concat_reference
 from train.batch import Draw, Views, diffusion_loss, prepare_inputs, split_frames, to_device
-from train.model import MultiViewModel
+from train.compute import mixed_precision
+from train.model import MultiViewModel, run_unet
 
 
 @dataclass(frozen=True)
@@ -19,40 +22,49 @@ class Encoded:
     """Views as the UNet meets them, before noise."""
 
     targets: Tensor  # [b, f, c, h, w]
-    reference: Tensor | None  # [b, c, h, w]; stage 2
+    reference: Tensor | None  # [b, c, h, w]; None where it is not used
     cameras: Tensor  # [b, f, 16]
     tokens: Tensor  # [b, 1, c]
-
-
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 on a GPU (weights and optimiser stay float32), float32 on a CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    use: ReferenceUse
 
 
 @torch.no_grad()
-def encode_views(model: MultiViewModel, views: Views, stage: Literal[1, 2]) -> Encoded:
+def encode_views(model: MultiViewModel, views: Views, use: ReferenceUse) -> Encoded:
     """Latents and tokens of a micro-batch's pictures."""
     device = model.device
-    with autocast(device):
+    with mixed_precision(device):
         reference_rgb = to_device(views.reference, device)
         tokens = model.embed_image(reference_rgb)
         targets = split_frames(model.encode(to_device(views.targets, device).flatten(0, 1)), len(tokens))
-        reference = model.encode(reference_rgb) if stage == 2 else None
-    return Encoded(targets, reference, to_device(views.cameras, device), tokens)
+        reference = None if use == "none" else model.encode(reference_rgb)
+    return Encoded(targets, reference, to_device(views.cameras, device), tokens, use)
 
 
-def predict(model: MultiViewModel, encoded: Encoded, draw: Draw) -> Tensor:
-    """The UNet's noise prediction [(b F), c, h, w]; F = f + 1 in stage 2."""
+def predict(
+    unet: nn.Module,
+    encoded: Encoded,
+    draw: Draw,
+    alphas_cumprod: Tensor,
+    precision: Callable[[torch.device], AbstractContextManager[Any]] = mixed_precision,
+) -> Tensor:
+    """The UNet's noise prediction [(b F), c, h, w]; F = f + 1 where the reference joins in attention.
+
+    `unet` as `train.compute.prepare` gives it, or as it was.
+    """
     inputs = prepare_inputs(
         encoded.targets,
-        encoded.reference,
+        encoded.reference if encoded.use == "attention" else None,
         encoded.cameras,
         encoded.tokens,
         draw,
-        alphas_cumprod=model.alphas_cumprod,
+        alphas_cumprod=alphas_cumprod,
     )
-    with autocast(model.device):
-        return model.predict_noise(inputs.latents, inputs.timesteps, inputs.cameras, inputs.tokens, inputs.num_frames)
+    latents, frames = inputs.latents, inputs.num_frames
+    if encoded.use == "channels" and encoded.reference is not None:
+        latents = concat_reference(latents, encoded.reference, frames)
+    context = inputs.tokens.repeat_interleave(frames, dim=0)
+    with precision(latents.device):
+        return run_unet(unet, latents, inputs.timesteps, inputs.cameras, context, num_frames=frames)
 
 
 def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:

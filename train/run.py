@@ -9,6 +9,8 @@ import torch
 
 from dataset.errors import UserError
 from dataset.stream import ShardSet
+from train.ablation import ReferenceUse
+from train.compute import CompileChoice
 from train.model import SPEC_FILE
 from train.progress import import_wandb
 from train.recipe import Recipe, Schedule, notices, objects_per_micro_batch
@@ -39,11 +41,17 @@ class Run:
     seed: int
     device: torch.device
     wandb: str | None = None  # W&B project to log to
+    compile: CompileChoice = "auto"  # decides no result, and may change when a run goes on
 
     @property
     def schedule(self) -> Schedule:
         """The stage's schedule."""
         return self.recipe.stage1 if self.stage == 1 else self.recipe.stage2
+
+    @property
+    def reference(self) -> ReferenceUse:
+        """What a step makes of the reference's latent."""
+        return "none" if self.stage == 1 else self.recipe.reference
 
 
 def check(run: Run) -> None:
