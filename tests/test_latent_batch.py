@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
-from typing import Literal
+from typing import Final
 
 import numpy as np
 import pytest
@@ -17,12 +17,14 @@ from dataset.stream import ShardSet
 from tests.make_latents import make_latent_set
 from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model
+from train.ablation import ReferenceUse
 from train.batch import Position, draw_noise
 from train.feed import Feed
 from train.latent_batch import LatentViews, check_latents
 from train.model import MultiViewModel
 from train.objective import encode_views, predict, show_views, training_loss
 
+USES: Final[tuple[ReferenceUse, ...]] = ("none", "attention")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -68,9 +70,9 @@ def test_latents_agree_with_pictures_at_the_same_position(
     shapes = set()
     for number in range(5):
         views, ours = (_feed(shards, items=items).load(number) for shards in (pictures, latents))
-        for stage in (1, 2):
-            expected, found = (encode_views(model, v, stage) for v in (views, ours))  # type: ignore[arg-type]
-            assert (expected.reference is None) == (found.reference is None) == (stage == 1)
+        for use in USES:
+            expected, found = (encode_views(model, v, use) for v in (views, ours))  # type: ignore[arg-type]
+            assert (expected.reference is None) == (found.reference is None) == (use == "none")
             torch.testing.assert_close(found.targets, expected.targets, rtol=2e-3, atol=1e-3)
             torch.testing.assert_close(found.reference, expected.reference, rtol=2e-3, atol=1e-3)
             torch.testing.assert_close(found.tokens, expected.tokens, rtol=2e-3, atol=1e-3)
@@ -80,23 +82,27 @@ def test_latents_agree_with_pictures_at_the_same_position(
     assert shapes == {(3, 4, 16), (3, 1, 16)}  # both branches
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
-    pictures: ShardSet, model: MultiViewModel, folder: Path, stage: Literal[1, 2], sampled: bool
+    pictures: ShardSet, model: MultiViewModel, folder: Path, use: ReferenceUse, sampled: bool
 ) -> None:
     position, losses = Position(7, 4), []
     for shards in (pictures, LatentSet(folder)):
         with torch.no_grad():
-            encoded = encode_views(model, _feed(shards).load(4), stage, position if sampled else None)
+            encoded = encode_views(model, _feed(shards).load(4), use, position if sampled else None)
             draw = draw_noise(position, encoded.targets, 0.0)
-            losses.append(float(training_loss(predict(model, encoded, draw), draw, model.alphas_cumprod)))
+            losses.append(
+                float(
+                    training_loss(predict(model.unet, encoded, draw, model.alphas_cumprod), draw, model.alphas_cumprod)
+                )
+            )
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_the_posteriors_mean_is_taken_unless_a_draw_is_asked_for(model: MultiViewModel, folder: Path) -> None:
     views, scale = _latents(_feed(LatentSet(folder), 0.0), 0), model.spec.latent_scale
-    mean = encode_views(model, views, 2)
+    mean = encode_views(model, views, "attention")
     assert mean.reference is not None
     assert torch.equal(mean.targets, views.target_mean.float() * scale)
     assert torch.equal(mean.reference, views.reference_mean.float() * scale)
@@ -106,8 +112,8 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
     model: MultiViewModel, folder: Path
 ) -> None:
     views = _latents(_feed(LatentSet(folder), 0.0), 0)
-    mean = encode_views(model, views, 2)
-    drawn, again, other = (encode_views(model, views, 2, Position(7, 0, micro)) for micro in (0, 0, 1))
+    mean = encode_views(model, views, "attention")
+    drawn, again, other = (encode_views(model, views, "attention", Position(7, 0, micro)) for micro in (0, 0, 1))
     deviations = []
     for name, logvar in (("targets", views.target_logvar), ("reference", views.reference_logvar)):
         assert logvar is not None
@@ -119,7 +125,7 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
         assert float(eps.std()) == pytest.approx(1, abs=0.1)
         deviations.append(eps)
     assert not torch.equal(deviations[0][:, 0], deviations[1])  # targets and reference have numbers of their own
-    stage1 = encode_views(model, views, 1, Position(7, 0))
+    stage1 = encode_views(model, views, "none", Position(7, 0))
     assert torch.equal(stage1.targets, drawn.targets)
 
 
@@ -148,7 +154,7 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
     with pytest.raises(UserError, match="keeps no log variances to draw from"):
         check_latents(LatentSet(lean), model, sample_posterior=True)
     with pytest.raises(UserError, match="keeps no log variances"):
-        encode_views(model, _feed(LatentSet(lean)).load(0), 1, Position(7, 0))
+        encode_views(model, _feed(LatentSet(lean)).load(0), "none", Position(7, 0))
 
 
 @pytest.mark.parametrize("items", [1, 3])

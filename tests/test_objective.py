@@ -70,7 +70,8 @@ def _gradients(model: MultiViewModel) -> tuple[dict[str, Tensor], int]:
     block = model.unet.down_blocks[0].resnets[0]
     handle = block.register_forward_pre_hook(lambda *_: runs.append(1))  # recomputing stops before the end
     model.unet.train().zero_grad(set_to_none=True)
-    training_loss(predict(model, encode_views(model, views, 2), draw), draw, model.alphas_cumprod).backward()
+    encoded = encode_views(model, views, "attention")
+    training_loss(predict(model.unet, encoded, draw, model.alphas_cumprod), draw, model.alphas_cumprod).backward()
     handle.remove()
     return {name: p.grad.clone() for name, p in model.unet.named_parameters() if p.grad is not None}, len(runs)
 

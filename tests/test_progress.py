@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,15 @@ def test_the_line_holds_what_matters() -> None:
     assert set(STATUS.on_bar()) == {"images", "loss", "lr", "norm", "views/s", "wait"}
 
 
+def test_the_share_of_the_peak_is_said_where_it_is_known() -> None:
+    """A CPU has none to say, and then there is no field."""
+    status = replace(STATUS, share_of_peak=0.4567)
+    assert "views/s 812  share of peak 45.7%  data wait 1.2%" in status.line()
+    assert status.on_bar()["peak"] == "46%"
+    assert status.scalars()["share_of_peak"] == 0.4567
+    assert "peak" not in " ".join((STATUS.line(), *STATUS.on_bar(), *STATUS.scalars()))
+
+
 def test_a_meter_gives_every_step_once_and_the_time_between_readings() -> None:
     clock = Clock()
     meter = Meter(clock)
@@ -62,8 +72,8 @@ def test_a_meter_gives_every_step_once_and_the_time_between_readings() -> None:
         yield "views"
 
     assert meter.wait_for(slow()) == "views"
-    meter.add(7, torch.tensor(0.5), torch.tensor(2.0), 8)
-    meter.add(8, torch.tensor(float("nan")), torch.tensor(3.0), 4)
+    meter.add(7, torch.tensor(0.5), torch.tensor(2.0), 8, 1e12)
+    meter.add(8, torch.tensor(float("nan")), torch.tensor(3.0), 4, 3e12)
     clock.now += 4.5
     reading = meter.read()
     assert reading.results[0] == StepResult(7, 0.5, 2.0, 8)
@@ -71,11 +81,12 @@ def test_a_meter_gives_every_step_once_and_the_time_between_readings() -> None:
     assert reading.results[1].loss != reading.results[1].loss
     assert reading.views_per_s == pytest.approx(12 / 6)
     assert reading.data_wait_share == pytest.approx(1.5 / 6)
+    assert reading.flops == 4e12
     clock.now += 99  # a picture, say
     meter.restart()
     clock.now += 1
     empty = meter.read()
-    assert (empty.results, empty.seconds, empty.waited_s) == ([], 1.0, 0.0)
+    assert (empty.results, empty.seconds, empty.waited_s, empty.flops) == ([], 1.0, 0.0, 0.0)
 
 
 def test_steps_are_read_in_one_transfer(monkeypatch: pytest.MonkeyPatch) -> None:

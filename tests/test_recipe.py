@@ -66,6 +66,10 @@ def test_override_changes_what_is_given_and_checks_it() -> None:
     assert override(PAPER.stage1) == PAPER.stage1
     with pytest.raises(UserError, match="steps is 0"):
         override(PAPER.stage1, steps=0)
+    assert override(PAPER.stage2, peak_lr=2e-5) == replace(PAPER.stage2, peak_lr=2e-5)
+    for rate in (0.0, -1e-4, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="--lr is"):
+            override(PAPER.stage1, peak_lr=rate)
 
 
 def _with(

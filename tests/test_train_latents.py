@@ -103,7 +103,7 @@ def test_on_a_gpu_latents_are_the_pictures_within_bfloat16_and_no_step_waits(
     run = replace(micro_run(latents, tmp_path, 6, stage=2, base=tmp_path), device=device)
     run = replace(run, recipe=replace(run.recipe, sample_posterior=sampled))
     feeds = [loop._feed(run, loop.open_training_set(str(data), Filters()), model) for data in (shards, latents)]
-    exact, stored = (encode_views(model, feed.load(0), 2) for feed in feeds)
+    exact, stored = (encode_views(model, feed.load(0), "attention") for feed in feeds)
     for name in ("targets", "reference", "tokens"):
         expected, found = (getattr(encoded, name).float() for encoded in (exact, stored))
         assert float((found - expected).norm() / expected.norm()) < 0.02

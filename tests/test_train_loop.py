@@ -20,22 +20,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
-from dataset.loader import Damage
 from dataset.order import Order
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
 from train import checkpoint, loop
 from train.__main__ import Stage1, Stage2, resolve
-from train.averaging import start_average, update_average
 from train.batch import Position, draw_branch
 from train.checkpoint import Progress
 from train.guard import MAX_SKIPPED, account, update, why_stop
 from train.latent_batch import Batch
 from train.loop import train
 from train.model import MultiViewModel, load_model
-from train.progress import Meter, StepResult
-from train.recipe import PAPER
+from train.progress import StepResult
+from train.recipe import PAPER, PRESETS
 from train.run import Run, check
 
 GOLDEN = Path(__file__).parent / "golden" / "train_losses.json"
@@ -166,10 +164,14 @@ def test_another_run_in_the_folder_is_refused(stage1: Path, shards: Path, tmp_pa
         train(micro_run(shards, stage1, 7))
     with pytest.raises(UserError, match=r"data\."):
         train(replace(run, shards=str(make_shard_set(tmp_path / "other", 6, 32, seed=1))))
+    with pytest.raises(UserError, match=r"recipe\.stage1\.peak_lr was 0\.001, now 0\.5"):
+        train(replace(run, recipe=replace(run.recipe, stage1=replace(run.recipe.stage1, peak_lr=0.5))))
+    with pytest.raises(UserError, match=r"recipe\.reference was attention, now none"):
+        train(replace(run, recipe=replace(run.recipe, reference="none")))
     with pytest.raises(UserError, match=r"recipe\.average_decay was None, now 0\.9"):
         train(replace(run, recipe=replace(run.recipe, average_decay=0.9)))
     free = {"picture_every": 3, "log_every": 1, "archive_every": 2, "activation_checkpointing": True}
-    assert train(replace(run, recipe=replace(run.recipe, **free))) == []  # type: ignore[arg-type]
+    assert train(replace(run, compile="whole", recipe=replace(run.recipe, **free))) == []  # type: ignore[arg-type]
 
 
 def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) -> None:
@@ -253,7 +255,7 @@ def test_a_run_that_must_stop_names_the_objects(
     _poison(monkeypatch, 1, 99)
     run = micro_run(shards, tmp_path / "run", 6)
     recipe = replace(run.recipe, stop_at_bad_loss=at_once, log_every=2, checkpoint_every=1000)
-    with pytest.raises(UserError, match=r"bad-batch\.json names the objects"):
+    with pytest.raises(UserError, match=r"bad-batch\.json names the objects .* --lr "):
         train(replace(run, recipe=recipe))
     found = json.loads((run.out / "bad-batch.json").read_text())
     step = 1 if at_once else 3
@@ -354,30 +356,6 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
         assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("stage", [1, 2])
-def test_a_step_never_waits_for_the_gpu(shards: Path, tmp_path: Path, stage: int) -> None:
-    device = torch.device("cuda")
-    model = micro_model()
-    for part in (model.unet, model.vae, model.image_tower):
-        nn.Module.to(part, device)
-    model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
-    run = replace(micro_run(shards, tmp_path, 6, stage=stage, base=tmp_path), device=device)
-    optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
-    average = start_average(model.unet)
-    feed = loop._feed(run, ShardSet(shards), model)
-    parts, meter = loop.Parts(run, model, optimiser, average, feed, None, Damage(6)), Meter()
-    micro_batches = feed.micro_batches(0, 6)
-    for step in range(6):
-        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels
-        try:
-            loop._step(parts, meter, micro_batches, step)
-            update_average(average, model.unet, step, 0.9)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    assert all(math.isfinite(result.loss) for result in meter.read().results)
-
-
 def test_command_line_values_replace_the_presets() -> None:
     run = resolve(Stage1(out=Path("x"), steps=5, batch_size=6, accumulation=3, autoencoder_steps=2, tower_steps=1))
     assert (run.schedule.steps, run.schedule.objects, run.schedule.accumulation) == (5, 6, 3)
@@ -385,6 +363,18 @@ def test_command_line_values_replace_the_presets() -> None:
     assert run.recipe.autoencoder.schedule.steps == 2
     second = resolve(Stage2(out=Path("x"), preset="paper", checkpoint_every=9))
     assert (second.stage, second.schedule, second.recipe.checkpoint_every) == (2, PAPER.stage2, 9)
+    for first in (Stage1(out=Path("x"), lr=3e-4, compile="blocks"), Stage2(out=Path("x"), lr=3e-4, compile="blocks")):
+        run = resolve(first)
+        assert run.compile == "blocks"
+        assert run.schedule == replace(
+            PRESETS["tiny"].stage1 if run.stage == 1 else PRESETS["tiny"].stage2, peak_lr=3e-4
+        )
+    assert (second.compile, second.reference) == ("auto", "attention")
+    ablations = [resolve(Stage2(out=Path("x"), reference=use)).reference for use in ("none", "channels")]  # type: ignore[arg-type]
+    assert ablations == ["none", "channels"]
+    assert resolve(Stage1(out=Path("x"))).reference == "none"
+    with pytest.raises(UserError, match="--lr is -1"):
+        resolve(Stage2(out=Path("x"), lr=-1.0))
     with pytest.raises(UserError, match="trains no parts"):
         resolve(Stage1(out=Path("x"), preset="paper", tower_steps=1))
     with pytest.raises(UserError, match="--picture-every is 0"):

@@ -15,6 +15,7 @@ from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
 from train import loop
+from train.ablation import ReferenceUse
 from train.batch import Draw
 from train.feed import Feed
 from train.loop import train
@@ -108,22 +109,22 @@ def test_the_draw_has_a_timestep_of_each_bucket_and_depends_on_seed_and_object_a
     assert bucket_names() == ["t000-249", "t250-499", "t500-749", "t750-999"]
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_validation_is_the_mean_loss_by_bucket(shards: Path, stage: int) -> None:
+@pytest.mark.parametrize("use", ["none", "attention"])
+def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceUse) -> None:
     model, feed = micro_model(), _feed(ShardSet(shards))
-    found = validate(model, feed, stage)  # type: ignore[arg-type]
-    assert found == validate(model, feed, stage)  # type: ignore[arg-type]
+    found = validate(model, feed, use)
+    assert found == validate(model, feed, use)
     sums = [0.0] * 4
     with torch.no_grad():
         for number in range(6):  # one bucket at a time, not four at once
-            encoded = encode_views(model, validation_views(feed, number), stage)  # type: ignore[arg-type]
+            encoded = encode_views(model, validation_views(feed, number), use)
             draw = fixed_draw(7, number, encoded.targets.expand(4, -1, -1, -1, -1))
             for i in range(4):
                 one = Draw(draw.timesteps[i : i + 1], draw.noise[i : i + 1], draw.dropped[i : i + 1])
-                sums[i] += float(object_losses(predict(model, encoded, one), one.noise)) / 6
+                sums[i] += float(object_losses(predict(model.unet, encoded, one, model.alphas_cumprod), one.noise)) / 6
     assert [found[name] for name in bucket_names()] == pytest.approx(sums, rel=1e-5)
     assert found["loss"] == pytest.approx(sum(sums) / 4, rel=1e-5)
-    assert found != validate(model, replace(feed, seed=8), stage)  # type: ignore[arg-type]
+    assert found != validate(model, replace(feed, seed=8), use)
 
 
 def test_nothing_of_a_held_out_object_is_read_by_training(

@@ -11,7 +11,9 @@ from dataset.errors import UserError, run_cli
 from dataset.latents import open_views
 from dataset.loader import Damage
 from dataset.selection import Filters
+from train.ablation import ReferenceUse
 from train.autoencoder import ensure_autoencoder
+from train.compute import CompileChoice
 from train.feed import need_pictures, open_training_set
 from train.find_model import model_folder
 from train.image_tower import SmallTower
@@ -53,6 +55,11 @@ class Stage(Common):
     """Model folder to start from: a converted checkpoint for stage 1 (tiny needs none), stage 1's run for stage 2."""
     accumulation: int | None = None
     """Micro-batches a step, in place of the preset's: more of them need less memory."""
+    lr: float | None = None
+    """Peak learning rate, in place of the preset's."""
+    compile: CompileChoice = "auto"
+    """Compile the UNet: whole is fastest, blocks starts sooner, none runs it as written. auto: whole on a GPU, none on
+    a CPU. May change when a run goes on."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; the last two stay."""
     archive_every: int | None = None
@@ -112,6 +119,11 @@ class Stage1(Stage):
 class Stage2(Stage):
     """Stage 2 (Eq. 6): the clean reference joins the noisy views in attention (Explicit Multi-view Attention)."""
 
+    reference: ReferenceUse = "attention"
+    """How the reference picture is seen: attention is the paper's Explicit Multi-view Attention. none: not at all, the
+    ablation of its Fig. 7. channels: joined to each view's input channels, ours after Fig. 8; such a model needs the
+    picture itself when it samples."""
+
 
 @dataclass(frozen=True)
 class Autoencoder(Common):
@@ -133,11 +145,13 @@ def resolve(args: Stage1 | Stage2) -> Run:
     if isinstance(args, Stage1):
         recipe = replace(
             _with_part_steps(recipe, args),
-            stage1=override(recipe.stage1, steps=steps, objects=objects, accumulation=accumulation),
+            stage1=override(recipe.stage1, steps=steps, objects=objects, accumulation=accumulation, peak_lr=args.lr),
         )
     else:
         recipe = replace(
-            recipe, stage2=override(recipe.stage2, steps=steps, objects=objects, accumulation=accumulation)
+            recipe,
+            stage2=override(recipe.stage2, steps=steps, objects=objects, accumulation=accumulation, peak_lr=args.lr),
+            reference=args.reference,
         )
     recipe = with_options(
         recipe,
@@ -161,7 +175,16 @@ def resolve(args: Stage1 | Stage2) -> Run:
     base = None if args.base is None else model_folder(args.base)
     filters = Filters(args.without_flags, args.min_coverage, args.max_coverage, args.licences, args.uids)
     return Run(
-        stage, recipe, args.shards, args.out, base, seed=args.seed, device=device, wandb=args.wandb, filters=filters
+        stage,
+        recipe,
+        args.shards,
+        args.out,
+        base,
+        seed=args.seed,
+        device=device,
+        wandb=args.wandb,
+        filters=filters,
+        compile=args.compile,
     )
 
 

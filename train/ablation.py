@@ -6,13 +6,30 @@ paper's model this one needs the picture itself at inference, which `see_referen
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dataset.camera import mvdream_camera
 from dataset.errors import UserError
 from train.model import MultiViewModel, widen_conv_in
+
+ReferenceUse = Literal["attention", "none", "channels"]
+"""How a training step sees the reference's latent: as a clean frame in attention (the paper's Explicit Multi-view
+Attention), not at all (stage 1, and the ablation of Fig. 7), or as more input channels of every frame."""
+
+
+def start_use(unet: nn.Module, use: ReferenceUse) -> nn.Module:
+    """A base made ready, in place, for a use of the reference. Raises UserError where its channels say otherwise."""
+    if use == "channels":
+        return start_channel_concat(unet)
+    if reads_reference(unet):
+        raise UserError(
+            "the base reads the reference as input channels (it was trained with --reference channels); start from a "
+            "model without"
+        )
+    return unet
 
 
 def start_channel_concat(unet: nn.Module) -> nn.Module:
@@ -55,8 +72,9 @@ class WithReference(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's own."""
-        return self.unet.config
+        """The UNet's own, but that callers give it the latent's channels."""
+        settings: Any = self.unet.config
+        return type(settings)({**settings, "in_channels": settings.out_channels})
 
     def forward(self, sample: Tensor, timestep: Tensor, *, cross_attention_kwargs: dict[str, int], **rest: Any) -> Any:
         """As UNet2DConditionModel's; `sample` has the latent's channels."""
@@ -64,9 +82,69 @@ class WithReference(nn.Module):
         return self.unet(joined, timestep, cross_attention_kwargs=cross_attention_kwargs, **rest)
 
 
-def see_reference(model: MultiViewModel, rgb: Tensor) -> MultiViewModel:
-    """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes if it needs them, else as it is."""
-    if not reads_reference(model.unet):
+class ReferenceInFront(nn.Module):
+    """A UNet that sees the references [b, c, h, w] of its objects as stage 2 shows them: one clean frame more, in front
+    of each object's, at timestep 0 (Eq. 4). Called as the UNet is; the frame's own prediction is left out.
+    """
+
+    reference: Tensor
+    camera: Tensor
+
+    def __init__(self, unet: nn.Module, reference: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("reference", reference, persistent=False)
+        self.register_buffer("camera", torch.from_numpy(mvdream_camera(0.0, 0.0)).to(reference), persistent=False)
+
+    @property
+    def config(self) -> Any:
+        """The UNet's own."""
+        return self.unet.config
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        *,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor,
+        cross_attention_kwargs: dict[str, int],
+        **rest: Any,
+    ) -> tuple[Tensor]:
+        """As UNet2DConditionModel's, with `return_dict=False`."""
+        frames = cross_attention_kwargs["num_frames"]
+        objects = len(sample) // frames
+        token = encoder_hidden_states[::frames]
+        predicted = self.unet(
+            _in_front(self.reference.repeat(objects // len(self.reference), 1, 1, 1), sample),
+            _in_front(torch.zeros_like(timestep[:objects]), timestep),
+            encoder_hidden_states=_in_front(token, encoder_hidden_states),
+            class_labels=_in_front(self.camera.expand(objects, -1), class_labels),
+            cross_attention_kwargs={"num_frames": frames + 1},
+            **rest,
+        )[0]
+        own = predicted.reshape(objects, frames + 1, *predicted.shape[1:])[:, 1:]
+        return (own.flatten(0, 1),)
+
+
+def _in_front(first: Tensor, rest: Tensor) -> Tensor:
+    """One more frame an object: [b, ...] and [(b f), ...] -> [(b (1 + f)), ...]."""
+    frames = rest.reshape(len(first), -1, *rest.shape[1:])
+    return torch.cat([first[:, None].to(rest.dtype), frames], dim=1).flatten(0, 1)
+
+
+def see_reference(model: MultiViewModel, rgb: Tensor, *, in_front: bool = False) -> MultiViewModel:
+    """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes if it needs them, else as it is.
+
+    `in_front` shows them to any other model too, as the frame that joined in stage 2. Raises UserError for a model that
+    reads them as channels.
+    """
+    channels = reads_reference(model.unet)
+    if channels and in_front:
+        raise UserError("the model reads the reference as input channels, not as a frame; drop --with-reference")
+    if not channels and not in_front:
         return model
     with torch.no_grad():
-        return replace(model, unet=WithReference(model.unet, model.encode(rgb.to(model.device))))
+        reference = model.encode(rgb.to(model.device))
+    kind = WithReference if channels else ReferenceInFront
+    return replace(model, unet=kind(model.unet, reference))

@@ -2,19 +2,23 @@
 computed beyond rounding; the same weights train with any of it.
 """
 
+import importlib.util
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
-from train.batch import Draw, diffusion_loss, prepare_inputs
-from train.model import run_unet
+from dataset.errors import UserError
 
 Compile = Literal["none", "blocks", "whole"]
+CompileChoice = Literal["none", "blocks", "whole", "auto"]
 # Fastest first on a Hopper GPU; each falls through to the next where it does not support a shape.
 ATTENTION: Final = [
     SDPBackend.CUDNN_ATTENTION,
@@ -22,12 +26,16 @@ ATTENTION: Final = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+BACKEND: Final = "inductor"
+# Kept graphs of one piece of code. Of the whole UNet there are two; but the blocks of all levels share their code, and
+# each width and each number of frames is a graph of its own.
+MAX_GRAPHS: Final = 128
 
 
 @dataclass(frozen=True)
 class Compute:
-    """`compile` whole: the UNet is one graph for each of the two shapes (with and without reference); blocks: each
-    residual and each transformer block by itself, quicker to compile and little slower to run.
+    """`compile` whole: the UNet is one graph for each of the two shapes (1 or 4 targets); blocks: each residual and
+    each transformer block by itself, quicker to compile and little slower to run.
     """
 
     compile: Compile = "none"
@@ -36,22 +44,31 @@ class Compute:
     checkpointing: bool = False  # activations are computed again in the backward pass: less memory, a third more time
 
 
-def default_compute(device: torch.device) -> Compute:
-    """On a GPU everything that makes it fast; on a CPU, where compiling needs a compiler, nothing."""
-    if device.type != "cuda":
-        return Compute()
-    return Compute(compile="whole", channels_last=True, fused_optimiser=True)
+def choose_compute(device: torch.device, compiling: CompileChoice = "auto", *, checkpointing: bool = False) -> Compute:
+    """What makes a device fast. auto: the whole UNet is compiled on a GPU, nothing on a CPU.
+
+    The optimiser is fused everywhere: it alone leaves an update out without asking the host (`train.guard.update`).
+    """
+    gpu = device.type == "cuda"
+    chosen: Compile = compiling if compiling != "auto" else ("whole" if gpu else "none")
+    if chosen != "none" and gpu and importlib.util.find_spec("triton") is None:
+        raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
+    return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing)
 
 
-@dataclass(frozen=True)
-class LatentBatch:
-    """A micro-batch as the UNet's loss needs it, on the UNet's device. `reference` is None in stage 1."""
-
-    targets: Tensor  # [b, f, c, h, w], scaled latents
-    reference: Tensor | None  # [b, c, h, w]
-    cameras: Tensor  # [b, f, 16]
-    tokens: Tensor  # [b, 1, d]
-    draw: Draw
+def announcement(compute: Compute, device: torch.device) -> str:
+    """The choice in a line, for the person at the keyboard."""
+    said = ["bf16 over float32 weights, channels last" if device.type == "cuda" else "float32"]
+    if compute.checkpointing:
+        said.append("activations computed twice")
+    said.append(
+        {
+            "none": "not compiled",
+            "blocks": "compiled block by block (the first step of each number of views takes longer)",
+            "whole": "compiled as a whole (the first step of each number of views takes a minute or more)",
+        }[compute.compile]
+    )
+    return f"the UNet on {device}: {', '.join(said)}"
 
 
 def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
@@ -59,11 +76,23 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
     if compute.channels_last:
         unet.to(memory_format=torch.channels_last)
     if compute.checkpointing:
-        unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        # diffusers' own function is the same with a look at torch's version, which compiling warns about
+        again = partial(checkpoint, use_reentrant=False)
+        unet.enable_gradient_checkpointing(gradient_checkpointing_func=again)  # type: ignore[operator]
     if compute.compile != "none":
-        for part in [unet] if compute.compile == "whole" else _blocks(unet):
-            part.compile(dynamic=False)
+        _compile([unet] if compute.compile == "whole" else _blocks(unet))
     return unet
+
+
+def _compile(parts: Iterable[nn.Module]) -> None:
+    """Compile in place, at the first call of each shape. What cannot be one graph is an error, not a slow run."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS
+    # torch asks for TensorFloat32 in float32 matrix products; under autocast there are none
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+    for part in parts:
+        part.compile(dynamic=False, fullgraph=True, backend=BACKEND)
 
 
 def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
@@ -71,6 +100,14 @@ def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
     from diffusers.models.resnet import ResnetBlock2D
 
     return (module for module in unet.modules() if isinstance(module, (BasicTransformerBlock, ResnetBlock2D)))
+
+
+def uncompiled(compute: Compute) -> AbstractContextManager[Any]:
+    """Inside, a compiled UNet runs as it is written: other shapes, and passes without gradient, compile nothing."""
+    if compute.compile == "none":
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def make_optimiser(
@@ -94,13 +131,3 @@ def mixed_precision(device: torch.device) -> Iterator[None]:
         return
     with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(ATTENTION, set_priority=True):
         yield
-
-
-def latent_loss(unet: nn.Module, batch: LatentBatch, alphas_cumprod: Tensor) -> Tensor:
-    """Eq. 5 (no reference) or Eq. 6 of a micro-batch, a scalar. `unet` as `prepare` gives it."""
-    inputs = prepare_inputs(
-        batch.targets, batch.reference, batch.cameras, batch.tokens, batch.draw, alphas_cumprod=alphas_cumprod
-    )
-    context = inputs.tokens.repeat_interleave(inputs.num_frames, dim=0)
-    predicted = run_unet(unet, inputs.latents, inputs.timesteps, inputs.cameras, context, num_frames=inputs.num_frames)
-    return diffusion_loss(predicted, batch.draw.noise)

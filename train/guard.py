@@ -63,7 +63,7 @@ def account_all(
             path = write_bad_batch(out, result, uids_of_step(feed, result.step), reason)
             raise UserError(
                 f"{reason}: stopped; {path} names the objects of step {result.step}. Look at them; if they are sound, "
-                "the learning rate is too high: lower it in the recipe and start again in another --out"
+                "the learning rate is too high: give a lower one with --lr and start again in another --out"
             )
     return progress
 

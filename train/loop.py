@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
@@ -25,17 +25,28 @@ from tqdm import tqdm
 from dataset.errors import UserError
 from dataset.latents import LatentSet
 from dataset.loader import Damage
+from train.ablation import see_reference, start_use
 from train.autoencoder import ensure_autoencoder
 from train.averaging import Average, averaged, start_average, update_average
 from train.batch import Position, draw_noise
 from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
+from train.compute import (
+    Compute,
+    announcement,
+    choose_compute,
+    make_optimiser,
+    mixed_precision,
+    prepare,
+    uncompiled,
+)
 from train.disk import going_on_without, needing_room
 from train.feed import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
+from train.flops import Yardstick, yardstick
 from train.guard import account_all, update
 from train.image_tower import SmallTower, fetch_tower, load_tower
 from train.latent_batch import Batch, check_latents
 from train.model import SPEC_FILE, ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae, save_model
-from train.objective import autocast, encode_views, predict, show_views, training_loss
+from train.objective import encode_views, predict, show_views, training_loss
 from train.parts import is_whole, seeded
 from train.progress import Log, Meter, Reading, Status, open_log
 from train.recipe import learning_rate, objects_per_micro_batch
@@ -61,6 +72,8 @@ class Parts:
     feed: Feed
     held_out: Feed | None  # the objects that are not trained on
     damage: Damage
+    compute: Compute = field(default_factory=Compute)
+    yardstick: Yardstick | None = None  # on a GPU
 
 
 def train(run: Run) -> list[float]:
@@ -101,7 +114,7 @@ def train(run: Run) -> list[float]:
                 progress, reading.results, parts.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
             losses += [result.loss for result in reading.results]
-            status = _status(run, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
+            status = _status(parts, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
             _write_log(log, run, reading, status)
             bar.set_postfix(status.on_bar(), refresh=False)
             if "line" in due:
@@ -141,16 +154,18 @@ def _parts(run: Run, shards: TrainingSet) -> Parts:
     model = starting_model(run, training, damage)
     if isinstance(training, LatentSet):
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
-    unet = model.unet.train()
-    if recipe.activation_checkpointing:
-        unet.enable_gradient_checkpointing()  # type: ignore[operator]
-    # Fused on every device: it alone leaves an update out without asking the host (`train.guard.update`)
-    optimiser = torch.optim.AdamW(
-        unet.parameters(), lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
+    rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
+    compute = choose_compute(run.device, run.compile, checkpointing=recipe.activation_checkpointing)
+    print(announcement(compute, run.device))
+    prepare(unet, compute)
+    optimiser = make_optimiser(
+        unet.parameters(), compute, lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
     average = None if recipe.average_decay is None else start_average(unet)
     feed = _feed(run, training, model, damage)
-    return Parts(run, model, optimiser, average, feed, None if held_out is None else feed.beside(held_out), damage)
+    others = None if held_out is None else feed.beside(held_out)
+    return Parts(run, model, optimiser, average, feed, others, damage, compute, rates)
 
 
 def _resumed(parts: Parts, progress: Progress) -> Parts:
@@ -182,24 +197,26 @@ def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Batch], step: int)
     """One optimiser step over its micro-batches; nothing is read from the device."""
     run, model = parts.run, parts.model
     parts.optimiser.zero_grad(set_to_none=True)
-    loss, images = torch.zeros((), device=model.device), 0
+    loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
     for micro in range(run.schedule.accumulation):
         views = meter.wait_for(micro_batches)
         micro_loss = _loss(run, model, views, Position(run.seed, step, micro)) / run.schedule.accumulation
         micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
-        images += views.cameras.shape[0] * views.cameras.shape[1]
+        objects, targets = views.cameras.shape[:2]
+        images += objects * targets
+        flops += objects * parts.yardstick.per_object[targets] if parts.yardstick else 0.0
     norm = nn.utils.clip_grad_norm_(model.unet.parameters(), run.recipe.clip_norm)
     update(parts.optimiser, loss, norm)
-    meter.add(step, loss, norm, images)
+    meter.add(step, loss, norm, images, flops)
 
 
 def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
     """Validation and picture where due, with the averaged weights where there are any."""
     run, model = parts.run, parts.model
-    with averaged(model.unet, parts.average):
+    with uncompiled(parts.compute), averaged(model.unet, parts.average):
         if parts.held_out is not None and "validation" in due:
-            found = validate(model, parts.held_out, run.stage)
+            found = validate(model, parts.held_out, run.reference)
             log({f"validation/{name}": value for name, value in found.items()}, steps - 1)
             tqdm.write("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
         if "picture" in due:
@@ -209,13 +226,14 @@ def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
 
 def _loss(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
     """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
-    encoded = encode_views(model, views, run.stage, position if run.recipe.sample_posterior else None)
+    encoded = encode_views(model, views, run.reference, position if run.recipe.sample_posterior else None)
     draw = draw_noise(position, encoded.targets, run.recipe.drop_chance)
-    return training_loss(predict(model, encoded, draw), draw, model.alphas_cumprod, run.recipe.min_snr_gamma)
+    predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
+    return training_loss(predicted, draw, model.alphas_cumprod, run.recipe.min_snr_gamma)
 
 
-def _status(run: Run, progress: Progress, reading: Reading, step_s: float) -> Status:
-    results = reading.results
+def _status(parts: Parts, progress: Progress, reading: Reading, step_s: float) -> Status:
+    run, results, rates = parts.run, reading.results, parts.yardstick
     return Status(
         steps=progress.steps,
         total_steps=run.schedule.steps,
@@ -226,6 +244,7 @@ def _status(run: Run, progress: Progress, reading: Reading, step_s: float) -> St
         views_per_s=reading.views_per_s,
         data_wait_share=reading.data_wait_share,
         eta_s=(run.schedule.steps - progress.steps) * step_s,
+        share_of_peak=None if rates is None else rates.share(reading.flops, reading.seconds),
     )
 
 
@@ -307,15 +326,15 @@ def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Pat
     Objects, views and noise are the same in every picture of a run.
     """
     views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
-    tokens = encode_views(model, views, 1).tokens
+    tokens = encode_views(model, views, "none").tokens
     reference, targets = show_views(model, views)
     scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
     size = targets.shape[-1]
     columns = [reference[:, None], targets]
     for scale in scales:
-        with autocast(model.device):
+        with mixed_precision(model.device):
             sampled = sample_views(
-                model,
+                see_reference(model, reference),
                 tokens,
                 views.cameras.to(model.device),
                 steps=PICTURE_STEPS,

@@ -246,7 +246,16 @@ class MultiViewModel:
     def predict_noise(
         self, latents: Tensor, timesteps: Tensor, cameras: Tensor, tokens: Tensor, num_frames: int
     ) -> Tensor:
-        """As `run_unet`, with one token row an object: `tokens` [b, 1, c]."""
+        """As `run_unet`, with one token row an object: `tokens` [b, 1, c].
+
+        Raises UserError where the UNet reads the reference picture too and was not given it.
+        """
+        expected = int(self.unet.config.in_channels)  # type: ignore[union-attr, arg-type]
+        if latents.shape[1] != expected:
+            raise UserError(
+                f"the model reads {expected} channels, the latents have {latents.shape[1]}: it was trained with "
+                "--reference channels and needs the picture itself (`train.ablation.see_reference`)"
+            )
         context = tokens.repeat_interleave(num_frames, dim=0)
         return run_unet(self.unet, latents, timesteps, cameras, context, num_frames=num_frames)
 

@@ -3,16 +3,19 @@
 Axis letters as in `train.batch`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from train.ablation import ReferenceUse, concat_reference
 from train.batch import Draw, Position, Views, diffusion_loss, prepare_inputs, split_frames, to_device
+from train.compute import mixed_precision
 from train.latent_batch import Batch, LatentViews, draw_posterior
-from train.model import MultiViewModel
+from train.model import MultiViewModel, run_unet
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,10 @@ class Encoded:
     """Views as the UNet meets them, before noise."""
 
     targets: Tensor  # [b, f, c, h, w]
-    reference: Tensor | None  # [b, c, h, w]; stage 2
+    reference: Tensor | None  # [b, c, h, w]; None where it is not used
     cameras: Tensor  # [b, f, 16]
     tokens: Tensor  # [b, 1, c]
-
-
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 on a GPU (weights and optimiser stay float32), float32 on a CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    use: ReferenceUse
 
 
 class Read(NamedTuple):
@@ -39,40 +38,38 @@ class Read(NamedTuple):
 
 
 @torch.no_grad()
-def encode_views(
-    model: MultiViewModel, views: Batch, stage: Literal[1, 2], drawn_at: Position | None = None
-) -> Encoded:
+def encode_views(model: MultiViewModel, views: Batch, use: ReferenceUse, drawn_at: Position | None = None) -> Encoded:
     """Latents and tokens of a micro-batch's pictures, or those that a latent set gave.
 
     The latents are the means of the VAE's posteriors; with `drawn_at` they are drawn from these, by that position.
     """
-    read = _of_latents(model, views, stage) if isinstance(views, LatentViews) else _of_pictures(model, views, stage)
+    read = _of_latents(model, views, use) if isinstance(views, LatentViews) else _of_pictures(model, views, use)
 
     def latents(found: tuple[Tensor, Tensor | None], part: int) -> Tensor:
         chosen = found[0] if drawn_at is None else draw_posterior(*found, drawn_at, part)
         return chosen * model.spec.latent_scale
 
     reference = None if read.reference is None else latents(read.reference, 1)
-    return Encoded(latents(read.targets, 0), reference, to_device(views.cameras, model.device), read.tokens)
+    return Encoded(latents(read.targets, 0), reference, to_device(views.cameras, model.device), read.tokens, use)
 
 
-def _of_pictures(model: MultiViewModel, views: Views, stage: Literal[1, 2]) -> Read:
+def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceUse) -> Read:
     device, batch = model.device, len(views.cameras)
-    with autocast(device):
+    with mixed_precision(device):
         reference_rgb = to_device(views.reference, device)
         tokens = model.embed_image(reference_rgb)
         mean, logvar = model.posterior(to_device(views.targets, device).flatten(0, 1))
-        reference = model.posterior(reference_rgb) if stage == 2 else None
+        reference = None if use == "none" else model.posterior(reference_rgb)
     return Read(tokens, (split_frames(mean, batch), split_frames(logvar, batch)), reference)
 
 
-def _of_latents(model: MultiViewModel, views: LatentViews, stage: Literal[1, 2]) -> Read:
+def _of_latents(model: MultiViewModel, views: LatentViews, use: ReferenceUse) -> Read:
     """float32 on the model's device; the log variances stay behind until they are needed."""
 
     def load(numbers: Tensor) -> Tensor:
         return to_device(numbers, model.device).float()
 
-    reference = (load(views.reference_mean), views.reference_logvar) if stage == 2 else None
+    reference = None if use == "none" else (load(views.reference_mean), views.reference_logvar)
     return Read(load(views.tokens), (load(views.target_mean), views.target_logvar), reference)
 
 
@@ -81,25 +78,38 @@ def show_views(model: MultiViewModel, views: Batch) -> tuple[Tensor, Tensor]:
     """Reference [b, 3, h, w] and targets [b, f, 3, h, w] as pictures on the CPU; the VAE decodes latents."""
     if not isinstance(views, LatentViews):
         return views.reference, views.targets
-    encoded = encode_views(model, views, 2)
-    frames = torch.cat([encoded.reference[:, None], encoded.targets], 1)  # type: ignore[index]  # stage 2 has one
-    with autocast(model.device):
+    encoded = encode_views(model, views, "attention")
+    frames = torch.cat([encoded.reference[:, None], encoded.targets], 1)  # type: ignore[index]  # there is one
+    with mixed_precision(model.device):
         pictures = split_frames(model.decode(frames.flatten(0, 1)), len(frames)).cpu()
     return pictures[:, 0], pictures[:, 1:]
 
 
-def predict(model: MultiViewModel, encoded: Encoded, draw: Draw) -> Tensor:
-    """The UNet's noise prediction [(b F), c, h, w]; F = f + 1 in stage 2."""
+def predict(
+    unet: nn.Module,
+    encoded: Encoded,
+    draw: Draw,
+    alphas_cumprod: Tensor,
+    precision: Callable[[torch.device], AbstractContextManager[Any]] = mixed_precision,
+) -> Tensor:
+    """The UNet's noise prediction [(b F), c, h, w]; F = f + 1 where the reference joins in attention.
+
+    `unet` as `train.compute.prepare` gives it, or as it was.
+    """
     inputs = prepare_inputs(
         encoded.targets,
-        encoded.reference,
+        encoded.reference if encoded.use == "attention" else None,
         encoded.cameras,
         encoded.tokens,
         draw,
-        alphas_cumprod=model.alphas_cumprod,
+        alphas_cumprod=alphas_cumprod,
     )
-    with autocast(model.device):
-        return model.predict_noise(inputs.latents, inputs.timesteps, inputs.cameras, inputs.tokens, inputs.num_frames)
+    latents, frames = inputs.latents, inputs.num_frames
+    if encoded.use == "channels" and encoded.reference is not None:
+        latents = concat_reference(latents, encoded.reference, frames)
+    context = inputs.tokens.repeat_interleave(frames, dim=0)
+    with precision(latents.device):
+        return run_unet(unet, latents, inputs.timesteps, inputs.cameras, context, num_frames=frames)
 
 
 def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:

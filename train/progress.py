@@ -40,6 +40,7 @@ class Reading:
     results: list[StepResult]
     seconds: float
     waited_s: float  # for data
+    flops: float = 0.0  # of the UNet; 0 where nobody counts
 
     @property
     def views_per_s(self) -> float:
@@ -62,7 +63,7 @@ class Meter:
 
     def restart(self) -> None:
         """Begin to measure now: what came between the last reading and this is nobody's training time."""
-        self._started, self._waited_s = self._clock(), 0.0
+        self._started, self._waited_s, self._flops = self._clock(), 0.0, 0.0
 
     def wait_for(self, micro_batches: Iterator[T]) -> T:
         """The next micro-batch, and how long it let the loop wait."""
@@ -71,9 +72,10 @@ class Meter:
         self._waited_s += self._clock() - started
         return views
 
-    def add(self, step: int, loss: Tensor, gradient_norm: Tensor, images: int) -> None:
+    def add(self, step: int, loss: Tensor, gradient_norm: Tensor, images: int, flops: float = 0.0) -> None:
         """Note a step; `loss` and `gradient_norm` are numbers still on the device."""
         self._waiting.append((step, loss, gradient_norm, images))
+        self._flops += flops
 
     def read(self) -> Reading:
         """All noted steps in one transfer, which waits for the device; the measured time begins anew."""
@@ -84,7 +86,7 @@ class Meter:
             StepResult(step, loss, norm, images)
             for (step, _, _, images), loss, norm in zip(waiting, values[::2], values[1::2], strict=True)
         ]
-        reading = Reading(results, self._clock() - self._started, self._waited_s)
+        reading = Reading(results, self._clock() - self._started, self._waited_s, self._flops)
         self.restart()
         return reading
 
@@ -102,31 +104,37 @@ class Status:
     views_per_s: float
     data_wait_share: float
     eta_s: float
+    share_of_peak: float | None = None  # of the device's matrix products; None where it was not measured
 
     def line(self) -> str:
         """The one line."""
         eta = timedelta(seconds=round(self.eta_s))
+        peak = "" if self.share_of_peak is None else f"share of peak {self.share_of_peak:.1%}  "
         return (
             f"step {self.steps:,}/{self.total_steps:,}  images {self.seen_images:,}  loss {self.loss:.4f}  "
             f"lr {self.learning_rate:.2e}  grad norm {self.gradient_norm:.3g}  views/s {self.views_per_s:.3g}  "
-            f"data wait {self.data_wait_share:.1%}  ETA {eta}"
+            f"{peak}data wait {self.data_wait_share:.1%}  ETA {eta}"
         )
 
     def on_bar(self) -> dict[str, str]:
         """The bar's end; steps and time left are on it already."""
+        peak = {} if self.share_of_peak is None else {"peak": f"{self.share_of_peak:.0%}"}
         return {
             "images": f"{self.seen_images:,}",
             "loss": f"{self.loss:.4f}",
             "lr": f"{self.learning_rate:.1e}",
             "norm": f"{self.gradient_norm:.3g}",
             "views/s": f"{self.views_per_s:.3g}",
+            **peak,
             "wait": f"{self.data_wait_share:.0%}",
         }
 
     def scalars(self) -> dict[str, float]:
         """What belongs to the whole interval; loss, norm and rate are logged for every step."""
+        peak = {} if self.share_of_peak is None else {"share_of_peak": self.share_of_peak}
         return {
             "views_per_s": self.views_per_s,
+            **peak,
             "data_wait_share": self.data_wait_share,
             "seen_images": float(self.seen_images),
             "eta_s": self.eta_s,

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from dataset.errors import UserError
 from dataset.loader import MAX_DAMAGED_SHARE
+from train.ablation import ReferenceUse
 from train.batch import count_pairs
 from train.image_tower import NamedTower, SmallTower, TowerSpec
 from train.model import UNetShape
@@ -72,6 +73,7 @@ class Recipe:
     min_snr_gamma: float | None = None  # weight the loss by timestep (`train.objective`); not in the paper
     average_decay: float | None = None  # average the weights (`train.averaging`) and export those; not in the paper
     activation_checkpointing: bool = False  # recompute activations: less memory, a third more work, the same result
+    reference: ReferenceUse = "attention"  # what stage 2 makes of the reference's latent; others are ablations
     validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.validation`); auto: small sets do not
     items_per_object: int = 1  # in an epoch, each with another reference
     sample_posterior: bool = False  # draw latents from the VAE's posteriors, as Stable Diffusion did; else their means
@@ -231,7 +233,12 @@ def _every(option: str, given: int | None, default: int) -> int:
 
 
 def override(
-    schedule: Schedule, *, steps: int | None = None, objects: int | None = None, accumulation: int | None = None
+    schedule: Schedule,
+    *,
+    steps: int | None = None,
+    objects: int | None = None,
+    accumulation: int | None = None,
+    peak_lr: float | None = None,
 ) -> Schedule:
     """The schedule with the values given on the command line."""
     changed = replace(
@@ -239,7 +246,10 @@ def override(
         steps=schedule.steps if steps is None else steps,
         objects=schedule.objects if objects is None else objects,
         accumulation=schedule.accumulation if accumulation is None else accumulation,
+        peak_lr=schedule.peak_lr if peak_lr is None else peak_lr,
     )
+    if not 0 < changed.peak_lr < math.inf:
+        raise UserError(f"--lr is {changed.peak_lr}; it must be a number above 0 (the paper's are 1e-4 and 5e-5)")
     for name in ("steps", "objects", "accumulation"):
         if getattr(changed, name) < 1:
             raise UserError(f"{name} is {getattr(changed, name)}; it must be at least 1")

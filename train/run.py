@@ -10,6 +10,8 @@ import torch
 from dataset.errors import UserError
 from dataset.latents import LatentSet
 from dataset.selection import Filters
+from train.ablation import ReferenceUse
+from train.compute import CompileChoice
 from train.feed import TrainingSet
 from train.model import SPEC_FILE
 from train.progress import import_wandb
@@ -45,11 +47,17 @@ class Run:
     device: torch.device
     wandb: str | None = None  # W&B project to log to
     filters: Filters = field(default_factory=Filters)  # which objects of the set are used
+    compile: CompileChoice = "auto"  # decides no result, and may change when a run goes on
 
     @property
     def schedule(self) -> Schedule:
         """The stage's schedule."""
         return self.recipe.stage1 if self.stage == 1 else self.recipe.stage2
+
+    @property
+    def reference(self) -> ReferenceUse:
+        """What a step makes of the reference's latent."""
+        return "none" if self.stage == 1 else self.recipe.reference
 
 
 def check(run: Run) -> None:

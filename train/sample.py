@@ -52,6 +52,9 @@ class Sample:
     """Seed of the initial noise."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    with_reference: bool = False
+    """Show the model the picture itself as stage 2 did, a clean frame beside the views; without, as in the paper, they
+    come from its embedding alone."""
     remove_background: bool = False
     """Cut the object out with rembg first."""
     dry_run: bool = False
@@ -166,7 +169,7 @@ def run(args: Sample) -> None:
     for notice in prepared.notices:
         print(f"note: {notice}")
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
-    model = see_reference(model, rgb)
+    model = see_reference(model, rgb, in_front=args.with_reference)
     cameras = orthogonal_cameras(
         model,
         args.views,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.selection import Split, split_of
+from train.ablation import ReferenceUse
 from train.batch import Draw, to_device
 from train.feed import Feed, TrainingSet
 from train.latent_batch import Batch
@@ -89,14 +90,14 @@ def validation_views(feed: Feed, number: int) -> Batch:
 
 
 @torch.no_grad()
-def validate(model: MultiViewModel, feed: Feed, stage: Literal[1, 2]) -> Mapping[str, float]:
+def validate(model: MultiViewModel, feed: Feed, use: ReferenceUse) -> Mapping[str, float]:
     """Mean loss (Eq. 5 or 6, unweighted) of the first MAX_OBJECTS held-out objects, by bucket, and their mean `loss`.
 
     `feed` is that of the held-out objects. The same model gives the same numbers, whenever and on whatever batch size.
     """
     losses = []
     for number in range(min(MAX_OBJECTS, len(feed.shards))):
-        once = encode_views(model, validation_views(feed, number), stage)
+        once = encode_views(model, validation_views(feed, number), use)
         buckets = NUM_TIMESTEPS // BUCKET
         encoded = replace(
             once,
@@ -106,6 +107,6 @@ def validate(model: MultiViewModel, feed: Feed, stage: Literal[1, 2]) -> Mapping
             tokens=once.tokens.expand(buckets, *once.tokens.shape[1:]),
         )
         draw = fixed_draw(feed.seed, number, encoded.targets)
-        losses.append(object_losses(predict(model, encoded, draw), draw.noise))
+        losses.append(object_losses(predict(model.unet, encoded, draw, model.alphas_cumprod), draw.noise))
     means = torch.stack(losses).double().mean(0).tolist()
     return {"loss": sum(means) / len(means), **dict(zip(bucket_names(), means, strict=True))}

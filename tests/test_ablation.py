@@ -1,0 +1,176 @@
+"""The uses of the reference: training with each, and sampling with the picture in hand."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dataset.errors import UserError
+from dataset.stream import ShardSet
+from distill.guidance import model_denoiser
+from distill.schedule import PRESETS, draw_views
+from tests.make_shards import make_shard_set
+from tests.train_micro import CPU, micro_model, micro_run
+from train import loop
+from train.ablation import ReferenceInFront, reads_reference, see_reference, start_channel_concat, start_use
+from train.batch import Draw, Views, prepare_inputs
+from train.loop import train
+from train.model import MultiViewModel, load_model, run_unet, save_model
+from train.objective import encode_views, predict
+from train.run import Run
+from train.sample import Sample
+from train.sample import run as draw_sample
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "base"
+    save_model(micro_model(), folder)
+    return folder
+
+
+def _run(shards: Path, out: Path, base: Path, use: str, steps: int = 3) -> Run:
+    run = micro_run(shards, out, steps, stage=2, base=base)
+    return replace(run, recipe=replace(run.recipe, reference=use, validation="on"))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def concatenated(shards: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "channels"
+    train(_run(shards, out, base, "channels"))
+    return out
+
+
+def _micro_batch() -> tuple[Views, Draw]:
+    random = torch.Generator().manual_seed(1)
+    views = Views(
+        torch.rand(2, 3, 32, 32, generator=random),
+        torch.rand(2, 3, 3, 32, 32, generator=random),
+        torch.randn(2, 3, 16, generator=random),
+    )
+    noise = torch.randn(2, 3, 4, 8, 8, generator=random)
+    return views, Draw(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
+
+
+@torch.no_grad()
+def _predict(model: MultiViewModel, use: Any) -> Tensor:
+    views, draw = _micro_batch()
+    return predict(model.unet, encode_views(model, views, use), draw, model.alphas_cumprod)
+
+
+def test_training_with_channels_starts_from_the_bases_predictions(shards: Path, base: Path, tmp_path: Path) -> None:
+    run = _run(shards, tmp_path / "run", base, "channels")
+    started = loop._parts(run, ShardSet(run.shards)).model
+    assert reads_reference(started.unet)
+    torch.testing.assert_close(_predict(started, "channels"), _predict(load_model(base, CPU), "none"))
+
+
+def test_and_learns_to_read_them(base: Path, concatenated: Path) -> None:
+    unet: Any = load_model(concatenated, CPU).unet
+    assert reads_reference(unet)
+    assert bool(unet.conv_in.weight[:, 4:].any())
+    before: Any = load_model(base, CPU).unet
+    assert not torch.equal(unet.conv_in.weight[:, :4], before.conv_in.weight)
+
+
+def test_a_run_with_channels_resumes_exactly(shards: Path, base: Path, concatenated: Path, tmp_path: Path) -> None:
+    """The checkpoint of step 2 goes into a UNet that was widened again."""
+    run = _run(shards, tmp_path / "run", base, "channels")
+    train(run)
+    (run.out / "model.json").unlink()
+    shutil.rmtree(run.out / "unet")
+    assert len(train(run)) == 1
+    whole, again = (load_model(folder, CPU).unet.state_dict() for folder in (concatenated, run.out))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+
+
+def test_without_the_reference_stage_2_is_stage_1s_loss(shards: Path, base: Path, tmp_path: Path) -> None:
+    ablation = _run(shards, tmp_path / "ablation", base, "none")
+    first = replace(ablation, stage=1, out=tmp_path / "first")
+    first = replace(first, recipe=replace(first.recipe, stage1=first.recipe.stage2))
+    losses = train(ablation)
+    assert losses == train(first)
+    assert losses != train(_run(shards, tmp_path / "attention", base, "attention"))
+
+
+def test_a_base_that_reads_the_reference_starts_no_other_training(
+    shards: Path, concatenated: Path, tmp_path: Path
+) -> None:
+    for use in ("attention", "none"):
+        with pytest.raises(UserError, match="--reference channels"):
+            train(_run(shards, tmp_path / use, concatenated, use))
+    with pytest.raises(UserError, match="reads 8 channels already"):
+        start_use(load_model(concatenated, CPU).unet, "channels")
+
+
+@torch.no_grad()
+def test_the_picture_in_front_is_what_training_showed() -> None:
+    """Against Eq. 6's own inputs, in two rounds as guidance has them."""
+    model, (views, draw) = micro_model(), _micro_batch()
+    encoded = encode_views(model, views, "attention")
+    seeing = see_reference(model, views.reference, in_front=True)
+    assert isinstance(seeing.unet, ReferenceInFront)
+    expected, found = [], []
+    tokens = torch.cat([encoded.tokens, torch.zeros_like(encoded.tokens)])
+    for dropped in (False, True):
+        round_ = Draw(draw.timesteps, draw.noise, torch.full_like(draw.dropped, dropped))
+        inputs = prepare_inputs(
+            encoded.targets,
+            encoded.reference,
+            encoded.cameras,
+            encoded.tokens,
+            round_,
+            alphas_cumprod=model.alphas_cumprod,
+        )
+        context = inputs.tokens.repeat_interleave(inputs.num_frames, dim=0)
+        whole = run_unet(model.unet, inputs.latents, inputs.timesteps, inputs.cameras, context, num_frames=4)
+        expected.append(whole.view(2, 4, 4, 8, 8)[:, 1:].flatten(0, 1))
+        plain = prepare_inputs(
+            encoded.targets, None, encoded.cameras, encoded.tokens, round_, alphas_cumprod=model.alphas_cumprod
+        )
+        found.append(plain)
+    flat = [torch.cat([getattr(one, name) for one in found]) for name in ("latents", "timesteps", "cameras")]
+    predicted = seeing.predict_noise(flat[0], flat[1], flat[2], tokens, 3)
+    torch.testing.assert_close(predicted, torch.cat(expected), rtol=1e-4, atol=1e-5)
+
+
+def _draw(model: Path, folder: Path, name: str, colour: tuple[int, int, int], **options: Any) -> bytes:
+    image, out = folder / f"{name}-in.png", folder / f"{name}.png"
+    Image.new("RGBA", (32, 32), (*colour, 255)).save(image)
+    draw_sample(Sample(image=image, model=model, out=out, views=2, steps=2, device="cpu", **options))
+    return out.read_bytes()
+
+
+def test_samples_with_and_without_the_reference(base: Path, concatenated: Path, tmp_path: Path) -> None:
+    red = (200, 30, 30)
+    plain = _draw(base, tmp_path, "plain", red)
+    assert plain == _draw(base, tmp_path, "again", red)
+    assert plain != _draw(base, tmp_path, "shown", red, with_reference=True)
+    assert _draw(concatenated, tmp_path, "channels", red)
+    with pytest.raises(UserError, match="drop --with-reference"):
+        _draw(concatenated, tmp_path, "twice", red, with_reference=True)
+
+
+@torch.no_grad()
+def test_distilling_has_the_picture_and_without_it_the_model_says_what_it_needs() -> None:
+    model = micro_model()
+    start_channel_concat(model.unet)
+    views = draw_views(PRESETS["paper"], 0, 8)
+    tokens, noisy, timesteps = torch.ones(1, 1, 32), torch.randn(8, 4, 8, 8), torch.full((8,), 300)
+    seeing = see_reference(model, torch.rand(1, 3, 32, 32))
+    assert see_reference(seeing, torch.rand(1, 3, 32, 32)) is seeing
+    assert model_denoiser(seeing, tokens, 15.0, 3.0)(noisy, timesteps, views).guided.shape == noisy.shape
+    with pytest.raises(UserError, match="needs the picture itself"):
+        model_denoiser(model, tokens, 15.0, 3.0)(noisy, timesteps, views)
