@@ -113,7 +113,9 @@ def _process(rank: int, options: argparse.Namespace, name: str, world: int, fold
     else:
         torch.set_num_threads(1)
     torch._dynamo.config.optimize_ddp = options.optimize_ddp == "on"
-    with joined(rank, world, device, "fsdp" if name == "fsdp" else "ddp", f"file://{folder}/meeting") as ranks:
+    with joined(
+        rank, world, device, "fsdp" if name == "fsdp" else "ddp", init_method=f"file://{folder}/meeting"
+    ) as ranks:
         way = measure(options, ranks, name, device)
     if rank == 0:
         (Path(folder) / "way.json").write_text(json.dumps(asdict(way)))

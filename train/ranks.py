@@ -7,21 +7,28 @@ validation: NCCL would take the wait for a failure.
 """
 
 import os
+import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor
 
 from dataset.errors import UserError
+from train.gather import whole_tensor
 
 Parallel = Literal["ddp", "fsdp"]
 PATIENCE: Final = timedelta(hours=12)  # of ranks that wait for rank 0 to validate, draw, or train a small part
+TIMEOUT: Final = timedelta(minutes=30)  # of gradients: a rank that lives and does not come is a failure
+STOP_EVERY: Final = 20  # steps between looks at whether any rank was asked to stop, at most
+_MARKER: Final = ".ranks"
+_MARKER_S: Final = 10.0  # until a file shows on another machine (NFS looks again after 3 to 60 s, sooner for new names)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Ranks:
     world: int = 1
     parallel: Parallel = "ddp"
     host_group: Any = None  # gloo, for what the host must know; made by `joined`
+    stop_file: Path | None = None  # its appearance asks all ranks to stop, where signals do not reach them (Ray)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -62,6 +70,65 @@ class Ranks:
         if self.world > 1:
             dist.barrier(group=self.host_group)
 
+    def stopping(self, asked: bool, steps: int, every: int) -> bool:
+        """Whether to stop after `steps` steps, where this rank was asked to or was not: all ranks answer alike.
+
+        Several ranks meet for it every `every` steps (STOP_EVERY at most); between, nobody stops.
+        """
+        if self.world == 1:
+            return asked
+        if steps % min(every, STOP_EVERY):
+            return False
+        return self.any(asked or (self.first and self.stop_file is not None and self.stop_file.exists()))
+
+    @contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """Rank 0 does what is inside while the others wait; then they do it, and find what it wrote."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+    @contextmanager
+    def speaking_once(self) -> Iterator[None]:
+        """Inside, only rank 0 prints; errors are everyone's."""
+        if self.first:
+            yield
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+
+    def check_shared(self, folder: Path) -> None:
+        """Raises UserError, on all ranks, unless `folder` is one and the same on all their machines."""
+        if self.world == 1:
+            return
+        token = torch.randint(2**62, (1,)) if self.first else torch.zeros(1, dtype=torch.int64)
+        dist.broadcast(token, 0, group=self.host_group)
+        marker = folder / _MARKER
+        if self.first:
+            marker.write_text(f"{token.item()}\n")
+        self.wait()
+        seen = _appears(marker, f"{token.item()}\n")
+        alike = not self.any(not seen)
+        if self.first:
+            marker.unlink()
+        if not alike:
+            here = "" if seen else f"; {socket.gethostname()} (rank {self.rank}) has another one"
+            raise UserError(
+                f"{folder}: not the same folder on all machines{here}; --out must lie on storage that all of them "
+                "mount at the same path (NFS, say): all ranks resume from its checkpoints"
+            )
+
+
+def _appears(marker: Path, text: str) -> bool:
+    deadline = time.monotonic() + _MARKER_S
+    while not (marker.is_file() and marker.read_text() == text):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
 
 ALONE: Final = Ranks()
 
@@ -80,7 +147,13 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
 
 @contextmanager
 def joined(
-    rank: int, world: int, device: torch.device, parallel: Parallel = "ddp", init_method: str | None = None
+    rank: int,
+    world: int,
+    device: torch.device,
+    parallel: Parallel = "ddp",
+    *,
+    init_method: str | None = None,
+    stop_file: Path | None = None,
 ) -> Iterator[Ranks]:
     """The process group of a world of several, nccl on GPUs and gloo on CPUs; taken as it is where one exists (Ray).
 
@@ -93,10 +166,15 @@ def joined(
     if ours:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
-            backend, init_method, rank=rank, world_size=world, device_id=device if backend == "nccl" else None
+            backend,
+            init_method,
+            TIMEOUT,
+            world_size=world,
+            rank=rank,
+            device_id=device if backend == "nccl" else None,
         )
     try:
-        yield Ranks(rank, world, parallel, dist.new_group(backend="gloo", timeout=PATIENCE))
+        yield Ranks(rank, world, parallel, dist.new_group(backend="gloo", timeout=PATIENCE), stop_file)
     finally:
         if ours:
             dist.destroy_process_group()
@@ -147,5 +225,4 @@ def clip_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     The host does not wait; with FSDP2, whose ranks hold parts, their norms meet on the device.
     """
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    whole: Tensor = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    return whole
+    return whole_tensor(norm)
