@@ -99,9 +99,8 @@ def _train(run: Run, shards: ShardSet, ranks: Ranks) -> list[float]:
         log, stop = stack.enter_context(logged), stack.enter_context(_stop_signals())
         checkpoints = stack.enter_context(CheckpointWriter(run.out, keep, writes=ranks.first))
         steps_left = range(first_step, schedule.steps)
-        bar = tqdm(
-            steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step", disable=not ranks.first
-        )
+        hidden = (None if ranks.first else True) if ranks.world > 1 else False  # None: where nobody looks at a terminal
+        bar = tqdm(steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step", disable=hidden)
         for step in bar:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(schedule, step)

@@ -75,9 +75,7 @@ class Ranks:
 
         Several ranks meet for it every `every` steps (STOP_EVERY at most); between, nobody stops.
         """
-        if self.world == 1:
-            return asked
-        if steps % min(every, STOP_EVERY):
+        if self.world > 1 and steps % min(every, STOP_EVERY):
             return False
         return self.any(asked or (self.first and self.stop_file is not None and self.stop_file.exists()))
 
@@ -160,7 +158,7 @@ def joined(
     Without `init_method` the ranks find each other by MASTER_ADDR and MASTER_PORT.
     """
     if world == 1:
-        yield Ranks(parallel=parallel)
+        yield Ranks(parallel=parallel, stop_file=stop_file)
         return
     ours = not dist.is_initialized()
     if ours:
