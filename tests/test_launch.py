@@ -9,7 +9,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -50,9 +49,25 @@ def begun(folder: Path, name: str, steps: int) -> subprocess.Popen[str]:
     return child
 
 
-def workers(child: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Ray's processes that train: children of the raylet that the run has started."""
-    return [p for p in psutil.Process(child.pid).children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+def workers(child: subprocess.Popen[str]) -> list[int]:
+    """Process numbers of Ray's workers that train, descendants of the run."""
+    found = [p for p in Path("/proc").iterdir() if p.name.isdigit() and b"RayTrainWorker" in _read(p / "cmdline")]
+    return [int(process.name) for process in found if child.pid in _ancestors(process)]
+
+
+def _ancestors(process: Path) -> list[int]:
+    parents = []
+    while fields := _read(process / "stat").rpartition(b")")[2].split():
+        parents.append(int(fields[1]))
+        process = Path("/proc") / str(parents[-1])
+    return parents
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile, or is nobody's parent
+        return b""
 
 
 def same(first: Path, second: Path) -> bool:
@@ -68,7 +83,7 @@ def test_a_killed_worker_restarts_all_from_the_last_checkpoint(folder):
     child = begun(folder, "killed", 8)
     found = workers(child)
     assert len(found) == 2
-    found[1].send_signal(signal.SIGKILL)
+    os.kill(found[1], signal.SIGKILL)
     printed, _ = child.communicate(timeout=240)
     assert child.returncode == 0, printed
     assert printed.count("objects a step = 1 a process x 2 processes x 2 accumulated") == 2  # begun twice

@@ -98,7 +98,7 @@ def _ray(launch: Launch, *, gpus: bool) -> Iterator[None]:
     """Ray on this machine alone, or the cluster at `address` with this checkout's code on its nodes."""
     import ray
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # one rank prints, not all
     quiet: dict[str, Any] = {"logging_level": logging.ERROR}
     if launch.address is None:
         count = torch.cuda.device_count() if gpus else 0
