@@ -8,25 +8,17 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import tyro
 
+from dataset.checkout import all_but, code_for_nodes
 from dataset.errors import UserError, run_cli
 from render.command import Command
 from render.run import run
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 SENT: Final = ("dataset", "render")  # what a worker imports
-# In .gitignore's language, as Ray reads it: all but ".", the folder itself, then the exceptions and what is in them.
-# Without it a checkout's .venv would travel too, and the shards that lie in it.
-EXCLUDES: Final = (
-    "/[!.]*",
-    "/.?*",
-    *(f"!/{package}{contents}" for package in SENT for contents in ("", "/**")),
-    "__pycache__/",
-)
+EXCLUDES: Final = tuple(all_but(SENT))
 
 
 @contextmanager
@@ -38,9 +30,8 @@ def joined() -> Iterator[None]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": "auto",
     }  # which tells the renderer not to start its own
-    code = {"working_dir": str(ROOT), "excludes": list(EXCLUDES)}
     try:
-        ray.init(address="auto", runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address="auto", runtime_env=code_for_nodes(SENT), log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError("no Ray cluster runs on this machine; start one with `ray up cluster/render.yaml`") from error
     try:

@@ -19,7 +19,7 @@ from cluster.render_job import MOUNT
 from render.check import SYSTEM_LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["render", "local", "aws", "gcp"]
+NAMES = ["render", "local", "train", "aws", "gcp"]
 CLOUDS = ["aws", "gcp"]
 
 
@@ -38,7 +38,7 @@ def apt_packages(text: str) -> set[str]:
 def test_ray_accepts_the_file(name):
     config = prepare_config(load(name))
     validate_config(config)
-    assert config["provider"]["type"] == ("local" if name == "render" else name)
+    assert config["provider"]["type"] == ("local" if name in ("render", "train") else name)
 
 
 @pytest.mark.parametrize("name", NAMES)

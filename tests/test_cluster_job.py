@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.driver import EXCLUDES, joined
-from cluster.driver import ROOT as CHECKOUT
 from cluster.render_job import interpreter
+from dataset.checkout import ROOT as CHECKOUT
 from dataset.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

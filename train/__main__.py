@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 
 from dataset.errors import UserError, run_cli
@@ -17,7 +18,8 @@ from train.compute import CompileChoice
 from train.feed import need_pictures, open_training_set
 from train.find_model import model_folder
 from train.image_tower import SmallTower
-from train.loop import train
+from train.launch import Launch, start
+from train.ranks import Parallel
 from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override, with_options
 from train.run import Run, check, describe
 from train.sample import pick_device
@@ -103,6 +105,17 @@ class Stage(Common):
     """Stop at the first loss that is not finite; if not given, after ten updates in a row that were left out."""
     wandb: str | None = None
     """W&B project to log to beside TensorBoard; the wandb package must be installed."""
+    workers: int = 1
+    """Processes that train together, each on a GPU of its own; more than one are started with Ray Train and share the
+    same --batch-size. torchrun's processes are taken without it."""
+    parallel: Parallel = "ddp"
+    """With several processes: ddp, each holds the whole model; fsdp, weights and optimiser are split among them (less
+    memory, more communication). Checkpoints are the same files."""
+    address: str | None = None
+    """Ray cluster to train on, auto for the one that this machine belongs to; --out must then be a folder that all of
+    its machines mount at the same path, and --device cuda asks for their GPUs. Ray on this machine if not given."""
+    max_failures: int = 3
+    """Deaths of workers after which training starts again from the last checkpoint, before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +184,8 @@ def resolve(args: Stage1 | Stage2) -> Run:
         stop_at_bad_loss=args.stop_at_bad_loss,
     )
     stage: Literal[1, 2] = 1 if isinstance(args, Stage1) else 2
-    device = pick_device(args.device)
+    remote = args.address is not None and args.device == "cuda"  # the workers' machines have it, this one need not
+    device = torch.device("cuda") if remote else pick_device(args.device)
     base = None if args.base is None else model_folder(args.base)
     filters = Filters(args.without_flags, args.min_coverage, args.max_coverage, args.licences, args.uids)
     return Run(
@@ -204,11 +218,11 @@ def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
 def run_stage(args: Stage1 | Stage2) -> None:
     """Train a stage, or print its configuration."""
     run = resolve(args)
-    check(run)
+    check(run, args.workers)
     if args.dry_run:
         print(json.dumps(describe(run, open_training_set(run.shards, run.filters)), indent=2))
         return
-    train(run)
+    start(run, Launch(args.workers, args.parallel, args.address, args.max_failures))
 
 
 def run_part(args: Autoencoder | Tower) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from dataset.errors import UserError
 from dataset.order import StreamState
 from train.disk import no_room, one_line, say_not_written
+from train.gather import placed_like, whole_tensor
 
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"step-(\d{9})")
@@ -61,11 +62,26 @@ class Keep:
 def take_snapshot(
     unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Copies on the CPU of all tensors of a checkpoint: training may change its own meanwhile."""
-    files = {_UNET: unet.state_dict(), _OPTIMISER: _moments(unet, optimiser)}
-    if average is not None:
-        files[_AVERAGE] = dict(average)
+    """Copies on the CPU of all tensors of a checkpoint: training may change its own meanwhile.
+
+    Tensors are whole, whatever the number of ranks that they are split over; then all ranks must call it.
+    """
+    files = _tensors(unet, optimiser, average)
     return {name: {key: _copy(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
+
+
+def _tensors(
+    unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
+) -> dict[str, Mapping[str, Tensor]]:
+    files: dict[str, Mapping[str, Tensor]] = {_UNET: unet.state_dict(), _OPTIMISER: _moments(unet, optimiser)}
+    return files if average is None else files | {_AVERAGE: average}
+
+
+def give_parts(unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None) -> None:
+    """A rank's share in another's `take_snapshot`: the same tensors in the same order, of which nothing is kept."""
+    for tensors in _tensors(unet, optimiser, average).values():
+        for tensor in tensors.values():
+            whole_tensor(tensor.detach())
 
 
 def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Keep) -> Path:
@@ -103,12 +119,14 @@ class CheckpointWriter:
     `poll`, `save` or at the end.
     """
 
-    def __init__(self, out: Path, keep: Keep) -> None:
+    def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:
+        """`writes` is False on ranks that only give their part of the tensors."""
         self.failures = 0  # checkpoints that found no room
-        self._out, self._keep = out, keep
+        self._out, self._keep, self._writes = out, keep, writes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        remove_half_written(out)
+        if writes:
+            remove_half_written(out)
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -130,6 +148,9 @@ class CheckpointWriter:
     ) -> None:
         """Copy now, write later. Waits for the checkpoint before, so that at most one copy is in memory."""
         self.wait()
+        if not self._writes:
+            give_parts(unet, optimiser, average)
+            return
         snapshot = take_snapshot(unet, optimiser, average)
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
@@ -181,11 +202,14 @@ def restore_checkpoint(
             raise UserError(f"{folder}: written by an earlier version, without checksums; start again in another --out")
         progress = _from_json(saved)
         _verify(folder, digests, progress)
-        unet.load_state_dict(load_file(folder / _UNET))
+        weights = unet.state_dict()
+        unet.load_state_dict(
+            {name: placed_like(tensor, weights.get(name, tensor)) for name, tensor in load_file(folder / _UNET).items()}
+        )
         _restore_moments(unet, optimiser, load_file(folder / _OPTIMISER))
         if average is not None:
             for name, tensor in load_file(folder / _AVERAGE).items():
-                average[name].copy_(tensor)
+                average[name].copy_(placed_like(tensor, average[name]))
     except UserError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
@@ -251,7 +275,7 @@ def _sha256(path: Path) -> str:
 
 def _copy(tensor: Tensor) -> Tensor:
     """A row-major copy on the CPU, whatever the memory format in training."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return whole_tensor(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _moments(unet: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -273,6 +297,8 @@ def _restore_moments(unet: nn.Module, optimiser: torch.optim.Optimizer, moments:
         optimiser.state[parameter] = {
             moment: moments[f"{moment}.{name}"].to(parameter.device if fused else "cpu")
             if moment == "step"
-            else torch.empty_like(parameter, requires_grad=False).copy_(moments[f"{moment}.{name}"])
+            else torch.empty_like(parameter, requires_grad=False).copy_(
+                placed_like(moments[f"{moment}.{name}"], parameter)
+            )
             for moment in _MOMENTS
         }

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,9 @@ def account_all(
         progress = account(progress, result)
         reason = why_stop(progress, result, stop_at_bad_loss)
         if reason is not None:
-            path = write_bad_batch(out, result, uids_of_step(feed, result.step), reason)
+            path = out / BAD_BATCH_FILE
+            if feed.rank == 0:
+                write_bad_batch(out, result, uids_of_step(feed, result.step), reason)
             raise UserError(
                 f"{reason}: stopped; {path} names the objects of step {result.step}. Look at them; if they are sound, "
                 "the learning rate is too high: give a lower one with --lr and start again in another --out"
@@ -69,10 +72,14 @@ def account_all(
 
 
 def uids_of_step(feed: Feed, step: int) -> list[list[str]]:
-    """The uids of each micro-batch of a step."""
-    order, first = feed.order, step * feed.accumulation
+    """The uids of each micro-batch of a step, all ranks' together."""
+    first = step * feed.accumulation
     starts = [feed.item(number) for number in range(first, first + feed.accumulation)]
-    return [[feed.shards.uid(*order.item(item)[1:]) for item in range(start, start + feed.objects)] for start in starts]
+    orders = [replace(feed, rank=rank).order for rank in range(feed.world)]
+    return [
+        [feed.shards.uid(*order.item(i)[1:]) for i in range(start, start + feed.objects) for order in orders]
+        for start in starts
+    ]
 
 
 def write_bad_batch(out: Path, result: StepResult, uids: Sequence[Sequence[str]], reason: str) -> Path:

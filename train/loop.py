@@ -6,13 +6,16 @@ command again resumes, and ends in the weights of an uninterrupted run.
 
 The loop never waits for the GPU but when a reading is due (`train.progress`), every `log_every` steps and before a
 checkpoint: until then the host runs ahead, and a non-finite step is left out on the device but only then noticed.
+
+Several ranks (`train.ranks`) run this same loop, each on its own micro-batches. Rank 0 writes, prints and looks; what
+decides (a step's loss, the norm, stopping) is the same number on all of them, so that all take the same way.
 """
 
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -27,7 +30,7 @@ from dataset.latents import LatentSet
 from dataset.loader import Damage
 from train.ablation import see_reference, start_use
 from train.autoencoder import ensure_autoencoder
-from train.averaging import Average, averaged, start_average, update_average
+from train.averaging import Average, start_average, update_average
 from train.batch import Position, draw_noise
 from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
 from train.compute import (
@@ -42,14 +45,16 @@ from train.compute import (
 from train.disk import going_on_without, needing_room
 from train.feed import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
 from train.flops import Yardstick, yardstick
+from train.gather import whole_model
 from train.guard import account_all, update
 from train.image_tower import SmallTower, fetch_tower, load_tower
 from train.latent_batch import Batch, check_latents
 from train.model import SPEC_FILE, ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae, save_model
 from train.objective import encode_views, predict, show_views, training_loss
 from train.parts import is_whole, seeded
-from train.progress import Log, Meter, Reading, Status, open_log
-from train.recipe import learning_rate, objects_per_micro_batch
+from train.progress import Log, Meter, Reading, Status, open_log, silent_log
+from train.ranks import ALONE, Ranks, accumulating, clip_norm, spread
+from train.recipe import batch_in_shares, learning_rate, objects_per_micro_batch
 from train.run import Run, check, claim, describe
 from train.sample import sample_views, save_sheet
 from train.tower_training import ensure_tower
@@ -74,17 +79,32 @@ class Parts:
     damage: Damage
     compute: Compute = field(default_factory=Compute)
     yardstick: Yardstick | None = None  # on a GPU
+    ranks: Ranks = ALONE
+    spread: nn.Module | None = None  # the UNet as it is called for a loss (DDP's wrapper); None: the UNet itself
+
+    @property
+    def trained(self) -> MultiViewModel:
+        """The model to take a loss of."""
+        return self.model if self.spread is None else replace(self.model, unet=self.spread)
 
 
-def train(run: Run) -> list[float]:
+def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
-    check(run)
-    shards = _open(run)
-    claim(run, shards)
-    if (run.out / SPEC_FILE).is_file():
-        print(f"{run.out}: finished already")
-        return []
-    parts = _parts(run, shards)
+    with ranks.speaking_once():
+        check(run, ranks.world)
+        shards = _open(run)
+        if ranks.first:
+            claim(run, shards)
+        ranks.check_shared(run.out)
+        if (run.out / SPEC_FILE).is_file():
+            print(f"{run.out}: finished already")
+            return []
+        print(batch_in_shares(run.schedule, ranks.world, "GPU" if run.device.type == "cuda" else "process"))
+        return _train(run, shards, ranks)
+
+
+def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
+    parts = _parts(run, shards, ranks)
     schedule, recipe = run.schedule, run.recipe
     unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
     progress = restore_checkpoint(run.out, unet, optimiser, average)
@@ -92,13 +112,13 @@ def train(run: Run) -> list[float]:
     first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
     micro_batches = parts.feed.micro_batches(first_step, schedule.steps)
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
-    with (
-        open_log(run.out, first_step, run.wandb, describe(run, shards)) as log,
-        _stop_signals() as stop,
-        CheckpointWriter(run.out, keep) as checkpoints,
-    ):
+    with ExitStack() as stack:
+        logged = open_log(run.out, first_step, run.wandb, describe(run, shards)) if ranks.first else silent_log()
+        log, stop = stack.enter_context(logged), stack.enter_context(_stop_signals())
+        checkpoints = stack.enter_context(CheckpointWriter(run.out, keep, writes=ranks.first))
         steps_left = range(first_step, schedule.steps)
-        bar = tqdm(steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step")
+        hidden = (None if ranks.first else True) if ranks.world > 1 else False  # None: where nobody looks at a terminal
+        bar = tqdm(steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step", disable=hidden)
         for step in bar:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(schedule, step)
@@ -106,7 +126,7 @@ def train(run: Run) -> list[float]:
             if average is not None and recipe.average_decay is not None:
                 update_average(average, unet, step, recipe.average_decay)
 
-            due = _due(run, step + 1, stop.is_set())
+            due = _due(run, step + 1, ranks.stopping(stop.is_set(), step + 1, recipe.log_every))
             if not due:
                 continue
             reading = meter.read()
@@ -132,8 +152,10 @@ def train(run: Run) -> list[float]:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:
         print(f"the model has the averaged weights (decay {recipe.average_decay:g})")
-    with averaged(unet, average), needing_room(f"{run.out}: the finished model"):
-        save_model(parts.model, run.out)
+    with whole_model(parts.model, average, here=ranks.first) as model, needing_room(f"{run.out}: the finished model"):
+        if model is not None:
+            save_model(model, run.out)
+    ranks.wait()
     print(f"wrote {run.out}")
     return losses
 
@@ -146,26 +168,39 @@ def _open(run: Run) -> TrainingSet:
     return shards
 
 
-def _parts(run: Run, shards: TrainingSet) -> Parts:
+def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
     recipe = run.recipe
     training, held_out = divide(shards, recipe.validation)
-    check_feeds(training, world=1)
+    check_feeds(training, world=ranks.world)
     damage = Damage(len(training), recipe.max_damaged_share)
-    model = starting_model(run, training, damage)
+    with ranks.first_ahead():
+        model = starting_model(run, training, damage)
     if isinstance(training, LatentSet):
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
     unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
     rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
     compute = choose_compute(run.device, run.compile, checkpointing=recipe.activation_checkpointing)
+    if ranks.splits and compute.compile == "whole":
+        compute = replace(compute, compile="blocks")  # FSDP2 gathers weights between the levels, out of any graph
     print(announcement(compute, run.device))
     prepare(unet, compute)
+    called = spread(unet, ranks)
     optimiser = make_optimiser(
         unet.parameters(), compute, lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
-    average = None if recipe.average_decay is None else start_average(unet)
-    feed = _feed(run, training, model, damage)
-    others = None if held_out is None else feed.beside(held_out)
-    return Parts(run, model, optimiser, average, feed, others, damage, compute, rates)
+    return Parts(
+        run,
+        model,
+        optimiser,
+        average=None if recipe.average_decay is None else start_average(unet),
+        feed=_feed(run, training, model, damage, ranks),
+        held_out=None if held_out is None else _feed(run, training, model, damage).beside(held_out),
+        damage=damage,
+        compute=compute,
+        yardstick=rates,
+        ranks=ranks,
+        spread=called,
+    )
 
 
 def _resumed(parts: Parts, progress: Progress) -> Parts:
@@ -195,33 +230,38 @@ def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
 
 def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Batch], step: int) -> None:
     """One optimiser step over its micro-batches; nothing is read from the device."""
-    run, model = parts.run, parts.model
+    run, model, ranks, accumulation = parts.run, parts.trained, parts.ranks, parts.run.schedule.accumulation
     parts.optimiser.zero_grad(set_to_none=True)
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
-    for micro in range(run.schedule.accumulation):
+    for micro in range(accumulation):
         views = meter.wait_for(micro_batches)
-        micro_loss = _loss(run, model, views, Position(run.seed, step, micro)) / run.schedule.accumulation
-        micro_loss.backward()  # type: ignore[no-untyped-call]
+        with accumulating(model.unet, ranks, last=micro == accumulation - 1):
+            micro_loss = _loss(run, model, views, Position(run.seed, step, micro, ranks.rank)) / accumulation
+            micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
-        images += objects * targets
-        flops += objects * parts.yardstick.per_object[targets] if parts.yardstick else 0.0
-    norm = nn.utils.clip_grad_norm_(model.unet.parameters(), run.recipe.clip_norm)
+        images += objects * targets * ranks.world
+        flops += objects * parts.yardstick.per_object[targets] if parts.yardstick else 0.0  # of this rank
+    ranks.mean(loss)  # so that all ranks leave out the same updates
+    norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
     update(parts.optimiser, loss, norm)
     meter.add(step, loss, norm, images, flops)
 
 
 def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
-    """Validation and picture where due, with the averaged weights where there are any."""
-    run, model = parts.run, parts.model
-    with uncompiled(parts.compute), averaged(model.unet, parts.average):
-        if parts.held_out is not None and "validation" in due:
+    """Validation and picture where due, with the averaged weights where there are any: by rank 0, the others wait."""
+    run = parts.run
+    if not due & {"validation", "picture"}:
+        return
+    with uncompiled(parts.compute), whole_model(parts.model, parts.average, here=parts.ranks.first) as model:
+        if model is not None and parts.held_out is not None and "validation" in due:
             found = validate(model, parts.held_out, run.reference)
             log({f"validation/{name}": value for name, value in found.items()}, steps - 1)
             tqdm.write("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
-        if "picture" in due:
+        if model is not None and "picture" in due:
             with going_on_without(f"{run.out}: picture of step {steps}"):
                 draw_picture(run, model, parts.held_out or parts.feed, steps)
+    parts.ranks.wait()
 
 
 def _loss(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
@@ -305,15 +345,19 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
     return assemble(unet, vae, tower, spec, device=run.device)
 
 
-def _feed(run: Run, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None) -> Feed:
+def _feed(
+    run: Run, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None, ranks: Ranks = ALONE
+) -> Feed:
     return Feed(
         shards,
         run.seed,
-        objects=objects_per_micro_batch(run.schedule, world=1),
+        objects=objects_per_micro_batch(run.schedule, ranks.world),
         accumulation=run.schedule.accumulation,
         num_views=run.recipe.num_views,
         single_view_chance=run.recipe.single_view_chance,
         convention=model.spec.cameras,
+        rank=ranks.rank,
+        world=ranks.world,
         items_per_object=run.recipe.items_per_object,
         readers=run.recipe.readers,
         damage=damage,

@@ -182,6 +182,12 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
             wandb_run.finish()
 
 
+@contextmanager
+def silent_log() -> Iterator[Log]:
+    """For ranks that log nothing."""
+    yield lambda values, step: None
+
+
 def _full(out: Path, error: OSError) -> bool:
     if not no_room(error):
         raise error

@@ -177,6 +177,13 @@ def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
     return schedule.objects // shares
 
 
+def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
+    """How the batch is made up, as "768 objects a step = 48 a GPU x 4 GPUs x 4 accumulated"; `kind` is GPU."""
+    share, many = objects_per_micro_batch(schedule, world), "es" if kind.endswith("s") else "s"
+    ranks = f"{world} {kind}{many if world > 1 else ''}"
+    return f"{schedule.objects} objects a step = {share} a {kind} x {ranks} x {schedule.accumulation} accumulated"
+
+
 def with_options(
     recipe: Recipe,
     *,

@@ -60,9 +60,9 @@ class Run:
         return "none" if self.stage == 1 else self.recipe.reference
 
 
-def check(run: Run) -> None:
+def check(run: Run, world: int = 1) -> None:
     """Refuse what cannot work before anything is read or written."""
-    objects_per_micro_batch(run.schedule, world=1)
+    objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
         raise UserError("stage 2 continues from stage 1: give its run folder with --base")
     if run.base is None and run.recipe.unet is None:

@@ -1,0 +1,41 @@
+"""The one file that `ray submit` copies: it starts the training of the checkout that `file_mounts` put on the head.
+
+    ray submit cluster/train.yaml cluster/train_job.py -- stage1 --preset paper --workers 8 --device cuda \
+        --base /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
+
+As `render_job.py`, which it cannot import: `ray submit` runs it alone, as `python ~/train_job.py ...` in the home
+folder, with whatever `python` is first on PATH. `--address auto` is given by itself.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml put the checkout, on every node
+
+
+def checkout(given: str) -> Path:
+    """The folder of the checkout. Ends the program, with the remedy, when there is none."""
+    root = Path(given).expanduser().resolve()
+    if not (root / "train" / "launch.py").is_file():
+        sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
+    return root
+
+
+def main(arguments: list[str]) -> None:
+    """Replace this process by the training's driver."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--root", default=MOUNT)
+    known, rest = parser.parse_known_args(arguments)
+    root = checkout(known.root)
+    own = root / ".venv" / "bin" / "python"
+    python = str(own) if own.exists() else sys.executable
+    os.chdir(root)
+    where = [] if "--help" in rest or "--address" in rest else ["--address", "auto"]
+    os.execv(python, [python, "-m", "train", *rest, *where])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

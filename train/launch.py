@@ -1,0 +1,205 @@
+"""Starting a training on the processes asked for: this one, those that torchrun started, or Ray Train's workers.
+
+Each of them runs `train.loop.train`. When a Ray worker dies, Ray starts all of them anew and they resume from OUT's
+last checkpoint, by the loop's own restore; on several machines OUT must be a shared folder, which is checked.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import torch
+
+from dataset.checkout import code_for_nodes
+from dataset.errors import UserError
+from train.loop import train
+from train.model import SPEC_FILE
+from train.ranks import Parallel, from_environment, joined
+from train.run import Run, check
+
+STOP_FILE: Final = ".stop"  # in OUT: the driver asks the workers to stop
+ERROR_FILE: Final = ".error"  # in OUT: what a worker's UserError said; starting anew would meet it again
+RAY_FOLDER: Final = "ray"  # in OUT: what Ray Train notes about the run
+SENT: Final = ("dataset", "train")  # what a worker imports
+
+
+@dataclass(frozen=True)
+class Launch:
+    """On how many processes, and how."""
+
+    workers: int = 1
+    parallel: Parallel = "ddp"
+    address: str | None = None  # of a Ray cluster; None: Ray on this machine
+    max_failures: int = 3  # worker deaths that are answered with a new start
+
+
+def start(run: Run, launch: Launch) -> None:
+    """Train `run` to its end. Raises UserError when it cannot start or go on, KeyboardInterrupt when it was stopped."""
+    rank, world, local = from_environment()
+    if launch.workers < 1 or launch.max_failures < 0:
+        raise UserError("--workers must be at least 1 and --max-failures at least 0")
+    if world > 1:
+        if launch.workers not in (1, world):
+            raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")
+        _train_as(run, rank, world, local, launch.parallel)
+    elif launch.workers == 1 and launch.address is None:
+        train(run)
+    else:
+        _train_with_ray(run, launch)
+
+
+def _train_as(run: Run, rank: int, world: int, local: int, parallel: Parallel) -> None:
+    device = run.device
+    if device.type == "cuda":
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    with joined(rank, world, device, parallel) as ranks:
+        train(replace(run, device=device), ranks)
+
+
+def _train_with_ray(run: Run, launch: Launch) -> None:
+    check(run, launch.workers)
+    run = _with_whole_paths(run)
+    stop, error = run.out / STOP_FILE, run.out / ERROR_FILE
+    for left_over in (stop, error):
+        left_over.unlink(missing_ok=True)
+    with _ray(launch, gpus=run.device.type == "cuda"):
+        failure = _in_thread(lambda: _fit(run, launch), stop)
+    asked_to_stop = stop.exists()
+    stop.unlink(missing_ok=True)
+    if error.exists():
+        told = error.read_text()
+        error.unlink()
+        raise UserError(told)
+    if failure is not None:
+        raise UserError(
+            f"{run.out}: its workers failed more than {launch.max_failures} times ({_last_line(failure)}); the same "
+            "command resumes from the last checkpoint"
+        ) from failure
+    if asked_to_stop and not (run.out / SPEC_FILE).is_file():
+        raise KeyboardInterrupt
+
+
+def _with_whole_paths(run: Run) -> Run:
+    """Ray's workers have another working folder."""
+    shards = run.shards if "://" in run.shards else str(Path(run.shards).resolve())
+    return replace(run, shards=shards, out=run.out.resolve(), base=None if run.base is None else run.base.resolve())
+
+
+@contextmanager
+def _ray(launch: Launch, *, gpus: bool) -> Iterator[None]:
+    """Ray on this machine alone, or the cluster at `address` with this checkout's code on its nodes."""
+    import ray
+
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # one rank prints, not all
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR}
+    if launch.address is None:
+        count = torch.cuda.device_count() if gpus else 0
+        if gpus and count < launch.workers:
+            raise UserError(
+                f"--workers {launch.workers}, but this machine has {count} GPUs; give --address of a cluster"
+            )
+        ray.init(address="local", num_cpus=launch.workers, num_gpus=count, include_dashboard=False, **quiet)
+    else:
+        try:
+            ray.init(address=launch.address, runtime_env=code_for_nodes(SENT), **quiet)
+        except ConnectionError as error:
+            raise UserError(
+                f"no Ray cluster at {launch.address}; start one with `ray up cluster/train.yaml`"
+            ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _fit(run: Run, launch: Launch) -> Exception | None:
+    """Ray Train from first to last start. Returns why it gave up, if it did."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpus = run.device.type == "cuda"
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"run": run, "parallel": launch.parallel},
+        scaling_config=ray.train.ScalingConfig(num_workers=launch.workers, use_gpu=gpus),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=RAY_FOLDER,
+            storage_path=str(run.out),
+            failure_config=ray.train.FailureConfig(max_failures=launch.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as failure:
+        return failure
+    return None
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each of Ray Train's workers runs; Ray has made the process group."""
+    import ray.train.torch
+
+    run: Run = config["run"]
+    error, context = run.out / ERROR_FILE, ray.train.get_context()
+    if error.exists():
+        return
+    device = ray.train.torch.get_device() if run.device.type == "cuda" else run.device
+    rank, world = context.get_world_rank(), context.get_world_size()
+    try:
+        with joined(rank, world, device, config["parallel"], stop_file=run.out / STOP_FILE) as ranks:
+            train(replace(run, device=device), ranks)
+    except UserError as told:
+        run.out.mkdir(parents=True, exist_ok=True)
+        error.write_text(str(told))
+        raise
+    except KeyboardInterrupt:
+        return  # all ranks stopped at the same step, with a checkpoint
+
+
+def _in_thread(work: Callable[[], Exception | None], stop: Path) -> Exception | None:
+    """`work` in a thread, while this one turns Ctrl-C and SIGTERM into the stop file: a checkpoint, then the end.
+
+    A second signal ends at once. In the main thread `fit` would take Ctrl-C for an order to kill the workers.
+    """
+    found: list[Exception | None] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
+            failed.append(error)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.exists():
+            raise KeyboardInterrupt
+        stop.touch()
+        print("stopping: the workers write a checkpoint first; again to stop at once", flush=True)
+
+    thread = threading.Thread(target=run, daemon=True, name="ray-train")
+    listening = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)} if listening else {}
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+    finally:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def _last_line(failure: Exception) -> str:
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(failure).__name__
