@@ -19,8 +19,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def quick_pictures() -> Iterator[None]:
     """The pictures of a training run take two steps."""
-    from train import loop
+    from train import picture
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "PICTURE_STEPS", 2)
+        patch.setattr(picture, "PICTURE_STEPS", 2)
         yield

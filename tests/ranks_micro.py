@@ -12,7 +12,7 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from tests.train_micro import CPU, micro_run
-from train import loop
+from train import loop, picture
 from train.guard import update
 from train.loop import train
 from train.ranks import Ranks, joined
@@ -36,7 +36,7 @@ def ranks_run(shards: Path, out: Path, base: Path | None, **recipe: Any) -> Run:
 def train_in_turn(rank: int, world: int, folder: str, *jobs: tuple[str, Run, str]) -> None:
     """One training after the other in the same processes; a job is (ddp or fsdp, run, what happens to it)."""
     torch.set_num_threads(1)
-    loop.PICTURE_STEPS = 2  # type: ignore[misc]
+    picture.PICTURE_STEPS = 2  # type: ignore[misc]
     for number, (parallel, run, event) in enumerate(jobs):
         meeting = f"file://{folder}/meeting-{number}"
         with joined(rank, world, CPU, "fsdp" if parallel == "fsdp" else "ddp", init_method=meeting) as ranks:

@@ -77,7 +77,7 @@ def trained_by_hand(run):
     model = load_model(run.base, CPU)
     unet = model.unet.train()
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1.0, betas=run.recipe.betas, weight_decay=1e-2, fused=True)
-    feeds = [loop._feed(run, ShardSet(run.shards), model, Ranks(rank, 2)) for rank in range(2)]
+    feeds = [loop._feed(run, ShardSet(run.shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
     for step in range(STEPS):
         optimiser.param_groups[0]["lr"] = loop.learning_rate(run.schedule, step)
         optimiser.zero_grad()
@@ -115,7 +115,7 @@ def test_fsdp_trains_the_same_and_writes_the_same_files(runs, base):
 def test_items_of_a_step_are_the_same_whatever_the_number_of_ranks(shards):
     run, model = ranks_run(shards, Path("x"), None), micro_model()
     alone = loop._feed(run, ShardSet(shards), model)
-    two = [loop._feed(run, ShardSet(shards), model, Ranks(rank, 2)) for rank in range(2)]
+    two = [loop._feed(run, ShardSet(shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
     for step in range(5):
         assert {uid for batch in uids_of_step(alone, step) for uid in batch} == {
             uid for batch in uids_of_step(two[0], step) for uid in batch

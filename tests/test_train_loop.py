@@ -25,6 +25,7 @@ from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
 from train import checkpoint, loop
+from train import picture as pictures
 from train.__main__ import Stage1, Stage2, resolve
 from train.batch import Position, draw_branch
 from train.checkpoint import Progress
@@ -342,16 +343,16 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
     model = micro_model()
     model = replace(model, spec=replace(model.spec, guidance_scale=10.0))
     run = micro_run(shards, tmp_path, 6)
-    feed, plain, drawn = loop._feed(run, ShardSet(shards), model), loop.sample_views, []
+    feed, plain, drawn = loop._feed(run, ShardSet(shards), model), pictures.sample_views, []
 
     def noted(*args: Any, guidance_scale: float, generator: torch.Generator, **given: Any) -> Tensor:
         drawn.append((guidance_scale, generator.initial_seed()))
         return plain(*args, guidance_scale=guidance_scale, generator=generator, **given)
 
-    monkeypatch.setattr(loop, "sample_views", noted)
-    first = loop.draw_picture(run, model, feed, 1)
+    monkeypatch.setattr(pictures, "sample_views", noted)
+    first = pictures.draw_picture(run, model, feed, 1)
     assert drawn == [(3.0, 7), (10.0, 7)]
-    assert first.read_bytes() == loop.draw_picture(run, model, feed, 2).read_bytes()
+    assert first.read_bytes() == pictures.draw_picture(run, model, feed, 2).read_bytes()
     with Image.open(first) as picture:
         assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
 

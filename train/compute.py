@@ -91,6 +91,8 @@ def _compile(parts: Iterable[nn.Module]) -> None:
     torch._dynamo.config.recompile_limit = MAX_GRAPHS
     # torch asks for TensorFloat32 in float32 matrix products; under autocast there are none
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+    # diffusers asks for torch's version inside of its layers, through a cache that tracing passes by
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for part in parts:
         part.compile(dynamic=False, fullgraph=True, backend=BACKEND)
 

@@ -17,19 +17,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import FrameType
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dataset.errors import UserError
 from dataset.latents import LatentSet
 from dataset.loader import Damage
-from train.ablation import see_reference, start_use
-from train.autoencoder import ensure_autoencoder
+from train.ablation import start_use
 from train.averaging import Average, start_average, update_average
 from train.batch import Position, draw_noise
 from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
@@ -38,7 +35,6 @@ from train.compute import (
     announcement,
     choose_compute,
     make_optimiser,
-    mixed_precision,
     prepare,
     uncompiled,
 )
@@ -47,22 +43,18 @@ from train.feed import Feed, TrainingSet, check_feeds, need_pictures, open_train
 from train.flops import Yardstick, yardstick
 from train.gather import whole_model
 from train.guard import account_all, update
-from train.image_tower import SmallTower, fetch_tower, load_tower
 from train.latent_batch import Batch, check_latents
-from train.model import SPEC_FILE, ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae, save_model
-from train.objective import encode_views, predict, show_views, training_loss
-from train.parts import is_whole, seeded
+from train.model import SPEC_FILE, MultiViewModel, save_model
+from train.objective import encode_views, predict, training_loss
+from train.parts import is_whole
+from train.picture import draw_picture
 from train.progress import Log, Meter, Reading, Status, open_log, silent_log
 from train.ranks import ALONE, Ranks, accumulating, clip_norm, spread
 from train.recipe import batch_in_shares, learning_rate, objects_per_micro_batch
 from train.run import Run, check, claim, describe
-from train.sample import sample_views, save_sheet
-from train.tower_training import ensure_tower
+from train.start import starting_model
 from train.validation import divide, validate
 
-PICTURE_OBJECTS: Final = 4
-PICTURE_STEPS: Final = 25
-PICTURE_SCALE: Final = 3.0  # guidance of the pictures, beside the model's own
 Due = Literal["line", "checkpoint", "validation", "picture", "stop"]
 
 
@@ -296,55 +288,6 @@ def _write_log(log: Log, run: Run, reading: Reading, status: Status) -> None:
     log(status.scalars(), status.steps - 1)
 
 
-def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:
-    """The model before the first step: read from `base`, or with its parts trained and the UNet drawn from the seed."""
-    recipe = run.recipe
-    if run.base is not None:
-        has_tower = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
-        bare = not has_tower and not isinstance(recipe.tower, SmallTower)
-        model = load_model(run.base, run.device, image_tower=fetch_tower(recipe.tower) if bare else None)  # type: ignore[arg-type]
-        if model.spec.cameras != "relative":
-            print(f"note: {run.base} was trained with {model.spec.cameras} camera labels; training goes on with them")
-        return model
-    if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
-        raise UserError(f"preset {recipe.name} cannot start from nothing; give --base")
-    if not isinstance(recipe.tower, SmallTower):
-        raise UserError(f"preset {recipe.name} trains no image tower of its own; give --base")
-    print(f"from nothing: the autoencoder and the image tower come first, into {run.out}; what is there is taken up")
-    vae_folder, tower_folder = run.out / "vae", run.out / "image_tower"
-    vae = (
-        load_vae(vae_folder)
-        if is_whole(vae_folder)
-        else ensure_autoencoder(
-            vae_folder,
-            need_pictures(shards, "the autoencoder"),
-            recipe.autoencoder,
-            recipe.image_size,
-            seed=run.seed,
-            device=run.device,
-            damage=damage,
-        )
-    )
-    tower = (
-        load_tower(tower_folder)
-        if is_whole(tower_folder)
-        else ensure_tower(
-            tower_folder,
-            need_pictures(shards, "the image tower"),
-            recipe.tower,
-            recipe.tower_training,
-            seed=run.seed,
-            device=run.device,
-            damage=damage,
-        )
-    )
-    with seeded(run.seed):
-        unet = build_unet(recipe.unet)
-    scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
-    spec = ModelSpec(recipe.image_size, recipe.unet.latent_size, scale, "relative", recipe.guidance_scale)
-    return assemble(unet, vae, tower, spec, device=run.device)
-
-
 def _feed(
     run: Run, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None, ranks: Ranks = ALONE
 ) -> Feed:
@@ -362,35 +305,6 @@ def _feed(
         readers=run.recipe.readers,
         damage=damage,
     )
-
-
-def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Path:
-    """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone, by guidance scale.
-
-    Objects, views and noise are the same in every picture of a run.
-    """
-    views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
-    tokens = encode_views(model, views, "none").tokens
-    reference, targets = show_views(model, views)
-    scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
-    size = targets.shape[-1]
-    columns = [reference[:, None], targets]
-    for scale in scales:
-        with mixed_precision(model.device):
-            sampled = sample_views(
-                see_reference(model, reference),
-                tokens,
-                views.cameras.to(model.device),
-                steps=PICTURE_STEPS,
-                guidance_scale=scale,
-                generator=torch.Generator().manual_seed(run.seed),
-            )
-        resized = nn.functional.interpolate(sampled.flatten(0, 1).float().cpu(), (size, size), mode="area")
-        columns.append(resized.view_as(targets))
-    rows = torch.cat(columns, dim=1)
-    path = run.out / "samples" / f"step-{steps:09d}.png"
-    save_sheet(rows.flatten(0, 1), path, columns=rows.shape[1])
-    return path
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""The pictures of a run, by which a person sees what it has learnt."""
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+
+from train.ablation import see_reference
+from train.compute import mixed_precision
+from train.feed import Feed
+from train.model import MultiViewModel
+from train.objective import encode_views, show_views
+from train.run import Run
+from train.sample import sample_views, save_sheet
+
+PICTURE_OBJECTS: Final = 4
+PICTURE_STEPS: Final = 25
+PICTURE_SCALE: Final = 3.0  # guidance of the pictures, beside the model's own
+
+
+def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Path:
+    """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone, by guidance scale.
+
+    Objects, views and noise are the same in every picture of a run.
+    """
+    views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
+    tokens = encode_views(model, views, "none").tokens
+    reference, targets = show_views(model, views)
+    scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
+    size = targets.shape[-1]
+    columns = [reference[:, None], targets]
+    for scale in scales:
+        with mixed_precision(model.device):
+            sampled = sample_views(
+                see_reference(model, reference),
+                tokens,
+                views.cameras.to(model.device),
+                steps=PICTURE_STEPS,
+                guidance_scale=scale,
+                generator=torch.Generator().manual_seed(run.seed),
+            )
+        resized = nn.functional.interpolate(sampled.flatten(0, 1).float().cpu(), (size, size), mode="area")
+        columns.append(resized.view_as(targets))
+    rows = torch.cat(columns, dim=1)
+    path = run.out / "samples" / f"step-{steps:09d}.png"
+    save_sheet(rows.flatten(0, 1), path, columns=rows.shape[1])
+    return path

@@ -1,0 +1,60 @@
+"""The model before the first step."""
+
+from dataset.errors import UserError
+from dataset.loader import Damage
+from train.autoencoder import ensure_autoencoder
+from train.feed import TrainingSet, need_pictures
+from train.image_tower import SmallTower, fetch_tower, load_tower
+from train.model import ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae
+from train.parts import is_whole, seeded
+from train.run import Run
+from train.tower_training import ensure_tower
+
+
+def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:
+    """The model before the first step: read from `base`, or with its parts trained and the UNet drawn from the seed."""
+    recipe = run.recipe
+    if run.base is not None:
+        has_tower = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
+        bare = not has_tower and not isinstance(recipe.tower, SmallTower)
+        model = load_model(run.base, run.device, image_tower=fetch_tower(recipe.tower) if bare else None)  # type: ignore[arg-type]
+        if model.spec.cameras != "relative":
+            print(f"note: {run.base} was trained with {model.spec.cameras} camera labels; training goes on with them")
+        return model
+    if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
+        raise UserError(f"preset {recipe.name} cannot start from nothing; give --base")
+    if not isinstance(recipe.tower, SmallTower):
+        raise UserError(f"preset {recipe.name} trains no image tower of its own; give --base")
+    print(f"from nothing: the autoencoder and the image tower come first, into {run.out}; what is there is taken up")
+    vae_folder, tower_folder = run.out / "vae", run.out / "image_tower"
+    vae = (
+        load_vae(vae_folder)
+        if is_whole(vae_folder)
+        else ensure_autoencoder(
+            vae_folder,
+            need_pictures(shards, "the autoencoder"),
+            recipe.autoencoder,
+            recipe.image_size,
+            seed=run.seed,
+            device=run.device,
+            damage=damage,
+        )
+    )
+    tower = (
+        load_tower(tower_folder)
+        if is_whole(tower_folder)
+        else ensure_tower(
+            tower_folder,
+            need_pictures(shards, "the image tower"),
+            recipe.tower,
+            recipe.tower_training,
+            seed=run.seed,
+            device=run.device,
+            damage=damage,
+        )
+    )
+    with seeded(run.seed):
+        unet = build_unet(recipe.unet)
+    scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
+    spec = ModelSpec(recipe.image_size, recipe.unet.latent_size, scale, "relative", recipe.guidance_scale)
+    return assemble(unet, vae, tower, spec, device=run.device)
