@@ -17,7 +17,7 @@ opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 encode export sample distill demo test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -35,17 +35,17 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 render: setup ## objects -> shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
 	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--include-licenses,$(INCLUDE_LICENSES)) $(call opt,--retry,$(RETRY)) $(ARGS)
 
-verify: setup ## check a shard set: every damaged, missing or foreign member by name
+verify: setup ## check a shard set or a latent set: every damaged, missing or foreign member by name
 	$(PY) -m dataset verify '$(SHARDS)' $(ARGS)
 
 report: setup ## a shard set as one page: SHARDS= (report.html beside the shards)
 	$(PY) -m dataset report '$(SHARDS)' $(ARGS)
 
-train-stage1: setup ## shards -> image-conditioned multi-view diffusion model: SHARDS= OUT=data/stage1 PRESET=tiny|paper
-	$(PY) -m train stage1 --shards '$(SHARDS)' --out '$(or $(OUT),data/stage1)' --preset $(PRESET) $(call opt,--base,$(MODEL)) $(ARGS)
+train-stage1: setup ## shards or latents -> image-conditioned multi-view diffusion model: SHARDS= OUT=data/stage1 PRESET=tiny|paper WORKERS=(processes, one a GPU)
+	$(PY) -m train stage1 --shards '$(SHARDS)' --out '$(or $(OUT),data/stage1)' --preset $(PRESET) $(call opt,--base,$(MODEL)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2
-	$(PY) -m train stage2 --shards '$(SHARDS)' --base '$(or $(MODEL),data/stage1)' --out '$(or $(OUT),data/stage2)' --preset $(PRESET) $(ARGS)
+train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 WORKERS=
+	$(PY) -m train stage2 --shards '$(SHARDS)' --base '$(or $(MODEL),data/stage1)' --out '$(or $(OUT),data/stage2)' --preset $(PRESET) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
 encode: setup ## shards -> latents and embeddings, once for all steps: SHARDS= MODEL= OUT=data/latents
 	$(PY) -m train.encode '$(SHARDS)' '$(or $(OUT),data/latents)' --model '$(MODEL)' $(ARGS)
@@ -76,6 +76,9 @@ bench-stream: setup ## views a second of one core, from shards and from latents,
 
 bench-train: setup ## training speed: views/s and share of the GPU's matrix peak against a plain loop
 	$(PY) -m benchmarks.train_bench $(ARGS)
+
+bench-ranks: setup ## training speed of several GPUs of one machine against one: ARGS="--world 2"
+	$(PY) -m benchmarks.ranks_bench $(ARGS)
 
 bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
 	$(PY) -m benchmarks.scheduling $(ARGS)

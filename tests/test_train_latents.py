@@ -20,6 +20,7 @@ from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
 from train import loop
 from train.__main__ import main
+from train.ablation import ReferenceUse
 from train.loop import train
 from train.model import save_model
 from train.objective import encode_views
@@ -46,14 +47,18 @@ def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_latent_set(tmp_path_factory.mktemp("latents") / "set", shards, micro_model())
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("trained", [(1, "attention"), (2, "attention"), (2, "channels")])
 def test_training_on_latents_is_training_on_pictures(
-    base: Path, tmp_path: Path, stage: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    base: Path,
+    tmp_path: Path,
+    trained: tuple[int, ReferenceUse],
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     losses, pictures = [], []
     for kind, fixture in (("pictures", "shards"), ("latents", "latents")):
-        run = micro_run(request.getfixturevalue(fixture), tmp_path / kind, 4, stage=stage, base=base)
-        losses.append(train(run))
+        run = micro_run(request.getfixturevalue(fixture), tmp_path / kind, 4, stage=trained[0], base=base)
+        losses.append(train(replace(run, recipe=replace(run.recipe, reference=trained[1]))))
         assert capsys.readouterr().out.count("a latent set (it holds latents.json)") == (kind == "latents")
         assert json.loads((run.out / "config.json").read_text())["data"]["kind"] == kind
         with Image.open(run.out / "samples" / "step-000000004.png") as picture:

@@ -145,6 +145,10 @@ def see_reference(model: MultiViewModel, rgb: Tensor, *, in_front: bool = False)
     if not channels and not in_front:
         return model
     with torch.no_grad():
-        reference = model.encode(rgb.to(model.device))
-    kind = WithReference if channels else ReferenceInFront
+        return given_reference(model, model.encode(rgb.to(model.device)))
+
+
+def given_reference(model: MultiViewModel, reference: Tensor) -> MultiViewModel:
+    """The model with reference latents [b, c, h, w] before its eyes: as channels if it reads them so, else in front."""
+    kind = WithReference if reads_reference(model.unet) else ReferenceInFront
     return replace(model, unet=kind(model.unet, reference))

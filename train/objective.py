@@ -34,7 +34,7 @@ class Read(NamedTuple):
 
     tokens: Tensor  # [b, 1, c]
     targets: tuple[Tensor, Tensor | None]  # [b, f, c, h, w]; no log variance: the latent set keeps means only
-    reference: tuple[Tensor, Tensor | None] | None  # [b, c, h, w]; stage 2
+    reference: tuple[Tensor, Tensor | None] | None  # [b, c, h, w]; None where it is not used
 
 
 @torch.no_grad()

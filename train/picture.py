@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from train.ablation import see_reference
+from train.ablation import given_reference
 from train.compute import mixed_precision
 from train.feed import Feed
 from train.model import MultiViewModel
@@ -25,16 +25,19 @@ def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Pat
     Objects, views and noise are the same in every picture of a run.
     """
     views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
-    tokens = encode_views(model, views, "none").tokens
+    encoded = encode_views(model, views, run.reference)
     reference, targets = show_views(model, views)
+    seeing = model
+    if run.reference == "channels" and encoded.reference is not None:
+        seeing = given_reference(model, encoded.reference)
     scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
     size = targets.shape[-1]
     columns = [reference[:, None], targets]
     for scale in scales:
         with mixed_precision(model.device):
             sampled = sample_views(
-                see_reference(model, reference),
-                tokens,
+                seeing,
+                encoded.tokens,
                 views.cameras.to(model.device),
                 steps=PICTURE_STEPS,
                 guidance_scale=scale,
