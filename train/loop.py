@@ -85,8 +85,9 @@ def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
     with ranks.speaking_once():
         check(run, ranks.world)
         shards = _open(run)
-        if ranks.first:
-            claim(run, shards)
+        with ranks.first_ahead():
+            if ranks.first:
+                claim(run, shards)
         ranks.check_shared(run.out)
         if (run.out / SPEC_FILE).is_file():
             print(f"{run.out}: finished already")
@@ -122,6 +123,7 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
             if not due:
                 continue
             reading = meter.read()
+            parts.damage.join(ranks.gather(parts.damage.found))
             progress = account_all(
                 progress, reading.results, parts.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
