@@ -130,9 +130,7 @@ def test_one_process_and_torchruns_processes_need_no_ray(tmp_path, monkeypatch):
 
 def test_ray_workers_find_every_path_of_the_run_from_their_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = replace(
-        micro_run(Path("set"), Path("out"), 6, base=Path("base")), filters=Filters(uids=Path("uids.txt"))
-    )
+    run = replace(micro_run(Path("set"), Path("out"), 6, base=Path("base")), filters=Filters(uids=Path("uids.txt")))
     found = launch._with_whole_paths(run)
     assert (found.shards, found.out, found.base) == (str(tmp_path / "set"), tmp_path / "out", tmp_path / "base")
     assert found.filters == Filters(uids=tmp_path / "uids.txt")

@@ -216,7 +216,7 @@ def damaged_and_failing(rank, world, folder, out):
                 with ranks.first_ahead():
                     if ranks.first and error:
                         raise error
-            except Exception as raised:
+            except (UserError, ValueError, RuntimeError) as raised:
                 said.append(f"{type(raised).__name__}: {raised}")
         (out / f"{rank}").write_text("\n".join(said))
 

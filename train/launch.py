@@ -51,7 +51,9 @@ def start(run: Run, launch: Launch) -> None:
         if launch.workers not in (1, world):
             raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")
         if launch.address is not None:
-            raise UserError(f"--address {launch.address} is for Ray, but torchrun started this process; use one of them")
+            raise UserError(
+                f"--address {launch.address} is for Ray, but torchrun started this process; use one of them"
+            )
         _train_as(run, rank, world, local, launch.parallel)
     elif launch.workers == 1 and launch.address is None:
         train(run)
