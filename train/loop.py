@@ -156,7 +156,7 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
 
 
 def _open(run: Run, world: int) -> TrainingSet:
-    """The set; refused where it is too small for the ranks, or has latents and parts of the model are still to train."""
+    """The set; refused where it is too small for the ranks, or has latents and parts are still to be trained."""
     shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
         need_pictures(shards, "a model from nothing")
