@@ -334,6 +334,13 @@ def test_a_diffusers_folder_is_encoded_by_its_own_tower(model: Path, tmp_path: P
     assert torch.equal(load_encoder(folder, CPU).embeddings(rgb), load_encoder(model, CPU).embeddings(rgb))
 
 
+def test_the_model_may_be_named_as_training_names_its_base(
+    pictures: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_module, "model_folder", {Path("pkunliu/Isotropic3D"): model}.__getitem__)
+    _encode(pictures, tmp_path / "out", Path("pkunliu/Isotropic3D"), dry_run=True)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_in_bfloat16_the_latents_are_the_cpus_within_its_tolerance(pictures: Path, model: Path) -> None:
     shards, cuda = ShardSet(pictures), torch.device("cuda")
