@@ -17,7 +17,6 @@ from dataset.latent_format import (
     table_file,
 )
 from dataset.latents import LatentSet
-from dataset.order import Order
 from dataset.schema import Meta, ViewSet, parse_meta
 from dataset.shards import (
     INDEX_NAME,
@@ -28,8 +27,8 @@ from dataset.shards import (
     write_json_atomic,
     write_shard,
 )
-from train.batch import Position
-from train.latent_batch import load_latent_views
+from train.feed import Feed
+from train.latent_batch import LatentViews
 
 PER_SHARD: Final = 64
 # SD 2.1's latents of 256 pixels, means and log variances, ViT-H-14 embeddings of all views; by no model in particular
@@ -67,17 +66,8 @@ def _views(uid: str, seed: int) -> dict[str, bytes]:
 
 def latent_batches(url: str, batch: int, num_views: int, items_per_object: int) -> Iterator[int]:
     """Views of one batch after the other, in the exact order, with checksums: what the trainer reads."""
-    latents = LatentSet(url)
-    order = Order(latents.samples_per_shard, 0, items_per_object=items_per_object)
+    feed = Feed(LatentSet(url), 0, batch, 1, num_views, 0.0, "relative", items_per_object=items_per_object)
     for number in count():
-        views = load_latent_views(
-            latents,
-            order,
-            Position(0, number),
-            "multi",
-            objects=batch,
-            num_views=num_views,
-            first_item=number * batch,
-            convention="relative",
-        )
+        views = feed.load(number)
+        assert isinstance(views, LatentViews)
         yield views.reference_mean.shape[0] + views.target_mean.shape[0] * views.target_mean.shape[1]

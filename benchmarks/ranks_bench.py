@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +124,7 @@ def _process(rank: int, options: argparse.Namespace, name: str, world: int, fold
 
 
 def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.device) -> Way:
-    compute = choose_compute(device, options.compile)
-    if name == "fsdp" and compute.compile == "whole":  # FSDP2's hooks stand between the UNet's levels
-        compute = replace(compute, compile="blocks")
+    compute = choose_compute(device, options.compile, split=ranks.splits)
     trainee = make_trainee(options, ranks, compute, device)
     losses: list[Tensor] = []
     first_step_s = _seconds(lambda: losses.append(trainee.step()), device, ranks)

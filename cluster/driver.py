@@ -12,13 +12,12 @@ from typing import Final
 
 import tyro
 
-from dataset.checkout import all_but, code_for_nodes
+from dataset.checkout import code_for_nodes
 from dataset.errors import UserError, run_cli
 from render.command import Command
 from render.run import run
 
 SENT: Final = ("dataset", "render")  # what a worker imports
-EXCLUDES: Final = tuple(all_but(SENT))
 
 
 @contextmanager

@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> None:
     own = root / ".venv" / "bin" / "python"
     python = str(own) if own.exists() else sys.executable
     os.chdir(root)
-    where = [] if "--help" in rest or "--address" in rest else ["--address", "auto"]
+    given = any(word == "--help" or word.partition("=")[0] == "--address" for word in rest)
+    where = [] if given else ["--address", "auto"]
     os.execv(python, [python, "-m", "train", *rest, *where])
 
 

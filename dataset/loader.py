@@ -6,7 +6,7 @@ The replacement is a function of the item's position alone, so a resumed run rea
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from dataset.errors import UserError
 from dataset.order import Order
@@ -22,8 +22,8 @@ T = TypeVar("T")
 class Damage:
     """The damaged objects that a run has met. Thread-safe, made anew by a copy to another process.
 
-    `max_share` is of the set's objects: 0.001 lets 8 of 8,000 pass; sets of fewer than 1,000 objects, none. A rank
-    counts what it met itself, and an object once, however often it is drawn.
+    `max_share` is of the set's objects: 0.001 lets 8 of 8,000 pass; sets of fewer than 1,000 objects, none. An object
+    counts once, however often it is drawn; a rank counts what it met itself, and what others met as soon as it hears.
     """
 
     def __init__(self, objects: int, max_share: float = MAX_DAMAGED_SHARE) -> None:
@@ -48,6 +48,13 @@ class Damage:
         with self._lock:
             self._found = {**found, **self._found}
 
+    def join(self, found: Mapping[str, str]) -> None:
+        """Count what the other ranks of the run met as met. Raises UserError when all together are too many."""
+        before = len(self.found)
+        self.restore(found)
+        if len(self.found) > max(before, self.allowed):
+            self._refuse(f"the ranks met {len(self.found)} damaged objects")
+
     def tell(self) -> None:
         """For the end of a run: print every damaged object and what was wrong with it."""
         if found := self.found:
@@ -59,15 +66,20 @@ class Damage:
         with self._lock:
             known = uid in self._found
             self._found[uid] = what
-            count, uids = len(self._found), list(self._found)
+            count = len(self._found)
         if count > self.allowed:
-            named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
-            raise UserError(
-                f"{what}. {count} of {self.objects} objects met so far are damaged ({named}), more than the "
-                f"{self.allowed} that a share of {self.max_share:g} allows; repair the set, or allow a larger share"
-            )
+            self._refuse(what)
         if not known:
             print(f"passed over ({count} of at most {self.allowed} damaged objects): {what}", file=sys.stderr)
+
+    def _refuse(self, what: str) -> NoReturn:
+        uids = list(self.found)
+        count = len(uids)
+        named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
+        raise UserError(
+            f"{what}. {count} of {self.objects} objects met so far are damaged ({named}), more than the "
+            f"{self.allowed} that a share of {self.max_share:g} allows; repair the set, or allow a larger share"
+        )
 
 
 def read_or_replace(

@@ -14,8 +14,9 @@ from moto import mock_aws
 from ray._private.runtime_env.packaging import _zip_files
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.driver import EXCLUDES, SENT
+from cluster.driver import SENT
 from cluster.render_job import MOUNT
+from dataset.checkout import all_but
 from render.check import SYSTEM_LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +171,6 @@ def test_a_worker_is_sent_the_packages_and_nothing_else(tmp_path):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    _zip_files(str(tmp_path / "checkout"), list(EXCLUDES), str(tmp_path / "sent.zip"), include_gitignore=True)
+    _zip_files(str(tmp_path / "checkout"), all_but(SENT), str(tmp_path / "sent.zip"), include_gitignore=True)
     with zipfile.ZipFile(tmp_path / "sent.zip") as sent:
         assert sorted(sent.namelist()) == ["dataset/a.py", "render/b.py", "render/procedural/c.py"]

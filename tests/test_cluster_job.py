@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.driver import EXCLUDES, joined
+from cluster.driver import SENT, joined
 from cluster.render_job import interpreter
 from dataset.checkout import ROOT as CHECKOUT
+from dataset.checkout import all_but
 from dataset.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +77,7 @@ def test_driver_sends_the_code_along(monkeypatch):
         environ.setenv("RAY_ADDRESS", "")
         with joined():
             assert asked["address"] == "auto"
-            assert asked["runtime_env"] == {"working_dir": str(CHECKOUT), "excludes": list(EXCLUDES)}
+            assert asked["runtime_env"] == {"working_dir": str(CHECKOUT), "excludes": all_but(SENT)}
             assert "closed" not in asked
     assert asked["closed"]
 

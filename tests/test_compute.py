@@ -145,6 +145,9 @@ def test_the_choice_follows_device_and_option(monkeypatch):
     assert choose_compute(gpu) == Compute("whole", channels_last=True, fused_optimiser=True)
     assert choose_compute(gpu, "none", checkpointing=True) == Compute("none", True, True, True)
     assert choose_compute(CPU, "blocks").compile == "blocks"
+    assert choose_compute(gpu, split=True).compile == "blocks"
+    with pytest.raises(UserError, match="give --compile blocks"):
+        choose_compute(gpu, "whole", split=True)
     assert "whole" in announcement(choose_compute(gpu), gpu)
     assert "float32, not compiled" in announcement(choose_compute(CPU), CPU)
     monkeypatch.setattr(computing.importlib.util, "find_spec", lambda name: None)

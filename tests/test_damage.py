@@ -148,6 +148,16 @@ def test_what_an_earlier_process_met_counts() -> None:
         damage.add("c", "c.meta.json is corrupt")
 
 
+def test_what_other_ranks_met_counts() -> None:
+    damage = Damage(10, 0.2)
+    damage.add("a", "a is torn")
+    damage.join({"a": "a is torn", "b": "b is torn"})
+    assert set(damage.found) == {"a", "b"}
+    damage.join({"b": "b is torn"})
+    with pytest.raises(UserError, match=r"the ranks met 3 damaged objects\. 3 of 10 .*\(.*c.*\), more than the 2"):
+        damage.join({"c": "c is torn"})
+
+
 def test_impossible_shares_are_refused() -> None:
     with pytest.raises(UserError, match="share of damaged objects"):
         Damage(3, 1.5)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from train import encode as encode_module
 from train.encode import Encode, encode, encode_object, plan_format, run, set_bytes
 from train.encoder import Encoder, load_encoder, weights_sha256
 from train.feed import to_tensor
+from train.image_encoder import save_image_encoder
 from train.model import MultiViewModel, posterior, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -321,6 +323,22 @@ def test_the_weights_sum_sees_one_number_and_not_the_folder(model: Path) -> None
     with torch.no_grad():
         next(whole.vae.parameters()).view(-1)[3] += 1e-3
     assert weights_sha256(encoder.vae) != weights_sha256(whole.vae)
+
+
+def test_a_diffusers_folder_is_encoded_by_its_own_tower(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    shutil.copytree(model, folder)
+    shutil.rmtree(folder / "image_tower")
+    save_image_encoder(micro_model().image_tower, folder / "image_encoder")
+    rgb = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(load_encoder(folder, CPU).embeddings(rgb), load_encoder(model, CPU).embeddings(rgb))
+
+
+def test_the_model_may_be_named_as_training_names_its_base(
+    pictures: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_module, "model_folder", {Path("pkunliu/Isotropic3D"): model}.__getitem__)
+    _encode(pictures, tmp_path / "out", Path("pkunliu/Isotropic3D"), dry_run=True)
 
 
 @pytest.mark.gpu

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from dataset.errors import UserError
+from dataset.selection import Filters
 from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
 from tests.train_ray import STEPS
@@ -121,6 +122,19 @@ def test_one_process_and_torchruns_processes_need_no_ray(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="--workers 3, but torchrun started 2"):
         start(run, Launch(workers=3))
+    with pytest.raises(UserError, match="--address auto is for Ray"):
+        start(run, Launch(address="auto"))
+    with pytest.raises(UserError, match="--device cuda:1 is one GPU, for 2 processes"):
+        start(replace(run, device=torch.device("cuda:1")), Launch())
+
+
+def test_ray_workers_find_every_path_of_the_run_from_their_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = replace(micro_run(Path("set"), Path("out"), 6, base=Path("base")), filters=Filters(uids=Path("uids.txt")))
+    found = launch._with_whole_paths(run)
+    assert (found.shards, found.out, found.base) == (str(tmp_path / "set"), tmp_path / "out", tmp_path / "base")
+    assert found.filters == Filters(uids=tmp_path / "uids.txt")
+    assert launch._with_whole_paths(replace(run, base=None, filters=Filters())).filters == Filters()
 
 
 def test_what_cannot_start_on_several_is_refused_before_ray(tmp_path):

@@ -206,6 +206,32 @@ def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
     assert time.monotonic() - started < 120
 
 
+def damaged_and_failing(rank, world, folder, out):
+    from train.ranks import joined
+
+    with joined(rank, world, CPU, init_method=f"file://{folder}/meeting") as ranks:
+        said = [str(ranks.gather({"both": "torn", f"object-{rank}": "torn"}))]
+        for error in (None, UserError("the set is gone"), ValueError("oh")):
+            try:
+                with ranks.first_ahead():
+                    if ranks.first and error:
+                        raise error
+            except (UserError, ValueError, RuntimeError) as raised:
+                said.append(f"{type(raised).__name__}: {raised}")
+        (out / f"{rank}").write_text("\n".join(said))
+
+
+def test_ranks_hear_of_each_others_damage_and_of_rank_0s_failure(tmp_path):
+    in_ranks(2, damaged_and_failing, tmp_path)
+    found = {"both": "torn", "object-0": "torn", "object-1": "torn"}
+    assert (tmp_path / "0").read_text().splitlines() == [str(found), "UserError: the set is gone", "ValueError: oh"]
+    assert (tmp_path / "1").read_text().splitlines() == [
+        str(found),
+        "UserError: the set is gone",
+        "RuntimeError: rank 0 failed: oh",
+    ]
+
+
 def test_the_batch_is_derived():
     assert batch_in_shares(PAPER.stage1, 4, "GPU") == "768 objects a step = 48 a GPU x 4 GPUs x 4 accumulated"
     assert batch_in_shares(PAPER.stage2, 1, "GPU") == "128 objects a step = 128 a GPU x 1 GPU x 1 accumulated"

@@ -24,6 +24,7 @@ from dataset.order import Order
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
+from train import __main__ as command_line
 from train import checkpoint, loop
 from train import picture as pictures
 from train.__main__ import Stage1, Stage2, resolve
@@ -184,6 +185,15 @@ def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) ->
         check(replace(micro_run(shards, tmp_path, 2), recipe=replace(MICRO, stage1=replace(MICRO.stage1, objects=3))))
     with pytest.raises(UserError, match=r"model\.json is missing"):
         train(micro_run(shards, tmp_path / "x", 2, stage=2, base=tmp_path))
+
+
+def test_a_warm_up_that_was_cut_is_told_once(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = micro_run(shards, tmp_path / "run", 1)
+    monkeypatch.setattr(command_line, "resolve", lambda args: run)
+    command_line.run_stage(Stage1(out=run.out))
+    assert capsys.readouterr().out.count("does not fit into 1: cut to 0") == 1
 
 
 def _toy() -> tuple[nn.Module, torch.optim.AdamW]:

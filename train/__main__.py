@@ -21,7 +21,7 @@ from train.image_tower import SmallTower
 from train.launch import Launch, start
 from train.ranks import Parallel
 from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override, with_options
-from train.run import Run, check, describe
+from train.run import Run, check, describe, tell
 from train.sample import pick_device
 from train.tower_training import ensure_tower
 from train.validation import divide
@@ -60,8 +60,8 @@ class Stage(Common):
     lr: float | None = None
     """Peak learning rate, in place of the preset's."""
     compile: CompileChoice = "auto"
-    """Compile the UNet: whole is fastest, blocks starts sooner, none runs it as written. auto: whole on a GPU, none on
-    a CPU. May change when a run goes on."""
+    """Compile the UNet: whole is fastest, blocks starts sooner, none runs it as written. auto: whole on a GPU (blocks
+    with --parallel fsdp), none on a CPU. May change when a run goes on."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; the last two stay."""
     archive_every: int | None = None
@@ -220,6 +220,7 @@ def run_stage(args: Stage1 | Stage2) -> None:
     run = resolve(args)
     check(run, args.workers)
     if args.dry_run:
+        tell(run)
         print(json.dumps(describe(run, open_training_set(run.shards, run.filters)), indent=2))
         return
     start(run, Launch(args.workers, args.parallel, args.address, args.max_failures))

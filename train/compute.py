@@ -44,13 +44,21 @@ class Compute:
     checkpointing: bool = False  # activations are computed again in the backward pass: less memory, a third more time
 
 
-def choose_compute(device: torch.device, compiling: CompileChoice = "auto", *, checkpointing: bool = False) -> Compute:
-    """What makes a device fast. auto: the whole UNet is compiled on a GPU, nothing on a CPU.
+def choose_compute(
+    device: torch.device, compiling: CompileChoice = "auto", *, checkpointing: bool = False, split: bool = False
+) -> Compute:
+    """What makes a device fast. auto: the whole UNet is compiled on a GPU, its blocks where it is `split`, nothing on
+    a CPU. Split (`Ranks.splits`) it cannot be compiled as a whole: FSDP2 gathers weights between its levels.
 
     The optimiser is fused everywhere: it alone leaves an update out without asking the host (`train.guard.update`).
     """
     gpu = device.type == "cuda"
-    chosen: Compile = compiling if compiling != "auto" else ("whole" if gpu else "none")
+    fastest: Compile = ("blocks" if split else "whole") if gpu else "none"
+    chosen = fastest if compiling == "auto" else compiling
+    if chosen == "whole" and split:
+        raise UserError(
+            "--compile whole: FSDP2 gathers weights between the UNet's levels, out of any graph; give --compile blocks"
+        )
     if chosen != "none" and gpu and importlib.util.find_spec("triton") is None:
         raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
     return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing)

@@ -44,6 +44,7 @@ from dataset.shards import (
 from dataset.stream import ShardSet
 from train.encoder import Encoder, load_encoder, model_settings
 from train.feed import to_tensor
+from train.find_model import model_folder
 from train.latent_folder import claim, copy_tables, is_finished, owned_out
 from train.sample import pick_device
 
@@ -64,8 +65,8 @@ class Encode:
     out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """Latent set to write: a folder or an fsspec URL."""
     model: Path
-    """Model folder whose vae/ and image_tower/ encode: the one that training starts from (--base) or wrote. A converted
-    MVDream has no image tower of its own; the paper's is taken then, and named."""
+    """Model whose VAE and image tower encode: the one that training starts from (--base; a folder, a checkpoint or a
+    name on the Hub, as there) or wrote. MVDream has no image tower of its own; the paper's is taken then, and named."""
     logvar: bool = True
     """Keep the log variance, for training with --sample-posterior. Without it the latents take half the space."""
     embedded: Embedded = "all"
@@ -234,7 +235,7 @@ def set_bytes(form: LatentFormat, objects: int) -> int:
 def run(args: Encode) -> None:
     """Encode, or print what would be done."""
     shards = ShardSet(args.shards)
-    encoder = load_encoder(args.model, pick_device(args.device))
+    encoder = load_encoder(model_folder(args.model), pick_device(args.device))
     form = plan_format(encoder, shards, logvar=args.logvar, embedded=args.embedded)
     if args.dry_run:
         print(json.dumps({**format_json(form), "views_bytes": set_bytes(form, len(shards))}, indent=2))

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import UserError
-from train.image_tower import ImageTower, NamedTower, fetch_tower, load_tower
-from train.model import ModelSpec, MultiViewModel, load_vae, posterior, read_spec
+from train.compute import mixed_precision
+from train.image_tower import ImageTower, NamedTower, fetch_tower
+from train.model import ModelSpec, MultiViewModel, load_vae, posterior, read_spec, read_tower
 from train.recipe import PAPER
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """The frozen parts on their device."""
+    """The frozen parts on their device, run in the precision that training runs them in."""
 
     vae: nn.Module
     image_tower: ImageTower
@@ -25,28 +26,23 @@ class Encoder:
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance [n, c, h, w] each of pictures [n, 3, h, w] in [0, 1], as `MultiViewModel.encode`."""
-        with self._autocast():
+        """Mean and log variance [n, c, h, w] each of pictures [n, 3, h, w] in [0, 1], as `MultiViewModel.posterior`."""
+        with mixed_precision(self.device):
             return posterior(self.vae, pictures, self.spec.image_size)
 
     @torch.no_grad()
     def embeddings(self, pictures: Tensor) -> Tensor:
         """[n, d] of pictures [n, 3, h, w] in [0, 1], as `MultiViewModel.embed_image`."""
-        with self._autocast():
+        with mixed_precision(self.device):
             embeddings: Tensor = self.image_tower(pictures)
         return embeddings
-
-    def _autocast(self) -> torch.autocast:
-        """As in training: bfloat16 on a GPU, float32 on a CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
 
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
     """VAE and image tower of a model folder, float32. The paper's tower where a converted MVDream has none."""
     spec = read_spec(folder)
-    if (folder / "image_tower").is_dir():
-        tower = load_tower(folder / "image_tower")
-    else:
+    tower = read_tower(folder)
+    if tower is None:
         paper = PAPER.tower
         if not isinstance(paper, NamedTower):
             raise UserError(f"{folder}: holds no image_tower/; give a model folder that holds one")

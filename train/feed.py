@@ -4,10 +4,11 @@ Which views of which object come when: `dataset.order` and `train.batch`. Axis l
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -34,13 +35,14 @@ from train.batch import (
     generator,
     read_items,
 )
-from train.latent_batch import Batch, load_latent_views
+from train.latent_batch import Batch, read_latents, stack_latents
 from train.model import CameraConvention, camera_labels
 
 _PREFETCH: Final = 3  # micro-batches read ahead
 READERS: Final = 2  # threads
 
 TrainingSet = ShardSet | LatentSet
+T = TypeVar("T")
 
 
 def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet:
@@ -156,18 +158,21 @@ class Feed:
         return self._read(order, Position(self.seed, 0, micro), "multi", objects, first)
 
     def _read(self, order: Order, position: Position, branch: Branch, objects: int, first_item: int) -> Batch:
-        load = load_latent_views if isinstance(self.shards, LatentSet) else load_views
-        return load(
-            self.shards,  # type: ignore[arg-type]  # the kind that `load` takes
-            order,
-            position,
-            branch,
-            objects=objects,
-            num_views=self.num_views,
-            first_item=first_item,
-            convention=self.convention,
-            damage=self.damage,
-        )
+        def taken(read: Callable[[int, int, Drawn], T]) -> list[T]:
+            return read_items(
+                order,
+                position,
+                branch,
+                range(first_item, first_item + objects),
+                num_views=self.num_views,
+                uid=self.shards.uid,
+                read=read,
+                damage=self.damage,
+            )
+
+        if isinstance(self.shards, LatentSet):
+            return stack_latents(taken(partial(read_latents, self.shards)), self.convention)
+        return stack_views(taken(partial(read_views, self.shards, self.convention)))
 
     def micro_batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Micro-batches of steps first_step ... last_step - 1. Reading ahead does not change the order."""
@@ -182,30 +187,20 @@ class Feed:
                 yield waiting.popleft().result()
 
 
-def load_views(
-    shards: ShardSet,
-    order: Order,
-    position: Position,
-    branch: Branch,
-    *,
-    objects: int,
-    num_views: int,
-    first_item: int,
-    convention: CameraConvention,
-    damage: Damage | None = None,
-) -> Views:
-    """Read a micro-batch: `objects` items of this rank's order from `first_item` on."""
+def read_views(
+    shards: ShardSet, convention: CameraConvention, shard: int, sample: int, drawn: Drawn
+) -> tuple[Tensor, Tensor]:
+    """One item: pictures [1 + f, 3, h, w], the reference first, and the targets' labels [f, 16]."""
+    reference, targets = drawn
+    angles_deg = shards.angles_deg(shard, sample, [reference, *targets])
+    labels = camera_labels(convention, angles_deg[1:, 0], angles_deg[1:, 1], *angles_deg[0].tolist())
+    return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
 
-    def read(shard: int, sample: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
-        reference, targets = drawn
-        angles_deg = shards.angles_deg(shard, sample, [reference, *targets])
-        labels = camera_labels(convention, angles_deg[1:, 0], angles_deg[1:, 1], *angles_deg[0].tolist())
-        return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
 
-    items = range(first_item, first_item + objects)
-    loaded = read_items(order, position, branch, items, num_views=num_views, uid=shards.uid, read=read, damage=damage)
-    pictures = torch.stack([pictures for pictures, _ in loaded])
-    return Views(pictures[:, 0], pictures[:, 1:], torch.stack([labels for _, labels in loaded]))
+def stack_views(items: Sequence[tuple[Tensor, Tensor]]) -> Views:
+    """A micro-batch of items, as `read_views` gives them."""
+    pictures = torch.stack([pictures for pictures, _ in items])
+    return Views(pictures[:, 0], pictures[:, 1:], torch.stack([labels for _, labels in items]))
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:

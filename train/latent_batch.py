@@ -3,6 +3,7 @@
 Axis letters as in `train.batch`; `d` numbers of an embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +15,7 @@ from torch import Tensor
 import dataset.latents
 from dataset.errors import UserError
 from dataset.latents import LatentSet
-from dataset.loader import Damage
-from dataset.order import Order
-from train.batch import Branch, Drawn, Position, Views, generator, read_items, to_device
+from train.batch import Drawn, Position, Views, generator, to_device
 from train.encoder import model_settings
 from train.model import CameraConvention, MultiViewModel, camera_labels
 
@@ -39,48 +38,36 @@ class LatentViews:
 Batch = Views | LatentViews
 
 
-class _Read(NamedTuple):
-    """One item's views."""
+class LatentItem(NamedTuple):
+    """One item's views, as `read_latents` reads and `stack_latents` takes them."""
 
     reference: dataset.latents.LatentViews
     targets: dataset.latents.LatentViews
     angles_deg: NDArray[np.float64]  # [1 + f, 2]
 
 
-def load_latent_views(
-    latents: LatentSet,
-    order: Order,
-    position: Position,
-    branch: Branch,
-    *,
-    objects: int,
-    num_views: int,
-    first_item: int,
-    convention: CameraConvention,
-    damage: Damage | None = None,
-) -> LatentViews:
-    """Read a micro-batch: the views that `train.feed.load_views` would read of the pictures at this position."""
+def read_latents(latents: LatentSet, shard: int, sample: int, drawn: Drawn) -> LatentItem:
+    """What `train.feed.read_views` would read of the pictures."""
+    reference, targets = drawn
+    return LatentItem(
+        latents.views(shard, sample, [reference], embedding=True),
+        latents.views(shard, sample, targets),
+        latents.angles_deg(shard, sample, [reference, *targets]),
+    )
 
-    def read(shard: int, sample: int, drawn: Drawn) -> _Read:
-        reference, targets = drawn
-        return _Read(
-            latents.views(shard, sample, [reference], embedding=True),
-            latents.views(shard, sample, targets),
-            latents.angles_deg(shard, sample, [reference, *targets]),
-        )
 
-    items = range(first_item, first_item + objects)
-    found = read_items(order, position, branch, items, num_views=num_views, uid=latents.uid, read=read, damage=damage)
-    angles = np.stack([item.angles_deg for item in found])  # [b, 1 + f, 2]
+def stack_latents(items: Sequence[LatentItem], convention: CameraConvention) -> LatentViews:
+    """A micro-batch of items."""
+    angles = np.stack([item.angles_deg for item in items])  # [b, 1 + f, 2]
     elevation_deg, azimuth_deg = angles[..., 0], angles[..., 1]
     return LatentViews(
-        reference_mean=_stack([item.reference.mean[0] for item in found]),
+        reference_mean=_stack([item.reference.mean[0] for item in items]),
         reference_logvar=_stack_or_none(
-            [item.reference.logvar if item.reference.logvar is None else item.reference.logvar[0] for item in found]
+            [item.reference.logvar if item.reference.logvar is None else item.reference.logvar[0] for item in items]
         ),
-        target_mean=_stack([item.targets.mean for item in found]),
-        target_logvar=_stack_or_none([item.targets.logvar for item in found]),
-        tokens=_stack([item.reference.embedding for item in found if item.reference.embedding is not None]),
+        target_mean=_stack([item.targets.mean for item in items]),
+        target_logvar=_stack_or_none([item.targets.logvar for item in items]),
+        tokens=_stack([item.reference.embedding for item in items if item.reference.embedding is not None]),
         cameras=camera_labels(
             convention, elevation_deg[:, 1:], azimuth_deg[:, 1:], elevation_deg[:, :1], azimuth_deg[:, :1]
         ),

@@ -45,9 +45,15 @@ def start(run: Run, launch: Launch) -> None:
     rank, world, local = from_environment()
     if launch.workers < 1 or launch.max_failures < 0:
         raise UserError("--workers must be at least 1 and --max-failures at least 0")
+    if (several := max(world, launch.workers)) > 1 and run.device.index is not None:
+        raise UserError(f"--device {run.device} is one GPU, for {several} processes; --device cuda gives each its own")
     if world > 1:
         if launch.workers not in (1, world):
             raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")
+        if launch.address is not None:
+            raise UserError(
+                f"--address {launch.address} is for Ray, but torchrun started this process; use one of them"
+            )
         _train_as(run, rank, world, local, launch.parallel)
     elif launch.workers == 1 and launch.address is None:
         train(run)
@@ -90,7 +96,8 @@ def _train_with_ray(run: Run, launch: Launch) -> None:
 def _with_whole_paths(run: Run) -> Run:
     """Ray's workers have another working folder."""
     shards = run.shards if "://" in run.shards else str(Path(run.shards).resolve())
-    return replace(run, shards=shards, out=run.out.resolve(), base=None if run.base is None else run.base.resolve())
+    base, uids = (None if path is None else path.resolve() for path in (run.base, run.filters.uids))
+    return replace(run, shards=shards, out=run.out.resolve(), base=base, filters=replace(run.filters, uids=uids))
 
 
 @contextmanager

@@ -51,7 +51,7 @@ from train.picture import draw_picture
 from train.progress import Log, Meter, Reading, Status, open_log, silent_log
 from train.ranks import ALONE, Ranks, accumulating, clip_norm, spread
 from train.recipe import batch_in_shares, learning_rate, objects_per_micro_batch
-from train.run import Run, check, claim, describe
+from train.run import Run, check, claim, describe, tell
 from train.start import starting_model
 from train.validation import divide, validate
 
@@ -84,13 +84,15 @@ def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     with ranks.speaking_once():
         check(run, ranks.world)
-        shards = _open(run)
-        if ranks.first:
-            claim(run, shards)
+        shards = _open(run, ranks.world)
+        with ranks.first_ahead():
+            if ranks.first:
+                claim(run, shards)
         ranks.check_shared(run.out)
         if (run.out / SPEC_FILE).is_file():
             print(f"{run.out}: finished already")
             return []
+        tell(run)
         print(batch_in_shares(run.schedule, ranks.world, "GPU" if run.device.type == "cuda" else "process"))
         return _train(run, shards, ranks)
 
@@ -122,6 +124,7 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
             if not due:
                 continue
             reading = meter.read()
+            parts.damage.join(ranks.gather(parts.damage.found))
             progress = account_all(
                 progress, reading.results, parts.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
@@ -152,9 +155,9 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
     return losses
 
 
-def _open(run: Run) -> TrainingSet:
-    """The set; one of latents is refused where parts of the model would be trained first."""
-    shards = open_training_set(run.shards, run.filters)
+def _open(run: Run, world: int) -> TrainingSet:
+    """The set; refused where it is too small for the ranks, or has latents and parts are still to be trained."""
+    shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
         need_pictures(shards, "a model from nothing")
     return shards
@@ -171,9 +174,7 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
     unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
     rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
-    compute = choose_compute(run.device, run.compile, checkpointing=recipe.activation_checkpointing)
-    if ranks.splits and compute.compile == "whole":
-        compute = replace(compute, compile="blocks")  # FSDP2 gathers weights between the levels, out of any graph
+    compute = choose_compute(run.device, run.compile, checkpointing=recipe.activation_checkpointing, split=ranks.splits)
     print(announcement(compute, run.device))
     prepare(unet, compute)
     called = spread(unet, ranks)

@@ -2,7 +2,7 @@
 
 All ranks step at the same time with the same weights. Gradients meet in the backward pass (DDP, or FSDP2, which also
 splits weights and optimiser among the ranks); a step's loss meets in `Ranks.mean`, on the device. What the host has to
-know of the others goes through a gloo group of its own (`Ranks.wait`, `Ranks.any`), whose patience outlasts a
+know of the others goes through a gloo group of its own (`Ranks.wait`, `any`, `gather`), whose patience outlasts a
 validation: NCCL would take the wait for a failure.
 """
 
@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -84,14 +84,42 @@ class Ranks:
             return False
         return self.any(asked or (self.first and self.stop_file is not None and self.stop_file.exists()))
 
+    def gather(self, found: Mapping[str, str]) -> dict[str, str]:
+        """What all ranks have found, together; the hosts meet, all ranks must call it."""
+        if self.world == 1:
+            return dict(found)
+        everyone: list[Any] = [None] * self.world
+        dist.all_gather_object(everyone, dict(found), group=self.host_group)
+        return {key: value for each in everyone for key, value in each.items()}
+
     @contextmanager
     def first_ahead(self) -> Iterator[None]:
-        """Rank 0 does what is inside while the others wait; then they do it, and find what it wrote."""
-        if not self.first:
-            self.wait()
-        yield
-        if self.first:
-            self.wait()
+        """Rank 0 does what is inside while the others wait; then they do it, and find what it wrote.
+
+        Where it fails they raise what it raised, instead of waiting: UserError, or RuntimeError for all else.
+        """
+        if self.world == 1:
+            yield
+        elif self.first:
+            try:
+                yield
+            except BaseException as error:
+                with suppress(RuntimeError):  # of a rank that is gone
+                    self._tell_how_it_went((isinstance(error, UserError), str(error) or type(error).__name__))
+                raise
+            self._tell_how_it_went(None)
+        else:
+            if failure := self._tell_how_it_went(None):
+                expected, told = failure
+                raise UserError(told) if expected else RuntimeError(f"rank 0 failed: {told}")
+            yield
+
+    def _tell_how_it_went(self, failure: tuple[bool, str] | None) -> tuple[bool, str] | None:
+        """Rank 0's word, on all ranks: (whether it is a UserError, its text), None for success."""
+        box: list[Any] = [failure]
+        dist.broadcast_object_list(box, 0, group=self.host_group)
+        told: tuple[bool, str] | None = box[0]
+        return told
 
     @contextmanager
     def speaking_once(self) -> Iterator[None]:

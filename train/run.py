@@ -72,6 +72,10 @@ def check(run: Run, world: int = 1) -> None:
         )
     if run.wandb is not None:
         import_wandb()
+
+
+def tell(run: Run) -> None:
+    """Print what the run does otherwise than its schedule says."""
     for notice in notices(run.schedule):
         print(f"note: {notice}")
 
