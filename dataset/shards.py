@@ -12,7 +12,7 @@ import tarfile
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -170,7 +170,8 @@ def write_atomic(fs: Any, path: str) -> Iterator[Writer]:
     temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
     local = isinstance(fs, LocalFileSystem)
     opener = open if local else fs.open
-    try:
+    with ExitStack() as undo:
+        undo.callback(_drop, fs, temporary)
         with _explained(path):
             if local:  # elsewhere there are no folders, and s3fs would make a bucket of a misspelt name
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -182,10 +183,13 @@ def write_atomic(fs: Any, path: str) -> Iterator[Writer]:
                 file.close()
         with _explained(path):
             _rename(fs, temporary, path, local)
-    except BaseException:
-        with suppress(OSError):
-            fs.rm_file(temporary)
-        raise
+        undo.pop_all()
+
+
+def _drop(fs: Any, path: str) -> None:
+    """Remove a file that may not be there."""
+    with suppress(OSError):
+        fs.rm_file(path)
 
 
 def _rename(fs: Any, temporary: str, path: str, local: bool) -> None:

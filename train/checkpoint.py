@@ -103,9 +103,8 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
         _remove(folder)
         os.replace(temporary, folder)
         _sync(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # renamed, if all went well
     for old in _checkpoints(out)[: -keep.last]:
         if keep.every is None or _steps_of(old) % keep.every:
             _remove(old)

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -101,18 +101,23 @@ class Ranks:
         if self.world == 1:
             yield
         elif self.first:
-            try:
+            with ExitStack() as ended:
+                ended.push(self._tell_the_others)
                 yield
-            except BaseException as error:
-                with suppress(RuntimeError):  # of a rank that is gone
-                    self._tell_how_it_went((isinstance(error, UserError), str(error) or type(error).__name__))
-                raise
-            self._tell_how_it_went(None)
         else:
             if failure := self._tell_how_it_went(None):
                 expected, told = failure
                 raise UserError(told) if expected else RuntimeError(f"rank 0 failed: {told}")
             yield
+
+    def _tell_the_others(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """However rank 0's work ended; what it raised goes on its way."""
+        if error is None:
+            self._tell_how_it_went(None)
+            return False
+        with suppress(RuntimeError):  # of a rank that is gone
+            self._tell_how_it_went((isinstance(error, UserError), str(error) or type(error).__name__))
+        return False
 
     def _tell_how_it_went(self, failure: tuple[bool, str] | None) -> tuple[bool, str] | None:
         """Rank 0's word, on all ranks: (whether it is a UserError, its text), None for success."""
