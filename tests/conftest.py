@@ -1,8 +1,16 @@
 """Fixtures that several test files ask for by name."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from dataset.stream import ShardSet
+from tests.make_shards import make_shard_set
+
+if TYPE_CHECKING:
+    from train.model import MultiViewModel
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +32,61 @@ def quick_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picture, "PICTURE_STEPS", 2)
         yield
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six made-up objects of 32 pixels. A file may have another set under this name, which `latents` then takes."""
+    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A micro model to start training from, so that no parts are trained first."""
+    from tests.train_micro import micro_model
+    from train.model import save_model
+
+    folder = tmp_path_factory.mktemp("base") / "model"
+    save_model(micro_model(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`shards`, encoded by the model of `base`."""
+    from tests.make_latents import make_latent_set
+    from tests.train_micro import micro_model
+
+    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", shards, micro_model())
+
+
+@pytest.fixture(scope="module")
+def model() -> "MultiViewModel":
+    """A model of random weights, to encode with."""
+    from tests.train_micro import micro_model
+
+    return micro_model()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """Five objects in three shards."""
+    return ShardSet(make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2))
+
+
+@pytest.fixture(scope="module")
+def latent_folder(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pictures`, encoded by `model`."""
+    from tests.make_latents import make_latent_set
+
+    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
+
+
+@pytest.fixture(scope="module")
+def lean(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with means only, and embeddings of the references only."""
+    from tests.make_latents import make_latent_set
+
+    return make_latent_set(
+        tmp_path_factory.mktemp("lean") / "set", pictures.url, model, logvar=False, embedded="random"
+    )

@@ -14,31 +14,18 @@ from dataset.errors import UserError
 from dataset.stream import ShardSet
 from distill.guidance import model_denoiser
 from distill.schedule import PRESETS, draw_views
-from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, micro_model, micro_run
 from train import loop
 from train.ablation import ReferenceInFront, reads_reference, see_reference, start_channel_concat, start_use
 from train.batch import Draw, Views, prepare_inputs
 from train.loop import train
-from train.model import MultiViewModel, load_model, run_unet, save_model
+from train.model import MultiViewModel, load_model, run_unet
 from train.objective import encode_views, predict
 from train.run import Run
 from train.sample import Sample
 from train.sample import run as draw_sample
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "base"
-    save_model(micro_model(), folder)
-    return folder
 
 
 def _run(shards: Path, out: Path, base: Path, use: str, steps: int = 3) -> Run:

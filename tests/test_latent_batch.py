@@ -14,8 +14,6 @@ from dataset.latents import LatentSet
 from dataset.loader import Damage
 from dataset.shards import open_set, read_stats
 from dataset.stream import ShardSet
-from tests.make_latents import make_latent_set
-from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model
 from train.ablation import ReferenceUse
 from train.batch import Position, draw_noise
@@ -26,28 +24,6 @@ from train.objective import encode_views, predict, show_views, training_loss
 
 USES: Final[tuple[ReferenceUse, ...]] = ("none", "attention")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model() -> MultiViewModel:
-    return micro_model()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return ShardSet(make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2))
-
-
-@pytest.fixture(scope="module")
-def folder(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
-
-
-@pytest.fixture(scope="module")
-def lean(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Means only, embeddings of the references only."""
-    out = tmp_path_factory.mktemp("lean") / "set"
-    return make_latent_set(out, pictures.url, model, logvar=False, embedded="random")
 
 
 def _feed(shards: ShardSet | LatentSet, chance: float = 0.5, items: int = 1, damage: Damage | None = None) -> Feed:
@@ -61,7 +37,7 @@ def _latents(feed: Feed, number: int) -> LatentViews:
 
 
 @pytest.mark.parametrize("items", [1, 4])
-@pytest.mark.parametrize("kind", ["folder", "lean"])
+@pytest.mark.parametrize("kind", ["latent_folder", "lean"])
 def test_latents_agree_with_pictures_at_the_same_position(
     pictures: ShardSet, model: MultiViewModel, items: int, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -85,10 +61,10 @@ def test_latents_agree_with_pictures_at_the_same_position(
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
-    pictures: ShardSet, model: MultiViewModel, folder: Path, use: ReferenceUse, sampled: bool
+    pictures: ShardSet, model: MultiViewModel, latent_folder: Path, use: ReferenceUse, sampled: bool
 ) -> None:
     position, losses = Position(7, 4), []
-    for shards in (pictures, LatentSet(folder)):
+    for shards in (pictures, LatentSet(latent_folder)):
         with torch.no_grad():
             encoded = encode_views(model, _feed(shards).load(4), use, position if sampled else None)
             draw = draw_noise(position, encoded.targets, 0.0)
@@ -100,8 +76,8 @@ def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_the_posteriors_mean_is_taken_unless_a_draw_is_asked_for(model: MultiViewModel, folder: Path) -> None:
-    views, scale = _latents(_feed(LatentSet(folder), 0.0), 0), model.spec.latent_scale
+def test_the_posteriors_mean_is_taken_unless_a_draw_is_asked_for(model: MultiViewModel, latent_folder: Path) -> None:
+    views, scale = _latents(_feed(LatentSet(latent_folder), 0.0), 0), model.spec.latent_scale
     mean = encode_views(model, views, "attention")
     assert mean.reference is not None
     assert torch.equal(mean.targets, views.target_mean.float() * scale)
@@ -109,9 +85,9 @@ def test_the_posteriors_mean_is_taken_unless_a_draw_is_asked_for(model: MultiVie
 
 
 def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alone(
-    model: MultiViewModel, folder: Path
+    model: MultiViewModel, latent_folder: Path
 ) -> None:
-    views = _latents(_feed(LatentSet(folder), 0.0), 0)
+    views = _latents(_feed(LatentSet(latent_folder), 0.0), 0)
     mean = encode_views(model, views, "attention")
     drawn, again, other = (encode_views(model, views, "attention", Position(7, 0, micro)) for micro in (0, 0, 1))
     deviations = []
@@ -130,9 +106,9 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
 
 
 def test_shown_latents_look_like_their_pictures_through_the_vae(
-    pictures: ShardSet, model: MultiViewModel, folder: Path
+    pictures: ShardSet, model: MultiViewModel, latent_folder: Path
 ) -> None:
-    views, ours = _feed(pictures, 0.0).load(0), _latents(_feed(LatentSet(folder), 0.0), 0)
+    views, ours = _feed(pictures, 0.0).load(0), _latents(_feed(LatentSet(latent_folder), 0.0), 0)
     assert all(a is b for a, b in zip(show_views(model, views), (views.reference, views.targets), strict=True))  # type: ignore[union-attr]
     reference, targets = show_views(model, ours)
     assert (reference.shape, targets.shape) == ((3, 3, 32, 32), (3, 4, 3, 32, 32))
@@ -142,9 +118,9 @@ def test_shown_latents_look_like_their_pictures_through_the_vae(
 
 
 def test_latents_of_another_model_and_missing_variances_are_refused(
-    folder: Path, lean: Path, model: MultiViewModel
+    latent_folder: Path, lean: Path, model: MultiViewModel
 ) -> None:
-    latents = LatentSet(folder)
+    latents = LatentSet(latent_folder)
     check_latents(latents, model, sample_posterior=True)
     check_latents(LatentSet(lean), model)
     with pytest.raises(UserError, match=r"another model \(vae_sha256, image_tower_sha256 differ\)"):
@@ -158,9 +134,9 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
 
 
 @pytest.mark.parametrize("items", [1, 3])
-def test_a_damaged_object_is_replaced_as_among_pictures(folder: Path, tmp_path: Path, items: int) -> None:
-    whole = [_latents(_feed(LatentSet(folder), 0.0, items), number) for number in range(5)]
-    damaged = Path(copytree(folder, tmp_path / "set"))
+def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp_path: Path, items: int) -> None:
+    whole = [_latents(_feed(LatentSet(latent_folder), 0.0, items), number) for number in range(5)]
+    damaged = Path(copytree(latent_folder, tmp_path / "set"))
     tar = damaged / "shard-000000.tar"
     data, members = bytearray(tar.read_bytes()), read_stats(*open_set(damaged), "shard-000000").samples[1].members
     for suffix, place in members.items():
@@ -184,8 +160,8 @@ def test_a_damaged_object_is_replaced_as_among_pictures(folder: Path, tmp_path: 
         list(_feed(LatentSet(damaged), 0.0, items, Damage(5)).micro_batches(0, 5))
 
 
-def test_a_filtered_latent_set_feeds_only_what_it_keeps(folder: Path) -> None:
-    whole = LatentSet(folder)
+def test_a_filtered_latent_set_feeds_only_what_it_keeps(latent_folder: Path) -> None:
+    whole = LatentSet(latent_folder)
     small = whole.narrowed((np.array([1], np.int32), np.zeros(0, np.int32), np.array([0], np.int32)))
     feed = _feed(small, 0.0)
     assert {small.uid(*feed.order.item(i)[1:]) for i in range(8)} == {"synthetic-0001", "synthetic-0004"}

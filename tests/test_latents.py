@@ -17,37 +17,11 @@ from dataset.latents import LatentSet, open_views
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
 from dataset.shards import ShardStats, json_bytes, open_set, read_stats
 from dataset.stream import DamagedMember, ShardSet
-from tests.make_latents import make_latent_set
-from tests.make_shards import make_shard_set
-from tests.train_micro import micro_model
-from train.model import MultiViewModel
 
 WANTED: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3), ("fixed", 15)]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model() -> MultiViewModel:
-    return micro_model()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return ShardSet(make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2))
-
-
-@pytest.fixture(scope="module")
-def folder(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
-
-
-@pytest.fixture(scope="module")
-def lean(pictures: ShardSet, model: MultiViewModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Means only, embeddings of the references only."""
-    out = tmp_path_factory.mktemp("lean") / "set"
-    return make_latent_set(out, pictures.url, model, logvar=False, embedded="random")
 
 
 def _copy(folder: Path, to: Path) -> Path:
@@ -62,21 +36,21 @@ def _member(folder: Path, shard: str, sample: int, suffix: str) -> np.ndarray:
     return numbers
 
 
-def test_views_are_the_members_asked_for_in_that_order(folder: Path) -> None:
-    read = LatentSet(folder).views(1, 1, WANTED, embedding=True)
+def test_views_are_the_members_asked_for_in_that_order(latent_folder: Path) -> None:
+    read = LatentSet(latent_folder).views(1, 1, WANTED, embedding=True)
     assert read.logvar is not None
     assert read.embedding is not None
     assert (read.mean.shape, read.logvar.shape, read.embedding.shape) == ((4, 4, 8, 8), (4, 4, 8, 8), (4, 32))
     assert read.mean.dtype == read.logvar.dtype == read.embedding.dtype == np.float16
     for i, (view_set, index) in enumerate(WANTED):
-        numbers = _member(folder, "shard-000001", 1, f"{view_set}_{index:02d}.npy")
+        numbers = _member(latent_folder, "shard-000001", 1, f"{view_set}_{index:02d}.npy")
         flat = np.concatenate([read.mean[i].ravel(), read.logvar[i].ravel(), read.embedding[i]])
         np.testing.assert_array_equal(flat, numbers)
-    assert LatentSet(folder).views(1, 1, WANTED).embedding is None
+    assert LatentSet(latent_folder).views(1, 1, WANTED).embedding is None
 
 
-def test_means_alone_and_the_references_embeddings_alone(folder: Path, lean: Path) -> None:
-    whole, less = LatentSet(folder), LatentSet(lean)
+def test_means_alone_and_the_references_embeddings_alone(latent_folder: Path, lean: Path) -> None:
+    whole, less = LatentSet(latent_folder), LatentSet(lean)
     read = less.views(0, 1, WANTED)
     assert read.logvar is None
     np.testing.assert_array_equal(read.mean, whole.views(0, 1, WANTED).mean)
@@ -87,8 +61,8 @@ def test_means_alone_and_the_references_embeddings_alone(folder: Path, lean: Pat
         less.views(0, 1, WANTED, embedding=True)
 
 
-def test_objects_metadata_and_cameras_are_the_pictures(pictures: ShardSet, folder: Path) -> None:
-    latents = LatentSet(folder)
+def test_objects_metadata_and_cameras_are_the_pictures(pictures: ShardSet, latent_folder: Path) -> None:
+    latents = LatentSet(latent_folder)
     assert (len(latents), latents.samples_per_shard) == (len(pictures), pictures.samples_per_shard)
     for shard, sample in pictures.objects(0):
         assert latents.uid(shard, sample) == pictures.uid(shard, sample)
@@ -108,8 +82,8 @@ def _send_checksum(latents: LatentSet, pipe: "multiprocessing.connection.Connect
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_set_can_be_pickled_forked_and_read_by_threads(folder: Path) -> None:
-    latents = LatentSet(folder)
+def test_a_set_can_be_pickled_forked_and_read_by_threads(latent_folder: Path) -> None:
+    latents = LatentSet(latent_folder)
     expected = _checksum(latents)  # opens the files
     again: LatentSet = pickle.loads(pickle.dumps(latents))  # noqa: S301  (our own bytes)
     with ThreadPoolExecutor(8) as pool:
@@ -122,20 +96,20 @@ def test_a_set_can_be_pickled_forked_and_read_by_threads(folder: Path) -> None:
     assert _checksum(latents) == expected
 
 
-def test_a_url_in_memory_reads_like_a_folder(folder: Path) -> None:
+def test_a_url_in_memory_reads_like_a_folder(latent_folder: Path) -> None:
     fs, root = open_set("memory://latents/set")
-    for path in filter(Path.is_file, folder.iterdir()):
+    for path in filter(Path.is_file, latent_folder.iterdir()):
         fs.pipe_file(f"{root}/{path.name}", path.read_bytes())
     remote = LatentSet("memory://latents/set")
-    assert _checksum(remote) == _checksum(LatentSet(folder))
-    assert remote.meta(0, 0) == LatentSet(folder).meta(0, 0)
+    assert _checksum(remote) == _checksum(LatentSet(latent_folder))
+    assert remote.meta(0, 0) == LatentSet(latent_folder).meta(0, 0)
 
 
-def test_open_files_stay_few_and_are_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_files_stay_few_and_are_closed(latent_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataset.latents._OPEN_FILES", 2)
     gc.collect()  # sets of other tests: their caches refer back to them
     before = len(list(Path("/proc/self/fd").iterdir()))
-    latents = LatentSet(folder)
+    latents = LatentSet(latent_folder)
     expected = _checksum(latents)
     assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
     assert _checksum(latents) == expected
@@ -144,8 +118,8 @@ def test_open_files_stay_few_and_are_closed(folder: Path, monkeypatch: pytest.Mo
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_damaged_member_is_named_with_its_remedy(folder: Path, tmp_path: Path) -> None:
-    damaged = _copy(folder, tmp_path / "set")
+def test_a_damaged_member_is_named_with_its_remedy(latent_folder: Path, tmp_path: Path) -> None:
+    damaged = _copy(latent_folder, tmp_path / "set")
     tar = damaged / "shard-000000.tar"
     place = read_stats(*open_set(damaged), "shard-000000").samples[1].members["fixed_02.npy"]
     data = bytearray(tar.read_bytes())
@@ -166,48 +140,50 @@ def test_a_damaged_member_is_named_with_its_remedy(folder: Path, tmp_path: Path)
     assert not isinstance(caught.value, DamagedMember)  # storage that fails may read tomorrow
 
 
-def test_files_that_disagree_are_named(folder: Path, lean: Path, tmp_path: Path) -> None:
-    damaged = _copy(folder, tmp_path / "set")
+def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path: Path) -> None:
+    damaged = _copy(latent_folder, tmp_path / "set")
     table = damaged / "shard-000000.table.npz"
     data = bytearray(table.read_bytes())
     data[300] ^= 1
     table.write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"shard-000000\.table\.npz cannot be read"):
         LatentSet(damaged).views(0, 0, WANTED)
-    table.write_bytes((folder / "shard-000002.table.npz").read_bytes())
+    table.write_bytes((latent_folder / "shard-000002.table.npz").read_bytes())
     with pytest.raises(UserError, match=r"table\.npz disagrees with index\.json"):
         LatentSet(damaged).views(0, 0, WANTED)
     (damaged / "latents.json").write_bytes((lean / "latents.json").read_bytes())
     with pytest.raises(UserError, match=r"other sizes than latents\.json says"):
         LatentSet(damaged).views(1, 0, WANTED)
-    stats = read_stats(*open_set(folder), "shard-000000")
-    (damaged / "latents.json").write_bytes((folder / "latents.json").read_bytes())
-    table.write_bytes(dump_table(stats, [LatentSet(folder).meta(0, 0)]))
+    stats = read_stats(*open_set(latent_folder), "shard-000000")
+    (damaged / "latents.json").write_bytes((latent_folder / "latents.json").read_bytes())
+    table.write_bytes(dump_table(stats, [LatentSet(latent_folder).meta(0, 0)]))
     with pytest.raises(UserError, match="does not fit its 2 objects; delete"):
         LatentSet(damaged).views(0, 0, WANTED)
 
 
-def test_missing_unfinished_and_foreign_sets_read_differently(pictures: ShardSet, folder: Path, tmp_path: Path) -> None:
+def test_missing_unfinished_and_foreign_sets_read_differently(
+    pictures: ShardSet, latent_folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=r"no latent set; make one with `python -m train\.encode"):
         LatentSet(tmp_path)
     with pytest.raises(UserError, match="a set of pictures, not of latents"):
         LatentSet(pictures.url)
-    unfinished = _copy(folder, tmp_path / "set")
+    unfinished = _copy(latent_folder, tmp_path / "set")
     (unfinished / "index.json").unlink()
     with pytest.raises(UserError, match=r"is unfinished: repeat the `python -m train\.encode"):
         LatentSet(unfinished)
     (unfinished / "index.json").write_text("[]")
     with pytest.raises(UserError, match=r"not a shard set's index .*train\.encode"):
         LatentSet(unfinished)
-    good = format_json(read_format(str(folder)))
+    good = format_json(read_format(str(latent_folder)))
     for change in ({"schema_version": 9}, {"channels": 0}, {"embedded": "none"}, {"extra": 1}):
         (unfinished / "latents.json").write_bytes(json_bytes({**good, **change}))
         with pytest.raises(UserError, match=r"latents\.json does not describe latents"):
             read_format(str(unfinished))
 
 
-def test_format_and_members_survive_the_round_trip(folder: Path) -> None:
-    form = read_format(str(folder))
+def test_format_and_members_survive_the_round_trip(latent_folder: Path) -> None:
+    form = read_format(str(latent_folder))
     assert parse_format(format_json(form)) == form
     numbers = np.arange(form.numbers("fixed")).astype(np.float16)
     again = np.load(io.BytesIO(dump_view(form, "fixed", numbers)), allow_pickle=False)
@@ -219,20 +195,20 @@ def test_format_and_members_survive_the_round_trip(folder: Path) -> None:
     assert np.load(io.BytesIO(empty), allow_pickle=False)["places"].shape == (0, 33, 3)
 
 
-def test_every_member_has_its_place_in_the_table(folder: Path) -> None:
+def test_every_member_has_its_place_in_the_table(latent_folder: Path) -> None:
     """Columns of the table against the statistics' names: a shifted column would still pass every checksum."""
-    latents = LatentSet(folder)
+    latents = LatentSet(latent_folder)
     for view_set in VIEW_SETS:
         read = latents.views(0, 0, [(view_set, i) for i in range(VIEWS_PER_SET)])
         for i in range(VIEWS_PER_SET):
-            numbers = _member(folder, "shard-000000", 0, f"{view_set}_{i:02d}.npy")
+            numbers = _member(latent_folder, "shard-000000", 0, f"{view_set}_{i:02d}.npy")
             np.testing.assert_array_equal(read.mean[i].ravel(), numbers[:256])
     with pytest.raises(UserError, match="no view fixed 16"):
         latents.views(0, 0, [("fixed", 16)])
 
 
-def test_a_smaller_set_gives_the_objects_kept(folder: Path) -> None:
-    whole = LatentSet(folder)
+def test_a_smaller_set_gives_the_objects_kept(latent_folder: Path) -> None:
+    whole = LatentSet(latent_folder)
     kept = (np.array([1], np.int32), np.zeros(0, np.int32), np.array([0], np.int32))
     small = whole.narrowed(kept)
     assert (len(small), small.samples_per_shard, small.uids()) == (2, (1, 0, 1), ["synthetic-0001", "synthetic-0004"])
@@ -247,11 +223,11 @@ def test_a_smaller_set_gives_the_objects_kept(folder: Path) -> None:
     assert len({latents.fingerprint for latents in others}) == 3
     assert again.fingerprint == small.fingerprint
     with pytest.raises(UserError, match="a selection of 1 shards from 3"):
-        LatentSet(folder, kept=(np.zeros(1, np.int32),))
+        LatentSet(latent_folder, kept=(np.zeros(1, np.int32),))
 
 
-def test_latents_json_tells_the_kind_of_a_set(pictures: ShardSet, folder: Path, tmp_path: Path) -> None:
-    assert isinstance(open_views(folder), LatentSet)
+def test_latents_json_tells_the_kind_of_a_set(pictures: ShardSet, latent_folder: Path, tmp_path: Path) -> None:
+    assert isinstance(open_views(latent_folder), LatentSet)
     assert isinstance(open_views(pictures.url), ShardSet)
     with pytest.raises(UserError, match=r"no shard set at .*make render"):
         open_views(tmp_path)

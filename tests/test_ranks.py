@@ -15,14 +15,13 @@ from torch import nn
 
 from dataset.errors import UserError
 from dataset.stream import ShardSet
-from tests.make_shards import make_shard_set
 from tests.ranks_micro import STEPS, in_ranks, ranks_run, train_in_turn
 from tests.train_micro import CPU, MICRO, micro_model
 from train import loop
 from train.batch import Position
 from train.guard import uids_of_step, update
 from train.loop import train
-from train.model import load_model, save_model
+from train.model import load_model
 from train.ranks import Ranks, from_environment
 from train.recipe import PAPER, batch_in_shares
 from train.run import check
@@ -30,18 +29,6 @@ from train.run import check
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 LAST = f"checkpoints/step-{STEPS:09d}"
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # sums in another order; a step of AdamW is 1e-3
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save_model(micro_model(), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,13 @@ from dataset.outcome import OUTCOMES_FOLDER
 from dataset.selection import Filters
 from dataset.shards import open_set, read_stats
 from dataset.stream import ShardSet
-from tests.make_latents import make_latent_set
 from tests.make_shards import make_shard_set
 from tests.test_selection import write_flags
-from tests.train_micro import micro_model, micro_run
+from tests.train_micro import micro_run
 from train import loop
 from train.__main__ import Stage1, main, resolve
 from train.checkpoint import Progress
 from train.loop import train
-from train.model import save_model
 from train.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
@@ -35,19 +33,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
     write_flags(folder, {1: ("clipped",)})
     return folder
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model to start from, so that no parts are trained first."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save_model(micro_model(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", shards, micro_model())
 
 
 @pytest.mark.parametrize("kind", ["shards", "latents"])

@@ -15,8 +15,6 @@ from torch import nn
 from dataset.errors import UserError
 from dataset.loader import Damage
 from dataset.selection import Filters
-from tests.make_latents import make_latent_set
-from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
 from train import loop
 from train.__main__ import main
@@ -27,24 +25,6 @@ from train.objective import encode_views
 from train.progress import Meter
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model to start from, so that no parts are trained first."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save_model(micro_model(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", shards, micro_model())
 
 
 @pytest.mark.parametrize("trained", [(1, "attention"), (2, "attention"), (2, "channels")])

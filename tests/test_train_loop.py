@@ -46,11 +46,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
-
-
-@pytest.fixture(scope="module")
 def stage1(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "stage1"
     train(micro_run(shards, out, 6))

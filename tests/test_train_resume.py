@@ -14,35 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.make_latents import make_latent_set
-from tests.make_shards import make_shard_set
-from tests.train_micro import micro_model, micro_run, with_items
+from tests.train_micro import micro_run, with_items
 from train import loop
 from train.loop import train
-from train.model import save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model to start from, so that no parts are trained first."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save_model(micro_model(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", shards, micro_model())
 
 
 def _final(run: Path, steps: int = 6) -> dict[str, torch.Tensor]:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from dataset.errors import UserError
 from dataset.selection import split_of
 from dataset.stream import ShardSet
-from tests.make_shards import make_shard_set
 from tests.train_micro import micro_model, micro_run
 from train import loop
 from train.ablation import ReferenceUse
@@ -26,11 +25,6 @@ HELD_OUT = "synthetic-0003"  # of the six
 
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
 
 
 def _feed(shards: ShardSet, seed: int = 7) -> Feed:
