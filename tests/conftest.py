@@ -1,5 +1,6 @@
 """Fixtures that several test files ask for by name."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dataset.stream import ShardSet
+from tests.loopback import Server
 from tests.make_shards import make_shard_set
 
 if TYPE_CHECKING:
@@ -90,3 +92,15 @@ def lean(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.T
     return make_latent_set(
         tmp_path_factory.mktemp("lean") / "set", pictures.url, model, logvar=False, embedded="random"
     )
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A running server on loopback."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()

@@ -1,106 +1,16 @@
 """Downloads against a server on loopback: what is retried, what is refused, and that no half file is ever seen."""
 
 import hashlib
-import http.server
-import os
-import struct
-import threading
 import time
 import urllib.request
-from collections import deque
 from email.message import Message
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 
-from dataset.manifest import Asset
-from render.child import Limits
 from render.download import download_listing, fetch
-from render.job import Reply
-from render.prefetch import downloads_ahead, submitter
-from render.settings import Settings
 from render.transfer import DownloadError, Passing, Policy, _authorise, _Hops, _network_failure, _retry_after_s
-from render.worker import Attempt, Task, Worker
-
-UID = "0123456789abcdef" * 2
-NAME = f"glbs/000-001/{UID}.glb"
-
-
-def glb(size=1000):
-    return struct.pack("<4sII", b"glTF", 2, size) + bytes(range(256)) * (size // 256 + 1)
-
-
-GLB = glb()[:1000]
-SHA256 = hashlib.sha256(GLB).hexdigest()
-
-
-class Answer:
-    """One answer of the server. `length` overrides Content-Length (None: none), `pauses_s` precedes each 100 bytes."""
-
-    def __init__(self, body=GLB, status=200, headers=(), length=-1, pauses_s=0.0):
-        self.body, self.status, self.headers, self.pauses_s = body, status, dict(headers), pauses_s
-        self.length = len(body) if length == -1 else length
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Gives the answers queued for a path, the last one for ever, and remembers the requests."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.requests = {}, []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def give(self, name, *answers):
-        self.answers[f"/{name}"] = deque(answers)
-
-    def asked(self, name):
-        return [headers for path, headers in self.requests if path == f"/{name}"]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests.append((self.path, self.headers))
-        queue = self.server.answers.get(self.path) or deque([Answer(b"no such file", 404)])
-        answer = queue.popleft() if len(queue) > 1 else queue[0]
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        if answer.length is not None:
-            self.send_header("Content-Length", str(answer.length))
-        self.end_headers()
-        for start in range(0, len(answer.body), 100):
-            time.sleep(answer.pauses_s)
-            try:
-                self.wfile.write(answer.body[start : start + 100])
-            except OSError:
-                return
-
-    def log_message(self, *_):
-        """Nothing."""
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def asset(name=NAME, uid=UID):
-    return Asset(uid, "objaverse", objaverse_path=name)
-
-
-def policy(server, keep=True, max_bytes=None, *, attempts=3, silence_s=5.0, whole_s=30.0):
-    return Policy(keep, max_bytes, attempts, silence_s, whole_s, backoff_s=0.01, base_url=server.url)
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+from tests.loopback import GLB, NAME, SHA256, UID, Answer, asset, files, glb, policy
 
 
 def failed(server, cache, **changes):
@@ -327,81 +237,3 @@ def test_a_listing_takes_its_name_only_when_checked(server, tmp_path):
     with pytest.raises(DownloadError, match="not good"):
         download_listing("b.json.gz", tmp_path, policy(server), check)
     assert files(tmp_path) == ["a/list.json.gz"]
-
-
-@pytest.fixture(scope="module")
-def small_ray():
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        num_cpus=1,
-        object_store_memory=100 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield ray
-    ray.shutdown()
-
-
-def test_downloads_begin_a_bounded_number_of_tasks_ahead():
-    tasks = [Task(asset(f"glbs/000-000/{n:032x}.glb", f"{n:032x}"), n, "shard-000000") for n in range(9)]
-    tasks[3] = Task(Asset("made", "procedural", procedural_index=0), 3, "shard-000000")
-    begun = []
-
-    def submit(one):
-        begun.append(one.uid)
-        return f"reference of {one.uid}"
-
-    for taken, task in enumerate(downloads_ahead(iter(tasks), submit, ahead=4), start=1):
-        assert (task.asset, task.position) == (tasks[taken - 1].asset, taken - 1)
-        assert task.blob == (None if taken == 4 else f"reference of {task.asset.uid}")
-        assert len(begun) - taken <= 4
-    assert len(begun) == 8
-
-
-def test_a_worker_gets_its_file_or_the_reason_and_keeps_nothing(server, small_ray, tmp_path):
-    """With a stand-in for Blender: what it is asked to render is on its disk while it renders, and gone after."""
-    uids = [f"{number:032x}" for number in range(5)]
-    answers = [Answer(), Answer(status=404), Answer(), Answer(), Answer()]
-    for uid, answer in zip(uids, answers, strict=True):
-        server.give(f"glbs/000-000/{uid}.glb", answer)
-    submit = submitter(policy(server, keep=False, max_bytes=10**6), tmp_path / "cache")
-    server.give(f"glbs/000-000/{uids[2]}.glb", Answer(glb(2 * 10**6)))
-    tasks = [Task(asset(f"glbs/000-000/{uid}.glb", uid), n, "shard-000000") for n, uid in enumerate(uids)]
-    seen = []
-
-    class Told(Worker):
-        def _attempt(self, job):
-            seen.append((job.asset.uid, hashlib.sha256(Path(job.path).read_bytes()).hexdigest() == job.asset_sha256))
-            return Attempt(Reply("failed", "import", "Stub", "nothing renders here"))
-
-    worker = Told(0, Settings(), Limits(), 1)
-    batch = worker.render(list(downloads_ahead(iter(tasks), submit, ahead=5)))
-    worker.close()
-    rows = [result.outcome for result in batch.results]
-    assert [(row.stage, row.error_class) for row in rows] == [
-        ("import", "Stub"),
-        ("download", "Http404"),
-        ("download", "TooLarge"),
-        ("import", "Stub"),
-        ("import", "Stub"),
-    ]
-    assert (rows[2].status, rows[2].flags) == ("skipped", ("too-large",))
-    assert seen == [(uids[0], True), (uids[3], True), (uids[4], True)]
-    assert files(tmp_path / "cache") == []
-    assert not worker._folder.exists()
-
-
-def test_a_download_whose_process_is_gone_costs_its_object_alone(server, small_ray, tmp_path):
-    server.give(NAME, Answer(pauses_s=1.0))
-    reference = submitter(policy(server), tmp_path)(asset())
-    while not server.asked(NAME):
-        time.sleep(0.01)
-    small_ray.cancel(reference, force=True)
-    outcome = Worker(0, Settings(), Limits(), 1).render_one(Task(asset(), 0, "shard-000000", reference)).outcome
-    assert (outcome.status, outcome.stage) == ("failed", "download")
-    assert outcome.error_class in ("WorkerCrashedError", "TaskCancelledError")
-    assert outcome.message

@@ -13,7 +13,8 @@ from dataset.manifest import Asset
 from render.child import Limits
 from render.settings import Settings
 from render.worker import Task, Worker
-from tests.fault_zoo import boxed, png, textured, zoo
+from tests.fault_models import boxed, png, textured
+from tests.fault_zoo import zoo
 from tests.make_models import box_glb
 
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")

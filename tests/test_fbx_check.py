@@ -5,7 +5,7 @@ import pytest
 
 from render.fbx_check import check_fbx
 from render.model_error import TooLarge, UnsafeReference
-from tests.fault_zoo import png
+from tests.fault_models import png
 
 BOMB = png(8, 8)[:16] + struct.pack(">II", 30_000, 30_000) + bytes(40)
 

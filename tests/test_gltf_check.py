@@ -6,7 +6,7 @@ import pytest
 
 from render.gltf_check import Scenes, check_gltf
 from render.model_error import ModelError, NonFinitePositions, UnsafeReference
-from tests.fault_zoo import rigged
+from tests.fault_models import rigged
 from tests.make_models import Gltf, box_glb
 
 

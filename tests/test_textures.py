@@ -5,7 +5,7 @@ import pytest
 
 from render.settings import Settings, environment_maps
 from render.views import Light, Pose
-from tests.fault_zoo import png, textured
+from tests.fault_models import png, textured
 from tests.make_models import Gltf
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")

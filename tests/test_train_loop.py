@@ -1,7 +1,6 @@
 """Both stages, golden losses, exact resume after SIGKILL, checkpoints, refusals."""
 
 import json
-import math
 import os
 import random
 import signal
@@ -17,10 +16,9 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.order import Order
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
@@ -28,15 +26,12 @@ from train import __main__ as command_line
 from train import checkpoint, loop
 from train import picture as pictures
 from train.__main__ import Stage1, Stage2, resolve
-from train.batch import Position, draw_branch
-from train.checkpoint import Progress
-from train.guard import MAX_SKIPPED, account, update, why_stop
-from train.latent_batch import Batch
+from train.batch import draw_branch
+from train.guard import update
 from train.loop import train
 from train.model import MultiViewModel, load_model
-from train.progress import StepResult
 from train.recipe import PAPER, PRESETS
-from train.run import Run, check
+from train.run import check
 
 GOLDEN = Path(__file__).parent / "golden" / "train_losses.json"
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,86 +184,6 @@ def test_a_warm_up_that_was_cut_is_told_once(
     monkeypatch.setattr(command_line, "resolve", lambda args: run)
     command_line.run_stage(Stage1(out=run.out))
     assert capsys.readouterr().out.count("does not fit into 1: cut to 0") == 1
-
-
-def _toy() -> tuple[nn.Module, torch.optim.AdamW]:
-    torch.manual_seed(0)
-    module = nn.Linear(3, 2)
-    return module, torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
-
-
-def _state(module: nn.Module, optimiser: torch.optim.Optimizer) -> list[Tensor]:
-    """Everything an update changes."""
-    moments = [tensor for p in module.parameters() for tensor in optimiser.state[p].values()]
-    return [tensor.clone() for tensor in (*module.state_dict().values(), *moments)]
-
-
-@pytest.mark.parametrize(("loss", "norm"), [("nan", "nan"), ("inf", "1"), ("1", "inf")])
-def test_an_update_is_left_out_as_a_whole_when_loss_or_gradient_is_not_finite(loss: str, norm: str) -> None:
-    module, optimiser = _toy()
-    for _ in range(2):
-        module(torch.ones(1, 3)).square().sum().backward()
-        update(optimiser, torch.tensor(1.0), torch.tensor(1.0))
-    before = _state(module, optimiser)
-    update(optimiser, torch.tensor(float(loss)), torch.tensor(float(norm)))
-    assert all(torch.equal(first, second) for first, second in zip(before, _state(module, optimiser), strict=True))
-    update(optimiser, torch.tensor(1.0), torch.tensor(1.0))
-    assert not any(torch.equal(first, second) for first, second in zip(before, _state(module, optimiser), strict=True))
-
-
-def test_steps_left_out_are_counted_in_a_row() -> None:
-    progress, bad = Progress(0, 0), float("nan")
-    for step in range(MAX_SKIPPED):
-        assert why_stop(progress, StepResult(step, 1.0, 1.0, 4), True) is None
-        progress = account(progress, StepResult(step, 1.0, bad, 4))
-    assert progress == Progress(MAX_SKIPPED, MAX_SKIPPED, 4 * MAX_SKIPPED)
-    assert "in a row" in str(why_stop(progress, StepResult(MAX_SKIPPED - 1, 1.0, bad, 4), False))
-    assert account(progress, StepResult(MAX_SKIPPED, 1.0, 1.0, 4)) == Progress(MAX_SKIPPED + 1, 0, 4 * MAX_SKIPPED + 4)
-    one = Progress(1, 1)
-    assert why_stop(one, StepResult(0, bad, bad, 4), False) is None
-    assert "loss of step 0 is nan" in str(why_stop(one, StepResult(0, bad, bad, 4), True))
-
-
-def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
-    """Losses of these steps are not finite."""
-    plain = loop._loss
-
-    def poisoned(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
-        loss = plain(run, model, views, position)
-        return loss * float("nan") if first <= position.step <= last and position.micro == 1 else loss
-
-    monkeypatch.setattr(loop, "_loss", poisoned)
-
-
-def test_a_bad_step_is_left_out_and_training_goes_on(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _poison(monkeypatch, 2, 3)
-    run = micro_run(shards, tmp_path / "run", 6)
-    losses = train(replace(run, recipe=replace(run.recipe, log_every=6, checkpoint_every=6)))
-    assert [math.isfinite(loss) for loss in losses] == [True, True, False, False, True, True]
-    assert capsys.readouterr().out.count("update left out") == 2
-    assert all(bool(tensor.isfinite().all()) for tensor in _weights(run.out).values())
-    moments = load_file(run.out / "checkpoints" / "step-000000006" / "optimiser.safetensors")
-    assert {float(tensor) for name, tensor in moments.items() if name.startswith("step.")} == {4.0}
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_run_that_must_stop_names_the_objects(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
-) -> None:
-    monkeypatch.setattr("train.guard.MAX_SKIPPED", 3)
-    _poison(monkeypatch, 1, 99)
-    run = micro_run(shards, tmp_path / "run", 6)
-    recipe = replace(run.recipe, stop_at_bad_loss=at_once, log_every=2, checkpoint_every=1000)
-    with pytest.raises(UserError, match=r"bad-batch\.json names the objects .* --lr "):
-        train(replace(run, recipe=recipe))
-    found = json.loads((run.out / "bad-batch.json").read_text())
-    step = 1 if at_once else 3
-    assert (found["step"], found["loss"]) == (step, "nan")
-    order = Order(ShardSet(shards).samples_per_shard, run.seed)
-    expected = [ShardSet(shards).uid(*order.item(i)[1:]) for i in range(step * 4, step * 4 + 4)]
-    assert found["micro_batches"] == [expected[:2], expected[2:]]
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_run(
