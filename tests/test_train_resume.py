@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,16 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(loop, "update", asks)
 
 
+def _stopped(run: Run, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
+    """Train, and be asked to end in step `steps`: the checkpoint's progress.json and what it holds."""
+    with monkeypatch.context() as patch:
+        _stop_after(patch, steps)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    progress = run.out / "checkpoints" / f"step-{steps:09d}" / "progress.json"
+    return progress, json.loads(progress.read_text())
+
+
 def test_a_run_of_other_ranks_is_resumed_at_its_place_in_the_epoch_and_says_so(
     latents: Path,
     base: Path,
@@ -82,12 +93,7 @@ def test_a_run_of_other_ranks_is_resumed_at_its_place_in_the_epoch_and_says_so(
     """A checkpoint as two ranks of two objects each would have written it: one rank of four goes on with its items."""
     whole, stopped = (micro_run(latents, tmp_path / name, 6, base=base) for name in ("whole", "stopped"))
     train(whole)
-    _stop_after(monkeypatch, 4)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped)
-    monkeypatch.undo()
-    progress = stopped.out / "checkpoints" / "step-000000004" / "progress.json"
-    saved = json.loads(progress.read_text())
+    progress, saved = _stopped(stopped, 4, monkeypatch)
     assert saved["stream"] == {"step": 4, "item": 16, "world": 1, "items_per_object": 1}
     progress.write_text(json.dumps({**saved, "stream": {**saved["stream"], "item": 8, "world": 2}}))
     capsys.readouterr()
@@ -102,12 +108,7 @@ def test_a_checkpoint_from_before_the_stream_was_saved_resumes(
 ) -> None:
     whole, stopped = (micro_run(latents, tmp_path / name, 4, base=base) for name in ("whole", "stopped"))
     train(whole)
-    _stop_after(monkeypatch, 3)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped)
-    monkeypatch.undo()
-    progress = stopped.out / "checkpoints" / "step-000000003" / "progress.json"
-    saved = json.loads(progress.read_text())
+    progress, saved = _stopped(stopped, 3, monkeypatch)
     progress.write_text(json.dumps({key: value for key, value in saved.items() if key != "stream"}))
     assert len(train(stopped)) == 1
     assert _same(_final(whole.out, 4), _final(stopped.out, 4))
