@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tests.train_micro import micro_run, with_items
 from train import loop
 from train.loop import train
+from train.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
