@@ -1,6 +1,6 @@
 """A multi-resolution hash grid: features at points and their Jacobian, both linear in the table.
 
-The functions here are plain torch: the reference, and what runs without a GPU. On one, `hash_grid_triton` does the same.
+The functions are plain torch: the reference, and what runs without a GPU. `hash_grid_triton` does the same on one.
 
 After Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit its table
 is indexed densely; finer ones are hashed. A level of resolution N has N cells, so N + 1 vertices, along each axis.
@@ -157,13 +157,12 @@ class HashGrid(nn.Module):
     def _look_up(self, x: Tensor, jacobian: bool) -> Tensor:
         """[w, 1 or 4, n], levels coarsest first."""
         unit = ((x.detach() + self.radius) / (2 * self.radius)).T.contiguous()
-        resolutions, sizes = self.settings.resolutions(), self.settings.table_sizes()
         if has_kernels(unit.device.type):
             from distill.hash_grid_triton import LookUp
 
-            looked_up: Tensor = LookUp.apply(self.table, unit, resolutions, sizes, jacobian)
+            looked_up: Tensor = LookUp.apply(self.table, unit, self.settings, jacobian)
             return looked_up
-        tables = torch.split(self.table, list(sizes), dim=1)
-        levels = zip(tables, resolutions, strict=True)
+        tables = torch.split(self.table, list(self.settings.table_sizes()), dim=1)
+        levels = zip(tables, self.settings.resolutions(), strict=True)
         found: list[Tensor] = [_LookUp.apply(table, unit, resolution, jacobian) for table, resolution in levels]
         return torch.cat(found)

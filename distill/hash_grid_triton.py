@@ -1,4 +1,4 @@
-"""The look-up of all levels of a hash grid as two Triton kernels: features with their Jacobian, and the table's gradient.
+"""All levels of a hash grid at once as two Triton kernels: features with their Jacobian, and the table's gradient.
 
 The sums are those of `distill.hash_grid`, whose torch functions say what they mean. Unlike there, a table's row holds
 the features of one vertex side by side (one memory sector a corner), so the table is transposed on the way in and out:
@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from distill.hash_grid import HashGridSettings
+
 _BLOCK: Final = 128
 _PRIME_Y = tl.constexpr(2_654_435_761)  # Instant-NGP, Eq. 4; the first is 1
 _PRIME_Z = tl.constexpr(805_459_861)
@@ -25,31 +27,29 @@ class LookUp(torch.autograd.Function):
     """All levels at once. Saves the points alone and works the corners out again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, table: Tensor, unit: Tensor, resolutions: tuple[int, ...], sizes: tuple[int, ...], jacobian: bool
-    ) -> Tensor:
-        """Table [c, t] of levels of `sizes`, at points [3, n] in unit coordinates -> [levels * c, 1 or 4, n]."""
+    def forward(ctx: Any, table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
+        """Table [c, t] at points [3, n] in unit coordinates -> [levels * c, 1 or 4, n]."""
         ctx.save_for_backward(unit)
-        ctx.plan = (table.shape, resolutions, sizes, jacobian)
+        ctx.plan = (table.shape, settings, jacobian)
         channels = len(table)
-        found = table.new_empty(len(sizes) * channels, 4 if jacobian else 1, unit.shape[1])
-        levels = _level_rows(resolutions, sizes, unit.device)
-        _launch(_look_up_kernel, unit, table.T.contiguous(), levels, found, channels, jacobian)
+        found = table.new_empty(settings.levels * channels, 4 if jacobian else 1, unit.shape[1])
+        levels = _level_rows(settings, unit.device)
+        _launch(_look_up_kernel, unit, table.T.contiguous(), levels, found, channels=channels, jacobian=jacobian)
         return found
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """Gradient of the table [c, t]; sums in an order that varies from run to run."""
         (unit,) = ctx.saved_tensors
-        (channels, entries), resolutions, sizes, jacobian = ctx.plan
+        (channels, entries), settings, jacobian = ctx.plan
         table = grads[0].new_zeros(entries, channels)
-        levels = _level_rows(resolutions, sizes, unit.device)
-        _launch(_scatter_kernel, unit, table, levels, grads[0].contiguous(), channels, jacobian)
-        return table.T.contiguous(), None, None, None, None
+        levels = _level_rows(settings, unit.device)
+        _launch(_scatter_kernel, unit, table, levels, grads[0].contiguous(), channels=channels, jacobian=jacobian)
+        return table.T.contiguous(), None, None, None
 
 
 def _launch(
-    kernel: Any, unit: Tensor, table: Tensor, levels: Tensor, values: Tensor, channels: int, jacobian: bool
+    kernel: Any, unit: Tensor, table: Tensor, levels: Tensor, values: Tensor, *, channels: int, jacobian: bool
 ) -> None:
     points = unit.shape[1]
     if points:
@@ -59,10 +59,10 @@ def _launch(
 
 
 @lru_cache(maxsize=8)
-def _level_rows(resolutions: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> Tensor:
+def _level_rows(settings: HashGridSettings, device: torch.device) -> Tensor:
     """What a kernel needs to know of each level [levels, 4]: cells an axis, entries, first entry, whether hashed."""
     rows, first = [], 0
-    for resolution, size in zip(resolutions, sizes, strict=True):
+    for resolution, size in zip(settings.resolutions(), settings.table_sizes(), strict=True):
         rows.append((resolution, size, first, int((resolution + 1) ** 3 > size)))
         first += size
     return torch.tensor(rows, dtype=torch.int32, device=device)
@@ -163,7 +163,7 @@ def _axis(unit, AXIS: tl.constexpr, points, point, inside, resolution):
 
 @triton.jit
 def _row(cell_x, cell_y, cell_z, CORNER: tl.constexpr, resolution, size, hashed):
-    """Row [BLOCK] of one corner of the cells among its level's, see `hash_grid.corner_indices`; corner = 4x + 2y + z."""
+    """Row [BLOCK] of one corner of the cells, see `hash_grid.corner_indices`; corner = 4x + 2y + z."""
     x = cell_x + CORNER // 4
     y = cell_y + CORNER // 2 % 2
     z = cell_z + CORNER % 2

@@ -1,4 +1,4 @@
-"""Which implementation the inner loops of the field and the renderer get: Triton kernels on a CUDA GPU, else plain torch.
+"""What the inner loops of field and renderer are computed with: Triton kernels on a CUDA GPU, elsewhere plain torch.
 
 Both compute the same; the torch one is the reference that the kernels are tested against.
 """
