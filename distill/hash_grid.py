@@ -125,6 +125,13 @@ def _place(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> tu
     return corner_indices(cell.long(), resolution, table_size), position - cell, slope
 
 
+def look_up(table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
+    """All levels of a table [c, t] at points [3, n] in unit coordinates -> [w, 1 or 4, n], in plain torch."""
+    tables = torch.split(table, list(settings.table_sizes()), dim=1)
+    levels = zip(tables, settings.resolutions(), strict=True)
+    return torch.cat([_LookUp.apply(part, unit, resolution, jacobian) for part, resolution in levels])
+
+
 class HashGrid(nn.Module):
     """Features of points in the cube [-radius, radius]^3; outside it, those of the nearest point on its surface."""
 
@@ -162,7 +169,4 @@ class HashGrid(nn.Module):
 
             looked_up: Tensor = LookUp.apply(self.table, unit, self.settings, jacobian)
             return looked_up
-        tables = torch.split(self.table, list(self.settings.table_sizes()), dim=1)
-        levels = zip(tables, self.settings.resolutions(), strict=True)
-        found: list[Tensor] = [_LookUp.apply(table, unit, resolution, jacobian) for table, resolution in levels]
-        return torch.cat(found)
+        return look_up(self.table, unit, self.settings, jacobian)
