@@ -5,6 +5,7 @@ A program goes through its ray's samples a block at a time and carries what is s
 
 from typing import Any, Final
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -48,7 +49,8 @@ def _like(tensor: Tensor) -> Tensor:
 def _launch(kernel: Any, starts: Tensor, *arguments: Any) -> None:
     rays = len(starts) - 1
     if rays:
-        kernel[(rays,)](starts, *arguments, _BLOCK, num_warps=1)
+        with torch.cuda.device_of(starts):  # a launch goes to the current device, whatever holds its tensors
+            kernel[(rays,)](starts, *arguments, _BLOCK, num_warps=1)
 
 
 @triton.jit

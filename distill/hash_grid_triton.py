@@ -55,7 +55,8 @@ def _launch(
     if points:
         padded = triton.next_power_of_2(channels)
         grid = (triton.cdiv(points, _BLOCK), len(levels))
-        kernel[grid](unit, table, levels, values, points, channels, padded, jacobian, _BLOCK)
+        with torch.cuda.device_of(unit):  # a launch goes to the current device, whatever holds its tensors
+            kernel[grid](unit, table, levels, values, points, channels, padded, jacobian, _BLOCK)
 
 
 @lru_cache(maxsize=8)

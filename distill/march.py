@@ -2,8 +2,8 @@
 
 The occupancy grid and its upkeep are nerfacc's; marching (`sampler`) and compositing (`composite`) are ours: nerfacc's
 need its CUDA extension. A ray is cut into equal steps inside the scene's ball; samples are the middles of those steps
-that are occupied and not yet hidden. All rays are marched first, which costs a few bytes a sample; the scene is then
-asked about `MarchSettings.sample_budget` of them at a time, which bounds the memory.
+that are occupied and not yet hidden. Rays are marched, then rendered, in chunks of their own, so that
+`MarchSettings.sample_budget` bounds the memory of both.
 
 Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
 """
@@ -11,7 +11,7 @@ Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sort
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,14 @@ from distill.sampler import (
     Packed,
     Segments,
     in_occupied_cell,
+    join,
     occupied_samples,
     ray_chunks,
     sample_chunks,
 )
 from distill.shade import Shade, albedo_only, facing_away
+
+_STEPS_MARCHED: Final = 8  # a sample of the budget: a step that is only looked at takes tens of bytes, not thousands
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,20 @@ def _samples_in_sight(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> Packed:
     """The samples that are in the ball, occupied and not hidden."""
+    steps = 2 * scene.radius / settings.step_length(scene.radius)
+    rays_at_once = max(1, int(_STEPS_MARCHED * settings.sample_budget / steps))
+    parts = []
+    for start in range(0, max(1, len(shift)), rays_at_once):
+        group = slice(start, start + rays_at_once)
+        part = Rays(*(values[group] for values in rays))
+        parts.append(_group_in_sight(scene, part, shift[group], settings, occupancy))
+    return join(parts)
+
+
+def _group_in_sight(
+    scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
+) -> Packed:
+    """The same of rays that are few enough to be marched together."""
     step, budget = settings.step_length(scene.radius), settings.sample_budget
     segments = Segments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells

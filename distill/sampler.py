@@ -4,7 +4,7 @@ Plain torch looks at every step of a chunk of rays at once; on a GPU `sampler_tr
 Axis letters: `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by ray, then by distance).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,6 +40,18 @@ class Packed(NamedTuple):
         """The samples of rays first to last - 1, which become rays 0 to last - first - 1."""
         begin, end = self.starts[first], self.starts[last]
         return Packed(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
+
+
+def join(parts: Sequence[Packed]) -> Packed:
+    """The rays of one part after those of another."""
+    if len(parts) == 1:
+        return parts[0]
+    rays, starts = [parts[0].ray], [parts[0].starts]
+    for part in parts[1:]:
+        first_ray = sum(len(before) for before in starts) - 1
+        rays.append(part.ray + first_ray)
+        starts.append(part.starts[1:] + starts[-1][-1])
+    return Packed(torch.cat(rays), torch.cat([part.t for part in parts]), torch.cat(starts))
 
 
 class Cells(NamedTuple):

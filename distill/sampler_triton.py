@@ -37,10 +37,11 @@ def _launch(
     inputs = [values.contiguous() for values in segments]
     occupied: Any = starts if cells is None else cells.occupied.contiguous().view(torch.uint8)  # unused without cells
     radius, side = (1.0, 1) if cells is None else (cells.radius, len(cells.occupied))
-    _march[(triton.cdiv(rays, _BLOCK),)](
-        *inputs, occupied, starts, t, rays, steps, step, radius, side / (2 * radius),
-        side, cells is not None, write, _BLOCK, enable_fp_fusion=False,
-    )  # fmt: skip
+    with torch.cuda.device_of(starts):  # a launch goes to the current device, whatever holds its tensors
+        _march[(triton.cdiv(rays, _BLOCK),)](
+            *inputs, occupied, starts, t, rays, steps, step, radius, side / (2 * radius),
+            side, cells is not None, write, _BLOCK, enable_fp_fusion=False,
+        )  # fmt: skip
 
 
 @triton.jit

@@ -5,13 +5,18 @@ With TRITON_INTERPRET=1 they run on "cpu", which Triton reads when it is importe
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from dataset.camera import spherical_to_c2w
 from distill import composite, composite_triton, hash_grid, hash_grid_triton, sampler, sampler_triton
+from distill.field import Field, FieldSettings
 from distill.hash_grid import HashGridSettings
+from distill.march import MarchSettings, Occupancy, render_views
 
 GRID = HashGridSettings(levels=3, log2_table_size=8, base_resolution=3, growth=1.75)  # two dense levels, one hashed
 WIDE_GRID = HashGridSettings(levels=2, features_per_level=3, log2_table_size=7, base_resolution=3, growth=2.0)
@@ -87,6 +92,36 @@ def march_difference(device: str, rays: int, occupied: bool) -> float:
     return len(known ^ got) / max(1, len(known))
 
 
+def picture_difference(device: str) -> float:
+    """Of a field's pictures and all its gradients, rendered in several chunks: every kernel at its place."""
+    settings = MarchSettings(samples_per_ray=16, occupancy_resolution=8, sample_budget=50)
+    cameras = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])
+    found: list[list[Tensor]] = []
+    for kernels in (False, True):
+        generator = torch.Generator().manual_seed(5)
+        field = Field(FieldSettings(grid=GRID, radius=0.9, hidden_width=8), generator)
+        with torch.no_grad():
+            field.grid.table.uniform_(-0.5, 0.5, generator=generator)
+        field, occupancy = field.to(device), Occupancy(field.radius, settings).to(device)
+        occupancy.grid.binaries.copy_(torch.rand(1, 8, 8, 8, generator=generator) < 0.6)
+        with computed_by(kernels):
+            picture = render_views(field, cameras, 45.0, 4, settings=settings, occupancy=occupancy, device=device)
+            loss = picture.rgb.square().sum() + picture.normal.square().sum() + picture.away.sum()
+            found.append([*picture, *torch.autograd.grad(loss, list(field.parameters()))])
+    return max(difference(*pair) for pair in zip(found[1], found[0], strict=True))
+
+
+@contextmanager
+def computed_by(kernels: bool) -> Iterator[None]:
+    """Within, everything goes through the kernels, or through plain torch, whatever the device."""
+    with (
+        patch.object(hash_grid, "has_kernels", lambda device: kernels),
+        patch.object(composite, "has_kernels", lambda device: kernels),
+        patch.object(sampler, "has_kernels", lambda device: kernels),
+    ):
+        yield
+
+
 def difference(found: Tensor, expected: Tensor) -> float:
     """The largest, as a share of the largest expected; infinite if the shapes differ."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
@@ -114,6 +149,7 @@ def cases(device: str, points: int, rays: int) -> dict[str, Callable[[], float]]
         "march float32": lambda: march_difference(device, rays, True),
         "march without grid float32": lambda: march_difference(device, rays, False),
         "march without rays float32": lambda: march_difference(device, 0, True),
+        "picture float32": lambda: picture_difference(device),
     }
 
 

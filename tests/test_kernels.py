@@ -33,6 +33,7 @@ NAMES = (
     "march float32",
     "march without grid float32",
     "march without rays float32",
+    "picture float32",
 )
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton has no wheel for this system")
 
@@ -159,8 +160,8 @@ def test_kernels_agree_with_torch_on_a_gpu(name):
 
     assert has_kernels("cuda")
     difference = cases("cuda", 20_000, 3_000)[name]()
-    # Rounding may put a sample at a cell's border on either side.
-    assert difference <= (1e-3 if name.startswith("march") else LIMITS[name.split()[-1]])
+    # Rounding may put a sample at a cell's border on either side, or one that is almost hidden.
+    assert difference <= (1e-3 if name.startswith(("march", "picture")) else LIMITS[name.split()[-1]])
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from distill.field import Samples
 from distill.march import MarchSettings, Occupancy, Rays, ball_bounds, render_rays
-from distill.sampler import Cells, Packed, Segments, march_dense, occupied_samples, ray_chunks, sample_chunks
+from distill.sampler import Cells, Packed, Segments, join, march_dense, occupied_samples, ray_chunks, sample_chunks
 from distill.shade import albedo_only
 
 RADIUS, STEP = 0.9, 0.07
@@ -81,6 +81,13 @@ def test_keep_repacks():
     assert kept.ray.tolist() == [0, 2, 2]
     assert kept.t.tolist() == [1, 3, 4]
     assert kept.starts.tolist() == [0, 1, 1, 3]
+
+
+def test_join_is_the_inverse_of_parting():
+    whole = packed_of([2, 0, 3, 1, 0, 4])
+    parts = [whole.of_rays(first, last) for first, last in ((0, 2), (2, 5), (5, 6))]
+    for found, expected in zip(join(parts), whole, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_samples_of_some_rays():
