@@ -17,7 +17,7 @@ opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 encode export sample distill demo test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ bench-train: setup ## training speed: views/s and share of the GPU's matrix peak
 
 bench-ranks: setup ## training speed of several GPUs of one machine against one: ARGS="--world 2"
 	$(PY) -m benchmarks.ranks_bench $(ARGS)
+
+bench-field: setup ## the distiller's field and renderer: Triton kernels against plain torch (GPU)
+	$(PY) -m benchmarks.field_bench $(ARGS)
 
 bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
 	$(PY) -m benchmarks.scheduling $(ARGS)

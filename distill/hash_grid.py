@@ -1,4 +1,6 @@
-"""A multi-resolution hash grid in plain torch: features at points and their Jacobian, both linear in the table.
+"""A multi-resolution hash grid: features at points and their Jacobian, both linear in the table.
+
+The functions are plain torch: the reference, and what runs without a GPU. `hash_grid_triton` does the same on one.
 
 After Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit its table
 is indexed densely; finer ones are hashed. A level of resolution N has N cells, so N + 1 vertices, along each axis.
@@ -12,6 +14,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+
+from distill.kernels import has_kernels
 
 _PRIMES: Final = (1, 2_654_435_761, 805_459_861)  # Instant-NGP, Eq. 4
 _INIT_RANGE: Final = 1e-4  # Instant-NGP, section 4
@@ -121,6 +125,13 @@ def _place(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> tu
     return corner_indices(cell.long(), resolution, table_size), position - cell, slope
 
 
+def look_up(table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
+    """All levels of a table [c, t] at points [3, n] in unit coordinates -> [w, 1 or 4, n], in plain torch."""
+    tables = torch.split(table, list(settings.table_sizes()), dim=1)
+    levels = zip(tables, settings.resolutions(), strict=True)
+    return torch.cat([_LookUp.apply(part, unit, resolution, jacobian) for part, resolution in levels])
+
+
 class HashGrid(nn.Module):
     """Features of points in the cube [-radius, radius]^3; outside it, those of the nearest point on its surface."""
 
@@ -153,7 +164,9 @@ class HashGrid(nn.Module):
     def _look_up(self, x: Tensor, jacobian: bool) -> Tensor:
         """[w, 1 or 4, n], levels coarsest first."""
         unit = ((x.detach() + self.radius) / (2 * self.radius)).T.contiguous()
-        tables = torch.split(self.table, list(self.settings.table_sizes()), dim=1)
-        levels = zip(tables, self.settings.resolutions(), strict=True)
-        found: list[Tensor] = [_LookUp.apply(table, unit, resolution, jacobian) for table, resolution in levels]
-        return torch.cat(found)
+        if has_kernels(unit.device.type):
+            from distill.hash_grid_triton import LookUp
+
+            looked_up: Tensor = LookUp.apply(self.table, unit, self.settings, jacobian)
+            return looked_up
+        return look_up(self.table, unit, self.settings, jacobian)

@@ -1,27 +1,40 @@
-"""Volume rendering in plain torch: rays, occupied samples, compositing on white.
+"""Volume rendering: rays, samples in sight, compositing on white.
 
-Marching is ours (nerfacc's needs its CUDA extension); weights, accumulation and the occupancy grid's upkeep are
-nerfacc's portable parts. A ray is cut into equal steps inside the scene's ball; samples are the middles of those steps
-that are occupied and not yet hidden. Rays go in chunks: `MarchSettings.sample_budget` bounds the memory.
+The occupancy grid and its upkeep are nerfacc's; marching (`sampler`) and compositing (`composite`) are ours: nerfacc's
+need its CUDA extension. A ray is cut into equal steps inside the scene's ball; samples are the middles of those steps
+that are occupied and not yet hidden. Rays are marched, then rendered, in chunks of their own, so that
+`MarchSettings.sample_budget` bounds the memory of both.
 
-Axis letters: `f` frames, `h w` pixels, `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by ray).
+Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from nerfacc import accumulate_along_rays, render_weight_from_density
 from nerfacc.estimators.occ_grid import OccGridEstimator
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from distill.composite import composite, ray_weights
 from distill.field import Scene
+from distill.sampler import (
+    Cells,
+    Packed,
+    Segments,
+    in_occupied_cell,
+    join,
+    occupied_samples,
+    ray_chunks,
+    sample_chunks,
+)
 from distill.shade import Shade, albedo_only, facing_away
+
+_STEPS_MARCHED: Final = 8  # a sample of the budget: a step that is only looked at takes tens of bytes, not thousands
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,8 @@ class MarchSettings:
 
     samples_per_ray: int = 512
     """Steps over the diagonal of the cube around the scene's ball; the longest way through the ball has fewer."""
-    sample_budget: int = 2**22
-    """Steps considered at once: more rays than that are rendered in chunks."""
+    sample_budget: int = 2**21
+    """Samples that the scene is asked about at once, about 3.5 KB each with gradients; more are rendered in chunks."""
     min_transmittance: float = 1e-4
     """A ray ends where less light than this would come through."""
     occupancy_resolution: int = 32
@@ -87,13 +100,14 @@ class Occupancy(nn.Module):
                 n=settings.occupancy_every,
             )
 
+    @property
+    def cells(self) -> Cells:
+        """The grid as it is now."""
+        return Cells(self.grid.binaries[0], self.radius)
+
     def forward(self, x: Tensor) -> Tensor:
         """Whether the cells of world points [..., 3] are occupied, [...]."""
-        side = self.settings.occupancy_resolution
-        cell = ((x + self.radius) * (side / (2 * self.radius))).long().clamp(0, side - 1)
-        index = (cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]
-        occupied: Tensor = self.grid.binaries.view(-1)[index]
-        return occupied
+        return in_occupied_cell(x, self.cells)
 
 
 def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
@@ -150,42 +164,52 @@ def render_rays(
 ) -> Tensor:
     """Composited [n, 9]: colour (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
     step = settings.step_length(scene.radius)
-    rays_at_once = max(1, settings.sample_budget // _steps(scene.radius, step))
-    starts = range(0, len(rays.frame), rays_at_once)
-    recompute = torch.is_grad_enabled() and len(starts) > 1
+    samples = _samples_in_sight(scene, rays, shift, settings, occupancy)
+    chunks = ray_chunks(samples.starts, settings.sample_budget)
+    if len(chunks) == 1:
+        return _composite(scene, rays, samples, step=step, shade=shade)
     rendered: list[Tensor] = []
-    for start in starts:
-        chunk = slice(start, start + rays_at_once)
-        part = Rays(*(values[chunk] for values in rays))
-        ray, t = _samples_in_sight(scene, part, shift[chunk], settings, occupancy)
-        compose = partial(_composite, scene, part, step=step, shade=shade)
-        rendered.append(checkpoint(compose, ray, t, use_reentrant=False) if recompute else compose(ray, t))
+    for first, last in chunks:
+        compose = partial(_composite, scene, Rays(*(values[first:last] for values in rays)), step=step, shade=shade)
+        part = samples.of_rays(first, last)
+        # Nothing random happens there. Without gradients this is a plain call.
+        rendered.append(checkpoint(compose, part, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(rendered)
-
-
-def _steps(radius: float, step: float) -> int:
-    """Steps that cover the longest way through the ball, shifted by less than one."""
-    return int(2 * radius / step) + 2
 
 
 @torch.no_grad()
 def _samples_in_sight(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
-) -> tuple[Tensor, Tensor]:
-    """(ray [m], distance along it [m]) of the samples that are in the ball, occupied and not hidden."""
-    step = settings.step_length(scene.radius)
-    near, far = ball_bounds(rays, scene.radius)
-    places = torch.arange(_steps(scene.radius, step), device=near.device)
-    t = near[:, None] + (places + shift[:, None] - 0.5) * step  # [n, s]; the first may lie before the ball: empty there
-    ray, column = torch.nonzero((t < far[:, None]) & (t > near[:, None]), as_tuple=True)
-    t = t[ray, column]
-    x = rays.origin[ray] + rays.direction[ray] * t[:, None]
-    if occupancy is not None:
-        keep = occupancy(x)
-        ray, t, x = ray[keep], t[keep], x[keep]
-    _, transmittance = ray_weights(scene.density(x), ray, len(near), step)
-    visible = transmittance > settings.min_transmittance
-    return ray[visible], t[visible]
+) -> Packed:
+    """The samples that are in the ball, occupied and not hidden."""
+    steps = 2 * scene.radius / settings.step_length(scene.radius)
+    rays_at_once = max(1, int(_STEPS_MARCHED * settings.sample_budget / steps))
+    parts = []
+    for start in range(0, max(1, len(shift)), rays_at_once):
+        group = slice(start, start + rays_at_once)
+        part = Rays(*(values[group] for values in rays))
+        parts.append(_group_in_sight(scene, part, shift[group], settings, occupancy))
+    return join(parts)
+
+
+def _group_in_sight(
+    scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
+) -> Packed:
+    """The same of rays that are few enough to be marched together."""
+    step, budget = settings.step_length(scene.radius), settings.sample_budget
+    segments = Segments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
+    cells = None if occupancy is None else occupancy.cells
+    samples = occupied_samples(segments, cells, step, 2 * scene.radius, budget)
+    chunks = sample_chunks(len(samples.t), budget)
+    density = torch.cat([scene.density(_points(rays, samples.ray[chunk], samples.t[chunk])) for chunk in chunks])
+    _, transmittance = ray_weights(density, samples.starts, step)
+    # Not "> limit": what is no number has to stay, to be seen in the loss.
+    return samples.keep(~(transmittance <= settings.min_transmittance))
+
+
+def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:
+    """World points [m, 3] at distances t [m] along the rays `ray` [m]."""
+    return rays.origin[ray] + rays.direction[ray] * t[:, None]
 
 
 def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
@@ -200,28 +224,12 @@ def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
     return near, torch.maximum(near, middle + half)
 
 
-def ray_weights(density: Tensor, ray: Tensor, rays: int, step: float) -> tuple[Tensor, Tensor]:
-    """Rendering weights [m] and the transmittance before each sample [m], of packed samples sorted by ray.
-
-    nerfacc's batched form on samples padded to [rays, longest]: its packed form is CUDA only.
-    """
-    counts = torch.bincount(ray, minlength=rays)
-    place = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
-    padded = density.new_zeros(rays, max(1, int(counts.max())))
-    start = torch.zeros_like(padded)
-    padded = padded.index_put((ray, place), density)
-    weights, transmittance, _ = render_weight_from_density(start, start + step, padded)
-    return weights[ray, place], transmittance[ray, place]
-
-
-def _composite(scene: Scene, rays: Rays, ray: Tensor, t: Tensor, *, step: float, shade: Shade) -> Tensor:
-    """Colour, alpha, distance, normal and Eq. 8's sum of the rays [n, 9] from packed samples."""
-    direction = rays.direction[ray]
-    x = rays.origin[ray] + direction * t[:, None]
-    samples = scene.query(x)
-    weights, _ = ray_weights(samples.density, ray, len(rays.frame), step)
-    colour = shade(x, samples, rays.frame[ray])
-    values = torch.cat([colour, torch.ones_like(t)[:, None], t[:, None], samples.normal], -1)
-    seen = accumulate_along_rays(weights, values, ray, len(rays.frame))
-    away = facing_away(samples.normal, direction)[:, None]
-    return torch.cat([seen, accumulate_along_rays(weights.detach(), away, ray, len(rays.frame))], -1)
+def _composite(scene: Scene, rays: Rays, samples: Packed, *, step: float, shade: Shade) -> Tensor:
+    """Colour, alpha, distance, normal and Eq. 8's sum of the rays [n, 9]."""
+    x = _points(rays, samples.ray, samples.t)
+    found = scene.query(x)
+    colour = shade(x, found, rays.frame[samples.ray])
+    t = samples.t[:, None]
+    away = facing_away(found.normal, rays.direction[samples.ray])[:, None]
+    values = torch.cat([colour, torch.ones_like(t), t, found.normal, away], -1)
+    return composite(found.density, values, samples.starts, step, detached=1)

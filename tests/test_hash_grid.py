@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.hash_grid import HashGrid, HashGridSettings, interpolate, interpolate_transposed
+from distill.hash_grid import HashGrid, HashGridSettings, corner_indices, interpolate, interpolate_transposed
 
 # Resolutions 3, 5, 9: 64 and 216 vertices are dense in 256 entries, 1,000 are hashed.
 SETTINGS = HashGridSettings(levels=3, log2_table_size=8, base_resolution=3, growth=1.75)
@@ -91,6 +91,41 @@ def test_jacobian_equals_finite_differences():
         step[axis] = h
         difference = (grid(x + step) - grid(x - step)) / (2 * h)
         torch.testing.assert_close(jacobian[:, :, axis], difference, atol=1e-6, rtol=1e-6)
+
+
+def differentiable_features(grid: HashGrid, x: Tensor) -> Tensor:
+    """Features [n, w] of points in the box as polynomials of the cells, for autograd by the points."""
+    features, first = [], 0
+    for resolution, size in zip(SETTINGS.resolutions(), SETTINGS.table_sizes(), strict=True):
+        position = (x + RADIUS) / (2 * RADIUS) * resolution  # [n, 3]
+        cell = position.detach().floor().clamp(0, resolution - 1)
+        high = position - cell
+        rows = corner_indices(cell.long().T, resolution, size)  # [2, 2, 2, n]
+        weights = [torch.stack([1 - high[:, axis], high[:, axis]]) for axis in range(3)]  # [2, n] each
+        features.append(torch.einsum("cxyzn,xn,yn,zn->nc", grid.table[:, first + rows], *weights))
+        first += size
+    return torch.cat(features, 1)
+
+
+def border_points() -> Tensor:
+    """Cell borders of some levels, the box's corners and edges, the inside between them."""
+    places = torch.tensor(
+        [-1.0, -1 / 3, 0.2, 1 / 3, 1.0], dtype=torch.float64
+    )  # thirds: borders of resolutions 3 and 9
+    return torch.cartesian_prod(places, places, places) * RADIUS
+
+
+@pytest.mark.parametrize("x", [points(40), border_points()], ids=["random", "borders"])
+def test_jacobian_equals_autograds(x):
+    """At a border the derivative is that of the cell which the point counts for."""
+    grid = make_grid()
+    x = x.clone().requires_grad_()
+    features = differentiable_features(grid, x)
+    found, jacobian = grid.with_jacobian(x)
+    torch.testing.assert_close(found, features, atol=1e-12, rtol=0)
+    # Points are independent: the sum's derivative by a point is that point's.
+    rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in features.T]
+    torch.testing.assert_close(jacobian, torch.stack(rows, 1), atol=1e-9, rtol=0)
 
 
 def test_outside_the_box_is_its_surface_and_flat():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dataset.camera import intrinsics_from_fov, project, spherical_to_c2w
 from distill.field import Field, FieldSettings, Samples
 from distill.hash_grid import HashGridSettings
-from distill.march import MarchSettings, Occupancy, Rays, ball_bounds, camera_rays, ray_weights, render_views
+from distill.march import MarchSettings, Occupancy, Rays, ball_bounds, camera_rays, render_views
 from distill.shade import Light, lit, orientation_loss
 
 FINE = MarchSettings(samples_per_ray=400, min_transmittance=0.0)
@@ -72,20 +72,6 @@ def test_ball_bounds():
     near, far = ball_bounds(rays, 1.0)
     torch.testing.assert_close(near, torch.tensor([2.0, 2.2, 3.0, 0.0, 0.0]))
     torch.testing.assert_close(far, torch.tensor([4.0, 3.8, 3.0, 1.0, 0.0]))
-
-
-def test_weights_equal_the_definition():
-    density = torch.tensor([1.0, 3.0, 0.5, 2.0, 7.0])
-    ray = torch.tensor([0, 0, 2, 2, 2])  # ray 1 has no samples
-    weights, transmittance = ray_weights(density, ray, 4, 0.1)
-    light, expected = 1.0, []
-    for i in range(5):
-        light = 1.0 if i in (0, 2) else light
-        opacity = 1 - math.exp(-float(density[i]) * 0.1)
-        expected.append((light * opacity, light))
-        light *= 1 - opacity
-    torch.testing.assert_close(torch.stack([weights, transmittance], -1), torch.tensor(expected))
-    assert ray_weights(density[:0], ray[:0], 4, 0.1)[0].shape == (0,)
 
 
 def test_homogeneous_ball_is_the_closed_form():
