@@ -14,9 +14,10 @@ from dataset.errors import UserError, run_cli
 from dataset.image import Prepared, prepare_image
 from distill import mesh
 from distill.guidance import model_guidance
-from distill.loop import CHECKPOINT, PREVIEW_ELEVATION_DEG, Distillation, check_same, distill, renderers, view_distance
+from distill.loop import distill
+from distill.results import write_results
 from distill.schedule import PRESETS, DistillSettings
-from distill.turntable import write_turntable, write_views
+from distill.state import CHECKPOINT, Distillation, check_same
 from train.ablation import see_reference
 from train.find_model import model_folder
 from train.model import DEMO_MODEL, ModelSpec, load_model, read_spec
@@ -24,7 +25,6 @@ from train.sample import pick_device
 
 Preset = Literal["paper", "tiny"]
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
-VIEW_RESOLUTION: Final = 128  # pixels a side of the video and the sheet, at least
 
 
 @dataclass(frozen=True)
@@ -128,25 +128,6 @@ def _distill(
     except KeyboardInterrupt:
         print(f"\nstopped; {out / CHECKPOINT} holds the state and the same command goes on from there")
         raise
-
-
-def write_results(
-    state: Distillation, settings: DistillSettings, mesh_settings: mesh.MeshSettings, out: Path
-) -> mesh.MeshReport:
-    """The field, the sheet of views, the video and the mesh."""
-    field = state.field.eval()
-    field.save(out / "field.safetensors")
-    colours, normals = renderers(state, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
-    distance = view_distance(settings)
-    write_views(
-        colours, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG, extra_rows=(normals,)
-    )
-    write_turntable(colours, out / "turntable.mp4", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG)
-    device = field.grid.table.device
-    with torch.no_grad():
-        return mesh.export_mesh(
-            field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, device=device
-        )
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -17,9 +17,10 @@ from dataset.errors import UserError
 from distill.__main__ import Args, main
 from distill.field import load_field, read_tensors
 from distill.guidance import Guidance
-from distill.loop import CHECKPOINT, distill
+from distill.loop import distill
 from distill.oracle import Ball, oracle_denoiser, render_truth
 from distill.schedule import PRESETS, DistillSettings
+from distill.state import CHECKPOINT
 from train.image_tower import SmallTower, build_tower
 from train.model import ModelSpec, UNetShape, assemble, build_unet, noise_schedule, save_model
 

@@ -9,10 +9,12 @@ from torch.nn import functional as F
 
 from dataset.camera import spherical_to_c2w
 from distill.guidance import Guidance, add_noise
-from distill.loop import Distillation, new_distillation, train_step, view_distance, view_fov_deg
+from distill.look import view_distance, view_fov_deg
+from distill.loop import train_step
 from distill.march import Rays, camera_rays, render_views
 from distill.oracle import Ball, Box, oracle_denoiser, render_truth, trace
 from distill.schedule import PRESETS, DistillSettings, SdsForm, draw_views
+from distill.state import Distillation, new_distillation
 from train.model import noise_schedule
 
 RED, BLUE, YELLOW, BROWN, GREEN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2), (0.3, 0.2, 0.1), (0.1, 0.7, 0.2)
