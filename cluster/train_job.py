@@ -4,7 +4,7 @@
         --base /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
 As `render_job.py`, which it cannot import: `ray submit` runs it alone, as `python ~/train_job.py ...` in the home
-folder, with whatever `python` is first on PATH. `--address auto` is given by itself.
+folder, with whatever `python` is first on PATH. The stages are given `--address auto` by itself.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml put the checkout, on every node
+STAGES: Final = ("stage1", "stage2")  # what trains on a cluster; the small parts train on the head alone
 
 
 def checkout(given: str) -> Path:
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> None:
     python = str(own) if own.exists() else sys.executable
     os.chdir(root)
     given = any(word == "--help" or word.partition("=")[0] == "--address" for word in rest)
-    where = [] if given else ["--address", "auto"]
+    on_cluster = not given and any(word in STAGES for word in rest[:1])
+    where = ["--address", "auto"] if on_cluster else []
     os.execv(python, [python, "-m", "train", *rest, *where])
 
 

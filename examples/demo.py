@@ -5,11 +5,14 @@ Every step resumes, so repeating an interrupted demo goes on where it stopped.
 """
 
 import json
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import tyro
@@ -85,11 +88,29 @@ def plan(demo: Demo) -> list[Step]:
     ]
 
 
+def run_child(command: Sequence[str]) -> int:
+    """The exit status of a command. Ctrl-C reaches both of us; SIGTERM comes to one alone and is passed on."""
+    with subprocess.Popen(command) as child:
+
+        def end(number: int, frame: FrameType | None) -> None:
+            child.terminate()
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.wait()  # every step ends by itself: it writes a checkpoint first
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
 def run_step(step: Step, demo: Demo) -> float:
     """Run one command; returns seconds. Raises UserError when it fails, except for objects that did not render."""
     print(f"\n== {step.title}\n   python -m {' '.join(step.arguments)}", flush=True)
     start = time.monotonic()
-    status = subprocess.run((PYTHON, "-m", *step.arguments), check=False).returncode
+    status = run_child((PYTHON, "-m", *step.arguments))
     finished_set = step.name == "render" and (demo.out / "shards" / "index.json").is_file()
     if status and finished_set:
         print("   some objects did not render (listed above); going on with the others", flush=True)
