@@ -111,6 +111,7 @@ def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Enc
         targets,
         torch.randn(b, *latent, device=device) if options.stage == 2 else None,
         torch.randn(b, VIEWS, CAMERA_NUMBERS, device=device),
+        torch.randn(b, 1, CAMERA_NUMBERS, device=device),
         torch.randn(b, 1, shape.token_width, device=device),
         reference_use(options),
     )

@@ -10,13 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dataset.camera import mvdream_camera
 from dataset.errors import UserError
 from dataset.stream import ShardSet
 from distill.guidance import model_denoiser
 from distill.schedule import PRESETS, draw_views
 from tests.train_micro import CPU, micro_model, micro_run
 from train import loop
-from train.ablation import ReferenceInFront, reads_reference, see_reference, start_channel_concat, start_use
+from train.ablation import (
+    ReferenceInFront,
+    given_reference,
+    reads_reference,
+    see_reference,
+    start_channel_concat,
+    start_use,
+)
 from train.batch import Draw, Views, prepare_inputs
 from train.loop import train
 from train.model import MultiViewModel, load_model, run_unet
@@ -46,6 +54,7 @@ def _micro_batch() -> tuple[Views, Draw]:
         torch.rand(2, 3, 32, 32, generator=random),
         torch.rand(2, 3, 3, 32, 32, generator=random),
         torch.randn(2, 3, 16, generator=random),
+        torch.from_numpy(mvdream_camera([[0.0], [20.0]], [[0.0], [70.0]])),
     )
     noise = torch.randn(2, 3, 4, 8, 8, generator=random)
     return views, Draw(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
@@ -107,7 +116,7 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
     """Against Eq. 6's own inputs, in two rounds as guidance has them."""
     model, (views, draw) = micro_model(), _micro_batch()
     encoded = encode_views(model, views, "attention")
-    seeing = see_reference(model, views.reference, in_front=True)
+    seeing = given_reference(model, model.encode(views.reference), encoded.reference_camera[:, 0])
     assert isinstance(seeing.unet, ReferenceInFront)
     expected, found = [], []
     tokens = torch.cat([encoded.tokens, torch.zeros_like(encoded.tokens)])
@@ -115,7 +124,7 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
         round_ = Draw(draw.timesteps, draw.noise, torch.full_like(draw.dropped, dropped))
         inputs = prepare_inputs(
             encoded.targets,
-            encoded.reference,
+            (encoded.reference, encoded.reference_camera),
             encoded.cameras,
             encoded.tokens,
             round_,
@@ -125,7 +134,12 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
         whole = run_unet(model.unet, inputs.latents, inputs.timesteps, inputs.cameras, context, num_frames=4)
         expected.append(whole.view(2, 4, 4, 8, 8)[:, 1:].flatten(0, 1))
         plain = prepare_inputs(
-            encoded.targets, None, encoded.cameras, encoded.tokens, round_, alphas_cumprod=model.alphas_cumprod
+            encoded.targets,
+            None,
+            encoded.cameras,
+            encoded.tokens,
+            round_,
+            alphas_cumprod=model.alphas_cumprod,
         )
         found.append(plain)
     flat = [torch.cat([getattr(one, name) for one in found]) for name in ("latents", "timesteps", "cameras")]

@@ -39,7 +39,8 @@ def _prepare(reference: Tensor | None, draw: Draw) -> Inputs:
     g = torch.Generator().manual_seed(1)
     targets, cameras = torch.randn(2, 3, 4, 8, 8, generator=g), torch.randn(2, 3, 16, generator=g)
     tokens = torch.randn(2, 1, 32, generator=g)
-    return prepare_inputs(targets, reference, cameras, tokens, draw, alphas_cumprod=noise_schedule())
+    front = None if reference is None else (reference, torch.tensor([[zero_camera()]] * 2))
+    return prepare_inputs(targets, front, cameras, tokens, draw, alphas_cumprod=noise_schedule())
 
 
 def test_branch_is_single_in_30_percent_of_steps_and_depends_on_seed_and_step() -> None:

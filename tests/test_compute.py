@@ -53,7 +53,7 @@ def batch(use, device=CPU):
         torch.tensor([3, 900], device=device), normal(*targets.shape), torch.tensor([False, True], device=device)
     )
     reference = None if use == "none" else normal(2, 4, 8, 8)
-    return Encoded(targets, reference, normal(2, 4, 16), normal(2, 1, 24), use), draw
+    return Encoded(targets, reference, normal(2, 4, 16), normal(2, 1, 16), normal(2, 1, 24), use), draw
 
 
 def gradients(unet, compute, use, device=CPU):

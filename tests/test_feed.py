@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.camera import relative_camera
+from dataset.camera import mvdream_camera, relative_camera
 from dataset.errors import UserError
 from dataset.image import composite_white
 from dataset.order import Order, StreamState, epoch_order
@@ -93,6 +93,23 @@ def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -
                 for view in chosen
             ]
             np.testing.assert_array_equal(views.cameras[row].numpy(), np.stack(labels))
+            np.testing.assert_array_equal(views.reference_camera[row].numpy(), mvdream_camera([0.0], [0.0]))
+
+
+def test_absolute_labels_are_each_views_own_camera_the_references_too(shards: ShardSet) -> None:
+    feed = _feed(shards, 0.0)
+    relative, absolute = feed.load(0), replace(feed, convention="absolute").load(0)
+    assert torch.equal(relative.targets, absolute.targets)
+    position = Position(3, 0)
+    rng = generator(position, "views")
+    for row in range(2):
+        epoch, place = divmod(row, 5)
+        shard, sample = map(int, epoch_order(shards.samples_per_shard, 3, epoch, 0, 1)[place])
+        reference, targets = draw_views(rng, "multi", 4)
+        angles = shards.angles_deg(shard, sample, [reference, *targets])
+        labels = mvdream_camera(angles[:, 0], angles[:, 1])
+        np.testing.assert_array_equal(absolute.reference_camera[row].numpy(), labels[:1])
+        np.testing.assert_array_equal(absolute.cameras[row].numpy(), labels[1:])
 
 
 def _turns(shards: ShardSet, rank: int = 0, world: int = 1, items: int = 3, objects: int = 2) -> Feed:

@@ -31,6 +31,7 @@ def test_the_count_of_a_step_is_torchs_count_of_a_real_one(use: ReferenceUse, ta
         latents,
         None if use == "none" else torch.randn(objects, 4, 8, 8),
         torch.randn(objects, targets, 16),
+        torch.randn(objects, 1, 16),
         torch.randn(objects, 1, 24),
         use,
     )

@@ -53,6 +53,7 @@ def test_latents_agree_with_pictures_at_the_same_position(
             torch.testing.assert_close(found.reference, expected.reference, rtol=2e-3, atol=1e-3)
             torch.testing.assert_close(found.tokens, expected.tokens, rtol=2e-3, atol=1e-3)
             assert torch.equal(found.cameras, expected.cameras)
+            assert torch.equal(found.reference_camera, expected.reference_camera)
             assert found.cameras.dtype == found.targets.dtype == found.tokens.dtype == torch.float32
         shapes.add(ours.cameras.shape)
     assert shapes == {(3, 4, 16), (3, 1, 16)}  # both branches

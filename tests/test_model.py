@@ -189,6 +189,8 @@ def test_labels_follow_the_golden_cameras() -> None:
     released = camera_labels("released_isotropic3d", 0.0, 90.0, 0.0, 0.0)
     torch.testing.assert_close(released, camera_labels("relative", 0.0, float(torch.pi / 2), 0.0, 0.0))
     assert (released - camera_labels("relative", 0.0, 90.0, 0.0, 0.0)).abs().max() > 0.5
+    absolute = camera_labels("absolute", [30.0, 20.0], [90.0, 45.0], 10.0, 70.0)
+    assert torch.equal(absolute, camera_labels("relative", [30.0, 20.0], [90.0, 45.0], 0.0, 0.0))
 
 
 @torch.no_grad()

@@ -63,6 +63,7 @@ def _gradients(model: MultiViewModel) -> tuple[dict[str, Tensor], int]:
         torch.rand(2, 3, 32, 32, generator=random),
         torch.rand(2, 4, 3, 32, 32, generator=random),
         torch.randn(2, 4, 16, generator=random),
+        torch.randn(2, 1, 16, generator=random),
     )
     noise = torch.randn(2, 4, 4, 8, 8, generator=random)
     draw = Draw(torch.tensor([10, 700]), noise, torch.tensor([False, True]))

@@ -71,6 +71,20 @@ def test_golden_losses(tmp_path: Path) -> None:
         assert losses[stage] == pytest.approx(golden[stage], rel=1e-3)
 
 
+def test_absolute_labels_are_kept_by_the_model_and_a_base_can_change_to_them(
+    shards: Path, stage1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = micro_run(shards, tmp_path / "first", 1)
+    train(replace(first, recipe=replace(first.recipe, cameras="absolute")))
+    train(micro_run(shards, tmp_path / "second", 1, stage=2, base=tmp_path / "first"))
+    assert "was trained with absolute camera labels; training goes on with them" in capsys.readouterr().out
+    changed = micro_run(shards, tmp_path / "changed", 1, stage=2, base=stage1)
+    train(replace(changed, recipe=replace(changed.recipe, cameras="absolute")))
+    assert "was trained with relative camera labels; from here on they are absolute" in capsys.readouterr().out
+    for name in ("first", "second", "changed"):
+        assert load_model(tmp_path / name, CPU).spec.cameras == "absolute"
+
+
 def test_a_finished_run_is_a_model_folder_with_all_it_promises(stage1: Path) -> None:
     model = load_model(stage1, CPU)
     assert model.spec.cameras == "relative"

@@ -55,6 +55,9 @@ class Stage(Common):
 
     base: Path | None = None
     """Model folder to start from: a converted checkpoint for stage 1 (tiny needs none), stage 1's run for stage 2."""
+    cameras: Literal["relative", "absolute"] | None = None
+    """Camera labels: relative to the reference, as the paper has them, or absolute, for objects that all face the same
+    way. If not given: the base's, and relative from nothing."""
     accumulation: int | None = None
     """Micro-batches a step, in place of the preset's: more of them need less memory."""
     lr: float | None = None
@@ -167,7 +170,7 @@ def resolve(args: Stage1 | Stage2) -> Run:
             reference=args.reference,
         )
     recipe = with_options(
-        recipe,
+        replace(recipe, cameras=args.cameras),
         min_snr_gamma=args.min_snr_gamma,
         average_decay=args.average_decay,
         activation_checkpointing=args.activation_checkpointing,

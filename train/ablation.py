@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dataset.camera import mvdream_camera
 from dataset.errors import UserError
 from train.model import MultiViewModel, widen_conv_in
 
@@ -84,17 +83,18 @@ class WithReference(nn.Module):
 
 class ReferenceInFront(nn.Module):
     """A UNet that sees the references [b, c, h, w] of its objects as stage 2 shows them: one clean frame more, in front
-    of each object's, at timestep 0 (Eq. 4). Called as the UNet is; the frame's own prediction is left out.
+    of each object's, at timestep 0 (Eq. 4) and with its camera's label [b, 16]. Called as the UNet is; the frame's own
+    prediction is left out.
     """
 
     reference: Tensor
     camera: Tensor
 
-    def __init__(self, unet: nn.Module, reference: Tensor) -> None:
+    def __init__(self, unet: nn.Module, reference: Tensor, camera: Tensor) -> None:
         super().__init__()
         self.unet = unet
         self.register_buffer("reference", reference, persistent=False)
-        self.register_buffer("camera", torch.from_numpy(mvdream_camera(0.0, 0.0)).to(reference), persistent=False)
+        self.register_buffer("camera", camera.to(reference), persistent=False)
 
     @property
     def config(self) -> Any:
@@ -119,7 +119,7 @@ class ReferenceInFront(nn.Module):
             _in_front(self.reference.repeat(objects // len(self.reference), 1, 1, 1), sample),
             _in_front(torch.zeros_like(timestep[:objects]), timestep),
             encoder_hidden_states=_in_front(token, encoder_hidden_states),
-            class_labels=_in_front(self.camera.expand(objects, -1), class_labels),
+            class_labels=_in_front(self.camera.repeat(objects // len(self.camera), 1), class_labels),
             cross_attention_kwargs={"num_frames": frames + 1},
             **rest,
         )[0]
@@ -133,11 +133,13 @@ def _in_front(first: Tensor, rest: Tensor) -> Tensor:
     return torch.cat([first[:, None].to(rest.dtype), frames], dim=1).flatten(0, 1)
 
 
-def see_reference(model: MultiViewModel, rgb: Tensor, *, in_front: bool = False) -> MultiViewModel:
+def see_reference(
+    model: MultiViewModel, rgb: Tensor, *, in_front: bool = False, elevation_deg: float = 0.0, azimuth_deg: float = 0.0
+) -> MultiViewModel:
     """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes if it needs them, else as it is.
 
-    `in_front` shows them to any other model too, as the frame that joined in stage 2. Raises UserError for a model that
-    reads them as channels.
+    `in_front` shows them to any other model too, as the frame that joined in stage 2; where they were taken from
+    matters to models with absolute camera labels. Raises UserError for a model that reads them as channels.
     """
     channels = reads_reference(model.unet)
     if channels and in_front:
@@ -145,10 +147,15 @@ def see_reference(model: MultiViewModel, rgb: Tensor, *, in_front: bool = False)
     if not channels and not in_front:
         return model
     with torch.no_grad():
-        return given_reference(model, model.encode(rgb.to(model.device)))
+        latents = model.encode(rgb.to(model.device))
+    camera = model.labels(elevation_deg, azimuth_deg, elevation_deg, azimuth_deg)
+    return given_reference(model, latents, camera.expand(len(latents), -1))
 
 
-def given_reference(model: MultiViewModel, reference: Tensor) -> MultiViewModel:
-    """The model with reference latents [b, c, h, w] before its eyes: as channels if it reads them so, else in front."""
-    kind = WithReference if reads_reference(model.unet) else ReferenceInFront
-    return replace(model, unet=kind(model.unet, reference))
+def given_reference(model: MultiViewModel, reference: Tensor, camera: Tensor) -> MultiViewModel:
+    """The model with reference latents [b, c, h, w] before its eyes: as channels if it reads them so, else in front,
+    with their labels [b, 16].
+    """
+    if reads_reference(model.unet):
+        return replace(model, unet=WithReference(model.unet, reference))
+    return replace(model, unet=ReferenceInFront(model.unet, reference, camera))

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dataset.camera import mvdream_camera
 from dataset.loader import Damage, read_or_replace
 from dataset.order import Order
 from dataset.schema import VIEWS_PER_SET, ViewSet
@@ -41,11 +40,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures in [0, 1] on white, and labels relative to the reference."""
+    """Pictures in [0, 1] on white, and camera labels."""
 
     reference: Tensor  # [b, 3, h, w]
     targets: Tensor  # [b, f, 3, h, w]
-    cameras: Tensor  # [b, f, 16]
+    cameras: Tensor  # [b, f, 16]: the targets'
+    reference_camera: Tensor  # [b, 1, 16]
 
 
 @dataclass(frozen=True)
@@ -176,25 +176,26 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod:
 
 def prepare_inputs(
     targets: Tensor,
-    reference: Tensor | None,
+    reference: tuple[Tensor, Tensor] | None,
     cameras: Tensor,
     tokens: Tensor,
     draw: Draw,
     *,
     alphas_cumprod: Tensor,
 ) -> Inputs:
-    """Noised target latents [b, f, c, h, w] with, in stage 2, the clean reference latent [b, c, h, w] in front.
+    """Noised target latents [b, f, c, h, w] with, in stage 2, the clean reference in front.
 
-    Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), its timestep is 0, and its camera
-    is that of elevation = azimuth = 0 (Eq. 6's pi_v), which is a matrix, not zeros. `cameras` [b, f, 16].
+    Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), its timestep is 0, and its
+    camera, for relative labels, that of elevation = azimuth = 0 (Eq. 6's pi_v), which is a matrix, not zeros.
+    `reference`: latent [b, c, h, w] and camera [b, 1, 16]. `cameras` [b, f, 16] are the targets'.
     """
     latents = add_noise(targets, draw.noise, draw.timesteps, alphas_cumprod)
     timesteps = draw.timesteps[:, None].expand(latents.shape[:2])
     if reference is not None:
-        front = to_device(torch.from_numpy(mvdream_camera(0.0, 0.0)).to(cameras.dtype), cameras.device)
-        latents = torch.cat([reference[:, None], latents], dim=1)
+        clean, camera = reference
+        latents = torch.cat([clean[:, None], latents], dim=1)
         timesteps = functional.pad(timesteps, (1, 0), value=0)
-        cameras = torch.cat([front.expand(len(cameras), 1, -1), cameras], dim=1)
+        cameras = torch.cat([camera, cameras], dim=1)
     kept = torch.where(draw.dropped[:, None, None], torch.zeros_like(tokens), tokens)
     return Inputs(latents.flatten(0, 1), timesteps.flatten(), cameras.flatten(0, 1), kept, latents.shape[1])
 

@@ -52,7 +52,7 @@ class Convert:
     """Where to write unet/, vae/, image_tower/ and model.json."""
     head_width: int | None = None
     """Channels of an attention head. Default: what is known of the file, else Stable Diffusion 2.1's 64."""
-    cameras: Literal["auto", "relative", "released_isotropic3d"] = "auto"
+    cameras: Literal["auto", "relative", "absolute", "released_isotropic3d"] = "auto"
     """Camera labels the weights expect. auto: what is known of the file; else a checkpoint with an image tower is
     Isotropic3D's, whose weights convert degrees to radians twice, and all others do not."""
     image_size: int | None = None

@@ -190,17 +190,17 @@ class Feed:
 def read_views(
     shards: ShardSet, convention: CameraConvention, shard: int, sample: int, drawn: Drawn
 ) -> tuple[Tensor, Tensor]:
-    """One item: pictures [1 + f, 3, h, w], the reference first, and the targets' labels [f, 16]."""
+    """One item: pictures [1 + f, 3, h, w] and labels [1 + f, 16], the reference first."""
     reference, targets = drawn
     angles_deg = shards.angles_deg(shard, sample, [reference, *targets])
-    labels = camera_labels(convention, angles_deg[1:, 0], angles_deg[1:, 1], *angles_deg[0].tolist())
+    labels = camera_labels(convention, angles_deg[:, 0], angles_deg[:, 1], *angles_deg[0].tolist())
     return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
 
 
 def stack_views(items: Sequence[tuple[Tensor, Tensor]]) -> Views:
     """A micro-batch of items, as `read_views` gives them."""
-    pictures = torch.stack([pictures for pictures, _ in items])
-    return Views(pictures[:, 0], pictures[:, 1:], torch.stack([labels for _, labels in items]))
+    pictures, labels = (torch.stack(parts) for parts in zip(*items, strict=True))
+    return Views(pictures[:, 0], pictures[:, 1:], labels[:, 1:], labels[:, :1])
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:

@@ -75,6 +75,7 @@ def _one_object(unet: nn.Module, reference: ReferenceUse, targets: int) -> tuple
         targets=torch.empty(1, targets, *latent),
         reference=None if reference == "none" else torch.empty(1, *latent),
         cameras=torch.empty(1, targets, CAMERA_NUMBERS),
+        reference_camera=torch.empty(1, 1, CAMERA_NUMBERS),
         tokens=torch.empty(1, 1, settings.cross_attention_dim),
         use=reference,
     )

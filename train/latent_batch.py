@@ -32,7 +32,8 @@ class LatentViews:
     target_mean: Tensor  # [b, f, c, h, w]
     target_logvar: Tensor | None  # [b, f, c, h, w]
     tokens: Tensor  # [b, 1, d]: the references' embeddings
-    cameras: Tensor  # [b, f, 16] float32
+    cameras: Tensor  # [b, f, 16] float32: the targets'
+    reference_camera: Tensor  # [b, 1, 16] float32
 
 
 Batch = Views | LatentViews
@@ -60,6 +61,7 @@ def stack_latents(items: Sequence[LatentItem], convention: CameraConvention) -> 
     """A micro-batch of items."""
     angles = np.stack([item.angles_deg for item in items])  # [b, 1 + f, 2]
     elevation_deg, azimuth_deg = angles[..., 0], angles[..., 1]
+    labels = camera_labels(convention, elevation_deg, azimuth_deg, elevation_deg[:, :1], azimuth_deg[:, :1])
     return LatentViews(
         reference_mean=_stack([item.reference.mean[0] for item in items]),
         reference_logvar=_stack_or_none(
@@ -68,9 +70,8 @@ def stack_latents(items: Sequence[LatentItem], convention: CameraConvention) -> 
         target_mean=_stack([item.targets.mean for item in items]),
         target_logvar=_stack_or_none([item.targets.logvar for item in items]),
         tokens=_stack([item.reference.embedding for item in items if item.reference.embedding is not None]),
-        cameras=camera_labels(
-            convention, elevation_deg[:, 1:], azimuth_deg[:, 1:], elevation_deg[:, :1], azimuth_deg[:, :1]
-        ),
+        cameras=labels[:, 1:],
+        reference_camera=labels[:, :1],
     )
 
 

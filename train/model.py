@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dataset.camera import relative_camera, released_isotropic3d_camera
+from dataset.camera import mvdream_camera, relative_camera, released_isotropic3d_camera
 from dataset.errors import UserError
 from train.image_encoder import load_image_encoder
 from train.image_tower import ImageTower, load_tower, resize, save_tower
@@ -33,7 +33,7 @@ BETA_END: Final = 0.012
 DEMO_MODEL: Final = Path("data/demo/model")  # what `sample` and `distill` use when no model is given
 SPEC_FILE: Final = "model.json"
 
-CameraConvention = Literal["relative", "released_isotropic3d"]
+CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,13 @@ def camera_labels(
     ref_elevation_deg: ArrayLike,
     ref_azimuth_deg: ArrayLike,
 ) -> Tensor:
-    """Labels [..., 16] of views relative to the reference (App. A), in the convention the weights were trained with."""
+    """Labels [..., 16] of views, in the convention that the weights are trained with.
+
+    relative: to the reference (App. A). absolute: as MVDream's, for objects that have a front; the reference's is its
+    own camera then (with the others elevation = azimuth = 0).
+    """
+    if convention == "absolute":
+        return torch.from_numpy(mvdream_camera(elevation_deg, azimuth_deg))
     if convention == "relative":
         return torch.from_numpy(relative_camera(elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg))
     elevation = np.asarray(elevation_deg, np.float64) - np.asarray(ref_elevation_deg, np.float64)

@@ -55,6 +55,7 @@ def card_of(folder: Path, spec: ModelSpec, repo: str) -> str:
 def _model(spec: ModelSpec) -> str:
     cameras = {
         "relative": "relative to the reference: (elevation - reference's, azimuth - reference's), in true angles",
+        "absolute": "absolute: azimuth 0 is the object's front, whatever the reference shows, in true angles",
         "released_isotropic3d": "as in the released Isotropic3D code, which converts degrees to radians twice; "
         "`model.json` says so, and other programs must do the same",
     }[spec.cameras]

@@ -24,9 +24,17 @@ class Encoded:
 
     targets: Tensor  # [b, f, c, h, w]
     reference: Tensor | None  # [b, c, h, w]; None where it is not used
-    cameras: Tensor  # [b, f, 16]
+    cameras: Tensor  # [b, f, 16]: the targets'
+    reference_camera: Tensor  # [b, 1, 16]
     tokens: Tensor  # [b, 1, c]
     use: ReferenceUse
+
+    @property
+    def in_front(self) -> tuple[Tensor, Tensor] | None:
+        """The reference's latent and camera, where it joins the targets in attention."""
+        if self.use != "attention" or self.reference is None:
+            return None
+        return self.reference, self.reference_camera
 
 
 class Read(NamedTuple):
@@ -50,7 +58,8 @@ def encode_views(model: MultiViewModel, views: Batch, use: ReferenceUse, drawn_a
         return chosen * model.spec.latent_scale
 
     reference = None if read.reference is None else latents(read.reference, 1)
-    return Encoded(latents(read.targets, 0), reference, to_device(views.cameras, model.device), read.tokens, use)
+    cameras, reference_camera = (to_device(x, model.device) for x in (views.cameras, views.reference_camera))
+    return Encoded(latents(read.targets, 0), reference, cameras, reference_camera, read.tokens, use)
 
 
 def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceUse) -> Read:
@@ -98,7 +107,7 @@ def predict(
     """
     inputs = prepare_inputs(
         encoded.targets,
-        encoded.reference if encoded.use == "attention" else None,
+        encoded.in_front,
         encoded.cameras,
         encoded.tokens,
         draw,

@@ -29,7 +29,7 @@ def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Pat
     reference, targets = show_views(model, views)
     seeing = model
     if run.reference == "channels" and encoded.reference is not None:
-        seeing = given_reference(model, encoded.reference)
+        seeing = given_reference(model, encoded.reference, encoded.reference_camera[:, 0])
     scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
     size = targets.shape[-1]
     columns = [reference[:, None], targets]

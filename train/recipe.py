@@ -73,6 +73,7 @@ class Recipe:
     min_snr_gamma: float | None = None  # weight the loss by timestep (`train.objective`); not in the paper
     average_decay: float | None = None  # average the weights (`train.averaging`) and export those; not in the paper
     activation_checkpointing: bool = False  # recompute activations: less memory, a third more work, the same result
+    cameras: Literal["relative", "absolute"] | None = None  # labels (`train.model`); None: the base's, else relative
     reference: ReferenceUse = "attention"  # what stage 2 makes of the reference's latent; others are ablations
     validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.validation`); auto: small sets do not
     items_per_object: int = 1  # in an epoch, each with another reference

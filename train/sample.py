@@ -169,7 +169,7 @@ def run(args: Sample) -> None:
     for notice in prepared.notices:
         print(f"note: {notice}")
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
-    model = see_reference(model, rgb, in_front=args.with_reference)
+    model = see_reference(model, rgb, in_front=args.with_reference, elevation_deg=args.elevation_deg)
     cameras = orthogonal_cameras(
         model,
         args.views,

@@ -1,5 +1,7 @@
 """The model before the first step."""
 
+from dataclasses import replace
+
 from dataset.errors import UserError
 from dataset.loader import Damage
 from train.autoencoder import ensure_autoencoder
@@ -18,9 +20,7 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
         has_tower = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
         bare = not has_tower and not isinstance(recipe.tower, SmallTower)
         model = load_model(run.base, run.device, image_tower=fetch_tower(recipe.tower) if bare else None)  # type: ignore[arg-type]
-        if model.spec.cameras != "relative":
-            print(f"note: {run.base} was trained with {model.spec.cameras} camera labels; training goes on with them")
-        return model
+        return _with_labels(model, run)
     if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
         raise UserError(f"preset {recipe.name} cannot start from nothing; give --base")
     if not isinstance(recipe.tower, SmallTower):
@@ -56,5 +56,18 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
     with seeded(run.seed):
         unet = build_unet(recipe.unet)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
-    spec = ModelSpec(recipe.image_size, recipe.unet.latent_size, scale, "relative", recipe.guidance_scale)
+    spec = ModelSpec(
+        recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
+    )
     return assemble(unet, vae, tower, spec, device=run.device)
+
+
+def _with_labels(model: MultiViewModel, run: Run) -> MultiViewModel:
+    """The model with the camera labels that the run asks for; what is unusual is said."""
+    before, asked = model.spec.cameras, run.recipe.cameras
+    if asked is not None and asked != before:
+        print(f"note: {run.base} was trained with {before} camera labels; from here on they are {asked} (--cameras)")
+        return replace(model, spec=replace(model.spec, cameras=asked))
+    if before != "relative":
+        print(f"note: {run.base} was trained with {before} camera labels; training goes on with them")
+    return model

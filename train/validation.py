@@ -104,6 +104,7 @@ def validate(model: MultiViewModel, feed: Feed, use: ReferenceUse) -> Mapping[st
             targets=once.targets.expand(buckets, *once.targets.shape[1:]),
             reference=None if once.reference is None else once.reference.expand(buckets, *once.reference.shape[1:]),
             cameras=once.cameras.expand(buckets, *once.cameras.shape[1:]),
+            reference_camera=once.reference_camera.expand(buckets, *once.reference_camera.shape[1:]),
             tokens=once.tokens.expand(buckets, *once.tokens.shape[1:]),
         )
         draw = fixed_draw(feed.seed, number, encoded.targets)
