@@ -46,8 +46,9 @@ def divide(shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE) -> t
         )
         return shards, None
     parts = splits(shards, test_share)
-    training = only(shards, parts, ("train", "validation") if mode == "off" else ("train",))
-    held_out = None if mode == "off" else only(shards, parts, ("validation",))
+    trained: tuple[Split, ...] = ("train", "validation") if mode == "off" else ("train",)
+    training = only(shards, parts, trained)
+    held_out = None if mode == "off" else only(shards, parts, ["validation"])
     tested = len(shards) - len(training) - len(held_out or ())
     if not len(training) or (mode == "on" and not len(held_out or ())):
         raise UserError(
