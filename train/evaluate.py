@@ -235,10 +235,10 @@ def write_results(
     rows = summarise(record, methods, uids)
     made = tables(rows, len(uids))
     title = f"Novel views of {args.shards}"
+    scales = sorted({m.settings["guidance_scale"] for m in methods if "guidance_scale" in m.settings})
     lead = (
-        f"{len(uids)} objects of the {args.split} split, {args.seeds} seeds, {args.steps} DDIM steps; "
-        + "; ".join(f"{m.title}: guidance {m.settings['guidance_scale']:g}" for m in methods if "steps" in m.settings)
-        + "."
+        f"{len(uids)} objects of the {args.split} split, {args.seeds} seeds, {args.steps} DDIM steps, guidance "
+        f"{' and '.join(f'{scale:g}' for scale in scales)}."
     )
     summary = {
         "shards": args.shards,

@@ -29,7 +29,8 @@ class Metric:
         """The number as text; a dash where there is none."""
         if not math.isfinite(value):
             return "–"
-        return f"{100 * value if self.percent else value:.{self.digits}f}"
+        shown = round(100 * value if self.percent else value, self.digits)
+        return f"{shown + 0.0:.{self.digits}f}"  # no minus before a zero
 
 
 METRICS: Final = (
@@ -133,7 +134,7 @@ class Table:
 def tables(rows: Sequence[Mapping[str, Any]], objects: int) -> list[Table]:
     """Results, differences to the first row, and, for procedural objects, confusion by kind."""
     shown = [metric for metric in METRICS if any(metric.name in row["metrics"] for row in rows)]
-    head = ("method", *(f"{m.label} {'↑' if m.larger_is_better else '↓'}" for m in shown))
+    head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in shown))
     level = f"{CONFIDENCE:.0%}"
     made = [
         Table(
