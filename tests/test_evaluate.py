@@ -274,6 +274,21 @@ def test_rings_depend_on_object_and_seed_and_not_on_neighbours(shards: Path, mod
     assert not np.array_equal(draw(truths[1:], shown=True)[0], alone[0])
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_rings_in_bf16_are_those_of_float32_but_for_rounding(
+    shards: Path, model: MultiViewModel, monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    """As a GPU draws them; the model's own weights stay float32."""
+    truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
+    options: dict[str, Any] = {"steps": 2, "guidance_scale": 2.0, "shown": shown}
+    exact = draw_rings(model, truths, 0, **options)
+    monkeypatch.setattr(novel_views, "mixed_precision", lambda _: torch.autocast("cpu", torch.bfloat16))
+    for rounded, ring in zip(draw_rings(model, truths, 0, **options), exact, strict=True):
+        assert rounded.dtype == np.float32
+        assert 0 < float(np.abs(rounded - ring).max()) < 0.2
+        assert float(np.abs(rounded - ring).mean()) < 0.02
+
+
 def test_a_model_with_reference_channels_sees_zeros_when_it_is_not_shown() -> None:
     model = micro_model()
     start_channel_concat(model.unet)

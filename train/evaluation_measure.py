@@ -94,8 +94,7 @@ def measure(measuring: Measuring, rows: Sequence[Row], folder: Path, bar: "tqdm[
                 bar.update(len(part))
                 continue
             if judge is None:
-                dtype = torch.bfloat16 if measuring.device.type == "cuda" else torch.float32
-                judge = Judge(load_model(folder, measuring.device, dtype), measuring.perceptual)
+                judge = Judge(load_model(folder, measuring.device), measuring.perceptual)
             truths = truths or [read_truth(shards, *place) for place in part]
             for key, ring, truth in zip(keys, row.draw(judge.model, truths, seed), truths, strict=True):
                 if key not in record.found:

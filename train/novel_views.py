@@ -22,6 +22,7 @@ from dataset.schema import VIEWS_PER_SET
 from dataset.stream import ShardSet
 from train.ablation import given_reference, reads_reference
 from train.batch import Wanted
+from train.compute import mixed_precision
 from train.feed import to_tensor
 from train.image_tower import resize
 from train.model import MultiViewModel
@@ -116,7 +117,8 @@ def draw_rings(
 ) -> list[Float32]:
     """The rings [v, h, w, 3] that a model draws of some objects, at the truth's cameras and of the truth's size.
 
-    The noise of an object depends on its uid and the seed alone. `shown`: the reference picture is seen too.
+    The noise of an object depends on its uid and the seed alone. `shown`: the reference picture is seen too. On a GPU
+    it is drawn in bf16, as the pictures of a training run; what judges it stays in float32.
     """
     references = torch.stack([truth.reference_rgb for truth in truths]).to(model.device)
     labels = [
@@ -124,14 +126,15 @@ def draw_rings(
         for truth in truths
     ]
     noise = [draw_latents(model, GROUPS, VIEWS_A_GROUP, noise_generator(truth.uid, seed)) for truth in truths]
-    drawn = denoise_views(
-        seeing(model, references, shown=shown),
-        torch.cat(noise),
-        model.embed_image(references).repeat_interleave(GROUPS, dim=0),
-        in_groups(torch.stack(labels)),
-        steps=steps,
-        guidance_scale=guidance_scale,
-    )
+    with mixed_precision(model.device):
+        drawn = denoise_views(
+            seeing(model, references, shown=shown),
+            torch.cat(noise),
+            model.embed_image(references).repeat_interleave(GROUPS, dim=0),
+            in_groups(torch.stack(labels)),
+            steps=steps,
+            guidance_scale=guidance_scale,
+        )
     return [of_size(ring, truth.size) for ring, truth in zip(in_ring(drawn), truths, strict=True)]
 
 
