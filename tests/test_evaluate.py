@@ -369,7 +369,7 @@ def test_summary_of_several_objects_and_seeds(tmp_path: Path) -> None:
     assert second["metrics"]["psnr"]["difference_interval"] == (2.5, 2.5)
     assert second["metrics"]["psnr"]["by_kind"] == {"cat": 3.0, "mug": 13.0, "other": 23.0}
     assert "front_back_pixels" not in second["metrics"]
-    results, differences, kinds = tables([first, second], 3)
+    results, differences, kinds = tables([first, second], "3 objects")
     assert kinds.rows == (("a", "100.0", "100.0"), ("b", "–", "–"))
     assert differences.rows[0][1] == "2.50 [2.50, 2.50]"
     assert results.rows[1][results.head.index("front/back confused %, pixels\N{NO-BREAK SPACE}↓")] == "–"

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
 from dataset.latents import LatentSet, open_views
+from dataset.report_charts import objects
 from dataset.selection import TEST_SHARE, VALIDATION_SHARE, Split
 from dataset.shards import write_bytes_atomic, write_json_atomic
 from dataset.stream import ShardSet
@@ -233,11 +234,12 @@ def write_results(
 ) -> None:
     """evaluation.json, evaluation.md and evaluation.html of what the record holds of these methods and objects."""
     rows = summarise(record, methods, uids)
-    made = tables(rows, len(uids))
+    made = tables(rows, objects(len(uids)))
     title = f"Novel views of {args.shards}"
     scales = sorted({m.settings["guidance_scale"] for m in methods if "guidance_scale" in m.settings})
     lead = (
-        f"{len(uids)} objects of the {args.split} split, {args.seeds} seeds, {args.steps} DDIM steps, guidance "
+        f"Split {args.split}: {objects(len(uids))}; {args.seeds} seed{'s' if args.seeds > 1 else ''}, "
+        f"{args.steps} DDIM steps, guidance "
         f"{' and '.join(f'{scale:g}' for scale in scales)}."
     )
     summary = {

@@ -21,8 +21,8 @@ def protocol(size: int, seeds: int) -> list[str]:
         "picture, SSIM with an 11-pixel Gaussian window, the means over views and objects.",
         f"Otherwise than there: this set's objects at {size} pixels (theirs: 30 objects of Google Scanned Objects at "
         f"256); a ring is drawn as {GROUPS} groups of {VIEWS_A_GROUP} orthogonal views, as in training, not all 16 at "
-        f"once; {seeds} seeds an object; SSIM's data range is 1 (there: the pictures' own) and its mean leaves out the "
-        "5 pixels at the border, as scikit-image does.",
+        f"once; seeds an object: {seeds}; SSIM's data range is 1 (there: the pictures' own) and its mean leaves out "
+        "the 5 pixels at the border, as scikit-image does.",
         "In the box: the bounding box of the true alpha; SSIM there is the mean of its map in the box.",
         "Pose: the nearest of the object's own 16 true views, by mean squared difference or by cosine of embeddings, "
         "should be the asked one; objects that look alike from several sides cannot reach 100 %.",

@@ -131,15 +131,15 @@ class Table:
         return f"## {self.title}\n\n{self.note}\n\n{body}\n"
 
 
-def tables(rows: Sequence[Mapping[str, Any]], objects: int) -> list[Table]:
-    """Results, differences to the first row, and, for procedural objects, confusion by kind."""
+def tables(rows: Sequence[Mapping[str, Any]], over: str) -> list[Table]:
+    """Results `over` so many objects, differences to the first row, and confusion by kind of procedural objects."""
     shown = [metric for metric in METRICS if any(metric.name in row["metrics"] for row in rows)]
     head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in shown))
     level = f"{CONFIDENCE:.0%}"
     made = [
         Table(
             "Results",
-            f"Means over {objects} objects, each the mean of its 16 views and of all seeds; in brackets the {level} "
+            f"Means over {over}, each the mean of its 16 views and of all seeds; in brackets the {level} "
             "confidence interval over objects (bootstrap).",
             head,
             tuple(_row(row, shown, "mean", "interval") for row in rows),
