@@ -22,6 +22,8 @@ from dataset.schema import check_uid
 from dataset.stream import DamagedMember, Kept
 
 Split = Literal["all", "train", "validation", "test"]
+VALIDATION_SHARE: Final = 0.05  # of the objects, by a hash of their uids
+TEST_SHARE: Final = 0.05  # the others are trained on
 _SPLITTER: Final = "isotropic3d split 1"  # a change would move objects from one part to another
 _SUMMED: Final = 2**64
 
@@ -42,9 +44,9 @@ class Filters:
     """Only the uids of this file, one a line; empty lines and lines that begin with # are passed over."""
     split: Split = "all"
     """Part of the objects, by a hash of the uid: the same in every set and for every seed."""
-    validation_share: float = 0.01
+    validation_share: float = VALIDATION_SHARE
     """Share of the objects in the validation part."""
-    test_share: float = 0.01
+    test_share: float = TEST_SHARE
     """Share of the objects in the test part."""
 
     def __post_init__(self) -> None:

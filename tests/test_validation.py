@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,17 @@ import torch
 from safetensors.torch import load_file
 
 from dataset.errors import UserError
-from dataset.selection import split_of
+from dataset.selection import TEST_SHARE, VALIDATION_SHARE, split_of
 from dataset.stream import ShardSet
 from tests.train_micro import micro_model, micro_run
 from train import loop
+from train.__main__ import Autoencoder, Stage1, Tower, resolve, run_part
 from train.ablation import ReferenceUse
 from train.batch import Draw
 from train.feed import Feed
 from train.loop import train
 from train.objective import encode_views, object_losses, predict
-from train.validation import SHARE, bucket_names, divide, fixed_draw, validate, validation_views
+from train.validation import bucket_names, divide, fixed_draw, validate, validation_views
 
 HELD_OUT = "synthetic-0003"  # of the six
 
@@ -31,11 +33,27 @@ def _feed(shards: ShardSet, seed: int = 7) -> Feed:
     return Feed(shards, seed, objects=2, accumulation=1, num_views=4, single_view_chance=0.3, convention="relative")
 
 
+def _noted_reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The uids of which something is read from now on."""
+    read: set[str] = set()
+    plain = ShardSet.read
+
+    def noted(self: ShardSet, shard: int, sample: int, members: list[str]) -> dict[str, bytes]:
+        read.update(name.split(".")[0] for name in members)
+        return plain(self, shard, sample, members)
+
+    monkeypatch.setattr(ShardSet, "read", noted)
+    return read
+
+
 def test_one_object_in_twenty_by_its_uid_alone() -> None:
-    parts = [split_of(f"object-{i}", SHARE, 0.0) for i in range(20_000)]
-    assert parts.count("validation") / len(parts) == pytest.approx(0.05, abs=0.006)  # four deviations
+    parts = [split_of(f"object-{i}", VALIDATION_SHARE, TEST_SHARE) for i in range(20_000)]
+    for part in ("validation", "test"):
+        assert parts.count(part) / len(parts) == pytest.approx(0.05, abs=0.006)  # four deviations
     # Pinned: a change of the hash would move objects of finished runs from one part to the other
-    assert [i for i in range(60) if split_of(f"synthetic-{i:04d}", SHARE, 0.0) == "validation"] == [3, 34, 53, 56]
+    pinned = [split_of(f"synthetic-{i:04d}", VALIDATION_SHARE, TEST_SHARE) for i in range(60)]
+    assert [i for i, part in enumerate(pinned) if part == "validation"] == [3, 34, 53, 56]
+    assert [i for i, part in enumerate(pinned) if part == "test"] == [50, 59]
 
 
 def test_a_smaller_set_is_the_set_with_fewer_objects(shards: Path) -> None:
@@ -57,6 +75,8 @@ def test_small_sets_are_trained_on_as_a_whole_and_that_is_said(
     assert divide(whole, "auto") == (whole, None)
     assert "6 objects are fewer than 20" in capsys.readouterr().out
     assert divide(whole, "off") == (whole, None)
+    assert "6 objects are fewer than 20" in capsys.readouterr().out
+    assert divide(whole, "off", 0.0) == (whole, None)
     assert capsys.readouterr().out == ""
 
 
@@ -82,7 +102,7 @@ def test_a_set_without_an_object_to_hold_out(
     shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = ShardSet(shards)
-    monkeypatch.setattr("train.validation.SHARE", 0.001)
+    monkeypatch.setattr("train.validation.VALIDATION_SHARE", 0.001)
     with pytest.raises(UserError, match=r"6 objects to train on and 0 held out.*--validation off"):
         divide(whole, "on")
     monkeypatch.setattr("train.validation.MIN_OBJECTS", 6)
@@ -121,21 +141,45 @@ def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceUse) 
     assert found != validate(model, replace(feed, seed=8), use)
 
 
-def test_nothing_of_a_held_out_object_is_read_by_training(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_test_objects_are_in_neither_part(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a share of one half, objects 0 and 4 of the six are for testing."""
+    whole = ShardSet(shards)
+    training, held_out = divide(whole, "on", 0.5)
+    assert held_out is not None
+    assert (training.uids(), held_out.uids()) == ([f"synthetic-{i:04d}" for i in (1, 2, 5)], [HELD_OUT])
+    monkeypatch.setattr("train.validation.MIN_OBJECTS", 6)
+    training, held_out = divide(whole, "off", 0.5)  # validation is off; test objects stay out
+    assert held_out is None
+    assert training.uids() == [f"synthetic-{i:04d}" for i in (1, 2, 3, 5)]
+    assert divide(whole, "off") == (whole, None)  # none of the six is in the default twentieth
+    assert divide(whole, "off", 0.0) == (whole, None)
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.95, 1.0])
+def test_a_test_share_that_leaves_nothing_is_refused(share: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--test-share is"):
+        resolve(Stage1(out=tmp_path, test_share=share))
+
+
+@pytest.mark.parametrize("part", [Autoencoder, Tower])
+def test_parts_trained_alone_leave_the_test_objects_out_too(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Any
 ) -> None:
-    read: set[str] = set()
-    plain = ShardSet.read
+    monkeypatch.setattr("train.validation.MIN_OBJECTS", 6)
+    read = _noted_reads(monkeypatch)
+    run_part(part(tmp_path, str(shards), steps=2, batch_size=8, device="cpu", test_share=0.5))
+    assert read == {f"synthetic-{i:04d}" for i in (1, 2, 5)}
 
-    def noted(self: ShardSet, shard: int, sample: int, members: list[str]) -> dict[str, bytes]:
-        read.update(name.split(".")[0] for name in members)
-        return plain(self, shard, sample, members)
 
-    monkeypatch.setattr(ShardSet, "read", noted)
+@pytest.mark.parametrize(("test_share", "trained"), [(0.05, (0, 1, 2, 4, 5)), (0.5, (1, 2, 5))])
+def test_nothing_of_a_held_out_object_is_read_by_training(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_share: float, trained: tuple[int, ...]
+) -> None:
+    read = _noted_reads(monkeypatch)
     monkeypatch.setattr(loop, "_look", lambda *_: None)  # the one place that may
     run = micro_run(shards, tmp_path / "run", 6)
-    train(replace(run, recipe=replace(run.recipe, validation="on")))
-    assert read == {f"synthetic-{i:04d}" for i in (0, 1, 2, 4, 5)}  # parts and both stages' views
+    train(replace(run, recipe=replace(run.recipe, validation="on", test_share=test_share)))
+    assert read == {f"synthetic-{i:04d}" for i in trained}  # parts and both stages' views
 
 
 def test_validation_changes_nothing_of_the_training_and_is_logged(

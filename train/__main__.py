@@ -20,7 +20,16 @@ from train.find_model import model_folder
 from train.image_tower import SmallTower
 from train.launch import Launch, start
 from train.ranks import Parallel
-from train.recipe import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe, override, with_options
+from train.recipe import (
+    PRESETS,
+    AutoencoderRecipe,
+    PresetName,
+    Recipe,
+    TowerRecipe,
+    choose_test_share,
+    override,
+    with_options,
+)
 from train.run import Run, check, describe, tell
 from train.sample import pick_device
 from train.tower_training import ensure_tower
@@ -45,6 +54,10 @@ class Common:
     """Seed of weights, views, noise and order."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    test_share: float | None = None
+    """Share of the objects, by a hash of their uids, that are kept for `python -m train.evaluate` and that no training
+    sees; 0.05 if not given, 0 trains on them too. The same for all parts of a model. Sets of fewer than 20 objects are
+    trained on as a whole."""
     dry_run: bool = False
     """Print the resolved configuration as JSON and stop."""
 
@@ -94,7 +107,7 @@ class Stage(Common):
     """Draw latents from the VAE's posteriors instead of taking their means."""
     validation: Literal["auto", "on", "off"] = "auto"
     """Hold one object in twenty, by a hash of its uid, out of training and measure the loss on them. auto: sets of
-    fewer than 20 objects are trained on as a whole."""
+    fewer than 20 objects are trained on as a whole. off: these are trained on; test objects (--test-share) are not."""
     validate_every: int | None = None
     """Steps between validations: the loss on held-out objects by timestep."""
     min_snr_gamma: float | None = None
@@ -179,6 +192,7 @@ def resolve(args: Stage1 | Stage2) -> Run:
         sample_posterior=args.sample_posterior,
         readers=args.readers,
         max_damaged_share=args.max_damaged_share,
+        test_share=args.test_share,
         checkpoint_every=args.checkpoint_every,
         archive_every=args.archive_every,
         picture_every=args.picture_every,
@@ -242,7 +256,7 @@ def run_part(args: Autoencoder | Tower) -> None:
     if args.dry_run:
         print(part)
         return
-    training, _ = divide(open_views(args.shards), preset.validation)
+    training, _ = divide(open_views(args.shards), preset.validation, choose_test_share(preset, args.test_share))
     shards = need_pictures(training, "a part of the model")
     damage = Damage(len(shards), preset.max_damaged_share)
     if isinstance(part, AutoencoderRecipe):

@@ -165,7 +165,7 @@ def _open(run: Run, world: int) -> TrainingSet:
 
 def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
     recipe = run.recipe
-    training, held_out = divide(shards, recipe.validation)
+    training, held_out = divide(shards, recipe.validation, recipe.test_share)
     check_feeds(training, world=ranks.world)
     damage = Damage(len(training), recipe.max_damaged_share)
     with ranks.first_ahead():

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from dataset.errors import UserError
 from dataset.loader import MAX_DAMAGED_SHARE
+from dataset.selection import TEST_SHARE, VALIDATION_SHARE
 from train.ablation import ReferenceUse
 from train.batch import count_pairs
 from train.image_tower import NamedTower, SmallTower, TowerSpec
@@ -76,6 +77,7 @@ class Recipe:
     cameras: Literal["relative", "absolute"] | None = None  # labels (`train.model`); None: the base's, else relative
     reference: ReferenceUse = "attention"  # what stage 2 makes of the reference's latent; others are ablations
     validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.validation`); auto: small sets do not
+    test_share: float = TEST_SHARE  # of the objects, which no part of the model sees; small sets have none
     items_per_object: int = 1  # in an epoch, each with another reference
     sample_posterior: bool = False  # draw latents from the VAE's posteriors, as Stable Diffusion did; else their means
     # What does not change the result: reading, and steps between things
@@ -202,6 +204,7 @@ def with_options(
     sample_posterior: bool = False,
     readers: int | None = None,
     max_damaged_share: float | None = None,
+    test_share: float | None = None,
 ) -> Recipe:
     """The recipe with the options given on the command line; None is the preset's own."""
     if min_snr_gamma is not None and not 0 < min_snr_gamma < math.inf:
@@ -217,6 +220,7 @@ def with_options(
         raise UserError(f"--max-damaged-share is {max_damaged_share}; it must be from 0 to below 1 (0.001, say)")
     return replace(
         recipe,
+        test_share=choose_test_share(recipe, test_share),
         items_per_object=recipe.items_per_object if items_per_object is None else items_per_object,
         sample_posterior=recipe.sample_posterior or sample_posterior,
         readers=_every("--readers", readers, recipe.readers),
@@ -232,6 +236,16 @@ def with_options(
         log_every=_every("--log-every", log_every, recipe.log_every),
         stop_at_bad_loss=recipe.stop_at_bad_loss or stop_at_bad_loss,
     )
+
+
+def choose_test_share(recipe: Recipe, given: float | None) -> float:
+    """`--test-share`, or the preset's. Raises UserError when it leaves nothing to train on."""
+    if given is not None and not 0 <= given < 1 - VALIDATION_SHARE:
+        raise UserError(
+            f"--test-share is {given}; it must be from 0 to below {1 - VALIDATION_SHARE:g} (0.05, say): "
+            f"{VALIDATION_SHARE:.0%} of the objects are for validation"
+        )
+    return recipe.test_share if given is None else given
 
 
 def _every(option: str, given: int | None, default: int) -> int:

@@ -138,10 +138,24 @@ def sample_views(
 
     `generator` is a CPU one: the same seed gives the same noise on any device.
     """
-    batch, frames = cameras.shape[:2]
+    noise = draw_latents(model, cameras.shape[0], cameras.shape[1], generator)
+    return denoise_views(model, noise, tokens, cameras, steps=steps, guidance_scale=guidance_scale)
+
+
+def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Noise [b, f, c, h, w] to begin with, on the generator's device."""
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     size = model.spec.latent_size
-    latents = torch.randn(batch, frames, channels, size, size, generator=generator).to(model.device)
+    return torch.randn(objects, frames, channels, size, size, generator=generator, device=generator.device)
+
+
+@torch.no_grad()
+def denoise_views(
+    model: MultiViewModel, noise: Tensor, tokens: Tensor, cameras: Tensor, *, steps: int, guidance_scale: float
+) -> Tensor:
+    """`sample_views` from given noise [b, f, c, h, w]."""
+    batch, frames = cameras.shape[:2]
+    latents = noise.to(model.device)
     scheduler = ddim_scheduler(steps, model.device)
     for timestep in scheduler.timesteps:
         noise = guided_noise(model, latents, int(timestep), cameras, tokens, guidance_scale=guidance_scale)

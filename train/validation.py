@@ -1,10 +1,11 @@
-"""Objects that are not trained on, and the loss on them by timestep.
+"""Objects that are not trained on, and the loss on some of them by timestep.
 
-Whether an object is held out depends on its uid alone. Timesteps, noise and views of the validation depend on the
+Whether an object is held out depends on its uid alone: for validation during training, or as a test object, which no
+part of a model ever sees (`train.evaluate` looks at those). Timesteps, noise and views of the validation depend on the
 run's seed alone: what changes from one validation to the next is the model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.selection import Split, split_of
+from dataset.selection import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from train.ablation import ReferenceUse
 from train.batch import Draw, to_device
 from train.feed import Feed, TrainingSet
@@ -21,8 +22,7 @@ from train.latent_batch import Batch
 from train.model import NUM_TIMESTEPS, MultiViewModel
 from train.objective import encode_views, object_losses, predict
 
-SHARE: Final = 0.05  # of the objects held out
-MIN_OBJECTS: Final = 20  # a smaller set is trained on as a whole, unless validation is asked for
+MIN_OBJECTS: Final = 20  # a smaller set is trained on as a whole, test objects too, unless validation is asked for
 MAX_OBJECTS: Final = 64  # of the held-out objects that a validation looks at
 BUCKET: Final = 250  # timesteps
 _STREAM: Final = 1001  # random numbers of its own beside `train.batch`'s streams
@@ -30,37 +30,57 @@ _STREAM: Final = 1001  # random numbers of its own beside `train.batch`'s stream
 Mode = Literal["auto", "on", "off"]
 
 
-def divide(shards: TrainingSet, mode: Mode) -> tuple[TrainingSet, TrainingSet | None]:
-    """(what is trained on, what is held out). None: validation is off, and everything is trained on.
+def divide(shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE) -> tuple[TrainingSet, TrainingSet | None]:
+    """(what is trained on, what is held out for validation; None: validation is off). Test objects are in neither.
 
-    auto: on, unless the set is so small that it cannot spare an object; what is decided is printed. Raises UserError
-    when it is asked for and one part would be empty.
+    auto: on, unless the set is so small that it cannot spare an object. off: the validation part is trained on. What is
+    decided is printed. Raises UserError when nothing is left to train on, and when validation is asked for and has no
+    object.
     """
-    if mode == "off":
+    if mode == "off" and not test_share:
         return shards, None
-    if mode == "auto" and len(shards) < MIN_OBJECTS:
-        print(f"note: no validation: {len(shards)} objects are fewer than {MIN_OBJECTS} (--validation on insists)")
+    if mode != "on" and len(shards) < MIN_OBJECTS:
+        print(
+            f"note: {len(shards)} objects are fewer than {MIN_OBJECTS}: all are trained on, none is held out for "
+            "validation or testing (--validation on insists)"
+        )
         return shards, None
-    training, held_out = (_part(shards, split) for split in ("train", "validation"))
-    if not len(held_out) and mode == "auto":
-        print(f"note: no validation: no uid of these {len(shards)} objects falls into the {SHARE:.0%} held out")
-        return shards, None
-    if not len(held_out) or not len(training):
+    parts = splits(shards, test_share)
+    trained: tuple[Split, ...] = ("train", "validation") if mode == "off" else ("train",)
+    training = only(shards, parts, trained)
+    held_out = None if mode == "off" else only(shards, parts, ["validation"])
+    tested = len(shards) - len(training) - len(held_out or ())
+    if not len(training) or (mode == "on" and not len(held_out or ())):
         raise UserError(
-            f"{shards.url}: {len(training)} objects to train on and {len(held_out)} held out, by their uids; "
+            f"{shards.url}: {len(training)} objects to train on and {len(held_out or ())} held out, by their uids; "
             "both are needed: render more objects, or give --validation off"
         )
-    print(f"validation: {len(held_out)} of {len(shards)} objects are held out of training, by a hash of their uids")
-    return training, held_out
+    if tested:
+        print(f"test: {tested} of {len(shards)} objects are left out of all training, by a hash of their uids")
+    if held_out is not None and not len(held_out):
+        print(
+            f"note: no validation: no uid of these {len(shards)} objects falls into the {VALIDATION_SHARE:.0%} held out"
+        )
+        held_out = None
+    if held_out is not None:
+        print(f"validation: {len(held_out)} of {len(shards)} objects are held out of training, by a hash of their uids")
+    return (training, held_out) if tested or held_out is not None else (shards, None)
 
 
-def _part(shards: TrainingSet, split: Split) -> TrainingSet:
-    """The objects of one part as a smaller set."""
+def splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[list[Split]]:
+    """The part of each object, shard by shard."""
+    return [
+        [split_of(shards.uid(shard, i), VALIDATION_SHARE, test_share) for i in range(samples)]
+        for shard, samples in enumerate(shards.samples_per_shard)
+    ]
+
+
+def only(shards: TrainingSet, parts: Sequence[Sequence[Split]], wanted: Collection[Split]) -> TrainingSet:
+    """The objects of some parts, as `splits` has them, as a smaller set."""
     kept = []
     for shard, samples in enumerate(shards.samples_per_shard):
         stored = np.arange(samples, dtype=np.int32) if shards.kept is None else shards.kept[shard]
-        inside = [split_of(shards.uid(shard, i), SHARE, 0.0) == split for i in range(samples)]
-        kept.append(stored[np.array(inside, bool)])
+        kept.append(stored[np.array([part in wanted for part in parts[shard]], bool)])
     return shards.narrowed(tuple(kept))
 
 
