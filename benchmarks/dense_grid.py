@@ -43,4 +43,5 @@ class DenseGrid(nn.Module):
     def _density(self, x: Tensor, raw: Tensor) -> Tensor:
         distance = torch.linalg.vector_norm(x, dim=-1)
         blob = self.settings.blob_density * (1 - distance / self.settings.blob_radius)
-        return F.softplus(raw + blob) * (distance <= self.radius)
+        density: Tensor = F.softplus(raw + blob) * (distance <= self.radius)
+        return density

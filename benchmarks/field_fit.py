@@ -36,6 +36,7 @@ from train.flops import wait_for
 
 _STRIPE: Final = 0.09  # world units; 10 pixels of 256
 _HELD_OUT: Final = 4  # views of an object
+_DENSE_LEARNING_RATE: Final = 0.1  # raw values want more than a hash grid's features, which networks amplify
 
 
 class Shown(NamedTuple):
@@ -128,12 +129,14 @@ def _scene(way: str, settings: DistillSettings, parameters: int) -> nn.Module:
 
 
 def _optimizer(scene: nn.Module, settings: DistillSettings) -> torch.optim.AdamW:
-    """As `state.new_distillation` has it: one rate for grids, another for networks."""
-    grids = [parameter for name, parameter in scene.named_parameters() if name.endswith("table")]
-    networks = [parameter for name, parameter in scene.named_parameters() if not name.endswith("table")]
-    groups = [{"params": grids, "lr": settings.grid_learning_rate}]
-    if networks:
-        groups.append({"params": networks, "lr": settings.mlp_learning_rate})
+    """As `state.new_distillation` has it for a field: one rate for its grid, another for its networks."""
+    groups = [{"params": list(scene.parameters()), "lr": _DENSE_LEARNING_RATE}]
+    if isinstance(scene, Field):
+        networks = [*scene.density_mlp.parameters(), *scene.albedo_mlp.parameters()]
+        groups = [
+            {"params": list(scene.grid.parameters()), "lr": settings.grid_learning_rate},
+            {"params": networks, "lr": settings.mlp_learning_rate},
+        ]
     return torch.optim.AdamW(
         groups, betas=settings.betas, eps=settings.adam_epsilon, weight_decay=settings.weight_decay
     )

@@ -5,7 +5,7 @@ has normals), and encoded by the encoder the field's pictures go through; the no
 from the noisy latents and that truth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from distill.field import Samples
 from distill.guidance import Denoise, Encode, Guidance, Prediction
 from distill.march import Rays, camera_rays
-from distill.schedule import StepPlan, Views
+from distill.schedule import VIEWS_PER_GROUP, StepPlan, Views
 from distill.shade import Light, Shade, albedo_only, lit
 
 Point = tuple[float, float, float]
@@ -179,3 +179,28 @@ def oracle_guidance(
         return render_truth(solids, views.c2w, views.fov_deg, plan.resolution, shade=shade, device=device)
 
     return Guidance(encode, oracle_denoiser(truth, encode, alphas_cumprod), alphas_cumprod)
+
+
+def undecided_denoiser(
+    truths: Callable[[Views], Sequence[Tensor]], encode: Encode, alphas_cumprod: Tensor, *, jointly: bool
+) -> Denoise:
+    """The ideal denoiser of a world of several equally likely scenes: `truths` gives the pictures of each.
+
+    Its clean latents are the posterior mean given the noisy ones: of all views of a group together (what attention
+    between views allows) or, not `jointly`, of each view by itself (a model of single views that is not told which).
+    """
+
+    @torch.no_grad()
+    def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+        clean = torch.stack([encode(pictures) for pictures in truths(views)])  # [k, f, c, h, w]
+        alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        misfit = (noisy - alpha_bar.sqrt() * clean).square().flatten(2).sum(-1)
+        likelihood = -misfit / (2 * (1 - alpha_bar.flatten()))
+        if jointly:
+            together = likelihood.view(len(clean), -1, VIEWS_PER_GROUP).sum(-1)
+            likelihood = together.repeat_interleave(VIEWS_PER_GROUP, 1)
+        mean = (likelihood.softmax(0)[..., None, None, None] * clean).sum(0)
+        noise = (noisy - alpha_bar.sqrt() * mean) / (1 - alpha_bar).sqrt()
+        return Prediction(noise, noise)
+
+    return denoise

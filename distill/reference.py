@@ -77,5 +77,5 @@ def reference_loss(
         generator=generator,
         device=device,
     )
-    colours, mask = F.interpolate(reference.picture[None], (resolution, resolution), mode="area")[0].split([3, 1])
-    return F.mse_loss(seen.rgb[0].permute(2, 0, 1), colours) + F.mse_loss(seen.alpha, mask)
+    picture = F.interpolate(reference.picture[None], (resolution, resolution), mode="area")[0]
+    return F.mse_loss(seen.rgb[0].permute(2, 0, 1), picture[:3]) + F.mse_loss(seen.alpha, picture[3:])

@@ -25,7 +25,7 @@ def test_a_fit_learns(way):
         scene = DenseGrid(TOY.nerf, 24) if way == "dense" else Field(TOY.nerf, torch_stream(0, 0, Draw.FIELD))
         results.append(fit(scene, shown, TOY, steps, 256)["psnr_db"])
     assert results[0] < 14
-    assert results[1] > results[0] + 4
+    assert results[1] > results[0] + 4, results
 
 
 def test_the_last_line_is_json(capsys):
