@@ -15,6 +15,7 @@ from dataset.image import Prepared, prepare_image
 from distill import mesh
 from distill.guidance import model_guidance
 from distill.loop import distill
+from distill.reference import new_reference
 from distill.results import write_results
 from distill.schedule import PRESETS, DistillSettings
 from distill.state import CHECKPOINT, Distillation, check_same
@@ -50,6 +51,8 @@ class Args:
     """How far from above the picture was taken; 15 is the middle of the training views' -10 to 40."""
     guidance_scale: float | None = None
     """Classifier-free guidance. Default: the model's."""
+    reference_weight: float = 0.0
+    """Weight of an L2 loss on colour and mask at the reference view (0: none, as in the paper)."""
     remove_background: bool = False
     """Cut the object out with rembg (an optional extra)."""
     device: str = "auto"
@@ -66,7 +69,10 @@ def main(args: Args) -> int:
     spec = read_spec(args.model)
     preset: Preset = args.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
     settings = replace(
-        PRESETS[preset], seed=args.seed, steps=PRESETS[preset].steps if args.steps is None else args.steps
+        PRESETS[preset],
+        seed=args.seed,
+        steps=PRESETS[preset].steps if args.steps is None else args.steps,
+        reference_weight=args.reference_weight,
     )
     prepared = prepare_image(args.image, spec.image_size, remove_background=args.remove_background)
     asked = _asked(args, spec, preset, settings, prepared)
@@ -118,11 +124,15 @@ def _distill(
 ) -> Distillation:
     """Load the model and run the loop in `out`."""
     device = pick_device(args.device)
+    reference = None
+    if settings.reference_weight:
+        reference = new_reference(prepared.rgba, args.elevation_deg, settings.cameras.half_frame, device)
     model = load_model(args.model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
     model = see_reference(model, rgb)
     tokens = model.embed_image(rgb)
     guidance = model_guidance(model, tokens, args.elevation_deg, asked["guidance_scale"])
+    guidance = replace(guidance, reference=reference)
     try:
         return distill(settings, guidance, out, asked=asked, device=device)
     except KeyboardInterrupt:

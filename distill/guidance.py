@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distill.reference import Reference
 from distill.schedule import VIEWS_PER_GROUP, SdsForm, Views
 from train.model import MultiViewModel
 
@@ -40,6 +41,8 @@ class Guidance:
     encode: Encode
     denoise: Denoise
     alphas_cumprod: Tensor  # [t]
+    reference: Reference | None = None
+    """For `DistillSettings.reference_weight`; not used without it."""
 
 
 def model_guidance(model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float) -> Guidance:

@@ -22,6 +22,7 @@ from dataset.errors import UserError
 from distill.guidance import Guidance, sds_loss
 from distill.look import write_preview
 from distill.march import render_views
+from distill.reference import reference_loss
 from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
 from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
@@ -66,6 +67,8 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
     state.occupancy.update(step, state.field.density, settings.seed)
     losses = _losses(state, settings, guidance, plan, step)
     total = settings.sds_weight * losses["sds"] + plan.orientation_weight * losses["orient"]
+    if "reference" in losses:
+        total = total + settings.reference_weight * losses["reference"]
     state.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
     gradients = [parameter.grad for parameter in state.field.parameters() if parameter.grad is not None]
@@ -82,7 +85,7 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
 def _losses(
     state: Distillation, settings: DistillSettings, guidance: Guidance, plan: StepPlan, step: int
 ) -> dict[str, Tensor]:
-    """Eq. 7 and Eq. 8, unweighted."""
+    """Eq. 7, Eq. 8 and, if it has a weight, the reference view's loss; unweighted."""
     device = state.field.grid.table.device
     light = Light(torch.as_tensor(plan.light_position, dtype=torch.float32, device=device), plan.ambient)
     rendered = render_views(
@@ -105,7 +108,19 @@ def _losses(
         form=settings.sds_form,
         rescale=settings.sds_rescale,
     )
-    return {"sds": sds, "orient": orientation_loss(rendered.away, rendered.alpha)}
+    losses = {"sds": sds, "orient": orientation_loss(rendered.away, rendered.alpha)}
+    if settings.reference_weight:
+        if guidance.reference is None:
+            raise ValueError("reference_weight is set, but the guidance holds no reference picture")
+        losses["reference"] = reference_loss(
+            state.field,
+            guidance.reference,
+            plan.resolution,
+            settings=settings.march,
+            occupancy=state.occupancy,
+            generator=torch_stream(settings.seed, step, Draw.REFERENCE),
+        )
+    return losses
 
 
 @contextmanager

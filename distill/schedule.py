@@ -4,6 +4,7 @@ Pure functions of the settings and the step: whatever is random is drawn from (s
 what it would have drawn. Changes over time are fractions of the run, so that `--steps` stretches all of them together.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -34,6 +35,7 @@ class Draw(IntEnum):
     JITTER = 3
     FIELD = 4
     LIGHT = 5
+    REFERENCE = 6
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class DistillSettings:
     sds_weight: float = 1.0
     orientation_weight: float = 1000.0
     """Where Eq. 10 ends. It rises from 0 as 0.2 x (the paper's formula; the released code rises from 10 instead)."""
+    reference_weight: float = 0.0
+    """Of the peers' L2 loss at the reference view (`reference`), an ablation; 0 leaves it out, as the paper does."""
     grid_learning_rate: float = 1e-2
     mlp_learning_rate: float = 1e-3
     """The paper says 0.01 without saying of what; the released code uses it for the grid only."""
@@ -99,6 +103,8 @@ class DistillSettings:
             raise UserError(f"steps is {self.steps}; at least 1")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
+        if not 0 <= self.reference_weight < math.inf:
+            raise UserError(f"reference_weight is {self.reference_weight}; it must be 0 (off) or a positive number")
         for name in ("coarse_views", "fine_views"):
             if getattr(self, name) % VIEWS_PER_GROUP:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be a multiple of {VIEWS_PER_GROUP}")
