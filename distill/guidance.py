@@ -11,10 +11,10 @@ Axis letters: `f` frames, `c h w` of latents.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.replay import Replayed
 from distill.schedule import VIEWS_PER_GROUP, SdsForm, Views
@@ -54,7 +54,8 @@ def model_guidance(
     compute = compute or Compute()
     model.unet.requires_grad_(False)
     prepare(model.unet, compute)
-    prepare(getattr(model.vae, "encoder"), compute)  # noqa: B009
+    prepare(cast(nn.Module, model.vae.encoder), compute)
+    torch.backends.cudnn.benchmark |= compute.compile != "none"  # convolutions of two shapes: worth a try of each way
 
     def encode(images: Tensor) -> Tensor:
         with fastest_attention(images.device):

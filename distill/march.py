@@ -132,7 +132,7 @@ def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: tor
     down = (offset * half_frame)[:, :, None, None]
     world = right * axes[..., 0] - down * axes[..., 1] - axes[..., 2]  # [f, h, w, 3]
     world = (world / world.square().sum(-1, keepdim=True).sqrt()).float().view(-1, 3)
-    frame = torch.arange(len(matrix), device=device).repeat_interleave(resolution * resolution)
+    frame = torch.arange(len(matrix), device=device)[:, None].expand(-1, resolution**2).reshape(-1)
     return Rays(axes[:, 0, 0, :, 3].float()[frame], world, frame)
 
 
