@@ -43,7 +43,7 @@ class Replayed:
         shapes = tuple((argument.shape, argument.dtype) for argument in arguments)
         if shapes not in self._recorded:
             inputs = tuple(argument.clone(memory_format=torch.contiguous_format) for argument in arguments)
-            with torch.cuda.device_of(inputs[0]):  # streams and graphs are the current device's
+            with cast(Any, torch.cuda.device_of)(inputs[0]):  # streams and graphs are the current device's
                 self._recorded[shapes] = (inputs, *self._record(lambda: self._work(*inputs)))
         inputs, replay, result = self._recorded[shapes]
         for given, taken in zip(inputs, arguments, strict=True):

@@ -71,6 +71,8 @@ def _stream(render: Render, cameras: NDArray[np.float64], frames_per_call: int) 
 
 def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
     """Write pictures [h, w, 3] of one size as a video."""
+    import imageio_ffmpeg
+
     first = next(pictures)
     height, width = first.shape[:2]
     writer = imageio_ffmpeg.write_frames(
