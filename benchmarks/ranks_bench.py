@@ -24,8 +24,7 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks.train_bench import SHAPES, VIEWS, random_batch, starting_unet
 from train.batch import Draw
-from train.compute import Compute, choose_compute, make_optimiser, prepare
-from train.guard import update
+from train.compute import Compute, choose_compute, make_optimiser, prepare, update
 from train.model import noise_schedule
 from train.objective import Encoded, predict, training_loss
 from train.ranks import Ranks, accumulating, clip_norm, joined, spread

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from dataset.errors import UserError
 from dataset.shards import write_bytes_atomic
 from distill.hash_grid import HashGrid, HashGridSettings
+from train.compute import compiled
 
 _FORMAT = "isotropic3d-field-1"
 
@@ -71,7 +72,7 @@ class Field(nn.Module):
 
     def density(self, x: Tensor) -> Tensor:
         """Density [n] at world points [n, 3]."""
-        return self._activate(x, self.density_mlp(self.grid(x))[:, 0])
+        return self._density_of(x, self.grid(x))
 
     def albedo(self, x: Tensor) -> Tensor:
         """Albedo [n, 3] in [0, 1] at world points [n, 3]."""
@@ -83,9 +84,18 @@ class Field(nn.Module):
 
     def query(self, x: Tensor) -> Samples:
         """Everything at world points [n, 3], from one look-up of the grid."""
-        features, jacobian = self.grid.with_jacobian(x)
+        return Samples(*self._samples_of(x, *self.grid.with_jacobian(x)))
+
+    def compile_parts(self) -> None:
+        """Compile what is between the look-up of the grid and the samples, for any number of points; weights stay."""
+        self._density_of, self._samples_of = compiled(self._density_of), compiled(self._samples_of)  # type: ignore[method-assign]
+
+    def _density_of(self, x: Tensor, features: Tensor) -> Tensor:
+        return self._activate(x, self.density_mlp(features)[:, 0])
+
+    def _samples_of(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         density, normal = self._density_and_normal(x, features, jacobian)
-        return Samples(density, torch.sigmoid(self.albedo_mlp(features)), normal)
+        return density, torch.sigmoid(self.albedo_mlp(features)), normal
 
     def _density_and_normal(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         raw, raw_by_features = self.density_mlp.with_gradient(features)

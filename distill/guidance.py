@@ -11,13 +11,15 @@ Axis letters: `f` frames, `c h w` of latents.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.reference import Reference
+from distill.replay import Replayed
 from distill.schedule import VIEWS_PER_GROUP, SdsForm, Views
+from train.compute import Compute, fastest_attention, prepare, to_device
 from train.model import MultiViewModel
 
 
@@ -45,29 +47,49 @@ class Guidance:
     """For `DistillSettings.reference_weight`; not used without it."""
 
 
-def model_guidance(model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float) -> Guidance:
-    """Guidance by a diffusion model for the picture with embedding `tokens` [1, 1, c], taken from `elevation_deg`."""
-    return Guidance(model.encode, model_denoiser(model, tokens, elevation_deg, scale), model.alphas_cumprod)
+def model_guidance(
+    model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
+) -> Guidance:
+    """Guidance by a diffusion model for the picture with embedding `tokens` [1, 1, c], taken from `elevation_deg`.
+
+    `compute` (default: none of it) compiles the model in place. Its weights are frozen.
+    """
+    compute = compute or Compute()
+    model.unet.requires_grad_(False)
+    prepare(model.unet, compute)
+    prepare(cast(nn.Module, model.vae.encoder), compute)
+    torch.backends.cudnn.benchmark |= compute.compile != "none"  # convolutions of two shapes: worth a try of each way
+
+    def encode(images: Tensor) -> Tensor:
+        with fastest_attention(images.device):
+            return model.encode(images)
+
+    return Guidance(encode, model_denoiser(model, tokens, elevation_deg, scale, compute), model.alphas_cumprod)
 
 
-def model_denoiser(model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float) -> Denoise:
+def model_denoiser(
+    model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
+) -> Denoise:
     """The model with classifier-free guidance: unconditional is the zero token (the camera label stays).
 
     Labels are the world camera minus the reference, which is at azimuth 0 and `elevation_deg`; the reference picture
-    itself is absent (App. C).
+    itself is absent (App. C). Compiled on a GPU it is replayed as a CUDA graph.
     """
+
+    def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:
+        with fastest_attention(noisy.device):
+            return model.predict_noise(noisy, timesteps, labels, token, VIEWS_PER_GROUP)
+
+    recorded = compute is not None and compute.compile != "none" and tokens.device.type == "cuda"
+    predict: Callable[..., Tensor] = Replayed(predict_eagerly) if recorded else predict_eagerly
 
     @torch.no_grad()
     def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
         labels = model.labels(views.elevation_deg, views.azimuth_deg, elevation_deg, 0.0)
         conditional = tokens.expand(len(noisy) // VIEWS_PER_GROUP, -1, -1)
         both = torch.cat([conditional, torch.zeros_like(conditional)])
-        predicted = model.predict_noise(
-            torch.cat([noisy, noisy]),
-            torch.cat([timesteps, timesteps]),
-            torch.cat([labels, labels]),
-            both,
-            VIEWS_PER_GROUP,
+        predicted = predict(
+            torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([labels, labels]), both
         )
         with_image, without = predicted.chunk(2)
         return Prediction(without + scale * (with_image - without), with_image)
@@ -127,7 +149,7 @@ def sds_loss(
     """
     low, high = timesteps
     timestep = int(torch.randint(low, high + 1, (), generator=generator))
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    noise = to_device(torch.randn(latents.shape, generator=generator).to(latents.dtype), latents.device)
     alpha_bar = guidance.alphas_cumprod[timestep]
     noisy = add_noise(latents.detach(), noise, alpha_bar)
     prediction = guidance.denoise(noisy, torch.full((len(latents),), timestep, device=latents.device), views)

@@ -5,7 +5,6 @@ and `previews/`. Everything random is drawn from (seed, step), so running again 
 to the bit on a CPU.
 """
 
-import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +17,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset.errors import UserError
 from distill.guidance import Guidance, sds_loss
 from distill.look import write_preview
 from distill.march import render_views
 from distill.reference import reference_loss
+from distill.readings import READ_EVERY, Readings, StepResult, check_finite
 from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
 from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
+from train.compute import Compute, to_device, update
 
 
 def distill(
@@ -35,21 +35,27 @@ def distill(
     *,
     asked: Mapping[str, Any],
     device: torch.device | str = "cpu",
+    compute: Compute | None = None,
 ) -> Distillation:
     """Run, or continue, the distillation in `folder` and return its final state.
 
     `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C finishes the
-    step, writes a checkpoint and raises KeyboardInterrupt.
+    step, writes a checkpoint and raises KeyboardInterrupt. `compute` says whether the field is compiled.
     """
     state = new_distillation(settings, device)
+    if compute is not None and compute.compile != "none":
+        state.field.compile_parts()
+    readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, asked)
     with _interrupts() as interrupted, tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar:
         for step in range(first, settings.steps):
-            losses = train_step(state, settings, guidance, step)
-            bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
-            bar.update()
+            readings.add(step, train_step(state, settings, guidance, step))
             done, stop = step + 1, interrupted()
-            if stop or done == settings.steps or done % settings.checkpoint_every == 0:
+            saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
+            for _, losses in readings.read(now=saving):
+                bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
+            bar.update()
+            if saving:
                 save_checkpoint(state, folder / CHECKPOINT, done, asked)
             if stop:
                 raise KeyboardInterrupt
@@ -58,10 +64,11 @@ def distill(
     return state
 
 
-def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> dict[str, float]:
-    """One step of optimisation; returns its losses by name.
+def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> StepResult:
+    """One step of optimisation.
 
-    Raises UserError, field and optimiser unchanged, if the loss or its gradient is no number.
+    If the loss or its gradient is no number, field and optimiser stay as they are: a GPU leaves the update out, for
+    `Readings` to find; elsewhere it is a UserError at once.
     """
     plan = plan_step(settings, step, len(guidance.alphas_cumprod))
     state.occupancy.update(step, state.field.density, settings.seed)
@@ -73,13 +80,17 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
     torch.autograd.backward(total)
     gradients = [parameter.grad for parameter in state.field.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if not (math.isfinite(total.item()) and math.isfinite(norm.item())):
-        raise UserError(
-            f"step {step}: the loss is {total.item()}, its gradient's norm {norm.item()}; the last checkpoint is kept: "
-            "try another --seed or a smaller --guidance-scale with another --out"
-        )
-    state.optimizer.step()
-    return {name: loss.item() for name, loss in losses.items()}
+    if leaves_out_updates(state.optimizer):
+        update(state.optimizer, total.detach(), norm)
+    else:
+        check_finite(step, total.item(), norm.item())
+        state.optimizer.step()
+    return StepResult({name: loss.detach() for name, loss in losses.items()}, total.detach(), norm)
+
+
+def leaves_out_updates(optimizer: torch.optim.AdamW) -> bool:
+    """Whether an update can be left out without asking the host: fused ones can."""
+    return bool(optimizer.defaults["fused"])
 
 
 def _losses(
@@ -87,7 +98,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """Eq. 7, Eq. 8 and, if it has a weight, the reference view's loss; unweighted."""
     device = state.field.grid.table.device
-    light = Light(torch.as_tensor(plan.light_position, dtype=torch.float32, device=device), plan.ambient)
+    light = Light(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
     rendered = render_views(
         state.field,
         plan.views.c2w,

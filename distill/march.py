@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from distill.composite import composite, ray_weights
 from distill.field import Scene
+from distill.kernels import has_kernels
 from distill.sampler import (
     Cells,
     Packed,
@@ -33,8 +34,12 @@ from distill.sampler import (
     sample_chunks,
 )
 from distill.shade import Shade, albedo_only, facing_away
+from train.compute import to_device
 
-_STEPS_MARCHED: Final = 8  # a sample of the budget: a step that is only looked at takes tens of bytes, not thousands
+# Steps marched together, a sample of the budget: a step that is only looked at takes tens of bytes, not thousands; the
+# kernel keeps none but those in occupied cells.
+_STEPS_MARCHED: Final = 8
+_STEPS_MARCHED_BY_KERNEL: Final = 40
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class Occupancy(nn.Module):
     def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
         """Refresh the grid, every `occupancy_every` steps; what is drawn is a function of (seed, step)."""
         settings = self.settings
+        if step % settings.occupancy_every:
+            return
         device = self.grid.occs.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed * 1_000_003 + step)
@@ -116,20 +123,17 @@ def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: tor
     `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
     """
     matrix = np.asarray(c2w, np.float64)
-    frames = matrix.shape[0]
-    half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (frames,))
-    offset = (np.arange(resolution) + 0.5) / resolution * 2 - 1
-    down, right = np.meshgrid(offset, offset, indexing="ij")
-    local = np.stack([right, -down], -1)[None] * half[:, None, None, None]
-    local = np.concatenate([local, -np.ones_like(local[..., :1])], -1).reshape(frames, -1, 3)
-    world = local @ matrix[:, :3, :3].transpose(0, 2, 1)
-    world /= np.linalg.norm(world, axis=-1, keepdims=True)
-    origin = np.broadcast_to(matrix[:, None, :3, 3], world.shape)
-    frame = torch.arange(frames, device=device).repeat_interleave(resolution * resolution)
-    origins, directions = (
-        torch.tensor(vectors.reshape(-1, 3), dtype=torch.float32, device=device) for vectors in (origin, world)
-    )
-    return Rays(origins, directions, frame)
+    half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (len(matrix),))
+    # In float64, but on the device: it is sent a row of numbers a camera, not a picture of them.
+    camera = to_device(torch.from_numpy(np.c_[matrix[:, :3].reshape(-1, 12), half]), torch.device(device))
+    axes, half_frame = camera[:, :12].view(-1, 1, 1, 3, 4), camera[:, 12:]
+    offset = (torch.arange(resolution, dtype=torch.float64, device=device) + 0.5) / resolution * 2 - 1
+    right = (offset * half_frame)[:, None, :, None]
+    down = (offset * half_frame)[:, :, None, None]
+    world = right * axes[..., 0] - down * axes[..., 1] - axes[..., 2]  # [f, h, w, 3]
+    world = (world / world.square().sum(-1, keepdim=True).sqrt()).float().view(-1, 3)
+    frame = torch.arange(len(matrix), device=device)[:, None].expand(-1, resolution**2).reshape(-1)
+    return Rays(axes[:, 0, 0, :, 3].float()[frame], world, frame)
 
 
 def render_views(
@@ -150,10 +154,11 @@ def render_views(
     without, rendering is deterministic. Gradients flow if enabled; of several chunks, each is computed again for them.
     """
     rays = camera_rays(c2w, fov_deg, resolution, device)
-    shift = (
-        torch.full((len(rays.frame),), 0.5) if generator is None else torch.rand(len(rays.frame), generator=generator)
-    )
-    pixels = render_rays(scene, rays, shift.to(device), settings=settings, occupancy=occupancy, shade=shade)
+    if generator is None:
+        shift = torch.full_like(rays.direction[:, 0], 0.5)
+    else:
+        shift = to_device(torch.rand(len(rays.frame), generator=generator), torch.device(device))
+    pixels = render_rays(scene, rays, shift, settings=settings, occupancy=occupancy, shade=shade)
     rgb, alpha, depth, normal, away = torch.split(pixels.view(-1, resolution, resolution, 9), [3, 1, 1, 3, 1], -1)
     depth = depth / alpha.clamp(min=1e-8)
     return Rendered(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
@@ -165,13 +170,14 @@ def render_rays(
     """Composited [n, 9]: colour (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
     step = settings.step_length(scene.radius)
     samples = _samples_in_sight(scene, rays, shift, settings, occupancy)
-    chunks = ray_chunks(samples.starts, settings.sample_budget)
+    chunks = ray_chunks(samples, settings.sample_budget)
     if len(chunks) == 1:
         return _composite(scene, rays, samples, step=step, shade=shade)
     rendered: list[Tensor] = []
-    for first, last in chunks:
-        compose = partial(_composite, scene, Rays(*(values[first:last] for values in rays)), step=step, shade=shade)
-        part = samples.of_rays(first, last)
+    for chunk in chunks:
+        seen = Rays(*(values[chunk.first_ray : chunk.last_ray] for values in rays))
+        compose = partial(_composite, scene, seen, step=step, shade=shade)
+        part = samples.of_rays(chunk)
         # Nothing random happens there. Without gradients this is a plain call.
         rendered.append(checkpoint(compose, part, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(rendered)
@@ -183,7 +189,8 @@ def _samples_in_sight(
 ) -> Packed:
     """The samples that are in the ball, occupied and not hidden."""
     steps = 2 * scene.radius / settings.step_length(scene.radius)
-    rays_at_once = max(1, int(_STEPS_MARCHED * settings.sample_budget / steps))
+    marched = _STEPS_MARCHED_BY_KERNEL if has_kernels(shift.device.type) else _STEPS_MARCHED
+    rays_at_once = max(1, int(marched * settings.sample_budget / steps))
     parts = []
     for start in range(0, max(1, len(shift)), rays_at_once):
         group = slice(start, start + rays_at_once)

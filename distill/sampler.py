@@ -5,12 +5,14 @@ Axis letters: `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by 
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill.composite import ray_of_samples
+from distill.count import read_count, read_counts
 from distill.kernels import has_kernels
 
 
@@ -34,12 +36,27 @@ class Packed(NamedTuple):
     def keep(self, wanted: Tensor) -> "Packed":
         """The samples for which `wanted` [m] holds."""
         kept = torch.cat([wanted.new_zeros(1, dtype=torch.long), wanted.cumsum(0)])
-        return Packed(self.ray[wanted], self.t[wanted], kept[self.starts])
+        total = read_count(kept[-1])
+        # Indexing by `wanted` itself would make the host wait for a GPU once an array. What is not wanted goes one past
+        # the end.
+        places = torch.where(wanted, kept[1:] - 1, total)
+        chosen = places.new_empty(total + 1).scatter_(0, places, torch.arange(len(wanted), device=places.device))
+        chosen = chosen[:total]
+        return Packed(self.ray[chosen], self.t[chosen], kept[self.starts])
 
-    def of_rays(self, first: int, last: int) -> "Packed":
-        """The samples of rays first to last - 1, which become rays 0 to last - first - 1."""
-        begin, end = self.starts[first], self.starts[last]
+    def of_rays(self, chunk: "Chunk") -> "Packed":
+        """The samples of a chunk's rays, which are then counted from 0."""
+        first, last, begin, end = chunk
         return Packed(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
+
+
+class Chunk(NamedTuple):
+    """Some neighbouring rays, and where their samples are."""
+
+    first_ray: int
+    last_ray: int  # one past the last
+    begin: int
+    end: int
 
 
 def join(parts: Sequence[Packed]) -> Packed:
@@ -109,15 +126,17 @@ def in_occupied_cell(x: Tensor, cells: Cells) -> Tensor:
     return found
 
 
-def ray_chunks(starts: Tensor, budget: int) -> list[tuple[int, int]]:
-    """(first, last + 1) ray of chunks of at most `budget` samples and those of one ray more, from starts [n + 1]."""
-    rays, samples = len(starts) - 1, int(starts[-1])
+def ray_chunks(packed: Packed, budget: int) -> list[Chunk]:
+    """Neighbouring rays in chunks of at most `budget` samples and those of one ray more."""
+    rays, samples = len(packed.starts) - 1, len(packed.t)
     if samples <= budget:
-        return [(0, rays)]
-    marks = torch.arange(budget, samples, budget, device=starts.device)
-    ends = torch.unique_consecutive(torch.searchsorted(starts, marks, right=True) - 1).tolist()
-    inner = [end for end in ends if 0 < end < rays]
-    return list(zip([0, *inner], [*inner, rays], strict=True))
+        return [Chunk(0, rays, 0, samples)]
+    marks = torch.arange(budget, samples, budget, device=packed.starts.device)
+    ends = (torch.searchsorted(packed.starts, marks, right=True) - 1).clamp(0, rays)
+    numbers = read_counts(torch.cat([ends, packed.starts[ends]]))
+    inner = [(end, sample) for end, sample in zip(numbers[: len(marks)], numbers[len(marks) :], strict=True) if end]
+    bounds = sorted({(0, 0), *inner, (rays, samples)})
+    return [Chunk(first, last, begin, end) for (first, begin), (last, end) in pairwise(bounds)]
 
 
 def sample_chunks(samples: int, budget: int) -> Iterator[slice]:

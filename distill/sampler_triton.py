@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distill.composite import ray_of_samples
+from distill.count import read_count
 from distill.sampler import Cells, Packed, Segments
 
 _BLOCK: Final = 128
@@ -21,15 +21,24 @@ def march_kernel(segments: Segments, cells: Cells | None, step: float, steps: in
     """The samples of all rays among `steps` steps of world length `step`."""
     rays = len(segments.near)
     counts = torch.zeros(rays + 1, dtype=torch.long, device=segments.near.device)
-    _launch(segments, cells, step, steps, starts=counts, t=segments.near, write=False)
+    _launch(segments, cells, step, steps, starts=counts, t=segments.near, ray=counts, write=False)
     starts = counts.cumsum(0)
-    t = segments.near.new_empty(int(starts[-1]))
-    _launch(segments, cells, step, steps, starts=starts, t=t, write=True)
-    return Packed(ray_of_samples(starts, len(t)), t, starts)
+    total = read_count(starts[-1])
+    t, ray = segments.near.new_empty(total), starts.new_empty(total)
+    _launch(segments, cells, step, steps, starts=starts, t=t, ray=ray, write=True)
+    return Packed(ray, t, starts)
 
 
 def _launch(
-    segments: Segments, cells: Cells | None, step: float, steps: int, *, starts: Tensor, t: Tensor, write: bool
+    segments: Segments,
+    cells: Cells | None,
+    step: float,
+    steps: int,
+    *,
+    starts: Tensor,
+    t: Tensor,
+    ray: Tensor,
+    write: bool,
 ) -> None:
     rays = len(segments.near)
     if rays == 0:
@@ -39,17 +48,17 @@ def _launch(
     radius, side = (1.0, 1) if cells is None else (cells.radius, len(cells.occupied))
     with torch.cuda.device_of(starts):  # a launch goes to the current device, whatever holds its tensors
         _march[(triton.cdiv(rays, _BLOCK),)](
-            *inputs, occupied, starts, t, rays, steps, step, radius, side / (2 * radius),
+            *inputs, occupied, starts, t, ray, rays, steps, step, radius, side / (2 * radius),
             side, cells is not None, write, _BLOCK, enable_fp_fusion=False,
         )  # fmt: skip
 
 
 @triton.jit
 def _march(
-    origin, direction, near, far, shift, occupied, starts, t_out, rays, steps, step, radius, scale,
+    origin, direction, near, far, shift, occupied, starts, t_out, ray_out, rays, steps, step, radius, scale,
     SIDE: tl.constexpr, LOOK: tl.constexpr, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Without WRITE: starts[r + 1] = samples of ray r. With it: their distances to t_out from starts[r] on."""
+    """Without WRITE: starts[r + 1] = samples of ray r. With it, from starts[r] on: distances to t_out, r to ray_out."""
     ray = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = ray < rays
     origin_x, origin_y, origin_z = _vector(origin, ray, real)
@@ -69,6 +78,7 @@ def _march(
             here = here & (tl.load(occupied + (x * SIDE + y) * SIDE + z, mask=here, other=0) != 0)
         if WRITE:
             tl.store(t_out + found, t, mask=here)
+            tl.store(ray_out + found, ray.to(tl.int64), mask=here)
         found += here.to(tl.int64)
     if not WRITE:
         tl.store(starts + 1 + ray, found, mask=real)

@@ -38,8 +38,9 @@ def new_distillation(settings: DistillSettings, device: torch.device | str) -> D
         {"params": list(field.grid.parameters()), "lr": settings.grid_learning_rate},
         {"params": mlps, "lr": settings.mlp_learning_rate},
     ]
+    fused: Any = True if torch.device(device).type == "cuda" else None  # one kernel, which can leave an update out
     optimizer = torch.optim.AdamW(
-        groups, betas=settings.betas, eps=settings.adam_epsilon, weight_decay=settings.weight_decay
+        groups, betas=settings.betas, eps=settings.adam_epsilon, weight_decay=settings.weight_decay, fused=fused
     )
     return Distillation(field, occupancy, optimizer)
 

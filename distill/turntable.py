@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
@@ -49,6 +48,8 @@ def write_turntable(
     Only `frames_per_call` pictures are held at a time; odd sizes gain a white row or column, since the codec needs even
     ones. The file appears complete, its frames counted, or not at all: then OSError.
     """
+    import imageio_ffmpeg  # type: ignore[import-untyped]
+
     cameras = ring(frames, elevation_deg, distance)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -70,6 +71,8 @@ def _stream(render: Render, cameras: NDArray[np.float64], frames_per_call: int) 
 
 def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
     """Write pictures [h, w, 3] of one size as a video."""
+    import imageio_ffmpeg
+
     first = next(pictures)
     height, width = first.shape[:2]
     writer = imageio_ffmpeg.write_frames(

@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 
 from tests.train_micro import CPU, micro_run
 from train import loop, picture
-from train.guard import update
+from train.compute import update
 from train.loop import train
 from train.ranks import Ranks, joined
 from train.run import Run

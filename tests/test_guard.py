@@ -17,7 +17,8 @@ from tests.train_micro import micro_run
 from train import loop
 from train.batch import Position
 from train.checkpoint import Progress
-from train.guard import MAX_SKIPPED, account, update, why_stop
+from train.compute import update
+from train.guard import MAX_SKIPPED, account, why_stop
 from train.latent_batch import Batch
 from train.loop import train
 from train.model import MultiViewModel

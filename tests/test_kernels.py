@@ -91,7 +91,7 @@ KERNELS = {
     ),
     "march": (
         "sampler_triton._march",
-        (*[FLOAT] * 5, BYTE, LONG, FLOAT, "i32", "i32", "fp32", "fp32", "fp32"),
+        (*[FLOAT] * 5, BYTE, LONG, FLOAT, LONG, "i32", "i32", "fp32", "fp32", "fp32"),
         {"SIDE": 32, "LOOK": True, "WRITE": True, "BLOCK": 128},
     ),
 }

@@ -19,7 +19,8 @@ from tests.ranks_micro import STEPS, in_ranks, ranks_run, train_in_turn
 from tests.train_micro import CPU, MICRO, micro_model
 from train import loop
 from train.batch import Position
-from train.guard import uids_of_step, update
+from train.compute import update
+from train.guard import uids_of_step
 from train.loop import train
 from train.model import load_model
 from train.ranks import Ranks, from_environment

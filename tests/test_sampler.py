@@ -7,7 +7,17 @@ from torch.nn import functional as F
 
 from distill.field import Samples
 from distill.march import MarchSettings, Occupancy, Rays, ball_bounds, render_rays
-from distill.sampler import Cells, Packed, Segments, join, march_dense, occupied_samples, ray_chunks, sample_chunks
+from distill.sampler import (
+    Cells,
+    Chunk,
+    Packed,
+    Segments,
+    join,
+    march_dense,
+    occupied_samples,
+    ray_chunks,
+    sample_chunks,
+)
 from distill.shade import albedo_only
 
 RADIUS, STEP = 0.9, 0.07
@@ -85,13 +95,13 @@ def test_keep_repacks():
 
 def test_join_is_the_inverse_of_parting():
     whole = packed_of([2, 0, 3, 1, 0, 4])
-    parts = [whole.of_rays(first, last) for first, last in ((0, 2), (2, 5), (5, 6))]
+    parts = [whole.of_rays(Chunk(*bounds)) for bounds in ((0, 2, 0, 2), (2, 5, 2, 6), (5, 6, 6, 10))]
     for found, expected in zip(join(parts), whole, strict=True):
         assert torch.equal(found, expected)
 
 
 def test_samples_of_some_rays():
-    part = packed_of([2, 0, 3, 1]).of_rays(1, 3)
+    part = packed_of([2, 0, 3, 1]).of_rays(Chunk(1, 3, 2, 5))
     assert part.ray.tolist() == [1, 1, 1]
     assert part.t.tolist() == [2, 3, 4]
     assert part.starts.tolist() == [0, 0, 3]
@@ -101,11 +111,12 @@ def test_samples_of_some_rays():
 @pytest.mark.parametrize("counts", [[0, 3, 5, 0, 0, 1, 4, 4, 9, 0], [0, 0], [6], [0, 30, 0]])
 def test_chunks_cover_every_ray_and_stay_within_the_budget(counts, budget):
     packed = packed_of(counts)
-    chunks = ray_chunks(packed.starts, budget)
-    assert [ray for first, last in chunks for ray in range(first, last)] == list(range(len(counts)))
-    for first, last in chunks:
+    chunks = ray_chunks(packed, budget)
+    assert [ray for chunk in chunks for ray in range(chunk.first_ray, chunk.last_ray)] == list(range(len(counts)))
+    for first, last, begin, end in chunks:
         assert first < last
-        assert sum(counts[first:last]) <= budget + max(counts)
+        assert (begin, end) == (sum(counts[:first]), sum(counts[:last]))
+        assert end - begin <= budget + max(counts)
     if sum(counts) <= budget:
         assert len(chunks) == 1
 

@@ -27,7 +27,7 @@ from train import checkpoint, loop
 from train import picture as pictures
 from train.__main__ import Stage1, Stage2, resolve
 from train.batch import draw_branch
-from train.guard import update
+from train.compute import update
 from train.loop import train
 from train.model import MultiViewModel, load_model
 from train.recipe import PAPER, PRESETS

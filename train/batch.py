@@ -17,6 +17,7 @@ from torch.nn import functional
 from dataset.loader import Damage, read_or_replace
 from dataset.order import Order
 from dataset.schema import VIEWS_PER_SET, ViewSet
+from train.compute import to_device
 from train.model import NUM_TIMESTEPS
 
 Branch = Literal["single", "multi"]
@@ -159,13 +160,6 @@ def draw_noise(position: Position, latents: Tensor, drop_chance: float) -> Draw:
     dropped = torch.rand(batch, generator=cpu) < drop_chance
     device = latents.device
     return Draw(to_device(timesteps, device), to_device(noise, device), to_device(dropped, device))
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without waiting for the GPU: from page-locked memory, behind the work it has to do."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:

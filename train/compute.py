@@ -4,14 +4,14 @@ computed beyond rounding; the same weights train with any of it.
 
 import importlib.util
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -50,7 +50,7 @@ def choose_compute(
     """What makes a device fast. auto: the whole UNet is compiled on a GPU, its blocks where it is `split`, nothing on
     a CPU. Split (`Ranks.splits`) it cannot be compiled as a whole: FSDP2 gathers weights between its levels.
 
-    The optimiser is fused everywhere: it alone leaves an update out without asking the host (`train.guard.update`).
+    The optimiser is fused everywhere: it alone leaves an update out without asking the host (`update`).
     """
     gpu = device.type == "cuda"
     fastest: Compile = ("blocks" if split else "whole") if gpu else "none"
@@ -94,6 +94,22 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
 
 def _compile(parts: Iterable[nn.Module]) -> None:
     """Compile in place, at the first call of each shape. What cannot be one graph is an error, not a slow run."""
+    _set_compiler()
+    for part in parts:
+        part.compile(dynamic=False, fullgraph=True, backend=BACKEND)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """A function compiled at its first call, for all sizes of its tensors; else as `_compile`."""
+    _set_compiler()
+    made: F = cast(Any, torch.compile)(function, dynamic=True, fullgraph=True, backend=BACKEND)
+    return made
+
+
+def _set_compiler() -> None:
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = MAX_GRAPHS
@@ -101,8 +117,6 @@ def _compile(parts: Iterable[nn.Module]) -> None:
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
     # diffusers asks for torch's version inside of its layers, through a cache that tracing passes by
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
-    for part in parts:
-        part.compile(dynamic=False, fullgraph=True, backend=BACKEND)
 
 
 def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
@@ -133,11 +147,37 @@ def make_optimiser(
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
 
+def update(optimiser: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
+    """One optimiser step, left out as a whole when loss or gradient is not finite; decided on the device.
+
+    `found_inf` is how torch's gradient scaler tells a fused optimiser: neither weights nor moments nor the optimiser's
+    own count of steps change.
+    """
+    bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
+    optimiser.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+    optimiser.step()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy without waiting for the GPU: from page-locked memory, behind the work it has to do."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
     """bf16 on a GPU (weights and optimiser stay float32) with the fastest attention; float32 on a CPU."""
     if device.type != "cuda":
         yield
         return
-    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(ATTENTION, set_priority=True):
+    with torch.autocast("cuda", torch.bfloat16), fastest_attention(device):
         yield
+
+
+def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, attention takes the first of `ATTENTION` that can do it; on a CPU torch chooses."""
+    if device.type != "cuda":
+        return nullcontext()
+    chosen: AbstractContextManager[Any] = sdpa_kernel(ATTENTION, set_priority=True)
+    return chosen

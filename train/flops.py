@@ -83,9 +83,9 @@ def _one_object(unet: nn.Module, reference: ReferenceUse, targets: int) -> tuple
     return encoded, draw
 
 
-def matmul_peak(device: torch.device, side: int = MATMUL_SIDE) -> float:
-    """FLOP/s of square bf16 matrix products on the device, the median of 20: some milliseconds on a GPU."""
-    first, second = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtype = torch.bfloat16) -> float:
+    """FLOP/s of square matrix products on the device, the median of 20: some milliseconds on a GPU."""
+    first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         first @ second
     seconds = sorted(seconds_of(lambda: first @ second, device) for _ in range(_MATMULS))[_MATMULS // 2]

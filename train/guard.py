@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from dataset.errors import UserError
@@ -18,17 +16,6 @@ from train.progress import StepResult
 
 MAX_SKIPPED: Final = 10  # updates in a row left out before a run gives up
 BAD_BATCH_FILE: Final = "bad-batch.json"
-
-
-def update(optimiser: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
-    """One optimiser step, left out as a whole when loss or gradient is not finite; decided on the device.
-
-    `found_inf` is how torch's gradient scaler tells a fused optimiser: neither weights nor moments nor the optimiser's
-    own count of steps change.
-    """
-    bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
-    optimiser.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
-    optimiser.step()
 
 
 def account(progress: Progress, result: StepResult) -> Progress:

@@ -15,7 +15,8 @@ from torch import Tensor
 import dataset.latents
 from dataset.errors import UserError
 from dataset.latents import LatentSet
-from train.batch import Drawn, Position, Views, generator, to_device
+from train.batch import Drawn, Position, Views, generator
+from train.compute import to_device
 from train.encoder import model_settings
 from train.model import CameraConvention, MultiViewModel, camera_labels
 

@@ -37,12 +37,13 @@ from train.compute import (
     make_optimiser,
     prepare,
     uncompiled,
+    update,
 )
 from train.disk import going_on_without, needing_room
 from train.feed import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
 from train.flops import Yardstick, yardstick
 from train.gather import whole_model
-from train.guard import account_all, update
+from train.guard import account_all
 from train.latent_batch import Batch, check_latents
 from train.model import SPEC_FILE, MultiViewModel, save_model
 from train.objective import encode_views, predict, training_loss

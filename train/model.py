@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from dataset.camera import mvdream_camera, relative_camera, released_isotropic3d_camera
 from dataset.errors import UserError
+from train.compute import to_device
 from train.image_encoder import load_image_encoder
 from train.image_tower import ImageTower, load_tower, resize, save_tower
 
@@ -274,7 +275,7 @@ class MultiViewModel:
     ) -> Tensor:
         """`camera_labels` in this model's convention, on its device."""
         labels = camera_labels(self.spec.cameras, elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg)
-        return labels.to(self.device)
+        return to_device(labels, self.device)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from train.ablation import ReferenceUse, concat_reference
-from train.batch import Draw, Position, Views, diffusion_loss, prepare_inputs, split_frames, to_device
-from train.compute import mixed_precision
+from train.batch import Draw, Position, Views, diffusion_loss, prepare_inputs, split_frames
+from train.compute import mixed_precision, to_device
 from train.latent_batch import Batch, LatentViews, draw_posterior
 from train.model import MultiViewModel, run_unet
 

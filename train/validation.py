@@ -16,7 +16,8 @@ from torch import Tensor
 from dataset.errors import UserError
 from dataset.selection import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from train.ablation import ReferenceUse
-from train.batch import Draw, to_device
+from train.batch import Draw
+from train.compute import to_device
 from train.feed import Feed, TrainingSet
 from train.latent_batch import Batch
 from train.model import NUM_TIMESTEPS, MultiViewModel
