@@ -30,7 +30,8 @@ def make_manifold(vertices: Float, faces: Int) -> tuple[Float, Int]:
 
 def half_edges(faces: Int) -> Int:
     """The directed edges [e, 2] of faces [m, 3]."""
-    return np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
+    edges: Int = np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
+    return edges
 
 
 def cancel(faces: Int) -> Int:
@@ -47,7 +48,8 @@ def cancel(faces: Int) -> Int:
     starts = np.flatnonzero(np.r_[True, (np.diff(group[order]) != 0) | (np.diff(sign[order]) != 0)][: len(order)])
     rank = np.empty(len(faces), np.int64)
     rank[order] = np.arange(len(faces)) - np.repeat(starts, np.diff(np.r_[starts, len(faces)]))
-    return faces[(total[group] * sign > 0) & (rank < np.abs(total[group]))]
+    left: Int = faces[(total[group] * sign > 0) & (rank < np.abs(total[group]))]
+    return left
 
 
 def partners(vertices: Float, faces: Int) -> Int:
@@ -115,7 +117,8 @@ def _doubled_edges(faces: Int) -> Int:
     """One opposed pair [n, 2] of half edges of each edge with more than two, no face in two pairs."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
-    pairs, used = [], set()
+    pairs: list[tuple[int, int]] = []
+    used: set[int] = set()
     for start, count in zip(first[size > 2], size[size > 2], strict=True):
         shared = order[start : start + count]
         forward, backward = (shared[(edges[shared, 0] < edges[shared, 1]) == way] for way in (True, False))

@@ -99,3 +99,19 @@ def vertex_normals(surface: Surface) -> Float:
     np.add.at(normals, surface.faces.ravel(), np.repeat(face_normals, 3, axis=0))
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.where(lengths > 0, normals / np.where(lengths > 0, lengths, 1.0), [0.0, 0.0, 1.0])
+
+
+def random_points(surface: Surface, count: int, seed: int) -> tuple[Float, Float]:
+    """`count` points [n, 3] spread evenly over the area, and their smooth unit normals [n, 3]."""
+    rng = np.random.default_rng(seed)
+    corners = surface.vertices[surface.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    face = np.searchsorted(np.cumsum(area), rng.uniform(0, area.sum(), count)).clip(0, len(area) - 1)
+    weight = rng.dirichlet(np.ones(3), count)[:, :, None]
+    normals = (weight * vertex_normals(surface)[surface.faces[face]]).sum(1)
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    flat = np.cross(
+        corners[face, 1] - corners[face, 0], corners[face, 2] - corners[face, 0]
+    )  # where smooth ones cancel
+    normals = np.where(lengths > 1e-6, normals, flat)
+    return (weight * corners[face]).sum(1), normals / np.linalg.norm(normals, axis=1, keepdims=True)
