@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from distill.texture import Colour, as_bytes, bake
 from distill.unwrap import Charts, unwrap
 
 Format = Literal["glb", "obj", "ply", "points"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ def export_mesh(
     NAME-points.ply. An empty or broken field raises UserError; each file appears whole or not at all, the same bytes
     for the same field as long as the charts are done in time.
     """
+    if unknown := sorted(set(kinds) - set(FORMATS)):
+        raise UserError(f"there is no format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
     started = time.perf_counter()
     grid = sample_density(density, radius, settings.resolution, device)
     threshold = surface_threshold(grid, radius, settings)

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 Charts = Literal["xatlas", "faces"]
 _ROOT: Final = Path(__file__).resolve().parents[1]
-_CELL_BORDER: Final = 1.0  # texels from a cell's edge to its faces, so that bilinear filtering stays inside
-_SHORTEST_LEG: Final = 2.0  # texels
+_CELL_BORDER: Final = 1.5  # texels from a cell's edge to its faces, so that bilinear filtering stays inside
+_SHORTEST_LEG: Final = 3.0  # texels
 _STDERR_TAIL: Final = 300
 
 
