@@ -63,7 +63,7 @@ class MeshSettings:
     resolution: int = 128
     """Density samples along an edge of the cube [-radius, radius]^3."""
     threshold: float = 10.0
-    """Density at the surface, per unit of length."""
+    """Density at the surface, per unit of length; the released configuration's."""
     threshold_fraction: float = 0.25
     """The surface lies at this fraction of the highest density at most: a thin field lowers it, announced."""
     floater_fraction: float = 0.05
@@ -243,8 +243,9 @@ def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSe
     highest = float(grid.max())
     if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
         raise UserError(
-            f"the field is empty (its highest density is {highest:.3g}), so there is no surface; "
-            "distill for more steps, or again with another seed"
+            f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so it has no surface. "
+            "Look at the previews to see whether there ever was an object; try another --seed, more --steps, "
+            "a --guidance-scale of the model's training, or a picture of one whole object cut out from its background"
         )
     lowered = settings.threshold_fraction * highest
     if lowered < settings.threshold:

@@ -1,7 +1,7 @@
 """UV charts of a surface: xatlas in a child process with a time limit, or else a cell of the texture for each face.
 
-xatlas takes seconds for tens of thousands of faces; noise and large smooth parts can make that minutes, and nothing
-inside the process can stop it.
+xatlas takes seconds for tens of thousands of faces; noise and large smooth parts can make that minutes, nothing inside
+the process can stop it, and some surfaces crash it (an icosphere of 81,920 faces does).
 
 UV convention: distill.texture's. Letters: `v` vertices, `s` vertices split at seams, `m` faces.
 """
@@ -49,7 +49,8 @@ def unwrap(surface: Surface, texture_size: int, limit_s: float) -> Unwrapped:
     except subprocess.TimeoutExpired:
         reason = f"not done after {limit_s:g} s"
     except subprocess.CalledProcessError as error:
-        reason = f"failed with status {error.returncode}: {error.stderr.decode(errors='replace')[-_STDERR_TAIL:]}"
+        tail = error.stderr.decode(errors="replace")[-_STDERR_TAIL:].strip()
+        reason = f"ended with status {error.returncode}: {tail or 'it crashed'};"
     else:
         return _joined(surface, texture_size, found)
     logger.warning(
@@ -100,7 +101,7 @@ def face_charts(surface: Surface, texture_size: int) -> Unwrapped:
     count = len(surface.faces)
     cells = math.ceil(math.sqrt(math.ceil(count / 2)))
     lost = _CELL_BORDER * (2 + math.sqrt(2))  # of a cell's edge: borders, and what keeps the slanted sides apart
-    needed = math.ceil(cells * (_SHORTEST_LEG + lost))
+    needed = 2 ** math.ceil(math.log2(cells * (_SHORTEST_LEG + lost)))  # a power of two is kind to old viewers
     if needed > texture_size:
         logger.warning(
             "the texture has %d texels a side instead of %d, so that each face gets some", needed, texture_size

@@ -16,7 +16,7 @@ from PIL import Image
 from dataset.errors import UserError
 from distill.mesh import MeshReport, MeshSettings, export_mesh
 
-SETTINGS = MeshSettings(resolution=32, faces=800, texture_size=128, points=5000)
+SETTINGS = MeshSettings(threshold=10.0, resolution=32, faces=800, texture_size=128, points=5000)
 HALF = (0.5, 0.3, 0.4)  # of an ellipsoid: no two axes can be taken for each other
 NAMES = {"mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "mesh.ply", "mesh-points.ply"}
 

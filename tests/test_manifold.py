@@ -15,7 +15,7 @@ from distill.mesh import MeshSettings
 from distill.surface import Surface
 
 Distance = Callable[[Tensor], Tensor]  # points [n, 3] -> signed distance [n], negative inside
-SETTINGS = MeshSettings(resolution=48, faces=1500)
+SETTINGS = MeshSettings(threshold=10.0, resolution=48, faces=1500)
 TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
 
@@ -55,7 +55,7 @@ def rough(distance: Distance, nodes: int, amount: float) -> Distance:
 
 def surface_in_field(distance: Distance, settings: MeshSettings) -> Surface:
     def density(x: Tensor) -> Tensor:
-        return settings.threshold * torch.exp((-60 * distance(x)).clamp(max=4.6))
+        return 10.0 * torch.exp((-60 * distance(x)).clamp(max=4.6))
 
     grid = mesh.sample_density(density, 1.0, settings.resolution)
     return mesh.surface_of(grid, mesh.surface_threshold(grid, 1.0, settings), 1.0, settings)[0]

@@ -43,7 +43,14 @@ def main() -> None:
     picture.configure(Settings(resolution=resolution, samples=4), 1)
     with tempfile.TemporaryDirectory() as scratch:
         pictures = [picture.render_view(pose, 0, Path(scratch)) for pose in poses(views)]
-    np.savez(out, pictures=np.stack(pictures), scale=normalization.scale, offset=np.array(normalization.offset))
+    np.savez(
+        out,
+        pictures=np.stack(pictures),
+        elevations_deg=[pose.elevation_deg for pose in poses(views)],
+        azimuths_deg=[pose.azimuth_deg for pose in poses(views)],
+        scale=normalization.scale,
+        offset=np.array(normalization.offset),
+    )
 
 
 if __name__ == "__main__":
