@@ -1,54 +1,52 @@
-"""A field as a textured mesh: density -> marching cubes -> clean -> simplify -> UV -> baked albedo -> GLB.
+"""A field as an asset: density -> marching cubes -> clean -> simplify -> UV -> baked albedo -> files.
 
-The geometry stays in the world's axes (Blender, z up) until the file is written: glTF is y up, so (x, y, z) is stored
-as (x, z, -y) and an object's front, which faces -y here, faces +z in a viewer. Albedo is display-referred (sRGB)
-colour, as in the pictures that trained it, and glTF's base colour texture is sRGB too: the numbers pass unchanged.
+The geometry stays in the world's axes (Blender, z up) until a file is written (distill.formats). Albedo is
+display-referred (sRGB) colour, as in the pictures that trained it, and textures of files are sRGB too: the numbers
+pass unchanged.
 
-Letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points.
+Letters: `v` vertices, `m` faces, `n` points.
 """
 
-import io
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
-import trimesh
-import xatlas
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from trimesh.visual import TextureVisuals
-from trimesh.visual.material import PBRMaterial
 
 from dataset.errors import UserError
 from dataset.shards import write_bytes_atomic
+from distill import formats
+from distill.formats import Textured
+from distill.skin import PointFunction, SurfaceColour, seen_along_normals
 from distill.surface import (
-    Float,
-    Int,
     Surface,
     clean,
     extract,
     is_watertight,
     keep_components,
+    random_points,
     simplify,
     vertex_normals,
 )
-from distill.texture import bake
+from distill.texture import Colour, as_bytes, bake
+from distill.unwrap import Charts, unwrap
 
-PointFunction = Callable[[Tensor], Tensor]  # points [n, 3] -> density [n] or albedo [n, 3]
+Format = Literal["glb", "obj", "ply", "points"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 logger = logging.getLogger(__name__)
 
-ROUGHNESS: Final = 0.9
 _POINTS_PER_CALL: Final = 1 << 17
-_NO_ATLAS: Final = 2**32 - 1  # xatlas's mark of a vertex without a chart
-PADDING_TEXELS: Final = 2  # between charts
+_ROWS_PER_CALL: Final = 1 << 13  # points of the surface, each of which asks for the colour at a dozen
+_REACH_CELLS: Final = 2.0  # how far the field's surface may be from the mesh, in cells of the density grid
+_SIMPLIFICATIONS: Final = 4  # cleaning frees edges that can be collapsed next
 FACE_LIMIT: Final = 200_000  # unwrapping takes minutes beyond it
 EMPTY_OPACITY: Final = 0.05  # a field that stops less light than this along its densest diameter shows nothing
 
@@ -65,7 +63,7 @@ class MeshSettings:
     resolution: int = 128
     """Density samples along an edge of the cube [-radius, radius]^3."""
     threshold: float = 10.0
-    """Density at the surface, per unit of length."""
+    """Density at the surface, per unit of length; the released configuration's."""
     threshold_fraction: float = 0.25
     """The surface lies at this fraction of the highest density at most: a thin field lowers it, announced."""
     floater_fraction: float = 0.05
@@ -74,6 +72,10 @@ class MeshSettings:
     """Face budget after simplification."""
     texture_size: int = 1024
     """Edge of the square texture in texels."""
+    unwrap_seconds: float = 300.0
+    """Time for UV charts that can be painted on; after it each face gets a cell of the texture, announced."""
+    points: int = 100_000
+    """Points of the format `points`."""
 
     def __post_init__(self) -> None:
         _in_range("resolution", self.resolution, 8, 1024)
@@ -82,6 +84,8 @@ class MeshSettings:
         _in_range("floater_fraction", self.floater_fraction, 0.0, 1.0)
         _in_range("faces", self.faces, 100, FACE_LIMIT)
         _in_range("texture_size", self.texture_size, 16, 8192)
+        _in_range("unwrap_seconds", self.unwrap_seconds, 0.0, 86_400.0)
+        _in_range("points", self.points, 1, 10_000_000)
 
 
 PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
@@ -92,14 +96,16 @@ PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
 
 @dataclass(frozen=True)
 class MeshReport:
-    """What was written. `vertices` counts welded vertices; the file splits them at texture seams."""
+    """What was written. `vertices` counts welded vertices; GLB splits them at texture seams."""
 
     faces: int
     vertices: int
     watertight: bool
     components_removed: int
-    texture_size: int
+    texture_size: int  # 0 without a texture
+    charts: Charts | None
     threshold: float
+    files: tuple[str, ...]
     seconds: float
 
 
@@ -110,27 +116,96 @@ def export_mesh(
     out: Path,
     settings: MeshSettings,
     *,
+    kinds: Sequence[Format] = ("glb",),
     device: torch.device | str = "cpu",
 ) -> MeshReport:
-    """Write `out` (GLB) from a field inside [-radius, radius]^3 whose functions take points on `device`.
+    """Write a field inside [-radius, radius]^3, whose functions take points on `device`, as `out` in some formats.
 
-    An empty or broken field raises UserError; the file appears whole or not at all, the same bytes for the same field.
+    `out` is NAME.glb. `obj` adds NAME.obj, NAME.mtl and NAME.png, `ply` NAME.ply (a colour for each vertex), `points`
+    NAME-points.ply. An empty or broken field raises UserError; each file appears whole or not at all, the same bytes
+    for the same field as long as the charts are done in time.
     """
+    if unknown := sorted(set(kinds) - set(FORMATS)):
+        raise UserError(f"there is no format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
     started = time.perf_counter()
     grid = sample_density(density, radius, settings.resolution, device)
     threshold = surface_threshold(grid, radius, settings)
-    surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
-    surface = clean(simplify(surface, settings.faces))
-    data = glb(surface, albedo, settings.texture_size, device)
-    write_bytes_atomic(LocalFileSystem(), str(out.absolute()), data)
+    surface, removed = surface_of(grid, threshold, radius, settings)
+    reach = _REACH_CELLS * 2 * radius / (settings.resolution - 1)
+    colour = _colour_of_rows(seen_along_normals(density, albedo, reach), device)
+    files: dict[str, bytes] = {}
+    textured = None
+    if {"glb", "obj"} & set(kinds):
+        textured = texture_of(surface, colour, settings)
+        files |= _textured_files(textured, out.stem, kinds)
+    files |= _plain_files(surface, colour, out.stem, kinds, settings.points)
+    for name, data in files.items():
+        write_bytes_atomic(LocalFileSystem(), str(out.absolute().with_name(name)), data)
     return MeshReport(
         faces=len(surface.faces),
         vertices=len(surface.vertices),
         watertight=is_watertight(surface),
         components_removed=removed,
-        texture_size=settings.texture_size,
+        texture_size=0 if textured is None else len(textured.texture),
+        charts=None if textured is None else textured.charts.made_by,
         threshold=threshold,
+        files=tuple(files),
         seconds=time.perf_counter() - started,
+    )
+
+
+def surface_of(
+    grid: NDArray[np.float32], threshold: float, radius: float, settings: MeshSettings
+) -> tuple[Surface, int]:
+    """(the closed manifold of a density grid within the face budget, the components that were removed)."""
+    surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
+    for _ in range(_SIMPLIFICATIONS):
+        surface = clean(simplify(surface, settings.faces))
+        if len(surface.faces) <= settings.faces:
+            break
+    else:
+        logger.warning("the mesh has %d faces; fewer than that would tear it", len(surface.faces))
+    surface, crumbs = keep_components(surface, settings.floater_fraction)  # what simplifying cut off
+    return surface, removed + crumbs
+
+
+def texture_of(surface: Surface, colour: Colour, settings: MeshSettings) -> Textured:
+    """The surface with UV charts and a texture of `colour`, a function of places and normals [n, 6]."""
+    charts = unwrap(surface, settings.texture_size, settings.unwrap_seconds)
+    normals = vertex_normals(surface)
+    rows = np.concatenate([surface.vertices, normals], 1)[charts.source]
+    texture = bake(rows, charts.uv, charts.faces[charts.charted], charts.texture_size, colour)
+    return Textured(surface, normals, charts, texture)
+
+
+def _textured_files(textured: Textured, stem: str, asked: Sequence[Format]) -> dict[str, bytes]:
+    files = {}
+    if "glb" in asked:
+        files[f"{stem}.glb"] = formats.glb(textured)
+    if "obj" in asked:
+        files[f"{stem}.png"] = formats.png(textured.texture)
+        files[f"{stem}.mtl"] = formats.mtl(f"{stem}.png")
+        files[f"{stem}.obj"] = formats.obj(textured, f"{stem}.mtl")
+    return files
+
+
+def _plain_files(surface: Surface, colour: Colour, stem: str, asked: Sequence[Format], points: int) -> dict[str, bytes]:
+    files = {}
+    if "ply" in asked:
+        normals = vertex_normals(surface)
+        colours = as_bytes(colour(np.concatenate([surface.vertices, normals], 1)))
+        files[f"{stem}.ply"] = formats.ply(surface, normals, colours)
+    if "points" in asked:
+        places, normals = random_points(surface, points, seed=0)
+        colours = as_bytes(colour(np.concatenate([places, normals], 1)))
+        files[f"{stem}-points.ply"] = formats.points_ply(places, normals, colours)
+    return files
+
+
+def _colour_of_rows(colour: SurfaceColour, device: torch.device | str) -> Colour:
+    """`colour` for places and normals [n, 6] on the host."""
+    return lambda rows: evaluate(
+        lambda part: colour(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
     )
 
 
@@ -148,10 +223,15 @@ def sample_density(
     return np.concatenate(parts).reshape(resolution, resolution, resolution)
 
 
-def evaluate(function: PointFunction, points: Tensor, device: torch.device | str) -> NDArray[np.float32]:
-    """`function` at `points` [n, 3], a bounded number at a time; float32 on the host. NaN raises UserError."""
+def evaluate(
+    function: PointFunction, points: Tensor, device: torch.device | str, points_per_call: int | None = None
+) -> NDArray[np.float32]:
+    """`function` of rows of `points` [n, c], a bounded number at a time; float32 on the host. NaN raises UserError."""
     with torch.no_grad():
-        parts = [function(part.to(device)).float().cpu() for part in torch.split(points.float(), _POINTS_PER_CALL)]
+        parts = [
+            function(part.to(device)).float().cpu()
+            for part in torch.split(points.float(), points_per_call or _POINTS_PER_CALL)
+        ]
     values: NDArray[np.float32] = torch.cat(parts).numpy()
     if not np.isfinite(values).all():
         raise UserError("the field holds NaN or infinity; distill again with a lower learning rate")
@@ -163,85 +243,11 @@ def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSe
     highest = float(grid.max())
     if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
         raise UserError(
-            f"the field is empty (its highest density is {highest:.3g}), so there is no surface; "
-            "distill for more steps, or again with another seed"
+            f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so it has no surface. "
+            "Look at the previews to see whether there ever was an object; try another --seed, more --steps, "
+            "a --guidance-scale of the model's training, or a picture of one whole object cut out from its background"
         )
     lowered = settings.threshold_fraction * highest
     if lowered < settings.threshold:
         logger.warning("the field is thin: surface at density %.3g instead of %.3g", lowered, settings.threshold)
     return min(settings.threshold, lowered)
-
-
-@dataclass(frozen=True)
-class Unwrapped:
-    """A surface cut into UV charts. Corners of faces without area lie in no chart, and take a neighbour's UV."""
-
-    source: Int  # [s] the surface's vertex that each split vertex copies
-    faces: Int  # [m, 3] over split vertices, in the surface's order
-    uv: Float  # [s, 2], v up
-    charted: NDArray[np.bool_]  # [m] faces that lie in a chart
-
-
-def unwrap(surface: Surface, texture_size: int) -> Unwrapped:
-    """UV charts packed into a square texture."""
-    atlas = xatlas.Atlas()
-    # Its tolerances are absolute: at a mean face of 100 square units it does not take small faces for empty ones.
-    atlas.add_mesh(_with_mean_face(surface, 100.0).astype(np.float32), surface.faces.astype(np.uint32))
-    options = xatlas.PackOptions()
-    options.resolution, options.padding, options.bilinear = texture_size, PADDING_TEXELS, True
-    atlas.generate(xatlas.ChartOptions(), options)
-    source, faces, uv = (np.asarray(part) for part in atlas[0])
-    charted = atlas.get_mesh_vertex_assignment(0)[0] != _NO_ATLAS
-    best = np.full(len(surface.vertices), -1)
-    best[source[charted]] = np.flatnonzero(charted)
-    uv = np.where(charted[:, None], uv, uv[best[source]])
-    return Unwrapped(source.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64), charted[faces].all(1))
-
-
-def _with_mean_face(surface: Surface, area: float) -> Float:
-    """The vertices [v, 3] scaled so that the mean area of a face is `area`."""
-    corners = surface.vertices[surface.faces]
-    doubled = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    scaled: Float = surface.vertices * np.sqrt(2 * area / doubled.mean())
-    return scaled
-
-
-def to_gltf_axes(vectors: Float) -> Float:
-    """Blender's axes (z up) -> glTF's (y up): (x, y, z) becomes (x, z, -y), a rotation."""
-    return np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], -1)
-
-
-def glb(surface: Surface, albedo: PointFunction, texture_size: int, device: torch.device | str = "cpu") -> bytes:
-    """The bytes of a GLB: one mesh, smooth normals, one PBR material with the baked albedo as an embedded PNG."""
-    charts = unwrap(surface, texture_size)
-    texture = bake(
-        surface.vertices[charts.source],
-        charts.uv,
-        charts.faces[charts.charted],
-        texture_size,
-        lambda points: evaluate(albedo, torch.from_numpy(points), device),
-    )
-    material = PBRMaterial(  # type: ignore[no-untyped-call]
-        name="baked",
-        baseColorTexture=_png(texture),
-        metallicFactor=0.0,
-        roughnessFactor=ROUGHNESS,
-        doubleSided=False,
-    )
-    mesh = trimesh.Trimesh(
-        vertices=to_gltf_axes(surface.vertices)[charts.source],
-        faces=charts.faces,
-        vertex_normals=to_gltf_axes(vertex_normals(surface))[charts.source],
-        visual=TextureVisuals(uv=charts.uv, material=material),  # type: ignore[no-untyped-call]
-        process=False,
-    )
-    scene = trimesh.Scene(mesh)
-    data: bytes = scene.export(file_type="glb", include_normals=True)  # type: ignore[no-untyped-call]
-    return data
-
-
-def _png(texture: NDArray[np.uint8]) -> Image.Image:
-    """The texture as a picture that knows it is a PNG, the format glTF embeds without loss."""
-    buffer = io.BytesIO()
-    Image.fromarray(texture).save(buffer, format="PNG")
-    return Image.open(buffer)

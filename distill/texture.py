@@ -7,7 +7,7 @@ Letters: `v` vertices, `m` faces, `t` texels that a face covers.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
-Colour = Callable[[Float], NDArray[np.float32]]  # points [n, 3] -> colours [n, 3]
+Colour = Callable[[Float], NDArray[np.float32]]  # what vertices hold, interpolated [n, c] -> colours [n, 3]
 
 _CANDIDATES: Final = 1 << 20  # texels tested at a time, which bounds the memory
 _EDGE: Final = 1e-9  # a texel centre exactly on a shared edge belongs to a face
@@ -79,8 +79,8 @@ def _candidates(corners: Float, size: int) -> Iterator[tuple[Int, Int, Int]]:
 def bake(vertices: Float, uv: Float, faces: Int, size: int, colour: Colour) -> NDArray[np.uint8]:
     """Texture [size, size, 3] of the colour function over the surface; colours in [0, 1] become bytes unchanged.
 
-    `vertices` [v, 3] and `uv` [v, 2] share the indices of `faces` [m, 3]. Texels that no face covers take the colour of
-    the nearest one that is covered, so that filtering and mip maps do not bleed across seams.
+    `vertices` [v, c] (places, or more columns) and `uv` [v, 2] share the indices of `faces` [m, 3]. Texels that no face
+    covers take the colour of the nearest one that is covered, so that filtering and mip maps do not bleed across seams.
     """
     owner, weights = rasterise(uv, faces, size)
     covered = owner >= 0
@@ -89,7 +89,12 @@ def bake(vertices: Float, uv: Float, faces: Int, size: int, colour: Colour) -> N
         corners = vertices[faces[owner[covered]]]
         points = (weights[covered][:, :, None] * corners).sum(1)
         texture[covered] = colour(points)
-    quantised: NDArray[np.uint8] = np.rint(np.clip(pad(texture, covered), 0.0, 1.0) * 255).astype(np.uint8)
+    return as_bytes(pad(texture, covered))
+
+
+def as_bytes(colours: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Colours in [0, 1] as bytes."""
+    quantised: NDArray[np.uint8] = np.rint(np.clip(colours, 0.0, 1.0) * 255).astype(np.uint8)
     return quantised
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.errors import UserError
-from distill import mesh, surface, texture
+from distill import formats, mesh, surface, texture, unwrap
 from distill.mesh import MeshReport, MeshSettings, export_mesh
 from distill.surface import Surface
 
-SETTINGS = MeshSettings(resolution=64, faces=6_000, texture_size=256)
+SETTINGS = MeshSettings(threshold=10.0, resolution=64, faces=6_000, texture_size=256)
 BOX_CENTRE, BOX_HALF = (0.45, 0.0, 0.0), (0.25, 0.3, 0.35)
 BALL_CENTRE, BALL_RADIUS = (-0.35, 0.0, 0.0), 0.4
 VOLUME = 4 / 3 * np.pi * BALL_RADIUS**3 + 8 * float(np.prod(BOX_HALF))
@@ -36,7 +36,7 @@ def distance(x: Tensor) -> Tensor:
 
 def density(x: Tensor) -> Tensor:
     """SETTINGS.threshold exactly on the surface, a hundred times that deep inside."""
-    return SETTINGS.threshold * torch.exp(-60 * distance(x)).clamp(max=100.0)
+    return 10.0 * torch.exp(-60 * distance(x)).clamp(max=100.0)
 
 
 def albedo(x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def test_material_and_smooth_normals(exported: tuple[Path, MeshReport]) -> None:
     loaded = load(exported[0])
     material = loaded.visual.material
     assert material.metallicFactor == 0
-    assert material.roughnessFactor == mesh.ROUGHNESS
+    assert material.roughnessFactor == formats.ROUGHNESS
     assert not material.doubleSided
     assert material.baseColorTexture.size == (256, 256)
     assert material.baseColorTexture.format == "PNG"
@@ -174,8 +174,8 @@ def test_thin_field_lowers_the_threshold_and_says_so(tmp_path: Path, caplog: pyt
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
-        (lambda x: torch.zeros(len(x)), "empty"),
-        (lambda x: torch.full((len(x),), 1e-3), "empty"),
+        (lambda x: torch.zeros(len(x)), "nothing was generated: .*--seed.*--steps"),
+        (lambda x: torch.full((len(x),), 1e-3), "nothing was generated"),
         (lambda x: density(x) * torch.nan, "NaN"),
     ],
 )
@@ -266,11 +266,13 @@ def test_every_vertex_has_a_place_in_the_texture(tmp_path: Path) -> None:
     a, b, c = faces[0]
     vertices = np.concatenate([vertices, vertices[[a, b]].mean(0, keepdims=True)])
     faces = np.concatenate([[[a, middle, c], [middle, b, c], [a, b, middle]], faces[1:]])
-    charts = mesh.unwrap(Surface(vertices, faces), 128)
+    charts = unwrap.unwrap(Surface(vertices, faces), 128, 60.0)
     np.testing.assert_array_equal(charts.source[charts.faces], faces)
     np.testing.assert_array_equal(np.flatnonzero(~charts.charted), [2])
     path = tmp_path / "sliver.glb"
-    path.write_bytes(mesh.glb(Surface(vertices, faces), lambda x: x + 0.5, 128))
+    settings = replace(SETTINGS, texture_size=128)
+    textured = mesh.texture_of(Surface(vertices, faces), lambda rows: rows[:, :3].astype(np.float32) + 0.5, settings)
+    path.write_bytes(formats.glb(textured))
     loaded = load(path)
     picture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"))
     np.testing.assert_allclose(sample(picture, loaded.visual.uv) / 255, to_world(loaded.vertices) + 0.5, atol=0.02)
