@@ -1,8 +1,8 @@
 """The one loop of distillation: field + guidance -> field, with checkpoints, previews and resume.
 
-A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; its header: the step and what was asked)
-and `previews/`. Everything random is drawn from (seed, step), so running again continues as if nothing had happened:
-to the bit on a CPU.
+A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; its header: the step and what was asked),
+`losses.csv` and `previews/`. Everything random is drawn from (seed, step), so running again continues as if nothing had
+happened: to the bit on a CPU.
 """
 
 import math
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from dataset.errors import UserError
 from distill.guidance import Guidance, sds_loss
+from distill.history import LOSSES, recorded
 from distill.look import write_preview
 from distill.march import render_views
 from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
@@ -42,13 +43,19 @@ def distill(
     """
     state = new_distillation(settings, device)
     first = resume(state, folder / CHECKPOINT, asked)
-    with _interrupts() as interrupted, tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar:
+    with (
+        _interrupts() as interrupted,
+        recorded(folder / LOSSES, settings, first) as history,
+        tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar,
+    ):
         for step in range(first, settings.steps):
             losses = train_step(state, settings, guidance, step)
             bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
             bar.update()
             done, stop = step + 1, interrupted()
+            history.record(done, losses)
             if stop or done == settings.steps or done % settings.checkpoint_every == 0:
+                history.flush()
                 save_checkpoint(state, folder / CHECKPOINT, done, asked)
             if stop:
                 raise KeyboardInterrupt

@@ -4,6 +4,7 @@ Pure functions of the settings and the step: whatever is random is drawn from (s
 what it would have drawn. Changes over time are fractions of the run, so that `--steps` stretches all of them together.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -187,6 +188,12 @@ def plan_step(settings: DistillSettings, step: int, num_timesteps: int = 1000) -
         ambient=ambient,
         orientation_weight=orientation_weight(settings, step),
     )
+
+
+def views_until(settings: DistillSettings, step: int) -> int:
+    """How many views the first `step` steps render."""
+    coarse = min(step, math.ceil(settings.coarse_fraction * settings.steps))
+    return coarse * settings.coarse_views + (step - coarse) * settings.fine_views
 
 
 def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.shards import read_index
-from examples.page import Section, write_page
+from distill.view.page import Section, write_page
 
 LEAD = (
     "Every step of the pipeline, run on this machine in minutes. It shows that the pipeline works, not what it can "
