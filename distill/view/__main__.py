@@ -70,7 +70,7 @@ def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
 
     for run in runs:
         _write(pages[run.name], run_page(run, back=("All runs", quote(out.name))))
-    _write(out, index_page("Runs", runs, href))
+    _write(out, index_page(runs, href))
     return [out, *pages.values()]
 
 

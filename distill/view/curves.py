@@ -12,7 +12,7 @@ from distill.view.media import text
 
 _WIDTH: Final = 440
 _HEIGHT: Final = 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 28  # what the axes' labels need
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 30  # what the axes' labels need
 _POINTS: Final = 600  # of a line, at most: a longer record is averaged
 _SMOOTH: Final = 0.05  # share of the steps that a point of the running mean averages
 _DECADES: Final = 1.5  # from which the axis is logarithmic
@@ -82,7 +82,7 @@ class Scale:
         if not self.logarithmic:
             return _even_ticks(self.low, self.high, 4)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        every = max(1, len(powers) // 5)
+        every = math.ceil(len(powers) / 5)
         found = [10.0**power for power in powers if power % every == 0 and self.low <= 10.0**power <= self.high]
         return found or [self.low, self.high]
 
@@ -145,5 +145,5 @@ def _mark(mark: Mark, last_step: float) -> str:
     x = _across(mark.step, last_step)
     return (
         f'<path class="mark" d="M{x:.1f},{_TOP}V{_HEIGHT - _BOTTOM}"/>'
-        f'<text x="{x + 5:.1f}" y="{_TOP + 10}">{text(mark.name)}</text>\n'
+        f'<text x="{x:.1f}" y="{_TOP - 8}" text-anchor="middle">{text(mark.name)}</text>\n'
     )

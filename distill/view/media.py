@@ -18,19 +18,20 @@ from dataset.errors import UserError
 
 _HERE: Final = Path(__file__).resolve().parent
 _SMALL: Final = 160  # pictures up to this width are shown enlarged, their pixels sharp
+_WIDE: Final = 800  # from which a picture is no longer shrunk to a narrow window
 _PICTURES: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
 _VIEWER_STARTS: Final = "var camera,controls,scene,renderer,tracklight;"  # in trimesh's page, after its libraries
 
 
 def image(path: Path, caption: str) -> str:
-    """A picture with its caption, small ones enlarged."""
+    """A picture with its caption, small ones enlarged, wide ones to be scrolled where the window is narrow."""
     width, height, source = _picture(path)
     scale = max(1, 2 * _SMALL // width) if width <= _SMALL else 1
     pixelated = ' class="pixelated"' if scale > 1 else ""
-    return (
-        f'<figure><img{pixelated} src="{source}" alt="{text(caption)}" '
-        f'width="{width * scale}" height="{height * scale}">{_caption(caption)}</figure>\n'
-    )
+    shown = f'<img{pixelated} src="{source}" alt="{text(caption)}" width="{width * scale}" height="{height * scale}">'
+    if width >= _WIDE and width > height:
+        shown = f'<div class="scrolls" tabindex="0">{shown}</div>'
+    return f"<figure>{shown}{_caption(caption)}</figure>\n"
 
 
 def thumbnail(path: Path) -> str:

@@ -42,6 +42,8 @@ class Section:
     """The few figures that matter most, large: what, and its value."""
     figures: Sequence[tuple[str, str]] = ()
     """Rows of a table: what, and its value."""
+    tables: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+    """Several such tables side by side, with their names."""
     folded: tuple[str, Sequence[tuple[str, str]]] | None = None
     """A table that opens on a click: its name, its rows."""
     cards: Sequence[Card] = ()
@@ -92,7 +94,7 @@ def page(
 {f'<p class="back"><a href="{text(back[1])}">{text(back[0])}</a></p>' if back else ""}
 <h1>{text(title)}</h1>
 {_paragraphs(lead, "lead")}
-<nav aria-label="Contents"><ol>{contents}</ol></nav>
+{f'<nav aria-label="Contents"><ol>{contents}</ol></nav>' if len(sections) > 1 else ""}
 </header>
 <main>
 {"".join(bodies)}</main>
@@ -102,9 +104,8 @@ def page(
 
 
 def _section(number: int, section: Section) -> str:
-    media = [image(path, caption) for path, caption in section.images]
-    if section.video:
-        media.append(video(*section.video))
+    media = [video(*section.video)] if section.video else []
+    media += [image(path, caption) for path, caption in section.images]
     if section.glb:
         media.append(model(f"glb{number}", *section.glb))
     if section.series:
@@ -113,8 +114,8 @@ def _section(number: int, section: Section) -> str:
     charts = f'<div class="charts">\n{"".join(section.charts)}</div>\n' if section.charts else ""
     return (
         f'<section id="s{number}">\n<h2>{text(section.title)}</h2>\n{_paragraphs(section.text)}\n'
-        f"{_numbers(section.numbers)}{_table(section.figures)}{_cards(section.cards)}{shown}{charts}"
-        f"{_folded(section.folded)}{_links(section.links)}</section>\n"
+        f"{_numbers(section.numbers)}{_table(section.figures)}{_tables(section.tables)}{_cards(section.cards)}"
+        f"{shown}{charts}{_folded(section.folded)}{_links(section.links)}</section>\n"
     )
 
 
@@ -134,6 +135,11 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
         return ""
     body = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>\n' for name, value in rows)
     return f'<div class="table"><table>\n{body}</table></div>\n'
+
+
+def _tables(tables: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:
+    shown = "".join(f"<div><h3>{text(name)}</h3>\n{_table(rows)}</div>\n" for name, rows in tables)
+    return f'<div class="tables">\n{shown}</div>\n' if tables else ""
 
 
 def _folded(folded: tuple[str, Sequence[tuple[str, str]]] | None) -> str:

@@ -17,6 +17,7 @@ _NAMES: Final = {
     "gradient_norm": "Norm of the gradient",
     "views_per_s": "Views rendered a second",
 }
+_WORDS: Final = {"sds": "SDS", "rss": "RSS", "gpu": "GPU", "mib": "MiB", "sha256": "SHA-256", "deg": "(degrees)"}
 _PANELS: Final = "colours, normals, and the shape alone under one lamp"
 
 
@@ -31,12 +32,12 @@ def run_page(run: Run, *, served: bool = False, back: tuple[str, str] | None = N
     )
 
 
-def index_page(title: str, runs: Sequence[Run], href: Callable[[Run], str], *, served: bool = False) -> str:
+def index_page(runs: Sequence[Run], href: Callable[[Run], str], *, served: bool = False) -> str:
     """Cards of several runs, each with a link to its own page."""
     unfinished = [run for run in runs if not run.finished]
     done = f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished."
     section = Section("Runs", cards=[_card(run, href(run)) for run in runs])
-    return page(title, [section], lead=done, reload_s=RELOAD_S if served and unfinished else None)
+    return page("Distillations", [section], lead=done, reload_s=RELOAD_S if served and unfinished else None)
 
 
 def _lead(run: Run) -> str:
@@ -67,7 +68,7 @@ def _headline(run: Run) -> list[tuple[str, str]]:
     if run.losses.names and run.losses.rows:
         name = run.losses.names[0]
         steps, values = run.losses.of(name)
-        found.append((f"{name} loss, last tenth", number(sum(values[-_tenth(steps) :]) / _tenth(steps))))
+        found.append((f"{_shown(name)} loss, last tenth", number(sum(values[-_tenth(steps) :]) / _tenth(steps))))
     if took.get("peak_gpu_mib"):
         found.append(("GPU memory", f"{took['peak_gpu_mib'] / 1024:.1f} GiB at most"))
     return found
@@ -135,7 +136,11 @@ def _previews(run: Run) -> Section | None:
 
 
 def _numbers(run: Run) -> Section | None:
-    return Section("In numbers", figures=list(_flat(run.metrics))) if run.metrics else None
+    """The metrics, a table for each of their parts."""
+    parts = {name: part for name, part in run.metrics.items() if isinstance(part, dict)}
+    rest = {name: value for name, value in run.metrics.items() if name not in parts}
+    tables = [(_shown(name), list(_flat(part))) for name, part in {"run": rest, **parts}.items()]
+    return Section("In numbers", tables=tables) if run.metrics else None
 
 
 def _inputs(run: Run) -> Section | None:
@@ -169,11 +174,16 @@ def size(path: Path) -> str:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Rows of nested values: their names joined, what there is none of left out."""
     for name, value in values.items():
-        shown = f"{prefix}{name}".replace("_", " ")
+        shown = prefix + _shown(name)
         if isinstance(value, dict):
             yield from _flat(value, f"{shown}: ")
         elif value is not None:
             yield shown, _plain(value)
+
+
+def _shown(name: str) -> str:
+    """A name of a file as people write it."""
+    return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 
 def _plain(value: Any) -> str:

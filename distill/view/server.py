@@ -86,7 +86,7 @@ def _found(runs: Mapping[str, Path], path: str) -> Answer:
         if single:
             return _html(run_page(_read(runs, next(iter(runs))), served=True))
         read = [_read(runs, name) for name in runs]
-        return _html(index_page("Runs", read, lambda run: f"/{quote(run.name)}/", served=True))
+        return _html(index_page(read, lambda run: f"/{quote(run.name)}/", served=True))
     for name, folder in runs.items():
         root = "/" if single else f"/{name}/"
         if path == root:
