@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
 from dataset.shards import write_bytes_atomic
-from distill.schedule import DistillSettings, views_until
 
 LOSSES: Final = "losses.csv"
+METRICS: Final = "metrics.json"  # what `metrics` writes; named here for those who only read, without torch
 TIMES: Final = ("seconds", "views_per_s")
 _FLUSH_S: Final = 2.0  # how much older the file may be than the run, for whoever looks at it meanwhile
 
@@ -75,9 +75,12 @@ def read_losses(path: Path) -> Losses:
 class History:
     """Appends to a record. Rows reach the disk every few seconds, and at the latest by `flush`."""
 
-    def __init__(self, path: Path, settings: DistillSettings, first: int) -> None:
-        """Continue the record at `path` after `first` steps; rows of later steps are dropped."""
-        self._path, self._settings, self._step = path, settings, first
+    def __init__(self, path: Path, first: int, views_until: Callable[[int], int]) -> None:
+        """Continue the record at `path` after `first` steps; rows of later steps are dropped.
+
+        `views_until`: how many views so many steps render.
+        """
+        self._path, self._step, self._views_until = path, first, views_until
         before = read_losses(path)
         self._columns = before.columns
         self._rows: list[Row] = [row for row in before.rows if row["step"] <= first]
@@ -90,7 +93,7 @@ class History:
     def record(self, step: int, losses: Mapping[str, float]) -> None:
         """A row: the losses of the last of `step` steps. They are numbers of the host: nothing here waits for a GPU."""
         now = time.perf_counter()
-        views = views_until(self._settings, step) - views_until(self._settings, self._step)
+        views = self._views_until(step) - self._views_until(self._step)
         times = {"seconds": round(now - self._started, 3), "views_per_s": round(views / max(now - self._last, 1e-9), 2)}
         row: Row = {"step": step, **times, **losses}
         self._rows.append(row)
@@ -128,9 +131,9 @@ class History:
 
 
 @contextmanager
-def recorded(path: Path, settings: DistillSettings, first: int) -> Iterator[History]:
+def recorded(path: Path, first: int, views_until: Callable[[int], int]) -> Iterator[History]:
     """A `History` that is closed, all of it on the disk, however the block ends."""
-    history = History(path, settings, first)
+    history = History(path, first, views_until)
     try:
         yield history
     finally:

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +24,7 @@ from distill.guidance import Guidance, sds_loss
 from distill.history import LOSSES, recorded
 from distill.look import write_preview
 from distill.march import render_views
-from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
+from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream, views_until
 from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
 
@@ -45,7 +46,7 @@ def distill(
     first = resume(state, folder / CHECKPOINT, asked)
     with (
         _interrupts() as interrupted,
-        recorded(folder / LOSSES, settings, first) as history,
+        recorded(folder / LOSSES, first, partial(views_until, settings)) as history,
         tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar,
     ):
         for step in range(first, settings.steps):

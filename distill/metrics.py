@@ -21,7 +21,6 @@ from distill.mesh import MeshReport, sample_density
 from distill.schedule import DistillSettings, views_until
 from distill.state import Distillation
 
-METRICS: Final = "metrics.json"
 _DENSITY_NODES: Final = 64  # along an edge of the cube that is asked for the highest density
 _END: Final = 0.1  # the last part of the run over which a loss is averaged: single steps differ in timestep and views
 

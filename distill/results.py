@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from distill import mesh
-from distill.history import LOSSES, read_losses
+from distill.history import LOSSES, METRICS, read_losses
 from distill.look import PREVIEW_ELEVATION_DEG, Looker, looker, view_distance
-from distill.metrics import METRICS, Took, metrics, write_metrics
+from distill.metrics import Took, metrics, write_metrics
 from distill.schedule import DistillSettings
 from distill.state import Distillation
 from distill.turntable import write_turntable, write_views

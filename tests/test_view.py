@@ -4,6 +4,8 @@ import http.client
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +62,10 @@ def test_where_a_run_stands(runs: Path, tmp_path: Path) -> None:
     meshless = under_way(tmp_path / "meshless", runs / "a" / "seed-0")
     (meshless / "losses.csv").write_text((runs / "a" / "seed-0" / "losses.csv").read_text())
     assert read_run(meshless, "").status == "distilled; no mesh (yet)"
+    older = json.loads((meshless / "config.json").read_text()) | {"mesh": {"faces": 1, "watertight": True}}
+    (meshless / "config.json").write_text(json.dumps(older))  # as runs without metrics.json have it
+    (meshless / "mesh.glb").write_bytes(b"glTF")
+    assert read_run(meshless, "").finished
     (meshless / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is not JSON"):
         read_run(meshless, "")
@@ -226,3 +232,9 @@ def test_a_run_that_cannot_be_read_is_a_page_that_tries_again(runs: Path, tmp_pa
     assert found.status == 500
     assert b"config.json is not JSON" in found.body
     assert b"data-reload" in found.body
+
+
+def test_looking_needs_no_torch() -> None:
+    """It takes seconds to import, and a page none."""
+    code = "import sys, distill.view.__main__; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

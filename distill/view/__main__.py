@@ -24,7 +24,7 @@ class Args:
     Served on this machine only, until Ctrl-C. Several runs, or folders that hold some, are shown side by side.
     """
 
-    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT")]
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...")]
     """Folders that python -m distill wrote, or folders of such folders."""
     out: Path | None = None
     """Write the page as this HTML file, which needs nothing else, and stop. Of several runs: an overview, and a page

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataset.errors import UserError
-from distill.history import LOSSES, Losses, read_losses
-from distill.metrics import METRICS
+from distill.history import LOSSES, METRICS, Losses, read_losses
 
 _SIGNS: Final = ("input.png", LOSSES, "mesh.glb")  # a folder with one of these is a run's
 _DEPTH: Final = 3  # how far below a given folder runs are looked for
@@ -47,7 +46,12 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its mesh and the report on it are there: the last things that a run writes."""
-        return bool(self.metrics.get("mesh")) and self.file("mesh.glb") is not None
+        return bool(self.mesh) and self.file("mesh.glb") is not None
+
+    @property
+    def mesh(self) -> dict[str, Any]:
+        """The report on the mesh, empty before there is one."""
+        return dict(self.metrics.get("mesh") or self.config.get("mesh") or {})
 
     def file(self, name: str) -> Path | None:
         """A result by its name, if it is there already."""
@@ -59,7 +63,7 @@ class Run:
         """Where it stands, in a few words."""
         steps = f"{self.step:,} of {self.steps:,}" if self.steps else f"{self.step:,}"
         if self.finished:
-            return f"finished: {self.metrics['steps']:,} steps"
+            return f"finished: {self.steps:,} steps" if self.steps else "finished"
         if self.steps and self.step >= self.steps:
             return "distilled; no mesh (yet)"
         if self.quiet_s is None:

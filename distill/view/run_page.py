@@ -59,10 +59,10 @@ def _card(run: Run, href: str) -> Card:
 def _headline(run: Run) -> list[tuple[str, str]]:
     """The figures that matter most, as far as they are known."""
     found: list[tuple[str, str]] = []
-    mesh, took = run.metrics.get("mesh") or {}, run.metrics.get("took", {})
-    if mesh:
-        closed = "watertight" if mesh.get("watertight") else "open"
-        found.append(("mesh", f"{mesh['faces']:,} faces, {closed}"))
+    took = run.metrics.get("took", {})
+    if run.mesh:
+        closed = "watertight" if run.mesh["watertight"] else "open"
+        found.append(("mesh", f"{run.mesh['faces']:,} faces, {closed}"))
     if took:
         found.append(("time", duration(sum(took["seconds"].values()))))
     if run.losses.names and run.losses.rows:
