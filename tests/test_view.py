@@ -90,7 +90,11 @@ def test_one_file_says_everything_and_points_nowhere(runs: Path, tmp_path: Path)
     assert any("data-glb" in figure for figure in tags.named("figure"))
     assert "data-reload" not in tags.named("body")[0]
     metrics = json.loads((runs / "a" / "seed-0" / "metrics.json").read_text())
-    for said in ("Distilled from toys/<ball>.png", "finished: 6 steps", f"{metrics['mesh']['faces']:,} faces"):
+    for said in (
+        "From toys/<ball>.png, by the model data/model. Finished",
+        "finished: 6 steps",
+        f"{metrics['mesh']['faces']:,} faces",
+    ):
         assert said.lower() in tags.text.lower()
     assert "fine resolution" in tags.text
     assert not tags.named("ball")
@@ -142,6 +146,7 @@ def test_decades_are_drawn_logarithmically() -> None:
     assert np.diff(down)[0] == pytest.approx(np.diff(down)[1], abs=0.11)
     assert not Scale.of(np.array([5.0, 100.0])).logarithmic
     assert not Scale.of(np.array([0.0, 1e6])).logarithmic
+    assert not Scale.of(np.array([1.0, 1e6]), linear=True).logarithmic
     assert Scale.of(np.array([1e-7, 3.0])).ticks() == pytest.approx([1e-6, 1e-4, 1e-2, 1.0])
     assert Scale.of(np.array([0.0, 0.0])).ticks()[0] == 0.0
     assert Scale.of(np.array([-3.0, 5.0])).ticks() == [-2.0, 0.0, 2.0, 4.0]

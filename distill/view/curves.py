@@ -29,14 +29,23 @@ class Mark:
 
 
 def chart(
-    title: str, steps: Sequence[float], values: Sequence[float], *, last_step: float, mark: Mark | None = None
+    title: str,
+    steps: Sequence[float],
+    values: Sequence[float],
+    *,
+    last_step: float,
+    mark: Mark | None = None,
+    linear: bool = False,
 ) -> str:
-    """A figure of `values` over `steps`, its axis from 0 to `last_step`; nothing if there are no values."""
+    """A figure of `values` over `steps`, its axis from 0 to `last_step`; nothing if there are no values.
+
+    `linear`: from zero, however many decades the values span.
+    """
     if not values:
         return ""
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     mean = running_mean(y)
-    scale = Scale.of(y)
+    scale = Scale.of(y, linear=linear)
     told = f"{number(mean[0])} at first, {number(mean[-1])} at the end"
     kind = ", logarithmic" if scale.logarithmic else ""
     lines = [
@@ -62,10 +71,10 @@ class Scale:
     logarithmic: bool
 
     @classmethod
-    def of(cls, values: Float) -> "Scale":
+    def of(cls, values: Float, *, linear: bool = False) -> "Scale":
         """From zero, or over the decades of the values if they are positive and span more than `_DECADES`."""
         low, high = float(values.min()), float(values.max())
-        if low > 0 and math.log10(high / low) > _DECADES:
+        if not linear and low > 0 and math.log10(high / low) > _DECADES:
             return cls(low, high, True)
         if low >= 0:
             low = 0.0

@@ -10,12 +10,13 @@ from distill.view.page import Card, Section, page
 from distill.view.run import Run, duration
 
 RELOAD_S: Final = 5.0
+_RATE: Final = "views_per_s"
 _NAMES: Final = {
     "sds": "Score distillation loss (Eq. 7)",
     "orient": "Orientation loss (Eq. 8)",
     "reference": "Reference view loss",
     "gradient_norm": "Norm of the gradient",
-    "views_per_s": "Views rendered a second",
+    _RATE: "Views rendered a second",
 }
 _WORDS: Final = {"sds": "SDS", "rss": "RSS", "gpu": "GPU", "mib": "MiB", "sha256": "SHA-256", "deg": "(degrees)"}
 _PANELS: Final = "colours, normals, and the shape alone under one lamp"
@@ -43,7 +44,7 @@ def index_page(runs: Sequence[Run], href: Callable[[Run], str], *, served: bool 
 def _lead(run: Run) -> str:
     made = run.config.get("image")
     status = run.status[0].upper() + run.status[1:] + "."
-    return f"Distilled from {made} with {run.config.get('model')}. {status}" if made else status
+    return f"From {made}, by the model {run.config.get('model')}. {status}" if made else status
 
 
 def _card(run: Run, href: str) -> Card:
@@ -108,8 +109,8 @@ def _losses(run: Run) -> Section | None:
     last = max(run.steps or 0, run.step)
     mark = Mark(settings["coarse_fraction"] * last, _fine(settings)) if "coarse_fraction" in settings else None
     charts = [
-        chart(_NAMES.get(name, name), *run.losses.of(name), last_step=last, mark=mark)
-        for name in (*run.losses.names, "views_per_s")
+        chart(_NAMES.get(name, name), *run.losses.of(name), last_step=last, mark=mark, linear=name == _RATE)
+        for name in (*run.losses.names, _RATE)
     ]
     return Section(
         "Losses",
