@@ -1,14 +1,15 @@
 """The one loop of distillation: field + guidance -> field, with checkpoints, previews and resume.
 
-A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; its header: the step and what was asked)
-and `previews/`. Everything random is drawn from (seed, step), so running again continues as if nothing had happened:
-to the bit on a CPU.
+A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; its header: the step and what was asked),
+`losses.csv` and `previews/`. Everything random is drawn from (seed, step), so running again continues as if nothing had
+happened: to the bit on a CPU.
 """
 
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,11 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill.guidance import Guidance, sds_loss
+from distill.history import LOSSES, recorded
 from distill.look import write_preview
 from distill.march import render_views
-from distill.reference import reference_loss
 from distill.readings import READ_EVERY, Readings, StepResult, check_finite
-from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream
+from distill.reference import reference_loss
+from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream, views_until
 from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
 from train.compute import Compute, to_device, update
@@ -47,15 +49,21 @@ def distill(
         state.field.compile_parts()
     readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, asked)
-    with _interrupts() as interrupted, tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar:
+    with (
+        _interrupts() as interrupted,
+        recorded(folder / LOSSES, first, partial(views_until, settings)) as history,
+        tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar,
+    ):
         for step in range(first, settings.steps):
             readings.add(step, train_step(state, settings, guidance, step))
             done, stop = step + 1, interrupted()
             saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
-            for _, losses in readings.read(now=saving):
+            for read, losses in readings.read(now=saving):
+                history.record(read + 1, losses)
                 bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
             bar.update()
             if saving:
+                history.flush()
                 save_checkpoint(state, folder / CHECKPOINT, done, asked)
             if stop:
                 raise KeyboardInterrupt

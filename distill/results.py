@@ -1,33 +1,59 @@
-"""What a finished distillation leaves in its folder: the field, the sheet of views, the video and the mesh."""
+"""What a finished distillation leaves in its folder: field, sheet of views, video, mesh and metrics."""
 
+import time
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distill import mesh
-from distill.look import PREVIEW_ELEVATION_DEG, renderers, view_distance
+from distill.history import LOSSES, METRICS, read_losses
+from distill.look import PREVIEW_ELEVATION_DEG, Looker, looker, view_distance
+from distill.metrics import Took, metrics, write_metrics
 from distill.schedule import DistillSettings
 from distill.state import Distillation
 from distill.turntable import write_turntable, write_views
 
-VIEW_RESOLUTION: Final = 128  # pixels a side of the video and the sheet, at least
+VIEW_RESOLUTION: Final = 128  # pixels a side of the video's panels and of the sheet's pictures, at least
 
 
 def write_results(
     state: Distillation, settings: DistillSettings, mesh_settings: mesh.MeshSettings, out: Path
 ) -> mesh.MeshReport:
-    """The field, the sheet of views, the video and the mesh."""
+    """The field, the sheet of views, the video, the mesh and the metrics; these also where there is nothing to mesh."""
+    started = time.perf_counter()
     field = state.field.eval()
     field.save(out / "field.safetensors")
-    colours, normals = renderers(state.field, state.occupancy, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
+    look = looker(field, state.occupancy, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
     distance = view_distance(settings)
     write_views(
-        colours, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG, extra_rows=(normals,)
+        lambda c2w: look(c2w).pictures, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG
     )
-    write_turntable(colours, out / "turntable.mp4", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG)
+    coverage = _write_video(look, out / "turntable.mp4", distance)
+    losses = read_losses(out / LOSSES)
+    distilled = losses.rows[-1]["seconds"] if losses.rows else 0.0
+    took = Took(distilled, time.perf_counter() - started)
+    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, took=took))
     device = field.grid.table.device
     with torch.no_grad():
-        return mesh.export_mesh(
+        report = mesh.export_mesh(
             field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, device=device
         )
+    took = Took(took.distill, took.pictures, report.seconds)
+    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, report=report, took=took))
+    return report
+
+
+def _write_video(look: Looker, path: Path, distance: float) -> list[float]:
+    """One turn: colours, normals and the textureless body side by side. The opacity of each frame's picture."""
+    coverage: list[float] = []
+
+    def panels(c2w: NDArray[np.float64]) -> NDArray[np.float32]:
+        seen = look(c2w)
+        coverage.extend(seen.alpha.mean((1, 2)).tolist())
+        return np.concatenate(seen.pictures, 2)
+
+    write_turntable(panels, path, distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG)
+    return coverage

@@ -195,6 +195,12 @@ def plan_step(settings: DistillSettings, step: int, num_timesteps: int = 1000) -
     )
 
 
+def views_until(settings: DistillSettings, step: int) -> int:
+    """How many views the first `step` steps render."""
+    coarse = min(step, math.ceil(settings.coarse_fraction * settings.steps))
+    return coarse * settings.coarse_views + (step - coarse) * settings.fine_views
+
+
 def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> tuple[int, int]:
     """First and last timestep that may be drawn: linear from `timestep_start` to `timestep_end`, then constant."""
     progress = min(1.0, step / (settings.anneal_fraction * settings.steps))

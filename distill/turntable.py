@@ -1,6 +1,7 @@
 """A scene seen from all around: a video and a sheet of still views. Both take a function that renders cameras.
 
 `Render`: camera-to-world [f, 4, 4] (Blender axes) -> pictures in [0, 1]: [f, h, w, 3], or grey as [f, h, w(, 1)].
+`RenderRows`: the same, but several pictures of each camera, such as its colours and its normals.
 """
 
 import io
@@ -18,6 +19,7 @@ from dataset.image import contact_sheet
 from dataset.shards import write_bytes_atomic
 
 Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
+RenderRows = Callable[[NDArray[np.float64]], Sequence[NDArray[np.float32]]]
 UInt8 = NDArray[np.uint8]
 
 _FFMPEG: Final = (
@@ -95,20 +97,11 @@ def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
 
 
 def write_views(
-    render: Render,
-    path: Path,
-    *,
-    distance: float,
-    elevation_deg: float = 15.0,
-    views: int = 8,
-    extra_rows: Sequence[Render] = (),
+    render: RenderRows, path: Path, *, distance: float, elevation_deg: float = 15.0, views: int = 8
 ) -> None:
-    """A PNG sheet of `views` azimuths, the front first: a row of `render`'s pictures and one for each of `extra_rows`.
-
-    Extra rows show what else there is of the same views, such as alpha or normals (already mapped to [0, 1]).
-    """
+    """A PNG sheet of `views` azimuths, the front first, with a row for each kind of picture that `render` returns."""
     cameras = ring(views, elevation_deg, distance)
-    pictures = [_quantise(picture) for row in (render, *extra_rows) for picture in row(cameras)]
+    pictures = [_quantise(picture) for row in render(cameras) for picture in row]
     captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
     buffer = io.BytesIO()
     contact_sheet(pictures, columns=views, captions=captions).save(buffer, format="PNG")

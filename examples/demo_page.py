@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.shards import read_index
-from examples.page import Section, write_page
+from distill.view.page import Section, write_page
 
 LEAD = (
     "Every step of the pipeline, run on this machine in minutes. It shows that the pipeline works, not what it can "
@@ -27,10 +27,14 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
             "The result",
             "One picture's embedding, distilled. Drag to turn it.",
             images=[(asset / "input.png", "The picture, as the model sees it")],
-            video=(asset / "turntable.mp4", "The field, rendered"),
             glb=(asset / "mesh.glb", "mesh.glb: the textured mesh"),
         ),
-        Section("All around", images=[(asset / "views.png", "The distilled field from eight sides")]),
+        Section(
+            "All around",
+            "The distilled field: its colours, its normals, and its shape alone under one lamp.",
+            video=(asset / "turntable.mp4", "In one turn"),
+            images=[(asset / "views.png", "From eight sides")],
+        ),
         Section(
             "1. Views",
             "Objects rendered by Blender: 16 fixed and 16 random views each, lit by environment maps.",

@@ -17,6 +17,7 @@ CHROMIUM: Final = next(
 )
 _FLAGS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"),
+    "--enable-unsafe-swiftshader",  # WebGL without a GPU
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
 )
 _LIMIT_S: Final = 60.0
@@ -35,13 +36,16 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, width: int = 1200, height: int = 900, dark: bool = False, touch: bool = False) -> None:
-        """Load a file from disk into a window of this size, and wait until its scripts have run."""
+    def open(
+        self, page: Path | str, width: int = 1200, height: int = 900, dark: bool = False, touch: bool = False
+    ) -> None:
+        """Load a file from disk, or an http address, into a window of this size; wait until its scripts have run."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.as_uri())
-        while self.value("document.readyState + location.protocol") != "completefile:":
+        url = page.as_uri() if isinstance(page, Path) else page
+        self.call("Page.navigate", url=url)
+        while self.value("document.readyState + location.protocol") != f"complete{url.partition(':')[0]}:":
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
@@ -109,7 +113,11 @@ class Page:
         parameters = event.get("params", {})
         if event.get("method") == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
-        elif event.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+        elif (
+            event.get("method") == "Runtime.exceptionThrown"
+            or (event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error")
+            or (event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert"))
+        ):
             self.errors.append(json.dumps(parameters))
 
     def _message(self, deadline: float) -> dict[str, Any]:

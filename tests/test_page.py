@@ -13,7 +13,7 @@ from PIL import Image
 from dataset.errors import UserError
 from distill.mesh import MeshSettings, export_mesh
 from distill.turntable import write_turntable
-from examples.page import Section, write_page
+from distill.view.page import Section, write_page
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""

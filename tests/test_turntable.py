@@ -84,11 +84,11 @@ def test_lost_frames_are_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sheet_holds_a_row_a_render_front_first(tmp_path: Path) -> None:
-    def alpha(c2w: NDArray[np.float64]) -> NDArray[np.float32]:
-        return by_azimuth(c2w)[..., 0]
+def test_sheet_holds_a_row_a_kind_front_first(tmp_path: Path) -> None:
+    def colours_and_alpha(c2w: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return by_azimuth(c2w), by_azimuth(c2w)[..., 0]
 
-    write_views(by_azimuth, tmp_path / "views.png", distance=2.0, views=4, extra_rows=[alpha])
+    write_views(colours_and_alpha, tmp_path / "views.png", distance=2.0, views=4)
     with Image.open(tmp_path / "views.png") as image:
         sheet = np.asarray(image.convert("RGB")).astype(float) / 255
     cell_height, cell_width = sheet.shape[0] // 2, sheet.shape[1] // 4
