@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dataset.errors import UserError
 
@@ -21,7 +21,7 @@ LARGEST_PIXELS: Final = 500_000_000  # 22,360 a side; its decoder may take 2 GB
 WORKING_SIDE: Final = 4096  # pixels; larger pictures are reduced below this as they are read
 MIN_SIDE: Final = 8  # pixels; below this there is no picture to speak of
 BROKEN: Final = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow's decoders raise on damaged files
-_BROKEN_ODDLY: Final = (struct.error, IndexError, KeyError, OverflowError, TypeError, RuntimeError)  # and on some
+_BROKEN_ODDLY: Final = (struct.error, IndexError, KeyError, RuntimeError)  # and on some of them
 _ORIENTATION: Final = 0x0112  # EXIF
 _STRIP_PIXELS: Final = 1 << 22
 
@@ -44,14 +44,14 @@ def read_picture(source: Path | Image.Image, name: str) -> tuple[Image.Image, li
     except MemoryError as error:
         raise UserError(f"{name}: there is no memory to decode it in; scale it down first") from error
     except (*BROKEN, *_BROKEN_ODDLY) as error:
-        known = not isinstance(error, Image.UnidentifiedImageError)
+        known = not isinstance(error, UnidentifiedImageError)
         reason = " ".join(str(error).split()) if known else "no known format"
         raise UserError(
             f"{name}: not a readable picture ({reason}); copy or save it again, or give another PNG, JPEG or WebP"
         ) from error
     if min(rgba.size) < MIN_SIDE:
         raise UserError(
-            f"{name}: {rgba.width}x{rgba.height} pixels; both sides must have at least {MIN_SIDE}; give a larger picture"
+            f"{name}: {rgba.width}x{rgba.height} pixels; both sides must have at least {MIN_SIDE}; give a larger one"
         )
     return rgba, notices
 

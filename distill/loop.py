@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_s
 from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
 
+PREVIEWS: Final = "previews"  # folder within a run's
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+Watch = Callable[[int], bool]
+"""Called with the number of steps done, after each; True asks to stop."""
+
 
 def distill(
     settings: DistillSettings,
@@ -34,26 +39,31 @@ def distill(
     *,
     asked: Mapping[str, Any],
     device: torch.device | str = "cpu",
+    title: str = "distill",
+    watch: Watch | None = None,
 ) -> Distillation:
     """Run, or continue, the distillation in `folder` and return its final state.
 
-    `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C finishes the
-    step, writes a checkpoint and raises KeyboardInterrupt.
+    `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C, SIGTERM or
+    `watch` finishes the step, writes a checkpoint and raises KeyboardInterrupt. A watched run shows no bar, `title`.
     """
     state = new_distillation(settings, device)
     first = resume(state, folder / CHECKPOINT, asked)
-    with _interrupts() as interrupted, tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar:
+    with interrupts() as interrupted, _bar(title, first, settings, watch) as bar:
         for step in range(first, settings.steps):
             losses = train_step(state, settings, guidance, step)
             bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
             bar.update()
-            done, stop = step + 1, interrupted()
+            done, stop = step + 1, interrupted() or (watch is not None and watch(step + 1))
             if stop or done == settings.steps or done % settings.checkpoint_every == 0:
                 save_checkpoint(state, folder / CHECKPOINT, done, asked)
             if stop:
                 raise KeyboardInterrupt
             if done % settings.preview_every == 0:
-                write_preview(state.field, state.occupancy, settings, folder / "previews" / f"step-{done:06d}.png")
+                preview = folder / PREVIEWS / f"step-{done:06d}.png"
+                write_preview(state.field, state.occupancy, settings, preview)
+                if done - first <= settings.preview_every and watch is None:
+                    tqdm.write(f"{preview}: the first preview")
     return state
 
 
@@ -108,21 +118,27 @@ def _losses(
     return {"sds": sds, "orient": orientation_loss(rendered.away, rendered.alpha)}
 
 
+def _bar(title: str, first: int, settings: DistillSettings, watch: Watch | None) -> Any:
+    return tqdm(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None)
+
+
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C is only noted, so that a step finishes; the second interrupts at once."""
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C or SIGTERM is only noted, so that a step finishes; the second interrupts at once."""
     noted = False
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal noted
         noted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in _STOPPING:
+            signal.signal(one, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: noted
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {one: signal.signal(one, note) for one in _STOPPING}
     try:
         yield lambda: noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -163,8 +163,8 @@ def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSe
     highest = float(grid.max())
     if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
         raise UserError(
-            f"the field is empty (its highest density is {highest:.3g}), so there is no surface; "
-            "distill for more steps, or again with another seed"
+            f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so there is no mesh; "
+            "try another --seed, more --steps, or a picture with one object on a plain or transparent background"
         )
     lowered = settings.threshold_fraction * highest
     if lowered < settings.threshold:
