@@ -19,6 +19,7 @@ from dataset.image import Prepared, prepare_image
 from distill.batch import Outcome, in_turn, say, table
 from distill.job import Job, Preset, finished_faces, load, run
 from distill.schedule import PRESETS
+from distill.state import CHECKPOINT
 from train.find_model import model_folder
 from train.model import DEMO_MODEL, read_spec
 from train.sample import pick_device
@@ -100,7 +101,12 @@ def _run_one(job: Job, device: str) -> int:
         print(f"{job.out} is finished ({faces} faces): nothing to do; remove its mesh.glb to have it made again")
         return 0
     where = pick_device(device)
-    faces = run(job, lambda: load(job.model, where), where)
+    try:
+        faces = run(job, lambda: load(job.model, where), where)
+    except KeyboardInterrupt:
+        if (job.out / CHECKPOINT).exists():
+            print(f"\nstopped; {job.out / CHECKPOINT} holds the state and the same command goes on from there")
+        raise
     print(f"{job.out / 'mesh.glb'}: {faces} faces; also turntable.mp4, views.png and field.safetensors in {job.out}")
     return 0
 
