@@ -42,11 +42,11 @@ class Args:
     model: Path = DEMO_MODEL
     """A model folder, as training or train.convert writes it, a checkpoint file, or a Hub name."""
     out: Path | None = None
-    """The output folder (default: out/NAME for NAME.png); several runs get OUT/NAME-seed-K in it (default: out)."""
+    """The folder of a run, out/NAME when left out; of several, where each gets NAME-seed-K, out when left out."""
     preset: Preset | None = None
-    """The settings to start from (default: tiny for models of 64-pixel pictures, paper for larger ones)."""
+    """The settings to start from; left out, tiny for models of 64-pixel pictures and paper for larger ones."""
     steps: int | None = None
-    """Number of steps, with which all schedules stretch (default: the preset's)."""
+    """Number of steps, with which all schedules stretch; left out, the preset's."""
     seed: int = 0
     """Everything random follows from it."""
     seeds: int = 1
@@ -54,17 +54,17 @@ class Args:
     elevation_deg: float = 15.0
     """How far from above the pictures were taken; 15 is the middle of the training views' -10 to 40."""
     guidance_scale: float | None = None
-    """Classifier-free guidance (default: the model's)."""
+    """Classifier-free guidance: how far to go beyond the unconditional prediction; left out, the model's."""
     remove_background: bool = False
     """Cut the object out with rembg (an optional extra)."""
     preview_every: int | None = None
-    """Steps between previews, sheets of four views in previews/ (default: the preset's)."""
+    """Steps between previews, sheets of four views in previews/; left out, the preset's."""
     device: str = "auto"
     """Where to compute: auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     workers: int | None = None
-    """Runs at the same time, each in a process of its own, one a GPU (default: as many as GPUs; 1 on a CPU)."""
+    """Runs at the same time, each in a process of its own; left out, one a GPU, and one on a CPU."""
     address: str | None = None
-    """A Ray cluster to run on, such as auto (default: this machine); MODEL and OUT lie on storage that it shares."""
+    """A Ray cluster to run on, such as auto, that shares the storage of MODEL and OUT; left out, this machine."""
     dry_run: bool = False
     """Print the settings of the run as JSON, or of several as a list, and stop."""
 

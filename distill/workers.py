@@ -21,7 +21,6 @@ from dataset.errors import UserError
 from distill.batch import Outcome, attempt, not_begun
 from distill.job import Job, load
 from distill.loop import PREVIEWS, interrupts
-from train.disk import one_line
 from train.launch import ray_for
 from train.model import MultiViewModel
 from train.sample import pick_device
@@ -208,15 +207,20 @@ class _Pool:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise UserError(
-                    f"{MAX_FAILED_STARTS} workers in a row did not start; the last one: {one_line(error)}"
+                    f"{MAX_FAILED_STARTS} workers in a row did not start; the last one: {_lines(error)[-1]}"
                 ) from error
             return
         self._deaths[job.name] += 1
         if self._deaths[job.name] < MAX_DEATHS:
-            tqdm.write(f"{job.name}: its worker died ({one_line(error)}); another one goes on from its checkpoint")
+            tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one goes on from its checkpoint")
             self._waiting.appendleft(job)
         else:
-            yield Outcome(job.name, "failed", reason=f"its worker died {MAX_DEATHS} times: {one_line(error)}")
+            yield Outcome(job.name, "failed", reason=f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}")
+
+
+def _lines(error: Exception) -> list[str]:
+    """Ray's errors: what happened comes first, what a worker raised last."""
+    return [line.strip()[:300] for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
 def _folder_made(out: Path) -> str:
@@ -235,7 +239,7 @@ class _Progress:
         self._total = {job.name: job.settings.steps for job in jobs}
         self._ended: set[str] = set()
         self._previews: dict[str, set[Path]] = {}  # those there were when a run began, until it has a new one
-        self._board, self._stopping = board, False
+        self._board, self._stopping, self._shown = board, False, ""
         self._bar: Any = tqdm(total=sum(self._total.values()), desc="distill", unit="step")
 
     def __enter__(self) -> "_Progress":
@@ -266,11 +270,10 @@ class _Progress:
 
         steps: dict[str, int] = ray.get(self._board.steps.remote())
         steps |= {name: self._total[name] for name in self._ended}
-        self._bar.set_postfix_str(
-            ", ".join(f"{job.name} {steps.get(job.name, 0)}/{job.settings.steps}" for job in running), refresh=False
-        )
-        self._bar.n = sum(steps.values())
-        self._bar.refresh()
+        where = ", ".join(f"{job.name} {steps.get(job.name, 0)}/{job.settings.steps}" for job in running)
+        if where != self._shown:
+            self._bar.n, self._shown = sum(steps.values()), where
+            self._bar.set_postfix_str(where)
         for job in running:
             new = sorted(set(_pictures(job)) - self._previews[job.name]) if job.name in self._previews else []
             if new:
