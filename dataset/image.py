@@ -140,6 +140,8 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
     what = "the whole picture" if fill == 1.0 else "what differs from white" if opaque else "what is not transparent"
     framing = f"{what}, {width}x{height} pixels, is centred; its longest side fills {fill:.0%} of {size} pixels"
     rgba = _fit(image.crop(box), size, fill)
+    if opaque and fill < 1:
+        rgba = _without_white(rgba)
     return Prepared(rgb=composite_white(rgba), rgba=rgba, notices=tuple(notices), framing=framing)
 
 
@@ -150,6 +152,15 @@ def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
     box = darkest.point(lambda value: 255 if value < 255 - _WHITE_LEVEL else 0).getbbox()
     inside = box is not None and box[0] > 0 and box[1] > 0 and box[2] < image.width and box[3] < image.height
     return box if inside else None
+
+
+def _without_white(rgba: UInt8) -> UInt8:
+    """[h, w, 4] with no alpha where it is white and connected to the outside, whose corner is empty."""
+    white = (rgba[..., :3].min(-1) >= 255 - _WHITE_LEVEL) | (rgba[..., 3] == 0)
+    seen = Image.fromarray(white.astype(np.uint8))
+    ImageDraw.floodfill(seen, (0, 0), 2)
+    cut: UInt8 = np.where((np.asarray(seen) == 2)[..., None], np.uint8(0), rgba)
+    return cut
 
 
 def _without_background(image: Image.Image) -> Image.Image:

@@ -220,6 +220,17 @@ def test_on_a_white_background_the_object_is_framed_as_a_cut_out(white: int) -> 
     )
 
 
+def test_white_outside_becomes_transparent_and_white_inside_stays() -> None:
+    picture = Image.new("RGB", (300, 300), (250, 250, 250))
+    picture.paste((200, 0, 0), (50, 50, 250, 250))
+    picture.paste((255, 255, 255), (110, 110, 190, 190))
+    prepared = prepare_image(picture, 128)
+    alpha = prepared.rgba[..., 3]
+    assert alpha[64, 64] == 255
+    assert abs((alpha > 127).mean() - OBJECT_FILL**2) < 0.02  # the whole square, its white middle too
+    assert (prepared.rgb[alpha == 0] == 1).all()  # where it was 250
+
+
 def test_an_object_that_leaves_the_white_picture_is_used_whole() -> None:
     picture = Image.new("RGB", (60, 60), "white")
     picture.paste((200, 0, 0), (30, 20, 60, 50))
