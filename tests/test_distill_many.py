@@ -424,6 +424,7 @@ def test_two_cpu_workers_for_real(tmp_path, base):
     assert child.returncode == 0, printed
     assert "the first preview of" in printed
     alone = started("turn", 1)
-    assert alone.wait(600) == 0
+    printed, _ = alone.communicate(timeout=600)
+    assert alone.returncode == 0, printed
     for name in ("r-seed-0", "b-seed-0"):
         assert same_field(tmp_path / "spread" / name, tmp_path / "turn" / name)
