@@ -5,18 +5,17 @@ Straight (not premultiplied) alpha everywhere. Resampling happens on premultipli
 
 import io
 import math
-import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from dataset.errors import UserError
+from dataset.image_file import BROKEN, MIN_SIDE, read_picture
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -25,9 +24,9 @@ Picture = UInt8 | Float32  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
 # Our renders: side 1 across the middle of the view spans 35 / 32 / 1.5 = 0.73 of the frame, nearer parts more. Seen
 # from the random set's cameras, 160 varied objects of longest side 1 have a mean of 0.79 and a median of 0.78.
 OBJECT_FILL: Final = 0.78
-MIN_SIDE: Final = 8  # pixels; below this there is no picture to speak of
 _MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object when its bounding box is taken
-_BROKEN: Final = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow's decoders raise on damaged files
+_WHITE_LEVEL: Final = 12  # how much less than 255 a white background may be (JPEG's noise)
+_BLUR: Final = 3.0  # enlarged more than this an object is blurred, which is said
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Prepared:
     rgb: Float32  # [size, size, 3] in [0, 1], on white
     rgba: UInt8  # [size, size, 4]
     notices: tuple[str, ...]
+    framing: str  # what was taken for the object and how it was placed, in words
 
 
 def encode_webp(rgba: UInt8) -> bytes:
@@ -54,7 +54,7 @@ def decode_webp(data: bytes, where: str) -> UInt8:
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return np.array(image.convert("RGBA"))  # the encoder drops an alpha that is 255 everywhere
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UserError(f"{where}: not a readable WebP picture ({type(error).__name__})") from error
 
 
@@ -107,62 +107,60 @@ def contact_sheet(
 def prepare_image(source: Path | Image.Image, size: int, *, remove_background: bool = False) -> Prepared:
     """A person's picture as the model expects it: the object centred on white, `size` pixels square.
 
-    With transparency: cropped to the object and padded so that its longest side fills OBJECT_FILL of the frame, as in
-    our renders. Without: used whole, padded with white to a square, and a notice says so. `remove_background` makes
-    the transparency with rembg. Raises UserError for whatever cannot be used.
+    With transparency, or without it on a white background: cropped to the object's box and padded so that its longest
+    side fills OBJECT_FILL of the frame, as in our renders. Else: used whole, padded with white to a square, and a
+    notice says so. `remove_background` makes the transparency with rembg. UserError for whatever cannot be used.
     """
     if size < MIN_SIDE:
         raise UserError(f"picture size {size} is too small; at least {MIN_SIDE} pixels")
     name = "the picture" if isinstance(source, Image.Image) else str(source)
-    image, notices = _load(source, name)
+    image, notices = read_picture(source, name)
     opaque = image.getchannel("A").getextrema()[0] == 255
     if remove_background and opaque:
         image, opaque = _without_background(image), False
     elif remove_background:
         notices.append(f"{name} is already transparent: its own alpha is used, no background removed")
-    if opaque:
+    box = _box_on_white(image) if opaque else _object_box(image, name)
+    fill = OBJECT_FILL
+    if box is None:
+        box, fill = (0, 0, image.width, image.height), 1.0
         notices.append(
-            f"{name} has no transparency: it is used whole, background and all; "
+            f"{name} has no transparency and no object on plain white: it is used whole, background and all; "
             "give an RGBA cut-out or pass --remove-background"
         )
-        box, fill = (0, 0, image.width, image.height), 1.0
-    else:
-        box, fill = _object_box(image, name), OBJECT_FILL
+    width, height = box[2] - box[0], box[3] - box[1]
+    if max(width, height) < MIN_SIDE:
+        raise UserError(
+            f"{name}: the object in it is only {width}x{height} pixels; it must have at least {MIN_SIDE} along one side"
+        )
+    if fill * size > _BLUR * max(width, height):
+        notices.append(
+            f"{name}: the object is {width}x{height} pixels, enlarged to {round(fill * size)}: it is blurred"
+        )
+    what = "the whole picture" if fill == 1.0 else "what differs from white" if opaque else "what is not transparent"
+    framing = f"{what}, {width}x{height} pixels, is centred; its longest side fills {fill:.0%} of {size} pixels"
     rgba = _fit(image.crop(box), size, fill)
-    return Prepared(rgb=composite_white(rgba), rgba=rgba, notices=tuple(notices))
+    if opaque and fill < 1:
+        rgba = _without_white(rgba)
+    return Prepared(rgb=composite_white(rgba), rgba=rgba, notices=tuple(notices), framing=framing)
 
 
-def _load(source: Path | Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """The upright RGBA picture and notices; every way in which a file can be no picture is a UserError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
-                notices = [f"{name} is animated: its first frame is used"] if getattr(image, "n_frames", 1) > 1 else []
-                rgba = _to_rgba(ImageOps.exif_transpose(image), name)
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: no such file; give the path of a picture") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{name}: more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first") from error
-    except UserError:
-        raise
-    except _BROKEN as error:
-        raise UserError(f"{name}: not a readable picture ({error}); give a PNG, JPEG or WebP") from error
-    if min(rgba.size) < MIN_SIDE:
-        raise UserError(f"{name}: {rgba.width}x{rgba.height} pixels; both sides must have at least {MIN_SIDE}")
-    return rgba, notices
+def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """Bounding box (left, top, right, bottom) of what is not white, where the whole border is white; else None."""
+    rgb = image.convert("RGB")
+    darkest = ImageChops.darker(ImageChops.darker(*rgb.split()[:2]), rgb.split()[2])
+    box = darkest.point(lambda value: 255 if value < 255 - _WHITE_LEVEL else 0).getbbox()
+    inside = box is not None and box[0] > 0 and box[1] > 0 and box[2] < image.width and box[3] < image.height
+    return box if inside else None
 
 
-def _to_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Any Pillow mode as 8-bit RGBA. Pillow itself would clip 16-bit grey to white instead of scaling it."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{name}: pixel format {image.mode!r} has no known range; save it as an 8-bit PNG")
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
-        image = image.convert("RGB")
-    return image.convert("RGBA")
+def _without_white(rgba: UInt8) -> UInt8:
+    """[h, w, 4] with no alpha where it is white and connected to the outside, whose corner is empty."""
+    white = (rgba[..., :3].min(-1) >= 255 - _WHITE_LEVEL) | (rgba[..., 3] == 0)
+    seen = Image.fromarray(white.astype(np.uint8))
+    ImageDraw.floodfill(seen, (0, 0), 2)
+    cut: UInt8 = np.where((np.asarray(seen) == 2)[..., None], np.uint8(0), rgba)
+    return cut
 
 
 def _without_background(image: Image.Image) -> Image.Image:

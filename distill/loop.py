@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -29,6 +29,11 @@ from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
 from train.compute import Compute, to_device, update
 
+PREVIEWS: Final = "previews"  # folder within a run's
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+Watch = Callable[[int], bool]
+"""Called with the number of steps done, after each; True asks to stop."""
+
 
 def distill(
     settings: DistillSettings,
@@ -38,11 +43,14 @@ def distill(
     asked: Mapping[str, Any],
     device: torch.device | str = "cpu",
     compute: Compute | None = None,
+    title: str = "distill",
+    watch: Watch | None = None,
 ) -> Distillation:
     """Run, or continue, the distillation in `folder` and return its final state.
 
-    `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C finishes the
-    step, writes a checkpoint and raises KeyboardInterrupt. `compute` says whether the field is compiled.
+    `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C, SIGTERM or
+    `watch` finishes the step, writes a checkpoint and raises KeyboardInterrupt. A watched run shows no bar, `title`.
+    `compute` says whether the field is compiled.
     """
     state = new_distillation(settings, device)
     if compute is not None and compute.compile != "none":
@@ -50,13 +58,13 @@ def distill(
     readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, asked)
     with (
-        _interrupts() as interrupted,
+        interrupts() as interrupted,
         recorded(folder / LOSSES, first, partial(views_until, settings)) as history,
-        tqdm(total=settings.steps, initial=first, desc="distill", unit="step") as bar,
+        _bar(title, first, settings, watch) as bar,
     ):
         for step in range(first, settings.steps):
             readings.add(step, train_step(state, settings, guidance, step))
-            done, stop = step + 1, interrupted()
+            done, stop = step + 1, interrupted() or (watch is not None and watch(step + 1))
             saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
             for read, losses in readings.read(now=saving):
                 history.record(read + 1, losses)
@@ -68,7 +76,10 @@ def distill(
             if stop:
                 raise KeyboardInterrupt
             if done % settings.preview_every == 0:
-                write_preview(state.field, state.occupancy, settings, folder / "previews" / f"step-{done:06d}.png")
+                preview = folder / PREVIEWS / f"step-{done:06d}.png"
+                write_preview(state.field, state.occupancy, settings, preview)
+                if done - first <= settings.preview_every and watch is None:
+                    tqdm.write(f"{preview}: the first preview")
     return state
 
 
@@ -142,21 +153,27 @@ def _losses(
     return losses
 
 
+def _bar(title: str, first: int, settings: DistillSettings, watch: Watch | None) -> Any:
+    return tqdm(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None)
+
+
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C is only noted, so that a step finishes; the second interrupts at once."""
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C or SIGTERM is only noted, so that a step finishes; the second interrupts at once."""
     noted = False
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal noted
         noted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in _STOPPING:
+            signal.signal(one, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: noted
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {one: signal.signal(one, note) for one in _STOPPING}
     try:
         yield lambda: noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -1,6 +1,7 @@
 """What a finished distillation leaves in its folder: field, sheet of views, video, mesh and metrics."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,12 @@ VIEW_RESOLUTION: Final = 128  # pixels a side of the video's panels and of the s
 
 
 def write_results(
-    state: Distillation, settings: DistillSettings, mesh_settings: mesh.MeshSettings, out: Path
+    state: Distillation,
+    settings: DistillSettings,
+    mesh_settings: mesh.MeshSettings,
+    out: Path,
+    *,
+    kinds: Sequence[mesh.Format] = ("glb",),
 ) -> mesh.MeshReport:
     """The field, the sheet of views, the video, the mesh and the metrics; these also where there is nothing to mesh."""
     started = time.perf_counter()
@@ -39,7 +45,7 @@ def write_results(
     device = field.grid.table.device
     with torch.no_grad():
         report = mesh.export_mesh(
-            field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, device=device
+            field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, kinds=kinds, device=device
         )
     took = Took(took.distill, took.pictures, report.seconds)
     write_metrics(out / METRICS, metrics(state, settings, losses, coverage, report=report, took=took))

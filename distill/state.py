@@ -18,6 +18,7 @@ from distill.march import Occupancy
 from distill.schedule import DistillSettings, Draw, torch_stream
 
 CHECKPOINT: Final = "checkpoint.safetensors"
+WITHOUT_EFFECT: Final = ("settings.checkpoint_every", "settings.preview_every")  # on the result: may change on resume
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def check_same(path: Path, asked: Mapping[str, Any]) -> None:
     """Raise UserError if there is a checkpoint at `path` of a run that was asked something else."""
     if not path.exists():
         return
-    changed = _differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(asked)))
+    changed = differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(asked)))
     if changed:
         raise UserError(
             f"{path} was made with other settings ({', '.join(changed)}); repeat that command or choose another --out"
@@ -98,13 +99,13 @@ def _nested(moments: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return nested
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names, with dots, of what differs between two JSON objects."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names, with dots, of what differs between two JSON objects of what was asked, as far as it has an effect."""
     found: list[str] = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new and prefix + name not in WITHOUT_EFFECT:
             found.append(prefix + name)
     return found

@@ -164,7 +164,7 @@ def picture(tmp_path: Path) -> Path:
 
 def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
-    args = Args(image=picture, model=model_folder, out=out, steps=2, device="cpu")
+    args = Args(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
     assert main(args) == 0
     names = {path.name for path in out.iterdir()}
     assert {"mesh.glb", "turntable.mp4", "views.png", "field.safetensors", "config.json", "input.png"} <= names
@@ -182,7 +182,7 @@ def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder,
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
-    assert main(Args(image=picture, model=model_folder, out=out, preset="paper", dry_run=True)) == 0
+    assert main(Args(image=(picture,), model=model_folder, out=out, preset="paper", dry_run=True)) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["settings"]["steps"] == 10_000
     assert plan["out"] == str(out)
@@ -192,12 +192,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, pict
 def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="make demo"):
-        main(Args(image=picture))
+        main(Args(image=(picture,)))
     with pytest.raises(UserError, match="nowhere"):
-        main(Args(image=picture, model=Path("nowhere")))
-    good = Args(image=picture, model=model_folder, dry_run=True)
+        main(Args(image=(picture,), model=Path("nowhere")))
+    good = Args(image=(picture,), model=model_folder, dry_run=True)
     with pytest.raises(UserError, match=r"missing\.png"):
-        main(replace(good, image=Path("missing.png")))
+        main(replace(good, image=(Path("missing.png"),)))
     with pytest.raises(UserError, match="steps is 0"):
         main(replace(good, steps=0))
     with pytest.raises(UserError, match="elevation-deg is 91"):

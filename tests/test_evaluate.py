@@ -293,12 +293,14 @@ def test_a_model_with_reference_channels_sees_zeros_when_it_is_not_shown() -> No
     model = micro_model()
     start_channel_concat(model.unet)
     references = torch.rand(2, 3, 32, 32)
-    unseen, seen = (seeing(model, references, shown=shown).unet.reference for shown in (False, True))
+    unseen, seen = (
+        seeing(model, references, torch.zeros(2, 16), shown=shown).unet.reference for shown in (False, True)
+    )
     assert unseen.shape == seen.shape == (8, 4, 8, 8)
     assert not unseen.any()
     torch.testing.assert_close(seen[::4], model.encode(references))
     plain = micro_model()
-    assert seeing(plain, references, shown=False) is plain
+    assert seeing(plain, references, torch.zeros(2, 16), shown=False) is plain
 
 
 def test_the_nearest_object_is_the_nearest_of_others(

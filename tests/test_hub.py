@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import distill.__main__ as distill_command
+import distill.job
 import train.model
 from dataset.errors import UserError
 from distill.guidance import Guidance
@@ -112,10 +113,10 @@ def test_the_released_quirk_reaches_distillation(
         assert predicted.guided.shape == latents.shape
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(distill_command, "distill", one_step)
+    monkeypatch.setattr(distill.job, "distill", one_step)
     with pytest.raises(KeyboardInterrupt):
         distill_command.main(
-            distill_command.Args(picture, Path(RELEASE), Path("out"), elevation_deg=0.0, steps=1, device="cpu")
+            distill_command.Args((picture,), Path(RELEASE), Path("out"), elevation_deg=0.0, steps=1, device="cpu")
         )
     for cameras in seen_cameras[0].split(4):
         torch.testing.assert_close(cameras, RELEASED, rtol=0, atol=1e-6)
@@ -139,7 +140,7 @@ def test_the_second_start_finds_the_converted_model(hub: Path, capsys: pytest.Ca
 
 
 def test_a_dry_run_by_hub_name_prints_json_alone(hub: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    distill_command.main(distill_command.Args(picture, Path(RELEASE), Path("out"), dry_run=True))
+    distill_command.main(distill_command.Args((picture,), Path(RELEASE), Path("out"), dry_run=True))
     assert json.loads(capsys.readouterr().out)["model"] == RELEASE
 
 

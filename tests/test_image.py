@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataset import image_file
 from dataset.errors import UserError
 from dataset.image import (
     OBJECT_FILL,
@@ -193,11 +194,54 @@ def test_every_unusable_file_is_one_line_naming_it(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value), name
 
 
-def test_a_bomb_within_pillows_warning_range_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pixels_are_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "big.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 1600 pixels: Pillow would only warn
+    monkeypatch.setattr(image_file, "LARGEST_PIXELS", 1000)  # 1600 pixels: Pillow would only warn
     with pytest.raises(UserError, match="scale it down"):
         prepare_image(tmp_path / "big.png", 32)
+    with pytest.raises(UserError, match="scale it down"):
+        prepare_image(Image.new("RGB", (40, 40)), 32)
+
+
+@pytest.mark.parametrize("white", [255, 246])
+def test_on_a_white_background_the_object_is_framed_as_a_cut_out(white: int) -> None:
+    picture = Image.new("RGB", (300, 200), (white, white, white))
+    picture.paste((200, 0, 0), (30, 40, 110, 80))
+    prepared = prepare_image(picture, 128)
+    left, top, right, bottom = box_of(prepared.rgb[..., 1] < 0.5)
+    assert abs((right - left) / 128 - OBJECT_FILL) < 0.02
+    assert abs((bottom - top) / 128 - OBJECT_FILL / 2) < 0.02
+    assert abs(left + right - 128) <= 2
+    assert abs(top + bottom - 128) <= 2
+    assert prepared.notices == ()
+    assert (
+        prepared.framing
+        == "what differs from white, 80x40 pixels, is centred; its longest side fills 78% of 128 pixels"
+    )
+
+
+def test_white_outside_becomes_transparent_and_white_inside_stays() -> None:
+    picture = Image.new("RGB", (300, 300), (250, 250, 250))
+    picture.paste((200, 0, 0), (50, 50, 250, 250))
+    picture.paste((255, 255, 255), (110, 110, 190, 190))
+    prepared = prepare_image(picture, 128)
+    alpha = prepared.rgba[..., 3]
+    assert alpha[64, 64] == 255
+    assert abs((alpha > 127).mean() - OBJECT_FILL**2) < 0.02  # the whole square, its white middle too
+    assert (prepared.rgb[alpha == 0] == 1).all()  # where it was 250
+
+
+def test_an_object_that_leaves_the_white_picture_is_used_whole() -> None:
+    picture = Image.new("RGB", (60, 60), "white")
+    picture.paste((200, 0, 0), (30, 20, 60, 50))
+    prepared = prepare_image(picture, 64)
+    assert any("used whole" in notice for notice in prepared.notices)
+    assert prepared.framing.startswith("the whole picture, 60x60 pixels")
+    assert prepared.rgb[32, 63, 1] < 0.1  # the edge is still the edge
+
+
+def test_a_blurred_object_is_announced() -> None:
+    assert any("enlarged to 100" in notice for notice in prepare_image(disc(60, 60, (30, 30), 15), 128).notices)
 
 
 def test_remove_background_without_rembg_says_how_to_get_it() -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +76,7 @@ def _train_with_ray(run: Run, launch: Launch) -> None:
     stop, error = run.out / STOP_FILE, run.out / ERROR_FILE
     for left_over in (stop, error):
         left_over.unlink(missing_ok=True)
-    with _ray(launch, gpus=run.device.type == "cuda"):
+    with ray_for(launch.workers, launch.address, SENT, gpus=run.device.type == "cuda"):
         failure = _in_thread(lambda: _fit(run, launch), stop)
     asked_to_stop = stop.exists()
     stop.unlink(missing_ok=True)
@@ -101,26 +101,22 @@ def _with_whole_paths(run: Run) -> Run:
 
 
 @contextmanager
-def _ray(launch: Launch, *, gpus: bool) -> Iterator[None]:
-    """Ray on this machine alone, or the cluster at `address` with this checkout's code on its nodes."""
+def ray_for(workers: int, address: str | None, sent: Sequence[str], *, gpus: bool) -> Iterator[None]:
+    """Ray on this machine alone, or the cluster at `address` with these packages of the checkout on its nodes."""
     import ray
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # one rank prints, not all
     quiet: dict[str, Any] = {"logging_level": logging.ERROR}
-    if launch.address is None:
+    if address is None:
         count = torch.cuda.device_count() if gpus else 0
-        if gpus and count < launch.workers:
-            raise UserError(
-                f"--workers {launch.workers}, but this machine has {count} GPUs; give --address of a cluster"
-            )
-        ray.init(address="local", num_cpus=launch.workers, num_gpus=count, include_dashboard=False, **quiet)
+        if gpus and count < workers:
+            raise UserError(f"--workers {workers}, but this machine has {count} GPUs; give --address of a cluster")
+        ray.init(address="local", num_cpus=workers, num_gpus=count, include_dashboard=False, **quiet)
     else:
         try:
-            ray.init(address=launch.address, runtime_env=code_for_nodes(SENT), **quiet)
+            ray.init(address=address, runtime_env=code_for_nodes(sent), **quiet)
         except ConnectionError as error:
-            raise UserError(
-                f"no Ray cluster at {launch.address}; start one with `ray up cluster/train.yaml`"
-            ) from error
+            raise UserError(f"no Ray cluster at {address}; start one with `ray up cluster/train.yaml`") from error
     try:
         yield
     finally:

@@ -377,8 +377,14 @@ def load_vae(folder: Path) -> nn.Module:
 
 def _from_pretrained(kind: Any, folder: Path) -> nn.Module:
     try:
-        part: nn.Module = kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+        found = kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert it again") from error
+    part: nn.Module = found[0]
+    if missing := found[1]["missing_keys"]:  # diffusers goes on with whatever is in memory
+        raise UserError(
+            f"{folder}: half a {kind.__name__}: it lacks {sorted(missing)[0]} ({len(missing)} of its weights); "
+            "copy, train or convert it again"
+        )
     return part

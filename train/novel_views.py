@@ -97,8 +97,9 @@ def in_ring(groups: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def seeing(model: MultiViewModel, references: Tensor, *, shown: bool) -> MultiViewModel:
+def seeing(model: MultiViewModel, references: Tensor, cameras: Tensor, *, shown: bool) -> MultiViewModel:
     """The model with reference pictures [b, 3, h, w] before its eyes, or not: for all groups of each of the objects.
+    `cameras` [b, 16] are the references' labels.
 
     A model that reads the reference as input channels finds zeros there when it is not shown.
     """
@@ -108,7 +109,7 @@ def seeing(model: MultiViewModel, references: Tensor, *, shown: bool) -> MultiVi
     latents = model.encode(references.to(model.device))
     if not shown:
         latents = torch.zeros_like(latents)
-    return given_reference(model, latents.repeat_interleave(GROUPS, dim=0))
+    return given_reference(model, *(each.repeat_interleave(GROUPS, dim=0) for each in (latents, cameras)))
 
 
 @torch.no_grad()
@@ -125,10 +126,11 @@ def draw_rings(
         model.labels(truth.ring_angles_deg[:, 0], truth.ring_angles_deg[:, 1], *truth.reference_angles_deg)
         for truth in truths
     ]
+    own = torch.stack([model.labels(*truth.reference_angles_deg, *truth.reference_angles_deg) for truth in truths])
     noise = [draw_latents(model, GROUPS, VIEWS_A_GROUP, noise_generator(truth.uid, seed)) for truth in truths]
     with mixed_precision(model.device):
         drawn = denoise_views(
-            seeing(model, references, shown=shown),
+            seeing(model, references, own, shown=shown),
             torch.cat(noise),
             model.embed_image(references).repeat_interleave(GROUPS, dim=0),
             in_groups(torch.stack(labels)),

@@ -1,0 +1,42 @@
+"""The one file that `ray submit` copies: it starts distillation of the checkout that `file_mounts` put on the head.
+
+    ray submit cluster/train.yaml cluster/distill_job.py -- --image cat.png dog.png --seeds 4 \
+        --model /mnt/shared/stage2 --out /mnt/shared/assets --device cuda
+
+As `render_job.py`, which it cannot import: `ray submit` runs it alone, as `python ~/distill_job.py ...` in the home
+folder, with whatever `python` is first on PATH. `--address auto` is given by itself.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml put the checkout, on every node
+
+
+def checkout(given: str) -> Path:
+    """The folder of the checkout. Ends the program, with the remedy, when there is none."""
+    root = Path(given).expanduser().resolve()
+    if not (root / "distill" / "workers.py").is_file():
+        sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
+    return root
+
+
+def main(arguments: list[str]) -> None:
+    """Replace this process by the driver of the runs."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--root", default=MOUNT)
+    known, rest = parser.parse_known_args(arguments)
+    root = checkout(known.root)
+    own = root / ".venv" / "bin" / "python"
+    python = str(own) if own.exists() else sys.executable
+    os.chdir(root)
+    given = any(word == "--help" or word.partition("=")[0] == "--address" for word in rest)
+    where = [] if given else ["--address", "auto"]
+    os.execv(python, [python, "-m", "distill", *rest, *where])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
