@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,9 +31,11 @@ def draw(path: Path, colour: tuple[int, int, int]) -> Path:
     return path
 
 
-def quick_results(state: Distillation, settings: DistillSettings, mesh_settings: MeshSettings, out: Path) -> MeshReport:
+def quick_results(
+    state: Distillation, settings: DistillSettings, mesh_settings: MeshSettings, out: Path, **_: Any
+) -> MeshReport:
     """In place of `write_results`: the field for real, the rest by name only."""
     state.field.save(out / "field.safetensors")
     for name in ("views.png", "turntable.mp4", "mesh.glb"):
         (out / name).write_bytes(b"in a test")
-    return MeshReport(12, 8, True, 0, 16, 10.0, 0.0)
+    return MeshReport(12, 8, True, 0, 16, "xatlas", 10.0, ("mesh.glb",), 0.0)

@@ -223,7 +223,7 @@ def test_an_empty_field_leaves_all_but_the_mesh(args, monkeypatch):
 def test_a_full_disk_at_the_end_is_told_and_the_checkpoint_goes_on(args, monkeypatch):
     """A real refusal by the system: no file may grow beyond what the field needs."""
 
-    def on_full_disk(state, settings, mesh_settings, out):
+    def on_full_disk(state, settings, mesh_settings, out, **kinds):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
