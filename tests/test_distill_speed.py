@@ -116,7 +116,7 @@ def test_the_networks_operations_are_the_known_ones():
 
 
 def test_the_benchmark_at_toy_size(capsys):
-    numbers = ["--steps", "2", "--warm-up", "1", "--plain-steps", "1", "--matmul", "64"]
+    numbers = ["--steps", "2", "--warm-up", "1", "--plain-steps", "2", "--matmul", "64"]
     arguments = ["--preset", "tiny", "--device", "cpu", *numbers]
     assert main(arguments) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
