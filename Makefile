@@ -5,6 +5,7 @@ SHARDS  ?= data/shards
 SOURCE  ?=
 PRESET  ?= tiny
 WORKERS ?=
+SEEDS   ?=
 MODEL   ?=
 IMG     ?=
 OUT     ?=
@@ -16,12 +17,12 @@ MARK    ?=
 opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 encode export sample distill demo test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field
+.PHONY: help setup render verify report train-stage1 train-stage2 encode export sample evaluate distill view demo test lint format lock
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field bench-distill
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
-	@echo "Variables: SOURCE SHARDS IMG MODEL OUT PRESET WORKERS, ARGS for any other option (ARGS=--help lists them)."
+	@echo "Variables: SOURCE SHARDS IMG SEEDS MODEL OUT PRESET WORKERS, ARGS for any other option (ARGS=--help lists them)."
 
 setup: .venv/.installed ## make .venv and install everything; check the system libraries of Blender
 
@@ -56,8 +57,16 @@ export: setup ## a model for other programs: MODEL= OUT= FORMAT=diffusers|ldm
 sample: setup ## one picture -> views of the object: IMG= MODEL= OUT=
 	$(PY) -m train.sample --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
 
-distill: setup ## one picture -> textured mesh: IMG= MODEL= OUT=
-	$(PY) -m distill --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
+evaluate: setup ## novel views against the truth, beside baselines: MODEL="A B" SHARDS= OUT=data/evaluation (ARGS="--split validation")
+	$(PY) -m train.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' --out '$(or $(OUT),data/evaluation)' $(ARGS)
+
+distill: export IMAGES = $(or $(IMG),examples/cat.png)
+distill: setup ## pictures -> textured meshes: IMG="a.png b.png" SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or by a pattern such as IMG="photos/*.png")
+	@if [ -e "$$IMAGES" ]; then set -- "$$IMAGES"; else set -- $$IMAGES; fi; \
+	$(PY) -m distill --image "$$@" $(call opt,--seeds,$(SEEDS)) $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(call opt,--workers,$(WORKERS)) $(ARGS)
+
+view: setup ## look at a distillation, or a folder of them: OUT= (served on this machine; ARGS="--out page.html" writes a file)
+	$(PY) -m distill.view $(or $(OUT),out) --open $(ARGS)
 
 demo: setup ## the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
 	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
@@ -79,6 +88,9 @@ bench-train: setup ## training speed: views/s and share of the GPU's matrix peak
 
 bench-ranks: setup ## training speed of several GPUs of one machine against one: ARGS="--world 2"
 	$(PY) -m benchmarks.ranks_bench $(ARGS)
+
+bench-distill: setup ## minutes an asset takes and where they go: ARGS="--preset tiny" on a CPU
+	$(PY) -m benchmarks.distill_bench $(ARGS)
 
 bench-field: setup ## the distiller's field and renderer: Triton kernels against plain torch (GPU)
 	$(PY) -m benchmarks.field_bench $(ARGS)

@@ -100,7 +100,8 @@ def run(settings: DistillSettings, *, with_picture: bool = True) -> tuple[Distil
     for step in range(settings.steps):
         guidance = guidance_of(settings, step)
         guidance = guidance if with_picture else replace(guidance, reference=None)
-        losses.append(train_step(state, settings, guidance, step))
+        result = train_step(state, settings, guidance, step)
+        losses.append({name: float(loss) for name, loss in result.losses.items()})
     return state, losses
 
 
