@@ -174,6 +174,7 @@ def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder,
     assert config["preset"] == "tiny"
     assert config["guidance_scale"] == 5.0
     assert config["settings"]["steps"] == 2
+    assert config["settings"]["reference_weight"] == 0
     assert config["mesh"]["faces"] > 100
     with pytest.raises(UserError, match=r"other settings \(elevation_deg\)"):
         main(replace(args, elevation_deg=3.0))
@@ -182,9 +183,11 @@ def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder,
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
-    assert main(Args(image=(picture,), model=model_folder, out=out, preset="paper", dry_run=True)) == 0
+    args = Args(image=(picture,), model=model_folder, out=out, preset="paper", reference_weight=2.5, dry_run=True)
+    assert main(args) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["settings"]["steps"] == 10_000
+    assert plan["settings"]["reference_weight"] == 2.5
     assert plan["out"] == str(out)
     assert not out.exists()
 
@@ -204,3 +207,37 @@ def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypat
         main(replace(good, elevation_deg=91.0))
     with pytest.raises(UserError, match="sofa"):
         main(replace(good, dry_run=False, device="sofa"))
+
+
+def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, picture, monkeypatch):
+    asked = []
+
+    def begin(settings, guidance, folder, **rest):
+        asked.append((settings.reference_weight, guidance.reference))
+        raise UserError("enough")
+
+    monkeypatch.setattr("distill.job.distill", begin)
+    args = Args(image=(picture,), model=model_folder, out=tmp_path / "out", device="cpu")
+    for weight in (0.0, 100.0):
+        with pytest.raises(UserError, match="enough"):
+            main(replace(args, reference_weight=weight))
+    (_, nothing), (weight, reference) = asked
+    assert nothing is None
+    assert weight == 100
+    assert reference.picture.shape == (4, 16, 16)
+    assert reference.picture[3].max() == 1
+    Image.new("RGB", (40, 30), (90, 120, 40)).save(picture)
+    with pytest.raises(UserError, match="outline"):
+        main(replace(args, out=tmp_path / "opaque", reference_weight=100.0))
+
+
+def test_another_format_asked_of_a_finished_run_is_written(tmp_path, model_folder, picture, capsys):
+    out = tmp_path / "out"
+    args = Args(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
+    assert main(args) == 0
+    assert not (out / "mesh.ply").exists()
+    assert main(replace(args, formats=("glb", "ply"))) == 0
+    assert (out / "mesh.ply").stat().st_size > 1000
+    capsys.readouterr()
+    assert main(replace(args, formats=("ply",))) == 0
+    assert "nothing to do" in capsys.readouterr().out
