@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -104,3 +104,28 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield running
         running.shutdown()
         thread.join()
+
+
+class Compiler:
+    """A compiler that runs a graph as it is, and counts."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
+    """What `train.compute` compiles with."""
+    import torch._dynamo
+
+    from train import compute
+
+    counter = Compiler()
+    torch._dynamo.reset()
+    monkeypatch.setattr(compute, "BACKEND", counter)
+    yield counter
+    torch._dynamo.reset()

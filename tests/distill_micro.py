@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from distill.field import read_tensors
 from distill.mesh import MeshReport, MeshSettings
 from distill.schedule import PRESETS, DistillSettings
 from distill.state import Distillation
@@ -39,3 +41,15 @@ def quick_results(
     for name in ("views.png", "turntable.mp4", "mesh.glb"):
         (out / name).write_bytes(b"in a test")
     return MeshReport(12, 8, True, 0, 16, "xatlas", 10.0, ("mesh.glb",), 0.0)
+
+
+def same_field(first: Path, second: Path) -> bool:
+    (a, _), (b, _) = (read_tensors(folder / "field.safetensors") for folder in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(printed: str) -> dict[str, list[str]]:
+    """The table at the end: run -> words of its line."""
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split() == ["run", "status", "seconds", "faces", "reason"])
+    return {line.split()[0]: line.split()[1:] for line in lines[start + 1 :]}

@@ -156,26 +156,6 @@ def test_the_choice_follows_device_and_option(monkeypatch):
     assert choose_compute(gpu, "none").compile == "none"
 
 
-class Counter:
-    """A compiler that runs a graph as it is, and counts."""
-
-    def __init__(self):
-        self.graphs = 0
-
-    def __call__(self, graph, inputs):
-        self.graphs += 1
-        return graph.forward
-
-
-@pytest.fixture
-def compiler(monkeypatch):
-    counter = Counter()
-    torch._dynamo.reset()
-    monkeypatch.setattr(computing, "BACKEND", counter)
-    yield counter
-    torch._dynamo.reset()
-
-
 def outputs(unet, frames):
     random = torch.Generator().manual_seed(frames)
     latents = torch.randn(frames, 4, 8, 8, generator=random)

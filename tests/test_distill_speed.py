@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import train.compute as computing
 from benchmarks.distill_bench import main
 from benchmarks.distill_parts import SIZES, random_model, step_flops
 from dataset.camera import spherical_to_c2w
@@ -22,22 +21,12 @@ from distill.loop import train_step
 from distill.march import camera_rays
 from distill.schedule import PRESETS, draw_views
 from distill.state import new_distillation
-from tests.test_compute import Counter
 from train.compute import Compute, choose_compute
 
 TINY = SIZES["tiny"]
 FIELD = FieldSettings(
     grid=HashGridSettings(levels=3, log2_table_size=8, base_resolution=3, growth=1.75), radius=0.9, hidden_width=8
 )
-
-
-@pytest.fixture
-def compiler(monkeypatch):
-    counter = Counter()
-    torch._dynamo.reset()
-    monkeypatch.setattr(computing, "BACKEND", counter)
-    yield counter
-    torch._dynamo.reset()
 
 
 def make_guidance(compute: Compute, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Guidance:
