@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dataset.camera import spherical_to_c2w
-from distill import composite, hash_grid, sampler
+from distill import composite, field, hash_grid, sampler
 from distill.field import Field
 from distill.kernels import has_kernels
 from distill.march import Occupancy, render_views
@@ -76,6 +76,7 @@ def _computed_by(way: str) -> Iterator[None]:
         return
     with (
         patch.object(hash_grid, "has_kernels", lambda device: False),
+        patch.object(field, "has_kernels", lambda device: False),
         patch.object(composite, "has_kernels", lambda device: False),
         patch.object(sampler, "has_kernels", lambda device: False),
     ):

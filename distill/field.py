@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from fsspec.implementations.local import LocalFileSystem
@@ -21,7 +21,11 @@ from torch.nn import functional as F
 from dataset.errors import UserError
 from dataset.shards import write_bytes_atomic
 from distill.hash_grid import HashGrid, HashGridSettings
+from distill.kernels import has_kernels
 from train.compute import compiled
+
+if TYPE_CHECKING:
+    from distill.field_triton import Shape, Weights
 
 _FORMAT = "isotropic3d-field-1"
 
@@ -72,6 +76,10 @@ class Field(nn.Module):
 
     def density(self, x: Tensor) -> Tensor:
         """Density [n] at world points [n, 3]."""
+        if has_kernels(x.device.type) and not torch.is_grad_enabled():
+            from distill.field_triton import decode_density
+
+            return decode_density(self.grid.look_up(x, jacobian=False), x, *self.decoded_by())
         return self._density_of(x, self.grid(x))
 
     def albedo(self, x: Tensor) -> Tensor:
@@ -84,16 +92,29 @@ class Field(nn.Module):
 
     def query(self, x: Tensor) -> Samples:
         """Everything at world points [n, 3], from one look-up of the grid."""
-        return Samples(*self._samples_of(x, *self.grid.with_jacobian(x)))
+        if has_kernels(x.device.type):
+            from distill.field_triton import decode
+
+            return Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.decoded_by()))
+        return Samples(*self.samples_of(x, *self.grid.with_jacobian(x)))
+
+    def decoded_by(self) -> tuple["Weights", "Shape"]:
+        """What the kernels of `field_triton` need to know."""
+        from distill.field_triton import Shape, Weights
+
+        networks = (self.density_mlp, self.albedo_mlp)
+        weights = Weights(*(layer.weight for network in networks for layer in (network.hidden, network.output)))
+        return weights, Shape(self.radius, self.settings.blob_density, self.settings.blob_radius)
 
     def compile_parts(self) -> None:
         """Compile what is between the look-up of the grid and the samples, for any number of points; weights stay."""
-        self._density_of, self._samples_of = compiled(self._density_of), compiled(self._samples_of)  # type: ignore[method-assign]
+        self._density_of, self.samples_of = compiled(self._density_of), compiled(self.samples_of)  # type: ignore[method-assign]
 
     def _density_of(self, x: Tensor, features: Tensor) -> Tensor:
         return self._activate(x, self.density_mlp(features)[:, 0])
 
-    def _samples_of(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def samples_of(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`query` from features [n, w] and their Jacobian [n, w, 3], in plain torch."""
         density, normal = self._density_and_normal(x, features, jacobian)
         return density, torch.sigmoid(self.albedo_mlp(features)), normal
 

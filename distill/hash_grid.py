@@ -151,18 +151,19 @@ class HashGrid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [n, w] at world points [n, 3]. Gradients flow to the table alone."""
-        return self._look_up(x, jacobian=False)[:, 0].T
+        return self.look_up(x, jacobian=False)[:, 0].T
 
     def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features [n, w] and their derivatives by the world coordinates [n, w, 3], from one gather a level.
 
         Both are linear in the table and carry its gradient, so a normal needs no second derivative of the grid.
         """
-        found = self._look_up(x, jacobian=True)
+        found = self.look_up(x, jacobian=True)
         return found[:, 0].T, found[:, 1:].permute(2, 0, 1) / (2 * self.radius)
 
-    def _look_up(self, x: Tensor, jacobian: bool) -> Tensor:
-        """[w, 1 or 4, n], levels coarsest first."""
+    def look_up(self, x: Tensor, jacobian: bool) -> Tensor:
+        """Features [w, 1 or 4, n] at world points [n, 3], levels coarsest first; with their derivatives by the unit
+        coordinates, which span the cube, if wanted."""
         unit = ((x.detach() + self.radius) / (2 * self.radius)).T.contiguous()
         if has_kernels(unit.device.type):
             from distill.hash_grid_triton import LookUp

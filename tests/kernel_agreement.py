@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from dataset.camera import spherical_to_c2w
-from distill import composite, composite_triton, hash_grid, hash_grid_triton, sampler, sampler_triton
+from distill import (
+    composite,
+    composite_triton,
+    field,
+    field_triton,
+    hash_grid,
+    hash_grid_triton,
+    sampler,
+    sampler_triton,
+)
 from distill.field import Field, FieldSettings
 from distill.hash_grid import HashGridSettings
 from distill.march import MarchSettings, Occupancy, render_views
@@ -42,6 +51,28 @@ def grid_difference(device: str, dtype: torch.dtype, settings: HashGridSettings,
     weights = torch.randn(expected.shape, generator=generator, dtype=dtype).to(device)
     gradients = [torch.autograd.grad((values * weights).sum(), table)[0] for values in (expected, found)]
     return max(difference(found, expected), difference(gradients[1], gradients[0]))
+
+
+def field_difference(device: str, dtype: torch.dtype, hidden_width: int, count: int) -> float:
+    """Of density, albedo and normal, and of their gradients; one point lies at the centre, some outside the ball.
+
+    The constants are numbers that float32, which is what Triton makes of them, holds exactly.
+    """
+    generator = torch.Generator().manual_seed(6)
+    scene = Field(FieldSettings(grid=GRID, radius=1.0, hidden_width=hidden_width), generator).to(dtype)
+    x = torch.rand(count, 3, generator=generator, dtype=dtype) * 2 - 1
+    x[:1] = 0
+    found = torch.randn(scene.grid.width, 4, count, generator=generator, dtype=dtype)
+    scene, x, found = scene.to(device), x.to(device), found.to(device).requires_grad_()
+    with computed_by(True):
+        weights, shape = scene.decoded_by()
+        seen = field_triton.decode(found, x, weights, shape, exact=True)
+    expected = scene.samples_of(x, found[:, 0].T, found[:, 1:].permute(2, 0, 1) / (2 * scene.radius))
+    density = field_triton.decode_density(found[:, :1].detach().contiguous(), x, weights, shape, exact=True)
+    upstream = [torch.randn(values.shape, generator=generator, dtype=dtype).to(device) for values in expected]
+    gradients = [torch.autograd.grad(values, [found, *weights], upstream) for values in (seen, expected)]
+    pairs = [*zip(seen, expected, strict=True), *zip(*gradients, strict=True), (density, expected[0])]
+    return max(difference(*pair) for pair in pairs)
 
 
 def composite_difference(device: str, dtype: torch.dtype, counts: tuple[int, ...]) -> float:
@@ -116,6 +147,7 @@ def computed_by(kernels: bool) -> Iterator[None]:
     """Within, everything goes through the kernels, or through plain torch, whatever the device."""
     with (
         patch.object(hash_grid, "has_kernels", lambda device: kernels),
+        patch.object(field, "has_kernels", lambda device: kernels),
         patch.object(composite, "has_kernels", lambda device: kernels),
         patch.object(sampler, "has_kernels", lambda device: kernels),
     ):
@@ -142,6 +174,9 @@ def cases(device: str, points: int, rays: int) -> dict[str, Callable[[], float]]
         "grid and Jacobian float32": lambda: grid_difference(device, single, GRID, True, points),
         "grid of three features float64": lambda: grid_difference(device, wide, WIDE_GRID, True, points),
         "grid without points float64": lambda: grid_difference(device, wide, GRID, True, 0),
+        "field float64": lambda: field_difference(device, wide, 20, points),
+        "field float32": lambda: field_difference(device, single, 64, points),
+        "field without points float64": lambda: field_difference(device, wide, 8, 0),
         "composite float64": lambda: composite_difference(device, wide, COUNTS),
         "composite float32": lambda: composite_difference(device, single, COUNTS),
         "composite of empty rays float64": lambda: composite_difference(device, wide, (0, 0)),

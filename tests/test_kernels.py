@@ -26,6 +26,9 @@ NAMES = (
     "grid and Jacobian float32",
     "grid of three features float64",
     "grid without points float64",
+    "field float64",
+    "field float32",
+    "field without points float64",
     "composite float64",
     "composite float32",
     "composite of empty rays float64",
@@ -63,21 +66,35 @@ def test_the_march_in_the_interpreter_is_exact(interpreted):
 
 @needs_triton
 def test_kernels_compile_for_an_h100(tmp_path, monkeypatch):
-    """The whole compiler, without a GPU; a corner's features travel together and the march fuses nothing."""
+    """The whole compiler, without a GPU; a corner's features travel together, the networks
+    are matrix products and the march fuses nothing."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ptx = {name: compiled_for_h100(name) for name in KERNELS}
     assert ptx["look_up"].count("ld.global.v2.b32") == 8
     assert ptx["scatter"].count("add.v2.f32") == 8
+    assert "wgmma" in ptx["decode"]
+    assert "wgmma" in ptx["decode_backward"]
     assert "fma" not in ptx["march"]
     assert "fma" in ptx["look_up"]  # so that the line above means something
 
 
 FLOAT, LONG, INT, BYTE = "*fp32", "*i64", "*i32", "*u8"
 GRID_CONSTANTS = {"CHANNELS": 2, "PADDED": 2, "JACOBIAN": True, "BLOCK": 128}
+FIELD_CONSTANTS = {"WIDTH": 32, "W": 32, "HIDDEN": 64, "H": 64, "PRECISION": "tf32", "EPSILON": 1e-12}
 COMPOSITE_CONSTANTS = {"WIDTH": 9, "PADDED": 16, "BLOCK": 32}
 KERNELS = {
     "look_up": ("hash_grid_triton._look_up_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
     "scatter": ("hash_grid_triton._scatter_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
+    "decode": (
+        "field_triton._decode",
+        (*[FLOAT] * 9, "i32", *["fp32"] * 3),
+        {**FIELD_CONSTANTS, "EVERYTHING": True, "BLOCK": 64},
+    ),
+    "decode_backward": (
+        "field_triton._decode_backward",
+        (*[FLOAT] * 14, "i32", *["fp32"] * 3),
+        {**FIELD_CONSTANTS, "BLOCK": 32},
+    ),
     "weight": (
         "composite_triton._weight_kernel",
         (LONG, FLOAT, FLOAT, FLOAT, "fp32"),
