@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     device = torch.device(options.device)
     paper = PRESETS[options.preset]
+    if options.samples_per_ray is not None:
+        paper = replace(paper, march=replace(paper.march, samples_per_ray=options.samples_per_ray))
     # Half of the short run for each phase, like the preset's own. Rescaling (the networks' answer) would reach the
     # oracle's channels through their common deviation.
     settings = replace(paper, steps=2 * options.steps, coarse_fraction=0.5, sds_rescale=0.0)
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     reserved = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
     extra_s = _between_steps(state, paper, device)
-    ways = compare(options, settings, compute, state, driven) if options.plain_steps else None
+    ways = compare(options, settings, state, driven) if options.plain_steps else None
     steps = {"coarse": paper.steps * paper.coarse_fraction, "fine": paper.steps * (1 - paper.coarse_fraction)}
     run_s = sum(ours[phase].step_s * steps[phase] for phase in PHASES)
     floor_s = sum(sum(flops[phase].values()) / peak * steps[phase] for phase in PHASES)
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     line = {
         "preset": options.preset,
+        "samples_per_ray": paper.march.samples_per_ray,
         "minutes_per_asset": round((run_s + extra_s) / 60, 3),
         "peak_gib": _or_none(memory),
         "share_of_floor": round(floor_s / run_s, 4),
@@ -117,6 +120,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--plain-steps", type=int, default=20, help="of each phase, the loop as people write it; 0: none"
     )
+    parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
     parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -141,8 +145,6 @@ def measure_ours(
     tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device, dtype=_dtype(model.unet))
     networks = model_guidance(model, tokens, 15.0, 10.0, compute)
     state = new_distillation(settings, device)
-    if compute.compile != "none":
-        state.field.compile_parts()
     watch, truths = Stopwatch(device), Truths(settings, model.spec.latent_size, device)
     driven = Driven(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
     found = {}
@@ -153,7 +155,7 @@ def measure_ours(
 
 
 def compare(
-    options: argparse.Namespace, settings: DistillSettings, compute: Compute, state: Distillation, ours: Driven
+    options: argparse.Namespace, settings: DistillSettings, state: Distillation, ours: Driven
 ) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """A few steps of both phases as people write them, and the same steps by this loop: on equal copies of a field.
 
@@ -168,8 +170,6 @@ def compare(
             copy = new_distillation(settings, device)
             copy.field.load_state_dict(state.field.state_dict())
             copy.occupancy.load_state_dict(state.occupancy.state_dict())
-            if not plain and compute.compile != "none":
-                copy.field.compile_parts()
             way[phase] = run_phase(copy, settings, driven, steps, max(1, options.plain_steps // 2), plain=plain)
     return found
 

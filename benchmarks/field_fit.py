@@ -52,11 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     device = torch.device(options.device)
     settings = replace(PRESETS[options.preset], seed=options.seed)
+    if options.samples_per_ray is not None:
+        settings = replace(settings, march=replace(settings.march, samples_per_ray=options.samples_per_ray))
     parameters = sum(p.numel() for p in Field(settings.nerf).parameters())
     line: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         **{name: getattr(options, name) for name in ("preset", "resolution", "steps", "rays", "views")},
+        "samples_per_ray": settings.march.samples_per_ray,
         "parameters": parameters,
         "dense_nodes": nodes_of(parameters),
         "objects": {},
@@ -82,6 +85,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=64, help="training views of an analytic object")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rays", type=int, default=8192, help="of a step")
+    parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
     parser.add_argument("--ways", nargs="+", choices=("field", "dense"), default=["field", "dense"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -9,6 +9,7 @@ counted by `train.flops`. The last line is JSON.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -31,6 +32,17 @@ SHAPES: Final = {
 }
 VIEWS: Final = 4
 PROFILED_STEPS: Final = 3
+# Words in kernels' names, the first that fit.
+KERNELS: Final = {
+    "attention": ("sdpa", "flash", "fmha", "attention"),
+    "convolutions": ("fprop", "dgrad", "wgrad", "convolve", "conv2d"),
+    "layout changes": ("nchwtonhwc", "nhwctonchw", "transpose"),
+    "optimiser and gradient norm": ("multi_tensor", "adam"),
+    "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
+    "normalisation, activations, sums (Inductor)": ("triton",),
+    "copies and fills": ("memcpy", "memset", "copy", "fill"),
+    "torch's own elementwise kernels and reductions": ("at::native",),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--kernels", type=int, default=0, help="print so many of the kernels that take most of a step")
     parser.add_argument("--skip-eager", action="store_true")
     parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -142,7 +155,11 @@ def measure(
     for _ in range(2):
         step()
     seconds = seconds_of(lambda: [step() for _ in range(options.steps)], device) / options.steps
-    idle = gpu_idle_share(step, device)
+    idle = None
+    if device.type == "cuda":
+        trace, traced_s = traced(step, device)
+        idle = round(max(0.0, 1 - _busy_s(trace) / traced_s), 4)
+        print_kernels(trace, options.kernels)
     loss = float(step())
     views = options.objects * VIEWS * options.accumulation
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
@@ -178,14 +195,36 @@ def _plain_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
-def gpu_idle_share(step: Callable[[], Any], device: torch.device) -> float | None:
-    """Share of a step in which no kernel runs, from torch's profiler; None without a GPU."""
-    if device.type != "cuda":
-        return None
+def traced(step: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """torch's profile of some steps on a GPU, and the seconds that they took."""
     with profile(activities=[ProfilerActivity.CUDA]) as trace:
         seconds = seconds_of(lambda: [step() for _ in range(PROFILED_STEPS)], device)
+    return trace, seconds
+
+
+def _busy_s(trace: Any) -> float:
     busy: float = sum(event.self_device_time_total for event in trace.key_averages()) / 1e6
-    return round(max(0.0, 1 - busy / seconds), 4)
+    return busy
+
+
+def print_kernels(trace: Any, most: int) -> None:
+    """Where a step's GPU time goes: by kind of kernel, then the `most` kernels that take most."""
+    events = [(event.self_device_time_total, event.count, event.key) for event in trace.key_averages()]
+    total = sum(event[0] for event in events)
+    kinds: Counter[str] = Counter()
+    for microseconds, _, name in events:
+        kinds[kind_of_kernel(name)] += microseconds
+    for name, microseconds in kinds.most_common():
+        print(f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms a step: {name}")
+    for microseconds, count, name in sorted(events, reverse=True)[:most]:
+        share = f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms"
+        print(f"{share} {count // PROFILED_STEPS:5d} x {name[:110]}")
+
+
+def kind_of_kernel(name: str) -> str:
+    """What a GPU kernel computes, by the names that cuDNN, cuBLAS, Inductor and torch give theirs."""
+    lower = name.lower()
+    return next((kind for kind, words in KERNELS.items() if any(word in lower for word in words)), "other")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from dataset.errors import UserError
 from dataset.shards import write_bytes_atomic
 from distill.hash_grid import HashGrid, HashGridSettings
 from distill.kernels import has_kernels
-from train.compute import compiled
 
 if TYPE_CHECKING:
     from distill.field_triton import Shape, Weights
@@ -105,10 +104,6 @@ class Field(nn.Module):
         networks = (self.density_mlp, self.albedo_mlp)
         weights = Weights(*(layer.weight for network in networks for layer in (network.hidden, network.output)))
         return weights, Shape(self.radius, self.settings.blob_density, self.settings.blob_radius)
-
-    def compile_parts(self) -> None:
-        """Compile what is between the look-up of the grid and the samples, for any number of points; weights stay."""
-        self._density_of, self.samples_of = compiled(self._density_of), compiled(self.samples_of)  # type: ignore[method-assign]
 
     def _density_of(self, x: Tensor, features: Tensor) -> Tensor:
         return self._activate(x, self.density_mlp(features)[:, 0])

@@ -10,6 +10,7 @@ Names: f features [w, n], h and a the hidden layer before and after ReLU, q = d 
     d_W1 = s r^T        d_w2 = (W1 r) where h > 0        d_f = d_raw q + ...        d_J = q d_G^T
 """
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 _BLOCK: Final = 64
 _BLOCK_BACKWARD: Final = 32
 _WARPS: Final = 4
+_WARPS_BACKWARD: Final = 4
 _PROGRAMS: Final = 528  # of the backward kernel, at most: four for each multiprocessor of an H100
 _LEAST: Final = 16  # side of a matrix product's operands
 _EPSILON: Final = 1e-12  # as in torch's normalize
@@ -45,7 +47,7 @@ class Weights(NamedTuple):
 def decode_density(found: Tensor, x: Tensor, weights: Weights, shape: Shape, *, exact: bool = False) -> Tensor:
     """Density [n] at world points [n, 3] of features [w, 1, n]; carries no gradient."""
     density = x.new_empty(len(x))
-    _launch(_decode, len(x), found, x, weights, shape, exact, density, density, density, everything=False)
+    _launch(len(x), found, x, weights, shape, exact, _decode, density, density, density, everything=False)
     return density
 
 
@@ -71,7 +73,7 @@ class _Decode(torch.autograd.Function):
         ctx.save_for_backward(found, x, *matrices)
         ctx.plan = (shape, exact)
         density, albedo, normal = x.new_empty(len(x)), torch.empty_like(x), torch.empty_like(x)
-        _launch(_decode, len(x), found, x, weights, shape, exact, density, albedo, normal, everything=True)
+        _launch(len(x), found, x, weights, shape, exact, _decode, density, albedo, normal, everything=True)
         return density, albedo, normal
 
     @staticmethod
@@ -81,39 +83,38 @@ class _Decode(torch.autograd.Function):
         weights = Weights(*matrices)
         by_density, by_albedo, by_normal = (grad.contiguous() for grad in grads)
         by_found = torch.empty_like(found)
-        blocks = triton.cdiv(len(x), _BLOCK_BACKWARD)
-        programs = min(blocks, _PROGRAMS)
-        parts = [matrix.new_zeros(max(programs, 1), *matrix.shape) for matrix in weights]
-        _launch(
-            _decode_backward, len(x), found, x, weights, shape, exact, by_density, by_albedo, by_normal, by_found,
-            *parts, programs=programs,
-        )  # fmt: skip
+        programs = max(1, min(triton.cdiv(len(x), _BLOCK_BACKWARD), _PROGRAMS))
+        parts = Weights(*(matrix.new_zeros(programs, *matrix.shape) for matrix in weights))
+        launch = partial(_launch, len(x), found, x, weights, shape, exact, programs=programs)
+        launch(_density_backward, by_density, by_normal, by_found, parts.density_hidden, parts.density_output)
+        launch(_albedo_backward, by_albedo, by_found, parts.albedo_hidden, parts.albedo_output)
         return by_found, None, None, None, *(part.sum(0) for part in parts)
 
 
 def _launch(
-    kernel: Any,
     points: int,
     found: Tensor,
     x: Tensor,
     weights: Weights,
     shape: Shape,
     exact: bool,
+    kernel: Any,
     *tensors: Tensor,
     programs: int | None = None,
     everything: bool | None = None,
 ) -> None:
+    """Run a kernel on all points: a block a program, or on `programs` that go through many."""
     if points == 0:
         return
     hidden, width = weights.density_hidden.shape
-    sizes = (width, _padded(width), hidden, _padded(hidden))
+    sizes = (width, _padded(width), hidden, _padded(hidden), _padded(len(weights.albedo_output)))
     options = () if everything is None else (everything,)
-    block = _BLOCK_BACKWARD if everything is None else _BLOCK
+    block, warps = (_BLOCK, _WARPS) if programs is None else (_BLOCK_BACKWARD, _WARPS_BACKWARD)
     matrices = (matrix.contiguous() for matrix in weights)
     with torch.cuda.device_of(x):  # a launch goes to the current device, whatever holds its tensors
         kernel[(programs or triton.cdiv(points, block),)](
             found.contiguous(), x.contiguous(), *matrices, *tensors, points, *shape,
-            *sizes, *options, "ieee" if exact else "tf32", _EPSILON, block, num_warps=_WARPS,
+            *sizes, *options, "ieee" if exact else "tf32", _EPSILON, block, num_warps=warps,
         )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _padded(size: int) -> int:
 def _decode(
     found, x, density_hidden, density_output, albedo_hidden, albedo_output,
     density_out, albedo_out, normal_out, points, radius, blob_density, blob_radius,
-    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr,
+    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLOURS: tl.constexpr,
     EVERYTHING: tl.constexpr, PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Samples of features found [w, 4, n]; the density alone, of [w, 1, n], unless EVERYTHING."""
@@ -135,7 +136,7 @@ def _decode(
     ROWS: tl.constexpr = 4 if EVERYTHING else 1
     f = _features(found, point, inside, points, 0, ROWS, WIDTH, W)
     hidden = _matrix(density_hidden, HIDDEN, H, WIDTH, W)
-    output = _row(density_output, 0, HIDDEN, H)
+    output = _row(density_output, HIDDEN, H)
     h = tl.dot(hidden, f, input_precision=PRECISION)
     raw = tl.sum(output[:, None] * tl.maximum(h, 0.0), 0)
     place_x, place_y, place_z = _vector(x, point, inside)
@@ -153,35 +154,25 @@ def _decode(
         length = tl.maximum(tl.sqrt(g_x * g_x + g_y * g_y + g_z * g_z), EPSILON)
         _store_vector(normal_out, point, inside, -g_x / length, -g_y / length, -g_z / length)
         painted = tl.dot(_matrix(albedo_hidden, HIDDEN, H, WIDTH, W), f, input_precision=PRECISION)
-        painted = tl.maximum(painted, 0.0)
-        red = tl.sum(_row(albedo_output, 0, HIDDEN, H)[:, None] * painted, 0)
-        green = tl.sum(_row(albedo_output, 1, HIDDEN, H)[:, None] * painted, 0)
-        blue = tl.sum(_row(albedo_output, 2, HIDDEN, H)[:, None] * painted, 0)
-        _store_vector(albedo_out, point, inside, _sigmoid(red), _sigmoid(green), _sigmoid(blue))
+        painted = tl.maximum(painted, 0.0).to(f.dtype)
+        colour = tl.dot(_matrix(albedo_output, 3, COLOURS, HIDDEN, H), painted, input_precision=PRECISION)
+        at, there = _colours(point, inside, COLOURS)
+        tl.store(albedo_out + at, _sigmoid(colour), mask=there)
 
 
 @triton.jit
-def _decode_backward(
+def _density_backward(
     found, x, density_hidden, density_output, albedo_hidden, albedo_output,
-    by_density, by_albedo, by_normal, by_found, by_density_hidden, by_density_output, by_albedo_hidden,
-    by_albedo_output, points, radius, blob_density, blob_radius,
-    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr,
+    by_density, by_normal, by_found, by_hidden, by_output, points, radius, blob_density, blob_radius,
+    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLOURS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of found [w, 4, n] and a part of those of the matrices, the program's row of [programs, ...]."""
+    """What density and normal say: writes by_found [w, 4, n], and a row of the matrices' parts [programs, ...]."""
     hidden = _matrix(density_hidden, HIDDEN, H, WIDTH, W)
-    output = _row(density_output, 0, HIDDEN, H)
-    paint = _matrix(albedo_hidden, HIDDEN, H, WIDTH, W)
-    red_row = _row(albedo_output, 0, HIDDEN, H)
-    green_row = _row(albedo_output, 1, HIDDEN, H)
-    blue_row = _row(albedo_output, 2, HIDDEN, H)
+    output = _row(density_output, HIDDEN, H)
     kind = found.dtype.element_ty
     sum_hidden = tl.zeros((H, W), kind)
-    sum_paint = tl.zeros((H, W), kind)
     sum_output = tl.zeros((H,), kind)
-    sum_red = tl.zeros((H,), kind)
-    sum_green = tl.zeros((H,), kind)
-    sum_blue = tl.zeros((H,), kind)
     scale = 0.5 / radius
     for block in range(tl.program_id(0), tl.cdiv(points, BLOCK), tl.num_programs(0)):
         point = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -213,41 +204,52 @@ def _decode_backward(
         d_x = (n_x - along * g_x) * share
         d_y = (n_y - along * g_y) * share
         d_z = (n_z - along * g_z) * share
+        _store_features(by_found, point, inside, points, 0, WIDTH, W, q * d_raw[None, :])
         _store_features(by_found, point, inside, points, 1, WIDTH, W, q * d_x[None, :])
         _store_features(by_found, point, inside, points, 2, WIDTH, W, q * d_y[None, :])
         _store_features(by_found, point, inside, points, 3, WIDTH, W, q * d_z[None, :])
-        r = d_raw[None, :] * f + j_x * d_x[None, :] + j_y * d_y[None, :] + j_z * d_z[None, :]
+        r = f * d_raw[None, :] + j_x * d_x[None, :] + j_y * d_y[None, :] + j_z * d_z[None, :]
         r = r.to(kind)
         sum_hidden += tl.dot(s, tl.trans(r), input_precision=PRECISION)
         sum_output += tl.sum(tl.where(h > 0, tl.dot(hidden, r, input_precision=PRECISION), 0.0), 1)
 
-        painted = tl.maximum(tl.dot(paint, f, input_precision=PRECISION), 0.0)
-        red = _sigmoid(tl.sum(red_row[:, None] * painted, 0))
-        green = _sigmoid(tl.sum(green_row[:, None] * painted, 0))
-        blue = _sigmoid(tl.sum(blue_row[:, None] * painted, 0))
-        d_red, d_green, d_blue = _vector(by_albedo, point, inside)
-        d_red *= red * (1 - red)
-        d_green *= green * (1 - green)
-        d_blue *= blue * (1 - blue)
-        sum_red += tl.sum(painted * d_red[None, :], 1)
-        sum_green += tl.sum(painted * d_green[None, :], 1)
-        sum_blue += tl.sum(painted * d_blue[None, :], 1)
-        d_painted = red_row[:, None] * d_red[None, :] + green_row[:, None] * d_green[None, :]
-        d_painted += blue_row[:, None] * d_blue[None, :]
-        d_painted = tl.where(painted > 0, d_painted, 0.0).to(kind)
-        sum_paint += tl.dot(d_painted, tl.trans(f), input_precision=PRECISION)
-        d_f = d_raw[None, :] * q + tl.dot(tl.trans(paint), d_painted, input_precision=PRECISION)
+    part, column = tl.program_id(0), tl.arange(0, H)
+    _store_matrix(by_hidden + part * HIDDEN * WIDTH, HIDDEN, H, WIDTH, W, sum_hidden)
+    tl.store(by_output + part * HIDDEN + column, sum_output, mask=column < HIDDEN)
+
+
+@triton.jit
+def _albedo_backward(
+    found, x, density_hidden, density_output, albedo_hidden, albedo_output,
+    by_albedo, by_found, by_hidden, by_output, points, radius, blob_density, blob_radius,
+    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLOURS: tl.constexpr,
+    PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What the albedo says: adds to by_found [w, 4, n], and writes a row of the matrices' parts [programs, ...]."""
+    hidden = _matrix(albedo_hidden, HIDDEN, H, WIDTH, W)
+    output = _matrix(albedo_output, 3, COLOURS, HIDDEN, H)
+    kind = found.dtype.element_ty
+    sum_hidden = tl.zeros((H, W), kind)
+    sum_output = tl.zeros((COLOURS, H), kind)
+    for block in range(tl.program_id(0), tl.cdiv(points, BLOCK), tl.num_programs(0)):
+        point = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = point < points
+        f = _features(found, point, inside, points, 0, 4, WIDTH, W)
+        a = tl.maximum(tl.dot(hidden, f, input_precision=PRECISION), 0.0).to(kind)
+        albedo = _sigmoid(tl.dot(output, a, input_precision=PRECISION))
+        at, there = _colours(point, inside, COLOURS)
+        d_colour = (tl.load(by_albedo + at, mask=there, other=0.0) * albedo * (1 - albedo)).to(kind)
+        sum_output += tl.dot(d_colour, tl.trans(a), input_precision=PRECISION)
+        d_a = tl.dot(tl.trans(output), d_colour, input_precision=PRECISION)
+        d_a = tl.where(a > 0, d_a, 0.0).to(kind)
+        sum_hidden += tl.dot(d_a, tl.trans(f), input_precision=PRECISION)
+        d_f = tl.dot(tl.trans(hidden), d_a, input_precision=PRECISION)
+        d_f += _features(by_found, point, inside, points, 0, 4, WIDTH, W)
         _store_features(by_found, point, inside, points, 0, WIDTH, W, d_f)
 
     part = tl.program_id(0)
-    _store_matrix(by_density_hidden + part * HIDDEN * WIDTH, HIDDEN, H, WIDTH, W, sum_hidden)
-    _store_matrix(by_albedo_hidden + part * HIDDEN * WIDTH, HIDDEN, H, WIDTH, W, sum_paint)
-    column = tl.arange(0, H)
-    there = column < HIDDEN
-    tl.store(by_density_output + part * HIDDEN + column, sum_output, mask=there)
-    tl.store(by_albedo_output + part * 3 * HIDDEN + column, sum_red, mask=there)
-    tl.store(by_albedo_output + (part * 3 + 1) * HIDDEN + column, sum_green, mask=there)
-    tl.store(by_albedo_output + (part * 3 + 2) * HIDDEN + column, sum_blue, mask=there)
+    _store_matrix(by_hidden + part * HIDDEN * WIDTH, HIDDEN, H, WIDTH, W, sum_hidden)
+    _store_matrix(by_output + part * 3 * HIDDEN, 3, COLOURS, HIDDEN, H, sum_output)
 
 
 @triton.jit
@@ -283,9 +285,16 @@ def _store_matrix(matrix, HEIGHT: tl.constexpr, H: tl.constexpr, WIDTH: tl.const
 
 
 @triton.jit
-def _row(matrix, ROW: tl.constexpr, LENGTH: tl.constexpr, L: tl.constexpr):
+def _row(row, LENGTH: tl.constexpr, L: tl.constexpr):
     column = tl.arange(0, L)
-    return tl.load(matrix + ROW * LENGTH + column, mask=column < LENGTH, other=0.0)
+    return tl.load(row + column, mask=column < LENGTH, other=0.0)
+
+
+@triton.jit
+def _colours(point, inside, COLOURS: tl.constexpr):
+    """(places, whether they exist) [COLOURS, BLOCK] in a tensor [n, 3], a colour a row."""
+    row = tl.arange(0, COLOURS)
+    return point[None, :] * 3 + row[:, None], (row < 3)[:, None] & inside[None, :]
 
 
 @triton.jit

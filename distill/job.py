@@ -145,9 +145,7 @@ def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str
     if job.settings.reference_weight:
         half_frame = job.settings.cameras.half_frame
         guidance = replace(guidance, reference=new_reference(job.prepared.rgba, job.elevation_deg, half_frame, device))
-    return distill(
-        job.settings, guidance, job.out, asked=job.asked, device=device, compute=compute, title=title, watch=watch
-    )
+    return distill(job.settings, guidance, job.out, asked=job.asked, device=device, title=title, watch=watch)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from distill.reference import reference_loss
 from distill.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream, views_until
 from distill.shade import Light, lit, orientation_loss
 from distill.state import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
-from train.compute import Compute, to_device, update
+from train.compute import to_device, update
 
 PREVIEWS: Final = "previews"  # folder within a run's
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
@@ -42,7 +42,6 @@ def distill(
     *,
     asked: Mapping[str, Any],
     device: torch.device | str = "cpu",
-    compute: Compute | None = None,
     title: str = "distill",
     watch: Watch | None = None,
 ) -> Distillation:
@@ -50,11 +49,8 @@ def distill(
 
     `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C, SIGTERM or
     `watch` finishes the step, writes a checkpoint and raises KeyboardInterrupt. A watched run shows no bar, `title`.
-    `compute` says whether the field is compiled.
     """
     state = new_distillation(settings, device)
-    if compute is not None and compute.compile != "none":
-        state.field.compile_parts()
     readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, asked)
     with (

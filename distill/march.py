@@ -39,7 +39,8 @@ from train.compute import to_device
 # Steps marched together, a sample of the budget: a step that is only looked at takes tens of bytes, not thousands; the
 # kernel keeps none but those in occupied cells.
 _STEPS_MARCHED: Final = 8
-_STEPS_MARCHED_BY_KERNEL: Final = 40
+_STEPS_MARCHED_BY_KERNEL: Final = 10
+_BY_KERNELS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class MarchSettings:
     samples_per_ray: int = 512
     """Steps over the diagonal of the cube around the scene's ball; the longest way through the ball has fewer."""
     sample_budget: int = 2**21
-    """Samples that the scene is asked about at once, about 3.5 KB each with gradients; more are rendered in chunks."""
+    """Samples that the scene is asked about at once, about 3.5 KB each with gradients in plain torch. Kernels need a
+    third of that and take four times as many. More are rendered in chunks."""
     min_transmittance: float = 1e-4
     """A ray ends where less light than this would come through."""
     occupancy_resolution: int = 32
@@ -59,6 +61,10 @@ class MarchSettings:
     occupancy_decay: float = 0.95
     occupancy_warmup: int = 256
     """Until this step every cell is looked at; later a quarter of them and of the occupied ones."""
+
+    def samples_at_once(self, device: torch.device) -> int:
+        """`sample_budget` on a device."""
+        return self.sample_budget * (_BY_KERNELS if has_kernels(device.type) else 1)
 
     def step_length(self, radius: float) -> float:
         """World length of a step in a scene of this radius."""
@@ -170,7 +176,7 @@ def render_rays(
     """Composited [n, 9]: colour (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
     step = settings.step_length(scene.radius)
     samples = _samples_in_sight(scene, rays, shift, settings, occupancy)
-    chunks = ray_chunks(samples, settings.sample_budget)
+    chunks = ray_chunks(samples, settings.samples_at_once(shift.device))
     if len(chunks) == 1:
         return _composite(scene, rays, samples, step=step, shade=shade)
     rendered: list[Tensor] = []
@@ -190,7 +196,7 @@ def _samples_in_sight(
     """The samples that are in the ball, occupied and not hidden."""
     steps = 2 * scene.radius / settings.step_length(scene.radius)
     marched = _STEPS_MARCHED_BY_KERNEL if has_kernels(shift.device.type) else _STEPS_MARCHED
-    rays_at_once = max(1, int(marched * settings.sample_budget / steps))
+    rays_at_once = max(1, int(marched * settings.samples_at_once(shift.device) / steps))
     parts = []
     for start in range(0, max(1, len(shift)), rays_at_once):
         group = slice(start, start + rays_at_once)
@@ -203,7 +209,7 @@ def _group_in_sight(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> Packed:
     """The same of rays that are few enough to be marched together."""
-    step, budget = settings.step_length(scene.radius), settings.sample_budget
+    step, budget = settings.step_length(scene.radius), settings.samples_at_once(shift.device)
     segments = Segments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells
     samples = occupied_samples(segments, cells, step, 2 * scene.radius, budget)

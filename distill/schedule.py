@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -93,7 +94,8 @@ class DistillSettings:
     cameras: CameraSettings = field(default_factory=CameraSettings)
     shading: ShadingSettings = field(default_factory=ShadingSettings)
     nerf: FieldSettings = field(default_factory=FieldSettings)
-    march: MarchSettings = field(default_factory=MarchSettings)
+    march: MarchSettings = field(default_factory=partial(MarchSettings, samples_per_ray=256))
+    """Released: 512 samples a ray. Half of them fit pictures of 256 pixels as well, in half the time."""
     checkpoint_every: int = 500
     preview_every: int = 500
 

@@ -14,9 +14,7 @@ from torch import Tensor
 from benchmarks.distill_bench import main
 from benchmarks.distill_parts import SIZES, random_model, step_flops
 from dataset.camera import spherical_to_c2w
-from distill.field import Field, FieldSettings
 from distill.guidance import Guidance, model_guidance, sds_loss
-from distill.hash_grid import HashGridSettings
 from distill.loop import train_step
 from distill.march import camera_rays
 from distill.schedule import PRESETS, draw_views
@@ -24,9 +22,6 @@ from distill.state import new_distillation
 from train.compute import Compute, choose_compute
 
 TINY = SIZES["tiny"]
-FIELD = FieldSettings(
-    grid=HashGridSettings(levels=3, log2_table_size=8, base_resolution=3, growth=1.75), radius=0.9, hidden_width=8
-)
 
 
 def make_guidance(compute: Compute, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Guidance:
@@ -60,25 +55,6 @@ def test_networks_are_one_graph_each_for_the_two_shapes(compiler):
         ):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     assert compiler.graphs == 4
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_a_compiled_field_takes_any_number_of_points(compiler):
-    field = Field(FIELD, torch.Generator().manual_seed(0))
-    quick = Field(FIELD)
-    quick.load_state_dict(field.state_dict())
-    quick.compile_parts()
-    assert quick.state_dict().keys() == field.state_dict().keys()
-    for points in (5, 170, 64):
-        x = torch.rand(points, 3, generator=torch.Generator().manual_seed(points)) * 1.6 - 0.8
-        results = []
-        for scene in (field, quick):
-            samples = scene.query(x)
-            loss = samples.density.sum() + samples.albedo.square().sum() + samples.normal[:, 0].sum()
-            with torch.no_grad():
-                results.append([*samples, scene.density(x), *torch.autograd.grad(loss, list(scene.parameters()))])
-        torch.testing.assert_close(results[1], results[0])
-    assert compiler.graphs == 2
 
 
 def test_rays_are_the_formula_to_the_bit():
@@ -150,8 +126,6 @@ def test_a_step_waits_for_the_gpu_only_to_count(compiling):
     guidance = make_guidance(choose_compute(device, compiling), "cuda", torch.bfloat16)
     settings = replace(PRESETS["tiny"], coarse_fraction=0.5, steps=40, shading=PRESETS["paper"].shading)
     state = new_distillation(settings, device)
-    if compiling != "none":
-        state.field.compile_parts()
     for step in range(16, 32):
         careful = step not in {16, 17, 18, 19, 20, 21, 22, 24}  # compiling; the occupancy grid's turn
         torch.cuda.set_sync_debug_mode("error" if careful else "default")

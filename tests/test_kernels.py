@@ -72,15 +72,14 @@ def test_kernels_compile_for_an_h100(tmp_path, monkeypatch):
     ptx = {name: compiled_for_h100(name) for name in KERNELS}
     assert ptx["look_up"].count("ld.global.v2.b32") == 8
     assert ptx["scatter"].count("add.v2.f32") == 8
-    assert "wgmma" in ptx["decode"]
-    assert "wgmma" in ptx["decode_backward"]
+    assert all("wgmma" in ptx[name] for name in ("decode", "density_backward", "albedo_backward"))
     assert "fma" not in ptx["march"]
     assert "fma" in ptx["look_up"]  # so that the line above means something
 
 
 FLOAT, LONG, INT, BYTE = "*fp32", "*i64", "*i32", "*u8"
 GRID_CONSTANTS = {"CHANNELS": 2, "PADDED": 2, "JACOBIAN": True, "BLOCK": 128}
-FIELD_CONSTANTS = {"WIDTH": 32, "W": 32, "HIDDEN": 64, "H": 64, "PRECISION": "tf32", "EPSILON": 1e-12}
+FIELD_CONSTANTS = {"WIDTH": 32, "W": 32, "HIDDEN": 64, "H": 64, "COLOURS": 16, "PRECISION": "tf32", "EPSILON": 1e-12}
 COMPOSITE_CONSTANTS = {"WIDTH": 9, "PADDED": 16, "BLOCK": 32}
 KERNELS = {
     "look_up": ("hash_grid_triton._look_up_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
@@ -90,9 +89,14 @@ KERNELS = {
         (*[FLOAT] * 9, "i32", *["fp32"] * 3),
         {**FIELD_CONSTANTS, "EVERYTHING": True, "BLOCK": 64},
     ),
-    "decode_backward": (
-        "field_triton._decode_backward",
-        (*[FLOAT] * 14, "i32", *["fp32"] * 3),
+    "density_backward": (
+        "field_triton._density_backward",
+        (*[FLOAT] * 11, "i32", *["fp32"] * 3),
+        {**FIELD_CONSTANTS, "BLOCK": 32},
+    ),
+    "albedo_backward": (
+        "field_triton._albedo_backward",
+        (*[FLOAT] * 10, "i32", *["fp32"] * 3),
         {**FIELD_CONSTANTS, "BLOCK": 32},
     ),
     "weight": (

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dataset.errors import UserError
 from dataset.loader import Damage
 from dataset.stream import ShardSet
-from train.feed import load_random_views
+from train.feed import load_random_views, read_random_views
 from train.image_tower import resize
 from train.model import load_vae
 from train.parts import is_trained, optimise, seeded, write_part
@@ -76,8 +76,10 @@ def train_autoencoder(
     noise = torch.Generator().manual_seed(seed)
     objects = recipe.schedule.objects
 
+    batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=1, damage=damage)
+
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views, _ = load_random_views(shards, seed, step, objects=objects, views=1, damage=damage)
+        views, _ = next(batches)
         loss, mse = autoencoder_loss(vae, _pixels(views, image_size, device), recipe.kl_weight, noise)
         return loss, {"loss": float(loss.detach()), "PSNR": psnr(mse / 4)}  # [-1, 1] is twice as wide as [0, 1]
 

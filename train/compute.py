@@ -4,11 +4,11 @@ computed beyond rounding; the same weights train with any of it.
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -97,16 +97,6 @@ def _compile(parts: Iterable[nn.Module]) -> None:
     _set_compiler()
     for part in parts:
         part.compile(dynamic=False, fullgraph=True, backend=BACKEND)
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """A function compiled at its first call, for all sizes of its tensors; else as `_compile`."""
-    _set_compiler()
-    made: F = cast(Any, torch.compile)(function, dynamic=True, fullgraph=True, backend=BACKEND)
-    return made
 
 
 def _set_compiler() -> None:

@@ -39,6 +39,7 @@ from train.latent_batch import Batch, read_latents, stack_latents
 from train.model import CameraConvention, camera_labels
 
 _PREFETCH: Final = 3  # micro-batches read ahead
+_PART_READERS: Final = 4  # threads that read for a part's training
 READERS: Final = 2  # threads
 
 TrainingSet = ShardSet | LatentSet
@@ -238,3 +239,19 @@ def load_random_views(
         places.append(place)
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
     return torch.stack(pictures), torch.tensor([numbers[place] for place in places])
+
+
+def read_random_views(
+    shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `load_random_views` returns, for steps 0, 1, ...; read ahead by threads."""
+    with ThreadPoolExecutor(_PART_READERS, thread_name_prefix="views") as pool:
+        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        for step in range(steps):
+            waiting.append(
+                pool.submit(load_random_views, shards, seed, step, objects=objects, views=views, damage=damage)
+            )
+            if len(waiting) > _PART_READERS + _PREFETCH:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dataset.loader import Damage
 from dataset.stream import ShardSet
 from train.autoencoder import psnr
-from train.feed import load_random_views
+from train.feed import read_random_views
 from train.image_tower import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
 from train.parts import is_trained, optimise, seeded, write_part
 from train.recipe import TowerRecipe
@@ -63,8 +63,10 @@ def train_tower(
         heads = TowerHeads(spec.embed_dim, recipe.thumbnail_size).to(device)
     objects = recipe.schedule.objects
 
+    batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
+
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views, numbers = load_random_views(shards, seed, step, objects=objects, views=2, damage=damage)
+        views, numbers = next(batches)
         rgb = views.flatten(0, 1).to(device)
         embeddings = tower(rgb)
         projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
