@@ -138,3 +138,10 @@ def test_two_cpu_workers_for_real(tmp_path, base):
     assert alone.returncode == 0, printed
     for name in ("r-seed-0", "b-seed-0"):
         assert same_field(tmp_path / "spread" / name, tmp_path / "turn" / name)
+
+
+def test_only_long_runs_are_compiled_unasked(tmp_path):
+    job = a_job(tmp_path, "a", steps=2999)
+    assert job.compiling == "none"
+    assert replace(job, compile="blocks").compiling == "blocks"
+    assert a_job(tmp_path, "a", steps=3000).compiling == "auto"
