@@ -62,8 +62,8 @@ class Args:
     formats: tuple[Format, ...] = ("glb",)
     """Files to write: glb always; obj adds NAME.obj, .mtl and .png; ply coloured vertices; points a point cloud."""
     compile: CompileChoice = "auto"
-    """Compile the networks, whole or blocks: minutes at the start, twice as fast after. auto: whole on a GPU for runs of
-    3,000 steps or more, none otherwise."""
+    """Compile the networks, whole or blocks: minutes at the start, twice as fast after. auto: whole on a GPU for runs
+    of 3,000 steps or more, none otherwise."""
     remove_background: bool = False
     """Cut the object out with rembg (an optional extra)."""
     preview_every: int | None = None
