@@ -17,7 +17,7 @@ MARK    ?=
 opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 encode export sample evaluate distill view demo test lint format lock
+.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate distill view demo test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field bench-distill
 
 help: ## list the verbs
@@ -47,6 +47,9 @@ train-stage1: setup ## shards or latents -> image-conditioned multi-view diffusi
 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 WORKERS=
 	$(PY) -m train stage2 --shards '$(SHARDS)' --base '$(or $(MODEL),data/stage1)' --out '$(or $(OUT),data/stage2)' --preset $(PRESET) $(call opt,--workers,$(WORKERS)) $(ARGS)
+
+tiny-model: setup ## shards -> the small embedded model, from nothing, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--effort 0.001" rehearses)
+	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)
 
 encode: setup ## shards -> latents and embeddings, once for all steps: SHARDS= MODEL= OUT=data/latents
 	$(PY) -m train.encode '$(SHARDS)' '$(or $(OUT),data/latents)' --model '$(MODEL)' $(ARGS)

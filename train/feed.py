@@ -40,6 +40,7 @@ from train.model import CameraConvention, camera_labels
 
 _PREFETCH: Final = 3  # micro-batches read ahead
 _PART_READERS: Final = 4  # threads that read for a part's training
+_KEPT_BYTES: Final = 2 << 30  # of decoded views: all of 4,000 objects at 64 pixels
 READERS: Final = 2  # threads
 
 TrainingSet = ShardSet | LatentSet
@@ -216,14 +217,41 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(colours)
 
 
+class KeptViews:
+    """Decoded views, kept in memory as far as there is room: a part's training sees them again and again."""
+
+    def __init__(self, shards: ShardSet, room: int = _KEPT_BYTES) -> None:
+        self.shards, self.room = shards, room
+        self._kept: dict[tuple[int, int, Wanted], NDArray[np.uint8]] = {}
+
+    def views(self, shard: int, sample: int, wanted: Sequence[Wanted]) -> NDArray[np.uint8]:
+        """As `ShardSet.views`."""
+        missing = [view for view in wanted if (shard, sample, view) not in self._kept]
+        if not missing:
+            return np.stack([self._kept[shard, sample, view] for view in wanted])
+        read = dict(zip(missing, self.shards.views(shard, sample, missing), strict=True))
+        if self.room > 0:  # threads may overdraw by what each of them reads
+            self._kept.update({(shard, sample, view): picture for view, picture in read.items()})
+            self.room -= sum(picture.nbytes for picture in read.values())
+        return np.stack([read[view] if view in read else self._kept[shard, sample, view] for view in wanted])
+
+
 def load_random_views(
-    shards: ShardSet, seed: int, step: int, *, objects: int, views: int, damage: Damage | None = None
+    shards: ShardSet,
+    seed: int,
+    step: int,
+    *,
+    objects: int,
+    views: int,
+    damage: Damage | None = None,
+    kept: KeptViews | None = None,
 ) -> tuple[Tensor, Tensor]:
     """For the parts' training: `views` different pictures of each of `objects` objects, from both sets.
 
     Returns pictures on white [objects, views, 3, h, w] in [0, 1] and object numbers [objects] (equal: same object).
     """
     rng, order = generator(Position(seed, step), "parts"), Order(shards.samples_per_shard, seed)
+    read_views = (kept or shards).views
     pictures, places = [], []
     for i in range(step * objects, (step + 1) * objects):
         indices = rng.choice(2 * VIEWS_PER_SET, size=views, replace=False)
@@ -232,7 +260,7 @@ def load_random_views(
         ]
 
         def read(_: int, shard: int, sample: int, wanted: list[Wanted] = wanted) -> tuple[Tensor, tuple[int, int]]:
-            return to_tensor(shards.views(shard, sample, wanted)), (shard, sample)
+            return to_tensor(read_views(shard, sample, wanted)), (shard, sample)
 
         picture, place = read_or_replace(order, i, damage, shards.uid, read)
         pictures.append(picture)
@@ -244,13 +272,12 @@ def load_random_views(
 def read_random_views(
     shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What `load_random_views` returns, for steps 0, 1, ...; read ahead by threads."""
+    """What `load_random_views` returns, for steps 0, 1, ...; read ahead by threads, decoded once."""
+    load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, kept=KeptViews(shards))
     with ThreadPoolExecutor(_PART_READERS, thread_name_prefix="views") as pool:
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         for step in range(steps):
-            waiting.append(
-                pool.submit(load_random_views, shards, seed, step, objects=objects, views=views, damage=damage)
-            )
+            waiting.append(pool.submit(load, step))
             if len(waiting) > _PART_READERS + _PREFETCH:
                 yield waiting.popleft().result()
         while waiting:

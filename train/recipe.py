@@ -109,6 +109,20 @@ PAPER: Final = Recipe(
     tower_training=None,
 )
 
+_TINY_AUTOENCODER: Final = AutoencoderRecipe(
+    latent_channels=8,
+    widths=(32, 64, 64),
+    blocks_per_level=1,
+    kl_weight=1e-4,
+    schedule=Schedule(steps=2_000, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=20),
+)
+_TINY_TOWER: Final = TowerRecipe(
+    temperature=0.1,
+    thumbnail_size=16,
+    reconstruction_weight=10.0,
+    schedule=Schedule(steps=300, objects=16, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=20),
+)
+
 TINY: Final = Recipe(
     name="tiny",
     image_size=64,
@@ -126,19 +140,29 @@ TINY: Final = Recipe(
         token_width=256,
         norm_groups=16,
     ),
-    autoencoder=AutoencoderRecipe(
-        latent_channels=8,
-        widths=(32, 64, 64),
-        blocks_per_level=1,
-        kl_weight=1e-4,
-        schedule=Schedule(steps=2_000, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=20),
+    autoencoder=_TINY_AUTOENCODER,
+    tower_training=_TINY_TOWER,
+)
+
+# What `train.tiny_model` makes of it on a GPU: longer, and in batches that a GPU notices.
+EMBEDDED: Final = replace(
+    TINY,
+    cameras="absolute",  # its objects face the same way
+    autoencoder=replace(
+        _TINY_AUTOENCODER,
+        schedule=Schedule(steps=8_000, objects=64, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
     ),
-    tower_training=TowerRecipe(
-        temperature=0.1,
-        thumbnail_size=16,
-        reconstruction_weight=10.0,
-        schedule=Schedule(steps=300, objects=16, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=20),
+    tower_training=replace(
+        _TINY_TOWER,
+        schedule=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100),
     ),
+    stage1=Schedule(steps=12_000, objects=256, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
+    stage2=Schedule(steps=4_000, objects=256, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
+    average_decay=0.999,
+    checkpoint_every=1_000,
+    validate_every=1_000,
+    picture_every=2_000,
+    readers=4,
 )
 
 PRESETS: Final[dict[PresetName, Recipe]] = {"paper": PAPER, "tiny": TINY}

@@ -1,0 +1,156 @@
+"""Shards -> the small model that comes with the project: `python -m train.tiny_model`, or `make tiny-model`.
+
+It is `python -m train` and `python -m train.encode` one after the other, with the sizes of `train.recipe.EMBEDDED`.
+WORK gets `stage1/vae` and `stage1/image_tower`, `latents`, then `stage1` and `stage2` themselves. What is finished is
+taken up and what was begun goes on from its last checkpoint, so the command may be stopped and repeated. The end is
+OUT: stage 2's model in float16, and a README.md that says what it was made from.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+import tyro
+from torch import nn
+
+from dataset.errors import UserError, run_cli
+from dataset.latents import open_views
+from dataset.loader import Damage
+from dataset.stream import ShardSet
+from train.autoencoder import ensure_autoencoder
+from train.compute import CompileChoice
+from train.encode import encode, plan_format
+from train.encoder import Encoder
+from train.feed import need_pictures
+from train.image_tower import SmallTower
+from train.launch import Launch, start
+from train.model import ModelSpec, load_model, save_model
+from train.recipe import EMBEDDED, Recipe, Schedule
+from train.run import CONFIG_FILE, Run
+from train.sample import pick_device
+from train.tower_training import ensure_tower
+from train.validation import divide
+
+MOST_MB: Final = 40  # what a checkout should carry, together
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """Train the small embedded model from nothing: autoencoder, image tower, stage 1, stage 2. Resumes."""
+
+    shards: str = "data/tiny"
+    """Rendered shard set at 64 pixels or more; its objects should face the same way."""
+    work: Path = Path("data/tiny-model")
+    """Folder of the parts, latents, checkpoints and samples."""
+    out: Path = Path("weights/tiny")
+    """Model folder to write."""
+    seed: int = 0
+    """Seed of weights, views, noise and order."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    compile: CompileChoice = "auto"
+    """As of `python -m train stage1`."""
+    effort: float = 1.0
+    """Multiplies all numbers of steps: 0.001 is a rehearsal."""
+    cameras: Literal["absolute", "relative"] = "absolute"
+    """Camera labels: absolute for objects that all face the same way, relative to the reference for any."""
+
+
+def embedded(effort: float, cameras: Literal["absolute", "relative"]) -> Recipe:
+    """`EMBEDDED` with another number of steps."""
+    if not 0 < effort <= 100:
+        raise UserError(f"--effort is {effort}; it must be above 0 and at most 100")
+
+    def scaled(schedule: Schedule) -> Schedule:
+        return replace(schedule, steps=max(1, round(schedule.steps * effort)))
+
+    recipe = replace(EMBEDDED, cameras=cameras, stage1=scaled(EMBEDDED.stage1), stage2=scaled(EMBEDDED.stage2))
+    if recipe.autoencoder is None or recipe.tower_training is None:
+        raise ValueError("the embedded model trains its own parts")
+    return replace(
+        recipe,
+        autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule)),
+        tower_training=replace(recipe.tower_training, schedule=scaled(recipe.tower_training.schedule)),
+    )
+
+
+def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
+    """All parts, then OUT."""
+    first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
+    whole = need_pictures(open_views(args.shards), "the autoencoder")
+    encode_all(whole, latents, make_parts(whole, first, recipe, args.seed, device))
+    for stage, folder, base in ((1, first, None), (2, second, first)):
+        number: Literal[1, 2] = 1 if stage == 1 else 2
+        run = Run(number, recipe, str(latents), folder, base, seed=args.seed, device=device, compile=args.compile)
+        start(run, Launch())
+    write_half(second, args.out)
+
+
+def make_parts(shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
+    """The autoencoder and the image tower in `folder`, trained first where they are missing; on the device."""
+    if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
+        raise UserError(f"preset {recipe.name} trains no parts of its own")
+    if not isinstance(recipe.tower, SmallTower):
+        raise UserError(f"preset {recipe.name} trains no image tower of its own")
+    training, _ = divide(shards, recipe.validation, recipe.test_share)
+    seen = need_pictures(training, "the autoencoder")
+    damage = Damage(len(seen), recipe.max_damaged_share)
+    size = recipe.image_size
+    vae = ensure_autoencoder(folder / "vae", seen, recipe.autoencoder, size, seed=seed, device=device, damage=damage)
+    tower = ensure_tower(
+        folder / "image_tower", seen, recipe.tower, recipe.tower_training, seed=seed, device=device, damage=damage
+    )
+    scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
+    spec = ModelSpec(size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale)
+    for part in (vae, tower):
+        nn.Module.to(part.requires_grad_(False).eval(), device)
+    return Encoder(vae, tower, spec, device)
+
+
+def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
+    """All views of the set, of its test objects too, as latents."""
+    encode(shards, str(out), encoder, plan_format(encoder, shards, logvar=False, embedded="all"), readers=8)
+
+
+def write_half(folder: Path, out: Path) -> None:
+    """The model of a run as a model folder in float16, with its README.md."""
+    model = load_model(folder, torch.device("cpu"))
+    for part in (model.unet, model.vae, model.image_tower):
+        nn.Module.to(part, torch.float16)
+    save_model(model, out)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (out / "README.md").write_text(card(config))
+    megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MOST_MB else f"; more than {MOST_MB}"))
+
+
+def card(config: dict[str, object]) -> str:
+    """What the folder's README.md says, from the configuration of stage 2."""
+    return f"""# The embedded model
+
+A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one picture.
+Trained from nothing, in both stages, by
+
+    make tiny-model
+
+on rendered shards (`data` below), of which 5 % of the objects were kept for testing and 5 % for validation. Float16.
+
+```json
+{json.dumps({key: config[key] for key in ("seed", "data", "recipe")}, indent=2)}
+```
+"""
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.cli(TinyModel, prog="python -m train.tiny_model")
+    device = pick_device(args.device)
+    if device.type == "cpu":
+        print("note: this is meant for a GPU; on a CPU it takes days (--effort 0.001 rehearses it)")
+    build(args, embedded(args.effort, args.cameras), device)
+
+
+if __name__ == "__main__":
+    run_cli(main)
