@@ -1,0 +1,246 @@
+"""Assets against the truth: distillations measured beside the objects of a shard set that they were made from.
+
+    python -m distill.evaluate --model data/model --shards data/shards --objects 20      # distills them first
+    python -m distill.evaluate --run out/cat out/mug --uid procedural-cat-000001 procedural-mug-000017 --shards ...
+    python -m distill.evaluate --table pairs.csv --shards data/shards                    # run,uid,view
+
+An asset lies in its object's world by the known camera of its picture, without any search (`asset_truth` says how).
+What is written: `evaluation.json`, `evaluation.md`, `evaluation.html` with the pictures behind the numbers, and a line
+for each measured asset in `results.jsonl`, from which the same command goes on. With --model, `runs/MODEL/UID` are
+distillations like any other, and go on too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+import tyro
+from fsspec.implementations.local import LocalFileSystem
+from tqdm import tqdm
+
+from dataset.errors import UserError, run_cli
+from dataset.report import strip
+from dataset.report_charts import objects
+from dataset.schema import VIEWS_PER_SET
+from dataset.shards import write_bytes_atomic
+from dataset.stream import ShardSet
+from distill.asset_measure import outlines, ring_pictures, see, shape_scores, view_scores
+from distill.asset_metrics import Solid, solid_of
+from distill.asset_pairs import FIELD, MESH, Asked, Labels, Pair, named, pair_up, read_table
+from distill.asset_results import OUTLINES, Group, write_results
+from distill.asset_runs import Distill, distill_all, reference_view
+from distill.asset_truth import TrueObject, read_mesh, read_object, read_true_mesh, view_number
+from distill.field import load_field
+from distill.job import Preset
+from train.evaluate import choose, folder_sha256, name_models, open_pictures
+from train.evaluation_baselines import spread_evenly
+from train.evaluation_protocol import training_notes
+from train.evaluation_record import REFERENCE, TRUTH, Method, Record, open_record
+from train.find_model import model_folder
+from train.sample import pick_device
+
+RUNS: Final = "runs"  # folder of the distillations, and the key of assets that were there
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Distilled assets against the truth of a shard set, as JSON, a Markdown table and an HTML page."""
+
+    shards: str = "data/shards"
+    """Shard set with the true views: a folder or an fsspec URL."""
+    run: tuple[Path, ...] = ()
+    """Folders of finished distillations; with --uid."""
+    uid: tuple[str, ...] = ()
+    """The objects that they show, in that order."""
+    view: tuple[str, ...] = ()
+    """The view that each was made from, fixed_00 to random_15; found by its picture if not given. With --model one, for
+    all objects; that of train.evaluate if not given: one of the random set, by the uid."""
+    table: Path | None = None
+    """CSV with the head run,uid,view, or JSON, instead of --run, --uid and --view; runs relative to its folder."""
+    model: tuple[Path, ...] = ()
+    """Model folders, checkpoint files or Hub names, to distill objects of the set with; the first is what the others
+    are compared with."""
+    split: Literal["test", "validation", "all"] = "test"
+    """Which objects --model takes, by a hash of their uids: test is what no training sees."""
+    objects: int | None = None
+    """At most so many of them, spread evenly over the split; all if not given."""
+    preset: Preset | None = None
+    """Of the distillations with --model, as in python -m distill."""
+    steps: int | None = None
+    """Steps of each, as in python -m distill."""
+    seed: int = 0
+    """Seed of each, as in python -m distill."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance, as in python -m distill."""
+    labels: Labels = "auto"
+    """The camera labels of the runs' models: decides how assets are turned. auto: as their model folders say."""
+    meshes: Path | None = None
+    """Folder with the true meshes, UID.glb, the files that were rendered; for Chamfer distance, F-score, volume IoU."""
+    out: Path = Path("data/asset-evaluation")
+    """Folder to write; what it holds of the same evaluation is taken up."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    dry_run: bool = False
+    """Print what would be measured."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What all assets have in common."""
+
+    record: Record
+    shards: ShardSet
+    meshes: Path | None
+    device: torch.device
+
+
+def run(args: Evaluate) -> int:
+    """The command; 1 if a distillation failed, whose object is then left out."""
+    _check(args)
+    shards = open_pictures(args.shards)
+    if args.model:
+        return _distilled(args, shards)
+    asked = _asked(args)
+    places = {shards.uid(*place): place for place in spread_evenly(shards, len(shards))}
+    if unknown := [row.uid for row in asked if row.uid not in places]:
+        raise UserError(f"{shards.url}: holds no object {', '.join(unknown[:3])}; name uids of this set")
+    pairs = [
+        pair_up(row, places[row.uid], read_object(shards, places[row.uid]), args.labels)
+        for row in tqdm(asked, desc="pair", unit="asset", leave=False, mininterval=1.0)
+    ]
+    _say(args, [pair.uid for pair in pairs], ["given distillations"])
+    if not args.dry_run:
+        group = Group(Method(RUNS, "distilled assets", {}), pairs)
+        _measured(args, shards, [group], [], "Given distillations")
+    return 0
+
+
+def _distilled(args: Evaluate, shards: ShardSet) -> int:
+    places = choose(shards, args.split, args.objects)
+    wanted = {shards.uid(*place): place for place in places}
+    names, folders = name_models(args.model), [model_folder(model) for model in args.model]
+    view = view_number(args.view[0]) if args.view else None
+    notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
+    _say(args, list(wanted), names)
+    if args.dry_run:
+        return 0
+    groups, failed = [], dict[str, str]()
+    for name, given, folder in zip(names, args.model, folders, strict=True):
+        how = Distill(given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device)
+        references = {uid: reference_view(uid) if view is None else view for uid in wanted}
+        runs, missing = distill_all(how, shards, wanted, references, args.out / RUNS / name.replace("/", "-"))
+        failed |= {uid: f"{name}: {reason}" for uid, reason in missing.items()}
+        asked = [Asked(runs[uid], uid, references[uid]) for uid in runs]
+        pairs = [pair_up(row, wanted[row.uid], read_object(shards, wanted[row.uid]), args.labels) for row in asked]
+        settings = {
+            "sha256": folder_sha256(folder),
+            **{key: getattr(args, key) for key in ("preset", "steps", "seed", "guidance_scale")},
+        }
+        groups.append(Group(Method(name.replace("/", "-"), name, settings), pairs))
+    groups = [Group(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
+    if not groups[0].pairs:
+        raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
+    notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
+    _measured(args, shards, groups, notes, f"Split {args.split}")
+    return 1 if failed else 0
+
+
+def _check(args: Evaluate) -> None:
+    ways = [name for name in ("run", "table", "model") if getattr(args, name)]
+    if len(ways) != 1:
+        given = " and ".join(f"--{way}" for way in ways) or "none of them is given"
+        raise UserError(f"give either --run with --uid, or --table, or --model ({given})")
+    if args.model and (args.uid or len(args.view) > 1):
+        raise UserError("--model takes its objects by --split and --objects, and at most one --view for all of them")
+    if args.table and (args.uid or args.view):
+        raise UserError("--table names uids and views itself; leave out --uid and --view")
+    if args.objects is not None and args.objects < 1:
+        raise UserError(f"--objects is {args.objects}; it must be at least 1")
+    if args.meshes is not None and not args.meshes.is_dir():
+        raise UserError(f"--meshes {args.meshes}: no such folder; give one that holds UID.glb")
+    for name in args.view:
+        view_number(name)
+
+
+def _asked(args: Evaluate) -> list[Asked]:
+    """The runs with their objects and views, each object once."""
+    if args.table is not None:
+        rows = read_table(args.table)
+    else:
+        if len(args.uid) != len(args.run) or len(args.view) not in (0, len(args.run)):
+            raise UserError(
+                f"{len(args.run)} --run, {len(args.uid)} --uid and {len(args.view)} --view; give a uid, and a view or "
+                "none at all, for each run"
+            )
+        rows = list(zip(args.run, args.uid, args.view or ("",) * len(args.run), strict=True))
+    asked = [Asked(Path(folder), uid, view_number(view) if view else None) for folder, uid, view in rows]
+    named(asked)
+    return asked
+
+
+def _say(args: Evaluate, uids: Sequence[str], names: Sequence[str]) -> None:
+    print(f"{objects(len(uids))} of {args.shards}: assets of {', '.join(names)}")
+    if args.dry_run:
+        print("\n".join(f"would measure: {uid}" for uid in uids))
+
+
+def _measured(args: Evaluate, shards: ShardSet, groups: Sequence[Group], notes: Sequence[str], lead: str) -> None:
+    """Measure what the record lacks and write the results."""
+    pairs = [pair for group in groups for pair in group.pairs]
+    uids = sorted({pair.uid for pair in pairs})
+    with_mesh = [uid for uid in uids if args.meshes is not None and (args.meshes / f"{uid}.glb").is_file()]
+    if args.meshes is not None and not with_mesh:
+        raise UserError(f"--meshes {args.meshes}: holds none of {uids[0]}.glb and so on; give the files rendered")
+    common = {"objects": shards.fingerprint, "meshes": args.meshes is not None}
+    record = open_record(args.out, common, [group.method for group in groups])
+    measuring = Measuring(record, shards, args.meshes, pick_device(args.device))
+    with tqdm(total=len(pairs), desc="measure", unit="asset", mininterval=1.0) as bar:
+        for group in groups:
+            for pair in group.pairs:
+                _measure(measuring, group.method.key, pair)
+                bar.update()
+    notes = [*dict.fromkeys(note for pair in pairs for note in pair.notes), *notes]
+    write_results(args.out, args.shards, groups, record, notes, lead=lead, with_mesh=len(with_mesh))
+
+
+def _measure(measuring: Measuring, method: str, pair: Pair) -> None:
+    """Add an asset's line to the record, unless it is there. `asset` says what was measured: it is no metric."""
+    record, key = measuring.record, (method, pair.uid, 0)
+    identity = pair.identity
+    if record.found.get(key, {}).get("asset") == [identity]:
+        return
+    truth = read_object(measuring.shards, pair.place)
+    mesh = read_mesh(pair.run / MESH)
+    field = load_field(pair.run / FIELD, measuring.device)
+    seen = see(field, pair.march, pair.alignment, truth, measuring.device)
+    scores: dict[str, Sequence[float]] = {"asset": [identity], **view_scores(seen, truth, pair.view)}
+    if (solid := _true_solid(measuring.meshes, truth)) is not None:
+        scores |= shape_scores(mesh, pair.alignment, solid)
+    ring = list(truth.pictures[:VIEWS_PER_SET])
+    for folder, pictures in (
+        (REFERENCE, [truth.pictures[pair.view]]),
+        (TRUTH, ring),
+        (method, ring_pictures(seen)),
+        (f"{method}-{OUTLINES}", outlines(seen, truth)),
+    ):
+        path = record.picture(folder, pair.uid)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(LocalFileSystem(), str(path.absolute()), strip(pictures))
+    record.add(key, scores)  # last: the line says that its pictures are there
+
+
+def _true_solid(meshes: Path | None, truth: TrueObject) -> Solid | None:
+    if meshes is None or not (path := meshes / f"{truth.uid}.glb").is_file():
+        return None
+    return solid_of(read_true_mesh(path, truth))
+
+
+def main() -> int:
+    """Command line."""
+    return run(tyro.cli(Evaluate, prog="python -m distill.evaluate"))
+
+
+if __name__ == "__main__":
+    run_cli(main)
