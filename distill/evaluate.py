@@ -113,7 +113,10 @@ def run(args: Evaluate) -> int:
     _say(args, [pair.uid for pair in pairs], ["given distillations"])
     if not args.dry_run:
         group = Group(Method(RUNS, "distilled assets", {}), pairs)
-        _measured(args, shards, [group], [], "Given distillations")
+        with_mesh = _with_mesh(args, [pair.uid for pair in pairs])
+        record = _open(args, shards, [group.method])
+        _measure_all(args, shards, record, [group])
+        _write(args, record, [group], [], lead="Given distillations", with_mesh=with_mesh)
     return 0
 
 
@@ -126,24 +129,30 @@ def _distilled(args: Evaluate, shards: ShardSet) -> int:
     _say(args, list(wanted), names)
     if args.dry_run:
         return 0
+    with_mesh = _with_mesh(args, list(wanted))
+    asked = {key: getattr(args, key) for key in ("preset", "steps", "seed", "guidance_scale", "view")}
+    methods = [
+        Method(name.replace("/", "-"), name, {"sha256": folder_sha256(folder), **asked})
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    record = _open(args, shards, methods)
     groups, failed = [], dict[str, str]()
-    for name, given, folder in zip(names, args.model, folders, strict=True):
+    for method, given in zip(methods, args.model, strict=True):
         how = Distill(given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device)
-        references = {uid: reference_view(uid) if view is None else view for uid in wanted}
-        runs, missing = distill_all(how, shards, wanted, references, args.out / RUNS / name.replace("/", "-"))
-        failed |= {uid: f"{name}: {reason}" for uid, reason in missing.items()}
-        asked = [Asked(runs[uid], uid, references[uid]) for uid in runs]
-        pairs = [pair_up(row, wanted[row.uid], read_object(shards, wanted[row.uid]), args.labels) for row in asked]
-        settings = {
-            "sha256": folder_sha256(folder),
-            **{key: getattr(args, key) for key in ("preset", "steps", "seed", "guidance_scale")},
-        }
-        groups.append(Group(Method(name.replace("/", "-"), name, settings), pairs))
+        views = {uid: reference_view(uid) if view is None else view for uid in wanted}
+        runs, missing = distill_all(how, shards, wanted, views, args.out / RUNS / method.key)
+        failed |= {uid: f"{method.title}: {reason}" for uid, reason in missing.items()}
+        pairs = [
+            pair_up(Asked(folder, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), args.labels)
+            for uid, folder in runs.items()
+        ]
+        groups.append(Group(method, pairs))
     groups = [Group(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
     if not groups[0].pairs:
         raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
-    _measured(args, shards, groups, notes, f"Split {args.split}")
+    _measure_all(args, shards, record, groups)
+    _write(args, record, groups, notes, lead=f"Split {args.split}", with_mesh=with_mesh)
     return 1 if failed else 0
 
 
@@ -186,23 +195,36 @@ def _say(args: Evaluate, uids: Sequence[str], names: Sequence[str]) -> None:
         print("\n".join(f"would measure: {uid}" for uid in uids))
 
 
-def _measured(args: Evaluate, shards: ShardSet, groups: Sequence[Group], notes: Sequence[str], lead: str) -> None:
-    """Measure what the record lacks and write the results."""
-    pairs = [pair for group in groups for pair in group.pairs]
-    uids = sorted({pair.uid for pair in pairs})
-    with_mesh = [uid for uid in uids if args.meshes is not None and (args.meshes / f"{uid}.glb").is_file()]
-    if args.meshes is not None and not with_mesh:
+def _with_mesh(args: Evaluate, uids: Sequence[str]) -> set[str]:
+    """The objects whose true mesh is there. Raises UserError where meshes were given and none is of these objects."""
+    if args.meshes is None:
+        return set()
+    found = {uid for uid in uids if (args.meshes / f"{uid}.glb").is_file()}
+    if not found:
         raise UserError(f"--meshes {args.meshes}: holds none of {uids[0]}.glb and so on; give the files rendered")
-    common = {"objects": shards.fingerprint, "meshes": args.meshes is not None}
-    record = open_record(args.out, common, [group.method for group in groups])
+    return found
+
+
+def _open(args: Evaluate, shards: ShardSet, methods: Sequence[Method]) -> Record:
+    return open_record(args.out, {"objects": shards.fingerprint, "meshes": args.meshes is not None}, methods)
+
+
+def _measure_all(args: Evaluate, shards: ShardSet, record: Record, groups: Sequence[Group]) -> None:
+    """Measure what the record lacks."""
     measuring = Measuring(record, shards, args.meshes, pick_device(args.device))
-    with tqdm(total=len(pairs), desc="measure", unit="asset", mininterval=1.0) as bar:
+    with tqdm(total=sum(len(group.pairs) for group in groups), desc="measure", unit="asset", mininterval=1.0) as bar:
         for group in groups:
             for pair in group.pairs:
                 _measure(measuring, group.method.key, pair)
                 bar.update()
-    notes = [*dict.fromkeys(note for pair in pairs for note in pair.notes), *notes]
-    write_results(args.out, args.shards, groups, record, notes, lead=lead, with_mesh=len(with_mesh))
+
+
+def _write(
+    args: Evaluate, record: Record, groups: Sequence[Group], notes: Sequence[str], *, lead: str, with_mesh: set[str]
+) -> None:
+    told = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
+    meshes = len(with_mesh & {pair.uid for pair in groups[0].pairs})
+    write_results(args.out, args.shards, groups, record, told, lead=lead, with_mesh=meshes)
 
 
 def _measure(measuring: Measuring, method: str, pair: Pair) -> None:
