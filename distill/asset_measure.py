@@ -7,13 +7,17 @@ from typing import Final
 import numpy as np
 import torch
 import trimesh
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from dataset.report import strip
 from dataset.schema import VIEWS_PER_SET
+from dataset.shards import write_bytes_atomic
 from distill.asset_metrics import OPAQUE, Solid, iou, silhouette_ious, solid_of, surface_scores, visual_hull
 from distill.asset_truth import Alignment, TrueObject
 from distill.field import Scene
 from distill.march import MarchSettings, Occupancy, render_views
+from train.evaluation_record import Record
 from train.evaluation_tables import METRICS, Metric
 from train.novel_view_metrics import front_back_confusion, picture_scores, squared_distances
 
@@ -132,7 +136,14 @@ def outlines(seen: Seen, truth: TrueObject) -> list[NDArray[np.uint8]]:
     return pictures
 
 
-def ring_pictures(seen: Seen) -> list[NDArray[np.uint8]]:
-    """The fixed views [h, w, 4] of an asset."""
-    rgb = np.rint(seen.rgb[:VIEWS_PER_SET] * 255).astype(np.uint8)
-    return list(np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1))
+def keep_ring(record: Record, folder: str, uid: str, ring: Float32) -> None:
+    """Write a ring [f, h, w, 3] in [0, 1] where a record has its pictures."""
+    rgb = np.rint(ring * 255).astype(np.uint8)
+    keep_pictures(record, folder, uid, list(np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1)))
+
+
+def keep_pictures(record: Record, folder: str, uid: str, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    """The same of pictures [h, w, 4]."""
+    path = record.picture(folder, uid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), strip(list(pictures)))

@@ -14,8 +14,9 @@ from distill.asset_measure import ASSET_METRICS, BESIDE
 from distill.asset_metrics import F_DISTANCE, VOXELS
 from distill.asset_pairs import Pair
 from distill.asset_truth import view_name
+from distill.consistency import CONSISTENCY, RERENDERED, SAMPLED, consistency_rows, consistency_tables
 from train.evaluation_page import write_evaluation_page
-from train.evaluation_record import Method, Record
+from train.evaluation_record import TRUTH, Method, Record
 from train.evaluation_tables import Table, object_values, plain, summarise, tables
 from train.novel_view_metrics import CONFIDENCE, SAME_DB, mean_of
 
@@ -36,16 +37,26 @@ class Group:
 
 
 def write_results(
-    out: Path, shards: str, groups: Sequence[Group], record: Record, notes: Sequence[str], *, lead: str, with_mesh: int
+    out: Path,
+    shards: str,
+    groups: Sequence[Group],
+    record: Record,
+    notes: Sequence[str],
+    *,
+    lead: str,
+    with_mesh: int,
+    consistency: bool = False,
 ) -> None:
     """evaluation.json, evaluation.md and evaluation.html of what the record holds of these assets.
 
-    `with_mesh` says how many of the objects have their true mesh.
+    `with_mesh` says how many of the objects have their true mesh; `consistency`, whether it was measured.
     """
     methods, uids = [group.method for group in groups], [pair.uid for pair in groups[0].pairs]
     rows = summarise(record, methods, uids, ASSET_METRICS)
     title, lead = f"Assets beside {shards}", f"{lead}: {objects(len(uids))}."
     made = _tables(rows, record, methods, uids)
+    if consistency:
+        made[1:1] = consistency_tables(record, methods, uids)
     told = [*_protocol(groups, with_mesh), *notes]
     summary = {
         "shards": shards,
@@ -53,6 +64,7 @@ def write_results(
         "notes": told,
         "metrics": {metric.name: metric.meaning for metric in ASSET_METRICS},
         "methods": [{**row, "settings": dict(m.settings)} for row, m in zip(rows, methods, strict=True)],
+        "consistency": consistency_rows(record, methods, uids) if consistency else None,
         "assets": [_asset(record, group.method, pair) for group in groups for pair in group.pairs],
     }
     fs, folder = LocalFileSystem(), out.absolute()
@@ -67,14 +79,29 @@ def write_results(
         tables=made,
         notes=told,
         record=record,
-        methods=methods,
+        methods=_strips(record, methods, uids, consistency),
         uids=uids,
-        beside=BESIDE,
-        below={OUTLINES: "silhouettes"},
+        beside=(*BESIDE, CONSISTENCY),
         rings=_RINGS,
     )
     print(made[0].markdown())
     print(f"wrote {out}/evaluation.json, evaluation.md and evaluation.html")
+
+
+def _strips(record: Record, methods: Sequence[Method], uids: Sequence[str], consistency: bool) -> list[Method]:
+    """The page's rings of each object, top down. Those without numbers get an empty line in the record."""
+    strips = []
+    for method in methods:
+        strips += [method, Method(f"{method.key}-{OUTLINES}", f"{method.title}: silhouettes", {})]
+        if consistency:
+            strips.append(Method(f"{method.key}-{SAMPLED}", f"{method.title}: sampled views", {}))
+            strips.append(Method(f"{method.key}-{RERENDERED}", f"{method.title}: a field fitted to these", {}))
+    if consistency:
+        strips.append(Method(f"{TRUTH}-{RERENDERED}", "a field fitted to the truth", {}))
+    for strip in strips:
+        for uid in uids:
+            record.found.setdefault((strip.key, uid, 0), {})
+    return strips
 
 
 def _asset(record: Record, method: Method, pair: Pair) -> dict[str, Any]:

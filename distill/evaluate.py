@@ -17,21 +17,19 @@ from typing import Final, Literal
 
 import torch
 import tyro
-from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
-from dataset.report import strip
 from dataset.report_charts import objects
 from dataset.schema import VIEWS_PER_SET
-from dataset.shards import write_bytes_atomic
 from dataset.stream import ShardSet
-from distill.asset_measure import outlines, ring_pictures, see, shape_scores, view_scores
+from distill.asset_measure import keep_pictures, keep_ring, outlines, see, shape_scores, view_scores
 from distill.asset_metrics import Solid, solid_of
 from distill.asset_pairs import FIELD, MESH, Asked, Labels, Pair, named, pair_up, read_table
 from distill.asset_results import OUTLINES, Group, write_results
 from distill.asset_runs import Distill, distill_all, reference_view
 from distill.asset_truth import TrueObject, read_mesh, read_object, read_true_mesh, view_number
+from distill.consistency import Sampling, consistency_note, measure_consistency
 from distill.field import load_field
 from distill.job import Preset
 from train.evaluate import choose, folder_sha256, name_models, open_pictures
@@ -39,7 +37,8 @@ from train.evaluation_baselines import spread_evenly
 from train.evaluation_protocol import training_notes
 from train.evaluation_record import REFERENCE, TRUTH, Method, Record, open_record
 from train.find_model import model_folder
-from train.sample import pick_device
+from train.model import read_spec
+from train.sample import ddim_scheduler, pick_device
 
 RUNS: Final = "runs"  # folder of the distillations, and the key of assets that were there
 
@@ -74,6 +73,10 @@ class Evaluate:
     """Seed of each, as in python -m distill."""
     guidance_scale: float | None = None
     """Classifier-free guidance, as in python -m distill."""
+    consistency: bool = False
+    """With --model: also fit a field to the views that each model samples, and render them again."""
+    sampling_steps: int = 50
+    """DDIM steps of these views."""
     labels: Labels = "auto"
     """The camera labels of the runs' models: decides how assets are turned. auto: as their model folders say."""
     meshes: Path | None = None
@@ -130,7 +133,7 @@ def _distilled(args: Evaluate, shards: ShardSet) -> int:
     if args.dry_run:
         return 0
     with_mesh = _with_mesh(args, list(wanted))
-    asked = {key: getattr(args, key) for key in ("preset", "steps", "seed", "guidance_scale", "view")}
+    asked = {key: getattr(args, key) for key in ("preset", "steps", "seed", "guidance_scale", "view", "sampling_steps")}
     methods = [
         Method(name.replace("/", "-"), name, {"sha256": folder_sha256(folder), **asked})
         for name, folder in zip(names, folders, strict=True)
@@ -152,6 +155,19 @@ def _distilled(args: Evaluate, shards: ShardSet) -> int:
         raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
     _measure_all(args, shards, record, groups)
+    if args.consistency:
+        for group, folder in zip(groups, folders, strict=True):
+            own = read_spec(folder).guidance_scale
+            scale = own if args.guidance_scale is None else args.guidance_scale
+            measure_consistency(
+                record,
+                group.method.key,
+                folder,
+                sampling=Sampling(args.sampling_steps, args.seed, scale),
+                shards=shards,
+                places=[pair.place for pair in group.pairs],
+                device=pick_device(args.device),
+            )
     _write(args, record, groups, notes, lead=f"Split {args.split}", with_mesh=with_mesh)
     return 1 if failed else 0
 
@@ -165,6 +181,9 @@ def _check(args: Evaluate) -> None:
         raise UserError("--model takes its objects by --split and --objects, and at most one --view for all of them")
     if args.table and (args.uid or args.view):
         raise UserError("--table names uids and views itself; leave out --uid and --view")
+    if args.consistency and not args.model:
+        raise UserError("--consistency is of a model's own views: give --model")
+    ddim_scheduler(args.sampling_steps, torch.device("cpu"))  # refuses a number of steps that there is not
     if args.objects is not None and args.objects < 1:
         raise UserError(f"--objects is {args.objects}; it must be at least 1")
     if args.meshes is not None and not args.meshes.is_dir():
@@ -224,7 +243,11 @@ def _write(
 ) -> None:
     told = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
     meshes = len(with_mesh & {pair.uid for pair in groups[0].pairs})
-    write_results(args.out, args.shards, groups, record, told, lead=lead, with_mesh=meshes)
+    if args.consistency:
+        told.append(consistency_note(args.sampling_steps, args.seed))
+    write_results(
+        args.out, args.shards, groups, record, told, lead=lead, with_mesh=meshes, consistency=args.consistency
+    )
 
 
 def _measure(measuring: Measuring, method: str, pair: Pair) -> None:
@@ -240,16 +263,10 @@ def _measure(measuring: Measuring, method: str, pair: Pair) -> None:
     scores: dict[str, Sequence[float]] = {"asset": [identity], **view_scores(seen, truth, pair.view)}
     if (solid := _true_solid(measuring.meshes, truth)) is not None:
         scores |= shape_scores(mesh, pair.alignment, solid)
-    ring = list(truth.pictures[:VIEWS_PER_SET])
-    for folder, pictures in (
-        (REFERENCE, [truth.pictures[pair.view]]),
-        (TRUTH, ring),
-        (method, ring_pictures(seen)),
-        (f"{method}-{OUTLINES}", outlines(seen, truth)),
-    ):
-        path = record.picture(folder, pair.uid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(LocalFileSystem(), str(path.absolute()), strip(pictures))
+    keep_pictures(record, REFERENCE, pair.uid, [truth.pictures[pair.view]])
+    keep_pictures(record, TRUTH, pair.uid, list(truth.pictures[:VIEWS_PER_SET]))
+    keep_ring(record, method, pair.uid, seen.rgb[:VIEWS_PER_SET])
+    keep_pictures(record, f"{method}-{OUTLINES}", pair.uid, outlines(seen, truth))
     record.add(key, scores)  # last: the line says that its pictures are there
 
 

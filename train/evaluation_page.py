@@ -6,7 +6,7 @@ It looks like the report of a shard set and takes that page's style sheet.
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,15 +45,13 @@ def write_evaluation_page(
     methods: Sequence[Method],
     uids: Sequence[str],
     beside: Sequence[Metric] = _BESIDE,
-    below: Mapping[str, str] | None = None,
     rings: str = _RINGS,
 ) -> None:
     """Write the page, at once or not at all. Raises UserError when a picture of the record is missing.
 
-    `beside` each ring stand these metrics; `below` it rings from further folders, METHOD-SUFFIX: suffix -> caption.
-    `rings` says what is seen.
+    `beside` each ring stand these metrics; `rings` says what is seen.
     """
-    objects = "".join(_object(record, methods, uid, beside, below or {}) for uid in uids)
+    objects = "".join(_object(record, methods, uid, beside) for uid in uids)
     styles = "".join(path.read_text(encoding="utf-8") for path in _STYLES)
     page = f"""<!doctype html>
 <html lang="en">
@@ -107,18 +105,17 @@ def _cell(text: str) -> str:
     return f"{escape(value)}<small>{escape(bracket.strip() + interval)}</small>" if bracket else escape(text)
 
 
-def _object(
-    record: Record, methods: Sequence[Method], uid: str, beside: Sequence[Metric], below: Mapping[str, str]
-) -> str:
+def _object(record: Record, methods: Sequence[Method], uid: str, beside: Sequence[Metric]) -> str:
     rings = [("Truth", record.picture(TRUTH, uid), "")]
-    for method in methods:
-        for seed in range(method.seeds):
-            title = method.title + (f", seed {seed}" if method.seeds > 1 else "")
-            numbers = _beside(record, method, uid, seed, beside)
-            rings.append((title, record.picture(method.key, uid, seed), numbers))
-            rings += [
-                (caption, record.picture(f"{method.key}-{suffix}", uid, seed), "") for suffix, caption in below.items()
-            ]
+    rings += [
+        (
+            method.title + (f", seed {seed}" if method.seeds > 1 else ""),
+            record.picture(method.key, uid, seed),
+            _beside(record, method, uid, seed, beside),
+        )
+        for method in methods
+        for seed in range(method.seeds)
+    ]
     rows = "".join(
         f'<p>{escape(name)}<br><span class="soft">{escape(numbers)}</span></p>{_image(path, f"{name}: {uid}")}\n'
         for name, path, numbers in rings
