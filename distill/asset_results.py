@@ -139,7 +139,15 @@ def _tables(
         for i, uid in enumerate(uids)
         for method in methods
     )
-    return [*made, Table("Objects", "One by one.", ("object", *made[0].head[1:]), lines)]
+    return [
+        *made,
+        Table(
+            "Object by object",
+            "The means of each one's held-out views, and its shape.",
+            ("object", *made[0].head[1:]),
+            lines,
+        ),
+    ]
 
 
 def _protocol(groups: Sequence[Group], with_mesh: int) -> Iterator[str]:
@@ -152,8 +160,8 @@ def _protocol(groups: Sequence[Group], with_mesh: int) -> Iterator[str]:
         "still differ by the light."
     )
     yield (
-        f"Held out: {len(pairs) - inside} of {len(pairs)} assets were made from a view of the random set, and all 16 "
-        f"fixed views count; of the other {inside} the 15 that they were not made from."
+        f"Held out: all 16 fixed views of the {len(pairs) - inside} of {len(pairs)} assets that were made from a view "
+        f"of the random set; of those made from a fixed view ({inside}) the other 15."
     )
     yield (
         "Aligned by the known camera of the picture, without any search (no ICP): turned about the vertical by the "

@@ -140,14 +140,16 @@ def _distilled(args: Evaluate, shards: ShardSet) -> int:
     ]
     record = _open(args, shards, methods)
     groups, failed = [], dict[str, str]()
-    for method, given in zip(methods, args.model, strict=True):
+    for method, given, folder in zip(methods, args.model, folders, strict=True):
+        absolute = read_spec(folder).cameras == "absolute"
+        labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
         how = Distill(given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device)
         views = {uid: reference_view(uid) if view is None else view for uid in wanted}
         runs, missing = distill_all(how, shards, wanted, views, args.out / RUNS / method.key)
         failed |= {uid: f"{method.title}: {reason}" for uid, reason in missing.items()}
         pairs = [
-            pair_up(Asked(folder, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), args.labels)
-            for uid, folder in runs.items()
+            pair_up(Asked(out, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), labels)
+            for uid, out in runs.items()
         ]
         groups.append(Group(method, pairs))
     groups = [Group(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]

@@ -133,8 +133,8 @@ def test_tables_and_notes_say_what_is_counted(done: Path) -> None:
         "visual hull IoU",
         "| synthetic-0004 |",
         "2 of 3 objects have a true mesh",
-        "1 of 3 assets were made from a view of the random set",
-        "of the other 2 the 15",
+        "all 16 fixed views of the 1 of 3 assets that were made from a view of the random set",
+        "made from a fixed view (2) the other 15",
         "no ICP",
         "F-score at 0.02",
     ):
@@ -341,17 +341,32 @@ def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_failed_distillation_is_left_out_and_said(shards: Path, base: Path, tmp_path: Path) -> None:
+def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, base: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(base, tmp_path / "other")
+    spec = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
     args = Evaluate(
-        str(shards), model=(base,), split="all", objects=2, view=("random_00",), out=tmp_path / "out", device="cpu"
+        str(shards),
+        model=(base, other),
+        split="all",
+        objects=2,
+        view=("random_04",),
+        out=tmp_path / "out",
+        device="cpu",
     )
     (tmp_path / "out" / "runs" / base.name).mkdir(parents=True)
     (tmp_path / "out" / "runs" / base.name / "synthetic-0000").write_text("in the way")
     assert run(args) == 1
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert summary["objects"] == ["synthetic-0003"]
-    assert summary["assets"][0]["view"] == "random_00"
+    found = [(asset["method"], asset["uid"], asset["view"], asset["turned_deg"]) for asset in summary["assets"]]
+    assert found == [
+        ("model", "synthetic-0003", "random_04", 90.0),
+        ("other", "synthetic-0003", "random_04", 0.0),
+    ]
+    assert "Difference to the first row" in (tmp_path / "out" / "evaluation.md").read_text()
     assert any("Left out, synthetic-0000" in note and "cannot be written" in note for note in summary["notes"])
+    args = replace(args, model=(base,))
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").unlink()
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").mkdir()
     with pytest.raises(UserError, match=r"no asset to measure: .*cannot be written"):
