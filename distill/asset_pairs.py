@@ -18,7 +18,7 @@ from PIL import Image
 from dataset.errors import UserError
 from dataset.image import composite_white, prepare_image
 from dataset.image_file import BROKEN
-from distill.asset_truth import VIEWS, Alignment, Place, TrueObject, align, view_name
+from distill.asset_truth import VIEWS, Alignment, Place, TrueObject, align, view_name, view_number
 from distill.job import CONFIG
 from distill.march import MarchSettings
 from distill.schedule import CameraSettings
@@ -54,17 +54,38 @@ class Pair:
     march: MarchSettings
     notes: tuple[str, ...] = ()
 
-    @property
-    def identity(self) -> float:
-        """48 bits of the sha256 of all that decides the scores of this object's asset."""
+    def identity(self, true_mesh: Path | None) -> float:
+        """48 bits of the sha256 of all that decides this asset's scores beside an object of a set."""
         digest = hashlib.sha256(f"{self.view}/{self.alignment}/{self.march}".encode())
-        for name in (FIELD, MESH):
-            digest.update((self.run / name).read_bytes())
+        for path in (self.run / FIELD, self.run / MESH, *([] if true_mesh is None else [true_mesh])):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
         return float(int.from_bytes(digest.digest()[:6], "big"))
 
 
-def read_table(path: Path) -> list[tuple[Path, str, str]]:
-    """(run, uid, name of the view or nothing) of each row. Raises UserError, which names the row."""
+def asked_for(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) -> list[Asked]:
+    """What a command line names. Raises UserError where it is not a uid, and a view or none at all, for each run."""
+    if len(uids) != len(runs) or len(views) not in (0, len(runs)):
+        raise UserError(
+            f"{len(runs)} --run, {len(uids)} --uid and {len(views)} --view; give a uid, and a view or none at all, for "
+            "each run"
+        )
+    rows = zip(runs, uids, views or ("",) * len(runs), strict=True)
+    return [Asked(run, uid, view_number(view) if view else None) for run, uid, view in rows]
+
+
+def once_each(asked: Sequence[Asked]) -> None:
+    """Raises UserError where an object comes twice: it would count double."""
+    seen: dict[str, Path] = {}
+    for row in asked:
+        if row.uid in seen:
+            raise UserError(
+                f"{row.uid} has two assets, {seen[row.uid]} and {row.run}; measure the second one with another --out"
+            )
+        seen[row.uid] = row.run
+
+
+def read_table(path: Path) -> list[Asked]:
+    """The rows of a table. Raises UserError, which names the row."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows: list[Any] = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
@@ -79,7 +100,8 @@ def read_table(path: Path) -> list[tuple[Path, str, str]]:
         if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
             more = f" ({', '.join(unknown)})" if unknown else ""
             raise UserError(f"{path}: row {number} is not run, uid and view{more}; run and uid are needed in each")
-        found.append((path.parent / values[0], values[1], values[2]))
+        run, uid, view = values
+        found.append(Asked(path.parent / run, uid, view_number(view) if view else None))
     return found
 
 
@@ -175,14 +197,3 @@ def _likeness(picture: Path, truth: TrueObject) -> np.ndarray[Any, np.dtype[np.f
             continue
         near[number] = psnr_db(prepared.rgb, composite_white(given))
     return near
-
-
-def named(asked: Sequence[Asked]) -> None:
-    """Raises UserError where an object comes twice: its asset would be measured twice and count double."""
-    seen: dict[str, Path] = {}
-    for row in asked:
-        if row.uid in seen:
-            raise UserError(
-                f"{row.uid} has two assets, {seen[row.uid]} and {row.run}; measure the second one with another --out"
-            )
-        seen[row.uid] = row.run

@@ -10,7 +10,7 @@ for each measured asset in `results.jsonl`, from which the same command goes on.
 distillations like any other, and go on too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -24,11 +24,11 @@ from dataset.report_charts import objects
 from dataset.schema import VIEWS_PER_SET
 from dataset.stream import ShardSet
 from distill.asset_measure import keep_pictures, keep_ring, outlines, see, shape_scores, view_scores
-from distill.asset_metrics import Solid, solid_of
-from distill.asset_pairs import FIELD, MESH, Asked, Labels, Pair, named, pair_up, read_table
+from distill.asset_metrics import solid_of
+from distill.asset_pairs import FIELD, MESH, Asked, Labels, Pair, asked_for, once_each, pair_up, read_table
 from distill.asset_results import OUTLINES, Group, write_results
 from distill.asset_runs import Distill, distill_all, reference_view
-from distill.asset_truth import TrueObject, read_mesh, read_object, read_true_mesh, view_number
+from distill.asset_truth import Place, read_mesh, read_object, read_true_mesh, view_number
 from distill.consistency import Sampling, consistency_note, measure_consistency
 from distill.field import load_field
 from distill.job import Preset
@@ -95,7 +95,7 @@ class Measuring:
 
     record: Record
     shards: ShardSet
-    meshes: Path | None
+    meshes: Mapping[str, Path]  # true ones, by uid
     device: torch.device
 
 
@@ -103,9 +103,13 @@ def run(args: Evaluate) -> int:
     """The command; 1 if a distillation failed, whose object is then left out."""
     _check(args)
     shards = open_pictures(args.shards)
-    if args.model:
-        return _distilled(args, shards)
-    asked = _asked(args)
+    return _distilled(args, shards) if args.model else _given(args, shards)
+
+
+def _given(args: Evaluate, shards: ShardSet) -> int:
+    """Measure distillations that are there."""
+    asked = read_table(args.table) if args.table else asked_for(args.run, args.uid, args.view)
+    once_each(asked)
     places = {shards.uid(*place): place for place in spread_evenly(shards, len(shards))}
     if unknown := [row.uid for row in asked if row.uid not in places]:
         raise UserError(f"{shards.url}: holds no object {', '.join(unknown[:3])}; name uids of this set")
@@ -113,65 +117,81 @@ def run(args: Evaluate) -> int:
         pair_up(row, places[row.uid], read_object(shards, places[row.uid]), args.labels)
         for row in tqdm(asked, desc="pair", unit="asset", leave=False, mininterval=1.0)
     ]
+    meshes = _true_meshes(args, [pair.uid for pair in pairs])
     _say(args, [pair.uid for pair in pairs], ["given distillations"])
     if not args.dry_run:
-        group = Group(Method(RUNS, "distilled assets", {}), pairs)
-        with_mesh = _with_mesh(args, [pair.uid for pair in pairs])
-        record = _open(args, shards, [group.method])
-        _measure_all(args, shards, record, [group])
-        _write(args, record, [group], [], lead="Given distillations", with_mesh=with_mesh)
+        groups = [Group(Method(RUNS, "distilled assets", {}), pairs)]
+        record = _open(args, shards, [group.method for group in groups])
+        _measure_all(Measuring(record, shards, meshes, pick_device(args.device)), groups)
+        _write(args, record, groups, [], lead="Given distillations", meshes=meshes)
     return 0
 
 
 def _distilled(args: Evaluate, shards: ShardSet) -> int:
-    places = choose(shards, args.split, args.objects)
-    wanted = {shards.uid(*place): place for place in places}
+    """Distill objects of the set with each model and measure what comes of it."""
+    wanted = {shards.uid(*place): place for place in choose(shards, args.split, args.objects)}
     names, folders = name_models(args.model), [model_folder(model) for model in args.model]
-    view = view_number(args.view[0]) if args.view else None
     notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
+    meshes = _true_meshes(args, list(wanted))
     _say(args, list(wanted), names)
     if args.dry_run:
         return 0
-    with_mesh = _with_mesh(args, list(wanted))
-    asked = {key: getattr(args, key) for key in ("preset", "steps", "seed", "guidance_scale", "view", "sampling_steps")}
-    methods = [
-        Method(name.replace("/", "-"), name, {"sha256": folder_sha256(folder), **asked})
-        for name, folder in zip(names, folders, strict=True)
-    ]
+    methods = [_method(args, name, folder) for name, folder in zip(names, folders, strict=True)]
     record = _open(args, shards, methods)
     groups, failed = [], dict[str, str]()
     for method, given, folder in zip(methods, args.model, folders, strict=True):
-        absolute = read_spec(folder).cameras == "absolute"
-        labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
-        how = Distill(given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device)
-        views = {uid: reference_view(uid) if view is None else view for uid in wanted}
-        runs, missing = distill_all(how, shards, wanted, views, args.out / RUNS / method.key)
-        failed |= {uid: f"{method.title}: {reason}" for uid, reason in missing.items()}
-        pairs = [
-            pair_up(Asked(out, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), labels)
-            for uid, out in runs.items()
-        ]
+        pairs, reasons = _pairs_of(args, given, folder, shards, wanted, out=args.out / RUNS / method.key)
         groups.append(Group(method, pairs))
+        failed |= {uid: f"{method.title}: {reason}" for uid, reason in reasons.items()}
     groups = [Group(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
     if not groups[0].pairs:
         raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
-    _measure_all(args, shards, record, groups)
+    _measure_all(Measuring(record, shards, meshes, pick_device(args.device)), groups)
     if args.consistency:
-        for group, folder in zip(groups, folders, strict=True):
-            own = read_spec(folder).guidance_scale
-            scale = own if args.guidance_scale is None else args.guidance_scale
-            measure_consistency(
-                record,
-                group.method.key,
-                folder,
-                sampling=Sampling(args.sampling_steps, args.seed, scale),
-                shards=shards,
-                places=[pair.place for pair in group.pairs],
-                device=pick_device(args.device),
-            )
-    _write(args, record, groups, notes, lead=f"Split {args.split}", with_mesh=with_mesh)
+        _measure_consistency(args, record, shards, groups, folders)
+    _write(args, record, groups, notes, lead=f"Split {args.split}", meshes=meshes)
     return 1 if failed else 0
+
+
+def _method(args: Evaluate, name: str, folder: Path) -> Method:
+    """A model's row, with all that decides its assets."""
+    decisive = ("preset", "steps", "seed", "guidance_scale", "view", "sampling_steps")
+    settings = {"sha256": folder_sha256(folder), **{key: getattr(args, key) for key in decisive}}
+    return Method(name.replace("/", "-"), name, settings)
+
+
+def _pairs_of(
+    args: Evaluate, given: Path, folder: Path, shards: ShardSet, wanted: Mapping[str, Place], *, out: Path
+) -> tuple[list[Pair], dict[str, str]]:
+    """(the assets of a model, why others failed by uid)."""
+    absolute = read_spec(folder).cameras == "absolute"
+    labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
+    views = {uid: view_number(args.view[0]) if args.view else reference_view(uid) for uid in wanted}
+    how = Distill(given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device)
+    runs, failed = distill_all(how, shards, wanted, views, out)
+    pairs = [
+        pair_up(Asked(run, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), labels)
+        for uid, run in runs.items()
+    ]
+    return pairs, failed
+
+
+def _measure_consistency(
+    args: Evaluate, record: Record, shards: ShardSet, groups: Sequence[Group], folders: Sequence[Path]
+) -> None:
+    for group, folder in zip(groups, folders, strict=True):
+        own = read_spec(folder).guidance_scale
+        scale = own if args.guidance_scale is None else args.guidance_scale
+        measure_consistency(
+            record,
+            group.method.key,
+            folder,
+            sampling=Sampling(args.sampling_steps, args.seed, scale),
+            shards=shards,
+            places=[pair.place for pair in group.pairs],
+            device=pick_device(args.device),
+        )
 
 
 def _check(args: Evaluate) -> None:
@@ -194,45 +214,29 @@ def _check(args: Evaluate) -> None:
         view_number(name)
 
 
-def _asked(args: Evaluate) -> list[Asked]:
-    """The runs with their objects and views, each object once."""
-    if args.table is not None:
-        rows = read_table(args.table)
-    else:
-        if len(args.uid) != len(args.run) or len(args.view) not in (0, len(args.run)):
-            raise UserError(
-                f"{len(args.run)} --run, {len(args.uid)} --uid and {len(args.view)} --view; give a uid, and a view or "
-                "none at all, for each run"
-            )
-        rows = list(zip(args.run, args.uid, args.view or ("",) * len(args.run), strict=True))
-    asked = [Asked(Path(folder), uid, view_number(view) if view else None) for folder, uid, view in rows]
-    named(asked)
-    return asked
-
-
 def _say(args: Evaluate, uids: Sequence[str], names: Sequence[str]) -> None:
     print(f"{objects(len(uids))} of {args.shards}: assets of {', '.join(names)}")
     if args.dry_run:
         print("\n".join(f"would measure: {uid}" for uid in uids))
 
 
-def _with_mesh(args: Evaluate, uids: Sequence[str]) -> set[str]:
-    """The objects whose true mesh is there. Raises UserError where meshes were given and none is of these objects."""
+def _true_meshes(args: Evaluate, uids: Sequence[str]) -> dict[str, Path]:
+    """The true meshes that are there, by uid. Raises UserError where some were given and none is of these objects."""
     if args.meshes is None:
-        return set()
-    found = {uid for uid in uids if (args.meshes / f"{uid}.glb").is_file()}
+        return {}
+    paths = {uid: args.meshes / f"{uid}.glb" for uid in uids}
+    found = {uid: path for uid, path in paths.items() if path.is_file()}
     if not found:
         raise UserError(f"--meshes {args.meshes}: holds none of {uids[0]}.glb and so on; give the files rendered")
     return found
 
 
 def _open(args: Evaluate, shards: ShardSet, methods: Sequence[Method]) -> Record:
-    return open_record(args.out, {"objects": shards.fingerprint, "meshes": args.meshes is not None}, methods)
+    return open_record(args.out, {"objects": shards.fingerprint}, methods)
 
 
-def _measure_all(args: Evaluate, shards: ShardSet, record: Record, groups: Sequence[Group]) -> None:
+def _measure_all(measuring: Measuring, groups: Sequence[Group]) -> None:
     """Measure what the record lacks."""
-    measuring = Measuring(record, shards, args.meshes, pick_device(args.device))
     with tqdm(total=sum(len(group.pairs) for group in groups), desc="measure", unit="asset", mininterval=1.0) as bar:
         for group in groups:
             for pair in group.pairs:
@@ -240,31 +244,17 @@ def _measure_all(args: Evaluate, shards: ShardSet, record: Record, groups: Seque
                 bar.update()
 
 
-def _write(
-    args: Evaluate, record: Record, groups: Sequence[Group], notes: Sequence[str], *, lead: str, with_mesh: set[str]
-) -> None:
-    told = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
-    meshes = len(with_mesh & {pair.uid for pair in groups[0].pairs})
-    if args.consistency:
-        told.append(consistency_note(args.sampling_steps, args.seed))
-    write_results(
-        args.out, args.shards, groups, record, told, lead=lead, with_mesh=meshes, consistency=args.consistency
-    )
-
-
 def _measure(measuring: Measuring, method: str, pair: Pair) -> None:
     """Add an asset's line to the record, unless it is there. `asset` says what was measured: it is no metric."""
-    record, key = measuring.record, (method, pair.uid, 0)
-    identity = pair.identity
+    record, key, true_mesh = measuring.record, (method, pair.uid, 0), measuring.meshes.get(pair.uid)
+    identity = pair.identity(true_mesh)
     if record.found.get(key, {}).get("asset") == [identity]:
         return
-    truth = read_object(measuring.shards, pair.place)
-    mesh = read_mesh(pair.run / MESH)
-    field = load_field(pair.run / FIELD, measuring.device)
-    seen = see(field, pair.march, pair.alignment, truth, measuring.device)
+    truth, mesh = read_object(measuring.shards, pair.place), read_mesh(pair.run / MESH)
+    seen = see(load_field(pair.run / FIELD, measuring.device), pair.march, pair.alignment, truth, measuring.device)
     scores: dict[str, Sequence[float]] = {"asset": [identity], **view_scores(seen, truth, pair.view)}
-    if (solid := _true_solid(measuring.meshes, truth)) is not None:
-        scores |= shape_scores(mesh, pair.alignment, solid)
+    if true_mesh is not None:
+        scores |= shape_scores(mesh, pair.alignment, solid_of(read_true_mesh(true_mesh, truth)))
     keep_pictures(record, REFERENCE, pair.uid, [truth.pictures[pair.view]])
     keep_pictures(record, TRUTH, pair.uid, list(truth.pictures[:VIEWS_PER_SET]))
     keep_ring(record, method, pair.uid, seen.rgb[:VIEWS_PER_SET])
@@ -272,10 +262,22 @@ def _measure(measuring: Measuring, method: str, pair: Pair) -> None:
     record.add(key, scores)  # last: the line says that its pictures are there
 
 
-def _true_solid(meshes: Path | None, truth: TrueObject) -> Solid | None:
-    if meshes is None or not (path := meshes / f"{truth.uid}.glb").is_file():
-        return None
-    return solid_of(read_true_mesh(path, truth))
+def _write(
+    args: Evaluate,
+    record: Record,
+    groups: Sequence[Group],
+    notes: Sequence[str],
+    *,
+    lead: str,
+    meshes: Mapping[str, Path],
+) -> None:
+    told = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
+    if args.consistency:
+        told.append(consistency_note(args.sampling_steps, args.seed))
+    with_mesh = len(meshes.keys() & {pair.uid for pair in groups[0].pairs})
+    write_results(
+        args.out, args.shards, groups, record, told, lead=lead, with_mesh=with_mesh, consistency=args.consistency
+    )
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from dataset.stream import ShardSet
 from distill import __main__ as command
 from distill import asset_metrics, evaluate, mesh, results
 from distill.asset_measure import ASSET_METRICS
-from distill.asset_pairs import read_table
+from distill.asset_pairs import Asked, read_table
 from distill.asset_truth import read_object
 from distill.evaluate import Evaluate, run
 from tests.browser import CHROMIUM, browser
@@ -193,12 +193,13 @@ def test_only_what_is_new_or_another_is_measured(
     run(replace(asked, out=out, run=tuple(copies / name for name in "abc")))
     assert measured == [BOXES[1]]
     assert len(lines(out)) == 4
-    with pytest.raises(UserError, match=r"meshes was True, now False.*--out"):
-        run(replace(asked, out=out, meshes=None))
+    run(replace(asked, out=out, meshes=None))  # those with a true mesh are measured without it
+    assert measured == [BOXES[1], *BOXES[1:]]
+    measured.clear()
     run(replace(asked, out=tmp_path / "one", run=asked.run[:1], uid=BOXES[:1], meshes=None))
     assert "none were given (--meshes)" in (tmp_path / "one" / "evaluation.md").read_text()
     run(replace(asked, out=tmp_path / "one", meshes=None))  # others may come to it
-    assert measured == [BOXES[1], *BOXES]
+    assert measured == [*BOXES]
 
 
 def test_tables_as_csv_and_json(asked: Evaluate, done: Path, runs: Path, tmp_path: Path) -> None:
@@ -212,10 +213,7 @@ def test_tables_as_csv_and_json(asked: Evaluate, done: Path, runs: Path, tmp_pat
         writer = csv.DictWriter(file, ("run", "uid", "view"))
         writer.writeheader()
         writer.writerows([{"run": "sub/x", "uid": "u"}, {"run": "/y", "uid": "v", "view": "random_00"}])
-    assert read_table(tmp_path / "t.csv") == [
-        (tmp_path / "sub" / "x", "u", ""),
-        (Path("/y"), "v", "random_00"),
-    ]
+    assert read_table(tmp_path / "t.csv") == [Asked(tmp_path / "sub" / "x", "u", None), Asked(Path("/y"), "v", 16)]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +223,7 @@ def test_tables_as_csv_and_json(asked: Evaluate, done: Path, runs: Path, tmp_pat
         ("t.csv", "folder,uid\nx,y\n", r"row 1 is not run, uid and view \(folder\)"),
         ("t.csv", "run,uid,view\nx,,\n", "row 1 is not run, uid and view"),
         ("t.csv", "run,uid\nx,y,z\n", "row 1 is not run, uid and view"),
+        ("t.csv", "run,uid,view\nx,y,3\n", "there is no view '3'"),
         ("t.json", "[3]", "row 1 is not"),
         ("t.json", '[{"run": "x", "uid": 3}]', "row 1 is not"),
         ("t.json", "{", "no readable table"),
