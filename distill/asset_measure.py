@@ -40,6 +40,7 @@ BESIDE: Final = tuple(
     if metric.name in ("psnr", "ssim", "silhouette_iou", "hull_iou", "volume_iou", "f_score")
 )
 _VIEWS_AT_ONCE: Final = 4
+_BUDGET_ON_CPU: Final = 2**18  # of samples; larger arrays cost the system more time than they save
 _LOOKS: Final = (
     48  # at a random place of each cell, for the occupancy grid: a wall of a sixth of a cell is missed by 1 in 10,000
 )
@@ -70,6 +71,8 @@ def see(
 ) -> Seen:
     """The scene, unlit, by the object's cameras in its own pictures' size."""
     occupancy = occupancy_of(scene, march, device)
+    if torch.device(device).type == "cpu":
+        march = replace(march, sample_budget=min(march.sample_budget, _BUDGET_ON_CPU))
     cameras, parts = alignment.to_field(truth.c2w), []
     for start in range(0, len(cameras), _VIEWS_AT_ONCE):
         part = slice(start, start + _VIEWS_AT_ONCE)
