@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.dense_grid import DenseGrid, nodes_of
@@ -27,24 +26,16 @@ from dataset.image import composite_white
 from dataset.schema import VIEWS_PER_SET, ViewSet
 from dataset.stream import ShardSet
 from distill.field import Field, Scene
+from distill.fit import Shown, fit_pictures
 from distill.look import view_distance, view_fov_deg
-from distill.march import Occupancy, Rays, camera_rays, render_rays, render_views
+from distill.march import Occupancy, render_views
 from distill.oracle import render_truth
 from distill.schedule import PRESETS, DistillSettings, Draw, torch_stream
-from distill.shade import albedo_only
 from train.flops import wait_for
 
 _STRIPE: Final = 0.09  # world units; 10 pixels of 256
-_HELD_OUT: Final = 4  # views of an object
+_HELD_OUT: Final = 4  # views of an object, the last ones
 _DENSE_LEARNING_RATE: Final = 0.1  # raw values want more than a hash grid's features, which networks amplify
-
-
-class Shown(NamedTuple):
-    """Pictures of an object, the last `_HELD_OUT` of them for measuring alone."""
-
-    c2w: NDArray[np.float64]  # [f, 4, 4]
-    fov_deg: float
-    pictures: Tensor  # [f, h, w, 3] on white, on the CPU
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,20 +142,13 @@ def fit(module: nn.Module, shown: Shown, settings: DistillSettings, steps: int, 
     device = next(module.parameters()).device
     scene = cast(Scene, module)
     occupancy = Occupancy(scene.radius, settings.march).to(device)
-    batches = _batches(shown, settings.seed, rays_a_step, device)
+    training = Shown(shown.c2w[:-_HELD_OUT], shown.fov_deg, shown.pictures[:-_HELD_OUT])
     optimizer = _optimizer(module, settings)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     wait_for(device)
     started = time.perf_counter()
-    for step in range(steps):
-        occupancy.update(step, scene.density, settings.seed)
-        rays, shift, colours = next(batches)
-        pixels = render_rays(scene, rays, shift, settings=settings.march, occupancy=occupancy, shade=albedo_only)
-        loss = F.mse_loss(pixels[:, :3] + 1 - pixels[:, 3:4], colours)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
+    fit_pictures(scene, occupancy, optimizer, training, settings, steps=steps, rays_a_step=rays_a_step)
     wait_for(device)
     seconds = time.perf_counter() - started
     return {
@@ -173,18 +157,6 @@ def fit(module: nn.Module, shown: Shown, settings: DistillSettings, steps: int, 
         "ms_a_step": round(1000 * seconds / steps, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None,
     }
-
-
-def _batches(shown: Shown, seed: int, count: int, device: torch.device) -> Iterator[tuple[Rays, Tensor, Tensor]]:
-    """Random rays of the training views with their shifts [n] and true colours [n, 3], without end."""
-    frames = len(shown.pictures) - _HELD_OUT
-    everything = camera_rays(shown.c2w[:frames], shown.fov_deg, shown.pictures.shape[1], device)
-    colours = shown.pictures[:frames].reshape(-1, 3).to(device)
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        chosen = torch.randint(len(colours), (count,), generator=generator).to(device)
-        shift = torch.rand(count, generator=generator).to(device)
-        yield Rays(*(values[chosen] for values in everything)), shift, colours[chosen]
 
 
 def held_out_psnr(scene: Scene, occupancy: Occupancy, shown: Shown, settings: DistillSettings) -> float:

@@ -80,7 +80,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Run the command line."""
-    jobs, refused = _plan(args)
+    jobs, refused = plan_jobs(args)
     if args.dry_run:
         configs = [job.config for job in jobs] + [{"name": bad.name, "error": bad.reason} for bad in refused]
         print(json.dumps(configs[0] if _is_one(args) else configs, indent=2))
@@ -155,7 +155,7 @@ def _workers(args: Args) -> int | None:
     return args.workers or gpus
 
 
-def _plan(args: Args) -> tuple[list[Job], list[Outcome]]:
+def plan_jobs(args: Args) -> tuple[list[Job], list[Outcome]]:
     """The runs, and those of several whose picture cannot be used. What holds for all is a UserError."""
     if not -90 <= args.elevation_deg <= 90:
         raise UserError(f"--elevation-deg is {args.elevation_deg}; it lies between -90 and 90")

@@ -17,7 +17,7 @@ from dataset.errors import UserError
 from dataset.report_charts import escape
 from dataset.shards import write_bytes_atomic
 from train.evaluation_record import REFERENCE, TRUTH, Method, Record
-from train.evaluation_tables import METRICS, Table
+from train.evaluation_tables import METRICS, Metric, Table
 from train.novel_view_metrics import mean_of
 
 _STYLES: Final = (
@@ -25,7 +25,13 @@ _STYLES: Final = (
     Path(__file__).resolve().with_name("evaluation.css"),
 )
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_BESIDE: Final = ("psnr", "ssim", "pose_pixels", "front_back_pixels")  # written beside each ring
+_BESIDE: Final = tuple(
+    metric for metric in METRICS if metric.name in ("psnr", "ssim", "pose_pixels", "front_back_pixels")
+)
+_RINGS: Final = (
+    "The 16 views of each ring from azimuth 0 (the object's front) on, every 22.5 degrees; pictures are lossy and "
+    "shrunk to 80 pixels where they were larger, the numbers beside them are of the whole ones."
+)
 
 
 def write_evaluation_page(
@@ -38,9 +44,14 @@ def write_evaluation_page(
     record: Record,
     methods: Sequence[Method],
     uids: Sequence[str],
+    beside: Sequence[Metric] = _BESIDE,
+    rings: str = _RINGS,
 ) -> None:
-    """Write the page, at once or not at all. Raises UserError when a picture of the record is missing."""
-    objects = "".join(_object(record, methods, uid) for uid in uids)
+    """Write the page, at once or not at all. Raises UserError when a picture of the record is missing.
+
+    `beside` each ring stand these metrics; `rings` says what is seen.
+    """
+    objects = "".join(_object(record, methods, uid, beside) for uid in uids)
     styles = "".join(path.read_text(encoding="utf-8") for path in _STYLES)
     page = f"""<!doctype html>
 <html lang="en">
@@ -67,8 +78,7 @@ def write_evaluation_page(
 </section>
 <section>
 <h2>Objects</h2>
-<p class="lead">The 16 views of each ring from azimuth 0 (the object's front) on, every 22.5 degrees; pictures are lossy
-and shrunk to 80 pixels where they were larger, the numbers beside them are of the whole ones.</p>
+<p class="lead">{escape(rings)}</p>
 {objects}</section>
 </main>
 </body>
@@ -95,13 +105,13 @@ def _cell(text: str) -> str:
     return f"{escape(value)}<small>{escape(bracket.strip() + interval)}</small>" if bracket else escape(text)
 
 
-def _object(record: Record, methods: Sequence[Method], uid: str) -> str:
+def _object(record: Record, methods: Sequence[Method], uid: str, beside: Sequence[Metric]) -> str:
     rings = [("Truth", record.picture(TRUTH, uid), "")]
     rings += [
         (
             method.title + (f", seed {seed}" if method.seeds > 1 else ""),
             record.picture(method.key, uid, seed),
-            _beside(record, method, uid, seed),
+            _beside(record, method, uid, seed, beside),
         )
         for method in methods
         for seed in range(method.seeds)
@@ -117,9 +127,9 @@ def _object(record: Record, methods: Sequence[Method], uid: str) -> str:
     )
 
 
-def _beside(record: Record, method: Method, uid: str, seed: int) -> str:
+def _beside(record: Record, method: Method, uid: str, seed: int, metrics: Sequence[Metric]) -> str:
     scores = record.found[method.key, uid, seed]
-    values = ((metric, mean_of(scores.get(metric.name, ()))) for metric in METRICS if metric.name in _BESIDE)
+    values = ((metric, mean_of(scores.get(metric.name, ()))) for metric in metrics)
     return "; ".join(f"{metric.label} {metric.show(value)}" for metric, value in values if math.isfinite(value))
 
 

@@ -72,14 +72,16 @@ def object_values(record: Record, method: Method, uids: Sequence[str], metric: s
     ]
 
 
-def summarise(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[dict[str, Any]]:
+def summarise(
+    record: Record, methods: Sequence[Method], uids: Sequence[str], metrics: Sequence[Metric] = METRICS
+) -> list[dict[str, Any]]:
     """For each method and metric: mean over objects, its confidence interval, the means of each seed, the paired
     difference to the first method with its interval, and the means by kind of object.
     """
     rows = []
     for method in methods:
         columns = {}
-        for metric in METRICS:
+        for metric in metrics:
             values = object_values(record, method, uids, metric.name)
             first = object_values(record, methods[0], uids, metric.name)
             if not np.isfinite(values).any():
@@ -131,9 +133,9 @@ class Table:
         return f"## {self.title}\n\n{self.note}\n\n{body}\n"
 
 
-def tables(rows: Sequence[Mapping[str, Any]], over: str) -> list[Table]:
+def tables(rows: Sequence[Mapping[str, Any]], over: str, metrics: Sequence[Metric] = METRICS) -> list[Table]:
     """Results `over` so many objects, differences to the first row, and confusion by kind of procedural objects."""
-    shown = [metric for metric in METRICS if any(metric.name in row["metrics"] for row in rows)]
+    shown = [metric for metric in metrics if any(metric.name in row["metrics"] for row in rows)]
     head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in shown))
     level = f"{CONFIDENCE:.0%}"
     made = [

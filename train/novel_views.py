@@ -66,10 +66,15 @@ class Truth:
 def read_truth(shards: ShardSet, shard: int, sample: int) -> Truth:
     """An object of the set; which of its random views is the reference depends on its uid alone."""
     uid = shards.uid(shard, sample)
-    wanted = [*RING, REFERENCES[_number(f"reference/{uid}") % VIEWS_PER_SET]]
+    wanted = [*RING, REFERENCES[reference_index(uid)]]
     views, angles_deg = shards.views(shard, sample, wanted), shards.angles_deg(shard, sample, wanted)
     elevation_deg, azimuth_deg = angles_deg[-1].tolist()
     return Truth(uid, views[:-1], angles_deg[:-1], views[-1], (elevation_deg, azimuth_deg))
+
+
+def reference_index(uid: str) -> int:
+    """Which of an object's random views is the one that is seen."""
+    return _number(f"reference/{uid}") % VIEWS_PER_SET
 
 
 def read_ring(shards: ShardSet, shard: int, sample: int, size: int) -> Float32:

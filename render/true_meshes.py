@@ -1,0 +1,105 @@
+"""The true meshes of a shard set's objects as UID.glb, for `python -m distill.evaluate --meshes`.
+
+    python -m render.true_meshes --shards data/procedural --out data/procedural-meshes
+    python -m render.true_meshes --shards data/objects --folder ../shared/objects --out data/object-meshes
+
+Procedural objects are built again, those of a folder copied: GLB files alone, and only if they are still what was
+rendered. What is there already is left alone.
+"""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import tyro
+from tqdm import tqdm
+
+from dataset.errors import UserError, run_cli
+from dataset.manifest import Asset, Manifest
+from dataset.schema import Meta
+from dataset.selection import TEST_SHARE, VALIDATION_SHARE, Split, split_of
+from dataset.shards import open_set
+from dataset.stream import ShardSet
+from render import check
+
+_NOT_GLB: Final = "not a GLB file"
+_NO_FOLDER: Final = "of a folder, and no --folder given"
+_OTHER: Final = "no longer the file that was rendered"
+_ELSEWHERE: Final = "neither procedural nor of a folder"
+
+
+@dataclass(frozen=True)
+class TrueMeshes:
+    """Write the true meshes of a set's objects into a folder."""
+
+    shards: str
+    """The shard set."""
+    out: Path
+    """Folder to write UID.glb into."""
+    split: Split = "test"
+    """Which objects, by a hash of their uids."""
+    folder: Path | None = None
+    """The folder that was rendered, where the set's source was one."""
+
+
+def run(args: TrueMeshes) -> None:
+    """The command."""
+    shards = ShardSet(args.shards)
+    assets = {asset.uid: asset for asset in Manifest(*open_set(args.shards)).assets()}
+    places = list(_places(shards, args.split))
+    if not places:
+        raise UserError(f"{args.shards}: none of its {len(shards)} objects is in the {args.split} split; give --split")
+    args.out.mkdir(parents=True, exist_ok=True)
+    without: Counter[str] = Counter()
+    for place in tqdm(places, unit="mesh", mininterval=1.0):
+        uid = shards.uid(*place)
+        path = args.out / f"{uid}.glb"
+        if not path.is_file() and (reason := _write(assets[uid], shards.meta(*place), args.folder, path)):
+            without[reason] += 1
+    print(f"{args.out}: {len(places) - without.total()} of {len(places)} meshes ({args.split} split)")
+    for reason, count in without.items():
+        print(f"note: {count} left out: {reason}")
+
+
+def _places(shards: ShardSet, split: Split) -> Iterator[tuple[int, int]]:
+    for shard, samples in enumerate(shards.samples_per_shard):
+        for sample in range(samples):
+            if split in ("all", split_of(shards.uid(shard, sample), VALIDATION_SHARE, TEST_SHARE)):
+                yield shard, sample
+
+
+def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
+    """Write the mesh; why not, where it cannot be had."""
+    if asset.procedural_index is not None:
+        _build()(asset.procedural_index, meta.seed, path)
+        return ""
+    if asset.file is None:
+        return _ELSEWHERE
+    if not asset.file.lower().endswith(".glb"):
+        return _NOT_GLB
+    if folder is None:
+        return _NO_FOLDER
+    source = folder / asset.file
+    if not source.is_file() or hashlib.sha256(source.read_bytes()).hexdigest() != meta.asset_sha256:
+        return _OTHER
+    temporary = path.with_name(f".{path.name}")
+    shutil.copyfile(source, temporary)
+    temporary.replace(path)
+    return ""
+
+
+def _build() -> Any:
+    """`render.procedural.build.export`. Raises UserError where there is no Blender to build with."""
+    if (problem := check.problem()) is not None:
+        raise UserError(problem)
+    from render.procedural.build import export
+
+    return export
+
+
+if __name__ == "__main__":
+    run_cli(lambda: run(tyro.cli(TrueMeshes, prog="python -m render.true_meshes")))
