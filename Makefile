@@ -17,7 +17,7 @@ MARK    ?=
 opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate distill view demo test lint format lock
+.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field bench-distill
 
 help: ## list the verbs
@@ -62,6 +62,9 @@ sample: setup ## one picture -> views of the object: IMG= MODEL= OUT=
 
 evaluate: setup ## novel views against the truth, beside baselines: MODEL="A B" SHARDS= OUT=data/evaluation (ARGS="--split validation")
 	$(PY) -m train.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' --out '$(or $(OUT),data/evaluation)' $(ARGS)
+
+evaluate-assets: setup ## distilled assets against the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--objects 20 --meshes DIR"
+	$(PY) -m distill.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' $(call opt,--out,$(OUT)) $(ARGS)
 
 distill: export IMAGES = $(or $(IMG),examples/cat.png)
 distill: setup ## pictures -> textured meshes: IMG="a.png b.png" SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or by a pattern such as IMG="photos/*.png")
