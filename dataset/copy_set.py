@@ -83,10 +83,9 @@ def copy_sets(
             return read_index(out)
         done = sum(len(asked.positions(shard)) for shard in finished)
         missing = (p for p in picks(sources, objects_per_shard) if p.row.position // objects_per_shard not in finished)
+        hidden = None if progress else True
         with (
-            tqdm(
-                total=asked.objects, initial=done, unit="object", desc="copy", disable=None if progress else True
-            ) as bar,
+            tqdm(total=asked.objects, initial=done, unit="object", desc="copy", disable=hidden) as bar,
             submitter(workers) as submit,
         ):
             _write_shards(fs, root, _read_ahead(missing, submit, resolution, _AHEAD * workers), bar)
