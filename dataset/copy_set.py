@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any, Final
@@ -49,6 +48,8 @@ _AHEAD: Final = 4  # objects a worker that are read before their turn to be writ
 _ALL: Final = Filters()
 _FOUND: Final = {"sets", "objects", "manifest_sha256"}  # of set.json: not compared by `changes`
 _BEGUN: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # what a copy that was killed before its set.json leaves
+
+Begun = tuple[Pick, Future[Members] | None]  # None: an object without pictures
 
 
 def copy_sets(
@@ -119,11 +120,18 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dic
         remove_temporaries(fs, root)
         begin_set(fs, root, request, each_once(picks(sources, request["objects_per_shard"])))
         return
-    there = read_json(fs, f"{root}/{SET_NAME}", "restore it, or delete the set and copy again")
+    anew = "restore it, or delete the set and copy again"
+    there = read_json(fs, f"{root}/{SET_NAME}", anew)
+    if not isinstance(there, dict):
+        raise UserError(f"{root}/{SET_NAME} is damaged; {anew}")
+    if there.get("source") != request["source"]:
+        raise UserError(
+            f"{out} holds a set that was not written by a copy (its source: {there.get('source')}); give another --out"
+        )
     if different := [*_other_sets(there.get("sets", []), request["sets"]), *changes(there, request, _FOUND)]:
         raise UserError(
-            f"{out} holds another set, or was begun by another command: {'; '.join(different)}. "
-            "Repeat the first command, give another --out, or delete it"
+            f"{out} was begun by another command: {'; '.join(different)}. "
+            "Repeat the first command, give another --out, or delete the set"
         )
     remove_temporaries(fs, root)
 
@@ -151,48 +159,37 @@ def _finished(fs: Any, root: str, asked: Asked) -> set[int]:
     return {shard for shard in range(asked.num_shards) if f"{shard_name(shard)}.parquet" in there}
 
 
-def _write_shards(fs: Any, root: str, objects: Iterator[tuple[Pick, Members | None]], bar: Any) -> None:
+def _write_shards(fs: Any, root: str, objects: Iterator[Begun], bar: Any) -> None:
     """Every shard that `objects` has a first object of, whole; they come in order."""
-    for name, group in groupby(objects, key=lambda item: item[0].row.shard):
+    for name, group in groupby(objects, key=lambda begun: begun[0].row.shard):
         rows: list[Outcome] = []
         write_shard(fs, root, name, _samples(group, rows, bar))
         write_bytes_atomic(fs, f"{root}/{OUTCOMES_FOLDER}/{name}.parquet", dump_outcomes(rows))
 
 
-def _samples(
-    objects: Iterator[tuple[Pick, Members | None]], rows: list[Outcome], bar: Any
-) -> Iterator[tuple[str, Members]]:
+def _samples(objects: Iterator[Begun], rows: list[Outcome], bar: Any) -> Iterator[tuple[str, Members]]:
     """What `write_shard` takes; the rows of all objects are gathered as they pass."""
-    for pick, members in objects:
+    for pick, future in objects:
         rows.append(pick.row)
-        if members is not None:
-            yield pick.asset.uid, members
+        if future is not None:
+            yield pick.asset.uid, future.result()
         bar.update()
 
 
 def _read_ahead(
     objects: Iterator[Pick], submit: Callable[[Task], Future[Members]], target: int | None, ahead: int
-) -> Iterator[tuple[Pick, Members | None]]:
-    """Each object with its members, in order; at most `ahead` of them wait in memory."""
-    waiting: deque[tuple[Pick, Future[Members] | None]] = deque()
+) -> Iterator[Begun]:
+    """Each object with its members to be, in order; at most `ahead` of them wait in memory.
+
+    Nothing is raised here of an object that is damaged: the shard before it is still to be written.
+    """
+    waiting: deque[Begun] = deque()
     for pick in objects:
-        waiting.append((pick, submit(_task(pick, target)) if pick.place else None))
+        waiting.append((pick, submit(_task(pick, *pick.place, target)) if pick.place else None))
         if len(waiting) >= ahead:
-            yield _ended(*waiting.popleft())
-    while waiting:
-        yield _ended(*waiting.popleft())
+            yield waiting.popleft()
+    yield from waiting
 
 
-def _task(pick: Pick, target: int | None) -> Task:
-    shard, sample = pick.place or (0, 0)
+def _task(pick: Pick, shard: int, sample: int, target: int | None) -> Task:
     return Task(pick.source.url, pick.source.tars, shard, sample, pick.source.resolution, target)
-
-
-def _ended(pick: Pick, future: Future[Members] | None) -> tuple[Pick, Members | None]:
-    try:
-        return pick, future.result() if future else None
-    except BrokenProcessPool as error:
-        raise UserError(
-            f"a worker process was killed at or before {pick.asset.uid} (out of memory?); give fewer --workers, "
-            "and the same command resumes"
-        ) from error

@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -32,22 +33,23 @@ class Task(NamedTuple):
 
 @contextmanager
 def submitter(workers: int) -> Iterator[Callable[[Task], Future[Members]]]:
-    """What starts a task: in one of several processes, or, for a single worker, here and now."""
+    """What starts a task in one of several processes, or, where one is enough, in a thread of this one.
+
+    Raises UserError when a process was killed.
+    """
+    pool: Executor
     if workers == 1:
-        yield _now
-        return
-    # spawn: a fork would inherit the locks of the file system's threads
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="copy")
+    else:  # spawn: a fork would inherit the locks of the file system's threads
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
     try:
         yield lambda task: pool.submit(copy_object, task)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed (out of memory?); give fewer --workers, and the same command resumes"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _now(task: Task) -> Future[Members]:
-    future: Future[Members] = Future()
-    future.set_result(copy_object(task))
-    return future
 
 
 def _begin_worker() -> None:
