@@ -1,16 +1,18 @@
-"""`python -m dataset verify|info|preview|report SHARDS`: check a shard set, describe it, picture it, report."""
+"""`python -m dataset verify|info|preview|report|copy SHARDS`: check a shard set, describe it, picture it, copy it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from fsspec.implementations.local import LocalFileSystem
 
+from dataset.copy_set import OBJECTS_PER_SHARD, copy_sets
 from dataset.errors import run_cli
 from dataset.info import format_info, info
 from dataset.preview import preview
 from dataset.report_page import write_report
+from dataset.selection import Filters
 from dataset.shards import open_set, read_index
 from dataset.verify import verify
 
@@ -92,6 +94,45 @@ class Report:
         return 0
 
 
+@dataclass(frozen=True)
+class Copy:
+    """Write one rendered set from one or several, with smaller pictures if asked. The same command again resumes.
+
+    Objects keep the order of the sets and of each set's manifest. Without filters the rows of failed and skipped
+    objects come along; with filters only the objects that these keep.
+    """
+
+    sets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="")]
+    """Complete shard sets of pictures: folders or fsspec URLs such as s3://bucket/set. No uid may be in two."""
+    out: Annotated[str, tyro.conf.arg(metavar="OUT")]
+    """Shard set to write: a folder or an fsspec URL."""
+    resolution: int | None = None
+    """Pixels a side, a divisor of each set's: blocks of pixels are averaged in premultiplied alpha, intrinsics scaled.
+    Sets of that size are copied byte for byte, and all sets if it is not given; they must then have one size."""
+    objects_per_shard: int = OBJECTS_PER_SHARD
+    """Objects a shard, failed ones counted."""
+    filters: Annotated[Filters, tyro.conf.arg(name="")] = field(default_factory=Filters)
+    """Which objects."""
+    workers: int | None = None
+    """Processes that read, average and encode; default: one a CPU. Never changes a byte."""
+
+    def run(self) -> int:
+        index = copy_sets(
+            self.sets,
+            self.out,
+            resolution=self.resolution,
+            objects_per_shard=self.objects_per_shard,
+            filters=self.filters,
+            workers=self.workers,
+            progress=True,
+        )
+        print(
+            f"{self.out}: {index.objects} objects, {index.views} views in {len(index.shards)} shards, "
+            f"{index.bytes / 1e6:.1f} MB"
+        )
+        return 0
+
+
 def _beside(shards: str, name: str) -> Path:
     """A file in the set's folder; for a remote set, in the current one."""
     fs, root = open_set(shards)
@@ -99,11 +140,11 @@ def _beside(shards: str, name: str) -> Path:
 
 
 def main() -> int:
-    """Parse the command line and run one of the four commands."""
-    command: Verify | Info | Preview | Report = tyro.cli(
-        Verify | Info | Preview | Report,
+    """Parse the command line and run one of the five commands."""
+    command: Verify | Info | Preview | Report | Copy = tyro.cli(
+        Verify | Info | Preview | Report | Copy,
         prog="python -m dataset",
-        description="Check a shard set, describe it, picture it, all on one page.",
+        description="Check a shard set, describe it, picture it, all on one page; make one of several.",
     )
     return command.run()
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
-from dataset.shards import json_bytes
+from dataset.shards import check_reachable, json_bytes
 
 LEASE_NAME: Final = "lease.json"
 LOCK_NAME: Final = "lock"
@@ -40,6 +40,20 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
         else:
             with _lease(fs, f"{root}/{LEASE_NAME}", url, writer):
                 yield
+
+
+@contextmanager
+def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
+    """Own the set at the URL `out`, staged nowhere else; its folder is made. Raises UserError when it cannot be."""
+    check_reachable(fs, root, out)
+    folder = Path(root) if isinstance(fs, LocalFileSystem) else None
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; check the path and permissions") from error
+    with owned(fs, root, folder, out, writer):
+        yield
 
 
 @contextmanager

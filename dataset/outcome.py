@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from dataset.errors import UserError
@@ -61,6 +61,24 @@ def from_json(row: dict[str, Any]) -> Outcome:
         return Outcome(**{**row, "flags": tuple(row["flags"])})
     except (KeyError, TypeError) as error:
         raise UserError(f"outcome row {row.get('uid', '?')!r} does not fit the schema: {error}") from error
+
+
+def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) -> Outcome:
+    """The row with its duplicate flag as it should be; `first` remembers where each file came first.
+
+    Rows come in manifest order. With `skip` an object that rendered and whose file came before becomes a skipped one.
+    """
+    flags = tuple(flag for flag in row.flags if flag != "duplicate")
+    if not row.asset_sha256:
+        return row
+    earlier = first.setdefault(bytes.fromhex(row.asset_sha256)[:16], row.position)
+    if earlier == row.position:
+        return replace(row, flags=flags)
+    flags = (*flags, "duplicate")
+    if skip and row.status == "ok":
+        message = f"its file equals that of object {earlier} of the manifest"
+        return replace(row, flags=flags, status="skipped", stage="select", error_class="Duplicate", message=message)
+    return replace(row, flags=flags)
 
 
 def _arrow_schema() -> Any:

@@ -18,7 +18,7 @@ from dataset.outcome import OUTCOMES_FOLDER, Outcome, parse_outcomes
 from dataset.shards import INDEX_NAME, SET_NAME, Index, open_set, read_index, render_again, shard_name
 from dataset.stream import ShardSet
 
-REPEAT: Final = "repeat the set's `make render` command"
+REPEAT: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
 ANEW: Final = "restore it, or delete the set and render it again"
 _BLOCK: Final = 1 << 20
 _NAMED: Final = 3  # differences that an error names

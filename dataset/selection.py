@@ -6,7 +6,7 @@ shards = ShardSet("data/shards", kept=selection.kept)
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -70,6 +70,7 @@ class Selection:
     objects: int  # of the whole set
     dropped: Counter[str] = field(default_factory=Counter)
     missing_uids: int = 0  # of the uid list: in no shard of this set
+    licences: Counter[str] = field(default_factory=Counter)  # of the whole set
 
     def __len__(self) -> int:
         return sum(len(samples) for samples in self.kept)
@@ -104,10 +105,27 @@ def read_uids(path: Path) -> frozenset[str]:
 
 
 def select(url: str | Path, filters: Filters) -> Selection:
+    """`sift` for training. Raises UserError as `sift` and `check_left`."""
+    selection = sift(url, filters)
+    check_left([selection], filters)
+    return selection
+
+
+def check_left(selections: Sequence[Selection], filters: Filters) -> None:
+    """Raise UserError when a licence is named that no object of these sets has, or when nothing is left of them all."""
+    licences = Counter({name: n for selection in selections for name, n in selection.licences.items()})
+    if unknown := sorted(set(filters.licences) - licences.keys()):
+        urls = ", ".join(selection.url for selection in selections)
+        raise UserError(f"{urls}: no object has the licence {', '.join(unknown)}; there are {', '.join(licences)}")
+    if not any(len(selection) for selection in selections):
+        told = "\n".join(map(str, selections))
+        raise UserError(f"nothing is left to train on; loosen the filters. {told}")
+
+
+def sift(url: str | Path, filters: Filters) -> Selection:
     """Read manifest, outcome tables and shard statistics (for coverage, metadata too), a shard at a time.
 
-    Raises UserError when the set is missing, unfinished or at odds with itself, when a licence is named that no object
-    has, and when nothing is left.
+    Raises UserError when the set is missing, unfinished or at odds with itself.
     """
     listed = read_uids(filters.uids) if filters.uids else None
     dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "licence", "flag", "coverage")}
@@ -124,13 +142,8 @@ def select(url: str | Path, filters: Filters) -> Selection:
                 samples.append(stored.sample)
         objects += len(part.uids)
         kept.append(np.array(samples, np.int32))
-    if unknown := sorted(set(filters.licences) - licences.keys()):
-        raise UserError(f"{url}: no object has the licence {', '.join(unknown)}; there are {', '.join(licences)}")
     counts = Counter({reason: n for group in dropped.values() for reason, n in sorted(group.items())})
-    selection = Selection(str(url), tuple(kept), objects, counts, len(listed) - found if listed else 0)
-    if not len(selection):
-        raise UserError(f"nothing is left to train on; loosen the filters. {selection}")
-    return selection
+    return Selection(str(url), tuple(kept), objects, counts, len(listed) - found if listed else 0, licences)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
 _BLOCK: Final = 512
 _TAR_END: Final = bytes(2 * _BLOCK)
-_RENDER_ON: Final = "repeat the set's `make render` command"
+_RENDER_ON: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
 
 
 class Member(NamedTuple):
@@ -133,7 +133,7 @@ def shard_name(index: int) -> str:
 
 def render_again(shard: str) -> str:
     """The remedy for a damaged shard: its outcome table is what tells the renderer that the shard is finished."""
-    return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and repeat the set's `make render` command"
+    return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {_RENDER_ON}"
 
 
 def json_bytes(obj: Any) -> bytes:
@@ -280,7 +280,7 @@ def _stats_json(stats: ShardStats) -> dict[str, Any]:
 def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> ShardStats:
     """The statistics of shard `name`. Raises UserError, ending in `remedy`, when missing or not of the schema."""
     path = f"{root}/{name}.json"
-    raw = _read_json(fs, path, remedy)
+    raw = read_json(fs, path, remedy)
     try:
         _check_version(raw, path)
         samples = tuple(
@@ -314,7 +314,7 @@ def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
         if fs.exists(f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
             raise UserError(f"the shard set at {url} is unfinished: {remedy} to complete it")
         raise UserError(f"no shard set at {url}: run `make render SOURCE=... SHARDS={url}` first")
-    raw = _read_json(fs, path, remedy)
+    raw = read_json(fs, path, remedy)
     try:
         _check_version(raw, path)
         shards = tuple(
@@ -327,7 +327,8 @@ def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
         raise UserError(f"{path} is not a shard set's index ({error!r}); {remedy}") from error
 
 
-def _read_json(fs: Any, path: str, remedy: str | None = None) -> Any:
+def read_json(fs: Any, path: str, remedy: str | None = None) -> Any:
+    """A JSON file of a set. Raises UserError, ending in `remedy`, when it cannot be read or is none."""
     try:
         return json.loads(fs.cat_file(path))
     except OSError as error:

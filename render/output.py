@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +17,11 @@ from typing import Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.attribution import write_attribution
+from dataset.claim import begin_set, changes
 from dataset.errors import UserError
 from dataset.lock import owned
-from dataset.manifest import MANIFEST_FILE, Asset, Manifest, write_manifest
-from dataset.outcome import OUTCOMES_FOLDER, Outcome, dump_outcomes, parse_outcomes
+from dataset.manifest import Asset, Manifest
+from dataset.outcome import OUTCOMES_FOLDER, Outcome, dump_outcomes, mark_duplicate, parse_outcomes
 from dataset.schema import SCHEMA_VERSION
 from dataset.shards import (
     INDEX_NAME,
@@ -33,10 +33,8 @@ from dataset.shards import (
     read_stats,
     remove_temporaries,
     shard_name,
-    write_atomic,
     write_bytes_atomic,
     write_index,
-    write_json_atomic,
     write_shard,
 )
 from render.job import pack, unpack
@@ -108,15 +106,13 @@ class Output:
         asked = json.loads(json_bytes(asked))
         remove_temporaries(self.fs, self.root)
         if not self.fs.exists(path):
-            with write_atomic(self.fs, f"{self.root}/{MANIFEST_FILE}") as file:
-                count, digest = write_manifest(file, assets())
-            write_json_atomic(self.fs, path, {**asked, "objects": count, "manifest_sha256": digest})
+            begin_set(self.fs, self.root, asked, assets())
             return
         try:
             there = json.loads(self.fs.cat_file(path))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); delete the set or choose another --shards") from error
-        if different := [*_differences(there, asked)]:
+        if different := [*changes(there, asked, _FOUND)]:
             if "fingerprint" in different[0]:
                 different[0] = _first_difference(self.manifest.assets(), assets())
             raise UserError(
@@ -184,7 +180,7 @@ class Output:
         first: dict[bytes, int] = {}
         for shard in range(self.num_shards):
             rows = self.table(shard)
-            marked = [_marked(row, first, skip) for row in rows]
+            marked = [mark_duplicate(row, first, skip) for row in rows]
             if marked == rows:
                 continue
             if any(new.status != old.status for new, old in zip(marked, rows, strict=True)):
@@ -216,27 +212,6 @@ class Output:
 
     def _has_table(self, shard: int) -> bool:
         return bool(self.fs.exists(self._table_path(shard)))
-
-
-def _marked(row: Outcome, first: dict[bytes, int], skip: bool) -> Outcome:
-    """The row with its duplicate flag as it should be; `first` remembers where each file came first."""
-    flags = tuple(flag for flag in row.flags if flag != "duplicate")
-    if not row.asset_sha256:
-        return row
-    earlier = first.setdefault(bytes.fromhex(row.asset_sha256)[:16], row.position)
-    if earlier == row.position:
-        return replace(row, flags=flags)
-    flags = (*flags, "duplicate")
-    if skip and row.status == "ok":
-        message = f"its file equals that of object {earlier} of the manifest"
-        return replace(row, flags=flags, status="skipped", stage="select", error_class="Duplicate", message=message)
-    return replace(row, flags=flags)
-
-
-def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted({*there, *asked} - _FOUND, key=lambda key: (key != "fingerprint", key)):
-        if there.get(key) != asked.get(key):
-            yield f"{key} was {there.get(key)!r}, is {asked.get(key)!r}"
 
 
 def _first_difference(there: Iterator[Asset], now: Iterator[Asset]) -> str:

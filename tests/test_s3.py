@@ -12,12 +12,14 @@ import uuid
 import fsspec
 import pytest
 
+from dataset.copy_set import copy_sets
 from dataset.errors import UserError
 from dataset.lock import LEASE_NAME, owned
 from dataset.shards import open_set, read_index
 from dataset.stream import ShardSet
 from dataset.verify import verify
 from tests.make_models import bad_models, box_glb
+from tests.make_shards import make_shard_set
 from tests.test_output import UIDS, claim, complete, contents, new_output
 from tests.test_render import MARK, ROOT, command, processes_marked, wait_for
 from tests.test_render import contents as bytes_of_set
@@ -66,6 +68,19 @@ def test_a_set_on_s3_is_the_set_on_a_disk(s3, tmp_path, monkeypatch):
     fs, root = open_set(f"{s3}/set")
     there = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
     assert there == contents(tmp_path / "local")
+
+
+def test_a_copy_from_s3_to_s3_is_the_copy_on_a_disk(s3, tmp_path):
+    make_shard_set(f"{s3}/pictures", 3, 16, objects_per_shard=2)
+    make_shard_set(tmp_path / "pictures", 3, 16, objects_per_shard=2)
+    copy_sets([f"{s3}/pictures"], f"{s3}/copy", resolution=8, objects_per_shard=2, workers=2)
+    copy_sets([str(tmp_path / "pictures")], str(tmp_path / "copy"), resolution=8, objects_per_shard=2, workers=1)
+    fs, root = open_set(f"{s3}/copy")
+    there = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+    here = contents(tmp_path / "copy")
+    assert there.keys() == here.keys()
+    assert [name for name in here if here[name] != there[name]] == ["set.json"]  # where the pictures lie
+    assert verify(f"{s3}/copy") == []
 
 
 def test_one_writer_owns_a_set_on_s3(s3, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ from dataset.latent_format import (
     latent_names,
     table_file,
 )
+from dataset.lock import owned_out
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
 from dataset.shards import (
     INDEX_NAME,
@@ -45,7 +46,7 @@ from dataset.stream import ShardSet
 from train.encoder import Encoder, load_encoder, model_settings
 from train.feed import to_tensor
 from train.find_model import model_folder
-from train.latent_folder import claim, copy_tables, is_finished, owned_out
+from train.latent_folder import claim, copy_tables, is_finished
 from train.sample import pick_device
 
 _VIEWS: Final[tuple[tuple[ViewSet, int], ...]] = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))
@@ -109,7 +110,7 @@ def encode(
     if not 1 <= batch_size <= len(_VIEWS) or readers < 1:
         raise UserError(f"--batch-size is {batch_size}, of 1 to {len(_VIEWS)}; --readers is {readers}, at least 1")
     fs, root = open_set(out)
-    with owned_out(fs, root, out):
+    with owned_out(fs, root, out, "encoding"):
         claim(fs, root, out, form)
         remove_temporaries(fs, root)
         copy_tables(shards, fs, root)

@@ -1,22 +1,15 @@
 """The folder that `train.encode` writes: one writer, one set, the pictures' tables beside the latents."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
-
-from fsspec.implementations.local import LocalFileSystem
 
 from dataset.attribution import ATTRIBUTION_FILE
 from dataset.errors import UserError
 from dataset.latent_format import LATENTS_FILE, LatentFormat, encode_again, format_json, read_format, table_file
-from dataset.lock import owned
 from dataset.manifest import MANIFEST_FILE
 from dataset.outcome import OUTCOMES_FOLDER
 from dataset.shards import (
     INDEX_NAME,
     SET_NAME,
-    check_reachable,
     open_set,
     read_stats,
     write_atomic,
@@ -25,20 +18,6 @@ from dataset.shards import (
 from dataset.stream import ShardSet
 
 _BLOCK: Final = 1 << 20
-
-
-@contextmanager
-def owned_out(fs: Any, root: str, out: str) -> Iterator[None]:
-    """One writer an OUT. Raises UserError when another one is at work, or the folder cannot be made."""
-    check_reachable(fs, root, out)
-    folder = Path(root) if isinstance(fs, LocalFileSystem) else None
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; check the path and permissions") from error
-    with owned(fs, root, folder, out, "encoding"):
-        yield
 
 
 def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
