@@ -16,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from dataset.errors import UserError
-from train.channel_norm import norm_by_channel
 
 Compile = Literal["none", "blocks", "whole"]
 CompileChoice = Literal["none", "blocks", "whole", "auto"]
@@ -89,8 +88,6 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
         again = partial(checkpoint, use_reentrant=False)
         unet.enable_gradient_checkpointing(gradient_checkpointing_func=again)  # type: ignore[operator]
     if compute.compile != "none":
-        if compute.channels_last:
-            norm_by_channel(unet)
         _compile([unet] if compute.compile == "whole" else _blocks(unet))
     return unet
 
