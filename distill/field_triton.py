@@ -1,7 +1,7 @@
 """The field's two networks as Triton kernels: what `Field.query` and `Field.density` make of the hash grid's features.
 
 The sums are those of `distill.field` in plain torch, which say what they mean. One program is `_BLOCK` points: hidden
-layers live in registers, only features go in and samples come out. The backward kernel works the layers out again; its
+layers live in registers, only features go in and samples come out. The backward kernels work the layers out again; their
 programs go through many blocks each and leave a part of the weights' gradients, which torch then adds up.
 
 Names: f features [w, n], h and a the hidden layer before and after ReLU, q = d raw / d f, and for the backward pass
@@ -22,7 +22,7 @@ _BLOCK: Final = 64
 _BLOCK_BACKWARD: Final = 32
 _WARPS: Final = 4
 _WARPS_BACKWARD: Final = 4
-_PROGRAMS: Final = 528  # of the backward kernel, at most: four for each multiprocessor of an H100
+_PROGRAMS: Final = 528  # of a backward kernel, at most: four for each multiprocessor of an H100
 _LEAST: Final = 16  # side of a matrix product's operands
 _EPSILON: Final = 1e-12  # as in torch's normalize
 
