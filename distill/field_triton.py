@@ -1,8 +1,8 @@
 """The field's two networks as Triton kernels: what `Field.query` and `Field.density` make of the hash grid's features.
 
 The sums are those of `distill.field` in plain torch, which say what they mean. One program is `_BLOCK` points: hidden
-layers live in registers, only features go in and samples come out. The backward kernels work the layers out again; their
-programs go through many blocks each and leave a part of the weights' gradients, which torch then adds up.
+layers live in registers, only features go in and samples come out. The backward kernels work the layers out again;
+their programs go through many blocks each and leave a part of the weights' gradients, which torch then adds up.
 
 Names: f features [w, n], h and a the hidden layer before and after ReLU, q = d raw / d f, and for the backward pass
 (raw = w2 . relu(W1 f), G = J^T q + bias, s = w2 where h > 0, r = d_raw f + J d_G):
