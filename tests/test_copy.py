@@ -425,9 +425,9 @@ def test_two_writers_are_refused(small: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_command_that_is_ended_leaves_no_process_and_resumes(tmp_path: Path, sent: signal.Signals) -> None:
-    source, out = _many(tmp_path / "source", 120), tmp_path / "out"
+    source, out = _many(tmp_path / "source", 400), tmp_path / "out"
     line = [sys.executable, "-m", "dataset", "copy", source, "--out", str(out), "--resolution", "4"]
-    line += ["--objects-per-shard", "4", "--workers", "2"]
+    line += ["--objects-per-shard", "2", "--workers", "2"]
     process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not (out / "outcomes/shard-000001.parquet").exists() and time.monotonic() < deadline:
@@ -445,7 +445,7 @@ def test_a_command_that_is_ended_leaves_no_process_and_resumes(tmp_path: Path, s
     assert not (out / "index.json").exists()
     run = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(f"{out}: 120 objects, 3840 views in 30 shards")
+    assert run.stdout.startswith(f"{out}: 400 objects, 12800 views in 200 shards")
     assert verify(out) == []
 
 
