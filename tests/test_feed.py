@@ -13,7 +13,7 @@ from dataset.order import Order, StreamState, epoch_order
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from train.batch import Position, draw_branch, draw_turn, draw_views, generator
-from train.feed import Feed, load_random_views, to_tensor
+from train.feed import Feed, KeptViews, load_random_views, read_random_views, to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +183,18 @@ def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
     every = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).astype(np.uint8)  # colour, alpha
     rgba = np.concatenate([every[..., :1]] * 3 + [every[..., 1:]], -1)[None]
     np.testing.assert_array_equal(to_tensor(rgba).permute(0, 2, 3, 1).numpy(), composite_white(rgba))
+
+
+def test_kept_views_are_the_views_that_are_read(pictures):
+    """With room for all, for some and for none; what is kept is not read again."""
+    expected = [load_random_views(pictures, 3, step, objects=4, views=2) for step in range(6)]
+    found = list(read_random_views(pictures, 3, 6, objects=4, views=2))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    for room in (0, 20_000, 1 << 30):
+        kept = KeptViews(pictures, room)
+        for step, theirs in enumerate(expected):
+            ours = load_random_views(pictures, 3, step, objects=4, views=2, kept=kept)
+            assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    kept.shards = None  # all of step 0 is there by now
+    load_random_views(pictures, 3, 0, objects=4, views=2, kept=kept)
