@@ -1,16 +1,7 @@
 """`python -m dataset copy`, on made-up sets."""
 
-import hashlib
 import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +10,6 @@ import fsspec
 import numpy as np
 import pytest
 
-from dataset.attribution import write_attribution
 from dataset.camera import intrinsics
 from dataset.copy_set import copy_sets
 from dataset.copy_worker import Task, submitter
@@ -27,59 +17,18 @@ from dataset.errors import UserError
 from dataset.image import decode_webp, encode_webp
 from dataset.info import info
 from dataset.lock import owned_out
-from dataset.manifest import Asset
-from dataset.outcome import OUTCOMES_FOLDER, Outcome, Status, dump_outcomes, read_outcomes
-from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet, dump_meta, member_names, meta_name, parse_meta
+from dataset.outcome import read_outcomes
+from dataset.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet, member_names
 from dataset.selection import Filters, select
-from dataset.shards import open_set, read_stats, shard_name, write_bytes_atomic, write_index, write_shard
+from dataset.shards import open_set, read_stats, shard_name
 from dataset.shrink import shrink
 from dataset.stream import DamagedMember, ShardSet
 from dataset.verify import verify
-from tests.make_shards import make_sample, write_asked
+from tests.make_outcomes import make_set
+from tests.make_shards import make_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_VIEWS: list[tuple[ViewSet, int]] = [(name, i) for name in VIEW_SETS for i in range(VIEWS_PER_SET)]
-LICENSES = ("CC0-1.0", "CC-BY-4.0")
-
-Sample = Callable[[str, int, int], dict[str, bytes]]
-
-
-def make_set(
-    folder: Path | str,
-    prefix: str,
-    objects: int,
-    resolution: int,
-    *,
-    per_shard: int = 2,
-    gone: Mapping[int, Status] | None = None,
-    files: Mapping[int, str] | None = None,
-    sample: Sample = make_sample,
-) -> str:
-    """A complete set of objects PREFIX0, PREFIX1, ...; `gone`: status of those without pictures,
-    `files`: contents of the model files of some."""
-    fs, root = open_set(folder)
-    uids = [f"{prefix}{i}" for i in range(objects)]
-    assets = [Asset(uid, "synthetic", LICENSES[i % 2], "tests", title=f"Title {uid}") for i, uid in enumerate(uids)]
-    write_asked(fs, root, assets, per_shard)
-    shards = -(-objects // per_shard)
-    for shard in range(shards):
-        name, places = shard_name(shard), range(objects)[shard * per_shard : (shard + 1) * per_shard]
-        rows = [_row(uids[i], i, name, (gone or {}).get(i, "ok"), (files or {}).get(i, uids[i])) for i in places]
-        samples = ((r.uid, sample(r.uid, r.position, resolution)) for r in rows if r.status == "ok")
-        write_shard(fs, root, name, samples)
-        write_bytes_atomic(fs, f"{root}/{OUTCOMES_FOLDER}/{name}.parquet", dump_outcomes(rows))
-    write_attribution(fs, root)
-    write_index(fs, root, num_shards=shards, objects_per_shard=per_shard)
-    return str(folder)
-
-
-def _row(uid: str, i: int, shard: str, status: Status, file: str) -> Outcome:
-    row = Outcome(uid, i, shard, status, seconds=float(i), flags=("clipped",) if i % 2 else ())
-    if status == "failed":
-        return replace(row, stage="import", error_class="X", message="no", flags=())
-    if status == "skipped":
-        return replace(row, stage="select", flags=("too-large",))
-    return replace(row, asset_sha256=hashlib.sha256(file.encode()).hexdigest())
 
 
 def contents(folder: Path | str) -> dict[str, bytes]:
@@ -421,51 +370,3 @@ def test_two_writers_are_refused(small: str, tmp_path: Path) -> None:
     fs, root = open_set(tmp_path / "out")
     with owned_out(fs, root, root, "copy"), pytest.raises(UserError, match="another copy is writing"):
         copy_sets([small], root, workers=1)
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_command_that_is_ended_leaves_no_process_and_resumes(tmp_path: Path, sent: signal.Signals) -> None:
-    source, out = _many(tmp_path / "source", 400), tmp_path / "out"
-    line = [sys.executable, "-m", "dataset", "copy", source, "--out", str(out), "--resolution", "4"]
-    line += ["--objects-per-shard", "2", "--workers", "2"]
-    process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (out / "outcomes/shard-000001.parquet").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if sent == signal.SIGINT:  # Ctrl-C reaches every process of the terminal
-        os.killpg(process.pid, sent)
-        _, told = process.communicate(timeout=60)
-        assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; the same command resumes")
-    else:
-        process.send_signal(sent)
-        process.communicate(timeout=60)
-    while _alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(process.pid)
-    assert not (out / "index.json").exists()
-    run = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(f"{out}: 400 objects, 12800 views in 200 shards")
-    assert verify(out) == []
-
-
-def _many(folder: Path, objects: int) -> str:
-    """A set of one object under many names."""
-    one = make_sample("x", 0, 8)
-    meta = parse_meta(one[meta_name("x")], "x")
-
-    def sample(uid: str, i: int, _: int) -> dict[str, bytes]:
-        members = {name.replace("x.", f"{uid}."): data for name, data in one.items()}
-        return {**members, meta_name(uid): dump_meta(replace(meta, uid=uid, license=LICENSES[i % 2]))}
-
-    return make_set(folder, "x", objects, 8, per_shard=40, sample=sample)
-
-
-def _alive(group: int) -> bool:
-    """Whether a process of the group runs (one that has ended and waits for its parent does not)."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            state, _, leader = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(leader) == group and state != "Z":
-                return True
-    return False
