@@ -32,14 +32,14 @@ SHAPES: Final = {
 }
 VIEWS: Final = 4
 PROFILED_STEPS: Final = 3
-# Words in kernels' names, the first that fit.
+# Words in kernels' names, the first that fit. Inductor's come first: its names list what it fused, attention too.
 KERNELS: Final = {
+    "normalisation, activations, sums (Inductor)": ("triton_",),
     "attention": ("sdpa", "flash", "fmha", "attention"),
     "convolutions": ("fprop", "dgrad", "wgrad", "convolve", "conv2d"),
     "layout changes": ("nchwtonhwc", "nhwctonchw", "transpose"),
     "optimiser and gradient norm": ("multi_tensor", "adam"),
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
-    "normalisation, activations, sums (Inductor)": ("triton",),
     "copies and fills": ("memcpy", "memset", "copy", "fill"),
     "torch's own elementwise kernels and reductions": ("at::native",),
 }
