@@ -21,6 +21,12 @@ _FLAGS: Final = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
 )
 _LIMIT_S: Final = 60.0
+# What Chromium answers when the page in which it began to evaluate gave way to another one.
+_LEFT: Final = ("navigated or closed", "context was destroyed", "Cannot find context", "Promise was collected")
+
+
+class PageLeft(RuntimeError):
+    """The page gave way to another one before it could answer."""
 
 
 class Page:
@@ -49,8 +55,16 @@ class Page:
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression is in the page (a promise is waited for)."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        """What a JavaScript expression is in the page (a promise is waited for); in the next page, if this one goes."""
+        deadline = time.monotonic() + _LIMIT_S
+        while True:
+            try:
+                answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+                break
+            except PageLeft:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
@@ -105,7 +119,8 @@ class Page:
             answer = self._message(deadline)
             if answer.get("id") == self._number:
                 if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
+                    text = f"{method}: {answer['error']}"
+                    raise PageLeft(text) if any(sign in text for sign in _LEFT) else RuntimeError(text)
                 return dict(answer["result"])
             self._note(answer)
 

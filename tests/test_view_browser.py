@@ -96,9 +96,15 @@ def test_an_overview_leads_to_its_runs_and_back(page: Page, folder: Path) -> Non
     page.open(folder / "all.html")
     wait(page, f"{VIDEO}.currentTime > 0")
     page.click(".cards li:nth-child(2) a")
-    wait(page, "document.querySelector('h1').textContent === 'b' && document.readyState === 'complete'")
+    wait(page, "document.querySelector('h1')?.textContent === 'b' && document.readyState === 'complete'")
     page.click(".back a")
     wait(page, "document.querySelectorAll('.cards li').length === 2")
+
+
+def test_a_page_that_goes_while_it_is_asked_is_asked_again(page: Page, folder: Path) -> None:
+    page.open(folder / "all.html")
+    away = "location.pathname.endsWith('all-2.html') || new Promise(() => location.assign('all-2.html'))"
+    assert page.value(away) is True
 
 
 def test_a_served_run_under_way_loads_itself_again(
