@@ -31,7 +31,7 @@ from distill.march import render_views
 from distill.oracle import render_truth
 from distill.schedule import PRESETS, DistillSettings, Views
 from distill.state import Distillation, new_distillation, save_checkpoint
-from train.compute import Compute, choose_compute
+from train.compute import BLOCKS, Compute, choose_compute
 from train.flops import MATMUL_SIDE, matmul_peak, seconds_of
 
 PARTS: Final = ("render forward", "render backward", "vae", "unet", "rest")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"matmul peak {peak / 1e12:.3g} TFLOP/s; TFLOP a step: {_rounded(flops, 1e-12)}", flush=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    compute = choose_compute(device, options.compile)
+    compute = choose_compute(device, options.compile, blocks=options.blocks)
     ours, state, driven = measure_ours(options, settings, compute, device)
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     reserved = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "psnr_db": round(_psnr(state, paper, device), 2),
         "matmul_peak_tflops": round(peak / 1e12, 2),
         "compile": compute.compile,
+        "blocks": compute.blocks,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
     }
@@ -122,6 +123,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument("--blocks", choices=BLOCKS, default="diffusers", help="of the networks; see train.compute")
     parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)

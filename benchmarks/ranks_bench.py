@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks.train_bench import SHAPES, VIEWS, random_batch, starting_unet
 from train.batch import Draw
-from train.compute import Compute, choose_compute, make_optimiser, prepare, update
+from train.compute import BLOCKS, Compute, choose_compute, make_optimiser, prepare, update
 from train.model import noise_schedule
 from train.objective import Encoded, predict, training_loss
 from train.ranks import Ranks, accumulating, clip_norm, joined, spread
@@ -92,6 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument("--blocks", choices=BLOCKS, default="diffusers", help="of the networks; see train.compute")
     parser.add_argument("--optimize-ddp", choices=("on", "off"), default="on", help="torch splits graphs at buckets")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
@@ -123,7 +124,7 @@ def _process(rank: int, options: argparse.Namespace, name: str, world: int, fold
 
 
 def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.device) -> Way:
-    compute = choose_compute(device, options.compile, split=ranks.splits)
+    compute = choose_compute(device, options.compile, split=ranks.splits, blocks=options.blocks)
     trainee = make_trainee(options, ranks, compute, device)
     losses: list[Tensor] = []
     first_step_s = _seconds(lambda: losses.append(trainee.step()), device, ranks)

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from train.ablation import ReferenceUse, start_use
 from train.batch import Draw
-from train.compute import Compute, choose_compute, make_optimiser, mixed_precision, prepare
+from train.compute import BLOCKS, Compute, choose_compute, make_optimiser, mixed_precision, prepare
 from train.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
 from train.model import CAMERA_NUMBERS, NUM_TIMESTEPS, UNetShape, build_unet, noise_schedule
 from train.objective import Encoded, predict, training_loss
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; {flops / 1e12:.3f} TFLOP a micro-batch", flush=True)
     results: dict[str, Result] = {}
     ways = {"eager": Compute()} if not options.skip_eager else {}
-    chosen = choose_compute(device, options.compile, checkpointing=options.checkpointing)
+    chosen = choose_compute(device, options.compile, checkpointing=options.checkpointing, blocks=options.blocks)
     for name, compute in {**ways, "ours": chosen}.items():
         results[name] = measure(options, compute, device, flops, plain=name == "eager")
         print(f"{name} {asdict(compute)}: {asdict(results[name])}", flush=True)
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "stage": options.stage,
         "objects": options.objects,
         "accumulation": options.accumulation,
+        "blocks": options.blocks,
         "views_per_s": round(ours.views_per_s, 2),
         "share_of_peak": round(ours.flops_per_s / peak, 4),
         "speedup_vs_eager": round(ours.views_per_s / results["eager"].views_per_s, 3) if "eager" in results else None,
@@ -99,6 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument("--blocks", choices=BLOCKS, default="diffusers", help="of the networks; see train.compute")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--kernels", type=int, default=0, help="print so many of the kernels that take most of a step")
     parser.add_argument("--skip-eager", action="store_true")

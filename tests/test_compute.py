@@ -220,13 +220,13 @@ def test_a_run_of_both_branches_with_validation_and_pictures_compiles_two_graphs
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiling", ["blocks", "whole"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_gradients_are_close_on_a_gpu(compiling, checkpointing):
+@pytest.mark.parametrize(("checkpointing", "blocks"), [(False, "diffusers"), (True, "lean"), (False, "fused")])
+def test_compiled_gradients_are_close_on_a_gpu(compiling, checkpointing, blocks):
     torch._dynamo.reset()
     torch.manual_seed(0)
     device = torch.device("cuda")
     unet = build_unet(SHAPE).to(device)
-    compute = choose_compute(device, compiling, checkpointing=checkpointing)
+    compute = replace(choose_compute(device, compiling, checkpointing=checkpointing), blocks=blocks)
     plain, compiled = (gradients(unet, how, "attention", device) for how in (Compute(), compute))
     assert compiled[0] == pytest.approx(plain[0], rel=2e-2)
     for name, expected in plain[1].items():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from dataset.errors import UserError
 
 Compile = Literal["none", "blocks", "whole"]
 CompileChoice = Literal["none", "blocks", "whole", "auto"]
+Blocks = Literal["diffusers", "lean", "fused"]
+BLOCKS: Final[tuple[Blocks, ...]] = get_args(Blocks)
 # Fastest first on a Hopper GPU; each falls through to the next where it does not support a shape.
 ATTENTION: Final = [
     SDPBackend.CUDNN_ATTENTION,
@@ -42,10 +44,16 @@ class Compute:
     channels_last: bool = False
     fused_optimiser: bool = False
     checkpointing: bool = False  # activations are computed again in the backward pass: less memory, a third more time
+    blocks: Blocks = "diffusers"
 
 
 def choose_compute(
-    device: torch.device, compiling: CompileChoice = "auto", *, checkpointing: bool = False, split: bool = False
+    device: torch.device,
+    compiling: CompileChoice = "auto",
+    *,
+    checkpointing: bool = False,
+    split: bool = False,
+    blocks: Blocks = "diffusers",
 ) -> Compute:
     """What makes a device fast. auto: the whole UNet is compiled on a GPU, its blocks where it is `split`, nothing on
     a CPU. Split (`Ranks.splits`) it cannot be compiled as a whole: FSDP2 gathers weights between its levels.
@@ -61,7 +69,7 @@ def choose_compute(
         )
     if chosen != "none" and gpu and importlib.util.find_spec("triton") is None:
         raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
-    return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing)
+    return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing, blocks=blocks)
 
 
 def announcement(compute: Compute, device: torch.device) -> str:
@@ -83,6 +91,10 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
     """The UNet as it is to be trained, changed in place: its state has the same names and values as before."""
     if compute.channels_last:
         unet.to(memory_format=torch.channels_last)
+    if compute.blocks != "diffusers":
+        from train.lean_blocks import make_lean
+
+        make_lean(unet, fused=compute.blocks == "fused")
     if compute.checkpointing:
         # diffusers' own function is the same with a look at torch's version, which compiling warns about
         again = partial(checkpoint, use_reentrant=False)
