@@ -1,0 +1,27 @@
+"""The pictures in examples/ are ones that a distillation takes without a remark, and their README names each."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset.image import prepare_image
+from dataset.selection import TEST_SHARE, VALIDATION_SHARE, split_of
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PICTURES = sorted(EXAMPLES.glob("*.png"))
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.stem)
+def test_it_is_a_cut_out_that_is_named(picture):
+    assert f"`{picture.name}`" in (EXAMPLES / "README.md").read_text()
+    prepared = prepare_image(picture, 64)
+    assert prepared.notices == ()
+    assert 0.1 < (prepared.rgba[..., 3] > 0).mean() < 0.9
+
+
+def test_the_renders_are_of_test_objects():
+    text = (EXAMPLES / "README.md").read_text()
+    named = text.partition("(seed 0)")[2].partition(";")[0].replace("`", "").split(": ")[1].split(", ")
+    uids = [name if name.startswith("procedural") else f"procedural{name}" for name in named]
+    assert len(uids) == 8
+    assert {split_of(uid, VALIDATION_SHARE, TEST_SHARE) for uid in uids} == {"test"}
