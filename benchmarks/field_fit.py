@@ -87,21 +87,26 @@ def _objects(options: argparse.Namespace, settings: DistillSettings) -> Iterator
     """The objects asked for, by name."""
     if options.shards is None:
         for name in list(OBJECTS)[: options.objects]:
-            yield name, analytic(name, settings, options.views, options.resolution)
+            yield name, analytic(name, settings, options.views, options.resolution, options.device)
         return
     shards = ShardSet(options.shards)
     for shard, sample in list(shards.objects(options.seed))[: options.objects]:
         yield shards.uid(shard, sample), rendered(shards, shard, sample, options.resolution)
 
 
-def analytic(name: str, settings: DistillSettings, views: int, resolution: int) -> Shown:
-    """A striped object of `oracle_objects` from `views` cameras all around, and `_HELD_OUT` others."""
+def analytic(
+    name: str, settings: DistillSettings, views: int, resolution: int, device: torch.device | str = "cpu"
+) -> Shown:
+    """A striped object of `oracle_objects` from `views` cameras all around, and `_HELD_OUT` others; traced on `device`,
+    kept in memory.
+    """
     rng = np.random.default_rng((settings.seed, len(name)))
     count = views + _HELD_OUT
     c2w = spherical_to_c2w(rng.uniform(-10, 40, count), rng.uniform(0, 360, count), view_distance(settings))
     solids = tuple(replace(solid, stripe=_STRIPE) for solid in OBJECTS[name])
     fov = view_fov_deg(settings)
-    pictures = [render_truth(solids, c2w[i : i + 1], fov, resolution, supersampling=4) for i in range(count)]
+    trace = partial(render_truth, solids, fov_deg=fov, resolution=resolution, supersampling=4, device=device)
+    pictures = [trace(c2w=c2w[i : i + 1]).cpu() for i in range(count)]
     return Shown(c2w, fov, torch.cat(pictures).permute(0, 2, 3, 1))
 
 
