@@ -1,5 +1,6 @@
 """Fixtures that several test files ask for by name."""
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,12 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
     monkeypatch.setattr(compute, "BACKEND", counter)
     yield counter
     torch._dynamo.reset()
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard: a shell has its background jobs ignore it, and what they start inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -99,7 +99,7 @@ def test_what_kills_blender_twice_is_given_up_and_explained(good, tmp_path, numb
         assert (outcome.status, outcome.stage, outcome.error_class) == ("failed", "worker", "Crash")
         assert (outcome.exit_signal, outcome.attempts) == (number, 2)
         assert number.name in outcome.message
-        assert "Saved" in outcome.stderr_tail
+        assert "Fra:1" in outcome.stderr_tail  # Blender's own words; how far it came meanwhile is chance
         assert opened.render_one(task(path)).tar == alone
 
 
