@@ -42,6 +42,7 @@ from dataset.shards import (
     write_index,
     write_shard,
 )
+from dataset.storage import exists
 
 OBJECTS_PER_SHARD: Final = 64
 _AHEAD: Final = 4  # objects a worker that are read before their turn to be written
@@ -80,7 +81,7 @@ def copy_sets(
         asked = read_asked(fs, root)
         read_manifest(fs, root, asked)
         finished = _finished(fs, root, asked)
-        if len(finished) == asked.num_shards and fs.exists(f"{root}/{INDEX_NAME}"):
+        if len(finished) == asked.num_shards and exists(fs, f"{root}/{INDEX_NAME}"):
             return read_index(out)
         done = sum(len(asked.positions(shard)) for shard in finished)
         missing = (p for p in picks(sources, objects_per_shard) if p.row.position // objects_per_shard not in finished)
@@ -114,7 +115,7 @@ def _request(
 
 def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dict[str, Any]) -> None:
     """Write manifest and `set.json`, or check that the set begun here is this one."""
-    if not fs.exists(f"{root}/{SET_NAME}"):
+    if not exists(fs, f"{root}/{SET_NAME}"):
         if foreign := _foreign(fs, root):
             raise UserError(f"{out} holds {foreign}, which is not of a copy; give another --out")
         remove_temporaries(fs, root)
@@ -138,7 +139,7 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dic
 
 def _foreign(fs: Any, root: str) -> str:
     """The first file, by name, that no copy leaves before its `set.json`; empty when there is none."""
-    paths = fs.ls(root, detail=False) if fs.exists(root) else []
+    paths = fs.ls(root, detail=False) if exists(fs, root) else []
     names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
     return next((n for n in sorted(names) if n not in _BEGUN and not n.endswith(TEMPORARY_SUFFIX)), "")
 
@@ -154,7 +155,7 @@ def _other_sets(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str,
 def _finished(fs: Any, root: str, asked: Asked) -> set[int]:
     """Numbers of the shards whose outcome table, written last, is there."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
-    paths = fs.ls(folder, detail=False) if fs.exists(folder) else []
+    paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
     there = {path.rpartition("/")[2] for path in paths}
     return {shard for shard in range(asked.num_shards) if f"{shard_name(shard)}.parquet" in there}
 

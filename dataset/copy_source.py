@@ -11,6 +11,7 @@ from dataset.outcome import Outcome, mark_duplicate
 from dataset.reconcile import slices
 from dataset.selection import Filters, check_left, sift
 from dataset.shards import SET_NAME, open_set, read_json, shard_name
+from dataset.storage import exists
 from dataset.stream import Kept, ShardSet, fingerprint_of
 
 
@@ -56,7 +57,7 @@ def open_sources(urls: Sequence[str], filters: Filters, resolution: int | None) 
 
 def _open(url: str, kept: Kept | None) -> Source:
     fs, root = open_set(url)
-    if fs.exists(f"{root}/{LATENTS_FILE}"):
+    if exists(fs, f"{root}/{LATENTS_FILE}"):
         raise UserError(f"{url} is a latent set; copy the pictures that it was made of, then encode the copy")
     shards = ShardSet(url)
     first = next(((shard, 0) for shard, samples in enumerate(shards.samples_per_shard) if samples), None)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dataset.errors import UserError
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, member_name, meta_name
 from dataset.shards import SET_NAME, ShardStats, open_set
+from dataset.storage import exists
 
 LATENTS_FILE: Final = "latents.json"
 LATENTS_VERSION: Final = 1
@@ -137,8 +138,8 @@ def read_format(url: str) -> LatentFormat:
     """`latents.json` of a set, finished or not. Raises UserError when it is not there or not of this software."""
     fs, root = open_set(url)
     path = f"{root}/{LATENTS_FILE}"
-    if not fs.exists(path):
-        what = "a set of pictures, not of latents" if fs.exists(f"{root}/{SET_NAME}") else "no latent set"
+    if not exists(fs, path):
+        what = "a set of pictures, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "no latent set"
         raise UserError(f"{url}: {what}; make one with `python -m train.encode SHARDS OUT --model MODEL`")
     try:
         return parse_format(json.loads(fs.cat_file(path)))

@@ -29,6 +29,7 @@ from dataset.latent_format import (
 from dataset.latent_table import Table, load_table
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
 from dataset.shards import INDEX_NAME, Index, check_reachable, open_set, read_index
+from dataset.storage import exists
 from dataset.stream import DamagedMember, Kept, ShardSet, count_samples, fingerprint_of
 
 _CACHED_SHARDS: Final = 64  # tables of places kept in memory: 1,000 objects are about 1.4 MB
@@ -171,7 +172,7 @@ class LatentSet:
 
     def _read_index(self) -> Index:
         fs, root = open_set(self.url)
-        if not fs.exists(f"{root}/{INDEX_NAME}"):
+        if not exists(fs, f"{root}/{INDEX_NAME}"):
             raise UserError(f"the latent set at {self.url} is unfinished: {encode_on(self.url)} to complete it")
         return read_index(self.url, encode_on(self.url))
 
@@ -197,4 +198,4 @@ def open_views(url: str | Path) -> ShardSet | LatentSet:
     """The set at `url`, of either kind: `latents.json` tells. Raises UserError when it is missing or unfinished."""
     fs, root = open_set(url)
     check_reachable(fs, root, str(url))
-    return LatentSet(url) if fs.exists(f"{root}/{LATENTS_FILE}") else ShardSet(url)
+    return LatentSet(url) if exists(fs, f"{root}/{LATENTS_FILE}") else ShardSet(url)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from dataset.errors import UserError
+from dataset.storage import exists
 
 Status = Literal["ok", "failed", "skipped"]  # skipped: left out on purpose (licence, size, duplicate)
 Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
@@ -118,7 +119,7 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
 def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
     """All rows of a shard set (fsspec filesystem, root path) in manifest order, one table in memory at a time."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
-    if not fs.exists(folder):
+    if not exists(fs, folder):
         return
     for path in sorted(path for path in fs.ls(folder, detail=False) if path.endswith(".parquet")):
         yield from parse_outcomes(fs.cat_file(path), path)

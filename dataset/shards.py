@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dataset.errors import UserError
 from dataset.outcome import OUTCOMES_FOLDER
 from dataset.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, member_names
+from dataset.storage import exists
 
 INDEX_NAME: Final = "index.json"
 SET_NAME: Final = "set.json"  # what was asked; the renderer's
@@ -310,8 +311,8 @@ def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
     fs, root = open_set(url)
     check_reachable(fs, root, str(url))
     path = f"{root}/{INDEX_NAME}"
-    if not fs.exists(path):
-        if fs.exists(f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
+    if not exists(fs, path):
+        if exists(fs, f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
             raise UserError(f"the shard set at {url} is unfinished: {remedy} to complete it")
         raise UserError(f"no shard set at {url}: run `make render SOURCE=... SHARDS={url}` first")
     raw = read_json(fs, path, remedy)

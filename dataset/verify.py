@@ -31,6 +31,7 @@ from dataset.shards import (
     read_index,
     read_stats,
 )
+from dataset.storage import exists
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
@@ -42,7 +43,7 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     The progress bar shows on a terminal only.
     """
     fs, root = open_set(url)
-    form = read_format(str(url)) if fs.exists(f"{root}/{LATENTS_FILE}") else None
+    form = read_format(str(url)) if exists(fs, f"{root}/{LATENTS_FILE}") else None
     kind = PICTURES if form is None else latent_kind(str(url), form)
     index, problems = _index(fs, root, str(url), kind)
     files = {path.removeprefix(f"{root}/"): int(size) for path, size in _sizes(fs, root).items()}
@@ -78,7 +79,7 @@ def _index(fs: Any, root: str, url: str, kind: Kind) -> tuple[Index | None, list
     try:
         return read_index(url, kind.repeat), []
     except UserError as error:
-        if not fs.exists(f"{root}/{SET_NAME}") and not fs.glob(f"{root}/shard-*.tar"):
+        if not exists(fs, f"{root}/{SET_NAME}") and not fs.glob(f"{root}/shard-*.tar"):
             raise
         return None, [Problem(INDEX_NAME, str(error), kind.repeat)]
 
@@ -168,7 +169,7 @@ def _reconcile(
         stored = {name.partition(".")[0] for name in check.expected} or check.uids.keys()
         attribution.expect(asset for asset in assets if asset.uid in stored)
     where = f"{OUTCOMES_FOLDER}/{check.name}.parquet"
-    if not fs.exists(f"{root}/{where}"):
+    if not exists(fs, f"{root}/{where}"):
         yield Problem(where, "missing outcome table", check.kind.repeat)
         return
     try:

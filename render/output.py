@@ -37,6 +37,7 @@ from dataset.shards import (
     write_index,
     write_shard,
 )
+from dataset.storage import exists
 from render.job import pack, unpack
 from render.staging import Staging
 from render.worker import Result
@@ -105,7 +106,7 @@ class Output:
         asked = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
         asked = json.loads(json_bytes(asked))
         remove_temporaries(self.fs, self.root)
-        if not self.fs.exists(path):
+        if not exists(self.fs, path):
             begin_set(self.fs, self.root, asked, assets())
             return
         try:
@@ -123,7 +124,7 @@ class Output:
     def finished_shards(self) -> set[int]:
         """Numbers of the shards whose outcome table is there: one listing, however many shards."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
-        paths = self.fs.ls(folder, detail=False) if self.fs.exists(folder) else []
+        paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
         there = {path.rpartition("/")[2] for path in paths}
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in there}
 
@@ -203,7 +204,7 @@ class Output:
         self.staging.drop(name)
         if results:
             self.staging.add(name, results)
-        if self.fs.exists(f"{self.root}/{INDEX_NAME}"):
+        if exists(self.fs, f"{self.root}/{INDEX_NAME}"):
             self.fs.rm_file(f"{self.root}/{INDEX_NAME}")
         self.fs.rm_file(self._table_path(shard))
 
@@ -211,7 +212,7 @@ class Output:
         return f"{self.root}/{OUTCOMES_FOLDER}/{shard_name(shard)}.parquet"
 
     def _has_table(self, shard: int) -> bool:
-        return bool(self.fs.exists(self._table_path(shard)))
+        return exists(self.fs, self._table_path(shard))
 
 
 def _first_difference(there: Iterator[Asset], now: Iterator[Asset]) -> str:

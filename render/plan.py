@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dataset.manifest import Asset
 from dataset.shards import SET_NAME, shard_name
+from dataset.storage import exists
 from render.command import Command, num_workers
 from render.download import download
 from render.machine import machine_size
@@ -41,7 +42,7 @@ class Estimate:
 def plan(command: Command, source: Source, output: Output) -> str:
     """The plan as text for a person. Writes nothing into the set."""
     listing = survey(assets(source, command.seed, command.selection()), command.estimate_from)
-    done = _done(output) if output.fs.exists(f"{output.root}/{SET_NAME}") else 0
+    done = _done(output) if exists(output.fs, f"{output.root}/{SET_NAME}") else 0
     workers = num_workers(command, machine_size())
     shards = -(-listing.objects // command.objects_per_shard)
     lines = [

@@ -42,6 +42,7 @@ from dataset.shards import (
     write_index,
     write_shard,
 )
+from dataset.storage import exists
 from dataset.stream import ShardSet
 from train.encoder import Encoder, load_encoder, model_settings
 from train.feed import to_tensor
@@ -125,7 +126,7 @@ def _encode_shards(
     names = [shard.name for shard in shards.index.shards]
     finished = {name for name in names if is_finished(fs, root, name, out)}
     done = sum(shard.samples for shard in shards.index.shards if shard.name in finished)
-    if len(finished) == len(names) and fs.exists(f"{root}/{INDEX_NAME}"):
+    if len(finished) == len(names) and exists(fs, f"{root}/{INDEX_NAME}"):
         print(f"{out}: finished already")
         return
     with (
@@ -135,7 +136,7 @@ def _encode_shards(
         for number, name in enumerate(names):
             if name in finished:
                 continue
-            if fs.exists(f"{root}/{table_file(name)}"):  # of a damaged shard
+            if exists(fs, f"{root}/{table_file(name)}"):  # of a damaged shard
                 fs.rm_file(f"{root}/{table_file(name)}")
             metas = _read_metas(shards, number)
             pictures = _read_ahead(shards, number, pool, readers + _AHEAD)

@@ -23,6 +23,7 @@ from dataset.order import Order, StreamState, same_place
 from dataset.schema import VIEWS_PER_SET
 from dataset.selection import Filters, select
 from dataset.shards import SET_NAME, open_set
+from dataset.storage import exists
 from dataset.stream import ShardSet
 from train.batch import (
     Branch,
@@ -60,7 +61,7 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
         )
     if filters != Filters():
         fs, root = open_set(url)
-        if isinstance(found, LatentSet) and not fs.exists(f"{root}/{SET_NAME}"):
+        if isinstance(found, LatentSet) and not exists(fs, f"{root}/{SET_NAME}"):
             raise UserError(
                 f"{url}: no manifest and outcome tables to filter by; {encode_on(url)}, which copies them from the "
                 "pictures"

@@ -15,6 +15,7 @@ from dataset.shards import (
     write_atomic,
     write_json_atomic,
 )
+from dataset.storage import exists
 from dataset.stream import ShardSet
 
 _BLOCK: Final = 1 << 20
@@ -28,9 +29,9 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
     source, there = open_set(shards.url)
     tables = [f"{OUTCOMES_FOLDER}/{shard.name}.parquet" for shard in shards.index.shards]
     for name in (MANIFEST_FILE, ATTRIBUTION_FILE, *tables, SET_NAME):
-        if fs.exists(f"{root}/{name}"):
+        if exists(fs, f"{root}/{name}"):
             continue
-        if not source.exists(f"{there}/{name}"):
+        if not exists(source, f"{there}/{name}"):
             print(f"note: {shards.url} holds no {name}: training on the latents cannot filter by what it would say")
             return
         with source.open(f"{there}/{name}", "rb") as file, write_atomic(fs, f"{root}/{name}") as copy:
@@ -40,8 +41,8 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
 
 def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
     """Write latents.json, or check that the set begun here is this one."""
-    if not fs.exists(f"{root}/{LATENTS_FILE}"):
-        if any(fs.exists(f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):
+    if not exists(fs, f"{root}/{LATENTS_FILE}"):
+        if any(exists(fs, f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):
             raise UserError(f"{out}: holds a set of pictures; give another OUT")
         write_json_atomic(fs, f"{root}/{LATENTS_FILE}", format_json(form))
         return
@@ -57,8 +58,8 @@ def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
 
 def is_finished(fs: Any, root: str, name: str, out: str) -> bool:
     """Whether a shard's table, written last, is there, and its tar is whole as far as its size tells."""
-    if not all(fs.exists(f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
+    if not all(exists(fs, f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
         return False
     stats = read_stats(fs, root, name, encode_again(out, name))
     tar = f"{root}/{name}.tar"
-    return bool(fs.exists(tar) and fs.size(tar) == stats.bytes)
+    return exists(fs, tar) and bool(fs.size(tar) == stats.bytes)
