@@ -1,12 +1,7 @@
 """The Triton kernels: in Triton's interpreter on the CPU, through its compiler for an H100, and, marked, on a GPU."""
 
-import json
+import importlib
 import logging
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +12,8 @@ from distill.field import Field, FieldSettings
 from distill.hash_grid import HashGridSettings
 from distill.kernels import has_kernels, missing_for
 from distill.march import MarchSettings, Occupancy, Rendered, render_views
+from tests.triton_cpu import compiled_for_h100, interpreted, needs_triton
 
-ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {"float64": 1e-12, "float32": 2e-5}
 NAMES = (
     "grid float64",
@@ -38,30 +33,22 @@ NAMES = (
     "march without rays float32",
     "picture float32",
 )
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton has no wheel for this system")
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> dict[str, float]:
-    """The differences that tests.kernel_agreement finds in Triton's interpreter."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.kernel_agreement", "cpu"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    differences: dict[str, float] = json.loads(done.stdout)
-    assert set(differences) == set(NAMES)
-    return differences
+def differences() -> dict[str, float]:
+    return interpreted("tests.kernel_agreement", NAMES)
 
 
 @needs_triton
 @pytest.mark.parametrize("name", NAMES)
-def test_kernels_agree_with_torch_in_the_interpreter(name, interpreted):
-    assert interpreted[name] <= LIMITS[name.split()[-1]]
+def test_kernels_agree_with_torch_in_the_interpreter(name, differences):
+    assert differences[name] <= LIMITS[name.split()[-1]]
 
 
 @needs_triton
-def test_the_march_in_the_interpreter_is_exact(interpreted):
-    assert interpreted["march float32"] == 0
+def test_the_march_in_the_interpreter_is_exact(differences):
+    assert differences["march float32"] == 0
 
 
 @needs_triton
@@ -69,7 +56,7 @@ def test_kernels_compile_for_an_h100(tmp_path, monkeypatch):
     """The whole compiler, without a GPU; a corner's features travel together, the networks
     are matrix products and the march fuses nothing."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    ptx = {name: compiled_for_h100(name) for name in KERNELS}
+    ptx = {name: ptx_of(name) for name in KERNELS}
     assert ptx["look_up"].count("ld.global.v2.b32") == 8
     assert ptx["scatter"].count("add.v2.f32") == 8
     assert all("wgmma" in ptx[name] for name in ("decode", "density_backward", "albedo_backward"))
@@ -118,26 +105,12 @@ KERNELS = {
 }
 
 
-def compiled_for_h100(name: str) -> str:
-    """The PTX of a kernel of `KERNELS`."""
-    import importlib
-
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+def ptx_of(name: str) -> str:
+    """Of a kernel of `KERNELS`."""
     place, types, constants = KERNELS[name]
     module, function = place.split(".")
     kernel = getattr(importlib.import_module(f"distill.{module}"), function)
-    signature = {
-        argument: "constexpr" if argument in constants else types[index]
-        for index, argument in enumerate(kernel.arg_names)
-    }
-    aligned = {(index,): [["tt.divisibility", 16]] for index, kind in enumerate(types) if kind.startswith("*")}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    options = {"enable_fp_fusion": False} if name == "march" else {}
-    ptx: str = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
-    return ptx
+    return compiled_for_h100(kernel, types, constants, **({"enable_fp_fusion": False} if name == "march" else {}))
 
 
 def test_plain_torch_is_announced_once(caplog):

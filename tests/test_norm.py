@@ -1,25 +1,18 @@
 """`train.norm`: its gradients, its kernels in Triton's interpreter and through its compiler, and, marked, on a GPU."""
 
 import importlib
-import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
-from torch.library import opcheck
+from torch import library
 
 from tests.norm_agreement import LARGE, SHAPES
+from tests.triton_cpu import compiled_for_h100, interpreted, needs_triton
 from train.norm import group_norm
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = tuple(
     f"{name}, {shifted}{silu}" for name in SHAPES for shifted in ("plain", "shifted") for silu in ("", ", SiLU")
 )
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton has no wheel for this system")
 
 
 def inputs(dtype, shifted):
@@ -52,7 +45,7 @@ def test_result_and_gradients_are_torchs(shifted, silu):
 @pytest.mark.parametrize("shifted", [False, True])
 def test_a_compiler_may_take_it_for_what_it_says(shifted):
     """Shapes, types, layouts and gradients of the traced operation are the real one's."""
-    report = opcheck(group_norm, (*inputs(torch.float32, shifted), 3, 1e-5, True))
+    report = library.opcheck(group_norm, (*inputs(torch.float32, shifted), 3, 1e-5, True))
     assert set(report.values()) == {"SUCCESS"}
 
 
@@ -65,20 +58,14 @@ def test_bfloat16_is_summed_in_float32():
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> dict[str, float]:
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.norm_agreement", "cpu"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    differences: dict[str, float] = json.loads(done.stdout)
-    assert set(differences) == set(NAMES)
-    return differences
+def differences() -> dict[str, float]:
+    return interpreted("tests.norm_agreement", NAMES)
 
 
 @needs_triton
 @pytest.mark.parametrize("name", NAMES)
-def test_kernels_agree_with_torch_in_the_interpreter(name, interpreted):
-    assert interpreted[name] <= 3e-5
+def test_kernels_agree_with_torch_in_the_interpreter(name, differences):
+    assert differences[name] <= 3e-5
 
 
 HALF, FLOAT = "*bf16", "*fp32"
@@ -99,28 +86,14 @@ KERNELS = {
 @needs_triton
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_compile_for_an_h100(name, tmp_path, monkeypatch):
-    """The whole compiler, without a GPU; pictures are read eight numbers at a time."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    """The whole compiler, without a GPU; pictures are read eight numbers at a time where sizes are multiples of 16, as
+    Stable Diffusion's are.
+    """
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types, constants = KERNELS[name]
     kernel = getattr(importlib.import_module("train.norm_triton"), name)
-    # sizes are multiples of 16, as Stable Diffusion's are
-    whole = (index for index, kind in enumerate(types) if kind.startswith("*") or kind == "i32")
-    source = ASTSource(
-        fn=kernel,
-        signature={
-            argument: "constexpr" if argument in constants else types[index]
-            for index, argument in enumerate(kernel.arg_names)
-        },
-        constexprs=constants,
-        attrs={(index,): [["tt.divisibility", 16]] for index in whole},
-    )
-    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["ptx"]
-    if HALF in types:
-        assert "ld.global.v4.b32" in ptx
+    ptx = compiled_for_h100(kernel, types, constants, whole=("i32",), num_warps=4)
+    assert ("ld.global.v4.b32" in ptx) == (HALF in types)
 
 
 @pytest.mark.gpu
