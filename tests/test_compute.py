@@ -120,9 +120,12 @@ def test_the_benchmark_runs_at_micro_size(capsys):
         "1",
         "--matmul",
         "64",
+        "--blocks",
+        "lean",
     ]
     assert train_bench.main(arguments) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["blocks"] == "lean"
     assert line["views_per_s"] > 0
     assert line["share_of_peak"] > 0
     assert line["speedup_vs_eager"] > 0
@@ -153,7 +156,9 @@ def test_the_choice_follows_device_and_option(monkeypatch):
     monkeypatch.setattr(computing.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--compile none"):
         choose_compute(gpu)
-    assert choose_compute(gpu, "none").compile == "none"
+    assert choose_compute(gpu, "none", blocks="lean") == Compute("none", True, True, blocks="lean")
+    with pytest.raises(UserError, match="--blocks lean"):
+        choose_compute(gpu, "none", blocks="fused")
 
 
 def outputs(unet, frames):

@@ -67,8 +67,11 @@ def choose_compute(
         raise UserError(
             "--compile whole: FSDP2 gathers weights between the UNet's levels, out of any graph; give --compile blocks"
         )
-    if chosen != "none" and gpu and importlib.util.find_spec("triton") is None:
-        raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
+    if gpu and importlib.util.find_spec("triton") is None:
+        if chosen != "none":
+            raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
+        if blocks == "fused":
+            raise UserError("--blocks fused needs the package triton, which is not installed; give --blocks lean")
     return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing, blocks=blocks)
 
 

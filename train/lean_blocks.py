@@ -1,9 +1,9 @@
 """diffusers' blocks without their copies: activations stay channels last from `conv_in` to `conv_out`.
 
 diffusers makes its activations contiguous, which is the other layout, behind every transformer, before every shortcut
-in training and before upsampling large batches; each of these is copied back for the next convolution, and again in the
-backward pass. These classes compute the same (torch's notes on the reasons are of versions below 2.1). Modules change
-their class in place, so that names and weights stay.
+in training (lest DDP warn of gradients' strides) and before upsampling large batches (for a bug that torch had). Each
+of these is copied back for the next convolution, and again in the backward pass. These classes compute the same.
+Modules change their class in place, so that names and weights stay.
 """
 
 from typing import Any, cast

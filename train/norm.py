@@ -8,21 +8,20 @@ float32. On a CUDA GPU it is made of Triton kernels (`train.norm_triton`), elsew
 """
 
 import math
-from importlib.util import find_spec
 from typing import Any, Final, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional
 
 _LAST: Final = torch.channels_last
 
 
 def _has_kernels(x: Tensor) -> bool:
-    return x.is_cuda and find_spec("triton") is not None
+    return x.is_cuda
 
 
-@torch.library.custom_op("isotropic3d::group_norm", mutates_args=())
+@library.custom_op("isotropic3d::group_norm", mutates_args=())
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
@@ -43,7 +42,7 @@ def group_norm(
     return out.to(x.dtype).contiguous(memory_format=_LAST), torch.stack([mean, scale])
 
 
-@torch.library.custom_op("isotropic3d::group_norm_backward", mutates_args=())
+@library.custom_op("isotropic3d::group_norm_backward", mutates_args=())
 def group_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

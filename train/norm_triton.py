@@ -110,6 +110,44 @@ def _far(rows, width):
 
 
 @triton.jit
+def _program(pixels, channels, chunk, WIDTH: tl.constexpr):
+    """Which image and part this program has, its channels and which of them there are, and its pixels' bounds."""
+    image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    return image, part, channel, channel < channels, part * chunk, tl.minimum((part + 1) * chunk, pixels)
+
+
+@triton.jit
+def _tile(image, start, end, channel, inside, pixels, channels, ROWS: tl.constexpr):
+    """Where the numbers [rows, channels] of the pixels from `start` on lie, and which of them there are."""
+    row = start + tl.arange(0, ROWS)
+    place = (image * pixels + row)[:, None] * channels + channel[None, :]
+    return place, (row < end)[:, None] & inside[None, :]
+
+
+@triton.jit
+def _of_channels(values, inside, place):
+    """One number a channel, as a row."""
+    return tl.load(values + place, inside, 0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def _of_groups(pair, inside, image, channel, images, channels, groups):
+    """A channel's group's two numbers of `pair` [2, n, g], each as a row."""
+    place = image * groups + channel // (channels // groups)
+    return _of_channels(pair, inside, place), _of_channels(pair, inside, place + images * groups)
+
+
+@triton.jit
+def _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT: tl.constexpr):
+    """What is taken from x, and 1 / deviation, as rows: normalised is (x - middle) * scale."""
+    middle, scale = _of_groups(statistics, inside, image, channel, images, channels, groups)
+    if HAS_SHIFT:
+        middle -= _of_channels(shift, inside, image * channels + channel)
+    return middle, scale
+
+
+@triton.jit
 def _moments(
     x,
     shift,
@@ -125,16 +163,11 @@ def _moments(
     WIDTH: tl.constexpr,
 ):
     """Mean and squares about it of each channel in a part of the pixels."""
-    image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    inside = channel < channels
-    end = tl.minimum((part + 1) * chunk, pixels)
+    image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     mean, square = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
     seen = 0.0
-    for start in range(part * chunk, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        mask = (row < end)[:, None] & inside[None, :]
-        place = (image * pixels + row)[:, None] * channels + channel[None, :]
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
         value = tl.load(x + place, mask, 0.0).to(tl.float32)
         new = tl.minimum(end - start, ROWS) * 1.0
         middle = tl.sum(value, 0) / new
@@ -182,17 +215,6 @@ def _merge(
 
 
 @triton.jit
-def _normal(x, shift, statistics, place, mask, image, channel, inside, images, channels, groups, HAS_SHIFT):
-    """(x + shift - mean) / deviation [rows, channels], and 1 / deviation [channels]."""
-    of_group = statistics + image * groups + channel // (channels // groups)
-    mean = tl.load(of_group, inside, 0.0)
-    scale = tl.load(of_group + images * groups, inside, 0.0)
-    if HAS_SHIFT:
-        mean -= tl.load(shift + image * channels + channel, inside, 0.0).to(tl.float32)
-    return (tl.load(x + place, mask, 0.0).to(tl.float32) - mean[None, :]) * scale[None, :], scale
-
-
-@triton.jit
 def _normalise(
     x,
     shift,
@@ -211,27 +233,19 @@ def _normalise(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    inside = channel < channels
-    end = tl.minimum((part + 1) * chunk, pixels)
-    factor = tl.load(weight + channel, inside, 0.0).to(tl.float32)[None, :]
-    offset = tl.load(bias + channel, inside, 0.0).to(tl.float32)[None, :]
-    for start in range(part * chunk, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        mask = (row < end)[:, None] & inside[None, :]
-        place = (image * pixels + row)[:, None] * channels + channel[None, :]
-        normal, _ = _normal(
-            x, shift, statistics, place, mask, image, channel, inside, images, channels, groups, HAS_SHIFT
-        )
-        value = normal * factor + offset
+    image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
+    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        value = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale * factor + offset
         if SILU:
             value = value * tl.sigmoid(value)
         tl.store(out + place, value.to(out.dtype.element_ty), mask)
 
 
 @triton.jit
-def _before_silu(grad, place, mask, normal, factor, offset, SILU: tl.constexpr):
+def _slope(grad, place, mask, normal, factor, offset, SILU: tl.constexpr):
     """The gradient of what SiLU was given."""
     slope = tl.load(grad + place, mask, 0.0).to(tl.float32)
     if SILU:
@@ -262,22 +276,15 @@ def _gradient_sums(
     WIDTH: tl.constexpr,
 ):
     """Sums over a part's pixels: gradient, gradient times normalised value and, with a shift, normalised value."""
-    image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    inside = channel < channels
-    end = tl.minimum((part + 1) * chunk, pixels)
-    factor = tl.load(weight + channel, inside, 0.0).to(tl.float32)[None, :]
-    offset = tl.load(bias + channel, inside, 0.0).to(tl.float32)[None, :]
+    image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
+    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
     slopes, products = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
     values = tl.zeros((WIDTH,), tl.float32)
-    for start in range(part * chunk, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        mask = (row < end)[:, None] & inside[None, :]
-        place = (image * pixels + row)[:, None] * channels + channel[None, :]
-        normal, _ = _normal(
-            x, shift, statistics, place, mask, image, channel, inside, images, channels, groups, HAS_SHIFT
-        )
-        slope = _before_silu(grad, place, mask, normal, factor, offset, SILU)
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        normal = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale
+        slope = _slope(grad, place, mask, normal, factor, offset, SILU)
         slopes += tl.sum(slope, 0)
         products += tl.sum(slope * normal, 0)
         if HAS_SHIFT:
@@ -350,22 +357,13 @@ def _gradient(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    inside = channel < channels
-    end = tl.minimum((part + 1) * chunk, pixels)
-    factor = tl.load(weight + channel, inside, 0.0).to(tl.float32)[None, :]
-    offset = tl.load(bias + channel, inside, 0.0).to(tl.float32)[None, :]
-    of_group = means + image * groups + channel // (channels // groups)
-    mean = tl.load(of_group, inside, 0.0)[None, :]
-    product = tl.load(of_group + images * groups, inside, 0.0)[None, :]
-    for start in range(part * chunk, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        mask = (row < end)[:, None] & inside[None, :]
-        place = (image * pixels + row)[:, None] * channels + channel[None, :]
-        normal, scale = _normal(
-            x, shift, statistics, place, mask, image, channel, inside, images, channels, groups, HAS_SHIFT
-        )
-        slope = _before_silu(grad, place, mask, normal, factor, offset, SILU)
-        found = scale[None, :] * (slope * factor - mean - normal * product)
+    image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
+    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    mean, product = _of_groups(means, inside, image, channel, images, channels, groups)
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        normal = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale
+        slope = _slope(grad, place, mask, normal, factor, offset, SILU)
+        found = scale * (slope * factor - mean - normal * product)
         tl.store(by_x + place, found.to(by_x.dtype.element_ty), mask)
