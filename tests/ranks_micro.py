@@ -64,8 +64,8 @@ _plain_loss = loop._loss
 
 
 def _poison_step(step: int) -> None:
-    def poisoned(run: Any, model: Any, views: Any, position: Any) -> Any:
-        loss = _plain_loss(run, model, views, position)
+    def poisoned(run: Any, model: Any, views: Any, draw: Any, position: Any) -> Any:
+        loss = _plain_loss(run, model, views, draw, position)
         # The loss alone, not its gradient: nothing but the other ranks' word can tell
         return loss + (torch.tensor(float("inf")) if position.step == step else 0.0)
 

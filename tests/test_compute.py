@@ -255,7 +255,7 @@ def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
     run = replace(run, device=device, compile=compiling, recipe=recipe)
     parts = loop._parts(run, open_training_set(run.shards, Filters()))
     assert parts.yardstick is not None
-    meter, micro_batches = loop.Meter(), parts.feed.micro_batches(0, 6)
+    meter, micro_batches = loop.Meter(), loop.drawn_micro_batches(parts, 0, 6)
     for step in range(6):
         torch.cuda.set_sync_debug_mode("error" if step > 2 else "default")
         try:

@@ -15,7 +15,7 @@ from dataset.order import Order
 from dataset.stream import ShardSet
 from tests.train_micro import micro_run
 from train import loop
-from train.batch import Position
+from train.batch import Draw, Position
 from train.checkpoint import Progress
 from train.compute import update
 from train.guard import MAX_SKIPPED, account, why_stop
@@ -70,8 +70,8 @@ def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     """Losses of these steps are not finite."""
     plain = loop._loss
 
-    def poisoned(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
-        loss = plain(run, model, views, position)
+    def poisoned(run: Run, model: MultiViewModel, views: Batch, draw: Draw, position: Position) -> Tensor:
+        loss = plain(run, model, views, draw, position)
         return loss * float("nan") if first <= position.step <= last and position.micro == 1 else loss
 
     monkeypatch.setattr(loop, "_loss", poisoned)

@@ -18,6 +18,7 @@ from tests.train_micro import micro_model
 from train.ablation import ReferenceUse
 from train.batch import Position, draw_noise
 from train.feed import Feed
+from train.kept_latents import keep_small, kept_bytes
 from train.latent_batch import LatentViews, check_latents
 from train.model import MultiViewModel
 from train.objective import encode_views, predict, show_views, training_loss
@@ -57,6 +58,26 @@ def test_latents_agree_with_pictures_at_the_same_position(
             assert found.cameras.dtype == found.targets.dtype == found.tokens.dtype == torch.float32
         shapes.add(ours.cameras.shape)
     assert shapes == {(3, 4, 16), (3, 1, 16)}  # both branches
+
+
+@pytest.mark.parametrize("items", [1, 4])
+@pytest.mark.parametrize("kind", ["latent_folder", "lean"])
+def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, request: pytest.FixtureRequest) -> None:
+    whole = LatentSet(request.getfixturevalue(kind))
+    shapes = set()
+    for latents in (whole, whole.narrowed(tuple(np.arange(n, dtype=np.int32)[-1:] for n in whole.samples_per_shard))):
+        read = _feed(latents, items=items)
+        kept = keep_small(latents)
+        assert kept is not None
+        for number in range(6):
+            expected, found = _latents(read, number), _latents(replace(read, kept=kept), number)
+            for name, ours in vars(found).items():
+                theirs = vars(expected)[name]
+                assert (ours is None) == (theirs is None)
+                assert ours is None or (torch.equal(ours, theirs) and ours.dtype == theirs.dtype), name
+            shapes.add(found.cameras.shape)
+    assert shapes == {(3, 4, 16), (3, 1, 16)}  # both branches
+    assert keep_small(whole, kept_bytes(whole) - 1) is None
 
 
 @pytest.mark.parametrize("use", USES)
@@ -154,8 +175,12 @@ def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp
         same = torch.equal(found[number].reference_mean[row], whole[number].reference_mean[row])
         assert same == ((number, row) not in bad)
     again = _feed(LatentSet(damaged), 0.0, items, Damage(5, 0.2))
+    kept = replace(again, damage=Damage(5, 0.2), kept=keep_small(LatentSet(damaged)))
     for number in (4, 1, 0, 3, 2):
         assert torch.equal(_latents(again, number).target_mean, found[number].target_mean)
+        assert torch.equal(_latents(kept, number).target_mean, found[number].target_mean)
+    assert kept.damage is not None
+    assert list(kept.damage.found) == ["synthetic-0001"]
     assert list(damage.found) == ["synthetic-0001"]
     with pytest.raises(UserError, match="1 of 5 objects met so far are damaged"):
         list(_feed(LatentSet(damaged), 0.0, items, Damage(5)).micro_batches(0, 5))

@@ -71,9 +71,9 @@ def trained_by_hand(run):
         optimiser.zero_grad()
         for micro in range(run.schedule.accumulation):
             for rank, feed in enumerate(feeds):
-                views = feed.load(step * run.schedule.accumulation + micro)
+                views, draw = loop.load_drawn(run, model, feed, step * run.schedule.accumulation + micro)
                 position = Position(run.seed, step, micro, rank)
-                (loop._loss(run, model, views, position) / run.schedule.accumulation / 2).backward()
+                (loop._loss(run, model, views, draw, position) / run.schedule.accumulation / 2).backward()
         norm = nn.utils.clip_grad_norm_(unet.parameters(), run.recipe.clip_norm)
         update(optimiser, norm, norm)
     return unet.state_dict()

@@ -1,5 +1,6 @@
 """The embedded model's making: all parts in turn, taken up where they stopped, float16 at the end."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,18 @@ def test_repeated_nothing_is_trained_again(made, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert said.count("is trained already") == 2
     assert said.count("finished already") == 3  # latents and both stages
+
+
+@pytest.mark.parametrize(("part", "name"), [("autoencoder", "vae"), ("tower", "image_tower")])
+def test_one_part_alone_is_what_the_whole_would_have_made(made, tmp_path, part, name):
+    build(replace(made, work=tmp_path / "work", out=tmp_path / "out", part=part), RECIPE, CPU)
+    assert [path.name for path in (tmp_path / "work" / "stage1").iterdir()] == [name]
+    folders = [work / "stage1" / name for work in (tmp_path / "work", made.work)]
+    settings, others = (json.loads((folder / "training.json").read_text()) for folder in folders)
+    assert settings == others
+    weights, expected = (load_file(next(folder.glob("*.safetensors"))) for folder in folders)
+    torch.testing.assert_close(weights, expected)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_is_another_model(made):

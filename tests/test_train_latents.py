@@ -94,7 +94,7 @@ def test_on_a_gpu_latents_are_the_pictures_within_bfloat16_and_no_step_waits(
         assert float((found - expected).norm() / expected.norm()) < 0.02
     optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
     parts, meter = loop.Parts(run, model, optimiser, None, feeds[1], None, Damage(6)), Meter()
-    micro_batches = feeds[1].micro_batches(0, 5)
+    micro_batches = loop.drawn_micro_batches(parts, 0, 5)
     for step in range(5):
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels
         try:

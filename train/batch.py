@@ -5,7 +5,7 @@ Everything random is a function of (seed, step, micro-batch, rank): a resumed ru
 Axis letters as in `train.model`; `f` counts target frames, the reference of stage 2 comes in front of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
@@ -56,6 +56,16 @@ class Draw:
     timesteps: Tensor  # [b] int64: one a object, shared by its frames (MVDream's choice)
     noise: Tensor  # [b, f, c, h, w]
     dropped: Tensor  # [b] bool: image token replaced by zeros
+
+    def ready_for(self, device: torch.device) -> "Draw":
+        """Page-locked where they will go to a GPU, so that the copy takes no time of the host's."""
+        if device.type != "cuda":
+            return self
+        return Draw(self.timesteps.pin_memory(), self.noise.pin_memory(), self.dropped.pin_memory())
+
+    def on(self, device: torch.device) -> "Draw":
+        """The same numbers on a device; the host does not wait."""
+        return Draw(*(to_device(part, device) for part in (self.timesteps, self.noise, self.dropped)))
 
 
 @dataclass(frozen=True)
@@ -147,19 +157,21 @@ def read_items(
     return results
 
 
-def draw_noise(position: Position, latents: Tensor, drop_chance: float) -> Draw:
-    """Timesteps, noise and dropped tokens for target latents [b, f, c, h, w].
+def draw_numbers(position: Position, shape: Sequence[int], drop_chance: float) -> Draw:
+    """Timesteps, noise and dropped tokens for target latents of a shape [b, f, c, h, w].
 
-    Drawn on the CPU, so that a run draws the same numbers on any device.
+    On the CPU, so that a run draws the same numbers on any device.
     """
     seed = int(generator(position, "noise").integers(2**63))
     cpu = torch.Generator().manual_seed(seed)
-    batch = latents.shape[0]
-    timesteps = torch.randint(NUM_TIMESTEPS, (batch,), generator=cpu)
-    noise = torch.randn(latents.shape, generator=cpu)
-    dropped = torch.rand(batch, generator=cpu) < drop_chance
-    device = latents.device
-    return Draw(to_device(timesteps, device), to_device(noise, device), to_device(dropped, device))
+    timesteps = torch.randint(NUM_TIMESTEPS, (shape[0],), generator=cpu)
+    noise = torch.randn(tuple(shape), generator=cpu)
+    return Draw(timesteps, noise, dropped=torch.rand(shape[0], generator=cpu) < drop_chance)
+
+
+def draw_noise(position: Position, latents: Tensor, drop_chance: float) -> Draw:
+    """`draw_numbers` for target latents [b, f, c, h, w], on their device."""
+    return draw_numbers(position, latents.shape, drop_chance).on(latents.device)
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from train.batch import (
     generator,
     read_items,
 )
+from train.kept_latents import KeptLatents
 from train.latent_batch import Batch, read_latents, stack_latents
 from train.model import CameraConvention, camera_labels
 
@@ -45,6 +46,7 @@ _KEPT_BYTES: Final = 2 << 30  # of decoded views: all of 4,000 objects at 64 pix
 READERS: Final = 2  # threads
 
 TrainingSet = ShardSet | LatentSet
+Rgba = NDArray[np.uint8]  # [f, h, w, 4]
 T = TypeVar("T")
 
 
@@ -92,7 +94,8 @@ def need_pictures(shards: TrainingSet, what: str) -> ShardSet:
 class Feed:
     """All micro-batches of a rank, in order, read ahead by threads (WebP decoding leaves Python's lock alone).
 
-    Which batch has which number is a function of these fields; `readers` and `damage` change nothing of it. Raises
+    Which batch has which number is a function of these fields; `readers`, `damage` and `kept` (`shards` in memory)
+    change nothing of it. Raises
     UserError when the set cannot feed all ranks, or when its damaged objects are more than `damage` allows (without it,
     at the first one).
     """
@@ -111,6 +114,7 @@ class Feed:
     first_step: int = 0  # `first_item` is where this step begins; see `resumed`
     first_item: int = 0
     damage: Damage | None = field(default=None, compare=False, repr=False)
+    kept: KeptLatents | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
@@ -142,15 +146,18 @@ class Feed:
 
     def beside(self, shards: TrainingSet) -> "Feed":
         """The feed of other objects of the same set, for one rank; damaged ones count together with those of this."""
-        return replace(self, shards=shards, rank=0, world=1)
+        return replace(self, shards=shards, rank=0, world=1, kept=None)
 
     def load(self, number: int) -> Batch:
         """Micro-batch `number` since training began: a pure function of it."""
+        position = self.position(number)
+        branch = draw_branch(self.seed, position.step, self.single_view_chance)
+        return self._read(self.order, position, branch, self.objects, self.item(number))
+
+    def position(self, number: int) -> Position:
+        """Where micro-batch `number` stands."""
         step, micro = divmod(number, self.accumulation)
-        branch = draw_branch(self.seed, step, self.single_view_chance)
-        return self._read(
-            self.order, Position(self.seed, step, micro, self.rank), branch, self.objects, self.item(number)
-        )
+        return Position(self.seed, step, micro, self.rank)
 
     def fixed(self, first: int, objects: int, micro: int = 0) -> Batch:
         """`objects` objects from the `first` on, with views of the multi-view branch: the same at all times and ranks.
@@ -173,17 +180,23 @@ class Feed:
                 damage=self.damage,
             )
 
+        if self.kept is not None:
+            return self.kept.stack(taken(self.kept.read), self.convention)
         if isinstance(self.shards, LatentSet):
             return stack_latents(taken(partial(read_latents, self.shards)), self.convention)
         return stack_views(taken(partial(read_views, self.shards, self.convention)))
 
     def micro_batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Micro-batches of steps first_step ... last_step - 1. Reading ahead does not change the order."""
+        return self.ahead(self.load, first_step, last_step)
+
+    def ahead(self, load: Callable[[int], T], first_step: int, last_step: int) -> Iterator[T]:
+        """What `load` makes of the numbers of these steps' micro-batches, in order, made ahead by threads."""
         numbers = iter(range(first_step * self.accumulation, last_step * self.accumulation))
         with ThreadPoolExecutor(self.readers, thread_name_prefix="feed") as readers:
-            waiting: deque[Future[Batch]] = deque()
+            waiting: deque[Future[T]] = deque()
             for number in numbers:
-                waiting.append(readers.submit(self.load, number))
+                waiting.append(readers.submit(load, number))
                 if len(waiting) > max(_PREFETCH, self.readers):
                     yield waiting.popleft().result()
             while waiting:
@@ -260,14 +273,15 @@ def load_random_views(
             ("fixed" if index < VIEWS_PER_SET else "random", int(index) % VIEWS_PER_SET) for index in indices
         ]
 
-        def read(_: int, shard: int, sample: int, wanted: list[Wanted] = wanted) -> tuple[Tensor, tuple[int, int]]:
-            return to_tensor(read_views(shard, sample, wanted)), (shard, sample)
+        def read(_: int, shard: int, sample: int, wanted: list[Wanted] = wanted) -> tuple[Rgba, tuple[int, int]]:
+            return read_views(shard, sample, wanted), (shard, sample)
 
         picture, place = read_or_replace(order, i, damage, shards.uid, read)
         pictures.append(picture)
         places.append(place)
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
-    return torch.stack(pictures), torch.tensor([numbers[place] for place in places])
+    flat = to_tensor(np.concatenate(pictures))  # at once: Python's lock is free meanwhile
+    return flat.view(objects, views, *flat.shape[1:]), torch.tensor([numbers[place] for place in places])
 
 
 def read_random_views(

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import FrameType
 from typing import Literal
 
@@ -28,7 +29,7 @@ from dataset.latents import LatentSet
 from dataset.loader import Damage
 from train.ablation import start_use
 from train.averaging import Average, start_average, update_average
-from train.batch import Position, draw_noise
+from train.batch import Draw, Position, draw_numbers
 from train.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
 from train.compute import (
     Compute,
@@ -44,6 +45,7 @@ from train.feed import Feed, TrainingSet, check_feeds, need_pictures, open_train
 from train.flops import Yardstick, yardstick
 from train.gather import whole_model
 from train.guard import account_all
+from train.kept_latents import keep_small
 from train.latent_batch import Batch, check_latents
 from train.model import SPEC_FILE, MultiViewModel, save_model
 from train.objective import encode_views, predict, training_loss
@@ -105,7 +107,7 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
     progress = restore_checkpoint(run.out, unet, optimiser, average)
     parts = _resumed(parts, progress)
     first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
-    micro_batches = parts.feed.micro_batches(first_step, schedule.steps)
+    micro_batches = drawn_micro_batches(parts, first_step, schedule.steps)
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
     with ExitStack() as stack:
         logged = open_log(run.out, first_step, run.wandb, describe(run, shards)) if ranks.first else silent_log()
@@ -171,8 +173,10 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
     damage = Damage(len(training), recipe.max_damaged_share)
     with ranks.first_ahead():
         model = starting_model(run, training, damage)
+    kept = None
     if isinstance(training, LatentSet):
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
+        kept = keep_small(training)
     unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
     rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
     compute = choose_compute(run.device, run.compile, checkpointing=recipe.activation_checkpointing, split=ranks.splits)
@@ -187,7 +191,7 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         model,
         optimiser,
         average=None if recipe.average_decay is None else start_average(unet),
-        feed=_feed(run, training, model, damage, ranks),
+        feed=replace(_feed(run, training, model, damage, ranks), kept=kept),
         held_out=None if held_out is None else _feed(run, training, model, damage).beside(held_out),
         damage=damage,
         compute=compute,
@@ -222,15 +226,28 @@ def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
     return frozenset(name for name, period, now in every if now or (period is not None and steps % period == 0))
 
 
-def _step(parts: Parts, meter: Meter, micro_batches: Iterator[Batch], step: int) -> None:
+def drawn_micro_batches(parts: Parts, first_step: int, last_step: int) -> Iterator[tuple[Batch, Draw]]:
+    """The feed's micro-batches with what is drawn for them, made ahead by the feed's threads."""
+    return parts.feed.ahead(partial(load_drawn, parts.run, parts.model, parts.feed), first_step, last_step)
+
+
+def load_drawn(run: Run, model: MultiViewModel, feed: Feed, number: int) -> tuple[Batch, Draw]:
+    """Micro-batch `number`, and its timesteps, noise and dropped tokens."""
+    views, size = feed.load(number), model.spec.latent_size
+    channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
+    shape = (*views.cameras.shape[:2], channels, size, size)
+    return views, draw_numbers(feed.position(number), shape, run.recipe.drop_chance).ready_for(model.device)
+
+
+def _step(parts: Parts, meter: Meter, micro_batches: Iterator[tuple[Batch, Draw]], step: int) -> None:
     """One optimiser step over its micro-batches; nothing is read from the device."""
     run, model, ranks, accumulation = parts.run, parts.trained, parts.ranks, parts.run.schedule.accumulation
     parts.optimiser.zero_grad(set_to_none=True)
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
     for micro in range(accumulation):
-        views = meter.wait_for(micro_batches)
+        views, draw = meter.wait_for(micro_batches)
         with accumulating(model.unet, ranks, last=micro == accumulation - 1):
-            micro_loss = _loss(run, model, views, Position(run.seed, step, micro, ranks.rank)) / accumulation
+            micro_loss = _loss(run, model, views, draw, Position(run.seed, step, micro, ranks.rank)) / accumulation
             micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
@@ -258,10 +275,10 @@ def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
     parts.ranks.wait()
 
 
-def _loss(run: Run, model: MultiViewModel, views: Batch, position: Position) -> Tensor:
+def _loss(run: Run, model: MultiViewModel, views: Batch, drawn: Draw, position: Position) -> Tensor:
     """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
     encoded = encode_views(model, views, run.reference, position if run.recipe.sample_posterior else None)
-    draw = draw_noise(position, encoded.targets, run.recipe.drop_chance)
+    draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
     return training_loss(predicted, draw, model.alphas_cumprod, run.recipe.min_snr_gamma)
 

@@ -7,6 +7,7 @@ OUT: stage 2's model in float16, and a README.md that says what it was made from
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -24,7 +25,7 @@ from train.compute import CompileChoice
 from train.encode import encode, plan_format
 from train.encoder import Encoder
 from train.feed import need_pictures
-from train.image_tower import SmallTower
+from train.image_tower import ImageTower, SmallTower
 from train.launch import Launch, start
 from train.model import ModelSpec, load_model, save_model
 from train.recipe import EMBEDDED, Recipe, Schedule
@@ -54,6 +55,8 @@ class TinyModel:
     """As of `python -m train stage1`."""
     effort: float = 1.0
     """Multiplies all numbers of steps: 0.001 is a rehearsal."""
+    part: Literal["all", "autoencoder", "tower"] = "all"
+    """all; or the autoencoder or the image tower alone: on two GPUs they may be trained beside each other first."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels: absolute for objects that all face the same way, relative to the reference for any."""
 
@@ -77,10 +80,16 @@ def embedded(effort: float, cameras: Literal["absolute", "relative"]) -> Recipe:
 
 
 def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
-    """All parts, then OUT."""
+    """All parts, then OUT; or the one part asked for."""
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = need_pictures(open_views(args.shards), "the autoencoder")
-    encode_all(whole, latents, make_parts(whole, first, recipe, args.seed, device))
+    training, _ = divide(whole, recipe.validation, recipe.test_share)
+    seen = need_pictures(training, "the autoencoder")
+    if args.part != "all":
+        make: Callable[..., nn.Module] = make_autoencoder if args.part == "autoencoder" else make_tower
+        make(seen, first, recipe, args.seed, device)
+        return
+    encode_all(whole, latents, make_parts(seen, first, recipe, args.seed, device))
     for stage, folder, base in ((1, first, None), (2, second, first)):
         number: Literal[1, 2] = 1 if stage == 1 else 2
         run = Run(number, recipe, str(latents), folder, base, seed=args.seed, device=device, compile=args.compile)
@@ -88,22 +97,32 @@ def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
     write_half(second, args.out)
 
 
-def make_parts(shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
-    """The autoencoder and the image tower in `folder`, trained first where they are missing; on the device."""
-    if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
-        raise UserError(f"preset {recipe.name} trains no parts of its own")
-    if not isinstance(recipe.tower, SmallTower):
-        raise UserError(f"preset {recipe.name} trains no image tower of its own")
-    training, _ = divide(shards, recipe.validation, recipe.test_share)
-    seen = need_pictures(training, "the autoencoder")
-    damage = Damage(len(seen), recipe.max_damaged_share)
-    size = recipe.image_size
-    vae = ensure_autoencoder(folder / "vae", seen, recipe.autoencoder, size, seed=seed, device=device, damage=damage)
-    tower = ensure_tower(
-        folder / "image_tower", seen, recipe.tower, recipe.tower_training, seed=seed, device=device, damage=damage
-    )
+def make_autoencoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
+    """The autoencoder in `folder`, trained on `seen` where it is missing."""
+    if recipe.autoencoder is None:
+        raise UserError(f"preset {recipe.name} trains no autoencoder")
+    damage, size = Damage(len(seen), recipe.max_damaged_share), recipe.image_size
+    return ensure_autoencoder(folder / "vae", seen, recipe.autoencoder, size, seed=seed, device=device, damage=damage)
+
+
+def make_tower(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> ImageTower:
+    """The image tower in `folder`, trained on `seen` where it is missing."""
+    if recipe.tower_training is None or not isinstance(recipe.tower, SmallTower):
+        raise UserError(f"preset {recipe.name} trains no image tower")
+    damage, target = Damage(len(seen), recipe.max_damaged_share), folder / "image_tower"
+    return ensure_tower(target, seen, recipe.tower, recipe.tower_training, seed=seed, device=device, damage=damage)
+
+
+def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
+    """Both, to encode with on the device."""
+    if recipe.unet is None:
+        raise UserError(f"preset {recipe.name} trains no UNet of its own")
+    vae = make_autoencoder(seen, folder, recipe, seed, device)
+    tower = make_tower(seen, folder, recipe, seed, device)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
-    spec = ModelSpec(size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale)
+    spec = ModelSpec(
+        recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
+    )
     for part in (vae, tower):
         nn.Module.to(part.requires_grad_(False).eval(), device)
     return Encoder(vae, tower, spec, device)
