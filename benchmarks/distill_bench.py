@@ -123,7 +123,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
-    parser.add_argument("--blocks", choices=BLOCKS, default="diffusers", help="of the networks; see train.compute")
+    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.compute")
     parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)

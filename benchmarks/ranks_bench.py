@@ -92,7 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
-    parser.add_argument("--blocks", choices=BLOCKS, default="diffusers", help="of the networks; see train.compute")
+    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.compute")
     parser.add_argument("--optimize-ddp", choices=("on", "off"), default="on", help="torch splits graphs at buckets")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "stage": options.stage,
         "objects": options.objects,
         "accumulation": options.accumulation,
-        "blocks": options.blocks,
+        "blocks": chosen.blocks,
         "views_per_s": round(ours.views_per_s, 2),
         "share_of_peak": round(ours.flops_per_s / peak, 4),
         "speedup_vs_eager": round(ours.views_per_s / results["eager"].views_per_s, 3) if "eager" in results else None,
@@ -100,7 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
-    parser.add_argument("--blocks", choices=BLOCKS, default="diffusers", help="of the networks; see train.compute")
+    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.compute")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--kernels", type=int, default=0, help="print so many of the kernels that take most of a step")
     parser.add_argument("--skip-eager", action="store_true")

@@ -145,7 +145,9 @@ def test_the_benchmark_needs_torch_diffusers_and_safetensors_alone():
 def test_the_choice_follows_device_and_option(monkeypatch):
     gpu = torch.device("cuda")
     monkeypatch.setattr(computing.importlib.util, "find_spec", lambda name: name)
-    assert choose_compute(gpu) == Compute("whole", channels_last=True, fused_optimiser=True)
+    assert choose_compute(gpu) == Compute("whole", channels_last=True, fused_optimiser=True, blocks="fused")
+    assert choose_compute(gpu, blocks="diffusers").blocks == "diffusers"
+    assert choose_compute(CPU, "whole").blocks == "diffusers"
     assert choose_compute(gpu, "none", checkpointing=True) == Compute("none", True, True, True)
     assert choose_compute(CPU, "blocks").compile == "blocks"
     assert choose_compute(gpu, split=True).compile == "blocks"

@@ -14,7 +14,7 @@ from dataset.loader import Damage
 from dataset.selection import Filters
 from train.ablation import ReferenceUse
 from train.autoencoder import ensure_autoencoder
-from train.compute import CompileChoice
+from train.compute import BlocksChoice, CompileChoice
 from train.feed import need_pictures, open_training_set
 from train.find_model import model_folder
 from train.image_tower import SmallTower
@@ -78,6 +78,9 @@ class Stage(Common):
     compile: CompileChoice = "auto"
     """Compile the UNet: whole is fastest, blocks starts sooner, none runs it as written. auto: whole on a GPU (blocks
     with --parallel fsdp), none on a CPU. May change when a run goes on."""
+    blocks: BlocksChoice = "auto"
+    """Code of the UNet's blocks: fused runs group norm, shift and SiLU as one kernel (it needs Triton), lean is that of
+    diffusers without its copies. auto: fused where compiled for a GPU, else diffusers. May change on resuming."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; the last two stay."""
     archive_every: int | None = None
@@ -216,6 +219,7 @@ def resolve(args: Stage1 | Stage2) -> Run:
         wandb=args.wandb,
         filters=filters,
         compile=args.compile,
+        blocks=args.blocks,
     )
 
 

@@ -20,7 +20,8 @@ from dataset.errors import UserError
 Compile = Literal["none", "blocks", "whole"]
 CompileChoice = Literal["none", "blocks", "whole", "auto"]
 Blocks = Literal["diffusers", "lean", "fused"]
-BLOCKS: Final[tuple[Blocks, ...]] = get_args(Blocks)
+BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
+BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
 # Fastest first on a Hopper GPU; each falls through to the next where it does not support a shape.
 ATTENTION: Final = [
     SDPBackend.CUDNN_ATTENTION,
@@ -53,10 +54,12 @@ def choose_compute(
     *,
     checkpointing: bool = False,
     split: bool = False,
-    blocks: Blocks = "diffusers",
+    blocks: BlocksChoice = "auto",
 ) -> Compute:
     """What makes a device fast. auto: the whole UNet is compiled on a GPU, its blocks where it is `split`, nothing on
     a CPU. Split (`Ranks.splits`) it cannot be compiled as a whole: FSDP2 gathers weights between its levels.
+
+    The blocks (`train.lean_blocks`) are fused where they are compiled for a GPU, diffusers' own elsewhere.
 
     The optimiser is fused everywhere: it alone leaves an update out without asking the host (`update`).
     """
@@ -72,6 +75,8 @@ def choose_compute(
             raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
         if blocks == "fused":
             raise UserError("--blocks fused needs the package triton, which is not installed; give --blocks lean")
+    if blocks == "auto":
+        blocks = "fused" if gpu and chosen != "none" else "diffusers"
     return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing, blocks=blocks)
 
 
@@ -87,6 +92,7 @@ def announcement(compute: Compute, device: torch.device) -> str:
             "whole": "compiled as a whole (the first step of each number of views takes a minute or more)",
         }[compute.compile]
     )
+    said += {"diffusers": [], "lean": ["without copies"], "fused": ["norms as one kernel"]}[compute.blocks]
     return f"the UNet on {device}: {', '.join(said)}"
 
 

@@ -179,7 +179,13 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         kept = keep_small(training)
     unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
     rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
-    compute = choose_compute(run.device, run.compile, checkpointing=recipe.activation_checkpointing, split=ranks.splits)
+    compute = choose_compute(
+        run.device,
+        run.compile,
+        checkpointing=recipe.activation_checkpointing,
+        split=ranks.splits,
+        blocks=run.blocks,
+    )
     print(announcement(compute, run.device))
     prepare(unet, compute)
     called = spread(unet, ranks)

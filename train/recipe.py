@@ -150,7 +150,7 @@ EMBEDDED: Final = replace(
     cameras="absolute",  # its objects face the same way
     autoencoder=replace(
         _TINY_AUTOENCODER,
-        schedule=Schedule(steps=8_000, objects=64, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
+        schedule=Schedule(steps=8_000, objects=128, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
     ),
     tower_training=replace(
         _TINY_TOWER,

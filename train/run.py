@@ -11,7 +11,7 @@ from dataset.errors import UserError
 from dataset.latents import LatentSet
 from dataset.selection import Filters
 from train.ablation import ReferenceUse
-from train.compute import CompileChoice
+from train.compute import BlocksChoice, CompileChoice
 from train.feed import TrainingSet
 from train.model import SPEC_FILE
 from train.progress import import_wandb
@@ -47,7 +47,8 @@ class Run:
     device: torch.device
     wandb: str | None = None  # W&B project to log to
     filters: Filters = field(default_factory=Filters)  # which objects of the set are used
-    compile: CompileChoice = "auto"  # decides no result, and may change when a run goes on
+    compile: CompileChoice = "auto"  # decides no result, and may change when a run goes on; `blocks` likewise
+    blocks: BlocksChoice = "auto"
 
     @property
     def schedule(self) -> Schedule:

@@ -21,7 +21,7 @@ from dataset.latents import open_views
 from dataset.loader import Damage
 from dataset.stream import ShardSet
 from train.autoencoder import ensure_autoencoder
-from train.compute import CompileChoice
+from train.compute import BlocksChoice, CompileChoice
 from train.encode import encode, plan_format
 from train.encoder import Encoder
 from train.feed import need_pictures
@@ -53,29 +53,35 @@ class TinyModel:
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     compile: CompileChoice = "auto"
     """As of `python -m train stage1`."""
+    blocks: BlocksChoice = "auto"
+    """As of `python -m train stage1`."""
     effort: float = 1.0
-    """Multiplies all numbers of steps: 0.001 is a rehearsal."""
+    """Multiplies the steps of both stages: 0.001 is a rehearsal."""
+    parts_effort: float | None = None
+    """The same for the autoencoder and the image tower, where it is another."""
     part: Literal["all", "autoencoder", "tower"] = "all"
     """all; or the autoencoder or the image tower alone: on two GPUs they may be trained beside each other first."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels: absolute for objects that all face the same way, relative to the reference for any."""
 
 
-def embedded(effort: float, cameras: Literal["absolute", "relative"]) -> Recipe:
-    """`EMBEDDED` with another number of steps."""
-    if not 0 < effort <= 100:
-        raise UserError(f"--effort is {effort}; it must be above 0 and at most 100")
+def embedded(effort: float, cameras: Literal["absolute", "relative"], parts_effort: float | None = None) -> Recipe:
+    """`EMBEDDED` with other numbers of steps."""
+    parts_effort = effort if parts_effort is None else parts_effort
+    for option, given in (("--effort", effort), ("--parts-effort", parts_effort)):
+        if not 0 < given <= 100:
+            raise UserError(f"{option} is {given}; it must be above 0 and at most 100")
 
-    def scaled(schedule: Schedule) -> Schedule:
-        return replace(schedule, steps=max(1, round(schedule.steps * effort)))
+    def scaled(schedule: Schedule, by: float = effort) -> Schedule:
+        return replace(schedule, steps=max(1, round(schedule.steps * by)))
 
     recipe = replace(EMBEDDED, cameras=cameras, stage1=scaled(EMBEDDED.stage1), stage2=scaled(EMBEDDED.stage2))
     if recipe.autoencoder is None or recipe.tower_training is None:
         raise ValueError("the embedded model trains its own parts")
     return replace(
         recipe,
-        autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule)),
-        tower_training=replace(recipe.tower_training, schedule=scaled(recipe.tower_training.schedule)),
+        autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule, parts_effort)),
+        tower_training=replace(recipe.tower_training, schedule=scaled(recipe.tower_training.schedule, parts_effort)),
     )
 
 
@@ -92,7 +98,17 @@ def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
     encode_all(whole, latents, make_parts(seen, first, recipe, args.seed, device))
     for stage, folder, base in ((1, first, None), (2, second, first)):
         number: Literal[1, 2] = 1 if stage == 1 else 2
-        run = Run(number, recipe, str(latents), folder, base, seed=args.seed, device=device, compile=args.compile)
+        run = Run(
+            number,
+            recipe,
+            str(latents),
+            folder,
+            base,
+            seed=args.seed,
+            device=device,
+            compile=args.compile,
+            blocks=args.blocks,
+        )
         start(run, Launch())
     write_half(second, args.out)
 
@@ -168,7 +184,7 @@ def main() -> None:
     device = pick_device(args.device)
     if device.type == "cpu":
         print("note: this is meant for a GPU; on a CPU it takes days (--effort 0.001 rehearses it)")
-    build(args, embedded(args.effort, args.cameras), device)
+    build(args, embedded(args.effort, args.cameras, args.parts_effort), device)
 
 
 if __name__ == "__main__":
