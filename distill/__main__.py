@@ -23,7 +23,7 @@ from distill.schedule import PRESETS
 from distill.state import CHECKPOINT
 from train.compute import CompileChoice
 from train.find_model import model_folder
-from train.model import DEMO_MODEL, read_spec
+from train.model import EMBEDDED_MODEL, read_spec
 from train.sample import pick_device
 
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
@@ -41,7 +41,7 @@ class Args:
 
     image: tuple[Path, ...]
     """The picture, or several: each best an RGBA cut-out of one object, or one on white, seen from its front."""
-    model: Path = DEMO_MODEL
+    model: Path = EMBEDDED_MODEL
     """A model folder, as training or train.convert writes it, a checkpoint file, or a Hub name."""
     out: Path | None = None
     """The folder of a run, out/NAME when left out; of several, where each gets NAME-seed-K, out when left out."""

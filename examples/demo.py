@@ -1,4 +1,6 @@
-"""The whole pipeline on this machine in minutes: objects -> views -> both training stages -> a mesh -> a page.
+"""The whole pipeline on this machine in minutes: objects -> views -> training -> a mesh -> a page.
+
+The embedded model is fine-tuned a little on new objects; with --from-nothing both stages begin with random weights.
 
 Each step is the command line that a user would type, so the demo is also its own test: `--dry-run` prints them.
 Every step resumes, so repeating an interrupted demo goes on where it stopped.
@@ -18,13 +20,15 @@ from typing import Final
 import tyro
 
 from dataset.errors import UserError, run_cli
+from train.model import EMBEDDED_MODEL
 
 PYTHON: Final = sys.executable
+FINE_TUNING_LR: Final = 5e-5
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Render objects, train the tiny preset for a short while, distill one picture, write index.html."""
+    """Render objects, fine-tune the embedded model on them for a short while, distill one picture, write index.html."""
 
     source: str = "procedural:24"
     """What to render and train on: procedural:N, folder:DIR or objaverse:FILE."""
@@ -34,13 +38,21 @@ class Demo:
     """The picture to turn into 3D. The default is a procedural cat that the training set does not hold."""
     workers: int | None = None
     """Blender processes; default: chosen by the renderer."""
+    model: Path = EMBEDDED_MODEL
+    """What is fine-tuned: a model folder, a checkpoint file or a Hub name."""
+    from_nothing: bool = False
+    """Train the tiny preset from random weights instead: minutes of training make blobs."""
     autoencoder_steps: int = 400
+    """Of --from-nothing."""
     tower_steps: int = 200
+    """Of --from-nothing."""
     stage1_steps: int = 300
+    """Of --from-nothing."""
     stage2_steps: int = 100
     distill_steps: int | None = None
     """Steps of distillation; default: the tiny preset's."""
-    seed: int = 0
+    seed: int = 1
+    """Of the objects (the embedded model knows some of those of seed 0), the training and the distillation."""
     dry_run: bool = False
     """Print the commands and exit."""
 
@@ -57,9 +69,8 @@ class Step:
 def plan(demo: Demo) -> list[Step]:
     """The demo's steps in order."""
     out, seed = demo.out, ("--seed", str(demo.seed))
-    shards, stage1, model = str(out / "shards"), str(out / "stage1"), str(out / "model")
+    shards, model = str(out / "shards"), str(out / "model")
     workers = ("--workers", str(demo.workers)) if demo.workers else ()
-    data = ("--shards", shards, "--preset", "tiny", *seed)
     distill_steps = ("--steps", str(demo.distill_steps)) if demo.distill_steps else ()
     picture = ("--image", str(demo.image), "--model", model, *seed)
     render = ("render", "--source", demo.source, "--shards", shards, "--resolution", "64", "--samples", "8")
@@ -67,25 +78,35 @@ def plan(demo: Demo) -> list[Step]:
         Step("render", "Render", (*render, "--objects-per-shard", "8", *seed, *workers)),
         Step("verify", "Check the shards", ("dataset", "verify", shards)),
         Step("preview", "Contact sheet", ("dataset", "preview", shards, "--out", str(out / "preview.png"))),
-        Step(
-            "autoencoder",
-            "Train the autoencoder",
-            ("train", "autoencoder", *data, "--out", stage1, "--steps", str(demo.autoencoder_steps)),
-        ),
-        Step(
-            "tower",
-            "Train the image tower",
-            ("train", "tower", *data, "--out", stage1, "--steps", str(demo.tower_steps)),
-        ),
-        Step("stage1", "Train stage 1", ("train", "stage1", *data, "--out", stage1, "--steps", str(demo.stage1_steps))),
-        Step(
-            "stage2",
-            "Train stage 2 (EMA)",
-            ("train", "stage2", *data, "--base", stage1, "--out", model, "--steps", str(demo.stage2_steps)),
-        ),
+        *(_from_nothing(demo) if demo.from_nothing else _fine_tuning(demo)),
         Step("sample", "Sample views", ("train.sample", *picture, "--out", str(out / "sample.png"))),
         Step("distill", "Distill", ("distill", *picture, "--out", str(out / "asset"), *distill_steps)),
     ]
+
+
+def _fine_tuning(demo: Demo) -> list[Step]:
+    base = ("--base", str(demo.model), "--out", str(demo.out / "model"))
+    steps = ("--steps", str(demo.stage2_steps), "--lr", str(FINE_TUNING_LR))
+    return [Step("stage2", "Fine-tune stage 2 (EMA)", ("train", "stage2", *_data(demo), *base, *steps))]
+
+
+def _from_nothing(demo: Demo) -> list[Step]:
+    data, stage1, model = _data(demo), str(demo.out / "stage1"), str(demo.out / "model")
+
+    def part(name: str, title: str, steps: int) -> Step:
+        return Step(name, title, ("train", name, *data, "--out", stage1, "--steps", str(steps)))
+
+    second = ("train", "stage2", *data, "--base", stage1, "--out", model, "--steps", str(demo.stage2_steps))
+    return [
+        part("autoencoder", "Train the autoencoder", demo.autoencoder_steps),
+        part("tower", "Train the image tower", demo.tower_steps),
+        part("stage1", "Train stage 1", demo.stage1_steps),
+        Step("stage2", "Train stage 2 (EMA)", second),
+    ]
+
+
+def _data(demo: Demo) -> tuple[str, ...]:
+    return ("--shards", str(demo.out / "shards"), "--preset", "tiny", "--seed", str(demo.seed))
 
 
 def run_child(command: Sequence[str]) -> int:

@@ -7,9 +7,8 @@ from dataset.shards import read_index
 from distill.view.page import Section, write_page
 
 LEAD = (
-    "Every step of the pipeline, run on this machine in minutes. It shows that the pipeline works, not what it can "
-    "reach: the models on this page were trained from nothing on a handful of objects for a few minutes, and the shape "
-    "and colours of the result say so. Quality comes with trained weights."
+    "Every step of the pipeline, run on this machine in minutes: it shows that the pipeline works, not what it can "
+    "reach with larger models and more objects."
 )
 
 
@@ -45,24 +44,14 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
             ],
             images=[(out / "preview.png", "Fixed views (left four) and random views (right four) of some objects")],
         ),
+        *_training(out),
         Section(
-            "2. Stage 1: a text-to-multi-view model learns to see",
-            "Each row is one object: the reference picture, the four true views, four views sampled from the "
-            "reference's embedding alone.",
-            images=[(_last(out / "stage1" / "samples"), "After stage 1: reference | truth | samples")],
-        ),
-        Section(
-            "3. Stage 2: Explicit Multi-view Attention",
-            "The clean reference joins the noisy views in training and is absent here.",
-            images=[(_last(out / "model" / "samples"), "After stage 2: reference | truth | samples")],
-        ),
-        Section(
-            "4. Views of the picture",
+            "3. Views of the picture",
             "The picture was never seen in training." if image == Path("examples/cat.png") else "",
             images=[(out / "sample.png", "The picture, and four views sampled from its embedding alone")],
         ),
         Section(
-            "5. Distillation on its way",
+            "4. Distillation on its way",
             images=[(path, f"Step {int(path.stem.split('-')[1])}") for path in _some(asset / "previews", 4)],
         ),
         Section(
@@ -73,6 +62,24 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
         ),
         Section("The commands", "\n\n".join(f"python -m {' '.join(arguments)}" for _, arguments, _ in steps)),
     ]
+
+
+def _training(out: Path) -> list[Section]:
+    row = "Each row is one object: the reference picture, the four true views, four views sampled from the "
+    second = Section(
+        "2. Training: Explicit Multi-view Attention",
+        row + "reference's embedding alone, at two guidance scales. The clean reference joins the noisy views in "
+        "training and is absent here.",
+        images=[(_last(out / "model" / "samples"), "After training: reference | truth | samples")],
+    )
+    if not (out / "stage1").is_dir():  # fine-tuned
+        return [second]
+    first = Section(
+        "2. Stage 1: a multi-view model learns to see",
+        row + "reference's embedding alone.",
+        images=[(_last(out / "stage1" / "samples"), "After stage 1: reference | truth | samples")],
+    )
+    return [first, second]
 
 
 def _last(folder: Path) -> Path:

@@ -194,7 +194,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, pict
 
 def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="make demo"):
+    with pytest.raises(UserError, match="weights/tiny is not in this folder"):
         main(Args(image=(picture,)))
     with pytest.raises(UserError, match="nowhere"):
         main(Args(image=(picture,), model=Path("nowhere")))

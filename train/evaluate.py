@@ -34,7 +34,7 @@ from train.evaluation_protocol import protocol, training_notes
 from train.evaluation_record import Method, Record, open_record
 from train.evaluation_tables import METRICS, plain, summarise, tables
 from train.find_model import file_sha256, model_folder
-from train.model import DEMO_MODEL, SPEC_FILE, MultiViewModel, read_spec
+from train.model import EMBEDDED_MODEL, SPEC_FILE, MultiViewModel, read_spec
 from train.novel_views import Float32, Truth, draw_rings, read_truth, through_autoencoder
 from train.perceptual import load_perceptual
 from train.sample import ddim_scheduler, pick_device
@@ -47,7 +47,7 @@ _PARTS: Final = ("unet", "vae", "image_tower", "image_encoder")
 class Evaluate:
     """Novel views of one or several models against the truth, as JSON, a Markdown table and an HTML page."""
 
-    model: tuple[Path, ...] = (DEMO_MODEL,)
+    model: tuple[Path, ...] = (EMBEDDED_MODEL,)
     """Model folders (finished training runs), checkpoint files or Hub names; the first is what the others are compared
     with."""
     shards: str = "data/shards"

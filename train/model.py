@@ -31,7 +31,7 @@ CAMERA_NUMBERS: Final = 16
 NUM_TIMESTEPS: Final = 1000
 BETA_START: Final = 0.00085  # Stable Diffusion's "scaled_linear" schedule
 BETA_END: Final = 0.012
-DEMO_MODEL: Final = Path("data/demo/model")  # what `sample` and `distill` use when no model is given
+EMBEDDED_MODEL: Final = Path("weights/tiny")  # of the checkout: what is used when no model is given
 SPEC_FILE: Final = "model.json"
 
 CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
@@ -344,8 +344,11 @@ def write_spec(spec: ModelSpec, folder: Path) -> None:
 def read_spec(folder: Path) -> ModelSpec:
     """Read `model.json`; its absence means that the folder is no (finished) model."""
     path = folder / SPEC_FILE
-    if folder == DEMO_MODEL and not folder.exists():
-        raise UserError(f"there is no model at {folder} yet: run `make demo` first, or give one (MODEL=... or --model)")
+    if folder == EMBEDDED_MODEL and not folder.exists():
+        raise UserError(
+            f"{folder} is not in this folder: run from the checkout, whose embedded model it is, or give another one "
+            "(MODEL=... or --model)"
+        )
     if not path.is_file():
         raise UserError(f"{folder}: not a model folder ({SPEC_FILE} is missing); train or convert one first")
     try:

@@ -21,7 +21,7 @@ from dataset.errors import UserError, run_cli
 from dataset.image import contact_sheet, prepare_image
 from train.ablation import see_reference
 from train.find_model import model_folder
-from train.model import BETA_END, BETA_START, DEMO_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
+from train.model import BETA_END, BETA_START, EMBEDDED_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
 
 VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
 
@@ -32,7 +32,7 @@ class Sample:
 
     image: Path
     """Picture of the object; transparency marks the object best."""
-    model: Path = DEMO_MODEL
+    model: Path = EMBEDDED_MODEL
     """Model folder (a finished training run), checkpoint file, or Hub name; the demo's if not given."""
     out: Path = Path("data/sample.png")
     """PNG to write: the prepared picture, then the views."""
