@@ -14,7 +14,7 @@ from tests.train_micro import CPU, MICRO
 from train import tiny_model
 from train.model import load_model, read_spec
 from train.recipe import EMBEDDED, TINY
-from train.tiny_model import TinyModel, build, embedded
+from train.tiny_model import TinyModel, build, embedded, options
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
@@ -84,6 +84,13 @@ def test_no_part_sees_a_test_object(made, monkeypatch):
     assert given["vae"] < len(ShardSet(made.shards))
 
 
+def test_the_card_says_what_was_typed(made):
+    card = (made.out / "README.md").read_text()
+    assert "    make tiny-model\n" in card
+    asked = replace(made, effort=0.15, parts_effort=0.5, cameras="relative")
+    assert options(asked) == ' ARGS="--effort 0.15 --parts-effort 0.5 --cameras relative"'
+
+
 def test_effort_is_of_steps_alone():
     half = embedded(0.5, "relative")
     assert half.cameras == "relative"
@@ -91,6 +98,9 @@ def test_effort_is_of_steps_alone():
     assert half.stage1.objects == EMBEDDED.stage1.objects
     assert embedded(1.0, "absolute") == EMBEDDED
     assert EMBEDDED.unet == TINY.unet
+    quick = embedded(1.0, "absolute", 0.25)
+    assert quick.stage1 == EMBEDDED.stage1
+    assert quick.autoencoder.schedule.steps == EMBEDDED.autoencoder.schedule.steps // 4
     with pytest.raises(UserError, match="effort"):
         embedded(0, "absolute")
 

@@ -110,7 +110,7 @@ def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
             blocks=args.blocks,
         )
         start(run, Launch())
-    write_half(second, args.out)
+    write_half(second, args.out, options(args))
 
 
 def make_autoencoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
@@ -149,26 +149,34 @@ def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
     encode(shards, str(out), encoder, plan_format(encoder, shards, logvar=False, embedded="all"), readers=8)
 
 
-def write_half(folder: Path, out: Path) -> None:
+def options(args: TinyModel) -> str:
+    """What was asked beside the defaults and decides the result, as it is typed."""
+    asked = {"effort": args.effort, "parts-effort": args.parts_effort, "cameras": args.cameras, "seed": args.seed}
+    plain = {"effort": 1.0, "parts-effort": None, "cameras": "absolute", "seed": 0}
+    typed = " ".join(f"--{name} {value}" for name, value in asked.items() if value != plain[name])
+    return f' ARGS="{typed}"' if typed else ""
+
+
+def write_half(folder: Path, out: Path, asked: str) -> None:
     """The model of a run as a model folder in float16, with its README.md."""
     model = load_model(folder, torch.device("cpu"))
     for part in (model.unet, model.vae, model.image_tower):
         nn.Module.to(part, torch.float16)
     save_model(model, out)
     config = json.loads((folder / CONFIG_FILE).read_text())
-    (out / "README.md").write_text(card(config))
+    (out / "README.md").write_text(card(config, asked))
     megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MOST_MB else f"; more than {MOST_MB}"))
 
 
-def card(config: dict[str, object]) -> str:
-    """What the folder's README.md says, from the configuration of stage 2."""
+def card(config: dict[str, object], asked: str) -> str:
+    """What the folder's README.md says, from the configuration of stage 2 and the options of the command."""
     return f"""# The embedded model
 
 A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one picture.
 Trained from nothing, in both stages, by
 
-    make tiny-model
+    make tiny-model{asked}
 
 on rendered shards (`data` below), of which 5 % of the objects were kept for testing and 5 % for validation. Float16.
 
