@@ -1,9 +1,10 @@
 """A latent shard's `NAME.table.npz` read back (see `dataset.latent_format`)."""
 
 import io
+import threading
 import zipfile
 import zlib
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from dataset.errors import UserError
 from dataset.latent_format import LATENTS_FILE, LatentFormat, table_file
 from dataset.schema import VIEW_SETS, VIEWS_PER_SET
 from dataset.shards import ShardEntry
+
+# numpy parses array headers with `ast`, whose depth count Python 3.11's threads share: two at once end in SystemError
+_PARSING: Final = threading.Lock()
 
 
 class Table(NamedTuple):
@@ -28,7 +32,8 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Tab
     """The table of a shard. Raises UserError, without a remedy, when it is missing, damaged or another shard's."""
     file = table_file(entry.name)
     try:
-        with np.load(io.BytesIO(fs.cat_file(f"{root}/{file}")), allow_pickle=False) as arrays:
+        data = io.BytesIO(fs.cat_file(f"{root}/{file}"))
+        with _PARSING, np.load(data, allow_pickle=False) as arrays:
             sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
             table = Table(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
