@@ -16,7 +16,7 @@ from train.batch import (
     add_noise,
     diffusion_loss,
     draw_branch,
-    draw_noise,
+    draw_numbers,
     draw_turn,
     draw_views,
     prepare_inputs,
@@ -96,16 +96,16 @@ def test_the_reference_would_have_the_zero_label_relative_to_itself() -> None:
 
 def test_noise_depends_on_every_part_of_the_position_and_on_nothing_else() -> None:
     latents = torch.zeros(4, 2, 3, 8, 8)
-    base = draw_noise(Position(0, 0, 0, 0), latents, 0.1)
-    again = draw_noise(Position(0, 0, 0, 0), latents + 1, 0.1)
+    base = draw_numbers(Position(0, 0, 0, 0), latents.shape, 0.1)
+    again = draw_numbers(Position(0, 0, 0, 0), (latents + 1).shape, 0.1)
     assert torch.equal(base.noise, again.noise)
     assert torch.equal(base.timesteps, again.timesteps)
     for position in (Position(1, 0), Position(0, 1), Position(0, 0, 1), Position(0, 0, 0, 1)):
-        assert not torch.equal(base.noise, draw_noise(position, latents, 0.1).noise)
+        assert not torch.equal(base.noise, draw_numbers(position, latents.shape, 0.1).noise)
 
 
 def test_draws_have_the_right_distribution() -> None:
-    draw = draw_noise(Position(0, 0), torch.zeros(4000, 1, 1, 2, 2), 0.1)
+    draw = draw_numbers(Position(0, 0), (4000, 1, 1, 2, 2), 0.1)
     assert float(draw.dropped.float().mean()) == pytest.approx(0.1, abs=0.02)
     assert (int(draw.timesteps.min()), int(draw.timesteps.max())) == (0, 999)
     assert float(draw.timesteps.float().mean()) == pytest.approx(499.5, abs=20)

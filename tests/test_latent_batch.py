@@ -16,7 +16,7 @@ from dataset.shards import open_set, read_stats
 from dataset.stream import ShardSet
 from tests.train_micro import micro_model
 from train.ablation import ReferenceUse
-from train.batch import Position, draw_noise
+from train.batch import Position, draw_numbers
 from train.feed import Feed
 from train.kept_latents import keep_small, kept_bytes
 from train.latent_batch import LatentViews, check_latents
@@ -89,7 +89,7 @@ def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
     for shards in (pictures, LatentSet(latent_folder)):
         with torch.no_grad():
             encoded = encode_views(model, _feed(shards).load(4), use, position if sampled else None)
-            draw = draw_noise(position, encoded.targets, 0.0)
+            draw = draw_numbers(position, encoded.targets.shape, 0.0)
             losses.append(
                 float(
                     training_loss(predict(model.unet, encoded, draw, model.alphas_cumprod), draw, model.alphas_cumprod)

@@ -169,11 +169,6 @@ def draw_numbers(position: Position, shape: Sequence[int], drop_chance: float) -
     return Draw(timesteps, noise, dropped=torch.rand(shape[0], generator=cpu) < drop_chance)
 
 
-def draw_noise(position: Position, latents: Tensor, drop_chance: float) -> Draw:
-    """`draw_numbers` for target latents [b, f, c, h, w], on their device."""
-    return draw_numbers(position, latents.shape, drop_chance).on(latents.device)
-
-
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """Eq. 3: sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps. `timesteps` [b] for latents [b, ...]."""
     alpha = alphas_cumprod[timesteps].view(-1, *[1] * (latents.ndim - 1))

@@ -95,9 +95,8 @@ class Feed:
     """All micro-batches of a rank, in order, read ahead by threads (WebP decoding leaves Python's lock alone).
 
     Which batch has which number is a function of these fields; `readers`, `damage` and `kept` (`shards` in memory)
-    change nothing of it. Raises
-    UserError when the set cannot feed all ranks, or when its damaged objects are more than `damage` allows (without it,
-    at the first one).
+    change nothing of it. Raises UserError when the set cannot feed all ranks, or when its damaged objects are more than
+    `damage` allows (without it, at the first one).
     """
 
     shards: TrainingSet
