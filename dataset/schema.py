@@ -20,6 +20,7 @@ ViewSet = Literal["fixed", "random"]
 NormalizeMode = Literal["longest", "sphere"]
 VIEW_SETS: Final[tuple[ViewSet, ...]] = get_args(ViewSet)
 VIEWS_PER_SET: Final = 16
+ALL_VIEWS: Final = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))  # in the order of members
 _UID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 RendererValue = str | int | float | bool | None

@@ -33,7 +33,7 @@ from dataset.latent_format import (
     table_file,
 )
 from dataset.lock import owned_out
-from dataset.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, meta_name, parse_meta
+from dataset.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, meta_name, parse_meta
 from dataset.shards import (
     INDEX_NAME,
     open_set,
@@ -50,7 +50,6 @@ from train.find_model import model_folder
 from train.latent_folder import claim, copy_tables, is_finished
 from train.sample import pick_device
 
-_VIEWS: Final[tuple[tuple[ViewSet, int], ...]] = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))
 _AHEAD: Final = 2  # objects read ahead, beside one a reader: 25 MB each at 256 pixels
 
 
@@ -108,8 +107,8 @@ def encode(
     shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int = 32, readers: int = 4
 ) -> None:
     """Write, or complete, the latent set `out`. Raises UserError when it holds another one, or a member is damaged."""
-    if not 1 <= batch_size <= len(_VIEWS) or readers < 1:
-        raise UserError(f"--batch-size is {batch_size}, of 1 to {len(_VIEWS)}; --readers is {readers}, at least 1")
+    if not 1 <= batch_size <= len(ALL_VIEWS) or readers < 1:
+        raise UserError(f"--batch-size is {batch_size}, of 1 to {len(ALL_VIEWS)}; --readers is {readers}, at least 1")
     fs, root = open_set(out)
     with owned_out(fs, root, out, "encoding"):
         claim(fs, root, out, form)
@@ -130,7 +129,7 @@ def _encode_shards(
         print(f"{out}: finished already")
         return
     with (
-        tqdm(total=len(shards) * len(_VIEWS), initial=done * len(_VIEWS), unit="view", desc="encode") as bar,
+        tqdm(total=len(shards) * len(ALL_VIEWS), initial=done * len(ALL_VIEWS), unit="view", desc="encode") as bar,
         ThreadPoolExecutor(readers, thread_name_prefix="encode") as pool,
     ):
         for number, name in enumerate(names):
@@ -160,7 +159,7 @@ def _read_ahead(shards: ShardSet, shard: int, pool: ThreadPoolExecutor, ahead: i
     """All 32 views [32, 3, h, w] of each object of a shard, in order; at most `ahead` objects wait in memory."""
 
     def load(sample: int) -> Tensor:
-        return to_tensor(shards.views(shard, sample, _VIEWS))
+        return to_tensor(shards.views(shard, sample, ALL_VIEWS))
 
     waiting: deque[Future[Tensor]] = deque()
     try:
@@ -182,12 +181,12 @@ def _samples(
     for (meta, data), (latents, embeddings) in zip(metas, encoded, strict=True):
         members = {meta_name(meta.uid): data}
         rows = _rows(form, latents.cpu().numpy(), embeddings.cpu().numpy())
-        for (view_set, index), row in zip(_VIEWS, rows, strict=True):
+        for (view_set, index), row in zip(ALL_VIEWS, rows, strict=True):
             name = latent_name(meta.uid, view_set, index)
             if not np.isfinite(row).all():
                 raise UserError(f"{name}: not finite in float16; the model is damaged, or no model for such pictures")
             members[name] = dump_view(form, view_set, row)
-        bar.update(len(_VIEWS))
+        bar.update(len(ALL_VIEWS))
         yield meta.uid, members
 
 
@@ -207,12 +206,12 @@ def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_siz
     n is c * h * w, mean before log variance where this is kept. On the encoder's device, which may still be at work.
     """
     latents, embeddings = [], []
-    for start in range(0, len(_VIEWS), batch_size):
+    for start in range(0, len(ALL_VIEWS), batch_size):
         pictures = views[start : start + batch_size].to(encoder.device)
         mean, logvar = encoder.latents(pictures)
         latents.append((torch.cat([mean, logvar], 1) if form.logvar else mean).flatten(1).half())
         chosen = [
-            i for i, (view_set, _) in enumerate(_VIEWS[start : start + batch_size]) if form.has_embedding(view_set)
+            i for i, (view_set, _) in enumerate(ALL_VIEWS[start : start + batch_size]) if form.has_embedding(view_set)
         ]
         if chosen:
             embeddings.append(encoder.embeddings(pictures[chosen]).half())
@@ -224,7 +223,7 @@ def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Flo
     embedded = iter(embeddings)
     return [
         np.concatenate([row, next(embedded)]) if form.has_embedding(view_set) else row
-        for row, (view_set, _) in zip(latents, _VIEWS, strict=True)
+        for row, (view_set, _) in zip(latents, ALL_VIEWS, strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dataset.latent_format import FLOAT16, Float16
 from dataset.latents import LatentSet
-from dataset.schema import VIEW_SETS, VIEWS_PER_SET
+from dataset.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET
 from dataset.stream import DamagedMember
 from train.batch import Drawn, Wanted
 from train.latent_batch import LatentViews
@@ -24,7 +24,6 @@ from train.model import CameraConvention, camera_labels
 
 MOST_BYTES: Final = 1 << 30  # of a set that is kept: 150,000 views of the tiny preset, none of the paper's sets
 _READERS: Final = 4
-_VIEWS: Final[tuple[Wanted, ...]] = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))
 
 
 class KeptItem(NamedTuple):
@@ -45,9 +44,9 @@ class KeptLatents:
     def __init__(self, source: LatentSet) -> None:
         self.source, form = source, source.format
         self._first = np.cumsum([0, *source.samples_per_shard])
-        objects, views = len(source), len(_VIEWS)
+        objects, views = len(source), len(ALL_VIEWS)
         self.latents = np.empty((objects, views, form.latent_numbers * (2 if form.logvar else 1)), FLOAT16)
-        with_embedding = [column for column, (view_set, _) in enumerate(_VIEWS) if form.has_embedding(view_set)]
+        with_embedding = [column for column, (view_set, _) in enumerate(ALL_VIEWS) if form.has_embedding(view_set)]
         self.embeddings = np.empty((objects, len(with_embedding), form.embedding), FLOAT16)
         self._place_of_embedding = np.full(views, -1)  # by column
         self._place_of_embedding[with_embedding] = np.arange(len(with_embedding))
@@ -89,8 +88,8 @@ class KeptLatents:
     def _load(self, place: tuple[int, int]) -> None:
         shard, sample = place
         row, form = int(self._first[shard]) + sample, self.source.format
-        self.angles_deg[row] = self.source.angles_deg(shard, sample, _VIEWS)
-        for column, view in enumerate(_VIEWS):
+        self.angles_deg[row] = self.source.angles_deg(shard, sample, ALL_VIEWS)
+        for column, view in enumerate(ALL_VIEWS):
             try:
                 found = self.source.views(shard, sample, [view], embedding=form.has_embedding(view[0]))
             except DamagedMember as error:
