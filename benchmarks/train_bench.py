@@ -25,9 +25,19 @@ from train.compute import BLOCKS, Compute, choose_compute, make_optimiser, mixed
 from train.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
 from train.model import CAMERA_NUMBERS, NUM_TIMESTEPS, UNetShape, build_unet, noise_schedule
 from train.objective import Encoded, predict, training_loss
+from train.recipe import TINY
+
+
+def tiny_unet() -> UNetShape:
+    """The embedded model's."""
+    if TINY.unet is None:
+        raise ValueError("the tiny preset trains a UNet of its own")
+    return TINY.unet
+
 
 SHAPES: Final = {
     "sd21": UNetShape(4, 32, (320, 640, 1280, 1280), (True, True, True, False), 2, 64, 1024),
+    "tiny": tiny_unet(),
     "micro": UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8),
 }
 VIEWS: Final = 4

@@ -67,7 +67,7 @@ def test_loss_is_absolute_error_plus_weighted_kl() -> None:
 
 def test_training_reconstructs_and_scales_latents_to_unit_deviation(shards: ShardSet) -> None:
     vae: Any = train_autoencoder(shards, _recipe(150), 16, seed=0, device=CPU)
-    pictures, _ = load_random_views(shards, 9, 0, objects=6, views=8)
+    pictures = load_random_views(shards, 9, 0, objects=6, views=8).pictures
     pixels = pictures.flatten(0, 1) * 2 - 1
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mean

@@ -113,12 +113,12 @@ def test_storage_that_fails_is_no_damage(tmp_path: Path) -> None:
 
 def test_the_parts_training_passes_over_damage_too(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 3, 16)
-    sound, _ = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2)
+    sound = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2).pictures
     flip(folder, 1, tuple(f"{view_set}_{i:02d}.webp" for view_set in ("fixed", "random") for i in range(16)))
     with pytest.raises(UserError, match=r"synthetic-0001\..* is truncated or corrupt"):
         load_random_views(ShardSet(folder), 0, 0, objects=6, views=2)
     damage = Damage(3, 0.5)
-    pictures, numbers = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
+    pictures, _, numbers = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
     order = Order(ShardSet(folder).samples_per_shard, 0)
     places = [order.item(i)[1:] for i in range(6)]
     assert [torch.equal(a, b) for a, b in zip(pictures, sound, strict=True)] == [place != (0, 1) for place in places]

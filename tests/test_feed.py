@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from dataset.camera import mvdream_camera, relative_camera
 from dataset.errors import UserError
 from dataset.image import composite_white
 from dataset.order import Order, StreamState, epoch_order
+from dataset.schema import ALL_VIEWS
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from train.batch import Position, draw_branch, draw_turn, draw_views, generator
@@ -60,14 +62,25 @@ def test_ranks_share_the_branch_and_nothing_else(shards: ShardSet) -> None:
         assert not torch.equal(first.reference, second.reference)
 
 
+def _assert_angles_are_the_pictures(shards: ShardSet, pictures: Tensor, angles_deg: Tensor) -> None:
+    """Every picture is one of the set's, and stands beside the angles that the set names for it."""
+    places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
+    stored = torch.cat([to_tensor(shards.views(*place, ALL_VIEWS)) for place in places])
+    named = torch.cat([torch.from_numpy(shards.angles_deg(*place, ALL_VIEWS)) for place in places])
+    for picture, angles in zip(pictures.flatten(0, 1), angles_deg.flatten(0, 1), strict=True):
+        same = (stored == picture).flatten(1).all(1)
+        assert bool((named[same] == angles).all(1).any())
+
+
 def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet) -> None:
-    pictures, numbers = load_random_views(shards, 0, 0, objects=7, views=2)
+    pictures, angles_deg, numbers = load_random_views(shards, 0, 0, objects=7, views=2)
     assert pictures.shape == (7, 2, 3, 16, 16)
+    _assert_angles_are_the_pictures(shards, pictures, angles_deg)
     assert len(set(numbers.tolist())) == 5  # five objects: two come twice
-    again, _ = load_random_views(shards, 0, 0, objects=7, views=2)
+    again = load_random_views(shards, 0, 0, objects=7, views=2).pictures
     assert torch.equal(pictures, again)
     assert not any(torch.equal(pair[0], pair[1]) for pair in pictures)
-    other, _ = load_random_views(shards, 0, 1, objects=7, views=2)
+    other = load_random_views(shards, 0, 1, objects=7, views=2).pictures
     assert not torch.equal(pictures, other)
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dataset.camera import mvdream_camera
 from dataset.errors import UserError
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, MICRO
+from train.autoencoder import psnr
 from train.feed import load_random_views
 from train.image_tower import (
     CLIP_MEAN,
@@ -27,7 +29,7 @@ from train.image_tower import (
 )
 from train.parts import is_trained, write_part
 from train.recipe import TINY, Schedule
-from train.tower_training import ensure_tower, info_nce, train_tower
+from train.tower_training import ensure_tower, info_nce, other_view_labels, train_tower
 
 MICRO_CLIP = {
     "embed_dim": 24,
@@ -118,7 +120,7 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
     recipe = replace(TINY.tower_training, thumbnail_size=4, schedule=schedule)
     tower = train_tower(shards, spec, recipe, seed=0, device=CPU)
     with torch.no_grad():
-        pictures, _ = load_random_views(shards, 5, 0, objects=8, views=16)
+        pictures = load_random_views(shards, 5, 0, objects=8, views=16).pictures
         thumbnails = resize(pictures.flatten(0, 1), 4).flatten(1)
         embeddings = tower(pictures.flatten(0, 1))
         target, features = (
@@ -129,6 +131,38 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
         fitted = features @ torch.linalg.solve(ridge, features.T @ target)
         explained = 1 - float((target - fitted).square().mean() / target.square().mean())
     assert explained > 0.5
+
+
+def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It paints the view that another camera sees better than anything that does not look could."""
+    assert TINY.tower_training is not None
+    shards = ShardSet(make_shard_set(tmp_path / "set", 8, 32))
+    spec = SmallTower(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
+    schedule = Schedule(steps=80, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=5)
+    recipe = replace(TINY.tower_training, thumbnail_size=4, novel_view_weight=30.0, schedule=schedule)
+    reached: list[float] = []
+
+    def remember(mse: float) -> float:
+        reached.append(mse)
+        return psnr(mse)
+
+    monkeypatch.setattr("train.tower_training.psnr", remember)
+    train_tower(shards, spec, recipe, seed=0, device=CPU, cameras="absolute")
+    pictures = load_random_views(shards, 5, 0, objects=8, views=16).pictures.flatten(0, 1)
+    blind = float(resize(pictures, 4).var(0, unbiased=False).mean())  # the error of the mean picture
+    others = reached[1::2]
+    assert len(others) == 80
+    assert sum(others[-10:]) / 10 < 0.8 * blind
+
+
+def test_labels_of_the_other_view_are_of_the_other_view() -> None:
+    angles_deg = torch.tensor([[[0.0, 10.0], [20.0, 90.0]], [[5.0, 180.0], [0.0, 0.0]]], dtype=torch.float64)
+    absolute = other_view_labels("absolute", angles_deg)
+    other = angles_deg.flip(1).flatten(0, 1).numpy()
+    assert torch.equal(absolute, torch.from_numpy(mvdream_camera(other[:, 0], other[:, 1])))
+    relative = other_view_labels("relative", angles_deg)
+    assert torch.allclose(relative[0], torch.from_numpy(mvdream_camera(20.0, 80.0)))
+    assert torch.allclose(relative[1], torch.from_numpy(mvdream_camera(-20.0, -80.0)))
 
 
 def test_parts_are_taken_up_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.train_micro import micro_model
 from train.batch import Draw, Views, diffusion_loss
 from train.model import MultiViewModel, noise_schedule
-from train.objective import encode_views, min_snr_weights, object_losses, predict, training_loss
+from train.objective import encode_views, min_snr_weights, object_losses, predict, training_loss, velocity_weights
 
 
 def _draw(batch: int, frames: int) -> tuple[Tensor, Draw]:
@@ -54,6 +54,27 @@ def test_min_snr_leaves_late_timesteps_alone_and_weighs_early_ones_down() -> Non
     assert float(training_loss(prediction, draw, alphas, 1e9)) == pytest.approx(
         float(diffusion_loss(prediction, draw.noise)), rel=1e-6
     )
+
+
+def test_velocity_weights_make_the_loss_that_of_velocity() -> None:
+    """Uncapped it is the squared error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z where z goes with eps."""
+    prediction, draw = _draw(4, 2)
+    alphas = noise_schedule().double()
+    alpha = alphas[draw.timesteps].view(-1, 1, 1, 1, 1)
+    clean = torch.randn(draw.noise.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * draw.noise
+
+    def velocity(noise: Tensor) -> Tensor:
+        implied = (noisy - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * implied
+
+    predicted = prediction.view(4, 3, 4, 8, 8)[:, 1:].double()
+    expected = (velocity(predicted) - velocity(draw.noise.double())).square().mean()
+    loss = training_loss(prediction, draw, noise_schedule(), velocity_cap=1e9)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+    weights = velocity_weights(torch.arange(1000), noise_schedule(), 20.0)
+    assert float(weights[0]) == pytest.approx(1, abs=0.01)
+    assert float(weights[-1]) == 20.0
 
 
 def _gradients(model: MultiViewModel) -> tuple[dict[str, Tensor], int]:

@@ -73,11 +73,17 @@ def test_override_changes_what_is_given_and_checks_it() -> None:
 
 
 def _with(
-    *, gamma: float | None = None, decay: float | None = None, archive: int | None = None, log: int | None = None
+    *,
+    gamma: float | None = None,
+    cap: float | None = None,
+    decay: float | None = None,
+    archive: int | None = None,
+    log: int | None = None,
 ) -> Recipe:
     return with_options(
         PAPER,
         min_snr_gamma=gamma,
+        velocity_cap=cap,
         average_decay=decay,
         activation_checkpointing=False,
         validation="auto",
@@ -92,6 +98,7 @@ def _with(
 
 def test_options_not_given_leave_the_preset_alone() -> None:
     assert _with() == PAPER
+    assert _with(cap=20.0) == replace(PAPER, velocity_cap=20.0)
     assert _with(gamma=5.0, archive=100) == replace(PAPER, min_snr_gamma=5.0, archive_every=100)
 
 
@@ -99,6 +106,11 @@ def test_options_that_mean_nothing_are_errors() -> None:
     for gamma in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="--min-snr-gamma"):
             _with(gamma=gamma)
+    for cap in (1.0, 0.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="--velocity-cap"):
+            _with(cap=cap)
+    with pytest.raises(UserError, match="give one of them"):
+        _with(gamma=5.0, cap=20.0)
     for decay in (0.0, 1.0, 1.5, float("nan")):
         with pytest.raises(UserError, match="--average-decay"):
             _with(decay=decay)

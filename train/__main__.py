@@ -115,6 +115,8 @@ class Stage(Common):
     """Steps between validations: the loss on held-out objects by timestep."""
     min_snr_gamma: float | None = None
     """Min-SNR loss weights with this gamma (5 is usual); plain Eq. 5 and 6 if not given."""
+    velocity_cap: float | None = None
+    """Loss weights 1 / alpha_bar, this at most (20, say): what has much noise, where shape is decided, counts more."""
     average_decay: float | None = None
     """Keep averaged weights with this decay (0.9999, say); the finished model, the pictures and the validation have
     them. Off if not given."""
@@ -188,6 +190,7 @@ def resolve(args: Stage1 | Stage2) -> Run:
     recipe = with_options(
         replace(recipe, cameras=args.cameras),
         min_snr_gamma=args.min_snr_gamma,
+        velocity_cap=args.velocity_cap,
         average_decay=args.average_decay,
         activation_checkpointing=args.activation_checkpointing,
         validation=args.validation,

@@ -79,13 +79,13 @@ def train_autoencoder(
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=1, damage=damage)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views, _ = next(batches)
-        loss, mse = autoencoder_loss(vae, _pixels(views, image_size, device), recipe.kl_weight, noise)
+        views = next(batches)
+        loss, mse = autoencoder_loss(vae, _pixels(views.pictures, image_size, device), recipe.kl_weight, noise)
         return loss, {"loss": float(loss.detach()), "PSNR": psnr(mse / 4)}  # [-1, 1] is twice as wide as [0, 1]
 
     optimise("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
-    views, _ = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
-    scale = measure_latent_scale(vae, _pixels(views, image_size, device))
+    views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
+    scale = measure_latent_scale(vae, _pixels(views.pictures, image_size, device))
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -230,6 +230,16 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(colours)
 
 
+class PartViews(NamedTuple):
+    """Pictures on white [objects, views, 3, h, w] in [0, 1], elevation and azimuth [objects, views, 2] in degrees, and
+    object numbers [objects] (equal: same object).
+    """
+
+    pictures: Tensor
+    angles_deg: Tensor
+    objects: Tensor
+
+
 class KeptViews:
     """Decoded views, kept in memory as far as there is room: a part's training sees them again and again."""
 
@@ -258,38 +268,42 @@ def load_random_views(
     views: int,
     damage: Damage | None = None,
     kept: KeptViews | None = None,
-) -> tuple[Tensor, Tensor]:
-    """For the parts' training: `views` different pictures of each of `objects` objects, from both sets.
-
-    Returns pictures on white [objects, views, 3, h, w] in [0, 1] and object numbers [objects] (equal: same object).
-    """
+) -> PartViews:
+    """For the parts' training: `views` different pictures of each of `objects` objects, from both sets."""
     rng, order = generator(Position(seed, step), "parts"), Order(shards.samples_per_shard, seed)
     read_views = (kept or shards).views
-    pictures, places = [], []
+    pictures, angles_deg, places = [], [], []
     for i in range(step * objects, (step + 1) * objects):
         indices = rng.choice(2 * VIEWS_PER_SET, size=views, replace=False)
         wanted: list[Wanted] = [
             ("fixed" if index < VIEWS_PER_SET else "random", int(index) % VIEWS_PER_SET) for index in indices
         ]
 
-        def read(_: int, shard: int, sample: int, wanted: list[Wanted] = wanted) -> tuple[Rgba, tuple[int, int]]:
-            return read_views(shard, sample, wanted), (shard, sample)
+        def read(
+            _: int, shard: int, sample: int, wanted: list[Wanted] = wanted
+        ) -> tuple[Rgba, NDArray[np.float64], tuple[int, int]]:
+            return read_views(shard, sample, wanted), shards.angles_deg(shard, sample, wanted), (shard, sample)
 
-        picture, place = read_or_replace(order, i, damage, shards.uid, read)
+        picture, angles, place = read_or_replace(order, i, damage, shards.uid, read)
         pictures.append(picture)
+        angles_deg.append(angles)
         places.append(place)
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
     flat = to_tensor(np.concatenate(pictures))  # at once: Python's lock is free meanwhile
-    return flat.view(objects, views, *flat.shape[1:]), torch.tensor([numbers[place] for place in places])
+    return PartViews(
+        flat.view(objects, views, *flat.shape[1:]),
+        torch.from_numpy(np.stack(angles_deg)),
+        torch.tensor([numbers[place] for place in places]),
+    )
 
 
 def read_random_views(
     shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[PartViews]:
     """What `load_random_views` returns, for steps 0, 1, ...; read ahead by threads, decoded once."""
     load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, kept=KeptViews(shards))
     with ThreadPoolExecutor(_PART_READERS, thread_name_prefix="views") as pool:
-        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        waiting: deque[Future[PartViews]] = deque()
         for step in range(steps):
             waiting.append(pool.submit(load, step))
             if len(waiting) > _PART_READERS + _PREFETCH:

@@ -286,7 +286,8 @@ def _loss(run: Run, model: MultiViewModel, views: Batch, drawn: Draw, position: 
     encoded = encode_views(model, views, run.reference, position if run.recipe.sample_posterior else None)
     draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
-    return training_loss(predicted, draw, model.alphas_cumprod, run.recipe.min_snr_gamma)
+    recipe = run.recipe
+    return training_loss(predicted, draw, model.alphas_cumprod, recipe.min_snr_gamma, recipe.velocity_cap)
 
 
 def _status(parts: Parts, progress: Progress, reading: Reading, step_s: float) -> Status:

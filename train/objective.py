@@ -139,9 +139,28 @@ def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> 
     return snr.clamp(max=gamma) / snr
 
 
-def training_loss(prediction: Tensor, draw: Draw, alphas_cumprod: Tensor, min_snr_gamma: float | None = None) -> Tensor:
-    """Eq. 5 or 6 of one micro-batch; with a gamma each object counts by its timestep."""
-    if min_snr_gamma is None:
+def velocity_weights(timesteps: Tensor, alphas_cumprod: Tensor, cap: float) -> Tensor:
+    """min(1 / alpha_bar, cap), for `timesteps` [b]: nearly clean latents count 1, nearly pure noise counts `cap`.
+
+    Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models" (arXiv:2202.00512), 4: without
+    the cap it makes of the noise's squared error that of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z. An object's
+    shape is decided where there is much noise, and there the noise's own error is tiny.
+    """
+    return (1 / alphas_cumprod[timesteps]).clamp(max=cap)
+
+
+def training_loss(
+    prediction: Tensor,
+    draw: Draw,
+    alphas_cumprod: Tensor,
+    min_snr_gamma: float | None = None,
+    velocity_cap: float | None = None,
+) -> Tensor:
+    """Eq. 5 or 6 of one micro-batch; with a gamma, or a cap, each object counts by its timestep."""
+    if min_snr_gamma is not None:
+        weights = min_snr_weights(draw.timesteps, alphas_cumprod, min_snr_gamma)
+    elif velocity_cap is not None:
+        weights = velocity_weights(draw.timesteps, alphas_cumprod, velocity_cap)
+    else:
         return diffusion_loss(prediction, draw.noise)
-    weights = min_snr_weights(draw.timesteps, alphas_cumprod, min_snr_gamma)
     return (weights * object_losses(prediction, draw.noise)).mean()

@@ -48,6 +48,7 @@ class TowerRecipe:
     temperature: float
     thumbnail_size: int  # the reconstruction head's picture, pixels a side
     reconstruction_weight: float
+    novel_view_weight: float  # of painting the object's other view, for its camera; 0: it is not asked
     schedule: Schedule
 
 
@@ -72,6 +73,7 @@ class Recipe:
     weight_decay: float = 1e-2
     clip_norm: float = 1.0  # ours: the paper names none
     min_snr_gamma: float | None = None  # weight the loss by timestep (`train.objective`); not in the paper
+    velocity_cap: float | None = None  # weight it towards noise, so many times at most (`train.objective`); likewise
     average_decay: float | None = None  # average the weights (`train.averaging`) and export those; not in the paper
     activation_checkpointing: bool = False  # recompute activations: less memory, a third more work, the same result
     cameras: Literal["relative", "absolute"] | None = None  # labels (`train.model`); None: the base's, else relative
@@ -120,6 +122,7 @@ _TINY_TOWER: Final = TowerRecipe(
     temperature=0.1,
     thumbnail_size=16,
     reconstruction_weight=10.0,
+    novel_view_weight=0.0,
     schedule=Schedule(steps=300, objects=16, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=20),
 )
 
@@ -215,6 +218,7 @@ def with_options(
     recipe: Recipe,
     *,
     min_snr_gamma: float | None,
+    velocity_cap: float | None,
     average_decay: float | None,
     activation_checkpointing: bool,
     validation: Literal["auto", "on", "off"],
@@ -233,6 +237,10 @@ def with_options(
     """The recipe with the options given on the command line; None is the preset's own."""
     if min_snr_gamma is not None and not 0 < min_snr_gamma < math.inf:
         raise UserError(f"--min-snr-gamma is {min_snr_gamma}; it must be above 0 (its authors take 5)")
+    if velocity_cap is not None and not 1 < velocity_cap < math.inf:
+        raise UserError(f"--velocity-cap is {velocity_cap}; it must be above 1 (20, say)")
+    if min_snr_gamma is not None and velocity_cap is not None:
+        raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; give one of them")
     if average_decay is not None and not 0 < average_decay < 1:
         raise UserError(f"--average-decay is {average_decay}; it must lie between 0 and 1 (0.9999, say)")
     if items_per_object is not None and not 1 <= items_per_object <= (pairs := count_pairs(recipe.num_views)):
@@ -250,6 +258,7 @@ def with_options(
         readers=_every("--readers", readers, recipe.readers),
         max_damaged_share=recipe.max_damaged_share if max_damaged_share is None else max_damaged_share,
         min_snr_gamma=recipe.min_snr_gamma if min_snr_gamma is None else min_snr_gamma,
+        velocity_cap=recipe.velocity_cap if velocity_cap is None else velocity_cap,
         average_decay=recipe.average_decay if average_decay is None else average_decay,
         activation_checkpointing=recipe.activation_checkpointing or activation_checkpointing,
         validation=validation,

@@ -50,6 +50,7 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
             recipe.tower_training,
             seed=run.seed,
             device=run.device,
+            cameras=recipe.cameras or "relative",
             damage=damage,
         )
     )

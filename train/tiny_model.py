@@ -126,7 +126,16 @@ def make_tower(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: 
     if recipe.tower_training is None or not isinstance(recipe.tower, SmallTower):
         raise UserError(f"preset {recipe.name} trains no image tower")
     damage, target = Damage(len(seen), recipe.max_damaged_share), folder / "image_tower"
-    return ensure_tower(target, seen, recipe.tower, recipe.tower_training, seed=seed, device=device, damage=damage)
+    return ensure_tower(
+        target,
+        seen,
+        recipe.tower,
+        recipe.tower_training,
+        seed=seed,
+        device=device,
+        cameras=recipe.cameras or "relative",
+        damage=damage,
+    )
 
 
 def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:

@@ -2,7 +2,9 @@
 
 Two views of an object attract each other and repel other objects' (InfoNCE, through a projection of their own), and the
 embedding must redraw a thumbnail of the very view it came from. The second part matters: camera labels are relative to
-the reference view, so a tower that forgot the viewpoint would leave them without meaning.
+the reference view, so a tower that forgot the viewpoint would leave them without meaning. Optionally it must also paint
+the other view, of which it is told the camera: so it learns what an object's hidden side looks like, which is what the
+diffusion model will ask it for.
 """
 
 from dataclasses import asdict
@@ -17,6 +19,7 @@ from dataset.stream import ShardSet
 from train.autoencoder import psnr
 from train.feed import read_random_views
 from train.image_tower import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
+from train.model import CAMERA_NUMBERS, CameraConvention, camera_labels
 from train.parts import is_trained, optimise, seeded, write_part
 from train.recipe import TowerRecipe
 
@@ -24,17 +27,33 @@ from train.recipe import TowerRecipe
 class TowerHeads(nn.Module):
     """Used in training only: a projection for the contrast, and a painter of thumbnails."""
 
-    def __init__(self, embed_dim: int, thumbnail_size: int) -> None:
+    def __init__(self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False) -> None:
         super().__init__()
         self.thumbnail_size = thumbnail_size
         self.contrast = nn.Linear(embed_dim, embed_dim // 2)
         self.painter = nn.Sequential(
             nn.Linear(embed_dim, 2 * embed_dim), nn.GELU(), nn.Linear(2 * embed_dim, 3 * thumbnail_size**2)
         )
+        self.novel_painter: nn.Sequential | None = None
+        if novel_views:
+            self.novel_painter = nn.Sequential(
+                nn.Linear(embed_dim + CAMERA_NUMBERS, 2 * embed_dim),
+                nn.GELU(),
+                nn.Linear(2 * embed_dim, 2 * embed_dim),
+                nn.GELU(),
+                nn.Linear(2 * embed_dim, 3 * thumbnail_size**2),
+            )
 
     def paint(self, embeddings: Tensor) -> Tensor:
         """[n, c] -> thumbnails [n, 3, size, size]."""
         painted: Tensor = self.painter(embeddings)
+        return painted.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
+
+    def paint_novel(self, embeddings: Tensor, cameras: Tensor) -> Tensor:
+        """[n, c] and labels [n, 16] of the objects' other views -> thumbnails of those [n, 3, size, size]."""
+        if self.novel_painter is None:
+            raise ValueError("these heads paint no other views")
+        painted: Tensor = self.novel_painter(torch.cat([embeddings, cameras], 1))
         return painted.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
 
 
@@ -55,28 +74,44 @@ def train_tower(
     *,
     seed: int,
     device: torch.device,
+    cameras: CameraConvention = "relative",
     damage: Damage | None = None,
 ) -> ImageTower:
-    """Train from scratch."""
+    """Train from scratch. `cameras`: the convention in which other views are named, where they are painted."""
+    novel_views = recipe.novel_view_weight > 0
     with seeded(seed):
         tower = build_tower(spec).to(device)
-        heads = TowerHeads(spec.embed_dim, recipe.thumbnail_size).to(device)
+        heads = TowerHeads(spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views).to(device)
     objects = recipe.schedule.objects
 
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views, numbers = next(batches)
-        rgb = views.flatten(0, 1).to(device)
+        views = next(batches)
+        rgb = views.pictures.flatten(0, 1).to(device)
         embeddings = tower(rgb)
         projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
-        contrast = info_nce(projected[:, 0], projected[:, 1], numbers.to(device), recipe.temperature)
-        mse = functional.mse_loss(heads.paint(embeddings), resize(rgb, recipe.thumbnail_size).clamp(0, 1))
+        contrast = info_nce(projected[:, 0], projected[:, 1], views.objects.to(device), recipe.temperature)
+        thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
+        mse = functional.mse_loss(heads.paint(embeddings), thumbnails)
         loss = contrast + recipe.reconstruction_weight * mse
-        return loss, {"contrast": float(contrast.detach()), "thumbnail PSNR": psnr(float(mse.detach()))}
+        shown = {"contrast": float(contrast.detach()), "thumbnail PSNR": psnr(float(mse.detach()))}
+        if novel_views:
+            labels = other_view_labels(cameras, views.angles_deg).to(device)
+            others = thumbnails.view(-1, 2, *thumbnails.shape[1:]).flip(1).flatten(0, 1)
+            novel_mse = functional.mse_loss(heads.paint_novel(embeddings, labels), others)
+            loss = loss + recipe.novel_view_weight * novel_mse
+            shown["novel view PSNR"] = psnr(float(novel_mse.detach()))
+        return loss, shown
 
     optimise("image tower", [*tower.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
     return tower.eval()
+
+
+def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
+    """Labels [(b 2), 16] of the other view, from each of two views [b, 2, 2] (elevation, azimuth) of b objects."""
+    here, there = angles_deg.flatten(0, 1).numpy(), angles_deg.flip(1).flatten(0, 1).numpy()
+    return camera_labels(cameras, there[:, 0], there[:, 1], here[:, 0], here[:, 1])
 
 
 def ensure_tower(
@@ -87,13 +122,16 @@ def ensure_tower(
     *,
     seed: int,
     device: torch.device,
+    cameras: CameraConvention = "relative",
     damage: Damage | None = None,
 ) -> ImageTower:
     """The image tower in `folder`, trained first where it is missing."""
     settings = {"tower": asdict(spec), "recipe": asdict(recipe), "seed": seed}
+    if recipe.novel_view_weight > 0:
+        settings["cameras"] = cameras
     if is_trained(folder, settings):
         print(f"image tower: {folder} is trained already")
         return load_tower(folder)
-    tower = train_tower(shards, spec, recipe, seed=seed, device=device, damage=damage)
+    tower = train_tower(shards, spec, recipe, seed=seed, device=device, cameras=cameras, damage=damage)
     write_part(folder, settings, lambda target: save_tower(tower, target))
     return load_tower(folder)
