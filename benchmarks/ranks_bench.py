@@ -128,6 +128,8 @@ def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.
     trainee = make_trainee(options, ranks, compute, device)
     losses: list[Tensor] = []
     first_step_s = _seconds(lambda: losses.append(trainee.step()), device, ranks)
+    if ranks.first:
+        print(f"{name}: the first step took {first_step_s:.0f} s", flush=True)
     for _ in range(2):
         losses.append(trainee.step())
     views = options.objects * VIEWS * options.accumulation * options.world

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from train.ablation import ReferenceUse, start_use
 from train.batch import Draw
-from train.compute import BLOCKS, Compute, choose_compute, make_optimiser, mixed_precision, prepare
+from train.compute import BLOCKS, CompileChoice, Compute, choose_compute, make_optimiser, mixed_precision, prepare
 from train.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
 from train.model import CAMERA_NUMBERS, NUM_TIMESTEPS, UNetShape, build_unet, noise_schedule
 from train.objective import Encoded, predict, training_loss
@@ -109,7 +109,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--accumulation", type=int, default=2, help="micro-batches a step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
-    parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument("--compile", choices=get_args(CompileChoice), default="auto")
     parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.compute")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--kernels", type=int, default=0, help="print so many of the kernels that take most of a step")

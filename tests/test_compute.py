@@ -34,6 +34,7 @@ from train.loop import train
 from train.model import UNetShape, build_unet, noise_schedule, run_unet, save_model
 from train.objective import Encoded, predict, training_loss
 from train.progress import open_log
+from train.ranks import Ranks
 
 SHAPE = UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")
@@ -151,8 +152,13 @@ def test_the_choice_follows_device_and_option(monkeypatch):
     assert choose_compute(gpu, "none", checkpointing=True) == Compute("none", True, True, True)
     assert choose_compute(CPU, "blocks").compile == "blocks"
     assert choose_compute(gpu, split=True).compile == "blocks"
-    with pytest.raises(UserError, match="give --compile blocks"):
-        choose_compute(gpu, "whole", split=True)
+    for whole in ("whole", "graphs"):
+        with pytest.raises(UserError, match="give --compile blocks"):
+            choose_compute(gpu, whole, split=True)
+    assert choose_compute(gpu, "graphs") == Compute("graphs", channels_last=True, fused_optimiser=True, blocks="fused")
+    assert "CUDA graphs" in announcement(choose_compute(gpu, "graphs"), gpu)
+    with pytest.raises(UserError, match="need a GPU, this is cpu"):
+        choose_compute(CPU, "graphs")
     assert "whole" in announcement(choose_compute(gpu), gpu)
     assert "float32, not compiled" in announcement(choose_compute(CPU), CPU)
     monkeypatch.setattr(computing.importlib.util, "find_spec", lambda name: None)
@@ -241,10 +247,35 @@ def test_compiled_gradients_are_close_on_a_gpu(compiling, checkpointing, blocks)
         torch.testing.assert_close(compiled[1][name] / scale, expected / scale, rtol=0.1, atol=0.1, msg=name)
 
 
+@pytest.mark.parametrize(("accumulation", "world"), [(2, 1), (1, 2)])
+def test_cuda_graphs_are_for_one_gpu_and_one_micro_batch(accumulation, world, tmp_path):
+    run = micro_run(tmp_path, tmp_path / "run", 4, stage=2)
+    recipe = replace(run.recipe, stage2=replace(run.recipe.stage2, accumulation=accumulation))
+    with pytest.raises(UserError, match="give --compile whole"):
+        loop._check_graphs(replace(run, recipe=recipe), Compute("graphs"), Ranks(0, world))
+    loop._check_graphs(replace(run, recipe=recipe), Compute("whole"), Ranks(0, world))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("quick_pictures")
+def test_replayed_graphs_train_as_launched_kernels_do(tmp_path):
+    """Both branches, steps enough that each graph is recorded and replayed; pictures and validation between."""
+    shards = make_shard_set(tmp_path / "set", 6, 32)
+    save_model(micro_model(), tmp_path / "base")
+    losses = []
+    for choice in ("whole", "graphs"):
+        torch._dynamo.reset()
+        run = micro_run(shards, tmp_path / choice, 16, stage=2, base=tmp_path / "base")
+        recipe = replace(run.recipe, validation="on", validate_every=5, picture_every=8, average_decay=0.5)
+        losses.append(train(replace(run, recipe=recipe, device=torch.device("cuda"), compile=choice)))
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("quick_pictures")
 @pytest.mark.parametrize(
-    ("use", "compiling"), [("attention", "whole"), ("attention", "none"), ("none", "whole"), ("channels", "whole")]
+    ("use", "compiling"),
+    [("attention", "whole"), ("attention", "none"), ("none", "whole"), ("channels", "whole"), ("attention", "graphs")],
 )
 def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
     """The loop's own step, with pictures to encode; the first steps, which load and compile, may."""

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dataset.errors import UserError
 
-Compile = Literal["none", "blocks", "whole"]
-CompileChoice = Literal["none", "blocks", "whole", "auto"]
+Compile = Literal["none", "blocks", "whole", "graphs"]
+CompileChoice = Literal["none", "blocks", "whole", "graphs", "auto"]
 Blocks = Literal["diffusers", "lean", "fused"]
 BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
 BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
@@ -38,7 +38,8 @@ MAX_GRAPHS: Final = 128
 @dataclass(frozen=True)
 class Compute:
     """`compile` whole: the UNet is one graph for each of the two shapes (1 or 4 targets); blocks: each residual and
-    each transformer block by itself, quicker to compile and little slower to run.
+    each transformer block by itself, quicker to compile and little slower to run; graphs: whole, and the GPU is handed
+    its kernels as CUDA graphs, forward and backward, for networks so small that launching them takes longer than they.
     """
 
     compile: Compile = "none"
@@ -66,10 +67,13 @@ def choose_compute(
     gpu = device.type == "cuda"
     fastest: Compile = ("blocks" if split else "whole") if gpu else "none"
     chosen = fastest if compiling == "auto" else compiling
-    if chosen == "whole" and split:
+    if chosen in ("whole", "graphs") and split:
         raise UserError(
-            "--compile whole: FSDP2 gathers weights between the UNet's levels, out of any graph; give --compile blocks"
+            f"--compile {chosen}: FSDP2 gathers weights between the UNet's levels, out of any graph; "
+            "give --compile blocks"
         )
+    if chosen == "graphs" and not gpu:
+        raise UserError(f"--compile graphs: CUDA graphs need a GPU, this is {device}")
     if gpu and importlib.util.find_spec("triton") is None:
         if chosen != "none":
             raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
@@ -90,6 +94,8 @@ def announcement(compute: Compute, device: torch.device) -> str:
             "none": "not compiled",
             "blocks": "compiled block by block (the first step of each number of views takes longer)",
             "whole": "compiled as a whole (the first step of each number of views takes a minute or more)",
+            "graphs": "compiled as a whole, replayed as CUDA graphs (the first step of each number of views takes a "
+            "minute or more)",
         }[compute.compile]
     )
     said += {"diffusers": [], "lean": ["without copies"], "fused": ["norms as one kernel"]}[compute.blocks]
@@ -109,15 +115,16 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
         again = partial(checkpoint, use_reentrant=False)
         unet.enable_gradient_checkpointing(gradient_checkpointing_func=again)  # type: ignore[operator]
     if compute.compile != "none":
-        _compile([unet] if compute.compile == "whole" else _blocks(unet))
+        _compile(_blocks(unet) if compute.compile == "blocks" else [unet], graphs=compute.compile == "graphs")
     return unet
 
 
-def _compile(parts: Iterable[nn.Module]) -> None:
+def _compile(parts: Iterable[nn.Module], *, graphs: bool) -> None:
     """Compile in place, at the first call of each shape. What cannot be one graph is an error, not a slow run."""
     _set_compiler()
+    mode = {"mode": "reduce-overhead"} if graphs else {}
     for part in parts:
-        part.compile(dynamic=False, fullgraph=True, backend=BACKEND)
+        part.compile(dynamic=False, fullgraph=True, backend=BACKEND, **mode)
 
 
 def _set_compiler() -> None:

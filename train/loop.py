@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dataset.errors import UserError
 from dataset.latents import LatentSet
 from dataset.loader import Damage
 from train.ablation import start_use
@@ -186,6 +187,7 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         split=ranks.splits,
         blocks=run.blocks,
     )
+    _check_graphs(run, compute, ranks)
     print(announcement(compute, run.device))
     prepare(unet, compute)
     called = spread(unet, ranks)
@@ -205,6 +207,15 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         ranks=ranks,
         spread=called,
     )
+
+
+def _check_graphs(run: Run, compute: Compute, ranks: Ranks) -> None:
+    """A CUDA graph writes gradients to the same places each time: they cannot be added up, and meet nobody's."""
+    if compute.compile == "graphs" and (run.schedule.accumulation > 1 or ranks.world > 1):
+        raise UserError(
+            f"--compile graphs: it is for one GPU and --accumulation 1, not {ranks.world} and "
+            f"{run.schedule.accumulation}; give --compile whole"
+        )
 
 
 def _resumed(parts: Parts, progress: Progress) -> Parts:

@@ -153,17 +153,19 @@ EMBEDDED: Final = replace(
     cameras="absolute",  # its objects face the same way
     autoencoder=replace(
         _TINY_AUTOENCODER,
-        schedule=Schedule(steps=8_000, objects=128, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
+        schedule=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
     ),
     tower_training=replace(
         _TINY_TOWER,
-        schedule=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100),
+        novel_view_weight=10.0,
+        schedule=Schedule(steps=2_000, objects=128, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=12_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
     stage2=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
+    velocity_cap=20.0,  # measured: at 1,200 steps a fifth less error where there is much noise, and cleaner samples
     average_decay=0.999,
     checkpoint_every=1_000,
-    validate_every=1_000,
+    validate_every=2_000,
     picture_every=2_000,
     readers=4,
 )
