@@ -93,7 +93,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
     parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.compute")
-    parser.add_argument("--optimize-ddp", choices=("on", "off"), default="on", help="torch splits graphs at buckets")
+    parser.add_argument("--optimize-ddp", choices=("on", "off"), default="off", help="torch splits graphs at buckets")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and torch.cuda.device_count() < options.world:
@@ -114,7 +114,6 @@ def _process(rank: int, options: argparse.Namespace, name: str, world: int, fold
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)
-    torch._dynamo.config.optimize_ddp = options.optimize_ddp == "on"
     with joined(
         rank, world, device, "fsdp" if name == "fsdp" else "ddp", init_method=f"file://{folder}/meeting"
     ) as ranks:
@@ -192,6 +191,7 @@ def make_trainee(options: argparse.Namespace, ranks: Ranks, compute: Compute, de
     nn.Module.to(unet, device)
     prepare(unet, compute)
     called = spread(unet, ranks)
+    torch._dynamo.config.optimize_ddp = options.optimize_ddp == "on"  # read when the graph is made, at the first step
     optimiser = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
     batches = []
     for micro in range(options.accumulation):

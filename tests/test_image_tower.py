@@ -28,8 +28,8 @@ from train.image_tower import (
     save_tower,
 )
 from train.parts import is_trained, write_part
-from train.recipe import TINY, Schedule
-from train.tower_training import ensure_tower, info_nce, other_view_labels, train_tower
+from train.recipe import TINY, Framing, Schedule
+from train.tower_training import ensure_tower, info_nce, other_view_labels, reframe, train_tower
 
 MICRO_CLIP = {
     "embed_dim": 24,
@@ -153,6 +153,26 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
     others = reached[1::2]
     assert len(others) == 80
     assert sum(others[-10:]) / 10 < 0.8 * blind
+
+
+def test_reframed_pictures_keep_white_and_move_the_object_as_asked() -> None:
+    square = torch.ones(1, 3, 64, 64)
+    square[:, :, 24:40, 24:40] = 0.25
+    numbers = torch.Generator().manual_seed(0)
+    same = reframe(square, Framing((1.0, 1.0), 0.0, 0.0), numbers)
+    torch.testing.assert_close(same, square, atol=1e-4, rtol=0)
+    half = reframe(square, Framing((0.5, 0.5), 0.0, 0.0), numbers)
+    assert float((half < 0.99).float().mean()) == pytest.approx(8 * 8 / 64**2, rel=0.6)
+    assert float((1 - half).sum() / (1 - square).sum()) == pytest.approx(0.25, rel=0.01)
+    many = reframe(square.repeat(50, 1, 1, 1), Framing((0.5, 1.5), 0.2, 0.3), numbers)
+    assert float(many[:, :, 0, 0].min()) == 1  # white stays white
+    darkness = 1 - many.mean((1,))
+    rows = torch.arange(64).float()
+    middles = torch.stack([darkness.sum(dim) @ rows for dim in (1, 2)], 1) / darkness.sum((1, 2))[:, None]
+    assert float((middles - 31.5).abs().max()) < 0.2 * 64 + 0.5
+    assert float(middles.std(0).min()) > 4
+    assert float((1 - many).amax((1, 2, 3)).min()) >= 0.75 * 0.7 - 0.01
+    assert float((1 - many).max()) == pytest.approx(0.75 * 1.3, abs=0.05)
 
 
 def test_labels_of_the_other_view_are_of_the_other_view() -> None:

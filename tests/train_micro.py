@@ -48,7 +48,13 @@ MICRO: Recipe = replace(
         latent_channels=4, widths=(16, 16, 16), blocks_per_level=1, kl_weight=1e-4, schedule=_PART
     ),
     tower_training=TowerRecipe(
-        temperature=0.1, thumbnail_size=4, reconstruction_weight=10.0, novel_view_weight=0.0, schedule=_PART
+        temperature=0.1,
+        contrast_weight=1.0,
+        thumbnail_size=4,
+        reconstruction_weight=10.0,
+        novel_view_weight=0.0,
+        framing=None,
+        schedule=_PART,
     ),
     checkpoint_every=2,
     picture_every=1000,

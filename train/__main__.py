@@ -76,8 +76,9 @@ class Stage(Common):
     lr: float | None = None
     """Peak learning rate, in place of the preset's."""
     compile: CompileChoice = "auto"
-    """Compile the UNet: whole is fastest, blocks starts sooner, none runs it as written. auto: whole on a GPU (blocks
-    with --parallel fsdp), none on a CPU. May change when a run goes on."""
+    """Compile the UNet: whole is fastest, blocks starts sooner, none runs it as written; graphs, for one GPU and small
+    networks, is whole replayed as CUDA graphs. auto: whole on a GPU (blocks with --parallel fsdp), none on a CPU. May
+    change when a run goes on."""
     blocks: BlocksChoice = "auto"
     """Code of the UNet's blocks: fused runs group norm, shift and SiLU as one kernel (it needs Triton), lean is that of
     diffusers without its copies. auto: fused where compiled for a GPU, else diffusers. May change on resuming."""

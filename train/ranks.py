@@ -225,9 +225,9 @@ def spread(unet: nn.Module, ranks: Ranks) -> nn.Module:
         return _shard(unet, device)
     from torch.nn.parallel import DistributedDataParallel
 
-    if hasattr(unet, "is_gradient_checkpointing") and unet.is_gradient_checkpointing:
-        # It would split a compiled graph at every bucket of gradients, which it cannot where activations are recomputed
-        torch._dynamo.config.optimize_ddp = False
+    # torch would split a compiled graph at every bucket of gradients: minutes of compiling, for gradients that meet a
+    # little earlier, and an error where activations are recomputed. As a whole, meeting takes under a thousandth.
+    torch._dynamo.config.optimize_ddp = False
     return DistributedDataParallel(unet, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
 
 

@@ -42,13 +42,24 @@ class AutoencoderRecipe:
 
 
 @dataclass(frozen=True)
+class Framing:
+    """How a picture that the tower is shown may differ from how it was rendered: users frame theirs as they like."""
+
+    scales: tuple[float, float]  # of the object's size, log-uniform
+    shift: float  # of the picture's side, at most, either way and axis
+    tone: float  # share by which what is not white gets darker or lighter, at most
+
+
+@dataclass(frozen=True)
 class TowerRecipe:
     """Training of a small image tower; see `train.tower_training`."""
 
     temperature: float
+    contrast_weight: float  # of telling objects apart
     thumbnail_size: int  # the reconstruction head's picture, pixels a side
     reconstruction_weight: float
     novel_view_weight: float  # of painting the object's other view, for its camera; 0: it is not asked
+    framing: Framing | None  # pictures are shown to the tower in other places and sizes; None: as they are
     schedule: Schedule
 
 
@@ -120,9 +131,11 @@ _TINY_AUTOENCODER: Final = AutoencoderRecipe(
 )
 _TINY_TOWER: Final = TowerRecipe(
     temperature=0.1,
+    contrast_weight=1.0,
     thumbnail_size=16,
     reconstruction_weight=10.0,
     novel_view_weight=0.0,
+    framing=None,
     schedule=Schedule(steps=300, objects=16, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=20),
 )
 

@@ -52,7 +52,7 @@ class TinyModel:
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     compile: CompileChoice = "auto"
-    """As of `python -m train stage1`."""
+    """As of `python -m train stage1`; auto: graphs on a GPU, which a network of this size does not keep busy without."""
     blocks: BlocksChoice = "auto"
     """As of `python -m train stage1`."""
     effort: float = 1.0
@@ -106,7 +106,7 @@ def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
             base,
             seed=args.seed,
             device=device,
-            compile=args.compile,
+            compile="graphs" if args.compile == "auto" and device.type == "cuda" else args.compile,
             blocks=args.blocks,
         )
         start(run, Launch())

@@ -7,11 +7,12 @@ the other view, of which it is told the camera: so it learns what an object's hi
 diffusion model will ask it for.
 """
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from dataset.loader import Damage
@@ -21,7 +22,7 @@ from train.feed import read_random_views
 from train.image_tower import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
 from train.model import CAMERA_NUMBERS, CameraConvention, camera_labels
 from train.parts import is_trained, optimise, seeded, write_part
-from train.recipe import TowerRecipe
+from train.recipe import Framing, TowerRecipe
 
 
 class TowerHeads(nn.Module):
@@ -82,19 +83,19 @@ def train_tower(
     with seeded(seed):
         tower = build_tower(spec).to(device)
         heads = TowerHeads(spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views).to(device)
-    objects = recipe.schedule.objects
+    objects, numbers = recipe.schedule.objects, torch.Generator().manual_seed(seed)
 
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
         rgb = views.pictures.flatten(0, 1).to(device)
-        embeddings = tower(rgb)
+        embeddings = tower(rgb if recipe.framing is None else reframe(rgb, recipe.framing, numbers))
         projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
         contrast = info_nce(projected[:, 0], projected[:, 1], views.objects.to(device), recipe.temperature)
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.paint(embeddings), thumbnails)
-        loss = contrast + recipe.reconstruction_weight * mse
+        loss = recipe.contrast_weight * contrast + recipe.reconstruction_weight * mse
         shown = {"contrast": float(contrast.detach()), "thumbnail PSNR": psnr(float(mse.detach()))}
         if novel_views:
             labels = other_view_labels(cameras, views.angles_deg).to(device)
@@ -106,6 +107,26 @@ def train_tower(
 
     optimise("image tower", [*tower.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
     return tower.eval()
+
+
+def reframe(rgb: Tensor, framing: Framing, numbers: Generator) -> Tensor:
+    """Pictures [n, 3, h, w] on white with the object in another size, place and tone, each drawn by itself.
+
+    White stays white; what leaves the picture is cut off, as photographs do.
+    """
+    n = len(rgb)
+
+    def drawn(*shape: int) -> Tensor:
+        return (torch.rand(n, *shape, generator=numbers) * 2 - 1).to(rgb.device)
+
+    low, high = (math.log(scale) for scale in framing.scales)
+    scales = torch.exp((low + high) / 2 + (high - low) / 2 * drawn())
+    affine = torch.zeros(n, 2, 3, device=rgb.device)
+    affine[:, 0, 0] = affine[:, 1, 1] = 1 / scales
+    affine[:, :, 2] = 2 * framing.shift * drawn(2) / scales[:, None]
+    grid = functional.affine_grid(affine, list(rgb.shape), align_corners=False)
+    darkness = functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
+    return 1 - (darkness * (1 + framing.tone * drawn(1, 1, 1))).clamp(0, 1)
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
