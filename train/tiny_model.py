@@ -52,7 +52,7 @@ class TinyModel:
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     compile: CompileChoice = "auto"
-    """As of `python -m train stage1`; auto: graphs on a GPU, which a network of this size does not keep busy without."""
+    """As of `python -m train stage1`; auto: graphs on a GPU, which a network of this size leaves idle otherwise."""
     blocks: BlocksChoice = "auto"
     """As of `python -m train stage1`."""
     effort: float = 1.0
