@@ -9,6 +9,7 @@ target views a second of the first of `--parallel` against one GPU.
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -142,7 +143,7 @@ def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.
     if ranks.world > 1 and ranks.parallel == "ddp":
         trainee.step(quiet=True)
         quiet = _seconds(lambda: [trainee.step(quiet=True) for _ in range(options.steps)], device, ranks)
-    middle = sorted(seconds)[len(seconds) // 2]
+    middle = statistics.median(seconds)
     return Way(
         name,
         ranks.world,

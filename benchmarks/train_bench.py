@@ -116,7 +116,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-eager", action="store_true")
     parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.compile == "graphs" and options.accumulation > 1:
+        parser.error("--compile graphs: gradients cannot be added up; give --accumulation 1")
+    return options
 
 
 def reference_use(options: argparse.Namespace) -> ReferenceUse:

@@ -249,11 +249,13 @@ def test_compiled_gradients_are_close_on_a_gpu(compiling, checkpointing, blocks)
 
 @pytest.mark.parametrize(("accumulation", "world"), [(2, 1), (1, 2)])
 def test_cuda_graphs_are_for_one_gpu_and_one_micro_batch(accumulation, world, tmp_path):
-    run = micro_run(tmp_path, tmp_path / "run", 4, stage=2)
-    recipe = replace(run.recipe, stage2=replace(run.recipe.stage2, accumulation=accumulation))
+    """Refused before anything is made."""
+    run = micro_run(tmp_path, tmp_path / "run", 4)
+    recipe = replace(run.recipe, stage1=replace(run.recipe.stage1, accumulation=accumulation, objects=4))
     with pytest.raises(UserError, match="give --compile whole"):
-        loop._check_graphs(replace(run, recipe=recipe), Compute("graphs"), Ranks(0, world))
-    loop._check_graphs(replace(run, recipe=recipe), Compute("whole"), Ranks(0, world))
+        train(replace(run, recipe=recipe, compile="graphs"), Ranks(0, world))
+    assert not run.out.exists()
+    loop._check_graphs(replace(run, recipe=recipe, compile="whole"), world)
 
 
 @pytest.mark.gpu

@@ -88,6 +88,7 @@ def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     with ranks.speaking_once():
         check(run, ranks.world)
+        _check_graphs(run, ranks.world)
         shards = _open(run, ranks.world)
         with ranks.first_ahead():
             if ranks.first:
@@ -187,7 +188,6 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         split=ranks.splits,
         blocks=run.blocks,
     )
-    _check_graphs(run, compute, ranks)
     print(announcement(compute, run.device))
     prepare(unet, compute)
     called = spread(unet, ranks)
@@ -209,11 +209,11 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
     )
 
 
-def _check_graphs(run: Run, compute: Compute, ranks: Ranks) -> None:
+def _check_graphs(run: Run, world: int) -> None:
     """A CUDA graph writes gradients to the same places each time: they cannot be added up, and meet nobody's."""
-    if compute.compile == "graphs" and (run.schedule.accumulation > 1 or ranks.world > 1):
+    if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
         raise UserError(
-            f"--compile graphs: it is for one GPU and --accumulation 1, not {ranks.world} and "
+            f"--compile graphs: it is for one GPU and --accumulation 1, not {world} and "
             f"{run.schedule.accumulation}; give --compile whole"
         )
 

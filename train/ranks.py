@@ -225,8 +225,9 @@ def spread(unet: nn.Module, ranks: Ranks) -> nn.Module:
         return _shard(unet, device)
     from torch.nn.parallel import DistributedDataParallel
 
-    # torch would split a compiled graph at every bucket of gradients: minutes of compiling, for gradients that meet a
-    # little earlier, and an error where activations are recomputed. As a whole, meeting takes under a thousandth.
+    # torch would split a compiled graph at every bucket of gradients, so that they meet while others are computed. That
+    # takes minutes of compiling, and is an error where activations are recomputed; two GPUs of one host lost nothing
+    # measurable by meeting at the end. Slower links were not tried (`benchmarks.ranks_bench --optimize-ddp on`).
     torch._dynamo.config.optimize_ddp = False
     return DistributedDataParallel(unet, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
 

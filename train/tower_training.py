@@ -4,7 +4,7 @@ Two views of an object attract each other and repel other objects' (InfoNCE, thr
 embedding must redraw a thumbnail of the very view it came from. The second part matters: camera labels are relative to
 the reference view, so a tower that forgot the viewpoint would leave them without meaning. Optionally it must also paint
 the other view, of which it is told the camera: so it learns what an object's hidden side looks like, which is what the
-diffusion model will ask it for.
+diffusion model will ask it for. Pictures may be shown to it reframed (`train.recipe.Framing`).
 """
 
 import math
@@ -110,9 +110,9 @@ def train_tower(
 
 
 def reframe(rgb: Tensor, framing: Framing, numbers: Generator) -> Tensor:
-    """Pictures [n, 3, h, w] on white with the object in another size, place and tone, each drawn by itself.
+    """Pictures [n, 3, h, w] on white in [0, 1] with the object in another size and place, each drawn by itself.
 
-    White stays white; what leaves the picture is cut off, as photographs do.
+    What leaves the picture is cut off, as photographs do; sizes are interpolated bilinearly.
     """
     n = len(rgb)
 
@@ -126,7 +126,7 @@ def reframe(rgb: Tensor, framing: Framing, numbers: Generator) -> Tensor:
     affine[:, :, 2] = 2 * framing.shift * drawn(2) / scales[:, None]
     grid = functional.affine_grid(affine, list(rgb.shape), align_corners=False)
     darkness = functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
-    return 1 - (darkness * (1 + framing.tone * drawn(1, 1, 1))).clamp(0, 1)
+    return 1 - darkness
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
