@@ -35,6 +35,7 @@ from train.model import UNetShape, build_unet, noise_schedule, run_unet, save_mo
 from train.objective import Encoded, predict, training_loss
 from train.progress import open_log
 from train.ranks import Ranks
+from train.run import check
 
 SHAPE = UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")
@@ -255,7 +256,7 @@ def test_cuda_graphs_are_for_one_gpu_and_one_micro_batch(accumulation, world, tm
     with pytest.raises(UserError, match="give --compile whole"):
         train(replace(run, recipe=recipe, compile="graphs"), Ranks(0, world))
     assert not run.out.exists()
-    loop._check_graphs(replace(run, recipe=recipe, compile="whole"), world)
+    check(replace(run, recipe=recipe, compile="whole"), world)
 
 
 @pytest.mark.gpu

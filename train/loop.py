@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dataset.errors import UserError
 from dataset.latents import LatentSet
 from dataset.loader import Damage
 from train.ablation import start_use
@@ -88,7 +87,6 @@ def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
     with ranks.speaking_once():
         check(run, ranks.world)
-        _check_graphs(run, ranks.world)
         shards = _open(run, ranks.world)
         with ranks.first_ahead():
             if ranks.first:
@@ -207,15 +205,6 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         ranks=ranks,
         spread=called,
     )
-
-
-def _check_graphs(run: Run, world: int) -> None:
-    """A CUDA graph writes gradients to the same places each time: they cannot be added up, and meet nobody's."""
-    if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
-        raise UserError(
-            f"--compile graphs: it is for one GPU and --accumulation 1, not {world} and "
-            f"{run.schedule.accumulation}; give --compile whole"
-        )
 
 
 def _resumed(parts: Parts, progress: Progress) -> Parts:

@@ -71,6 +71,12 @@ def check(run: Run, world: int = 1) -> None:
             f"preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "
             "`python -m train.convert` and give the folder with --base"
         )
+    if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
+        # a graph writes gradients to the same places each time: they cannot be added up, and meet nobody's
+        raise UserError(
+            f"--compile graphs: it is for one GPU and --accumulation 1, not {world} and {run.schedule.accumulation}; "
+            "give --compile whole"
+        )
     if run.wandb is not None:
         import_wandb()
 
