@@ -16,20 +16,22 @@ from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, MICRO
 from train.feed import load_random_views
+from train.image_encoder import load_image_encoder, save_image_encoder
 from train.image_tower import (
     CLIP_MEAN,
     CLIP_STD,
     NamedTower,
     SmallTower,
     build_tower,
+    centre_object,
     fetch_tower,
     load_tower,
     resize,
     save_tower,
 )
 from train.parts import is_trained, optimise, write_part
-from train.recipe import TINY, Framing, Schedule
-from train.tower_training import ensure_tower, info_nce, other_view_labels, reframe, train_tower
+from train.recipe import TINY, Schedule
+from train.tower_training import ensure_tower, info_nce, mirror_half, other_view_labels, train_tower
 
 MICRO_CLIP = {
     "embed_dim": 24,
@@ -161,35 +163,65 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
     assert reached[True] > reached[False] + 0.3
 
 
-def test_a_tower_can_be_trained_on_reframed_pictures(tmp_path: Path) -> None:
-    assert isinstance(MICRO.tower, SmallTower)
-    assert MICRO.tower_training is not None
+def test_half_the_objects_are_mirrored_with_all_their_views(tmp_path: Path) -> None:
     shards = ShardSet(make_shard_set(tmp_path / "set", 4, 16))
-    plain, framed = (
-        train_tower(shards, MICRO.tower, replace(MICRO.tower_training, framing=framing), seed=0, device=CPU)
-        for framing in (None, Framing((0.7, 1.2), 0.1))
-    )
-    assert not all(torch.equal(a, b) for a, b in zip(plain.parameters(), framed.parameters(), strict=True))
-    assert all(torch.isfinite(weight).all() for weight in framed.parameters())
+    views = load_random_views(shards, 5, 0, objects=32, views=2)
+    mirrored = mirror_half(views, torch.Generator().manual_seed(0))
+    flipped = [torch.equal(after, before.flip(-1)) for before, after in zip(views[0], mirrored[0], strict=True)]
+    assert 8 < sum(flipped) < 24
+    for i, flip in enumerate(flipped):
+        sign = torch.tensor([1.0, -1.0 if flip else 1.0])
+        torch.testing.assert_close(mirrored.angles_deg[i], views.angles_deg[i] * sign)
+        torch.testing.assert_close(mirrored.pictures[i], views.pictures[i].flip(-1) if flip else views.pictures[i])
 
 
-def test_reframed_pictures_keep_white_and_move_the_object_as_asked() -> None:
-    square = torch.ones(1, 3, 64, 64)
-    square[:, :, 24:40, 24:40] = 0.25
-    numbers = torch.Generator().manual_seed(0)
-    same = reframe(square, Framing((1.0, 1.0), 0.0), numbers)
-    torch.testing.assert_close(same, square, atol=1e-4, rtol=0)
-    half = reframe(square, Framing((0.5, 0.5), 0.0), numbers)
-    assert float((half < 0.99).float().mean()) == pytest.approx(8 * 8 / 64**2, rel=0.6)
-    assert float((1 - half).sum() / (1 - square).sum()) == pytest.approx(0.25, rel=0.01)
-    many = reframe(square.repeat(50, 1, 1, 1), Framing((0.5, 1.5), 0.2), numbers)
-    assert float(many[:, :, 0, 0].min()) == 1  # white stays white
-    darkness = 1 - many.mean((1,))
-    rows = torch.arange(64).float()
-    middles = torch.stack([darkness.sum(dim) @ rows for dim in (1, 2)], 1) / darkness.sum((1, 2))[:, None]
-    assert float((middles - 31.5).abs().max()) < 0.2 * 64 + 0.5
-    assert float(middles.std(0).min()) > 4
-    assert float((1 - many).max()) == pytest.approx(0.75, abs=0.01)
+def test_a_mirrored_view_is_where_the_other_side_would_be_seen() -> None:
+    """Azimuth 0 is the plane of the mirror: what stands at the right of the front view appears at the left."""
+    left, right = (mvdream_camera(10.0, azimuth).reshape(4, 4)[:3, 3] for azimuth in (-30.0, 30.0))
+    assert left[0] == pytest.approx(-right[0])
+    assert left[1:] == pytest.approx(right[1:])
+
+
+def test_centred_pictures_show_the_object_at_one_place_and_size_and_keep_white() -> None:
+    pictures = torch.ones(3, 3, 64, 64)
+    pictures[0, :, 4:20, 30:38] = 0.25  # 16 high, 8 wide
+    pictures[1, :, 16:64, 0:24] = 0.25  # the same object three times as large, at the border
+    centred = centre_object(pictures, 0.75)
+    seen = (centred < 0.6).all(1)
+    for box in (torch.where(seen[0].any(dim))[0] for dim in (0, 1)):
+        assert float(box[0] + box[-1]) / 2 == pytest.approx(31.5, abs=0.5)
+    assert int(seen[0].any(1).sum()) == pytest.approx(48, abs=1)
+    assert int(seen[0].any(0).sum()) == pytest.approx(24, abs=1)
+    assert float((centred[0] - centred[1]).abs().mean()) < 0.025  # one is blurred
+    assert float((pictures[0] - pictures[1]).abs().mean()) > 0.2
+    assert torch.equal(centred[2], pictures[2])
+
+
+@torch.no_grad()
+def test_an_embedding_does_not_depend_on_framing_where_the_tower_centres(tmp_path: Path) -> None:
+    spec = SmallTower(embed_dim=8, image_size=64, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
+    torch.manual_seed(0)
+    tower = build_tower(spec).eval()
+    pictures = torch.ones(2, 3, 64, 64)
+    pictures[0, :, 4:28, 30:50] = torch.rand(3, 1, 1) * 0.8
+    pictures[1, :, 20:44, 8:28] = pictures[0, :, 4:28, 30:50]  # elsewhere
+    here, there = tower(pictures)
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-3)
+    save_tower(tower, tmp_path / "tower")
+    torch.testing.assert_close(load_tower(tmp_path / "tower")(pictures), torch.stack([here, there]))
+    plain = build_tower(replace(spec, object_fill=None)).eval()
+    plain.load_state_dict(tower.state_dict())
+    first, second = plain(pictures)
+    assert float((first - second).abs().max()) > 1e-2
+
+
+@torch.no_grad()
+def test_centring_survives_the_way_through_transformers(tmp_path: Path) -> None:
+    spec = SmallTower(embed_dim=8, image_size=32, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
+    tower = build_tower(spec).eval()
+    save_image_encoder(tower, tmp_path / "image_encoder")
+    loaded = load_image_encoder(tmp_path / "image_encoder")
+    assert loaded.spec == spec
 
 
 def test_labels_of_the_other_view_are_of_the_other_view() -> None:

@@ -53,7 +53,6 @@ MICRO: Recipe = replace(
         thumbnail_size=4,
         reconstruction_weight=10.0,
         novel_view_weight=0.0,
-        framing=None,
         schedule=_PART,
     ),
     checkpoint_every=2,

@@ -21,6 +21,7 @@ from train.image_tower import ImageTower, SmallTower, build_tower
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 MLP_RATIO: Final = 4
+FILL_KEY: Final = "object_fill"  # of `SmallTower`; transformers keeps it and does nothing about it
 
 _TOP: Final = {
     "class_embedding": "vision_model.embeddings.class_embedding",
@@ -83,6 +84,8 @@ def _layer(number: str) -> str:
 def save_image_encoder(tower: ImageTower, folder: Path) -> None:
     """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` opens; float32."""
     config = _config(tower.visual)
+    if isinstance(tower.spec, SmallTower) and tower.spec.object_fill is not None:
+        config[FILL_KEY] = tower.spec.object_fill
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_transformers(tower.visual.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
@@ -124,6 +127,7 @@ def load_image_encoder(folder: Path) -> ImageTower:
             width=width,
             layers=layers,
             head_width=width // int(config["num_attention_heads"]),
+            object_fill=None if (fill := config.get(FILL_KEY)) is None else float(fill),
         )
         plain = config["hidden_act"] == "gelu" and int(config["intermediate_size"]) == MLP_RATIO * width
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:

@@ -23,6 +23,7 @@ CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DAT
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 SETTINGS_FILE: Final = "image_tower.json"
 WEIGHTS_FILE: Final = "model.safetensors"
+_WHITE_LEVEL: Final = 12 / 255  # as for a person's picture (`dataset.image`)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class SmallTower:
     width: int
     layers: int
     head_width: int
+    object_fill: float | None = (
+        None  # it looks at the object as `centre_object` shows it; None: at pictures as they are
+    )
 
 
 TowerSpec = NamedTower | SmallTower
@@ -70,6 +74,8 @@ class ImageTower(nn.Module):
         """Pictures [b, 3, h, w] in [0, 1] -> embeddings [b, c] in float32."""
         size = _square_size(self.visual)
         resized = resize(rgb.float(), size).clamp(0, 1)
+        if isinstance(self.spec, SmallTower) and self.spec.object_fill is not None:
+            resized = centre_object(resized, self.spec.object_fill)
         pixels = (resized - self.mean.float()) / self.std.float()
         embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
         return embedding.float()
@@ -80,6 +86,31 @@ def resize(images: Tensor, size: int) -> Tensor:
     if images.shape[-2:] == (size, size):
         return images
     return functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+
+
+def centre_object(rgb: Tensor, fill: float) -> Tensor:
+    """Pictures [n, 3, s, s] on white in [0, 1] with the box around all that is not white in the middle, scaled so that
+    its longer side is `fill` of the frame; white pictures stay.
+
+    So an embedding cannot depend on how large and where an object is in its picture, which people choose as they like.
+    Never waits for the device.
+    """
+    object_seen = (1 - rgb).amax(1) > _WHITE_LEVEL
+    boxes = []
+    for dim in (1, 2):
+        line = object_seen.any(dim)  # along x, then along y
+        count = line.shape[1]
+        first = line.to(torch.uint8).argmax(1)
+        last = count - line.flip(1).to(torch.uint8).argmax(1)
+        boxes.append(torch.stack([first, last], 1) * 2 / count - 1)
+    low, high = torch.stack(boxes, 2).unbind(1)  # [n, 2] (x, y) from -1 to 1
+    affine = torch.zeros(len(rgb), 2, 3, device=rgb.device)
+    affine[:, 0, 0] = affine[:, 1, 1] = (high - low).amax(1) / (2 * fill)
+    affine[:, :, 2] = (low + high) / 2
+    empty = ~object_seen.flatten(1).any(1)
+    affine = torch.where(empty[:, None, None], torch.eye(2, 3, device=rgb.device), affine)
+    grid = functional.affine_grid(affine, list(rgb.shape), align_corners=False)
+    return 1 - functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
 
 
 def build_tower(spec: TowerSpec) -> ImageTower:

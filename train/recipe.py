@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from dataset.errors import UserError
+from dataset.image import OBJECT_FILL
 from dataset.loader import MAX_DAMAGED_SHARE
 from dataset.selection import TEST_SHARE, VALIDATION_SHARE
 from train.ablation import ReferenceUse
@@ -42,17 +43,6 @@ class AutoencoderRecipe:
 
 
 @dataclass(frozen=True)
-class Framing:
-    """How a picture that the tower is shown may differ from how it was rendered: users frame theirs as they like.
-
-    What it has to paint is not reframed, so that its embedding says the same of an object in any size and place.
-    """
-
-    scales: tuple[float, float]  # of the object's size, log-uniform
-    shift: float  # of the picture's side, at most, either way and axis
-
-
-@dataclass(frozen=True)
 class TowerRecipe:
     """Training of a small image tower; see `train.tower_training`."""
 
@@ -61,8 +51,8 @@ class TowerRecipe:
     thumbnail_size: int  # the reconstruction head's picture, pixels a side
     reconstruction_weight: float
     novel_view_weight: float  # of painting the object's other view, for its camera; 0: it is not asked
-    framing: Framing | None  # pictures are shown to the tower in other places and sizes; None: as they are
     schedule: Schedule
+    mirror: bool = False  # half the objects are their mirror images, seen from the other side
 
 
 @dataclass(frozen=True)
@@ -137,14 +127,15 @@ _TINY_TOWER: Final = TowerRecipe(
     thumbnail_size=16,
     reconstruction_weight=10.0,
     novel_view_weight=0.0,
-    framing=None,
     schedule=Schedule(steps=300, objects=16, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=20),
 )
 
 TINY: Final = Recipe(
     name="tiny",
     image_size=64,
-    tower=SmallTower(embed_dim=256, image_size=64, patch_size=8, width=192, layers=6, head_width=32),
+    tower=SmallTower(
+        embed_dim=256, image_size=64, patch_size=8, width=192, layers=6, head_width=32, object_fill=OBJECT_FILL
+    ),
     guidance_scale=3.0,
     stage1=Schedule(steps=2_000, objects=4, accumulation=1, peak_lr=4e-4, decay="constant", warmup_steps=100),
     stage2=Schedule(steps=400, objects=4, accumulation=1, peak_lr=2e-4, decay="linear", warmup_steps=40),
@@ -172,10 +163,13 @@ EMBEDDED: Final = replace(
     ),
     tower_training=replace(
         _TINY_TOWER,
+        contrast_weight=0.0,  # telling objects apart scatters them: neighbours no longer look alike (docs/LOG.md)
+        thumbnail_size=32,
         novel_view_weight=10.0,
-        schedule=Schedule(steps=2_000, objects=128, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100),
+        mirror=True,
+        schedule=Schedule(steps=8_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
-    stage1=Schedule(steps=12_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
+    stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
     stage2=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
     velocity_cap=20.0,  # at 1,200 steps 22 % less error at timesteps 750 to 999, 15 % more below 250 (docs/LOG.md)
     average_decay=0.999,

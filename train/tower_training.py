@@ -4,10 +4,9 @@ Two views of an object attract each other and repel other objects' (InfoNCE, thr
 embedding must redraw a thumbnail of the very view it came from. The second part matters: camera labels are relative to
 the reference view, so a tower that forgot the viewpoint would leave them without meaning. Optionally it must also paint
 the other view, of which it is told the camera: so it learns what an object's hidden side looks like, which is what the
-diffusion model will ask it for. Pictures may be shown to it reframed (`train.recipe.Framing`).
+diffusion model will ask it for.
 """
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,11 +17,11 @@ from torch.nn import functional
 from dataset.loader import Damage
 from dataset.stream import ShardSet
 from train.autoencoder import psnr
-from train.feed import read_random_views
+from train.feed import PartViews, read_random_views
 from train.image_tower import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
 from train.model import CAMERA_NUMBERS, CameraConvention, camera_labels
 from train.parts import is_trained, optimise, seeded, write_part
-from train.recipe import Framing, TowerRecipe
+from train.recipe import TowerRecipe
 
 
 class TowerHeads(nn.Module):
@@ -88,17 +87,19 @@ def train_tower(
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views = next(batches)
-        rgb = views.pictures.flatten(0, 1).to(device)
-        embeddings = tower(rgb if recipe.framing is None else reframe(rgb, recipe.framing, numbers))
+        views = PartViews(*(part.to(device) for part in next(batches)))
+        if recipe.mirror:
+            views = mirror_half(views, numbers)
+        rgb = views.pictures.flatten(0, 1)
+        embeddings = tower(rgb)
         projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
-        contrast = info_nce(projected[:, 0], projected[:, 1], views.objects.to(device), recipe.temperature)
+        contrast = info_nce(projected[:, 0], projected[:, 1], views.objects, recipe.temperature)
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.paint(embeddings), thumbnails)
         loss = recipe.contrast_weight * contrast + recipe.reconstruction_weight * mse
         shown = {"contrast": float(contrast.detach()), "thumbnail PSNR": psnr(float(mse.detach()))}
         if novel_views:
-            labels = other_view_labels(cameras, views.angles_deg).to(device)
+            labels = other_view_labels(cameras, views.angles_deg.cpu()).to(device)
             others = thumbnails.view(-1, 2, *thumbnails.shape[1:]).flip(1).flatten(0, 1)
             novel_mse = functional.mse_loss(heads.paint_novel(embeddings, labels), others)
             loss = loss + recipe.novel_view_weight * novel_mse
@@ -109,24 +110,17 @@ def train_tower(
     return tower.eval()
 
 
-def reframe(rgb: Tensor, framing: Framing, numbers: Generator) -> Tensor:
-    """Pictures [n, 3, h, w] on white in [0, 1] with the object in another size and place, each drawn by itself.
+def mirror_half(views: PartViews, numbers: Generator) -> PartViews:
+    """The views with half the objects, drawn, replaced by their mirror images.
 
-    What leaves the picture is cut off, as photographs do; sizes are interpolated bilinearly.
+    The mirror image of a view is the view of the mirrored object from the other side of the plane of azimuth 0: exact
+    but for the light.
     """
-    n = len(rgb)
-
-    def drawn(*shape: int) -> Tensor:
-        return (torch.rand(n, *shape, generator=numbers) * 2 - 1).to(rgb.device)
-
-    low, high = (math.log(scale) for scale in framing.scales)
-    scales = torch.exp((low + high) / 2 + (high - low) / 2 * drawn())
-    affine = torch.zeros(n, 2, 3, device=rgb.device)
-    affine[:, 0, 0] = affine[:, 1, 1] = 1 / scales
-    affine[:, :, 2] = 2 * framing.shift * drawn(2) / scales[:, None]
-    grid = functional.affine_grid(affine, list(rgb.shape), align_corners=False)
-    darkness = functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
-    return 1 - darkness
+    mirrored = (torch.rand(len(views.pictures), generator=numbers) < 0.5).to(views.pictures.device)
+    elevation, azimuth = views.angles_deg.unbind(-1)
+    angles_deg = torch.stack([elevation, torch.where(mirrored[:, None], -azimuth, azimuth)], -1)
+    chosen = mirrored[:, None, None, None, None]
+    return views._replace(pictures=torch.where(chosen, views.pictures.flip(-1), views.pictures), angles_deg=angles_deg)
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
