@@ -118,7 +118,8 @@ def test_the_parts_training_passes_over_damage_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"synthetic-0001\..* is truncated or corrupt"):
         load_random_views(ShardSet(folder), 0, 0, objects=6, views=2)
     damage = Damage(3, 0.5)
-    pictures, _, numbers = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
+    views = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
+    pictures, numbers = views.pictures, views.objects
     order = Order(ShardSet(folder).samples_per_shard, 0)
     places = [order.item(i)[1:] for i in range(6)]
     assert [torch.equal(a, b) for a, b in zip(pictures, sound, strict=True)] == [place != (0, 1) for place in places]

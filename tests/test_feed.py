@@ -73,7 +73,10 @@ def _assert_angles_are_the_pictures(shards: ShardSet, pictures: Tensor, angles_d
 
 
 def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet) -> None:
-    pictures, angles_deg, numbers = load_random_views(shards, 0, 0, objects=7, views=2)
+    views = load_random_views(shards, 0, 0, objects=7, views=2)
+    pictures, angles_deg, numbers = views.pictures, views.angles_deg, views.objects
+    for composited, rgba in zip(pictures, views.rgba.numpy(), strict=True):
+        assert torch.equal(composited, to_tensor(rgba))
     assert pictures.shape == (7, 2, 3, 16, 16)
     _assert_angles_are_the_pictures(shards, pictures, angles_deg)
     assert len(set(numbers.tolist())) == 5  # five objects: two come twice

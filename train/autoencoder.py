@@ -80,12 +80,12 @@ def train_autoencoder(
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
-        loss, mse = autoencoder_loss(vae, _pixels(views.pictures, image_size, device), recipe.kl_weight, noise)
+        loss, mse = autoencoder_loss(vae, _pixels(views.to(device).pictures, image_size), recipe.kl_weight, noise)
         return loss, {"loss": float(loss.detach()), "PSNR": psnr(mse / 4)}  # [-1, 1] is twice as wide as [0, 1]
 
     optimise("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
     views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
-    scale = measure_latent_scale(vae, _pixels(views.pictures, image_size, device))
+    scale = measure_latent_scale(vae, _pixels(views.to(device).pictures, image_size))
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()
 
@@ -115,6 +115,6 @@ def psnr(mse: float) -> float:
     return float(-10 * torch.log10(torch.tensor(max(mse, 1e-12))))
 
 
-def _pixels(views: Tensor, image_size: int, device: torch.device) -> Tensor:
+def _pixels(views: Tensor, image_size: int) -> Tensor:
     """[b, v, 3, h, w] in [0, 1] -> [(b v), 3, size, size] in [-1, 1]."""
-    return resize(views.flatten(0, 1).to(device), image_size).clamp(0, 1) * 2 - 1
+    return resize(views.flatten(0, 1), image_size).clamp(0, 1) * 2 - 1

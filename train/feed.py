@@ -41,7 +41,7 @@ from train.latent_batch import Batch, read_latents, stack_latents
 from train.model import CameraConvention, camera_labels
 
 _PREFETCH: Final = 3  # micro-batches read ahead
-_PART_READERS: Final = 4  # threads that read for a part's training
+_PART_READERS: Final = 8  # threads that read for a part's training: at first they decode all of it
 _KEPT_BYTES: Final = 2 << 30  # of decoded views: all of 4,000 objects at 64 pixels
 READERS: Final = 2  # threads
 
@@ -231,13 +231,24 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
 
 
 class PartViews(NamedTuple):
-    """Pictures on white [objects, views, 3, h, w] in [0, 1], elevation and azimuth [objects, views, 2] in degrees, and
-    object numbers [objects] (equal: same object).
+    """RGBA views uint8 [objects, views, h, w, 4], elevation and azimuth [objects, views, 2] in degrees, and object
+    numbers [objects] (equal: same object).
     """
 
-    pictures: Tensor
+    rgba: Tensor
     angles_deg: Tensor
     objects: Tensor
+
+    def to(self, device: torch.device) -> "PartViews":
+        """The same there."""
+        return PartViews(*(part.to(device) for part in self))
+
+    @property
+    def pictures(self) -> Tensor:
+        """On white, [objects, views, 3, h, w] in [0, 1]; composited where the views are, as `to_tensor` would."""
+        planes = self.rgba.movedim(-1, -3).float() / 255
+        colours, alpha = planes[..., :3, :, :], planes[..., 3:, :, :]
+        return (colours * alpha + (1 - alpha)).contiguous()
 
 
 class KeptViews:
@@ -289,9 +300,8 @@ def load_random_views(
         angles_deg.append(angles)
         places.append(place)
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
-    flat = to_tensor(np.concatenate(pictures))  # at once: Python's lock is free meanwhile
     return PartViews(
-        flat.view(objects, views, *flat.shape[1:]),
+        torch.from_numpy(np.stack(pictures)),
         torch.from_numpy(np.stack(angles_deg)),
         torch.tensor([numbers[place] for place in places]),
     )

@@ -87,7 +87,7 @@ def train_tower(
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views = PartViews(*(part.to(device) for part in next(batches)))
+        views = next(batches).to(device)
         if recipe.mirror:
             views = mirror_half(views, numbers)
         rgb = views.pictures.flatten(0, 1)
@@ -116,11 +116,12 @@ def mirror_half(views: PartViews, numbers: Generator) -> PartViews:
     The mirror image of a view is the view of the mirrored object from the other side of the plane of azimuth 0: exact
     but for the light.
     """
-    mirrored = (torch.rand(len(views.pictures), generator=numbers) < 0.5).to(views.pictures.device)
+    mirrored = (torch.rand(len(views.objects), generator=numbers) < 0.5).to(views.objects.device)
     elevation, azimuth = views.angles_deg.unbind(-1)
-    angles_deg = torch.stack([elevation, torch.where(mirrored[:, None], -azimuth, azimuth)], -1)
-    chosen = mirrored[:, None, None, None, None]
-    return views._replace(pictures=torch.where(chosen, views.pictures.flip(-1), views.pictures), angles_deg=angles_deg)
+    return views._replace(
+        rgba=torch.where(mirrored[:, None, None, None, None], views.rgba.flip(-2), views.rgba),
+        angles_deg=torch.stack([elevation, torch.where(mirrored[:, None], -azimuth, azimuth)], -1),
+    )
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
