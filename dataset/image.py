@@ -25,7 +25,7 @@ Picture = UInt8 | Float32  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
 # from the random set's cameras, 160 varied objects of longest side 1 have a mean of 0.79 and a median of 0.78.
 OBJECT_FILL: Final = 0.78
 _MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object when its bounding box is taken
-_WHITE_LEVEL: Final = 12  # how much less than 255 a white background may be (JPEG's noise)
+WHITE_LEVEL: Final = 12  # how much less than 255 a white background may be (JPEG's noise)
 _BLUR: Final = 3.0  # enlarged more than this an object is blurred, which is said
 
 
@@ -149,14 +149,14 @@ def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
     """Bounding box (left, top, right, bottom) of what is not white, where the whole border is white; else None."""
     rgb = image.convert("RGB")
     darkest = ImageChops.darker(ImageChops.darker(*rgb.split()[:2]), rgb.split()[2])
-    box = darkest.point(lambda value: 255 if value < 255 - _WHITE_LEVEL else 0).getbbox()
+    box = darkest.point(lambda value: 255 if value < 255 - WHITE_LEVEL else 0).getbbox()
     inside = box is not None and box[0] > 0 and box[1] > 0 and box[2] < image.width and box[3] < image.height
     return box if inside else None
 
 
 def _without_white(rgba: UInt8) -> UInt8:
     """[h, w, 4] with no alpha where it is white and connected to the outside, whose corner is empty."""
-    white = (rgba[..., :3].min(-1) >= 255 - _WHITE_LEVEL) | (rgba[..., 3] == 0)
+    white = (rgba[..., :3].min(-1) >= 255 - WHITE_LEVEL) | (rgba[..., 3] == 0)
     seen = Image.fromarray(white.astype(np.uint8))
     ImageDraw.floodfill(seen, (0, 0), 2)
     cut: UInt8 = np.where((np.asarray(seen) == 2)[..., None], np.uint8(0), rgba)

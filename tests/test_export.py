@@ -310,6 +310,29 @@ def test_push_uploads_a_diffusers_folder_with_a_card_of_the_run(model: Path, tmp
     assert str(tmp_path) not in card  # where the data lay on this machine is nobody's business
 
 
+@pytest.mark.parametrize("object_fill", [None, 0.75])
+def test_who_takes_the_image_encoder_is_told_that_it_wants_the_object_centred(
+    model: Path, capsys: pytest.CaptureFixture[str], object_fill: float | None
+) -> None:
+    settings = model / "image_tower" / "image_tower.json"
+    small = json.loads(settings.read_text())["small"] | {"object_fill": object_fill}
+    settings.write_text(json.dumps({"small": small}))
+    hub = _Hub()
+    push(Push(model, "someone/model"), hub)
+    for said in (hub.files["README.md"].decode(), capsys.readouterr().out):
+        assert ("75% of the frame" in said) == (object_fill is not None)
+    assert json.loads(hub.files["image_encoder/config.json"]).get("object_fill") == object_fill
+
+
+@pytest.mark.parametrize("object_fill", [0.0, 1.5])
+def test_an_impossible_fill_is_refused(model: Path, object_fill: float) -> None:
+    settings = model / "image_tower" / "image_tower.json"
+    small = json.loads(settings.read_text())["small"] | {"object_fill": object_fill}
+    settings.write_text(json.dumps({"small": small}))
+    with pytest.raises(UserError, match=r"image_tower\.json: .*object_fill is"):
+        load_model(model, CPU)
+
+
 def test_a_card_without_its_data_says_so(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {
         "stage": 1,

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
-from dataset.camera import mvdream_camera
+from dataset.camera import mvdream_camera, spherical_to_c2w
 from dataset.errors import UserError
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
@@ -177,11 +179,16 @@ def test_half_the_objects_are_mirrored_with_all_their_views(tmp_path: Path) -> N
         torch.testing.assert_close(mirrored.pictures[i], views.pictures[i].flip(-1) if flip else views.pictures[i])
 
 
-def test_a_mirrored_view_is_where_the_other_side_would_be_seen() -> None:
-    """Azimuth 0 is the plane of the mirror: what stands at the right of the front view appears at the left."""
-    left, right = (mvdream_camera(10.0, azimuth).reshape(4, 4)[:3, 3] for azimuth in (-30.0, 30.0))
-    assert left[0] == pytest.approx(-right[0])
-    assert left[1:] == pytest.approx(right[1:])
+def test_a_mirrored_view_is_the_mirrored_object_seen_from_the_other_side() -> None:
+    """What `mirror_half` says of views, for points and by the cameras themselves."""
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    mirrored = points * [-1, 1, 1]  # the camera of azimuth 0 is at -y
+
+    def seen(azimuth_deg: float, objects: NDArray[np.float64]) -> NDArray[np.float64]:
+        c2w = spherical_to_c2w(10.0, azimuth_deg, 1.5)
+        return (objects - c2w[:3, 3]) @ c2w[:3, :3]
+
+    np.testing.assert_allclose(seen(-30.0, mirrored), seen(30.0, points) * [-1, 1, 1], atol=1e-6)
 
 
 def test_centred_pictures_show_the_object_at_one_place_and_size_and_keep_white() -> None:
@@ -197,24 +204,30 @@ def test_centred_pictures_show_the_object_at_one_place_and_size_and_keep_white()
     assert float((centred[0] - centred[1]).abs().mean()) < 0.025  # one is blurred
     assert float((pictures[0] - pictures[1]).abs().mean()) > 0.2
     assert torch.equal(centred[2], pictures[2])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(centre_object(pictures, 0.75), centred)
 
 
 @torch.no_grad()
-def test_an_embedding_does_not_depend_on_framing_where_the_tower_centres(tmp_path: Path) -> None:
+def test_an_embedding_does_not_depend_on_place_and_size_where_the_tower_centres(tmp_path: Path) -> None:
     spec = SmallTower(embed_dim=8, image_size=64, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
     torch.manual_seed(0)
     tower = build_tower(spec).eval()
-    pictures = torch.ones(2, 3, 64, 64)
-    pictures[0, :, 4:28, 30:50] = torch.rand(3, 1, 1) * 0.8
-    pictures[1, :, 20:44, 8:28] = pictures[0, :, 4:28, 30:50]  # elsewhere
-    here, there = tower(pictures)
+    colour = torch.rand(3, 1, 1) * 0.8
+    pictures = torch.ones(3, 3, 64, 64)
+    pictures[0, :, 4:28, 30:50] = colour
+    pictures[1, :, 20:44, 8:28] = colour  # elsewhere
+    pictures[2, :, 8:56, 8:48] = colour  # twice as large
+    here, there, large = tower(pictures)
     torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(here, large, atol=0.1, rtol=0)
     save_tower(tower, tmp_path / "tower")
-    torch.testing.assert_close(load_tower(tmp_path / "tower")(pictures), torch.stack([here, there]))
+    torch.testing.assert_close(load_tower(tmp_path / "tower")(pictures), torch.stack([here, there, large]))
     plain = build_tower(replace(spec, object_fill=None)).eval()
     plain.load_state_dict(tower.state_dict())
-    first, second = plain(pictures)
+    first, second, third = plain(pictures)
     assert float((first - second).abs().max()) > 1e-2
+    assert float((first - third).abs().max()) > 0.2
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from dataset.errors import UserError
+from dataset.image import OBJECT_FILL
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, MICRO
@@ -18,7 +19,15 @@ from train.tiny_model import TinyModel, build, embedded, options
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
-RECIPE = replace(MICRO, **STEPS, cameras="absolute", average_decay=0.5, validate_every=2)
+RECIPE = replace(
+    MICRO,
+    **STEPS,
+    tower=replace(MICRO.tower, object_fill=OBJECT_FILL),
+    tower_training=replace(MICRO.tower_training, contrast_weight=0.0, novel_view_weight=10.0, mirror=True),
+    cameras="absolute",
+    average_decay=0.5,
+    validate_every=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +51,7 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
         found, expected = getattr(model, part).state_dict(), getattr(trained, part).state_dict()
         assert all(tensor.dtype == torch.float32 for tensor in found.values())
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    assert model.image_tower.spec == RECIPE.tower
     assert '"seed": 0' in (made.out / "README.md").read_text()
 
 

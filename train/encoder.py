@@ -69,5 +69,13 @@ def model_settings(model: Encoder | MultiViewModel) -> dict[str, Any]:
         "latent_scale": model.spec.latent_scale,
         "image_size": model.spec.image_size,
         "vae_sha256": weights_sha256(model.vae),
-        "image_tower_sha256": weights_sha256(model.image_tower),
+        "image_tower_sha256": _tower_sha256(model.image_tower),
     }
+
+
+def _tower_sha256(tower: ImageTower) -> str:
+    """Of its weights, and of how it centres what it sees where it does."""
+    weights = weights_sha256(tower)
+    if tower.object_fill is None:
+        return weights
+    return hashlib.sha256(f"{weights} {tower.object_fill}".encode()).hexdigest()

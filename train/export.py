@@ -33,7 +33,7 @@ from train.image_tower import ImageTower, NamedTower
 from train.ldm_file import NOTES, Notes
 from train.ldm_names import LDM_UNET_PREFIX, TOWER_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
 from train.model import ModelSpec, UNetShape, load_unet, load_vae, read_spec, read_tower, write_spec
-from train.model_card import card_of
+from train.model_card import card_of, centring
 from train.sample import ddim_scheduler
 
 LDM_ENDINGS: Final = (".ckpt", ".pt", ".safetensors")
@@ -111,6 +111,8 @@ def read_parts(folder: Path) -> Parts:
     for name, part in (("VAE", parts.vae), ("image tower", parts.tower)):
         if part is None:
             print(f"note: {folder} has no {name}; neither has what is written")
+    if parts.tower is not None and parts.tower.object_fill is not None:
+        print(f"note: {centring(parts.tower.object_fill)}")
     return parts
 
 
@@ -211,7 +213,7 @@ def push(args: Push, api: HubApi) -> None:
         raise UserError(f"{args.repo}: not a Hub repository; write OWNER/NAME")
     folder = model_folder(args.model)
     parts = read_parts(folder)
-    card = card_of(folder, parts.spec, args.repo)
+    card = card_of(folder, parts.spec, args.repo, parts.tower.object_fill if parts.tower else None)
     with tempfile.TemporaryDirectory(prefix="isotropic3d-push-") as temporary:
         upload = Path(temporary) / "model"
         write_diffusers(parts, upload)

@@ -1,7 +1,9 @@
 """An image tower as transformers' `CLIPVisionModelWithProjection`: the `image_encoder/` of a diffusers folder.
 
 The same network under other names: `config.json` and `model.safetensors`. open_clip keeps query, key and value in one
-matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer.
+matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer. What a small
+tower does before (`train.image_tower.centre_object`) is not the network's: `config.json` names its `object_fill`, and
+other programs must centre the object themselves.
 """
 
 import json
@@ -84,8 +86,8 @@ def _layer(number: str) -> str:
 def save_image_encoder(tower: ImageTower, folder: Path) -> None:
     """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` opens; float32."""
     config = _config(tower.visual)
-    if isinstance(tower.spec, SmallTower) and tower.spec.object_fill is not None:
-        config[FILL_KEY] = tower.spec.object_fill
+    if tower.object_fill is not None:
+        config[FILL_KEY] = tower.object_fill
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_transformers(tower.visual.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataset.errors import UserError
+from dataset.image import WHITE_LEVEL
 
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DATASET_MEAN and _STD
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 SETTINGS_FILE: Final = "image_tower.json"
 WEIGHTS_FILE: Final = "model.safetensors"
-_WHITE_LEVEL: Final = 12 / 255  # as for a person's picture (`dataset.image`)
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,13 @@ class SmallTower:
     width: int
     layers: int
     head_width: int
-    object_fill: float | None = (
-        None  # it looks at the object as `centre_object` shows it; None: at pictures as they are
-    )
+    object_fill: float | None = None
+    """It looks at pictures as `centre_object` shows them; None: as they are."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a fill that no picture could have."""
+        if self.object_fill is not None and not 0 < self.object_fill <= 1:
+            raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
 
 TowerSpec = NamedTower | SmallTower
@@ -70,12 +74,17 @@ class ImageTower(nn.Module):
         """Channels of the embedding."""
         return int(self.visual.output_dim)  # type: ignore[arg-type]
 
+    @property
+    def object_fill(self) -> float | None:
+        """Of `SmallTower`; None for all others."""
+        return self.spec.object_fill if isinstance(self.spec, SmallTower) else None
+
     def forward(self, rgb: Tensor) -> Tensor:
         """Pictures [b, 3, h, w] in [0, 1] -> embeddings [b, c] in float32."""
         size = _square_size(self.visual)
         resized = resize(rgb.float(), size).clamp(0, 1)
-        if isinstance(self.spec, SmallTower) and self.spec.object_fill is not None:
-            resized = centre_object(resized, self.spec.object_fill)
+        if self.object_fill is not None:
+            resized = centre_object(resized, self.object_fill)
         pixels = (resized - self.mean.float()) / self.std.float()
         embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
         return embedding.float()
@@ -90,26 +99,23 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def centre_object(rgb: Tensor, fill: float) -> Tensor:
     """Pictures [n, 3, s, s] on white in [0, 1] with the box around all that is not white in the middle, scaled so that
-    its longer side is `fill` of the frame; white pictures stay.
+    its longer side is `fill` of the frame; white pictures stay white.
 
     So an embedding cannot depend on how large and where an object is in its picture, which people choose as they like.
-    Never waits for the device.
+    Never waits for the device, and is the same under autocast.
     """
-    object_seen = (1 - rgb).amax(1) > _WHITE_LEVEL
-    boxes = []
+    object_seen = (1 - rgb).amax(1) > WHITE_LEVEL / 255
+    side = rgb.shape[-1]
+    at = (torch.arange(side, device=rgb.device) * 2 + 1) / side - 1  # the pixels' middles, the frame being -1 to 1
+    middles, extents = [], []
     for dim in (1, 2):
-        line = object_seen.any(dim)  # along x, then along y
-        count = line.shape[1]
-        first = line.to(torch.uint8).argmax(1)
-        last = count - line.flip(1).to(torch.uint8).argmax(1)
-        boxes.append(torch.stack([first, last], 1) * 2 / count - 1)
-    low, high = torch.stack(boxes, 2).unbind(1)  # [n, 2] (x, y) from -1 to 1
-    affine = torch.zeros(len(rgb), 2, 3, device=rgb.device)
-    affine[:, 0, 0] = affine[:, 1, 1] = (high - low).amax(1) / (2 * fill)
-    affine[:, :, 2] = (low + high) / 2
-    empty = ~object_seen.flatten(1).any(1)
-    affine = torch.where(empty[:, None, None], torch.eye(2, 3, device=rgb.device), affine)
-    grid = functional.affine_grid(affine, list(rgb.shape), align_corners=False)
+        line = object_seen.any(dim).to(torch.uint8)  # along x, then along y
+        low, high = line.argmax(1) * 2 / side - 1, 1 - line.flip(1).argmax(1) * 2 / side
+        middles.append((low + high) / 2)
+        extents.append(high - low)
+    scale = torch.maximum(*extents) / (2 * fill)
+    x, y = (middle[:, None] + scale[:, None] * at for middle in middles)
+    grid = torch.stack([x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
     return 1 - functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
 
 

@@ -36,10 +36,13 @@ processor (`JointAttention` in `train/model.py`), or every view is drawn alone.
 """
 
 
-def card_of(folder: Path, spec: ModelSpec, repo: str) -> str:
-    """The card of a model folder: of a training run (`config.json`), a converted file (`source.json`), or neither."""
+def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
+    """The card of a model folder: of a training run (`config.json`), a converted file (`source.json`), or neither.
+
+    `object_fill` is its image tower's.
+    """
     config = _read(folder / CONFIG_FILE)
-    parts = [_HEAD.format(name=_last_part(repo)), _model(spec), _USE.format(repo=repo)]
+    parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]
     if config is not None:
         parts += [_training(config), _data(config["data"])]
     elif (source := _read(folder / SOURCE_FILE)) is not None:
@@ -52,17 +55,26 @@ def card_of(folder: Path, spec: ModelSpec, repo: str) -> str:
     return "".join(parts)
 
 
-def _model(spec: ModelSpec) -> str:
+def centring(object_fill: float) -> str:
+    """What programs must know that take the image tower alone."""
+    return (
+        "The image encoder expects the picture's object in the middle, its longer side "
+        f"{object_fill:.0%} of the frame, on white (`train.image_tower.centre_object`); other programs must see to it"
+    )
+
+
+def _model(spec: ModelSpec, object_fill: float | None) -> str:
     cameras = {
         "relative": "relative to the reference: (elevation - reference's, azimuth - reference's), in true angles",
         "absolute": "absolute: azimuth 0 is the object's front, whatever the reference shows, in true angles",
         "released_isotropic3d": "as in the released Isotropic3D code, which converts degrees to radians twice; "
         "`model.json` says so, and other programs must do the same",
     }[spec.cameras]
+    centred = "" if object_fill is None else f"- {centring(object_fill)}\n"
     return (
         f"\n## Model\n\n- Pictures of {spec.image_size} pixels a side, latents of {spec.latent_size}, "
         f"scaled by {spec.latent_scale:g}\n"
-        f"- Camera labels: {cameras}\n- Default guidance scale: {spec.guidance_scale:g}\n"
+        f"- Camera labels: {cameras}\n- Default guidance scale: {spec.guidance_scale:g}\n{centred}"
     )
 
 

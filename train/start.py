@@ -20,6 +20,7 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
         has_tower = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
         bare = not has_tower and not isinstance(recipe.tower, SmallTower)
         model = load_model(run.base, run.device, image_tower=fetch_tower(recipe.tower) if bare else None)  # type: ignore[arg-type]
+        _tell_centring(model, run)
         return _with_labels(model, run)
     if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
         raise UserError(f"preset {recipe.name} cannot start from nothing; give --base")
@@ -61,6 +62,14 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
     )
     return assemble(unet, vae, tower, spec, device=run.device)
+
+
+def _tell_centring(model: MultiViewModel, run: Run) -> None:
+    """What is recorded of a run is its preset's tower, which a base need not have."""
+    wanted = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallTower) else None
+    if (found := model.image_tower.object_fill) != wanted:
+        does = "looks at pictures as they are" if found is None else f"centres objects at {found:.0%} of the frame"
+        print(f"note: the image tower of {run.base} {does}, unlike the preset's; training goes on with it")
 
 
 def _with_labels(model: MultiViewModel, run: Run) -> MultiViewModel:

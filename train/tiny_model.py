@@ -201,7 +201,6 @@ def main() -> None:
     device = pick_device(args.device)
     if device.type == "cpu":
         print("note: this is meant for a GPU; on a CPU it takes days (--effort 0.001 rehearses it)")
-    torch.set_float32_matmul_precision("high")  # the parts train in float32: their matrix products as TF32
     build(args, embedded(args.effort, args.cameras, args.parts_effort), device)
 
 

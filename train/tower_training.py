@@ -1,10 +1,13 @@
 """Training a small image tower whose embedding knows both what the object is and from where it is seen.
 
-Two views of an object attract each other and repel other objects' (InfoNCE, through a projection of their own), and the
-embedding must redraw a thumbnail of the very view it came from. The second part matters: camera labels are relative to
-the reference view, so a tower that forgot the viewpoint would leave them without meaning. Optionally it must also paint
-the other view, of which it is told the camera: so it learns what an object's hidden side looks like, which is what the
-diffusion model will ask it for.
+The embedding must repaint a thumbnail of the very view it came from: a tower that forgot the viewpoint would leave
+camera labels relative to the reference without meaning. Each of the rest has its weight, and may be off. It must paint
+the object's other view, of which it is told the camera: so it learns what an object's hidden side looks like, which is
+what the diffusion model will ask it for. Two views of an object attract each other and repel other objects' (InfoNCE,
+through a projection of their own). Half the objects can be mirror images.
+
+What is painted is the view as rendered, while the tower may centre what it sees (`SmallTower.object_fill`): how large
+the object is in its view must be guessed from its shape, as for a person's picture.
 """
 
 from dataclasses import asdict
@@ -87,19 +90,22 @@ def train_tower(
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        views = next(batches).to(device)
+        views = next(batches)
         if recipe.mirror:
             views = mirror_half(views, numbers)
-        rgb = views.pictures.flatten(0, 1)
+        rgb = views.to(device).pictures.flatten(0, 1)
         embeddings = tower(rgb)
-        projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
-        contrast = info_nce(projected[:, 0], projected[:, 1], views.objects, recipe.temperature)
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.paint(embeddings), thumbnails)
-        loss = recipe.contrast_weight * contrast + recipe.reconstruction_weight * mse
-        shown = {"contrast": float(contrast.detach()), "thumbnail PSNR": psnr(float(mse.detach()))}
+        loss = recipe.reconstruction_weight * mse
+        shown = {"thumbnail PSNR": psnr(float(mse.detach()))}
+        if recipe.contrast_weight > 0:
+            projected = heads.contrast(embeddings).unflatten(0, (-1, 2))
+            contrast = info_nce(projected[:, 0], projected[:, 1], views.objects.to(device), recipe.temperature)
+            loss = loss + recipe.contrast_weight * contrast
+            shown["contrast"] = float(contrast.detach())
         if novel_views:
-            labels = other_view_labels(cameras, views.angles_deg.cpu()).to(device)
+            labels = other_view_labels(cameras, views.angles_deg).to(device)
             others = thumbnails.view(-1, 2, *thumbnails.shape[1:]).flip(1).flatten(0, 1)
             novel_mse = functional.mse_loss(heads.paint_novel(embeddings, labels), others)
             loss = loss + recipe.novel_view_weight * novel_mse
@@ -116,7 +122,7 @@ def mirror_half(views: PartViews, numbers: Generator) -> PartViews:
     The mirror image of a view is the view of the mirrored object from the other side of the plane of azimuth 0: exact
     but for the light.
     """
-    mirrored = (torch.rand(len(views.objects), generator=numbers) < 0.5).to(views.objects.device)
+    mirrored = torch.rand(len(views.objects), generator=numbers) < 0.5
     elevation, azimuth = views.angles_deg.unbind(-1)
     return views._replace(
         rgba=torch.where(mirrored[:, None, None, None, None], views.rgba.flip(-2), views.rgba),
