@@ -15,7 +15,7 @@ from dataset.schema import ALL_VIEWS
 from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from train.batch import Position, draw_branch, draw_turn, draw_views, generator
-from train.feed import Feed, KeptViews, load_random_views, read_random_views, to_tensor
+from train.feed import Feed, KeptViews, load_random_views, on_white, read_random_views, to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,8 @@ def test_a_filtered_set_feeds_only_what_it_keeps(shards: ShardSet) -> None:
 def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
     every = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).astype(np.uint8)  # colour, alpha
     rgba = np.concatenate([every[..., :1]] * 3 + [every[..., 1:]], -1)[None]
-    np.testing.assert_array_equal(to_tensor(rgba).permute(0, 2, 3, 1).numpy(), composite_white(rgba))
+    for composited in (to_tensor(rgba), on_white(torch.from_numpy(rgba))):
+        np.testing.assert_array_equal(composited.permute(0, 2, 3, 1).numpy(), composite_white(rgba))
 
 
 def test_kept_views_are_the_views_that_are_read(pictures):

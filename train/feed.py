@@ -219,15 +219,20 @@ def stack_views(items: Sequence[tuple[Tensor, Tensor]]) -> Views:
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
-    """RGBA views uint8 [f, h, w, 4] -> pictures on white [f, 3, h, w] in [0, 1]."""
-    return on_white(torch.from_numpy(rgba))
+    """RGBA views uint8 [f, h, w, 4] -> pictures on white [f, 3, h, w] in [0, 1].
+
+    To the last bit what `composite_white` gives; a plane at a time it takes a tenth of the time. For threads that read:
+    NumPy stays in its thread, where torch would share all cores between all of them.
+    """
+    planes = np.ascontiguousarray(rgba.transpose(0, 3, 1, 2))
+    alpha, colours = (part.astype(np.float32) / 255 for part in (planes[:, 3:], planes[:, :3]))
+    colours *= alpha
+    colours += 1 - alpha
+    return torch.from_numpy(colours)
 
 
 def on_white(rgba: Tensor) -> Tensor:
-    """RGBA uint8 [..., h, w, 4] -> pictures on white [..., 3, h, w] in [0, 1], on the same device.
-
-    To the last bit what `composite_white` gives; a plane at a time it takes a tenth of the time.
-    """
+    """`to_tensor` of tensors [..., h, w, 4] where they are, a GPU perhaps; the same to the last bit."""
     planes = rgba.movedim(-1, -3).contiguous()
     alpha, colours = (part.float() / 255 for part in (planes[..., 3:, :, :], planes[..., :3, :, :]))
     return colours.mul_(alpha).add_(1 - alpha)
