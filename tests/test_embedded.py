@@ -14,7 +14,7 @@ from train.model import EMBEDDED_MODEL, load_model, read_spec
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, HELD_OUT = ROOT / EMBEDDED_MODEL, ROOT / "tests" / "golden" / "held_out"
 STEPS = 100  # of the default's 400
-BOUND = 0.55
+BOUND = 0.6
 
 
 def test_it_is_small_and_says_what_it_is():
@@ -33,13 +33,21 @@ def test_it_opens():
 
 
 def test_a_shortened_distillation_shows_an_object_that_no_training_saw(tmp_path, monkeypatch):
-    """The bound lies below what the model reaches (0.70) and far above what broken weights do (0.14; docs/LOG.md)."""
+    """A chair, whose sides differ: its front must not be behind.
+
+    The bound lies below what the model reaches (0.72) and far above what broken weights do (0.20; docs/LOG.md). Of the
+    views of its front and back none is nearer to the other side's truth; half of them are by chance.
+    """
     uid = ShardSet(HELD_OUT).uid(0, 0)
     assert split_of(uid, VALIDATION_SHARE, TEST_SHARE) == "test"
     asked = ["--shards", str(HELD_OUT), "--model", str(MODEL), "--split", "all", "--steps", str(STEPS)]
     monkeypatch.setattr("sys.argv", ["evaluate", *asked, "--out", str(tmp_path), "--device", "cpu"])
     evaluate.main()
     (line,) = (tmp_path / "results.jsonl").read_text().splitlines()
-    found = [value for value in json.loads(line)["scores"]["silhouette_iou"] if value is not None]
-    assert np.mean(found) >= BOUND
+    scores = json.loads(line)["scores"]
+    seen = {
+        name: np.mean([x for x in scores[name] if x is not None]) for name in ("silhouette_iou", "front_back_pixels")
+    }
+    assert seen["silhouette_iou"] >= BOUND
+    assert seen["front_back_pixels"] <= 0.2
     assert (tmp_path / "runs" / "tiny" / uid / "mesh.glb").is_file()
