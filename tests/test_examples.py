@@ -1,5 +1,6 @@
 """The pictures in examples/ are ones that a distillation takes without a remark, and their README names each."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,6 @@ def test_it_is_a_cut_out_that_is_named(picture):
 
 
 def test_the_renders_are_of_test_objects():
-    text = (EXAMPLES / "README.md").read_text()
-    named = text.partition("(seed 0)")[2].partition(";")[0].replace("`", "").split(": ")[1].split(", ")
-    uids = [name if name.startswith("procedural") else f"procedural{name}" for name in named]
-    assert len(uids) == 8
-    assert {split_of(uid, VALIDATION_SHARE, TEST_SHARE) for uid in uids} == {"test"}
+    names = re.findall(r"`(?:procedural)?(-[a-z]+-\d{6})`", (EXAMPLES / "README.md").read_text())
+    assert len(names) == 8
+    assert {split_of(f"procedural{name}", VALIDATION_SHARE, TEST_SHARE) for name in names} == {"test"}
