@@ -35,7 +35,7 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
             images=[(asset / "views.png", "From eight sides")],
         ),
         Section(
-            "1. Views",
+            "Views",
             "Objects rendered by Blender: 16 fixed and 16 random views each, lit by environment maps.",
             figures=[
                 ("objects", str(index.objects)),
@@ -46,12 +46,12 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
         ),
         *_training(out),
         Section(
-            "3. Views of the picture",
+            "Views of the picture",
             "The picture was never seen in training." if image == Path("examples/cat.png") else "",
             images=[(out / "sample.png", "The picture, and four views sampled from its embedding alone")],
         ),
         Section(
-            "4. Distillation on its way",
+            "Distillation on its way",
             images=[(path, f"Step {int(path.stem.split('-')[1])}") for path in _some(asset / "previews", 4)],
         ),
         Section(
@@ -67,7 +67,7 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
 def _training(out: Path) -> list[Section]:
     row = "Each row is one object: the reference picture, the four true views, four views sampled from the "
     second = Section(
-        "2. Training: Explicit Multi-view Attention",
+        "Training: Explicit Multi-view Attention",
         row + "reference's embedding alone, at two guidance scales. The clean reference joins the noisy views in "
         "training and is absent here.",
         images=[(_last(out / "model" / "samples"), "After training: reference | truth | samples")],
@@ -75,7 +75,7 @@ def _training(out: Path) -> list[Section]:
     if not (out / "stage1").is_dir():  # fine-tuned
         return [second]
     first = Section(
-        "2. Stage 1: a multi-view model learns to see",
+        "Stage 1: a multi-view model learns to see",
         row + "reference's embedding alone.",
         images=[(_last(out / "stage1" / "samples"), "After stage 1: reference | truth | samples")],
     )
