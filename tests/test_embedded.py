@@ -9,6 +9,7 @@ import torch
 from dataset.selection import TEST_SHARE, VALIDATION_SHARE, split_of
 from dataset.stream import ShardSet
 from distill import evaluate
+from train.evaluation_protocol import training_notes
 from train.model import EMBEDDED_MODEL, load_model, read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,7 @@ def test_it_is_small_and_says_what_it_is():
     card = (MODEL / "README.md").read_text()
     for said in ("make tiny-model", "licence", "CC0", "limits", "Apache-2.0"):
         assert said.lower() in card.lower(), said
+    assert list(training_notes("it", MODEL, "test")) == []
 
 
 def test_it_opens():

@@ -13,6 +13,7 @@ from dataset.stream import ShardSet
 from tests.make_shards import make_shard_set
 from tests.train_micro import CPU, MICRO
 from train import tiny_model
+from train.evaluation_protocol import training_notes
 from train.model import load_model, read_spec
 from train.recipe import EMBEDDED, TINY
 from train.tiny_model import TinyModel, build, embedded, options
@@ -52,7 +53,9 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
         assert all(tensor.dtype == torch.float32 for tensor in found.values())
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     assert model.image_tower.spec == RECIPE.tower
-    assert '"seed": 0' in (made.out / "README.md").read_text()
+    config = json.loads((made.out / "config.json").read_text())
+    assert config == json.loads((made.work / "stage2" / "config.json").read_text()) | {"base": None}
+    assert list(training_notes("made", made.out, "test")) == []  # it says which objects it did not see
 
 
 def test_repeated_nothing_is_trained_again(made, capsys, monkeypatch):

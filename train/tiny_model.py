@@ -167,19 +167,20 @@ def options(args: TinyModel) -> str:
 
 
 def write_half(folder: Path, out: Path, asked: str) -> None:
-    """The model of a run as a model folder in float16, with its README.md."""
+    """The model of a run as a model folder in float16, with README.md and the config.json that says what trained it."""
     model = load_model(folder, torch.device("cpu"))
     for part in (model.unet, model.vae, model.image_tower):
         nn.Module.to(part, torch.float16)
     save_model(model, out)
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    (out / "README.md").write_text(card(config, asked))
+    config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 is of the same data and command
+    (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    (out / "README.md").write_text(card(config["data"]["objects"], asked))
     megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MOST_MB else f"; more than {MOST_MB}"))
 
 
-def card(config: dict[str, object], asked: str) -> str:
-    """What the folder's README.md says, from the configuration of stage 2 and the options of the command."""
+def card(objects: int, asked: str) -> str:
+    """What the folder's README.md says, from the size of the set and the options of the command."""
     return f"""# The embedded model
 
 A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one picture.
@@ -187,11 +188,8 @@ Trained from nothing, in both stages, by
 
     make tiny-model{asked}
 
-on rendered shards (`data` below), of which 5 % of the objects were kept for testing and 5 % for validation. Float16.
-
-```json
-{json.dumps({key: config[key] for key in ("seed", "data", "recipe")}, indent=2)}
-```
+on rendered shards of {objects:,} objects, of which 5 % were kept for testing and 5 % for validation. Float16.
+`{CONFIG_FILE}` is the whole recipe.
 """
 
 
