@@ -32,6 +32,8 @@ class Distill:
     seed: int
     guidance_scale: float | None
     device: str
+    shown: bool = False
+    """Whether the model sees the pictures themselves."""
 
 
 def reference_view(uid: str) -> int:
@@ -44,7 +46,8 @@ def distill_all(
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """(the finished runs by uid, why others failed by uid). Runs that are finished or begun are taken up.
 
-    Each is told the elevation of its view, which is known here. Raises KeyboardInterrupt when it was stopped.
+    Each is told the elevation of its view, and its azimuth if it is shown; both are known here. Raises
+    KeyboardInterrupt when it was stopped.
     """
     args = Args(
         image=tuple(_picture(shards, place, views[uid], how.out) for uid, place in objects.items()),
@@ -59,8 +62,9 @@ def distill_all(
     jobs = []
     for job in planned:
         uid = job.image.stem
-        elevation_deg = float(shards.angles_deg(*objects[uid], [VIEWS[views[uid]]])[0, 0])
-        jobs.append(replace(job, name=uid, out=out / uid, elevation_deg=elevation_deg))
+        elevation_deg, azimuth_deg = map(float, shards.angles_deg(*objects[uid], [VIEWS[views[uid]]])[0])
+        shown_from_deg = azimuth_deg if how.shown else None
+        jobs.append(replace(job, name=uid, out=out / uid, elevation_deg=elevation_deg, shown_from_deg=shown_from_deg))
     ended = [replace(bad, name=bad.name.removesuffix(f"-seed-{how.seed}")) for bad in refused]
     device = pick_device(how.device)
     for outcome in in_turn(jobs, cache(lambda: load(jobs[0].model, device)), device):

@@ -1,6 +1,6 @@
 """Multi-view consistency of a model by reconstruct and rerender: how much of its views one 3D object can show.
 
-The model draws the 16 views of the fixed set from the reference's embedding alone, as `train.evaluate` has it; a field
+The model draws the 16 views of the fixed set from the reference's embedding, as `train.evaluate` has it; a field
 is fitted to them with plain L2 (no diffusion model, no prior but the field's own), and rendered again by the same
 cameras. The PSNR between the two is high where the views agree. The true views are put through the same fit: a model
 cannot do better than what that leaves.
@@ -57,6 +57,8 @@ class Sampling:
     steps: int
     seed: int
     guidance_scale: float
+    shown: bool
+    """Whether the model sees the reference itself."""
 
 
 def measure_consistency(
@@ -81,7 +83,7 @@ def measure_consistency(
         if (f"{method}-{RERENDERED}", uid, 0) not in record.found:
             model = model or load_model(folder, device)
             truth, seed, scale = read_truth(shards, *place), sampling.seed, sampling.guidance_scale
-            ring = draw_rings(model, [truth], seed, steps=sampling.steps, guidance_scale=scale, shown=False)[0]
+            ring = draw_rings(model, [truth], seed, steps=sampling.steps, guidance_scale=scale, shown=sampling.shown)[0]
             keep_ring(record, f"{method}-{SAMPLED}", uid, ring)
             _fitted(record, method, read_object(shards, place), ring, device)
 
@@ -133,7 +135,7 @@ def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence
 def consistency_note(sampling_steps: int, seed: int) -> str:
     """How it is measured."""
     return (
-        f"Multi-view consistency: 16 views drawn at the fixed cameras from the reference's embedding alone (of "
+        f"Multi-view consistency: 16 views drawn at the fixed cameras from the reference's embedding (of "
         f"train.evaluate's reference, {sampling_steps} DDIM steps, seed {seed}), a field fitted to them with "
         f"plain L2 ({_FIT_STEPS} steps), rendered again by the same cameras: PSNR between the two. The true views go "
         "through the same fit, and no model can do better than what it leaves of them; views that agree with each "

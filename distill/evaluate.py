@@ -73,6 +73,9 @@ class Evaluate:
     """Seed of each, as in python -m distill."""
     guidance_scale: float | None = None
     """Classifier-free guidance, as in python -m distill."""
+    reference: Literal["without", "with", "both"] = "without"
+    """Whether the picture itself is before the model's eyes beside its embedding, as python -m distill
+    --with-reference; without is the paper's way; both are two rows."""
     consistency: bool = False
     """With --model: also fit a field to the views that each model samples, and render them again."""
     sampling_steps: int = 50
@@ -87,6 +90,16 @@ class Evaluate:
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
     """Print what would be measured."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model as it distills."""
+
+    method: Method
+    given: Path  # as the person gave it
+    folder: Path
+    shown: bool  # whether it sees the picture itself
 
 
 @dataclass(frozen=True)
@@ -136,40 +149,47 @@ def _distilled(args: Evaluate, shards: ShardSet) -> int:
     _say(args, list(wanted), names)
     if args.dry_run:
         return 0
-    methods = [_method(args, name, folder) for name, folder in zip(names, folders, strict=True)]
-    record = _open(args, shards, methods)
+    rows = [row for each in zip(names, args.model, folders, strict=True) for row in _rows(args, *each)]
+    record = _open(args, shards, [row.method for row in rows])
     groups, failed = [], dict[str, str]()
-    for method, given, folder in zip(methods, args.model, folders, strict=True):
-        pairs, reasons = _pairs_of(args, given, folder, shards, wanted, out=args.out / RUNS / method.key)
-        groups.append(Group(method, pairs))
-        failed |= {uid: f"{method.title}: {reason}" for uid, reason in reasons.items()}
+    for row in rows:
+        pairs, reasons = _pairs_of(args, row, shards, wanted)
+        groups.append(Group(row.method, pairs))
+        failed |= {uid: f"{row.method.title}: {reason}" for uid, reason in reasons.items()}
     groups = [Group(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
     if not groups[0].pairs:
         raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
     _measure_all(Measuring(record, shards, meshes, pick_device(args.device)), groups)
     if args.consistency:
-        _measure_consistency(args, record, shards, groups, folders)
+        _measure_consistency(args, record, shards, groups, rows)
     _write(args, record, groups, notes, lead=f"Split {args.split}", meshes=meshes)
     return 1 if failed else 0
 
 
-def _method(args: Evaluate, name: str, folder: Path) -> Method:
-    """A model's row, with all that decides its assets."""
+def _rows(args: Evaluate, name: str, given: Path, folder: Path) -> list[Row]:
+    """A model's rows, with all that decides its assets."""
     decisive = ("preset", "steps", "seed", "guidance_scale", "view", "sampling_steps")
     settings = {"sha256": folder_sha256(folder), **{key: getattr(args, key) for key in decisive}}
-    return Method(name.replace("/", "-"), name, settings)
+    key, rows = name.replace("/", "-"), []
+    if args.reference != "with":
+        title = f"{name}, embedding alone" if args.reference == "both" else name
+        rows.append(Row(Method(key, title, settings), given, folder, shown=False))
+    if args.reference != "without":
+        method = Method(f"{key}.reference", f"{name}, with the reference", {**settings, "shown": True})
+        rows.append(Row(method, given, folder, shown=True))
+    return rows
 
 
 def _pairs_of(
-    args: Evaluate, given: Path, folder: Path, shards: ShardSet, wanted: Mapping[str, Place], *, out: Path
+    args: Evaluate, row: Row, shards: ShardSet, wanted: Mapping[str, Place]
 ) -> tuple[list[Pair], dict[str, str]]:
-    """(the assets of a model, why others failed by uid)."""
-    absolute = read_spec(folder).cameras == "absolute"
+    """(the assets of a row, why others failed by uid)."""
+    absolute = read_spec(row.folder).cameras == "absolute"
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: view_number(args.view[0]) if args.view else reference_view(uid) for uid in wanted}
-    how = Distill(given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device)
-    runs, failed = distill_all(how, shards, wanted, views, out)
+    how = Distill(row.given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device, row.shown)
+    runs, failed = distill_all(how, shards, wanted, views, args.out / RUNS / row.method.key)
     pairs = [
         pair_up(Asked(run, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), labels)
         for uid, run in runs.items()
@@ -178,16 +198,16 @@ def _pairs_of(
 
 
 def _measure_consistency(
-    args: Evaluate, record: Record, shards: ShardSet, groups: Sequence[Group], folders: Sequence[Path]
+    args: Evaluate, record: Record, shards: ShardSet, groups: Sequence[Group], rows: Sequence[Row]
 ) -> None:
-    for group, folder in zip(groups, folders, strict=True):
-        own = read_spec(folder).guidance_scale
+    for group, row in zip(groups, rows, strict=True):
+        own = read_spec(row.folder).guidance_scale
         scale = own if args.guidance_scale is None else args.guidance_scale
         measure_consistency(
             record,
             group.method.key,
-            folder,
-            sampling=Sampling(args.sampling_steps, args.seed, scale),
+            row.folder,
+            sampling=Sampling(args.sampling_steps, args.seed, scale, row.shown),
             shards=shards,
             places=[pair.place for pair in group.pairs],
             device=pick_device(args.device),

@@ -73,7 +73,8 @@ def model_denoiser(
     """The model with classifier-free guidance: unconditional is the zero token (the camera label stays).
 
     Labels are the world camera minus the reference, which is at azimuth 0 and `elevation_deg`; the reference picture
-    itself is absent (App. C). Compiled on a GPU it is replayed as a CUDA graph.
+    itself is absent (App. C) unless the model was given it (`train.ablation.see_reference`). Compiled on a GPU it is
+    replayed as a CUDA graph.
     """
 
     def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:

@@ -56,11 +56,15 @@ class Job:
     guidance_scale: float
     formats: tuple[mesh.Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
+    shown_from_deg: float | None = None
+    """The azimuth that the picture was taken from, if the model is shown it; None: its embedding alone."""
 
     @property
     def asked(self) -> dict[str, Any]:
         """All that determines the result, as JSON."""
+        shown = {} if self.shown_from_deg is None else {"shown_from_deg": self.shown_from_deg}
         return {
+            **shown,
             "image_sha256": self.image_sha256,
             "model_sha256": self.model_sha256,
             "preset": self.preset,
@@ -145,7 +149,10 @@ def _write_config(job: Job, **more: Any) -> None:
 
 def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None) -> Distillation:
     rgb = torch.from_numpy(np.ascontiguousarray(job.prepared.rgb)).permute(2, 0, 1)[None].to(device)
-    seeing = see_reference(model, rgb)
+    shown = job.shown_from_deg is not None
+    seeing = see_reference(
+        model, rgb, in_front=shown, elevation_deg=job.elevation_deg, azimuth_deg=job.shown_from_deg or 0.0
+    )
     compute = choose_compute(device, job.compiling)
     if compute.compile != "none":
         print(f"{title}: compiles the networks first, some minutes for each part of the run (--compile none: at once)")

@@ -340,6 +340,37 @@ def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_picture_is_shown_or_not_in_two_rows(
+    shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows share the objects; the shown one knows where its picture was taken from, and is drawn with it."""
+    shown: list[bool] = []
+    monkeypatch.setattr(
+        "distill.consistency.draw_rings",
+        lambda _, truths, seed, **how: shown.append(how["shown"]) or [truths[0].on_white],
+    )
+    monkeypatch.setattr("distill.consistency._FIT_STEPS", 2)
+    args = Evaluate(
+        str(shards),
+        model=(base,),
+        split="all",
+        objects=1,
+        reference="both",
+        consistency=True,
+        sampling_steps=2,
+        out=tmp_path / "out",
+        device="cpu",
+    )
+    assert run(args) == 0
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [asset["method"] for asset in summary["assets"]] == ["model", "model.reference"]
+    configs = [json.loads((Path(asset["run"]) / "config.json").read_text()) for asset in summary["assets"]]
+    assert "shown_from_deg" not in configs[0]
+    assert configs[1]["shown_from_deg"] == read_truth(ShardSet(shards), 0, 0).reference_angles_deg[1]
+    assert shown == [False, True]
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, base: Path, tmp_path: Path) -> None:
     other = shutil.copytree(base, tmp_path / "other")
     spec = json.loads((other / "model.json").read_text())

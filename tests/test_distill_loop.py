@@ -2,6 +2,7 @@
 leaves a folder that can be opened."""
 
 import json
+import shutil
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from distill.oracle import Ball, oracle_denoiser, render_truth
 from distill.schedule import PRESETS, DistillSettings
 from distill.state import CHECKPOINT
 from train.image_tower import SmallTower, build_tower
-from train.model import ModelSpec, UNetShape, assemble, build_unet, noise_schedule, save_model
+from train.model import ModelSpec, UNetShape, assemble, build_unet, camera_labels, noise_schedule, run_unet, save_model
 
 SETTINGS = replace(
     PRESETS["tiny"],
@@ -207,6 +208,42 @@ def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypat
         main(replace(good, elevation_deg=91.0))
     with pytest.raises(UserError, match="sofa"):
         main(replace(good, dry_run=False, device="sofa"))
+
+
+def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model_folder, picture, monkeypatch):
+    """A frame in front, with its camera's label, whose prediction the loss never sees; the config says so."""
+    frames = []
+    plain = run_unet
+
+    def watched(unet, latents, timesteps, cameras, context, *, num_frames):
+        frames.append((type(unet).__name__, getattr(unet, "camera", None)))
+        return plain(unet, latents, timesteps, cameras, context, num_frames=num_frames)
+
+    monkeypatch.setattr("train.model.run_unet", watched)
+    args = Args(image=(picture,), model=model_folder, out=tmp_path / "plain", steps=1, device="cpu")
+    main(args)
+    assert {name for name, _ in frames} == {"UNet2DConditionModel"}
+    frames.clear()
+    main(replace(args, out=tmp_path / "shown", with_reference=True))
+    assert {name for name, _ in frames} == {"ReferenceInFront"}
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "shown")]
+    assert "shown_from_deg" not in configs[0]
+    assert configs[1]["shown_from_deg"] == 0.0
+    fields = [load_field(tmp_path / name / "field.safetensors").state_dict() for name in ("plain", "shown")]
+    assert any(not torch.equal(fields[0][name], fields[1][name]) for name in fields[0])
+    with pytest.raises(UserError, match=r"other settings \(shown_from_deg\)"):
+        main(replace(args, with_reference=True))
+    with pytest.raises(UserError, match="give both or neither"):
+        main(replace(args, azimuth_deg=20.0))
+    with pytest.raises(UserError, match="drop --azimuth-deg"):
+        main(replace(args, with_reference=True, azimuth_deg=20.0))
+    frames.clear()
+    absolute = shutil.copytree(model_folder, tmp_path / "absolute")
+    spec = json.loads((absolute / "model.json").read_text())
+    (absolute / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
+    main(replace(args, model=absolute, out=tmp_path / "turned", with_reference=True, azimuth_deg=20.0))
+    expected = camera_labels("absolute", [args.elevation_deg], [20.0], 0.0, 0.0)
+    torch.testing.assert_close(frames[0][1], expected.to(frames[0][1]))
 
 
 def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, picture, monkeypatch):
