@@ -21,6 +21,7 @@ from distill.job import Job, Preset, finished_faces, load, run
 from distill.mesh import Format
 from distill.schedule import PRESETS
 from distill.state import CHECKPOINT
+from train.ablation import check_shown
 from train.compute import CompileChoice
 from train.find_model import model_folder
 from train.model import EMBEDDED_MODEL, read_spec
@@ -61,7 +62,8 @@ class Args:
     """Show the model the picture itself as stage 2 did, a clean frame beside the views; without, as in the paper, its
     embedding alone is the guide."""
     azimuth_deg: float = 0.0
-    """With --with-reference: how far around its front the picture was taken, for models with absolute camera labels."""
+    """With --with-reference, for models with absolute camera labels: how far around the object's front, in degrees
+    towards its left (Blender's +x is 90), the picture was taken."""
     reference_weight: float = 0.0
     """Weight of an L2 loss on colour and mask at the reference view (0: none, as in the paper)."""
     formats: tuple[Format, ...] = ("glb",)
@@ -164,15 +166,12 @@ def plan_jobs(args: Args) -> tuple[list[Job], list[Outcome]]:
     """The runs, and those of several whose picture cannot be used. What holds for all is a UserError."""
     if not -90 <= args.elevation_deg <= 90:
         raise UserError(f"--elevation-deg is {args.elevation_deg}; it lies between -90 and 90")
-    if args.azimuth_deg and not args.with_reference:
-        raise UserError("--azimuth-deg is of the picture that --with-reference shows; give both or neither")
     if args.preview_every is not None and args.preview_every < 1:
         raise UserError(f"--preview-every is {args.preview_every}; at least 1 step")
     named = _names(args)
     model = model_folder(args.model)
     spec = read_spec(model)
-    if args.azimuth_deg and spec.cameras != "absolute":
-        raise UserError(f"{args.model}: its camera labels begin at the picture, wherever that is; drop --azimuth-deg")
+    check_shown(model, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     preset: Preset = args.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
     settings = PRESETS[preset]
     settings = replace(

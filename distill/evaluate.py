@@ -32,6 +32,7 @@ from distill.asset_truth import Place, read_mesh, read_object, read_true_mesh, v
 from distill.consistency import Sampling, consistency_note, measure_consistency
 from distill.field import load_field
 from distill.job import Preset
+from train.ablation import folder_reads_reference
 from train.evaluate import choose, folder_sha256, name_models, open_pictures
 from train.evaluation_baselines import spread_evenly
 from train.evaluation_protocol import training_notes
@@ -74,7 +75,7 @@ class Evaluate:
     guidance_scale: float | None = None
     """Classifier-free guidance, as in python -m distill."""
     reference: Literal["without", "with", "both"] = "without"
-    """Whether the picture itself is before the model's eyes beside its embedding, as python -m distill
+    """With --model: whether the picture itself is before the model's eyes beside its embedding, as python -m distill
     --with-reference; without is the paper's way; both are two rows."""
     consistency: bool = False
     """With --model: also fit a field to the views that each model samples, and render them again."""
@@ -144,6 +145,8 @@ def _distilled(args: Evaluate, shards: ShardSet) -> int:
     """Distill objects of the set with each model and measure what comes of it."""
     wanted = {shards.uid(*place): place for place in choose(shards, args.split, args.objects)}
     names, folders = name_models(args.model), [model_folder(model) for model in args.model]
+    if args.reference != "without" and (wide := [str(f) for f in folders if folder_reads_reference(f)]):
+        raise UserError(f"{', '.join(wide)}: reads the reference as input channels, always: leave out --reference")
     notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
     meshes = _true_meshes(args, list(wanted))
     _say(args, list(wanted), names)
@@ -207,7 +210,7 @@ def _measure_consistency(
             record,
             group.method.key,
             row.folder,
-            sampling=Sampling(args.sampling_steps, args.seed, scale, row.shown),
+            sampling=Sampling(args.sampling_steps, args.seed, scale, row.shown or folder_reads_reference(row.folder)),
             shards=shards,
             places=[pair.place for pair in group.pairs],
             device=pick_device(args.device),
@@ -223,6 +226,8 @@ def _check(args: Evaluate) -> None:
         raise UserError("--model takes its objects by --split and --objects, and at most one --view for all of them")
     if args.table and (args.uid or args.view):
         raise UserError("--table names uids and views itself; leave out --uid and --view")
+    if args.reference != "without" and not args.model:
+        raise UserError("--reference is of assets that are yet to be distilled: give --model")
     if args.consistency and not args.model:
         raise UserError("--consistency is of a model's own views: give --model")
     ddim_scheduler(args.sampling_steps, torch.device("cpu"))  # refuses a number of steps that there is not

@@ -34,6 +34,7 @@ from train.model import MultiViewModel, load_model
 
 Preset = Literal["paper", "tiny"]
 CONFIG: Final = "config.json"
+SHOWN: Final = "shown_from_deg"  # in what was asked of runs whose picture the model is shown
 _COMPILED_STEPS: Final = 3000  # compiling takes four minutes on an H100 and saves about seven of ten thousand steps
 RESULTS: Final = ("field.safetensors", "views.png", "turntable.mp4", "mesh.glb")
 
@@ -62,7 +63,7 @@ class Job:
     @property
     def asked(self) -> dict[str, Any]:
         """All that determines the result, as JSON."""
-        shown = {} if self.shown_from_deg is None else {"shown_from_deg": self.shown_from_deg}
+        shown = {} if self.shown_from_deg is None else {SHOWN: self.shown_from_deg}
         return {
             **shown,
             "image_sha256": self.image_sha256,
@@ -103,7 +104,8 @@ def finished_faces(job: Job) -> int | None:
     if not set(job.formats) <= {"glb", *found["mesh"].get("formats", ())}:
         return None  # another format is asked for now
     asked = json.loads(json.dumps(job.asked))
-    return None if differences({name: found.get(name) for name in asked}, asked) else faces
+    made = {name: found[name] for name in (*asked, SHOWN) if name in found}
+    return None if differences(made, asked) else faces
 
 
 def run(

@@ -116,7 +116,8 @@ class DistillSettings:
 # sensor: half a frame at the origin is 1.5 * 16 / 35 world units and the field of view 49.13 degrees. A small model has
 # seen nothing else, so `tiny` keeps exactly that framing (MVDream's range assumes varied training cameras) and stays
 # unlit. Its ball just holds a cube of side 1. Its score distillation loss is a few hundred: Eq. 8's weight follows.
-# Its timesteps end high: low ones say little about brightness, and a small model's errors there add up to pale objects.
+# Its timesteps end high: at low ones a small model takes the brightness from the rendering, and its errors add up to
+# pale objects.
 _TRAINING_HALF_FRAME: Final = 1.5 * 16 / 35
 _TRAINING_FOV_DEG: Final = 49.1343
 PRESETS: Final[Mapping[str, DistillSettings]] = {

@@ -13,12 +13,16 @@ from torch import Tensor
 from dataset.camera import mvdream_camera
 from dataset.errors import UserError
 from dataset.stream import ShardSet
+from distill.evaluate import Evaluate as EvaluateAssets
+from distill.evaluate import run as evaluate_assets
 from distill.guidance import model_denoiser
 from distill.schedule import PRESETS, draw_views
 from tests.train_micro import CPU, micro_model, micro_run
 from train import loop
 from train.ablation import (
     ReferenceInFront,
+    check_shown,
+    folder_reads_reference,
     given_reference,
     reads_reference,
     see_reference,
@@ -27,7 +31,7 @@ from train.ablation import (
 )
 from train.batch import Draw, Views, prepare_inputs
 from train.loop import train
-from train.model import MultiViewModel, load_model, run_unet
+from train.model import MultiViewModel, load_model, read_spec, run_unet, write_spec
 from train.objective import encode_views, predict
 from train.run import Run
 from train.sample import Sample
@@ -162,6 +166,25 @@ def test_samples_with_and_without_the_reference(base: Path, concatenated: Path, 
     assert _draw(concatenated, tmp_path, "channels", red)
     with pytest.raises(UserError, match="drop --with-reference"):
         _draw(concatenated, tmp_path, "twice", red, with_reference=True)
+    with pytest.raises(UserError, match="drop --azimuth-deg"):
+        _draw(base, tmp_path, "relative", red, with_reference=True, azimuth_deg=20.0)
+    with pytest.raises(UserError, match="azimuth-deg is nan"):
+        _draw(base, tmp_path, "nan", red, with_reference=True, azimuth_deg=float("nan"))
+    absolute = shutil.copytree(base, tmp_path / "absolute")
+    write_spec(replace(read_spec(absolute), cameras="absolute"), absolute)
+    seen = [_draw(absolute, tmp_path, f"at{at}", red, with_reference=True, azimuth_deg=at) for at in (0.0, 90.0)]
+    assert seen[0] != seen[1]
+
+
+def test_what_a_model_that_always_sees_the_reference_is_not_asked(shards: Path, base: Path, concatenated: Path) -> None:
+    assert folder_reads_reference(concatenated)
+    assert not folder_reads_reference(base)
+    with pytest.raises(UserError, match="drop --with-reference"):
+        check_shown(concatenated, with_reference=True, azimuth_deg=0.0)
+    check_shown(concatenated, with_reference=False, azimuth_deg=0.0)
+    for way in ("with", "both"):
+        with pytest.raises(UserError, match=f"{concatenated}: reads the reference as input channels"):
+            evaluate_assets(EvaluateAssets(str(shards), model=(base, concatenated), split="all", reference=way))
 
 
 @torch.no_grad()

@@ -245,6 +245,7 @@ def test_what_cannot_be_measured_is_named(asked: Evaluate, runs: Path, base: Pat
 
     refused("either --run with --uid, or --table, or --model .none of them is given", run=(), uid=())
     refused("--run and --model", model=(base,))
+    refused("--reference is of assets", reference="both")
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
     refused("no readable table", run=(), uid=(), table=tmp_path / "none.csv")

@@ -211,7 +211,7 @@ def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypat
 
 
 def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model_folder, picture, monkeypatch):
-    """A frame in front, with its camera's label, whose prediction the loss never sees; the config says so."""
+    """A frame in front, with its camera's label; the config says so, and neither run is taken for the other."""
     frames = []
     plain = run_unet
 
@@ -233,6 +233,8 @@ def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model
     assert any(not torch.equal(fields[0][name], fields[1][name]) for name in fields[0])
     with pytest.raises(UserError, match=r"other settings \(shown_from_deg\)"):
         main(replace(args, with_reference=True))
+    with pytest.raises(UserError, match=r"other settings \(shown_from_deg\)"):
+        main(replace(args, out=tmp_path / "shown"))
     with pytest.raises(UserError, match="give both or neither"):
         main(replace(args, azimuth_deg=20.0))
     with pytest.raises(UserError, match="drop --azimuth-deg"):

@@ -5,15 +5,19 @@ that the base's outputs stay); each frame is [noisy | clean reference], and ther
 paper's model this one needs the picture itself at inference, which `see_reference` puts into every call.
 """
 
+import json
+import math
 from dataclasses import replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dataset.errors import UserError
-from train.model import MultiViewModel, widen_conv_in
+from train.model import MultiViewModel, read_spec, widen_conv_in
 
+_AS_CHANNELS: Final = "it reads the reference as input channels and always sees it, not as a frame"
 ReferenceUse = Literal["attention", "none", "channels"]
 """How a training step sees the reference's latent: as a clean frame in attention (the paper's Explicit Multi-view
 Attention), not at all (stage 1, and the ablation of Fig. 7), or as more input channels of every frame."""
@@ -42,7 +46,29 @@ def start_channel_concat(unet: nn.Module) -> nn.Module:
 def reads_reference(unet: nn.Module) -> bool:
     """Whether this UNet was widened for the reference."""
     settings: Any = unet.config
-    return bool(settings.in_channels == 2 * settings.out_channels)
+    return _widened(settings.in_channels, settings.out_channels)
+
+
+def folder_reads_reference(folder: Path) -> bool:
+    """The same of a model folder."""
+    settings: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text())
+    return _widened(settings["in_channels"], settings["out_channels"])
+
+
+def _widened(in_channels: int, out_channels: int) -> bool:
+    return in_channels == 2 * out_channels
+
+
+def check_shown(folder: Path, *, with_reference: bool, azimuth_deg: float) -> None:
+    """Raise UserError where the options --with-reference and --azimuth-deg do not fit a model folder or each other."""
+    if with_reference and folder_reads_reference(folder):
+        raise UserError(f"{folder}: {_AS_CHANNELS}; drop --with-reference")
+    if not math.isfinite(azimuth_deg):
+        raise UserError(f"--azimuth-deg is {azimuth_deg}; give a number of degrees")
+    if azimuth_deg and not with_reference:
+        raise UserError("--azimuth-deg is of the picture that --with-reference shows; give both or neither")
+    if azimuth_deg and read_spec(folder).cameras != "absolute":
+        raise UserError(f"{folder}: its camera labels begin at the picture, wherever that is; drop --azimuth-deg")
 
 
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
@@ -143,7 +169,7 @@ def see_reference(
     """
     channels = reads_reference(model.unet)
     if channels and in_front:
-        raise UserError("the model reads the reference as input channels, not as a frame; drop --with-reference")
+        raise UserError(f"the model: {_AS_CHANNELS}; drop --with-reference")
     if not channels and not in_front:
         return model
     with torch.no_grad():

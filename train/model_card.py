@@ -80,14 +80,17 @@ def _model(spec: ModelSpec, object_fill: float | None) -> str:
 
 def _training(config: dict[str, Any]) -> str:
     recipe: dict[str, Any] = config["recipe"]
-    stage: dict[str, Any] = recipe.get(f"stage{config['stage']}", {})
     base = config.get("base")
     start = "from nothing" if base is None else f"from `{_last_part(base)}`, whose licence holds for this model too"
-    rows = "".join(f"| {key} | {value} |\n" for key, value in stage.items() if not isinstance(value, (dict, list)))
-    return (
-        f"\n## Training\n\nStage {config['stage']}, preset `{recipe.get('name')}`, seed {config['seed']}, {start}.\n\n"
-        f"| setting | value |\n|---|---|\n{rows}"
-    )
+    stages = (1, 2) if config["stage"] == 2 and base is None else (config["stage"],)  # both, where one command made it
+    name = f"Stage {' and '.join(map(str, stages))}"
+    tables = "".join(_schedule(stage, recipe.get(f"stage{stage}", {})) for stage in stages)
+    return f"\n## Training\n\n{name}, preset `{recipe.get('name')}`, seed {config['seed']}, {start}.\n{tables}"
+
+
+def _schedule(stage: int, schedule: dict[str, Any]) -> str:
+    rows = "".join(f"| {key} | {value} |\n" for key, value in schedule.items() if not isinstance(value, (dict, list)))
+    return f"\n| stage {stage} | |\n|---|---|\n{rows}"
 
 
 def _data(data: dict[str, Any]) -> str:

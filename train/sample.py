@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dataset.errors import UserError, run_cli
 from dataset.image import contact_sheet, prepare_image
-from train.ablation import see_reference
+from train.ablation import check_shown, see_reference
 from train.find_model import model_folder
 from train.model import BETA_END, BETA_START, EMBEDDED_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
 
@@ -55,6 +55,9 @@ class Sample:
     with_reference: bool = False
     """Show the model the picture itself as stage 2 did, a clean frame beside the views; without, as in the paper, they
     come from its embedding alone."""
+    azimuth_deg: float = 0.0
+    """With --with-reference, for models with absolute camera labels: how far around the object's front, in degrees
+    towards its left (Blender's +x is 90), the picture was taken."""
     remove_background: bool = False
     """Cut the object out with rembg first."""
     dry_run: bool = False
@@ -178,12 +181,19 @@ def run(args: Sample) -> None:
         print(f"would draw {args.views} views of {args.image} with {args.model} on {device} into {args.out}")
         return
     folder = model_folder(args.model)
+    check_shown(folder, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     model = load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     prepared = prepare_image(args.image, model.spec.image_size, remove_background=args.remove_background)
     for notice in prepared.notices:
         print(f"note: {notice}")
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
-    model = see_reference(model, rgb, in_front=args.with_reference, elevation_deg=args.elevation_deg)
+    model = see_reference(
+        model,
+        rgb,
+        in_front=args.with_reference,
+        elevation_deg=args.elevation_deg,
+        azimuth_deg=args.azimuth_deg,
+    )
     cameras = orthogonal_cameras(
         model,
         args.views,
