@@ -189,7 +189,7 @@ Trained from nothing, in both stages, by
     make tiny-model{asked}
 
 on rendered shards of {objects:,} objects, of which 5 % were kept for testing and 5 % for validation. Float16.
-`{CONFIG_FILE}` is the whole recipe.
+`{CONFIG_FILE}` is the recipe of both stages.
 """
 
 
