@@ -104,7 +104,7 @@ bench-field: setup ## the distiller's field and renderer: Triton kernels against
 bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
 	$(PY) -m benchmarks.scheduling $(ARGS)
 
-test: setup ## the default tests (CPU, minutes); MARK=slow or MARK=gpu for the marked ones
+test: setup ## the default tests (CPU, about 20 minutes on 2 cores); MARK=slow or MARK=gpu for the marked ones
 	$(PY) -m pytest $(call opt,-m,$(MARK)) $(ARGS)
 
 lint: setup ## ruff and mypy

@@ -167,7 +167,10 @@ def _without_background(image: Image.Image) -> Image.Image:
     try:
         from rembg import remove
     except ImportError as error:
-        raise UserError('--remove-background needs rembg: pip install "rembg[cpu]>=2.0.60"') from error
+        raise UserError(
+            '--remove-background needs rembg: .venv/bin/pip install "rembg[cpu]>=2.0.60" "numpy<2" (Blender needs '
+            "numpy 1; without Blender leave the numpy out)"
+        ) from error
     cut: Image.Image = remove(image.convert("RGB"))
     return cut.convert("RGBA")
 

@@ -33,7 +33,7 @@ class Sample:
     image: Path
     """Picture of the object; transparency marks the object best."""
     model: Path = EMBEDDED_MODEL
-    """Model folder (a finished training run), checkpoint file, or Hub name; the demo's if not given."""
+    """Model folder (a finished training run), checkpoint file, or Hub name; the embedded one if not given."""
     out: Path = Path("data/sample.png")
     """PNG to write: the prepared picture, then the views."""
     views: int = 4
