@@ -1,6 +1,5 @@
 """`python -m distill.evaluate` end to end on toy runs and a toy model: its numbers, resuming, refusals, the page."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -16,7 +15,6 @@ from dataset.stream import ShardSet
 from distill import __main__ as command
 from distill import asset_metrics, evaluate, mesh, results
 from distill.asset_measure import ASSET_METRICS
-from distill.asset_pairs import Asked, read_table
 from distill.asset_truth import read_object
 from distill.evaluate import Evaluate, run
 from tests.browser import CHROMIUM, browser
@@ -202,38 +200,13 @@ def test_only_what_is_new_or_another_is_measured(
     assert measured == [*BOXES]
 
 
-def test_tables_as_csv_and_json(asked: Evaluate, done: Path, runs: Path, tmp_path: Path) -> None:
+def test_a_table_is_the_same_as_the_options(asked: Evaluate, done: Path, runs: Path, tmp_path: Path) -> None:
     rows = [{"run": str(runs / name), "uid": uid} for name, uid in zip("abc", BOXES, strict=True)]
     (tmp_path / "t.json").write_text(json.dumps([{**rows[0], "view": "fixed_04"}, *rows[1:]]))
     shutil.copytree(done, tmp_path / "out")
     before = (tmp_path / "out" / "evaluation.md").read_text()
     run(replace(asked, run=(), uid=(), table=tmp_path / "t.json", out=tmp_path / "out"))
     assert (tmp_path / "out" / "evaluation.md").read_text() == before
-    with (tmp_path / "t.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ("run", "uid", "view"))
-        writer.writeheader()
-        writer.writerows([{"run": "sub/x", "uid": "u"}, {"run": "/y", "uid": "v", "view": "random_00"}])
-    assert read_table(tmp_path / "t.csv") == [Asked(tmp_path / "sub" / "x", "u", None), Asked(Path("/y"), "v", 16)]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "says"),
-    [
-        ("t.csv", "", "holds no row"),
-        ("t.csv", "folder,uid\nx,y\n", r"row 1 is not run, uid and view \(folder\)"),
-        ("t.csv", "run,uid,view\nx,,\n", "row 1 is not run, uid and view"),
-        ("t.csv", "run,uid\nx,y,z\n", "row 1 is not run, uid and view"),
-        ("t.csv", "run,uid,view\nx,y,3\n", "there is no view '3'"),
-        ("t.json", "[3]", "row 1 is not"),
-        ("t.json", '[{"run": "x", "uid": 3}]', "row 1 is not"),
-        ("t.json", "{", "no readable table"),
-        ("t.json", '{"run": "x"}', "holds no row"),
-    ],
-)
-def test_tables_that_are_none(tmp_path: Path, name: str, text: str, says: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=says):
-        read_table(tmp_path / name)
 
 
 def test_what_cannot_be_measured_is_named(asked: Evaluate, runs: Path, base: Path, tmp_path: Path) -> None:
