@@ -31,7 +31,7 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@
-	@$(PY) -m render.check || true
+	@$(PY) -m render.environment || true
 
 render: setup ## objects -> shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
 	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--include-licenses,$(INCLUDE_LICENSES)) $(call opt,--retry,$(RETRY)) $(ARGS)
@@ -78,31 +78,31 @@ demo: setup ## the whole pipeline on this machine in minutes: data/demo/index.ht
 	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
 bench-render: setup ## speed and PSNR of the renderer against the settings in common use (an hour and a half, and the references the first time; ARGS="--views 16": an hour)
-	$(PY) -m benchmarks.render_bench $(ARGS)
+	$(PY) -m benchmarks.render.render_bench $(ARGS)
 
 bench-render-gpu: setup ## is the GPU used, and what does a view take on it
-	$(PY) -m benchmarks.render_gpu $(ARGS)
+	$(PY) -m benchmarks.render.render_gpu $(ARGS)
 
 bench-render-memory: setup ## memory of one Blender process over 500 objects
-	$(PY) -m benchmarks.render_memory $(ARGS)
+	$(PY) -m benchmarks.render.render_memory $(ARGS)
 
 bench-stream: setup ## views a second of one core, from shards and from latents, against plain webdataset
-	$(PY) -m benchmarks.stream_bench $(ARGS)
+	$(PY) -m benchmarks.data.stream_bench $(ARGS)
 
 bench-train: setup ## training speed: views/s and share of the GPU's matrix peak against a plain loop
-	$(PY) -m benchmarks.train_bench $(ARGS)
+	$(PY) -m benchmarks.train.train_bench $(ARGS)
 
 bench-ranks: setup ## training speed of several GPUs of one machine against one: ARGS="--world 2"
-	$(PY) -m benchmarks.ranks_bench $(ARGS)
+	$(PY) -m benchmarks.train.ranks_bench $(ARGS)
 
 bench-distill: setup ## minutes an asset takes and where they go: ARGS="--preset tiny" on a CPU
-	$(PY) -m benchmarks.distill_bench $(ARGS)
+	$(PY) -m benchmarks.distill.distill_bench $(ARGS)
 
 bench-field: setup ## the distiller's field and renderer: Triton kernels against plain torch (GPU)
-	$(PY) -m benchmarks.field_bench $(ARGS)
+	$(PY) -m benchmarks.distill.field_bench $(ARGS)
 
 bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
-	$(PY) -m benchmarks.scheduling $(ARGS)
+	$(PY) -m benchmarks.render.scheduling $(ARGS)
 
 test: setup ## the default tests (CPU, about 20 minutes on 2 cores); MARK=slow or MARK=gpu for the marked ones
 	$(PY) -m pytest $(call opt,-m,$(MARK)) $(ARGS)

@@ -19,7 +19,7 @@ MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml pu
 def checkout(given: str) -> Path:
     """The folder of the checkout. Ends the program, with the remedy, when there is none."""
     root = Path(given).expanduser().resolve()
-    if not (root / "distill" / "workers.py").is_file():
+    if not (root / "distill" / "runs" / "ray_workers.py").is_file():
         sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
     return root
 

@@ -12,10 +12,10 @@ from typing import Final
 
 import tyro
 
-from dataset.checkout import code_for_nodes
 from dataset.errors import UserError, run_cli
-from render.command import Command
-from render.run import run
+from dataset.io.ray_env import code_for_nodes
+from render.cli import Command
+from render.driver import run
 
 SENT: Final = ("dataset", "render")  # what a worker imports
 

@@ -7,14 +7,14 @@ from typing import Annotated
 import tyro
 from fsspec.implementations.local import LocalFileSystem
 
-from dataset.copy_set import OBJECTS_PER_SHARD, copy_sets
+from dataset.check.info import format_info, info
+from dataset.check.verify import verify
+from dataset.copy.copy_set import OBJECTS_PER_SHARD, copy_sets
 from dataset.errors import run_cli
-from dataset.info import format_info, info
-from dataset.preview import preview
-from dataset.report_page import write_report
-from dataset.selection import Filters
-from dataset.shards import open_set, read_index
-from dataset.verify import verify
+from dataset.format.shards import open_set, read_index
+from dataset.reading.filters import Filters
+from dataset.report.contact_sheet import preview
+from dataset.report.page import write_report
 
 Shards = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
 

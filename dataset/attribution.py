@@ -9,9 +9,9 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from dataset.manifest import Asset
-from dataset.reconcile import read_asked, read_manifest
-from dataset.shards import read_stats, shard_name, write_atomic
+from dataset.format.manifest import Asset
+from dataset.format.shards import read_stats, shard_name, write_atomic
+from dataset.reading.reconcile import read_asked, read_manifest
 
 ATTRIBUTION_FILE: Final = "attribution.csv"
 _COLUMNS: Final = ("uid", "title", "author", "license", "url", "source")

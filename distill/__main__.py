@@ -15,16 +15,16 @@ import torch
 import tyro
 
 from dataset.errors import UserError, run_cli
-from dataset.image import Prepared, prepare_image
-from distill.batch import Outcome, in_turn, say, table
-from distill.job import Job, Preset, finished_faces, load, run
-from distill.mesh import Format
-from distill.schedule import PRESETS
-from distill.state import CHECKPOINT
-from train.ablation import check_shown
-from train.compute import CompileChoice
-from train.find_model import model_folder
-from train.model import EMBEDDED_MODEL, read_spec
+from dataset.images.prepare import Prepared, prepare_image
+from distill.mesh.export import Format
+from distill.runs.job import Job, Preset, finished_faces, load, run
+from distill.runs.sequential import Outcome, in_turn, say, table
+from distill.sds.checkpoint import CHECKPOINT
+from distill.sds.schedule import PRESETS
+from train.convert.resolve import model_folder
+from train.layers.compile import CompileChoice
+from train.model.multiview import EMBEDDED_MODEL, read_spec
+from train.model.reference import check_shown
 from train.sample import pick_device
 
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
@@ -142,7 +142,7 @@ def _run_many(jobs: list[Job], refused: list[Outcome], args: Args, workers: int 
 
 def _outcomes(jobs: list[Job], args: Args, workers: int | None) -> Iterator[Outcome]:
     if args.address is not None or min(workers or 1, len(jobs)) > 1:
-        from distill.workers import on_workers
+        from distill.runs.ray_workers import on_workers
 
         return on_workers(jobs, args.device, workers, args.address)
     device = pick_device(args.device)

@@ -20,7 +20,7 @@ from typing import Final
 import tyro
 
 from dataset.errors import UserError, run_cli
-from train.model import EMBEDDED_MODEL
+from train.model.multiview import EMBEDDED_MODEL
 
 PYTHON: Final = sys.executable
 FINE_TUNING_LR: Final = 5e-5

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.shards import read_index
+from dataset.format.shards import read_index
 from distill.view.page import Section, write_page
 
 LEAD = (

@@ -3,8 +3,8 @@
 import tyro
 
 from dataset.errors import run_cli
-from render.command import Command
-from render.run import run
+from render.cli import Command
+from render.driver import run
 
 if __name__ == "__main__":
     run_cli(lambda: run(tyro.cli(Command, prog="python -m render")))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from dataset.errors import UserError
-from dataset.schema import NormalizeMode
+from dataset.format.schema import NormalizeMode
 
 Device = Literal["auto", "cpu", "gpu"]
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)

@@ -19,12 +19,12 @@ import tyro
 from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
-from dataset.manifest import Asset, Manifest
-from dataset.schema import Meta
-from dataset.selection import TEST_SHARE, VALIDATION_SHARE, Split, split_of
-from dataset.shards import open_set
-from dataset.stream import ShardSet
-from render import check
+from dataset.format.manifest import Asset, Manifest
+from dataset.format.schema import Meta
+from dataset.format.shards import open_set
+from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
+from dataset.reading.shard_set import ShardSet
+from render import environment
 
 _NOT_GLB: Final = "not a GLB file"
 _NO_FOLDER: Final = "of a folder, and no --folder given"
@@ -93,10 +93,10 @@ def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
 
 
 def _build() -> Any:
-    """`render.procedural.build.export`. Raises UserError where there is no Blender to build with."""
-    if (problem := check.problem()) is not None:
+    """`render.blender.procedural_glb.export`. Raises UserError where there is no Blender to build with."""
+    if (problem := environment.problem()) is not None:
         raise UserError(problem)
-    from render.procedural.build import export
+    from render.blender.procedural_glb import export
 
     return export
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dataset.stream import ShardSet
-from tests.loopback import Server
-from tests.make_shards import make_shard_set
+from dataset.reading.shard_set import ShardSet
+from tests.support.loopback import Server
+from tests.support.make_shards import make_shard_set
 
 if TYPE_CHECKING:
-    from train.model import MultiViewModel
+    from train.model.multiview import MultiViewModel
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def quick_pictures() -> Iterator[None]:
     """The pictures of a training run take two steps."""
-    from train import picture
+    from train.loop import sample_sheet
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture, "PICTURE_STEPS", 2)
+        patch.setattr(sample_sheet, "PICTURE_STEPS", 2)
         yield
 
 
@@ -46,8 +46,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A micro model to start training from, so that no parts are trained first."""
-    from tests.train_micro import micro_model
-    from train.model import save_model
+    from tests.support.train_micro import micro_model
+    from train.model.multiview import save_model
 
     folder = tmp_path_factory.mktemp("base") / "model"
     save_model(micro_model(), folder)
@@ -57,8 +57,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`shards`, encoded by the model of `base`."""
-    from tests.make_latents import make_latent_set
-    from tests.train_micro import micro_model
+    from tests.support.make_latents import make_latent_set
+    from tests.support.train_micro import micro_model
 
     return make_latent_set(tmp_path_factory.mktemp("latents") / "set", shards, micro_model())
 
@@ -66,7 +66,7 @@ def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model() -> "MultiViewModel":
     """A model of random weights, to encode with."""
-    from tests.train_micro import micro_model
+    from tests.support.train_micro import micro_model
 
     return micro_model()
 
@@ -80,7 +80,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 @pytest.fixture(scope="module")
 def latent_folder(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`pictures`, encoded by `model`."""
-    from tests.make_latents import make_latent_set
+    from tests.support.make_latents import make_latent_set
 
     return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
 
@@ -88,7 +88,7 @@ def latent_folder(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory:
 @pytest.fixture(scope="module")
 def lean(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with means only, and embeddings of the references only."""
-    from tests.make_latents import make_latent_set
+    from tests.support.make_latents import make_latent_set
 
     return make_latent_set(
         tmp_path_factory.mktemp("lean") / "set", pictures.url, model, logvar=False, embedded="random"
@@ -120,10 +120,10 @@ class Compiler:
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
-    """What `train.compute` compiles with."""
+    """What `train.layers.compile` compiles with."""
     import torch._dynamo
 
-    from train import compute
+    from train.layers import compile as compute
 
     counter = Compiler()
     torch._dynamo.reset()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 ALLOWED = {
     "dataset": set(),
     "render": {"dataset"},
@@ -15,14 +16,14 @@ ALLOWED = {
 }
 OURS = {*ALLOWED, "examples", "benchmarks", "tests"}
 BPY_FILES = {
-    "render/scene.py",
-    "render/picture.py",
-    "render/device.py",
-    "render/textures.py",
-    "render/blender.py",
-    "render/procedural/build.py",
-    "benchmarks/plain_render.py",
-    "benchmarks/denoise_share.py",
+    "render/blender/scene.py",
+    "render/blender/cycles.py",
+    "render/blender/device.py",
+    "render/blender/textures.py",
+    "render/blender/__main__.py",
+    "render/blender/procedural_glb.py",
+    "benchmarks/render/plain_render.py",
+    "benchmarks/render/denoise_share.py",
 }
 
 
@@ -72,5 +73,5 @@ def test_packages_have_empty_init():
 
 def test_the_check_sees_a_wrong_import(tmp_path):
     bad = tmp_path / "bad.py"
-    bad.write_text("from train.model import load_model\nimport bpy\n")
-    assert imported_modules(bad) == {"train.model", "bpy"}
+    bad.write_text("from train.model.multiview import load_model\nimport bpy\n")
+    assert imported_modules(bad) == {"train.model.multiview", "bpy"}

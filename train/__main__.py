@@ -9,18 +9,12 @@ import torch
 import tyro
 
 from dataset.errors import UserError, run_cli
-from dataset.latents import open_views
-from dataset.loader import Damage
-from dataset.selection import Filters
-from train.ablation import ReferenceUse
-from train.autoencoder import ensure_autoencoder
-from train.compute import BlocksChoice, CompileChoice
-from train.feed import need_pictures, open_training_set
-from train.find_model import model_folder
-from train.image_tower import SmallTower
-from train.launch import Launch, start
-from train.ranks import Parallel
-from train.recipe import (
+from dataset.reading.damage import Damage
+from dataset.reading.filters import Filters
+from dataset.reading.latent_set import open_views
+from train.components.autoencoder import ensure_autoencoder
+from train.components.image_encoder import ensure_tower
+from train.config.presets import (
     PRESETS,
     AutoencoderRecipe,
     PresetName,
@@ -30,10 +24,16 @@ from train.recipe import (
     override,
     with_options,
 )
-from train.run import Run, check, describe, tell
+from train.convert.resolve import model_folder
+from train.data.loader import need_pictures, open_training_set
+from train.distributed.process_group import Parallel
+from train.launch import Launch, start
+from train.layers.compile import BlocksChoice, CompileChoice
+from train.loop.run_config import Run, check, describe, tell
+from train.loop.validation import divide
+from train.model.image_encoder import SmallTower
+from train.model.reference import ReferenceUse
 from train.sample import pick_device
-from train.tower_training import ensure_tower
-from train.validation import divide
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError, run_cli
-from train.ablation import reads_reference
-from train.find_model import model_folder
-from train.image_encoder import save_image_encoder
-from train.image_tower import ImageTower, NamedTower
-from train.ldm_file import NOTES, Notes
-from train.ldm_names import LDM_UNET_PREFIX, TOWER_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
-from train.model import ModelSpec, UNetShape, load_unet, load_vae, read_spec, read_tower, write_spec
-from train.model_card import card_of, centring
+from train.convert.checkpoint_file import NOTES, Notes
+from train.convert.key_names import LDM_UNET_PREFIX, TOWER_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
+from train.convert.model_card import card_of, centring
+from train.convert.resolve import model_folder
+from train.model.clip_vision import save_image_encoder
+from train.model.image_encoder import ImageTower, NamedTower
+from train.model.multiview import ModelSpec, UNetShape, load_unet, load_vae, read_spec, read_tower, write_spec
+from train.model.reference import reads_reference
 from train.sample import ddim_scheduler
 
 LDM_ENDINGS: Final = (".ckpt", ".pt", ".safetensors")

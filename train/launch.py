@@ -1,7 +1,7 @@
 """Starting a training on the processes asked for: this one, those that torchrun started, or Ray Train's workers.
 
-Each of them runs `train.loop.train`. When a Ray worker dies, Ray starts all of them anew and they resume from OUT's
-last checkpoint, by the loop's own restore; on several machines OUT must be a shared folder, which is checked.
+Each of them runs `train.loop.loop.train`. When a Ray worker dies, Ray starts all of them anew and they resume from
+OUT's last checkpoint, by the loop's own restore; on several machines OUT must be a shared folder, which is checked.
 """
 
 import logging
@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import torch
 
-from dataset.checkout import code_for_nodes
 from dataset.errors import UserError
-from train.loop import train
-from train.model import SPEC_FILE
-from train.ranks import Parallel, from_environment, joined
-from train.run import Run, check
+from dataset.io.ray_env import code_for_nodes
+from train.distributed.process_group import Parallel, from_environment, joined
+from train.loop.loop import train
+from train.loop.run_config import Run, check
+from train.model.multiview import SPEC_FILE
 
 STOP_FILE: Final = ".stop"  # in OUT: the driver asks the workers to stop
 ERROR_FILE: Final = ".error"  # in OUT: what a worker's UserError said; starting anew would meet it again

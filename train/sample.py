@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from dataset.errors import UserError, run_cli
-from dataset.image import contact_sheet, prepare_image
-from train.ablation import check_shown, see_reference
-from train.find_model import model_folder
-from train.model import BETA_END, BETA_START, EMBEDDED_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
+from dataset.images.prepare import contact_sheet, prepare_image
+from train.convert.resolve import model_folder
+from train.model.multiview import BETA_END, BETA_START, EMBEDDED_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
+from train.model.reference import check_shown, see_reference
 
 VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
 

@@ -1,9 +1,9 @@
 """Shards -> the small model that comes with the project: `python -m train.tiny_model`, or `make tiny-model`.
 
-It is `python -m train` and `python -m train.encode` one after the other, with the sizes of `train.recipe.EMBEDDED`.
-WORK gets `stage1/vae` and `stage1/image_tower`, `latents`, then `stage1` and `stage2` themselves. What is finished is
-taken up and what was begun goes on from its last checkpoint, so the command may be stopped and repeated. The end is
-OUT: stage 2's model in float16, and a README.md that says what it was made from.
+It is `python -m train` and `python -m train.encode` one after the other, with the sizes of
+`train.config.presets.EMBEDDED`. WORK gets `stage1/vae` and `stage1/image_tower`, `latents`, then `stage1` and `stage2`
+themselves. What is finished is taken up and what was begun goes on from its last checkpoint, so the command may be
+stopped and repeated. The end is OUT: stage 2's model in float16, and a README.md that says what it was made from.
 """
 
 import json
@@ -17,22 +17,22 @@ import tyro
 from torch import nn
 
 from dataset.errors import UserError, run_cli
-from dataset.latents import open_views
-from dataset.loader import Damage
-from dataset.stream import ShardSet
-from train.autoencoder import ensure_autoencoder
-from train.compute import BlocksChoice, CompileChoice
-from train.encode import encode, plan_format
-from train.encoder import Encoder
-from train.feed import need_pictures
-from train.image_tower import ImageTower, SmallTower
+from dataset.reading.damage import Damage
+from dataset.reading.latent_set import open_views
+from dataset.reading.shard_set import ShardSet
+from train.components.autoencoder import ensure_autoencoder
+from train.components.image_encoder import ensure_tower
+from train.config.presets import EMBEDDED, Recipe, Schedule
+from train.data.loader import need_pictures
+from train.encode.__main__ import encode, plan_format
+from train.encode.encoder import Encoder
 from train.launch import Launch, start
-from train.model import ModelSpec, load_model, save_model
-from train.recipe import EMBEDDED, Recipe, Schedule
-from train.run import CONFIG_FILE, Run
+from train.layers.compile import BlocksChoice, CompileChoice
+from train.loop.run_config import CONFIG_FILE, Run
+from train.loop.validation import divide
+from train.model.image_encoder import ImageTower, SmallTower
+from train.model.multiview import ModelSpec, load_model, save_model
 from train.sample import pick_device
-from train.tower_training import ensure_tower
-from train.validation import divide
 
 MOST_MB: Final = 40  # what a checkout should carry, together
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataset.errors import UserError
-from distill.history import LOSSES, METRICS, Losses, read_losses
+from distill.sds.loss_log import LOSSES, METRICS, Losses, read_losses
 
 _SIGNS: Final = ("input.png", LOSSES, "mesh.glb")  # a folder with one of these is a run's
 _DEPTH: Final = 3  # how far below a given folder runs are looked for

@@ -1,0 +1,47 @@
+"""The baseline of `field_fit`: density and albedo at the nodes of one dense grid, interpolated, and nothing else."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.nerf.field import FieldSettings, Samples
+
+CHANNELS = 4  # raw density and raw albedo
+
+
+def nodes_of(parameters: int) -> int:
+    """Nodes along an axis of the largest grid with at most so many parameters."""
+    return max(2, int((parameters / CHANNELS) ** (1 / 3) + 1e-6))
+
+
+class DenseGrid(nn.Module):
+    """A `Scene` like `Field`, with its activations and blob; its normals are all 0 (a fit of colours needs none)."""
+
+    def __init__(self, settings: FieldSettings, nodes: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.table = nn.Parameter(torch.zeros(1, CHANNELS, nodes, nodes, nodes))
+
+    @property
+    def radius(self) -> float:
+        return self.settings.radius
+
+    def density(self, x: Tensor) -> Tensor:
+        """Density [n] at world points [n, 3]."""
+        return self._density(x, self._raw(x)[0])
+
+    def query(self, x: Tensor) -> Samples:
+        """Everything at world points [n, 3]."""
+        raw = self._raw(x)
+        return Samples(self._density(x, raw[0]), torch.sigmoid(raw[1:].T), torch.zeros_like(x))
+
+    def _raw(self, x: Tensor) -> Tensor:
+        """Interpolated values [c, n]."""
+        place = (x / self.radius).flip(-1)[None, None, None]  # the table's axes are x, y, z; grid_sample wants z, y, x
+        return F.grid_sample(self.table, place, padding_mode="border", align_corners=True)[0, :, 0, 0]
+
+    def _density(self, x: Tensor, raw: Tensor) -> Tensor:
+        distance = torch.linalg.vector_norm(x, dim=-1)
+        blob = self.settings.blob_density * (1 - distance / self.settings.blob_radius)
+        density: Tensor = F.softplus(raw + blob) * (distance <= self.radius)
+        return density

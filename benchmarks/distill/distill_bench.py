@@ -1,0 +1,274 @@
+"""How long an asset takes: `python -m benchmarks.distill.distill_bench`, minutes on one GPU; `--preset tiny` on two
+cores.
+
+A schedule of the preset's settings is run at `--steps` of each phase by `distill.sds.loop.train_step` itself, with
+networks of Stable Diffusion 2.1's size and random weights in the loop and an oracle that drives the field
+(`distill_parts`), so that what is marched through is a real object. The first `--warm-up` steps of a phase, which
+compile, do not count; the rest is extrapolated to the preset's number of steps, and checkpoints and previews are added.
+Printed are where a step's time goes, the floor (the networks' operations at the measured matrix peak) and, for
+comparison, the loop as people write it: eager, float32 weights under bf16 autocast, every loss read. The last line is
+JSON.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from benchmarks.distill.distill_parts import FIGURE, SIZES, Driven, Stopwatch, Truths, random_model, step_flops
+from dataset.camera import spherical_to_c2w
+from distill.nerf.render import render_views
+from distill.output.preview import view_distance, view_fov_deg, write_preview
+from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoint
+from distill.sds.guidance import Guidance, Prediction, model_guidance
+from distill.sds.loop import train_step
+from distill.sds.oracle import render_truth
+from distill.sds.schedule import PRESETS, DistillSettings, Views
+from train.layers.compile import BLOCKS, Compute, choose_compute
+from train.loop.flops import MATMUL_SIDE, matmul_peak, seconds_of
+
+PARTS: Final = ("render forward", "render backward", "vae", "unet", "rest")
+PHASES: Final = ("coarse", "fine")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase, one way."""
+
+    step_s: float
+    parts_s: dict[str, float]  # of a step
+    first_step_s: float  # compilation included
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    device = torch.device(options.device)
+    paper = PRESETS[options.preset]
+    if options.samples_per_ray is not None:
+        paper = replace(paper, march=replace(paper.march, samples_per_ray=options.samples_per_ray))
+    # Half of the short run for each phase, like the preset's own. Rescaling (the networks' answer) would reach the
+    # oracle's channels through their common deviation.
+    settings = replace(paper, steps=2 * options.steps, coarse_fraction=0.5, sds_rescale=0.0)
+    # In the type that the networks have there: a CPU's bf16 is no measure.
+    peak = matmul_peak(device, options.matmul, network_type(device))
+    sizes = SIZES[options.preset]
+    flops = {
+        phase: step_flops(sizes, views)
+        for phase, views in zip(PHASES, (paper.coarse_views, paper.fine_views), strict=True)
+    }
+    print(f"matmul peak {peak / 1e12:.3g} TFLOP/s; TFLOP a step: {_rounded(flops, 1e-12)}", flush=True)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    compute = choose_compute(device, options.compile, blocks=options.blocks)
+    ours, state, driven = measure_ours(options, settings, compute, device)
+    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    reserved = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
+    extra_s = _between_steps(state, paper, device)
+    ways = compare(options, settings, state, driven) if options.plain_steps else None
+    steps = {"coarse": paper.steps * paper.coarse_fraction, "fine": paper.steps * (1 - paper.coarse_fraction)}
+    run_s = sum(ours[phase].step_s * steps[phase] for phase in PHASES)
+    floor_s = sum(sum(flops[phase].values()) / peak * steps[phase] for phase in PHASES)
+    speedup = None
+    if ways is not None:
+        plain_s, same_s = (sum(way[phase].step_s * steps[phase] for phase in PHASES) for way in ways)
+        speedup = plain_s / same_s
+        print(f"on the same field: {plain_s / 60:.2f} min as people write it, {same_s / 60:.2f} min by this loop")
+    for phase in PHASES:
+        floors = {name: 1000 * number / peak for name, number in flops[phase].items()}
+        print(f"{phase}: {1000 * ours[phase].step_s:.2f} ms a step: {_rounded(ours[phase].parts_s, 1000)}")
+        print(f"{phase}: floor {_rounded(floors)} ms; first step {ours[phase].first_step_s:.1f} s")
+    print(
+        f"{paper.steps} steps, extrapolated from {options.steps - options.warm_up} of each phase: "
+        f"{run_s / 60:.2f} min; the networks' floor is {floor_s / 60:.2f} min; checkpoints and previews {extra_s:.1f} s"
+    )
+    line = {
+        "preset": options.preset,
+        "samples_per_ray": paper.march.samples_per_ray,
+        "minutes_per_asset": round((run_s + extra_s) / 60, 3),
+        "peak_gib": _or_none(memory),
+        "share_of_floor": round(floor_s / run_s, 4),
+        "floor_minutes": round(floor_s / 60, 3),
+        "step_ms": {phase: round(1000 * ours[phase].step_s, 3) for phase in PHASES},
+        "split_ms": {phase: _rounded(ours[phase].parts_s, 1000) for phase in PHASES},
+        "first_step_s": {phase: round(ours[phase].first_step_s, 2) for phase in PHASES},
+        "checkpoints_and_previews_s": round(extra_s, 1),
+        "speedup_vs_plain": _or_none(speedup),
+        "reserved_gib": _or_none(reserved),
+        "occupied": round(float(state.occupancy.grid.binaries.float().mean()), 4),
+        "psnr_db": round(_psnr(state, paper, device), 2),
+        "matmul_peak_tflops": round(peak / 1e12, 2),
+        "compile": compute.compile,
+        "blocks": compute.blocks,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+    print(json.dumps(line))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", choices=sorted(SIZES), default="paper")
+    parser.add_argument("--steps", type=int, default=330, help="of each phase, the warm-up included")
+    parser.add_argument("--warm-up", type=int, default=30, help="steps of each phase that do not count")
+    parser.add_argument(
+        "--plain-steps", type=int, default=20, help="of each phase, the loop as people write it; 0: none"
+    )
+    parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
+    parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.layers.compile")
+    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    if options.plain_steps == 1 or options.plain_steps > options.steps:
+        parser.error(f"--plain-steps is {options.plain_steps}; 0, or 2 to --steps, {options.steps}")
+    if not 0 < options.warm_up < options.steps:
+        parser.error(f"--warm-up is {options.warm_up}; at least 1 and less than --steps, {options.steps}")
+    return options
+
+
+def network_type(device: torch.device) -> torch.dtype:
+    """What `python -m distill` loads a model in."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def measure_ours(
+    options: argparse.Namespace, settings: DistillSettings, compute: Compute, device: torch.device
+) -> tuple[dict[str, Phase], Distillation, Driven]:
+    """Both phases as `python -m distill` runs them; the state at the end, and what guided."""
+    model = random_model(SIZES[options.preset], device, network_type(device))
+    tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device, dtype=_dtype(model.unet))
+    networks = model_guidance(model, tokens, 15.0, 10.0, compute)
+    state = new_distillation(settings, device)
+    watch, truths = Stopwatch(device), Truths(settings, model.spec.latent_size, device)
+    driven = Driven(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
+    found = {}
+    for number, phase in enumerate(PHASES):
+        steps = range(number * options.steps, (number + 1) * options.steps)
+        found[phase] = run_phase(state, settings, driven, steps, options.warm_up, plain=False)
+    return found, state, driven
+
+
+def compare(
+    options: argparse.Namespace, settings: DistillSettings, state: Distillation, ours: Driven
+) -> tuple[dict[str, Phase], dict[str, Phase]]:
+    """A few steps of both phases as people write them, and the same steps by this loop: on equal copies of a field.
+
+    What a step costs depends on what is in sight, so neither is held against the whole run's mean.
+    """
+    device = state.field.grid.table.device
+    found: tuple[dict[str, Phase], dict[str, Phase]] = ({}, {})
+    for way, driven in zip(found, (plain_networks(options, settings, device), ours), strict=True):
+        plain = driven is not ours
+        for number, phase in enumerate(PHASES, 1):
+            steps = range(number * options.steps - options.plain_steps, number * options.steps)
+            copy = new_distillation(settings, device)
+            copy.field.load_state_dict(state.field.state_dict())
+            copy.occupancy.load_state_dict(state.occupancy.state_dict())
+            way[phase] = run_phase(copy, settings, driven, steps, max(1, options.plain_steps // 2), plain=plain)
+    return found
+
+
+def plain_networks(options: argparse.Namespace, settings: DistillSettings, device: torch.device) -> Driven:
+    """Guidance as people write it: eager, float32 weights under autocast."""
+    model = random_model(SIZES[options.preset], device, torch.float32)
+    tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device)
+    eager = model_guidance(model, tokens, 15.0, 10.0)
+
+    def encode(pictures: Tensor) -> Tensor:
+        with _autocast(device):
+            return eager.encode(pictures)
+
+    def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+        with _autocast(device):
+            return eager.denoise(noisy, timesteps, views)
+
+    truths = Truths(settings, model.spec.latent_size, device)
+    guidance = Guidance(encode, denoise, eager.alphas_cumprod)
+    return Driven(guidance, SIZES[options.preset].unet.latent_channels, truths, Stopwatch(device))
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def run_phase(
+    state: Distillation, settings: DistillSettings, driven: Driven, steps: range, warm_up: int, *, plain: bool
+) -> Phase:
+    """Run some steps; the first `warm_up` of them do not count. `plain`: each loss is read when there is one."""
+    watch, device = driven.watch, state.field.grid.table.device
+    driven.truths.prepare(steps)
+    hook = state.optimizer.register_step_pre_hook(lambda *_: watch.mark("render backward"))
+
+    def run(step: int) -> None:
+        driven.step = step
+        result = train_step(state, settings, driven.guidance, step)
+        if plain:
+            [loss.item() for loss in result.losses.values()]
+        watch.mark("rest")
+
+    first_step_s = seconds_of(lambda: run(steps[0]), device)
+    for step in steps[1:warm_up]:
+        run(step)
+    watch.seconds()
+    watch.mark("start")
+    for step in steps[warm_up:]:
+        run(step)
+    parts, counted = watch.seconds(), len(steps) - warm_up
+    hook.remove()
+    return Phase(sum(parts.values()) / counted, {name: parts.get(name, 0.0) / counted for name in PARTS}, first_step_s)
+
+
+def _between_steps(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
+    """Seconds that a run of the preset spends on checkpoints and previews."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_preview(state.field, state.occupancy, paper, folder / "first.png")
+        started = time.perf_counter()
+        save_checkpoint(state, folder / "checkpoint.safetensors", 0, {})
+        saved = time.perf_counter()
+        write_preview(state.field, state.occupancy, paper, folder / "preview.png")
+        previewed = time.perf_counter()
+    return (saved - started) * (paper.steps // paper.checkpoint_every) + (previewed - saved) * (
+        paper.steps // paper.preview_every
+    )
+
+
+@torch.no_grad()
+def _psnr(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
+    """Decibels of four views of what the oracle made: that there is an object."""
+    cameras = spherical_to_c2w([15.0] * 4, [20.0, 110.0, 200.0, 290.0], [view_distance(paper)] * 4)
+    fov_deg, resolution = view_fov_deg(paper), 64
+    found = render_views(
+        state.field, cameras, fov_deg, resolution, settings=paper.march, occupancy=state.occupancy, device=device
+    ).rgb.permute(0, 3, 1, 2)
+    truth = render_truth(FIGURE, cameras, fov_deg, resolution, device=device)
+    return float(-10 * (found - truth).square().mean().log10())
+
+
+def _dtype(module: torch.nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+def _rounded(values: Any, factor: float = 1.0) -> Any:
+    """A number, or numbers by name, times a factor, to three places."""
+    if isinstance(values, dict):
+        return {name: _rounded(value, factor) for name, value in values.items()}
+    return round(values * factor, 3)
+
+
+def _or_none(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

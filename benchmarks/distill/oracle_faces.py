@@ -1,0 +1,121 @@
+"""Which part of a many-faced result is the distiller's: `python -m benchmarks.distill.oracle_faces`, last line JSON.
+
+An object is distilled from ideal models that know less and less, each exact for what it knows, with the small preset
+(unlit, one resolution) and with one thing of the schedule changed at a time:
+
+    decided     knows the object and which way it stands
+    guided      conditional: decided; unconditional: the four turns by 90 degrees; classifier-free guidance of both
+    turns       the four turns are equally likely, views of a group agree (a model that knows no absolute azimuth)
+    single      the same, each view by itself (a model of single views that does not heed its camera)
+
+`looks_like` is, for the sides at azimuth 0, 90, 180, 270, the true side that each is nearest to; how often it names 0
+is the number of faces. `psnr_db` is of those four sides against the object, turned as it fits best.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from benchmarks.distill.oracle_objects import ALPHAS, OBJECTS, SMALL, encode, psnr
+from dataset.camera import spherical_to_c2w
+from distill.nerf.render import render_views
+from distill.output.preview import view_distance, view_fov_deg
+from distill.sds.checkpoint import Distillation, new_distillation
+from distill.sds.guidance import Denoise, Guidance, Prediction
+from distill.sds.loop import train_step
+from distill.sds.oracle import Solids, oracle_denoiser, render_truth, undecided_denoiser
+from distill.sds.schedule import DistillSettings, Views
+
+_RESOLUTION: Final = 24
+_TURNS_DEG: Final = (0.0, 90.0, 180.0, 270.0)
+_BASE: Final = replace(SMALL, steps=100, fine_resolution=_RESOLUTION, shading=replace(SMALL.shading, lit_probability=0))
+SCHEDULES: Final[Mapping[str, DistillSettings]] = {
+    "paper": _BASE,
+    "no annealing": replace(_BASE, anneal_fraction=1e-6),
+    "no blob": replace(_BASE, nerf=replace(_BASE.nerf, blob_density=0.0)),
+    "half the steps": replace(_BASE, steps=50),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    options = _options(arguments)
+    line: dict[str, Any] = {"object": options.object, "guidance_scale": options.guidance_scale}
+    for model in options.models:
+        for schedule in options.schedules:
+            settings = replace(SCHEDULES[schedule], seed=options.seed)
+            if options.steps:
+                settings = replace(settings, steps=options.steps)
+            found = faces(OBJECTS[options.object], settings, model, options.guidance_scale)
+            line[f"{model}, {schedule}"] = found
+            print(f"{model}, {schedule}: {found}", flush=True)
+    print(json.dumps(line))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    models = ["decided", "guided", "turns", "single"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--object", choices=sorted(OBJECTS), default="skittle")
+    parser.add_argument("--models", nargs="+", choices=models, default=models)
+    parser.add_argument("--schedules", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
+    parser.add_argument("--steps", type=int, help="of all schedules; default: each one's own")
+    parser.add_argument("--guidance-scale", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def faces(solids: Solids, settings: DistillSettings, model: str, guidance_scale: float) -> dict[str, Any]:
+    """Distil, and see what stands on each of the four sides."""
+    state = new_distillation(settings, "cpu")
+    guidance = Guidance(encode, denoiser(solids, model, guidance_scale), ALPHAS)
+    for step in range(settings.steps):
+        train_step(state, settings, guidance, step)
+    return look_around(state, solids, settings)
+
+
+def denoiser(solids: Solids, model: str, guidance_scale: float) -> Denoise:
+    """The ideal model of this name."""
+
+    def turned(views: Views, turn_deg: float) -> Tensor:
+        return render_truth(
+            solids, replace(views, azimuth_deg=views.azimuth_deg + turn_deg).c2w, views.fov_deg, _RESOLUTION
+        )
+
+    decided = oracle_denoiser(partial(turned, turn_deg=0.0), encode, ALPHAS)
+    undecided = undecided_denoiser(
+        lambda views: [turned(views, turn) for turn in _TURNS_DEG], encode, ALPHAS, jointly=model != "single"
+    )
+
+    def guided(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+        with_image, without = (each(noisy, timesteps, views).guided for each in (decided, undecided))
+        return Prediction(without + guidance_scale * (with_image - without), with_image)
+
+    return {"decided": decided, "guided": guided}.get(model, undecided)
+
+
+def look_around(state: Distillation, solids: Solids, settings: DistillSettings) -> dict[str, Any]:
+    """Compare four sides with the truth's."""
+    cameras, fov_deg = spherical_to_c2w(12.0, _TURNS_DEG, view_distance(settings)), view_fov_deg(settings)
+    with torch.no_grad():
+        seen = render_views(state.field, cameras, fov_deg, 48, settings=settings.march, occupancy=state.occupancy).rgb
+    truth = render_truth(solids, cameras, fov_deg, 48, supersampling=4).permute(0, 2, 3, 1)
+    sides = torch.tensor([psnr(side[None].expand_as(truth), truth) for side in seen])  # [seen, true]
+    nearest = sides.argmax(1).tolist()
+    best = max(float(sides.roll(-turn, 1).diagonal().min()) for turn in range(4))
+    return {
+        "faces": nearest.count(0),
+        "looks_like": [int(_TURNS_DEG[side]) for side in nearest],
+        "psnr_db": round(best, 1),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Blender workers for the benchmark: each a `render.workers.blender_process.BlenderProcess` with a thread that feeds
+it.
+"""
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.render.bench_objects import SEED, BenchObject
+from dataset.format.manifest import Asset
+from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, member_name, meta_name, parse_meta
+from dataset.images.prepare import decode_webp
+from render.settings import Settings
+from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
+from render.workers.protocol import Job, unpack
+
+LIMITS: Final = Limits(timeout_s=1800.0)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One object as a worker has rendered it."""
+
+    uid: str
+    seconds: float
+    timings: dict[str, float]
+    peak_rss_mb: float
+    pictures: NDArray[np.uint8]  # [32, h, w, 4]
+    scene: dict[str, Any]  # as benchmarks.render.plain_render writes it
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def workers(count: int) -> Iterator[list[BlenderProcess]]:
+    """`count` Blender processes of one thread each."""
+    pool = [BlenderProcess(threads=1, device="cpu") for _ in range(count)]
+    try:
+        for process in pool:
+            if process.hello.error:
+                sys.exit(f"Blender does not run here: {process.hello.error}")
+        yield pool
+    finally:
+        for process in pool:
+            process.close()
+
+
+def render_all(
+    pool: Sequence[BlenderProcess], items: Sequence[BenchObject], settings: Settings, scratch: Path
+) -> tuple[float, list[Rendered]]:
+    """Seconds until all items are rendered by the pool, each worker taking the next; reading them is not counted."""
+    queued = _Queue(settings, scratch)
+    for entry in enumerate(items):
+        queued.waiting.put(entry)
+    threads = [threading.Thread(target=queued.feed, args=(process,)) for process in pool]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - started
+    if queued.errors:
+        raise queued.errors[0]
+    return seconds, [_read(items[n], scratch / f"{n}.tar", *queued.done[n]) for n in sorted(queued.done)]
+
+
+class _Queue:
+    """What is still to be rendered by some processes, and what has been: number -> seconds, parts, peak memory."""
+
+    def __init__(self, settings: Settings, scratch: Path) -> None:
+        self._settings, self._scratch = settings, scratch
+        self.waiting: queue.SimpleQueue[tuple[int, BenchObject]] = queue.SimpleQueue()
+        self.done: dict[int, tuple[float, dict[str, float], float]] = {}
+        self.errors: list[Exception] = []
+
+    def feed(self, process: BlenderProcess) -> None:
+        """Have one process render what is waiting until nothing is, or something failed."""
+        try:
+            while not self.errors:
+                number, item = self.waiting.get_nowait()
+                asset = Asset(item.uid, "benchmark", "CC0-1.0")
+                job = Job(
+                    asset, str(item.path), item.sha256, SEED, self._settings, str(self._scratch / f"{number}.tar")
+                )
+                started = time.monotonic()
+                reply = process.render(job, LIMITS)
+                if reply.status != "ok":
+                    raise RuntimeError(f"{item.uid}: {reply.error_class}: {reply.message}")
+                self.done[number] = (time.monotonic() - started, dict(reply.timings), process.peak_rss_mb)
+        except queue.Empty:
+            return
+        except (BlenderEnded, RuntimeError, OSError) as error:
+            self.errors.append(error)
+
+
+def _read(item: BenchObject, tar: Path, seconds: float, timings: dict[str, float], peak_rss_mb: float) -> Rendered:
+    members = unpack(tar.read_bytes())
+    tar.unlink()
+    names = [member_name(item.uid, view_set, i) for view_set in VIEW_SETS for i in range(VIEWS_PER_SET)]
+    pictures = np.stack([decode_webp(members[name], name) for name in names])
+    meta = parse_meta(members[meta_name(item.uid)], item.uid)
+    scene = {"scale": meta.normalization.scale, "offset": meta.normalization.offset, "hdri": meta.hdri.__dict__}
+    return Rendered(item.uid, seconds, timings, peak_rss_mb, pictures, scene)

@@ -1,0 +1,58 @@
+"""How much of `render`'s seconds a view is the denoiser: the same views with and without it, on one thread.
+
+`python -m benchmarks.render.denoise_share SAMPLES NOISE_THRESHOLD UID=FILE...` prints one JSON line: {"uid": share,
+...}. Cycles' own status lines do not tell sampling from denoising.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from render.blender.__main__ import allowed_cpus
+
+with allowed_cpus(1):
+    import bpy
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts the threads that `allowed_cpus` is about
+
+from benchmarks.render.bench_objects import SEED
+from benchmarks.render.plain_settings import RESOLUTION
+from benchmarks.render.reference import VIEWS
+from render.blender.__main__ import blenders_maps
+from render.blender.cameras import light, noise_seed, poses
+from render.blender.cycles import configure, render_view
+from render.blender.scene import build, light_scene, visible_points
+from render.blender.screen_bounds import object_box
+from render.blender.timing import Stopwatch
+from render.settings import Settings, environment_maps
+
+
+def main() -> None:
+    settings = Settings(RESOLUTION, int(sys.argv[1]), float(sys.argv[2]))
+    entries = [entry.partition("=") for entry in sys.argv[3:]]
+    shares = {uid: round(share(uid, Path(path), settings), 4) for uid, _, path in entries}
+    print(json.dumps(shares))
+
+
+def share(uid: str, path: Path, settings: Settings) -> float:
+    """The denoiser's share of the seconds between the first sample and the finished picture."""
+    build(path, "longest")
+    maps = environment_maps(blenders_maps())
+    chosen = light(SEED, uid, list(maps))
+    light_scene(chosen, maps[chosen.hdri])
+    configure(settings, threads=1)
+    cameras = [pose for view_set in poses(SEED, uid).values() for pose in view_set]
+    boxes = [object_box(visible_points().T, pose.c2w(), RESOLUTION) for pose in cameras]
+    seconds = {True: Stopwatch(), False: Stopwatch()}
+    with tempfile.TemporaryDirectory(prefix="denoise-share-") as scratch:
+        render_view(cameras[0], 0, Path(scratch), boxes[0])
+        for view in VIEWS:
+            for denoise, watch in seconds.items():
+                bpy.context.scene.cycles.use_denoising = denoise
+                render_view(cameras[view], noise_seed(SEED, uid) + view, Path(scratch), boxes[view], watch)
+    return max(0.0, 1 - seconds[False].seconds["sample"] / seconds[True].seconds["sample"])
+
+
+if __name__ == "__main__":
+    main()

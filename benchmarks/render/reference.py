@@ -1,0 +1,120 @@
+"""Reference pictures: 1,024 samples without a denoiser, computed once an object, kept under a key of what makes them.
+
+`python -m benchmarks.render.reference` computes those that are missing. An object is complete when its folder has its
+name: an interrupted run leaves whole objects, and the same command goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.render.bench_objects import ROOT, SEED, BenchObject, listed, prepare
+from benchmarks.render.plain_settings import PEOPLE, REFERENCE_SAMPLES, RESOLUTION, PlainJob
+from render.blender.cameras import poses
+
+CACHE: Final = ROOT / "data" / "bench-render"
+VIEWS: Final = (0, 9, 20, 29)  # of the 32, the fixed set first: four sides, two elevations of 30 and two random ones
+_NOISE_OFFSET: Final = 1000
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`views` of an object as uint8 [v, h, w, 4] and the scene that they show (normalisation and light)."""
+
+    pictures: NDArray[np.uint8]
+    scene: dict[str, Any]
+
+
+def key_of(item: BenchObject, views: tuple[int, ...] = VIEWS) -> str:
+    """Of everything that determines the pictures, but for the code of render.blender.scene: its results are in
+    `scene`.
+    """
+    cameras = [pose for view_set in poses(SEED, item.uid).values() for pose in view_set]
+    what = {
+        "asset": item.sha256,
+        "uid": item.uid,
+        "seed": SEED,
+        "noise": _NOISE_OFFSET,
+        "views": [asdict(cameras[view]) for view in views],
+        "samples": REFERENCE_SAMPLES,
+        "cycles": {**PEOPLE, "use_denoising": False, "use_light_tree": False},
+        "resolution": RESOLUTION,
+        "blender": version("bpy"),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_plain(job: PlainJob) -> None:
+    """One process of benchmarks.render.plain_render from start to end. Raises CalledProcessError when it fails."""
+    out = Path(job.out)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / "job.json").write_text(json.dumps(asdict(job)))
+    command = [sys.executable, "-m", "benchmarks.render.plain_render", str(out / "job.json")]
+    with (out / "log.txt").open("wb") as log:
+        subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=log)
+
+
+def load_pictures(folder: Path, views: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
+    """PNG files VIEW.png of a folder as [v, h, w, 4]; colour under zero alpha is blackened, as in our own pictures."""
+    pictures: NDArray[np.uint8] = np.stack(
+        [np.asarray(Image.open(folder / f"{view:02d}.png").convert("RGBA")) for view in views]
+    )
+    pictures[pictures[..., 3] == 0] = 0
+    return pictures
+
+
+def folder_of(item: BenchObject, cache: Path = CACHE) -> Path:
+    return cache / "reference" / f"{item.uid}-{key_of(item)}"
+
+
+def reference(item: BenchObject, threads: int, cache: Path = CACHE) -> Reference:
+    """From the cache, or computed now and kept there."""
+    folder = folder_of(item, cache)
+    if not (folder / "done.json").is_file():
+        unfinished = folder.with_suffix(".tmp")
+        run_plain(
+            PlainJob(
+                uid=item.uid,
+                path=str(item.path),
+                out=str(unfinished),
+                seed=SEED,
+                samples=REFERENCE_SAMPLES,
+                denoise=False,
+                threads=threads,
+                views=list(VIEWS),
+                noise_offset=_NOISE_OFFSET,
+                light_tree=False,
+                only_object=True,
+            )
+        )
+        unfinished.replace(folder)
+    scene = json.loads((folder / "done.json").read_text())["scene"]
+    return Reference(load_pictures(folder, VIEWS), scene)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=None, help="only the first N of the list")
+    names = listed()[: parser.parse_args().objects]
+    for number, uid in enumerate(names, start=1):
+        started = time.monotonic()
+        reference(prepare(uid, CACHE / "objects"), threads=os.cpu_count() or 1)
+        print(f"reference {number}/{len(names)} {uid}: {time.monotonic() - started:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

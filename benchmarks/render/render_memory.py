@@ -1,0 +1,81 @@
+"""Is a Blender process's memory flat over many objects? `python -m benchmarks.render.render_memory --objects 500`.
+
+Renders procedural objects one after the other in one process that is never replaced, and prints its resident memory
+every 25 objects. The last line is JSON. The first reading is taken after 25 objects, when every library is loaded.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from dataset.errors import UserError, run_cli
+from render.settings import Settings
+from render.sources.source import procedural_assets
+from render.workers.blender_process import Limits
+from render.workers.worker import Task, Worker
+
+
+@dataclass(frozen=True)
+class Config:
+    """How many objects, and how small. Memory that leaks leaks at any size; large pictures only hide it."""
+
+    objects: int = 500
+    resolution: int = 32
+    samples: int = 1
+    every: int = 25
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in MB (Linux)."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def readings(config: Config) -> list[float]:
+    """Resident memory in MB after each `every` objects. Raises UserError when one fails or Blender is replaced."""
+    worker = Worker(
+        0,
+        Settings(config.resolution, config.samples),
+        Limits(recycle_after=sys.maxsize, recycle_rss_mb=float("inf")),
+        threads=1,
+    )
+    found: list[float] = []
+    pids = set()
+    try:
+        for position, asset in enumerate(procedural_assets(str(config.objects), seed=0)):
+            outcome = worker.render_one(Task(asset, position, "shard-000000")).outcome
+            pid = worker.pid()
+            if outcome.status != "ok" or pid is None:
+                raise UserError(f"{asset.uid} failed ({outcome.error_class}: {outcome.message}); nothing was measured")
+            pids.add(pid)
+            if (position + 1) % config.every == 0:
+                found.append(resident_mb(pid))
+                print(f"{position + 1} objects: {found[-1]:.0f} MB", flush=True)
+    finally:
+        worker.close()
+    if len(pids) != 1:
+        raise UserError(f"Blender was replaced {len(pids) - 1} times; nothing was measured")
+    return found
+
+
+def main() -> None:
+    config = tyro.cli(Config, description=__doc__)
+    if config.objects < 2 * config.every:
+        raise UserError(f"--objects {config.objects} is fewer than two readings; choose {2 * config.every} or more")
+    found = readings(config)
+    first, last = round(found[0], 1), round(found[-1], 1)
+    result = {
+        "objects": config.objects,
+        "rss_first_mb": first,
+        "rss_last_mb": last,
+        "growth_mb": round(last - first, 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,114 @@
+"""What Cycles' settings cost and gain: `python -m benchmarks.render.settings_sweep ""
+"samples=32,adaptive_threshold=0.1"`.
+
+Each argument is one variant: `NAME=VALUE` pairs set on top of `render`'s own settings, as Python literals. Every object
+of the benchmark's list is imported once, its four compared views are rendered by every variant in turn on one thread,
+and compared with the reference (benchmarks.render.reference). CPU seconds, so that other work on the machine matters
+less. The last line is JSON: variant -> object -> [CPU seconds a view, [dB of each view]].
+"""
+
+import argparse
+import ast
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from render.blender.__main__ import allowed_cpus
+
+with allowed_cpus(1):
+    import bpy
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts the threads that `allowed_cpus` is about
+
+from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
+from benchmarks.render.bench_workers import cores
+from benchmarks.render.plain_settings import RESOLUTION
+from benchmarks.render.quality import compare
+from benchmarks.render.reference import CACHE, VIEWS, reference
+from render.blender.__main__ import blenders_maps
+from render.blender.cameras import light, noise_seed, poses
+from render.blender.cycles import NOISY_SHARE_NODE, configure, render_view
+from render.blender.scene import build, light_scene, outline_points
+from render.blender.screen_bounds import object_box
+from render.settings import Settings, environment_maps
+
+Figures = dict[str, tuple[float, tuple[float, ...]]]  # object -> CPU seconds a view, dB of each view
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "variants",
+        nargs="+",
+        help="NAME=VALUE,... of scene.cycles; share_base and share_slope: of _share_input; '' is as it is",
+    )
+    parser.add_argument("--only", nargs="*", default=None, help="uids holding one of these words")
+    options = parser.parse_args()
+    uids = [uid for uid in listed() if options.only is None or any(word in uid for word in options.only)]
+    found: dict[str, Figures] = {variant: {} for variant in options.variants}
+    for uid in uids:
+        for variant, figures in sweep(prepare(uid, CACHE / "objects"), options.variants).items():
+            found[variant][uid] = figures
+            decibels = " ".join(f"{db:.1f}" for db in figures[1])
+            print(f"{uid:40s} {variant:60s} {figures[0]:.3f} s  {decibels} dB", flush=True)
+    for variant, by_uid in found.items():
+        white = [db for _, views in by_uid.values() for db in views]
+        seconds = float(np.mean([seconds for seconds, _ in by_uid.values()]))
+        print(f"{variant:60s} {seconds:.3f} CPU s a view, mean {np.mean(white):.2f} dB, worst {min(white):.2f} dB")
+    print(json.dumps(found))
+
+
+def sweep(item: BenchObject, variants: list[str]) -> Figures:
+    truth = reference(item, cores()).pictures
+    build(item.path, "longest")
+    points = outline_points()
+    maps = environment_maps(blenders_maps())
+    chosen = light(SEED, item.uid, list(maps))
+    light_scene(chosen, maps[chosen.hdri])
+    configure(Settings(RESOLUTION), threads=1)
+    cameras = [pose for view_set in poses(SEED, item.uid).values() for pose in view_set]
+    boxes = [object_box(points, cameras[view].c2w(), RESOLUTION) for view in VIEWS]
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory(prefix="settings-sweep-") as scratch:
+        render_view(cameras[0], 0, Path(scratch), boxes[0])  # the BVH is not counted: 32 views share it
+        for variant in variants:
+            before = apply(parse(variant))
+            started, pictures = time.process_time(), []
+            for view, box in zip(VIEWS, boxes, strict=True):
+                pictures.append(render_view(cameras[view], noise_seed(SEED, item.uid) + view, Path(scratch), box))
+            seconds = (time.process_time() - started) / len(VIEWS)
+            figures[variant] = (
+                round(seconds, 4),
+                tuple(round(db, 3) for db in compare(np.stack(pictures), truth).white_db),
+            )
+            apply(before)
+    return figures
+
+
+def parse(variant: str) -> dict[str, Any]:
+    pairs = [pair.partition("=") for pair in variant.split(",") if pair]
+    return {name: ast.literal_eval(value) for name, _, value in pairs}
+
+
+def apply(values: dict[str, Any]) -> dict[str, Any]:
+    """Set properties; their former values."""
+    before: dict[str, Any] = {}
+    for name, value in values.items():
+        target, attribute = _share_input(name) if name.startswith("share_") else (bpy.context.scene.cycles, name)
+        before[name] = getattr(target, attribute)
+        setattr(target, attribute, value)
+    return before
+
+
+def _share_input(name: str) -> tuple[Any, str]:
+    """share_base: the noisy share of what mirrors nothing; share_slope: how much more of a mirror."""
+    scene: Any = bpy.context.scene
+    return scene.node_tree.nodes[NOISY_SHARE_NODE].inputs[{"share_base": 2, "share_slope": 1}[name]], "default_value"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""How much of the GPU training uses: `python -m benchmarks.train.train_bench`, minutes on one GPU.
+
+The UNet has Stable Diffusion 2.1's size and random weights; latents and embeddings are random too, as a latent set
+would give them. One run measures the matrix peak of the machine, a plain eager loop as people write it (bf16 autocast,
+default AdamW, the loss read in every step), and what `train.loop.loop` does: `train.layers.compile`, `train.loop.loss`.
+FLOPs are counted by `train.loop.flops`. The last line is JSON.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Final, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from train.config.presets import TINY
+from train.data.sampling import Draw
+from train.layers.compile import (
+    BLOCKS,
+    CompileChoice,
+    Compute,
+    choose_compute,
+    make_optimiser,
+    mixed_precision,
+    prepare,
+)
+from train.loop.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
+from train.loop.loss import Encoded, predict, training_loss
+from train.model.multiview import CAMERA_NUMBERS, NUM_TIMESTEPS, UNetShape, build_unet, noise_schedule
+from train.model.reference import ReferenceUse, start_use
+
+
+def tiny_unet() -> UNetShape:
+    """The embedded model's."""
+    if TINY.unet is None:
+        raise ValueError("the tiny preset trains a UNet of its own")
+    return TINY.unet
+
+
+SHAPES: Final = {
+    "sd21": UNetShape(4, 32, (320, 640, 1280, 1280), (True, True, True, False), 2, 64, 1024),
+    "tiny": tiny_unet(),
+    "micro": UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8),
+}
+VIEWS: Final = 4
+PROFILED_STEPS: Final = 3
+# Words in kernels' names, the first that fit. Inductor's come first: its names list what it fused, attention too.
+KERNELS: Final = {
+    "normalisation, activations, sums (Inductor)": ("triton_",),
+    "attention": ("sdpa", "flash", "fmha", "attention"),
+    "convolutions": ("fprop", "dgrad", "wgrad", "convolve", "conv2d"),
+    "layout changes": ("nchwtonhwc", "nhwctonchw", "transpose"),
+    "optimiser and gradient norm": ("multi_tensor", "adam"),
+    "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
+    "copies and fills": ("memcpy", "memset", "copy", "fill"),
+    "torch's own elementwise kernels and reductions": ("at::native",),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way to train, measured."""
+
+    views_per_s: float  # target views
+    seconds_a_step: float
+    flops_per_s: float
+    gpu_idle_share: float | None
+    peak_gib: float
+    compile_s: float  # first step: compilation included
+    loss: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    peak = matmul_peak(device, options.matmul)
+    with torch.device("meta"):
+        counted = starting_unet(options)
+    flops = object_flops(counted, reference_use(options), VIEWS) * options.objects
+    print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; {flops / 1e12:.3f} TFLOP a micro-batch", flush=True)
+    results: dict[str, Result] = {}
+    ways = {"eager": Compute()} if not options.skip_eager else {}
+    chosen = choose_compute(device, options.compile, checkpointing=options.checkpointing, blocks=options.blocks)
+    for name, compute in {**ways, "ours": chosen}.items():
+        results[name] = measure(options, compute, device, flops, plain=name == "eager")
+        print(f"{name} {asdict(compute)}: {asdict(results[name])}", flush=True)
+    ours = results["ours"]
+    line = {
+        "stage": options.stage,
+        "objects": options.objects,
+        "accumulation": options.accumulation,
+        "blocks": chosen.blocks,
+        "views_per_s": round(ours.views_per_s, 2),
+        "share_of_peak": round(ours.flops_per_s / peak, 4),
+        "speedup_vs_eager": round(ours.views_per_s / results["eager"].views_per_s, 3) if "eager" in results else None,
+        "matmul_peak_tflops": round(peak / 1e12, 1),
+        "gpu_idle_share": ours.gpu_idle_share,
+        "peak_gib": round(ours.peak_gib, 2),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+    print(json.dumps(line))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--objects", type=int, default=16, help="objects a micro-batch, four target views each")
+    parser.add_argument("--accumulation", type=int, default=2, help="micro-batches a step")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
+    parser.add_argument("--compile", choices=get_args(CompileChoice), default="auto")
+    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.layers.compile")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--kernels", type=int, default=0, help="print so many of the kernels that take most of a step")
+    parser.add_argument("--skip-eager", action="store_true")
+    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    if options.compile == "graphs" and options.accumulation > 1:
+        parser.error("--compile graphs: gradients cannot be added up; give --accumulation 1")
+    return options
+
+
+def reference_use(options: argparse.Namespace) -> ReferenceUse:
+    use: ReferenceUse = "attention" if options.stage == 2 else "none"
+    return use
+
+
+def starting_unet(options: argparse.Namespace) -> nn.Module:
+    return start_use(build_unet(SHAPES[options.shape]), reference_use(options)).train()
+
+
+def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Encoded, Draw]:
+    shape = SHAPES[options.shape]
+    b, latent = options.objects, (shape.latent_channels, shape.latent_size, shape.latent_size)
+    targets = torch.randn(b, VIEWS, *latent, device=device)
+    encoded = Encoded(
+        targets,
+        torch.randn(b, *latent, device=device) if options.stage == 2 else None,
+        torch.randn(b, VIEWS, CAMERA_NUMBERS, device=device),
+        torch.randn(b, 1, CAMERA_NUMBERS, device=device),
+        torch.randn(b, 1, shape.token_width, device=device),
+        reference_use(options),
+    )
+    draw = Draw(
+        torch.randint(NUM_TIMESTEPS, (b,), device=device),
+        torch.randn_like(targets),
+        torch.rand(b, device=device) < 0.1,
+    )
+    return encoded, draw
+
+
+def measure(
+    options: argparse.Namespace, compute: Compute, device: torch.device, flops: float, *, plain: bool
+) -> Result:
+    torch.manual_seed(1)
+    unet = starting_unet(options)
+    nn.Module.to(unet, device)
+    optimiser = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
+    trainee = Trainee(prepare(unet, compute), optimiser, noise_schedule().to(device), plain)
+    encoded, draw = random_batch(options, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def step() -> Tensor:
+        return trainee.step(encoded, draw, options.accumulation)
+
+    compile_s = seconds_of(step, device)
+    for _ in range(2):
+        step()
+    seconds = seconds_of(lambda: [step() for _ in range(options.steps)], device) / options.steps
+    idle = None
+    if device.type == "cuda":
+        trace, traced_s = traced(step, device)
+        idle = round(max(0.0, 1 - _busy_s(trace) / traced_s), 4)
+        print_kernels(trace, options.kernels)
+    loss = float(step())
+    views = options.objects * VIEWS * options.accumulation
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+    return Result(views / seconds, seconds, flops * options.accumulation / seconds, idle, peak, compile_s, loss)
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A network in training. `plain`: the loop as people write it, that reads the loss of every micro-batch."""
+
+    unet: nn.Module
+    optimiser: torch.optim.Optimizer
+    alphas: Tensor
+    plain: bool
+
+    def step(self, encoded: Encoded, draw: Draw, accumulation: int) -> Tensor:
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.alphas.device)
+        for _ in range(accumulation):
+            precision = _plain_precision if self.plain else mixed_precision
+            predicted = predict(self.unet, encoded, draw, self.alphas, precision)
+            loss = training_loss(predicted, draw, self.alphas) / accumulation
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            if self.plain:
+                loss.item()
+        nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimiser.step()
+        return total
+
+
+def _plain_precision(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def traced(step: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """torch's profile of some steps on a GPU, and the seconds that they took."""
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        seconds = seconds_of(lambda: [step() for _ in range(PROFILED_STEPS)], device)
+    return trace, seconds
+
+
+def _busy_s(trace: Any) -> float:
+    busy: float = sum(event.self_device_time_total for event in trace.key_averages()) / 1e6
+    return busy
+
+
+def print_kernels(trace: Any, most: int) -> None:
+    """Where a step's GPU time goes: by kind of kernel, then the `most` kernels that take most."""
+    events = [(event.self_device_time_total, event.count, event.key) for event in trace.key_averages()]
+    total = sum(event[0] for event in events)
+    kinds: Counter[str] = Counter()
+    for microseconds, _, name in events:
+        kinds[kind_of_kernel(name)] += microseconds
+    for name, microseconds in kinds.most_common():
+        print(f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms a step: {name}")
+    for microseconds, count, name in sorted(events, reverse=True)[:most]:
+        share = f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms"
+        print(f"{share} {count // PROFILED_STEPS:5d} x {name[:110]}")
+
+
+def kind_of_kernel(name: str) -> str:
+    """What a GPU kernel computes, by the names that cuDNN, cuBLAS, Inductor and torch give theirs."""
+    lower = name.lower()
+    return next((kind for kind, words in KERNELS.items() if any(word in lower for word in words)), "other")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""A shard set in numbers, reconciled: what was asked for, what became of it, what is in the shards."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tqdm import tqdm
+
+from dataset.check.statistics import Measured, Tally
+from dataset.format.manifest import UNKNOWN
+from dataset.format.schema import Meta, meta_name, parse_meta
+from dataset.format.shards import Index, read_index
+from dataset.reading.reconcile import Slice, slices
+
+_LISTED: Final = 10  # rows of a table in the text before "... and N more"
+_READERS: Final = 8  # threads: a remote set answers each in its own time
+
+
+@dataclass
+class Pictures:
+    """What the metadata say of the pictures; no picture is read for it."""
+
+    resolutions: Counter[str] = field(default_factory=Counter)  # of objects
+    hdris: Counter[str] = field(default_factory=Counter)  # of objects
+    views: int = 0
+    clipped_objects: int = 0
+    clipped_views: int = 0
+    coverage: float = 0.0  # sum over the views
+
+    def add(self, meta: Meta) -> None:
+        views = [view for views in meta.views.values() for view in views]
+        clipped = sum(view.clipped for view in views)
+        self.resolutions[f"{meta.resolution}x{meta.resolution}"] += 1
+        self.hdris[meta.hdri.name] += 1
+        self.views += len(views)
+        self.clipped_objects += clipped > 0
+        self.clipped_views += clipped
+        self.coverage += sum(view.alpha_coverage for view in views)
+
+    @property
+    def mean_coverage(self) -> float:
+        """Alpha coverage over all views, 0 to 1."""
+        return self.coverage / self.views if self.views else 0.0
+
+
+@dataclass
+class Info:
+    """A set in numbers. Licences and sources count the objects that are in shards."""
+
+    url: str
+    index: Index
+    asked: int = 0  # objects of the manifest
+    outcomes: Tally = field(default_factory=Tally)
+    licenses: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    pictures: Pictures | None = None  # None when the metadata were not read
+
+    def add(self, part: Slice) -> None:
+        """Count a shard's objects; its metadata are not read here."""
+        self.asked += len(part.assets)
+        for asset, row in zip(part.assets, part.rows, strict=True):
+            self.outcomes.add(row)
+            if row.status == "ok":
+                self.licenses[asset.license or UNKNOWN] += 1
+                self.sources[asset.source] += 1
+
+
+def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> Info:
+    """Read outcome tables, statistics and, unless `quick`, every object's metadata: a shard at a time, no picture.
+
+    Raises UserError when the set is not complete, or when manifest, outcome tables and shards do not agree: it names
+    the first objects and what to do. The progress bar shows on a terminal only.
+    """
+    about = Info(str(url), read_index(url), pictures=None if quick else Pictures())
+    with tqdm(desc="info", unit="object", disable=None if progress else True) as bar:
+        for part in slices(url):
+            about.add(part)
+            if about.pictures is not None:
+                for meta in metas(part):
+                    about.pictures.add(meta)
+            bar.update(len(part.rows))
+    return about
+
+
+def metas(part: Slice) -> Iterator[Meta]:
+    """The metadata of all samples of a shard, in order."""
+
+    def read(sample: int) -> Meta:
+        name = meta_name(part.uids[sample])
+        return parse_meta(part.reader.read(part.shard, sample, [name])[name], f"{part.reader.url}/{name}")
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(read, range(len(part.uids)))
+
+
+def format_info(about: Info) -> str:
+    """The numbers as text for a terminal; long tables are cut, and say so."""
+    index, outcomes = about.index, about.outcomes
+    statuses = ", ".join(f"{outcomes.statuses[status]} {status}" for status in ("ok", "failed", "skipped"))
+    attempts = ", ".join(f"{n} for {count} objects" for n, count in sorted(outcomes.attempts.items()))
+    lines = [
+        f"{about.url}: {index.objects} objects of {about.asked} asked for, {index.views} views",
+        f"in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB",
+        f"outcomes: {statuses}; manifest, outcome tables and shards agree",
+        f"seconds an object: {_spread(outcomes.seconds, '.1f')}; "
+        f"{outcomes.objects_an_hour:.0f} objects an hour of one worker",
+        f"peak memory an object, MB: {_spread(outcomes.peak_rss_mb, '.0f')}",
+        f"attempts: {attempts or 'none'}",
+    ]
+    if pictures := about.pictures:
+        lines += [
+            f"clipped: {pictures.clipped_views} views of {pictures.clipped_objects} objects",
+            f"mean alpha coverage: {pictures.mean_coverage:.1%}",
+        ]
+    tables: dict[str, Mapping[str, int]] = {
+        "failed, by stage and error": outcomes.failures,
+        "skipped, by stage and reason": outcomes.skips,
+        "flags": outcomes.flags,
+        "licences": about.licenses,
+        "sources": about.sources,
+        "resolutions": pictures.resolutions if pictures else {},
+        "environment lights": pictures.hdris if pictures else {},
+    }
+    for title, counts in tables.items():
+        lines += _table(title, counts)
+    return "\n".join(lines)
+
+
+def _spread(measured: Measured, digits: str) -> str:
+    if not measured.values:
+        return "not measured"
+    middle, high = measured.percentile(50), measured.percentile(95)
+    return (
+        f"median {middle:{digits}}, 95th percentile {high:{digits}}, "
+        f"most {measured.largest:{digits}} ({measured.largest_uid})"
+    )
+
+
+def _table(title: str, counts: Mapping[str, int]) -> Iterator[str]:
+    if not counts:
+        return
+    yield f"{title}:"
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    yield from (f"  {count:7d}  {name}" for name, count in ordered[:_LISTED])
+    if len(ordered) > _LISTED:
+        yield f"  ... and {len(ordered) - _LISTED} more"

@@ -1,0 +1,196 @@
+"""One shard set from one or several, with smaller pictures if asked. The same command again resumes.
+
+Shards are written as the renderer writes them: the tar, its statistics, then the outcome table that says that it is
+finished. So any moment is a good one to be killed at. Worker processes read, average and encode; this one writes, in
+order, so the bytes do not depend on how many there are.
+"""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from dataset.attribution import write_attribution
+from dataset.copy.sources import Pick, Source, each_once, open_sources, picks
+from dataset.copy.worker import Members, Task, submitter
+from dataset.errors import UserError
+from dataset.format.manifest import MANIFEST_FILE
+from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes
+from dataset.format.schema import SCHEMA_VERSION
+from dataset.format.set_request import begin_set, changes
+from dataset.format.shards import (
+    INDEX_NAME,
+    SET_NAME,
+    TEMPORARY_SUFFIX,
+    Index,
+    json_bytes,
+    open_set,
+    read_index,
+    read_json,
+    remove_temporaries,
+    shard_name,
+    write_bytes_atomic,
+    write_index,
+    write_shard,
+)
+from dataset.io.files import exists
+from dataset.io.lock import LEASE_NAME, LOCK_NAME, owned_out
+from dataset.reading.filters import Filters
+from dataset.reading.reconcile import Asked, read_asked, read_manifest
+
+OBJECTS_PER_SHARD: Final = 64
+_AHEAD: Final = 4  # objects a worker that are read before their turn to be written
+_ALL: Final = Filters()
+_FOUND: Final = {"sets", "objects", "manifest_sha256"}  # of set.json: not compared by `changes`
+_BEGUN: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # what a copy that was killed before its set.json leaves
+
+Begun = tuple[Pick, Future[Members] | None]  # None: an object without pictures
+
+
+def copy_sets(
+    urls: Sequence[str],
+    out: str,
+    *,
+    resolution: int | None = None,
+    objects_per_shard: int = OBJECTS_PER_SHARD,
+    filters: Filters = _ALL,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Index:
+    """Write, or complete, the set `out` (folder or URL) with the objects of the sets `urls`, in that order.
+
+    Pictures of `resolution` pixels already, and all without it, are copied byte for byte, their metadata too; larger
+    ones are averaged (dataset.copy.downscale). Rows of objects that failed or were skipped come along, unless there are
+    filters: then only what these keep. Raises UserError when a set is unusable, two hold one uid, a member is damaged,
+    or `out` holds anything else than the beginning of this copy. The progress bar shows on a terminal only.
+    """
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    for name, value in (("--objects-per-shard", objects_per_shard), ("--workers", workers)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")
+    sources = open_sources(urls, filters, resolution)
+    fs, root = open_set(out)
+    with owned_out(fs, root, out, "copy"):
+        _claim(fs, root, out, sources, _request(sources, resolution, objects_per_shard, filters))
+        asked = read_asked(fs, root)
+        read_manifest(fs, root, asked)
+        finished = _finished(fs, root, asked)
+        if len(finished) == asked.num_shards and exists(fs, f"{root}/{INDEX_NAME}"):
+            return read_index(out)
+        done = sum(len(asked.positions(shard)) for shard in finished)
+        missing = (p for p in picks(sources, objects_per_shard) if p.row.position // objects_per_shard not in finished)
+        hidden = None if progress else True
+        with (
+            tqdm(total=asked.objects, initial=done, unit="object", desc="copy", disable=hidden) as bar,
+            submitter(workers) as submit,
+        ):
+            _write_shards(fs, root, _read_ahead(missing, submit, resolution, _AHEAD * workers), bar)
+        write_attribution(fs, root)
+        return write_index(fs, root, num_shards=asked.num_shards, objects_per_shard=objects_per_shard)
+
+
+def _request(
+    sources: Sequence[Source], resolution: int | None, objects_per_shard: int, filters: Filters
+) -> dict[str, Any]:
+    """What determines the bytes of the set, as `set.json` holds it."""
+    default = asdict(_ALL)
+    chosen = {name: value for name, value in asdict(filters).items() if value != default[name]}
+    asked = {
+        "schema_version": SCHEMA_VERSION,
+        "source": "copy",
+        "objects_per_shard": objects_per_shard,
+        "resolution": resolution,
+        "filters": {name: str(value) if name == "uids" else value for name, value in chosen.items()},
+        "sets": [{"url": s.url, "fingerprint": s.fingerprint, "asked": s.asked} for s in sources],
+    }
+    request: dict[str, Any] = json.loads(json_bytes(asked))
+    return request
+
+
+def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dict[str, Any]) -> None:
+    """Write manifest and `set.json`, or check that the set begun here is this one."""
+    if not exists(fs, f"{root}/{SET_NAME}"):
+        if foreign := _foreign(fs, root):
+            raise UserError(f"{out} holds {foreign}, which is not of a copy; give another --out")
+        remove_temporaries(fs, root)
+        begin_set(fs, root, request, each_once(picks(sources, request["objects_per_shard"])))
+        return
+    anew = "restore it, or delete the set and copy again"
+    there = read_json(fs, f"{root}/{SET_NAME}", anew)
+    if not isinstance(there, dict):
+        raise UserError(f"{root}/{SET_NAME} is damaged; {anew}")
+    if there.get("source") != request["source"]:
+        raise UserError(
+            f"{out} holds a set that was not written by a copy (its source: {there.get('source')}); give another --out"
+        )
+    if different := [*_other_sets(there.get("sets", []), request["sets"]), *changes(there, request, _FOUND)]:
+        raise UserError(
+            f"{out} was begun by another command: {'; '.join(different)}. "
+            "Repeat the first command, give another --out, or delete the set"
+        )
+    remove_temporaries(fs, root)
+
+
+def _foreign(fs: Any, root: str) -> str:
+    """The first file, by name, that no copy leaves before its `set.json`; empty when there is none."""
+    paths = fs.ls(root, detail=False) if exists(fs, root) else []
+    names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
+    return next((n for n in sorted(names) if n not in _BEGUN and not n.endswith(TEMPORARY_SUFFIX)), "")
+
+
+def _other_sets(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """In words, how the sets differ. Where they lie now does not matter."""
+    before, now = ([(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, asked))
+    if before != now:
+        urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, asked))
+        yield "it was made from {}, asked for is {} (or a set's objects are others now)".format(*urls)
+
+
+def _finished(fs: Any, root: str, asked: Asked) -> set[int]:
+    """Numbers of the shards whose outcome table, written last, is there."""
+    folder = f"{root}/{OUTCOMES_FOLDER}"
+    paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
+    there = {path.rpartition("/")[2] for path in paths}
+    return {shard for shard in range(asked.num_shards) if f"{shard_name(shard)}.parquet" in there}
+
+
+def _write_shards(fs: Any, root: str, objects: Iterator[Begun], bar: Any) -> None:
+    """Every shard that `objects` has a first object of, whole; they come in order."""
+    for name, group in groupby(objects, key=lambda begun: begun[0].row.shard):
+        rows: list[Outcome] = []
+        write_shard(fs, root, name, _samples(group, rows, bar))
+        write_bytes_atomic(fs, f"{root}/{OUTCOMES_FOLDER}/{name}.parquet", dump_outcomes(rows))
+
+
+def _samples(objects: Iterator[Begun], rows: list[Outcome], bar: Any) -> Iterator[tuple[str, Members]]:
+    """What `write_shard` takes; the rows of all objects are gathered as they pass."""
+    for pick, future in objects:
+        rows.append(pick.row)
+        if future is not None:
+            yield pick.asset.uid, future.result()
+        bar.update()
+
+
+def _read_ahead(
+    objects: Iterator[Pick], submit: Callable[[Task], Future[Members]], target: int | None, ahead: int
+) -> Iterator[Begun]:
+    """Each object with its members to be, in order; at most `ahead` of them wait in memory.
+
+    Nothing is raised here of an object that is damaged: the shard before it is still to be written.
+    """
+    waiting: deque[Begun] = deque()
+    for pick in objects:
+        waiting.append((pick, submit(_task(pick, *pick.place, target)) if pick.place else None))
+        if len(waiting) >= ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _task(pick: Pick, shard: int, sample: int, target: int | None) -> Task:
+    return Task(pick.source.url, pick.source.tars, shard, sample, pick.source.resolution, target)

@@ -1,0 +1,74 @@
+"""A sample's pictures made smaller by a whole factor, and its cameras with them.
+
+Averages are taken in premultiplied alpha of the values as stored (sRGB-encoded), as everywhere here: compositing on
+white (`dataset.images.prepare.composite_white`) and averaging may change places, but for the rounding to 8 bits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from dataset.errors import UserError
+from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, View, dump_meta, member_name, meta_name
+from dataset.images.prepare import UInt8, decode_webp, encode_webp
+
+AVERAGED_FROM: Final = "averaged_from"  # in a Meta's `renderer`: pixels a side of the pictures that were rendered
+
+
+def shrink(rgba: UInt8, factor: int) -> UInt8:
+    """Straight-alpha uint8 [h, w, 4] -> [h / factor, w / factor, 4]: each pixel the mean of factor x factor ones.
+
+    Whole numbers throughout, halves rounded up, so every machine gets the same bytes. What comes out invisible is 0 in
+    all channels. Raises ValueError when the factor does not divide height and width.
+    """
+    height, width, channels = rgba.shape
+    if factor < 1 or height % factor or width % factor or channels != 4:
+        raise ValueError(f"cannot average blocks of {factor} pixels of a picture {rgba.shape}")
+    planes = np.ascontiguousarray(rgba.transpose(2, 0, 1)).astype(np.uint32)  # [4, h, w]: five times faster to sum
+    planes[:3] *= planes[3]
+    rows = planes.reshape(4, height // factor, factor, width).sum(2, dtype=np.int64)
+    sums = rows.reshape(4, height // factor, width // factor, factor).sum(3)
+    colour, weight, area = sums[:3], sums[3], factor * factor
+    alpha = (2 * weight + area) // (2 * area)
+    straight = (2 * colour + weight) // np.maximum(2 * weight, 1)
+    small: UInt8 = np.where(alpha > 0, np.stack([*straight, alpha]), 0).transpose(1, 2, 0).astype(np.uint8)
+    return small
+
+
+def shrink_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, where: str) -> dict[str, bytes]:
+    """The sample's 33 members (full name -> bytes) at `resolution`, which divides that of `meta`.
+
+    Raises UserError naming the member (after `where`) when a picture cannot be decoded or has another size
+    than the metadata say.
+    """
+    factor = meta.resolution // resolution
+    if resolution < 1 or factor * resolution != meta.resolution:
+        raise ValueError(f"{resolution} pixels do not divide {meta.resolution}")
+    expected = (meta.resolution, meta.resolution, 4)
+    views, pictures = {}, {}
+    for view_set in VIEW_SETS:
+        smaller = []
+        for i in range(VIEWS_PER_SET):
+            name = member_name(meta.uid, view_set, i)
+            rgba = decode_webp(members[name], f"{where}/{name}")
+            if rgba.shape != expected:
+                raise UserError(f"{where}/{name}: damaged, shape {rgba.shape}, its metadata says {expected}")
+            small = shrink(rgba, factor)
+            smaller.append(_view(meta.views[view_set][i], factor, small))
+            pictures[name] = encode_webp(small)
+        views[view_set] = tuple(smaller)
+    renderer = {AVERAGED_FROM: meta.resolution, **meta.renderer}
+    about = replace(meta, resolution=resolution, views=views, renderer=renderer)
+    return {meta_name(meta.uid): dump_meta(about), **pictures}
+
+
+def _view(view: View, factor: int, small: UInt8) -> View:
+    """The camera of the smaller picture: a pixel's corner (x, y) moves to (x, y) / factor (see dataset.camera.project).
+
+    `alpha_coverage` is that of the picture as it is now; `clipped` says of the object what it said before.
+    """
+    columns = (tuple(value / factor for value in row) for row in view.K[:2])
+    coverage = float(small[..., 3].mean(dtype=np.float64) / 255)
+    return replace(view, K=(*columns, view.K[2]), alpha_coverage=coverage)

@@ -1,0 +1,165 @@
+"""What a latent set consists of: the numbers of each view, the names of its members, `latents.json`.
+
+A latent set is laid out as the shard set that it was made from: tars of the same names, the same objects in the same
+order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (the shard set's bytes)
+and for each view `UID.fixed_00.npy` ... `UID.random_15.npy`: one flat float16 array that holds the posterior's mean (c
+* h * w numbers), its log variance (as many; left out where the set keeps means only) and the image embedding (d
+numbers; the fixed views lack it where the set keeps the references' only). `latents.json` says which. `NAME.table.npz`,
+the last file of a shard, repeats as arrays what reading needs at every step: the places of `NAME.json`, and
+the cameras'
+angles of the metadata. To parse the JSON of both would take longer than to read the latents.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.errors import UserError
+from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, member_name, meta_name
+from dataset.format.shards import SET_NAME, ShardStats, open_set
+from dataset.io.files import exists
+
+LATENTS_FILE: Final = "latents.json"
+LATENTS_VERSION: Final = 1
+Embedded = Literal["all", "random"]
+FLOAT16: Final = np.dtype("<f2")
+Float16 = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """`latents.json`: what a view's numbers are and what made them."""
+
+    schema_version: int
+    channels: int
+    height: int
+    width: int
+    embedding: int  # numbers
+    logvar: bool
+    embedded: Embedded  # which views carry an embedding; "random": those that can be a reference
+    latent_scale: float  # the model's; stored numbers are not multiplied by it
+    image_size: int  # pixels a side, what the autoencoder saw
+    precision: str  # of the encoding: float32, or bfloat16 autocast
+    vae_sha256: str  # of the weights
+    image_tower_sha256: str
+    pictures: tuple[str, ...]  # sha256 of the tars of the shard set, in order
+
+    @property
+    def latent_numbers(self) -> int:
+        """c * h * w"""
+        return self.channels * self.height * self.width
+
+    def numbers(self, view_set: ViewSet) -> int:
+        """Numbers in a member of this set of views."""
+        latents = self.latent_numbers * (2 if self.logvar else 1)
+        return latents + (self.embedding if self.has_embedding(view_set) else 0)
+
+    def has_embedding(self, view_set: ViewSet) -> bool:
+        return self.embedded in ("all", view_set)
+
+    @cached_property
+    def headers(self) -> dict[ViewSet, bytes]:
+        """What every member of a set of views begins with: the header of .npy."""
+        return {view_set: _npy_header(self.numbers(view_set)) for view_set in VIEW_SETS}
+
+    def member_bytes(self, view_set: ViewSet) -> int:
+        return len(self.headers[view_set]) + FLOAT16.itemsize * self.numbers(view_set)
+
+
+def _npy_header(numbers: int) -> bytes:
+    buffer, data = io.BytesIO(), np.zeros(numbers, FLOAT16)
+    np.save(buffer, data)
+    return buffer.getvalue()[: -data.nbytes]
+
+
+def latent_name(uid: str, view_set: ViewSet, index: int) -> str:
+    return member_name(uid, view_set, index).removesuffix(".webp") + ".npy"
+
+
+def latent_names(uid: str) -> list[str]:
+    """All 33 member names of an object, in the order in which a shard holds them."""
+    return [meta_name(uid)] + [latent_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
+
+
+def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
+    """The member of one view, from its flat numbers."""
+    if numbers.shape != (form.numbers(view_set),) or numbers.dtype != np.float16:
+        raise ValueError(
+            f"a {view_set} view holds {form.numbers(view_set)} float16, got {numbers.dtype} {numbers.shape}"
+        )
+    return form.headers[view_set] + numbers.astype(FLOAT16).tobytes()
+
+
+def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
+    """`NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
+
+    uids [objects], places int64 [objects, 33, 3] (offset, size, crc32; the metadata, then the views in schema order),
+    elevation_deg and azimuth_deg float64 [objects, 2 sets, 16 views], and the tar's sha256.
+    """
+    suffixes = [name.removeprefix("x.") for name in latent_names("x")]
+    places = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
+    views = [[meta.views[view_set] for view_set in VIEW_SETS] for meta in metas]
+    shape = (len(views), len(VIEW_SETS), VIEWS_PER_SET)
+    angles = {
+        name: np.array([[[getattr(view, name) for view in of_set] for of_set in sets] for sets in views]).reshape(shape)
+        for name in ("elevation_deg", "azimuth_deg")
+    }
+    buffer = io.BytesIO()
+    np.savez(  # a zip of fixed dates that checks its own sums
+        buffer,
+        uids=np.array([sample.uid for sample in stats.samples], np.str_),
+        places=np.array(places, np.int64).reshape(len(places), len(suffixes), 3),
+        sha256=np.array(stats.sha256),
+        **angles,
+    )
+    return buffer.getvalue()
+
+
+def table_file(shard: str) -> str:
+    return f"{shard}.table.npz"
+
+
+def encode_on(url: str) -> str:
+    """The remedy for an unfinished latent set."""
+    return f"repeat the `python -m train.encode ... {url}` command"
+
+
+def encode_again(url: str, shard: str) -> str:
+    """The remedy for a damaged shard: without its statistics it is not finished."""
+    return f"delete {url}/{shard}.json and {encode_on(url)}"
+
+
+def read_format(url: str) -> LatentFormat:
+    """`latents.json` of a set, finished or not. Raises UserError when it is not there or not of this software."""
+    fs, root = open_set(url)
+    path = f"{root}/{LATENTS_FILE}"
+    if not exists(fs, path):
+        what = "a set of pictures, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "no latent set"
+        raise UserError(f"{url}: {what}; make one with `python -m train.encode SHARDS OUT --model MODEL`")
+    try:
+        return parse_format(json.loads(fs.cat_file(path)))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} does not describe latents ({error}); {encode_on(url)} into an empty folder") from error
+
+
+def parse_format(raw: dict[str, Any]) -> LatentFormat:
+    """The inverse of `format_json`. Raises ValueError, TypeError or KeyError on anything else."""
+    if raw["schema_version"] != LATENTS_VERSION:
+        raise ValueError(f"version {raw['schema_version']}, this software reads {LATENTS_VERSION}")
+    form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
+    if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
+        raise ValueError("its sizes are not positive whole numbers")
+    if form.embedded not in get_args(Embedded) or not isinstance(form.logvar, bool):
+        raise ValueError(f"embedded is {form.embedded!r} and logvar {form.logvar!r}")
+    return form
+
+
+def format_json(form: LatentFormat) -> dict[str, Any]:
+    normalised: dict[str, Any] = json.loads(json.dumps(asdict(form)))
+    return normalised

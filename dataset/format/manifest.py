@@ -1,0 +1,136 @@
+"""What a set consists of: its objects in order, as `manifest.parquet`, read a slice at a time however long it is.
+
+An object's place in it decides its shard and its share of the order, so a manifest never changes once it is written.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from dataset.errors import UserError
+from dataset.format.schema import check_uid
+
+MANIFEST_FILE: Final = "manifest.parquet"
+UNKNOWN: Final = "unknown"
+ROWS_A_GROUP: Final = 4096
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One object. At most one of `file`, `objaverse_path` and `procedural_index` says where it comes from."""
+
+    uid: str
+    source: str
+    license: str = UNKNOWN
+    author: str = UNKNOWN
+    title: str = ""
+    url: str = ""  # page of the original
+    bytes: int | None = None  # of the model file, where the listing knows it
+    file: str | None = None  # relative to the folder that is the source
+    objaverse_path: str | None = None  # inside of Objaverse's repository and cache
+    procedural_index: int | None = None
+    excluded: str = ""  # why it is in the manifest and yet not rendered: a flag of dataset.format.outcomes, or empty
+
+
+def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:
+    """Write Parquet to an open binary file; (number of objects, sha256 of what was written).
+
+    Assets are consumed in groups of ROWS_A_GROUP. Raises UserError on a bad or repeated uid, or when there is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hashed = _Hashing(file)
+    seen: set[int] = set()  # 64 bits of each uid's hash: a set of 800,000 uids would take four times the memory
+    count = 0
+    source = iter(assets)
+    with pq.ParquetWriter(hashed, _arrow_schema(), compression="zstd") as writer:
+        while group := list(islice(source, ROWS_A_GROUP)):
+            for asset in group:
+                key = _key(check_uid(asset.uid))
+                if key in seen:
+                    raise UserError(f"the source names the uid {asset.uid!r} more than once; uids must be unique")
+                seen.add(key)
+            writer.write_table(pa.Table.from_pylist([vars(asset) for asset in group], schema=_arrow_schema()))
+            count += len(group)
+    if not count:
+        raise UserError("the source holds no object")
+    return count, hashed.digest.hexdigest()
+
+
+class Manifest:
+    """A written manifest, open for reading slices. Raises UserError when it is missing or damaged."""
+
+    def __init__(self, fs: Any, root: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = f"{root}/{MANIFEST_FILE}"
+        try:
+            self._parquet = pq.ParquetFile(fs.open(self.path, "rb"))
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} is missing; restore it, or delete the set and render it again") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{self.path} is damaged ({error}); delete the set and render it again") from error
+        self._group: tuple[int, list[Asset]] = (-1, [])
+
+    def __len__(self) -> int:
+        return int(self._parquet.metadata.num_rows)
+
+    def assets(self, start: int = 0, stop: int | None = None) -> Iterator[Asset]:
+        """Objects `start` to `stop` - 1, in order."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        for position in range(start, stop):
+            number, place = divmod(position, ROWS_A_GROUP)
+            if self._group[0] != number:
+                self._group = (number, self._read_group(number))
+            yield self._group[1][place]
+
+    def uids(self) -> Iterator[str]:
+        """All uids in order; no other column is read."""
+        for number in range(self._parquet.num_row_groups):
+            yield from self._parquet.read_row_group(number, columns=["uid"], use_threads=False)["uid"].to_pylist()
+
+    def _read_group(self, number: int) -> list[Asset]:
+        import pyarrow as pa
+
+        try:
+            table = self._parquet.read_row_group(number, use_threads=False)
+            return [Asset(**row) for row in table.to_pylist()]
+        except (pa.ArrowInvalid, OSError, TypeError) as error:
+            raise UserError(f"{self.path} is damaged ({error}); delete the set and render it again") from error
+
+
+def _key(uid: str) -> int:
+    return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=8).digest(), "little")
+
+
+def _arrow_schema() -> Any:
+    import pyarrow as pa
+
+    types = {str: pa.string(), str | None: pa.string(), int | None: pa.int64()}
+    return pa.schema([(name, types[kind]) for name, kind in Asset.__annotations__.items()])
+
+
+class _Hashing:
+    """A binary file whose sha256 is taken as it is written; what pyarrow needs of a file, and no more."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.digest, self.closed = file, hashlib.sha256(), False
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        self._file.write(data)
+        self.digest.update(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def close(self) -> None:
+        self.closed = True

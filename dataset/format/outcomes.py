@@ -1,0 +1,130 @@
+"""What became of each object of a rendering: one row an object, failed ones too, as Parquet beside the shards."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
+
+from dataset.errors import UserError
+from dataset.io.files import exists
+
+Status = Literal["ok", "failed", "skipped"]  # skipped: left out on purpose (licence, size, duplicate)
+Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
+Flag = Literal[
+    "empty",  # invisible in all pictures
+    "clipped",  # touches the border of a picture
+    "near-black",  # mean luminance of what is visible below 0.05
+    "near-white",  # above 0.95
+    "low-coverage",  # mean alpha over all pictures below 0.01
+    "missing-texture",  # refers to a picture that is not there
+    "licence-excluded",
+    "too-large",
+    "duplicate",  # the same bytes as an object earlier in the manifest
+]
+OUTCOMES_FOLDER: Final = "outcomes"
+_STATUSES: Final = frozenset(get_args(Status))
+_STAGES: Final = frozenset(get_args(Stage))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One object's result. Times and memory are measurements: they live here and never enter a shard."""
+
+    uid: str
+    position: int  # place in the set's manifest
+    shard: str  # shard name the object belongs to, also when it failed
+    status: Status
+    stage: Stage = ""  # where it failed or was left out
+    error_class: str = ""
+    message: str = ""
+    exit_signal: int | None = None  # of the Blender process, when a signal ended it
+    seconds: float = 0.0
+    peak_rss_mb: float = 0.0
+    attempts: int = 1
+    stderr_tail: str = ""
+    flags: tuple[str, ...] = ()  # of `Flag`
+    asset_sha256: str = ""  # of the model file, as soon as it was read
+
+    def __post_init__(self) -> None:
+        if self.status not in _STATUSES or self.stage not in _STAGES:
+            raise UserError(
+                f"outcome of {self.uid}: status {self.status!r}, stage {self.stage!r} are not of the schema"
+            )
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    return {**vars(outcome), "flags": list(outcome.flags)}
+
+
+def from_json(row: dict[str, Any]) -> Outcome:
+    """Inverse of `to_json`; raises UserError on missing or unknown fields."""
+    try:
+        return Outcome(**{**row, "flags": tuple(row["flags"])})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"outcome row {row.get('uid', '?')!r} does not fit the schema: {error}") from error
+
+
+def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) -> Outcome:
+    """The row with its duplicate flag as it should be; `first` remembers where each file came first.
+
+    Rows come in manifest order. With `skip` an object that rendered and whose file came before becomes a skipped one.
+    """
+    flags = tuple(flag for flag in row.flags if flag != "duplicate")
+    if not row.asset_sha256:
+        return row
+    earlier = first.setdefault(bytes.fromhex(row.asset_sha256)[:16], row.position)
+    if earlier == row.position:
+        return replace(row, flags=flags)
+    flags = (*flags, "duplicate")
+    if skip and row.status == "ok":
+        message = f"its file equals that of object {earlier} of the manifest"
+        return replace(row, flags=flags, status="skipped", stage="select", error_class="Duplicate", message=message)
+    return replace(row, flags=flags)
+
+
+def _arrow_schema() -> Any:
+    import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    optional: dict[str, Any] = {"exit_signal": pa.int64(), "flags": pa.list_(pa.string())}
+    return pa.schema(
+        [(name, optional.get(name) or types.get(kind, pa.string())) for name, kind in Outcome.__annotations__.items()]
+    )
+
+
+def dump_outcomes(rows: Sequence[Outcome]) -> bytes:
+    """Parquet bytes of the rows, in manifest order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = [to_json(row) for row in sorted(rows, key=lambda row: row.position)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ordered, schema=_arrow_schema()), buffer)
+    return buffer.getvalue()
+
+
+def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
+    """Rows from Parquet bytes; raises UserError naming `where` when the file is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # One thread: Arrow's pools may abort the whole process at its exit (apache/arrow#34314), after all went well.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{where} is not a readable outcome table ({error}); render the set again") from error
+    return [from_json(row) for row in table.to_pylist()]
+
+
+def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
+    """All rows of a shard set (fsspec filesystem, root path) in manifest order, one table in memory at a time."""
+    folder = f"{root}/{OUTCOMES_FOLDER}"
+    if not exists(fs, folder):
+        return
+    for path in sorted(path for path in fs.ls(folder, detail=False) if path.endswith(".parquet")):
+        yield from parse_outcomes(fs.cat_file(path), path)
+
+
+def read_outcomes(fs: Any, root: str) -> list[Outcome]:
+    """All rows of a shard set, in manifest order; empty when it has none."""
+    return sorted(iterate_outcomes(fs, root), key=lambda row: row.position)

@@ -1,0 +1,263 @@
+"""What one sample (one object) holds, and the one validation of it.
+
+A sample is 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixed_15.webp` and `UID.random_00.webp` ...
+`UID.random_15.webp`: lossless RGBA, straight alpha. WebDataset splits a name at its first dot, so a uid has none.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from dataset.errors import UserError
+
+SCHEMA_VERSION: Final = 1
+ViewSet = Literal["fixed", "random"]
+NormalizeMode = Literal["longest", "sphere"]
+VIEW_SETS: Final[tuple[ViewSet, ...]] = get_args(ViewSet)
+VIEWS_PER_SET: Final = 16
+ALL_VIEWS: Final = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))  # in the order of members
+_UID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+RendererValue = str | int | float | bool | None
+
+
+class SchemaError(UserError):
+    """A sample or its metadata breaks the schema; the message names the sample and the field."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture's camera. `c2w` is Blender's convention (see dataset.camera), `K` in pixels of this picture."""
+
+    elevation_deg: float
+    azimuth_deg: float
+    distance: float
+    c2w: tuple[tuple[float, ...], ...]  # 4 x 4
+    K: tuple[tuple[float, ...], ...]  # 3 x 3
+    alpha_coverage: float  # mean alpha of the picture, 0 to 1
+    clipped: bool  # the object touches the picture's border
+
+
+@dataclass(frozen=True)
+class Hdri:
+    """The environment light: file name, rotation about the vertical axis, strength factor."""
+
+    name: str
+    rotation_deg: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """normalised point = scale * (world point + offset), in Blender's axes."""
+
+    mode: NormalizeMode
+    scale: float
+    offset: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Everything about one object that is not a picture."""
+
+    schema_version: int
+    uid: str
+    source: str
+    license: str
+    author: str
+    asset_sha256: str
+    resolution: int
+    seed: int
+    hdri: Hdri
+    normalization: Normalization
+    renderer: Mapping[str, RendererValue]
+    views: Mapping[ViewSet, tuple[View, ...]]
+
+
+def check_uid(uid: str) -> str:
+    """The uid itself, or a SchemaError: it is a file name, a WebDataset key and a path component at once."""
+    if not _UID.fullmatch(uid):
+        raise SchemaError(f"uid {uid!r} is not usable: 1 to 128 of the characters A-Z a-z 0-9 _ -")
+    return uid
+
+
+def meta_name(uid: str) -> str:
+    return f"{check_uid(uid)}.meta.json"
+
+
+def member_name(uid: str, view_set: ViewSet, index: int) -> str:
+    if view_set not in VIEW_SETS or not 0 <= index < VIEWS_PER_SET:
+        raise SchemaError(f"no view {view_set!r} {index}: sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}")
+    return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
+
+
+def member_names(uid: str) -> list[str]:
+    """All 33 member names of a sample, in the order in which a shard holds them."""
+    return [meta_name(uid)] + [member_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
+
+
+def dump_meta(meta: Meta) -> bytes:
+    """Deterministic JSON: the same Meta gives the same bytes. The inverse of `parse_meta`."""
+    return json.dumps(asdict(meta), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+class _Reader:
+    """Typed access to a JSON object; every error names the sample and the field's full path."""
+
+    def __init__(self, value: Any, where: str, path: str = "") -> None:
+        self.where, self.path = where, path
+        if not isinstance(value, dict):
+            raise self.error("", f"is {type(value).__name__}, expected an object")
+        self.value: dict[str, Any] = value
+
+    def error(self, key: str, what: str) -> SchemaError:
+        name = ".".join(part for part in (self.path, key) if part) or "metadata"
+        return SchemaError(f"{self.where}: {name} {what}")
+
+    def _get(self, key: str) -> Any:
+        if key not in self.value:
+            raise self.error(key, "is missing")
+        return self.value[key]
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        if not isinstance(value, str):
+            raise self.error(key, f"is {value!r}, expected text")
+        return value
+
+    def integer(self, key: str) -> int:
+        value = self._get(key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(key, f"is {value!r}, expected an integer")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self.error(key, f"is {value!r}, expected a finite number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self._get(key)
+        if not isinstance(value, bool):
+            raise self.error(key, f"is {value!r}, expected true or false")
+        return value
+
+    def numbers(self, key: str, shape: tuple[int, ...]) -> Any:
+        """Nested tuples of finite numbers of the given shape."""
+        value = self._get(key)
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise self.error(key, f"is not an array of numbers ({error})") from error
+        if array.shape != shape or not np.isfinite(array).all():
+            raise self.error(key, f"has shape {array.shape}, expected {shape} finite numbers")
+        return tuple(map(tuple, array.tolist())) if len(shape) == 2 else tuple(array.tolist())
+
+    def nested(self, key: str) -> "_Reader":
+        return _Reader(self._get(key), self.where, ".".join(part for part in (self.path, key) if part))
+
+    def items(self, key: str, length: int) -> list["_Reader"]:
+        value = self._get(key)
+        if not isinstance(value, list) or len(value) != length:
+            found = f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
+            raise self.error(key, f"has {found}, expected {length}")
+        return [_Reader(item, self.where, f"{self.path}.{key}[{i}]".lstrip(".")) for i, item in enumerate(value)]
+
+
+def _parse_view(reader: _Reader) -> View:
+    view = View(
+        elevation_deg=reader.number("elevation_deg"),
+        azimuth_deg=reader.number("azimuth_deg"),
+        distance=reader.number("distance"),
+        c2w=reader.numbers("c2w", (4, 4)),
+        K=reader.numbers("K", (3, 3)),
+        alpha_coverage=reader.number("alpha_coverage"),
+        clipped=reader.flag("clipped"),
+    )
+    if not 0 <= view.alpha_coverage <= 1:
+        raise reader.error("alpha_coverage", f"is {view.alpha_coverage}, expected 0 to 1")
+    return view
+
+
+def _parse_uid(reader: _Reader) -> str:
+    uid = reader.text("uid")
+    try:
+        return check_uid(uid)
+    except SchemaError as error:
+        raise SchemaError(f"{reader.where}: {error}") from error
+
+
+def _parse_normalization(reader: _Reader) -> Normalization:
+    mode = reader.text("mode")
+    if mode not in get_args(NormalizeMode):
+        raise reader.error("mode", f"is {mode!r}, expected one of {get_args(NormalizeMode)}")
+    return Normalization(
+        mode="longest" if mode == "longest" else "sphere",
+        scale=reader.number("scale"),
+        offset=reader.numbers("offset", (3,)),
+    )
+
+
+def _parse_renderer(reader: _Reader) -> dict[str, RendererValue]:
+    for key, value in reader.value.items():
+        if not isinstance(value, str | int | float | bool | None):
+            raise reader.error(key, f"is {value!r}, expected a plain value")
+    return dict(reader.value)
+
+
+def parse_meta(data: bytes, where: str) -> Meta:
+    """Metadata from JSON bytes; `where` (shard and member) starts every error. Raises SchemaError."""
+    try:
+        raw = json.loads(data)
+    except ValueError as error:
+        raise SchemaError(f"{where}: metadata is not valid JSON ({error})") from error
+    top = _Reader(raw, where)
+    version = top.integer("schema_version")
+    if version != SCHEMA_VERSION:
+        raise top.error("schema_version", f"is {version}, this software reads {SCHEMA_VERSION}")
+    hdri, views = top.nested("hdri"), top.nested("views")
+    meta = Meta(
+        schema_version=version,
+        uid=_parse_uid(top),
+        source=top.text("source"),
+        license=top.text("license"),
+        author=top.text("author"),
+        asset_sha256=top.text("asset_sha256"),
+        resolution=top.integer("resolution"),
+        seed=top.integer("seed"),
+        hdri=Hdri(hdri.text("name"), hdri.number("rotation_deg"), hdri.number("strength")),
+        normalization=_parse_normalization(top.nested("normalization")),
+        renderer=_parse_renderer(top.nested("renderer")),
+        views={s: tuple(_parse_view(v) for v in views.items(s, VIEWS_PER_SET)) for s in VIEW_SETS},
+    )
+    if not _SHA256.fullmatch(meta.asset_sha256):
+        raise top.error("asset_sha256", f"is {meta.asset_sha256!r}, expected 64 hexadecimal digits")
+    if meta.resolution < 1:
+        raise top.error("resolution", f"is {meta.resolution}, expected at least 1")
+    return meta
+
+
+def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
+    """Check one whole sample (full member name -> bytes): names, metadata, every picture. Raises SchemaError."""
+    from dataset.images.prepare import decode_webp
+
+    metas = [name for name in members if name.endswith(".meta.json")]
+    if len(metas) != 1:
+        raise SchemaError(f"{where}: found {len(metas)} meta.json members, expected 1")
+    meta = parse_meta(members[metas[0]], f"{where}/{metas[0]}")
+    expected = member_names(meta.uid)
+    if missing := [name for name in expected if name not in members]:
+        raise SchemaError(f"{where}: missing {', '.join(missing)}")
+    if foreign := sorted(set(members) - set(expected)):
+        raise SchemaError(f"{where}: foreign members {', '.join(foreign)}")
+    for name in expected[1:]:
+        picture = decode_webp(members[name], f"{where}/{name}")
+        if picture.shape != (meta.resolution, meta.resolution, 4):
+            raise SchemaError(f"{where}/{name}: shape {picture.shape}, metadata says {meta.resolution} square RGBA")
+    return meta

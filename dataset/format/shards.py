@@ -1,0 +1,343 @@
+"""Writing a shard set: shards, their statistics, the set's index. Any fsspec URL.
+
+A file appears under its final name only when complete: temporary name in the same folder, then a rename. The bytes are
+a function of the samples alone (no clock time, no owner, a fixed member order), so two writers cannot disagree.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from dataset.errors import UserError
+from dataset.format.outcomes import OUTCOMES_FOLDER
+from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, member_names
+from dataset.io.files import exists
+
+INDEX_NAME: Final = "index.json"
+SET_NAME: Final = "set.json"  # what was asked; the renderer's
+TEMPORARY_SUFFIX: Final = ".tmp"
+SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
+_BLOCK: Final = 512
+_TAR_END: Final = bytes(2 * _BLOCK)
+_RENDER_ON: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
+
+
+class Member(NamedTuple):
+    """Where a member's bytes lie in the tar, and their zlib.crc32."""
+
+    offset: int
+    size: int
+    crc32: int
+
+
+class SampleEntry(NamedTuple):
+    """One object of a shard; the keys of `members` are suffixes such as "fixed_00.webp" and "meta.json"."""
+
+    uid: str
+    members: Mapping[str, Member]
+
+
+@dataclass(frozen=True)
+class ShardStats:
+    """A shard's statistics, `NAME.json`: they make every member readable by its offset and checkable by itself."""
+
+    name: str
+    bytes: int
+    sha256: str
+    samples: tuple[SampleEntry, ...]
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard in the index; `samples` counts its objects."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """A complete set: `index.json`, written last."""
+
+    objects_per_shard: int
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def objects(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def views(self) -> int:
+        return self.objects * len(VIEW_SETS) * VIEWS_PER_SET
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+
+def open_set(url: str | Path) -> tuple[Any, str]:
+    """The fsspec filesystem and root path (no trailing slash) of a shard set's URL."""
+    try:
+        # No cache of listings: another process, here or elsewhere, may have written since.
+        fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
+    except ImportError as error:
+        raise UserError(f"{url}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{url} is neither a folder nor a URL that fsspec knows: {error}") from error
+    return fs, root.rstrip("/")
+
+
+def check_reachable(fs: Any, root: str, url: str) -> None:
+    """Raise UserError when a remote set's storage refuses: no credentials, no bucket, no network."""
+    if isinstance(fs, LocalFileSystem):
+        return
+    bucket = root.partition("/")[0]
+    try:
+        found = not url.startswith("s3:") or fs.exists(bucket)
+    except _storage_errors(fs) as error:
+        raise UserError(
+            f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
+        ) from error
+    if not found:
+        raise UserError(
+            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without "
+            "any where it finds none); create it, correct the name, or set the credentials"
+        )
+
+
+def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
+    """What the library of a remote file system raises: not all of it is an OSError."""
+    if "s3" not in fs.protocol:
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError
+
+    return (OSError, BotoCoreError)
+
+
+def shard_name(index: int) -> str:
+    return f"shard-{index:06d}"
+
+
+def render_again(shard: str) -> str:
+    """The remedy for a damaged shard: its outcome table is what tells the renderer that the shard is finished."""
+    return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {_RENDER_ON}"
+
+
+def json_bytes(obj: Any) -> bytes:
+    """Deterministic JSON, one trailing newline; NaN is refused."""
+    return (json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+class Writer:
+    """A binary file that keeps count and sha256 of what passes; the file system's refusals become UserErrors."""
+
+    def __init__(self, file: Any, path: str) -> None:
+        self.file, self.path = file, path
+        self.digest, self.count = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        with _explained(self.path):
+            self.file.write(data)
+        self.digest.update(data)
+        self.count += len(data)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"cannot write {path}: {reason}; check free space and permissions, then run again") from error
+
+
+@contextmanager
+def write_atomic(fs: Any, path: str) -> Iterator[Writer]:
+    """A writer whose bytes appear at `path` when the block ends well, and nowhere when it does not."""
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+    local = isinstance(fs, LocalFileSystem)
+    opener = open if local else fs.open
+    with ExitStack() as undo:
+        undo.callback(_drop, fs, temporary)
+        with _explained(path):
+            if local:  # elsewhere there are no folders, and s3fs would make a bucket of a misspelt name
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            file = opener(temporary, "wb")
+        try:
+            yield Writer(file, path)
+        finally:
+            with _explained(path):
+                file.close()
+        with _explained(path):
+            _rename(fs, temporary, path, local)
+        undo.pop_all()
+
+
+def _drop(fs: Any, path: str) -> None:
+    """Remove a file that may not be there."""
+    with suppress(OSError):
+        fs.rm_file(path)
+
+
+def _rename(fs: Any, temporary: str, path: str, local: bool) -> None:
+    if not local:
+        fs.mv(temporary, path)
+        return
+    _fsync(temporary)
+    os.replace(temporary, path)
+    _fsync(os.path.dirname(path))
+
+
+def _fsync(path: str) -> None:
+    """Push a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
+    """`path` holds either what it held before or all of `data`. Raises UserError when the file system refuses."""
+    with write_atomic(fs, path) as writer:
+        writer.write(data)
+
+
+def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
+    write_bytes_atomic(fs, path, json_bytes(obj))
+
+
+def remove_temporaries(fs: Any, root: str) -> None:
+    """Delete what killed writers left in the set's folders. Only for the one that owns the set while it writes."""
+    for folder in (root, f"{root}/{OUTCOMES_FOLDER}"):
+        for path in fs.glob(f"{folder}/*{TEMPORARY_SUFFIX}"):
+            fs.rm_file(path)
+
+
+def write_shard(
+    fs: Any,
+    root: str,
+    name: str,
+    samples: Iterable[tuple[str, Mapping[str, bytes]]],
+    names: Callable[[str], list[str]] = member_names,
+) -> ShardStats:
+    """Write `root/NAME.tar`, then `root/NAME.json`; the statistics' presence says that the shard is complete.
+
+    Each sample is (uid, full member name -> bytes) with exactly the schema's 33 members, in any order; `names` gives
+    those of another kind of set, from a uid, in the order of the tar. No samples make an empty but valid shard. Raises
+    UserError on wrong members, a repeated uid, or a refusing file system.
+    """
+    entries: dict[str, SampleEntry] = {}
+    with write_atomic(fs, f"{root}/{name}.tar") as writer:
+        for uid, members in samples:
+            if uid in entries:
+                raise UserError(f"{name}: uid {uid!r} comes twice; uids must be unique in a set")
+            entries[uid] = _write_sample(writer, name, uid, members, names(uid))
+        writer.write(_TAR_END)
+        writer.write(bytes(-writer.count % tarfile.RECORDSIZE))
+    stats = ShardStats(name, writer.count, writer.digest.hexdigest(), tuple(entries.values()))
+    write_json_atomic(fs, f"{root}/{name}.json", _stats_json(stats))
+    return stats
+
+
+def _write_sample(writer: Writer, shard: str, uid: str, members: Mapping[str, bytes], names: list[str]) -> SampleEntry:
+    if set(members) != set(names):
+        different = ", ".join(sorted(set(members) ^ set(names))[:3])
+        raise UserError(f"{shard}: sample {uid} does not hold exactly the schema's {len(names)} members ({different})")
+    return SampleEntry(uid, {name[len(uid) + 1 :]: _write_member(writer, name, members[name]) for name in names})
+
+
+def _write_member(writer: Writer, name: str, data: bytes) -> Member:
+    info = tarfile.TarInfo(name)  # its defaults: mode 0644, owner 0, mtime 0
+    info.size = len(data)
+    # PAX headers appear only for names over 100 characters; every other member is plain USTAR
+    writer.write(info.tobuf(tarfile.PAX_FORMAT))
+    offset = writer.count
+    writer.write(data)
+    writer.write(bytes(-len(data) % _BLOCK))
+    return Member(offset, len(data), zlib.crc32(data))
+
+
+def _stats_json(stats: ShardStats) -> dict[str, Any]:
+    samples = [{"uid": entry.uid, "members": entry.members} for entry in stats.samples]
+    sums = {"name": stats.name, "bytes": stats.bytes, "sha256": stats.sha256}
+    return {"schema_version": SCHEMA_VERSION, **sums, "samples": samples}
+
+
+def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> ShardStats:
+    """The statistics of shard `name`. Raises UserError, ending in `remedy`, when missing or not of the schema."""
+    path = f"{root}/{name}.json"
+    raw = read_json(fs, path, remedy)
+    try:
+        _check_version(raw, path)
+        samples = tuple(
+            SampleEntry(sample["uid"], {suffix: Member(*map(int, m)) for suffix, m in sample["members"].items()})
+            for sample in raw["samples"]
+        )
+        return ShardStats(str(raw["name"]), int(raw["bytes"]), str(raw["sha256"]), samples)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a shard's statistics ({error!r}); {remedy or render_again(name)}") from error
+
+
+def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) -> Index:
+    """Write `index.json` from the statistics of shards 0 ... num_shards - 1, which must all be there."""
+    stats = (read_stats(fs, root, shard_name(i)) for i in range(num_shards))
+    shards = tuple(ShardEntry(s.name, len(s.samples), s.bytes, s.sha256) for s in stats)
+    index = Index(objects_per_shard, shards)
+    totals = {"objects": index.objects, "views": index.views, "bytes": index.bytes}
+    write_json_atomic(fs, f"{root}/{INDEX_NAME}", {"schema_version": SCHEMA_VERSION, "totals": totals, **asdict(index)})
+    return index
+
+
+def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
+    """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one.
+
+    `remedy` ends the error of an index that is damaged, or missing from a set that was begun.
+    """
+    fs, root = open_set(url)
+    check_reachable(fs, root, str(url))
+    path = f"{root}/{INDEX_NAME}"
+    if not exists(fs, path):
+        if exists(fs, f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
+            raise UserError(f"the shard set at {url} is unfinished: {remedy} to complete it")
+        raise UserError(f"no shard set at {url}: run `make render SOURCE=... SHARDS={url}` first")
+    raw = read_json(fs, path, remedy)
+    try:
+        _check_version(raw, path)
+        shards = tuple(
+            ShardEntry(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"])) for s in raw["shards"]
+        )
+        if (objects_per_shard := int(raw["objects_per_shard"])) < 1:
+            raise ValueError(f"objects_per_shard is {objects_per_shard}")
+        return Index(objects_per_shard, shards)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a shard set's index ({error!r}); {remedy}") from error
+
+
+def read_json(fs: Any, path: str, remedy: str | None = None) -> Any:
+    """A JSON file of a set. Raises UserError, ending in `remedy`, when it cannot be read or is none."""
+    try:
+        return json.loads(fs.cat_file(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy or _RENDER_ON}") from error
+
+
+def _check_version(raw: Any, path: str) -> None:
+    if raw["schema_version"] != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema version {raw['schema_version']}, this software reads {SCHEMA_VERSION}")

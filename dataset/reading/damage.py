@@ -1,0 +1,102 @@
+"""Damaged objects while training reads: counted, named and replaced, up to a stated share; beyond it an error.
+
+The replacement is a function of the item's position alone, so a resumed run reads what the first one read.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn, TypeVar
+
+from dataset.errors import UserError
+from dataset.reading.epoch_order import Order
+from dataset.reading.shard_set import DamagedMember
+
+MAX_DAMAGED_SHARE: Final = 0.001
+_ATTEMPTS: Final = 100
+_NAMED: Final = 5  # objects that the error names
+
+T = TypeVar("T")
+
+
+class Damage:
+    """The damaged objects that a run has met. Thread-safe, made anew by a copy to another process.
+
+    `max_share` is of the set's objects: 0.001 lets 8 of 8,000 pass; sets of fewer than 1,000 objects, none. An object
+    counts once, however often it is drawn; a rank counts what it met itself, and what others met as soon as it hears.
+    """
+
+    def __init__(self, objects: int, max_share: float = MAX_DAMAGED_SHARE) -> None:
+        if not 0 <= max_share < 1:
+            raise UserError(f"the share of damaged objects to pass over is {max_share}; it must be from 0 to below 1")
+        self.objects, self.max_share = objects, max_share
+        self.allowed = int(objects * max_share + 1e-9)
+        self._found: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["Damage"], tuple[int, float]]:
+        return Damage, (self.objects, self.max_share)
+
+    @property
+    def found(self) -> dict[str, str]:
+        """What was wrong, by uid."""
+        with self._lock:
+            return dict(self._found)
+
+    def restore(self, found: Mapping[str, str]) -> None:
+        """Count what an earlier process of the same run met as met."""
+        with self._lock:
+            self._found = {**found, **self._found}
+
+    def join(self, found: Mapping[str, str]) -> None:
+        """Count what the other ranks of the run met as met. Raises UserError when all together are too many."""
+        before = len(self.found)
+        self.restore(found)
+        if len(self.found) > max(before, self.allowed):
+            self._refuse(f"the ranks met {len(self.found)} damaged objects")
+
+    def tell(self) -> None:
+        """For the end of a run: print every damaged object and what was wrong with it."""
+        if found := self.found:
+            print(f"{len(found)} damaged objects were passed over (at most {self.allowed} may be):")
+            print("\n".join(f"  {uid}: {what}" for uid, what in sorted(found.items())))
+
+    def add(self, uid: str, what: str) -> None:
+        """Say and count it. Raises UserError when it is one too many."""
+        with self._lock:
+            known = uid in self._found
+            self._found[uid] = what
+            count = len(self._found)
+        if count > self.allowed:
+            self._refuse(what)
+        if not known:
+            print(f"passed over ({count} of at most {self.allowed} damaged objects): {what}", file=sys.stderr)
+
+    def _refuse(self, what: str) -> NoReturn:
+        uids = list(self.found)
+        count = len(uids)
+        named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
+        raise UserError(
+            f"{what}. {count} of {self.objects} objects met so far are damaged ({named}), more than the "
+            f"{self.allowed} that a share of {self.max_share:g} allows; repair the set, or allow a larger share"
+        )
+
+
+def read_or_replace(
+    order: Order, i: int, damage: Damage | None, uid: Callable[[int, int], str], read: Callable[[int, int, int], T]
+) -> T:
+    """`read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
+
+    Without `damage` nothing is replaced: the first damaged member is an error. Only what `read` asks for counts: an
+    object with one bad picture serves where that picture is not wanted. Storage that fails is no damage: it may well
+    read tomorrow, and then the order would be another; its error passes through.
+    """
+    for attempt in range(_ATTEMPTS):
+        epoch, shard, sample = order.replacement(i, attempt) if attempt else order.item(i)
+        try:
+            return read(epoch, shard, sample)
+        except DamagedMember as error:
+            if damage is None:
+                raise
+            damage.add(uid(shard, sample), str(error))
+    raise UserError(f"item {i}: {_ATTEMPTS} replacements in a row are damaged; repair the set")

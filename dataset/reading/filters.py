@@ -1,0 +1,202 @@
+"""Which objects of a set training uses: filters, counted, and what they leave as a smaller set.
+
+selection = select("data/shards", Filters(without_flags=("clipped",), split="train"))
+print(selection)
+shards = ShardSet("data/shards", kept=selection.kept)
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from dataset.errors import UserError
+from dataset.format.manifest import UNKNOWN, Asset
+from dataset.format.outcomes import Flag, Outcome
+from dataset.format.schema import check_uid
+from dataset.reading.reconcile import Slice, slices
+from dataset.reading.shard_set import DamagedMember, Kept
+
+Split = Literal["all", "train", "validation", "test"]
+VALIDATION_SHARE: Final = 0.05  # of the objects, by a hash of their uids
+TEST_SHARE: Final = 0.05  # the others are trained on
+_SPLITTER: Final = "isotropic3d split 1"  # a change would move objects from one part to another
+_SUMMED: Final = 2**64
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What an object must fulfil, everything at once. The default keeps all."""
+
+    without_flags: tuple[str, ...] = ()
+    """Leave out objects with one of these quality flags (dataset.format.outcomes: clipped, near-black, low-coverage,
+    ...).
+    """
+    min_coverage: float = 0.0
+    """Least mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata are read once."""
+    max_coverage: float = 1.0
+    """Largest mean alpha over an object's 32 views."""
+    licences: tuple[str, ...] = ()
+    """Only these licences, as the manifest names them (CC0-1.0, CC-BY-4.0, ...); none given: all."""
+    uids: Path | None = None
+    """Only the uids of this file, one a line; empty lines and lines that begin with # are passed over."""
+    split: Split = "all"
+    """Part of the objects, by a hash of the uid: the same in every set and for every seed."""
+    validation_share: float = VALIDATION_SHARE
+    """Share of the objects in the validation part."""
+    test_share: float = TEST_SHARE
+    """Share of the objects in the test part."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.without_flags) - set(get_args(Flag))):
+            raise UserError(f"no flag {', '.join(unknown)}; there are {', '.join(get_args(Flag))}")
+        if not 0 <= self.min_coverage <= self.max_coverage <= 1:
+            raise UserError(
+                f"coverage from {self.min_coverage} to {self.max_coverage}: give a range within 0 to 1, lower end first"
+            )
+        shares = (self.validation_share, self.test_share)
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise UserError(f"validation and test shares {shares} must be at least 0 and leave something to train on")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The objects kept, and why the others were not: each is counted once, under the first filter that it failed."""
+
+    url: str
+    kept: Kept
+    objects: int  # of the whole set
+    dropped: Counter[str] = field(default_factory=Counter)
+    missing_uids: int = 0  # of the uid list: in no shard of this set
+    licences: Counter[str] = field(default_factory=Counter)  # of the whole set
+
+    def __len__(self) -> int:
+        return sum(len(samples) for samples in self.kept)
+
+    def __str__(self) -> str:
+        """One line a filter, in the order in which they are applied."""
+        lines = [f"{self.url}: {len(self)} of {self.objects} objects kept"]
+        lines += [f"  {count:8d} left out: {reason}" for reason, count in self.dropped.items()]
+        if self.missing_uids:
+            lines.append(f"  {self.missing_uids:8d} uids of the list are in no shard of this set")
+        return "\n".join(lines)
+
+
+def split_of(uid: str, validation_share: float, test_share: float) -> Split:
+    """The part of an object, by its uid alone. A larger share takes from training, not from the other part."""
+    place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / _SUMMED
+    if place < validation_share:
+        return "validation"
+    return "test" if place >= 1 - test_share else "train"
+
+
+def read_uids(path: Path) -> frozenset[str]:
+    """The uids of a text file. Raises UserError when it is missing, empty or holds what is no uid."""
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no readable list of uids ({error}); give a text file, one uid a line") from error
+    found = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
+    if not found:
+        raise UserError(f"{path}: holds no uid; give a text file, one uid a line")
+    return found
+
+
+def select(url: str | Path, filters: Filters) -> Selection:
+    """`sift` for training. Raises UserError as `sift` and `check_left`."""
+    selection = sift(url, filters)
+    check_left([selection], filters)
+    return selection
+
+
+def check_left(selections: Sequence[Selection], filters: Filters) -> None:
+    """Raise UserError when a licence is named that no object of these sets has, or when nothing is left of them all."""
+    licences = Counter({name: n for selection in selections for name, n in selection.licences.items()})
+    if unknown := sorted(set(filters.licences) - licences.keys()):
+        urls = ", ".join(selection.url for selection in selections)
+        raise UserError(f"{urls}: no object has the licence {', '.join(unknown)}; there are {', '.join(licences)}")
+    if not any(len(selection) for selection in selections):
+        told = "\n".join(map(str, selections))
+        raise UserError(f"nothing is left to train on; loosen the filters. {told}")
+
+
+def sift(url: str | Path, filters: Filters) -> Selection:
+    """Read manifest, outcome tables and shard statistics (for coverage, metadata too), a shard at a time.
+
+    Raises UserError when the set is missing, unfinished or at odds with itself.
+    """
+    listed = read_uids(filters.uids) if filters.uids else None
+    dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "licence", "flag", "coverage")}
+    licences: Counter[str] = Counter()
+    kept, objects, found = [], 0, 0
+    for part in slices(url):
+        samples = []
+        for stored in _stored(part):
+            licences[stored.licence] += 1
+            found += listed is not None and stored.asset.uid in listed
+            if failed := next(_failures(filters, listed, stored), None):
+                dropped[failed[0]][failed[1]] += 1
+            else:
+                samples.append(stored.sample)
+        objects += len(part.uids)
+        kept.append(np.array(samples, np.int32))
+    counts = Counter({reason: n for group in dropped.values() for reason, n in sorted(group.items())})
+    return Selection(str(url), tuple(kept), objects, counts, len(listed) - found if listed else 0, licences)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A sample of a shard with its manifest and outcome rows."""
+
+    part: Slice
+    sample: int
+    asset: Asset
+    row: Outcome
+
+    @property
+    def licence(self) -> str:
+        return self.asset.license or UNKNOWN
+
+    def coverage(self) -> float:
+        """Mean alpha over the object's views, 0 to 1. Reads its metadata."""
+        views = [view for views in self.part.reader.meta(self.part.shard, self.sample).views.values() for view in views]
+        return sum(view.alpha_coverage for view in views) / len(views)
+
+
+def _stored(part: Slice) -> Iterator[_Stored]:
+    """A shard's samples in their order (`slices` has checked that the rows agree with them)."""
+    rows = ((asset, row) for asset, row in zip(part.assets, part.rows, strict=True) if row.status == "ok")
+    return (_Stored(part, sample, asset, row) for sample, (asset, row) in enumerate(rows))
+
+
+def _failures(filters: Filters, listed: frozenset[str] | None, found: _Stored) -> Iterator[tuple[str, str]]:
+    """(filter, reason) of each filter that an object fails; the costly one comes last."""
+    if listed is not None and found.asset.uid not in listed:
+        yield "uids", "not in the list of uids"
+    if filters.split != "all":
+        part = split_of(found.asset.uid, filters.validation_share, filters.test_share)
+        if part != filters.split:
+            yield "split", f"in the {part} part"
+    if filters.licences and found.licence not in filters.licences:
+        yield "licence", f"licence {found.licence}"
+    for flag in filters.without_flags:
+        if flag in found.row.flags:
+            yield "flag", f"flag {flag}"
+    if filters.min_coverage > 0 or filters.max_coverage < 1:
+        yield from _coverage_failures(filters, found)
+
+
+def _coverage_failures(filters: Filters, found: _Stored) -> Iterator[tuple[str, str]]:
+    try:
+        coverage = found.coverage()
+    except DamagedMember:
+        yield "coverage", "metadata damaged, coverage unknown"
+        return
+    if coverage < filters.min_coverage:
+        yield "coverage", f"coverage below {filters.min_coverage:g}"
+    if coverage > filters.max_coverage:
+        yield "coverage", f"coverage above {filters.max_coverage:g}"

@@ -1,0 +1,175 @@
+"""Shards -> objects: open a set by URL and read only the members asked for, by offset."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from dataset.errors import UserError
+from dataset.format.schema import Meta, SchemaError, ViewSet, member_name, meta_name, parse_meta
+from dataset.format.shards import Index, Member, SampleEntry, ShardStats, open_set, read_index, read_stats
+from dataset.images.prepare import decode_webp
+from dataset.reading.epoch_order import epoch_order
+
+_CACHED_SHARDS: Final = 64  # statistics kept in memory: 1,000 objects are about 10 MB
+_CACHED_METAS: Final = 1024
+_CACHED_ANGLES: Final = 16384  # half a kilobyte each: a window of `dataset.reading.epoch_order` and more
+
+Kept = tuple[NDArray[np.int32], ...]  # of each shard, the samples that a filtered set holds, ascending
+
+
+class DamagedMember(UserError):
+    """Bytes that are there and wrong: they will be as wrong when they are read again (unlike a storage that fails)."""
+
+
+class ShardSet:
+    """A complete shard set. Objects are (shard, sample) numbers as `dataset.reading.epoch_order` gives them.
+
+    Reading is thread-safe; an instance can be pickled or inherited by a fork (nothing open is kept). The index is read
+    when it is made, a shard's statistics when it is first touched. With `kept` (see `dataset.reading.filters`) the set
+    is a smaller one: sample numbers count the objects that are kept. Raises UserError when the set is missing or
+    unfinished, DamagedMember when a member is damaged.
+    """
+
+    def __init__(self, url: str | Path, index: Index | None = None, kept: Kept | None = None) -> None:
+        self.url = str(url)
+        self.index = index or read_index(self.url)
+        self.kept = kept
+        self._samples_per_shard = count_samples(self.url, self.index, kept)
+        self._stats = lru_cache(_CACHED_SHARDS)(self._load_stats)
+        self._meta = lru_cache(_CACHED_METAS)(self._load_meta)
+        self._angles = lru_cache(_CACHED_ANGLES)(self._load_angles)
+
+    def __reduce__(self) -> tuple[type["ShardSet"], tuple[str, Index, Kept | None]]:
+        return ShardSet, (self.url, self.index, self.kept)
+
+    def narrowed(self, kept: Kept | None) -> "ShardSet":
+        """The same set with these of its stored samples, instead of those that it has now."""
+        return ShardSet(self.url, self.index, kept)
+
+    def __len__(self) -> int:
+        return sum(self.samples_per_shard)
+
+    @property
+    def samples_per_shard(self) -> tuple[int, ...]:
+        return self._samples_per_shard
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what the set holds, the selection included: equal for sets that give the same objects by number."""
+        return fingerprint_of(self.index, self.kept)
+
+    def uid(self, shard: int, sample: int) -> str:
+        return self._entry(shard, sample).uid
+
+    def uids(self) -> list[str]:
+        """All uids, in the set's order. Reads every shard's statistics."""
+        return [self.uid(shard, i) for shard, samples in enumerate(self.samples_per_shard) for i in range(samples)]
+
+    def objects(self, seed: int, epoch: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int]]:
+        """(shard, sample) of one rank's objects in the order of an epoch (see `dataset.reading.epoch_order`)."""
+        return (
+            (int(shard), int(sample)) for shard, sample in epoch_order(self.samples_per_shard, seed, epoch, rank, world)
+        )
+
+    def read(self, shard: int, sample: int, members: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of some members, by their full names (`schema.member_name`), each checked against its checksum."""
+        stats, entry = self._stats(shard), self._entry(shard, sample)
+        try:
+            places = [entry.members[name.removeprefix(f"{entry.uid}.")] for name in members]
+        except KeyError as error:
+            raise UserError(f"{self.url}/{stats.name}.tar: {entry.uid} has no member {error}") from error
+        chunks = self._ranges(f"{stats.name}.tar", places)
+        for name, place, data in zip(members, places, chunks, strict=True):
+            if len(data) != place.size or zlib.crc32(data) != place.crc32:
+                raise DamagedMember(self._told(stats.name, f"member {name} is truncated or corrupt"))
+        return dict(zip(members, chunks, strict=True))
+
+    def meta(self, shard: int, sample: int) -> Meta:
+        """The object's metadata; the most recent ones are kept."""
+        return self._meta(shard, sample)
+
+    def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.float64]:
+        """Elevation and azimuth [f, 2] of views: all that training needs of the metadata, remembered longer."""
+        angles_deg = self._angles(shard, sample)
+        return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
+
+    def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
+        """Pictures uint8 [f, h, w, 4] (straight alpha) of the (view set, index) wanted, in that order."""
+        uid = self.uid(shard, sample)
+        names = [member_name(uid, view_set, index) for view_set, index in wanted]
+        data = self.read(shard, sample, names)
+        try:
+            return np.stack([decode_webp(data[name], f"{self.url}/{name}") for name in names])
+        except UserError as error:
+            raise DamagedMember(str(error)) from error
+
+    def _entry(self, shard: int, sample: int) -> SampleEntry:
+        return self._stats(shard).samples[sample if self.kept is None else self.kept[shard][sample]]
+
+    def _load_stats(self, shard: int) -> ShardStats:
+        fs, root = open_set(self.url)
+        entry = self.index.shards[shard]
+        stats = read_stats(fs, root, entry.name)
+        if (stats.sha256, len(stats.samples)) != (entry.sha256, entry.samples):
+            raise UserError(self._told(entry.name, "its statistics disagree with index.json"))
+        return stats
+
+    def _load_meta(self, shard: int, sample: int) -> Meta:
+        name = meta_name(self.uid(shard, sample))
+        data = self.read(shard, sample, [name])[name]
+        try:
+            return parse_meta(data, f"{self.url}/{name}")
+        except SchemaError as error:
+            raise DamagedMember(str(error)) from error
+
+    def _load_angles(self, shard: int, sample: int) -> Mapping[ViewSet, NDArray[np.float64]]:
+        meta = self._load_meta(shard, sample)
+        return {name: np.array([(v.elevation_deg, v.azimuth_deg) for v in views]) for name, views in meta.views.items()}
+
+    def _ranges(self, file_name: str, places: Sequence[Member]) -> list[bytes]:
+        fs, root = open_set(self.url)
+        path = f"{root}/{file_name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                return _local_ranges(path, places)
+            ends = [place.offset + place.size for place in places]
+            chunks: list[bytes] = fs.cat_ranges([path] * len(places), [p.offset for p in places], ends)
+            return chunks
+        except OSError as error:
+            raise UserError(self._told(file_name, f"cannot be read ({error.strerror or error})")) from error
+
+    def _told(self, shard: str, what: str) -> str:
+        return f"{self.url}/{shard}: {what}; `python -m dataset verify {self.url}` lists all damage"
+
+
+def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
+    """Objects of each shard of a set, or of a selection from it; UserError when that belongs to another set."""
+    if kept is None:
+        return tuple(shard.samples for shard in index.shards)
+    if len(kept) != len(index.shards):
+        raise UserError(f"{url}: a selection of {len(kept)} shards from {len(index.shards)}")
+    return tuple(len(samples) for samples in kept)
+
+
+def fingerprint_of(index: Index, kept: Kept | None) -> str:
+    """sha256 of the tars and of the selection."""
+    digest = sha256("".join(shard.sha256 for shard in index.shards).encode())
+    for samples in kept or ():
+        digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())
+    return digest.hexdigest()
+
+
+def _local_ranges(path: str, places: Sequence[Member]) -> list[bytes]:
+    with open(path, "rb", buffering=0) as file:
+        chunks = []
+        for place in places:
+            file.seek(place.offset)
+            chunks.append(file.read(place.size))
+    return chunks

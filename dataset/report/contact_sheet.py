@@ -1,0 +1,49 @@
+"""A shard set as a contact sheet: what it looks like, at a glance."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataset.errors import UserError
+from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
+from dataset.images.prepare import contact_sheet
+from dataset.reading.shard_set import ShardSet
+
+
+def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int = 4) -> int:
+    """Write a contact sheet (PNG, on white): a row an object, its fixed then its random views, uid above.
+
+    The objects are spread evenly over the set and the views over the circle, so the choice never changes. Returns the
+    number of objects shown. Raises UserError for an empty set or an output that cannot be written.
+    """
+    if objects < 1 or not 1 <= views_per_set <= VIEWS_PER_SET:
+        raise UserError(f"preview needs at least 1 object and 1 to {VIEWS_PER_SET} views a set")
+    shards = ShardSet(url)
+    if not len(shards):
+        raise UserError(f"{url} holds no objects; see `python -m dataset info {url}` for what failed")
+    wanted: list[tuple[ViewSet, int]] = [
+        (view_set, i * VIEWS_PER_SET // views_per_set) for view_set in VIEW_SETS for i in range(views_per_set)
+    ]
+    places = _spread(shards.samples_per_shard, objects)
+    pictures = [picture for place in places for picture in shards.views(*place, wanted)]
+    captions = [text for place in places for text in (shards.uid(*place), *[""] * (len(wanted) - 1))]
+    _save(contact_sheet(pictures, len(wanted), captions=captions), out)
+    return len(places)
+
+
+def _spread(samples_per_shard: tuple[int, ...], count: int) -> list[tuple[int, int]]:
+    """`count` (shard, sample) at even distances, first object included."""
+    ends = np.cumsum(samples_per_shard)
+    total = int(ends[-1])
+    chosen = [i * total // min(count, total) for i in range(min(count, total))]
+    shards = [int(np.searchsorted(ends, i, side="right")) for i in chosen]
+    return [(s, i - int(ends[s]) + samples_per_shard[s]) for s, i in zip(shards, chosen, strict=True)]
+
+
+def _save(sheet: Image.Image, out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out, "PNG")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error

@@ -1,0 +1,253 @@
+"""A field as an asset: density -> marching cubes -> clean -> simplify -> UV -> baked albedo -> files.
+
+The geometry stays in the world's axes (Blender, z up) until a file is written (distill.mesh.formats). Albedo is
+display-referred (sRGB) colour, as in the pictures that trained it, and textures of files are sRGB too: the numbers
+pass unchanged.
+
+Letters: `v` vertices, `m` faces, `n` points.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset.errors import UserError
+from dataset.format.shards import write_bytes_atomic
+from distill.mesh import formats
+from distill.mesh.bake import Colour, as_bytes, bake
+from distill.mesh.formats import Textured
+from distill.mesh.isosurface import (
+    Surface,
+    clean,
+    extract,
+    is_watertight,
+    keep_components,
+    random_points,
+    simplify,
+    vertex_normals,
+)
+from distill.mesh.surface_color import PointFunction, SurfaceColour, seen_along_normals
+from distill.mesh.uv_unwrap import Charts, unwrap
+
+Format = Literal["glb", "obj", "ply", "points"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+logger = logging.getLogger(__name__)
+
+_POINTS_PER_CALL: Final = 1 << 17
+_ROWS_PER_CALL: Final = 1 << 13  # points of the surface, each of which asks for the colour at a dozen
+_REACH_CELLS: Final = 2.0  # how far the field's surface may be from the mesh, in cells of the density grid
+_SIMPLIFICATIONS: Final = 4  # cleaning frees edges that can be collapsed next
+FACE_LIMIT: Final = 200_000  # unwrapping takes minutes beyond it
+EMPTY_OPACITY: Final = 0.05  # a field that stops less light than this along its densest diameter shows nothing
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"mesh setting {name} is {value}; choose {low} to {high}")
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """How a field becomes a mesh."""
+
+    resolution: int = 128
+    """Density samples along an edge of the cube [-radius, radius]^3."""
+    threshold: float = 10.0
+    """Density at the surface, per unit of length; the released configuration's."""
+    threshold_fraction: float = 0.25
+    """The surface lies at this fraction of the highest density at most: a thin field lowers it, announced."""
+    floater_fraction: float = 0.05
+    """Components with less than this fraction of the largest one's volume are removed."""
+    faces: int = 20_000
+    """Face budget after simplification."""
+    texture_size: int = 1024
+    """Edge of the square texture in texels."""
+    unwrap_seconds: float = 300.0
+    """Time for UV charts that can be painted on; after it each face gets a cell of the texture, announced."""
+    points: int = 100_000
+    """Points of the format `points`."""
+
+    def __post_init__(self) -> None:
+        _in_range("resolution", self.resolution, 8, 1024)
+        _in_range("threshold", self.threshold, 1e-6, 1e6)
+        _in_range("threshold_fraction", self.threshold_fraction, 0.01, 0.99)
+        _in_range("floater_fraction", self.floater_fraction, 0.0, 1.0)
+        _in_range("faces", self.faces, 100, FACE_LIMIT)
+        _in_range("texture_size", self.texture_size, 16, 8192)
+        _in_range("unwrap_seconds", self.unwrap_seconds, 0.0, 86_400.0)
+        _in_range("points", self.points, 1, 10_000_000)
+
+
+PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
+    "paper": MeshSettings(resolution=256, faces=50_000, texture_size=2048),
+    "tiny": MeshSettings(resolution=96, faces=10_000, texture_size=512),
+}
+
+
+@dataclass(frozen=True)
+class MeshReport:
+    """What was written. `vertices` counts welded vertices; GLB splits them at texture seams."""
+
+    faces: int
+    vertices: int
+    watertight: bool
+    components_removed: int
+    texture_size: int  # 0 without a texture
+    charts: Charts | None
+    threshold: float
+    files: tuple[str, ...]
+    seconds: float
+
+
+def export_mesh(
+    density: PointFunction,
+    albedo: PointFunction,
+    radius: float,
+    out: Path,
+    settings: MeshSettings,
+    *,
+    kinds: Sequence[Format] = ("glb",),
+    device: torch.device | str = "cpu",
+) -> MeshReport:
+    """Write a field inside [-radius, radius]^3, whose functions take points on `device`, as `out` in some formats.
+
+    `out` is NAME.glb. `obj` adds NAME.obj, NAME.mtl and NAME.png, `ply` NAME.ply (a colour for each vertex), `points`
+    NAME-points.ply. An empty or broken field raises UserError; each file appears whole or not at all, the same bytes
+    for the same field as long as the charts are done in time.
+    """
+    if unknown := sorted(set(kinds) - set(FORMATS)):
+        raise UserError(f"there is no format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
+    started = time.perf_counter()
+    grid = sample_density(density, radius, settings.resolution, device)
+    threshold = surface_threshold(grid, radius, settings)
+    surface, removed = surface_of(grid, threshold, radius, settings)
+    reach = _REACH_CELLS * 2 * radius / (settings.resolution - 1)
+    colour = _colour_of_rows(seen_along_normals(density, albedo, reach), device)
+    files: dict[str, bytes] = {}
+    textured = None
+    if {"glb", "obj"} & set(kinds):
+        textured = texture_of(surface, colour, settings)
+        files |= _textured_files(textured, out.stem, kinds)
+    files |= _plain_files(surface, colour, out.stem, kinds, settings.points)
+    for name, data in files.items():
+        write_bytes_atomic(LocalFileSystem(), str(out.absolute().with_name(name)), data)
+    return MeshReport(
+        faces=len(surface.faces),
+        vertices=len(surface.vertices),
+        watertight=is_watertight(surface),
+        components_removed=removed,
+        texture_size=0 if textured is None else len(textured.texture),
+        charts=None if textured is None else textured.charts.made_by,
+        threshold=threshold,
+        files=tuple(files),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def surface_of(
+    grid: NDArray[np.float32], threshold: float, radius: float, settings: MeshSettings
+) -> tuple[Surface, int]:
+    """(the closed manifold of a density grid within the face budget, the components that were removed)."""
+    surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
+    for _ in range(_SIMPLIFICATIONS):
+        surface = clean(simplify(surface, settings.faces))
+        if len(surface.faces) <= settings.faces:
+            break
+    else:
+        logger.warning("the mesh has %d faces; fewer than that would tear it", len(surface.faces))
+    surface, crumbs = keep_components(surface, settings.floater_fraction)  # what simplifying cut off
+    return surface, removed + crumbs
+
+
+def texture_of(surface: Surface, colour: Colour, settings: MeshSettings) -> Textured:
+    """The surface with UV charts and a texture of `colour`, a function of places and normals [n, 6]."""
+    charts = unwrap(surface, settings.texture_size, settings.unwrap_seconds)
+    normals = vertex_normals(surface)
+    rows = np.concatenate([surface.vertices, normals], 1)[charts.source]
+    texture = bake(rows, charts.uv, charts.faces[charts.charted], charts.texture_size, colour)
+    return Textured(surface, normals, charts, texture)
+
+
+def _textured_files(textured: Textured, stem: str, asked: Sequence[Format]) -> dict[str, bytes]:
+    files = {}
+    if "glb" in asked:
+        files[f"{stem}.glb"] = formats.glb(textured)
+    if "obj" in asked:
+        files[f"{stem}.png"] = formats.png(textured.texture)
+        files[f"{stem}.mtl"] = formats.mtl(f"{stem}.png")
+        files[f"{stem}.obj"] = formats.obj(textured, f"{stem}.mtl")
+    return files
+
+
+def _plain_files(surface: Surface, colour: Colour, stem: str, asked: Sequence[Format], points: int) -> dict[str, bytes]:
+    files = {}
+    if "ply" in asked:
+        normals = vertex_normals(surface)
+        colours = as_bytes(colour(np.concatenate([surface.vertices, normals], 1)))
+        files[f"{stem}.ply"] = formats.ply(surface, normals, colours)
+    if "points" in asked:
+        places, normals = random_points(surface, points, seed=0)
+        colours = as_bytes(colour(np.concatenate([places, normals], 1)))
+        files[f"{stem}-points.ply"] = formats.points_ply(places, normals, colours)
+    return files
+
+
+def _colour_of_rows(colour: SurfaceColour, device: torch.device | str) -> Colour:
+    """`colour` for places and normals [n, 6] on the host."""
+    return lambda rows: evaluate(
+        lambda part: colour(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
+    )
+
+
+def sample_density(
+    density: PointFunction, radius: float, resolution: int, device: torch.device | str = "cpu"
+) -> NDArray[np.float32]:
+    """Density [resolution]^3, indexed [x, y, z], at the nodes of a grid whose outermost ones lie at +-radius."""
+    axis = torch.linspace(-radius, radius, resolution)
+    plane = torch.cartesian_prod(axis, axis)  # [(y z), 2]
+    slabs = [torch.cat([x.expand(len(plane), 1), plane], -1) for x in axis]
+    group = max(1, _POINTS_PER_CALL // len(plane))
+    parts = [
+        evaluate(density, torch.cat(slabs[first : first + group]), device) for first in range(0, resolution, group)
+    ]
+    return np.concatenate(parts).reshape(resolution, resolution, resolution)
+
+
+def evaluate(
+    function: PointFunction, points: Tensor, device: torch.device | str, points_per_call: int | None = None
+) -> NDArray[np.float32]:
+    """`function` of rows of `points` [n, c], a bounded number at a time; float32 on the host. NaN raises UserError."""
+    with torch.no_grad():
+        parts = [
+            function(part.to(device)).float().cpu()
+            for part in torch.split(points.float(), points_per_call or _POINTS_PER_CALL)
+        ]
+    values: NDArray[np.float32] = torch.cat(parts).numpy()
+    if not np.isfinite(values).all():
+        raise UserError("the field holds NaN or infinity; distill again with a lower learning rate")
+    return values
+
+
+def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
+    """The density that counts as the surface: the setting, or less where the field is thin (announced)."""
+    highest = float(grid.max())
+    if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
+        raise UserError(
+            f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so it has no surface. "
+            "Look at the previews to see whether there ever was an object; try another --seed, more --steps, "
+            "a --guidance-scale of the model's training, or a picture of one whole object cut out from its background"
+        )
+    lowered = settings.threshold_fraction * highest
+    if lowered < settings.threshold:
+        logger.warning("the field is thin: surface at density %.3g instead of %.3g", lowered, settings.threshold)
+    return min(settings.threshold, lowered)

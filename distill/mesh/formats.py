@@ -1,0 +1,145 @@
+"""A coloured surface as the bytes of files: GLB, OBJ with MTL and PNG, PLY, and a PLY of points.
+
+Surfaces come in the world's axes (Blender, z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as
+(x, z, -y), and the front faces +z in a viewer. PLY has no convention and keeps z up, as programs read it that do not
+turn it (Blender's importer does not). A unit of length is a metre.
+
+Letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels a side.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
+
+from distill.mesh.isosurface import Surface
+from distill.mesh.manifold import Float
+from distill.mesh.uv_unwrap import Unwrapped
+
+UInt8 = NDArray[np.uint8]
+
+ROUGHNESS: Final = 0.9
+_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963  # glTF's bufferView.target
+_POINT: Final = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [
+    (name, "u1") for name in ("red", "green", "blue")
+]
+_PLY_TYPE: Final = {"<f4": "float", "u1": "uchar"}
+
+
+@dataclass(frozen=True)
+class Textured:
+    """A surface with normals, UV charts and the texture that belongs to them."""
+
+    surface: Surface
+    normals: Float  # [v, 3], unit length
+    charts: Unwrapped
+    texture: UInt8  # [t, t, 3], sRGB
+
+
+def to_y_up(vectors: Float) -> Float:
+    """Blender's axes (z up) -> glTF's and OBJ's (y up): (x, y, z) becomes (x, z, -y), a rotation."""
+    return np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], -1)
+
+
+def glb(textured: Textured) -> bytes:
+    """One mesh, smooth normals, one PBR material with the texture as an embedded PNG."""
+    surface, charts = textured.surface, textured.charts
+    material = PBRMaterial(  # type: ignore[no-untyped-call]
+        name="baked",
+        baseColorTexture=Image.open(io.BytesIO(png(textured.texture))),  # as a PNG, which is embedded without loss
+        metallicFactor=0.0,
+        roughnessFactor=ROUGHNESS,
+        doubleSided=False,
+    )
+    mesh = trimesh.Trimesh(
+        vertices=to_y_up(surface.vertices)[charts.source],
+        faces=charts.faces,
+        vertex_normals=to_y_up(textured.normals)[charts.source],
+        visual=TextureVisuals(uv=charts.uv, material=material),  # type: ignore[no-untyped-call]
+        process=False,
+    )
+    scene = trimesh.Scene(mesh)
+    data: bytes = scene.export(  # type: ignore[no-untyped-call]
+        file_type="glb", include_normals=True, tree_postprocessor=_name_buffers
+    )
+    return data
+
+
+def _name_buffers(tree: dict[str, Any]) -> None:
+    """Say of each buffer view what it is for, which trimesh leaves out and glTF recommends."""
+    for primitive in (primitive for mesh in tree["meshes"] for primitive in mesh["primitives"]):
+        for accessor in primitive["attributes"].values():
+            tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]["target"] = _VERTEX_BUFFER
+        tree["bufferViews"][tree["accessors"][primitive["indices"]]["bufferView"]]["target"] = _INDEX_BUFFER
+
+
+def png(texture: UInt8) -> bytes:
+    """A picture [t, t, 3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(texture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def obj(textured: Textured, material_file: str) -> bytes:
+    """An OBJ whose material is in `material_file`, beside it."""
+    surface, charts = textured.surface, textured.charts
+    corners = np.stack([charts.source[charts.faces], charts.faces, charts.source[charts.faces]], -1) + 1
+    lines = [
+        f"mtllib {material_file}",
+        "o mesh",
+        *_rows("v {:.6f} {:.6f} {:.6f}", to_y_up(surface.vertices)),
+        *_rows("vt {:.6f} {:.6f}", charts.uv),
+        *_rows("vn {:.4f} {:.4f} {:.4f}", to_y_up(textured.normals)),
+        "usemtl baked",
+        "s 1",
+        *_rows("f {}/{}/{} {}/{}/{} {}/{}/{}", corners.reshape(-1, 9)),
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _rows(pattern: str, values: NDArray[Any]) -> list[str]:
+    return [pattern.format(*row) for row in values.tolist()]
+
+
+def mtl(picture_file: str) -> bytes:
+    """The material of an OBJ, its texture in `picture_file`. Pr and Pm are roughness and metalness."""
+    return (
+        f"newmtl baked\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nPr {ROUGHNESS}\nPm 0\nillum 1\nmap_Kd {picture_file}\n".encode()
+    )
+
+
+def ply(surface: Surface, normals: Float, colours: UInt8) -> bytes:
+    """A binary PLY of a surface with a normal [v, 3] and a colour [v, 3] (sRGB) for each vertex."""
+    faces = np.empty(len(surface.faces), [("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, surface.faces
+    lines = [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+    return _ply(surface.vertices, normals, colours, lines) + faces.tobytes()
+
+
+def points_ply(points: Float, normals: Float, colours: UInt8) -> bytes:
+    """A binary PLY of points [n, 3] with normals [n, 3] and colours [n, 3] (sRGB)."""
+    return _ply(points, normals, colours, [])
+
+
+def _ply(points: Float, normals: Float, colours: UInt8, elements: list[str]) -> bytes:
+    """The header and the vertices; `elements` are the header's lines of what follows them."""
+    rows = np.empty(len(points), _POINT)
+    for names, values in (
+        (("x", "y", "z"), points),
+        (("nx", "ny", "nz"), normals),
+        (("red", "green", "blue"), colours),
+    ):
+        for axis, name in enumerate(names):
+            rows[name] = values[:, axis]
+    properties = [f"property {_PLY_TYPE[kind]} {name}" for name, kind in _POINT]
+    header = [
+        *("ply", "format binary_little_endian 1.0", "comment z up, the front faces -y, metres"),
+        *(f"element vertex {len(points)}", *properties, *elements, "end_header"),
+    ]
+    return ("\n".join(header) + "\n").encode() + rows.tobytes()

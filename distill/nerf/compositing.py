@@ -1,0 +1,109 @@
+"""Compositing of packed samples along rays, with a backward pass of its own.
+
+The formulas are nerfacc's (`render_weight_from_density`, `accumulate_along_rays`; Max, "Optical Models for Direct
+Volume Rendering", 1995): sample i of a ray lets exp(-density_i * step) of the light through, its weight is
+w_i = T_i (1 - exp(-density_i * step)), T_i the light that comes through the samples before it; a ray's sum of values v
+is sum_i w_i v_i. The functions here are plain torch and run on any device; `composite_triton` does the same on a GPU.
+
+Samples are packed and sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
+Axis letters: `n` rays, `m` samples, `k` values of a sample.
+"""
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from distill.nerf.backend import has_kernels
+
+# A sample of this optical depth lets nothing through in float32. Deeper ones would spoil running sums.
+OPAQUE: Final = 104.0
+
+
+def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, detached: int = 0) -> Tensor:
+    """Sums [n, k] of `values` [m, k] by the weights of `density` [m] per world unit, in steps of world length `step`.
+
+    The weights of the last `detached` values carry no gradient to the density.
+    """
+    summed: Tensor = _Composite.apply(density, values, starts, (step, detached))
+    return summed
+
+
+class _Composite(torch.autograd.Function):
+    """Saves the weights, so that the backward pass is one sum from each ray's end to its beginning."""
+
+    @staticmethod
+    def forward(ctx: Any, density: Tensor, values: Tensor, starts: Tensor, plan: tuple[float, int]) -> Tensor:
+        step, detached = plan
+        weights, transmittance = ray_weights(density, starts, step)
+        ctx.save_for_backward(values, starts, weights, transmittance)
+        ctx.plan = (step, values.shape[1] - detached)
+        if has_kernels(values.device.type):
+            from distill.nerf.kernels.composite import sum_kernel
+
+            return sum_kernel(weights, values, starts)
+        return weighted_sums(weights, values, starts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        values, starts, weights, transmittance = ctx.saved_tensors
+        step, attached = ctx.plan
+        gradients = composite_gradients
+        if has_kernels(values.device.type):
+            from distill.nerf.kernels.composite import gradient_kernel
+
+            gradients = gradient_kernel
+        density, by_values = gradients(grads[0], values, starts, weights, transmittance, step=step, attached=attached)
+        return density, by_values, None, None
+
+
+@torch.no_grad()
+def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Weights [m] and the transmittance before each sample [m]."""
+    if has_kernels(density.device.type):
+        from distill.nerf.kernels.composite import weight_kernel
+
+        return weight_kernel(density, starts, step)
+    return weights_of(density, starts, step)
+
+
+def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """`ray_weights` in plain torch: one running sum over the samples of all rays, in float64."""
+    optical = (density * step).clamp(max=OPAQUE)
+    before = _sums_before(optical, starts)
+    transmittance = torch.exp(-before).to(density.dtype)
+    return transmittance * (1 - torch.exp(-optical)), transmittance
+
+
+def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
+    """Sums [n, k] of values [m, k] times weights [m] in plain torch."""
+    sums = values.new_zeros(len(starts) - 1, values.shape[1])
+    return sums.index_add_(0, ray_of_samples(starts, len(weights)), weights[:, None] * values)
+
+
+def composite_gradients(
+    grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the density [m] and the values [m, k] from that of the sums [n, k], in plain torch.
+
+    With g_i = grad . v_i over the first `attached` values, the density's is step (T_(i+1) g_i - sum_{j > i} w_j g_j).
+    """
+    at_sample = grad[ray_of_samples(starts, len(weights))]
+    gain = (at_sample[:, :attached] * values[:, :attached]).sum(-1)
+    share = weights * gain
+    behind = _sums_before(share.flip(0), len(weights) - starts.flip(0)).flip(0).to(share.dtype)
+    return step * ((transmittance - weights) * gain - behind), weights[:, None] * at_sample
+
+
+def ray_of_samples(starts: Tensor, samples: int) -> Tensor:
+    """The ray [m] of each sample."""
+    counts = starts.diff()
+    return torch.repeat_interleave(torch.arange(len(counts), device=starts.device), counts, output_size=samples)
+
+
+def _sums_before(values: Tensor, starts: Tensor) -> Tensor:
+    """Sum [m] of a ray's values before each, in float64."""
+    wide = values.double()
+    running = wide.cumsum(0) - wide
+    first = starts[:-1].clamp(max=max(0, len(values) - 1))  # rays without samples are never looked up
+    return running - running[first[ray_of_samples(starts, len(values))]]

@@ -1,0 +1,202 @@
+"""The 3D model being distilled: density and albedo of points, with analytic normals, on a hash grid and two small MLPs.
+
+World coordinates are Blender's (z up); the scene is the ball of `radius` about the origin, density is zero outside it.
+Albedo is display-referred sRGB in [0, 1]: it is compared with pictures as it is.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dataset.errors import UserError
+from dataset.format.shards import write_bytes_atomic
+from distill.nerf.backend import has_kernels
+from distill.nerf.hash_grid import HashGrid, HashGridSettings
+
+if TYPE_CHECKING:
+    from distill.nerf.kernels.field import Shape, Weights
+
+_FORMAT = "isotropic3d-field-1"
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """Defaults are the released configuration's."""
+
+    grid: HashGridSettings = field(default_factory=HashGridSettings)
+    radius: float = 1.0
+    hidden_width: int = 64
+    blob_density: float = 10.0
+    """Density bias before softplus: blob_density * (1 - r / blob_radius), the "magic3d" blob of the release."""
+    blob_radius: float = 0.5
+
+
+class Samples(NamedTuple):
+    """What a scene is at points: density [n] per world unit, albedo [n, 3], unit normal [n, 3] pointing outwards."""
+
+    density: Tensor
+    albedo: Tensor
+    normal: Tensor
+
+
+class Scene(Protocol):
+    """All that rendering asks of a scene."""
+
+    @property
+    def radius(self) -> float: ...
+    def density(self, x: Tensor) -> Tensor: ...
+    def query(self, x: Tensor) -> Samples: ...
+
+
+class Field(nn.Module):
+    """A `Scene` with parameters."""
+
+    def __init__(self, settings: FieldSettings | None = None, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.settings = settings or FieldSettings()
+        self.grid = HashGrid(self.settings.grid, self.settings.radius, generator)
+        self.density_mlp = _Mlp(self.grid.width, self.settings.hidden_width, 1, generator)
+        self.albedo_mlp = _Mlp(self.grid.width, self.settings.hidden_width, 3, generator)
+
+    @property
+    def radius(self) -> float:
+        """Radius of the ball that holds the scene."""
+        return self.settings.radius
+
+    def density(self, x: Tensor) -> Tensor:
+        """Density [n] at world points [n, 3]."""
+        if has_kernels(x.device.type) and not torch.is_grad_enabled():
+            from distill.nerf.kernels.field import decode_density
+
+            return decode_density(self.grid.look_up(x, jacobian=False), x, *self.decoded_by())
+        return self._density_of(x, self.grid(x))
+
+    def albedo(self, x: Tensor) -> Tensor:
+        """Albedo [n, 3] in [0, 1] at world points [n, 3]."""
+        return torch.sigmoid(self.albedo_mlp(self.grid(x)))
+
+    def density_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Density [n] and outward unit normal [n, 3] (minus its normalised gradient) at world points [n, 3]."""
+        return self._density_and_normal(x, *self.grid.with_jacobian(x))
+
+    def query(self, x: Tensor) -> Samples:
+        """Everything at world points [n, 3], from one look-up of the grid."""
+        if has_kernels(x.device.type):
+            from distill.nerf.kernels.field import decode
+
+            return Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.decoded_by()))
+        return Samples(*self.samples_of(x, *self.grid.with_jacobian(x)))
+
+    def decoded_by(self) -> tuple["Weights", "Shape"]:
+        """What the kernels of `field_triton` need to know."""
+        from distill.nerf.kernels.field import Shape, Weights
+
+        networks = (self.density_mlp, self.albedo_mlp)
+        weights = Weights(*(layer.weight for network in networks for layer in (network.hidden, network.output)))
+        return weights, Shape(self.radius, self.settings.blob_density, self.settings.blob_radius)
+
+    def _density_of(self, x: Tensor, features: Tensor) -> Tensor:
+        return self._activate(x, self.density_mlp(features)[:, 0])
+
+    def samples_of(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`query` from features [n, w] and their Jacobian [n, w, 3], in plain torch."""
+        density, normal = self._density_and_normal(x, features, jacobian)
+        return density, torch.sigmoid(self.albedo_mlp(features)), normal
+
+    def _density_and_normal(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
+        raw, raw_by_features = self.density_mlp.with_gradient(features)
+        # Softplus increases, so the density's gradient has the direction of the raw value's.
+        gradient = (raw_by_features[..., None] * jacobian).sum(1) + self._bias_gradient(x)
+        return self._activate(x, raw), -F.normalize(gradient, dim=-1)
+
+    def _activate(self, x: Tensor, raw: Tensor) -> Tensor:
+        distance = torch.linalg.vector_norm(x, dim=-1)
+        bias = self.settings.blob_density * (1 - distance / self.settings.blob_radius)
+        density: Tensor = F.softplus(raw + bias) * (distance <= self.radius)
+        return density
+
+    def _bias_gradient(self, x: Tensor) -> Tensor:
+        return -self.settings.blob_density / self.settings.blob_radius * F.normalize(x, dim=-1)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file whose header holds the settings; appears complete or not at all."""
+        write_tensors(path, self.state_dict(), {"format": _FORMAT, "settings": json.dumps(asdict(self.settings))})
+
+
+def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
+    """Read what `Field.save` wrote. Raises UserError if the file is missing or something else."""
+    tensors, header = read_tensors(path)
+    if header.get("format") != _FORMAT:
+        raise UserError(f"{path} is not a field of this program (no {_FORMAT} header); make one with make distill")
+    values = json.loads(header["settings"])
+    loaded = Field(FieldSettings(**(values | {"grid": HashGridSettings(**values["grid"])})))
+    loaded.load_state_dict(tensors)
+    return loaded.to(device).eval()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write tensors and a header of strings as safetensors; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), save(contiguous, dict(header)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read (tensors, header) of a safetensors file. Raises UserError if it is missing or damaged."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Only the header of `read_tensors`."""
+    with _opened(path) as file:
+        header: dict[str, str] = file.metadata() or {}
+        return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it becomes a UserError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; make one with make distill") from error
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file ({error}); delete it and run again") from error
+
+
+class _Mlp(nn.Module):
+    """Linear, ReLU, linear; no biases, as released."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(inputs, hidden, bias=False)
+        self.output = nn.Linear(hidden, outputs, bias=False)
+        for layer in (self.hidden, self.output):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        found: Tensor = self.output(torch.relu(self.hidden(features)))
+        return found
+
+    def with_gradient(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The first output [n] and its derivative by the features [n, c], in closed form.
+
+        The derivative is itself differentiable by the weights: no second pass of autograd is needed. The matrices are
+        transposed because the grid's features are (points last).
+        """
+        before = self.hidden.weight @ features.T  # [hidden, n]
+        raw = self.output.weight[0] @ torch.relu(before)
+        slope = self.output.weight[0][:, None] * (before > 0)
+        return raw, (self.hidden.weight.T @ slope).T

@@ -1,0 +1,112 @@
+"""Compositing as Triton kernels, one program a ray: the same sums as `distill.nerf.compositing`, which says what they
+mean.
+
+A program goes through its ray's samples a block at a time and carries what is summed so far.
+"""
+
+from typing import Any, Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from distill.nerf.compositing import OPAQUE
+
+_BLOCK: Final = 32  # most rays keep a few tens of samples
+
+
+def weight_kernel(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Weights [m] and the transmittance before each sample [m]."""
+    weights, transmittance = density.new_empty(len(density)), density.new_empty(len(density))
+    _launch(_weight_kernel, starts, density.contiguous(), weights, transmittance, step, OPAQUE)
+    return weights, transmittance
+
+
+def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
+    """Sums [n, k] of values [m, k] times weights [m]."""
+    width = values.shape[1]
+    sums = values.new_zeros(len(starts) - 1, width)
+    _launch(_sum_kernel, starts, weights, values.contiguous(), sums, width, triton.next_power_of_2(width))
+    return sums
+
+
+def gradient_kernel(
+    grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the density [m] and the values [m, k] from that of the sums [n, k]; see `composite_gradients`."""
+    width = values.shape[1]
+    by_density, by_values = _like(weights), _like(values)
+    tensors = (grad.contiguous(), values.contiguous(), weights, transmittance, by_density, by_values)
+    _launch(_gradient_kernel, starts, *tensors, step, attached, width, triton.next_power_of_2(width))
+    return by_density, by_values
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """An uninitialised contiguous tensor of the same shape, type and device."""
+    return tensor.new_empty(tensor.shape)
+
+
+def _launch(kernel: Any, starts: Tensor, *arguments: Any) -> None:
+    rays = len(starts) - 1
+    if rays:
+        with torch.cuda.device_of(starts):  # a launch goes to the current device, whatever holds its tensors
+            kernel[(rays,)](starts, *arguments, _BLOCK, num_warps=1)
+
+
+@triton.jit
+def _weight_kernel(starts, density, weights, transmittance, step, OPAQUE: tl.constexpr, BLOCK: tl.constexpr):
+    ray = tl.program_id(0)
+    first, end = tl.load(starts + ray), tl.load(starts + ray + 1)
+    before = tl.sum(tl.zeros((BLOCK,), density.dtype.element_ty), 0)
+    for begin in range(first, end, BLOCK):
+        sample = begin + tl.arange(0, BLOCK)
+        here = sample < end
+        optical = tl.load(density + sample, mask=here, other=0) * step
+        optical = tl.minimum(optical, OPAQUE, propagate_nan=tl.PropagateNan.ALL)
+        light = tl.exp(-(before + tl.cumsum(optical, 0) - optical))
+        tl.store(transmittance + sample, light, mask=here)
+        tl.store(weights + sample, light * (1 - tl.exp(-optical)), mask=here)
+        before += tl.sum(optical, 0)
+
+
+@triton.jit
+def _sum_kernel(starts, weights, values, sums, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr):
+    ray = tl.program_id(0)
+    first, end = tl.load(starts + ray), tl.load(starts + ray + 1)
+    column = tl.arange(0, PADDED)
+    total = tl.zeros((PADDED,), values.dtype.element_ty)
+    for begin in range(first, end, BLOCK):
+        sample = begin + tl.arange(0, BLOCK)
+        weight = tl.load(weights + sample, mask=sample < end, other=0)
+        there = (sample < end)[:, None] & (column < WIDTH)[None, :]
+        value = tl.load(values + sample[:, None] * WIDTH + column[None, :], mask=there, other=0)
+        total += tl.sum(weight[:, None] * value, 0)
+    tl.store(sums + ray.to(tl.int64) * WIDTH + column, total, mask=column < WIDTH)
+
+
+@triton.jit
+def _gradient_kernel(
+    starts, grad, values, weights, transmittance, by_density, by_values, step,
+    ATTACHED: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    ray = tl.program_id(0)
+    first, end = tl.load(starts + ray), tl.load(starts + ray + 1)
+    column = tl.arange(0, PADDED)
+    upstream = tl.load(grad + ray.to(tl.int64) * WIDTH + column, mask=column < WIDTH, other=0)
+    attached = tl.where(column < ATTACHED, upstream, 0.0)
+    behind = tl.sum(tl.zeros((BLOCK,), values.dtype.element_ty), 0)
+    for block in range(0, tl.cdiv(end - first, BLOCK)):
+        sample = end - 1 - (block * BLOCK + tl.arange(0, BLOCK))  # the ray's last sample first
+        here = sample >= first
+        there = here[:, None] & (column < WIDTH)[None, :]
+        cell = sample[:, None] * WIDTH + column[None, :]
+        value = tl.load(values + cell, mask=there, other=0)
+        weight = tl.load(weights + sample, mask=here, other=0)
+        light = tl.load(transmittance + sample, mask=here, other=0)
+        gain = tl.sum(value * attached[None, :], 1)
+        share = weight * gain
+        hidden = behind + tl.cumsum(share, 0) - share
+        tl.store(by_density + sample, step * ((light - weight) * gain - hidden), mask=here)
+        tl.store(by_values + cell, weight[:, None] * upstream[None, :], mask=there)
+        behind += tl.sum(share, 0)

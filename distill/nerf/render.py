@@ -1,0 +1,248 @@
+"""Volume rendering: rays, samples in sight, compositing on white.
+
+The occupancy grid and its upkeep are nerfacc's; marching (`sampler`) and compositing (`composite`) are ours: nerfacc's
+need its CUDA extension. A ray is cut into equal steps inside the scene's ball; samples are the middles of those steps
+that are occupied and not yet hidden. Rays are marched, then rendered, in chunks of their own, so that
+`MarchSettings.sample_budget` bounds the memory of both.
+
+Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from nerfacc.estimators.occ_grid import OccGridEstimator
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from distill.nerf.backend import has_kernels
+from distill.nerf.compositing import composite, ray_weights
+from distill.nerf.field import Scene
+from distill.nerf.ray_sampling import (
+    Cells,
+    Packed,
+    Segments,
+    in_occupied_cell,
+    join,
+    occupied_samples,
+    ray_chunks,
+    sample_chunks,
+)
+from distill.nerf.shading import Shade, albedo_only, facing_away
+from train.layers.compile import to_device
+
+# Steps marched together, a sample of the budget: a step that is only looked at takes tens of bytes, not thousands; the
+# kernel keeps none but those in occupied cells.
+_STEPS_MARCHED: Final = 8
+_STEPS_MARCHED_BY_KERNEL: Final = 10
+_BY_KERNELS: Final = 4
+
+
+@dataclass(frozen=True)
+class MarchSettings:
+    """Defaults are the released configuration's."""
+
+    samples_per_ray: int = 512
+    """Steps over the diagonal of the cube around the scene's ball; the longest way through the ball has fewer."""
+    sample_budget: int = 2**21
+    """Samples that the scene is asked about at once, about 3.5 KB each with gradients in plain torch. Kernels need a
+    third of that and take four times as many. More are rendered in chunks."""
+    min_transmittance: float = 1e-4
+    """A ray ends where less light than this would come through."""
+    occupancy_resolution: int = 32
+    occupancy_threshold: float = 0.01
+    """Optical depth of one step from which a cell counts as occupied (or the grid's mean, if that is less)."""
+    occupancy_every: int = 16
+    occupancy_decay: float = 0.95
+    occupancy_warmup: int = 256
+    """Until this step every cell is looked at; later a quarter of them and of the occupied ones."""
+
+    def samples_at_once(self, device: torch.device) -> int:
+        """`sample_budget` on a device."""
+        return self.sample_budget * (_BY_KERNELS if has_kernels(device.type) else 1)
+
+    def step_length(self, radius: float) -> float:
+        """World length of a step in a scene of this radius."""
+        return 2 * 3**0.5 * radius / self.samples_per_ray
+
+
+class Rendered(NamedTuple):
+    """Pictures of a scene."""
+
+    rgb: Tensor  # [f, h, w, 3] in [0, 1], on white
+    alpha: Tensor  # [f, h, w] in [0, 1]
+    depth: Tensor  # [f, h, w] mean distance from the camera along the ray; 0 where nothing is met
+    normal: Tensor  # [f, h, w, 3] world, weighted by opacity (shorter than 1 at soft edges, 0 outside)
+    away: Tensor  # [f, h, w] the sum of Eq. 8 along the ray, weights detached
+
+
+class Rays(NamedTuple):
+    origin: Tensor  # [n, 3]
+    direction: Tensor  # [n, 3] unit length
+    frame: Tensor  # [n]
+
+
+class Occupancy(nn.Module):
+    """Which cells of the cube around the ball hold anything. A buffer, not a parameter: part of a checkpoint."""
+
+    def __init__(self, radius: float, settings: MarchSettings) -> None:
+        super().__init__()
+        self.radius = radius
+        self.settings = settings
+        self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
+
+    def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
+        """Refresh the grid, every `occupancy_every` steps; what is drawn is a function of (seed, step)."""
+        settings = self.settings
+        if step % settings.occupancy_every:
+            return
+        device = self.grid.occs.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed * 1_000_003 + step)
+            self.grid.update_every_n_steps(
+                step,
+                lambda x: density(x)[:, None] * settings.step_length(self.radius),
+                occ_thre=settings.occupancy_threshold,
+                ema_decay=settings.occupancy_decay,
+                warmup_steps=settings.occupancy_warmup,
+                n=settings.occupancy_every,
+            )
+
+    @property
+    def cells(self) -> Cells:
+        """The grid as it is now."""
+        return Cells(self.grid.binaries[0], self.radius)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Whether the cells of world points [..., 3] are occupied, [...]."""
+        return in_occupied_cell(x, self.cells)
+
+
+def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
+    """Rays through the pixel centres of square pictures, frame by frame, row by row from the top left.
+
+    `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
+    """
+    matrix = np.asarray(c2w, np.float64)
+    half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (len(matrix),))
+    # In float64, but on the device: it is sent a row of numbers a camera, not a picture of them.
+    camera = to_device(torch.from_numpy(np.c_[matrix[:, :3].reshape(-1, 12), half]), torch.device(device))
+    axes, half_frame = camera[:, :12].view(-1, 1, 1, 3, 4), camera[:, 12:]
+    offset = (torch.arange(resolution, dtype=torch.float64, device=device) + 0.5) / resolution * 2 - 1
+    right = (offset * half_frame)[:, None, :, None]
+    down = (offset * half_frame)[:, :, None, None]
+    world = right * axes[..., 0] - down * axes[..., 1] - axes[..., 2]  # [f, h, w, 3]
+    world = (world / world.square().sum(-1, keepdim=True).sqrt()).float().view(-1, 3)
+    frame = torch.arange(len(matrix), device=device)[:, None].expand(-1, resolution**2).reshape(-1)
+    return Rays(axes[:, 0, 0, :, 3].float()[frame], world, frame)
+
+
+def render_views(
+    scene: Scene,
+    c2w: ArrayLike,
+    fov_deg: ArrayLike,
+    resolution: int,
+    *,
+    settings: MarchSettings,
+    occupancy: Occupancy | None = None,
+    shade: Shade = albedo_only,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Rendered:
+    """Pictures of a scene from cameras `c2w` [f, 4, 4] of full field of view `fov_deg` (one number or [f]).
+
+    With a `generator` (a CPU one) the steps of each ray are shifted by a random part of a step, as for training;
+    without, rendering is deterministic. Gradients flow if enabled; of several chunks, each is computed again for them.
+    """
+    rays = camera_rays(c2w, fov_deg, resolution, device)
+    if generator is None:
+        shift = torch.full_like(rays.direction[:, 0], 0.5)
+    else:
+        shift = to_device(torch.rand(len(rays.frame), generator=generator), torch.device(device))
+    pixels = render_rays(scene, rays, shift, settings=settings, occupancy=occupancy, shade=shade)
+    rgb, alpha, depth, normal, away = torch.split(pixels.view(-1, resolution, resolution, 9), [3, 1, 1, 3, 1], -1)
+    depth = depth / alpha.clamp(min=1e-8)
+    return Rendered(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
+
+
+def render_rays(
+    scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
+) -> Tensor:
+    """Composited [n, 9]: colour (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
+    step = settings.step_length(scene.radius)
+    samples = _samples_in_sight(scene, rays, shift, settings, occupancy)
+    chunks = ray_chunks(samples, settings.samples_at_once(shift.device))
+    if len(chunks) == 1:
+        return _composite(scene, rays, samples, step=step, shade=shade)
+    rendered: list[Tensor] = []
+    for chunk in chunks:
+        seen = Rays(*(values[chunk.first_ray : chunk.last_ray] for values in rays))
+        compose = partial(_composite, scene, seen, step=step, shade=shade)
+        part = samples.of_rays(chunk)
+        # Nothing random happens there. Without gradients this is a plain call.
+        rendered.append(checkpoint(compose, part, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(rendered)
+
+
+@torch.no_grad()
+def _samples_in_sight(
+    scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
+) -> Packed:
+    """The samples that are in the ball, occupied and not hidden."""
+    steps = 2 * scene.radius / settings.step_length(scene.radius)
+    marched = _STEPS_MARCHED_BY_KERNEL if has_kernels(shift.device.type) else _STEPS_MARCHED
+    rays_at_once = max(1, int(marched * settings.samples_at_once(shift.device) / steps))
+    parts = []
+    for start in range(0, max(1, len(shift)), rays_at_once):
+        group = slice(start, start + rays_at_once)
+        part = Rays(*(values[group] for values in rays))
+        parts.append(_group_in_sight(scene, part, shift[group], settings, occupancy))
+    return join(parts)
+
+
+def _group_in_sight(
+    scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
+) -> Packed:
+    """The same of rays that are few enough to be marched together."""
+    step, budget = settings.step_length(scene.radius), settings.samples_at_once(shift.device)
+    segments = Segments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
+    cells = None if occupancy is None else occupancy.cells
+    samples = occupied_samples(segments, cells, step, 2 * scene.radius, budget)
+    chunks = sample_chunks(len(samples.t), budget)
+    density = torch.cat([scene.density(_points(rays, samples.ray[chunk], samples.t[chunk])) for chunk in chunks])
+    _, transmittance = ray_weights(density, samples.starts, step)
+    # Not "> limit": what is no number has to stay, to be seen in the loss.
+    return samples.keep(~(transmittance <= settings.min_transmittance))
+
+
+def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:
+    """World points [m, 3] at distances t [m] along the rays `ray` [m]."""
+    return rays.origin[ray] + rays.direction[ray] * t[:, None]
+
+
+def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
+    """Distances [n], [n] at which rays enter and leave the ball about the origin; equal where they miss it.
+
+    A camera inside the ball enters at 0.
+    """
+    middle = -(rays.origin * rays.direction).sum(-1)
+    closest = rays.origin + rays.direction * middle[:, None]
+    half = (radius**2 - closest.square().sum(-1)).clamp(min=0).sqrt()
+    near = (middle - half).clamp(min=0)
+    return near, torch.maximum(near, middle + half)
+
+
+def _composite(scene: Scene, rays: Rays, samples: Packed, *, step: float, shade: Shade) -> Tensor:
+    """Colour, alpha, distance, normal and Eq. 8's sum of the rays [n, 9]."""
+    x = _points(rays, samples.ray, samples.t)
+    found = scene.query(x)
+    colour = shade(x, found, rays.frame[samples.ray])
+    t = samples.t[:, None]
+    away = facing_away(found.normal, rays.direction[samples.ray])[:, None]
+    values = torch.cat([colour, torch.ones_like(t), t, found.normal, away], -1)
+    return composite(found.density, values, samples.starts, step, detached=1)

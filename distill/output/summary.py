@@ -1,0 +1,99 @@
+"""What a distillation came to in numbers: `metrics.json`.
+
+All but the part `took` is a function of the run: repeated on a CPU it is the same.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from fsspec.implementations.local import LocalFileSystem
+
+from dataset.format.shards import write_bytes_atomic
+from distill.mesh.export import MeshReport, sample_density
+from distill.sds.checkpoint import Distillation
+from distill.sds.loss_log import Losses
+from distill.sds.schedule import DistillSettings, views_until
+
+_DENSITY_NODES: Final = 64  # along an edge of the cube that is asked for the highest density
+_END: Final = 0.1  # the last part of the run over which a loss is averaged: single steps differ in timestep and views
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds of the parts of a run."""
+
+    distill: float
+    pictures: float
+    mesh: float | None = None
+
+
+def metrics(
+    state: Distillation,
+    settings: DistillSettings,
+    losses: Losses,
+    coverage: Sequence[float],
+    *,
+    took: Took,
+    report: MeshReport | None = None,
+) -> dict[str, Any]:
+    """The content of `metrics.json`. `coverage`: the turntable's mean opacity, frame by frame; no `report`: no mesh."""
+    return {
+        "steps": settings.steps,
+        "views": views_until(settings, settings.steps),
+        "losses": final_losses(losses, settings.steps),
+        "field": _field(state),
+        "turntable": {
+            "coverage": _rounded(np.mean(coverage)),
+            "coverage_lowest": _rounded(np.min(coverage)),
+            "coverage_highest": _rounded(np.max(coverage)),
+        },
+        "mesh": None if report is None else {k: v for k, v in asdict(report).items() if k != "seconds"},
+        "took": {
+            "seconds": {name: round(value, 2) for name, value in asdict(took).items() if value is not None},
+            "views_per_s": round(views_until(settings, settings.steps) / took.distill, 2) if took.distill else None,
+            **_memory(state),
+        },
+    }
+
+
+def final_losses(losses: Losses, steps: int) -> dict[str, float]:
+    """Each loss averaged over the last tenth of the run's steps, where it was read."""
+    end = [row for row in losses.rows if row["step"] > steps * (1 - _END)]
+    named = {name: [row[name] for row in end if name in row] for name in losses.names}
+    return {name: _rounded(np.mean(values)) for name, values in named.items() if values}
+
+
+@torch.no_grad()
+def _field(state: Distillation) -> dict[str, float]:
+    field = state.field
+    density = sample_density(field.density, field.radius, _DENSITY_NODES, field.grid.table.device)
+    occupied = state.occupancy.cells.occupied.float().mean().item()
+    return {"occupied_share": _rounded(occupied), "highest_density": _rounded(density.max())}
+
+
+def _memory(state: Distillation) -> dict[str, float | None]:
+    """The most that this process has held, on the host and on its GPU."""
+    device = state.field.grid.table.device
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
+    return {
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit),
+        "peak_gpu_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
+    }
+
+
+def _rounded(value: Any) -> float:
+    """Six digits that count."""
+    return float(f"{float(value):.6g}")
+
+
+def write_metrics(path: Path, values: dict[str, Any]) -> None:
+    """The file appears whole or not at all."""
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), text.encode())

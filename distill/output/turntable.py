@@ -1,0 +1,121 @@
+"""A scene seen from all around: a video and a sheet of still views. Both take a function that renders cameras.
+
+`Render`: camera-to-world [f, 4, 4] (Blender axes) -> pictures in [0, 1]: [f, h, w, 3], or grey as [f, h, w(, 1)].
+`RenderRows`: the same, but several pictures of each camera, such as its colours and its normals.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from dataset.camera import spherical_to_c2w
+from dataset.format.shards import write_bytes_atomic
+from dataset.images.prepare import contact_sheet
+
+Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
+RenderRows = Callable[[NDArray[np.float64]], Sequence[NDArray[np.float32]]]
+UInt8 = NDArray[np.uint8]
+
+_FFMPEG: Final = (
+    *("-crf", "18"),  # libx264's constant quality, close to lossless to the eye
+    # BT.709 throughout, and the file says so: players guess otherwise, and guess other colours.
+    *("-vf", "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"),
+    *("-movflags", "+faststart", "-f", "mp4"),  # the index first: browsers start before the end arrives
+)
+
+
+def ring(count: int, elevation_deg: float, distance: float) -> NDArray[np.float64]:
+    """Cameras [count, 4, 4] evenly spaced on a circle that look at the origin, the first in front (azimuth 0)."""
+    return spherical_to_c2w(elevation_deg, np.arange(count) * 360.0 / count, distance)
+
+
+def write_turntable(
+    render: Render,
+    path: Path,
+    *,
+    distance: float,
+    elevation_deg: float = 15.0,
+    frames: int = 60,
+    fps: int = 20,
+    frames_per_call: int = 4,
+) -> None:
+    """An H.264 video (yuv420p, plays in browsers) of one turn; loops smoothly.
+
+    Only `frames_per_call` pictures are held at a time; odd sizes gain a white row or column, since the codec needs even
+    ones. The file appears complete, its frames counted, or not at all: then OSError.
+    """
+    import imageio_ffmpeg  # type: ignore[import-untyped]
+
+    cameras = ring(frames, elevation_deg, distance)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        _encode(_stream(render, cameras, frames_per_call), temporary, fps)
+        written, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
+        if written != frames:
+            raise OSError(f"{path}: ffmpeg wrote {written} of {frames} frames; check the free space")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stream(render: Render, cameras: NDArray[np.float64], frames_per_call: int) -> Iterator[UInt8]:
+    for first in range(0, len(cameras), frames_per_call):
+        for picture in render(cameras[first : first + frames_per_call]):
+            yield _even(_quantise(picture))
+
+
+def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
+    """Write pictures [h, w, 3] of one size as a video."""
+    import imageio_ffmpeg
+
+    first = next(pictures)
+    height, width = first.shape[:2]
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=fps,
+        codec="libx264",
+        quality=None,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+        output_params=list(_FFMPEG),
+    )
+    writer.send(None)  # starts ffmpeg
+    try:
+        writer.send(first.tobytes())
+        for picture in pictures:
+            writer.send(picture.tobytes())
+    finally:
+        writer.close()
+
+
+def write_views(
+    render: RenderRows, path: Path, *, distance: float, elevation_deg: float = 15.0, views: int = 8
+) -> None:
+    """A PNG sheet of `views` azimuths, the front first, with a row for each kind of picture that `render` returns."""
+    cameras = ring(views, elevation_deg, distance)
+    pictures = [_quantise(picture) for row in render(cameras) for picture in row]
+    captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
+    buffer = io.BytesIO()
+    contact_sheet(pictures, columns=views, captions=captions).save(buffer, format="PNG")
+    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), buffer.getvalue())
+
+
+def _quantise(picture: NDArray[np.float32]) -> UInt8:
+    """[h, w], [h, w, 1] or [h, w, 3] in [0, 1] -> uint8 [h, w, 3]."""
+    grey_or_rgb = picture.reshape(*picture.shape[:2], -1)
+    quantised: UInt8 = np.rint(np.clip(grey_or_rgb, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.broadcast_to(quantised, (*picture.shape[:2], 3))
+
+
+def _even(picture: UInt8) -> UInt8:
+    """With a white row or column more where the size is odd."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255)

@@ -1,0 +1,111 @@
+"""The state of a distillation, and its checkpoint: what a run needs to go on as if nothing had happened.
+
+`checkpoint.safetensors` holds field, occupancy grid and optimiser; its header holds the step and what was asked.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from dataset.errors import UserError
+from distill.nerf.field import Field, read_header, read_tensors, write_tensors
+from distill.nerf.render import Occupancy
+from distill.sds.schedule import DistillSettings, Draw, torch_stream
+
+CHECKPOINT: Final = "checkpoint.safetensors"
+WITHOUT_EFFECT: Final = ("settings.checkpoint_every", "settings.preview_every")  # on the result: may change on resume
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The state of a run."""
+
+    field: Field
+    occupancy: Occupancy
+    optimizer: torch.optim.AdamW
+
+
+def new_distillation(settings: DistillSettings, device: torch.device | str) -> Distillation:
+    """The state at step 0: a function of the settings."""
+    field = Field(settings.nerf, torch_stream(settings.seed, 0, Draw.FIELD)).to(device)
+    occupancy = Occupancy(field.radius, settings.march).to(device)
+    mlps = [*field.density_mlp.parameters(), *field.albedo_mlp.parameters()]
+    groups = [
+        {"params": list(field.grid.parameters()), "lr": settings.grid_learning_rate},
+        {"params": mlps, "lr": settings.mlp_learning_rate},
+    ]
+    fused: Any = True if torch.device(device).type == "cuda" else None  # one kernel, which can leave an update out
+    optimizer = torch.optim.AdamW(
+        groups, betas=settings.betas, eps=settings.adam_epsilon, weight_decay=settings.weight_decay, fused=fused
+    )
+    return Distillation(field, occupancy, optimizer)
+
+
+def save_checkpoint(state: Distillation, path: Path, step: int, asked: Mapping[str, Any]) -> None:
+    """Write everything that the steps from `step` on need; the file appears whole or not at all."""
+    header = {"step": str(step), "asked": json.dumps(asked, sort_keys=True)}
+    write_tensors(path, _tensors(state), header)
+
+
+def check_same(path: Path, asked: Mapping[str, Any]) -> None:
+    """Raise UserError if there is a checkpoint at `path` of a run that was asked something else."""
+    if not path.exists():
+        return
+    changed = differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(asked)))
+    if changed:
+        raise UserError(
+            f"{path} was made with other settings ({', '.join(changed)}); repeat that command or choose another --out"
+        )
+
+
+def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
+    """Load a checkpoint into `state`, if there is one, and return the step to go on from."""
+    check_same(path, asked)
+    if not path.exists():
+        return 0
+    tensors, header = read_tensors(path)
+    state.field.load_state_dict(_under("field.", tensors))
+    state.occupancy.load_state_dict(_under("occupancy.", tensors))
+    saved = state.optimizer.state_dict()
+    saved["state"] = _nested(_under("optimizer.", tensors))
+    state.optimizer.load_state_dict(saved)
+    return int(header["step"])
+
+
+def _tensors(state: Distillation) -> dict[str, Tensor]:
+    """Every tensor of a run by name; an optimiser's are `optimizer.PARAMETER.KEY`."""
+    moments = state.optimizer.state_dict()["state"]
+    return {
+        **{f"field.{name}": tensor for name, tensor in state.field.state_dict().items()},
+        **{f"occupancy.{name}": tensor for name, tensor in state.occupancy.state_dict().items()},
+        **{f"optimizer.{index}.{key}": tensor for index, keys in moments.items() for key, tensor in keys.items()},
+    }
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _nested(moments: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in moments.items():
+        index, key = name.split(".")
+        nested.setdefault(int(index), {})[key] = tensor
+    return nested
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names, with dots, of what differs between two JSON objects of what was asked, as far as it has an effect."""
+    found: list[str] = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new and prefix + name not in WITHOUT_EFFECT:
+            found.append(prefix + name)
+    return found

@@ -1,0 +1,175 @@
+"""The one loop of distillation: field + guidance -> field, with checkpoints, previews and resume.
+
+A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; its header: the step and what was asked),
+`losses.csv` and `previews/`. Everything random is drawn from (seed, step), so running again continues as if nothing had
+happened: to the bit on a CPU.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from distill.nerf.render import render_views
+from distill.nerf.shading import Light, lit, orientation_loss
+from distill.output.preview import write_preview
+from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
+from distill.sds.deferred_losses import READ_EVERY, Readings, StepResult, check_finite
+from distill.sds.guidance import Guidance, sds_loss
+from distill.sds.loss_log import LOSSES, recorded
+from distill.sds.reference_loss import reference_loss
+from distill.sds.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream, views_until
+from train.layers.compile import to_device, update
+
+PREVIEWS: Final = "previews"  # folder within a run's
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+Watch = Callable[[int], bool]
+"""Called with the number of steps done, after each; True asks to stop."""
+
+
+def distill(
+    settings: DistillSettings,
+    guidance: Guidance,
+    folder: Path,
+    *,
+    asked: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+    title: str = "distill",
+    watch: Watch | None = None,
+) -> Distillation:
+    """Run, or continue, the distillation in `folder` and return its final state.
+
+    `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C, SIGTERM or
+    `watch` finishes the step, writes a checkpoint and raises KeyboardInterrupt. A watched run shows no bar, `title`.
+    """
+    state = new_distillation(settings, device)
+    readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
+    first = resume(state, folder / CHECKPOINT, asked)
+    with (
+        interrupts() as interrupted,
+        recorded(folder / LOSSES, first, partial(views_until, settings)) as history,
+        _bar(title, first, settings, watch) as bar,
+    ):
+        for step in range(first, settings.steps):
+            readings.add(step, train_step(state, settings, guidance, step))
+            done, stop = step + 1, interrupted() or (watch is not None and watch(step + 1))
+            saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
+            for read, losses in readings.read(now=saving):
+                history.record(read + 1, losses)
+                bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
+            bar.update()
+            if saving:
+                history.flush()
+                save_checkpoint(state, folder / CHECKPOINT, done, asked)
+            if stop:
+                raise KeyboardInterrupt
+            if done % settings.preview_every == 0:
+                preview = folder / PREVIEWS / f"step-{done:06d}.png"
+                write_preview(state.field, state.occupancy, settings, preview)
+                if done - first <= settings.preview_every and watch is None:
+                    tqdm.write(f"{preview}: the first preview")
+    return state
+
+
+def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> StepResult:
+    """One step of optimisation.
+
+    If the loss or its gradient is no number, field and optimiser stay as they are: a GPU leaves the update out, for
+    `Readings` to find; elsewhere it is a UserError at once.
+    """
+    plan = plan_step(settings, step, len(guidance.alphas_cumprod))
+    state.occupancy.update(step, state.field.density, settings.seed)
+    losses = _losses(state, settings, guidance, plan, step)
+    total = settings.sds_weight * losses["sds"] + plan.orientation_weight * losses["orient"]
+    if "reference" in losses:
+        total = total + settings.reference_weight * losses["reference"]
+    state.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(total)
+    gradients = [parameter.grad for parameter in state.field.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if leaves_out_updates(state.optimizer):
+        update(state.optimizer, total.detach(), norm)
+    else:
+        check_finite(step, total.item(), norm.item())
+        state.optimizer.step()
+    return StepResult({name: loss.detach() for name, loss in losses.items()}, total.detach(), norm)
+
+
+def leaves_out_updates(optimizer: torch.optim.AdamW) -> bool:
+    """Whether an update can be left out without asking the host: fused ones can."""
+    return bool(optimizer.defaults["fused"])
+
+
+def _losses(
+    state: Distillation, settings: DistillSettings, guidance: Guidance, plan: StepPlan, step: int
+) -> dict[str, Tensor]:
+    """Eq. 7, Eq. 8 and, if it has a weight, the reference view's loss; unweighted."""
+    device = state.field.grid.table.device
+    light = Light(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
+    rendered = render_views(
+        state.field,
+        plan.views.c2w,
+        plan.views.fov_deg,
+        plan.resolution,
+        settings=settings.march,
+        occupancy=state.occupancy,
+        shade=lit(plan.shading, light),
+        generator=torch_stream(settings.seed, step, Draw.JITTER),
+        device=device,
+    )
+    sds = sds_loss(
+        guidance.encode(rendered.rgb.permute(0, 3, 1, 2)),
+        plan.views,
+        guidance,
+        plan.timesteps,
+        torch_stream(settings.seed, step, Draw.NOISE),
+        form=settings.sds_form,
+        rescale=settings.sds_rescale,
+    )
+    losses = {"sds": sds, "orient": orientation_loss(rendered.away, rendered.alpha)}
+    if settings.reference_weight:
+        if guidance.reference is None:
+            raise ValueError("reference_weight is set, but the guidance holds no reference picture")
+        losses["reference"] = reference_loss(
+            state.field,
+            guidance.reference,
+            plan.resolution,
+            settings=settings.march,
+            occupancy=state.occupancy,
+            generator=torch_stream(settings.seed, step, Draw.REFERENCE),
+        )
+    return losses
+
+
+def _bar(title: str, first: int, settings: DistillSettings, watch: Watch | None) -> Any:
+    return tqdm(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None)
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C or SIGTERM is only noted, so that a step finishes; the second interrupts at once."""
+    noted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        noted = True
+        for one in _STOPPING:
+            signal.signal(one, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: noted
+        return
+    before = {one: signal.signal(one, note) for one in _STOPPING}
+    try:
+        yield lambda: noted
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

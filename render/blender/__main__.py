@@ -1,0 +1,194 @@
+"""The Blender process: jobs on stdin, one reply line each. `python -m render.blender PARENT_PID THREADS cpu|gpu`.
+
+Replies go to the descriptor that was stdout when the process began; everything that Blender or a library prints
+goes to stderr, so that nothing can be mistaken for a reply. The process ends with its stdin, or with its parent.
+"""
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.camera import intrinsics
+from dataset.errors import UserError
+from dataset.format.outcomes import Flag
+from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
+from dataset.images.prepare import encode_webp
+from render.blender.cameras import Pose, light, noise_seed, poses
+from render.blender.quality_flags import alpha_coverage, in_order, is_clipped, picture_flags
+from render.blender.screen_bounds import object_box
+from render.blender.timing import Stopwatch
+from render.settings import Device, environment_maps, parse_device
+from render.workers.protocol import Hello, Job, Reply, pack, parse_job, to_line
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere the end of stdin does, between jobs)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+
+
+def hello(device: Device) -> Hello:
+    """Import Blender, find the device and warm it up; the reason when any of it fails."""
+    try:
+        import bpy
+
+        from render.blender.device import CPU, choose, warm_up
+
+        chosen, notice = choose(device)
+        evidence = "" if chosen == CPU else warm_up(chosen)
+    except (ImportError, UserError) as error:
+        return Hello(error=str(error))
+    return Hello(bpy.app.version_string, chosen, notice=notice or evidence)
+
+
+def run_job(job: Job, threads: int) -> Reply:
+    """Render one object. What is wrong with the object is a reply; what is wrong with this process raises."""
+    from render.blender.scene import ObjectError
+
+    try:
+        with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
+            watch = Stopwatch()
+            members, flags = render_sample(job, threads, Path(scratch), watch)
+    except ObjectError as error:
+        return Reply("failed", error.stage, error.kind, str(error), error.flags)
+    tar = Path(job.tar)
+    temporary = tar.with_suffix(".tmp")
+    temporary.write_bytes(pack(members))
+    temporary.replace(tar)
+    return Reply("ok", flags=flags, timings=watch.rounded())
+
+
+def render_sample(job: Job, threads: int, scratch: Path, watch: Stopwatch) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
+    """The 33 members of an object's sample, and what is odd about it. Raises ObjectError."""
+    from render.blender.cycles import configure, render_view
+    from render.blender.scene import ObjectError, build, light_scene, outline_points
+    from render.blender.textures import settle_textures
+
+    uid, settings = job.asset.uid, job.settings
+    path = _source_file(job, scratch)
+    digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
+    with watch.part("import"):
+        normalization = build(path, settings.normalize)
+        incomplete: list[Flag] = ["missing-texture"] if settle_textures(path.parent) else []
+        points = outline_points()
+    maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
+    chosen = light(job.seed, uid, list(maps))
+    with watch.part("light"):
+        hdri = light_scene(chosen, maps[chosen.hdri])
+    renderer = configure(settings, threads)
+    cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
+    members: dict[str, bytes] = {}
+    views: dict[Any, tuple[View, ...]] = {}
+    seen: list[Any] = []
+    for view_set in VIEW_SETS:
+        boxes = [object_box(points, pose.c2w(), settings.resolution) for pose in cameras[view_set]]
+        pictures = [render_view(pose, first + i, scratch, boxes[i], watch) for i, pose in enumerate(cameras[view_set])]
+        with watch.part("write"):
+            members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
+        views[view_set] = tuple(map(_view, cameras[view_set], pictures))
+        first += len(pictures)
+        seen += pictures
+    flags = in_order([*picture_flags(seen), *incomplete])
+    if "empty" in flags:
+        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures", flags)
+    asset = job.asset
+    meta = Meta(
+        schema_version=SCHEMA_VERSION,
+        uid=uid,
+        source=asset.source,
+        license=asset.license,
+        author=asset.author,
+        asset_sha256=digest,
+        resolution=settings.resolution,
+        seed=job.seed,
+        hdri=hdri,
+        normalization=normalization,
+        renderer=renderer,
+        views=views,
+    )
+    return {meta_name(uid): dump_meta(meta), **members}, flags
+
+
+def _view(pose: Pose, picture: Any) -> View:
+    return View(
+        elevation_deg=pose.elevation_deg,
+        azimuth_deg=pose.azimuth_deg,
+        distance=pose.distance,
+        c2w=tuple(map(tuple, pose.c2w().tolist())),
+        K=tuple(map(tuple, intrinsics(len(picture)).tolist())),
+        alpha_coverage=alpha_coverage(picture),
+        clipped=is_clipped(picture),
+    )
+
+
+def _source_file(job: Job, scratch: Path) -> Path:
+    """The model file: the one that the job names, or a procedural object built into `scratch`."""
+    from render.blender.scene import ObjectError
+
+    asset = job.asset
+    try:
+        path = Path(job.path)
+        if asset.procedural_index is not None:
+            from render.blender.procedural_glb import export
+
+            path = scratch / f"{asset.uid}.glb"
+            export(asset.procedural_index, job.seed, path)
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ObjectError("source", type(error).__name__, f"{asset.uid}: {error}") from error
+
+
+def blenders_maps() -> Path:
+    """Blender's own eight environment maps, all CC0."""
+    import bpy
+
+    return Path(bpy.utils.system_resource("DATAFILES", path="studiolights/world"))
+
+
+@contextmanager
+def allowed_cpus(threads: int) -> Iterator[None]:
+    """Show the process `threads` CPUs only, while Blender starts: its TBB sizes its pool by them, once.
+
+    A pool larger than Cycles' own thread count has a worker that spins in sched_yield, which took 3.5 s of system time
+    an object, and more from the other processes; so it is 0.4 s (docs/LOG.md).
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def main() -> None:
+    replies = os.dup(1)
+    os.dup2(2, 1)
+    parent, threads = int(sys.argv[1]), int(sys.argv[2])
+    device: Device = parse_device(sys.argv[3])
+    die_with_parent(parent)
+    with allowed_cpus(threads):
+        first = hello(device)
+    os.write(replies, to_line(first))
+    if first.error:
+        sys.exit(1)
+    for line in sys.stdin:
+        os.write(replies, to_line(run_job(parse_job(line), threads)))
+
+
+if __name__ == "__main__":
+    main()

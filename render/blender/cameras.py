@@ -1,0 +1,61 @@
+"""The 16 + 16 cameras, the light and the noise seed of an object. Pure: a function of (seed, uid) and nothing else.
+
+Paper 4.1, after SyncDreamer's settings: both sets stand at the same 16 azimuths, 22.5 degrees apart, at distance 1.5;
+the fixed set at elevation 30, the random set at an elevation of its own for each view, uniform in [-10, 40].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.camera import DISTANCE, spherical_to_c2w
+from dataset.format.schema import VIEWS_PER_SET, ViewSet
+from render.procedural.catalog import generator
+
+FIXED_ELEVATION_DEG: Final = 30.0
+RANDOM_ELEVATION_DEG: Final = (-10.0, 40.0)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One camera that looks at the origin (conventions: dataset.camera)."""
+
+    elevation_deg: float
+    azimuth_deg: float
+    distance: float = DISTANCE
+
+    def c2w(self) -> NDArray[np.float64]:
+        """Camera-to-world [4, 4]."""
+        return spherical_to_c2w(self.elevation_deg, self.azimuth_deg, self.distance)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Which environment map, and its turn about the vertical axis."""
+
+    hdri: str
+    rotation_deg: float
+
+
+def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
+    """The two sets of 16 cameras of an object."""
+    azimuths = [360.0 / VIEWS_PER_SET * i for i in range(VIEWS_PER_SET)]
+    elevations = generator("elevations", seed, uid).uniform(*RANDOM_ELEVATION_DEG, VIEWS_PER_SET)
+    return {
+        "fixed": tuple(Pose(FIXED_ELEVATION_DEG, azimuth) for azimuth in azimuths),
+        "random": tuple(Pose(float(e), azimuth) for e, azimuth in zip(elevations, azimuths, strict=True)),
+    }
+
+
+def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
+    """One of the maps (their order does not matter) and a rotation uniform in [0, 360)."""
+    rng = generator("light", seed, uid)
+    return Light(sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0)))
+
+
+def noise_seed(seed: int, uid: str) -> int:
+    """Cycles' sampling seed of an object's first view; the next views count up from it."""
+    return int(generator("noise", seed, uid).integers(2**30))

@@ -1,0 +1,172 @@
+"""Inside Blender: Cycles' settings, the camera, and one picture as an array.
+
+The values follow SyncDreamer's script, which the paper (4.1) names, except where a comment says otherwise.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataset.camera import LENS_MM, SENSOR_MM
+from dataset.format.schema import RendererValue
+from render.blender.cameras import Pose
+from render.blender.device import choose, use
+from render.blender.screen_bounds import Box
+from render.blender.timing import RenderClock, Stopwatch
+from render.settings import Settings
+
+Rgba = NDArray[np.uint8]  # [h, w, 4], straight alpha
+# Properties of scene.cycles. SyncDreamer takes 128 samples and a full-quality denoiser. How these were chosen, and what
+# each alternative cost in seconds and decibels, is in docs/LOG.md. Of the denoiser's prefilters NONE is the best here:
+# with all samples of a pixel in its middle (filter_width) albedo and normals have no noise, only edges to lose.
+CYCLES: Final[dict[str, RendererValue]] = {
+    "use_denoising": True,
+    "denoiser": "OPENIMAGEDENOISE",
+    "denoising_quality": "BALANCED",
+    "denoising_input_passes": "RGB_ALBEDO_NORMAL",
+    "denoising_prefilter": "NONE",
+    "sampling_pattern": "TABULATED_SOBOL",
+    "use_light_tree": False,  # for many lamps; there is one environment
+    "diffuse_bounces": 1,
+    "glossy_bounces": 1,
+    "transparent_max_bounces": 3,
+    "transmission_bounces": 3,
+    "filter_width": 0.01,
+}
+# Properties of scene.render, scene.display_settings and scene.view_settings: defaults of Blender 4 would be AgX.
+FILM: Final[dict[str, RendererValue]] = {
+    "film_transparent": True,
+    "use_persistent_data": True,
+    "use_compositing": True,
+    "use_sequencer": False,
+    "dither_intensity": 0.0,
+    "resolution_percentage": 100,
+}
+COLOUR: Final[dict[str, RendererValue]] = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0}
+DISPLAY: Final = "sRGB"
+# Share of the picture before denoising in the result. Noise and the denoiser's blur are different errors: some of one
+# for less of the other gains a decibel. Of what a surface mirrors or lets through the denoiser's guides, albedo and
+# normal, tell nothing: there it blurs what it should keep, and most of the noisy picture is better (docs/LOG.md).
+NOISY_SHARE: Final = 0.2
+MIRROR_NOISY_SHARE: Final = 0.95  # where all light is reflected or transmitted; in proportion in between
+NOISY_SHARE_NODE: Final = "noisy share"
+_CLOCK: Final = RenderClock()
+
+
+def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
+    """Set up Cycles and a camera in the open scene; what was set, for the metadata. `threads` changes no pixel."""
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    device, _ = choose(settings.device)
+    use(scene, device)
+    values = {
+        **CYCLES,
+        "samples": settings.samples,
+        "use_adaptive_sampling": settings.noise_threshold > 0,
+        "adaptive_threshold": settings.noise_threshold,
+        "adaptive_min_samples": 4,  # below 16, so that the first look is after 16 samples
+    }
+    for target, properties in (
+        (scene.cycles, values),
+        (scene.render, FILM),
+        (scene.view_settings, COLOUR),
+        (
+            scene.render.image_settings,
+            {"file_format": "PNG", "color_mode": "RGBA", "color_depth": "8", "compression": 0},
+        ),
+    ):
+        for name, value in properties.items():
+            setattr(target, name, value)
+    scene.display_settings.display_device = DISPLAY
+    scene.render.resolution_x = scene.render.resolution_y = settings.resolution
+    scene.render.threads_mode, scene.render.threads = "FIXED", threads
+    _add_camera(scene)
+    _mix_noisy(scene)
+    _listen()
+    blender = f"Blender {bpy.app.version_string}"
+    fixed: dict[str, RendererValue] = {
+        "display": DISPLAY,
+        "noisy_share": NOISY_SHARE,
+        "mirror_noisy_share": MIRROR_NOISY_SHARE,
+    }
+    return {"name": "Cycles", "version": blender, "device": device, **values, **FILM, **COLOUR, **fixed}
+
+
+def _mix_noisy(scene: Any) -> None:
+    """Have Blender's compositor mix the denoised picture with the noisy one, by `noisy_share` of the surface seen."""
+    layer = bpy.context.view_layer
+    layer.cycles.denoising_store_passes = True
+    layer.use_pass_glossy_color = layer.use_pass_transmission_color = True
+    scene.use_nodes = True
+    nodes, links = scene.node_tree.nodes, scene.node_tree.links
+    nodes.clear()
+    passes, mirror, share = (nodes.new(f"CompositorNode{name}") for name in ("RLayers", "Math", "Math"))
+    mirror.operation, share.operation, share.use_clamp = "ADD", "MULTIPLY_ADD", True
+    share.name = NOISY_SHARE_NODE
+    share.inputs[1].default_value, share.inputs[2].default_value = MIRROR_NOISY_SHARE - NOISY_SHARE, NOISY_SHARE
+    mix = nodes.new("CompositorNodeMixRGB")
+    for source, target in (
+        (passes.outputs["GlossCol"], mirror.inputs[0]),
+        (passes.outputs["TransCol"], mirror.inputs[1]),
+        (mirror.outputs[0], share.inputs[0]),
+        (share.outputs[0], mix.inputs["Fac"]),
+        (passes.outputs["Image"], mix.inputs[1]),
+        (passes.outputs["Noisy Image"], mix.inputs[2]),
+        (mix.outputs["Image"], nodes.new("CompositorNodeComposite").inputs["Image"]),
+    ):
+        links.new(source, target)
+
+
+def _listen() -> None:
+    """Have the clock told of each rendering's moments. Blender forgets such handlers with every reset."""
+    for handlers, handler in (
+        (bpy.app.handlers.render_stats, _CLOCK.on_status),
+        (bpy.app.handlers.render_post, _CLOCK.on_post),
+    ):
+        if handler not in handlers:
+            handlers.append(handler)
+
+
+def _add_camera(scene: Any) -> None:
+    data = bpy.data.cameras.new("camera")
+    data.lens, data.sensor_width, data.clip_start = LENS_MM, SENSOR_MM, 0.01
+    scene.camera = bpy.data.objects.new("camera", data)
+    scene.collection.objects.link(scene.camera)
+
+
+def render_view(
+    pose: Pose, noise_seed: int, scratch: Path, box: Box | None = None, watch: Stopwatch | None = None
+) -> Rgba:
+    """One picture of the open scene, empty outside of `box`; `scratch` is a folder for Blender's PNG."""
+    scene, path = bpy.context.scene, scratch / "view.png"
+    width, height = scene.render.resolution_x, scene.render.resolution_y
+    box = box or Box(0, 0, width, height)
+    picture = np.zeros((height, width, 4), np.uint8)
+    if box.is_empty():
+        return picture
+    scene.camera.matrix_world = Matrix(pose.c2w().tolist())
+    scene.cycles.seed = noise_seed
+    scene.render.filepath = str(path)
+    render_only(scene.render, box)
+    _CLOCK.start()
+    bpy.ops.render.render(write_still=True)
+    with Image.open(path) as file:
+        picture[box.top : box.bottom, box.left : box.right] = np.array(file)
+    path.unlink()
+    if watch:
+        _CLOCK.add_to(watch)
+    picture[picture[..., 3] == 0] = 0  # the denoiser leaves colour where nothing is
+    return picture
+
+
+def render_only(render: Any, box: Box) -> None:
+    """Blender takes fractions of the picture, y up, and cuts them down to whole pixels: a quarter of one is added."""
+    width, height = render.resolution_x, render.resolution_y
+    render.use_border = render.use_crop_to_border = True
+    render.border_min_x, render.border_max_x = (box.left + 0.25) / width, (box.right + 0.25) / width
+    render.border_min_y, render.border_max_y = (height - box.bottom + 0.25) / height, (height - box.top + 0.25) / height

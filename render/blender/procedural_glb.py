@@ -1,0 +1,132 @@
+"""Procedural object (index, seed) -> GLB file, through Blender."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from render.procedural.catalog import kind_of, object_rng
+from render.procedural.objects import (
+    aircraft,
+    animals,
+    birds_and_fish,
+    buildings,
+    cat,
+    furniture,
+    nature,
+    tableware,
+    toys,
+    vehicles,
+)
+from render.procedural.primitives.color import to_linear
+from render.procedural.primitives.mesh import TEXELS, paint_texture, refined, triangulate
+from render.procedural.primitives.part import Paint, Part
+from render.procedural.primitives.surface import Surface
+
+SHARP_ANGLE_RAD = 0.7
+WARNINGS_AND_ERRORS = 1
+
+BUILDERS: Mapping[str, Callable[[np.random.Generator], list[Part]]] = {
+    "cat": cat.cat,
+    "dog": animals.dog,
+    "rabbit": animals.rabbit,
+    "duck": birds_and_fish.duck,
+    "penguin": birds_and_fish.penguin,
+    "fish": birds_and_fish.fish,
+    "chair": furniture.chair,
+    "table": furniture.table,
+    "lamp": furniture.lamp,
+    "bed": furniture.bed,
+    "car": vehicles.car,
+    "aeroplane": aircraft.aeroplane,
+    "rocket": aircraft.rocket,
+    "sailboat": vehicles.sailboat,
+    "mug": tableware.mug,
+    "teapot": tableware.teapot,
+    "house": buildings.house,
+    "castle": buildings.castle,
+    "robot": toys.robot,
+    "snowman": toys.snowman,
+    "tree": nature.tree,
+    "mushroom": nature.mushroom,
+    "cactus": nature.cactus,
+    "flower": nature.flower,
+}
+
+
+def export(index: int, seed: int, path: Path) -> None:
+    """Write object `index` of set `seed` to `path`, a GLB (y up, front at +z) that appears only when complete.
+
+    The bytes are a function of (index, seed), this code and Blender's version. Empties Blender's current scene.
+    """
+    parts = BUILDERS[kind_of(index, seed)](object_rng(index, seed))
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    for number, item in enumerate(parts):
+        _add(item, f"{number:02d}_{item.name}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.glb")
+    try:
+        _write_glb(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_glb(path: Path) -> None:
+    before, bpy.app.debug_value = (
+        bpy.app.debug_value,
+        WARNINGS_AND_ERRORS,
+    )  # the exporter's only working switch for its log
+    try:
+        bpy.ops.export_scene.gltf(
+            filepath=str(path),
+            export_format="GLB",
+            export_yup=True,
+            export_animations=False,
+            export_cameras=False,
+            export_lights=False,
+        )
+    finally:
+        bpy.app.debug_value = before
+
+
+def _add(item: Part, name: str) -> None:
+    """Link the part into the scene as a mesh object with its own material."""
+    surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
+    mesh = triangulate(surface, rest)
+    data = bpy.data.meshes.new(name)
+    data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
+    data.polygons.foreach_set("use_smooth", np.ones(len(mesh.triangles), dtype=bool))
+    data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)
+    layer = data.uv_layers.new(name="UVMap")
+    layer.data.foreach_set("uv", mesh.corners_uv.astype(np.float32).ravel())
+    data.materials.append(_material(item.paint, rest, name))
+    bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, data))
+
+
+def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
+    """Principled BSDF with a base colour, or with the pattern baked into a texture packed in the file."""
+    material = bpy.data.materials.new(name)
+    material.use_nodes = True
+    shader = material.node_tree.nodes["Principled BSDF"]
+    shader.inputs["Roughness"].default_value = paint.roughness
+    shader.inputs["Metallic"].default_value = paint.metallic
+    if callable(paint.base):
+        texture = material.node_tree.nodes.new("ShaderNodeTexImage")
+        texture.image = _image(paint_texture(rest, paint.base), name)
+        material.node_tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
+    else:
+        shader.inputs["Base Color"].default_value = (*to_linear(paint.base), 1.0)
+    return material
+
+
+def _image(texels: NDArray[np.uint8], name: str) -> bpy.types.Image:
+    """An 8-bit image holds values of its file's colour space, so sRGB goes in as it is; row 0 is the bottom."""
+    image = bpy.data.images.new(name, TEXELS, TEXELS, alpha=False)
+    rgba = np.ones((TEXELS, TEXELS, 4), dtype=np.float32)
+    rgba[..., :3] = texels / np.float32(255)
+    image.pixels.foreach_set(rgba.ravel())
+    image.pack()
+    return image

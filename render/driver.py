@@ -1,0 +1,189 @@
+"""The driver: source -> manifest -> tasks for Ray workers -> staged results -> shards. Resume is the same command."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.errors import UserError
+from dataset.format.manifest import Asset
+from dataset.format.outcomes import Outcome
+from dataset.format.shards import Index
+from render.cli import Command, num_workers
+from render.download.http import Policy
+from render.dry_run import plan
+from render.environment import problem
+from render.output.shard_assembler import Assembly
+from render.output.shard_set_writer import Output
+from render.settings import Device, Settings, environment_maps
+from render.sources.source import Source, assets, fingerprint, parse_source
+from render.workers.actor_pool import Pool, RayLost, connected
+from render.workers.blender_process import BlenderEnded, BlenderProcess
+from render.workers.logs import WorkerLogs
+from render.workers.prefetch import downloads_ahead, submitter
+from render.workers.prometheus import Progress
+from render.workers.resources import cluster_size, machine_size
+from render.workers.worker import Task, Worker
+
+LISTED_FAILURES: Final = 50
+MAX_RAY_STARTS: Final = 5
+DOWNLOADS_AHEAD: Final = 2  # a worker, beside those that it waits for
+
+
+def run(command: Command) -> int:
+    """Carry out the command; 0 when no object failed, 1 when some did. Raises UserError on bad input."""
+    command.check()
+    source, selection = parse_source(command.source), command.selection()
+    output = Output(command.shards, command.objects_per_shard)
+    if command.dry_run:
+        print(plan(command, source, output))
+        return 0
+    mark = fingerprint(source, command.seed, selection)
+    version, device = preflight(command.settings())
+    command = replace(command, device=device)
+    with output.locked():
+        output.claim(request(command, mark, version), lambda: listed(assets(source, command.seed, selection)))
+        if command.retry == "failed":
+            print(f"render: {output.reopen_failed()} failed objects will be rendered again")
+        render_missing(command, source, output)
+        index = output.finish(command.skip_duplicates)
+        return summarise(index, output.outcomes(), command.shards)
+
+
+def preflight(settings: Settings) -> tuple[str, Device]:
+    """Blender's version and the device to render on, after a trial start. Raises UserError with the remedy.
+
+    On a cluster the driver's own machine need not have a GPU: each worker checks the one that it gets.
+    """
+    if found := problem():
+        raise UserError(f"rendering is not available: {found}")
+    if settings.hdri:
+        environment_maps(Path(settings.hdri))
+    cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if cluster and settings.device == "auto":
+        raise UserError("--device auto looks at this machine; on a cluster say --device cpu or --device gpu")
+    if settings.device != "cpu" and not cluster:
+        print("render: starting Blender; a GPU's kernels are built at first use, which can take ten minutes")
+    try:
+        process = BlenderProcess(threads=1, device="cpu" if cluster else settings.device)
+    except BlenderEnded as error:
+        raise UserError(str(error)) from error
+    process.close()
+    hello = process.hello
+    if hello.error:
+        raise UserError(f"rendering is not available: {hello.error}")
+    device: Device = settings.device if cluster else "cpu" if hello.device == "CPU" else "gpu"
+    print(f"render: Blender {hello.version}, Cycles on {'the workers' if cluster else hello.device}".rstrip())
+    if hello.notice:
+        print(f"render: {hello.notice}")
+    return hello.version, device
+
+
+def request(command: Command, mark: str, version: str) -> dict[str, Any]:
+    """What determines the bytes of the set, apart from the code: the contents of `set.json`."""
+    settings = command.settings()
+    maps = sorted(environment_maps(Path(settings.hdri))) if settings.hdri else "blender"
+    return {
+        "source": command.source,
+        "fingerprint": mark,
+        "blender": version,
+        "seed": command.seed,
+        "settings": {**asdict(settings), "hdri": maps},
+        "skip_duplicates": command.skip_duplicates,
+    }
+
+
+def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
+    """The same objects, counted on a terminal while they are listed."""
+    from tqdm import tqdm
+
+    yield from tqdm(objects, desc="list", unit="object", disable=None, leave=False)
+
+
+def render_missing(command: Command, source: Source, output: Output) -> None:
+    """Render what has no outcome yet; each shard is written as soon as all of its objects have one.
+
+    When Ray dies under it, it begins again with what is staged. Raises UserError when that happens too often.
+    """
+    for _ in range(MAX_RAY_STARTS):
+        try:
+            _render_with_ray(command, source, output)
+        except RayLost:
+            if os.environ.get("RAY_ADDRESS"):
+                raise UserError("the Ray cluster has no living node; start it, then repeat the command") from None
+            print("render: Ray died on this machine; starting it again, nothing finished is lost", file=sys.stderr)
+        else:
+            return
+    raise UserError(f"Ray died {MAX_RAY_STARTS} times on this machine; free memory, then repeat the command to resume")
+
+
+def _render_with_ray(command: Command, source: Source, output: Output) -> None:
+    with ExitStack() as stack:
+        assembly = stack.enter_context(Assembly(output))
+        tasks = assembly.tasks()
+        first = next(tasks, None)
+        if first is None:
+            return
+        size = machine_size()
+        stack.enter_context(connected(size))
+        if os.environ.get("RAY_ADDRESS"):
+            size = cluster_size()
+        workers = num_workers(command, size)
+        threads = command.threads or max(1, min(size.cores // workers, size.cores_a_node))
+        start = worker_factory(command, source, threads)
+        policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
+        ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
+        drive(output, assembly, Pool(start, workers), ahead)
+
+
+def worker_factory(command: Command, source: Source, threads: int) -> Callable[[], Any]:
+    """What starts one Ray actor."""
+    import ray
+
+    limits, root = command.limits(), str(source.root) if source.root else None
+    actor: Any = ray.remote(Worker)
+    options = {"num_cpus": threads, "num_gpus": 1 if command.device == "gpu" else 0}
+    return lambda: actor.options(**options).remote(command.seed, command.settings(), limits, threads, root)
+
+
+def drive(output: Output, assembly: Assembly, pool: Pool, tasks: Iterator[Task]) -> None:
+    """The loop: results as they come, into shards, logs and the progress bar."""
+    from tqdm import tqdm
+
+    logs = WorkerLogs(output.logs)
+    progress = Progress(output.url, len(output.manifest), assembly.done)
+    with tqdm(total=len(output.manifest), unit="object", desc="render", disable=None) as bar:
+        for batch in pool.results(tasks):
+            if batch.results:
+                assembly.accept(batch)
+            logs.append(batch.worker, batch.log)
+            ended = Counter(result.outcome.status for result in batch.results)
+            progress.update(ended["ok"], ended["failed"], ended["skipped"])
+            bar.update(assembly.done - bar.n)
+            bar.set_postfix(failed=assembly.failed, refresh=False)
+    pool.close()
+
+
+def summarise(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
+    """Print what became of the set; the exit status."""
+    failed = skipped = clipped = 0
+    for outcome in outcomes:
+        skipped += outcome.status == "skipped"
+        clipped += "clipped" in outcome.flags
+        failed += outcome.status == "failed"
+        if outcome.status == "failed" and failed <= LISTED_FAILURES:
+            print(f"failed: {outcome.uid}: {outcome.stage}: {outcome.error_class}: {outcome.message}", file=sys.stderr)
+    if failed > LISTED_FAILURES:
+        print(f"failed: and {failed - LISTED_FAILURES} more, see {url}/outcomes", file=sys.stderr)
+    if failed:
+        print("render: --retry failed renders these again", file=sys.stderr)
+    print(
+        f"render: {url}: {index.objects} objects, {index.views} views, {len(index.shards)} shards, "
+        f"{index.bytes / 1e6:.1f} MB; clipped {clipped}, skipped {skipped}, failed {failed}"
+    )
+    return 1 if failed else 0

@@ -1,0 +1,119 @@
+"""`--dry-run`: what a command would do and what it would take, by a few objects rendered here and thrown away."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset.format.manifest import Asset
+from dataset.format.shards import SET_NAME, shard_name
+from dataset.io.files import exists
+from render.cli import Command, num_workers
+from render.download.http import Policy
+from render.download.objaverse_cache import download
+from render.output.shard_set_writer import Output
+from render.sources.source import Source, assets
+from render.workers.resources import machine_size
+from render.workers.worker import Task, Worker
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A source, counted. `sample` holds objects spread evenly over it."""
+
+    objects: int
+    excluded: int
+    bytes: int  # of the model files whose size is known
+    kinds: Counter[str]
+    licenses: Counter[str]
+    sample: list[tuple[int, Asset]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Means over the rendered sample. One worker had the whole machine to itself."""
+
+    rendered: int
+    failed: int
+    seconds: float
+    bytes: float
+
+
+def plan(command: Command, source: Source, output: Output) -> str:
+    """The plan as text for a person. Writes nothing into the set."""
+    listing = survey(assets(source, command.seed, command.selection()), command.estimate_from)
+    done = _done(output) if exists(output.fs, f"{output.root}/{SET_NAME}") else 0
+    workers = num_workers(command, machine_size())
+    shards = -(-listing.objects // command.objects_per_shard)
+    lines = [
+        f"source      {command.source}: {listing.objects} objects {dict(listing.kinds) or ''}".rstrip(),
+        f"excluded    {listing.excluded} by licence or size",
+        f"licences    {dict(listing.licenses.most_common())}",
+        f"shards      {command.shards}: {shards} of up to {command.objects_per_shard} objects",
+        f"done        {done} objects in finished shards",
+        f"workers     {workers} Blender processes on the {command.device}, {command.timeout_s:g} s an object at most",
+        f"pictures    32 an object, {command.resolution} x {command.resolution}, {command.samples} samples, denoised",
+        f"normalised  {command.normalize}; seed {command.seed}",
+        f"light       environment maps: {command.hdri or 'the eight that Blender ships'}",
+    ]
+    to_render = listing.objects - listing.excluded - done
+    if listing.sample and to_render > 0:
+        lines += _estimate_lines(command, measure(command, source, listing.sample), to_render, workers)
+    return "\n".join(lines)
+
+
+def survey(listed: Iterator[Asset], sample: int) -> Listing:
+    """Count a stream of assets, keeping at most 2 * `sample` of those to render, evenly spread, then half of them."""
+    objects = excluded = size = seen = 0
+    kinds, licenses, kept, stride = Counter[str](), Counter[str](), list[tuple[int, Asset]](), 1
+    for position, asset in enumerate(listed):
+        objects, size = objects + 1, size + (asset.bytes or 0)
+        licenses[asset.license] += 1
+        if asset.file:
+            kinds[Path(asset.file).suffix.lower()] += 1
+        if asset.excluded:
+            excluded += 1
+            continue
+        if sample and seen % stride == 0:
+            kept.append((position, asset))
+            if len(kept) > 2 * sample:
+                kept, stride = kept[::2], 2 * stride
+        seen += 1
+    return Listing(objects, excluded, size, kinds, licenses, kept[:: max(1, -(-len(kept) // sample))] if sample else [])
+
+
+def measure(command: Command, source: Source, sample: list[tuple[int, Asset]]) -> Estimate:
+    """Render the sample in one worker and throw the pictures away."""
+    root = str(source.root) if source.root else None
+    worker = Worker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
+    try:
+        results = [worker.render_one(_task(command, asset, position)) for position, asset in sample]
+    finally:
+        worker.close()
+    seconds = [result.outcome.seconds for result in results]
+    sizes = [len(result.tar) for result in results]
+    failed = sum(result.outcome.status == "failed" for result in results)
+    return Estimate(len(results), failed, sum(seconds) / len(seconds), sum(sizes) / len(sizes))
+
+
+def _estimate_lines(command: Command, found: Estimate, objects: int, workers: int) -> list[str]:
+    hours = objects * found.seconds / workers / 3600
+    lines = [
+        f"estimate    from {found.rendered} objects rendered here by one worker ({found.failed} failed): "
+        f"{found.seconds:.1f} s and {found.bytes / 1e6:.2f} MB an object",
+        f"            {objects} objects: {hours:.1f} hours with {workers} workers like this one "
+        f"({3600 / found.seconds * workers:.0f} objects/hour), {objects * found.bytes / 1e9:.1f} GB of shards",
+    ]
+    if command.price_per_hour:
+        lines.append(f"            cost {hours * command.price_per_hour:.2f} at {command.price_per_hour:g} an hour")
+    return lines
+
+
+def _task(command: Command, asset: Asset, position: int) -> Task:
+    policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
+    blob = download(asset, None, policy) if asset.objaverse_path else None
+    return Task(asset, position, shard_name(0), blob)
+
+
+def _done(output: Output) -> int:
+    return sum(len(output.positions(shard)) for shard in output.finished_shards())

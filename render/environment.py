@@ -1,0 +1,56 @@
+"""Can Blender run here? `python -m render.environment` says so, or prints what to install."""
+
+import ctypes
+import sys
+from importlib.util import find_spec
+from typing import Final
+
+# library that `import bpy` loads -> the Debian package that holds it
+SYSTEM_LIBRARIES: Final = {
+    "libX11.so.6": "libx11-6",
+    "libXrender.so.1": "libxrender1",
+    "libXfixes.so.3": "libxfixes3",
+    "libXi.so.6": "libxi6",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libSM.so.6": "libsm6",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+}
+
+
+def missing_packages() -> list[str]:
+    """Debian packages whose libraries cannot be loaded (Linux only; bpy's wheels carry them elsewhere)."""
+    if not sys.platform.startswith("linux"):
+        return []
+    missing = []
+    for library, package in SYSTEM_LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            missing.append(package)
+    return missing
+
+
+def problem() -> str | None:
+    """Why rendering cannot run in this environment, with the remedy; None when it can. Does not import bpy."""
+    if find_spec("bpy") is None:
+        version = ".".join(map(str, sys.version_info[:2]))
+        if version == "3.11":
+            return "the package bpy (Blender) is not installed; run `make setup`"
+        return (
+            f"this is Python {version}; Blender's bpy 4.5 LTS exists for Python 3.11 alone. "
+            "Training and distilling work here; to render, remove .venv and run `make setup PYTHON=/path/to/python3.11`"
+        )
+    if packages := missing_packages():
+        return f"Blender lacks system libraries; run: apt-get install -y {' '.join(packages)}"
+    return None
+
+
+def main() -> int:
+    found = problem()
+    print(f"render: not available: {found}" if found else "render: ready", file=sys.stderr if found else sys.stdout)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Find the pictures that an FBX file names or holds, before Blender's importer decodes them.
+
+Read by pattern rather than by structure, so that the binary and the text form are one: a name is the printable run that
+ends in a picture's suffix; a picture held is what follows the word `Content`. A zipped array that claims too much is
+not found here: the worker's memory limit is for that.
+"""
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from render.model_files.image_header import HEADER_BYTES, refuse_bomb
+from render.model_files.obj import refuse_outside
+
+_LONGEST_NAME: Final = 4096
+_SUFFIX: Final = re.compile(rb"\.(?:png|jpe?g|webp|bmp|tga|tiff?|exr|hdr|dds|psd|gif|jp2|mov|mp4|avi)(?![\w.])", re.I)
+_NO_NAME: Final = re.compile(rb"[\x00-\x1f\"*?<>|]")
+_HELD: Final = re.compile(rb"\x07ContentR(?s:....)")  # a raw property: its type, then its length in 4 bytes
+_HELD_AS_TEXT: Final = re.compile(rb"Content:[\s,]*\"([A-Za-z0-9+/=\s]{16,})")
+_TEXT_PIECE: Final = 1 << 20  # characters of base64, a multiple of 4
+
+
+def check_fbx(path: Path) -> None:
+    """Raise UnsafeReference or TooLarge for a picture outside of the .fbx file's folder or of too many pixels."""
+    data, folder = path.read_bytes(), path.parent.resolve()
+    for name in sorted(set(_names(data))):
+        refuse_outside(folder, name, path.name)
+        for place in {folder / name.replace("\\", "/"), folder / re.split(r"[\\/]", name)[-1]}:
+            _check_file(place)
+    for match in _HELD.finditer(data):
+        refuse_bomb("a picture it holds", data[match.end() : match.end() + HEADER_BYTES])
+    for match in _HELD_AS_TEXT.finditer(data):
+        refuse_bomb("a picture it holds", _decoded(match[1][:_TEXT_PIECE]))
+
+
+def _names(data: bytes) -> Iterator[str]:
+    for match in _SUFFIX.finditer(data):
+        run = data[max(0, match.start() - _LONGEST_NAME) : match.end()]
+        name = _NO_NAME.split(run)[-1].strip()
+        yield name.decode("utf-8", "surrogateescape")
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                refuse_bomb(path.name, file.read(HEADER_BYTES))
+    except OSError:  # no name of a file, or one that Blender cannot read either
+        return
+
+
+def _decoded(text: bytes) -> bytes:
+    letters = b"".join(text.split())
+    try:
+        return base64.b64decode(letters[: len(letters) // 4 * 4])
+    except ValueError:  # then it is no picture to anyone
+        return b""

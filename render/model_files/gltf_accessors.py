@@ -1,0 +1,66 @@
+"""The numbers of a glTF file as arrays, without copying them. Layout: the glTF 2.0 specification, section 3.6."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.model_files.errors import ModelError
+
+_FLOAT: Final = 5126
+_KINDS: Final = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", _FLOAT: "<f4"}
+_WIDTHS: Final = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+
+
+class GltfData:
+    """A document's buffers, each read once. Errors of its structure surface as LookupError, TypeError or ValueError."""
+
+    def __init__(self, document: dict[str, Any], binary: memoryview, path: Path) -> None:
+        self._document, self._binary, self._path = document, binary, path
+        self._buffers: dict[int, memoryview] = {}
+
+    def array(self, index: int) -> NDArray[Any] | None:
+        """An accessor's own values [count, width], a view of the file; None when it has none (zeros, or compressed)."""
+        accessor = self._document["accessors"][index]
+        if "bufferView" not in accessor:
+            return None
+        return self._view(accessor, accessor, accessor["type"], f"accessor {index}")
+
+    def float_arrays(self, index: int) -> Iterator[NDArray[Any]]:
+        """The values of a float accessor, then its sparse replacements; nothing when it is quantised or compressed."""
+        accessor = self._document["accessors"][index]
+        if accessor["componentType"] != _FLOAT:
+            return
+        own = self.array(index)
+        if own is not None:
+            yield own
+        if "sparse" in accessor:
+            sparse = {"componentType": _FLOAT, "count": accessor["sparse"]["count"]}
+            yield self._view(sparse, accessor["sparse"]["values"], accessor["type"], f"sparse accessor {index}")
+
+    def _view(self, accessor: dict[str, Any], place: dict[str, Any], kind: str, what: str) -> NDArray[Any]:
+        view = self._document["bufferViews"][place["bufferView"]]
+        first = view.get("byteOffset", 0)
+        buffer = self._buffer(view["buffer"])[first : first + view["byteLength"]]
+        dtype, width = np.dtype(_KINDS[accessor["componentType"]]), _WIDTHS[kind]
+        strides = (view.get("byteStride") or dtype.itemsize * width, dtype.itemsize)
+        try:
+            return np.ndarray((accessor["count"], width), dtype, buffer, place.get("byteOffset", 0), strides)
+        except ValueError as error:
+            raise ModelError(f"{self._path.name}: {what} does not fit its buffer ({error})") from error
+
+    def _buffer(self, index: int) -> memoryview:
+        if index not in self._buffers:
+            self._buffers[index] = self._read(self._document["buffers"][index].get("uri"))
+        return self._buffers[index]
+
+    def _read(self, uri: str | None) -> memoryview:
+        if uri is None:
+            return self._binary
+        if uri.startswith("data:"):
+            return memoryview(base64.b64decode(uri.partition(";base64,")[2]))
+        return memoryview((self._path.parent / unquote(uri).replace("\\", "/")).read_bytes())

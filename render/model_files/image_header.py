@@ -1,0 +1,80 @@
+"""The size of an encoded picture, read from its header alone: what decoding it would cost, before anyone decodes it.
+
+PNG, JPEG, WebP, BMP and TGA: what models carry. Of other formats nothing is known; the memory limit guards those.
+"""
+
+import struct
+from typing import Final
+
+from render.model_files.errors import TooLarge
+
+HEADER_BYTES: Final = 1 << 24  # enough of a file: a JPEG may hold megabytes of metadata before its size
+MAX_PIXELS: Final = 1 << 28  # 16384 x 16384: what more claims to be is not decoded
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG: Final = b"\xff\xd8\xff"
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers, with the size
+_JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a length
+_TGA_TYPES: Final = frozenset({1, 2, 3, 9, 10, 11})
+_TGA_DEPTHS: Final = frozenset({8, 15, 16, 24, 32})
+
+Size = tuple[int, int]  # width, height in pixels
+
+
+def picture_size(data: bytes) -> Size | None:
+    """(width, height) that the header in `data` (a file, or its first HEADER_BYTES) claims; None when unknown."""
+    try:
+        return _size(data)
+    except (struct.error, IndexError):  # cut off within its header: no decoder will make anything of it
+        return None
+
+
+def refuse_bomb(name: str, data: bytes) -> None:
+    """Raise TooLarge when the header in `data` claims more than MAX_PIXELS."""
+    width, height = picture_size(data) or (0, 0)
+    if width * height > MAX_PIXELS:
+        raise TooLarge(f"the picture {name!r} claims {width} x {height} pixels; the most is {MAX_PIXELS:,}")
+
+
+def _size(data: bytes) -> Size | None:
+    if data.startswith(_PNG):
+        return _two(">II", data, 16)
+    if data.startswith(_JPEG):
+        return _jpeg(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp(data)
+    if data[:2] == b"BM":
+        width, height = _two("<ii", data, 18)
+        return abs(width), abs(height)
+    is_tga = data[1] <= 1 and data[2] in _TGA_TYPES and data[16] in _TGA_DEPTHS  # TGA has no magic number
+    return _two("<HH", data, 12) if is_tga else None
+
+
+def _two(layout: str, data: bytes, offset: int) -> Size:
+    first, second = struct.unpack_from(layout, data, offset)
+    return int(first), int(second)
+
+
+def _jpeg(data: bytes) -> Size:
+    offset = 2
+    while True:
+        while data[offset + 1] == 0xFF:  # fill bytes
+            offset += 1
+        marker = data[offset + 1]
+        if marker in _JPEG_FRAMES:
+            height, width = _two(">HH", data, offset + 5)
+            return width, height
+        offset += 2 if marker in _JPEG_BARE else 2 + struct.unpack_from(">H", data, offset + 2)[0]
+
+
+def _webp(data: bytes) -> Size | None:
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = _two("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8X":
+            low_x, high_x, low_y, high_y = struct.unpack_from("<HBHB", data, 24)  # 24 bits each, less one
+            return (high_x << 16 | low_x) + 1, (high_y << 16 | low_y) + 1
+    return None

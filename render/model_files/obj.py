@@ -1,0 +1,67 @@
+"""Find what an OBJ file and its material files refer to outside of their folder, before Blender reads it.
+
+Blender's importer opens any path of `mtllib` and of the `map_` statements. A path that leads out of the folder is an
+error when something is there. When nothing is there, it is one more file left behind on its author's disk, and no harm.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from render.model_files.errors import ModelError, UnsafeReference
+
+_LIBRARY: Final = re.compile(rb"mtllib[ \t]+([^\r\n]+)")
+_PICTURE: Final = re.compile(rb"(?im)^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n]+)")
+_MOST_WORDS: Final = 64
+
+
+def check_obj(path: Path) -> None:
+    """Raise UnsafeReference when the .obj file, or a material file of it, names a file outside of its folder."""
+    folder = path.parent.resolve()
+    libraries = {path.with_suffix(".mtl").name}  # which Blender tries when none is named
+    for names in _statements(_LIBRARY, path):
+        libraries |= set(names)
+    for name in sorted(libraries):
+        refuse_outside(folder, name, path.name)
+        library = folder / _slashed(name)
+        if _is_file(library):
+            for names in _statements(_PICTURE, library):
+                for picture in names:
+                    refuse_outside(folder, picture, library.name)
+
+
+def refuse_outside(folder: Path, name: str, where: str) -> None:
+    """Raise UnsafeReference when `name`, as a path of its own or one relative to `folder`, is there and outside."""
+    for path in (folder / _slashed(name), folder / _slashed(name).lstrip("/")):
+        try:
+            inside = path.resolve().is_relative_to(folder)
+            if not inside and path.exists():
+                raise UnsafeReference(f"{where} refers to {name!r}, outside of its own folder")
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise ModelError(f"{where} refers to {name!r}, which is not a file")
+        except OSError:  # too long, or in a place that may not be read: nothing that Blender could open either
+            continue
+
+
+def _statements(pattern: re.Pattern[bytes], path: Path) -> Iterator[list[str]]:
+    """For each statement of a file: every end of it that could be the file name, since options may come before it."""
+    text = path.read_bytes().replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    for match in pattern.finditer(text):
+        rest = match[1].decode("utf-8", "surrogateescape").replace("\0", "").strip()
+        words = rest.split()
+        if len(words) > _MOST_WORDS:
+            raise ModelError(f"{path.name} holds a file name of {len(words)} words")
+        ends = [rest, *(" ".join(words[i:]) for i in range(len(words)))]
+        yield [end.strip("\"'") for end in {*ends, *words}]
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long to be one
+        return False

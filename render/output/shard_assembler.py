@@ -1,0 +1,120 @@
+"""From results to shards: what is still to render, and each shard written as soon as all of its objects have ended.
+
+Shards are opened in order and only as far as tasks are taken, so a million objects cost no more memory than a thousand.
+They are written by threads beside the caller's loop.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self
+
+from dataset.format.manifest import Asset
+from dataset.format.outcomes import Outcome
+from dataset.format.shards import shard_name
+from render.output.shard_set_writer import Output
+from render.workers.worker import Batch, Result, Task
+
+_WRITERS: Final = 2
+_WAITING: Final = 4  # shards in the writers' hands, so that memory is bounded
+_EXCLUDED: Final = {
+    "licence-excluded": ("LicenceExcluded", "its licence is not among --include-licenses"),
+    "too-large": ("TooLarge", "its file is larger than --max-file-mb"),
+}
+
+
+class Assembly:
+    """The unfinished shards of a set. A context: leaving it waits for the writers and raises what they raised."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._open: dict[
+            int, tuple[int, list[Result]]
+        ] = {}  # shard -> (results to come, results that were never staged)
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="shard-writer")
+        self._writing: deque[Future[None]] = deque()
+        self.done = 0  # objects that have a result, of this run or an earlier one
+        self.failed = self.skipped = 0  # of this run's
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writers.shutdown(wait=True)
+        if kind is None:
+            self._settle(0)
+
+    def tasks(self) -> Iterator[Task]:
+        """What is to render, in manifest order. Taking a shard's first task opens the shard."""
+        finished = self._output.finished_shards()
+        for shard in range(self._output.num_shards):
+            positions = self._output.positions(shard)
+            if shard in finished:
+                self.done += len(positions)
+                continue
+            name, missing = shard_name(shard), set(self._output.missing(shard))
+            self.done += len(positions) - len(missing)
+            fresh: list[Result] = []
+            tasks = []
+            for position, asset in zip(positions, self._assets(positions), strict=True):
+                if position in missing and asset.excluded:
+                    fresh.append(_excluded(asset, position, name))
+                elif position in missing:
+                    tasks.append(Task(asset, position, name))
+            self.done += len(fresh)
+            self.skipped += len(fresh)
+            self._open[shard] = (len(tasks), fresh)
+            if tasks:
+                yield from tasks
+            else:
+                self._finish(shard)
+
+    def accept(self, batch: Batch) -> None:
+        """Stage a batch, or write the shard that it completes. Raises what an earlier shard's writing raised."""
+        results = batch.results
+        shard = self._output.shard_of(results[0].outcome.position)
+        remaining, fresh = self._open[shard]
+        remaining -= len(results)
+        if remaining:
+            self._output.stage(results)
+            self._open[shard] = (remaining, fresh)
+        else:
+            self._open[shard] = (0, [*fresh, *results])
+            self._finish(shard)
+        self.done += len(results)
+        self.failed += sum(result.outcome.status == "failed" for result in results)
+        self.skipped += sum(result.outcome.status == "skipped" for result in results)
+
+    def _assets(self, positions: range) -> Iterator[Asset]:
+        return self._output.manifest.assets(positions.start, positions.stop)
+
+    def _finish(self, shard: int) -> None:
+        _, fresh = self._open.pop(shard)
+        self._settle(_WAITING - 1)
+        self._writing.append(self._writers.submit(self._output.finish_shard, shard, fresh))
+
+    def _settle(self, allowed: int) -> None:
+        """Wait until at most `allowed` shards are being written."""
+        while self._writing and (len(self._writing) > allowed or self._writing[0].done()):
+            self._writing.popleft().result()
+
+
+def _excluded(asset: Asset, position: int, shard: str) -> Result:
+    kind, message = _EXCLUDED[asset.excluded]
+    detail = asset.license if kind == "LicenceExcluded" else f"{(asset.bytes or 0) / 1e6:.1f} MB"
+    return Result(
+        Outcome(
+            asset.uid,
+            position,
+            shard,
+            "skipped",
+            stage="select",
+            error_class=kind,
+            message=f"{message} ({detail})",
+            attempts=0,
+            flags=(asset.excluded,),
+        )
+    )

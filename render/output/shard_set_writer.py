@@ -1,0 +1,227 @@
+"""A shard set while it is being rendered: what was asked, what is staged, which shards are finished.
+
+The results of a batch are staged as one file (render.output.staging). A shard is finished when its outcome table is
+there; it is written after the shard and its statistics. So any moment is a good one to be killed at, and the set's
+bytes do not depend on who rendered what when.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dataset.attribution import write_attribution
+from dataset.errors import UserError
+from dataset.format.manifest import Asset, Manifest
+from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes, mark_duplicate, parse_outcomes
+from dataset.format.schema import SCHEMA_VERSION
+from dataset.format.set_request import begin_set, changes
+from dataset.format.shards import (
+    INDEX_NAME,
+    SET_NAME,
+    Index,
+    check_reachable,
+    json_bytes,
+    open_set,
+    read_stats,
+    remove_temporaries,
+    shard_name,
+    write_bytes_atomic,
+    write_index,
+    write_shard,
+)
+from dataset.io.files import exists
+from dataset.io.lock import owned
+from render.output.staging import Staging
+from render.workers.protocol import pack, unpack
+from render.workers.worker import Result
+
+STAGING: Final = ".staging"
+LOGS_FOLDER: Final = "logs"
+REMOTE_STAGING: Final = Path("data/staging")  # for a set that is not a local folder
+# What a listing finds out; what was asked for decides it.
+_FOUND: Final = {"source", "objects", "manifest_sha256"}
+
+
+class Output:
+    """The set at `url`. Its manifest is there after `claim`."""
+
+    def __init__(self, url: str, objects_per_shard: int) -> None:
+        if objects_per_shard < 1:
+            raise UserError(f"--objects-per-shard is {objects_per_shard}; it must be at least 1")
+        self.url, self.objects_per_shard = url, objects_per_shard
+        self.fs, self.root = open_set(url)
+        check_reachable(self.fs, self.root, url)
+        address = hashlib.sha256(url.encode()).hexdigest()[:12]
+        local = isinstance(self.fs, LocalFileSystem)
+        self.folder = Path(self.root) / STAGING if local else REMOTE_STAGING / address  # on this machine
+        self.staging = Staging(self.folder)
+        self.logs = Path(self.root) / LOGS_FOLDER if local else self.folder.with_name(f"{address}-{LOGS_FOLDER}")
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        if self._manifest is None:
+            self._manifest = Manifest(self.fs, self.root)
+        return self._manifest
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self.manifest) // self.objects_per_shard)
+
+    def shard_of(self, position: int) -> int:
+        return position // self.objects_per_shard
+
+    def positions(self, shard: int) -> range:
+        """Manifest positions of a shard's objects."""
+        start = shard * self.objects_per_shard
+        return range(start, min(start + self.objects_per_shard, len(self.manifest)))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the set while the block runs. Raises UserError when another rendering does."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror}; check the path and permissions") from error
+        with owned(self.fs, self.root, self.folder, self.url):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # it holds staged objects, or is gone with the finished set
+                    self.folder.rmdir()
+
+    def claim(self, request: Mapping[str, Any], assets: Callable[[], Iterator[Asset]]) -> None:
+        """Write the manifest and `set.json`, or check that those there ask for the same; UserError names what differs.
+
+        `assets` lists the objects; it is called when there is no manifest yet, or to say what differs.
+        """
+        path = f"{self.root}/{SET_NAME}"
+        asked = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
+        asked = json.loads(json_bytes(asked))
+        remove_temporaries(self.fs, self.root)
+        if not exists(self.fs, path):
+            begin_set(self.fs, self.root, asked, assets())
+            return
+        try:
+            there = json.loads(self.fs.cat_file(path))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); delete the set or choose another --shards") from error
+        if different := [*changes(there, asked, _FOUND)]:
+            if "fingerprint" in different[0]:
+                different[0] = _first_difference(self.manifest.assets(), assets())
+            raise UserError(
+                f"{self.url} was begun with other settings: {'; '.join(different)}. "
+                "Repeat the first command, choose another --shards, or delete the set"
+            )
+
+    def finished_shards(self) -> set[int]:
+        """Numbers of the shards whose outcome table is there: one listing, however many shards."""
+        folder = f"{self.root}/{OUTCOMES_FOLDER}"
+        paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
+        there = {path.rpartition("/")[2] for path in paths}
+        return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in there}
+
+    def missing(self, shard: int) -> list[int]:
+        """Positions of an unfinished shard that have no result yet."""
+        staged = self.staging.positions(shard_name(shard))
+        return [position for position in self.positions(shard) if position not in staged]
+
+    def stage(self, results: Sequence[Result]) -> None:
+        """Keep results of one shard until it is written."""
+        self.staging.add(results[0].outcome.shard, results)
+
+    def finish_shard(self, shard: int, fresh: Sequence[Result] = ()) -> None:
+        """Write a shard whose objects are all staged or in `fresh`, then its outcome table; drop what was staged."""
+        name = shard_name(shard)
+        results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
+        ordered = [results[position] for position in self.positions(shard)]
+        samples = ((r.outcome.uid, unpack(r.tar)) for r in ordered if r.outcome.status == "ok")
+        write_shard(self.fs, self.root, name, samples)
+        write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes([r.outcome for r in ordered]))
+        self.staging.drop(name)
+
+    def finish(self, skip_duplicates: bool = False) -> Index:
+        """Mark duplicates, write attribution and index of a set whose shards are all finished; staging goes."""
+        self._mark_duplicates(skip_duplicates)
+        write_attribution(self.fs, self.root)
+        index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
+        shutil.rmtree(self.folder)
+        return index
+
+    def reopen_failed(self) -> int:
+        """Forget the failed outcomes, so that these objects are rendered again; how many there were."""
+        failed = 0
+        for shard in range(self.num_shards):
+            rows = self.table(shard) if self._has_table(shard) else []
+            if any(row.status == "failed" for row in rows):
+                failed += sum(row.status == "failed" for row in rows)
+                self._reopen(shard, [row for row in rows if row.status != "failed"])
+            elif not rows:
+                failed += self.staging.drop_failed(shard_name(shard))
+        return failed
+
+    def table(self, shard: int) -> list[Outcome]:
+        """The rows of a finished shard."""
+        path = self._table_path(shard)
+        return parse_outcomes(self.fs.cat_file(path), path)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The rows of all finished shards, in manifest order, one table in memory at a time."""
+        return (row for shard in sorted(self.finished_shards()) for row in self.table(shard))
+
+    def _mark_duplicates(self, skip: bool) -> None:
+        """Flag each object whose file equals an earlier one's; with `skip` take it out of its shard."""
+        first: dict[bytes, int] = {}
+        for shard in range(self.num_shards):
+            rows = self.table(shard)
+            marked = [mark_duplicate(row, first, skip) for row in rows]
+            if marked == rows:
+                continue
+            if any(new.status != old.status for new, old in zip(marked, rows, strict=True)):
+                self._reopen(shard, marked)
+                self.finish_shard(shard)
+            else:
+                write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes(marked))
+
+    def _reopen(self, shard: int, rows: Sequence[Outcome]) -> None:
+        """Send a finished shard back to staging with these rows in place of its own, and the samples of the ok ones."""
+        name = shard_name(shard)
+        stats = read_stats(self.fs, self.root, name)
+        data = self.fs.cat_file(f"{self.root}/{name}.tar")
+        members = {sample.uid: sample.members for sample in stats.samples}
+        results = []
+        for row in rows:
+            places = members[row.uid].items() if row.status == "ok" else ()
+            parts = {f"{row.uid}.{suffix}": data[m.offset : m.offset + m.size] for suffix, m in places}
+            results.append(Result(row, pack(parts) if parts else b""))
+        self.staging.drop(name)
+        if results:
+            self.staging.add(name, results)
+        if exists(self.fs, f"{self.root}/{INDEX_NAME}"):
+            self.fs.rm_file(f"{self.root}/{INDEX_NAME}")
+        self.fs.rm_file(self._table_path(shard))
+
+    def _table_path(self, shard: int) -> str:
+        return f"{self.root}/{OUTCOMES_FOLDER}/{shard_name(shard)}.parquet"
+
+    def _has_table(self, shard: int) -> bool:
+        return exists(self.fs, self._table_path(shard))
+
+
+def _first_difference(there: Iterator[Asset], now: Iterator[Asset]) -> str:
+    """For a person: the first object of the source that is not the manifest's."""
+    for position, (old, new) in enumerate(zip_longest(there, now)):
+        if old != new:
+            return f"its objects changed, the first is object {position}: it was {_named(old)}, is {_named(new)}"
+    return "its objects were chosen by other rules"
+
+
+def _named(asset: Asset | None) -> str:
+    return "absent" if asset is None else f"{asset.uid} ({asset.bytes} bytes)" if asset.bytes else asset.uid

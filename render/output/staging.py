@@ -1,0 +1,91 @@
+"""Results that wait for their shard: one file a batch, `FOLDER/SHARD/FIRST-LAST.part`, there whole or not at all."""
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dataset.errors import UserError
+from dataset.format.outcomes import Outcome, from_json, to_json
+from dataset.format.shards import TEMPORARY_SUFFIX, write_bytes_atomic
+from render.workers.protocol import pack
+from render.workers.worker import Result
+
+PART_SUFFIX: Final = ".part"
+_ROWS: Final = "rows.json"
+
+
+class Staging:
+    """A folder of parts. Raises UserError when it cannot be written, or when a part is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fs = LocalFileSystem()
+
+    def add(self, shard: str, results: Sequence[Result]) -> Path:
+        """Stage some results of a shard as one part, whose path it returns."""
+        positions = [result.outcome.position for result in results]
+        path = self.folder / shard / f"{min(positions):08d}-{max(positions):08d}{PART_SUFFIX}"
+        rows = json.dumps([to_json(result.outcome) for result in results]).encode()
+        samples = {str(result.outcome.position): result.tar for result in results if result.tar}
+        write_bytes_atomic(self._fs, str(path), pack({_ROWS: rows, **samples}))
+        return path
+
+    def read(self, shard: str) -> Iterator[Result]:
+        """All staged results of a shard, part by part."""
+        for path in self._parts(shard):
+            with _open(path) as tar:
+                for row in _rows(tar, path):
+                    sample = tar.extractfile(str(row.position)) if row.status == "ok" else None
+                    yield Result(row, sample.read() if sample else b"")
+
+    def positions(self, shard: str) -> set[int]:
+        """Which objects of a shard have a result here. What a killed writer left is removed."""
+        for leftover in (self.folder / shard).glob(f"*{TEMPORARY_SUFFIX}"):
+            leftover.unlink()
+        return {row.position for path in self._parts(shard) for row in _read_rows(path)}
+
+    def drop(self, shard: str) -> None:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.folder / shard)
+
+    def drop_failed(self, shard: str) -> int:
+        """Forget the staged failures of a shard; how many there were."""
+        results = list(self.read(shard))
+        kept = [result for result in results if result.outcome.status != "failed"]
+        if len(kept) < len(results):
+            before = self._parts(shard)
+            new = self.add(shard, kept) if kept else None
+            for path in before:
+                if path != new:
+                    path.unlink()
+        return len(results) - len(kept)
+
+    def _parts(self, shard: str) -> list[Path]:
+        return sorted((self.folder / shard).glob(f"*{PART_SUFFIX}"))
+
+
+def _open(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=io.BytesIO(path.read_bytes()))
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, and its objects are rendered again") from error
+
+
+def _read_rows(path: Path) -> list[Outcome]:
+    with _open(path) as tar:
+        return _rows(tar, path)
+
+
+def _rows(tar: tarfile.TarFile, path: Path) -> list[Outcome]:
+    try:
+        file = tar.extractfile(_ROWS)
+        return [from_json(row) for row in json.loads(file.read() if file else b"")]
+    except (KeyError, ValueError, tarfile.TarError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, and its objects are rendered again") from error

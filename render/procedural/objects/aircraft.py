@@ -1,0 +1,192 @@
+"""Aeroplanes and rockets."""
+
+import numpy as np
+
+from render.procedural.primitives import pattern as pt
+from render.procedural.primitives.color import (
+    BLACK,
+    CHARCOAL,
+    CREAM,
+    GLASS,
+    STEEL,
+    WHITE,
+    YELLOW,
+    Palette,
+    Rgb,
+    palette,
+    pick,
+    shade,
+)
+from render.procedural.primitives.part import Paint, Part, pair, part, ring_of, shift, turn
+from render.procedural.primitives.surface import (
+    Points,
+    Surface,
+    capsule,
+    ellipsoid,
+    facing_side,
+    lathe,
+    loft,
+    moved,
+    prism,
+    tube,
+    turned,
+)
+
+
+def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> Surface:
+    """A wing along +x from x = 0: (front, back) y of its root and tip; its section is an ellipse."""
+    rings = []
+    for share in (0.0, 0.5, 0.9, 1.0):
+        front, back = (root[i] + (tip[i] - root[i]) * share for i in (0, 1))
+        angle = np.arange(24) * (2 * np.pi / 24)
+        chord = (back - front) / 2 * (1.0 if share < 1 else 0.75)
+        height = thick / 2 * (1 - 0.5 * share) * (1.0 if share < 1 else 0.5)
+        rings.append(
+            np.stack(
+                [np.full(24, span * share), (front + back) / 2 + chord * np.cos(angle), height * np.sin(angle)], axis=1
+            )
+        )
+    return loft(rings)
+
+
+def aeroplane(rng: np.random.Generator) -> list[Part]:
+    """An airliner with jets under the wings, or a propeller plane; nose to the front."""
+    colours = palette(rng)
+    body = pick(rng, (WHITE, colours.main, colours.main))
+    trim = colours.main if body == WHITE else colours.second
+    propeller = rng.uniform() < 0.5
+    girth, span, sweep = rng.uniform(0.13, 0.19), rng.uniform(0.75, 1.0), 0.05 if propeller else rng.uniform(0.25, 0.4)
+    place = np.linspace(-0.85, 0.95, 24)
+    shape = np.interp(place, [-0.85, -0.78, -0.62, -0.45, 0.3, 0.95], [0.35, 0.62, 0.9, 1.0, 1.0, 0.28])
+    hull = tube(np.stack([0 * place, place, 0.10 * np.clip(place - 0.3, 0, 1)], axis=1), shape * girth, 32)
+    parts = [part("fuselage", hull, Paint(_fuselage(rng, body, trim, girth, propeller), 0.3, 0.1))]
+    parts += pair(
+        part(
+            "wing", moved(wing((-0.22, 0.18), (-0.12 + sweep, 0.05 + sweep), span), (0.05, 0, -0.02)), Paint(trim, 0.35)
+        )
+    )
+    parts += pair(
+        part("tailplane", moved(wing((0.0, 0.2), (0.12, 0.22), 0.34, 0.035), (0.0, 0.70, 0.07)), Paint(trim, 0.35))
+    )
+    fin = np.array([(0.58, 0.08), (0.92, 0.08), (1.0, 0.44), (0.84, 0.44)])
+    parts.append(part("fin", facing_side(prism(fin, 0.04, 0.015)), Paint(colours.accent, 0.35)))
+    parts += _propeller(colours, girth) if propeller else _jets(colours, girth, sweep, span)
+    return shift(parts, (0, 0, girth + 0.2))
+
+
+def _fuselage(rng: np.random.Generator, body: Rgb, trim: Rgb, girth: float, small: bool) -> pt.Pattern:
+    """A cheat line or a coloured belly, cabin windows along the sides, the cockpit's glass in front."""
+    paint = pt.solid(body)
+    if rng.uniform() < 0.6:
+        paint = pt.blend(paint, trim, lambda p: pt.edge(np.abs(p[:, 2] + 0.2 * girth) - 0.13 * girth, 0.01))
+    else:
+        paint = pt.blend(paint, trim, pt.beyond((0, 0, -1), 0.25 * girth))
+    pitch, size, last = (0.22, 0.055, 0.1) if small else (0.105, 0.026, 0.6)
+
+    def windows(points: Points) -> pt.Floats:
+        along = (points[:, 1] / pitch - np.floor(points[:, 1] / pitch) - 0.5) * pitch
+        row = np.hypot(along, points[:, 2] - 0.35 * girth) - size
+        in_cabin = (np.abs(points[:, 0]) > 0.5 * girth) & (np.abs(points[:, 1] - (last - 0.45) / 2) < (last + 0.45) / 2)
+        return np.where(in_cabin, pt.edge(row, 0.012), 0.0)
+
+    paint = pt.blend(paint, GLASS, windows)
+    return pt.blend(
+        paint, shade(GLASS, 0.6), lambda p: pt.edge(np.abs(p[:, 1] + 0.66) - 0.075, 0.015) * (p[:, 2] > 0.32 * girth)
+    )
+
+
+def _jets(colours: Palette, girth: float, sweep: float, span: float) -> list[Part]:
+    radius, length = 0.075, 0.26
+    shell = lathe(
+        [
+            (radius * 0.6, -length / 2),
+            (radius, -0.05),
+            (radius, length / 2),
+            (radius * 0.8, length / 2),
+            (radius * 0.7, 0.04),
+        ],
+        26,
+    )
+    engine = moved(turned(shell, "x", 90), (span * 0.38, sweep * 0.38 - 0.15, -0.10))
+    intake = ellipsoid((span * 0.38, sweep * 0.38 - 0.20, -0.10), (radius * 0.72, 0.05, radius * 0.72), 20, 12)
+    return pair(part("engine", engine, Paint(colours.accent, 0.3, 0.2))) + pair(
+        part("intake", intake, Paint(CHARCOAL, 0.4))
+    )
+
+
+def _propeller(colours: Palette, girth: float) -> list[Part]:
+    spinner = ellipsoid((0, -0.93, 0), (0.055, 0.10, 0.055), 20, 12)
+    blade = part("blade", ellipsoid((0, -0.94, 0.16), (0.035, 0.012, 0.16), 18, 12), Paint(CHARCOAL, 0.4))
+    blades = [p for angle in (20, 140, 260) for p in turn([blade], "y", angle)]
+    wheel = ellipsoid((0.17, -0.35, -girth - 0.12), (0.035, 0.08, 0.08), 22, 14)
+    strut = capsule((0.07, -0.33, -0.6 * girth), (0.16, -0.35, -girth - 0.12), 0.018)
+    gear = pair(part("wheel", wheel, Paint(BLACK, 0.7))) + pair(part("strut", strut, Paint(STEEL, 0.4, 0.6)))
+    return [part("spinner", spinner, Paint(colours.accent, 0.3)), *blades, *gear]
+
+
+def rocket(rng: np.random.Generator) -> list[Part]:
+    """Upright, with fins, a nose cone, a flame and a round window at the front."""
+    colours = palette(rng)
+    body = pick(rng, (WHITE, CREAM, colours.second, STEEL))
+    height, girth = rng.uniform(0.95, 1.35), rng.uniform(0.19, 0.27)
+    shape = [
+        (0.55, 0.0),
+        (0.80, 0.12),
+        (0.96, 0.32),
+        (1.0, 0.5),
+        (0.93, 0.68),
+        (0.72, 0.84),
+        (0.42, 0.95),
+        (0.05, 1.02),
+    ]
+    place = np.linspace(0, 1.02, 24)
+    radii = np.interp(place, [z for _, z in shape], [r for r, _ in shape])
+    hull = lathe([(float(r) * girth, float(z) * height) for r, z in zip(radii, place, strict=True)], 40)
+    nose_level = height * rng.uniform(0.68, 0.78)
+    paint = pt.blend(pt.solid(body), colours.main, pt.beyond((0, 0, 1), nose_level))
+    match pick(rng, ("bands", "checks", "spiral", "plain")):
+        case "bands":
+            paint = pt.blend(paint, colours.main, lambda p: pt.edge(np.abs(p[:, 2] - height * 0.2) - 0.05, 0.01))
+        case "checks":
+            check = pt.checker(girth * 0.5)
+            paint = pt.blend(paint, colours.accent, lambda p: check(p) * pt.edge(p[:, 2] - height * 0.25, 0.01))
+        case "spiral":
+            paint = pt.blend(paint, colours.accent, _spiral(height * 0.32, nose_level))
+        case _:
+            pass
+    fin = np.array(
+        [
+            (0.55 * girth, 0.32 * height),
+            (0.75 * girth, 0.0),
+            (1.55 * girth, -0.16),
+            (1.75 * girth, -0.16),
+            (1.65 * girth, 0.12 * height),
+        ]
+    )
+    blade = facing_side(prism(fin, 0.05, 0.02))
+    nozzle = lathe([(girth * 0.58, -0.09), (girth * 0.42, 0.02)], 28)
+    flame = lathe([(0.01, -0.30), (girth * 0.28, -0.18), (girth * 0.38, -0.07), (girth * 0.2, 0.0)], 24)
+    window = part("window", ellipsoid((0, 0, 0), (girth * 0.42, 0.03, girth * 0.42), 28, 14), Paint(GLASS, 0.1, 0.2))
+    rim = part(
+        "rim", ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14), Paint(colours.accent, 0.3, 0.3)
+    )
+    parts = [
+        part("hull", hull, Paint(paint, 0.3, 0.1)),
+        *ring_of(part("fin", blade, Paint(colours.main, 0.35)), int(rng.integers(3, 5)), 45),
+        part("nozzle", nozzle, Paint(CHARCOAL, 0.4, 0.5)),
+        part(
+            "flame", flame, Paint(pt.blend(pt.solid(YELLOW), (0.95, 0.35, 0.05), pt.beyond((0, 0, -1), 0.14, 0.1)), 0.8)
+        ),
+        *shift([rim, window], (0, -girth * 0.99, height * 0.55)),
+    ]
+    return shift(parts, (0, 0, 0.3))
+
+
+def _spiral(pitch: float, top: float) -> pt.Mask:
+    """A band that winds up around the z axis, below `top`."""
+
+    def mask(points: Points) -> pt.Floats:
+        turns = points[:, 2] / pitch + np.arctan2(points[:, 1], points[:, 0]) / (2 * np.pi)
+        return pt.edge(np.abs(turns - np.floor(turns) - 0.5) - 0.15, 0.06) * (points[:, 2] < top)
+
+    return mask

@@ -1,0 +1,258 @@
+"""Trees, mushrooms, cacti and flowers."""
+
+import numpy as np
+
+from render.procedural.primitives import pattern as pt
+from render.procedural.primitives.color import (
+    BROWN,
+    CREAM,
+    LEAF,
+    ORANGE,
+    PINK,
+    RED,
+    WHITE,
+    YELLOW,
+    Palette,
+    Rgb,
+    hsv,
+    mix,
+    palette,
+    pick,
+    shade,
+    vary,
+)
+from render.procedural.primitives.features import bead_eye
+from render.procedural.primitives.part import Paint, Part, pair, part, ring_of, shift, turn
+from render.procedural.primitives.surface import Points, Surface, curve, ellipsoid, lathe, tube
+
+FOLIAGE: tuple[Rgb, ...] = (
+    LEAF,
+    (0.36, 0.62, 0.22),
+    (0.16, 0.42, 0.22),
+    (0.88, 0.52, 0.14),
+    (0.78, 0.25, 0.16),
+    (0.95, 0.68, 0.76),
+)
+MOUND: Rgb = (0.42, 0.60, 0.26)
+
+
+def tree(rng: np.random.Generator) -> list[Part]:
+    """A round-crowned tree with fruit or blossom, or a conifer, at times decorated; on a patch of grass."""
+    height = rng.uniform(0.36, 0.55)
+    bark = vary(rng, pick(rng, ((0.42, 0.28, 0.18), (0.55, 0.42, 0.30), (0.85, 0.83, 0.78))))
+    trunk_paint = pt.blend(pt.solid(bark), shade(bark, 0.55), pt.stripes(rng, (1, 0.6, 0.12), 0.045, 0.35, 0.5))
+    lean = rng.uniform(-0.06, 0.06)
+    trunk = tube(curve(((0, 0, 0.0), (0, 0, 0.2), (lean, 0, height + 0.15)), 10), np.linspace(0.10, 0.055, 10), 18)
+    ground = lathe([(0.30, 0.0), (0.27, 0.03), (0.12, 0.05)], 32)
+    parts = [part("trunk", trunk, Paint(trunk_paint, 0.9)), part("grass", ground, Paint(vary(rng, MOUND), 0.9))]
+    return parts + (_conifer(rng, height) if rng.uniform() < 0.4 else _crown(rng, height, lean))
+
+
+def _crown(rng: np.random.Generator, height: float, lean: float) -> list[Part]:
+    colour = vary(rng, pick(rng, FOLIAGE))
+    leaves = Paint(pt.blend(pt.solid(colour), shade(colour, 0.72), pt.patches(rng, 0.09, 0.45)), 0.9)
+    main = rng.uniform(0.28, 0.36)
+    centre = np.array([lean, 0.0, height + main * 0.85])
+    balls = [(centre, main)]
+    for number in range(int(rng.integers(4, 8))):
+        angle, rise = number * 2.4 + rng.uniform(0, 0.8), rng.uniform(-0.35, 0.75)
+        way = np.array([np.cos(angle), np.sin(angle), rise])
+        balls.append((centre + way / np.linalg.norm(way) * main * 0.72, main * rng.uniform(0.45, 0.68)))
+    parts = [part("leaves", ellipsoid(_vector(c), (r, r, r * 0.92), 26, 16), leaves) for c, r in balls]
+    if rng.uniform() < 0.6:
+        fruit = pick(rng, (RED, ORANGE, YELLOW, PINK, WHITE))
+        for _ in range(24):
+            ball_centre, radius = balls[int(rng.integers(len(balls)))]
+            way = rng.normal(size=3) * (1, 1, 0.7)
+            spot = ball_centre + way / np.linalg.norm(way) * radius * 0.98
+            parts.append(part("fruit", ellipsoid(_vector(spot), (0.042, 0.042, 0.042), 14, 10), Paint(fruit, 0.4)))
+    return parts
+
+
+def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
+    colour = vary(rng, pick(rng, ((0.13, 0.38, 0.22), (0.22, 0.50, 0.25), (0.20, 0.42, 0.40))))
+    tiers, wide = int(rng.integers(3, 5)), rng.uniform(0.34, 0.45)
+    snowy, decorated = rng.uniform() < 0.35, rng.uniform() < 0.4
+    parts: list[Part] = []
+    for tier in range(tiers):
+        low, radius = height * 0.55 + tier * 0.24, wide * (1 - 0.74 * tier / tiers)
+        cone = lathe(
+            [
+                (radius * 0.3, low + 0.03),
+                (radius, low),
+                (radius * 0.95, low + 0.03),
+                (radius * 0.45, low + 0.22),
+                (0.01, low + 0.42),
+            ],
+            32,
+        )
+        paint = pt.blend(pt.solid(colour), WHITE if snowy else shade(colour, 0.75), pt.patches(rng, 0.09, 0.4))
+        parts.append(part("branches", cone, Paint(paint, 0.9)))
+        if decorated:
+            ball = part(
+                "ball",
+                ellipsoid((0, -radius * 0.9, low + 0.035), (0.045, 0.045, 0.045), 16, 10),
+                Paint(pick(rng, (RED, YELLOW, hsv(0.6, 0.8, 0.9))), 0.15, 0.3),
+            )
+            parts += ring_of(ball, max(4, 8 - 2 * tier), 25.0 * tier)
+    if decorated:
+        top = height * 0.55 + (tiers - 1) * 0.24 + 0.44
+        parts.append(part("star", ellipsoid((0, 0, top), (0.06, 0.06, 0.07), 16, 10), Paint(YELLOW, 0.3, 0.3)))
+    return parts
+
+
+def _vector(point: Points) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in point)
+    return x, y, z
+
+
+def mushroom(rng: np.random.Generator) -> list[Part]:
+    """A cap with spots on a stem; one in three has a face, and some have a small one beside them."""
+    cap_colour = pick(rng, (RED, vary(rng, RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), ORANGE))
+    spot_colour = pick(rng, (WHITE, WHITE, CREAM, YELLOW))
+    plain = rng.uniform() < 0.2
+    stem, wide, tall = rng.uniform(0.34, 0.55), rng.uniform(0.32, 0.48), rng.uniform(0.22, 0.40)
+    parts = _toadstool(rng, (stem, wide, tall), cap_colour, None if plain else spot_colour)
+    if rng.uniform() < 0.4:
+        parts += pair(bead_eye((0.055, -0.125, stem * 0.55), 0.030))
+        smile = tube(
+            curve(((-0.035, -0.14, stem * 0.42), (0, -0.155, stem * 0.34), (0.035, -0.14, stem * 0.42)), 8), 0.009, 8
+        )
+        parts.append(part("mouth", smile, (0.25, 0.12, 0.1)))
+    if rng.uniform() < 0.5:
+        small = _toadstool(rng, (stem * 0.5, wide * 0.48, tall * 0.5), cap_colour, None if plain else spot_colour)
+        parts += shift(turn(small, "y", 8), (pick(rng, (-1, 1)) * wide * 0.85, -0.1, 0.0))
+    return [
+        *parts,
+        part("grass", lathe([(wide * 1.1, 0.0), (wide, 0.03), (wide * 0.3, 0.05)], 32), Paint(vary(rng, MOUND), 0.9)),
+    ]
+
+
+def _toadstool(rng: np.random.Generator, sizes: tuple[float, float, float], cap: Rgb, spot: Rgb | None) -> list[Part]:
+    stem, wide, tall = sizes
+    foot = wide * 0.36
+    stalk = lathe([(foot, 0.0), (foot * 1.05, 0.06), (foot * 0.85, stem * 0.5), (foot * 0.8, stem + 0.06)], 28)
+    angle = np.linspace(0, np.pi / 2, 12)[:-1]
+    dome = [(float(np.cos(a)) * wide, stem + float(np.sin(a)) * tall) for a in angle]
+    hood = lathe([(foot * 0.8, stem + 0.02), (wide * 0.96, stem - 0.03), *dome, (0.02, stem + tall)], 40)
+    paint = pt.solid(cap)
+    if spot is not None:
+        paint = pt.blend(paint, spot, pt.spots(rng, wide * rng.uniform(0.5, 0.7), wide * 0.15))
+    gills = pt.blend(paint, CREAM, pt.beyond((0, 0, -1), -(stem - 0.004)))
+    return [part("stem", stalk, Paint(vary(rng, CREAM, 0.04), 0.8)), part("cap", hood, Paint(gills, 0.35))]
+
+
+def cactus(rng: np.random.Generator) -> list[Part]:
+    """A ribbed column with arms, or a ball, in a painted pot; with a flower on top."""
+    colours = palette(rng)
+    green = vary(rng, pick(rng, ((0.30, 0.58, 0.28), (0.20, 0.48, 0.32), (0.48, 0.65, 0.32))))
+    ribs = int(rng.integers(7, 12))
+    skin = Paint(
+        pt.blend(
+            pt.solid(green),
+            shade(green, 0.62),
+            lambda p: pt.edge(np.sin(ribs * np.arctan2(p[:, 1], p[:, 0])) + 0.55, 0.5),
+        ),
+        0.7,
+    )
+    pot = lathe([(0.19, 0.0), (0.255, 0.24), (0.29, 0.245), (0.29, 0.31), (0.25, 0.315)], 36)
+    base = pt.solid(pick(rng, ((0.75, 0.42, 0.28), colours.main)))
+    pot_paint = pick(
+        rng,
+        (
+            base,
+            pt.blend(base, colours.second, pt.stripes(rng, (0, 0, 1), 0.13, 0.4)),
+            pt.blend(base, colours.second, pt.spots(rng, 0.14, 0.04)),
+        ),
+    )
+    parts = [
+        part("pot", pot, Paint(pot_paint, 0.6)),
+        part("soil", lathe([(0.25, 0.29), (0.245, 0.325)], 28), Paint(BROWN, 0.95)),
+    ]
+    if rng.uniform() < 0.3:
+        size = rng.uniform(0.24, 0.3)
+        parts.append(
+            part(
+                "ball",
+                _ribbed(ellipsoid((0, 0, 0.3 + size * 0.8), (size, size, size * 0.95), 4 * ribs, 20), ribs),
+                skin,
+            )
+        )
+        return parts + shift(_bloom(colours.accent, 0.07), (0, 0, 0.3 + size * 1.72))
+    height = rng.uniform(0.55, 0.85)
+    parts.append(
+        part("column", _ribbed(tube(np.linspace((0, 0, 0.28), (0, 0, 0.3 + height), 10), 0.13, 4 * ribs), ribs), skin)
+    )
+    plain = Paint(mix(green, shade(green, 0.62), 0.25), 0.7)
+    for side in (-1.0, 1.0):
+        low, rise = 0.3 + height * rng.uniform(0.3, 0.6), rng.uniform(0.16, 0.3)
+        path = curve(
+            ((0, 0, low), (side * 0.42, 0, low - 0.02), (side * 0.31, 0, low + 0.04), (side * 0.31, 0, low + rise)), 18
+        )
+        parts.append(part("arm", tube(path, 0.075, 18), plain))
+    return parts + shift(_bloom(colours.accent, 0.075), (0, 0, 0.42 + height))
+
+
+def _ribbed(surface: Surface, ribs: int) -> Surface:
+    """Push the surface out and in around the z axis, in step with the skin's pattern."""
+    result = surface.copy()
+    result[..., :2] *= 1 + 0.06 * np.sin(ribs * np.arctan2(surface[..., 1], surface[..., 0]))[..., None]
+    return result
+
+
+def _bloom(colour: Rgb, size: float) -> list[Part]:
+    petal = part(
+        "petal",
+        ellipsoid((0, -size * 0.8, size * 0.2), (size * 0.55, size * 0.8, size * 0.3), 16, 10),
+        Paint(colour, 0.6),
+    )
+    return [
+        *ring_of(petal, 5),
+        part("heart", ellipsoid((0, 0, size * 0.3), (size * 0.5, size * 0.5, size * 0.4), 16, 10), Paint(YELLOW, 0.7)),
+    ]
+
+
+def flower(rng: np.random.Generator) -> list[Part]:
+    """A blossom that looks to the front, on a stem with leaves, in a pot or on grass."""
+    colours = palette(rng)
+    bloom = (
+        hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98)) if rng.uniform() < 0.85 else WHITE
+    )
+    height, petals = rng.uniform(0.55, 0.85), int(rng.integers(5, 13))
+    length = rng.uniform(0.2, 0.3)
+    wide = min(0.12, 1.25 * np.pi * 0.6 * length / petals)
+    petal = ellipsoid((0, -0.10 - length * 0.5, 0), (wide, length * 0.62, 0.035), 20, 12)
+    tipped = pt.blend(
+        pt.solid(bloom),
+        mix(bloom, colours.second, 0.5),
+        lambda p: pt.edge(0.5 * length - np.hypot(p[:, 0], p[:, 1]) + 0.1, 0.08),
+    )
+    heart_colour = pick(rng, (YELLOW, BROWN, ORANGE))
+    seeds = pt.blend(pt.solid(heart_colour), shade(heart_colour, 0.6), pt.spots(rng, 0.05, 0.012))
+    heart = ellipsoid((0, 0, 0.02), (0.14, 0.14, 0.065), 28, 14)
+    head = [*ring_of(part("petal", petal, Paint(tipped, 0.6)), petals), part("heart", heart, Paint(seeds, 0.8))]
+    facing = shift(turn(head, "x", rng.uniform(62, 82)), (0, -0.05, height + 0.22))
+    green = vary(rng, LEAF)
+    stem = tube(
+        curve(((0, 0, 0.1), (rng.uniform(-0.1, 0.1), 0, height * 0.5), (0, -0.02, height + 0.2)), 12), 0.026, 12
+    )
+    leaf = part(
+        "leaf",
+        ellipsoid((0.16, 0, 0), (0.17, 0.065, 0.02), 20, 10),
+        Paint(pt.blend(pt.solid(green), shade(green, 0.7), lambda p: pt.edge(np.abs(p[:, 1]) - 0.012, 0.012)), 0.6),
+    )
+    parts = [*facing, part("stem", stem, Paint(green, 0.6))]
+    for angle, z in ((25, 0.28), (200, 0.38), (-30, 0.46)):
+        parts += shift(turn(turn([leaf], "y", -30), "z", angle), (0, 0, 0.1 + z * height))
+    return parts + _stand(rng, colours)
+
+
+def _stand(rng: np.random.Generator, colours: Palette) -> list[Part]:
+    if rng.uniform() < 0.5:
+        return [part("grass", lathe([(0.26, 0.06), (0.23, 0.10), (0.1, 0.13)], 32), Paint(vary(rng, MOUND), 0.9))]
+    pot = lathe([(0.14, -0.12), (0.19, 0.08), (0.22, 0.085), (0.22, 0.14), (0.19, 0.145)], 32)
+    paint = pt.blend(pt.solid(colours.accent), colours.second, pt.stripes(rng, (0, 0, 1), 0.11, 0.4))
+    return [
+        part("pot", pot, Paint(paint, 0.5)),
+        part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(BROWN, 0.95)),
+    ]

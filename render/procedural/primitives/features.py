@@ -1,0 +1,141 @@
+"""Features that animals and toys share: eyes, whiskers, legs with paws, tails, coats."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from render.procedural.primitives import pattern as pt
+from render.procedural.primitives.color import (
+    BLACK,
+    BROWN,
+    CHARCOAL,
+    CREAM,
+    GREY,
+    ORANGE,
+    WHITE,
+    Rgb,
+    hsv,
+    mix,
+    pick,
+    shade,
+    vary,
+)
+from render.procedural.primitives.part import Paint, Part, part
+from render.procedural.primitives.pattern import Floats, Pattern
+from render.procedural.primitives.surface import Points, Vector, capsule, curve, ellipsoid, tube
+
+FUR = 0.85
+FUR_COLOURS: tuple[Rgb, ...] = (
+    (0.90, 0.55, 0.22),
+    (0.62, 0.58, 0.54),
+    (0.50, 0.34, 0.21),
+    (0.87, 0.72, 0.50),
+    (0.93, 0.90, 0.84),
+    (0.20, 0.19, 0.20),
+    (0.45, 0.49, 0.56),
+    (0.74, 0.42, 0.24),
+)
+
+
+@dataclass(frozen=True)
+class Coat:
+    """The colours of an animal: `body` covers most of it, `light` its belly and muzzle, `dark` its markings."""
+
+    body: Rgb
+    light: Rgb
+    dark: Rgb
+    style: str
+
+
+def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
+    """A natural colour three times in four, else any colour a toy may have."""
+    natural = rng.uniform() < 0.8
+    body = vary(rng, pick(rng, FUR_COLOURS)) if natural else hsv(rng.uniform(), 0.55, 0.85)
+    dark = shade(body, 0.42) if sum(body) > 0.9 else mix(body, GREY, 0.55)
+    light = pick(rng, (WHITE, CREAM, mix(body, WHITE, 0.65)))
+    return Coat(body, light, dark, pick(rng, styles))
+
+
+def fur(rng: np.random.Generator, colours: Coat, along: Vector, size: float) -> Pattern:
+    """The coat's pattern on a part `size` across whose spine runs `along`."""
+    base = pt.solid(colours.body)
+    match colours.style:
+        case "striped":
+            return pt.blend(base, colours.dark, pt.stripes(rng, along, size * 0.36, 0.42, 0.22))
+        case "spotted":
+            return pt.blend(base, colours.dark, pt.spots(rng, size * 0.40, size * 0.10))
+        case "patched":
+            orange = pt.blend(pt.solid(colours.light), colours.body, pt.patches(rng, size * 0.7, 0.55))
+            return pt.blend(orange, colours.dark, pt.patches(rng, size * 0.6, 0.25))
+        case _:
+            return base
+
+
+def eye(
+    centre: Vector,
+    radius: float,
+    iris: Rgb,
+    gaze: Vector = (0.0, -1.0, 0.1),
+    *,
+    slit: bool = False,
+    iris_deg: float = 52,
+) -> Part:
+    """Eyeball with iris, pupil (a vertical slit if asked) and a highlight, looking along `gaze`."""
+    forward = np.asarray(gaze) / np.linalg.norm(gaze)
+    right = np.cross(forward, (0.0, 0.0, 1.0))
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    reach = float(np.sin(np.deg2rad(iris_deg)))
+
+    def colours(points: Points) -> Floats:
+        local = (points - np.asarray(centre)) / radius
+        x, z, front = local @ right, local @ up, local @ forward > 0
+        away = np.hypot(x, z)
+        pupil = np.hypot(x / (0.34 if slit else 0.62), z / (0.92 if slit else 0.62))
+        glint = np.hypot(x + 0.22, z - 0.26)
+        result = np.broadcast_to(np.asarray(WHITE), points.shape)
+        for distance, colour in ((away - reach, iris), (pupil - reach, BLACK), (glint - 0.13, WHITE)):
+            share = (pt.edge(distance, 0.08) * front)[:, None]
+            result = result * (1 - share) + np.asarray(colour) * share
+        return result
+
+    return part("eye", ellipsoid(centre, (radius, radius, radius), 24, 18), Paint(colours, roughness=0.15))
+
+
+def bead_eye(centre: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> Part:
+    """A black eye with a highlight."""
+    return eye(centre, radius, BLACK, gaze, iris_deg=80)
+
+
+def whiskers(root: Vector, length: float, radius: float) -> list[Part]:
+    """Three on the left side (+x), fanned; `pair` makes the others."""
+    x, y, z = root
+    hairs = []
+    for number, rise in enumerate((0.28, 0.02, -0.24)):
+        tip = (x + length, y + 0.25 * length, z + rise * length)
+        middle = (x + 0.5 * length, y - 0.08 * length, z + (0.75 * rise + 0.1) * length)
+        path = curve(((x, y, z + 0.05 * rise * length), middle, tip), 8)
+        hairs.append(part(f"whisker_{number}", tube(path, np.linspace(radius, 0.5 * radius, 8), 6), CHARCOAL))
+    return hairs
+
+
+def tail(path: Points, radii: Floats, paint: Pattern) -> Part:
+    """A tube whose pattern is that of a straight tail along z, so that rings follow the curve."""
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    straight = np.stack([np.zeros_like(length), np.zeros_like(length), length], axis=1)
+    return Part("tail", tube(path, radii), Paint(paint, FUR), tube(straight, radii))
+
+
+def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> list[Part]:
+    """A leg that ends in a paw pointing to the front."""
+    x, y, z = foot
+    limb = capsule(top, (x, y, z + 0.8 * radius), radius, radius * 0.82)
+    paw_shape = ellipsoid(
+        (x, y - 0.45 * radius, z + 0.55 * radius), (1.05 * radius, 1.45 * radius, 0.7 * radius), 18, 10
+    )
+    return [part("leg", limb, Paint(paint, FUR)), part("paw", paw_shape, Paint(paw, FUR))]
+
+
+def natural_brown(rng: np.random.Generator) -> Rgb:
+    """An iris from amber to dark brown."""
+    return mix(ORANGE, BROWN, rng.uniform(0.2, 1.0))

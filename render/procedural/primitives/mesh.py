@@ -1,0 +1,80 @@
+"""Grids become triangles with texture coordinates, and patterns become textures. Pure numpy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.procedural.primitives.pattern import Pattern
+from render.procedural.primitives.surface import Surface
+
+TEXELS = 128
+CELLS = 14
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Welded triangles: smooth across seams, while texture coordinates belong to corners."""
+
+    vertices: NDArray[np.float64]  # [v, 3]
+    triangles: NDArray[np.int64]  # [t, 3]
+    corners_uv: NDArray[np.float64]  # [t, 3, 2], v upwards
+
+
+def triangulate(surface: Surface, rest: Surface) -> Mesh:
+    """Two triangles a cell; points that coincide are one vertex and triangles without area vanish.
+
+    Texture coordinates come from `rest`, the same grid where it was painted.
+    """
+    rows, columns, _ = surface.shape
+    points = np.round(surface.reshape(-1, 3), 6)
+    vertices, vertex_of = np.unique(points, axis=0, return_inverse=True)
+    grid = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
+    cells = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
+    triangles = vertex_of.reshape(-1)[cells]
+    kept = (triangles != np.roll(triangles, 1, axis=1)).all(axis=1)
+    return Mesh(vertices, triangles[kept], _coordinates(rest).reshape(-1, 2)[cells[kept]])
+
+
+def refined(surface: Surface, rest: Surface) -> tuple[Surface, Surface]:
+    """Both grids with rows and columns added by interpolation, so that a texture lies true on what were long cells."""
+    for axis in (0, 1):
+        gaps = np.diff(_places(rest, axis))
+        pieces = np.ceil(gaps * CELLS).astype(np.int64).clip(1)
+        index = np.concatenate([line + np.arange(n) / n for line, n in enumerate(pieces)] + [[float(len(pieces))]])
+        surface, rest = _interpolated(surface, index, axis), _interpolated(rest, index, axis)
+    return surface, rest
+
+
+def _interpolated(surface: Surface, index: NDArray[np.float64], axis: int) -> Surface:
+    """Rows (axis 0) or columns (axis 1) at fractional indices."""
+    low = np.minimum(index.astype(np.int64), surface.shape[axis] - 2)
+    share = (index - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    first, second = np.take(surface, low, axis), np.take(surface, low + 1, axis)
+    return np.asarray(first + (second - first) * share)
+
+
+def _places(surface: Surface, axis: int) -> NDArray[np.float64]:
+    """Each row's or column's place in [0, 1], in proportion to the mean way along the surface."""
+    step = np.linalg.norm(np.diff(surface, axis=axis), axis=-1).mean(axis=1 - axis)
+    place = np.concatenate([[0.0], np.cumsum(step + 1e-9)])
+    return np.asarray(place / place[-1])
+
+
+def _coordinates(surface: Surface) -> NDArray[np.float64]:
+    """[rows, columns, 2]: u around, v along, half a texel away from the border."""
+    uv = np.stack(np.broadcast_arrays(_places(surface, 1)[None, :], _places(surface, 0)[:, None]), axis=-1)
+    return np.asarray((uv * (TEXELS - 1) + 0.5) / TEXELS)
+
+
+def paint_texture(rest: Surface, pattern: Pattern) -> NDArray[np.uint8]:
+    """[TEXELS, TEXELS, 3] sRGB, row 0 at v = 0 (the bottom): the pattern at each texel's point on the surface."""
+    even = np.linspace(0, 1, TEXELS)
+    points = rest
+    for axis in (0, 1):
+        places = _places(rest, axis)
+        points = _interpolated(points, np.interp(even, places, np.arange(len(places))), axis)
+    colours = np.clip(pattern(points.reshape(-1, 3)), 0, 1)
+    texels: NDArray[np.uint8] = np.rint(colours * 255).astype(np.uint8)
+    return texels.reshape(TEXELS, TEXELS, 3)

@@ -1,0 +1,140 @@
+"""Solid patterns: the colour of a point in space, so that neighbouring parts of an object match without any unwrapping.
+
+A `Pattern` maps points [n, 3] to sRGB colours [n, 3]; a `Mask` maps them to coverage [n] in [0, 1] and says where the
+second of two patterns shows. Lengths are in the units of the object.
+"""
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.procedural.primitives.color import Rgb
+from render.procedural.primitives.surface import Points, Vector
+
+Floats = NDArray[np.float64]
+Pattern = Callable[[Points], Floats]
+Mask = Callable[[Points], Floats]
+
+
+def solid(colour: Rgb) -> Pattern:
+    return lambda points: np.broadcast_to(np.asarray(colour), points.shape)
+
+
+def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
+    """`over` where the mask is 1, `under` where it is 0."""
+    top = over if callable(over) else solid(over)
+
+    def colour(points: Points) -> Floats:
+        below = under(points)
+        return below + (top(points) - below) * mask(points)[:, None]
+
+    return colour
+
+
+def edge(distance: Floats, softness: float) -> Floats:
+    """1 inside (distance < 0), 0 outside, linear over a band `softness` wide."""
+    return np.clip(0.5 - distance / softness, 0.0, 1.0)
+
+
+def waves(rng: np.random.Generator, scale: float, count: int = 6) -> Callable[[Points], Floats]:
+    """Smooth noise in about [-1, 1] whose features are about `scale` wide: a sum of random plane waves."""
+    direction = rng.normal(size=(count, 3))
+    direction *= (np.pi / scale) * rng.uniform(0.6, 1.4, (count, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
+    phase = rng.uniform(0, 2 * np.pi, count)
+    return lambda points: np.sin(points @ direction.T + phase).sum(axis=1) * np.sqrt(2 / count) * 0.7
+
+
+def stripes(
+    rng: np.random.Generator,
+    direction: Vector,
+    period: float,
+    share: float = 0.5,
+    wobble: float = 0.0,
+) -> Mask:
+    """Bands across `direction`, `share` of each period covered; `wobble` bends them by that part of a period."""
+    axis = np.asarray(direction) / np.linalg.norm(direction)
+    noise, phase = waves(rng, period * 2.0), rng.uniform()
+
+    def mask(points: Points) -> Floats:
+        place = points @ axis / period + phase + (wobble * noise(points) if wobble else 0.0)
+        return edge(np.abs(place - np.floor(place) - 0.5) - share / 2, 0.1)
+
+    return mask
+
+
+def spots(rng: np.random.Generator, spacing: float, radius: float, softness: float = 0.06) -> Mask:
+    """Round spots of about `radius`, one in each cell of a grid of `spacing`, moved at random."""
+    table_size = 8
+    jitter = rng.uniform(0.15, 0.85, (table_size, table_size, table_size, 3))
+    sizes = rng.uniform(0.6, 1.2, (table_size, table_size, table_size)) * radius
+
+    def mask(points: Points) -> Floats:
+        grid = points / spacing
+        cell = np.floor(grid).astype(np.int64)
+        nearest = np.full(len(points), np.inf)
+        for offset in product((-1, 0, 1), repeat=3):
+            neighbour = cell + offset
+            x, y, z = (neighbour % table_size).T
+            gap = np.linalg.norm(grid - neighbour - jitter[x, y, z], axis=1) * spacing - sizes[x, y, z]
+            nearest = np.minimum(nearest, gap)
+        return edge(nearest, softness * spacing)
+
+    return mask
+
+
+def patches(rng: np.random.Generator, scale: float, share: float = 0.4) -> Mask:
+    """Large irregular blotches covering about `share` of the surface, like a calico cat's."""
+    noise = waves(rng, scale)
+    level = (0.5 - share) * 1.4
+    return lambda points: edge(level - noise(points), 0.12)
+
+
+def checker(size: float) -> Mask:
+    """Cubes of the given size, alternating; shifted by half a cube so that faces at 0 are no border."""
+
+    def mask(points: Points) -> Floats:
+        wave = np.prod(np.sin((points + size / 2) * (np.pi / size)), axis=1)
+        return edge(-wave, 0.1)
+
+    return mask
+
+
+def beyond(direction: Vector, level: float, softness: float = 0.02) -> Mask:
+    """Where the coordinate along `direction` exceeds `level`."""
+    axis = np.asarray(direction) / np.linalg.norm(direction)
+    return lambda points: edge(level - points @ axis, softness)
+
+
+def inside(centre: Vector, radii: Vector, softness: float = 0.05) -> Mask:
+    """Inside an ellipsoid."""
+    return lambda points: edge(np.linalg.norm((points - np.asarray(centre)) / radii, axis=1) - 1.0, softness)
+
+
+def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
+    """The joints between bricks laid in courses along z; `mortar` is their share of a brick's height."""
+
+    def mask(points: Points) -> Floats:
+        course = points[:, 2] / height
+        shift = np.floor(course) % 2 * 0.5
+        along = (points[:, 0] + points[:, 1]) / width + shift
+        bed = np.minimum(course % 1.0, 1 - course % 1.0)
+        joint = np.minimum(along % 1.0, 1 - along % 1.0) * width / height
+        return edge(np.minimum(bed, joint) - mortar, 0.06)
+
+    return mask
+
+
+def grain(rng: np.random.Generator, direction: Vector, scale: float) -> Mask:
+    """Fine dark lines along `direction`, as in wood: stripes by the distance from an axis off the object."""
+    axis = np.asarray(direction) / np.linalg.norm(direction)
+    noise, centre = waves(rng, scale * 6), rng.uniform(1, 2, 3) * scale * 8
+
+    def mask(points: Points) -> Floats:
+        across = points - centre
+        across = across - (across @ axis)[:, None] * axis
+        ring = np.linalg.norm(across, axis=1) / scale + noise(points * (1 - 0.8 * np.abs(axis)))
+        return np.asarray(np.square(1 + np.sin(2 * np.pi * ring)) / 8)
+
+    return mask

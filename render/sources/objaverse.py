@@ -1,0 +1,233 @@
+"""Objaverse 1.0 as a stream of assets: its lists and annotations, in the layout and cache of the `objaverse` package.
+
+798,759 uids are 26 MB as arrays of bytes; as the package's dictionaries they and their annotations are gigabytes. So
+the path table is parsed as it is decompressed, and one of the 160 metadata files is in memory at a time.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.errors import UserError
+from dataset.format.manifest import UNKNOWN, Asset
+from render.download.http import DownloadError, Passing, Policy
+from render.download.objaverse_cache import cache_folder, download_listing
+from render.sources.licenses import CODES
+
+PATHS: Final = "object-paths.json.gz"
+LVIS: Final = "lvis-annotations.json.gz"
+_UID_BYTES: Final = 32
+_CHUNK: Final = 1 << 20
+_PAIR: Final = re.compile(  # of the path table, with what stands before it
+    rb'\s*[{,]\s*"([0-9a-f]{32})"\s*:\s*"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb"'
+)
+_LONGEST_PAIR: Final = 4096  # with a generous amount of white space
+_UID: Final = re.compile(rb"[0-9a-f]{32}")
+_FIELDS: Final = ("name", "license", "viewerUrl", "user", "displayName", "username")  # of an annotation and its user
+_DAMAGED: Final = (OSError, EOFError, zlib.error, ValueError)  # of gzip, and of json (ValueError)
+Uids = NDArray[np.bytes_]  # [n] of S32, sorted
+T = TypeVar("T")
+
+
+def objaverse_assets(selection: str, cache: Path | None = None, policy: Policy | None = None) -> Iterator[Asset]:
+    """The objects of `lvis`, `all` or a file of uids (one a line), by folder and by uid within it, one at a time.
+
+    Lists and annotations that the cache lacks are downloaded. Raises UserError, at the latest when the object it
+    concerns is asked for.
+    """
+    cache, policy = cache or cache_folder(), replace(policy or Policy(), max_bytes=None)
+    chosen = _chosen(selection, cache, policy)
+    folders = _by_folder(cache, policy)
+    if chosen is not None:
+        folders = _selected(selection, chosen, folders)
+    return _assets(folders, cache, policy)
+
+
+def fingerprint(selection: str) -> str:
+    """What a selection is, without listing it: a file of uids counts by its contents, not by its name."""
+    if selection not in ("all", "lvis"):
+        selection = f"sha256:{_uid_file(selection, _sha256)}"
+    return f"objaverse:{selection}"
+
+
+def _assets(folders: dict[str, Uids], cache: Path, policy: Policy) -> Iterator[Asset]:
+    for folder in sorted(folders):
+        annotations = _annotations(folder, cache, policy)
+        for raw in folders[folder].tolist():
+            uid = raw.decode()
+            yield _asset(uid, folder, annotations.get(uid, {}))
+
+
+def _asset(uid: str, folder: str, annotation: dict[str, Any]) -> Asset:
+    user = annotation.get("user")
+    user = user if isinstance(user, dict) else {}
+    code = _text(annotation.get("license"))
+    page = _text(annotation.get("viewerUrl"))
+    return Asset(
+        uid,
+        "objaverse",
+        license=CODES.get(code, code) or UNKNOWN,
+        author=_text(user.get("displayName")) or _text(user.get("username")) or UNKNOWN,
+        title=_text(annotation.get("name")),
+        url=page if page.startswith("https://") else "",  # it becomes a link in reports
+        objaverse_path=f"glbs/{folder}/{uid}.glb",
+    )
+
+
+def _text(value: Any) -> str:
+    """A string on one line that UTF-8 can hold (half an emoji cannot be written); anything else is empty."""
+    return " ".join(value.encode(errors="replace").decode().split()) if isinstance(value, str) else ""
+
+
+def _chosen(selection: str, cache: Path, policy: Policy) -> Uids | None:
+    """The uids of a selection; None is all of them."""
+    if selection == "all":
+        return None
+    if selection == "lvis":
+        return _sorted(_read(_listing(LVIS, cache, policy), _lvis_uids))
+    return _uid_file(selection, _uids_of_lines)
+
+
+def _uid_file(selection: str, read: Callable[[Path], T]) -> T:
+    path = Path(selection)
+    if not path.is_file():
+        raise UserError(f"objaverse:{selection}: neither lvis, all nor a file of uids, one a line")
+    try:
+        return read(path)
+    except OSError as error:
+        raise UserError(f"cannot read the uids of {path}: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _uids_of_lines(path: Path) -> Uids:
+    """A uid named twice counts once."""
+    uids = bytearray()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            uid = line.strip()
+            if uid and not _UID.fullmatch(uid):
+                shown = uid[:60].decode(errors="replace")
+                raise UserError(f"{path}, line {number}: {shown!r} is no uid of Objaverse (32 of 0-9 a-f), one a line")
+            uids += uid
+    if not uids:
+        raise UserError(f"{path} holds no uid; write one a line")
+    return _sorted(uids)
+
+
+def _lvis_uids(file: gzip.GzipFile) -> bytearray:
+    categories = json.load(file)
+    uids = bytearray().join(uid.encode() for named in _object(categories).values() for uid in named)
+    if not uids or len(uids) % _UID_BYTES:
+        raise ValueError("it holds no uids of 32 characters")
+    return uids
+
+
+def _sorted(uids: bytearray) -> Uids:
+    """Sorted and each once, from uids one after the other."""
+    array: Uids = np.frombuffer(uids, f"S{_UID_BYTES}")
+    return np.unique(array)
+
+
+def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[str, Uids]:
+    """What is chosen of each folder. Raises UserError when something chosen is in none."""
+    found = np.zeros(len(chosen), bool)
+    kept: dict[str, Uids] = {}
+    for folder, uids in folders.items():
+        place = np.minimum(np.searchsorted(chosen, uids), len(chosen) - 1)
+        inside = chosen[place] == uids
+        found[place[inside]] = True
+        if inside.any():
+            kept[folder] = uids[inside]
+    if not found.all():
+        first = chosen[~found][0].decode()
+        raise UserError(f"objaverse:{selection}: {np.sum(~found)} uids are not in Objaverse, the first is {first!r}")
+    return kept
+
+
+def _by_folder(cache: Path, policy: Policy) -> dict[str, Uids]:
+    """Every uid of Objaverse by the name of its folder (000-000 ...)."""
+    folders = _read(_listing(PATHS, cache, policy), _parse_paths)
+    return {folder: _sorted(folders.pop(folder)) for folder in list(folders)}
+
+
+def _parse_paths(file: gzip.GzipFile) -> dict[str, bytearray]:
+    """The table `{"UID": "glbs/FOLDER/UID.glb", ...}`, read in pieces: uids one after the other, by folder."""
+    folders: defaultdict[str, bytearray] = defaultdict(bytearray)
+    text, place, more = b"", 0, True
+    while True:
+        if more and len(text) - place < _LONGEST_PAIR:
+            chunk = file.read(_CHUNK)
+            text, place, more = text[place:] + chunk, 0, bool(chunk)
+        elif (pair := _PAIR.match(text, place)) and pair[1] == pair[3]:
+            folders[pair[2].decode()] += pair[1]
+            place = pair.end()
+        elif folders and not more and text[place:].strip() == b"}":
+            return folders
+        else:
+            raise ValueError(f"unexpected {text[place : place + 60]!r}")
+
+
+def _annotations(folder: str, cache: Path, policy: Policy) -> dict[str, Any]:
+    """uid -> the few fields of its annotation that we use."""
+    return _read(_listing(f"metadata/{folder}.json.gz", cache, policy), _parse_annotations)
+
+
+def _parse_annotations(file: gzip.GzipFile) -> dict[str, Any]:
+    annotations = _object(json.load(file, object_hook=_used_fields))
+    return {uid: _object(annotation) for uid, annotation in annotations.items()}
+
+
+def _used_fields(parsed: dict[str, Any]) -> dict[str, Any]:
+    """Drop most of an annotation as soon as it is parsed: what is left of 5,000 is a tenth. (uids are no fields.)"""
+    return {name: parsed[name] for name in _FIELDS if name in parsed} or parsed
+
+
+def _object(parsed: Any) -> dict[str, Any]:
+    if not isinstance(parsed, dict):
+        raise ValueError(f"not the expected JSON object but {str(parsed)[:60]!r}")
+    return parsed
+
+
+def _listing(name: str, cache: Path, policy: Policy) -> Path:
+    """The file in the cache, downloaded into it when it is not there."""
+    if (local := cache / name).is_file():
+        return local
+    try:
+        return download_listing(name, cache, policy, _check_gzip)
+    except (DownloadError, OSError) as error:
+        raise UserError(
+            f"Objaverse's list {name} is not in {cache} and cannot be downloaded ({error}); check the network, or put "
+            f"{policy.base_url}/{name} there"
+        ) from error
+
+
+def _check_gzip(path: Path) -> None:
+    """Raises Passing unless the file can be decompressed to its end, where its checksum is."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(_CHUNK):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Passing("NotGzip", f"what came is no whole gzip file ({error})") from error
+
+
+def _read(path: Path, parse: Callable[[gzip.GzipFile], T]) -> T:
+    try:
+        with gzip.open(path) as file:
+            return parse(file)
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, and it is downloaded again") from error

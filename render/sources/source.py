@@ -1,0 +1,262 @@
+"""What to render: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N` -> a stream of assets in order.
+
+Listing opens no model file and imports no Blender; an asset that cannot be read later costs that asset alone.
+"""
+
+import csv
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+from dataset.errors import UserError
+from dataset.format.manifest import UNKNOWN, Asset
+from dataset.format.schema import check_uid
+from dataset.format.shards import json_bytes
+from render.settings import MODEL_SUFFIXES
+from render.sources.licenses import spdx
+
+MANIFEST_NAME: Final = "manifest.csv"
+SourceKind = Literal["folder", "objaverse", "procedural"]
+_UID_LENGTH: Final = 128
+_HASH_LENGTH: Final = 8
+_MEGABYTE: Final = 10**6
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of a source's objects. Those that a rule leaves out stay in the manifest and say why (`Asset.excluded`)."""
+
+    limit: int | None = None
+    uids: Path | None = None  # a file, one uid a line; others are not in the manifest at all
+    include_licenses: tuple[str, ...] = ()  # SPDX identifiers or Objaverse's codes; empty: all
+    max_file_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit is {self.limit}; it must be at least 1")
+        if self.max_file_mb is not None and self.max_file_mb <= 0:
+            raise UserError(f"--max-file-mb is {self.max_file_mb}; it must be positive")
+        for name in self.include_licenses:
+            spdx(name)
+
+    @property
+    def max_bytes(self) -> int | None:
+        return None if self.max_file_mb is None else int(self.max_file_mb * _MEGABYTE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed `KIND:REST`."""
+
+    spec: str
+    kind: SourceKind
+    rest: str
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that a folder source's files are relative to."""
+        return Path(self.rest).resolve() if self.kind == "folder" else None
+
+
+def parse_source(spec: str) -> Source:
+    kind, separator, rest = spec.partition(":")
+    if separator and rest:
+        match kind:
+            case "folder" | "objaverse" | "procedural":
+                return Source(spec, kind, rest)
+    raise UserError(f"unknown source {spec!r}; use folder:DIR, objaverse:lvis|all|UIDS.txt or procedural:N")
+
+
+def assets(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
+    """The selected objects, in manifest order. Bad sources raise UserError before or while they are consumed."""
+    if selection.uids and source.kind == "objaverse":
+        raise UserError("--uids selects from folder: and procedural: sources; for Objaverse write objaverse:UIDS.txt")
+    listed = _kept(_listed(source, seed, selection), selection.uids)
+    for asset in islice(listed, selection.limit):
+        yield replace(asset, excluded=_excluded(asset, selection)) if not asset.excluded else asset
+
+
+def fingerprint(source: Source, seed: int, selection: Selection) -> str:
+    """What decides the manifest, without listing more than it must: two equal ones list the same objects.
+
+    A folder is listed (names and sizes); of the others, what was asked says it all.
+    """
+    digest = hashlib.sha256(json_bytes([source.kind, seed, sorted(map(spdx, selection.include_licenses))]))
+    digest.update(json_bytes([selection.limit, selection.max_file_mb]))
+    if selection.uids:
+        digest.update(_read_text(selection.uids).encode())
+    match source.kind:
+        case "folder":
+            for asset in folder_assets(Path(source.rest)):
+                digest.update(json_bytes(vars(asset)))
+        case "objaverse":
+            from render.sources.objaverse import fingerprint as of_selection
+
+            digest.update(of_selection(source.rest).encode())
+        case "procedural":
+            digest.update(source.rest.encode())
+    return digest.hexdigest()
+
+
+def _listed(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
+    match source.kind:
+        case "folder":
+            yield from folder_assets(Path(source.rest))
+        case "procedural":
+            yield from procedural_assets(source.rest, seed)
+        case "objaverse":
+            from render.sources.objaverse import objaverse_assets
+
+            yield from objaverse_assets(source.rest)
+
+
+def _kept(listed: Iterator[Asset], uids: Path | None) -> Iterator[Asset]:
+    if uids is None:
+        yield from listed
+        return
+    wanted = {line.strip() for line in _read_text(uids).splitlines() if line.strip()}
+    for asset in listed:
+        if asset.uid in wanted:
+            wanted.remove(asset.uid)
+            yield asset
+    if wanted:
+        raise UserError(f"{uids}: {len(wanted)} uids are not in the source, one is {min(wanted)!r}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--uids {path} cannot be read ({error}); name a text file with one uid a line") from error
+
+
+def _excluded(asset: Asset, selection: Selection) -> str:
+    """The flag of the rule that leaves the asset out, or nothing."""
+    allowed = {spdx(name) for name in selection.include_licenses}
+    if allowed and asset.license not in allowed:
+        return "licence-excluded"
+    if selection.max_bytes is not None and (asset.bytes or 0) > selection.max_bytes:
+        return "too-large"
+    return ""
+
+
+def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
+    """Objects 0 ... N-1 of this seed (render.procedural)."""
+    from render.procedural.catalog import uid_of
+
+    if not count.isdecimal() or int(count) < 1:
+        raise UserError(f"procedural:{count} names no number of objects; write for example procedural:24")
+    for index in range(int(count)):
+        yield Asset(uid_of(index, seed), "procedural", "CC0-1.0", "isotropic3d procedural", procedural_index=index)
+
+
+def folder_assets(folder: Path) -> list[Asset]:
+    """The model files under a folder, by `manifest.csv` (in it, or beside it) when there is one, else all, sorted."""
+    if not folder.is_dir():
+        raise UserError(f"folder:{folder} is not a folder; check the path")
+    root = folder.resolve()
+    assets = _manifest_assets(root) or _walk_assets(root)
+    if not assets:
+        raise UserError(f"folder:{folder} holds no model file ({' '.join(MODEL_SUFFIXES)})")
+    return assets
+
+
+def _walk_assets(root: Path) -> list[Asset]:
+    relative = sorted(_model_files(root))
+    return [
+        Asset(uid, root.name, file=name, bytes=(root / name).stat().st_size)
+        for uid, name in zip(_uids(relative), relative, strict=True)
+    ]
+
+
+def _model_files(root: Path) -> Iterator[str]:
+    """Relative POSIX paths of the model files. A link out of the folder is refused, one inside of it is skipped."""
+    for parent, folders, files in os.walk(root):
+        for name in folders + [name for name in files if name.lower().endswith(MODEL_SUFFIXES)]:
+            path = Path(parent) / name
+            if path.is_symlink():
+                _inside(root, path, f"{path} is a symbolic link that")
+            elif name in files and not name.startswith("."):
+                yield path.relative_to(root).as_posix()
+
+
+def _inside(root: Path, path: Path, what: str) -> Path:
+    """The resolved path, or a UserError when it lies outside of `root`."""
+    resolved = path.resolve()
+    if not resolved.is_relative_to(root):
+        raise UserError(f"{what} leads out of the folder {root}; copy the file into it")
+    return resolved
+
+
+def _uids(relative: Sequence[str]) -> list[str]:
+    """Uids from relative paths; those that would coincide (or are too long) carry a hash of the whole path."""
+    plain = [_sanitised(name) for name in relative]
+    counts = Counter(plain)
+    return [
+        uid if counts[uid] == 1 and len(uid) <= _UID_LENGTH else _hashed(uid, name)
+        for uid, name in zip(plain, relative, strict=True)
+    ]
+
+
+def _sanitised(name: str) -> str:
+    stem = name[: name.rindex(".")].replace("/", "-")
+    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)
+
+
+def _hashed(uid: str, name: str) -> str:
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    return f"{uid[: _UID_LENGTH - _HASH_LENGTH - 1]}-{digest}"
+
+
+def _manifest_assets(root: Path) -> list[Asset]:
+    """Rows of the manifest in the folder; or of one beside the folder, those whose file lies in it; else nothing."""
+    inner, outer = root / MANIFEST_NAME, root.parent / MANIFEST_NAME
+    if inner.is_file():
+        return [_row_asset(row, inner, root) for row in _rows(inner, required=True)]
+    if outer.is_file():
+        rows = [
+            row for row in _rows(outer, required=False) if (root.parent / row["file"]).resolve().is_relative_to(root)
+        ]
+        return [_row_asset(row, outer, root) for row in rows]
+    return []
+
+
+def _rows(path: Path, required: bool) -> list[dict[str, str]]:
+    """Rows with at least the columns uid and file. Without them: a UserError if `required`, else not our manifest."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = {"uid", "file"} - set(reader.fieldnames or ())
+        if missing and required:
+            raise UserError(
+                f"{path} lacks the column {' and '.join(sorted(missing))}; it needs uid,file,license,author"
+            )
+        rows = [] if missing else list(reader)
+    for number, row in enumerate(rows, start=2):
+        if not row["uid"] or not row["file"]:
+            raise UserError(f"{path}, line {number}: uid or file is empty")
+    return rows
+
+
+def _row_asset(row: dict[str, str], manifest: Path, root: Path) -> Asset:
+    path = manifest.parent / row["file"]
+    if Path(row["file"]).is_absolute():
+        raise UserError(f"{manifest}: {row['file']} is an absolute path; files are relative to the manifest")
+    if not row["file"].lower().endswith(MODEL_SUFFIXES):
+        raise UserError(f"{manifest}: {row['file']} is not one of {' '.join(MODEL_SUFFIXES)}")
+    inside = _inside(root, path, f"{manifest}: {row['file']}")
+    return Asset(
+        uid=check_uid(row["uid"]),
+        source=row.get("source") or root.name,
+        license=row.get("license") or UNKNOWN,
+        author=row.get("author") or UNKNOWN,
+        title=row.get("title") or "",
+        url=row.get("url") or "",
+        bytes=inside.stat().st_size if inside.is_file() else None,
+        file=inside.relative_to(root).as_posix(),
+    )

@@ -1,0 +1,153 @@
+"""One Blender process: started, asked, watched (deadline, memory), buried. Imports no Blender itself."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from render.settings import Device
+from render.workers.protocol import Hello, Job, Reply, parse_hello, parse_reply, to_line
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+# A GPU's kernels are built at first use.
+START_S: Final[dict[Device, float]] = {"cpu": 120.0, "gpu": 900.0, "auto": 900.0}
+STDERR_TAIL: Final = 2000  # bytes
+_POLL_S: Final = 0.2
+_CLOSE_S: Final = 10.0
+_RESET_PEAK: Final = "5"  # proc(5), clear_refs: forget the peak of resident memory
+
+
+class BlenderEnded(Exception):
+    """Blender did not answer. `kind` is Crash, Timeout or MemoryLimit; `exit_signal` is what ended the process."""
+
+    def __init__(self, kind: str, message: str, exit_signal: int | None) -> None:
+        super().__init__(message)
+        self.kind, self.exit_signal = kind, exit_signal
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one object may cost, and after how many objects or above how much memory a process is replaced."""
+
+    timeout_s: float = 600.0
+    memory_mb: float | None = None
+    recycle_after: int = 200
+    recycle_rss_mb: float = 2048.0
+
+
+class BlenderProcess:
+    """One child, its pipes and its stderr. Constructing it starts Blender and waits for its greeting."""
+
+    def __init__(self, threads: int, device: Device) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
+        command = [sys.executable, "-m", "render.blender", str(os.getpid()), str(threads), device]
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for the driver; and the whole group can be killed
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._replies = self._process.stdin, self._process.stdout
+        self._pending = b""
+        self.pid, self.jobs, self.peak_rss_mb, self.rss_mb = self._process.pid, 0, 0.0, 0.0
+        try:
+            self.hello: Hello = parse_hello(self._read_line(START_S[device], None))
+        except BlenderEnded as error:
+            message = f"Blender did not start: {error}: {self.stderr_tail()}"
+            self.close()
+            raise BlenderEnded(error.kind, message, error.exit_signal) from error
+
+    def render(self, job: Job, limits: Limits) -> Reply:
+        """Raises BlenderEnded when no reply came; this object is then only good for `stderr_tail` and `close`."""
+        self.jobs += 1
+        self._forget_last_job()
+        with suppress(BrokenPipeError):  # then reading finds the end of the replies
+            self._stdin.write(to_line(job))
+        return parse_reply(self._read_line(limits.timeout_s, limits.memory_mb))
+
+    def worn_out(self, limits: Limits) -> bool:
+        """Whether a fresh process should take its place."""
+        return self.jobs >= limits.recycle_after or self.rss_mb > limits.recycle_rss_mb
+
+    def stderr_tail(self) -> str:
+        """The last of what the process printed since the job began."""
+        descriptor = self._stderr.fileno()
+        start = max(0, os.fstat(descriptor).st_size - STDERR_TAIL)
+        return os.pread(descriptor, STDERR_TAIL, start).decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """End the process: by the end of its input, by force if that does not do."""
+        self._stdin.close()
+        try:
+            self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        self._replies.close()
+        self._stderr.close()
+
+    def _forget_last_job(self) -> None:
+        os.ftruncate(self._stderr.fileno(), 0)
+        os.lseek(self._stderr.fileno(), 0, os.SEEK_SET)  # the child shares this position
+        self.peak_rss_mb = 0.0
+        with suppress(OSError):  # no /proc on this system, or the process is gone, which reading will find
+            Path(f"/proc/{self.pid}/clear_refs").write_text(_RESET_PEAK)
+
+    def _read_line(self, timeout_s: float, memory_mb: float | None) -> bytes:
+        """The next line of the child. Raises BlenderEnded, with the child dead, when none comes."""
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._pending:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise self._killed("Timeout", f"no answer within {timeout_s:g} s")
+            readable, _, _ = select.select([self._replies], [], [], min(remaining, _POLL_S))
+            rss_mb = self._measure()
+            if memory_mb is not None and rss_mb > memory_mb:
+                raise self._killed("MemoryLimit", f"{rss_mb:.0f} MB of memory, the limit is {memory_mb:.0f} MB")
+            if readable:
+                chunk = os.read(self._replies.fileno(), 65536)
+                if not chunk:
+                    raise self._crashed()
+                self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _measure(self) -> float:
+        """Resident memory now, in MB, noting the peak; the last known where there is no /proc."""
+        with suppress(OSError):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            kilobytes = {
+                n: float(v.split()[0]) for n, _, v in (r.partition(":") for r in status.splitlines()) if n[:2] == "Vm"
+            }
+            self.peak_rss_mb = max(self.peak_rss_mb, kilobytes.get("VmHWM", 0.0) / 1024)
+            self.rss_mb = kilobytes.get("VmRSS", 0.0) / 1024
+        return self.rss_mb
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _killed(self, kind: str, message: str) -> BlenderEnded:
+        self._kill()
+        return BlenderEnded(kind, message, int(signal.SIGKILL))
+
+    def _crashed(self) -> BlenderEnded:
+        try:
+            code = self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            return self._killed("Crash", "Blender closed its replies and went on running")
+        if code < 0:
+            return BlenderEnded("Crash", f"Blender was ended by {signal.Signals(-code).name}", -code)
+        return BlenderEnded("Crash", f"Blender ended with exit status {code}", None)

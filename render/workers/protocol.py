@@ -1,0 +1,84 @@
+"""What passes between the worker and its Blender process: one JSON line each way, and a sample as a small tar."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from dataset.format.manifest import Asset
+from dataset.format.outcomes import Stage
+from render.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """Render one asset and write its 33 members to the file `tar`, which appears only when complete."""
+
+    asset: Asset
+    path: str  # the model file here, empty for a procedural object
+    asset_sha256: str  # of that file
+    seed: int
+    settings: Settings
+    tar: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a job ended inside Blender. `stage`, `error_class` and `message` are empty when it went well."""
+
+    status: Literal["ok", "failed"]
+    stage: Stage = ""
+    error_class: str = ""
+    message: str = ""
+    flags: tuple[str, ...] = ()
+    asset_sha256: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)  # seconds by part (render.blender.timing)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first line of a Blender process: what runs here, or why it cannot."""
+
+    version: str = ""  # of Blender
+    device: str = ""  # Cycles' device: CPU, OPTIX, ...
+    error: str = ""
+    notice: str = ""  # for the person: a fallback to the CPU, or what shows that the GPU renders
+
+
+def to_line(message: Job | Reply | Hello) -> bytes:
+    return json.dumps(asdict(message)).encode() + b"\n"
+
+
+def parse_job(line: str) -> Job:
+    raw = json.loads(line)
+    return Job(
+        Asset(**raw["asset"]), raw["path"], raw["asset_sha256"], raw["seed"], Settings(**raw["settings"]), raw["tar"]
+    )
+
+
+def parse_reply(line: bytes) -> Reply:
+    raw = json.loads(line)
+    return Reply(**{**raw, "flags": tuple(raw["flags"])})
+
+
+def parse_hello(line: bytes) -> Hello:
+    return Hello(**json.loads(line))
+
+
+def pack(members: Mapping[str, bytes]) -> bytes:
+    """A sample's members as a tar, on its way to a shard."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, bytes]:
+    """The members of a tar that `pack` made."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]

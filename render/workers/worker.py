@@ -1,0 +1,228 @@
+"""A worker renders tasks and says of each what became of it. It keeps one Blender alive, or buries it."""
+
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.errors import UserError
+from dataset.format.manifest import Asset
+from dataset.format.outcomes import Outcome
+from render.download.objaverse_cache import Download
+from render.settings import Settings
+from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
+from render.workers.logs import stamped
+from render.workers.protocol import Job, Reply
+from render.workers.resources import machine_size, memory_limit_mb
+
+MAX_ATTEMPTS: Final = 2  # at what may be chance: a crash, a hang, too much memory
+
+
+@dataclass(frozen=True)
+class Task:
+    """One object of a set: the asset, its place in the manifest, its shard, and its downloaded file if it has one."""
+
+    asset: Asset
+    position: int
+    shard: str
+    blob: Any = None  # a Download, or Ray's reference to one
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an object ended, and its sample as the bytes of a tar when it is ok."""
+
+    outcome: Outcome
+    tar: bytes = b""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The results of some tasks, in their order, how long they took, and the worker's log of that time.
+
+    No results: a word of the pool's about a worker, or none at all.
+    """
+
+    results: list[Result]
+    seconds: float
+    worker: str
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at an object; `reply.stage` is "worker" when Blender itself gave up, which another try may mend."""
+
+    reply: Reply
+    exit_signal: int | None = None
+    peak_rss_mb: float = 0.0
+    stderr_tail: str = ""
+
+
+def _awaited(reference: Any) -> Download:
+    import ray
+
+    try:
+        found: Download = ray.get(reference)
+    except ray.exceptions.RayError as error:  # its process was killed, its node is gone: this object only
+        message = str(error).strip().partition("\n")[0] or "Ray lost the download"
+        return Download(error_class=type(error).__name__, message=message, attempts=MAX_ATTEMPTS)
+    return found
+
+
+class NotThere(Exception):
+    """An object's download failed; `reply` says how."""
+
+    def __init__(self, reply: Reply, attempts: int) -> None:
+        super().__init__(reply.message)
+        self.reply, self.attempts = reply, attempts
+
+
+class Worker:
+    """Renders tasks in a Blender process that is replaced when it dies or is worn out. `root` is a folder source's."""
+
+    def __init__(self, seed: int, settings: Settings, limits: Limits, threads: int, root: str | None = None) -> None:
+        if limits.memory_mb is None:
+            limits = replace(limits, memory_mb=memory_limit_mb(machine_size(), threads))
+        self._seed, self._settings, self._limits, self._threads = seed, settings, limits, threads
+        self._root = Path(root).resolve() if root else None
+        self._folder = Path(tempfile.gettempdir()) / f"isotropic3d-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._process: BlenderProcess | None = None
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._log: list[str] = []
+        self._note(f"worker {self._name} begins: {threads} threads, {limits}")
+
+    def ready(self) -> str:
+        """The worker's name: host and process id. Answering says that its Blender runs, on the device asked for.
+
+        Raises BlenderEnded when it does not: a node that cannot render must not be given objects to fail.
+        """
+        self._living_process()
+        return self._name
+
+    def pid(self) -> int | None:
+        """Of the Blender process, if one is alive now."""
+        return self._process.pid if self._process else None
+
+    def render(self, tasks: Sequence[Task]) -> Batch:
+        """Render some objects; whatever becomes of each is in its result."""
+        started = time.monotonic()
+        results = [self.render_one(task) for task in tasks]
+        log, self._log = "\n".join(self._log), []
+        return Batch(results, time.monotonic() - started, self._name, log)
+
+    def render_one(self, task: Task) -> Result:
+        started = time.monotonic()
+        tar = self._folder / f"{task.asset.uid}.tar"
+        data, attempts, digest = b"", 1, ""
+        try:
+            path, digest = self._model_file(task)
+            job = Job(task.asset, str(path), digest, self._seed, self._settings, str(tar))
+            last = self._attempt(job)
+            while last.reply.stage == "worker" and attempts < MAX_ATTEMPTS:
+                attempts, last = attempts + 1, self._attempt(job)
+            if last.reply.status == "ok":
+                data = tar.read_bytes()
+                tar.unlink()
+        except NotThere as error:
+            attempts, last = error.attempts, Attempt(error.reply)
+        except (OSError, UserError) as error:
+            last = Attempt(Reply("failed", "source", type(error).__name__, f"{task.asset.uid}: {error}"))
+        reply = last.reply
+        if task.blob is not None:
+            self._downloaded(task).unlink(missing_ok=True)
+        too_large = (reply.stage, reply.error_class) == ("download", "TooLarge")
+        outcome = Outcome(
+            uid=task.asset.uid,
+            position=task.position,
+            shard=task.shard,
+            status="skipped" if too_large else reply.status,
+            stage=reply.stage,
+            error_class=reply.error_class,
+            message=reply.message,
+            exit_signal=last.exit_signal,
+            seconds=round(time.monotonic() - started, 3),
+            peak_rss_mb=round(last.peak_rss_mb, 1),
+            attempts=attempts,
+            stderr_tail=last.stderr_tail,
+            flags=("too-large",) if too_large else reply.flags,
+            asset_sha256=digest or reply.asset_sha256,
+        )
+        if reply.status == "failed":
+            self._note(
+                f"{outcome.uid}: {reply.stage}: {reply.error_class}: {reply.message}\n{last.stderr_tail}".rstrip()
+            )
+        return Result(outcome, data)
+
+    def close(self) -> None:
+        """End the Blender process, if there is one, and remove what it left behind."""
+        if self._process:
+            self._process.close()
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _model_file(self, task: Task) -> tuple[Path, str]:
+        """The object's file on this machine and its sha256; neither for a procedural object."""
+        asset = task.asset
+        if asset.procedural_index is not None:
+            return Path(), ""
+        if task.blob is not None:
+            return self._received(task)
+        if self._root is None or asset.file is None:
+            raise UserError("the manifest names no file for this object")
+        path = (self._root / asset.file).resolve()
+        if not path.is_relative_to(self._root):
+            raise UserError(f"{asset.file!r} leads out of the source's folder {self._root}")
+        with path.open("rb") as file:
+            return path, hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _received(self, task: Task) -> tuple[Path, str]:
+        """The downloaded file and its sha256. Raises NotThere when its download failed."""
+        download = task.blob if isinstance(task.blob, Download) else _awaited(task.blob)
+        if download.data is None:
+            raise NotThere(Reply("failed", "download", download.error_class, download.message), download.attempts)
+        path = self._downloaded(task)
+        path.parent.mkdir(exist_ok=True)
+        download.data.tofile(path)
+        return path, download.sha256
+
+    def _downloaded(self, task: Task) -> Path:
+        return self._folder / f"{task.asset.uid}.glb"
+
+    def _attempt(self, job: Job) -> Attempt:
+        try:
+            process = self._living_process()
+        except BlenderEnded as error:
+            return Attempt(Reply("failed", "worker", error.kind, str(error)), error.exit_signal)
+        exit_signal = None
+        try:
+            reply = process.render(job, self._limits)
+        except BlenderEnded as error:
+            reply, exit_signal = Reply("failed", "worker", error.kind, str(error)), error.exit_signal
+        tail = process.stderr_tail() if reply.status == "failed" else ""
+        if reply.stage == "worker" or process.worn_out(self._limits):
+            self._note(f"Blender {process.pid} replaced after {process.jobs} objects, {process.rss_mb:.0f} MB")
+            process.close()
+            self._process = None
+        return Attempt(reply, exit_signal, process.peak_rss_mb, tail)
+
+    def _living_process(self) -> BlenderProcess:
+        if self._process is None:
+            process = BlenderProcess(self._threads, self._settings.device)
+            if process.hello.error:
+                process.close()
+                raise BlenderEnded("Unavailable", process.hello.error, None)
+            self._folder.mkdir(exist_ok=True)
+            self._note(f"Blender {process.pid}: {process.hello.version}, Cycles on {process.hello.device}")
+            self._process = process
+        return self._process
+
+    def _note(self, text: str) -> None:
+        self._log.append(stamped(text))

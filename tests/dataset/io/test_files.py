@@ -1,0 +1,43 @@
+"""`dataset.io.files.exists`: only what is not there is not there."""
+
+import os
+
+import fsspec
+import pytest
+
+from dataset.errors import UserError
+from dataset.format.shards import open_set
+from dataset.io.files import exists
+
+
+def test_files_and_folders_are_there_and_others_not(tmp_path):
+    fs, root = open_set(tmp_path)
+    (tmp_path / "file").touch()
+    assert exists(fs, root)
+    assert exists(fs, f"{root}/file")
+    assert not exists(fs, f"{root}/other")
+    assert not exists(fs, f"{root}/file/below")
+    assert not exists(fs, f"{root}/nul\0")
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"), [(PermissionError(13, "Permission denied"), UserError), (KeyboardInterrupt, KeyboardInterrupt)]
+)
+def test_what_keeps_it_from_looking_is_no_answer(tmp_path, monkeypatch, raised, seen):
+    fs, root = open_set(tmp_path)
+
+    def refuse(path, **_):
+        raise raised
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        assert not fs.exists(root)  # so that the line below means something
+        with pytest.raises(seen):
+            exists(fs, root)
+
+
+def test_other_file_systems_answer_themselves():
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/set/file", b"")
+    assert exists(fs, "/set/file")
+    assert not exists(fs, "/set/other")

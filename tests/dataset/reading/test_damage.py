@@ -1,0 +1,164 @@
+"""Damaged objects while training reads: replaced, counted, named, and refused beyond the share."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.errors import UserError
+from dataset.format.shards import open_set, read_stats
+from dataset.reading.damage import Damage
+from dataset.reading.epoch_order import Order
+from dataset.reading.shard_set import ShardSet
+from tests.support.make_shards import make_shard_set
+from train.data.loader import Feed, load_random_views
+from train.data.sampling import Position, draw_views, generator
+
+
+def flip(folder: Path, number: int, suffixes: tuple[str, ...]) -> None:
+    """Flip a bit of some members of an object of the first shard."""
+    tar = folder / "shard-000000.tar"
+    data = bytearray(tar.read_bytes())
+    members = read_stats(*open_set(folder), "shard-000000").samples[number].members
+    for suffix in suffixes:
+        data[members[suffix].offset + 30] ^= 4
+    tar.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_stays(
+    tmp_path: Path, items: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_shard_set(tmp_path, 6, 16)
+    make = partial(
+        Feed,
+        seed=3,
+        objects=3,
+        accumulation=1,
+        num_views=4,
+        single_view_chance=0.3,
+        convention="relative",
+        items_per_object=items,
+    )
+    sound = [make(ShardSet(folder)).load(number) for number in range(4)]
+    flip(folder, 2, ("meta.json",))
+    feed = make(ShardSet(folder), damage=Damage(6, 0.2))
+    broken = list(feed.micro_batches(0, 4))
+    bad = [(number, row) for number in range(4) for row in range(3) if feed.order.item(number * 3 + row)[1:] == (0, 2)]
+    assert bad
+    for number in range(4):
+        for row in range(3):
+            same = torch.equal(broken[number].targets[row], sound[number].targets[row])
+            assert same == ((number, row) not in bad)
+    fresh = make(ShardSet(folder), damage=Damage(6, 0.2))
+    for number in (3, 0, 2, 1):  # any order, any reader: the very same replacement
+        assert torch.equal(fresh.load(number).targets, broken[number].targets)
+        assert torch.equal(fresh.load(number).cameras, broken[number].cameras)
+    assert feed.damage is not None
+    assert list(feed.damage.found) == ["synthetic-0002"]
+    feed.damage.tell()
+    shown = capsys.readouterr()
+    assert shown.out.startswith("1 damaged objects were passed over (at most 1 may be):\n  synthetic-0002: ")
+    Damage(3).tell()
+    assert capsys.readouterr().out == ""
+    told = shown.err.splitlines()
+    assert len(told) == 2  # once a feed, however often the object is drawn
+    assert "passed over (1 of at most 1 damaged objects)" in told[0]
+    assert "synthetic-0002.meta.json" in told[0]
+
+
+def test_an_object_with_a_bad_picture_serves_where_that_picture_is_not_wanted(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 1, 16)
+    feed = Feed(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative")
+    sound = [feed.load(number) for number in range(8)]
+    numbers = [draw_views(generator(Position(3, number), "views"), "multi", 4)[0][1] for number in range(8)]
+    flip(folder, 0, (f"random_{numbers[0]:02d}.webp",))
+    for number in range(8):
+        if numbers[number] == numbers[0]:
+            with pytest.raises(UserError, match=f"random_{numbers[0]:02d}.webp is truncated or corrupt"):
+                Feed(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative").load(number)
+        else:
+            assert torch.equal(feed.load(number).reference, sound[number].reference)
+    assert len(set(numbers)) > 1
+
+
+def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 4, 16)
+    flip(folder, 1, ("meta.json",))
+    flip(folder, 3, ("meta.json",))
+    with pytest.raises(
+        UserError, match=r"1 of 4 objects met so far are damaged .* the 0 that a share of 0\.001 allows"
+    ):
+        list(Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", readers=1, damage=Damage(4)).micro_batches(0, 2))
+    damage = Damage(4, 0.25)
+    feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
+    with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\), more than the 1"):
+        list(feed.micro_batches(0, 2))
+    assert set(damage.found) == {"synthetic-0001", "synthetic-0003"}
+    allowed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4, 0.5))
+    assert len(list(allowed.micro_batches(0, 2))) == 2
+
+
+def test_storage_that_fails_is_no_damage(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 4, 16)
+    damage = Damage(4, 0.9)
+    feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
+    (folder / "shard-000000.tar").rename(folder / "away")
+    with pytest.raises(UserError, match="cannot be read"):
+        feed.load(0)
+    assert damage.found == {}
+
+
+def test_the_parts_training_passes_over_damage_too(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 3, 16)
+    sound = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2).pictures
+    flip(folder, 1, tuple(f"{view_set}_{i:02d}.webp" for view_set in ("fixed", "random") for i in range(16)))
+    with pytest.raises(UserError, match=r"synthetic-0001\..* is truncated or corrupt"):
+        load_random_views(ShardSet(folder), 0, 0, objects=6, views=2)
+    damage = Damage(3, 0.5)
+    views = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
+    pictures, numbers = views.pictures, views.objects
+    order = Order(ShardSet(folder).samples_per_shard, 0)
+    places = [order.item(i)[1:] for i in range(6)]
+    assert [torch.equal(a, b) for a, b in zip(pictures, sound, strict=True)] == [place != (0, 1) for place in places]
+    assert list(damage.found) == ["synthetic-0001"]
+    assert len(set(numbers.tolist())) == 2
+
+
+def test_held_out_objects_count_with_the_others(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 4, 16)
+    flip(folder, 1, ("meta.json",))
+    whole, damage = ShardSet(folder), Damage(4, 0.25)
+    feed = Feed(whole, 3, 1, 1, 4, 0.0, "relative", damage=damage)
+    held_out = feed.beside(whole.narrowed((np.array([1, 2], np.int32),)))
+    for number in range(2):
+        held_out.fixed(number, 1)
+    assert held_out.damage is damage
+    assert list(damage.found) == ["synthetic-0001"]
+
+
+def test_what_an_earlier_process_met_counts() -> None:
+    damage = Damage(10, 0.2)
+    damage.restore({"a": "torn"})
+    damage.add("b", "b.meta.json is corrupt")
+    damage.add("a", "torn again")
+    assert set(damage.found) == {"a", "b"}
+    with pytest.raises(UserError, match=r"3 of 10 objects met so far are damaged \(a, b, c\), more than the 2"):
+        damage.add("c", "c.meta.json is corrupt")
+
+
+def test_what_other_ranks_met_counts() -> None:
+    damage = Damage(10, 0.2)
+    damage.add("a", "a is torn")
+    damage.join({"a": "a is torn", "b": "b is torn"})
+    assert set(damage.found) == {"a", "b"}
+    damage.join({"b": "b is torn"})
+    with pytest.raises(UserError, match=r"the ranks met 3 damaged objects\. 3 of 10 .*\(.*c.*\), more than the 2"):
+        damage.join({"c": "c is torn"})
+
+
+def test_impossible_shares_are_refused() -> None:
+    with pytest.raises(UserError, match="share of damaged objects"):
+        Damage(3, 1.5)

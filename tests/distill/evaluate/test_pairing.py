@@ -1,0 +1,37 @@
+"""Tables of finished distillations and their objects: what they say, and what is none."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import UserError
+from distill.evaluate.pairing import Asked, read_table
+
+
+def test_a_csv_may_leave_views_out_and_its_runs_are_beside_it(tmp_path: Path) -> None:
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ("run", "uid", "view"))
+        writer.writeheader()
+        writer.writerows([{"run": "sub/x", "uid": "u"}, {"run": "/y", "uid": "v", "view": "random_00"}])
+    assert read_table(tmp_path / "t.csv") == [Asked(tmp_path / "sub" / "x", "u", None), Asked(Path("/y"), "v", 16)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("t.csv", "", "holds no row"),
+        ("t.csv", "folder,uid\nx,y\n", r"row 1 is not run, uid and view \(folder\)"),
+        ("t.csv", "run,uid,view\nx,,\n", "row 1 is not run, uid and view"),
+        ("t.csv", "run,uid\nx,y,z\n", "row 1 is not run, uid and view"),
+        ("t.csv", "run,uid,view\nx,y,3\n", "there is no view '3'"),
+        ("t.json", "[3]", "row 1 is not"),
+        ("t.json", '[{"run": "x", "uid": 3}]', "row 1 is not"),
+        ("t.json", "{", "no readable table"),
+        ("t.json", '{"run": "x"}', "holds no row"),
+    ],
+)
+def test_tables_that_are_none(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=says):
+        read_table(tmp_path / name)

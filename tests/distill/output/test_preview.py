@@ -1,0 +1,56 @@
+"""What is looked at: the three pictures of a view agree with each other and with what they show."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from distill.output.preview import looker, view_distance
+from distill.output.turntable import ring
+from distill.sds.checkpoint import new_distillation
+from distill.sds.schedule import PRESETS
+
+SETTINGS = replace(PRESETS["tiny"], march=replace(PRESETS["tiny"].march, samples_per_ray=48))
+SIDE = 32
+
+
+def blob() -> tuple[np.ndarray, ...]:
+    """A new field, its blob about as dense as a thing, from the front and from behind."""
+    settings = replace(SETTINGS, nerf=replace(SETTINGS.nerf, blob_density=60.0))
+    state = new_distillation(settings, "cpu")
+    state.occupancy.update(0, state.field.density, 0)
+    with torch.no_grad():  # a smooth ball: nothing of the grid
+        state.field.density_mlp.output.weight.zero_()
+    return looker(state.field, state.occupancy, settings, SIDE)(ring(2, 0.0, view_distance(settings)))
+
+
+def test_pictures_are_on_white_and_within_range() -> None:
+    look = blob()
+    assert [picture.shape for picture in look.pictures] == [(2, SIDE, SIDE, 3)] * 3
+    assert look.alpha[:, SIDE // 2, SIDE // 2].min() > 0.99
+    assert look.alpha[:, 0, 0].max() < 1e-3
+    for picture in look.pictures:
+        np.testing.assert_allclose(picture[:, 0, 0], 1.0, atol=1e-3)
+        assert picture.min() > -1e-5
+        assert picture.max() < 1 + 1e-5
+
+
+def test_normals_are_the_worlds() -> None:
+    """In front the camera is at -y, so the middle faces -y; behind it faces +y."""
+    front, back = blob().normals[:, SIDE // 2, SIDE // 2]
+    np.testing.assert_allclose(front, [0.5, 0.0, 0.5], atol=0.1)
+    np.testing.assert_allclose(back, [0.5, 1.0, 0.5], atol=0.1)
+
+
+def test_the_white_body_is_grey_and_lit_from_the_upper_left_of_every_camera() -> None:
+    look = blob()
+    for body, alpha in zip(look.textureless, look.alpha, strict=True):
+        np.testing.assert_allclose(body, body[..., :1].repeat(3, -1), atol=1e-6)
+        ys, xs = np.nonzero(alpha > 0.95)
+        middle, inside = SIDE // 2, (ys.max() - ys.min()) // 3
+        above, below = body[middle - inside, middle, 0], body[middle + inside, middle, 0]
+        left, right = body[middle, middle - inside, 0], body[middle, middle + inside, 0]
+        assert above > below + 0.2
+        assert left > right + 0.2
+        assert body[ys, xs].max() < 0.95  # darker than the background: its outline shows
+        assert body[ys, xs].min() > 0.2  # and not black

@@ -1,0 +1,147 @@
+"""Several distillations on Ray's workers: deaths, stops, and two workers for real."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import UserError
+from dataset.images.prepare import prepare_image
+from distill.nerf.field import read_header
+from distill.runs import ray_workers
+from distill.runs.job import Job
+from distill.runs.sequential import Outcome
+from distill.sds.checkpoint import CHECKPOINT
+from tests.support.distill_micro import SETTINGS, draw, rows, same_field
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def a_job(folder: Path, name: str, steps: int = 3) -> Job:
+    prepared = prepare_image(draw(folder / "thing.png", (9, 9, 9)), 32)
+    settings = replace(SETTINGS, steps=steps)
+    return Job(name, folder / "thing.png", prepared, "", folder / name, folder, "", "", "tiny", settings, 15.0, 3.0)
+
+
+class Stub(ray_workers.Worker):
+    """A worker whose runs do nothing but what their names say."""
+
+    def ready(self):
+        return None
+
+    def run(self, job):
+        (job.out / "ran").open("a").write(f"{os.getpid()}\n")
+        for done in range(1, job.settings.steps + 1):
+            if self._watch(job.name, done):
+                return Outcome(job.name, "stopped", reason="goes on from its checkpoint")
+            time.sleep(0.05)
+            first_time = len((job.out / "ran").read_text().splitlines()) == 1
+            if "dies" in job.name and ("always" in job.name or first_time):
+                os._exit(1)
+        if "mistake" in job.name:
+            return Outcome(job.name, "failed", reason="KeyError", trace="Traceback ...")
+        return Outcome(job.name, "done", 1.0, os.getpid())
+
+
+class Unfit(ray_workers.Worker):
+    def __init__(self, *given):
+        raise RuntimeError("no GPU here")
+
+
+class WithoutModel(ray_workers.Worker):
+    def ready(self):
+        return "node-7: no model"
+
+
+@pytest.mark.slow
+def test_workers_that_die_are_replaced_and_every_run_has_an_outcome(tmp_path, monkeypatch, capsys):
+    names = ["a", "dies_once", "b", "dies_always", "mistake", "c"]
+    jobs = [a_job(tmp_path, name) for name in names]
+    (tmp_path / "c").write_text("in the way")
+    monkeypatch.setattr(ray_workers, "Worker", Stub)
+    found = {outcome.name: outcome for outcome in ray_workers.on_workers(jobs, "cpu", 2, None)}
+    assert {name: outcome.status for name, outcome in found.items()} == {
+        **{"a": "done", "dies_once": "done", "b": "done"},
+        **{"dies_always": "failed", "mistake": "failed", "c": "failed"},
+    }
+    assert "died 2 times" in found["dies_always"].reason
+    assert "cannot be made (File exists)" in found["c"].reason
+    assert found["a"].faces != found["dies_once"].faces  # side by side
+    assert "dies_once: its worker died" in capsys.readouterr().out
+    for kind, says in ((Unfit, "3 workers in a row did not start.*no GPU here"), (WithoutModel, "node-7: no model")):
+        monkeypatch.setattr(ray_workers, "Worker", kind)
+        with pytest.raises(UserError, match=says):
+            list(ray_workers.on_workers(jobs[:2], "cpu", 2, None))
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_the_workers(tmp_path, monkeypatch):
+    jobs = [a_job(tmp_path, name, steps) for name, steps in (("short", 1), ("long", 2000), ("later", 2000))]
+    monkeypatch.setattr(ray_workers, "Worker", Stub)
+    found = {}
+    for outcome in ray_workers.on_workers(jobs, "cpu", 2, None):
+        found[outcome.name] = outcome
+        if outcome.name == "short":
+            signal.raise_signal(signal.SIGTERM)
+    assert {name: outcome.status for name, outcome in found.items()} == {
+        "short": "done",
+        "long": "stopped",
+        "later": "stopped",
+    }
+
+
+@pytest.mark.slow
+def test_two_cpu_workers_for_real(tmp_path, base):
+    """The command itself: stopped by a signal, then gone on with, ends in the fields of runs in turn."""
+    images = [str(draw(tmp_path / name, colour)) for name, colour in (("r.png", (200, 9, 9)), ("b.png", (9, 9, 200)))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def started(out: str, workers: int) -> subprocess.Popen[str]:
+        line = ["--image", *images, "--model", str(base), "--out", str(tmp_path / out), "--steps", "30"]
+        line += ["--device", "cpu", "--preview-every", "10", "--workers", str(ray_workers)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(
+            [sys.executable, "-m", "distill", *line],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            start_new_session=True,
+            **pipes,
+        )
+
+    child = started("spread", 2)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "spread").glob("*/previews/*.png")):
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to every process of the group
+    printed, _ = child.communicate(timeout=300)
+    assert child.returncode == 130, printed
+    assert "stopping: every run ends its step" in printed
+    found = {name: row[0] for name, row in rows(printed).items() if name.endswith("-seed-0")}
+    assert found.keys() == {"r-seed-0", "b-seed-0"}
+    assert "stopped" in found.values()
+    assert 10 <= max(int(read_header(path)["step"]) for path in (tmp_path / "spread").glob(f"*/{CHECKPOINT}")) < 30
+    child = started("spread", 2)
+    printed, _ = child.communicate(timeout=600)
+    assert child.returncode == 0, printed
+    assert "the first preview of" in printed
+    alone = started("turn", 1)
+    printed, _ = alone.communicate(timeout=600)
+    assert alone.returncode == 0, printed
+    for name in ("r-seed-0", "b-seed-0"):
+        assert same_field(tmp_path / "spread" / name, tmp_path / "turn" / name)
+
+
+def test_only_long_runs_are_compiled_unasked(tmp_path):
+    job = a_job(tmp_path, "a", steps=2999)
+    assert job.compiling == "none"
+    assert replace(job, compile="blocks").compiling == "blocks"
+    assert a_job(tmp_path, "a", steps=3000).compiling == "auto"

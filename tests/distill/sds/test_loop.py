@@ -1,0 +1,291 @@
+"""The loop as a whole: it resumes to the bit, stops cleanly, refuses what it cannot continue, and the command line
+leaves a folder that can be opened."""
+
+import json
+import shutil
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from torch import Tensor
+
+from dataset.errors import UserError
+from distill.__main__ import Args, main
+from distill.nerf.field import load_field, read_tensors
+from distill.sds.checkpoint import CHECKPOINT
+from distill.sds.guidance import Guidance
+from distill.sds.loop import distill
+from distill.sds.oracle import Ball, oracle_denoiser, render_truth
+from distill.sds.schedule import PRESETS, DistillSettings
+from train.model.image_encoder import SmallTower, build_tower
+from train.model.multiview import (
+    ModelSpec,
+    UNetShape,
+    assemble,
+    build_unet,
+    camera_labels,
+    noise_schedule,
+    run_unet,
+    save_model,
+)
+
+SETTINGS = replace(
+    PRESETS["tiny"],
+    steps=6,
+    coarse_resolution=16,
+    fine_resolution=16,
+    checkpoint_every=4,
+    preview_every=3,
+    shading=replace(PRESETS["tiny"].shading, lit_probability=0.75),
+    march=replace(PRESETS["tiny"].march, samples_per_ray=24, occupancy_every=2, occupancy_resolution=12),
+)
+ALPHAS = noise_schedule()
+BALL = (Ball((0.0, 0.0, 0.0), 0.4, (0.9, 0.1, 0.1), (0.1, 0.1, 0.9)),)
+
+
+def encode(images: Tensor) -> Tensor:
+    return torch.nn.functional.pixel_unshuffle(images, 4)
+
+
+def make_guidance(interrupt_at: int | None = None) -> Guidance:
+    """An oracle, during whose call number `interrupt_at` somebody presses Ctrl-C."""
+    oracle = oracle_denoiser(lambda v: render_truth(BALL, v.c2w, v.fov_deg, 16), encode, ALPHAS)
+    calls = 0
+
+    def denoise(noisy, timesteps, views):
+        nonlocal calls
+        calls += 1
+        if calls == interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        return oracle(noisy, timesteps, views)
+
+    return Guidance(encode, denoise, ALPHAS)
+
+
+def run(folder: Path, settings: DistillSettings = SETTINGS, interrupt_at: int | None = None) -> None:
+    distill(settings, make_guidance(interrupt_at), folder, asked=asdict(settings))
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
+    run(tmp_path / "whole")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", interrupt_at=3)
+    assert signal.getsignal(signal.SIGINT) is handler
+    tensors, header = read_tensors(tmp_path / "parts" / CHECKPOINT)
+    assert header["step"] == "3"
+    whole, _ = read_tensors(tmp_path / "whole" / CHECKPOINT)
+    assert not torch.equal(tensors["field.grid.table"], whole["field.grid.table"])
+    run(tmp_path / "parts")
+    resumed, header = read_tensors(tmp_path / "parts" / CHECKPOINT)
+    assert header["step"] == "6"
+    assert resumed.keys() == whole.keys()
+    assert {"field.grid.table", "occupancy.grid.occs", "optimizer.0.exp_avg_sq"} <= whole.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_the_seed_matters(tmp_path):
+    run(tmp_path / "a", replace(SETTINGS, steps=2))
+    run(tmp_path / "b", replace(SETTINGS, steps=2, seed=1))
+    a, b = (read_tensors(tmp_path / name / CHECKPOINT)[0]["field.density_mlp.hidden.weight"] for name in "ab")
+    assert not torch.equal(a, b)
+
+
+def test_previews_are_pictures(tmp_path):
+    run(tmp_path)
+    previews = sorted((tmp_path / "previews").iterdir())
+    assert [path.name for path in previews] == ["step-000003.png", "step-000006.png"]
+    assert np.asarray(Image.open(previews[-1])).std() > 5
+
+
+def test_other_settings_do_not_continue_a_run(tmp_path):
+    run(tmp_path, replace(SETTINGS, steps=1))
+    changed = replace(SETTINGS, steps=1, march=replace(SETTINGS.march, samples_per_ray=20))
+    with pytest.raises(UserError, match=r"other settings \(march\.samples_per_ray\)"):
+        run(tmp_path, changed)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(tmp_path, replace(SETTINGS, steps=1))
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors is not a complete"):
+        run(tmp_path, replace(SETTINGS, steps=1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda latents: latents * float("nan"), "step 5: the loss is nan"),
+        (lambda latents: latents + 0 * (latents - latents).sqrt(), "gradient's norm nan"),  # 0 * inf, backwards
+    ],
+)
+def test_numbers_that_are_none_stop_the_run_and_keep_the_checkpoint(tmp_path, spoil, complaint):
+    good, calls = make_guidance(), 0
+
+    def broken(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        latents = good.encode(images)
+        return spoil(latents) if calls == 6 else latents
+
+    with pytest.raises(UserError, match=complaint):
+        distill(SETTINGS, replace(good, encode=broken), tmp_path, asked={})
+    tensors, header = read_tensors(tmp_path / CHECKPOINT)
+    assert header["step"] == "4"
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights, the smallest there can be."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
+    )
+    tower = build_tower(SmallTower(embed_dim=16, image_size=16, patch_size=8, width=16, layers=1, head_width=8))
+    shape = UNetShape(4, 8, widths=(32, 32), attention=(True, False), blocks_per_level=1, head_width=16, token_width=16)
+    spec = ModelSpec(image_size=16, latent_size=8, latent_scale=1.0, cameras="relative", guidance_scale=5.0)
+    save_model(assemble(build_unet(shape), vae, tower, spec, device=torch.device("cpu")), folder)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    pixels = np.zeros((40, 30, 4), np.uint8)
+    pixels[5:35, 8:22] = (200, 40, 40, 255)
+    Image.fromarray(pixels).save(tmp_path / "thing.png")
+    return tmp_path / "thing.png"
+
+
+def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder, picture, capsys):
+    out = tmp_path / "out"
+    args = Args(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
+    assert main(args) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {"mesh.glb", "turntable.mp4", "views.png", "field.safetensors", "config.json", "input.png"} <= names
+    assert trimesh.load(out / "mesh.glb", force="mesh").faces.shape[0] > 100
+    assert load_field(out / "field.safetensors").settings == PRESETS["tiny"].nerf
+    config = json.loads((out / "config.json").read_text())
+    assert config["preset"] == "tiny"
+    assert config["guidance_scale"] == 5.0
+    assert config["settings"]["steps"] == 2
+    assert config["settings"]["reference_weight"] == 0
+    assert config["mesh"]["faces"] > 100
+    with pytest.raises(UserError, match=r"other settings \(elevation_deg\)"):
+        main(replace(args, elevation_deg=3.0))
+    assert json.loads((out / "config.json").read_text()) == config
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, picture, capsys):
+    out = tmp_path / "out"
+    args = Args(image=(picture,), model=model_folder, out=out, preset="paper", reference_weight=2.5, dry_run=True)
+    assert main(args) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["settings"]["steps"] == 10_000
+    assert plan["settings"]["reference_weight"] == 2.5
+    assert plan["out"] == str(out)
+    assert not out.exists()
+
+
+def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="weights/tiny is not in this folder"):
+        main(Args(image=(picture,)))
+    with pytest.raises(UserError, match="nowhere"):
+        main(Args(image=(picture,), model=Path("nowhere")))
+    good = Args(image=(picture,), model=model_folder, dry_run=True)
+    with pytest.raises(UserError, match=r"missing\.png"):
+        main(replace(good, image=(Path("missing.png"),)))
+    with pytest.raises(UserError, match="steps is 0"):
+        main(replace(good, steps=0))
+    with pytest.raises(UserError, match="elevation-deg is 91"):
+        main(replace(good, elevation_deg=91.0))
+    with pytest.raises(UserError, match="sofa"):
+        main(replace(good, dry_run=False, device="sofa"))
+
+
+def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model_folder, picture, monkeypatch):
+    """A frame in front, with its camera's label; the config says so, and neither run is taken for the other."""
+    frames = []
+    plain = run_unet
+
+    def watched(unet, latents, timesteps, cameras, context, *, num_frames):
+        frames.append((type(unet).__name__, getattr(unet, "camera", None)))
+        return plain(unet, latents, timesteps, cameras, context, num_frames=num_frames)
+
+    monkeypatch.setattr("train.model.multiview.run_unet", watched)
+    args = Args(image=(picture,), model=model_folder, out=tmp_path / "plain", steps=1, device="cpu")
+    main(args)
+    assert {name for name, _ in frames} == {"UNet2DConditionModel"}
+    frames.clear()
+    main(replace(args, out=tmp_path / "shown", with_reference=True))
+    assert {name for name, _ in frames} == {"ReferenceInFront"}
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "shown")]
+    assert "shown_from_deg" not in configs[0]
+    assert configs[1]["shown_from_deg"] == 0.0
+    fields = [load_field(tmp_path / name / "field.safetensors").state_dict() for name in ("plain", "shown")]
+    assert any(not torch.equal(fields[0][name], fields[1][name]) for name in fields[0])
+    with pytest.raises(UserError, match=r"other settings \(shown_from_deg\)"):
+        main(replace(args, with_reference=True))
+    with pytest.raises(UserError, match=r"other settings \(shown_from_deg\)"):
+        main(replace(args, out=tmp_path / "shown"))
+    with pytest.raises(UserError, match="give both or neither"):
+        main(replace(args, azimuth_deg=20.0))
+    with pytest.raises(UserError, match="drop --azimuth-deg"):
+        main(replace(args, with_reference=True, azimuth_deg=20.0))
+    frames.clear()
+    absolute = shutil.copytree(model_folder, tmp_path / "absolute")
+    spec = json.loads((absolute / "model.json").read_text())
+    (absolute / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
+    main(replace(args, model=absolute, out=tmp_path / "turned", with_reference=True, azimuth_deg=20.0))
+    expected = camera_labels("absolute", [args.elevation_deg], [20.0], 0.0, 0.0)
+    torch.testing.assert_close(frames[0][1], expected.to(frames[0][1]))
+
+
+def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, picture, monkeypatch):
+    asked = []
+
+    def begin(settings, guidance, folder, **rest):
+        asked.append((settings.reference_weight, guidance.reference))
+        raise UserError("enough")
+
+    monkeypatch.setattr("distill.runs.job.distill", begin)
+    args = Args(image=(picture,), model=model_folder, out=tmp_path / "out", device="cpu")
+    for weight in (0.0, 100.0):
+        with pytest.raises(UserError, match="enough"):
+            main(replace(args, reference_weight=weight))
+    (_, nothing), (weight, reference) = asked
+    assert nothing is None
+    assert weight == 100
+    assert reference.picture.shape == (4, 16, 16)
+    assert reference.picture[3].max() == 1
+    Image.new("RGB", (40, 30), (90, 120, 40)).save(picture)
+    with pytest.raises(UserError, match="outline"):
+        main(replace(args, out=tmp_path / "opaque", reference_weight=100.0))
+
+
+def test_another_format_asked_of_a_finished_run_is_written(tmp_path, model_folder, picture, capsys):
+    out = tmp_path / "out"
+    args = Args(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
+    assert main(args) == 0
+    assert not (out / "mesh.ply").exists()
+    assert main(replace(args, formats=("glb", "ply"))) == 0
+    assert (out / "mesh.ply").stat().st_size > 1000
+    capsys.readouterr()
+    assert main(replace(args, formats=("ply",))) == 0
+    assert "nothing to do" in capsys.readouterr().out

@@ -1,0 +1,136 @@
+"""Compiled guidance and field give what they give uncompiled; on a GPU a step never waits for it unasked."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.distill.distill_bench import main
+from benchmarks.distill.distill_parts import SIZES, random_model, step_flops
+from dataset.camera import spherical_to_c2w
+from distill.nerf.render import camera_rays
+from distill.sds.checkpoint import new_distillation
+from distill.sds.guidance import Guidance, model_guidance, sds_loss
+from distill.sds.loop import train_step
+from distill.sds.schedule import PRESETS, draw_views
+from tests.support.paths import ROOT
+from train.layers.compile import Compute, choose_compute
+
+TINY = SIZES["tiny"]
+
+
+def make_guidance(compute: Compute, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Guidance:
+    torch.manual_seed(0)
+    model = random_model(TINY, torch.device("cpu"), torch.float32)
+    for part in (model.unet, model.vae):
+        torch.nn.Module.to(part, torch.device(device), dtype)
+    model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
+    tokens = torch.randn(1, 1, TINY.unet.token_width).to(device, dtype)
+    return model_guidance(model, tokens, 15.0, 10.0, compute)
+
+
+def loss_and_gradient(guidance: Guidance, views: int, side: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Score distillation of some pictures."""
+    pictures = torch.rand(views, 3, side, side, generator=torch.Generator().manual_seed(views)).to(device)
+    pictures.requires_grad_()
+    cameras = draw_views(PRESETS["paper"], 0, views)
+    loss = sds_loss(guidance.encode(pictures), cameras, guidance, (20, 980), torch.Generator().manual_seed(3))
+    return loss.detach(), torch.autograd.grad(loss, pictures)[0]
+
+
+# torch hides this warning where it asks for `.grad` itself, but cannot where warnings are errors
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_networks_are_one_graph_each_for_the_two_shapes(compiler):
+    """A break of the graph would be an error. Pictures of either phase reach the encoder at the model's own size."""
+    plain = make_guidance(Compute())
+    quick = make_guidance(Compute("whole", channels_last=True))
+    for views, side in ((8, 16), (4, 64), (8, 16)):
+        for found, expected in zip(
+            loss_and_gradient(quick, views, side), loss_and_gradient(plain, views, side), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert compiler.graphs == 4
+
+
+def test_rays_are_the_formula_to_the_bit():
+    """As numpy computes it in float64, then rounded."""
+    c2w = spherical_to_c2w(np.linspace(-20, 60, 6), np.linspace(0, 300, 6), np.linspace(1.2, 4, 6))
+    fov_deg, side = np.linspace(15, 60, 6), 32
+    half = np.tan(np.deg2rad(fov_deg) / 2)
+    offset = (np.arange(side) + 0.5) / side * 2 - 1
+    down, right = np.meshgrid(offset, offset, indexing="ij")
+    local = np.stack([right, -down], -1)[None] * half[:, None, None, None]
+    local = np.concatenate([local, -np.ones_like(local[..., :1])], -1).reshape(6, -1, 3)
+    world = local @ c2w[:, :3, :3].transpose(0, 2, 1)
+    world /= np.linalg.norm(world, axis=-1, keepdims=True)
+    rays = camera_rays(c2w, fov_deg, side)
+    np.testing.assert_array_equal(rays.direction.numpy(), world.reshape(-1, 3).astype(np.float32))
+    np.testing.assert_array_equal(rays.origin.numpy(), np.repeat(c2w[:, :3, 3], side * side, 0).astype(np.float32))
+
+
+def test_the_networks_operations_are_the_known_ones():
+    """For Stable Diffusion 2.1's size: 1.59 TFLOP for 8 frames, 0.55 for an encoding with its gradient."""
+    flops = step_flops(SIZES["paper"], 4)
+    assert flops["unet"] == pytest.approx(1.59e12, rel=0.03)
+    assert flops["vae"] / 4 == pytest.approx(0.55e12, rel=0.03)
+
+
+def test_the_benchmark_at_toy_size(capsys):
+    numbers = ["--steps", "2", "--warm-up", "1", "--plain-steps", "2", "--matmul", "64"]
+    arguments = ["--preset", "tiny", "--device", "cpu", *numbers]
+    assert main(arguments) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["minutes_per_asset"] > 0
+    assert line["peak_gib"] is None
+    assert line["share_of_floor"] > 0
+    for phase in ("coarse", "fine"):
+        assert sum(line["split_ms"][phase].values()) == pytest.approx(line["step_ms"][phase], rel=1e-2)
+        assert min(line["split_ms"][phase].values()) > 0
+
+
+def test_the_benchmark_needs_few_packages():
+    """A bare GPU machine has torch; nerfacc and diffusers can be brought along. What is imported is what this runs."""
+    missing = "ray webdataset open_clip tyro trimesh imageio_ffmpeg xatlas fast_simplification objaverse"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing.split()}))\n"
+        "from benchmarks import distill_bench, distill_parts\n"
+        "distill_parts.build_networks(distill_parts.SIZES['tiny'])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.gpu
+def test_compiled_guidance_is_close_on_a_gpu():
+    torch._dynamo.reset()
+    plain = make_guidance(Compute(), "cuda", torch.bfloat16)
+    quick = make_guidance(choose_compute(torch.device("cuda")), "cuda", torch.bfloat16)
+    for views, side in ((8, 64), (4, 64)):
+        for _ in range(2):  # recorded, then replayed
+            found, expected = (loss_and_gradient(guidance, views, side, "cuda") for guidance in (quick, plain))
+            assert float(found[0]) == pytest.approx(float(expected[0]), rel=5e-2)
+            scale = float(expected[1].abs().max())
+            torch.testing.assert_close(found[1] / scale, expected[1] / scale, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiling", ["none", "whole"])
+def test_a_step_waits_for_the_gpu_only_to_count(compiling):
+    """Marching's counts are read by way of an event, which the guard lets pass; whatever else waits is an error."""
+    torch._dynamo.reset()
+    device = torch.device("cuda")
+    guidance = make_guidance(choose_compute(device, compiling), "cuda", torch.bfloat16)
+    settings = replace(PRESETS["tiny"], coarse_fraction=0.5, steps=40, shading=PRESETS["paper"].shading)
+    state = new_distillation(settings, device)
+    for step in range(16, 32):
+        careful = step not in {16, 17, 18, 19, 20, 21, 22, 24}  # compiling; the occupancy grid's turn
+        torch.cuda.set_sync_debug_mode("error" if careful else "default")
+        try:
+            result = train_step(state, settings, guidance, step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert result.total.isfinite()

@@ -1,0 +1,136 @@
+"""The page holds everything itself, says what it shows, and its model appears in a browser."""
+
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.errors import UserError
+from distill.mesh.export import MeshSettings, export_mesh
+from distill.output.turntable import write_turntable
+from distill.view.page import Section, write_page
+from tests.support.browser import CHROMIUM, browser
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes, and the visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside.append("/" + tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._inside and self._inside[-1] not in ("script", "style"):
+            self.text += data
+
+    def named(self, name: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a picture, a video and a magenta GLB."""
+    folder = tmp_path_factory.mktemp("media")
+    Image.new("RGB", (40, 20), (10, 120, 30)).save(folder / "small.png")
+    write_turntable(lambda c2w: np.ones((len(c2w), 16, 16, 3), np.float32), folder / "turn.mp4", distance=2.0, frames=2)
+    export_mesh(
+        lambda x: 1000 * torch.exp(-20 * x.norm(dim=-1)),
+        lambda x: torch.tensor([0.9, 0.05, 0.9]).expand(len(x), 3),
+        1.0,
+        folder / "mesh.glb",
+        MeshSettings(resolution=24, faces=500, texture_size=32),
+    )
+    return folder
+
+
+def everything(media: Path) -> list[Section]:
+    return [
+        Section(
+            "Data & views",
+            "First <paragraph>.\n\nSecond one.",
+            figures=[("Seconds a view", "0.35"), ("a < b", '"yes"')],
+            images=[(media / "small.png", 'A "green" field')],
+        ),
+        Section("Result", video=(media / "turn.mp4", "One turn"), glb=(media / "mesh.glb", "The mesh.")),
+    ]
+
+
+def test_nothing_points_outside_the_page(media: Path, tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", "A page", everything(media))
+    tags = Tags((tmp_path / "page.html").read_text(encoding="utf-8"))
+    targets = [(tag, a[key]) for tag, a in tags.tags for key in ("src", "href", "srcset", "poster", "data") if key in a]
+    assert {tag for tag, _ in targets} == {"img", "video", "a"}
+    assert all(target.startswith(("data:", "#")) for _, target in targets)
+    assert not tags.named("link")
+    policy = next(meta["content"] for meta in tags.named("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert "*" not in policy
+
+
+def test_structure_alternatives_and_escaping(media: Path, tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", "Tom & <Jerry>", everything(media), lead="What it is.")
+    tags = Tags((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert len(tags.named("h1")) == 1
+    assert [link["href"] for link in tags.named("a")] == ["#" + section["id"] for section in tags.named("section")]
+    (picture,) = tags.named("img")
+    assert picture["alt"] == 'A "green" field'
+    assert (picture["width"], picture["height"], picture["class"]) == ("320", "160", "pixelated")
+    (video,) = tags.named("video")
+    assert {"controls", "loop", "autoplay", "muted", "playsinline"} <= video.keys()
+    assert len(tags.named("th")) == len(tags.named("td")) == 2
+    for text in ("Tom & <Jerry>", "First <paragraph>.", "Second one.", "a < b", '"yes"', "What it is."):
+        assert text in tags.text
+    assert not tags.named("paragraph")
+    assert not tags.named("jerry")
+
+
+def test_without_a_model_there_is_no_script(media: Path, tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", "Pictures", everything(media)[:1])
+    assert not Tags((tmp_path / "page.html").read_text(encoding="utf-8")).named("script")
+
+
+def test_bad_files_are_named_and_no_page_is_left(media: Path, tmp_path: Path) -> None:
+    text = media / "text.png"
+    text.write_text("no picture")
+    bad = [
+        (Section("x", images=[(media / "absent.png", "")]), "absent.png"),
+        (Section("x", images=[(text, "")]), "text.png"),
+        (Section("x", images=[(media / "mesh.glb", "")]), "mesh.glb"),
+        (Section("x", glb=(media / "small.png", "")), "small.png"),
+    ]
+    for section, name in bad:
+        with pytest.raises(UserError, match=name):
+            write_page(tmp_path / "page.html", "A page", [section])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in")
+def test_a_browser_shows_the_textured_model_from_disk(media: Path, tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", "A page", [Section("Result", glb=(media / "mesh.glb", "The mesh."))])
+    with browser(tmp_path) as page:
+        page.open(tmp_path / "page.html", width=600)
+        deadline = time.monotonic() + 30
+        share = 0.0
+        while share <= 0.05 and time.monotonic() < deadline:  # the picture comes some frames after the page
+            page.screenshot(tmp_path / "page.png")
+            with Image.open(tmp_path / "page.png") as image:
+                red, green, blue = np.asarray(image.convert("RGB")).astype(int).transpose(2, 0, 1)
+            share = ((red > 120) & (blue > 120) & (green < 80)).mean()
+        assert page.value("document.querySelector('figure.model').dataset.state") == "ready"
+        assert page.errors == []
+    assert share > 0.05  # only the texture is magenta

@@ -1,0 +1,34 @@
+"""The rectangle of a picture that an object can be in."""
+
+import numpy as np
+import pytest
+
+from dataset.camera import intrinsics, project
+from render.blender.cameras import Pose
+from render.blender.screen_bounds import MARGIN, Box, object_box
+
+POSES = [Pose(elevation, azimuth) for elevation in (-10.0, 30.0) for azimuth in (0.0, 67.5, 200.0)]
+
+
+@pytest.mark.parametrize("resolution", [16, 100, 256])
+@pytest.mark.parametrize("pose", POSES)
+def test_the_box_is_the_projection_with_a_margin(pose, resolution):
+    points = np.random.default_rng(0).uniform(-0.3, 0.3, (500, 3))
+    pixels, _ = project(points, pose.c2w(), intrinsics(resolution))
+    box = object_box(points.T, pose.c2w(), resolution)
+    low, high = np.floor(pixels.min(0)) - MARGIN, np.ceil(pixels.max(0)) + MARGIN
+    assert [box.left, box.top] == np.maximum(low, 0).tolist()
+    assert [box.right, box.bottom] == np.minimum(high, resolution).tolist()
+
+
+def test_what_leaves_the_picture_is_cut_off_and_what_is_outside_has_an_empty_box():
+    c2w = Pose(0.0, 0.0).c2w()
+    assert object_box([[-9.0, 9.0], [0, 0], [-9.0, 9.0]], c2w, 64) == Box(0, 0, 64, 64)
+    aside = object_box([[5.0, 5.1], [0, 0], [0, 0]], c2w, 64)
+    assert aside.is_empty()
+    assert not Box(1, 2, 3, 4).is_empty()
+
+
+def test_a_point_behind_the_camera_means_the_whole_picture():
+    points = [[0.0, 0.1], [0.0, -3.0], [0.0, 0.0]]  # the camera stands at y = -1.5
+    assert object_box(points, Pose(0.0, 0.0).c2w(), 64) == Box(0, 0, 64, 64)

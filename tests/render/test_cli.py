@@ -1,0 +1,164 @@
+"""`python -m render` as a person runs it: real Ray, real Blender, tiny pictures."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from dataset.check.verify import verify
+from dataset.format.outcomes import read_outcomes
+from dataset.format.shards import open_set, read_index
+from tests.support.make_models import bad_models, box_glb
+from tests.support.paths import ROOT
+
+pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
+MARK = "ISOTROPIC3D_TEST_RUN"
+
+
+def command(source, shards, *options):
+    tiny = ("--resolution", "16", "--samples", "1", "--objects-per-shard", "3")
+    return [sys.executable, "-m", "render", "--source", source, "--shards", str(shards), *tiny, *options]
+
+
+def render(source, shards, *options):
+    line = command(source, shards, *options)
+    return subprocess.run(line, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def contents(folder):
+    """The files of a set whose bytes are a function of what was asked: all but the outcome tables, which hold times."""
+    files = (
+        path for path in Path(folder).rglob("*") if path.is_file() and path.parent.name not in ("outcomes", "logs")
+    )
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def processes_marked(mark):
+    """Ids of the Blender processes that descend from a run: the mark is in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes()
+                if marked and b"render.blender" in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:  # ended meanwhile
+                continue
+    return found
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Four good objects and five bad ones, in three shards; and what each bad one must be recorded with."""
+    folder = tmp_path_factory.mktemp("models")
+    for i in range(4):
+        box_glb(folder / f"{'abyz'[i]}_good.glb", size=(1, 0.2 + 0.2 * i, 0.5))
+    return folder, bad_models(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(models, tmp_path_factory):
+    shards = tmp_path_factory.mktemp("sets") / "uninterrupted"
+    return shards, render(f"folder:{models[0]}", shards, "--workers", "1")
+
+
+def test_bad_files_are_recorded_and_the_rest_complete(models, finished):
+    shards, run = finished
+    assert run.returncode == 1
+    rows = {row.uid: row for row in read_outcomes(*open_set(shards))}
+    assert {uid: row.error_class for uid, row in rows.items() if row.status == "failed"} == models[1]
+    assert read_index(shards).objects == 4
+    assert verify(str(shards)) == []
+    assert not (shards / ".staging").exists()
+    for uid, kind in models[1].items():
+        assert f"failed: {uid}: {rows[uid].stage}: {kind}" in run.stderr
+
+
+def test_killed_and_repeated_is_as_if_never_killed(models, finished, tmp_path):
+    shards, mark = tmp_path / "set", uuid.uuid4().hex
+    options = ("--workers", "2")
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(
+            command(f"folder:{models[0]}", shards, *options),
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, MARK: mark},
+        )
+        assert wait_for(lambda: list(shards.glob(".staging/*/*.part")) + list(shards.glob("*.tar")), 120)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    assert not (shards / "index.json").exists()
+    assert wait_for(lambda: not processes_marked(mark), 20), "Blender outlives a killed driver"
+    again = render(f"folder:{models[0]}", shards, *options)
+    assert again.returncode == 1
+    assert contents(shards) == contents(finished[0])
+
+
+def test_repeating_a_finished_command_changes_nothing_and_other_settings_are_refused(models, finished):
+    shards, _ = finished
+    before = contents(shards)
+    source = f"folder:{models[0]}"
+    assert render(source, shards, "--workers", "3").returncode == 1
+    assert contents(shards) == before
+    other = render(source, shards, "--seed", "1")
+    assert other.returncode == 2
+    assert "seed was 0, is 1" in other.stderr
+    assert len(other.stderr.strip().splitlines()) == 1
+    assert contents(shards) == before
+
+
+@pytest.mark.slow
+def test_failed_objects_can_be_retried_after_mending_them(tmp_path):
+    """The file was replaced by one of the same size, so that the request is the same."""
+    folder, shards = tmp_path / "models", tmp_path / "set"
+    box_glb(folder / "a.glb")
+    good = box_glb(folder / "b.glb", size=(1, 2, 1)).read_bytes()
+    (folder / "b.glb").write_bytes(b"x" * len(good))
+    assert render(f"folder:{folder}", shards, "--workers", "1").returncode == 1
+    (folder / "b.glb").write_bytes(good)
+    mended = render(f"folder:{folder}", shards, "--workers", "1", "--retry", "failed")
+    assert mended.returncode == 0, mended.stderr
+    assert "1 failed objects will be rendered again" in mended.stdout
+    assert read_index(shards).objects == 2
+    assert verify(str(shards)) == []
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(models, tmp_path):
+    run = render(f"folder:{models[0]}", tmp_path / "set", "--dry-run")
+    assert run.returncode == 0
+    assert "9 objects" in run.stdout
+    assert "3 of up to 3 objects" in run.stdout
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resolution", "2"), "--resolution is 2"),
+        (("--workers", "0"), "--workers is 0"),
+        (("--timeout-s", "0"), "--timeout-s is 0"),
+        (("--hdri", "/no/such/folder"), "/no/such/folder"),
+        (("--objects-per-shard", "0"), "--objects-per-shard is 0"),
+    ],
+)
+def test_bad_options_are_one_line(models, tmp_path, options, message):
+    run = render(f"folder:{models[0]}", tmp_path / "set", *options)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,120 @@
+"""The paper's numbers, and schedules as pure functions."""
+
+from dataclasses import replace
+
+import pytest
+
+from dataset.errors import UserError
+from train.config.presets import (
+    PAPER,
+    TINY,
+    Recipe,
+    Schedule,
+    learning_rate,
+    notices,
+    objects_per_micro_batch,
+    override,
+    warmup_of,
+    with_options,
+)
+
+
+def test_paper_stage_1_is_appendix_b() -> None:
+    stage = PAPER.stage1
+    assert (stage.steps, stage.objects, stage.accumulation, stage.peak_lr) == (50_000, 768, 4, 1e-4)
+    assert (PAPER.betas, PAPER.weight_decay) == ((0.9, 0.999), 1e-2)
+    assert objects_per_micro_batch(stage, world=8) == 768 // (8 * 4)
+    assert learning_rate(stage, 0) == pytest.approx(1e-4 / 10_000)
+    assert learning_rate(stage, 4_999) == pytest.approx(0.5e-4)
+    assert learning_rate(stage, 9_999) == learning_rate(stage, 10_000) == learning_rate(stage, 49_999) == 1e-4
+    assert notices(stage) == ()
+
+
+def test_paper_stage_2_peaks_after_the_cut_warm_up_and_falls_to_zero() -> None:
+    stage = PAPER.stage2
+    assert (stage.steps, stage.objects, stage.accumulation) == (5_000, 128, 1)
+    assert warmup_of(stage) == 500
+    assert len(notices(stage)) == 1
+    assert "10000" in notices(stage)[0]
+    rates = [learning_rate(stage, step) for step in range(stage.steps)]
+    assert max(rates) == rates[499] == rates[500] == 5e-5
+    assert rates[500 + 2250] == pytest.approx(2.5e-5)
+    assert 0 < rates[-1] < 2e-8
+    assert learning_rate(stage, stage.steps) == 0
+
+
+def test_branch_and_drop_chances_are_the_papers() -> None:
+    assert (PAPER.single_view_chance, PAPER.drop_chance, PAPER.num_views, PAPER.guidance_scale) == (0.3, 0.1, 4, 10.0)
+
+
+def test_presets_differ_in_size_not_in_method() -> None:
+    assert (TINY.betas, TINY.weight_decay, TINY.drop_chance) == (PAPER.betas, PAPER.weight_decay, PAPER.drop_chance)
+
+
+def test_a_rate_without_warm_up_starts_at_its_peak() -> None:
+    stage = Schedule(steps=4, objects=1, accumulation=1, peak_lr=1.0, decay="linear", warmup_steps=0)
+    assert [learning_rate(stage, step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_batch_that_does_not_divide_is_an_error() -> None:
+    with pytest.raises(UserError, match="does not divide"):
+        objects_per_micro_batch(PAPER.stage1, world=7)
+
+
+def test_override_changes_what_is_given_and_checks_it() -> None:
+    assert override(PAPER.stage1, steps=10) == replace(PAPER.stage1, steps=10)
+    assert override(PAPER.stage1) == PAPER.stage1
+    with pytest.raises(UserError, match="steps is 0"):
+        override(PAPER.stage1, steps=0)
+    assert override(PAPER.stage2, peak_lr=2e-5) == replace(PAPER.stage2, peak_lr=2e-5)
+    for rate in (0.0, -1e-4, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="--lr is"):
+            override(PAPER.stage1, peak_lr=rate)
+
+
+def _with(
+    *,
+    gamma: float | None = None,
+    cap: float | None = None,
+    decay: float | None = None,
+    archive: int | None = None,
+    log: int | None = None,
+) -> Recipe:
+    return with_options(
+        PAPER,
+        min_snr_gamma=gamma,
+        velocity_cap=cap,
+        average_decay=decay,
+        activation_checkpointing=False,
+        validation="auto",
+        checkpoint_every=None,
+        archive_every=archive,
+        picture_every=None,
+        validate_every=None,
+        log_every=log,
+        stop_at_bad_loss=False,
+    )
+
+
+def test_options_not_given_leave_the_preset_alone() -> None:
+    assert _with() == PAPER
+    assert _with(cap=20.0) == replace(PAPER, velocity_cap=20.0)
+    assert _with(gamma=5.0, archive=100) == replace(PAPER, min_snr_gamma=5.0, archive_every=100)
+
+
+def test_options_that_mean_nothing_are_errors() -> None:
+    for gamma in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="--min-snr-gamma"):
+            _with(gamma=gamma)
+    for cap in (1.0, 0.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="--velocity-cap"):
+            _with(cap=cap)
+    with pytest.raises(UserError, match="give one of them"):
+        _with(gamma=5.0, cap=20.0)
+    for decay in (0.0, 1.0, 1.5, float("nan")):
+        with pytest.raises(UserError, match="--average-decay"):
+            _with(decay=decay)
+    with pytest.raises(UserError, match="--archive-every is 0"):
+        _with(archive=0)
+    with pytest.raises(UserError, match="--log-every is -1"):
+        _with(log=-1)

@@ -1,0 +1,190 @@
+"""What a run trains on: filters, damage, the options for them, and what is refused before anything is written."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset.errors import UserError
+from dataset.format.outcomes import OUTCOMES_FOLDER
+from dataset.format.shards import open_set, read_stats
+from dataset.reading.filters import Filters
+from dataset.reading.latent_set import LatentSet
+from dataset.reading.shard_set import ShardSet
+from tests.dataset.reading.test_filters import write_flags
+from tests.support.make_shards import make_shard_set
+from tests.support.train_micro import micro_run
+from train.__main__ import Stage1, main, resolve
+from train.loop import loop
+from train.loop.checkpoint import Progress
+from train.loop.loop import train
+from train.loop.run_config import Run
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six objects in shards of four; licences alternate, the second one is clipped."""
+    folder = make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 32)
+    write_flags(folder, {1: ("clipped",)})
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["shards", "latents"])
+def test_filters_are_printed_recorded_and_obeyed(
+    kind: str, base: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uids = tmp_path / "uids.txt"
+    uids.write_text("".join(f"synthetic-{i:04d}\n" for i in range(1, 6)))
+    data = request.getfixturevalue(kind)
+    filters = Filters(without_flags=("clipped",), licences=("CC-BY-4.0",), uids=uids)
+    run = replace(micro_run(data, tmp_path / "run", 2, base=base), filters=filters)
+    parts = loop._parts(run, loop.open_training_set(run.shards, run.filters))
+    assert parts.feed.shards.uids() == ["synthetic-0003", "synthetic-0005"]
+    capsys.readouterr()
+    train(run)
+    told = capsys.readouterr().out
+    assert "2 of 6 objects kept" in told
+    assert "1 left out: not in the list of uids" in told
+    assert "2 left out: licence CC0-1.0" in told
+    assert "1 left out: flag clipped" in told
+    config = json.loads((run.out / "config.json").read_text())["data"]
+    assert config["objects"] == 2
+    assert config["filters"] == {
+        "without_flags": ["clipped"],
+        "min_coverage": 0.0,
+        "max_coverage": 1.0,
+        "licences": ["CC-BY-4.0"],
+        "uids": str(uids),
+    }
+    with pytest.raises(UserError, match=r"data\.filters\.without_flags was \['clipped'\], now \[\]"):
+        train(replace(run, filters=replace(filters, without_flags=())))
+    moved = uids.rename(tmp_path / "moved.txt")
+    assert train(replace(run, filters=replace(filters, uids=moved))) == []  # the same objects: the same run
+    moved.write_text("synthetic-0003\n")
+    with pytest.raises(UserError, match=r"data\.sha256"):
+        train(replace(run, filters=replace(filters, uids=moved)))
+
+
+def test_coverage_filters_of_latents_are_those_of_pictures(shards: Path, latents: Path) -> None:
+    views = [meta.views for meta in (ShardSet(shards).meta(*place) for place in ShardSet(shards).objects(0))]
+    middle = float(np.mean([view.alpha_coverage for sets in views for some in sets.values() for view in some]))
+    found = loop.open_training_set(str(shards), Filters(min_coverage=middle)).uids()
+    assert 0 < len(found) < 6
+    assert loop.open_training_set(str(latents), Filters(min_coverage=middle)).uids() == found
+
+
+def test_latents_without_their_tables_cannot_be_filtered(shards: Path, latents: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in latents.iterdir():
+        if path.is_file() and path.name not in ("set.json", "manifest.parquet"):
+            (bare / path.name).symlink_to(path)
+    assert not (bare / OUTCOMES_FOLDER).exists()
+    assert isinstance(loop.open_training_set(str(bare), Filters()), LatentSet)
+    with pytest.raises(UserError, match=r"no manifest and outcome tables .*train\.encode"):
+        loop.open_training_set(str(bare), Filters(without_flags=("clipped",)))
+
+
+def _damage(folder: Path) -> None:
+    """Flip a bit of the second object's metadata."""
+    tar = folder / "shard-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[read_stats(*open_set(folder), "shard-000000").samples[1].members["meta.json"].offset + 30] ^= 4
+    tar.write_bytes(bytes(data))
+
+
+def _with_share(run: Run, share: float) -> Run:
+    return replace(run, recipe=replace(run.recipe, max_damaged_share=share))
+
+
+def test_damage_is_passed_over_up_to_the_share_and_named_at_the_end(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_shard_set(tmp_path / "set", 6, 32)
+    _damage(folder)
+    run = micro_run(folder, tmp_path / "run", 4, base=base)
+    with pytest.raises(UserError, match=r"synthetic-0001.*more than the 0 that a share of 0\.001 allows"):
+        train(run)
+    assert len(train(_with_share(run, 0.2))) == 4  # the same run: the share changes nothing of its result
+    printed = capsys.readouterr()
+    assert "1 damaged objects were passed over (at most 1 may be):\n  synthetic-0001: " in printed.out
+    assert "passed over (1 of at most 1 damaged objects)" in printed.err
+    saved = json.loads((run.out / "checkpoints" / "step-000000004" / "progress.json").read_text())
+    assert list(saved["damaged"]) == ["synthetic-0001"]
+
+
+def test_what_was_damaged_before_a_stop_is_named_at_the_end(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = micro_run(make_shard_set(tmp_path / "set", 6, 32), tmp_path / "run", 2, base=base)
+    plain = loop.restore_checkpoint
+
+    def with_damage(*given: Any) -> Progress:
+        return replace(plain(*given), damaged={"synthetic-0004": "was torn"})
+
+    monkeypatch.setattr(loop, "restore_checkpoint", with_damage)
+    train(_with_share(run, 0.2))
+    assert "passed over (at most 1 may be):\n  synthetic-0004: was torn" in capsys.readouterr().out
+
+
+def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
+    plain = resolve(Stage1(out=Path("x")))
+    assert (plain.filters, plain.recipe.items_per_object, plain.recipe.sample_posterior) == (Filters(), 1, False)
+    assert (plain.recipe.readers, plain.recipe.max_damaged_share) == (2, 0.001)
+    run = resolve(
+        Stage1(
+            out=Path("x"),
+            items_per_object=4,
+            readers=3,
+            max_damaged_share=0.01,
+            sample_posterior=True,
+            without_flags=("empty", "clipped"),
+            min_coverage=0.1,
+            max_coverage=0.9,
+            licences=("CC0-1.0",),
+            uids=Path("list"),
+        )
+    )
+    assert run.filters == Filters(("empty", "clipped"), 0.1, 0.9, ("CC0-1.0",), Path("list"))
+    changed = {"items_per_object": 4, "readers": 3, "max_damaged_share": 0.01, "sample_posterior": True}
+    assert run.recipe == replace(plain.recipe, **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--without-flags", "blurred"], "no flag blurred; there are empty, clipped"),
+        (["--licences", "CC-BY"], r"no object has the licence CC-BY; there are CC0-1\.0, CC-BY-4\.0"),
+        (["--min-coverage", "0.99"], "nothing is left to train on; loosen the filters"),
+        (["--min-coverage", "0.9", "--max-coverage", "0.1"], "give a range within 0 to 1"),
+        (["--uids", "nowhere.txt"], "nowhere.txt: no readable list of uids"),
+        (["--items-per-object", "65"], "--items-per-object is 65; an object has 1 to 64 pairs"),
+        (["--max-damaged-share", "1.5"], "--max-damaged-share is 1.5"),
+        (["--readers", "0"], "--readers is 0"),
+        (["--shards", "nowhere"], "no shard set at nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said_by_the_command_before_anything_is_written(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], told: str
+) -> None:
+    shown = ["--shards", str(shards)] if "--shards" not in options else []
+    monkeypatch.setattr(sys, "argv", ["train", "stage1", "--out", str(tmp_path / "run"), *shown, *options])
+    with pytest.raises(UserError, match=told):
+        main()
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_epoch_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = make_shard_set(tmp_path / "empty", 0)
+    monkeypatch.setattr(sys, "argv", ["train", "stage1", "--out", str(tmp_path / "run"), "--shards", str(empty)])
+    with pytest.raises(UserError, match="no objects to train on: an epoch would be empty"):
+        main()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="3 objects cannot feed 4 ranks"):
+        loop.open_training_set(str(make_shard_set(tmp_path / "few", 3, 8)), Filters(), world=4)

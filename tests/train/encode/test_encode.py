@@ -1,0 +1,363 @@
+"""The encoder: what it writes is what the model says of each picture; resuming; refusals."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from torch import Tensor
+
+from dataset.check.verify import verify
+from dataset.errors import UserError
+from dataset.format.latents import Embedded, LatentFormat, latent_names
+from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
+from dataset.format.shards import open_set, read_index, read_stats
+from dataset.io.lock import owned
+from dataset.reading.shard_set import ShardSet
+from tests.support.make_shards import make_shard_set
+from tests.support.paths import ROOT
+from tests.support.train_micro import CPU, micro_model
+from train.data.loader import to_tensor
+from train.encode import __main__ as encode_module
+from train.encode.__main__ import Encode, encode, encode_object, plan_format, run, set_bytes
+from train.encode.encoder import Encoder, load_encoder, weights_sha256
+from train.model.clip_vision import save_image_encoder
+from train.model.multiview import MultiViewModel, posterior, save_model
+
+VIEWS: list[tuple[ViewSet, int]] = [(s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "micro"
+    save_model(micro_model(), folder, ("vae", "image_tower"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(pictures: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("latents") / "set"
+    _encode(pictures, out, model)
+    return out
+
+
+def _encode(pictures: Path | str, out: Path | str, model: Path, **options: Any) -> None:
+    run(Encode(str(pictures), str(out), model=model, device="cpu", **options))
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _samples(folder: Path) -> dict[str, dict[str, bytes]]:
+    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
+    return {sample["__key__"]: sample for sample in webdataset.WebDataset(urls, shardshuffle=False)}
+
+
+# webdataset leaves its files to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_plain_webdataset_and_numpy_read_what_the_model_says_of_every_picture(pictures: Path, latents: Path) -> None:
+    source, encoded, model = _samples(pictures), _samples(latents), micro_model()
+    assert list(encoded) == list(source)
+    assert sorted(p.name for p in latents.glob("*.tar")) == sorted(p.name for p in pictures.glob("*.tar"))
+    shards, uids = ShardSet(pictures), list(source)
+    for uid in uids:
+        assert encoded[uid]["meta.json"] == source[uid]["meta.json"]
+        shard, sample = divmod(uids.index(uid), 2)
+        views = to_tensor(shards.views(shard, sample, VIEWS))
+        with torch.no_grad():
+            mean, logvar = posterior(model.vae, views, 32)
+            expected = torch.cat([mean.flatten(1), logvar.flatten(1), model.embed_image(views)[:, 0]], 1).numpy()
+        for (view_set, index), row in zip(VIEWS, expected, strict=True):
+            numbers = np.load(io.BytesIO(encoded[uid][f"{view_set}_{index:02d}.npy"]), allow_pickle=False)
+            assert (numbers.dtype, numbers.shape) == (np.float16, (2 * 4 * 8 * 8 + 32,))
+            np.testing.assert_allclose(numbers, row, rtol=2e-3, atol=1e-3)
+    assert len({encoded[uids[0]][f"random_{i:02d}.npy"] for i in range(16)}) == 16
+
+
+def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> None:
+    assert sorted(p.name for p in latents.iterdir()) == sorted(
+        ["index.json", "latents.json", "attribution.csv", "manifest.parquet", "outcomes", "set.json"]
+        + [f"shard-{i:06d}.{kind}" for i in range(3) for kind in ("tar", "json", "table.npz")]
+    )
+    before, after = read_index(pictures), read_index(latents)
+    assert [s.samples for s in after.shards] == [s.samples for s in before.shards]
+    assert after.objects_per_shard == before.objects_per_shard
+    fs, root = open_set(latents)
+    entry = read_stats(fs, root, "shard-000001").samples[0]
+    in_the_tar = sorted(entry.members, key=lambda suffix: entry.members[suffix].offset)
+    assert [f"synthetic-0002.{suffix}" for suffix in in_the_tar] == latent_names("synthetic-0002")
+    form = json.loads((latents / "latents.json").read_text())
+    assert (form["channels"], form["height"], form["width"], form["embedding"]) == (4, 8, 8, 32)
+    assert (form["latent_scale"], form["image_size"], form["precision"]) == (0.5, 32, "float32")
+    assert form["pictures"] == [shard.sha256 for shard in before.shards]
+    assert form["vae_sha256"] == weights_sha256(micro_model().vae) != form["image_tower_sha256"]
+
+
+def test_the_same_pictures_give_the_same_bytes(pictures: Path, latents: Path, model: Path, tmp_path: Path) -> None:
+    _encode(pictures, tmp_path / "again", model, readers=1)
+    assert _bytes(tmp_path / "again") == _bytes(latents)
+
+
+def test_the_batch_size_changes_nothing_beyond_rounding(pictures: Path, model: Path) -> None:
+    encoder, shards = load_encoder(model, CPU), ShardSet(pictures)
+    form = plan_format(encoder, shards, logvar=True, embedded="random")
+    views = to_tensor(shards.views(0, 0, VIEWS))
+    whole, parts = encode_object(encoder, form, views, 32), encode_object(encoder, form, views, 5)
+    for one, other, shape in zip(whole, parts, ((32, 512), (16, 32)), strict=True):
+        assert one.shape == shape
+        torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
+
+
+def test_what_the_pictures_set_says_of_its_objects_is_copied_also_into_a_finished_set(
+    pictures: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = ["set.json", "manifest.parquet", "attribution.csv", "outcomes/shard-000002.parquet"]
+    for name in tables:
+        assert (latents / name).read_bytes() == (pictures / name).read_bytes()
+    _encode(pictures, tmp_path / "out", model)
+    for name in tables:
+        (tmp_path / "out" / name).unlink()
+    _encode(pictures, tmp_path / "out", model)
+    assert _bytes(tmp_path / "out") == _bytes(latents)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in pictures.glob("*.tar"):
+        (bare / path.name).symlink_to(path)
+    for path in (*pictures.glob("shard-*.json"), pictures / "index.json"):
+        (bare / path.name).symlink_to(path)
+    capsys.readouterr()
+    _encode(bare, tmp_path / "less", model)
+    assert "holds no manifest.parquet: training on the latents cannot filter" in capsys.readouterr().out
+    assert not (tmp_path / "less" / "set.json").exists()
+
+
+def test_one_encoding_at_a_time_writes_a_folder(pictures: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with owned(*open_set(out), out, str(out), "encoding"):
+        assert (out / "lock").is_file()
+        with pytest.raises(UserError, match=f"another encoding is writing {out}"):
+            _encode(pictures, out, model)
+        assert sorted(path.name for path in out.iterdir()) == ["lock"]
+    _encode(pictures, out, model)
+    assert not (out / "lock").exists()
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        _encode(pictures, file / "out", model)
+
+
+def test_a_remote_folder_has_a_lease(pictures: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataset.io.lock._SETTLE_S", 0.0)
+    fs, root = open_set("memory://encode/latents")
+    holder = {"id": "x", "host": "elsewhere", "pid": 1, "time": time.time()}
+    fs.pipe_file(f"{root}/lease.json", json.dumps(holder).encode())
+    with pytest.raises(UserError, match="another encoding is writing memory://encode/latents: process 1 on elsewhere"):
+        _encode(pictures, "memory://encode/latents", model)
+    fs.rm_file(f"{root}/lease.json")
+    _encode(pictures, "memory://encode/latents", model)
+    assert not fs.exists(f"{root}/lease.json")
+    assert verify("memory://encode/latents") == []
+
+
+def test_killed_between_shards_it_keeps_the_finished_ones(model: Path, tmp_path: Path) -> None:
+    pictures = make_shard_set(tmp_path / "pictures", 16, 32, objects_per_shard=1)
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    _encode(pictures, whole, model)
+    command = [sys.executable, "-m", "train.encode", str(pictures), str(out), "--model", str(model), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 90
+        while not (out / "shard-000001.table.npz").exists():
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+    assert not (out / "index.json").exists()
+    (out / "shard-000009.tar.0a1b2c3d.tmp").write_bytes(b"left by the killed one")
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-00000[01].*")}
+    assert len(before) == 6
+    _encode(pictures, out, model)
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("shard-00000[01].*")} == before
+    assert _bytes(out) == _bytes(whole)
+
+
+def test_interrupted_inside_a_shard_it_does_that_shard_again(
+    pictures: Path, latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+
+    def interrupted(encoder: Encoder, form: LatentFormat, views: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        if next(calls) == 3:  # the second object of the second shard
+            raise KeyboardInterrupt
+        return encode_object(encoder, form, views, batch_size)
+
+    monkeypatch.setattr(encode_module, "encode_object", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _encode(pictures, tmp_path, model)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.glob("*.tar*")) == ["shard-000000.tar"]
+    _encode(pictures, tmp_path, model)
+    assert _bytes(tmp_path) == _bytes(latents)
+
+
+def test_a_finished_set_is_left_alone_and_a_damaged_shard_done_again(
+    pictures: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _encode(pictures, tmp_path, model)
+    capsys.readouterr()
+    _encode(pictures, tmp_path, model)
+    assert "finished already" in capsys.readouterr().out
+    (tmp_path / "shard-000000.tar").write_bytes(b"short")
+    (tmp_path / "shard-000002.json").unlink()
+    (tmp_path / "shard-000001.table.npz").unlink()
+    _encode(pictures, tmp_path, model)
+    assert _bytes(tmp_path) == _bytes(latents)
+    (tmp_path / "shard-000000.json").write_text("{")
+    with pytest.raises(
+        UserError, match=r"shard-000000\.json is not valid JSON .*; delete .*shard-000000\.json and repeat"
+    ):
+        _encode(pictures, tmp_path, model)
+
+
+def test_another_model_other_settings_and_other_pictures_are_refused(
+    pictures: Path, latents: Path, model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    save_model(micro_model(seed=1), other, ("vae", "image_tower"))
+    with pytest.raises(UserError, match=r"another model .*vae_sha256 was .*image_tower_sha256 was .*another OUT"):
+        _encode(pictures, latents, other)
+    with pytest.raises(UserError, match="logvar was True, now False"):
+        _encode(pictures, latents, model, logvar=False)
+    with pytest.raises(UserError, match="embedded was all, now random"):
+        _encode(pictures, latents, model, embedded="random")
+    elsewhere = make_shard_set(tmp_path / "pictures", 5, 32, objects_per_shard=2, seed=1)
+    with pytest.raises(UserError, match="made from other pictures"):
+        _encode(elsewhere, latents, model)
+    with pytest.raises(UserError, match="holds a set of pictures"):
+        _encode(pictures, pictures, model)
+    with pytest.raises(UserError, match="--batch-size is 33"):
+        _encode(pictures, tmp_path / "x", model, batch_size=33)
+    with pytest.raises(UserError, match=r"model\.json is missing"):
+        _encode(pictures, tmp_path / "x", tmp_path)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_damaged_picture_and_latents_that_are_no_numbers_are_named(model: Path, tmp_path: Path) -> None:
+    pictures = make_shard_set(tmp_path / "pictures", 2, 16)
+    encoder, shards = load_encoder(model, CPU), ShardSet(pictures)
+    form = plan_format(encoder, shards, logvar=True, embedded="all")
+    with torch.no_grad():
+        next(encoder.vae.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: not finite"):
+        encode(shards, str(tmp_path / "nan"), encoder, form)
+    place = read_stats(*open_set(pictures), "shard-000000").samples[1].members["random_04.webp"]
+    data = bytearray((pictures / "shard-000000.tar").read_bytes())
+    data[place.offset + 30] ^= 4
+    (pictures / "shard-000000.tar").write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"synthetic-0001\.random_04\.webp is truncated or corrupt"):
+        _encode(pictures, tmp_path / "out", model)
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert left == {"latents.json", "set.json", "manifest.parquet", "attribution.csv", "outcomes"}
+
+
+@pytest.mark.parametrize(("logvar", "embedded"), [(False, "all"), (True, "random"), (False, "random")])
+def test_less_can_be_kept_and_takes_what_it_says(
+    pictures: Path, model: Path, tmp_path: Path, logvar: bool, embedded: Embedded
+) -> None:
+    _encode(pictures, tmp_path / "less", model, logvar=logvar, embedded=embedded)
+    form = plan_format(load_encoder(model, CPU), ShardSet(pictures), logvar=logvar, embedded=embedded)
+    latents = 256 * (2 if logvar else 1)
+    assert (form.numbers("fixed"), form.numbers("random")) == (latents + 32 * (embedded == "all"), latents + 32)
+    entry = read_stats(*open_set(tmp_path / "less"), "shard-000000").samples[0].members
+    last, first = entry["random_15.npy"], entry["fixed_00.npy"]
+    assert last.offset + -(-last.size // 512) * 512 - (first.offset - 512) == set_bytes(form, 1)
+    assert (first.size, last.size) == (form.member_bytes("fixed"), form.member_bytes("random"))
+
+
+def test_help_states_the_sizes_at_full_scale(pictures: Path, model: Path) -> None:
+    small = plan_format(load_encoder(model, CPU), ShardSet(pictures), logvar=True, embedded="all")
+    paper = replace(small, channels=4, height=32, width=32, embedding=1024)
+    metadata = 800_000 * 16_500
+    sizes = [
+        f"{(set_bytes(replace(paper, logvar=logvar, embedded=embedded), 800_000) + metadata) / 1e12:.2f} TB"
+        for logvar, embedded in ((True, "all"), (False, "all"), (True, "random"), (False, "random"))
+    ]
+    assert Encode.__doc__ is not None
+    places = [Encode.__doc__.index(size) for size in sizes]
+    assert places == sorted(places)
+
+
+def test_a_dry_run_writes_nothing(
+    pictures: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _encode(pictures, tmp_path / "out", model, dry_run=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["embedding"], shown["views_bytes"]) == (32, 5 * 32 * (512 + 1536))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_weights_sum_sees_one_number_and_not_the_folder(model: Path) -> None:
+    encoder, whole = load_encoder(model, CPU), micro_model()
+    assert weights_sha256(encoder.vae) == weights_sha256(whole.vae)
+    with torch.no_grad():
+        next(whole.vae.parameters()).view(-1)[3] += 1e-3
+    assert weights_sha256(encoder.vae) != weights_sha256(whole.vae)
+
+
+def test_a_diffusers_folder_is_encoded_by_its_own_tower(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    shutil.copytree(model, folder)
+    shutil.rmtree(folder / "image_tower")
+    save_image_encoder(micro_model().image_tower, folder / "image_encoder")
+    rgb = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(load_encoder(folder, CPU).embeddings(rgb), load_encoder(model, CPU).embeddings(rgb))
+
+
+def test_the_model_may_be_named_as_training_names_its_base(
+    pictures: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_module, "model_folder", {Path("pkunliu/Isotropic3D"): model}.__getitem__)
+    _encode(pictures, tmp_path / "out", Path("pkunliu/Isotropic3D"), dry_run=True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_in_bfloat16_the_latents_are_the_cpus_within_its_tolerance(pictures: Path, model: Path) -> None:
+    shards, cuda = ShardSet(pictures), torch.device("cuda")
+    views = to_tensor(shards.views(0, 0, VIEWS))
+    results = []
+    for device in (CPU, cuda, cuda):
+        encoder = load_encoder(model, device)
+        form = plan_format(encoder, shards, logvar=True, embedded="all")
+        results.append([tensor.float().cpu() for tensor in encode_object(encoder, form, views, 32)])
+    for exact, rounded, again in zip(*results, strict=True):
+        assert float((exact - rounded).norm() / exact.norm()) < 0.02
+        assert torch.equal(rounded, again)
+
+
+def test_the_model_encodes_with_the_posteriors_mean() -> None:
+    model: MultiViewModel = micro_model()
+    views = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mean, logvar = posterior(model.vae, views, 32)
+    assert mean.shape == logvar.shape == (2, 4, 8, 8)
+    assert torch.equal(model.encode(views), mean * 0.5)

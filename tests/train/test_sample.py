@@ -1,0 +1,104 @@
+"""DDIM and guidance against their formulas; one picture in, one PNG out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dataset.camera import relative_camera
+from dataset.errors import UserError
+from tests.support.train_micro import micro_model
+from train.model.multiview import MultiViewModel, noise_schedule, save_model
+from train.sample import Sample, ddim_scheduler, guided_noise, orthogonal_cameras, pick_device, run, sample_views
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiViewModel:
+    return micro_model()
+
+
+def _sample(model: MultiViewModel, seed: int, scale: float = 2.0, token: float = 1.0) -> Tensor:
+    cameras = orthogonal_cameras(model, 4, elevation_deg=10.0)
+    tokens = torch.full((1, 1, 32), token)
+    g = torch.Generator().manual_seed(seed)
+    return sample_views(model, tokens, cameras, steps=3, guidance_scale=scale, generator=g)
+
+
+def test_ddim_steps_follow_the_formula() -> None:
+    """eta = 0: z_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps with x0 from eps; the last step goes to a_0."""
+    scheduler, alphas = ddim_scheduler(50, torch.device("cpu")), noise_schedule()
+    steps = scheduler.timesteps.tolist()
+    assert (len(steps), steps[0], steps[-1]) == (50, 981, 1)
+    z, eps = torch.randn(4, 8), torch.randn(4, 8)
+    for t, s in ((steps[3], steps[4]), (steps[-1], 0)):
+        x0 = (z - (1 - alphas[t]).sqrt() * eps) / alphas[t].sqrt()
+        expected = alphas[s].sqrt() * x0 + (1 - alphas[s]).sqrt() * eps
+        torch.testing.assert_close(scheduler.step(eps, t, z).prev_sample, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_ddim_recovers_a_latent_whose_noise_is_known() -> None:
+    scheduler, alphas = ddim_scheduler(20, torch.device("cpu")), noise_schedule()
+    x0, z = torch.randn(3, 5), torch.randn(3, 5)
+    for t in scheduler.timesteps:
+        eps = (z - alphas[t].sqrt() * x0) / (1 - alphas[t]).sqrt()
+        z = scheduler.step(eps, t, z).prev_sample
+    torch.testing.assert_close(z, x0, rtol=0, atol=0.15)  # what is left is the noise of alpha_bar_0
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_impossible_step_counts_are_refused(steps: int) -> None:
+    with pytest.raises(UserError, match="DDIM takes"):
+        ddim_scheduler(steps, torch.device("cpu"))
+
+
+@torch.no_grad()
+def test_guidance_extrapolates_from_the_zero_token(model: MultiViewModel) -> None:
+    latents, cameras, tokens = torch.randn(2, 3, 4, 8, 8), torch.randn(2, 3, 16), torch.randn(2, 1, 32)
+    flat, times = latents.flatten(0, 1), torch.full((6,), 500)
+
+    def plain(context: Tensor) -> Tensor:
+        return model.predict_noise(flat, times, cameras.flatten(0, 1), context, 3).view_as(latents)
+
+    with_token, without = plain(tokens), plain(torch.zeros_like(tokens))
+    for scale in (0.0, 1.0, 7.0):
+        guided = guided_noise(model, latents, 500, cameras, tokens, guidance_scale=scale)
+        torch.testing.assert_close(guided, without + scale * (with_token - without), rtol=1e-3, atol=1e-4)
+
+
+def test_samples_depend_on_seed_and_token_alone(model: MultiViewModel) -> None:
+    images = _sample(model, 0)
+    assert images.shape == (1, 4, 3, 32, 32)
+    assert torch.equal(images, _sample(model, 0))
+    assert not torch.equal(images, _sample(model, 1))
+    assert not torch.equal(images, _sample(model, 0, token=-1.0))
+
+
+def test_cameras_are_world_minus_reference(model: MultiViewModel) -> None:
+    cameras = orthogonal_cameras(model, 4, elevation_deg=10.0, azimuth_offset_deg=5.0)
+    expected = relative_camera(30.0, [5.0, 95.0, 185.0, 275.0], 10.0, 0.0)
+    torch.testing.assert_close(cameras[0], torch.from_numpy(expected))
+
+
+def test_command_writes_the_picture_and_its_views(
+    model: MultiViewModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(model, tmp_path / "model")
+    Image.new("RGBA", (40, 30), (200, 30, 30, 255)).save(tmp_path / "in.png")
+    image, out = tmp_path / "in.png", tmp_path / "a" / "out.png"
+    run(Sample(image=image, model=tmp_path / "model", out=out, views=3, steps=2, device="cpu"))
+    with Image.open(out) as sheet:
+        assert sheet.width > 3.5 * sheet.height  # four pictures in a row
+    printed = capsys.readouterr().out
+    assert "guidance 3" in printed  # the model's default
+    assert "note:" in printed  # an opaque picture is announced
+
+
+def test_bad_arguments_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="views 0"):
+        run(Sample(image=tmp_path / "x.png", views=0))
+    with pytest.raises(UserError, match="unknown device"):
+        pick_device("tpux")
+    with pytest.raises(UserError, match=r"model\.json"):
+        run(Sample(image=tmp_path / "x.png", model=tmp_path / "none", device="cpu"))

@@ -1,0 +1,122 @@
+"""The embedded model's making: all parts in turn, taken up where they stopped, float16 at the end."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dataset.errors import UserError
+from dataset.images.prepare import OBJECT_FILL
+from dataset.reading.shard_set import ShardSet
+from tests.support.make_shards import make_shard_set
+from tests.support.train_micro import CPU, MICRO
+from train import tiny_model
+from train.config.presets import EMBEDDED, TINY
+from train.evaluate.protocol import training_notes
+from train.model.multiview import load_model, read_spec
+from train.tiny_model import TinyModel, build, embedded, options
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
+RECIPE = replace(
+    MICRO,
+    **STEPS,
+    tower=replace(MICRO.tower, object_fill=OBJECT_FILL),
+    tower_training=replace(MICRO.tower_training, contrast_weight=0.0, novel_view_weight=10.0, mirror=True),
+    cameras="absolute",
+    average_decay=0.5,
+    validate_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A model made from 24 objects, of which some are for validation and testing."""
+    folder = tmp_path_factory.mktemp("tiny")
+    args = TinyModel(make_shard_set(folder / "set", 24, 32), folder / "work", folder / "model")
+    build(args, RECIPE, CPU)
+    return args
+
+
+def test_the_model_is_float16_and_opens_as_any_other(made):
+    assert {tensor.dtype for tensor in load_file(next((made.out / "unet").glob("*.safetensors"))).values()} == {
+        torch.float16
+    }
+    model = load_model(made.out, CPU)
+    trained = load_model(made.work / "stage2", CPU)
+    assert model.spec == trained.spec
+    assert model.spec.cameras == "absolute"
+    for part in ("unet", "vae", "image_tower"):
+        found, expected = getattr(model, part).state_dict(), getattr(trained, part).state_dict()
+        assert all(tensor.dtype == torch.float32 for tensor in found.values())
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    assert model.image_tower.spec == RECIPE.tower
+    config = json.loads((made.out / "config.json").read_text())
+    assert config == json.loads((made.work / "stage2" / "config.json").read_text()) | {"base": None}
+    assert list(training_notes("made", made.out, "test")) == []  # it says which objects it did not see
+
+
+def test_repeated_nothing_is_trained_again(made, capsys, monkeypatch):
+    monkeypatch.setattr("train.components.component.optimise", None)
+    build(made, RECIPE, CPU)
+    said = capsys.readouterr().out
+    assert said.count("is trained already") == 2
+    assert said.count("finished already") == 3  # latents and both stages
+
+
+@pytest.mark.parametrize(("part", "name"), [("autoencoder", "vae"), ("tower", "image_tower")])
+def test_one_part_alone_is_what_the_whole_would_have_made(made, tmp_path, part, name):
+    build(replace(made, work=tmp_path / "work", out=tmp_path / "out", part=part), RECIPE, CPU)
+    assert [path.name for path in (tmp_path / "work" / "stage1").iterdir()] == [name]
+    folders = [work / "stage1" / name for work in (tmp_path / "work", made.work)]
+    settings, others = (json.loads((folder / "training.json").read_text()) for folder in folders)
+    assert settings == others
+    weights, expected = (load_file(next(folder.glob("*.safetensors"))) for folder in folders)
+    torch.testing.assert_close(weights, expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_seed_is_another_model(made):
+    with pytest.raises(UserError, match="seed"):
+        build(replace(made, seed=1), RECIPE, CPU)
+
+
+def test_no_part_sees_a_test_object(made, monkeypatch):
+    """Nor one for validation: the autoencoder gets what the stages train on."""
+    given = {}
+
+    def remember(folder, shards, *rest, **options):
+        given[folder.name] = len(shards)
+        raise UserError("enough")
+
+    monkeypatch.setattr(tiny_model, "ensure_autoencoder", remember)
+    with pytest.raises(UserError, match="enough"):
+        build(made, RECIPE, CPU)
+    assert given["vae"] < len(ShardSet(made.shards))
+
+
+def test_the_card_says_what_was_typed(made):
+    card = (made.out / "README.md").read_text()
+    assert "    make tiny-model\n" in card
+    asked = replace(made, effort=0.15, parts_effort=0.5, cameras="relative")
+    assert options(asked) == ' ARGS="--effort 0.15 --parts-effort 0.5 --cameras relative"'
+
+
+def test_effort_is_of_steps_alone():
+    half = embedded(0.5, "relative")
+    assert half.cameras == "relative"
+    assert half.stage1.steps == EMBEDDED.stage1.steps // 2
+    assert half.stage1.objects == EMBEDDED.stage1.objects
+    assert embedded(1.0, "absolute") == EMBEDDED
+    assert EMBEDDED.unet == TINY.unet
+    quick = embedded(1.0, "absolute", 0.25)
+    assert quick.stage1 == EMBEDDED.stage1
+    assert quick.autoencoder.schedule.steps == EMBEDDED.autoencoder.schedule.steps // 4
+    with pytest.raises(UserError, match="effort"):
+        embedded(0, "absolute")
+
+
+def test_the_camera_labels_are_written_down(made):
+    assert read_spec(made.out).cameras == "absolute"

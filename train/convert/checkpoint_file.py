@@ -1,0 +1,91 @@
+"""A checkpoint file: its tensors without running pickled code, and the notes that `train.export` leaves beside them."""
+
+import json
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dataset.errors import UserError
+from train.model.image_encoder import SmallTower
+from train.model.multiview import CameraConvention
+
+NOTES: Final = "isotropic3d"  # where the notes are: beside torch's versions, or in safetensors' metadata
+HEAD_WIDTH: Final = 64
+IMAGE_SIZE: Final = 256
+IMAGE_TOWER: Final = "ViT-H-14"
+GUIDANCE_SCALE: Final = 10.0  # paper, App. B
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a checkpoint's tensors do not say; None where nobody said it. `image_tower` is a name or a small tower."""
+
+    cameras: CameraConvention | None = None
+    head_width: int = HEAD_WIDTH
+    image_size: int = IMAGE_SIZE
+    image_tower: str | SmallTower = IMAGE_TOWER
+    latent_scale: float | None = None
+    guidance_scale: float = GUIDANCE_SCALE
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Flat name -> tensor of a checkpoint, memory-mapped where the format allows. Pickled code is never run."""
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[dict[str, Tensor], Notes]:
+    """As `read_checkpoint`, with the notes that `train.export` left in the file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; download the checkpoint first")
+    loaded: Any
+    notes: Any = None
+    if path.suffix == ".safetensors":
+        try:
+            loaded = load_file(path)
+            with safe_open(path, "pt") as file:
+                notes = (file.metadata() or {}).get(NOTES)
+        except SafetensorError as error:
+            raise UserError(f"{path}: truncated or not a safetensors file ({error}); download it again") from error
+    else:
+        loaded = _read_pickle(path)
+        versions = getattr(loaded, "_metadata", None)  # an OrderedDict's attribute, torch's own versions
+        notes = versions.get(NOTES) if isinstance(versions, dict) else None
+    nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(nested, dict):
+        raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict; give an LDM checkpoint")
+    state = {name: value for name, value in nested.items() if isinstance(value, Tensor)}
+    return state, Notes() if notes is None else parse_notes(notes, str(path))
+
+
+def parse_notes(text: Any, where: str) -> Notes:
+    """Notes from JSON; a `small` image tower is a dict of `SmallTower`."""
+    try:
+        values = json.loads(text)
+        if isinstance(values["image_tower"], dict):
+            values["image_tower"] = SmallTower(**values["image_tower"])
+        notes = Notes(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{where}: its notes for this program are damaged ({error}); export it again") from error
+    if notes.cameras not in get_args(CameraConvention):
+        raise UserError(f"{where}: unknown camera convention {notes.cameras!r}; known: {get_args(CameraConvention)}")
+    return notes
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        if re.search(r"Unsupported (global|class)|GLOBAL", str(error)):
+            raise UserError(
+                f"{path}: holds pickled Python objects beside its tensors, which could run code; "
+                "save its state dict alone, or use a .safetensors file"
+            ) from error
+        raise UserError(f"{path}: truncated or not a PyTorch checkpoint; download it again") from error

@@ -1,0 +1,123 @@
+"""The README.md of a model on the Hub, written from what the run's folder knows of itself."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.check.info import info
+from dataset.errors import UserError
+from train.convert.resolve import SOURCE_FILE
+from train.model.multiview import ModelSpec
+
+CONFIG_FILE: Final = "config.json"  # a training run's
+_LICENCES_SHOWN: Final = 12
+
+_HEAD: Final = """---
+library_name: diffusers
+pipeline_tag: image-to-3d
+tags: [multi-view, image-to-3d, isotropic3d]
+---
+# {name}
+
+A multi-view diffusion model after Isotropic3D (arXiv 2403.10395): from the CLIP embedding of one picture to several
+views of the object, and by score distillation to a mesh.
+"""
+
+_USE: Final = """
+## Use
+
+    make sample MODEL=hf:{repo} IMG=picture.png
+    make distill MODEL=hf:{repo} IMG=picture.png
+
+The parts open with diffusers alone: `UNet2DConditionModel.from_pretrained("{repo}", subfolder="unet")`, and so on. The
+camera (16 numbers, camera-to-world, row by row) is `class_labels`, the picture's embedding is the one token of
+cross-attention, and **self-attention must run over the tokens of all frames of an object**: set such an attention
+processor (`JointAttention` in `train/model/multiview.py`), or every view is drawn alone.
+"""
+
+
+def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
+    """The card of a model folder: of a training run (`config.json`), a converted file (`source.json`), or neither.
+
+    `object_fill` is its image tower's.
+    """
+    config = _read(folder / CONFIG_FILE)
+    parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]
+    if config is not None:
+        parts += [_training(config), _data(config["data"])]
+    elif (source := _read(folder / SOURCE_FILE)) is not None:
+        parts.append(
+            f"\n## Origin\n\nConverted, not trained, from {_last_part(source['name'])} (sha256 `{source['sha256']}`). "
+            "The licence of those weights holds.\n"
+        )
+    else:
+        parts.append("\n## Origin\n\nNot recorded in the model's folder.\n")
+    return "".join(parts)
+
+
+def centring(object_fill: float) -> str:
+    """What programs must know that take the image tower alone."""
+    return (
+        "The image encoder expects the picture's object in the middle, its longer side "
+        f"{object_fill:.0%} of the frame, on white "
+        "(`train.model.image_encoder.centre_object`); other programs must see to it"
+    )
+
+
+def _model(spec: ModelSpec, object_fill: float | None) -> str:
+    cameras = {
+        "relative": "relative to the reference: (elevation - reference's, azimuth - reference's), in true angles",
+        "absolute": "absolute: azimuth 0 is the object's front, whatever the reference shows, in true angles",
+        "released_isotropic3d": "as in the released Isotropic3D code, which converts degrees to radians twice; "
+        "`model.json` says so, and other programs must do the same",
+    }[spec.cameras]
+    centred = "" if object_fill is None else f"- {centring(object_fill)}\n"
+    return (
+        f"\n## Model\n\n- Pictures of {spec.image_size} pixels a side, latents of {spec.latent_size}, "
+        f"scaled by {spec.latent_scale:g}\n"
+        f"- Camera labels: {cameras}\n- Default guidance scale: {spec.guidance_scale:g}\n{centred}"
+    )
+
+
+def _training(config: dict[str, Any]) -> str:
+    recipe: dict[str, Any] = config["recipe"]
+    base = config.get("base")
+    start = "from nothing" if base is None else f"from `{_last_part(base)}`, whose licence holds for this model too"
+    stages = (1, 2) if config["stage"] == 2 and base is None else (config["stage"],)  # both, where one command made it
+    name = f"Stage {' and '.join(map(str, stages))}"
+    tables = "".join(_schedule(stage, recipe.get(f"stage{stage}", {})) for stage in stages)
+    return f"\n## Training\n\n{name}, preset `{recipe.get('name')}`, seed {config['seed']}, {start}.\n{tables}"
+
+
+def _schedule(stage: int, schedule: dict[str, Any]) -> str:
+    rows = "".join(f"| {key} | {value} |\n" for key, value in schedule.items() if not isinstance(value, (dict, list)))
+    return f"\n| stage {stage} | |\n|---|---|\n{rows}"
+
+
+def _data(data: dict[str, Any]) -> str:
+    name = _last_part(data["url"])
+    text = f"\n## Data\n\n`{name}`: {data['objects']} rendered objects, set sha256 `{data['sha256']}`.\n"
+    try:
+        counts = info(data["url"], quick=True).licenses
+    except UserError as error:
+        print(f"note: the shard set is not at hand, so the card counts no licences ({error})")
+        return f"{text}The set was not at hand when this card was written, so its licences are not counted here.\n"
+    shown = counts.most_common(_LICENCES_SHOWN)
+    rows = "".join(f"| {licence} | {count} |\n" for licence, count in shown)
+    more = f"\nand {len(counts) - len(shown)} licences more.\n" if len(counts) > len(shown) else ""
+    return f"{text}\n| licence of objects | objects |\n|---|---|\n{rows}{more}"
+
+
+def _last_part(place: str) -> str:
+    """The end of a path or URL: what stands before it is nobody else's business."""
+    return place.rstrip("/").split("/")[-1]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        read: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); the folder is damaged") from error
+    return read

@@ -1,0 +1,369 @@
+"""Group normalisation of channels-last pictures as Triton kernels; `train.layers.group_norm` says what they compute.
+
+A program goes through some of the pixels of one image and `_WIDTH` of its channels: neighbours in memory, whatever the
+width of a group. So what a group sums up comes in parts, a mean and a sum of squares about it for each channel and
+part, which another kernel puts together (Chan, Golub and LeVeque 1979).
+"""
+
+from typing import Any, Final, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_WIDTH: Final = 64  # channels of a program: 128 bytes in bf16
+_ROWS: Final = 32  # pixels that a program reads at a time
+_PIXELS: Final = 256  # pixels of a part, at least
+_MOST_PARTS: Final = 64
+
+
+class _Sizes(NamedTuple):
+    images: int
+    pixels: int
+    channels: int
+    groups: int
+
+    @property
+    def chunk(self) -> int:
+        """Pixels of a part: a multiple of `_ROWS`."""
+        least = triton.cdiv(self.pixels, _MOST_PARTS)
+        return int(triton.cdiv(max(least, _PIXELS), _ROWS)) * _ROWS
+
+    @property
+    def parts(self) -> int:
+        return int(triton.cdiv(self.pixels, self.chunk))
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """What a merging program reads: parts and channels of a group, rounded up to powers of two."""
+        return triton.next_power_of_2(self.parts), triton.next_power_of_2(self.channels // self.groups)
+
+
+def _sizes(x: Tensor, groups: int) -> _Sizes:
+    images, channels, height, width = x.shape
+    return _Sizes(images, height * width, channels, groups)
+
+
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
+) -> tuple[Tensor, Tensor]:
+    """`x` [n, c, h, w], channels last -> the same, and mean and 1 / deviation [2, n, g] of its groups in float32."""
+    sizes = _sizes(x, groups)
+    out = torch.empty_like(x)
+    statistics = x.new_empty(2, sizes.images, groups, dtype=torch.float32)
+    parts = x.new_empty(2, sizes.images, sizes.parts, sizes.channels, dtype=torch.float32)
+    _run(_moments, sizes, x, _or(shift, x), parts, HAS_SHIFT=shift is not None)
+    _merge_run(_merge, sizes, parts, statistics, eps)
+    _run(
+        *(_normalise, sizes, x, _or(shift, x), weight, bias, statistics, out),
+        HAS_SHIFT=shift is not None,
+        SILU=silu,
+    )
+    return out, statistics
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, of the shift [n, c] (in float32; empty without one), and parts [2, n, parts, c] that, summed up,
+    are those of bias and weight. `grad` is channels last too.
+    """
+    sizes = _sizes(x, statistics.shape[-1])
+    has_shift = shift is not None
+    by_x = torch.empty_like(x)
+    by_shift = x.new_empty((sizes.images, sizes.channels) if has_shift else (0, 0), dtype=torch.float32)
+    parts = x.new_empty(3 if has_shift else 2, sizes.images, sizes.parts, sizes.channels, dtype=torch.float32)
+    means = x.new_empty(2, sizes.images, sizes.groups, dtype=torch.float32)
+    given = (x, _or(shift, x), weight, bias, statistics, grad)
+    _run(_gradient_sums, sizes, *given, parts, HAS_SHIFT=has_shift, SILU=silu)
+    _merge_run(_merge_gradients, sizes, parts, weight, statistics, means, by_shift, HAS_SHIFT=has_shift)
+    _run(_gradient, sizes, *given, means, by_x, HAS_SHIFT=has_shift, SILU=silu)
+    return by_x, by_shift, parts[:2]
+
+
+def _or(shift: Tensor | None, other: Tensor) -> Tensor:
+    """A pointer that is not read stands for a shift that is not there."""
+    return other if shift is None else shift
+
+
+def _run(kernel: Any, sizes: _Sizes, *tensors: Tensor, **choices: bool) -> None:
+    grid = (sizes.images, sizes.parts, triton.cdiv(sizes.channels, _WIDTH))
+    if sizes.images:
+        with torch.cuda.device_of(tensors[0]):  # a launch goes to the current device, whatever holds its tensors
+            kernel[grid](*tensors, *sizes, sizes.parts, sizes.chunk, **choices, ROWS=_ROWS, WIDTH=_WIDTH, num_warps=4)
+
+
+def _merge_run(kernel: Any, sizes: _Sizes, *arguments: Any, **choices: bool) -> None:
+    parts, width = sizes.blocks
+    if sizes.images:
+        with torch.cuda.device_of(arguments[0]):
+            kernel[(sizes.images, sizes.groups)](
+                *arguments, *sizes, sizes.parts, sizes.chunk, **choices, PARTS=parts, WIDTH=width, num_warps=1
+            )
+
+
+@triton.jit
+def _far(rows, width):
+    """rows * width, which may pass 2^31; a size of 1 is a constant to Triton and has no type."""
+    return (tl.zeros((), tl.int64) + rows) * width
+
+
+@triton.jit
+def _program(pixels, channels, chunk, WIDTH: tl.constexpr):
+    """Which image and part this program has, its channels and which of them there are, and its pixels' bounds."""
+    image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    return image, part, channel, channel < channels, part * chunk, tl.minimum((part + 1) * chunk, pixels)
+
+
+@triton.jit
+def _tile(image, start, end, channel, inside, pixels, channels, ROWS: tl.constexpr):
+    """Where the numbers [rows, channels] of the pixels from `start` on lie, and which of them there are."""
+    row = start + tl.arange(0, ROWS)
+    place = (image * pixels + row)[:, None] * channels + channel[None, :]
+    return place, (row < end)[:, None] & inside[None, :]
+
+
+@triton.jit
+def _of_channels(values, inside, place):
+    """One number a channel, as a row."""
+    return tl.load(values + place, inside, 0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def _of_groups(pair, inside, image, channel, images, channels, groups):
+    """A channel's group's two numbers of `pair` [2, n, g], each as a row."""
+    place = image * groups + channel // (channels // groups)
+    return _of_channels(pair, inside, place), _of_channels(pair, inside, place + images * groups)
+
+
+@triton.jit
+def _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT: tl.constexpr):
+    """What is taken from x, and 1 / deviation, as rows: normalised is (x - middle) * scale."""
+    middle, scale = _of_groups(statistics, inside, image, channel, images, channels, groups)
+    if HAS_SHIFT:
+        middle -= _of_channels(shift, inside, image * channels + channel)
+    return middle, scale
+
+
+@triton.jit
+def _moments(
+    x,
+    shift,
+    parts,
+    images,
+    pixels,
+    channels,
+    groups,
+    count,
+    chunk,
+    HAS_SHIFT: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Mean and squares about it of each channel in a part of the pixels."""
+    image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    mean, square = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
+    seen = 0.0
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        value = tl.load(x + place, mask, 0.0).to(tl.float32)
+        new = tl.minimum(end - start, ROWS) * 1.0
+        middle = tl.sum(value, 0) / new
+        away = tl.where(mask, value - middle[None, :], 0.0)
+        step = middle - mean
+        square += tl.sum(away * away, 0) + step * step * (seen * new / (seen + new))
+        mean += step * (new / (seen + new))
+        seen += new
+    if HAS_SHIFT:
+        mean += tl.load(shift + image * channels + channel, inside, 0.0).to(tl.float32)
+    to = parts + (image * count + part) * channels + channel
+    tl.store(to, mean, inside)
+    tl.store(to + _far(images * count, channels), square, inside)
+
+
+@triton.jit
+def _merge(
+    parts,
+    statistics,
+    eps,
+    images,
+    pixels,
+    channels,
+    groups,
+    count,
+    chunk,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Mean and 1 / deviation of a group, from its channels' parts."""
+    image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    width = channels // groups
+    part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)
+    mask = (part < count)[:, None] & (channel < width)[None, :]
+    place = (image * count + part)[:, None] * channels + group * width + channel[None, :]
+    means = tl.load(parts + place, mask, 0.0)
+    squares = tl.load(parts + _far(images * count, channels) + place, mask, 0.0)
+    seen = tl.where(mask, (tl.minimum(pixels - part * chunk, chunk) * 1.0)[:, None], 0.0)
+    total = pixels * width * 1.0
+    mean = tl.sum(seen * means) / total
+    away = means - mean
+    variance = (tl.sum(squares) + tl.sum(seen * away * away)) / total
+    tl.store(statistics + image * groups + group, mean)
+    tl.store(statistics + (images + image) * groups + group, 1.0 / tl.sqrt(variance + eps))
+
+
+@triton.jit
+def _normalise(
+    x,
+    shift,
+    weight,
+    bias,
+    statistics,
+    out,
+    images,
+    pixels,
+    channels,
+    groups,
+    count,
+    chunk,
+    HAS_SHIFT: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
+    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        value = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale * factor + offset
+        if SILU:
+            value = value * tl.sigmoid(value)
+        tl.store(out + place, value.to(out.dtype.element_ty), mask)
+
+
+@triton.jit
+def _slope(grad, place, mask, normal, factor, offset, SILU: tl.constexpr):
+    """The gradient of what SiLU was given."""
+    slope = tl.load(grad + place, mask, 0.0).to(tl.float32)
+    if SILU:
+        value = normal * factor + offset
+        share = tl.sigmoid(value)
+        slope *= share * (1.0 + value * (1.0 - share))
+    return slope
+
+
+@triton.jit
+def _gradient_sums(
+    x,
+    shift,
+    weight,
+    bias,
+    statistics,
+    grad,
+    parts,
+    images,
+    pixels,
+    channels,
+    groups,
+    count,
+    chunk,
+    HAS_SHIFT: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Sums over a part's pixels: gradient, gradient times normalised value and, with a shift, normalised value."""
+    image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
+    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    slopes, products = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
+    values = tl.zeros((WIDTH,), tl.float32)
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        normal = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale
+        slope = _slope(grad, place, mask, normal, factor, offset, SILU)
+        slopes += tl.sum(slope, 0)
+        products += tl.sum(slope * normal, 0)
+        if HAS_SHIFT:
+            values += tl.sum(tl.where(mask, normal, 0.0), 0)
+    to = parts + (image * count + part) * channels + channel
+    further = _far(images * count, channels)
+    tl.store(to, slopes, inside)
+    tl.store(to + further, products, inside)
+    if HAS_SHIFT:
+        tl.store(to + 2 * further, values, inside)
+
+
+@triton.jit
+def _merge_gradients(
+    parts,
+    weight,
+    statistics,
+    means,
+    by_shift,
+    images,
+    pixels,
+    channels,
+    groups,
+    count,
+    chunk,
+    HAS_SHIFT: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """A group's two means of gradients, and the gradient of the shift, which is the sum of x's over the pixels."""
+    image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    width = channels // groups
+    part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)
+    inside = channel < width
+    mask = (part < count)[:, None] & inside[None, :]
+    place = (image * count + part)[:, None] * channels + group * width + channel[None, :]
+    further = _far(images * count, channels)
+    factor = tl.load(weight + group * width + channel, inside, 0.0).to(tl.float32)
+    slopes = tl.sum(tl.load(parts + place, mask, 0.0), 0) * factor
+    products = tl.sum(tl.load(parts + further + place, mask, 0.0), 0) * factor
+    total = pixels * width * 1.0
+    slope, product = tl.sum(slopes) / total, tl.sum(products) / total
+    tl.store(means + image * groups + group, slope)
+    tl.store(means + (images + image) * groups + group, product)
+    if HAS_SHIFT:
+        values = tl.sum(tl.load(parts + 2 * further + place, mask, 0.0), 0)
+        scale = tl.load(statistics + (images + image) * groups + group)
+        to = by_shift + image * channels + group * width + channel
+        tl.store(to, scale * (slopes - pixels * slope - values * product), inside)
+
+
+@triton.jit
+def _gradient(
+    x,
+    shift,
+    weight,
+    bias,
+    statistics,
+    grad,
+    means,
+    by_x,
+    images,
+    pixels,
+    channels,
+    groups,
+    count,
+    chunk,
+    HAS_SHIFT: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
+    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    mean, product = _of_groups(means, inside, image, channel, images, channels, groups)
+    for start in range(first, end, ROWS):
+        place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
+        normal = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale
+        slope = _slope(grad, place, mask, normal, factor, offset, SILU)
+        found = scale * (slope * factor - mean - normal * product)
+        tl.store(by_x + place, found.to(by_x.dtype.element_ty), mask)

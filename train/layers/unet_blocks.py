@@ -1,0 +1,120 @@
+"""diffusers' blocks without their copies: activations stay channels last from `conv_in` to `conv_out`.
+
+diffusers makes its activations contiguous, which is the other layout, behind every transformer, before every shortcut
+in training (lest DDP warn of gradients' strides) and before upsampling large batches (for a bug that torch had). Each
+of these is copied back for the next convolution, and again in the backward pass. These classes compute the same.
+Modules change their class in place, so that names and weights stay.
+"""
+
+from typing import Any, cast
+
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.layers.group_norm import group_norm
+
+
+class TorchNorm(nn.GroupNorm):
+    """`train.layers.group_norm`'s sum as torch's own operations."""
+
+    silu = False
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        x = super().forward(x if shift is None else x + shift[:, :, None, None])
+        return functional.silu(x) if self.silu else x
+
+
+class TorchNormSilu(TorchNorm):
+    silu = True
+
+
+class FusedNorm(nn.GroupNorm):
+    """`train.layers.group_norm.group_norm`."""
+
+    silu = False
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        if x.dim() != 4:  # the VAE's attention normalises a sequence
+            return super().forward(x)
+        operation = cast(Any, group_norm)
+        out: Tensor = operation(x, self.weight, self.bias, shift, self.num_groups, self.eps, self.silu)[0]
+        return out
+
+
+class FusedNormSilu(FusedNorm):
+    silu = True
+
+
+class LeanResnet(ResnetBlock2D):
+    """A residual block of `fits`' kind, its norms of the classes above."""
+
+    @staticmethod
+    def fits(block: ResnetBlock2D) -> bool:
+        """Neither scales by time nor changes the resolution, and is activated by SiLU, as all of Stable Diffusion's."""
+        plain = block.upsample is None and block.downsample is None and isinstance(block.nonlinearity, nn.SiLU)
+        return plain and block.time_embedding_norm == "default" and not block.skip_time_act
+
+    def forward(self, input_tensor: Tensor, temb: Tensor | None) -> Tensor:
+        """[n, c, h, w] and [n, t], or None in a VAE."""
+        shift = None if temb is None or self.time_emb_proj is None else self.time_emb_proj(self.nonlinearity(temb))
+        hidden = self.conv1(self.norm1(input_tensor))
+        hidden = self.conv2(self.dropout(self.norm2(hidden, shift)))
+        shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        total: Tensor = shortcut + hidden
+        return total if self.output_scale_factor == 1 else total / self.output_scale_factor
+
+
+class LeanTransformer(Transformer2DModel):
+    def _get_output_for_continuous_inputs(  # noqa: PLR0917 (the base's)
+        self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+    ) -> Tensor:
+        def picture(states: Tensor) -> Tensor:
+            return states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)
+
+        if self.use_linear_projection:
+            return picture(self.proj_out(hidden_states)) + residual
+        projected: Tensor = self.proj_out(picture(hidden_states))
+        return projected + residual
+
+
+class LeanUpsample(Upsample2D):
+    """Twice as large by repeating pixels, which is a view until it is copied: torch's own kernel of this layout gives
+    wrong pixels beyond 2^31 numbers.
+    """
+
+    @staticmethod
+    def fits(block: Upsample2D) -> bool:
+        settings: Any = block
+        plain = settings.norm is None and not settings.use_conv_transpose
+        return plain and settings.interpolate and settings.name == "conv"
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        if output_size is not None:
+            return super().forward(hidden_states, output_size, *args, **kwargs)
+        n, c, h, w = hidden_states.shape
+        pixels = hidden_states.permute(0, 2, 3, 1)[:, :, None, :, None].expand(n, h, 2, w, 2, c)
+        larger = pixels.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+        return cast(Tensor, cast(nn.Module, self.conv)(larger)) if self.use_conv else larger
+
+
+def make_lean(network: nn.Module, *, fused: bool) -> None:
+    """Change the blocks of a diffusers UNet or VAE encoder in place; `fused`: their norms are
+    `train.layers.group_norm`'s.
+    """
+    norm, norm_silu = (FusedNorm, FusedNormSilu) if fused else (TorchNorm, TorchNormSilu)
+    for module in list(network.modules()):
+        if isinstance(module, ResnetBlock2D) and LeanResnet.fits(module):
+            module.__class__ = LeanResnet
+            module.norm1.__class__ = module.norm2.__class__ = norm_silu
+        elif isinstance(module, Transformer2DModel) and module.is_input_continuous:
+            module.__class__ = LeanTransformer
+            module.norm.__class__ = norm
+        elif isinstance(module, Upsample2D) and LeanUpsample.fits(module):
+            module.__class__ = LeanUpsample
+    last, activation = getattr(network, "conv_norm_out", None), getattr(network, "conv_act", None)
+    if isinstance(last, nn.GroupNorm) and isinstance(activation, nn.SiLU):
+        last.__class__ = norm_silu
+        network.conv_act = nn.Identity()

@@ -1,0 +1,303 @@
+"""Checkpoints of a run: `checkpoints/step-000000100/` with safetensors and JSON, whole or absent.
+
+The loop copies what is to be saved into the CPU's memory; a thread writes it, under a temporary name that is renamed
+when all is on disk. progress.json, written last, holds the sha256 of the other files, which is checked on loading.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dataset.errors import UserError
+from dataset.reading.epoch_order import StreamState
+from train.distributed.fsdp import placed_like, whole_tensor
+from train.loop.disk_full import no_room, one_line, say_not_written
+
+FOLDER: Final = "checkpoints"
+_NAME: Final = re.compile(r"step-(\d{9})")
+_TEMPORARY: Final = re.compile(r"\.step-\d{9}(\.old)?\.tmp")
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of a parameter
+_UNET, _OPTIMISER, _AVERAGE, _PROGRESS = (
+    "unet.safetensors",
+    "optimiser.safetensors",
+    "average.safetensors",
+    "progress.json",
+)
+
+Snapshot = Mapping[str, Mapping[str, Tensor]]  # file name -> tensor name -> tensor on the CPU
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run remembers beside tensors: everything random is a function of the step."""
+
+    steps: int  # finished
+    skipped_in_a_row: int  # updates left out because the loss or the gradient was not finite
+    seen_images: int = 0  # target views that losses were taken of
+    stream: StreamState | None = None  # where its data stood; None: one rank, from the first step on
+    damaged: Mapping[str, str] = field(default_factory=dict)  # objects passed over: what was wrong, by uid
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the last ones, and for good those whose number of steps `every` divides."""
+
+    last: int
+    every: int | None = None
+
+
+def take_snapshot(
+    unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+) -> Snapshot:
+    """Copies on the CPU of all tensors of a checkpoint: training may change its own meanwhile.
+
+    Tensors are whole, whatever the number of ranks that they are split over; then all ranks must call it.
+    """
+    files = _tensors(unet, optimiser, average)
+    return {name: {key: _copy(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
+
+
+def _tensors(
+    unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
+) -> dict[str, Mapping[str, Tensor]]:
+    files: dict[str, Mapping[str, Tensor]] = {_UNET: unet.state_dict(), _OPTIMISER: _moments(unet, optimiser)}
+    return files if average is None else files | {_AVERAGE: average}
+
+
+def give_parts(unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None) -> None:
+    """A rank's share in another's `take_snapshot`: the same tensors in the same order, of which nothing is kept."""
+    for tensors in _tensors(unet, optimiser, average).values():
+        for tensor in tensors.values():
+            whole_tensor(tensor.detach())
+
+
+def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Keep) -> Path:
+    """Write the checkpoint of `progress.steps` under a temporary name, rename it, then remove the ones not to keep.
+
+    When it fails nothing of it is left, and the older ones are as they were.
+    """
+    folder = out / FOLDER / f"step-{progress.steps:09d}"
+    temporary = _temporary_name(folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for name, tensors in snapshot.items():
+            save_file(dict(tensors), temporary / name)
+        digests = {name: _sha256(temporary / name) for name in snapshot}
+        (temporary / _PROGRESS).write_text(json.dumps(_to_json(progress) | {"sha256": digests}) + "\n")
+        for name in (*snapshot, _PROGRESS, ""):
+            _sync(temporary / name)
+        _remove(folder)
+        os.replace(temporary, folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # renamed, if all went well
+    for old in _checkpoints(out)[: -keep.last]:
+        if keep.every is None or _steps_of(old) % keep.every:
+            _remove(old)
+    return folder
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread, one at a time; a context manager that leaves only when all is written.
+
+    A full disk is said at once and counted, and training goes on; any other error is raised in the loop by the next
+    `poll`, `save` or at the end.
+    """
+
+    def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:
+        """`writes` is False on ranks that only give their part of the tensors."""
+        self.failures = 0  # checkpoints that found no room
+        self._out, self._keep, self._writes = out, keep, writes
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        if writes:
+            remove_half_written(out)
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def save(
+        self,
+        unet: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+        average: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Copy now, write later. Waits for the checkpoint before, so that at most one copy is in memory."""
+        self.wait()
+        if not self._writes:
+            give_parts(unet, optimiser, average)
+            return
+        snapshot = take_snapshot(unet, optimiser, average)
+        self._writing = self._thread.submit(self._write, snapshot, progress)
+
+    def poll(self) -> None:
+        """Raise what went wrong in the thread, if it has ended."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the checkpoint under way is on disk."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, snapshot: Snapshot, progress: Progress) -> None:
+        try:
+            write_checkpoint(self._out, snapshot, progress, self._keep)
+        except (OSError, SafetensorError) as error:
+            what = f"{self._out / FOLDER}: checkpoint of step {progress.steps}"
+            if not no_room(error):
+                raise UserError(f"{what} could not be written ({one_line(error)}); is the folder writable?") from error
+            self.failures += 1
+            say_not_written(what, error, f", the next checkpoint tries again ({self.failures} failed so far)")
+
+
+def remove_half_written(out: Path) -> None:
+    """Remove what a killed run was writing."""
+    if (out / FOLDER).is_dir():
+        for path in (out / FOLDER).iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                shutil.rmtree(path)
+
+
+def restore_checkpoint(
+    out: Path, unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+) -> Progress:
+    """Load the newest checkpoint into the UNet, the optimiser and the average; without one, no step is done.
+
+    Raises UserError, before anything is changed, when a file is not what was written.
+    """
+    found = _checkpoints(out)
+    if not found:
+        return Progress(0, 0)
+    folder = found[-1]
+    try:
+        saved = json.loads((folder / _PROGRESS).read_text())
+        digests = saved.pop("sha256", None)
+        if digests is None:
+            raise UserError(f"{folder}: written by an earlier version, without checksums; start again in another --out")
+        progress = _from_json(saved)
+        _verify(folder, digests, progress)
+        weights = unet.state_dict()
+        unet.load_state_dict(
+            {name: placed_like(tensor, weights.get(name, tensor)) for name, tensor in load_file(folder / _UNET).items()}
+        )
+        _restore_moments(unet, optimiser, load_file(folder / _OPTIMISER))
+        if average is not None:
+            for name, tensor in load_file(folder / _AVERAGE).items():
+                average[name].copy_(placed_like(tensor, average[name]))
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
+        before = f"resumes from {found[-2].name}" if len(found) > 1 else "starts again from its first step"
+        raise UserError(f"{folder}: damaged ({one_line(error)}); remove it, and the run {before}") from error
+    return progress
+
+
+def _to_json(progress: Progress) -> dict[str, Any]:
+    stream = None if progress.stream is None else progress.stream._asdict()
+    return asdict(progress) | {"stream": stream}
+
+
+def _from_json(saved: Mapping[str, Any]) -> Progress:
+    stream = saved.get("stream")
+    return Progress(**{**saved, "stream": None if stream is None else StreamState(**stream)})
+
+
+def _verify(folder: Path, digests: Mapping[str, str], progress: Progress) -> None:
+    if progress.steps != _steps_of(folder):
+        raise ValueError(f"{_PROGRESS} is of step {progress.steps}")
+    for name in (_UNET, _OPTIMISER, *digests):
+        if _sha256(folder / name) != digests[name]:
+            raise ValueError(f"{name} has another sha256 than {_PROGRESS} says")
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    if not (out / FOLDER).is_dir():
+        return []
+    return sorted(path for path in (out / FOLDER).iterdir() if _NAME.fullmatch(path.name))
+
+
+def _steps_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _temporary_name(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint in one go, as far as a reader can see."""
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.old.tmp")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder's entries last through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A row-major copy on the CPU, whatever the memory format in training."""
+    return whole_tensor(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _moments(unet: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: Mapping[Tensor, Mapping[str, Any]] = optimiser.state
+    return {
+        f"{moment}.{name}": torch.as_tensor(state[parameter][moment])
+        for name, parameter in unet.named_parameters()
+        for moment in _MOMENTS
+        if parameter in state
+    }
+
+
+def _restore_moments(unet: nn.Module, optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    fused = bool(optimiser.defaults.get("fused"))
+    for name, parameter in unet.named_parameters():
+        if f"step.{name}" not in moments:
+            continue
+        # AdamW keeps `step` on the CPU unless it is fused; the moments lie in memory as their parameter does
+        optimiser.state[parameter] = {
+            moment: moments[f"{moment}.{name}"].to(parameter.device if fused else "cpu")
+            if moment == "step"
+            else torch.empty_like(parameter, requires_grad=False).copy_(
+                placed_like(moments[f"{moment}.{name}"], parameter)
+            )
+            for moment in _MOMENTS
+        }

@@ -1,0 +1,107 @@
+"""How many floating-point operations training takes, and how many the device can do: a run's share of its peak.
+
+Counted are the UNet's matrix products and convolutions, forward and backward, once each: what is computed again
+(attention scores in the backward pass of fused kernels, activations with activation checkpointing) does not count, nor
+do the VAE and the image tower, which a run over latents has no need of.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from train.data.sampling import Draw, diffusion_loss
+from train.loop.loss import Encoded, predict
+from train.model.multiview import CAMERA_NUMBERS, NUM_TIMESTEPS, join_frames
+from train.model.reference import ReferenceUse
+
+MATMUL_SIDE: Final = 8192
+_MATMULS: Final = 20  # timed; the median counts
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a device's work is held against."""
+
+    per_object: Mapping[int, float]  # FLOPs of an object in a training step, by its number of target views
+    peak: float  # FLOP/s
+
+    def share(self, flops: float, seconds: float) -> float:
+        """Share of the peak, 0 to 1."""
+        return flops / max(seconds * self.peak, 1e-9)
+
+
+def yardstick(
+    unet: nn.Module,
+    reference: ReferenceUse,
+    targets: Sequence[int],
+    device: torch.device,
+    side: int = MATMUL_SIDE,
+) -> Yardstick:
+    """The yardstick of a run whose objects have these numbers of target views: some seconds, once."""
+    per_object = {number: object_flops(unet, reference, number) for number in targets}
+    return Yardstick(per_object, matmul_peak(device, side))
+
+
+def object_flops(unet: nn.Module, reference: ReferenceUse, targets: int) -> float:
+    """FLOPs of one object's part of a training step, forward and backward, with `targets` target views.
+
+    Run on torch's meta device, which has shapes and no numbers: nothing is computed and no memory taken.
+    """
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # other kernels count what they compute again
+        twin = _twin(unet)
+        encoded, draw = _one_object(unet, reference, targets)
+        with FlopCounterMode(display=False) as counter:
+            loss = diffusion_loss(predict(twin, encoded, draw, torch.empty(NUM_TIMESTEPS)), draw.noise)
+            loss.backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops())
+
+
+def _twin(unet: nn.Module) -> nn.Module:
+    """A UNet of the same configuration, without numbers, in training."""
+    kind: Any = type(unet)
+    return join_frames(kind.from_config(unet.config)).train()
+
+
+def _one_object(unet: nn.Module, reference: ReferenceUse, targets: int) -> tuple[Encoded, Draw]:
+    settings: Any = unet.config
+    latent = (settings.out_channels, settings.sample_size, settings.sample_size)
+    encoded = Encoded(
+        targets=torch.empty(1, targets, *latent),
+        reference=None if reference == "none" else torch.empty(1, *latent),
+        cameras=torch.empty(1, targets, CAMERA_NUMBERS),
+        reference_camera=torch.empty(1, 1, CAMERA_NUMBERS),
+        tokens=torch.empty(1, 1, settings.cross_attention_dim),
+        use=reference,
+    )
+    draw = Draw(torch.zeros(1, dtype=torch.int64), torch.empty_like(encoded.targets), torch.zeros(1, dtype=torch.bool))
+    return encoded, draw
+
+
+def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtype = torch.bfloat16) -> float:
+    """FLOP/s of square matrix products on the device, the median of 20: some milliseconds on a GPU."""
+    first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    for _ in range(3):
+        first @ second
+    seconds = sorted(seconds_of(lambda: first @ second, device) for _ in range(_MATMULS))[_MATMULS // 2]
+    return 2 * side**3 / seconds
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds that some work takes, the device's part included."""
+    wait_for(device)
+    started = time.perf_counter()
+    work()
+    wait_for(device)
+    return time.perf_counter() - started
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

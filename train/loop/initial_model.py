@@ -1,0 +1,83 @@
+"""The model before the first step."""
+
+from dataclasses import replace
+
+from dataset.errors import UserError
+from dataset.reading.damage import Damage
+from train.components.autoencoder import ensure_autoencoder
+from train.components.component import is_whole, seeded
+from train.components.image_encoder import ensure_tower
+from train.data.loader import TrainingSet, need_pictures
+from train.loop.run_config import Run
+from train.model.image_encoder import SmallTower, fetch_tower, load_tower
+from train.model.multiview import ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae
+
+
+def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:
+    """The model before the first step: read from `base`, or with its parts trained and the UNet drawn from the seed."""
+    recipe = run.recipe
+    if run.base is not None:
+        has_tower = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
+        bare = not has_tower and not isinstance(recipe.tower, SmallTower)
+        model = load_model(run.base, run.device, image_tower=fetch_tower(recipe.tower) if bare else None)  # type: ignore[arg-type]
+        _tell_centring(model, run)
+        return _with_labels(model, run)
+    if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
+        raise UserError(f"preset {recipe.name} cannot start from nothing; give --base")
+    if not isinstance(recipe.tower, SmallTower):
+        raise UserError(f"preset {recipe.name} trains no image tower of its own; give --base")
+    print(f"from nothing: the autoencoder and the image tower come first, into {run.out}; what is there is taken up")
+    vae_folder, tower_folder = run.out / "vae", run.out / "image_tower"
+    vae = (
+        load_vae(vae_folder)
+        if is_whole(vae_folder)
+        else ensure_autoencoder(
+            vae_folder,
+            need_pictures(shards, "the autoencoder"),
+            recipe.autoencoder,
+            recipe.image_size,
+            seed=run.seed,
+            device=run.device,
+            damage=damage,
+        )
+    )
+    tower = (
+        load_tower(tower_folder)
+        if is_whole(tower_folder)
+        else ensure_tower(
+            tower_folder,
+            need_pictures(shards, "the image tower"),
+            recipe.tower,
+            recipe.tower_training,
+            seed=run.seed,
+            device=run.device,
+            cameras=recipe.cameras or "relative",
+            damage=damage,
+        )
+    )
+    with seeded(run.seed):
+        unet = build_unet(recipe.unet)
+    scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
+    spec = ModelSpec(
+        recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
+    )
+    return assemble(unet, vae, tower, spec, device=run.device)
+
+
+def _tell_centring(model: MultiViewModel, run: Run) -> None:
+    """What is recorded of a run is its preset's tower, which a base need not have."""
+    wanted = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallTower) else None
+    if (found := model.image_tower.object_fill) != wanted:
+        does = "looks at pictures as they are" if found is None else f"centres objects at {found:.0%} of the frame"
+        print(f"note: the image tower of {run.base} {does}, unlike the preset's; training goes on with it")
+
+
+def _with_labels(model: MultiViewModel, run: Run) -> MultiViewModel:
+    """The model with the camera labels that the run asks for; what is unusual is said."""
+    before, asked = model.spec.cameras, run.recipe.cameras
+    if asked is not None and asked != before:
+        print(f"note: {run.base} was trained with {before} camera labels; from here on they are {asked} (--cameras)")
+        return replace(model, spec=replace(model.spec, cameras=asked))
+    if before != "relative":
+        print(f"note: {run.base} was trained with {before} camera labels; training goes on with them")
+    return model

@@ -1,0 +1,353 @@
+"""The training loop of both stages, to be read from top to bottom: `train`.
+
+A run folder holds config.json (what was asked; written first), vae/ and image_tower/ where they are trained here,
+checkpoints/, samples/, tensorboard/, and when finished unet/ and model.json: then it is a model folder. The same
+command again resumes, and ends in the weights of an uninterrupted run.
+
+The loop never waits for the GPU but when a reading is due (`train.loop.logging`), every `log_every` steps and before a
+checkpoint: until then the host runs ahead, and a non-finite step is left out on the device but only then noticed.
+
+Several ranks (`train.distributed.process_group`) run this same loop, each on its own micro-batches. Rank 0 writes,
+prints and looks; what decides (a step's loss, the norm, stopping) is the same number on all of them, so that all take
+the same way.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import FrameType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dataset.reading.damage import Damage
+from dataset.reading.latent_set import LatentSet
+from train.components.component import is_whole
+from train.config.presets import batch_in_shares, learning_rate, objects_per_micro_batch
+from train.data.latent_cache import keep_small
+from train.data.latents import Batch, check_latents
+from train.data.loader import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
+from train.data.sampling import Draw, Position, draw_numbers
+from train.distributed.fsdp import whole_model
+from train.distributed.process_group import ALONE, Ranks, accumulating, clip_norm, spread
+from train.layers.compile import (
+    Compute,
+    announcement,
+    choose_compute,
+    make_optimiser,
+    prepare,
+    uncompiled,
+    update,
+)
+from train.loop.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
+from train.loop.disk_full import going_on_without, needing_room
+from train.loop.flops import Yardstick, yardstick
+from train.loop.initial_model import starting_model
+from train.loop.logging import Log, Meter, Reading, Status, open_log, silent_log
+from train.loop.loss import encode_views, predict, training_loss
+from train.loop.nan_guard import account_all
+from train.loop.run_config import Run, check, claim, describe, tell
+from train.loop.sample_sheet import draw_picture
+from train.loop.validation import divide, validate
+from train.model.multiview import SPEC_FILE, MultiViewModel, save_model
+from train.model.reference import start_use
+from train.model.weight_averaging import Average, start_average, update_average
+
+Due = Literal["line", "checkpoint", "validation", "picture", "stop"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works on."""
+
+    run: Run
+    model: MultiViewModel
+    optimiser: torch.optim.AdamW
+    average: Average | None
+    feed: Feed
+    held_out: Feed | None  # the objects that are not trained on
+    damage: Damage
+    compute: Compute = field(default_factory=Compute)
+    yardstick: Yardstick | None = None  # on a GPU
+    ranks: Ranks = ALONE
+    spread: nn.Module | None = None  # the UNet as it is called for a loss (DDP's wrapper); None: the UNet itself
+
+    @property
+    def trained(self) -> MultiViewModel:
+        """The model to take a loss of."""
+        return self.model if self.spread is None else replace(self.model, unet=self.spread)
+
+
+def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
+    """Train until the schedule's end. Returns the losses of the steps done in this call."""
+    with ranks.speaking_once():
+        check(run, ranks.world)
+        shards = _open(run, ranks.world)
+        with ranks.first_ahead():
+            if ranks.first:
+                claim(run, shards)
+        ranks.check_shared(run.out)
+        if (run.out / SPEC_FILE).is_file():
+            print(f"{run.out}: finished already")
+            return []
+        tell(run)
+        print(batch_in_shares(run.schedule, ranks.world, "GPU" if run.device.type == "cuda" else "process"))
+        return _train(run, shards, ranks)
+
+
+def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
+    parts = _parts(run, shards, ranks)
+    schedule, recipe = run.schedule, run.recipe
+    unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
+    progress = restore_checkpoint(run.out, unet, optimiser, average)
+    parts = _resumed(parts, progress)
+    first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
+    micro_batches = drawn_micro_batches(parts, first_step, schedule.steps)
+    keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
+    with ExitStack() as stack:
+        logged = open_log(run.out, first_step, run.wandb, describe(run, shards)) if ranks.first else silent_log()
+        log, stop = stack.enter_context(logged), stack.enter_context(_stop_signals())
+        checkpoints = stack.enter_context(CheckpointWriter(run.out, keep, writes=ranks.first))
+        steps_left = range(first_step, schedule.steps)
+        hidden = (None if ranks.first else True) if ranks.world > 1 else False  # None: where nobody looks at a terminal
+        bar = tqdm(steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step", disable=hidden)
+        for step in bar:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(schedule, step)
+            _step(parts, meter, micro_batches, step)
+            if average is not None and recipe.average_decay is not None:
+                update_average(average, unet, step, recipe.average_decay)
+
+            due = _due(run, step + 1, ranks.stopping(stop.is_set(), step + 1, recipe.log_every))
+            if not due:
+                continue
+            reading = meter.read()
+            parts.damage.join(ranks.gather(parts.damage.found))
+            progress = account_all(
+                progress, reading.results, parts.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
+            )
+            losses += [result.loss for result in reading.results]
+            status = _status(parts, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
+            _write_log(log, run, reading, status)
+            bar.set_postfix(status.on_bar(), refresh=False)
+            if "line" in due:
+                tqdm.write(status.line())
+            checkpoints.poll()
+            if "checkpoint" in due:
+                saved = replace(progress, stream=parts.feed.state(progress.steps), damaged=parts.damage.found)
+                checkpoints.save(unet, optimiser, saved, average)
+            _look(parts, log, progress.steps, due)
+            if "stop" in due and progress.steps < schedule.steps:
+                raise KeyboardInterrupt
+            meter.restart()
+    parts.damage.tell()
+    if checkpoints.failures:
+        print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
+    if average is not None:
+        print(f"the model has the averaged weights (decay {recipe.average_decay:g})")
+    with whole_model(parts.model, average, here=ranks.first) as model, needing_room(f"{run.out}: the finished model"):
+        if model is not None:
+            save_model(model, run.out)
+    ranks.wait()
+    print(f"wrote {run.out}")
+    return losses
+
+
+def _open(run: Run, world: int) -> TrainingSet:
+    """The set; refused where it is too small for the ranks, or has latents and parts are still to be trained."""
+    shards = open_training_set(run.shards, run.filters, world)
+    if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
+        need_pictures(shards, "a model from nothing")
+    return shards
+
+
+def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
+    recipe = run.recipe
+    training, held_out = divide(shards, recipe.validation, recipe.test_share)
+    check_feeds(training, world=ranks.world)
+    damage = Damage(len(training), recipe.max_damaged_share)
+    with ranks.first_ahead():
+        model = starting_model(run, training, damage)
+    kept = None
+    if isinstance(training, LatentSet):
+        check_latents(training, model, sample_posterior=recipe.sample_posterior)
+        kept = keep_small(training)
+    unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
+    rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
+    compute = choose_compute(
+        run.device,
+        run.compile,
+        checkpointing=recipe.activation_checkpointing,
+        split=ranks.splits,
+        blocks=run.blocks,
+    )
+    print(announcement(compute, run.device))
+    prepare(unet, compute)
+    called = spread(unet, ranks)
+    optimiser = make_optimiser(
+        unet.parameters(), compute, lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
+    return Parts(
+        run,
+        model,
+        optimiser,
+        average=None if recipe.average_decay is None else start_average(unet),
+        feed=replace(_feed(run, training, model, damage, ranks), kept=kept),
+        held_out=None if held_out is None else _feed(run, training, model, damage).beside(held_out),
+        damage=damage,
+        compute=compute,
+        yardstick=rates,
+        ranks=ranks,
+        spread=called,
+    )
+
+
+def _resumed(parts: Parts, progress: Progress) -> Parts:
+    """The feed from the checkpoint's place on (on another number of ranks that is said), with the damage met before."""
+    parts.damage.restore(progress.damaged)
+    if progress.stream is None:
+        return parts
+    feed, told = parts.feed.resumed(progress.stream)
+    if told:
+        print(told)
+    return replace(parts, feed=feed)
+
+
+def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
+    """What is to be done after `steps` steps; all of it begins with a reading."""
+    recipe, last = run.recipe, steps == run.schedule.steps
+    every: tuple[tuple[Due, int | None, bool], ...] = (
+        ("line", recipe.log_every, last),
+        ("checkpoint", recipe.checkpoint_every, stopping),
+        ("checkpoint", recipe.archive_every, False),
+        ("validation", recipe.validate_every, last),
+        ("picture", recipe.picture_every, last),
+        ("stop", None, stopping),
+    )
+    return frozenset(name for name, period, now in every if now or (period is not None and steps % period == 0))
+
+
+def drawn_micro_batches(parts: Parts, first_step: int, last_step: int) -> Iterator[tuple[Batch, Draw]]:
+    """The feed's micro-batches with what is drawn for them, made ahead by the feed's threads."""
+    return parts.feed.ahead(partial(load_drawn, parts.run, parts.model, parts.feed), first_step, last_step)
+
+
+def load_drawn(run: Run, model: MultiViewModel, feed: Feed, number: int) -> tuple[Batch, Draw]:
+    """Micro-batch `number`, and its timesteps, noise and dropped tokens."""
+    views, size = feed.load(number), model.spec.latent_size
+    channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
+    shape = (*views.cameras.shape[:2], channels, size, size)
+    return views, draw_numbers(feed.position(number), shape, run.recipe.drop_chance).ready_for(model.device)
+
+
+def _step(parts: Parts, meter: Meter, micro_batches: Iterator[tuple[Batch, Draw]], step: int) -> None:
+    """One optimiser step over its micro-batches; nothing is read from the device."""
+    run, model, ranks, accumulation = parts.run, parts.trained, parts.ranks, parts.run.schedule.accumulation
+    parts.optimiser.zero_grad(set_to_none=True)
+    loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
+    for micro in range(accumulation):
+        views, draw = meter.wait_for(micro_batches)
+        with accumulating(model.unet, ranks, last=micro == accumulation - 1):
+            micro_loss = _loss(run, model, views, draw, Position(run.seed, step, micro, ranks.rank)) / accumulation
+            micro_loss.backward()  # type: ignore[no-untyped-call]
+        loss += micro_loss.detach()
+        objects, targets = views.cameras.shape[:2]
+        images += objects * targets * ranks.world
+        flops += objects * parts.yardstick.per_object[targets] if parts.yardstick else 0.0  # of this rank
+    ranks.mean(loss)  # so that all ranks leave out the same updates
+    norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
+    update(parts.optimiser, loss, norm)
+    meter.add(step, loss, norm, images, flops)
+
+
+def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
+    """Validation and picture where due, with the averaged weights where there are any: by rank 0, the others wait."""
+    run = parts.run
+    if not due & {"validation", "picture"}:
+        return
+    with uncompiled(parts.compute), whole_model(parts.model, parts.average, here=parts.ranks.first) as model:
+        if model is not None and parts.held_out is not None and "validation" in due:
+            found = validate(model, parts.held_out, run.reference)
+            log({f"validation/{name}": value for name, value in found.items()}, steps - 1)
+            tqdm.write("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
+        if model is not None and "picture" in due:
+            with going_on_without(f"{run.out}: picture of step {steps}"):
+                draw_picture(run, model, parts.held_out or parts.feed, steps)
+    parts.ranks.wait()
+
+
+def _loss(run: Run, model: MultiViewModel, views: Batch, drawn: Draw, position: Position) -> Tensor:
+    """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
+    encoded = encode_views(model, views, run.reference, position if run.recipe.sample_posterior else None)
+    draw = drawn.on(model.device)
+    predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
+    recipe = run.recipe
+    return training_loss(predicted, draw, model.alphas_cumprod, recipe.min_snr_gamma, recipe.velocity_cap)
+
+
+def _status(parts: Parts, progress: Progress, reading: Reading, step_s: float) -> Status:
+    run, results, rates = parts.run, reading.results, parts.yardstick
+    return Status(
+        steps=progress.steps,
+        total_steps=run.schedule.steps,
+        seen_images=progress.seen_images,
+        loss=sum(result.loss for result in results) / len(results),
+        learning_rate=learning_rate(run.schedule, progress.steps - 1),
+        gradient_norm=results[-1].gradient_norm,
+        views_per_s=reading.views_per_s,
+        data_wait_share=reading.data_wait_share,
+        eta_s=(run.schedule.steps - progress.steps) * step_s,
+        share_of_peak=None if rates is None else rates.share(reading.flops, reading.seconds),
+    )
+
+
+def _write_log(log: Log, run: Run, reading: Reading, status: Status) -> None:
+    """Every step's loss, norm and rate; the interval's other numbers at its last step."""
+    for result in reading.results:
+        rate = learning_rate(run.schedule, result.step)
+        log({"loss": result.loss, "gradient_norm": result.gradient_norm, "learning_rate": rate}, result.step)
+    log(status.scalars(), status.steps - 1)
+
+
+def _feed(
+    run: Run, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None, ranks: Ranks = ALONE
+) -> Feed:
+    return Feed(
+        shards,
+        run.seed,
+        objects=objects_per_micro_batch(run.schedule, ranks.world),
+        accumulation=run.schedule.accumulation,
+        num_views=run.recipe.num_views,
+        single_view_chance=run.recipe.single_view_chance,
+        convention=model.spec.cameras,
+        rank=ranks.rank,
+        world=ranks.world,
+        items_per_object=run.recipe.items_per_object,
+        readers=run.recipe.readers,
+        damage=damage,
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM ask for a checkpoint at the end of the step; other threads than the main one cannot listen."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,51 @@
+"""The pictures of a run, by which a person sees what it has learnt."""
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+
+from train.data.loader import Feed
+from train.layers.compile import mixed_precision
+from train.loop.loss import encode_views, show_views
+from train.loop.run_config import Run
+from train.model.multiview import MultiViewModel
+from train.model.reference import given_reference
+from train.sample import sample_views, save_sheet
+
+PICTURE_OBJECTS: Final = 4
+PICTURE_STEPS: Final = 25
+PICTURE_SCALE: Final = 3.0  # guidance of the pictures, beside the model's own
+
+
+def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Path:
+    """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone, by guidance scale.
+
+    Objects, views and noise are the same in every picture of a run.
+    """
+    views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
+    encoded = encode_views(model, views, run.reference)
+    reference, targets = show_views(model, views)
+    seeing = model
+    if run.reference == "channels" and encoded.reference is not None:
+        seeing = given_reference(model, encoded.reference, encoded.reference_camera[:, 0])
+    scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
+    size = targets.shape[-1]
+    columns = [reference[:, None], targets]
+    for scale in scales:
+        with mixed_precision(model.device):
+            sampled = sample_views(
+                seeing,
+                encoded.tokens,
+                views.cameras.to(model.device),
+                steps=PICTURE_STEPS,
+                guidance_scale=scale,
+                generator=torch.Generator().manual_seed(run.seed),
+            )
+        resized = nn.functional.interpolate(sampled.flatten(0, 1).float().cpu(), (size, size), mode="area")
+        columns.append(resized.view_as(targets))
+    rows = torch.cat(columns, dim=1)
+    path = run.out / "samples" / f"step-{steps:09d}.png"
+    save_sheet(rows.flatten(0, 1), path, columns=rows.shape[1])
+    return path

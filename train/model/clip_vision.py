@@ -1,0 +1,145 @@
+"""An image tower as transformers' `CLIPVisionModelWithProjection`: the `image_encoder/` of a diffusers folder.
+
+The same network under other names: `config.json` and `model.safetensors`. open_clip keeps query, key and value in one
+matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer. What a small
+tower does before (`train.model.image_encoder.centre_object`) is not the network's: `config.json` names its
+`object_fill`, and other programs must centre the object themselves.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dataset.errors import UserError
+from train.model.image_encoder import ImageTower, SmallTower, build_tower
+
+CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+MLP_RATIO: Final = 4
+FILL_KEY: Final = "object_fill"  # of `SmallTower`; transformers keeps it and does nothing about it
+
+_TOP: Final = {
+    "class_embedding": "vision_model.embeddings.class_embedding",
+    "positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "ln_pre.weight": "vision_model.pre_layrnorm.weight",  # transformers' own spelling
+    "ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "ln_post.weight": "vision_model.post_layernorm.weight",
+    "ln_post.bias": "vision_model.post_layernorm.bias",
+}
+_LAYER: Final = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_LAYER_NAME: Final = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's `visual` state -> CLIPVisionModelWithProjection's."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name in _TOP:
+            renamed[_TOP[name]] = tensor
+        elif name == "proj":
+            renamed["visual_projection.weight"] = tensor.T
+        elif (match := _LAYER_NAME.fullmatch(name)) and match[2] == "attn.in_proj":
+            for part, third in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[f"{_layer(match[1])}.self_attn.{part}_proj.{match[3]}"] = third
+        elif match and match[2] in _LAYER:
+            renamed[f"{_layer(match[1])}.{_LAYER[match[2]]}.{match[3]}"] = tensor
+        else:
+            raise UserError(
+                f"the image tower's parameter {name} has no name in transformers; only CLIP's ViTs have one"
+            )
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in renamed.items()}
+
+
+def from_transformers(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The way back. A name that is missing raises KeyError; a name too many stays, for a strict load to refuse."""
+    left = dict(state)
+    left.pop("vision_model.embeddings.position_ids", None)  # older files store the numbers 0, 1, 2, ...
+    renamed = {ours: left.pop(theirs) for ours, theirs in _TOP.items()}
+    renamed["proj"] = left.pop("visual_projection.weight").T.contiguous()
+    for layer in range(layers):
+        ours, theirs = f"transformer.resblocks.{layer}", _layer(str(layer))
+        for end in ("weight", "bias"):
+            parts = [left.pop(f"{theirs}.self_attn.{part}_proj.{end}") for part in "qkv"]
+            renamed[f"{ours}.attn.in_proj_{end}"] = torch.cat(parts)
+            renamed |= {f"{ours}.{a}.{end}": left.pop(f"{theirs}.{b}.{end}") for a, b in _LAYER.items()}
+    return renamed | left
+
+
+def _layer(number: str) -> str:
+    return f"vision_model.encoder.layers.{number}"
+
+
+def save_image_encoder(tower: ImageTower, folder: Path) -> None:
+    """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` opens; float32."""
+    config = _config(tower.visual)
+    if tower.object_fill is not None:
+        config[FILL_KEY] = tower.object_fill
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(to_transformers(tower.visual.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _config(visual: nn.Module) -> dict[str, Any]:
+    """transformers' config of an open_clip VisionTransformer with class-token pooling and exact GELU."""
+    tower: Any = visual
+    block = tower.transformer.resblocks[0]
+    if not isinstance(block.mlp.gelu, nn.GELU) or tower.pool_type != "tok" or tower.attn_pool is not None:
+        raise UserError("this image tower is not CLIP's plain ViT; it cannot be written for transformers")
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "hidden_act": "gelu",
+        "hidden_size": tower.conv1.out_channels,
+        "image_size": tower.image_size[0],
+        "intermediate_size": block.mlp.c_fc.out_features,
+        "layer_norm_eps": tower.ln_post.eps,
+        "num_attention_heads": block.attn.num_heads,
+        "num_channels": 3,
+        "num_hidden_layers": len(tower.transformer.resblocks),
+        "patch_size": tower.conv1.kernel_size[0],
+        "projection_dim": tower.output_dim,
+        "torch_dtype": "float32",
+    }
+
+
+def load_image_encoder(folder: Path) -> ImageTower:
+    """Read a CLIPVisionModelWithProjection folder as a tower of its own size, in evaluation mode; strict."""
+    path = folder / CONFIG_FILE
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+        spec = SmallTower(
+            embed_dim=int(config["projection_dim"]),
+            image_size=int(config["image_size"]),
+            patch_size=int(config["patch_size"]),
+            width=width,
+            layers=layers,
+            head_width=width // int(config["num_attention_heads"]),
+            object_fill=None if (fill := config.get(FILL_KEY)) is None else float(fill),
+        )
+        plain = config["hidden_act"] == "gelu" and int(config["intermediate_size"]) == MLP_RATIO * width
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: not a CLIP image encoder's settings ({error}); export the model again") from error
+    if not plain:
+        raise UserError(f"{path}: not an exact-GELU ViT with {MLP_RATIO}-fold MLPs, as the paper's ViT-H-14 is")
+    tower = build_tower(spec)
+    try:
+        tower.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder / WEIGHTS_FILE}: not the weights of this encoder ({reason})") from error
+    return tower.eval()

@@ -1,0 +1,232 @@
+"""The image tower: pictures in, one pooled vector each out: CLIP ViT-H-14 in the paper, or a small one trained here.
+
+The embedding is the tower's projected output, *not* normalised: so the released model was conditioned.
+
+Folder: `image_tower.json`, and `model.safetensors` unless the JSON names an open_clip tag that supplies the weights.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dataset.errors import UserError
+from dataset.images.prepare import WHITE_LEVEL
+
+CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DATASET_MEAN and _STD
+CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+SETTINGS_FILE: Final = "image_tower.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class NamedTower:
+    """An open_clip architecture; `pretrained` is open_clip's tag or a file, None when the folder holds the weights."""
+
+    architecture: str = "ViT-H-14"
+    pretrained: str | None = "laion2b_s32b_b79k"
+
+
+@dataclass(frozen=True)
+class SmallTower:
+    """An open_clip VisionTransformer of our own size (pixels and channels)."""
+
+    embed_dim: int
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    head_width: int
+    object_fill: float | None = None
+    """It looks at pictures as `centre_object` shows them; None: as they are."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a fill that no picture could have."""
+        if self.object_fill is not None and not 0 < self.object_fill <= 1:
+            raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
+
+
+TowerSpec = NamedTower | SmallTower
+
+
+class ImageTower(nn.Module):
+    """`visual` behind CLIP's preprocessing done on tensors, so that it runs on the device of the pictures."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: TowerSpec, visual: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.visual = visual
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the embedding."""
+        return int(self.visual.output_dim)  # type: ignore[arg-type]
+
+    @property
+    def object_fill(self) -> float | None:
+        """Of `SmallTower`; None for all others."""
+        return self.spec.object_fill if isinstance(self.spec, SmallTower) else None
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Pictures [b, 3, h, w] in [0, 1] -> embeddings [b, c] in float32."""
+        size = _square_size(self.visual)
+        resized = resize(rgb.float(), size).clamp(0, 1)
+        if self.object_fill is not None:
+            resized = centre_object(resized, self.object_fill)
+        pixels = (resized - self.mean.float()) / self.std.float()
+        embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
+        return embedding.float()
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """[n, c, h, w] -> [n, c, size, size], antialiased bicubic; the one way pictures change size in `train`."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+
+
+def centre_object(rgb: Tensor, fill: float) -> Tensor:
+    """Pictures [n, 3, s, s] on white in [0, 1] with the box around all that is not white in the middle, scaled so that
+    its longer side is `fill` of the frame; white pictures stay white.
+
+    So an embedding cannot depend on how large and where an object is in its picture, which people choose as they like.
+    Never waits for the device, and is the same under autocast.
+    """
+    object_seen = (1 - rgb).amax(1) > WHITE_LEVEL / 255
+    side = rgb.shape[-1]
+    at = (torch.arange(side, device=rgb.device) * 2 + 1) / side - 1  # the pixels' middles, the frame being -1 to 1
+    middles, extents = [], []
+    for dim in (1, 2):
+        line = object_seen.any(dim).to(torch.uint8)  # along x, then along y
+        low, high = line.argmax(1) * 2 / side - 1, 1 - line.flip(1).argmax(1) * 2 / side
+        middles.append((low + high) / 2)
+        extents.append(high - low)
+    scale = torch.maximum(*extents) / (2 * fill)
+    x, y = (middle[:, None] + scale[:, None] * at for middle in middles)
+    grid = torch.stack([x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
+    return 1 - functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
+
+
+def build_tower(spec: TowerSpec) -> ImageTower:
+    """A tower of this shape with random weights (a pretrained tag is not fetched)."""
+    if isinstance(spec, SmallTower):
+        return ImageTower(spec, _small_visual(spec))
+    return ImageTower(spec, _named_visual(spec.architecture))
+
+
+def fetch_tower(spec: NamedTower) -> ImageTower:
+    """A tower with open_clip's pretrained weights, downloaded into its cache at first use."""
+    import open_clip
+
+    _check_architecture(spec.architecture)
+    if spec.pretrained is None:
+        raise UserError(f"the image tower {spec.architecture} has no pretrained tag; name one of open_clip's")
+    try:
+        clip = open_clip.create_model(spec.architecture, pretrained=spec.pretrained)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"image tower {spec.architecture}/{spec.pretrained}: open_clip could not load its weights ({error}); "
+            "connect to the network once, or put the file into open_clip's cache"
+        ) from error
+    return ImageTower(spec, clip.visual)
+
+
+def tower_from_state(architecture: str, state: Mapping[str, Tensor], where: str) -> ImageTower:
+    """A named tower with the weights given (open_clip's key names below `visual.`); strict."""
+    with torch.device("meta"):
+        visual = _named_visual(architecture)
+    try:
+        visual.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{where}: its image tower is not a {architecture} ({_first_line(error)})") from error
+    return ImageTower(NamedTower(architecture, None), visual)
+
+
+def save_tower(tower: ImageTower, folder: Path) -> None:
+    """Write the folder described at the top of this module."""
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = tower.spec
+    kind = "small" if isinstance(spec, SmallTower) else "open_clip"
+    if isinstance(spec, SmallTower) or spec.pretrained is None:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.visual.state_dict().items()}
+        save_file(state, folder / WEIGHTS_FILE)
+    (folder / SETTINGS_FILE).write_text(json.dumps({kind: asdict(spec)}, indent=2) + "\n")
+
+
+def load_tower(folder: Path) -> ImageTower:
+    """Read a folder that `save_tower` wrote, in evaluation mode."""
+    spec = _read_spec(folder / SETTINGS_FILE)
+    if isinstance(spec, NamedTower) and spec.pretrained is not None:
+        return fetch_tower(spec).eval()
+    tower = build_tower(spec)
+    try:
+        tower.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS_FILE}: not the weights of this tower ({_first_line(error)})") from error
+    return tower.eval()
+
+
+def _read_spec(path: Path) -> TowerSpec:
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())
+        if "small" in settings:
+            return SmallTower(**settings["small"])
+        return NamedTower(**settings["open_clip"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not an image tower's settings ({error}); train or convert the model again") from error
+
+
+def _small_visual(spec: SmallTower) -> nn.Module:
+    from open_clip.transformer import VisionTransformer
+
+    visual: nn.Module = VisionTransformer(
+        image_size=spec.image_size,
+        patch_size=spec.patch_size,
+        width=spec.width,
+        layers=spec.layers,
+        heads=spec.width // spec.head_width,
+        mlp_ratio=4.0,
+        output_dim=spec.embed_dim,
+    )
+    return visual
+
+
+def _named_visual(architecture: str) -> nn.Module:
+    import open_clip
+    from open_clip.model import _build_vision_tower
+
+    _check_architecture(architecture)
+    settings = open_clip.get_model_config(architecture)
+    visual: nn.Module = _build_vision_tower(
+        settings["embed_dim"], settings["vision_cfg"], settings.get("quick_gelu", False)
+    )
+    return visual
+
+
+def _check_architecture(architecture: str) -> None:
+    import open_clip
+
+    if architecture not in open_clip.list_models():
+        raise UserError(f"open_clip knows no architecture {architecture!r}; the paper's is ViT-H-14")
+
+
+def _square_size(visual: nn.Module) -> int:
+    size = visual.image_size
+    return int(size[0] if isinstance(size, tuple) else size)  # type: ignore[arg-type]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:2])[:300]

@@ -1,0 +1,393 @@
+"""The multi-view diffusion model: stock diffusers parts and one attention processor.
+
+Axis letters: `b` objects, `f` frames (views of one object), `c` channels, `h w` rows and columns, `l` tokens. Frames of
+one object are neighbours in the `(b f)` axis.
+
+The UNet is MVDream's, expressed as diffusers' `UNet2DConditionModel`: the camera's 16 numbers are its class labels
+(a two-layer MLP added to the time embedding), and self-attention joins the frames of an object. The same network runs
+with any number of frames: the reference frame of stage 2 is one more in front, and at inference it is absent.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dataset.camera import mvdream_camera, relative_camera, released_isotropic3d_camera
+from dataset.errors import UserError
+from train.layers.compile import to_device
+from train.model.clip_vision import load_image_encoder
+from train.model.image_encoder import ImageTower, load_tower, resize, save_tower
+
+CAMERA_NUMBERS: Final = 16
+NUM_TIMESTEPS: Final = 1000
+BETA_START: Final = 0.00085  # Stable Diffusion's "scaled_linear" schedule
+BETA_END: Final = 0.012
+EMBEDDED_MODEL: Final = Path("weights/tiny")  # of the checkout: what is used when no model is given
+SPEC_FILE: Final = "model.json"
+
+CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the weights do not say. `latent_scale` multiplies the VAE's latents so that their deviation is about 1."""
+
+    image_size: int  # pixels a side, what the VAE sees
+    latent_size: int  # rows of a latent
+    latent_scale: float
+    cameras: CameraConvention
+    guidance_scale: float  # default of sampling: how far to go beyond the unconditional prediction
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks.
+
+    `norm_groups` should leave several channels a group: the time and camera embedding is added channel by channel, and
+    a group norm over a single channel takes it out again.
+    """
+
+    latent_channels: int
+    latent_size: int
+    widths: tuple[int, ...]
+    attention: tuple[bool, ...]
+    blocks_per_level: int
+    head_width: int
+    token_width: int
+    norm_groups: int = 32
+
+
+class JointAttention:
+    """Attention processor: self-attention runs over the tokens of all frames of an object; cross-attention is as usual.
+
+    MVDream's 3D attention and, with the reference among the frames, the paper's Explicit Multi-view Attention (Fig. 4).
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        num_frames: int = 1,
+    ) -> Tensor:
+        """`hidden_states` [(b f), l, c]; `encoder_hidden_states` [(b f), l, c] means cross-attention."""
+        if attention_mask is not None:
+            raise UserError("the multi-view model has no attention mask")
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        joined = num_frames if encoder_hidden_states is None else 1
+        query, key, value = (
+            _split_heads(project(states), attn.heads, joined)
+            for project, states in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).reshape(hidden_states.shape)
+        projected: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        return projected
+
+
+def _split_heads(states: Tensor, heads: int, frames: int) -> Tensor:
+    """[(b f), l, c] -> [b, heads, (f l), c / heads]."""
+    batch, tokens, channels = states.shape
+    return states.reshape(batch // frames, frames * tokens, heads, channels // heads).transpose(1, 2)
+
+
+def build_unet(shape: UNetShape) -> nn.Module:
+    """diffusers' UNet with the camera MLP, random weights, and joint attention."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    for width in shape.widths:
+        if width % shape.head_width:
+            raise UserError(f"head width {shape.head_width} does not divide the width {width}; pass --head-width")
+    unet: nn.Module = UNet2DConditionModel(
+        sample_size=shape.latent_size,
+        in_channels=shape.latent_channels,
+        out_channels=shape.latent_channels,
+        block_out_channels=shape.widths,
+        layers_per_block=shape.blocks_per_level,
+        down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in shape.attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(shape.attention)),
+        # diffusers' name is historical: the value is the number of heads of each level
+        attention_head_dim=tuple(width // shape.head_width for width in shape.widths),
+        cross_attention_dim=shape.token_width,
+        norm_num_groups=shape.norm_groups,
+        use_linear_projection=True,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=CAMERA_NUMBERS,
+    )
+    return join_frames(unet)
+
+
+def join_frames(unet: nn.Module) -> nn.Module:
+    """Set the joint attention processor, which is not part of a saved UNet."""
+    unet.set_attn_processor(JointAttention())  # type: ignore[operator]
+    return unet
+
+
+def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
+    """Give the UNet `channels` input channels, in place: those it has come first, the others' weights are zero.
+
+    So the widened network gives what it gave before, whatever the new channels hold, until training moves the zeros.
+    """
+    settings: Any = unet.config
+    before = unet.conv_in
+    if not isinstance(before, nn.Conv2d) or channels < before.in_channels:
+        raise UserError(f"a UNet of {settings.in_channels} input channels cannot be widened to {channels}")
+    with torch.device(before.weight.device):
+        after = nn.Conv2d(channels, before.out_channels, before.kernel_size, before.stride, before.padding)  # type: ignore[arg-type]
+    after.to(before.weight.dtype)
+    with torch.no_grad():
+        after.weight.zero_()
+        after.weight[:, : before.in_channels] = before.weight
+        if after.bias is not None and before.bias is not None:
+            after.bias.copy_(before.bias)
+    unet.conv_in = after
+    unet.register_to_config(in_channels=channels)  # type: ignore[operator]
+    return unet
+
+
+def run_unet(
+    unet: nn.Module, latents: Tensor, timesteps: Tensor, cameras: Tensor, context: Tensor, *, num_frames: int
+) -> Tensor:
+    """Noise prediction [(b f), c, h, w], float32, of latents [(b f), c, h, w].
+
+    `timesteps` [(b f)], `cameras` [(b f), 16], `context` [(b f), l, c]: each frame has its own.
+    """
+    dtype = next(unet.parameters()).dtype
+    prediction: Tensor = unet(
+        latents.to(dtype),
+        timesteps,
+        encoder_hidden_states=context.to(dtype),
+        class_labels=cameras.to(dtype),
+        cross_attention_kwargs={"num_frames": num_frames},
+        return_dict=False,
+    )[0]
+    return prediction.float()
+
+
+def noise_schedule() -> Tensor:
+    """alpha_bar_t [1000] in float32: `scaled_linear` betas. Its first entry is 0.99915, not 1."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TIMESTEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, dim=0).float()
+
+
+def camera_labels(
+    convention: CameraConvention,
+    elevation_deg: ArrayLike,
+    azimuth_deg: ArrayLike,
+    ref_elevation_deg: ArrayLike,
+    ref_azimuth_deg: ArrayLike,
+) -> Tensor:
+    """Labels [..., 16] of views, in the convention that the weights are trained with.
+
+    relative: to the reference (App. A). absolute: as MVDream's, for objects that have a front; the reference's is its
+    own camera then (with the others elevation = azimuth = 0).
+    """
+    if convention == "absolute":
+        return torch.from_numpy(mvdream_camera(elevation_deg, azimuth_deg))
+    if convention == "relative":
+        return torch.from_numpy(relative_camera(elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg))
+    elevation = np.asarray(elevation_deg, np.float64) - np.asarray(ref_elevation_deg, np.float64)
+    azimuth = np.asarray(azimuth_deg, np.float64) - np.asarray(ref_azimuth_deg, np.float64)
+    return torch.from_numpy(released_isotropic3d_camera(elevation, azimuth))
+
+
+def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
+    """Pictures [n, 3, h, w] in [0, 1] -> mean and log variance of the VAE's posterior, float32 [n, c, h, w] each.
+
+    As the VAE gives them: not yet multiplied by the model's latent scale. Differentiable.
+    """
+    pixels = resize(images.float(), image_size) * 2 - 1
+    distribution = vae.encode(pixels.to(_dtype(vae))).latent_dist  # type: ignore[operator]
+    return distribution.mean.float(), distribution.logvar.float()
+
+
+@dataclass(frozen=True)
+class MultiViewModel:
+    """UNet, VAE and image tower on one device."""
+
+    unet: nn.Module
+    vae: nn.Module
+    image_tower: ImageTower
+    spec: ModelSpec
+    alphas_cumprod: Tensor  # [1000]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    @torch.no_grad()
+    def embed_image(self, rgb: Tensor) -> Tensor:
+        """Pictures [b, 3, h, w] in [0, 1] on white -> conditioning tokens [b, 1, c]; zeros mean unconditional."""
+        tokens: Tensor = self.image_tower(rgb)
+        return tokens[:, None]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures [n, 3, h, w] in [0, 1] -> scaled latents [n, c, h, w]; the mean of the posterior, differentiable.
+
+        The posterior's own deviation is small beside the latents'; its mean makes encoding a function.
+        """
+        mean, _ = self.posterior(images)
+        return mean * self.spec.latent_scale
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`posterior` of pictures [n, 3, h, w] at this model's size."""
+        return posterior(self.vae, images, self.spec.image_size)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents [n, c, h, w] -> pictures [n, 3, h, w] in [0, 1]."""
+        unscaled = latents.float() / self.spec.latent_scale
+        pixels: Tensor = self.vae.decode(unscaled.to(_dtype(self.vae))).sample  # type: ignore[operator]
+        return ((pixels.float() + 1) / 2).clamp(0, 1)
+
+    def predict_noise(
+        self, latents: Tensor, timesteps: Tensor, cameras: Tensor, tokens: Tensor, num_frames: int
+    ) -> Tensor:
+        """As `run_unet`, with one token row an object: `tokens` [b, 1, c].
+
+        Raises UserError where the UNet reads the reference picture too and was not given it.
+        """
+        expected = int(self.unet.config.in_channels)  # type: ignore[union-attr, arg-type]
+        if latents.shape[1] != expected:
+            raise UserError(
+                f"the model reads {expected} channels, the latents have {latents.shape[1]}: it was trained with "
+                "--reference channels and needs the picture itself (`train.model.reference.see_reference`)"
+            )
+        context = tokens.repeat_interleave(num_frames, dim=0)
+        return run_unet(self.unet, latents, timesteps, cameras, context, num_frames=num_frames)
+
+    def labels(
+        self,
+        elevation_deg: ArrayLike,
+        azimuth_deg: ArrayLike,
+        ref_elevation_deg: ArrayLike,
+        ref_azimuth_deg: ArrayLike,
+    ) -> Tensor:
+        """`camera_labels` in this model's convention, on its device."""
+        labels = camera_labels(self.spec.cameras, elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg)
+        return to_device(labels, self.device)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+def assemble(
+    unet: nn.Module,
+    vae: nn.Module,
+    image_tower: ImageTower,
+    spec: ModelSpec,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> MultiViewModel:
+    """The model on a device; VAE and image tower are frozen (the paper trains the UNet alone)."""
+    for part in (vae, image_tower):
+        part.requires_grad_(False).eval()
+    token_width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr, arg-type]
+    if token_width != image_tower.embed_dim:
+        raise UserError(
+            f"the UNet attends to tokens of width {token_width}, the image tower gives {image_tower.embed_dim}; "
+            "they belong to different models"
+        )
+    for part in (unet, vae, image_tower):
+        nn.Module.to(part, device, dtype)  # diffusers' own `to` warns about lists that are empty
+    return MultiViewModel(unet, vae, image_tower, spec, noise_schedule().to(device))
+
+
+def load_model(
+    folder: Path, device: torch.device, dtype: torch.dtype = torch.float32, image_tower: ImageTower | None = None
+) -> MultiViewModel:
+    """Read a model folder, in evaluation mode. `image_tower` stands in where the folder has none (MVDream's)."""
+    spec = read_spec(folder)
+    tower = read_tower(folder) or image_tower
+    if tower is None:
+        raise UserError(f"{folder}: holds no image_tower/; it is a base for `python -m train stage1`, not yet a model")
+    unet = load_unet(folder / "unet").eval()
+    return assemble(unet, load_vae(folder / "vae"), tower, spec, device=device, dtype=dtype)
+
+
+def read_tower(folder: Path) -> ImageTower | None:
+    """A model folder's tower: `image_tower/`, or the `image_encoder/` of a diffusers folder; None without one."""
+    if (folder / "image_tower").is_dir():
+        return load_tower(folder / "image_tower")
+    return load_image_encoder(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
+
+
+def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("unet", "vae", "image_tower")) -> None:
+    """Write a model folder in float32; `model.json` comes last and marks it complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "unet" in parts:
+        model.unet.save_pretrained(folder / "unet")  # type: ignore[operator]
+    if "vae" in parts:
+        model.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
+    if "image_tower" in parts:
+        save_tower(model.image_tower, folder / "image_tower")
+    write_spec(model.spec, folder)
+
+
+def write_spec(spec: ModelSpec, folder: Path) -> None:
+    """Write `model.json`."""
+    (folder / SPEC_FILE).write_text(json.dumps(asdict(spec), indent=2) + "\n")
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Read `model.json`; its absence means that the folder is no (finished) model."""
+    path = folder / SPEC_FILE
+    if folder == EMBEDDED_MODEL and not folder.exists():
+        raise UserError(
+            f"{folder} is not in this folder: run from the checkout, whose embedded model it is, or give another one "
+            "(MODEL=... or --model)"
+        )
+    if not path.is_file():
+        raise UserError(f"{folder}: not a model folder ({SPEC_FILE} is missing); train or convert one first")
+    try:
+        spec = ModelSpec(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a model's settings ({error}); train or convert the model again") from error
+    if spec.cameras not in get_args(CameraConvention):
+        raise UserError(f"{path}: unknown camera convention {spec.cameras!r}; known: {get_args(CameraConvention)}")
+    return spec
+
+
+def load_unet(folder: Path) -> nn.Module:
+    """Read a diffusers UNet folder, float32, and join its frames."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    unet = _from_pretrained(UNet2DConditionModel, folder)
+    settings: Any = unet.config
+    if settings.class_embed_type != "projection" or settings.projection_class_embeddings_input_dim != CAMERA_NUMBERS:
+        raise UserError(f"{folder}: a UNet without the {CAMERA_NUMBERS}-number camera; convert MVDream's checkpoint")
+    return join_frames(unet)
+
+
+def load_vae(folder: Path) -> nn.Module:
+    """Read a diffusers AutoencoderKL folder, float32."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return _from_pretrained(AutoencoderKL, folder)
+
+
+def _from_pretrained(kind: Any, folder: Path) -> nn.Module:
+    try:
+        found = kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert it again") from error
+    part: nn.Module = found[0]
+    if missing := found[1]["missing_keys"]:  # diffusers goes on with whatever is in memory
+        raise UserError(
+            f"{folder}: half a {kind.__name__}: it lacks {sorted(missing)[0]} ({len(missing)} of its weights); "
+            "copy, train or convert it again"
+        )
+    return part

@@ -1,0 +1,187 @@
+"""The paper's Fig. 8 as an ablation of ours: the reference joins the noisy latents along channels, not along frames.
+
+Zero123 and its kin do so. The UNet has twice the latent's channels to read (`widen_conv_in`: zeros at the start, so
+that the base's outputs stay); each frame is [noisy | clean reference], and there is no reference frame. Unlike the
+paper's model this one needs the picture itself at inference, which `see_reference` puts into every call.
+"""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dataset.errors import UserError
+from train.model.multiview import MultiViewModel, read_spec, widen_conv_in
+
+_AS_CHANNELS: Final = "it reads the reference as input channels and always sees it, not as a frame"
+ReferenceUse = Literal["attention", "none", "channels"]
+"""How a training step sees the reference's latent: as a clean frame in attention (the paper's Explicit Multi-view
+Attention), not at all (stage 1, and the ablation of Fig. 7), or as more input channels of every frame."""
+
+
+def start_use(unet: nn.Module, use: ReferenceUse) -> nn.Module:
+    """A base made ready, in place, for a use of the reference. Raises UserError where its channels say otherwise."""
+    if use == "channels":
+        return start_channel_concat(unet)
+    if reads_reference(unet):
+        raise UserError(
+            "the base reads the reference as input channels (it was trained with --reference channels); start from a "
+            "model without"
+        )
+    return unet
+
+
+def start_channel_concat(unet: nn.Module) -> nn.Module:
+    """The base of the ablation, in place: input channels for the noisy latents and for the reference's."""
+    settings: Any = unet.config
+    if settings.in_channels != settings.out_channels:
+        raise UserError(f"the base reads {settings.in_channels} channels already; start from a model without reference")
+    return widen_conv_in(unet, 2 * int(settings.out_channels))
+
+
+def reads_reference(unet: nn.Module) -> bool:
+    """Whether this UNet was widened for the reference."""
+    settings: Any = unet.config
+    return _widened(settings.in_channels, settings.out_channels)
+
+
+def folder_reads_reference(folder: Path) -> bool:
+    """The same of a model folder."""
+    settings: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text())
+    return _widened(settings["in_channels"], settings["out_channels"])
+
+
+def _widened(in_channels: int, out_channels: int) -> bool:
+    return in_channels == 2 * out_channels
+
+
+def check_shown(folder: Path, *, with_reference: bool, azimuth_deg: float) -> None:
+    """Raise UserError where the options --with-reference and --azimuth-deg do not fit a model folder or each other."""
+    if with_reference and folder_reads_reference(folder):
+        raise UserError(f"{folder}: {_AS_CHANNELS}; drop --with-reference")
+    if not math.isfinite(azimuth_deg):
+        raise UserError(f"--azimuth-deg is {azimuth_deg}; give a number of degrees")
+    if azimuth_deg and not with_reference:
+        raise UserError("--azimuth-deg is of the picture that --with-reference shows; give both or neither")
+    if azimuth_deg and read_spec(folder).cameras != "absolute":
+        raise UserError(f"{folder}: its camera labels begin at the picture, wherever that is; drop --azimuth-deg")
+
+
+def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
+    """Noisy latents [(b f), c, h, w] and references [b, c, h, w] -> [(b f), 2c, h, w].
+
+    With guidance `latents` holds the objects several times over, one round after the other: so are the references used.
+    """
+    objects = len(latents) // num_frames
+    if objects % len(reference) or len(latents) % num_frames:
+        raise UserError(
+            f"{len(latents)} latents are no whole rounds of {len(reference)} objects, {num_frames} frames each"
+        )
+    rounds = reference.repeat(objects // len(reference), 1, 1, 1)
+    return torch.cat([latents, rounds.repeat_interleave(num_frames, dim=0).to(latents.dtype)], dim=1)
+
+
+class WithReference(nn.Module):
+    """A widened UNet with the references [b, c, h, w] of its objects in hand: called as the base is."""
+
+    reference: Tensor
+
+    def __init__(self, unet: nn.Module, reference: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("reference", reference, persistent=False)
+
+    @property
+    def config(self) -> Any:
+        """The UNet's own, but that callers give it the latent's channels."""
+        settings: Any = self.unet.config
+        return type(settings)({**settings, "in_channels": settings.out_channels})
+
+    def forward(self, sample: Tensor, timestep: Tensor, *, cross_attention_kwargs: dict[str, int], **rest: Any) -> Any:
+        """As UNet2DConditionModel's; `sample` has the latent's channels."""
+        joined = concat_reference(sample, self.reference, cross_attention_kwargs["num_frames"])
+        return self.unet(joined, timestep, cross_attention_kwargs=cross_attention_kwargs, **rest)
+
+
+class ReferenceInFront(nn.Module):
+    """A UNet that sees the references [b, c, h, w] of its objects as stage 2 shows them: one clean frame more, in front
+    of each object's, at timestep 0 (Eq. 4) and with its camera's label [b, 16]. Called as the UNet is; the frame's own
+    prediction is left out.
+    """
+
+    reference: Tensor
+    camera: Tensor
+
+    def __init__(self, unet: nn.Module, reference: Tensor, camera: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("reference", reference, persistent=False)
+        self.register_buffer("camera", camera.to(reference), persistent=False)
+
+    @property
+    def config(self) -> Any:
+        """The UNet's own."""
+        return self.unet.config
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        *,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor,
+        cross_attention_kwargs: dict[str, int],
+        **rest: Any,
+    ) -> tuple[Tensor]:
+        """As UNet2DConditionModel's, with `return_dict=False`."""
+        frames = cross_attention_kwargs["num_frames"]
+        objects = len(sample) // frames
+        token = encoder_hidden_states[::frames]
+        predicted = self.unet(
+            _in_front(self.reference.repeat(objects // len(self.reference), 1, 1, 1), sample),
+            _in_front(torch.zeros_like(timestep[:objects]), timestep),
+            encoder_hidden_states=_in_front(token, encoder_hidden_states),
+            class_labels=_in_front(self.camera.repeat(objects // len(self.camera), 1), class_labels),
+            cross_attention_kwargs={"num_frames": frames + 1},
+            **rest,
+        )[0]
+        own = predicted.reshape(objects, frames + 1, *predicted.shape[1:])[:, 1:]
+        return (own.flatten(0, 1),)
+
+
+def _in_front(first: Tensor, rest: Tensor) -> Tensor:
+    """One more frame an object: [b, ...] and [(b f), ...] -> [(b (1 + f)), ...]."""
+    frames = rest.reshape(len(first), -1, *rest.shape[1:])
+    return torch.cat([first[:, None].to(rest.dtype), frames], dim=1).flatten(0, 1)
+
+
+def see_reference(
+    model: MultiViewModel, rgb: Tensor, *, in_front: bool = False, elevation_deg: float = 0.0, azimuth_deg: float = 0.0
+) -> MultiViewModel:
+    """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes if it needs them, else as it is.
+
+    `in_front` shows them to any other model too, as the frame that joined in stage 2; where they were taken from
+    matters to models with absolute camera labels. Raises UserError for a model that reads them as channels.
+    """
+    channels = reads_reference(model.unet)
+    if channels and in_front:
+        raise UserError(f"the model: {_AS_CHANNELS}; drop --with-reference")
+    if not channels and not in_front:
+        return model
+    with torch.no_grad():
+        latents = model.encode(rgb.to(model.device))
+    camera = model.labels(elevation_deg, azimuth_deg, elevation_deg, azimuth_deg)
+    return given_reference(model, latents, camera.expand(len(latents), -1))
+
+
+def given_reference(model: MultiViewModel, reference: Tensor, camera: Tensor) -> MultiViewModel:
+    """The model with reference latents [b, c, h, w] before its eyes: as channels if it reads them so, else in front,
+    with their labels [b, 16].
+    """
+    if reads_reference(model.unet):
+        return replace(model, unet=WithReference(model.unet, reference))
+    return replace(model, unet=ReferenceInFront(model.unet, reference, camera))
