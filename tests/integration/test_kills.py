@@ -13,9 +13,9 @@ import pytest
 from dataset.check.verify import verify
 from dataset.format.outcomes import read_outcomes
 from dataset.format.shards import open_set
-from tests.render.test_cli import MARK, command, contents, wait_for
 from tests.support.make_models import box_glb
 from tests.support.paths import ROOT
+from tests.support.render_command import MARK, command, contents, wait_for
 
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 OBJECTS = 10

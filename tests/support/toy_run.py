@@ -11,7 +11,7 @@ from PIL import Image
 from distill.mesh.export import MeshSettings
 from distill.output import results
 from distill.sds.loop import distill
-from tests.distill.sds.test_loop import SETTINGS, make_guidance
+from tests.support.distill_toy import SETTINGS, make_guidance
 
 MESH = MeshSettings(resolution=32, faces=500, texture_size=64)
 CONFIG = {"image": "toys/<ball>.png", "model": "data/model", "preset": "tiny", "settings": asdict(SETTINGS)}

@@ -18,12 +18,12 @@ from dataset.errors import UserError
 from dataset.format.shards import open_set, read_index
 from dataset.io.lock import LEASE_NAME, owned
 from dataset.reading.shard_set import ShardSet
-from tests.render.output.test_shard_set_writer import UIDS, claim, complete, contents, new_output
-from tests.render.test_cli import MARK, command, processes_marked, wait_for
-from tests.render.test_cli import contents as bytes_of_set
 from tests.support.make_models import bad_models, box_glb
 from tests.support.make_shards import make_shard_set
 from tests.support.paths import ROOT
+from tests.support.render_command import MARK, command, processes_marked, wait_for
+from tests.support.render_command import contents as bytes_of_set
+from tests.support.staged_output import UIDS, claim, complete, contents, new_output
 
 pytest.importorskip("moto", reason="moto's server stands in for S3")
 pytest.importorskip("s3fs", reason="S3 needs s3fs")

@@ -14,6 +14,7 @@ from dataset.reading.epoch_order import Order
 from dataset.reading.filters import Filters, Selection, read_uids, select, split_of
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
+from tests.support.outcome_flags import write_flags
 
 PARTS = ("train", "validation", "test")
 FLAGS = {1: ("clipped",), 4: ("clipped", "near-black"), 5: ("near-black",)}
@@ -25,16 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = make_shard_set(tmp_path_factory.mktemp("selection"), 10, resolution=8)
     write_flags(made, FLAGS)
     return made
-
-
-def write_flags(folder: Path, flags: dict[int, tuple[str, ...]]) -> None:
-    rows = read_outcomes(*open_set(folder))
-    for shard in {row.shard for row in rows}:
-        changed = []
-        for row in rows:
-            if row.shard == shard:
-                changed.append(type(row)(**{**vars(row), "flags": flags.get(row.position, ())}))
-        (folder / OUTCOMES_FOLDER / f"{shard}.parquet").write_bytes(dump_outcomes(changed))
 
 
 def numbers(shards: ShardSet) -> list[int]:

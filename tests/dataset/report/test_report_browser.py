@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from dataset.report.page import write_report
-from tests.dataset.report.test_report import troubled_set
 from tests.support.browser import CHROMIUM, Page, browser
+from tests.support.troubled_set import troubled_set
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in")
 SHOWN = "[...document.querySelectorAll('.tile')].filter((tile) => tile.offsetParent).map((tile) => tile.dataset.uid)"

@@ -16,9 +16,9 @@ from distill.output.summary import final_losses
 from distill.sds.checkpoint import new_distillation
 from distill.sds.loop import distill
 from distill.sds.loss_log import Losses
-from tests.distill.output.test_turntable import read
-from tests.distill.sds.test_loop import SETTINGS, make_guidance
+from tests.support.distill_toy import SETTINGS, make_guidance
 from tests.support.toy_run import MESH, finished
+from tests.support.video import read
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Videos and sheets are read back: the count, the order, the colours; and what a failed render leaves behind."""
 
-import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,8 +9,7 @@ from PIL import Image
 
 from dataset.camera import c2w_to_spherical
 from distill.output.turntable import ring, write_turntable, write_views
-
-HEIGHT, WIDTH = 48, 64
+from tests.support.video import HEIGHT, WIDTH, read
 
 
 def by_azimuth(c2w: NDArray[np.float64], height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.float32]:
@@ -21,13 +18,6 @@ def by_azimuth(c2w: NDArray[np.float64], height: int = HEIGHT, width: int = WIDT
     turned = 0.8 * azimuth_deg / 360
     colour = np.stack([0.9 - turned, 0.1 + turned, np.full_like(turned, 0.4)], -1)
     return np.broadcast_to(colour[:, None, None], (len(c2w), height, width, 3)).astype(np.float32)
-
-
-def read(path: Path, height: int = HEIGHT, width: int = WIDTH) -> tuple[str, NDArray[np.uint8]]:
-    """ffmpeg's description of a video, and its frames [f, h, w, 3]."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
-    return done.stderr.decode(), np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def test_a_turn_read_back(tmp_path: Path) -> None:

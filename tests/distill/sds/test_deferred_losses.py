@@ -14,7 +14,7 @@ from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation
 from distill.sds.deferred_losses import Readings, StepResult
 from distill.sds.guidance import Guidance
 from distill.sds.loop import distill, train_step
-from tests.distill.sds.test_loop import SETTINGS, make_guidance
+from tests.support.distill_toy import SETTINGS, make_guidance
 
 NAN = float("nan")
 

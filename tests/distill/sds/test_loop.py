@@ -18,10 +18,9 @@ from dataset.errors import UserError
 from distill.__main__ import Args, main
 from distill.nerf.field import load_field, read_tensors
 from distill.sds.checkpoint import CHECKPOINT
-from distill.sds.guidance import Guidance
 from distill.sds.loop import distill
-from distill.sds.oracle import Ball, oracle_denoiser, render_truth
 from distill.sds.schedule import PRESETS, DistillSettings
+from tests.support.distill_toy import SETTINGS, make_guidance
 from train.model.image_encoder import SmallTower, build_tower
 from train.model.multiview import (
     ModelSpec,
@@ -29,42 +28,9 @@ from train.model.multiview import (
     assemble,
     build_unet,
     camera_labels,
-    noise_schedule,
     run_unet,
     save_model,
 )
-
-SETTINGS = replace(
-    PRESETS["tiny"],
-    steps=6,
-    coarse_resolution=16,
-    fine_resolution=16,
-    checkpoint_every=4,
-    preview_every=3,
-    shading=replace(PRESETS["tiny"].shading, lit_probability=0.75),
-    march=replace(PRESETS["tiny"].march, samples_per_ray=24, occupancy_every=2, occupancy_resolution=12),
-)
-ALPHAS = noise_schedule()
-BALL = (Ball((0.0, 0.0, 0.0), 0.4, (0.9, 0.1, 0.1), (0.1, 0.1, 0.9)),)
-
-
-def encode(images: Tensor) -> Tensor:
-    return torch.nn.functional.pixel_unshuffle(images, 4)
-
-
-def make_guidance(interrupt_at: int | None = None) -> Guidance:
-    """An oracle, during whose call number `interrupt_at` somebody presses Ctrl-C."""
-    oracle = oracle_denoiser(lambda v: render_truth(BALL, v.c2w, v.fov_deg, 16), encode, ALPHAS)
-    calls = 0
-
-    def denoise(noisy, timesteps, views):
-        nonlocal calls
-        calls += 1
-        if calls == interrupt_at:
-            signal.raise_signal(signal.SIGINT)
-        return oracle(noisy, timesteps, views)
-
-    return Guidance(encode, denoise, ALPHAS)
 
 
 def run(folder: Path, settings: DistillSettings = SETTINGS, interrupt_at: int | None = None) -> None:

@@ -11,7 +11,7 @@ from dataset.errors import UserError
 from distill.sds.loop import distill
 from distill.sds.loss_log import History, Losses, read_losses, recorded
 from distill.sds.schedule import DistillSettings, plan_step, views_until
-from tests.distill.sds.test_loop import SETTINGS, make_guidance
+from tests.support.distill_toy import SETTINGS, make_guidance
 
 VIEWS = partial(views_until, SETTINGS)
 

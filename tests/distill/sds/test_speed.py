@@ -98,7 +98,7 @@ def test_the_benchmark_needs_few_packages():
     missing = "ray webdataset open_clip tyro trimesh imageio_ffmpeg xatlas fast_simplification objaverse"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing.split()}))\n"
-        "from benchmarks import distill_bench, distill_parts\n"
+        "from benchmarks.distill import distill_bench, distill_parts\n"
         "distill_parts.build_networks(distill_parts.SIZES['tiny'])"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,7 +1,6 @@
 """The page holds everything itself, says what it shows, and its model appears in a browser."""
 
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +13,7 @@ from distill.mesh.export import MeshSettings, export_mesh
 from distill.output.turntable import write_turntable
 from distill.view.page import Section, write_page
 from tests.support.browser import CHROMIUM, browser
-
-
-class Tags(HTMLParser):
-    """Every start tag with its attributes, and the visible text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self._inside: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        self._inside.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside.append("/" + tag)
-
-    def handle_data(self, data: str) -> None:
-        if self._inside and self._inside[-1] not in ("script", "style"):
-            self.text += data
-
-    def named(self, name: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.tags if tag == name]
+from tests.support.result_page_tags import Tags
 
 
 @pytest.fixture(scope="module")

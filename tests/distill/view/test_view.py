@@ -19,7 +19,7 @@ from distill.view.__main__ import Args, main
 from distill.view.curves import Mark, Scale, chart, number, running_mean
 from distill.view.run import duration, find_runs, read_run
 from distill.view.server import HOST, answer, serve
-from tests.distill.view.test_page import Tags
+from tests.support.result_page_tags import Tags
 from tests.support.toy_run import finished, under_way
 
 

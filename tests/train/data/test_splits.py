@@ -15,8 +15,8 @@ from dataset.format.shards import open_set, read_stats
 from dataset.reading.filters import Filters
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import ShardSet
-from tests.dataset.reading.test_filters import write_flags
 from tests.support.make_shards import make_shard_set
+from tests.support.outcome_flags import write_flags
 from tests.support.train_micro import micro_run
 from train.__main__ import Stage1, main, resolve
 from train.loop import loop

@@ -1,6 +1,5 @@
 """`train.layers.compile`: layouts, kernels and checkpointing change time and memory, not what is computed."""
 
-import copy
 import json
 import subprocess
 import sys
@@ -14,10 +13,11 @@ from benchmarks.train import train_bench
 from dataset.errors import UserError
 from dataset.reading.filters import Filters
 from tests.support.make_shards import make_shard_set
+from tests.support.micro_batches import CPU, SHAPE, gradients
 from tests.support.paths import ROOT
 from tests.support.train_micro import micro_model, micro_run
 from train.data.loader import open_training_set
-from train.data.sampling import Draw, draw_branch
+from train.data.sampling import draw_branch
 from train.distributed.process_group import Ranks
 from train.layers import compile as computing
 from train.layers.compile import (
@@ -32,39 +32,11 @@ from train.layers.compile import (
 from train.loop import loop
 from train.loop.logging import open_log
 from train.loop.loop import train
-from train.loop.loss import Encoded, predict, training_loss
 from train.loop.run_config import check
-from train.model.multiview import UNetShape, build_unet, noise_schedule, run_unet, save_model
+from train.model.multiview import build_unet, run_unet, save_model
 from train.model.weight_averaging import update_average
 
-SHAPE = UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8)
-CPU = torch.device("cpu")
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def batch(use, device=CPU):
-    random = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=random).to(device)
-
-    targets = normal(2, 4, 4, 8, 8)
-    draw = Draw(
-        torch.tensor([3, 900], device=device), normal(*targets.shape), torch.tensor([False, True], device=device)
-    )
-    reference = None if use == "none" else normal(2, 4, 8, 8)
-    return Encoded(targets, reference, normal(2, 4, 16), normal(2, 1, 16), normal(2, 1, 24), use), draw
-
-
-def gradients(unet, compute, use, device=CPU):
-    unet = copy.deepcopy(unet).train()
-    encoded, draw = batch(use, device)
-    alphas = noise_schedule().to(device)
-    loss = training_loss(predict(prepare(unet, compute), encoded, draw, alphas), draw, alphas)
-    loss.backward()
-    return loss.item(), {name: parameter.grad for name, parameter in unet.named_parameters()}
 
 
 @pytest.mark.parametrize("use", ["none", "attention"])
@@ -138,7 +110,7 @@ def test_the_benchmark_needs_torch_diffusers_and_safetensors_alone():
     missing = "ray webdataset open_clip tyro pandas pyarrow tensorboard torchvision skimage imageio trimesh"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing.split()}))\n"
-        "from benchmarks import train_bench; from train.model.multiview import build_unet\n"
+        "from benchmarks.train import train_bench; from train.model.multiview import build_unet\n"
         "build_unet(train_bench.SHAPES['micro'])"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

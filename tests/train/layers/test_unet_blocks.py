@@ -9,7 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.train.layers.test_compile import SHAPE, batch, gradients
+from tests.support.micro_batches import SHAPE, batch, gradients
 from train.layers import compile as computing
 from train.layers.compile import Compute, prepare
 from train.layers.unet_blocks import LeanResnet, LeanTransformer, LeanUpsample, make_lean
