@@ -1,0 +1,32 @@
+"""Command-line flags that were renamed: the old names keep working for one release."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+
+def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Replace renamed flags in a command line, before it is parsed.
+
+    Both forms are replaced, `--old VALUE` and `--old=VALUE`, and a flag may be written with underscores instead of
+    hyphens. Nothing after a bare `--` is touched. Each old flag found is reported once on stderr.
+
+    Args:
+        argv: The arguments, without the program's name.
+        renamed: New name of each old flag, both with their leading hyphens.
+
+    Returns:
+        The arguments with the new names.
+    """
+    arguments, reported = list(argv), set[str]()
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        flag, equals, value = argument.partition("=")
+        old = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
+        if old not in renamed:
+            continue
+        arguments[index] = renamed[old] + equals + value
+        if old not in reported:
+            print(f"note: {old} is now {renamed[old]}; the old name will be removed", file=sys.stderr)
+            reported.add(old)
+    return arguments
