@@ -15,6 +15,8 @@ MARK    ?=
 
 # Optional values become options only when given, so that each command's own default stands in one place.
 opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
+# One word of the shell, whatever the value holds.
+quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo test lint format lock
@@ -42,11 +44,24 @@ verify: setup ## check a shard set or a latent set: every damaged, missing or fo
 report: setup ## a shard set as one page: SHARDS= (report.html beside the shards)
 	$(PY) -m dataset report '$(SHARDS)' $(ARGS)
 
-train-stage1: setup ## shards or latents -> image-conditioned multi-view diffusion model: SHARDS= OUT=data/stage1 PRESET=tiny|paper WORKERS=(processes, one a GPU)
-	$(PY) -m train stage1 --shards '$(SHARDS)' --out '$(or $(OUT),data/stage1)' --preset $(PRESET) $(call opt,--base,$(MODEL)) $(call opt,--workers,$(WORKERS)) $(ARGS)
+# With both goals in one command, stage 2 continues from stage 1's result and OUT is the folder of both runs, whatever
+# the order of the goals. With one of them, OUT is the run folder itself and MODEL is the model it starts from.
+ifeq ($(words $(sort $(filter train-stage1 train-stage2,$(MAKECMDGOALS)))),2)
+STAGE1_OUT := $(or $(OUT),data)/stage1
+STAGE2_OUT := $(or $(OUT),data)/stage2
+STAGE2_FROM := $(STAGE1_OUT)
+train-stage2: | train-stage1
+else
+STAGE1_OUT := $(or $(OUT),data/stage1)
+STAGE2_OUT := $(or $(OUT),data/stage2)
+STAGE2_FROM := $(or $(MODEL),data/stage1)
+endif
 
-train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 WORKERS=
-	$(PY) -m train stage2 --shards '$(SHARDS)' --base '$(or $(MODEL),data/stage1)' --out '$(or $(OUT),data/stage2)' --preset $(PRESET) $(call opt,--workers,$(WORKERS)) $(ARGS)
+train-stage1: setup ## shards or latents -> image-conditioned multi-view model: SHARDS= MODEL=(start) OUT=data/stage1 PRESET=tiny|paper WORKERS=; with train-stage2: into OUT/stage1
+	$(PY) -m train stage1 --shards $(call quote,$(SHARDS)) --out $(call quote,$(STAGE1_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--base,$(call quote,$(MODEL))) $(call opt,--workers,$(WORKERS)) $(ARGS)
+
+train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
+	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --base $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
 tiny-model: setup ## shards -> the small embedded model, from nothing, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--effort 0.001" rehearses)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)
