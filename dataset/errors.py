@@ -8,6 +8,11 @@ class UserError(ValueError):
     """Bad input by the user. The message is complete: what was wrong, where, and what to do."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's text on one line of at most 200 characters, for use in a message."""
+    return " ".join(str(error).split())[:200]
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run a command line and exit: 2 and one line on bad input, 130 on Ctrl-C, else what `main` returns (None is 0)."""
     try:

@@ -26,11 +26,11 @@ from train.config.presets import (
 )
 from train.convert.resolve import model_folder
 from train.data.loader import need_pictures, open_training_set
+from train.data.splits import divide
 from train.distributed.process_group import Parallel
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import Run, check, describe, tell
-from train.loop.validation import divide
 from train.model.image_encoder import SmallTower
 from train.model.reference import ReferenceUse
 from train.sample import pick_device

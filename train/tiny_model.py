@@ -24,12 +24,12 @@ from train.components.autoencoder import ensure_autoencoder
 from train.components.image_encoder import ensure_tower
 from train.config.presets import EMBEDDED, Recipe, Schedule
 from train.data.loader import need_pictures
+from train.data.splits import divide
 from train.encode.__main__ import encode, plan_format
 from train.encode.encoder import Encoder
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import CONFIG_FILE, Run
-from train.loop.validation import divide
 from train.model.image_encoder import ImageTower, SmallTower
 from train.model.multiview import ModelSpec, load_model, save_model
 from train.sample import pick_device

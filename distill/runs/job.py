@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from safetensors import SafetensorError
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.format.shards import write_json_atomic
 from dataset.images.prepare import Prepared
 from distill.mesh import export
@@ -28,7 +28,6 @@ from distill.sds.loop import Watch, distill
 from distill.sds.reference_loss import new_reference
 from distill.sds.schedule import DistillSettings
 from train.layers.compile import CompileChoice, choose_compute
-from train.loop.disk_full import one_line
 from train.model.multiview import MultiViewModel, load_model
 from train.model.reference import see_reference
 

@@ -14,10 +14,9 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from distill.runs.job import Job, finished_faces, run
 from distill.sds.loop import Watch
-from train.loop.disk_full import one_line
 from train.model.multiview import MultiViewModel
 
 Status = Literal["done", "skipped", "failed", "stopped"]

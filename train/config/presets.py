@@ -85,9 +85,7 @@ class Recipe:
         None  # labels (`train.model.multiview`); None: the base's, else relative
     )
     reference: ReferenceUse = "attention"  # what stage 2 makes of the reference's latent; others are ablations
-    validation: Literal["auto", "on", "off"] = (
-        "auto"  # hold objects out (`train.loop.validation`); auto: small sets do not
-    )
+    validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.data.splits`); auto: small sets do not
     test_share: float = TEST_SHARE  # of the objects, which no part of the model sees; small sets have none
     items_per_object: int = 1  # in an epoch, each with another reference
     sample_posterior: bool = False  # draw latents from the VAE's posteriors, as Stable Diffusion did; else their means

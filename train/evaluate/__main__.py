@@ -28,6 +28,7 @@ from dataset.reading.latent_set import LatentSet, open_views
 from dataset.reading.shard_set import ShardSet
 from dataset.report.html import objects
 from train.convert.resolve import file_sha256, model_folder
+from train.data.splits import only, splits
 from train.evaluate.baselines import Gallery, open_gallery, spread_evenly
 from train.evaluate.lpips import load_perceptual
 from train.evaluate.novel_views import Float32, Truth, draw_rings, read_truth, through_autoencoder
@@ -36,7 +37,6 @@ from train.evaluate.protocol import protocol, training_notes
 from train.evaluate.results import Method, Record, open_record
 from train.evaluate.score import Measuring, Row, measure
 from train.evaluate.tables import METRICS, plain, summarise, tables
-from train.loop.validation import only, splits
 from train.model.multiview import EMBEDDED_MODEL, SPEC_FILE, MultiViewModel, read_spec
 from train.sample import ddim_scheduler, pick_device
 

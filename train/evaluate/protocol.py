@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dataset.reading.filters import TEST_SHARE, Split
+from train.data.splits import MIN_OBJECTS
 from train.evaluate.metrics import SAME_DB
 from train.evaluate.novel_views import GROUPS, VIEWS_A_GROUP
 from train.loop.run_config import CONFIG_FILE
-from train.loop.validation import MIN_OBJECTS
 
 
 def protocol(size: int, seeds: int) -> list[str]:

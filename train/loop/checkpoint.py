@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.reading.epoch_order import StreamState
 from train.distributed.fsdp import placed_like, whole_tensor
-from train.loop.disk_full import no_room, one_line, say_not_written
+from train.loop.disk_full import no_room, say_not_written
 
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"step-(\d{9})")

@@ -9,7 +9,7 @@ from typing import Final
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file size limit
 
@@ -20,11 +20,6 @@ def no_room(error: BaseException) -> bool:
         return error.errno in _NO_ROOM
     found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
     return found is not None and int(found[1]) in _NO_ROOM
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text, short enough for a message."""
-    return " ".join(str(error).split())[:200]
 
 
 def say_not_written(what: str, error: BaseException, more: str = "") -> None:

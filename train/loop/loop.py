@@ -34,6 +34,7 @@ from train.data.latent_cache import keep_small
 from train.data.latents import Batch, check_latents
 from train.data.loader import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
 from train.data.sampling import Draw, Position, draw_numbers
+from train.data.splits import divide
 from train.distributed.fsdp import whole_model
 from train.distributed.process_group import ALONE, Ranks, accumulating, clip_norm, spread
 from train.layers.compile import (
@@ -54,7 +55,7 @@ from train.loop.loss import encode_views, predict, training_loss
 from train.loop.nan_guard import account_all
 from train.loop.run_config import Run, check, claim, describe, tell
 from train.loop.sample_sheet import draw_picture
-from train.loop.validation import divide, validate
+from train.loop.validation import validate
 from train.model.multiview import SPEC_FILE, MultiViewModel, save_model
 from train.model.reference import start_use
 from train.model.weight_averaging import Average, start_average, update_average

@@ -1,88 +1,27 @@
-"""Objects that are not trained on, and the loss on some of them by timestep.
+"""The loss on held-out objects, by timestep.
 
-Whether an object is held out depends on its uid alone: for validation during training, or as a test object, which no
-part of a model ever sees (`train.evaluate` looks at those). Timesteps, noise and views of the validation depend on the
-run's seed alone: what changes from one validation to the next is the model.
+Timesteps, noise and views depend on the run's seed only, so that successive validations differ by the model alone.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.errors import UserError
-from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from train.data.latents import Batch
-from train.data.loader import Feed, TrainingSet
+from train.data.loader import Feed
 from train.data.sampling import Draw
 from train.layers.compile import to_device
 from train.loop.loss import encode_views, object_losses, predict
 from train.model.multiview import NUM_TIMESTEPS, MultiViewModel
 from train.model.reference import ReferenceUse
 
-MIN_OBJECTS: Final = 20  # a smaller set is trained on as a whole, test objects too, unless validation is asked for
 MAX_OBJECTS: Final = 64  # of the held-out objects that a validation looks at
 BUCKET: Final = 250  # timesteps
 _STREAM: Final = 1001  # random numbers of its own beside `train.data.sampling`'s streams
-
-Mode = Literal["auto", "on", "off"]
-
-
-def divide(shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE) -> tuple[TrainingSet, TrainingSet | None]:
-    """(what is trained on, what is held out for validation; None: validation is off). Test objects are in neither.
-
-    auto: on, unless the set is so small that it cannot spare an object. off: the validation part is trained on. What is
-    decided is printed. Raises UserError when nothing is left to train on, and when validation is asked for and has no
-    object.
-    """
-    if mode == "off" and not test_share:
-        return shards, None
-    if mode != "on" and len(shards) < MIN_OBJECTS:
-        print(
-            f"note: {len(shards)} objects are fewer than {MIN_OBJECTS}: all are trained on, none is held out for "
-            "validation or testing (--validation on insists)"
-        )
-        return shards, None
-    parts = splits(shards, test_share)
-    trained: tuple[Split, ...] = ("train", "validation") if mode == "off" else ("train",)
-    training = only(shards, parts, trained)
-    held_out = None if mode == "off" else only(shards, parts, ["validation"])
-    tested = len(shards) - len(training) - len(held_out or ())
-    if not len(training) or (mode == "on" and not len(held_out or ())):
-        raise UserError(
-            f"{shards.url}: {len(training)} objects to train on and {len(held_out or ())} held out, by their uids; "
-            "both are needed: render more objects, or give --validation off"
-        )
-    if tested:
-        print(f"test: {tested} of {len(shards)} objects are left out of all training, by a hash of their uids")
-    if held_out is not None and not len(held_out):
-        print(
-            f"note: no validation: no uid of these {len(shards)} objects falls into the {VALIDATION_SHARE:.0%} held out"
-        )
-        held_out = None
-    if held_out is not None:
-        print(f"validation: {len(held_out)} of {len(shards)} objects are held out of training, by a hash of their uids")
-    return (training, held_out) if tested or held_out is not None else (shards, None)
-
-
-def splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[list[Split]]:
-    """The part of each object, shard by shard."""
-    return [
-        [split_of(shards.uid(shard, i), VALIDATION_SHARE, test_share) for i in range(samples)]
-        for shard, samples in enumerate(shards.samples_per_shard)
-    ]
-
-
-def only(shards: TrainingSet, parts: Sequence[Sequence[Split]], wanted: Collection[Split]) -> TrainingSet:
-    """The objects of some parts, as `splits` has them, as a smaller set."""
-    kept = []
-    for shard, samples in enumerate(shards.samples_per_shard):
-        stored = np.arange(samples, dtype=np.int32) if shards.kept is None else shards.kept[shard]
-        kept.append(stored[np.array([part in wanted for part in parts[shard]], bool)])
-    return shards.narrowed(tuple(kept))
 
 
 def bucket_names() -> list[str]:

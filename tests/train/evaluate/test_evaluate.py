@@ -184,7 +184,7 @@ def test_what_cannot_be_measured_is_named(base: Path, shards: Path, latents: Pat
 def test_a_set_without_training_objects_has_no_baselines(
     base: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.loop.validation.VALIDATION_SHARE", 0.94)
+    monkeypatch.setattr("train.data.splits.VALIDATION_SHARE", 0.94)
     with pytest.raises(UserError, match=r"no object of the training split.*--training-shards"):
         run(_asked(base, shards, tmp_path / "out"))
 

@@ -17,10 +17,11 @@ from tests.support.train_micro import micro_model, micro_run
 from train.__main__ import Autoencoder, Stage1, Tower, resolve, run_part
 from train.data.loader import Feed
 from train.data.sampling import Draw
+from train.data.splits import divide
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, object_losses, predict
-from train.loop.validation import bucket_names, divide, fixed_draw, validate, validation_views
+from train.loop.validation import bucket_names, fixed_draw, validate, validation_views
 from train.model.reference import ReferenceUse
 
 HELD_OUT = "synthetic-0003"  # of the six
@@ -102,10 +103,10 @@ def test_a_set_without_an_object_to_hold_out(
     shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = ShardSet(shards)
-    monkeypatch.setattr("train.loop.validation.VALIDATION_SHARE", 0.001)
+    monkeypatch.setattr("train.data.splits.VALIDATION_SHARE", 0.001)
     with pytest.raises(UserError, match=r"6 objects to train on and 0 held out.*--validation off"):
         divide(whole, "on")
-    monkeypatch.setattr("train.loop.validation.MIN_OBJECTS", 6)
+    monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     assert divide(whole, "auto") == (whole, None)
     assert "no uid of these 6 objects" in capsys.readouterr().out
 
@@ -147,7 +148,7 @@ def test_test_objects_are_in_neither_part(shards: Path, monkeypatch: pytest.Monk
     training, held_out = divide(whole, "on", 0.5)
     assert held_out is not None
     assert (training.uids(), held_out.uids()) == ([f"synthetic-{i:04d}" for i in (1, 2, 5)], [HELD_OUT])
-    monkeypatch.setattr("train.loop.validation.MIN_OBJECTS", 6)
+    monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     training, held_out = divide(whole, "off", 0.5)  # validation is off; test objects stay out
     assert held_out is None
     assert training.uids() == [f"synthetic-{i:04d}" for i in (1, 2, 3, 5)]
@@ -165,7 +166,7 @@ def test_a_test_share_that_leaves_nothing_is_refused(share: float, tmp_path: Pat
 def test_parts_trained_alone_leave_the_test_objects_out_too(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Any
 ) -> None:
-    monkeypatch.setattr("train.loop.validation.MIN_OBJECTS", 6)
+    monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     read = _noted_reads(monkeypatch)
     run_part(part(tmp_path, str(shards), steps=2, batch_size=8, device="cpu", test_share=0.5))
     assert read == {f"synthetic-{i:04d}" for i in (1, 2, 5)}
