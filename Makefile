@@ -19,7 +19,7 @@ opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo test lint format lock
+.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo check test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field bench-distill
 
 help: ## list the verbs
@@ -119,8 +119,11 @@ bench-field: setup ## the distiller's field and renderer: Triton kernels against
 bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
 	$(PY) -m benchmarks.render.scheduling $(ARGS)
 
-test: setup ## the default tests (CPU, about 20 minutes on 2 cores); MARK=slow or MARK=gpu for the marked ones
-	$(PY) -m pytest $(call opt,-m,$(MARK)) $(ARGS)
+check: lint ## lint, types and unit tests: under 2 minutes on 2 cores
+	$(PY) -m pytest -n auto --dist loadfile -m 'not gpu and not slow and not integration' $(ARGS)
+
+test: setup ## every test but those marked slow or gpu: under 12 minutes on 2 cores; MARK=slow or MARK=gpu runs the marked ones
+	$(PY) -m pytest $(if $(strip $(MARK)),-m '$(MARK)',-n auto --dist loadfile) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff format --check .

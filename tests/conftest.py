@@ -1,5 +1,6 @@
 """Fixtures that several test files ask for by name."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from dataset.reading.shard_set import ShardSet
 from tests.support.loopback import Server
 from tests.support.make_shards import make_shard_set
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from train.model.multiview import MultiViewModel
@@ -132,14 +134,21 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
     torch._dynamo.reset()
 
 
+INTEGRATION_FOLDERS = ("benchmarks", "cluster", "integration")
+
+
 def pytest_configure() -> None:
-    """Let Ctrl-C be heard: a shell has its background jobs ignore it, and what they start inherits that."""
+    """Give parallel workers one thread each, and restore Ctrl-C, which background jobs of a shell ignore."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A GPU machine may have another torch than the lock's, whose own warnings are no errors of ours."""
+    """Mark whole folders as integration tests; allow warnings on GPU machines, which may have another torch."""
     for item in items:
+        if item.path.relative_to(ROOT / "tests").parts[0] in INTEGRATION_FOLDERS:
+            item.add_marker(pytest.mark.integration)
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.filterwarnings("default"))

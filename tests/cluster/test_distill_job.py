@@ -24,7 +24,8 @@ def submit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_job_starts_the_mounted_distillation_on_this_cluster(tmp_path):
     package = tmp_path / "isotropic3d" / "distill"
     package.mkdir(parents=True)
-    (package / "workers.py").touch()
+    (package / "runs").mkdir()
+    (package / "runs" / "ray_workers.py").touch()
     (package / "__main__.py").write_text("import json, os, sys; print(json.dumps([sys.argv[1:], os.getcwd()]))")
     asked = ["--image", "a cat.png", "b.png", "--seeds", "4"]
     done = submit(tmp_path, *asked)

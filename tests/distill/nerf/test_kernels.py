@@ -69,36 +69,36 @@ GRID_CONSTANTS = {"CHANNELS": 2, "PADDED": 2, "JACOBIAN": True, "BLOCK": 128}
 FIELD_CONSTANTS = {"WIDTH": 32, "W": 32, "HIDDEN": 64, "H": 64, "COLOURS": 16, "PRECISION": "tf32", "EPSILON": 1e-12}
 COMPOSITE_CONSTANTS = {"WIDTH": 9, "PADDED": 16, "BLOCK": 32}
 KERNELS = {
-    "look_up": ("hash_grid_triton._look_up_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
-    "scatter": ("hash_grid_triton._scatter_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
+    "look_up": ("hash_grid._look_up_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
+    "scatter": ("hash_grid._scatter_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
     "decode": (
-        "field_triton._decode",
+        "field._decode",
         (*[FLOAT] * 9, "i32", *["fp32"] * 3),
         {**FIELD_CONSTANTS, "EVERYTHING": True, "BLOCK": 64},
     ),
     "density_backward": (
-        "field_triton._density_backward",
+        "field._density_backward",
         (*[FLOAT] * 11, "i32", *["fp32"] * 3),
         {**FIELD_CONSTANTS, "BLOCK": 32},
     ),
     "albedo_backward": (
-        "field_triton._albedo_backward",
+        "field._albedo_backward",
         (*[FLOAT] * 10, "i32", *["fp32"] * 3),
         {**FIELD_CONSTANTS, "BLOCK": 32},
     ),
     "weight": (
-        "composite_triton._weight_kernel",
+        "composite._weight_kernel",
         (LONG, FLOAT, FLOAT, FLOAT, "fp32"),
         {"OPAQUE": 104.0, "BLOCK": 32},
     ),
-    "sum": ("composite_triton._sum_kernel", (LONG, FLOAT, FLOAT, FLOAT), COMPOSITE_CONSTANTS),
+    "sum": ("composite._sum_kernel", (LONG, FLOAT, FLOAT, FLOAT), COMPOSITE_CONSTANTS),
     "gradient": (
-        "composite_triton._gradient_kernel",
+        "composite._gradient_kernel",
         (LONG, *[FLOAT] * 6, "fp32"),
         {"ATTACHED": 8, **COMPOSITE_CONSTANTS},
     ),
     "march": (
-        "sampler_triton._march",
+        "ray_march._march",
         (*[FLOAT] * 5, BYTE, LONG, FLOAT, LONG, "i32", "i32", "fp32", "fp32", "fp32"),
         {"SIDE": 32, "LOOK": True, "WRITE": True, "BLOCK": 128},
     ),
@@ -109,7 +109,7 @@ def ptx_of(name: str) -> str:
     """Of a kernel of `KERNELS`."""
     place, types, constants = KERNELS[name]
     module, function = place.split(".")
-    kernel = getattr(importlib.import_module(f"distill.{module}"), function)
+    kernel = getattr(importlib.import_module(f"distill.nerf.kernels.{module}"), function)
     return compiled_for_h100(kernel, types, constants, **({"enable_fp_fusion": False} if name == "march" else {}))
 
 
