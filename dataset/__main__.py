@@ -11,7 +11,8 @@ from dataset.check.info import format_info, info
 from dataset.check.verify import verify
 from dataset.copy.copy_set import OBJECTS_PER_SHARD, copy_sets
 from dataset.errors import run_cli
-from dataset.format.shards import open_set, read_index
+from dataset.format.shards import read_index
+from dataset.io.files import url_to_fs
 from dataset.reading.filters import Filters
 from dataset.report.contact_sheet import preview
 from dataset.report.page import write_report
@@ -135,7 +136,7 @@ class Copy:
 
 def _beside(shards: str, name: str) -> Path:
     """A file in the set's folder; for a remote set, in the current one."""
-    fs, root = open_set(shards)
+    fs, root = url_to_fs(shards)
     return Path(root) / name if isinstance(fs, LocalFileSystem) else Path(name)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from dataset.format.manifest import Asset
-from dataset.format.shards import read_stats, shard_name, write_atomic
+from dataset.format.shards import read_stats, shard_name
+from dataset.io.files import atomic_file
 from dataset.reading.reconcile import read_asked, read_manifest
 
 ATTRIBUTION_FILE: Final = "attribution.csv"
@@ -24,7 +25,7 @@ def write_attribution(fs: Any, root: str) -> int:
     One shard's part of the manifest is in memory at a time. Raises UserError when a part of the set is missing.
     """
     count = 0
-    with write_atomic(fs, f"{root}/{ATTRIBUTION_FILE}") as writer:
+    with atomic_file(fs, f"{root}/{ATTRIBUTION_FILE}") as writer:
         writer.write(_header())
         for asset in _credited(fs, root):
             writer.write(_line(asset))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from dataset.errors import UserError, run_cli
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.schema import Meta
-from dataset.format.shards import open_set
+from dataset.io.files import url_to_fs
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from dataset.reading.shard_set import ShardSet
 from render import environment
@@ -49,7 +49,7 @@ class TrueMeshes:
 def run(args: TrueMeshes) -> None:
     """The command."""
     shards = ShardSet(args.shards)
-    assets = {asset.uid: asset for asset in Manifest(*open_set(args.shards)).assets()}
+    assets = {asset.uid: asset for asset in Manifest(*url_to_fs(args.shards)).assets()}
     places = list(_places(shards, args.split))
     if not places:
         raise UserError(f"{args.shards}: none of its {len(shards)} objects is in the {args.split} split; give --split")

@@ -17,15 +17,8 @@ from dataset.format.latents import (
     table_file,
 )
 from dataset.format.schema import Meta, ViewSet, parse_meta
-from dataset.format.shards import (
-    INDEX_NAME,
-    open_set,
-    shard_name,
-    write_bytes_atomic,
-    write_index,
-    write_json_atomic,
-    write_shard,
-)
+from dataset.format.shards import INDEX_NAME, shard_name, write_index, write_shard
+from dataset.io.files import url_to_fs, write_bytes_atomic, write_json_atomic
 from dataset.reading.latent_set import LatentSet
 from train.data.latents import LatentViews
 from train.data.loader import Feed
@@ -39,7 +32,7 @@ def made_latents(folder: Path, objects: int) -> Path:
     """A latent set of random numbers, `objects` rounded up to whole shards. Made once."""
     from tests.support.make_shards import make_sample
 
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     if (folder / INDEX_NAME).is_file():
         return folder
     write_json_atomic(fs, f"{root}/{LATENTS_FILE}", format_json(FORMAT))

@@ -29,8 +29,9 @@ import tyro
 from benchmarks.data.latent_stream import latent_batches, made_latents
 from benchmarks.render.render_memory import resident_mb
 from dataset.errors import UserError, run_cli
-from dataset.format.shards import INDEX_NAME, open_set, shard_name, write_index, write_shard
+from dataset.format.shards import INDEX_NAME, shard_name, write_index, write_shard
 from dataset.images.prepare import decode_webp, encode_webp
+from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import WINDOW_SHARDS
 from dataset.reading.shard_set import ShardSet
 
@@ -91,7 +92,7 @@ def made_set(folder: Path, objects: int, resolution: int) -> Path:
     """A set of boxes and ellipsoids with grain on them, so that a picture has about the bytes of a rendered one."""
     from tests.support.make_shards import make_sample
 
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     if not (folder / INDEX_NAME).is_file():
         print(f"making {objects} objects at {resolution} pixels in {folder}", flush=True)
         per_shard = -(-objects // (2 * WINDOW_SHARDS))  # two windows

@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.io.paths import ROOT
 from render.procedural.catalog import uid_of
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 MODELS: Final = ROOT.parent / "shared" / "objects"
 SEED: Final = 0
 CHROME: Final = {

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.render.bench_objects import ROOT, SEED, BenchObject, listed, prepare
+from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
 from benchmarks.render.plain_settings import PEOPLE, REFERENCE_SAMPLES, RESOLUTION, PlainJob
+from dataset.io.paths import ROOT
 from render.blender.cameras import poses
 
 CACHE: Final = ROOT / "data" / "bench-render"

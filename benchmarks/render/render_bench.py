@@ -19,12 +19,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.render.bench_objects import ROOT, SEED, BenchObject, listed, prepare
+from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
 from benchmarks.render.bench_workers import Rendered, cores, render_all, workers
 from benchmarks.render.plain_settings import PEOPLE_SAMPLES, RESOLUTION, PlainJob
 from benchmarks.render.quality import Quality, compare
 from benchmarks.render.reference import CACHE, VIEWS, Reference, load_pictures, reference, run_plain
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET
+from dataset.io.paths import ROOT
 from render.blender.timing import PARTS
 from render.settings import Settings
 

@@ -21,12 +21,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.render.bench_objects import ROOT, BenchObject, listed, prepare
+from benchmarks.render.bench_objects import BenchObject, listed, prepare
 from benchmarks.render.bench_workers import Rendered, cores, render_all, workers
 from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.quality import psnr_db
 from benchmarks.render.reference import CACHE
 from dataset.images.prepare import composite_white
+from dataset.io.paths import ROOT
 from render.settings import Device, Settings
 from render.workers.blender_process import BlenderProcess
 

@@ -24,6 +24,7 @@ import tyro
 from dataset.errors import run_cli
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
+from dataset.io.paths import ROOT
 from render.driver import drive
 from render.output.shard_assembler import Assembly
 from render.output.shard_set_writer import Output
@@ -31,7 +32,6 @@ from render.workers.actor_pool import Pool
 from render.workers.worker import Batch, Result, Task
 
 NODES: Final = 4
-ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from dataset.errors import UserError
 from dataset.format.schema import Meta, check_uid, member_names, parse_meta, validate_sample
-from dataset.format.shards import Member, render_again
+from dataset.format.shards import REPEAT_COMMAND, Member, render_again
 from dataset.images.prepare import decode_webp
-from dataset.reading.reconcile import ANEW, REPEAT
+from dataset.reading.reconcile import ANEW
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _picture_fault(name: str, data: bytes, meta: Meta | None) -> str:
     return "" if shape == square else f"shape {shape}, its metadata says {square}"
 
 
-PICTURES: Final = Kind(member_names, validate_sample, _picture_fault, render_again, REPEAT, ANEW)
+PICTURES: Final = Kind(member_names, validate_sample, _picture_fault, render_again, REPEAT_COMMAND, ANEW)
 
 
 class HashingReader:

@@ -19,18 +19,8 @@ from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE, LatentFormat, read_format
 from dataset.format.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER
-from dataset.format.shards import (
-    INDEX_NAME,
-    SET_NAME,
-    SHARD_FILE,
-    TEMPORARY_SUFFIX,
-    Index,
-    ShardEntry,
-    open_set,
-    read_index,
-    read_stats,
-)
-from dataset.io.files import exists
+from dataset.format.shards import INDEX_NAME, SET_NAME, SHARD_FILE, Index, ShardEntry, read_index, read_stats
+from dataset.io.files import TEMPORARY_SUFFIX, exists, url_to_fs
 from dataset.reading.reconcile import Asked, differences, read_asked, read_manifest, read_table, set_differences
 
 
@@ -42,7 +32,7 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     Shards are read in parallel threads; the order of the findings does not depend on it.
     The progress bar shows on a terminal only.
     """
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     form = read_format(str(url)) if exists(fs, f"{root}/{LATENTS_FILE}") else None
     kind = PICTURES if form is None else latent_kind(str(url), form)
     index, problems = _index(fs, root, str(url), kind)

@@ -27,19 +27,14 @@ from dataset.format.set_request import begin_set, changes
 from dataset.format.shards import (
     INDEX_NAME,
     SET_NAME,
-    TEMPORARY_SUFFIX,
     Index,
-    json_bytes,
-    open_set,
     read_index,
-    read_json,
     remove_temporaries,
     shard_name,
-    write_bytes_atomic,
     write_index,
     write_shard,
 )
-from dataset.io.files import exists
+from dataset.io.files import TEMPORARY_SUFFIX, exists, json_bytes, read_json, url_to_fs, write_bytes_atomic
 from dataset.io.lock import LEASE_NAME, LOCK_NAME, owned_out
 from dataset.reading.filters import Filters
 from dataset.reading.reconcile import Asked, read_asked, read_manifest
@@ -75,7 +70,7 @@ def copy_sets(
         if value < 1:
             raise UserError(f"{name} is {value}; it must be at least 1")
     sources = open_sources(urls, filters, resolution)
-    fs, root = open_set(out)
+    fs, root = url_to_fs(out)
     with owned_out(fs, root, out, "copy"):
         _claim(fs, root, out, sources, _request(sources, resolution, objects_per_shard, filters))
         asked = read_asked(fs, root)

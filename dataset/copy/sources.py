@@ -8,8 +8,8 @@ from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome, mark_duplicate
-from dataset.format.shards import SET_NAME, open_set, read_json, shard_name
-from dataset.io.files import exists
+from dataset.format.shards import REPEAT_COMMAND, SET_NAME, shard_name
+from dataset.io.files import exists, read_json, url_to_fs
 from dataset.reading.filters import Filters, check_left, sift
 from dataset.reading.reconcile import slices
 from dataset.reading.shard_set import Kept, ShardSet, fingerprint_of
@@ -56,7 +56,7 @@ def open_sources(urls: Sequence[str], filters: Filters, resolution: int | None) 
 
 
 def _open(url: str, kept: Kept | None) -> Source:
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     if exists(fs, f"{root}/{LATENTS_FILE}"):
         raise UserError(f"{url} is a latent set; copy the pictures that it was made of, then encode the copy")
     shards = ShardSet(url)
@@ -67,7 +67,7 @@ def _open(url: str, kept: Kept | None) -> Source:
         resolution=resolution,
         tars=shards.fingerprint,
         fingerprint=fingerprint_of(shards.index, kept),
-        asked=read_json(fs, f"{root}/{SET_NAME}"),
+        asked=read_json(fs, f"{root}/{SET_NAME}", REPEAT_COMMAND),
         kept=kept,
     )
 

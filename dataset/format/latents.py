@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from dataset.errors import UserError
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, ViewSet, member_name, meta_name
-from dataset.format.shards import SET_NAME, ShardStats, open_set
-from dataset.io.files import exists
+from dataset.format.shards import SET_NAME, ShardStats
+from dataset.io.files import exists, url_to_fs
 
 LATENTS_FILE: Final = "latents.json"
 LATENTS_VERSION: Final = 1
@@ -137,7 +137,7 @@ def encode_again(url: str, shard: str) -> str:
 
 def read_format(url: str) -> LatentFormat:
     """`latents.json` of a set, finished or not. Raises UserError when it is not there or not of this software."""
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     path = f"{root}/{LATENTS_FILE}"
     if not exists(fs, path):
         what = "a set of pictures, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "no latent set"

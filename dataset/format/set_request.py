@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from dataset.format.manifest import MANIFEST_FILE, Asset, write_manifest
-from dataset.format.shards import SET_NAME, write_atomic, write_json_atomic
+from dataset.format.shards import SET_NAME
+from dataset.io.files import atomic_file, write_json_atomic
 
 
 def begin_set(fs: Any, root: str, asked: Mapping[str, Any], assets: Iterable[Asset]) -> None:
     """Write `manifest.parquet`, then `set.json`: `asked` and the manifest's length and sha256."""
-    with write_atomic(fs, f"{root}/{MANIFEST_FILE}") as file:
+    with atomic_file(fs, f"{root}/{MANIFEST_FILE}") as file:
         count, digest = write_manifest(file, assets)
     write_json_atomic(fs, f"{root}/{SET_NAME}", {**asked, "objects": count, "manifest_sha256": digest})
 

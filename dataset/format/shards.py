@@ -4,34 +4,34 @@ A file appears under its final name only when complete: temporary name in the sa
 a function of the samples alone (no clock time, no owner, a fixed member order), so two writers cannot disagree.
 """
 
-import hashlib
-import json
-import os
 import re
 import tarfile
-import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER
 from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, member_names
-from dataset.io.files import exists
+from dataset.io.files import (
+    TEMPORARY_SUFFIX,
+    Writer,
+    atomic_file,
+    check_reachable,
+    exists,
+    read_json,
+    url_to_fs,
+    write_json_atomic,
+)
 
 INDEX_NAME: Final = "index.json"
 SET_NAME: Final = "set.json"  # what was asked; the renderer's
-TEMPORARY_SUFFIX: Final = ".tmp"
 SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
 _BLOCK: Final = 512
 _TAR_END: Final = bytes(2 * _BLOCK)
-_RENDER_ON: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
+REPEAT_COMMAND: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
 
 
 class Member(NamedTuple):
@@ -89,136 +89,13 @@ class Index:
         return sum(shard.bytes for shard in self.shards)
 
 
-def open_set(url: str | Path) -> tuple[Any, str]:
-    """The fsspec filesystem and root path (no trailing slash) of a shard set's URL."""
-    try:
-        # No cache of listings: another process, here or elsewhere, may have written since.
-        fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
-    except ImportError as error:
-        raise UserError(f"{url}: {error}") from error
-    except ValueError as error:
-        raise UserError(f"{url} is neither a folder nor a URL that fsspec knows: {error}") from error
-    return fs, root.rstrip("/")
-
-
-def check_reachable(fs: Any, root: str, url: str) -> None:
-    """Raise UserError when a remote set's storage refuses: no credentials, no bucket, no network."""
-    if isinstance(fs, LocalFileSystem):
-        return
-    bucket = root.partition("/")[0]
-    try:
-        found = not url.startswith("s3:") or fs.exists(bucket)
-    except _storage_errors(fs) as error:
-        raise UserError(
-            f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
-        ) from error
-    if not found:
-        raise UserError(
-            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without "
-            "any where it finds none); create it, correct the name, or set the credentials"
-        )
-
-
-def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
-    """What the library of a remote file system raises: not all of it is an OSError."""
-    if "s3" not in fs.protocol:
-        return (OSError,)
-    from botocore.exceptions import BotoCoreError
-
-    return (OSError, BotoCoreError)
-
-
 def shard_name(index: int) -> str:
     return f"shard-{index:06d}"
 
 
 def render_again(shard: str) -> str:
     """The remedy for a damaged shard: its outcome table is what tells the renderer that the shard is finished."""
-    return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {_RENDER_ON}"
-
-
-def json_bytes(obj: Any) -> bytes:
-    """Deterministic JSON, one trailing newline; NaN is refused."""
-    return (json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
-
-
-class Writer:
-    """A binary file that keeps count and sha256 of what passes; the file system's refusals become UserErrors."""
-
-    def __init__(self, file: Any, path: str) -> None:
-        self.file, self.path = file, path
-        self.digest, self.count = hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> None:
-        with _explained(self.path):
-            self.file.write(data)
-        self.digest.update(data)
-        self.count += len(data)
-
-
-@contextmanager
-def _explained(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise UserError(f"cannot write {path}: {reason}; check free space and permissions, then run again") from error
-
-
-@contextmanager
-def write_atomic(fs: Any, path: str) -> Iterator[Writer]:
-    """A writer whose bytes appear at `path` when the block ends well, and nowhere when it does not."""
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
-    local = isinstance(fs, LocalFileSystem)
-    opener = open if local else fs.open
-    with ExitStack() as undo:
-        undo.callback(_drop, fs, temporary)
-        with _explained(path):
-            if local:  # elsewhere there are no folders, and s3fs would make a bucket of a misspelt name
-                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            file = opener(temporary, "wb")
-        try:
-            yield Writer(file, path)
-        finally:
-            with _explained(path):
-                file.close()
-        with _explained(path):
-            _rename(fs, temporary, path, local)
-        undo.pop_all()
-
-
-def _drop(fs: Any, path: str) -> None:
-    """Remove a file that may not be there."""
-    with suppress(OSError):
-        fs.rm_file(path)
-
-
-def _rename(fs: Any, temporary: str, path: str, local: bool) -> None:
-    if not local:
-        fs.mv(temporary, path)
-        return
-    _fsync(temporary)
-    os.replace(temporary, path)
-    _fsync(os.path.dirname(path))
-
-
-def _fsync(path: str) -> None:
-    """Push a file's bytes, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
-    """`path` holds either what it held before or all of `data`. Raises UserError when the file system refuses."""
-    with write_atomic(fs, path) as writer:
-        writer.write(data)
-
-
-def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
-    write_bytes_atomic(fs, path, json_bytes(obj))
+    return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {REPEAT_COMMAND}"
 
 
 def remove_temporaries(fs: Any, root: str) -> None:
@@ -242,7 +119,7 @@ def write_shard(
     UserError on wrong members, a repeated uid, or a refusing file system.
     """
     entries: dict[str, SampleEntry] = {}
-    with write_atomic(fs, f"{root}/{name}.tar") as writer:
+    with atomic_file(fs, f"{root}/{name}.tar") as writer:
         for uid, members in samples:
             if uid in entries:
                 raise UserError(f"{name}: uid {uid!r} comes twice; uids must be unique in a set")
@@ -281,7 +158,7 @@ def _stats_json(stats: ShardStats) -> dict[str, Any]:
 def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> ShardStats:
     """The statistics of shard `name`. Raises UserError, ending in `remedy`, when missing or not of the schema."""
     path = f"{root}/{name}.json"
-    raw = read_json(fs, path, remedy)
+    raw = read_json(fs, path, remedy or REPEAT_COMMAND)
     try:
         _check_version(raw, path)
         samples = tuple(
@@ -303,12 +180,12 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
     return index
 
 
-def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
+def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
     """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one.
 
     `remedy` ends the error of an index that is damaged, or missing from a set that was begun.
     """
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     check_reachable(fs, root, str(url))
     path = f"{root}/{INDEX_NAME}"
     if not exists(fs, path):
@@ -326,16 +203,6 @@ def read_index(url: str | Path, remedy: str = _RENDER_ON) -> Index:
         return Index(objects_per_shard, shards)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a shard set's index ({error!r}); {remedy}") from error
-
-
-def read_json(fs: Any, path: str, remedy: str | None = None) -> Any:
-    """A JSON file of a set. Raises UserError, ending in `remedy`, when it cannot be read or is none."""
-    try:
-        return json.loads(fs.cat_file(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {remedy or _RENDER_ON}") from error
 
 
 def _check_version(raw: Any, path: str) -> None:

@@ -1,17 +1,70 @@
-"""What fsspec does otherwise than we need."""
+"""Files on any fsspec file system: opening URLs, JSON, and atomic writes (temporary name, then rename)."""
 
+import hashlib
+import json
 import os
-from typing import Any
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
+import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
 
+TEMPORARY_SUFFIX: Final = ".tmp"
+
+
+def url_to_fs(url: str | Path) -> tuple[Any, str]:
+    """Return the fsspec file system and root path (without trailing slash) of a folder or URL.
+
+    Raises:
+        UserError: fsspec does not know the protocol, or the library for it is not installed.
+    """
+    try:
+        # No cache of listings: another process, here or elsewhere, may have written since.
+        fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
+    except ImportError as error:
+        raise UserError(f"{url}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{url} is neither a folder nor a URL that fsspec knows: {error}") from error
+    return fs, root.rstrip("/")
+
+
+def check_reachable(fs: Any, root: str, url: str) -> None:
+    """Raise UserError when remote storage refuses access: no credentials, no bucket, no network."""
+    if isinstance(fs, LocalFileSystem):
+        return
+    bucket = root.partition("/")[0]
+    try:
+        found = not url.startswith("s3:") or fs.exists(bucket)
+    except _storage_errors(fs) as error:
+        raise UserError(
+            f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
+        ) from error
+    if not found:
+        raise UserError(
+            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without "
+            "any where it finds none); create it, correct the name, or set the credentials"
+        )
+
+
+def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
+    """The exceptions that the library of a remote file system raises: not all of them are an OSError."""
+    if "s3" not in fs.protocol:
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError
+
+    return (OSError, BotoCoreError)
+
 
 def exists(fs: Any, path: str) -> bool:
-    """Whether there is a file or folder. Raises UserError where this machine's file system refuses to say.
+    """Whether a file or folder exists. Raises UserError when this machine's file system refuses to say.
 
-    fsspec's own takes everything that is raised meanwhile for a no: a folder that may not be read, and Ctrl-C.
+    fsspec's own `exists` returns False for every exception, including a folder that may not be read and Ctrl-C.
     """
     if not isinstance(fs, LocalFileSystem):
         return bool(fs.exists(path))
@@ -22,3 +75,118 @@ def exists(fs: Any, path: str) -> bool:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and permissions") from error
     return True
+
+
+def json_bytes(obj: Any) -> bytes:
+    """Serialize to deterministic JSON with one trailing newline. NaN raises ValueError."""
+    return (json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def read_json(fs: Any, path: str, remedy: str) -> Any:
+    """Parse a JSON file. Raises UserError when it cannot be read, or (ending in `remedy`) is not valid JSON."""
+    try:
+        return json.loads(fs.cat_file(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from error
+
+
+class Writer:
+    """A binary file that counts and hashes (SHA-256) what is written; refused writes become UserErrors."""
+
+    def __init__(self, file: Any, path: str) -> None:
+        self.file, self.path = file, path
+        self.digest, self.count = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        with _explained(self.path):
+            self.file.write(data)
+        self.digest.update(data)
+        self.count += len(data)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"cannot write {path}: {reason}; check free space and permissions, then run again") from error
+
+
+@contextmanager
+def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
+    """Yield a Writer whose bytes appear at `path` when the block ends, and nowhere when it raises.
+
+    Raises:
+        UserError: the file system refuses to write.
+    """
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+    local = isinstance(fs, LocalFileSystem)
+    opener = open if local else fs.open
+    with ExitStack() as undo:
+        undo.callback(_drop, fs, temporary)
+        with _explained(path):
+            if local:  # elsewhere there are no folders, and s3fs would create a bucket for a misspelled name
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            file = opener(temporary, "wb")
+        try:
+            yield Writer(file, path)
+        finally:
+            with _explained(path):
+                file.close()
+        with _explained(path):
+            _rename(fs, temporary, path, local)
+        undo.pop_all()
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder that is renamed to `folder` when the block ends, and removed when it raises.
+
+    `folder` must not exist, or be empty. Raises OSError when the file system refuses.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _drop(fs: Any, path: str) -> None:
+    """Remove a file that may not be there."""
+    with suppress(OSError):
+        fs.rm_file(path)
+
+
+def _rename(fs: Any, temporary: str, path: str, local: bool) -> None:
+    if not local:
+        fs.mv(temporary, path)
+        return
+    _fsync(temporary)
+    os.replace(temporary, path)
+    _fsync(os.path.dirname(path))
+
+
+def _fsync(path: str) -> None:
+    """Flush a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
+    """Replace `path` by `data` in one step. Raises UserError when the file system refuses."""
+    with atomic_file(fs, path) as writer:
+        writer.write(data)
+
+
+def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
+    """Replace `path` by `json_bytes(obj)` in one step. Raises UserError when the file system refuses."""
+    write_bytes_atomic(fs, path, json_bytes(obj))

@@ -19,7 +19,7 @@ from typing import Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
-from dataset.format.shards import check_reachable, json_bytes
+from dataset.io.files import check_reachable, json_bytes
 
 LEASE_NAME: Final = "lease.json"
 LOCK_NAME: Final = "lock"

@@ -1,10 +1,9 @@
 """This checkout's code on the nodes of a Ray cluster, so that all nodes run what the driver runs."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from dataset.io.paths import ROOT
 
 
 def all_but(packages: Sequence[str]) -> list[str]:

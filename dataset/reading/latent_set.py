@@ -28,8 +28,8 @@ from dataset.format.latents import (
     read_format,
 )
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
-from dataset.format.shards import INDEX_NAME, Index, check_reachable, open_set, read_index
-from dataset.io.files import exists
+from dataset.format.shards import INDEX_NAME, Index, read_index
+from dataset.io.files import check_reachable, exists, url_to_fs
 from dataset.reading.shard_set import DamagedMember, Kept, ShardSet, count_samples, fingerprint_of
 
 _CACHED_SHARDS: Final = 64  # tables of places kept in memory: 1,000 objects are about 1.4 MB
@@ -154,7 +154,7 @@ class LatentSet:
             if file is not None:
                 data = os.pread(file.descriptor, size, offset)
             else:
-                fs, root = open_set(self.url)
+                fs, root = url_to_fs(self.url)
                 data = fs.cat_file(f"{root}/{table.name}.tar", start=offset, end=offset + size)
         except OSError as error:
             raise UserError(self._told(table.name, f"its tar cannot be read ({error.strerror or error})")) from error
@@ -165,19 +165,19 @@ class LatentSet:
 
     def _open(self, shard: int) -> _OpenFile | None:
         """The tar, kept open; None where it is not on this machine."""
-        fs, root = open_set(self.url)
+        fs, root = url_to_fs(self.url)
         if not isinstance(fs, LocalFileSystem):
             return None
         return _OpenFile(os.open(f"{root}/{self._table(shard).name}.tar", os.O_RDONLY))
 
     def _read_index(self) -> Index:
-        fs, root = open_set(self.url)
+        fs, root = url_to_fs(self.url)
         if not exists(fs, f"{root}/{INDEX_NAME}"):
             raise UserError(f"the latent set at {self.url} is unfinished: {encode_on(self.url)} to complete it")
         return read_index(self.url, encode_on(self.url))
 
     def _load_table(self, shard: int) -> Table:
-        fs, root = open_set(self.url)
+        fs, root = url_to_fs(self.url)
         entry = self.index.shards[shard]
         try:
             return load_table(fs, root, self.format, entry)
@@ -196,6 +196,6 @@ class LatentSet:
 
 def open_views(url: str | Path) -> ShardSet | LatentSet:
     """The set at `url`, of either kind: `latents.json` tells. Raises UserError when it is missing or unfinished."""
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     check_reachable(fs, root, str(url))
     return LatentSet(url) if exists(fs, f"{root}/{LATENTS_FILE}") else ShardSet(url)

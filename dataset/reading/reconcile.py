@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 from dataset.errors import UserError
 from dataset.format.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, parse_outcomes
-from dataset.format.shards import INDEX_NAME, SET_NAME, Index, open_set, read_index, render_again, shard_name
+from dataset.format.shards import INDEX_NAME, REPEAT_COMMAND, SET_NAME, Index, read_index, render_again, shard_name
+from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
 
-REPEAT: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
 ANEW: Final = "restore it, or delete the set and render it again"
 _BLOCK: Final = 1 << 20
 _NAMED: Final = 3  # differences that an error names
@@ -94,7 +94,7 @@ def slices(url: str | Path) -> Iterator[Slice]:
 
     Raises UserError that names the first objects at the first difference between manifest, outcome tables and shards.
     """
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     index = read_index(url)
     asked = read_asked(fs, root)
     manifest = read_manifest(fs, root, asked)
@@ -118,7 +118,7 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
     try:
         return sorted(parse_outcomes(fs.cat_file(path), path), key=lambda row: row.position)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {REPEAT}") from error
+        raise UserError(f"{path} is missing; {REPEAT_COMMAND}") from error
 
 
 def set_differences(asked: Asked, in_manifest: int, index: Index | None) -> Iterator[Difference]:

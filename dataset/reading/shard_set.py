@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from dataset.errors import UserError
 from dataset.format.schema import Meta, SchemaError, ViewSet, member_name, meta_name, parse_meta
-from dataset.format.shards import Index, Member, SampleEntry, ShardStats, open_set, read_index, read_stats
+from dataset.format.shards import Index, Member, SampleEntry, ShardStats, read_index, read_stats
 from dataset.images.prepare import decode_webp
+from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import epoch_order
 
 _CACHED_SHARDS: Final = 64  # statistics kept in memory: 1,000 objects are about 10 MB
@@ -114,7 +115,7 @@ class ShardSet:
         return self._stats(shard).samples[sample if self.kept is None else self.kept[shard][sample]]
 
     def _load_stats(self, shard: int) -> ShardStats:
-        fs, root = open_set(self.url)
+        fs, root = url_to_fs(self.url)
         entry = self.index.shards[shard]
         stats = read_stats(fs, root, entry.name)
         if (stats.sha256, len(stats.samples)) != (entry.sha256, entry.samples):
@@ -134,7 +135,7 @@ class ShardSet:
         return {name: np.array([(v.elevation_deg, v.azimuth_deg) for v in views]) for name, views in meta.views.items()}
 
     def _ranges(self, file_name: str, places: Sequence[Member]) -> list[bytes]:
-        fs, root = open_set(self.url)
+        fs, root = url_to_fs(self.url)
         path = f"{root}/{file_name}"
         try:
             if isinstance(fs, LocalFileSystem):

@@ -24,8 +24,9 @@ from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.schema import VIEWS_PER_SET, member_name, meta_name, parse_meta
-from dataset.format.shards import SET_NAME, open_set, read_index
+from dataset.format.shards import SET_NAME, read_index
 from dataset.images.prepare import decode_webp
+from dataset.io.files import url_to_fs
 from dataset.reading.reconcile import Slice, read_asked, slices
 
 VIEW_SIDE: Final = 80  # pixels of a view in a strip
@@ -64,7 +65,7 @@ def gather(url: str | Path, max_objects: int, *, progress: bool = False) -> Repo
     """
     if max_objects < 1:
         raise UserError(f"--max-objects is {max_objects}; it must be at least 1")
-    fs, root = open_set(url)
+    fs, root = url_to_fs(url)
     report = Report(Info(str(url), read_index(url)), json.loads(fs.cat_file(f"{root}/{SET_NAME}")))
     total = read_asked(fs, root).objects
     shown = min(max_objects, total)

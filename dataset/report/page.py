@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dataset.check.statistics import reason
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from dataset.report.collect import MAX_SKIPPED, STRIP_QUALITY, VIEW_SIDE, Report, Tile, gather
 from dataset.report.html import bars, escape, histogram, objects, size
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from dataset.reading.shard_set import ShardSet
 from distill.__main__ import Args, plan_jobs
 from distill.evaluate.ground_truth import VIEWS, Place, view_name

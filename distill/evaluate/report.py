@@ -8,7 +8,7 @@ from typing import Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.format.shards import write_bytes_atomic, write_json_atomic
+from dataset.io.files import write_bytes_atomic, write_json_atomic
 from dataset.report.html import objects
 from distill.evaluate.consistency import CONSISTENCY, RERENDERED, SAMPLED, consistency_rows, consistency_tables
 from distill.evaluate.ground_truth import view_name

@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from dataset.report.collect import strip
 from distill.evaluate.ground_truth import Alignment, TrueObject
 from distill.evaluate.metrics import OPAQUE, Solid, iou, silhouette_ious, solid_of, surface_scores, visual_hull

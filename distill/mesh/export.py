@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from distill.mesh import formats
 from distill.mesh.bake import Colour, as_bytes, bake
 from distill.mesh.formats import Textured

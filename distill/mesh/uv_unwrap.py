@@ -11,12 +11,12 @@ import math
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.io.paths import ROOT
 from distill.mesh.isosurface import Surface
 from distill.mesh.manifold import Float, Int
 from distill.mesh.xatlas_worker import NO_CHART, Arrays, packed, unpacked
@@ -24,7 +24,6 @@ from distill.mesh.xatlas_worker import NO_CHART, Arrays, packed, unpacked
 logger = logging.getLogger(__name__)
 
 Charts = Literal["xatlas", "faces"]
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _CELL_BORDER: Final = 1.5  # texels from a cell's edge to its faces, so that bilinear filtering stays inside
 _SHORTEST_LEG: Final = 3.0  # texels
 _STDERR_TAIL: Final = 300
@@ -66,7 +65,7 @@ def _in_child(vertices: Float, faces: Int, texture_size: int, limit_s: float) ->
     """`atlas.charts` in a process that ends with the limit. Raises subprocess's errors."""
     asked = packed(vertices.astype(np.float32), faces.astype(np.uint32), np.array(texture_size))
     command = [sys.executable, "-m", "distill.mesh.xatlas_worker"]
-    done = subprocess.run(command, input=asked, cwd=_ROOT, capture_output=True, timeout=limit_s, check=True)
+    done = subprocess.run(command, input=asked, cwd=ROOT, capture_output=True, timeout=limit_s, check=True)
     return unpacked(done.stdout)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.errors import UserError
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from distill.nerf.backend import has_kernels
 from distill.nerf.hash_grid import HashGrid, HashGridSettings
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from distill.mesh.export import MeshReport, sample_density
 from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import Losses

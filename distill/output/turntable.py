@@ -15,8 +15,8 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from dataset.camera import spherical_to_c2w
-from dataset.format.shards import write_bytes_atomic
 from dataset.images.prepare import contact_sheet
+from dataset.io.files import write_bytes_atomic
 
 Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 RenderRows = Callable[[NDArray[np.float64]], Sequence[NDArray[np.float32]]]

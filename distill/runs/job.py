@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from dataset.errors import UserError, one_line
-from dataset.format.shards import write_json_atomic
 from dataset.images.prepare import Prepared
+from dataset.io.files import write_json_atomic
 from distill.mesh import export
 from distill.output.results import write_results
 from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same, differences

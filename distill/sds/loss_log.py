@@ -19,7 +19,7 @@ from typing import Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 
 LOSSES: Final = "losses.csv"
 METRICS: Final = "metrics.json"  # what `metrics` writes; named here for those who only read, without torch

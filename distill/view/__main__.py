@@ -11,7 +11,7 @@ import tyro
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError, run_cli
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from distill.view.run import Run, find_runs, read_run
 from distill.view.run_page import index_page, run_page
 from distill.view.server import serve

@@ -10,7 +10,7 @@ from typing import Final
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from distill.view.media import asset, image, model, model_viewer, series, text, thumbnail, video
 
 _POLICY: Final = (

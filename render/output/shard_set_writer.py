@@ -26,17 +26,13 @@ from dataset.format.shards import (
     INDEX_NAME,
     SET_NAME,
     Index,
-    check_reachable,
-    json_bytes,
-    open_set,
     read_stats,
     remove_temporaries,
     shard_name,
-    write_bytes_atomic,
     write_index,
     write_shard,
 )
-from dataset.io.files import exists
+from dataset.io.files import check_reachable, exists, json_bytes, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned
 from render.output.staging import Staging
 from render.workers.protocol import pack, unpack
@@ -56,7 +52,7 @@ class Output:
         if objects_per_shard < 1:
             raise UserError(f"--objects-per-shard is {objects_per_shard}; it must be at least 1")
         self.url, self.objects_per_shard = url, objects_per_shard
-        self.fs, self.root = open_set(url)
+        self.fs, self.root = url_to_fs(url)
         check_reachable(self.fs, self.root, url)
         address = hashlib.sha256(url.encode()).hexdigest()[:12]
         local = isinstance(self.fs, LocalFileSystem)

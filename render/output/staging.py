@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
 from dataset.format.outcomes import Outcome, from_json, to_json
-from dataset.format.shards import TEMPORARY_SUFFIX, write_bytes_atomic
+from dataset.io.files import TEMPORARY_SUFFIX, write_bytes_atomic
 from render.workers.protocol import pack
 from render.workers.worker import Result
 

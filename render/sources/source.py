@@ -17,7 +17,7 @@ from typing import Final, Literal
 from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset
 from dataset.format.schema import check_uid
-from dataset.format.shards import json_bytes
+from dataset.io.files import json_bytes
 from render.settings import MODEL_SUFFIXES
 from render.sources.licenses import spdx
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dataset.io.paths import ROOT
 from render.settings import Device
 from render.workers.protocol import Hello, Job, Reply, parse_hello, parse_reply, to_line
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 # A GPU's kernels are built at first use.
 START_S: Final[dict[Device, float]] = {"cpu": 120.0, "gpu": 900.0, "auto": 900.0}
 STDERR_TAIL: Final = 2000  # bytes

@@ -10,7 +10,7 @@ import pytest
 from cluster.driver import SENT, joined
 from cluster.render_job import interpreter
 from dataset.errors import UserError
-from dataset.io.ray_env import ROOT as CHECKOUT
+from dataset.io.paths import ROOT as CHECKOUT
 from dataset.io.ray_env import all_but
 from tests.support.paths import ROOT
 

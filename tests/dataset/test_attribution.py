@@ -10,7 +10,7 @@ from dataset.check.verify import verify
 from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
-from dataset.format.shards import open_set
+from dataset.io.files import url_to_fs
 from tests.support.make_shards import make_shard_set, write_asked
 
 
@@ -36,7 +36,7 @@ def test_one_line_for_each_object_in_a_shard(tmp_path: Path) -> None:
 
 def test_objects_without_a_sample_are_not_credited(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 3, resolution=8)
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     rows, assets = read_outcomes(fs, root), list(Manifest(fs, root).assets())
     lost = Outcome("lost", 1, "shard-000000", "failed", "import", "E")
     moved = [rows[0], lost, *(replace(row, position=row.position + 1) for row in rows[1:])]
@@ -49,7 +49,7 @@ def test_objects_without_a_sample_are_not_credited(tmp_path: Path) -> None:
 
 def test_no_cell_is_a_formula_and_every_text_survives(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 2, resolution=8)
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     assets = list(Manifest(fs, root).assets())
     odd = replace(assets[0], title='=HYPERLINK("http://x")', author="@SUM(1)", url="-2", license="+3", source="\t=4")
     plain = replace(assets[1], title='A "chair", 1=1\nsecond line', author="Zoë 椅子 <script>")
@@ -72,9 +72,9 @@ def test_the_same_bytes_every_time_and_on_any_filesystem(tmp_path: Path) -> None
     first = (folder / "attribution.csv").read_bytes()
     (folder / "attribution.csv").unlink()
     (folder / "index.json").unlink()  # it is written before the index, which says that the set is complete
-    write_attribution(*open_set(folder))
+    write_attribution(*url_to_fs(folder))
     assert (folder / "attribution.csv").read_bytes() == first
-    fs, root = open_set("memory://attribution/set")
+    fs, root = url_to_fs("memory://attribution/set")
     assert fs.cat_file(f"{root}/attribution.csv") == first
     assert b"\r" not in first
 
@@ -84,12 +84,12 @@ def test_a_part_that_is_missing_is_named_and_the_old_file_stays(tmp_path: Path) 
     before = (folder / "attribution.csv").read_bytes()
     (folder / "shard-000002.json").unlink()
     with pytest.raises(UserError, match=r"shard-000002\.json"):
-        write_attribution(*open_set(folder))
+        write_attribution(*url_to_fs(folder))
     (folder / "manifest.parquet").unlink()
     with pytest.raises(UserError, match=r"manifest\.parquet is missing"):
-        write_attribution(*open_set(folder))
+        write_attribution(*url_to_fs(folder))
     (folder / "set.json").write_text(json.dumps({"uids": ["a"]}))
     with pytest.raises(UserError, match=r"set\.json is damaged"):
-        write_attribution(*open_set(folder))
+        write_attribution(*url_to_fs(folder))
     assert (folder / "attribution.csv").read_bytes() == before
     assert not list(folder.glob("*.tmp"))

@@ -12,7 +12,7 @@ import pytest
 
 from dataset.check.verify import verify
 from dataset.format.outcomes import read_outcomes
-from dataset.format.shards import open_set
+from dataset.io.files import url_to_fs
 from tests.support.make_models import box_glb
 from tests.support.paths import ROOT
 from tests.support.render_command import MARK, command, contents, wait_for
@@ -68,7 +68,7 @@ def marked(mark, name):
 
 
 def is_whole(shards, reference):
-    rows = read_outcomes(*open_set(shards))
+    rows = read_outcomes(*url_to_fs(shards))
     assert [row.position for row in rows] == list(range(OBJECTS + 1))
     assert [row.uid for row in rows if row.status != "ok"] == ["poison"]
     assert verify(str(shards)) == []

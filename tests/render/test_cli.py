@@ -9,7 +9,8 @@ import pytest
 
 from dataset.check.verify import verify
 from dataset.format.outcomes import read_outcomes
-from dataset.format.shards import open_set, read_index
+from dataset.format.shards import read_index
+from dataset.io.files import url_to_fs
 from tests.support.make_models import bad_models, box_glb
 from tests.support.paths import ROOT
 from tests.support.render_command import MARK, command, contents, processes_marked, render, wait_for
@@ -35,7 +36,7 @@ def finished(models, tmp_path_factory):
 def test_bad_files_are_recorded_and_the_rest_complete(models, finished):
     shards, run = finished
     assert run.returncode == 1
-    rows = {row.uid: row for row in read_outcomes(*open_set(shards))}
+    rows = {row.uid: row for row in read_outcomes(*url_to_fs(shards))}
     assert {uid: row.error_class for uid, row in rows.items() if row.status == "failed"} == models[1]
     assert read_index(shards).objects == 4
     assert verify(str(shards)) == []

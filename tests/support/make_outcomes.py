@@ -8,7 +8,8 @@ from pathlib import Path
 from dataset.attribution import write_attribution
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, Status, dump_outcomes
-from dataset.format.shards import open_set, shard_name, write_bytes_atomic, write_index, write_shard
+from dataset.format.shards import shard_name, write_index, write_shard
+from dataset.io.files import url_to_fs, write_bytes_atomic
 from tests.support.make_shards import make_sample, write_asked
 
 LICENSES = ("CC0-1.0", "CC-BY-4.0")
@@ -29,7 +30,7 @@ def make_set(
 ) -> str:
     """A complete set of objects PREFIX0, PREFIX1, ...; `gone`: status of those without pictures,
     `files`: contents of the model files of some."""
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     uids = [f"{prefix}{i}" for i in range(objects)]
     assets = [Asset(uid, "synthetic", LICENSES[i % 2], "tests", title=f"Title {uid}") for i, uid in enumerate(uids)]
     write_asked(fs, root, assets, per_shard)

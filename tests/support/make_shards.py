@@ -32,16 +32,9 @@ from dataset.format.schema import (
     member_name,
     meta_name,
 )
-from dataset.format.shards import (
-    SET_NAME,
-    open_set,
-    shard_name,
-    write_bytes_atomic,
-    write_index,
-    write_json_atomic,
-    write_shard,
-)
+from dataset.format.shards import SET_NAME, shard_name, write_index, write_shard
 from dataset.images.prepare import encode_webp
+from dataset.io.files import url_to_fs, write_bytes_atomic, write_json_atomic
 
 Float = NDArray[np.float64]
 _LICENSES = ("CC0-1.0", "CC-BY-4.0")
@@ -52,7 +45,7 @@ def make_shard_set(
     folder: Path | str, num_objects: int, resolution: int = 32, objects_per_shard: int = 4, seed: int = 0
 ) -> Path:
     """Write a complete set (shards, outcomes, set.json, index.json) into `folder`, a path or a URL; returns it."""
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     uids = [f"synthetic-{i:04d}" for i in range(num_objects)]
     write_asked(fs, root, [_asset(uid, i) for i, uid in enumerate(uids)], objects_per_shard, seed)
     num_shards = -(-num_objects // objects_per_shard)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from dataset.format.outcomes import OUTCOMES_FOLDER, dump_outcomes, read_outcomes
-from dataset.format.shards import open_set
+from dataset.io.files import url_to_fs
 
 
 def write_flags(folder: Path, flags: dict[int, tuple[str, ...]]) -> None:
-    rows = read_outcomes(*open_set(folder))
+    rows = read_outcomes(*url_to_fs(folder))
     for shard in {row.shard for row in rows}:
         changed = []
         for row in rows:

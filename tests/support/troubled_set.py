@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
-from dataset.format.shards import open_set
+from dataset.io.files import url_to_fs
 from tests.support.make_shards import make_shard_set, write_asked
 
 BAD = '<script>document.title = "taken"</script>'
@@ -40,7 +40,7 @@ class Tags(HTMLParser):
 def troubled_set(folder: Path) -> Path:
     """Seven objects: four ok, two failed, one skipped; texts that want to be markup."""
     make_shard_set(folder, 4, resolution=32, objects_per_shard=8)
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     rows, assets = read_outcomes(fs, root), list(Manifest(fs, root).assets())
     crash = Outcome(
         *("crash", 4, "shard-000000", "failed", "worker", "Crash", f"died {BAD}"),

@@ -19,8 +19,8 @@ from torch import Tensor
 from dataset.errors import UserError
 from dataset.format.latents import encode_on
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.format.shards import SET_NAME, open_set
-from dataset.io.files import exists
+from dataset.format.shards import SET_NAME
+from dataset.io.files import exists, url_to_fs
 from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order, StreamState, same_place
 from dataset.reading.filters import Filters, select
@@ -63,7 +63,7 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
             "reference and truth in samples/ are what the VAE makes of the latents"
         )
     if filters != Filters():
-        fs, root = open_set(url)
+        fs, root = url_to_fs(url)
         if isinstance(found, LatentSet) and not exists(fs, f"{root}/{SET_NAME}"):
             raise UserError(
                 f"{url}: no manifest and outcome tables to filter by; {encode_on(url)}, which copies them from the "

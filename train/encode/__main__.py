@@ -33,15 +33,8 @@ from dataset.format.latents import (
     table_file,
 )
 from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, meta_name, parse_meta
-from dataset.format.shards import (
-    INDEX_NAME,
-    open_set,
-    remove_temporaries,
-    write_bytes_atomic,
-    write_index,
-    write_shard,
-)
-from dataset.io.files import exists
+from dataset.format.shards import INDEX_NAME, remove_temporaries, write_index, write_shard
+from dataset.io.files import exists, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned_out
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
@@ -109,7 +102,7 @@ def encode(
     """Write, or complete, the latent set `out`. Raises UserError when it holds another one, or a member is damaged."""
     if not 1 <= batch_size <= len(ALL_VIEWS) or readers < 1:
         raise UserError(f"--batch-size is {batch_size}, of 1 to {len(ALL_VIEWS)}; --readers is {readers}, at least 1")
-    fs, root = open_set(out)
+    fs, root = url_to_fs(out)
     with owned_out(fs, root, out, "encoding"):
         claim(fs, root, out, form)
         remove_temporaries(fs, root)
@@ -121,7 +114,7 @@ def _encode_shards(
     shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, readers: int
 ) -> None:
     """The shards that are not finished, then the index."""
-    fs, root = open_set(out)
+    fs, root = url_to_fs(out)
     names = [shard.name for shard in shards.index.shards]
     finished = {name for name in names if is_finished(fs, root, name, out)}
     done = sum(shard.samples for shard in shards.index.shards if shard.name in finished)

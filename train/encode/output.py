@@ -7,15 +7,8 @@ from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE, LatentFormat, encode_again, format_json, read_format, table_file
 from dataset.format.manifest import MANIFEST_FILE
 from dataset.format.outcomes import OUTCOMES_FOLDER
-from dataset.format.shards import (
-    INDEX_NAME,
-    SET_NAME,
-    open_set,
-    read_stats,
-    write_atomic,
-    write_json_atomic,
-)
-from dataset.io.files import exists
+from dataset.format.shards import INDEX_NAME, SET_NAME, read_stats
+from dataset.io.files import atomic_file, exists, url_to_fs, write_json_atomic
 from dataset.reading.shard_set import ShardSet
 
 _BLOCK: Final = 1 << 20
@@ -26,7 +19,7 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
 
     Manifest, outcome tables, attribution and `set.json`: little beside the latents, and the credits go with them.
     """
-    source, there = open_set(shards.url)
+    source, there = url_to_fs(shards.url)
     tables = [f"{OUTCOMES_FOLDER}/{shard.name}.parquet" for shard in shards.index.shards]
     for name in (MANIFEST_FILE, ATTRIBUTION_FILE, *tables, SET_NAME):
         if exists(fs, f"{root}/{name}"):
@@ -34,7 +27,7 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
         if not exists(source, f"{there}/{name}"):
             print(f"note: {shards.url} holds no {name}: training on the latents cannot filter by what it would say")
             return
-        with source.open(f"{there}/{name}", "rb") as file, write_atomic(fs, f"{root}/{name}") as copy:
+        with source.open(f"{there}/{name}", "rb") as file, atomic_file(fs, f"{root}/{name}") as copy:
             while data := file.read(_BLOCK):
                 copy.write(data)
 

@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
-from dataset.format.shards import write_bytes_atomic, write_json_atomic
+from dataset.io.files import write_bytes_atomic, write_json_atomic
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split
 from dataset.reading.latent_set import LatentSet, open_views
 from dataset.reading.shard_set import ShardSet

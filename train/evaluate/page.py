@@ -14,8 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from dataset.errors import UserError
-from dataset.format.shards import write_bytes_atomic
-from dataset.io.ray_env import ROOT
+from dataset.io.files import write_bytes_atomic
+from dataset.io.paths import ROOT
 from dataset.report.html import escape
 from train.evaluate.metrics import mean_of
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record

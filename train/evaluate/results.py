@@ -15,7 +15,7 @@ from typing import Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
-from dataset.format.shards import write_json_atomic
+from dataset.io.files import write_json_atomic
 
 SETTINGS_FILE: Final = "settings.json"
 RESULTS_FILE: Final = "results.jsonl"

@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dataset.format.shards import write_bytes_atomic
+from dataset.io.files import write_bytes_atomic
 from dataset.reading.shard_set import ShardSet
 from dataset.report.collect import strip
 from train.evaluate.lpips import Perceptual

@@ -10,7 +10,8 @@ from dataset.check.statistics import Measured
 from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
-from dataset.format.shards import open_set, shard_name
+from dataset.format.shards import shard_name
+from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set, write_asked
 
@@ -22,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def add_rows(folder: Path, *more: Outcome, license: str = "unknown") -> None:
     """Objects without samples, to the end of a set of one shard."""
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     assets = [*Manifest(fs, root).assets(), *(Asset(row.uid, "more", license) for row in more)]
     write_asked(fs, root, assets, objects_per_shard=4)
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([*read_outcomes(fs, root), *more]))
@@ -105,7 +106,7 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost", ["row", "sample", "both"])
 def test_an_object_that_is_nowhere_or_somewhere_only_is_an_error(tmp_path: Path, lost: str) -> None:
     folder = make_shard_set(tmp_path, 5, resolution=8, objects_per_shard=2)
-    rows = read_outcomes(*open_set(folder))
+    rows = read_outcomes(*url_to_fs(folder))
     table = folder / "outcomes/shard-000001.parquet"
     if lost == "row":
         table.write_bytes(dump_outcomes(rows[2:3]))
@@ -114,7 +115,7 @@ def test_an_object_that_is_nowhere_or_somewhere_only_is_an_error(tmp_path: Path,
         table.write_bytes(dump_outcomes([rows[2], replace(rows[3], status="failed")]))
         expected = "synthetic-0003: sample has no ok row"
     else:
-        fs, root = open_set(folder)
+        fs, root = url_to_fs(folder)
         assets = list(Manifest(fs, root).assets())
         write_asked(fs, root, [*assets, Asset("forgotten", "x")], objects_per_shard=2)
         expected = "forgotten: asked for, but has no outcome row"

@@ -13,7 +13,8 @@ from dataset.check.verify import verify
 from dataset.errors import UserError
 from dataset.format.latents import dump_table, latent_names, read_format
 from dataset.format.schema import Meta
-from dataset.format.shards import open_set, read_stats, write_index, write_shard
+from dataset.format.shards import read_stats, write_index, write_shard
+from dataset.io.files import url_to_fs
 from dataset.reading.latent_set import LatentSet
 from tests.support.make_latents import make_latent_set
 from tests.support.make_shards import make_shard_set
@@ -42,7 +43,7 @@ def _found(folder: Path) -> list[tuple[str, str]]:
 
 def _members(folder: Path) -> dict[str, dict[str, bytes]]:
     """The first shard's samples, as they are stored."""
-    data, samples = (folder / TAR).read_bytes(), read_stats(*open_set(folder), "shard-000000").samples
+    data, samples = (folder / TAR).read_bytes(), read_stats(*url_to_fs(folder), "shard-000000").samples
     return {
         sample.uid: {
             f"{sample.uid}.{suffix}": data[place.offset : place.offset + place.size]
@@ -54,7 +55,7 @@ def _members(folder: Path) -> dict[str, dict[str, bytes]]:
 
 def _rewrite(folder: Path, samples: dict[str, dict[str, bytes]], metas: list[Meta] | None = None) -> None:
     """Write the first shard, its statistics, table and the index again: only the contents can give it away."""
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     metas = metas or [LatentSet(folder).meta(0, i) for i in range(2)]
     stats = write_shard(fs, root, "shard-000000", samples.items(), latent_names)
     (folder / TABLE).write_bytes(dump_table(stats, metas))
@@ -81,7 +82,7 @@ def test_every_flipped_bit_is_found(latents: Path) -> None:
 
 
 def test_a_damaged_or_missing_member_is_named(latents: Path) -> None:
-    place = read_stats(*open_set(latents), "shard-000000").samples[1].members["random_03.npy"]
+    place = read_stats(*url_to_fs(latents), "shard-000000").samples[1].members["random_03.npy"]
     data = bytearray((latents / TAR).read_bytes())
     data[place.offset + 200] ^= 1
     (latents / TAR).write_bytes(bytes(data))

@@ -16,8 +16,9 @@ from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.format.schema import dump_meta, parse_meta
-from dataset.format.shards import open_set, read_stats, write_index, write_shard
+from dataset.format.shards import read_stats, write_index, write_shard
 from dataset.images.prepare import encode_webp
+from dataset.io.files import url_to_fs
 from tests.support.make_shards import make_sample, make_shard_set, write_asked
 
 TAR = "shard-000000.tar"
@@ -46,7 +47,7 @@ def append_members(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> None:
 
 def rewrite(shard_set: Path, change: Callable[[str, dict[str, bytes]], None]) -> None:
     """Write shard 0 again with changed contents and matching statistics: only the contents can give it away."""
-    fs, root = open_set(shard_set)
+    fs, root = url_to_fs(shard_set)
     samples = []
     for number, uid in enumerate(["synthetic-0000", "synthetic-0001"]):
         members = make_sample(uid, number, resolution=8)
@@ -63,7 +64,7 @@ def test_a_sound_set_has_no_problems(shard_set: Path) -> None:
 def test_a_set_in_memory_is_verified_too() -> None:
     make_shard_set("memory://verify/set", 2, resolution=8)
     assert verify("memory://verify/set") == []
-    fs, root = open_set("memory://verify/set")
+    fs, root = url_to_fs("memory://verify/set")
     data = bytearray(fs.cat_file(f"{root}/{TAR}"))
     place = read_stats(fs, root, "shard-000000").samples[1].members["random_03.webp"]
     data[place.offset + 20] ^= 1
@@ -86,7 +87,7 @@ def test_truncation_at_any_offset_is_found(shard_set: Path) -> None:
 
 
 def test_truncation_names_the_member_and_the_samples_lost(shard_set: Path) -> None:
-    place = read_stats(*open_set(shard_set), "shard-000000").samples[0].members["random_05.webp"]
+    place = read_stats(*url_to_fs(shard_set), "shard-000000").samples[0].members["random_05.webp"]
     (shard_set / TAR).write_bytes((shard_set / TAR).read_bytes()[: place.offset + 10])
     problems = verify(shard_set)
     lost = [f"{TAR}/synthetic-0000.random_{i:02d}.webp" for i in range(5, 16)]
@@ -109,7 +110,7 @@ def test_a_flipped_bit_anywhere_is_found(shard_set: Path) -> None:
 
 def test_a_flipped_bit_in_a_member_names_that_member_alone(shard_set: Path) -> None:
     whole = (shard_set / TAR).read_bytes()
-    stats = read_stats(*open_set(shard_set), "shard-000000")
+    stats = read_stats(*url_to_fs(shard_set), "shard-000000")
     for entry in stats.samples:
         for suffix in ("meta.json", "fixed_00.webp", "random_15.webp"):
             place = entry.members[suffix]
@@ -236,7 +237,7 @@ def replace_asked(shard_set: Path, **changes: object) -> None:
 
 
 def test_outcomes_samples_and_manifest_are_reconciled(shard_set: Path) -> None:
-    rows = read_outcomes(*open_set(shard_set))[:2]
+    rows = read_outcomes(*url_to_fs(shard_set))[:2]
     failed = replace(rows[0], status="failed", stage="render", error_class="X")
     ghost = Outcome(uid="ghost", position=7, shard="shard-000000", status="ok")
     replace_rows(shard_set, 0, [failed, replace(rows[1], position=5), ghost])
@@ -253,7 +254,7 @@ def test_outcomes_samples_and_manifest_are_reconciled(shard_set: Path) -> None:
 
 
 def test_an_object_without_a_row_is_found(shard_set: Path) -> None:
-    replace_rows(shard_set, 0, read_outcomes(*open_set(shard_set))[:1])
+    replace_rows(shard_set, 0, read_outcomes(*url_to_fs(shard_set))[:1])
     found = {problem.where: problem.what for problem in verify(shard_set)}
     assert found == {
         "manifest.parquet/synthetic-0001": "asked for, but has no outcome row",
@@ -262,7 +263,7 @@ def test_an_object_without_a_row_is_found(shard_set: Path) -> None:
 
 
 def test_samples_out_of_order_and_foreign_rows_are_found(shard_set: Path) -> None:
-    fs, root = open_set(shard_set)
+    fs, root = url_to_fs(shard_set)
     samples = {f"synthetic-{i:04d}": make_sample(f"synthetic-{i:04d}", i, resolution=8) for i in (1, 0)}
     write_shard(fs, root, "shard-000000", samples.items())
     write_index(fs, root, num_shards=2, objects_per_shard=2)
@@ -277,7 +278,7 @@ def test_samples_out_of_order_and_foreign_rows_are_found(shard_set: Path) -> Non
 
 def test_a_failed_and_a_skipped_object_are_no_problem_unless_they_have_samples(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 2, resolution=8)
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     rows, manifest = read_outcomes(fs, root), Manifest(fs, root)
     lost = Outcome("lost", 2, "shard-000000", "failed", "import", "E")
     left = Outcome("left", 3, "shard-000000", "skipped", "select", flags=("licence-excluded",))
@@ -300,7 +301,7 @@ def test_damaged_tables_and_manifests_are_found(shard_set: Path) -> None:
 
 def test_a_manifest_that_is_not_the_recorded_one_is_found(shard_set: Path) -> None:
     good = (shard_set / "manifest.parquet").read_bytes()
-    fs, root = open_set(shard_set)
+    fs, root = url_to_fs(shard_set)
     asked = (shard_set / "set.json").read_bytes()
     assets = list(Manifest(fs, root).assets())
     write_asked(fs, root, [replace(assets[0], title="Another"), *assets[1:]], objects_per_shard=2)
@@ -341,7 +342,7 @@ def test_an_index_that_names_other_shards_is_found(shard_set: Path) -> None:
 
 
 def test_credits_of_manifest_metadata_and_attribution_agree(shard_set: Path) -> None:
-    fs, root = open_set(shard_set)
+    fs, root = url_to_fs(shard_set)
     assets = list(Manifest(fs, root).assets())
     write_asked(fs, root, [assets[0], replace(assets[1], author="Somebody"), assets[2]], objects_per_shard=2)
     write_attribution(fs, root)

@@ -19,8 +19,9 @@ from dataset.copy.worker import Task, submitter
 from dataset.errors import UserError
 from dataset.format.outcomes import read_outcomes
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet, member_names
-from dataset.format.shards import open_set, read_stats, shard_name
+from dataset.format.shards import read_stats, shard_name
 from dataset.images.prepare import decode_webp, encode_webp
+from dataset.io.files import url_to_fs
 from dataset.io.lock import owned_out
 from dataset.reading.filters import Filters, select
 from dataset.reading.shard_set import DamagedMember, ShardSet
@@ -61,7 +62,7 @@ def test_two_sets_become_one_that_is_sound_and_reconciles(both: Path) -> None:
     assert about.outcomes.statuses == {"ok": 7, "failed": 1, "skipped": 1}
     assert about.pictures is not None
     assert about.pictures.resolutions == {"8x8": 7}
-    rows = read_outcomes(*open_set(both))
+    rows = read_outcomes(*url_to_fs(both))
     assert [row.uid for row in rows] == [f"large-{i}" for i in range(5)] + [f"small-{i}" for i in range(4)]
     assert [(row.position, row.shard) for row in rows] == [(i, shard_name(i // 3)) for i in range(9)]
     assert [row.seconds for row in rows] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
@@ -130,7 +131,7 @@ class Killed(BaseException):
 def test_killed_before_any_file_and_repeated_it_is_the_same_set(
     both: Path, large: str, small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataset.format import shards as writing
+    from dataset.io import files as writing
 
     rename = writing._rename
     for moment in count():
@@ -269,7 +270,7 @@ def test_sets_that_cannot_be_copied(small: str, tmp_path: Path) -> None:
 def test_a_damaged_member_is_named_and_what_is_finished_stays(large: str, tmp_path: Path, workers: int) -> None:
     damaged, out = Path(shutil.copytree(large, tmp_path / "damaged")), tmp_path / "out"
     sound = (damaged / "shard-000002.tar").read_bytes()
-    place = read_stats(*open_set(damaged), shard_name(2)).samples[0].members["random_05.webp"]
+    place = read_stats(*url_to_fs(damaged), shard_name(2)).samples[0].members["random_05.webp"]
     damage = bytearray(sound)
     damage[place.offset + place.size // 2] ^= 255
     (damaged / "shard-000002.tar").write_bytes(bytes(damage))
@@ -338,7 +339,7 @@ def test_the_same_file_in_two_sets_is_flagged_in_the_later(tmp_path: Path) -> No
     first = make_set(tmp_path / "first", "x", 2, 8, files={1: "cube"})
     second = make_set(tmp_path / "second", "y", 2, 8, files={1: "cube"})
     copy_sets([first, second], str(tmp_path / "out"), workers=1)
-    rows = {row.uid: row.flags for row in read_outcomes(*open_set(tmp_path / "out"))}
+    rows = {row.uid: row.flags for row in read_outcomes(*url_to_fs(tmp_path / "out"))}
     assert rows == {"x0": (), "x1": ("clipped",), "y0": (), "y1": ("clipped", "duplicate")}
 
 
@@ -366,6 +367,6 @@ def test_sets_in_memory_are_the_same_sets(both: Path, large: str, small: str) ->
 
 
 def test_two_writers_are_refused(small: str, tmp_path: Path) -> None:
-    fs, root = open_set(tmp_path / "out")
+    fs, root = url_to_fs(tmp_path / "out")
     with owned_out(fs, root, root, "copy"), pytest.raises(UserError, match="another copy is writing"):
         copy_sets([small], root, workers=1)

@@ -13,17 +13,8 @@ import webdataset
 
 from dataset.errors import UserError
 from dataset.format.schema import member_names
-from dataset.format.shards import (
-    open_set,
-    read_index,
-    read_stats,
-    remove_temporaries,
-    shard_name,
-    write_bytes_atomic,
-    write_index,
-    write_json_atomic,
-    write_shard,
-)
+from dataset.format.shards import read_index, read_stats, remove_temporaries, shard_name, write_index, write_shard
+from dataset.io.files import url_to_fs, write_bytes_atomic, write_json_atomic
 from tests.support.make_shards import make_shard_set
 
 Sample = tuple[str, dict[str, bytes]]
@@ -48,7 +39,7 @@ def test_plain_webdataset_reads_a_shard(tmp_path: Path) -> None:
 
 
 def test_a_shard_is_plain_ustar_with_nothing_of_the_machine_in_it(tmp_path: Path) -> None:
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     write_shard(fs, root, "shard-000000", fake_samples("b", "a"))
     with tarfile.open(tmp_path / "shard-000000.tar") as tar:
         members = tar.getmembers()
@@ -61,7 +52,7 @@ def test_a_shard_is_plain_ustar_with_nothing_of_the_machine_in_it(tmp_path: Path
 
 def test_rewriting_gives_the_same_bytes_in_any_member_order(tmp_path: Path) -> None:
     for folder, backwards in (("one", False), ("two", True)):
-        fs, root = open_set(tmp_path / folder)
+        fs, root = url_to_fs(tmp_path / folder)
         samples = [(uid, dict(reversed(m.items())) if backwards else m) for uid, m in fake_samples("a", "b")]
         write_shard(fs, root, "shard-000000", samples)
         write_index(fs, root, num_shards=1, objects_per_shard=2)
@@ -70,7 +61,7 @@ def test_rewriting_gives_the_same_bytes_in_any_member_order(tmp_path: Path) -> N
 
 
 def test_statistics_locate_every_member_and_survive_the_round_trip(tmp_path: Path) -> None:
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     long = "u" * 128  # member names beyond USTAR's 100 characters
     samples = fake_samples("a", long)
     stats = write_shard(fs, root, "shard-000003", samples)
@@ -89,7 +80,7 @@ def test_statistics_locate_every_member_and_survive_the_round_trip(tmp_path: Pat
 
 
 def test_a_shard_without_samples_is_a_valid_tar(tmp_path: Path) -> None:
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     assert write_shard(fs, root, "shard-000000", []).samples == ()
     with tarfile.open(tmp_path / "shard-000000.tar") as tar:
         assert tar.getnames() == []
@@ -97,7 +88,7 @@ def test_a_shard_without_samples_is_a_valid_tar(tmp_path: Path) -> None:
 
 
 def test_wrong_members_and_repeated_uids_are_refused_and_leave_nothing(tmp_path: Path) -> None:
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     (uid, members), *_ = fake_samples("a")
     incomplete = {name: data for name, data in members.items() if "random_07" not in name}
     foreign = {**members, "a.extra.txt": b""}
@@ -113,7 +104,7 @@ def test_a_failing_source_leaves_no_file_and_keeps_its_own_error(tmp_path: Path)
         yield from fake_samples("a")
         raise OSError("the source broke")
 
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     with pytest.raises(OSError, match="the source broke"):
         write_shard(fs, root, "shard-000000", broken())
     assert list(tmp_path.iterdir()) == []
@@ -123,7 +114,7 @@ def test_a_full_disk_names_the_path_and_removes_the_temporary(tmp_path: Path, mo
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     write_bytes_atomic(fs, f"{root}/x", b"old")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"x: No space left"):
@@ -134,7 +125,7 @@ def test_a_full_disk_names_the_path_and_removes_the_temporary(tmp_path: Path, mo
 
 def test_a_path_that_cannot_be_a_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    fs, root = open_set(tmp_path / "file" / "set")
+    fs, root = url_to_fs(tmp_path / "file" / "set")
     with pytest.raises(UserError, match="cannot write"):
         write_json_atomic(fs, f"{root}/set.json", {})
 
@@ -143,7 +134,7 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
     (tmp_path / "outcomes").mkdir()
     for name in ("shard-000000.tar.0a1b2c3d.tmp", "outcomes/shard-000000.parquet.ffffffff.tmp", "index.json"):
         (tmp_path / name).write_text("")
-    remove_temporaries(*open_set(tmp_path))
+    remove_temporaries(*url_to_fs(tmp_path))
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["index.json", "outcomes"]
 
 
@@ -160,7 +151,7 @@ def test_the_index_counts_what_the_shards_hold(tmp_path: Path) -> None:
 def test_a_missing_set_an_unfinished_set_and_a_broken_index_read_differently(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no shard set at .*make render"):
         read_index(tmp_path / "nothing")
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     write_json_atomic(fs, f"{root}/set.json", {})
     with pytest.raises(UserError, match="unfinished"):
         read_index(tmp_path)
@@ -171,7 +162,7 @@ def test_a_missing_set_an_unfinished_set_and_a_broken_index_read_differently(tmp
 
 
 def test_an_index_needs_every_shard(tmp_path: Path) -> None:
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     write_shard(fs, root, shard_name(0), fake_samples("a"))
     with pytest.raises(UserError, match="shard-000001"):
         write_index(fs, root, num_shards=2, objects_per_shard=1)
@@ -180,11 +171,11 @@ def test_an_index_needs_every_shard(tmp_path: Path) -> None:
 
 def test_unknown_protocols_are_explained() -> None:
     with pytest.raises(UserError, match="nosuch://x"):
-        open_set("nosuch://x")
+        url_to_fs("nosuch://x")
 
 
 def test_writing_to_a_remote_file_system_goes_through_a_temporary_key() -> None:
-    fs, root = open_set("memory://remote-write/set")
+    fs, root = url_to_fs("memory://remote-write/set")
     moves: list[tuple[str, str]] = []
     original = fs.mv
 

@@ -6,12 +6,11 @@ import fsspec
 import pytest
 
 from dataset.errors import UserError
-from dataset.format.shards import open_set
-from dataset.io.files import exists
+from dataset.io.files import exists, url_to_fs
 
 
 def test_files_and_folders_are_there_and_others_not(tmp_path):
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
     (tmp_path / "file").touch()
     assert exists(fs, root)
     assert exists(fs, f"{root}/file")
@@ -24,7 +23,7 @@ def test_files_and_folders_are_there_and_others_not(tmp_path):
     ("raised", "seen"), [(PermissionError(13, "Permission denied"), UserError), (KeyboardInterrupt, KeyboardInterrupt)]
 )
 def test_what_keeps_it_from_looking_is_no_answer(tmp_path, monkeypatch, raised, seen):
-    fs, root = open_set(tmp_path)
+    fs, root = url_to_fs(tmp_path)
 
     def refuse(path, **_):
         raise raised

@@ -15,7 +15,8 @@ import pytest
 from dataset.check.verify import verify
 from dataset.copy.copy_set import copy_sets
 from dataset.errors import UserError
-from dataset.format.shards import open_set, read_index
+from dataset.format.shards import read_index
+from dataset.io.files import url_to_fs
 from dataset.io.lock import LEASE_NAME, owned
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_models import bad_models, box_glb
@@ -66,7 +67,7 @@ def test_a_set_on_s3_is_the_set_on_a_disk(s3, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     complete(new_output(f"{s3}/set"), UIDS)
     complete(new_output(tmp_path / "local"), UIDS)
-    fs, root = open_set(f"{s3}/set")
+    fs, root = url_to_fs(f"{s3}/set")
     there = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
     assert there == contents(tmp_path / "local")
 
@@ -76,7 +77,7 @@ def test_a_copy_from_s3_to_s3_is_the_copy_on_a_disk(s3, tmp_path):
     make_shard_set(tmp_path / "pictures", 3, 16, objects_per_shard=2)
     copy_sets([f"{s3}/pictures"], f"{s3}/copy", resolution=8, objects_per_shard=2, workers=2)
     copy_sets([str(tmp_path / "pictures")], str(tmp_path / "copy"), resolution=8, objects_per_shard=2, workers=1)
-    fs, root = open_set(f"{s3}/copy")
+    fs, root = url_to_fs(f"{s3}/copy")
     there = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
     here = contents(tmp_path / "copy")
     assert there.keys() == here.keys()
@@ -86,7 +87,7 @@ def test_a_copy_from_s3_to_s3_is_the_copy_on_a_disk(s3, tmp_path):
 
 def test_one_writer_owns_a_set_on_s3(s3, tmp_path, monkeypatch):
     monkeypatch.setattr("dataset.io.lock._SETTLE_S", 0.0)
-    fs, root = open_set(f"{s3}/set")
+    fs, root = url_to_fs(f"{s3}/set")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     with owned(fs, root, tmp_path / "a", "s3://set"):
@@ -145,7 +146,7 @@ def test_killed_and_repeated_on_s3_is_as_if_never_killed(s3, tmp_path):
         run = subprocess.run(line, cwd=where, env=environment, capture_output=True, text=True, check=False)
         assert run.returncode == 1, run.stderr
         assert "made-up" not in run.stdout + run.stderr
-    fs, root = open_set(f"{s3}/set")
+    fs, root = url_to_fs(f"{s3}/set")
     files = [path for path in fs.find(root) if "/outcomes/" not in path]
     assert {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in files} == bytes_of_set(tmp_path / "local")
     assert verify(f"{s3}/set") == []

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dataset.errors import UserError
-from dataset.format.shards import open_set, read_stats
+from dataset.format.shards import read_stats
+from dataset.io.files import url_to_fs
 from dataset.reading.damage import Damage
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
@@ -21,7 +22,7 @@ def flip(folder: Path, number: int, suffixes: tuple[str, ...]) -> None:
     """Flip a bit of some members of an object of the first shard."""
     tar = folder / "shard-000000.tar"
     data = bytearray(tar.read_bytes())
-    members = read_stats(*open_set(folder), "shard-000000").samples[number].members
+    members = read_stats(*url_to_fs(folder), "shard-000000").samples[number].members
     for suffix in suffixes:
         data[members[suffix].offset + 30] ^= 4
     tar.write_bytes(bytes(data))

@@ -9,7 +9,8 @@ import pytest
 
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER, dump_outcomes, read_outcomes
-from dataset.format.shards import open_set, read_stats, shard_name
+from dataset.format.shards import read_stats, shard_name
+from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import Order
 from dataset.reading.filters import Filters, Selection, read_uids, select, split_of
 from dataset.reading.shard_set import ShardSet
@@ -143,7 +144,7 @@ def drop_sample(folder: Path, number: int) -> None:
     from dataset.format.shards import write_index, write_shard
     from tests.support.make_shards import make_sample
 
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     rows = [row for row in read_outcomes(fs, root) if row.shard == shard_name(0)]
     uids = [row.uid for row in rows if row.position != number]
     write_shard(fs, root, shard_name(0), [(uid, make_sample(uid, int(uid[-4:]), 8)) for uid in uids])
@@ -154,7 +155,7 @@ def drop_sample(folder: Path, number: int) -> None:
 
 def test_damaged_metadata_is_counted_where_coverage_is_asked_for(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 3, resolution=8)
-    place = read_stats(*open_set(folder), "shard-000000").samples[1].members["meta.json"]
+    place = read_stats(*url_to_fs(folder), "shard-000000").samples[1].members["meta.json"]
     data = bytearray((folder / "shard-000000.tar").read_bytes())
     data[place.offset + 5] ^= 1
     (folder / "shard-000000.tar").write_bytes(bytes(data))

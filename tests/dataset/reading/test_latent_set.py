@@ -14,7 +14,8 @@ import pytest
 from dataset.errors import UserError
 from dataset.format.latents import dump_table, dump_view, format_json, latent_name, parse_format, read_format
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
-from dataset.format.shards import ShardStats, json_bytes, open_set, read_stats
+from dataset.format.shards import ShardStats, read_stats
+from dataset.io.files import json_bytes, url_to_fs
 from dataset.reading.latent_set import LatentSet, open_views
 from dataset.reading.shard_set import DamagedMember, ShardSet
 
@@ -30,7 +31,7 @@ def _copy(folder: Path, to: Path) -> Path:
 
 def _member(folder: Path, shard: str, sample: int, suffix: str) -> np.ndarray:
     """A member as numpy reads it from the tar."""
-    place = read_stats(*open_set(folder), shard).samples[sample].members[suffix]
+    place = read_stats(*url_to_fs(folder), shard).samples[sample].members[suffix]
     data = (folder / f"{shard}.tar").read_bytes()[place.offset : place.offset + place.size]
     numbers: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
     return numbers
@@ -97,7 +98,7 @@ def test_a_set_can_be_pickled_forked_and_read_by_threads(latent_folder: Path) ->
 
 
 def test_a_url_in_memory_reads_like_a_folder(latent_folder: Path) -> None:
-    fs, root = open_set("memory://latents/set")
+    fs, root = url_to_fs("memory://latents/set")
     for path in filter(Path.is_file, latent_folder.iterdir()):
         fs.pipe_file(f"{root}/{path.name}", path.read_bytes())
     remote = LatentSet("memory://latents/set")
@@ -121,7 +122,7 @@ def test_open_files_stay_few_and_are_closed(latent_folder: Path, monkeypatch: py
 def test_a_damaged_member_is_named_with_its_remedy(latent_folder: Path, tmp_path: Path) -> None:
     damaged = _copy(latent_folder, tmp_path / "set")
     tar = damaged / "shard-000000.tar"
-    place = read_stats(*open_set(damaged), "shard-000000").samples[1].members["fixed_02.npy"]
+    place = read_stats(*url_to_fs(damaged), "shard-000000").samples[1].members["fixed_02.npy"]
     data = bytearray(tar.read_bytes())
     data[place.offset + 300] ^= 1
     tar.write_bytes(bytes(data))
@@ -154,7 +155,7 @@ def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path
     (damaged / "latents.json").write_bytes((lean / "latents.json").read_bytes())
     with pytest.raises(UserError, match=r"other sizes than latents\.json says"):
         LatentSet(damaged).views(1, 0, WANTED)
-    stats = read_stats(*open_set(latent_folder), "shard-000000")
+    stats = read_stats(*url_to_fs(latent_folder), "shard-000000")
     (damaged / "latents.json").write_bytes((latent_folder / "latents.json").read_bytes())
     table.write_bytes(dump_table(stats, [LatentSet(latent_folder).meta(0, 0)]))
     with pytest.raises(UserError, match="does not fit its 2 objects; delete"):

@@ -11,7 +11,8 @@ from PIL import Image
 from dataset.camera import project
 from dataset.errors import UserError
 from dataset.format.schema import ViewSet, member_names
-from dataset.format.shards import open_set, read_stats
+from dataset.format.shards import read_stats
+from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import DamagedMember, ShardSet
 from tests.support.make_shards import make_shard_set
 
@@ -96,7 +97,7 @@ def test_a_url_in_memory_reads_like_a_folder(folder: Path) -> None:
 
 def test_a_corrupt_member_is_named_with_its_shard_and_the_remedy(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 2, resolution=8)
-    place = read_stats(*open_set(folder), "shard-000000").samples[1].members["fixed_02.webp"]
+    place = read_stats(*url_to_fs(folder), "shard-000000").samples[1].members["fixed_02.webp"]
     data = bytearray((folder / "shard-000000.tar").read_bytes())
     data[place.offset + 30] ^= 4
     (folder / "shard-000000.tar").write_bytes(bytes(data))
@@ -137,7 +138,7 @@ def test_angles_are_those_of_the_metadata(folder: Path) -> None:
 def test_damage_is_told_from_storage_that_fails(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 2, resolution=8)
     tar = folder / "shard-000000.tar"
-    place = read_stats(*open_set(folder), "shard-000000").samples[0].members["meta.json"]
+    place = read_stats(*url_to_fs(folder), "shard-000000").samples[0].members["meta.json"]
     whole = tar.read_bytes()
     tar.write_bytes(whole[: place.offset] + b"!" + whole[place.offset + 1 :])
     with pytest.raises(DamagedMember, match=r"meta\.json"):

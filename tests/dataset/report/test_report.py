@@ -14,8 +14,8 @@ from PIL import Image
 from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
-from dataset.format.shards import open_set
 from dataset.images.prepare import composite_white
+from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
 from dataset.report.collect import VIEW_SIDE, gather, strip
 from dataset.report.html import round_up
@@ -105,9 +105,9 @@ def test_small_views_are_not_blown_up() -> None:
 
 def test_a_large_set_is_shown_in_part_and_says_so(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 9, resolution=8, objects_per_shard=4)
-    rows = read_outcomes(*open_set(folder))
+    rows = read_outcomes(*url_to_fs(folder))
     lost = Outcome("lost", 9, "shard-000002", "failed", "import", "E", "why")
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     write_asked(fs, root, [*Manifest(fs, root).assets(), Asset("lost", "x")], objects_per_shard=4)
     (folder / "outcomes/shard-000002.parquet").write_bytes(dump_outcomes([rows[8], lost]))
     report = gather(folder, 3)
@@ -125,10 +125,10 @@ def test_many_failures_and_skips_stay_within_bounds(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("dataset.report.page.MAX_SKIPPED", 2)
     monkeypatch.setattr("dataset.report.page._DETAILED", 1)
     folder = make_shard_set(tmp_path, 1, resolution=8, objects_per_shard=8)
-    (row,) = read_outcomes(*open_set(folder))
+    (row,) = read_outcomes(*url_to_fs(folder))
     failed = [Outcome(f"f{i}", i, row.shard, "failed", "import", "E", stderr_tail=f"err{i}") for i in (1, 2, 3)]
     skipped = [Outcome(f"s{i}", i, row.shard, "skipped", "select", flags=("duplicate",)) for i in (4, 5, 6, 7)]
-    fs, root = open_set(folder)
+    fs, root = url_to_fs(folder)
     more = [Asset(row.uid, "x") for row in (*failed, *skipped)]
     write_asked(fs, root, [*Manifest(fs, root).assets(), *more], objects_per_shard=8)
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([row, *failed, *skipped]))

@@ -109,7 +109,7 @@ def test_a_full_disk_while_a_shard_is_written_costs_nothing(tmp_path, monkeypatc
         stage(output, "a")
         stage(output, "b")
         with monkeypatch.context() as patch:
-            patch.setattr("dataset.format.shards.open", FullDisk, raising=False)
+            patch.setattr("dataset.io.files.open", FullDisk, raising=False)
             with pytest.raises(UserError, match=r"cannot write .*shard-000000\.tar: No space left"):
                 output.finish_shard(0)
         assert not list((tmp_path / "full").glob("shard*"))

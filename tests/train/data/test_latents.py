@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dataset.errors import UserError
-from dataset.format.shards import open_set, read_stats
+from dataset.format.shards import read_stats
+from dataset.io.files import url_to_fs
 from dataset.reading.damage import Damage
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import ShardSet
@@ -160,7 +161,7 @@ def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp
     whole = [_latents(_feed(LatentSet(latent_folder), 0.0, items), number) for number in range(5)]
     damaged = Path(copytree(latent_folder, tmp_path / "set"))
     tar = damaged / "shard-000000.tar"
-    data, members = bytearray(tar.read_bytes()), read_stats(*open_set(damaged), "shard-000000").samples[1].members
+    data, members = bytearray(tar.read_bytes()), read_stats(*url_to_fs(damaged), "shard-000000").samples[1].members
     for suffix, place in members.items():
         if suffix.startswith("random"):
             data[place.offset + 200] ^= 4

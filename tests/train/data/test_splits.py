@@ -11,7 +11,8 @@ import pytest
 
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER
-from dataset.format.shards import open_set, read_stats
+from dataset.format.shards import read_stats
+from dataset.io.files import url_to_fs
 from dataset.reading.filters import Filters
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import ShardSet
@@ -95,7 +96,7 @@ def _damage(folder: Path) -> None:
     """Flip a bit of the second object's metadata."""
     tar = folder / "shard-000000.tar"
     data = bytearray(tar.read_bytes())
-    data[read_stats(*open_set(folder), "shard-000000").samples[1].members["meta.json"].offset + 30] ^= 4
+    data[read_stats(*url_to_fs(folder), "shard-000000").samples[1].members["meta.json"].offset + 30] ^= 4
     tar.write_bytes(bytes(data))
 
 

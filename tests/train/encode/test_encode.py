@@ -22,7 +22,8 @@ from dataset.check.verify import verify
 from dataset.errors import UserError
 from dataset.format.latents import Embedded, LatentFormat, latent_names
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
-from dataset.format.shards import open_set, read_index, read_stats
+from dataset.format.shards import read_index, read_stats
+from dataset.io.files import url_to_fs
 from dataset.io.lock import owned
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
@@ -102,7 +103,7 @@ def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> Non
     before, after = read_index(pictures), read_index(latents)
     assert [s.samples for s in after.shards] == [s.samples for s in before.shards]
     assert after.objects_per_shard == before.objects_per_shard
-    fs, root = open_set(latents)
+    fs, root = url_to_fs(latents)
     entry = read_stats(fs, root, "shard-000001").samples[0]
     in_the_tar = sorted(entry.members, key=lambda suffix: entry.members[suffix].offset)
     assert [f"synthetic-0002.{suffix}" for suffix in in_the_tar] == latent_names("synthetic-0002")
@@ -154,7 +155,7 @@ def test_what_the_pictures_set_says_of_its_objects_is_copied_also_into_a_finishe
 def test_one_encoding_at_a_time_writes_a_folder(pictures: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with owned(*open_set(out), out, str(out), "encoding"):
+    with owned(*url_to_fs(out), out, str(out), "encoding"):
         assert (out / "lock").is_file()
         with pytest.raises(UserError, match=f"another encoding is writing {out}"):
             _encode(pictures, out, model)
@@ -169,7 +170,7 @@ def test_one_encoding_at_a_time_writes_a_folder(pictures: Path, model: Path, tmp
 
 def test_a_remote_folder_has_a_lease(pictures: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataset.io.lock._SETTLE_S", 0.0)
-    fs, root = open_set("memory://encode/latents")
+    fs, root = url_to_fs("memory://encode/latents")
     holder = {"id": "x", "host": "elsewhere", "pid": 1, "time": time.time()}
     fs.pipe_file(f"{root}/lease.json", json.dumps(holder).encode())
     with pytest.raises(UserError, match="another encoding is writing memory://encode/latents: process 1 on elsewhere"):
@@ -271,7 +272,7 @@ def test_a_damaged_picture_and_latents_that_are_no_numbers_are_named(model: Path
         next(encoder.vae.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: not finite"):
         encode(shards, str(tmp_path / "nan"), encoder, form)
-    place = read_stats(*open_set(pictures), "shard-000000").samples[1].members["random_04.webp"]
+    place = read_stats(*url_to_fs(pictures), "shard-000000").samples[1].members["random_04.webp"]
     data = bytearray((pictures / "shard-000000.tar").read_bytes())
     data[place.offset + 30] ^= 4
     (pictures / "shard-000000.tar").write_bytes(bytes(data))
@@ -289,7 +290,7 @@ def test_less_can_be_kept_and_takes_what_it_says(
     form = plan_format(load_encoder(model, CPU), ShardSet(pictures), logvar=logvar, embedded=embedded)
     latents = 256 * (2 if logvar else 1)
     assert (form.numbers("fixed"), form.numbers("random")) == (latents + 32 * (embedded == "all"), latents + 32)
-    entry = read_stats(*open_set(tmp_path / "less"), "shard-000000").samples[0].members
+    entry = read_stats(*url_to_fs(tmp_path / "less"), "shard-000000").samples[0].members
     last, first = entry["random_15.npy"], entry["fixed_00.npy"]
     assert last.offset + -(-last.size // 512) * 512 - (first.offset - 512) == set_bytes(form, 1)
     assert (first.size, last.size) == (form.member_bytes("fixed"), form.member_bytes("random"))
