@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.nerf.field import FieldSettings, Samples
+from distill.nerf.field import Samples
+from distill.nerf.settings import FieldSettings
 
 CHANNELS = 4  # raw density and raw albedo
 

@@ -21,7 +21,8 @@ from dataset.camera import spherical_to_c2w
 from distill.nerf import compositing, field, hash_grid, ray_sampling
 from distill.nerf.backend import has_kernels
 from distill.nerf.field import Field
-from distill.nerf.render import Occupancy, render_views
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.render import render_views
 from distill.nerf.shading import orientation_loss
 from distill.sds.schedule import PRESETS, DistillSettings, Draw, torch_stream
 from train.loop.flops import seconds_of

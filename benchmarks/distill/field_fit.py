@@ -27,7 +27,8 @@ from dataset.images.prepare import composite_white
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.photometric_fit import Shown, fit_pictures
 from distill.nerf.field import Field, Scene
-from distill.nerf.render import Occupancy, render_views
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.render import render_views
 from distill.output.preview import view_distance, view_fov_deg
 from distill.sds.oracle import render_truth
 from distill.sds.schedule import PRESETS, DistillSettings, Draw, torch_stream

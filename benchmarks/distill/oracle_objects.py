@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.camera import spherical_to_c2w
-from distill.nerf.field import FieldSettings
-from distill.nerf.hash_grid import HashGridSettings
 from distill.nerf.render import render_views
+from distill.nerf.settings import FieldSettings, HashGridSettings
 from distill.output.preview import view_distance, view_fov_deg
 from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.loop import train_step

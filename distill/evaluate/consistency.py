@@ -20,9 +20,8 @@ from dataset.report.html import objects
 from distill.evaluate.ground_truth import Place, TrueObject, read_object
 from distill.evaluate.photometric_fit import Shown, fit_pictures
 from distill.evaluate.score import keep_ring
-from distill.nerf.field import FieldSettings
-from distill.nerf.hash_grid import HashGridSettings
 from distill.nerf.render import render_views
+from distill.nerf.settings import FieldSettings, HashGridSettings
 from distill.sds.checkpoint import new_distillation
 from distill.sds.schedule import PRESETS
 from train.evaluate.metrics import psnr_db

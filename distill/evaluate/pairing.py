@@ -19,7 +19,7 @@ from dataset.errors import UserError
 from dataset.images.decode import BROKEN
 from dataset.images.prepare import composite_white, prepare_image
 from distill.evaluate.ground_truth import VIEWS, Alignment, Place, TrueObject, align, view_name, view_number
-from distill.nerf.render import MarchSettings
+from distill.nerf.settings import MarchSettings
 from distill.runs.job import CONFIG
 from distill.sds.schedule import CameraSettings
 from train.evaluate.metrics import psnr_db

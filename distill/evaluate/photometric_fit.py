@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.nerf.field import Scene
-from distill.nerf.render import Occupancy, Rays, camera_rays, render_rays
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.rays import Rays, camera_rays
+from distill.nerf.render import render_rays
 from distill.nerf.shading import albedo_only
 from distill.sds.schedule import DistillSettings
 

@@ -16,7 +16,9 @@ from dataset.report.collect import strip
 from distill.evaluate.ground_truth import Alignment, TrueObject
 from distill.evaluate.metrics import OPAQUE, Solid, iou, silhouette_ious, solid_of, surface_scores, visual_hull
 from distill.nerf.field import Scene
-from distill.nerf.render import MarchSettings, Occupancy, render_views
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.render import render_views
+from distill.nerf.settings import MarchSettings
 from train.evaluate.metrics import front_back_confusion, picture_scores, squared_distances
 from train.evaluate.results import Record
 from train.evaluate.tables import METRICS, Metric

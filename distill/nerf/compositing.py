@@ -9,15 +9,13 @@ Samples are packed and sorted by ray: those of ray r are `starts[r]` to `starts[
 Axis letters: `n` rays, `m` samples, `k` values of a sample.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.nerf.backend import has_kernels
-
-# A sample of this optical depth lets nothing through in float32. Deeper ones would spoil running sums.
-OPAQUE: Final = 104.0
+from distill.nerf.rays import OPAQUE, ray_of_samples
 
 
 def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, detached: int = 0) -> Tensor:
@@ -93,12 +91,6 @@ def composite_gradients(
     share = weights * gain
     behind = _sums_before(share.flip(0), len(weights) - starts.flip(0)).flip(0).to(share.dtype)
     return step * ((transmittance - weights) * gain - behind), weights[:, None] * at_sample
-
-
-def ray_of_samples(starts: Tensor, samples: int) -> Tensor:
-    """The ray [m] of each sample."""
-    counts = starts.diff()
-    return torch.repeat_interleave(torch.arange(len(counts), device=starts.device), counts, output_size=samples)
 
 
 def _sums_before(values: Tensor, starts: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Albedo is display-referred sRGB in [0, 1]: it is compared with pictures as it is
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -21,24 +21,13 @@ from torch.nn import functional as F
 from dataset.errors import UserError
 from dataset.io.files import write_bytes_atomic
 from distill.nerf.backend import has_kernels
-from distill.nerf.hash_grid import HashGrid, HashGridSettings
+from distill.nerf.hash_grid import HashGrid
+from distill.nerf.settings import FieldSettings, HashGridSettings
 
 if TYPE_CHECKING:
     from distill.nerf.kernels.field import Shape, Weights
 
 _FORMAT = "isotropic3d-field-1"
-
-
-@dataclass(frozen=True)
-class FieldSettings:
-    """Defaults are the released configuration's."""
-
-    grid: HashGridSettings = field(default_factory=HashGridSettings)
-    radius: float = 1.0
-    hidden_width: int = 64
-    blob_density: float = 10.0
-    """Density bias before softplus: blob_density * (1 - r / blob_radius), the "magic3d" blob of the release."""
-    blob_radius: float = 0.5
 
 
 class Samples(NamedTuple):

@@ -9,35 +9,16 @@ Inside, points are the last axis (a CPU's vector units want that); the public me
 Axis letters: `n` points, `k` the 8 corners of a cell, `c` features of one level, `w` features of all levels.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from distill.nerf.backend import has_kernels
+from distill.nerf.settings import HashGridSettings
 
 _PRIMES: Final = (1, 2_654_435_761, 805_459_861)  # Instant-NGP, Eq. 4
 _INIT_RANGE: Final = 1e-4  # Instant-NGP, section 4
-
-
-@dataclass(frozen=True)
-class HashGridSettings:
-    """Defaults are the released configuration's (finest level 4096)."""
-
-    levels: int = 16
-    features_per_level: int = 2
-    log2_table_size: int = 19
-    base_resolution: int = 16
-    growth: float = 1.4473
-
-    def resolutions(self) -> tuple[int, ...]:
-        """Cells along an axis of each level, coarsest first."""
-        return tuple(int(self.base_resolution * self.growth**level) for level in range(self.levels))
-
-    def table_sizes(self) -> tuple[int, ...]:
-        """Entries of each level: every vertex of a level that fits, else the whole hash table."""
-        return tuple(min((resolution + 1) ** 3, 2**self.log2_table_size) for resolution in self.resolutions())
 
 
 def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:

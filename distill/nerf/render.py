@@ -8,31 +8,21 @@ that are occupied and not yet hidden. Rays are marched, then rendered, in chunks
 Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
-from nerfacc.estimators.occ_grid import OccGridEstimator
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from distill.nerf.backend import has_kernels
 from distill.nerf.compositing import composite, ray_weights
 from distill.nerf.field import Scene
-from distill.nerf.ray_sampling import (
-    Cells,
-    Packed,
-    Segments,
-    in_occupied_cell,
-    join,
-    occupied_samples,
-    ray_chunks,
-    sample_chunks,
-)
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.ray_sampling import occupied_samples
+from distill.nerf.rays import Packed, Rays, Segments, ball_bounds, camera_rays, join, ray_chunks, sample_chunks
+from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import Shade, albedo_only, facing_away
 from train.layers.compile import to_device
 
@@ -40,35 +30,6 @@ from train.layers.compile import to_device
 # kernel keeps none but those in occupied cells.
 _STEPS_MARCHED: Final = 8
 _STEPS_MARCHED_BY_KERNEL: Final = 10
-_BY_KERNELS: Final = 4
-
-
-@dataclass(frozen=True)
-class MarchSettings:
-    """Defaults are the released configuration's."""
-
-    samples_per_ray: int = 512
-    """Steps over the diagonal of the cube around the scene's ball; the longest way through the ball has fewer."""
-    sample_budget: int = 2**21
-    """Samples that the scene is asked about at once, about 3.5 KB each with gradients in plain torch. Kernels need a
-    third of that and take four times as many. More are rendered in chunks."""
-    min_transmittance: float = 1e-4
-    """A ray ends where less light than this would come through."""
-    occupancy_resolution: int = 32
-    occupancy_threshold: float = 0.01
-    """Optical depth of one step from which a cell counts as occupied (or the grid's mean, if that is less)."""
-    occupancy_every: int = 16
-    occupancy_decay: float = 0.95
-    occupancy_warmup: int = 256
-    """Until this step every cell is looked at; later a quarter of them and of the occupied ones."""
-
-    def samples_at_once(self, device: torch.device) -> int:
-        """`sample_budget` on a device."""
-        return self.sample_budget * (_BY_KERNELS if has_kernels(device.type) else 1)
-
-    def step_length(self, radius: float) -> float:
-        """World length of a step in a scene of this radius."""
-        return 2 * 3**0.5 * radius / self.samples_per_ray
 
 
 class Rendered(NamedTuple):
@@ -79,67 +40,6 @@ class Rendered(NamedTuple):
     depth: Tensor  # [f, h, w] mean distance from the camera along the ray; 0 where nothing is met
     normal: Tensor  # [f, h, w, 3] world, weighted by opacity (shorter than 1 at soft edges, 0 outside)
     away: Tensor  # [f, h, w] the sum of Eq. 8 along the ray, weights detached
-
-
-class Rays(NamedTuple):
-    origin: Tensor  # [n, 3]
-    direction: Tensor  # [n, 3] unit length
-    frame: Tensor  # [n]
-
-
-class Occupancy(nn.Module):
-    """Which cells of the cube around the ball hold anything. A buffer, not a parameter: part of a checkpoint."""
-
-    def __init__(self, radius: float, settings: MarchSettings) -> None:
-        super().__init__()
-        self.radius = radius
-        self.settings = settings
-        self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
-
-    def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
-        """Refresh the grid, every `occupancy_every` steps; what is drawn is a function of (seed, step)."""
-        settings = self.settings
-        if step % settings.occupancy_every:
-            return
-        device = self.grid.occs.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed * 1_000_003 + step)
-            self.grid.update_every_n_steps(
-                step,
-                lambda x: density(x)[:, None] * settings.step_length(self.radius),
-                occ_thre=settings.occupancy_threshold,
-                ema_decay=settings.occupancy_decay,
-                warmup_steps=settings.occupancy_warmup,
-                n=settings.occupancy_every,
-            )
-
-    @property
-    def cells(self) -> Cells:
-        """The grid as it is now."""
-        return Cells(self.grid.binaries[0], self.radius)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Whether the cells of world points [..., 3] are occupied, [...]."""
-        return in_occupied_cell(x, self.cells)
-
-
-def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
-    """Rays through the pixel centres of square pictures, frame by frame, row by row from the top left.
-
-    `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
-    """
-    matrix = np.asarray(c2w, np.float64)
-    half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (len(matrix),))
-    # In float64, but on the device: it is sent a row of numbers a camera, not a picture of them.
-    camera = to_device(torch.from_numpy(np.c_[matrix[:, :3].reshape(-1, 12), half]), torch.device(device))
-    axes, half_frame = camera[:, :12].view(-1, 1, 1, 3, 4), camera[:, 12:]
-    offset = (torch.arange(resolution, dtype=torch.float64, device=device) + 0.5) / resolution * 2 - 1
-    right = (offset * half_frame)[:, None, :, None]
-    down = (offset * half_frame)[:, :, None, None]
-    world = right * axes[..., 0] - down * axes[..., 1] - axes[..., 2]  # [f, h, w, 3]
-    world = (world / world.square().sum(-1, keepdim=True).sqrt()).float().view(-1, 3)
-    frame = torch.arange(len(matrix), device=device)[:, None].expand(-1, resolution**2).reshape(-1)
-    return Rays(axes[:, 0, 0, :, 3].float()[frame], world, frame)
 
 
 def render_views(
@@ -223,18 +123,6 @@ def _group_in_sight(
 def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:
     """World points [m, 3] at distances t [m] along the rays `ray` [m]."""
     return rays.origin[ray] + rays.direction[ray] * t[:, None]
-
-
-def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
-    """Distances [n], [n] at which rays enter and leave the ball about the origin; equal where they miss it.
-
-    A camera inside the ball enters at 0.
-    """
-    middle = -(rays.origin * rays.direction).sum(-1)
-    closest = rays.origin + rays.direction * middle[:, None]
-    half = (radius**2 - closest.square().sum(-1)).clamp(min=0).sqrt()
-    near = (middle - half).clamp(min=0)
-    return near, torch.maximum(near, middle + half)
 
 
 def _composite(scene: Scene, rays: Rays, samples: Packed, *, step: float, shade: Shade) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.nerf.field import Field, Samples
-from distill.nerf.render import Occupancy, Rays, Rendered, camera_rays, render_views
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.rays import Rays, camera_rays
+from distill.nerf.render import Rendered, render_views
 from distill.nerf.shading import Light, lit
 from distill.output.turntable import write_views
 from distill.sds.schedule import DistillSettings

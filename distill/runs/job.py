@@ -21,6 +21,7 @@ from dataset.errors import UserError, one_line
 from dataset.images.prepare import Prepared
 from dataset.io.files import write_json_atomic
 from distill.mesh import export
+from distill.output.preview import write_preview
 from distill.output.results import write_results
 from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same, differences
 from distill.sds.guidance import model_guidance
@@ -161,7 +162,16 @@ def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str
     if job.settings.reference_weight:
         half_frame = job.settings.cameras.half_frame
         guidance = replace(guidance, reference=new_reference(job.prepared.rgba, job.elevation_deg, half_frame, device))
-    return distill(job.settings, guidance, job.out, asked=job.asked, device=device, title=title, watch=watch)
+    return distill(
+        job.settings,
+        guidance,
+        job.out,
+        asked=job.asked,
+        device=device,
+        title=title,
+        watch=watch,
+        write_preview=write_preview,
+    )
 
 
 @contextmanager

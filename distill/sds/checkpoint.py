@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dataset.errors import UserError
 from distill.nerf.field import Field, read_header, read_tensors, write_tensors
-from distill.nerf.render import Occupancy
+from distill.nerf.occupancy import Occupancy
 from distill.sds.schedule import DistillSettings, Draw, torch_stream
 
 CHECKPOINT: Final = "checkpoint.safetensors"

@@ -5,22 +5,20 @@ A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; i
 happened: to the bit on a CPU.
 """
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dataset.io.interrupts import stop_after_step
+from distill.nerf.field import Field
+from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
 from distill.nerf.shading import Light, lit, orientation_loss
-from distill.output.preview import write_preview
 from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
 from distill.sds.deferred_losses import READ_EVERY, Readings, StepResult, check_finite
 from distill.sds.guidance import Guidance, sds_loss
@@ -30,9 +28,10 @@ from distill.sds.schedule import DistillSettings, Draw, StepPlan, plan_step, tor
 from train.layers.compile import to_device, update
 
 PREVIEWS: Final = "previews"  # folder within a run's
-_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 Watch = Callable[[int], bool]
 """Called with the number of steps done, after each; True asks to stop."""
+WritePreview = Callable[[Field, Occupancy, DistillSettings, Path], None]
+"""Writes an image of the current state to a path."""
 
 
 def distill(
@@ -44,6 +43,7 @@ def distill(
     device: torch.device | str = "cpu",
     title: str = "distill",
     watch: Watch | None = None,
+    write_preview: WritePreview | None = None,
 ) -> Distillation:
     """Run, or continue, the distillation in `folder` and return its final state.
 
@@ -54,13 +54,13 @@ def distill(
     readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, asked)
     with (
-        interrupts() as interrupted,
+        stop_after_step() as interrupted,
         recorded(folder / LOSSES, first, partial(views_until, settings)) as history,
         _bar(title, first, settings, watch) as bar,
     ):
         for step in range(first, settings.steps):
             readings.add(step, train_step(state, settings, guidance, step))
-            done, stop = step + 1, interrupted() or (watch is not None and watch(step + 1))
+            done, stop = step + 1, interrupted.is_set() or (watch is not None and watch(step + 1))
             saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
             for read, losses in readings.read(now=saving):
                 history.record(read + 1, losses)
@@ -71,7 +71,7 @@ def distill(
                 save_checkpoint(state, folder / CHECKPOINT, done, asked)
             if stop:
                 raise KeyboardInterrupt
-            if done % settings.preview_every == 0:
+            if write_preview is not None and done % settings.preview_every == 0:
                 preview = folder / PREVIEWS / f"step-{done:06d}.png"
                 write_preview(state.field, state.occupancy, settings, preview)
                 if done - first <= settings.preview_every and watch is None:
@@ -151,25 +151,3 @@ def _losses(
 
 def _bar(title: str, first: int, settings: DistillSettings, watch: Watch | None) -> Any:
     return tqdm(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None)
-
-
-@contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C or SIGTERM is only noted, so that a step finishes; the second interrupts at once."""
-    noted = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
-        noted = True
-        for one in _STOPPING:
-            signal.signal(one, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: noted
-        return
-    before = {one: signal.signal(one, note) for one in _STOPPING}
-    try:
-        yield lambda: noted
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

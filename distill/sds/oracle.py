@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.nerf.field import Samples
-from distill.nerf.render import Rays, camera_rays
+from distill.nerf.rays import Rays, camera_rays
 from distill.nerf.shading import Light, Shade, albedo_only, lit
 from distill.sds.guidance import Denoise, Encode, Guidance, Prediction
 from distill.sds.schedule import VIEWS_PER_GROUP, StepPlan, Views

@@ -22,7 +22,9 @@ from dataset.camera import intrinsics, spherical_to_c2w
 from dataset.errors import UserError
 from dataset.images.prepare import composite_white
 from distill.nerf.field import Scene
-from distill.nerf.render import MarchSettings, Occupancy, render_views
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.render import render_views
+from distill.nerf.settings import MarchSettings
 
 FOV_DEG: Final = fov_deg_of(intrinsics(256), 256)
 

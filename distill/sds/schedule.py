@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from dataset.camera import spherical_to_c2w
 from dataset.errors import UserError
-from distill.nerf.field import FieldSettings
-from distill.nerf.hash_grid import HashGridSettings
-from distill.nerf.render import MarchSettings
+from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from distill.nerf.shading import Kind
 
 Float = NDArray[np.float64]

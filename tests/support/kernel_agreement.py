@@ -15,13 +15,15 @@ from torch import Tensor
 
 from dataset.camera import spherical_to_c2w
 from distill.nerf import compositing, field, hash_grid, ray_sampling
-from distill.nerf.field import Field, FieldSettings
-from distill.nerf.hash_grid import HashGridSettings
+from distill.nerf.field import Field
 from distill.nerf.kernels import composite as composite_triton
 from distill.nerf.kernels import field as field_triton
 from distill.nerf.kernels import hash_grid as hash_grid_triton
 from distill.nerf.kernels import ray_march
-from distill.nerf.render import MarchSettings, Occupancy, render_views
+from distill.nerf.occupancy import Cells, Occupancy
+from distill.nerf.rays import Segments
+from distill.nerf.render import render_views
+from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 
 GRID = HashGridSettings(levels=3, log2_table_size=8, base_resolution=3, growth=1.75)  # two dense levels, one hashed
 WIDE_GRID = HashGridSettings(levels=2, features_per_level=3, log2_table_size=7, base_resolution=3, growth=2.0)
@@ -107,8 +109,8 @@ def march_difference(device: str, rays: int, occupied: bool) -> float:
     near = (middle - half).clamp(min=0)
     far = torch.maximum(near, middle + half)
     shift = torch.rand(rays, generator=generator)
-    segments = ray_sampling.Segments(*(values.to(device) for values in (origin, direction, near, far, shift)))
-    cells = ray_sampling.Cells((torch.rand(6, 6, 6, generator=generator) < 0.3).to(device), 0.9) if occupied else None
+    segments = Segments(*(values.to(device) for values in (origin, direction, near, far, shift)))
+    cells = Cells((torch.rand(6, 6, 6, generator=generator) < 0.3).to(device), 0.9) if occupied else None
     step = 0.07
     steps = int(1.8 / step) + 2
     expected = ray_sampling.march_dense(segments, cells, step, steps, 7)

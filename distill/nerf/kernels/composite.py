@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distill.nerf.compositing import OPAQUE
+from distill.nerf.rays import OPAQUE
 
 _BLOCK: Final = 32  # most rays keep a few tens of samples
 

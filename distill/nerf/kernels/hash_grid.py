@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distill.nerf.hash_grid import HashGridSettings
+from distill.nerf.settings import HashGridSettings
 
 _BLOCK: Final = 128
 _PRIME_Y = tl.constexpr(2_654_435_761)  # Instant-NGP, Eq. 4; the first is 1

@@ -13,7 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from distill.nerf.host_sync import read_count
-from distill.nerf.ray_sampling import Cells, Packed, Segments
+from distill.nerf.occupancy import Cells
+from distill.nerf.rays import Packed, Segments
 
 _BLOCK: Final = 128
 

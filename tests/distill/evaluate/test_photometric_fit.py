@@ -11,7 +11,8 @@ from benchmarks.distill.dense_grid import DenseGrid, nodes_of
 from benchmarks.distill.field_fit import analytic, fit, main, rendered
 from benchmarks.distill.oracle_objects import SMALL
 from dataset.reading.shard_set import ShardSet
-from distill.nerf.field import Field, FieldSettings
+from distill.nerf.field import Field
+from distill.nerf.settings import FieldSettings
 from distill.sds.schedule import Draw, torch_stream
 
 TOY = replace(SMALL, march=replace(SMALL.march, samples_per_ray=48, occupancy_resolution=16))

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from dataset.camera import LENS_MM, SENSOR_MM, spherical_to_c2w
 from distill.mesh.export import MeshReport, MeshSettings, export_mesh
-from distill.nerf.render import MarchSettings, Occupancy, render_views
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.render import render_views
+from distill.nerf.settings import MarchSettings
 from distill.sds.oracle import Ball, Box
 from tests.support.gltf_validator import TOOL, validate
 from tests.support.paths import ROOT

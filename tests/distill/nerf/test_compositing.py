@@ -7,7 +7,8 @@ import torch
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
-from distill.nerf.compositing import composite, ray_of_samples, ray_weights
+from distill.nerf.compositing import composite, ray_weights
+from distill.nerf.rays import ray_of_samples
 
 STEP = 0.1
 COUNTS = (0, 3, 1, 0, 9, 0)

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.errors import UserError
-from distill.nerf.field import Field, FieldSettings, load_field, write_tensors
-from distill.nerf.hash_grid import HashGridSettings
+from distill.nerf.field import Field, load_field, write_tensors
+from distill.nerf.settings import FieldSettings, HashGridSettings
 
 GRID = HashGridSettings(levels=3, log2_table_size=10, base_resolution=4, growth=1.6)
 SETTINGS = FieldSettings(grid=GRID, radius=0.9, hidden_width=8)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.nerf.hash_grid import HashGrid, HashGridSettings, corner_indices, interpolate, interpolate_transposed
+from distill.nerf.hash_grid import HashGrid, corner_indices, interpolate, interpolate_transposed
+from distill.nerf.settings import HashGridSettings
 
 # Resolutions 3, 5, 9: 64 and 216 vertices are dense in 256 entries, 1,000 are hashed.
 SETTINGS = HashGridSettings(levels=3, log2_table_size=8, base_resolution=3, growth=1.75)

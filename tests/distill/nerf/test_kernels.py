@@ -9,9 +9,10 @@ from torch import Tensor
 
 from dataset.camera import spherical_to_c2w
 from distill.nerf.backend import has_kernels, missing_for
-from distill.nerf.field import Field, FieldSettings
-from distill.nerf.hash_grid import HashGridSettings
-from distill.nerf.render import MarchSettings, Occupancy, Rendered, render_views
+from distill.nerf.field import Field
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.render import Rendered, render_views
+from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from tests.support.triton_cpu import compiled_for_h100, interpreted, needs_triton
 
 LIMITS = {"float64": 1e-12, "float32": 2e-5}

@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dataset.camera import spherical_to_c2w
-from distill.nerf.field import Field, FieldSettings
-from distill.nerf.hash_grid import HashGridSettings
-from distill.nerf.render import MarchSettings, render_views
+from distill.nerf.field import Field
+from distill.nerf.render import render_views
+from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 
 SETTINGS = MarchSettings(samples_per_ray=64, min_transmittance=0.0)
 CAMERAS = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])

@@ -6,18 +6,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.nerf.field import Samples
-from distill.nerf.ray_sampling import (
-    Cells,
-    Chunk,
-    Packed,
-    Segments,
-    join,
-    march_dense,
-    occupied_samples,
-    ray_chunks,
-    sample_chunks,
-)
-from distill.nerf.render import MarchSettings, Occupancy, Rays, ball_bounds, render_rays
+from distill.nerf.occupancy import Cells, Occupancy
+from distill.nerf.ray_sampling import march_dense, occupied_samples
+from distill.nerf.rays import Chunk, Packed, Rays, Segments, ball_bounds, join, ray_chunks, sample_chunks
+from distill.nerf.render import render_rays
+from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import albedo_only
 
 RADIUS, STEP = 0.9, 0.07

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.camera import intrinsics_from_fov, project, spherical_to_c2w
-from distill.nerf.field import Field, FieldSettings, Samples
-from distill.nerf.hash_grid import HashGridSettings
-from distill.nerf.render import MarchSettings, Occupancy, Rays, ball_bounds, camera_rays, render_views
+from distill.nerf.field import Field, Samples
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.rays import Rays, ball_bounds, camera_rays
+from distill.nerf.render import render_views
+from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from distill.nerf.shading import Light, lit, orientation_loss
 
 FINE = MarchSettings(samples_per_ray=400, min_transmittance=0.0)

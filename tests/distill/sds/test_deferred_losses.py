@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dataset.errors import UserError
-from distill.nerf import ray_sampling
+from distill.nerf import rays
 from distill.nerf.field import read_tensors
 from distill.sds import loop
 from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation
@@ -98,8 +98,8 @@ def test_a_bad_step_ends_the_run_before_the_next_checkpoint(tmp_path, monkeypatc
 def test_a_step_asks_the_host_for_one_number(monkeypatch):
     """How many samples are in sight; and, where kernels march, in occupied cells. Losses stay on the device."""
     reads = []
-    count = ray_sampling.read_count
-    monkeypatch.setattr(ray_sampling, "read_count", lambda number: reads.append(number) or count(number))
+    count = rays.read_count
+    monkeypatch.setattr(rays, "read_count", lambda number: reads.append(number) or count(number))
     result = train_step(fused(SETTINGS, "cpu"), SETTINGS, make_guidance(), 1)
     assert len(reads) == 1
     assert all(isinstance(loss, Tensor) and not loss.requires_grad for loss in result.losses.values())

@@ -17,6 +17,7 @@ from torch import Tensor
 from dataset.errors import UserError
 from distill.__main__ import Args, main
 from distill.nerf.field import load_field, read_tensors
+from distill.output.preview import write_preview
 from distill.sds.checkpoint import CHECKPOINT
 from distill.sds.loop import distill
 from distill.sds.schedule import PRESETS, DistillSettings
@@ -34,7 +35,8 @@ from train.model.multiview import (
 
 
 def run(folder: Path, settings: DistillSettings = SETTINGS, interrupt_at: int | None = None) -> None:
-    distill(settings, make_guidance(interrupt_at), folder, asked=asdict(settings))
+    guidance = make_guidance(interrupt_at)
+    distill(settings, guidance, folder, asked=asdict(settings), write_preview=write_preview)
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):

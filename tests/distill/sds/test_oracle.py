@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.distill.oracle_objects import ALPHAS, FACES, OBJECTS, SMALL, encode, face_margin, quality, rebuild
 from dataset.camera import spherical_to_c2w
-from distill.nerf.render import Rays, camera_rays
+from distill.nerf.rays import Rays, camera_rays
 from distill.output.preview import view_fov_deg
 from distill.sds.guidance import add_noise, clean_latents
 from distill.sds.oracle import (

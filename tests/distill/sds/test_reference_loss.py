@@ -13,7 +13,7 @@ from benchmarks.distill.oracle_objects import ALPHAS, encode
 from dataset.camera import DISTANCE, spherical_to_c2w
 from dataset.errors import UserError
 from distill.nerf.field import Samples
-from distill.nerf.render import MarchSettings
+from distill.nerf.settings import MarchSettings
 from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.guidance import Guidance
 from distill.sds.loop import train_step

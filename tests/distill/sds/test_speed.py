@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.distill.distill_bench import main
 from benchmarks.distill.distill_parts import SIZES, random_model, step_flops
 from dataset.camera import spherical_to_c2w
-from distill.nerf.render import camera_rays
+from distill.nerf.rays import camera_rays
 from distill.sds.checkpoint import new_distillation
 from distill.sds.guidance import Guidance, model_guidance, sds_loss
 from distill.sds.loop import train_step

@@ -1,0 +1,64 @@
+"""The occupancy grid: which parts of the scene hold any density, so that rays skip the rest.
+
+The grid and its update are nerfacc's `OccGridEstimator`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from nerfacc.estimators.occ_grid import OccGridEstimator
+from torch import Tensor, nn
+
+from distill.nerf.settings import MarchSettings
+
+
+class Cells(NamedTuple):
+    """Which cells of the cube [-radius, radius]^3 hold anything."""
+
+    occupied: Tensor  # [side, side, side] bool, indexed by x, y, z
+    radius: float
+
+
+def in_occupied_cell(x: Tensor, cells: Cells) -> Tensor:
+    """Whether the cells of world points [..., 3] are occupied, [...]."""
+    side = len(cells.occupied)
+    cell = ((x + cells.radius) * (side / (2 * cells.radius))).long().clamp(0, side - 1)
+    found: Tensor = cells.occupied.reshape(-1)[(cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]]
+    return found
+
+
+class Occupancy(nn.Module):
+    """Which cells of the cube around the ball hold anything. A buffer, not a parameter: part of a checkpoint."""
+
+    def __init__(self, radius: float, settings: MarchSettings) -> None:
+        super().__init__()
+        self.radius = radius
+        self.settings = settings
+        self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
+
+    def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
+        """Refresh the grid, every `occupancy_every` steps; what is drawn is a function of (seed, step)."""
+        settings = self.settings
+        if step % settings.occupancy_every:
+            return
+        device = self.grid.occs.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed * 1_000_003 + step)
+            self.grid.update_every_n_steps(
+                step,
+                lambda x: density(x)[:, None] * settings.step_length(self.radius),
+                occ_thre=settings.occupancy_threshold,
+                ema_decay=settings.occupancy_decay,
+                warmup_steps=settings.occupancy_warmup,
+                n=settings.occupancy_every,
+            )
+
+    @property
+    def cells(self) -> Cells:
+        """The grid as it is now."""
+        return Cells(self.grid.binaries[0], self.radius)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Whether the cells of world points [..., 3] are occupied, [...]."""
+        return in_occupied_cell(x, self.cells)

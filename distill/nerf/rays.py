@@ -1,0 +1,137 @@
+"""Camera rays, and samples along them stored as packed tensors.
+
+Packed samples are sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
+Axis letters: `f` frames, `n` rays, `m` samples of all rays.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from distill.nerf.host_sync import read_count, read_counts
+from train.layers.compile import to_device
+
+# A sample of this optical depth lets nothing through in float32. Deeper ones would spoil running sums.
+OPAQUE: Final = 104.0
+
+
+class Rays(NamedTuple):
+    origin: Tensor  # [n, 3]
+    direction: Tensor  # [n, 3] unit length
+    frame: Tensor  # [n]
+
+
+class Segments(NamedTuple):
+    """The part of each ray that is sampled."""
+
+    origin: Tensor  # [n, 3]
+    direction: Tensor  # [n, 3] unit length
+    near: Tensor  # [n] distance at which it begins
+    far: Tensor  # [n] distance at which it ends
+    shift: Tensor  # [n] of the steps, in [0, 1): sample i lies (i + shift - 0.5) steps after `near`
+
+
+class Packed(NamedTuple):
+    """Samples of n rays."""
+
+    ray: Tensor  # [m] the ray of each
+    t: Tensor  # [m] distance from the ray's origin
+    starts: Tensor  # [n + 1] the first sample of each ray; the last entry is m
+
+    def keep(self, wanted: Tensor) -> "Packed":
+        """The samples for which `wanted` [m] holds."""
+        kept = torch.cat([wanted.new_zeros(1, dtype=torch.long), wanted.cumsum(0)])
+        total = read_count(kept[-1])
+        # Indexing by `wanted` itself would make the host wait for a GPU once an array. What is not wanted goes one past
+        # the end.
+        places = torch.where(wanted, kept[1:] - 1, total)
+        chosen = places.new_empty(total + 1).scatter_(0, places, torch.arange(len(wanted), device=places.device))
+        chosen = chosen[:total]
+        return Packed(self.ray[chosen], self.t[chosen], kept[self.starts])
+
+    def of_rays(self, chunk: "Chunk") -> "Packed":
+        """The samples of a chunk's rays, which are then counted from 0."""
+        first, last, begin, end = chunk
+        return Packed(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
+
+
+class Chunk(NamedTuple):
+    """Some neighbouring rays, and where their samples are."""
+
+    first_ray: int
+    last_ray: int  # one past the last
+    begin: int
+    end: int
+
+
+def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
+    """Rays through the pixel centres of square pictures, frame by frame, row by row from the top left.
+
+    `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
+    """
+    matrix = np.asarray(c2w, np.float64)
+    half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (len(matrix),))
+    # In float64, but on the device: it is sent a row of numbers a camera, not a picture of them.
+    camera = to_device(torch.from_numpy(np.c_[matrix[:, :3].reshape(-1, 12), half]), torch.device(device))
+    axes, half_frame = camera[:, :12].view(-1, 1, 1, 3, 4), camera[:, 12:]
+    offset = (torch.arange(resolution, dtype=torch.float64, device=device) + 0.5) / resolution * 2 - 1
+    right = (offset * half_frame)[:, None, :, None]
+    down = (offset * half_frame)[:, :, None, None]
+    world = right * axes[..., 0] - down * axes[..., 1] - axes[..., 2]  # [f, h, w, 3]
+    world = (world / world.square().sum(-1, keepdim=True).sqrt()).float().view(-1, 3)
+    frame = torch.arange(len(matrix), device=device)[:, None].expand(-1, resolution**2).reshape(-1)
+    return Rays(axes[:, 0, 0, :, 3].float()[frame], world, frame)
+
+
+def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
+    """Distances [n], [n] at which rays enter and leave the ball about the origin; equal where they miss it.
+
+    A camera inside the ball enters at 0.
+    """
+    middle = -(rays.origin * rays.direction).sum(-1)
+    closest = rays.origin + rays.direction * middle[:, None]
+    half = (radius**2 - closest.square().sum(-1)).clamp(min=0).sqrt()
+    near = (middle - half).clamp(min=0)
+    return near, torch.maximum(near, middle + half)
+
+
+def ray_of_samples(starts: Tensor, samples: int) -> Tensor:
+    """The ray [m] of each sample."""
+    counts = starts.diff()
+    return torch.repeat_interleave(torch.arange(len(counts), device=starts.device), counts, output_size=samples)
+
+
+def join(parts: Sequence[Packed]) -> Packed:
+    """The rays of one part after those of another."""
+    if len(parts) == 1:
+        return parts[0]
+    rays, starts = [parts[0].ray], [parts[0].starts]
+    for part in parts[1:]:
+        first_ray = sum(len(before) for before in starts) - 1
+        rays.append(part.ray + first_ray)
+        starts.append(part.starts[1:] + starts[-1][-1])
+    return Packed(torch.cat(rays), torch.cat([part.t for part in parts]), torch.cat(starts))
+
+
+def ray_chunks(packed: Packed, budget: int) -> list[Chunk]:
+    """Neighbouring rays in chunks of at most `budget` samples and those of one ray more."""
+    rays, samples = len(packed.starts) - 1, len(packed.t)
+    if samples <= budget:
+        return [Chunk(0, rays, 0, samples)]
+    marks = torch.arange(budget, samples, budget, device=packed.starts.device)
+    ends = (torch.searchsorted(packed.starts, marks, right=True) - 1).clamp(0, rays)
+    numbers = read_counts(torch.cat([ends, packed.starts[ends]]))
+    inner = [(end, sample) for end, sample in zip(numbers[: len(marks)], numbers[len(marks) :], strict=True) if end]
+    bounds = sorted({(0, 0), *inner, (rays, samples)})
+    return [Chunk(first, last, begin, end) for (first, begin), (last, end) in pairwise(bounds)]
+
+
+def sample_chunks(samples: int, budget: int) -> Iterator[slice]:
+    """Slices of at most `budget` samples; an empty one if there are none."""
+    for start in range(0, max(1, samples), budget):
+        yield slice(start, start + budget)
