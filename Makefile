@@ -58,10 +58,10 @@ STAGE2_FROM := $(or $(MODEL),data/stage1)
 endif
 
 train-stage1: setup ## shards or latents -> image-conditioned multi-view model: SHARDS= MODEL=(start) OUT=data/stage1 PRESET=tiny|paper WORKERS=; with train-stage2: into OUT/stage1
-	$(PY) -m train stage1 --shards $(call quote,$(SHARDS)) --out $(call quote,$(STAGE1_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--base,$(call quote,$(MODEL))) $(call opt,--workers,$(WORKERS)) $(ARGS)
+	$(PY) -m train stage1 --shards $(call quote,$(SHARDS)) --out $(call quote,$(STAGE1_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--init-from,$(call quote,$(MODEL))) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
-	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --base $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
+	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --init-from $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
 tiny-model: setup ## shards -> the small embedded model, from nothing, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--effort 0.001" rehearses)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)

@@ -1,7 +1,7 @@
 """The one file that `ray submit` copies: it starts the training of the checkout that `file_mounts` put on the head.
 
     ray submit cluster/train.yaml cluster/train_job.py -- stage1 --preset paper --workers 8 --device cuda \
-        --base /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
+        --init-from /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
 As `render_job.py`, which it cannot import: `ray submit` runs it alone, as `python ~/train_job.py ...` in the home
 folder, with whatever `python` is first on PATH. The stages are given `--address auto` by itself.

@@ -85,7 +85,7 @@ def plan(demo: Demo) -> list[Step]:
 
 
 def _fine_tuning(demo: Demo) -> list[Step]:
-    base = ("--base", str(demo.model), "--out", str(demo.out / "model"))
+    base = ("--init-from", str(demo.model), "--out", str(demo.out / "model"))
     steps = ("--steps", str(demo.stage2_steps), "--lr", str(FINE_TUNING_LR))
     return [Step("stage2", "Fine-tune stage 2 (EMA)", ("train", "stage2", *_data(demo), *base, *steps))]
 
@@ -96,7 +96,7 @@ def _from_nothing(demo: Demo) -> list[Step]:
     def part(name: str, title: str, steps: int) -> Step:
         return Step(name, title, ("train", name, *data, "--out", stage1, "--steps", str(steps)))
 
-    second = ("train", "stage2", *data, "--base", stage1, "--out", model, "--steps", str(demo.stage2_steps))
+    second = ("train", "stage2", *data, "--init-from", stage1, "--out", model, "--steps", str(demo.stage2_steps))
     return [
         part("autoencoder", "Train the autoencoder", demo.autoencoder_steps),
         part("tower", "Train the image tower", demo.tower_steps),

@@ -32,12 +32,19 @@ SENT: Final = ("dataset", "train")  # what a worker imports
 
 @dataclass(frozen=True)
 class Launch:
-    """On how many processes, and how."""
+    """Processes that train together."""
 
     workers: int = 1
+    """Number of processes, each on its own GPU. More than one are started with Ray Train and share --batch-size. Leave
+    it out under torchrun."""
     parallel: Parallel = "ddp"
-    address: str | None = None  # of a Ray cluster; None: Ray on this machine
-    max_failures: int = 3  # worker deaths that are answered with a new start
+    """With several processes: ddp, each holds the whole model; fsdp shards weights and optimizer state (less memory,
+    more communication). The checkpoints are the same files."""
+    address: str | None = None
+    """Ray cluster to train on, or auto for the one that this machine belongs to. All of its machines must mount --out
+    at the same path, and --device cuda requests their GPUs. Default: Ray on this machine."""
+    max_failures: int = 3
+    """Number of worker failures after which training stops instead of restarting from the last checkpoint."""
 
 
 def start(run: Run, launch: Launch) -> None:

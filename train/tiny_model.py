@@ -22,7 +22,8 @@ from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
 from train.components.autoencoder import ensure_autoencoder
 from train.components.image_encoder import ensure_tower
-from train.config.presets import EMBEDDED, Recipe, Schedule
+from train.config.presets import EMBEDDED, Recipe
+from train.config.schedules import Schedule
 from train.data.loader import need_pictures
 from train.data.splits import divide
 from train.encode.__main__ import encode, plan_format

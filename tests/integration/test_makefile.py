@@ -43,21 +43,21 @@ def test_both_stages_in_one_command_hand_over_the_model(
     assert (first[0], second[0]) == ("stage1", "stage2")
     folder = out or "data"
     common = {"--shards": "data/s", "--preset": preset or "tiny"}
-    start = {} if model is None else {"--base": model}
+    start = {} if model is None else {"--init-from": model}
     assert options(first) == {**common, "--out": f"{folder}/stage1", **start}
-    assert options(second) == {**common, "--out": f"{folder}/stage2", "--base": f"{folder}/stage1"}
+    assert options(second) == {**common, "--out": f"{folder}/stage2", "--init-from": f"{folder}/stage1"}
 
 
 @pytest.mark.parametrize(("model", "out", "preset"), GIVEN)
 def test_one_stage_alone_writes_to_out_itself(model: str | None, out: str | None, preset: str | None) -> None:
     common = {"--shards": "data/shards", "--preset": preset or "tiny"}
-    start = {} if model is None else {"--base": model}
+    start = {} if model is None else {"--init-from": model}
     [first] = training_commands("train-stage1", *variables(model, out, preset))
     assert first[0] == "stage1"
     assert options(first) == {**common, "--out": out or "data/stage1", **start}
     [second] = training_commands("train-stage2", *variables(model, out, preset))
     assert second[0] == "stage2"
-    assert options(second) == {**common, "--out": out or "data/stage2", "--base": model or "data/stage1"}
+    assert options(second) == {**common, "--out": out or "data/stage2", "--init-from": model or "data/stage1"}
 
 
 def test_workers_and_args_reach_both_stages() -> None:
@@ -69,8 +69,8 @@ def test_workers_and_args_reach_both_stages() -> None:
 def test_each_value_is_one_word_of_the_shell(value: str) -> None:
     given = [f"{name}={value}" for name in ("MODEL", "OUT", "SHARDS")]
     first, second = map(options, training_commands("train-stage1", "train-stage2", *given))
-    assert (first["--base"], first["--out"], first["--shards"]) == (value, f"{value}/stage1", value)
-    assert (second["--base"], second["--out"], second["--shards"]) == (f"{value}/stage1", f"{value}/stage2", value)
+    assert (first["--init-from"], first["--out"], first["--shards"]) == (value, f"{value}/stage1", value)
+    assert (second["--init-from"], second["--out"], second["--shards"]) == (f"{value}/stage1", f"{value}/stage2", value)
 
 
 def test_the_help_lists_every_verb_with_what_both_together_do() -> None:

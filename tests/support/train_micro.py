@@ -16,7 +16,8 @@ from dataset.camera import mvdream_camera
 from tests.support.make_shards import make_shard_set
 from train.components.autoencoder import build_autoencoder
 from train.components.component import seeded
-from train.config.presets import TINY, AutoencoderRecipe, Recipe, Schedule, TowerRecipe
+from train.config.presets import TINY, AutoencoderRecipe, Recipe, TowerRecipe
+from train.config.schedules import Schedule
 from train.loop.loop import train
 from train.loop.run_config import Run
 from train.model.image_encoder import SmallTower, build_tower

@@ -93,7 +93,7 @@ def test_a_killed_worker_restarts_all_from_the_last_checkpoint(folder):
     os.kill(found[1], signal.SIGKILL)
     printed, _ = child.communicate(timeout=240)
     assert child.returncode == 0, printed
-    assert printed.count("objects a step = 1 a process x 2 processes x 2 accumulated") == 2  # begun twice
+    assert printed.count("objects per step = 1 per process x 2 processes x 2 accumulated") == 2  # begun twice
     last = f"checkpoints/step-{STEPS:09d}"
     for name in ("unet", "optimiser"):
         assert same(folder / "whole" / last / f"{name}.safetensors", folder / "killed" / last / f"{name}.safetensors")

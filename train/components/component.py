@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.errors import UserError
-from train.config.presets import Schedule, learning_rate
+from train.config.schedules import Schedule, learning_rate
 
 SETTINGS_FILE: Final = "training.json"
 

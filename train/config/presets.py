@@ -1,44 +1,36 @@
-"""Presets and schedules. `paper` is App. B; where it is silent or contradicts itself, the value says what we chose.
+"""Presets of training. `paper` is App. B; comments say what we chose where the paper is silent or contradicts itself.
 
-A recipe is all that decides a result beside the data, the seed and the starting model; it is written into the run.
+A recipe, the data, the seed and the initial model determine the result. The recipe is saved with the run.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Final, Literal
+
+import tyro
 
 from dataset.errors import UserError
 from dataset.images.prepare import OBJECT_FILL
 from dataset.reading.damage import MAX_DAMAGED_SHARE
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
+from train.config.schedules import PresetOnly, Schedule, require_positive
 from train.data.sampling import count_pairs
 from train.model.image_encoder import NamedTower, SmallTower, TowerSpec
 from train.model.multiview import UNetShape
 from train.model.reference import ReferenceUse
 
 PresetName = Literal["paper", "tiny"]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long, how much, how fast. Learning rates are of AdamW."""
-
-    steps: int  # optimiser steps
-    objects: int  # a step, over all ranks and accumulated micro-batches
-    accumulation: int  # micro-batches a step
-    peak_lr: float
-    decay: Literal["constant", "linear"]  # linear: from the peak to 0 at the last step
-    warmup_steps: int  # cut to a tenth of `steps` where it would not fit (and that is announced)
+FREE: Final = {"resume": True}  # metadata of a field that may differ when a run resumes
 
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """A small AutoencoderKL; each width after the first halves the picture."""
+    """A small AutoencoderKL. Each width after the first halves the resolution."""
 
     latent_channels: int
     widths: tuple[int, ...]
     blocks_per_level: int
-    kl_weight: float  # of the mean KL divergence a latent number, beside a mean absolute error a colour
+    kl_weight: float  # of the mean KL divergence per latent value; the mean absolute color error has weight 1
     schedule: Schedule
 
 
@@ -47,58 +39,122 @@ class TowerRecipe:
     """Training of a small image tower; see `train.components.image_encoder`."""
 
     temperature: float
-    contrast_weight: float  # of telling objects apart
-    thumbnail_size: int  # the reconstruction head's picture, pixels a side
+    contrast_weight: float  # of the contrastive loss between objects
+    thumbnail_size: int  # side of the reconstruction head's image, pixels
     reconstruction_weight: float
-    novel_view_weight: float  # of painting the object's other view, for its camera; 0: it is not asked
+    novel_view_weight: float  # of predicting another view of the object from its camera; 0: off
     schedule: Schedule
-    mirror: bool = False  # half the objects are their mirror images, seen from the other side
+    mirror: bool = False  # mirror half of the objects, with mirrored cameras
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run does."""
+    """The training method. The preset sets the defaults."""
 
-    name: PresetName
-    image_size: int
-    tower: TowerSpec
-    guidance_scale: float  # default of sampling with the trained model
-    stage1: Schedule
-    stage2: Schedule
-    # Only for training from scratch; None: the starting model brings these parts
-    unet: UNetShape | None
-    autoencoder: AutoencoderRecipe | None
-    tower_training: TowerRecipe | None
-    num_views: int = 4  # targets of the multi-view branch, orthogonal
-    single_view_chance: float = 0.3  # 4.1: 30% single-view branch, 70% multi-view
-    drop_chance: float = 0.1  # of the image token, for classifier-free guidance; the release's, not in the paper
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0  # ours: the paper names none
-    min_snr_gamma: float | None = None  # weight the loss by timestep (`train.loop.loss`); not in the paper
-    velocity_cap: float | None = None  # weight it towards noise, so many times at most (`train.loop.loss`); likewise
-    average_decay: float | None = (
-        None  # average the weights (`train.model.weight_averaging`) and export those; not in the paper
+    # A field is a command-line option of both stages unless it is `PresetOnly`. It is saved under its name in the run's
+    # config.json, and a run resumes only with the same value unless the field is marked as `FREE`.
+    name: Annotated[PresetName, tyro.conf.arg(name="preset")]
+    """Default values of all options. paper: App. B, fine-tunes a converted MVDream (--init-from). tiny: 64-pixel
+    images, trains everything from scratch."""
+    image_size: PresetOnly[int]
+    tower: PresetOnly[TowerSpec]
+    guidance_scale: PresetOnly[float]  # default of sampling with the trained model
+    stage1: PresetOnly[Schedule]
+    stage2: PresetOnly[Schedule]
+    # Only for training from scratch. None: the initial model has these parts
+    unet: PresetOnly[UNetShape | None]
+    autoencoder: PresetOnly[AutoencoderRecipe | None]
+    tower_training: PresetOnly[TowerRecipe | None]
+    num_views: PresetOnly[int] = 4  # targets of the multi-view branch, orthogonal
+    single_view_chance: PresetOnly[float] = 0.3  # 4.1: 30% single-view branch, 70% multi-view
+    drop_chance: PresetOnly[float] = 0.1  # of the image token, for classifier-free guidance; the release's value
+    betas: PresetOnly[tuple[float, float]] = (0.9, 0.999)
+    weight_decay: PresetOnly[float] = 1e-2
+    clip_norm: PresetOnly[float] = 1.0  # ours: the paper names none
+    min_snr_gamma: float | None = None
+    """Min-SNR loss weights with this gamma (5 is usual). None: the unweighted loss of Eq. 5 and 6."""
+    velocity_cap: float | None = None
+    """Weight the loss by min(1 / alpha_bar, CAP) (try 20), which emphasizes high-noise timesteps."""
+    average_decay: float | None = None
+    """Decay of averaged weights (try 0.9999). The finished model, the samples and the validation use them. None: no
+    averaging."""
+    activation_checkpointing: bool = field(default=False, metadata=FREE)
+    """Recompute activations in the backward pass: less GPU memory, about a third more compute."""
+    cameras: Literal["relative", "absolute"] | None = None
+    """Camera labels: relative to the reference, as in the paper, or absolute, for objects that all face the same way.
+    None: those of the initial model, or relative when training from scratch."""
+    reference: PresetOnly[ReferenceUse] = "attention"  # how stage 2 uses the reference's latent (`--reference-mode`)
+    validation: Literal["auto", "on", "off"] = "auto"
+    """Hold one object in twenty, by a hash of its uid, out of training and measure the loss on them. auto: sets of
+    fewer than 20 objects are used for training as a whole. off: validation objects are used for training, but test
+    objects (--test-share) are not."""
+    test_share: float = TEST_SHARE
+    """Fraction of the objects, by a hash of their uids, that is kept for `python -m train.evaluate` and never trained
+    on. 0 trains on all. Use the same value for all parts of a model. Sets of fewer than 20 objects are used for
+    training as a whole."""
+    items_per_object: Annotated[int, tyro.conf.arg(name="repeats-per-object")] = 1
+    """Times that an epoch uses each object, each time with another reference. Larger values read less data per step."""
+    sample_posterior: bool = False
+    """Sample latents from the VAE's posterior, as Stable Diffusion did, instead of using its mean."""
+    readers: Annotated[int, tyro.conf.arg(name="num-workers")] = field(default=2, metadata=FREE)
+    """Threads that read and decode views."""
+    max_damaged_share: Annotated[float, tyro.conf.arg(name="max-corrupt-fraction")] = field(
+        default=MAX_DAMAGED_SHARE, metadata=FREE
     )
-    activation_checkpointing: bool = False  # recompute activations: less memory, a third more work, the same result
-    cameras: Literal["relative", "absolute"] | None = (
-        None  # labels (`train.model.multiview`); None: the base's, else relative
-    )
-    reference: ReferenceUse = "attention"  # what stage 2 makes of the reference's latent; others are ablations
-    validation: Literal["auto", "on", "off"] = "auto"  # hold objects out (`train.data.splits`); auto: small sets do not
-    test_share: float = TEST_SHARE  # of the objects, which no part of the model sees; small sets have none
-    items_per_object: int = 1  # in an epoch, each with another reference
-    sample_posterior: bool = False  # draw latents from the VAE's posteriors, as Stable Diffusion did; else their means
-    # What does not change the result: reading, and steps between things
-    readers: int = 2  # threads
-    max_damaged_share: float = MAX_DAMAGED_SHARE  # of the objects, passed over (`dataset.reading.damage`)
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2  # the last ones
-    archive_every: int | None = None  # these stay for good
-    picture_every: int = 500
-    validate_every: int = 500
-    log_every: int = 20
-    stop_at_bad_loss: bool = False  # else `train.loop.nan_guard.MAX_SKIPPED` in a row
+    """Fraction of the objects that may be corrupt and are skipped. More is an error."""
+    checkpoint_every: int = field(default=500, metadata=FREE)
+    """Steps between checkpoints. The last two are kept."""
+    keep_checkpoints: PresetOnly[int] = field(default=2, metadata=FREE)
+    archive_every: Annotated[int | None, tyro.conf.arg(name="keep-every")] = field(default=None, metadata=FREE)
+    """Steps between checkpoints that are kept forever. None: no such checkpoints."""
+    picture_every: Annotated[int, tyro.conf.arg(name="sample-every")] = field(default=500, metadata=FREE)
+    """Steps between images in samples/ (reference | truth | samples at guidance 3 and at the model's own scale)."""
+    validate_every: int = field(default=500, metadata=FREE)
+    """Steps between validations: the loss on held-out objects by timestep."""
+    log_every: int = field(default=20, metadata=FREE)
+    """Steps between log lines and TensorBoard entries."""
+    stop_at_bad_loss: Annotated[bool, tyro.conf.arg(name="fail-on-nan")] = field(default=False, metadata=FREE)
+    """Stop at the first non-finite loss. Otherwise its update is skipped, and ten in a row stop the run."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError when a value is out of range."""
+        require_positive(
+            {
+                "--num-workers": self.readers,
+                "--checkpoint-every": self.checkpoint_every,
+                "--keep-every": self.archive_every,
+                "--sample-every": self.picture_every,
+                "--validate-every": self.validate_every,
+                "--log-every": self.log_every,
+            }
+        )
+        if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
+            raise UserError(f"--min-snr-gamma is {self.min_snr_gamma}; it must be above 0 (its authors use 5)")
+        if self.velocity_cap is not None and not 1 < self.velocity_cap < math.inf:
+            raise UserError(f"--velocity-cap is {self.velocity_cap}; it must be above 1 (try 20)")
+        if self.min_snr_gamma is not None and self.velocity_cap is not None:
+            raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; give one of them")
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise UserError(f"--average-decay is {self.average_decay}; it must lie between 0 and 1 (try 0.9999)")
+        if not 0 <= self.test_share < 1 - VALIDATION_SHARE:
+            raise UserError(
+                f"--test-share is {self.test_share}; it must be at least 0 and below {1 - VALIDATION_SHARE:g} (try "
+                f"0.05): {VALIDATION_SHARE:.0%} of the objects are for validation"
+            )
+        if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
+            raise UserError(
+                f"--repeats-per-object is {self.items_per_object}; an object has 1 to {pairs} pairs of a reference and "
+                f"{self.num_views} targets"
+            )
+        if not 0 <= self.max_damaged_share < 1:
+            raise UserError(
+                f"--max-corrupt-fraction is {self.max_damaged_share}; it must be at least 0 and below 1 (try 0.001)"
+            )
+
+
+def free_to_change(recipe: Recipe) -> frozenset[str]:
+    """Names of the fields that may differ when a run resumes."""
+    return frozenset(field.name for field in fields(recipe) if field.metadata.get("resume"))
 
 
 PAPER: Final = Recipe(
@@ -157,7 +213,7 @@ TINY: Final = Recipe(
     tower_training=_TINY_TOWER,
 )
 
-# What `train.tiny_model` makes of it on a GPU: longer, and in batches that a GPU notices.
+# The tiny preset as `train.tiny_model` trains it on a GPU: more steps and larger batches.
 EMBEDDED: Final = replace(
     TINY,
     cameras="absolute",  # its objects face the same way
@@ -167,7 +223,7 @@ EMBEDDED: Final = replace(
     ),
     tower_training=replace(
         _TINY_TOWER,
-        contrast_weight=0.0,  # telling objects apart scatters them: neighbours no longer look alike (docs/LOG.md)
+        contrast_weight=0.0,  # with a contrastive loss, neighbors no longer look alike (docs/LOG.md)
         thumbnail_size=32,
         novel_view_weight=10.0,
         mirror=True,
@@ -184,143 +240,3 @@ EMBEDDED: Final = replace(
 )
 
 PRESETS: Final[dict[PresetName, Recipe]] = {"paper": PAPER, "tiny": TINY}
-
-
-def warmup_of(schedule: Schedule) -> int:
-    """Steps of warm-up in use: a warm-up as long as the run or longer is cut to a tenth of it."""
-    if schedule.warmup_steps < schedule.steps:
-        return schedule.warmup_steps
-    return schedule.steps // 10
-
-
-def learning_rate(schedule: Schedule, step: int) -> float:
-    """Rate of optimiser step `step` (from 0): a linear rise to the peak, then constant or a linear fall to 0."""
-    warmup = warmup_of(schedule)
-    if step < warmup:
-        return schedule.peak_lr * (step + 1) / warmup
-    if schedule.decay == "constant":
-        return schedule.peak_lr
-    return schedule.peak_lr * max(schedule.steps - step, 0) / (schedule.steps - warmup)
-
-
-def notices(schedule: Schedule) -> tuple[str, ...]:
-    """What the run does otherwise than its schedule says, for the person at the keyboard."""
-    warmup = warmup_of(schedule)
-    if warmup == schedule.warmup_steps:
-        return ()
-    return (f"a warm-up of {schedule.warmup_steps} steps does not fit into {schedule.steps}: cut to {warmup}",)
-
-
-def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
-    """Objects of one rank's micro-batch; the whole batch must divide evenly."""
-    shares = world * schedule.accumulation
-    if schedule.objects < 1 or schedule.objects % shares:
-        raise UserError(
-            f"a batch of {schedule.objects} objects does not divide into {world} ranks x {schedule.accumulation} "
-            "accumulated micro-batches; change --batch-size or --accumulation"
-        )
-    return schedule.objects // shares
-
-
-def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
-    """How the batch is made up, as "768 objects a step = 48 a GPU x 4 GPUs x 4 accumulated"; `kind` is GPU."""
-    share, many = objects_per_micro_batch(schedule, world), "es" if kind.endswith("s") else "s"
-    ranks = f"{world} {kind}{many if world > 1 else ''}"
-    return f"{schedule.objects} objects a step = {share} a {kind} x {ranks} x {schedule.accumulation} accumulated"
-
-
-def with_options(
-    recipe: Recipe,
-    *,
-    min_snr_gamma: float | None,
-    velocity_cap: float | None,
-    average_decay: float | None,
-    activation_checkpointing: bool,
-    validation: Literal["auto", "on", "off"],
-    checkpoint_every: int | None,
-    archive_every: int | None,
-    picture_every: int | None,
-    validate_every: int | None,
-    log_every: int | None,
-    stop_at_bad_loss: bool,
-    items_per_object: int | None = None,
-    sample_posterior: bool = False,
-    readers: int | None = None,
-    max_damaged_share: float | None = None,
-    test_share: float | None = None,
-) -> Recipe:
-    """The recipe with the options given on the command line; None is the preset's own."""
-    if min_snr_gamma is not None and not 0 < min_snr_gamma < math.inf:
-        raise UserError(f"--min-snr-gamma is {min_snr_gamma}; it must be above 0 (its authors take 5)")
-    if velocity_cap is not None and not 1 < velocity_cap < math.inf:
-        raise UserError(f"--velocity-cap is {velocity_cap}; it must be above 1 (20, say)")
-    if min_snr_gamma is not None and velocity_cap is not None:
-        raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; give one of them")
-    if average_decay is not None and not 0 < average_decay < 1:
-        raise UserError(f"--average-decay is {average_decay}; it must lie between 0 and 1 (0.9999, say)")
-    if items_per_object is not None and not 1 <= items_per_object <= (pairs := count_pairs(recipe.num_views)):
-        raise UserError(
-            f"--items-per-object is {items_per_object}; an object has 1 to {pairs} pairs of a reference and "
-            f"{recipe.num_views} targets"
-        )
-    if max_damaged_share is not None and not 0 <= max_damaged_share < 1:
-        raise UserError(f"--max-damaged-share is {max_damaged_share}; it must be from 0 to below 1 (0.001, say)")
-    return replace(
-        recipe,
-        test_share=choose_test_share(recipe, test_share),
-        items_per_object=recipe.items_per_object if items_per_object is None else items_per_object,
-        sample_posterior=recipe.sample_posterior or sample_posterior,
-        readers=_every("--readers", readers, recipe.readers),
-        max_damaged_share=recipe.max_damaged_share if max_damaged_share is None else max_damaged_share,
-        min_snr_gamma=recipe.min_snr_gamma if min_snr_gamma is None else min_snr_gamma,
-        velocity_cap=recipe.velocity_cap if velocity_cap is None else velocity_cap,
-        average_decay=recipe.average_decay if average_decay is None else average_decay,
-        activation_checkpointing=recipe.activation_checkpointing or activation_checkpointing,
-        validation=validation,
-        checkpoint_every=_every("--checkpoint-every", checkpoint_every, recipe.checkpoint_every),
-        archive_every=recipe.archive_every if archive_every is None else _every("--archive-every", archive_every, 1),
-        picture_every=_every("--picture-every", picture_every, recipe.picture_every),
-        validate_every=_every("--validate-every", validate_every, recipe.validate_every),
-        log_every=_every("--log-every", log_every, recipe.log_every),
-        stop_at_bad_loss=recipe.stop_at_bad_loss or stop_at_bad_loss,
-    )
-
-
-def choose_test_share(recipe: Recipe, given: float | None) -> float:
-    """`--test-share`, or the preset's. Raises UserError when it leaves nothing to train on."""
-    if given is not None and not 0 <= given < 1 - VALIDATION_SHARE:
-        raise UserError(
-            f"--test-share is {given}; it must be from 0 to below {1 - VALIDATION_SHARE:g} (0.05, say): "
-            f"{VALIDATION_SHARE:.0%} of the objects are for validation"
-        )
-    return recipe.test_share if given is None else given
-
-
-def _every(option: str, given: int | None, default: int) -> int:
-    if given is not None and given < 1:
-        raise UserError(f"{option} is {given}; it must be at least 1")
-    return default if given is None else given
-
-
-def override(
-    schedule: Schedule,
-    *,
-    steps: int | None = None,
-    objects: int | None = None,
-    accumulation: int | None = None,
-    peak_lr: float | None = None,
-) -> Schedule:
-    """The schedule with the values given on the command line."""
-    changed = replace(
-        schedule,
-        steps=schedule.steps if steps is None else steps,
-        objects=schedule.objects if objects is None else objects,
-        accumulation=schedule.accumulation if accumulation is None else accumulation,
-        peak_lr=schedule.peak_lr if peak_lr is None else peak_lr,
-    )
-    if not 0 < changed.peak_lr < math.inf:
-        raise UserError(f"--lr is {changed.peak_lr}; it must be a number above 0 (the paper's are 1e-4 and 5e-5)")
-    for name in ("steps", "objects", "accumulation"):
-        if getattr(changed, name) < 1:
-            raise UserError(f"{name} is {getattr(changed, name)}; it must be at least 1")
-    return changed

@@ -4,9 +4,8 @@ Which views of which object come when: `dataset.reading.epoch_order` and `train.
 `train.data.sampling`.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -21,6 +20,7 @@ from dataset.format.latents import encode_on
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.format.shards import SET_NAME
 from dataset.io.files import exists, url_to_fs
+from dataset.io.read_ahead import map_ahead
 from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order, StreamState, same_place
 from dataset.reading.filters import Filters, select
@@ -86,7 +86,7 @@ def need_pictures(shards: TrainingSet, what: str) -> ShardSet:
     if isinstance(shards, LatentSet):
         raise UserError(
             f"{what} cannot be trained from {shards.url}, which holds latents: give the pictures with --shards, or "
-            "with --base the model that encoded the latents"
+            "with --init-from the model that encoded the latents"
         )
     return shards
 
@@ -194,13 +194,7 @@ class Feed:
         """What `load` makes of the numbers of these steps' micro-batches, in order, made ahead by threads."""
         numbers = iter(range(first_step * self.accumulation, last_step * self.accumulation))
         with ThreadPoolExecutor(self.readers, thread_name_prefix="feed") as readers:
-            waiting: deque[Future[T]] = deque()
-            for number in numbers:
-                waiting.append(readers.submit(load, number))
-                if len(waiting) > max(_PREFETCH, self.readers):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from map_ahead(readers, load, numbers, max(_PREFETCH, self.readers))
 
 
 def read_views(
@@ -320,10 +314,4 @@ def read_random_views(
     """What `load_random_views` returns, for steps 0, 1, ...; read ahead by threads, decoded once."""
     load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, kept=KeptViews(shards))
     with ThreadPoolExecutor(_PART_READERS, thread_name_prefix="views") as pool:
-        waiting: deque[Future[PartViews]] = deque()
-        for step in range(steps):
-            waiting.append(pool.submit(load, step))
-            if len(waiting) > _PART_READERS + _PREFETCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from map_ahead(pool, load, range(steps), _PART_READERS + _PREFETCH)

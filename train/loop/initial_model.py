@@ -23,9 +23,9 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
         _tell_centring(model, run)
         return _with_labels(model, run)
     if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
-        raise UserError(f"preset {recipe.name} cannot start from nothing; give --base")
+        raise UserError(f"preset {recipe.name} cannot start from nothing; give --init-from")
     if not isinstance(recipe.tower, SmallTower):
-        raise UserError(f"preset {recipe.name} trains no image tower of its own; give --base")
+        raise UserError(f"preset {recipe.name} trains no image tower of its own; give --init-from")
     print(f"from nothing: the autoencoder and the image tower come first, into {run.out}; what is there is taken up")
     vae_folder, tower_folder = run.out / "vae", run.out / "image_tower"
     vae = (

@@ -12,24 +12,22 @@ prints and looks; what decides (a step's loss, the norm, stopping) is the same n
 the same way.
 """
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import FrameType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dataset.io.interrupts import stop_after_step
 from dataset.reading.damage import Damage
 from dataset.reading.latent_set import LatentSet
 from train.components.component import is_whole
-from train.config.presets import batch_in_shares, learning_rate, objects_per_micro_batch
+from train.config.schedules import batch_in_shares, learning_rate, objects_per_micro_batch
 from train.data.latent_cache import keep_small
 from train.data.latents import Batch, check_latents
 from train.data.loader import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
@@ -113,7 +111,7 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
     with ExitStack() as stack:
         logged = open_log(run.out, first_step, run.wandb, describe(run, shards)) if ranks.first else silent_log()
-        log, stop = stack.enter_context(logged), stack.enter_context(_stop_signals())
+        log, stop = stack.enter_context(logged), stack.enter_context(stop_after_step(second_raises=False))
         checkpoints = stack.enter_context(CheckpointWriter(run.out, keep, writes=ranks.first))
         steps_left = range(first_step, schedule.steps)
         hidden = (None if ranks.first else True) if ranks.world > 1 else False  # None: where nobody looks at a terminal
@@ -333,22 +331,3 @@ def _feed(
         readers=run.recipe.readers,
         damage=damage,
     )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask for a checkpoint at the end of the step; other threads than the main one cannot listen."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

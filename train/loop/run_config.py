@@ -10,7 +10,8 @@ import torch
 from dataset.errors import UserError
 from dataset.reading.filters import Filters
 from dataset.reading.latent_set import LatentSet
-from train.config.presets import Recipe, Schedule, notices, objects_per_micro_batch
+from train.config.presets import Recipe, free_to_change
+from train.config.schedules import Schedule, notices, objects_per_micro_batch
 from train.data.loader import TrainingSet
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.logging import import_wandb
@@ -19,18 +20,8 @@ from train.model.reference import ReferenceUse
 
 CONFIG_FILE: Final = "config.json"
 _FREE_TO_CHANGE: Final = (
-    "recipe.checkpoint_every",
-    "recipe.keep_checkpoints",
-    "recipe.archive_every",
-    "recipe.picture_every",
-    "recipe.validate_every",
-    "recipe.log_every",
-    "recipe.stop_at_bad_loss",
-    "recipe.activation_checkpointing",
-    "recipe.readers",
-    "recipe.max_damaged_share",
     "data.url",
-    "data.filters.uids",  # a list's place; which objects it leaves is in data.sha256
+    "data.filters.uids",  # the file may move; the objects it selects are in data.sha256
 )
 
 
@@ -65,17 +56,17 @@ def check(run: Run, world: int = 1) -> None:
     """Refuse what cannot work before anything is read or written."""
     objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
-        raise UserError("stage 2 continues from stage 1: give its run folder with --base")
+        raise UserError("stage 2 continues from stage 1: give its run folder with --init-from")
     if run.base is None and run.recipe.unet is None:
         raise UserError(
             f"preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "
-            "`python -m train.convert` and give the folder with --base"
+            "`python -m train.convert` and give the folder with --init-from"
         )
     if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
-        # a graph writes gradients to the same places each time: they cannot be added up, and meet nobody's
+        # A CUDA graph overwrites gradients in place, so they can neither be accumulated nor all-reduced.
         raise UserError(
-            f"--compile graphs: it is for one GPU and --accumulation 1, not {world} and {run.schedule.accumulation}; "
-            "give --compile whole"
+            f"--compile graphs needs one GPU and --grad-accum-steps 1, not {world} and {run.schedule.accumulation}; "
+            "use --compile whole"
         )
     if run.wandb is not None:
         import_wandb()
@@ -118,8 +109,9 @@ def claim(run: Run, shards: TrainingSet) -> None:
     if path.is_file():
         found = json.loads(path.read_text())
         before, now = _flatten(found), _flatten(config)
+        free = {*_FREE_TO_CHANGE, *(f"recipe.{name}" for name in free_to_change(run.recipe))}
         changed = sorted(
-            key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in _FREE_TO_CHANGE
+            key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in free
         )
         if changed:
             shown = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed[:3])

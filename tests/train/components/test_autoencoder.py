@@ -19,7 +19,8 @@ from train.components.autoencoder import (
     psnr,
     train_autoencoder,
 )
-from train.config.presets import TINY, AutoencoderRecipe, Schedule
+from train.config.presets import TINY, AutoencoderRecipe
+from train.config.schedules import Schedule
 from train.data.loader import load_random_views
 
 

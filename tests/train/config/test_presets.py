@@ -5,18 +5,8 @@ from dataclasses import replace
 import pytest
 
 from dataset.errors import UserError
-from train.config.presets import (
-    PAPER,
-    TINY,
-    Recipe,
-    Schedule,
-    learning_rate,
-    notices,
-    objects_per_micro_batch,
-    override,
-    warmup_of,
-    with_options,
-)
+from train.config.presets import PAPER, TINY
+from train.config.schedules import Schedule, learning_rate, notices, objects_per_micro_batch, override, warmup_of
 
 
 def test_paper_stage_1_is_appendix_b() -> None:
@@ -66,55 +56,31 @@ def test_override_changes_what_is_given_and_checks_it() -> None:
     assert override(PAPER.stage1) == PAPER.stage1
     with pytest.raises(UserError, match="steps is 0"):
         override(PAPER.stage1, steps=0)
-    assert override(PAPER.stage2, peak_lr=2e-5) == replace(PAPER.stage2, peak_lr=2e-5)
+    assert override(PAPER.stage2, objects=8) == replace(PAPER.stage2, objects=8)
     for rate in (0.0, -1e-4, float("inf"), float("nan")):
         with pytest.raises(UserError, match="--lr is"):
-            override(PAPER.stage1, peak_lr=rate)
+            replace(PAPER.stage1, peak_lr=rate)
 
 
-def _with(
-    *,
-    gamma: float | None = None,
-    cap: float | None = None,
-    decay: float | None = None,
-    archive: int | None = None,
-    log: int | None = None,
-) -> Recipe:
-    return with_options(
-        PAPER,
-        min_snr_gamma=gamma,
-        velocity_cap=cap,
-        average_decay=decay,
-        activation_checkpointing=False,
-        validation="auto",
-        checkpoint_every=None,
-        archive_every=archive,
-        picture_every=None,
-        validate_every=None,
-        log_every=log,
-        stop_at_bad_loss=False,
-    )
-
-
-def test_options_not_given_leave_the_preset_alone() -> None:
-    assert _with() == PAPER
-    assert _with(cap=20.0) == replace(PAPER, velocity_cap=20.0)
-    assert _with(gamma=5.0, archive=100) == replace(PAPER, min_snr_gamma=5.0, archive_every=100)
+def test_a_preset_keeps_what_is_not_replaced() -> None:
+    changed = replace(PAPER, min_snr_gamma=5.0, archive_every=100)
+    assert (changed.min_snr_gamma, changed.archive_every) == (5.0, 100)
+    assert replace(changed, min_snr_gamma=None, archive_every=None) == PAPER
 
 
 def test_options_that_mean_nothing_are_errors() -> None:
     for gamma in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="--min-snr-gamma"):
-            _with(gamma=gamma)
+            replace(PAPER, min_snr_gamma=gamma)
     for cap in (1.0, 0.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="--velocity-cap"):
-            _with(cap=cap)
+            replace(PAPER, velocity_cap=cap)
     with pytest.raises(UserError, match="give one of them"):
-        _with(gamma=5.0, cap=20.0)
+        replace(PAPER, min_snr_gamma=5.0, velocity_cap=20.0)
     for decay in (0.0, 1.0, 1.5, float("nan")):
         with pytest.raises(UserError, match="--average-decay"):
-            _with(decay=decay)
-    with pytest.raises(UserError, match="--archive-every is 0"):
-        _with(archive=0)
+            replace(PAPER, average_decay=decay)
+    with pytest.raises(UserError, match="--keep-every is 0"):
+        replace(PAPER, archive_every=0)
     with pytest.raises(UserError, match="--log-every is -1"):
-        _with(log=-1)
+        replace(PAPER, log_every=-1)

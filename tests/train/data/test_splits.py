@@ -18,8 +18,9 @@ from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.outcome_flags import write_flags
+from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_run
-from train.__main__ import Stage1, main, resolve
+from train.__main__ import main
 from train.loop import loop
 from train.loop.checkpoint import Progress
 from train.loop.loop import train
@@ -135,22 +136,14 @@ def test_what_was_damaged_before_a_stop_is_named_at_the_end(
 
 
 def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
-    plain = resolve(Stage1(out=Path("x")))
+    plain = resolved("stage1")
     assert (plain.filters, plain.recipe.items_per_object, plain.recipe.sample_posterior) == (Filters(), 1, False)
     assert (plain.recipe.readers, plain.recipe.max_damaged_share) == (2, 0.001)
-    run = resolve(
-        Stage1(
-            out=Path("x"),
-            items_per_object=4,
-            readers=3,
-            max_damaged_share=0.01,
-            sample_posterior=True,
-            without_flags=("empty", "clipped"),
-            min_coverage=0.1,
-            max_coverage=0.9,
-            licences=("CC0-1.0",),
-            uids=Path("list"),
-        )
+    run = resolved(
+        "stage1",
+        *("--repeats-per-object", "4", "--num-workers", "3", "--max-corrupt-fraction", "0.01", "--sample-posterior"),
+        *("--without-flags", "empty", "clipped", "--min-coverage", "0.1", "--max-coverage", "0.9"),
+        *("--licenses", "CC0-1.0", "--uids", "list"),
     )
     assert run.filters == Filters(("empty", "clipped"), 0.1, 0.9, ("CC0-1.0",), Path("list"))
     changed = {"items_per_object": 4, "readers": 3, "max_damaged_share": 0.01, "sample_posterior": True}
@@ -161,13 +154,13 @@ def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
     ("options", "told"),
     [
         (["--without-flags", "blurred"], "no flag blurred; there are empty, clipped"),
-        (["--licences", "CC-BY"], r"no object has the licence CC-BY; there are CC0-1\.0, CC-BY-4\.0"),
+        (["--licenses", "CC-BY"], r"no object has the licence CC-BY; there are CC0-1\.0, CC-BY-4\.0"),
         (["--min-coverage", "0.99"], "nothing is left to train on; loosen the filters"),
         (["--min-coverage", "0.9", "--max-coverage", "0.1"], "give a range within 0 to 1"),
         (["--uids", "nowhere.txt"], "nowhere.txt: no readable list of uids"),
-        (["--items-per-object", "65"], "--items-per-object is 65; an object has 1 to 64 pairs"),
-        (["--max-damaged-share", "1.5"], "--max-damaged-share is 1.5"),
-        (["--readers", "0"], "--readers is 0"),
+        (["--repeats-per-object", "65"], "--repeats-per-object is 65; an object has 1 to 64 pairs"),
+        (["--max-corrupt-fraction", "1.5"], "--max-corrupt-fraction is 1.5"),
+        (["--num-workers", "0"], "--num-workers is 0"),
         (["--shards", "nowhere"], "no shard set at nowhere"),
     ],
 )

@@ -17,7 +17,8 @@ from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
 from tests.support.ranks_micro import STEPS, in_ranks, ranks_run, train_in_turn
 from tests.support.train_micro import CPU, MICRO, micro_model
-from train.config.presets import PAPER, batch_in_shares
+from train.config.presets import PAPER
+from train.config.schedules import batch_in_shares
 from train.data.sampling import Position
 from train.distributed.process_group import Ranks, from_environment
 from train.layers.compile import update
@@ -221,8 +222,8 @@ def test_ranks_hear_of_each_others_damage_and_of_rank_0s_failure(tmp_path):
 
 
 def test_the_batch_is_derived():
-    assert batch_in_shares(PAPER.stage1, 4, "GPU") == "768 objects a step = 48 a GPU x 4 GPUs x 4 accumulated"
-    assert batch_in_shares(PAPER.stage2, 1, "GPU") == "128 objects a step = 128 a GPU x 1 GPU x 1 accumulated"
+    assert batch_in_shares(PAPER.stage1, 4, "GPU") == "768 objects per step = 48 per GPU x 4 GPUs x 4 accumulated"
+    assert batch_in_shares(PAPER.stage2, 1, "GPU") == "128 objects per step = 128 per GPU x 1 GPU x 1 accumulated"
     with pytest.raises(UserError, match=re.escape("does not divide into 3 ranks x 2")):
         check(ranks_run(Path("x"), Path("x"), None), 3)
     assert MICRO.stage1.objects == 4

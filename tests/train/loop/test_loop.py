@@ -22,9 +22,9 @@ from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.paths import GOLDEN_FOLDER, ROOT
+from tests.support.train_cli import resolved
 from tests.support.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
 from train import __main__ as command_line
-from train.__main__ import Stage1, Stage2, resolve
 from train.config.presets import PAPER, PRESETS
 from train.data.sampling import draw_branch
 from train.layers.compile import update
@@ -191,9 +191,9 @@ def test_another_run_in_the_folder_is_refused(stage1: Path, shards: Path, tmp_pa
 def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.convert"):
         check(replace(micro_run(shards, tmp_path, 2), recipe=PAPER))
-    with pytest.raises(UserError, match="--base"):
+    with pytest.raises(UserError, match="--init-from"):
         check(micro_run(shards, tmp_path, 2, stage=2))
-    with pytest.raises(UserError, match="accumulation"):
+    with pytest.raises(UserError, match="grad-accum-steps"):
         check(replace(micro_run(shards, tmp_path, 2), recipe=replace(MICRO, stage1=replace(MICRO.stage1, objects=3))))
     with pytest.raises(UserError, match=r"model\.json is missing"):
         train(micro_run(shards, tmp_path / "x", 2, stage=2, base=tmp_path))
@@ -204,7 +204,9 @@ def test_a_warm_up_that_was_cut_is_told_once(
 ) -> None:
     run = micro_run(shards, tmp_path / "run", 1)
     monkeypatch.setattr(command_line, "resolve", lambda args: run)
-    command_line.run_stage(Stage1(out=run.out))
+    args = command_line.parse(["stage1", "--out", str(run.out)])
+    assert isinstance(args, command_line.Stage1)
+    command_line.run_stage(args)
     assert capsys.readouterr().out.count("does not fit into 1: cut to 0") == 1
 
 
@@ -300,47 +302,48 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
 
 
 def test_command_line_values_replace_the_presets() -> None:
-    run = resolve(Stage1(out=Path("x"), steps=5, batch_size=6, accumulation=3, autoencoder_steps=2, tower_steps=1))
+    run = resolved(
+        "stage1",
+        *("--steps", "5", "--batch-size", "6", "--grad-accum-steps", "3"),
+        *("--autoencoder-steps", "2", "--tower-steps", "1"),
+    )
     assert (run.schedule.steps, run.schedule.objects, run.schedule.accumulation) == (5, 6, 3)
     assert run.recipe.autoencoder is not None
     assert run.recipe.autoencoder.schedule.steps == 2
-    second = resolve(Stage2(out=Path("x"), preset="paper", checkpoint_every=9))
+    second = resolved("stage2", "--preset", "paper", "--checkpoint-every", "9")
     assert (second.stage, second.schedule, second.recipe.checkpoint_every) == (2, PAPER.stage2, 9)
-    for first in (Stage1(out=Path("x"), lr=3e-4, compile="blocks"), Stage2(out=Path("x"), lr=3e-4, compile="blocks")):
-        run = resolve(first)
+    for stage in ("stage1", "stage2"):
+        run = resolved(stage, "--lr", "3e-4", "--compile", "blocks")
         assert run.compile == "blocks"
         assert run.schedule == replace(
             PRESETS["tiny"].stage1 if run.stage == 1 else PRESETS["tiny"].stage2, peak_lr=3e-4
         )
     assert (second.compile, second.reference) == ("auto", "attention")
-    ablations = [resolve(Stage2(out=Path("x"), reference=use)).reference for use in ("none", "channels")]  # type: ignore[arg-type]
+    ablations = [resolved("stage2", "--reference-mode", mode).reference for mode in ("none", "channels")]
     assert ablations == ["none", "channels"]
-    assert resolve(Stage1(out=Path("x"))).reference == "none"
+    assert resolved("stage1").reference == "none"
     with pytest.raises(UserError, match="--lr is -1"):
-        resolve(Stage2(out=Path("x"), lr=-1.0))
-    with pytest.raises(UserError, match="trains no parts"):
-        resolve(Stage1(out=Path("x"), preset="paper", tower_steps=1))
-    with pytest.raises(UserError, match="--picture-every is 0"):
-        resolve(Stage1(out=Path("x"), picture_every=0))
+        resolved("stage2", "--lr=-1.0")
+    with pytest.raises(UserError, match="trains no components"):
+        resolved("stage1", "--preset", "paper", "--tower-steps", "1")
+    with pytest.raises(UserError, match="--sample-every is 0"):
+        resolved("stage1", "--sample-every", "0")
+
+
+@pytest.mark.parametrize("preset", ["paper", "tiny"])
+def test_without_options_a_run_is_its_preset(preset: str) -> None:
+    for stage in ("stage1", "stage2"):
+        assert resolved(stage, f"--preset={preset}").recipe == PRESETS[preset]  # type: ignore[index]
 
 
 def test_options_of_the_loop_reach_the_recipe_and_are_off_by_default() -> None:
-    plain = resolve(Stage1(out=Path("x"))).recipe
+    plain = resolved("stage1").recipe
     assert (plain.min_snr_gamma, plain.average_decay, plain.activation_checkpointing) == (None, None, False)
     assert (plain.archive_every, plain.stop_at_bad_loss, plain.validation) == (None, False, "auto")
-    run = resolve(
-        Stage1(
-            out=Path("x"),
-            min_snr_gamma=5.0,
-            average_decay=0.999,
-            activation_checkpointing=True,
-            archive_every=10,
-            stop_at_bad_loss=True,
-            validation="on",
-            validate_every=7,
-            log_every=3,
-            wandb="views",
-        )
+    run = resolved(
+        "stage1",
+        *("--min-snr-gamma", "5", "--average-decay", "0.999", "--activation-checkpointing", "--keep-every", "10"),
+        *("--fail-on-nan", "--validation", "on", "--validate-every", "7", "--log-every", "3", "--wandb", "views"),
     )
     expected = replace(
         plain,
@@ -354,6 +357,29 @@ def test_options_of_the_loop_reach_the_recipe_and_are_off_by_default() -> None:
         log_every=3,
     )
     assert (run.recipe, run.wandb) == (expected, "views")
+
+
+def test_renamed_options_keep_working_and_are_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    new = resolved(
+        "stage2",
+        *("--grad-accum-steps", "2", "--keep-every", "4", "--sample-every", "5", "--repeats-per-object", "3"),
+        *("--licenses", "CC0-1.0", "--max-corrupt-fraction", "0.1", "--num-workers", "7", "--fail-on-nan"),
+        *("--reference-mode", "none"),
+    )
+    assert capsys.readouterr().err == ""
+    old = resolved(
+        "stage2",
+        *("--accumulation", "2", "--archive-every", "4", "--picture-every", "5", "--items-per-object", "3"),
+        *("--licences", "CC0-1.0", "--max-damaged-share", "0.1", "--readers", "7", "--stop-at-bad-loss"),
+        *("--reference", "none"),
+    )
+    assert old == new
+    assert capsys.readouterr().err.count("is now") == 9
+    with pytest.raises(SystemExit):
+        resolved("stage2", "--help")
+    shown = capsys.readouterr().out.replace(",", " ").split()
+    assert not set(command_line.RENAMED) & set(shown)
+    assert {name for name in command_line.RENAMED.values() if "--no-" not in name} <= set(shown)
 
 
 def test_wandb_that_is_not_there_is_refused_before_anything_is_written(

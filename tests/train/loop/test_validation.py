@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from dataset.errors import UserError
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, split_of
 from dataset.reading.shard_set import ShardSet
+from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_model, micro_run
-from train.__main__ import Autoencoder, Stage1, Tower, resolve, run_part
+from train.__main__ import Autoencoder, Tower, run_part
 from train.data.loader import Feed
 from train.data.sampling import Draw
 from train.data.splits import divide
@@ -159,7 +160,7 @@ def test_test_objects_are_in_neither_part(shards: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("share", [-0.1, 0.95, 1.0])
 def test_a_test_share_that_leaves_nothing_is_refused(share: float, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--test-share is"):
-        resolve(Stage1(out=tmp_path, test_share=share))
+        resolved("stage1", f"--test-share={share}")
 
 
 @pytest.mark.parametrize("part", [Autoencoder, Tower])
@@ -168,7 +169,7 @@ def test_parts_trained_alone_leave_the_test_objects_out_too(
 ) -> None:
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     read = _noted_reads(monkeypatch)
-    run_part(part(tmp_path, str(shards), steps=2, batch_size=8, device="cpu", test_share=0.5))
+    run_part(part(out=tmp_path, shards=str(shards), steps=2, batch_size=8, device="cpu", test_share=0.5))
     assert read == {f"synthetic-{i:04d}" for i in (1, 2, 5)}
 
 

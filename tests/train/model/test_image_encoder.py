@@ -19,7 +19,8 @@ from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train.components.component import is_trained, optimise, write_part
 from train.components.image_encoder import ensure_tower, info_nce, mirror_half, other_view_labels, train_tower
-from train.config.presets import TINY, Schedule
+from train.config.presets import TINY
+from train.config.schedules import Schedule
 from train.data.loader import load_random_views
 from train.model.clip_vision import load_image_encoder, save_image_encoder
 from train.model.image_encoder import (

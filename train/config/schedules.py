@@ -1,0 +1,102 @@
+"""How long a training runs, how large its batches are and how its learning rate changes, as pure functions."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from dataset.errors import UserError
+
+T = TypeVar("T")
+PresetOnly = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
+"""A field that a preset sets and that is no command-line option."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length, batch size and learning rate (AdamW)."""
+
+    steps: int
+    """Optimizer steps."""
+    objects: Annotated[int, tyro.conf.arg(name="batch-size")]
+    """Objects per step, summed over all GPUs and accumulated micro-batches."""
+    accumulation: Annotated[int, tyro.conf.arg(name="grad-accum-steps")]
+    """Micro-batches per step. More of them need less memory."""
+    peak_lr: Annotated[float, tyro.conf.arg(name="lr")]
+    """Peak learning rate."""
+    decay: PresetOnly[Literal["constant", "linear"]]  # linear: from the peak to 0 at the last step
+    warmup_steps: PresetOnly[int]  # cut to a tenth of `steps` if it would not fit (with a notice)
+
+    def __post_init__(self) -> None:
+        """Raise UserError when a value is out of range."""
+        require_positive({"--steps": self.steps, "--batch-size": self.objects, "--grad-accum-steps": self.accumulation})
+        if not 0 < self.peak_lr < math.inf:
+            raise UserError(
+                f"--lr is {self.peak_lr}; it must be a finite number above 0 (the paper uses 1e-4 and 5e-5)"
+            )
+
+
+def require_positive(options: dict[str, int | None]) -> None:
+    """Raise UserError, naming the option, when a value is below 1. None means that the option is off."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")
+
+
+def warmup_of(schedule: Schedule) -> int:
+    """Warm-up steps in effect: a warm-up that is at least as long as the run is cut to a tenth of it."""
+    if schedule.warmup_steps < schedule.steps:
+        return schedule.warmup_steps
+    return schedule.steps // 10
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Learning rate at optimizer step `step` (from 0): linear warm-up, then constant or linear decay to 0."""
+    warmup = warmup_of(schedule)
+    if step < warmup:
+        return schedule.peak_lr * (step + 1) / warmup
+    if schedule.decay == "constant":
+        return schedule.peak_lr
+    return schedule.peak_lr * max(schedule.steps - step, 0) / (schedule.steps - warmup)
+
+
+def notices(schedule: Schedule) -> tuple[str, ...]:
+    """One line per setting that the run changes because it does not fit the schedule."""
+    warmup = warmup_of(schedule)
+    if warmup == schedule.warmup_steps:
+        return ()
+    return (f"a warm-up of {schedule.warmup_steps} steps does not fit into {schedule.steps}: cut to {warmup}",)
+
+
+def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
+    """Objects per micro-batch of one rank. Raises UserError when the batch does not divide evenly."""
+    shares = world * schedule.accumulation
+    if schedule.objects < 1 or schedule.objects % shares:
+        raise UserError(
+            f"a batch of {schedule.objects} objects does not divide into {world} ranks x {schedule.accumulation} "
+            "accumulated micro-batches; change --batch-size or --grad-accum-steps"
+        )
+    return schedule.objects // shares
+
+
+def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
+    """Describe the batch, for example "768 objects per step = 48 per GPU x 4 GPUs x 4 accumulated".
+
+    Args:
+        schedule: The schedule of the run.
+        world: Number of ranks.
+        kind: What a rank is, "GPU" or "process".
+    """
+    share, many = objects_per_micro_batch(schedule, world), "es" if kind.endswith("s") else "s"
+    ranks = f"{world} {kind}{many if world > 1 else ''}"
+    return f"{schedule.objects} objects per step = {share} per {kind} x {ranks} x {schedule.accumulation} accumulated"
+
+
+def override(schedule: Schedule, *, steps: int | None = None, objects: int | None = None) -> Schedule:
+    """The schedule with the values that are not None. Raises UserError when one is out of range."""
+    return replace(
+        schedule,
+        steps=schedule.steps if steps is None else steps,
+        objects=schedule.objects if objects is None else objects,
+    )
