@@ -20,7 +20,7 @@ quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo check test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-ranks bench-field bench-distill
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ bench-stream: setup ## views a second of one core, from shards and from latents,
 
 bench-train: setup ## training speed: views/s and share of the GPU's matrix peak against a plain loop
 	$(PY) -m benchmarks.train.train_bench $(ARGS)
+
+bench-encode: setup ## views/s of the frozen networks (VAE encoder, ViT-H-14) and their cost in score distillation (GPU)
+	$(PY) -m benchmarks.train.frozen_networks $(ARGS)
 
 bench-ranks: setup ## training speed of several GPUs of one machine against one: ARGS="--world 2"
 	$(PY) -m benchmarks.train.ranks_bench $(ARGS)
