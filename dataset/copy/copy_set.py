@@ -7,7 +7,6 @@ order, so the bytes do not depend on how many there are.
 
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from dataset.errors import UserError
 from dataset.format.manifest import MANIFEST_FILE
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes
 from dataset.format.schema import SCHEMA_VERSION
-from dataset.format.set_request import begin_set, changes
+from dataset.format.set_request import begin_set
 from dataset.format.shards import (
     INDEX_NAME,
     SET_NAME,
@@ -36,13 +35,15 @@ from dataset.format.shards import (
 )
 from dataset.io.files import TEMPORARY_SUFFIX, exists, json_bytes, read_json, url_to_fs, write_bytes_atomic
 from dataset.io.lock import LEASE_NAME, LOCK_NAME, owned_out
+from dataset.io.read_ahead import draw_ahead
+from dataset.io.resume import differences, settings_differ
 from dataset.reading.filters import Filters
 from dataset.reading.reconcile import Asked, read_asked, read_manifest
 
 OBJECTS_PER_SHARD: Final = 64
 _AHEAD: Final = 4  # objects a worker that are read before their turn to be written
 _ALL: Final = Filters()
-_FOUND: Final = {"sets", "objects", "manifest_sha256"}  # of set.json: not compared by `changes`
+_FOUND: Final = {"sets", "objects", "manifest_sha256"}  # of set.json: not compared
 _BEGUN: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # what a copy that was killed before its set.json leaves
 
 Begun = tuple[Pick, Future[Members] | None]  # None: an object without pictures
@@ -124,11 +125,10 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dic
         raise UserError(
             f"{out} holds a set that was not written by a copy (its source: {there.get('source')}); give another --out"
         )
-    if different := [*_other_sets(there.get("sets", []), request["sets"]), *changes(there, request, _FOUND)]:
-        raise UserError(
-            f"{out} was begun by another command: {'; '.join(different)}. "
-            "Repeat the first command, give another --out, or delete the set"
-        )
+    changed = differences(there, request, _FOUND).values()
+    if lines := [*_other_sets(there.get("sets", []), request["sets"]), *changed]:
+        remedy = "Repeat the first command, give another --out, or delete the set"
+        raise UserError(settings_differ(out, lines, remedy))
     remove_temporaries(fs, root)
 
 
@@ -140,11 +140,11 @@ def _foreign(fs: Any, root: str) -> str:
 
 
 def _other_sets(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """In words, how the sets differ. Where they lie now does not matter."""
+    """Yield a line when the source sets differ. Their present location does not matter."""
     before, now = ([(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, asked))
     if before != now:
         urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, asked))
-        yield "it was made from {}, asked for is {} (or a set's objects are others now)".format(*urls)
+        yield "source sets were {}, are now {} (or the objects of a set have changed)".format(*urls)
 
 
 def _finished(fs: Any, root: str, asked: Asked) -> set[int]:
@@ -175,16 +175,12 @@ def _samples(objects: Iterator[Begun], rows: list[Outcome], bar: Any) -> Iterato
 def _read_ahead(
     objects: Iterator[Pick], submit: Callable[[Task], Future[Members]], target: int | None, ahead: int
 ) -> Iterator[Begun]:
-    """Each object with its members to be, in order; at most `ahead` of them wait in memory.
+    """Yield each object with the future of its members, in order; at most `ahead` objects are in memory.
 
-    Nothing is raised here of an object that is damaged: the shard before it is still to be written.
+    The futures are not resolved here: an error must not stop the shard before the damaged object from being written.
     """
-    waiting: deque[Begun] = deque()
-    for pick in objects:
-        waiting.append((pick, submit(_task(pick, *pick.place, target)) if pick.place else None))
-        if len(waiting) >= ahead:
-            yield waiting.popleft()
-    yield from waiting
+    started = ((pick, submit(_task(pick, *pick.place, target)) if pick.place else None) for pick in objects)
+    return draw_ahead(started, ahead - 1)
 
 
 def _task(pick: Pick, shard: int, sample: int, target: int | None) -> Task:

@@ -18,12 +18,13 @@ import torch
 from tqdm import tqdm
 
 from dataset.errors import UserError
+from dataset.io.interrupts import stop_after_step
 from distill.runs.job import Job, load
 from distill.runs.sequential import Outcome, attempt, not_begun
-from distill.sds.loop import PREVIEWS, interrupts
+from distill.sds.loop import PREVIEWS
+from train.device import pick_device
 from train.launch import ray_for
 from train.model.multiview import MultiViewModel
-from train.sample import pick_device
 
 SENT: Final = ("dataset", "train", "distill")  # what a worker imports
 TICK_S: Final = 0.5  # between two looks at how far the runs are
@@ -107,7 +108,7 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
     There `workers` None is one a GPU that has joined. Raises UserError where no worker can begin.
     """
     gpus = device.startswith("cuda") or (device == "auto" and (address is not None or torch.cuda.is_available()))
-    with ray_for(workers or 1, address, SENT, gpus=gpus), interrupts() as stopped:
+    with ray_for(workers or 1, address, SENT, gpus=gpus), stop_after_step() as stopped:
         import ray
 
         found = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
@@ -121,7 +122,7 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
         start = partial(actor.remote, jobs[0].model.absolute(), "cuda" if gpus else "cpu", threads, board)
         print(f"{len(jobs)} runs on {count} workers, each on {'a GPU' if gpus else 'the CPU'}")
         with _Progress(jobs, board) as progress:
-            yield from _Pool(start, count, progress).outcomes(jobs, stopped)
+            yield from _Pool(start, count, progress).outcomes(jobs, stopped.is_set)
 
 
 @dataclass

@@ -33,6 +33,7 @@ def finished(models, tmp_path_factory):
     return shards, render(f"folder:{models[0]}", shards, "--workers", "1")
 
 
+@pytest.mark.integration
 def test_bad_files_are_recorded_and_the_rest_complete(models, finished):
     shards, run = finished
     assert run.returncode == 1
@@ -45,6 +46,7 @@ def test_bad_files_are_recorded_and_the_rest_complete(models, finished):
         assert f"failed: {uid}: {rows[uid].stage}: {kind}" in run.stderr
 
 
+@pytest.mark.integration
 def test_killed_and_repeated_is_as_if_never_killed(models, finished, tmp_path):
     shards, mark = tmp_path / "set", uuid.uuid4().hex
     options = ("--workers", "2")
@@ -74,7 +76,7 @@ def test_repeating_a_finished_command_changes_nothing_and_other_settings_are_ref
     assert contents(shards) == before
     other = render(source, shards, "--seed", "1")
     assert other.returncode == 2
-    assert "seed was 0, is 1" in other.stderr
+    assert "seed was 0, is now 1" in other.stderr
     assert len(other.stderr.strip().splitlines()) == 1
     assert contents(shards) == before
 

@@ -213,10 +213,10 @@ def test_another_request_is_refused_by_name(both: Path, large: str, small: str, 
     out = Path(shutil.copytree(both, tmp_path / "out"))
     before = contents(out)
     changed: list[tuple[list[str], dict[str, Any], str]] = [
-        ([large, small], {"resolution": 4}, "resolution was 8, is 4"),
-        ([large, small], {"objects_per_shard": 4}, "objects_per_shard was 3, is 4"),
-        ([small, large], {}, "made from .*large.*small.*asked for is .*small.*large"),
-        ([large, small], {"filters": Filters(split="train")}, "filters was"),
+        ([large, small], {"resolution": 4}, "resolution was 8, is now 4"),
+        ([large, small], {"objects_per_shard": 4}, "objects_per_shard was 3, is now 4"),
+        ([small, large], {}, "source sets were .*large.*small.*, are now .*small.*large"),
+        ([large, small], {"filters": Filters(split="train")}, "filters.split was None, is now 'train'"),
     ]
     for sets, options, told in changed:
         with pytest.raises(UserError, match=told):

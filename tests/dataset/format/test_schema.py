@@ -126,6 +126,7 @@ def test_outcomes_round_trip():
         parse_outcomes(b"not parquet", "t.parquet")
 
 
+@pytest.mark.integration
 def test_reading_outcomes_never_aborts_the_process_at_exit():
     script = (
         "from dataset.format.outcomes import Outcome, dump_outcomes, parse_outcomes;"

@@ -169,6 +169,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.integration
 def test_the_four_commands(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path / "set", 2, resolution=8)
     sound = run("verify", str(folder))

@@ -190,13 +190,13 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with new_output(tmp_path).locked():
         claim(new_output(tmp_path))
         claim(new_output(tmp_path), {**REQUEST, "source": "folder:../x"})
-        with pytest.raises(UserError, match="seed was 0, is 1"):
+        with pytest.raises(UserError, match="seed was 0, is now 1"):
             claim(new_output(tmp_path), {**REQUEST, "seed": 1})
         with pytest.raises(UserError, match=r"the first is object 3: it was d, is e"):
             claim(new_output(tmp_path), {**REQUEST, "fingerprint": "2"}, ["a", "b", "c", "e"])
         with pytest.raises(UserError, match=r"the first is object 4: it was e, is absent"):
             claim(new_output(tmp_path), {**REQUEST, "fingerprint": "2"}, UIDS[:4])
-        with pytest.raises(UserError, match="objects_per_shard was 2, is 3"):
+        with pytest.raises(UserError, match="objects_per_shard was 2, is now 3"):
             claim(new_output(tmp_path, per_shard=3))
         (tmp_path / "set.json").write_text("{")
         with pytest.raises(UserError, match="damaged"):

@@ -1,0 +1,39 @@
+"""Let Ctrl-C and SIGTERM finish the current step of a long loop."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_after_step(*, second_raises: bool = True) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the loop checks it after every step.
+
+    Signals reach the main thread only: in another thread the event is never set. The previous handlers come back at the
+    end.
+
+    Args:
+        second_raises: Whether a second signal raises KeyboardInterrupt at once.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        if second_raises:
+            for each in STOP_SIGNALS:
+                signal.signal(each, signal.default_int_handler)
+
+    before = {number: signal.signal(number, request) for number in STOP_SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,43 @@
+"""Start the work of later items early, with a bounded number of them in memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
+    """Yield the items in order, each after the next `ahead` items were drawn from the iterable.
+
+    For items whose creation starts work, such as futures.
+    """
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Yield `function(item)` in order, computed by the pool; at most `ahead` later items are under way.
+
+    Raises what `function` raises, at that item's turn. Closing the iterator cancels the calls that have not begun.
+    """
+    started: deque[Future[R]] = deque()
+
+    def submitted() -> Iterator[Future[R]]:
+        for item in items:
+            started.append(pool.submit(function, item))
+            yield started[-1]
+
+    try:
+        for future in draw_ahead(submitted(), ahead):
+            started.popleft()
+            yield future.result()
+    finally:
+        for future in started:
+            future.cancel()
