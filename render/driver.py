@@ -25,10 +25,11 @@ from render.sources.source import Source, assets, fingerprint, parse_source
 from render.workers.actor_pool import Pool, RayLost, connected
 from render.workers.blender_process import BlenderEnded, BlenderProcess
 from render.workers.logs import WorkerLogs
+from render.workers.messages import Task
 from render.workers.prefetch import downloads_ahead, submitter
 from render.workers.prometheus import Progress
 from render.workers.resources import cluster_size, machine_size
-from render.workers.worker import Task, Worker
+from render.workers.worker import Worker
 
 LISTED_FAILURES: Final = 50
 MAX_RAY_STARTS: Final = 5

@@ -13,8 +13,9 @@ from render.download.http import Policy
 from render.download.objaverse_cache import download
 from render.output.shard_set_writer import Output
 from render.sources.source import Source, assets
+from render.workers.messages import Task
 from render.workers.resources import machine_size
-from render.workers.worker import Task, Worker
+from render.workers.worker import Worker
 
 
 @dataclass(frozen=True)

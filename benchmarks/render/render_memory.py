@@ -16,7 +16,8 @@ from dataset.errors import UserError, run_cli
 from render.settings import Settings
 from render.sources.source import procedural_assets
 from render.workers.blender_process import Limits
-from render.workers.worker import Task, Worker
+from render.workers.messages import Task
+from render.workers.worker import Worker
 
 
 @dataclass(frozen=True)

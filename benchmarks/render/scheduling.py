@@ -29,7 +29,7 @@ from render.driver import drive
 from render.output.shard_assembler import Assembly
 from render.output.shard_set_writer import Output
 from render.workers.actor_pool import Pool
-from render.workers.worker import Batch, Result, Task
+from render.workers.messages import Batch, Result, Task
 
 NODES: Final = 4
 

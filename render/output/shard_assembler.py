@@ -14,7 +14,7 @@ from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.shards import shard_name
 from render.output.shard_set_writer import Output
-from render.workers.worker import Batch, Result, Task
+from render.workers.messages import Batch, Result, Task
 
 _WRITERS: Final = 2
 _WAITING: Final = 4  # shards in the writers' hands, so that memory is bounded

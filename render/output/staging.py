@@ -14,8 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 from dataset.errors import UserError
 from dataset.format.outcomes import Outcome, from_json, to_json
 from dataset.io.files import TEMPORARY_SUFFIX, write_bytes_atomic
+from render.workers.messages import Result
 from render.workers.protocol import pack
-from render.workers.worker import Result
 
 PART_SUFFIX: Final = ".part"
 _ROWS: Final = "rows.json"

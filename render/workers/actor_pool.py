@@ -15,8 +15,8 @@ from typing import Any, Final
 from dataset.errors import UserError
 from dataset.format.outcomes import Outcome
 from render.workers.logs import stamped
+from render.workers.messages import MAX_ATTEMPTS, Batch, Result, Task
 from render.workers.resources import Size
-from render.workers.worker import MAX_ATTEMPTS, Batch, Result, Task
 
 IN_FLIGHT: Final = 2  # batches an actor holds: the one it renders and the next
 TARGET_S: Final = 0.25

@@ -4,16 +4,16 @@ The driver never sees the bytes: they go from the node that downloaded to the on
 store, which spills to disk. The renderer waits for its own file alone. What is lost with a node Ray downloads again.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from dataset.format.manifest import Asset
+from dataset.io.read_ahead import draw_ahead
 from render.download.http import Policy
 from render.download.objaverse_cache import download
-from render.workers.worker import Task
+from render.workers.messages import Task
 
 MAX_RETRIES: Final = 3  # by Ray, of a download whose node or process died
 
@@ -29,9 +29,5 @@ def submitter(policy: Policy, cache: Path | None = None) -> Callable[[Asset], An
 
 def downloads_ahead(tasks: Iterator[Task], submit: Callable[[Asset], Any], ahead: int) -> Iterator[Task]:
     """The same tasks in the same order, each with its download begun when `ahead` others still stand before it."""
-    window: deque[Task] = deque()
-    for task in tasks:
-        window.append(replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task)
-        if len(window) > ahead:
-            yield window.popleft()
-    yield from window
+    started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
+    return draw_ahead(started, ahead)

@@ -12,7 +12,8 @@ import pytest
 from dataset.format.manifest import Asset
 from render.settings import Settings
 from render.workers.blender_process import Limits
-from render.workers.worker import Task, Worker
+from render.workers.messages import Task
+from render.workers.worker import Worker
 from tests.support.fault_models import boxed, png, textured
 from tests.support.fault_zoo import zoo
 from tests.support.make_models import box_glb

@@ -9,8 +9,8 @@ from dataset.format.outcomes import Outcome
 from dataset.format.schema import member_names
 from dataset.format.shards import shard_name
 from render.output.shard_set_writer import Output
+from render.workers.messages import Result
 from render.workers.protocol import pack
-from render.workers.worker import Result
 
 UIDS = ["a", "b", "c", "d", "e"]
 HASHES = {uid: hashlib.sha256(uid.encode()).hexdigest() for uid in UIDS}

@@ -13,8 +13,9 @@ from dataset.format.manifest import Asset
 from dataset.format.schema import member_names, validate_sample
 from render.settings import Settings
 from render.workers.blender_process import Limits
+from render.workers.messages import Task
 from render.workers.protocol import unpack
-from render.workers.worker import Task, Worker
+from render.workers.worker import Worker
 from tests.support.make_models import box_glb
 
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
@@ -59,6 +60,7 @@ def _renders(pid):
         return b"Saved" in file.read()
 
 
+@pytest.mark.integration
 def test_a_sample_is_valid_and_depends_on_no_neighbour(worker, tmp_path):
     first, second = box_glb(tmp_path / "a.glb", size=(1, 2, 3)), box_glb(tmp_path / "b.glb", size=(2, 1, 1))
     with worker() as opened:
@@ -89,6 +91,7 @@ def test_a_killed_blender_is_tried_again_and_gives_the_same(worker, tmp_path):
     assert again.tar == whole.tar
 
 
+@pytest.mark.integration
 def test_a_stopped_blender_meets_its_deadline(worker, tmp_path):
     path = box_glb(tmp_path / "a.glb")
     with worker() as opened:
@@ -138,6 +141,7 @@ def test_a_bad_object_is_not_tried_twice_and_a_spent_process_is_replaced(worker,
         assert opened.pid() is None, "a file that is not there needs no Blender"
 
 
+@pytest.mark.integration
 def test_procedural_objects_render(worker, tmp_path):
     from render.procedural.catalog import uid_of
 
