@@ -22,10 +22,10 @@ from distill.runs.sequential import Outcome, in_turn, say, table
 from distill.sds.checkpoint import CHECKPOINT
 from distill.sds.schedule import PRESETS
 from train.convert.resolve import model_folder
+from train.device import pick_device
 from train.layers.compile import CompileChoice
 from train.model.multiview import EMBEDDED_MODEL, read_spec
 from train.model.reference import check_shown
-from train.sample import pick_device
 
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
 

@@ -26,12 +26,12 @@ from train.config.schedules import Schedule, override
 from train.convert.resolve import model_folder
 from train.data.loader import need_pictures, open_training_set
 from train.data.splits import divide
+from train.device import pick_device
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import Run, check, describe, tell
 from train.model.image_encoder import SmallTower
 from train.model.reference import ReferenceUse
-from train.sample import pick_device
 
 # Old name -> new name; the old ones will be removed
 RENAMED: Final = {

@@ -31,10 +31,11 @@ from train.convert.key_names import LDM_UNET_PREFIX, TOWER_PREFIX, VAE_PREFIX, l
 from train.convert.model_card import card_of, centring
 from train.convert.resolve import model_folder
 from train.model.clip_vision import save_image_encoder
+from train.model.ddim import ddim_scheduler
 from train.model.image_encoder import ImageTower, NamedTower
-from train.model.multiview import ModelSpec, UNetShape, load_unet, load_vae, read_spec, read_tower, write_spec
+from train.model.multiview import ModelSpec, load_vae, read_spec, read_tower, write_spec
 from train.model.reference import reads_reference
-from train.sample import ddim_scheduler
+from train.model.unet import UNetShape, load_unet
 
 LDM_ENDINGS: Final = (".ckpt", ".pt", ".safetensors")
 LDM_NORM_GROUPS: Final = 32  # openaimodel.py's GroupNorm32, the first stage's Normalize

@@ -20,7 +20,9 @@ from torch import Tensor
 from dataset.errors import UserError, run_cli
 from dataset.images.prepare import contact_sheet, prepare_image
 from train.convert.resolve import model_folder
-from train.model.multiview import BETA_END, BETA_START, EMBEDDED_MODEL, NUM_TIMESTEPS, MultiViewModel, load_model
+from train.device import pick_device
+from train.model.ddim import sample_views
+from train.model.multiview import EMBEDDED_MODEL, MultiViewModel, load_model
 from train.model.reference import check_shown, see_reference
 
 VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
@@ -64,19 +66,6 @@ class Sample:
     """Print what would be done."""
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r}: no CUDA GPU is visible; use --device cpu")
-    return device
-
-
 def orthogonal_cameras(
     model: MultiViewModel,
     views: int,
@@ -88,83 +77,6 @@ def orthogonal_cameras(
     """Labels [1, views, 16] of views evenly around the object, relative to a picture taken from `elevation_deg`."""
     azimuth_deg = azimuth_offset_deg + np.arange(views) * 360 / views
     return model.labels(np.full(views, view_elevation_deg), azimuth_deg, elevation_deg, 0.0)[None]
-
-
-def guided_noise(
-    model: MultiViewModel, latents: Tensor, timestep: int, cameras: Tensor, tokens: Tensor, *, guidance_scale: float
-) -> Tensor:
-    """Noise predicted with classifier-free guidance: eps_0 + s (eps_y - eps_0); eps_0 sees a zero token.
-
-    `latents` [b, f, c, h, w], `cameras` [b, f, 16], `tokens` [b, 1, c].
-    """
-    frames = latents.shape[1]
-    both = torch.cat([latents, latents]).flatten(0, 1)
-    timesteps = torch.full((len(both),), timestep, device=latents.device)
-    labels = torch.cat([cameras, cameras]).flatten(0, 1)
-    context = torch.cat([tokens, torch.zeros_like(tokens)])
-    predicted = model.predict_noise(both, timesteps, labels, context, frames)
-    conditional, unconditional = predicted.view(2, *latents.shape)
-    guided: Tensor = unconditional + guidance_scale * (conditional - unconditional)
-    return guided
-
-
-def ddim_scheduler(steps: int, device: torch.device) -> Any:
-    """diffusers' DDIM as Stable Diffusion sets it, for our noise schedule."""
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    if not 1 <= steps <= NUM_TIMESTEPS:
-        raise UserError(f"steps is {steps}; DDIM takes 1 to {NUM_TIMESTEPS}")
-    scheduler = DDIMScheduler(
-        num_train_timesteps=NUM_TIMESTEPS,
-        beta_start=BETA_START,
-        beta_end=BETA_END,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1 if steps < NUM_TIMESTEPS else 0,
-    )
-    scheduler.set_timesteps(steps, device=device)
-    return scheduler
-
-
-@torch.no_grad()
-def sample_views(
-    model: MultiViewModel,
-    tokens: Tensor,
-    cameras: Tensor,
-    *,
-    steps: int,
-    guidance_scale: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Pictures [b, f, 3, h, w] in [0, 1] for `tokens` [b, 1, c] and `cameras` [b, f, 16], without a reference frame.
-
-    `generator` is a CPU one: the same seed gives the same noise on any device.
-    """
-    noise = draw_latents(model, cameras.shape[0], cameras.shape[1], generator)
-    return denoise_views(model, noise, tokens, cameras, steps=steps, guidance_scale=guidance_scale)
-
-
-def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Noise [b, f, c, h, w] to begin with, on the generator's device."""
-    channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
-    size = model.spec.latent_size
-    return torch.randn(objects, frames, channels, size, size, generator=generator, device=generator.device)
-
-
-@torch.no_grad()
-def denoise_views(
-    model: MultiViewModel, noise: Tensor, tokens: Tensor, cameras: Tensor, *, steps: int, guidance_scale: float
-) -> Tensor:
-    """`sample_views` from given noise [b, f, c, h, w]."""
-    batch, frames = cameras.shape[:2]
-    latents = noise.to(model.device)
-    scheduler = ddim_scheduler(steps, model.device)
-    for timestep in scheduler.timesteps:
-        noise = guided_noise(model, latents, int(timestep), cameras, tokens, guidance_scale=guidance_scale)
-        latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
-    images = model.decode(latents.flatten(0, 1))
-    return images.view(batch, frames, *images.shape[1:])
 
 
 def to_pictures(images: Tensor) -> list[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -26,14 +26,14 @@ from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
 from train.data.loader import need_pictures
 from train.data.splits import divide
-from train.encode.__main__ import encode, plan_format
+from train.device import pick_device
+from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import CONFIG_FILE, Run
 from train.model.image_encoder import ImageTower, SmallTower
 from train.model.multiview import ModelSpec, load_model, save_model
-from train.sample import pick_device
 
 MOST_MB: Final = 40  # what a checkout should carry, together
 

@@ -19,15 +19,9 @@ from benchmarks.train.train_bench import SHAPES
 from distill.sds.guidance import Guidance, Prediction
 from distill.sds.oracle import Ball, Box, Solid, render_truth
 from distill.sds.schedule import DistillSettings, Views, plan_step
-from train.model.multiview import (
-    CAMERA_NUMBERS,
-    ModelSpec,
-    MultiViewModel,
-    UNetShape,
-    build_unet,
-    noise_schedule,
-    run_unet,
-)
+from train.model.multiview import ModelSpec, MultiViewModel
+from train.model.noise_schedule import noise_schedule
+from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet, run_unet
 
 # A figure whose front and back differ, with a hand to one side.
 FIGURE: Final[tuple[Solid, ...]] = (

@@ -32,6 +32,7 @@ from distill.sds.guidance import Denoise, Guidance, Prediction
 from distill.sds.loop import train_step
 from distill.sds.oracle import Solids, oracle_denoiser, render_truth, undecided_denoiser
 from distill.sds.schedule import DistillSettings, Views
+from train.model.noise_schedule import classifier_free_guidance
 
 _RESOLUTION: Final = 24
 _TURNS_DEG: Final = (0.0, 90.0, 180.0, 270.0)
@@ -96,7 +97,7 @@ def denoiser(solids: Solids, model: str, guidance_scale: float) -> Denoise:
 
     def guided(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
         with_image, without = (each(noisy, timesteps, views).guided for each in (decided, undecided))
-        return Prediction(without + guidance_scale * (with_image - without), with_image)
+        return Prediction(classifier_free_guidance(with_image, without, guidance_scale), with_image)
 
     return {"decided": decided, "guided": guided}.get(model, undecided)
 

@@ -22,7 +22,7 @@ from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.loop import train_step
 from distill.sds.oracle import Ball, Box, Solids, oracle_guidance, render_rgba
 from distill.sds.schedule import PRESETS, DistillSettings, plan_step
-from train.model.multiview import noise_schedule
+from train.model.noise_schedule import noise_schedule
 
 RED, BLUE, YELLOW, BROWN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2), (0.35, 0.2, 0.1)
 GREEN, PURPLE = (0.1, 0.7, 0.2), (0.5, 0.1, 0.5)

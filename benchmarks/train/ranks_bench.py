@@ -29,7 +29,7 @@ from train.data.sampling import Draw
 from train.distributed.process_group import Ranks, accumulating, clip_norm, joined, spread
 from train.layers.compile import BLOCKS, Compute, choose_compute, make_optimiser, prepare, update
 from train.loop.loss import Encoded, predict, training_loss
-from train.model.multiview import noise_schedule
+from train.model.noise_schedule import noise_schedule
 
 
 @dataclass(frozen=True)

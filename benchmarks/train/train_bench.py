@@ -21,19 +21,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from train.config.presets import TINY
 from train.data.sampling import Draw
-from train.layers.compile import (
-    BLOCKS,
-    CompileChoice,
-    Compute,
-    choose_compute,
-    make_optimiser,
-    mixed_precision,
-    prepare,
-)
+from train.device import mixed_precision
+from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimiser, prepare
 from train.loop.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
 from train.loop.loss import Encoded, predict, training_loss
-from train.model.multiview import CAMERA_NUMBERS, NUM_TIMESTEPS, UNetShape, build_unet, noise_schedule
+from train.model.noise_schedule import NUM_TIMESTEPS, noise_schedule
 from train.model.reference import ReferenceUse, start_use
+from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet
 
 
 def tiny_unet() -> UNetShape:

@@ -33,13 +33,14 @@ from distill.evaluate.score import keep_pictures, keep_ring, outlines, see, shap
 from distill.nerf.field import load_field
 from distill.runs.job import Preset
 from train.convert.resolve import model_folder
-from train.evaluate.__main__ import choose, folder_sha256, name_models, open_pictures
+from train.device import pick_device
 from train.evaluate.baselines import spread_evenly
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record, open_record
+from train.evaluate.selection import choose, folder_sha256, name_models, open_pictures
+from train.model.ddim import ddim_scheduler
 from train.model.multiview import read_spec
 from train.model.reference import folder_reads_reference
-from train.sample import ddim_scheduler, pick_device
 
 RUNS: Final = "runs"  # folder of the distillations, and the key of assets that were there
 

@@ -15,8 +15,8 @@ from distill.evaluate.ground_truth import VIEWS, Place, view_name
 from distill.mesh.formats import png
 from distill.runs.job import Preset, load
 from distill.runs.sequential import in_turn, say, table
+from train.device import pick_device
 from train.evaluate.novel_views import reference_index
-from train.sample import pick_device
 
 REFERENCES = "references"  # folder of the pictures that are distilled, within --out
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from distill.nerf.host_sync import read_count, read_counts
-from train.layers.compile import to_device
+from train.device import to_device
 
 # A sample of this optical depth lets nothing through in float32. Deeper ones would spoil running sums.
 OPAQUE: Final = 104.0

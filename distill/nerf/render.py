@@ -24,7 +24,7 @@ from distill.nerf.ray_sampling import occupied_samples
 from distill.nerf.rays import Packed, Rays, Segments, ball_bounds, camera_rays, join, ray_chunks, sample_chunks
 from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import Shade, albedo_only, facing_away
-from train.layers.compile import to_device
+from train.device import to_device
 
 # Steps marched together, a sample of the budget: a step that is only looked at takes tens of bytes, not thousands; the
 # kernel keeps none but those in occupied cells.

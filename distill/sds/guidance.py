@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from distill.sds.cuda_graph import Replayed
 from distill.sds.reference_loss import Reference
 from distill.sds.schedule import VIEWS_PER_GROUP, SdsForm, Views
-from train.layers.compile import Compute, fastest_attention, prepare, to_device
+from train.device import fastest_attention, to_device
+from train.layers.compile import Compute, prepare
 from train.model.multiview import MultiViewModel
+from train.model.noise_schedule import add_noise, classifier_free_guidance, clean_latents
 
 
 class Prediction(NamedTuple):
@@ -93,19 +95,9 @@ def model_denoiser(
             torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([labels, labels]), both
         )
         with_image, without = predicted.chunk(2)
-        return Prediction(without + scale * (with_image - without), with_image)
+        return Prediction(classifier_free_guidance(with_image, without, scale), with_image)
 
     return denoise
-
-
-def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """z_t = sqrt(alpha_bar) z + sqrt(1 - alpha_bar) eps."""
-    return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
-
-
-def clean_latents(noisy: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """x0 of `add_noise`."""
-    return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
 
 def rescale_deviation(guided: Tensor, conditional: Tensor, share: float) -> Tensor:

@@ -25,7 +25,8 @@ from distill.sds.guidance import Guidance, sds_loss
 from distill.sds.loss_log import LOSSES, recorded
 from distill.sds.reference_loss import reference_loss
 from distill.sds.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream, views_until
-from train.layers.compile import to_device, update
+from train.device import to_device
+from train.layers.compile import update
 
 PREVIEWS: Final = "previews"  # folder within a run's
 Watch = Callable[[int], bool]

@@ -9,9 +9,7 @@ from torch import Tensor
 from distill.sds.guidance import Guidance
 from distill.sds.oracle import Ball, oracle_denoiser, render_truth
 from distill.sds.schedule import PRESETS
-from train.model.multiview import (
-    noise_schedule,
-)
+from train.model.noise_schedule import noise_schedule
 
 SETTINGS = replace(
     PRESETS["tiny"],

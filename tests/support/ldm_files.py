@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.support.paths import GOLDEN_FOLDER
 from train.components.component import seeded
-from train.convert.__main__ import find_unet
 from train.convert.key_names import TOWER_PREFIX, VAE_PREFIX
+from train.convert.ldm_parts import find_unet
 from train.model.image_encoder import NamedTower, build_tower
 
 GOLDEN = GOLDEN_FOLDER / "mvdream_unet_micro.safetensors"

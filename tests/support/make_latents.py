@@ -5,7 +5,7 @@ from pathlib import Path
 from dataset.format.latents import Embedded
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import CPU
-from train.encode.__main__ import encode, plan_format
+from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
 from train.model.multiview import MultiViewModel
 

@@ -9,7 +9,8 @@ from train.layers.compile import (
     prepare,
 )
 from train.loop.loss import Encoded, predict, training_loss
-from train.model.multiview import UNetShape, noise_schedule
+from train.model.noise_schedule import noise_schedule
+from train.model.unet import UNetShape
 
 SHAPE = UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from train.config.schedules import Schedule
 from train.loop.loop import train
 from train.loop.run_config import Run
 from train.model.image_encoder import SmallTower, build_tower
-from train.model.multiview import ModelSpec, MultiViewModel, UNetShape, assemble, build_unet
+from train.model.multiview import ModelSpec, MultiViewModel, assemble
+from train.model.unet import UNetShape, build_unet
 
 CPU = torch.device("cpu")
 GOLDEN_STEPS = 20

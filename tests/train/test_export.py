@@ -23,13 +23,15 @@ from tests.support.ldm_files import (
 )
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, micro_model, micro_run
-from train.convert.__main__ import Convert, convert
 from train.convert.checkpoint_file import read_checkpoint
+from train.convert.convert import Convert, convert
 from train.export import Export, Push, export, hub_api, push, read_parts, shape_of
 from train.loop.loop import describe
 from train.model.clip_vision import from_transformers, load_image_encoder, save_image_encoder, to_transformers
 from train.model.image_encoder import NamedTower, SmallTower, build_tower
-from train.model.multiview import load_model, load_unet, noise_schedule, read_spec, run_unet, save_model
+from train.model.multiview import load_model, read_spec, save_model
+from train.model.noise_schedule import noise_schedule
+from train.model.unet import load_unet, run_unet
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ from torch import Tensor
 from dataset.camera import relative_camera
 from dataset.errors import UserError
 from tests.support.train_micro import micro_model
-from train.model.multiview import MultiViewModel, noise_schedule, save_model
-from train.sample import Sample, ddim_scheduler, guided_noise, orthogonal_cameras, pick_device, run, sample_views
+from train.device import pick_device
+from train.model.ddim import ddim_scheduler, guided_noise, sample_views
+from train.model.multiview import MultiViewModel, save_model
+from train.model.noise_schedule import noise_schedule
+from train.sample import Sample, orthogonal_cameras, run
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from train.components.component import is_trained, optimise, seeded, write_part
 from train.config.presets import TowerRecipe
 from train.data.loader import PartViews, read_random_views
 from train.model.image_encoder import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
-from train.model.multiview import CAMERA_NUMBERS, CameraConvention, camera_labels
+from train.model.multiview import CameraConvention, camera_labels
+from train.model.unet import CAMERA_NUMBERS
 
 
 class TowerHeads(nn.Module):

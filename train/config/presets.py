@@ -16,8 +16,8 @@ from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from train.config.schedules import PresetOnly, Schedule, require_positive
 from train.data.sampling import count_pairs
 from train.model.image_encoder import NamedTower, SmallTower, TowerSpec
-from train.model.multiview import UNetShape
 from train.model.reference import ReferenceUse
+from train.model.unet import UNetShape
 
 PresetName = Literal["paper", "tiny"]
 FREE: Final = {"resume": True}  # metadata of a field that may differ when a run resumes

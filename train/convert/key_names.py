@@ -11,7 +11,7 @@ from typing import Final
 from torch import Tensor
 
 from dataset.errors import UserError
-from train.model.multiview import UNetShape
+from train.model.unet import UNetShape
 
 LDM_UNET_PREFIX: Final = "model.diffusion_model."
 VAE_PREFIX: Final = "first_stage_model."

@@ -32,7 +32,7 @@ _USE: Final = """
 The parts open with diffusers alone: `UNet2DConditionModel.from_pretrained("{repo}", subfolder="unet")`, and so on. The
 camera (16 numbers, camera-to-world, row by row) is `class_labels`, the picture's embedding is the one token of
 cross-attention, and **self-attention must run over the tokens of all frames of an object**: set such an attention
-processor (`JointAttention` in `train/model/multiview.py`), or every view is drawn alone.
+processor (`JointAttention` in `train/model/attention.py`), or every view is drawn alone.
 """
 
 

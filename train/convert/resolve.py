@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataset.errors import UserError
-from train.convert.__main__ import CONVERTER_VERSION, Convert, convert
+from train.convert.convert import CONVERTER_VERSION, Convert, convert
 from train.convert.hub import PUBLISHED, hub_name, model_snapshot, published_file
 from train.model.multiview import SPEC_FILE
 

@@ -17,8 +17,8 @@ import dataset.reading.latent_set
 from dataset.errors import UserError
 from dataset.reading.latent_set import LatentSet
 from train.data.sampling import Drawn, Position, Views, generator
-from train.encode.encoder import model_settings
-from train.layers.compile import to_device
+from train.device import to_device
+from train.model.fingerprint import model_settings
 from train.model.multiview import CameraConvention, MultiViewModel, camera_labels
 
 

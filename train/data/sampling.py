@@ -17,8 +17,8 @@ from torch.nn import functional
 from dataset.format.schema import VIEWS_PER_SET, ViewSet
 from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order
-from train.layers.compile import to_device
-from train.model.multiview import NUM_TIMESTEPS
+from train.device import to_device
+from train.model.noise_schedule import NUM_TIMESTEPS, add_noise, alpha_bar_at
 
 Branch = Literal["single", "multi"]
 Wanted = tuple[ViewSet, int]
@@ -170,12 +170,6 @@ def draw_numbers(position: Position, shape: Sequence[int], drop_chance: float) -
     return Draw(timesteps, noise, dropped=torch.rand(shape[0], generator=cpu) < drop_chance)
 
 
-def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """Eq. 3: sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps. `timesteps` [b] for latents [b, ...]."""
-    alpha = alphas_cumprod[timesteps].view(-1, *[1] * (latents.ndim - 1))
-    return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-
-
 def prepare_inputs(
     targets: Tensor,
     reference: tuple[Tensor, Tensor] | None,
@@ -191,7 +185,7 @@ def prepare_inputs(
     camera, for relative labels, that of elevation = azimuth = 0 (Eq. 6's pi_v), which is a matrix, not zeros.
     `reference`: latent [b, c, h, w] and camera [b, 1, 16]. `cameras` [b, f, 16] are the targets'.
     """
-    latents = add_noise(targets, draw.noise, draw.timesteps, alphas_cumprod)
+    latents = add_noise(targets, draw.noise, alpha_bar_at(alphas_cumprod, draw.timesteps, targets.ndim))
     timesteps = draw.timesteps[:, None].expand(latents.shape[:2])
     if reference is not None:
         clean, camera = reference

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.model.multiview import MultiViewModel, join_frames
+from train.model.multiview import MultiViewModel
+from train.model.unet import join_frames
 from train.model.weight_averaging import Average, averaged
 
 

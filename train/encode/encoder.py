@@ -1,18 +1,16 @@
 """The frozen parts of a model by themselves: what `train.encode` runs, and how it is told that a model is the same."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dataset.errors import UserError
 from train.config.presets import PAPER
-from train.layers.compile import mixed_precision
+from train.device import mixed_precision
 from train.model.image_encoder import ImageTower, NamedTower, fetch_tower
-from train.model.multiview import ModelSpec, MultiViewModel, load_vae, posterior, read_spec, read_tower
+from train.model.multiview import ModelSpec, load_vae, posterior, read_spec, read_tower
 
 
 @dataclass(frozen=True)
@@ -52,30 +50,3 @@ def load_encoder(folder: Path, device: torch.device) -> Encoder:
     for part in (vae, tower):
         nn.Module.to(part.requires_grad_(False).eval(), device)
     return Encoder(vae, tower, spec, device)
-
-
-def weights_sha256(part: nn.Module) -> str:
-    """Of a part's names, shapes and float32 weights: the same for the same model in another folder or layout."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(part.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().reshape(-1))
-    return digest.hexdigest()
-
-
-def model_settings(model: Encoder | MultiViewModel) -> dict[str, Any]:
-    """What of `latents.json` a model decides: training with latents must use the model that encoded them."""
-    return {
-        "latent_scale": model.spec.latent_scale,
-        "image_size": model.spec.image_size,
-        "vae_sha256": weights_sha256(model.vae),
-        "image_tower_sha256": _tower_sha256(model.image_tower),
-    }
-
-
-def _tower_sha256(tower: ImageTower) -> str:
-    """Of its weights, and of how it centres what it sees where it does."""
-    weights = weights_sha256(tower)
-    if tower.object_fill is None:
-        return weights
-    return hashlib.sha256(f"{weights} {tower.object_fill}".encode()).hexdigest()

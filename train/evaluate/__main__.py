@@ -7,13 +7,12 @@ written: `evaluation.json`, `evaluation.md`, `evaluation.html` with the pictures
 each scored ring in `results.jsonl`, from which the same command goes on.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,24 +22,21 @@ from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
 from dataset.io.files import write_bytes_atomic, write_json_atomic
-from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split
-from dataset.reading.latent_set import LatentSet, open_views
 from dataset.reading.shard_set import ShardSet
 from dataset.report.html import objects
-from train.convert.resolve import file_sha256, model_folder
-from train.data.splits import only, splits
-from train.evaluate.baselines import Gallery, open_gallery, spread_evenly
+from train.convert.resolve import model_folder
+from train.device import pick_device
+from train.evaluate.baselines import Gallery, open_gallery
 from train.evaluate.lpips import load_perceptual
 from train.evaluate.novel_views import Float32, Truth, draw_rings, read_truth, through_autoencoder
 from train.evaluate.page import write_evaluation_page
 from train.evaluate.protocol import protocol, training_notes
 from train.evaluate.results import Method, Record, open_record
 from train.evaluate.score import Measuring, Row, measure
+from train.evaluate.selection import choose, folder_sha256, name_models, open_pictures, part_of
 from train.evaluate.tables import METRICS, plain, summarise, tables
-from train.model.multiview import EMBEDDED_MODEL, SPEC_FILE, MultiViewModel, read_spec
-from train.sample import ddim_scheduler, pick_device
-
-_PARTS: Final = ("unet", "vae", "image_tower", "image_encoder")
+from train.model.ddim import ddim_scheduler
+from train.model.multiview import EMBEDDED_MODEL, MultiViewModel, read_spec
 
 
 @dataclass(frozen=True)
@@ -76,54 +72,6 @@ class Evaluate:
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
     """Print what would be measured."""
-
-
-def open_pictures(url: str) -> ShardSet:
-    """A shard set. Raises UserError where it holds latents: they have lost the truth's pictures."""
-    found = open_views(url)
-    if isinstance(found, LatentSet):
-        raise UserError(f"{url}: a latent set; evaluation compares pictures, so give the set that was encoded")
-    return found
-
-
-def part_of(shards: ShardSet, split: Split) -> ShardSet:
-    """The objects of a split, with the shares that training has when nothing else is asked for."""
-    part = shards if split == "all" else only(shards, splits(shards), (split,))
-    assert isinstance(part, ShardSet)
-    return part
-
-
-def choose(shards: ShardSet, split: Split, objects: int | None) -> list[tuple[int, int]]:
-    """(shard, sample) of what is evaluated. Raises UserError when the set has no object of the split."""
-    part = part_of(shards, split)
-    if not len(part):
-        share = TEST_SHARE if split == "test" else VALIDATION_SHARE
-        raise UserError(
-            f"{shards.url}: none of its {len(shards)} objects is in the {split} split ({share:.0%} of all, by a hash "
-            "of their uids); give a larger set, or --split all for a set that was not trained on"
-        )
-    wanted = {part.uid(*place) for place in spread_evenly(part, objects or len(part))}
-    places = spread_evenly(shards, len(shards))
-    return [place for place in places if shards.uid(*place) in wanted]
-
-
-def name_models(models: Sequence[Path]) -> list[str]:
-    """Short names: the last parts of the paths, as many as tell them apart."""
-    for depth in range(1, max(len(model.parts) for model in models) + 1):
-        names = ["/".join(model.parts[-depth:]) for model in models]
-        if len(set(names)) == len(names):
-            return names
-    raise UserError(f"--model names {models[0]} and others, one of them twice; give each model once")
-
-
-def folder_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:
-    """Of the weights and settings of a model folder's parts: the same for the same model elsewhere."""
-    digest = hashlib.sha256((folder / SPEC_FILE).read_bytes())
-    for part in parts:
-        for path in sorted((folder / part).glob("*")):
-            if path.suffix in (".json", ".safetensors", ".bin"):
-                digest.update(f"{part}/{path.name} {file_sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def model_rows(args: Evaluate, name: str, folder: Path) -> list[Row]:

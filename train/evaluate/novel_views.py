@@ -23,11 +23,11 @@ from dataset.format.schema import VIEWS_PER_SET
 from dataset.reading.shard_set import ShardSet
 from train.data.loader import to_tensor
 from train.data.sampling import Wanted
-from train.layers.compile import mixed_precision
+from train.device import mixed_precision
+from train.model.ddim import denoise_views, draw_latents
 from train.model.image_encoder import resize
 from train.model.multiview import MultiViewModel
 from train.model.reference import given_reference, reads_reference
-from train.sample import denoise_views, draw_latents
 
 VIEWS_A_GROUP: Final = 4
 GROUPS: Final = VIEWS_PER_SET // VIEWS_A_GROUP

@@ -5,14 +5,13 @@ computed beyond rounding; the same weights train with any of it.
 import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from dataset.errors import UserError
@@ -22,13 +21,6 @@ CompileChoice = Literal["none", "blocks", "whole", "graphs", "auto"]
 Blocks = Literal["diffusers", "lean", "fused"]
 BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
 BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
-# Fastest first on a Hopper GPU; each falls through to the next where it does not support a shape.
-ATTENTION: Final = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
 BACKEND: Final = "inductor"
 # Kept graphs of one piece of code. Of the whole UNet there are two; but the blocks of all levels share their code, and
 # each width and each number of frames is a graph of its own.
@@ -174,28 +166,3 @@ def update(optimiser: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) ->
     bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
     optimiser.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
     optimiser.step()
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without waiting for the GPU: from page-locked memory, behind the work it has to do."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-@contextmanager
-def mixed_precision(device: torch.device) -> Iterator[None]:
-    """bf16 on a GPU (weights and optimiser stay float32) with the fastest attention; float32 on a CPU."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.autocast("cuda", torch.bfloat16), fastest_attention(device):
-        yield
-
-
-def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, attention takes the first of `ATTENTION` that can do it; on a CPU torch chooses."""
-    if device.type != "cuda":
-        return nullcontext()
-    chosen: AbstractContextManager[Any] = sdpa_kernel(ATTENTION, set_priority=True)
-    return chosen

@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from train.data.sampling import Draw, diffusion_loss
 from train.loop.loss import Encoded, predict
-from train.model.multiview import CAMERA_NUMBERS, NUM_TIMESTEPS, join_frames
+from train.model.noise_schedule import NUM_TIMESTEPS
 from train.model.reference import ReferenceUse
+from train.model.unet import CAMERA_NUMBERS, join_frames
 
 MATMUL_SIDE: Final = 8192
 _MATMULS: Final = 20  # timed; the median counts

@@ -10,7 +10,8 @@ from train.components.image_encoder import ensure_tower
 from train.data.loader import TrainingSet, need_pictures
 from train.loop.run_config import Run
 from train.model.image_encoder import SmallTower, fetch_tower, load_tower
-from train.model.multiview import ModelSpec, MultiViewModel, assemble, build_unet, load_model, load_vae
+from train.model.multiview import ModelSpec, MultiViewModel, assemble, load_model, load_vae
+from train.model.unet import build_unet
 
 
 def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from train.data.latents import Batch, LatentViews, draw_posterior
 from train.data.sampling import Draw, Position, Views, diffusion_loss, prepare_inputs, split_frames
-from train.layers.compile import mixed_precision, to_device
-from train.model.multiview import MultiViewModel, run_unet
+from train.device import mixed_precision, to_device
+from train.model.multiview import MultiViewModel
 from train.model.reference import ReferenceUse, concat_reference
+from train.model.unet import run_unet
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from train.data.loader import Feed
-from train.layers.compile import mixed_precision
+from train.device import mixed_precision
 from train.loop.loss import encode_views, show_views
 from train.loop.run_config import Run
+from train.model.ddim import sample_views
 from train.model.multiview import MultiViewModel
 from train.model.reference import given_reference
-from train.sample import sample_views, save_sheet
+from train.sample import save_sheet
 
 PICTURE_OBJECTS: Final = 4
 PICTURE_STEPS: Final = 25

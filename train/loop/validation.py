@@ -14,9 +14,10 @@ from torch import Tensor
 from train.data.latents import Batch
 from train.data.loader import Feed
 from train.data.sampling import Draw
-from train.layers.compile import to_device
+from train.device import to_device
 from train.loop.loss import encode_views, object_losses, predict
-from train.model.multiview import NUM_TIMESTEPS, MultiViewModel
+from train.model.multiview import MultiViewModel
+from train.model.noise_schedule import NUM_TIMESTEPS
 from train.model.reference import ReferenceUse
 
 MAX_OBJECTS: Final = 64  # of the held-out objects that a validation looks at

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import UserError
-from train.model.multiview import MultiViewModel, read_spec, widen_conv_in
+from train.model.multiview import MultiViewModel, read_spec
+from train.model.unet import widen_conv_in
 
 _AS_CHANNELS: Final = "it reads the reference as input channels and always sees it, not as a frame"
 ReferenceUse = Literal["attention", "none", "channels"]

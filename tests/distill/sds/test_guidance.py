@@ -5,18 +5,10 @@ import torch
 from torch import Tensor
 
 from dataset.camera import relative_camera
-from distill.sds.guidance import (
-    Guidance,
-    Prediction,
-    add_noise,
-    clean_latents,
-    model_denoiser,
-    rescale_deviation,
-    sds_loss,
-    sds_target,
-)
+from distill.sds.guidance import Guidance, Prediction, model_denoiser, rescale_deviation, sds_loss, sds_target
 from distill.sds.schedule import PRESETS, draw_views
-from train.model.multiview import camera_labels, noise_schedule
+from train.model.multiview import camera_labels
+from train.model.noise_schedule import add_noise, clean_latents, noise_schedule
 
 ALPHAS = noise_schedule().double()
 VIEWS = draw_views(PRESETS["paper"], 0, 8)

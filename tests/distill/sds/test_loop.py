@@ -23,15 +23,8 @@ from distill.sds.loop import distill
 from distill.sds.schedule import PRESETS, DistillSettings
 from tests.support.distill_toy import SETTINGS, make_guidance
 from train.model.image_encoder import SmallTower, build_tower
-from train.model.multiview import (
-    ModelSpec,
-    UNetShape,
-    assemble,
-    build_unet,
-    camera_labels,
-    run_unet,
-    save_model,
-)
+from train.model.multiview import ModelSpec, assemble, camera_labels, save_model
+from train.model.unet import UNetShape, build_unet, run_unet
 
 
 def run(folder: Path, settings: DistillSettings = SETTINGS, interrupt_at: int | None = None) -> None:

@@ -10,7 +10,6 @@ from benchmarks.distill.oracle_objects import ALPHAS, FACES, OBJECTS, SMALL, enc
 from dataset.camera import spherical_to_c2w
 from distill.nerf.rays import Rays, camera_rays
 from distill.output.preview import view_fov_deg
-from distill.sds.guidance import add_noise, clean_latents
 from distill.sds.oracle import (
     Ball,
     Box,
@@ -23,6 +22,7 @@ from distill.sds.oracle import (
     undecided_denoiser,
 )
 from distill.sds.schedule import DistillSettings, draw_views, plan_step
+from train.model.noise_schedule import add_noise, clean_latents
 
 RED, BLUE, YELLOW, BROWN, GREEN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2), (0.3, 0.2, 0.1), (0.1, 0.7, 0.2)
 # A figure with one face: red and yellow in front (-y), blue and brown behind, a green hand to its left (+x).

@@ -11,17 +11,13 @@ from torch import Tensor
 
 from dataset.errors import UserError
 from tests.support.ldm_files import GOLDEN, TINY_TOWER, register_tiny_tower, release, tower_state, vae_state
-from train.convert.__main__ import (
-    Convert,
-    convert,
-    find_unet,
-    rename_unet,
-    unet_shape,
-)
 from train.convert.checkpoint_file import read_checkpoint
+from train.convert.convert import Convert, convert
 from train.convert.key_names import TOWER_PREFIX, VAE_PREFIX, ldm_unet_state
+from train.convert.ldm_parts import find_unet, rename_unet, unet_shape
 from train.model.image_encoder import load_tower
-from train.model.multiview import build_unet, load_unet, load_vae, read_spec, run_unet
+from train.model.multiview import load_vae, read_spec
+from train.model.unet import build_unet, load_unet, run_unet
 
 
 @pytest.fixture(autouse=True)

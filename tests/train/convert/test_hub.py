@@ -18,7 +18,7 @@ import distill.runs.job
 import train.model.multiview
 from dataset.errors import UserError
 from distill.sds.guidance import Guidance
-from distill.sds.schedule import Views
+from distill.sds.schedule import CameraViews
 from tests.support.ldm_files import (
     HEAD_WIDTH,
     IMAGE_SIZE,
@@ -30,10 +30,11 @@ from tests.support.ldm_files import (
 )
 from tests.support.paths import GOLDEN_FOLDER
 from tests.support.train_micro import CPU, micro_model
-from train.convert.__main__ import Convert, convert
+from train.convert.convert import Convert, convert
 from train.convert.hub import PUBLISHED, hub_name
 from train.convert.resolve import file_sha256, model_folder
-from train.model.multiview import load_model, load_unet, read_spec, save_model
+from train.model.multiview import load_model, read_spec, save_model
+from train.model.unet import load_unet
 from train.sample import Sample, run
 
 RELEASE = "pkunliu/Isotropic3D"
@@ -108,7 +109,7 @@ def test_the_released_quirk_reaches_distillation(
     hub: Path, picture: Path, seen_cameras: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one_step(settings: Any, guidance: Guidance, out: Path, **rest: Any) -> Any:
-        views = Views(np.full(4, 30.0), np.array([0.0, 90.0, 180.0, 270.0]), np.full(4, 2.0), np.full(4, 40.0))
+        views = CameraViews(np.full(4, 30.0), np.array([0.0, 90.0, 180.0, 270.0]), np.full(4, 2.0), np.full(4, 40.0))
         latents = guidance.encode(torch.rand(4, 3, IMAGE_SIZE, IMAGE_SIZE))
         predicted = guidance.denoise(latents, torch.full((4,), 500), views)
         assert predicted.guided.shape == latents.shape

@@ -31,9 +31,12 @@ from tests.support.paths import ROOT
 from tests.support.train_micro import CPU, micro_model
 from train.data.loader import to_tensor
 from train.encode import __main__ as encode_module
-from train.encode.__main__ import Encode, encode, encode_object, plan_format, run, set_bytes
-from train.encode.encoder import Encoder, load_encoder, weights_sha256
+from train.encode import encode_set
+from train.encode.__main__ import Encode, run
+from train.encode.encode_set import encode, encode_object, plan_format, set_bytes
+from train.encode.encoder import Encoder, load_encoder
 from train.model.clip_vision import save_image_encoder
+from train.model.fingerprint import weights_sha256
 from train.model.multiview import MultiViewModel, posterior, save_model
 
 VIEWS: list[tuple[ViewSet, int]] = [(s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
@@ -181,6 +184,7 @@ def test_a_remote_folder_has_a_lease(pictures: Path, model: Path, monkeypatch: p
     assert verify("memory://encode/latents") == []
 
 
+@pytest.mark.integration
 def test_killed_between_shards_it_keeps_the_finished_ones(model: Path, tmp_path: Path) -> None:
     pictures = make_shard_set(tmp_path / "pictures", 16, 32, objects_per_shard=1)
     whole, out = tmp_path / "whole", tmp_path / "killed"
@@ -213,7 +217,7 @@ def test_interrupted_inside_a_shard_it_does_that_shard_again(
             raise KeyboardInterrupt
         return encode_object(encoder, form, views, batch_size)
 
-    monkeypatch.setattr(encode_module, "encode_object", interrupted)
+    monkeypatch.setattr(encode_set, "encode_object", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _encode(pictures, tmp_path, model)
     monkeypatch.undo()

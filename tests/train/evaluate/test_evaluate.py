@@ -20,12 +20,13 @@ from tests.support.browser import CHROMIUM, browser
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, micro_model
 from train.evaluate import lpips, score
-from train.evaluate.__main__ import Evaluate, choose, name_models, open_pictures, part_of, run
+from train.evaluate.__main__ import Evaluate, run
 from train.evaluate.baselines import open_gallery, spread_evenly
 from train.evaluate.metrics import psnr_db
 from train.evaluate.novel_views import embed, read_ring, read_truth, to_arrays
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import Method, Record, open_record
+from train.evaluate.selection import choose, name_models, open_pictures, part_of
 from train.evaluate.tables import METRICS, kind_of, summarise, tables
 from train.model.multiview import MultiViewModel, save_model
 

@@ -18,22 +18,16 @@ from tests.support.paths import ROOT
 from tests.support.train_micro import micro_model, micro_run
 from train.data.loader import open_training_set
 from train.data.sampling import draw_branch
+from train.device import mixed_precision
 from train.distributed.process_group import Ranks
 from train.layers import compile as computing
-from train.layers.compile import (
-    Compute,
-    announcement,
-    choose_compute,
-    make_optimiser,
-    mixed_precision,
-    prepare,
-    uncompiled,
-)
+from train.layers.compile import Compute, announcement, choose_compute, make_optimiser, prepare, uncompiled
 from train.loop import loop
 from train.loop.logging import open_log
 from train.loop.loop import train
 from train.loop.run_config import check
-from train.model.multiview import build_unet, run_unet, save_model
+from train.model.multiview import save_model
+from train.model.unet import build_unet, run_unet
 from train.model.weight_averaging import update_average
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,6 +74,7 @@ def test_a_cpu_neither_compiles_nor_rounds():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+@pytest.mark.integration
 def test_the_benchmark_runs_at_micro_size(capsys):
     arguments = [
         "--shape",
@@ -150,6 +145,7 @@ def outputs(unet, frames):
     return run_unet(unet, latents, timesteps, cameras, context, num_frames=frames)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_whole_network_is_one_graph_for_each_number_of_frames(compiler, checkpointing):
     """A break of the graph would be an error (fullgraph), another number of frames in evaluation compiles nothing."""
@@ -179,6 +175,7 @@ def test_blocks_compile_each_by_itself_and_change_nothing(compiler):
     assert 3 <= compiler.graphs < blocks  # blocks of one shape share theirs
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("quick_pictures")
 def test_a_run_of_both_branches_with_validation_and_pictures_compiles_two_graphs(
     compiler, tmp_path, capsys, monkeypatch

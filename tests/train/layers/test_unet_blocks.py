@@ -14,7 +14,8 @@ from train.layers import compile as computing
 from train.layers.compile import Compute, prepare
 from train.layers.unet_blocks import LeanResnet, LeanTransformer, LeanUpsample, make_lean
 from train.loop.loss import predict, training_loss
-from train.model.multiview import build_unet, noise_schedule
+from train.model.noise_schedule import noise_schedule
+from train.model.unet import build_unet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("lean", "fused")
@@ -72,6 +73,7 @@ def test_loss_and_gradients_are_those_of_diffusers(kind, use):
 
 
 # torch hides this warning where it asks for `.grad` itself, but cannot where warnings are errors
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(("kind", "compiled"), [("fused", "whole"), ("lean", "blocks")])
 def test_they_compile_without_a_break(kind, compiled, monkeypatch):

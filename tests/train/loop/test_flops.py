@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from train.data.sampling import Draw
 from train.loop.flops import Yardstick, matmul_peak, object_flops, yardstick
 from train.loop.loss import Encoded, predict, training_loss
-from train.model.multiview import UNetShape, build_unet, noise_schedule
+from train.model.noise_schedule import noise_schedule
 from train.model.reference import ReferenceUse, start_use
+from train.model.unet import UNetShape, build_unet
 
 SHAPE = UNetShape(4, 8, (32, 32), (True, False), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ from torch import Tensor
 from tests.support.train_micro import micro_model
 from train.data.sampling import Draw, Views, diffusion_loss
 from train.loop.loss import encode_views, min_snr_weights, object_losses, predict, training_loss, velocity_weights
-from train.model.multiview import MultiViewModel, noise_schedule
+from train.model.multiview import MultiViewModel
+from train.model.noise_schedule import noise_schedule
 
 
 def _draw(batch: int, frames: int) -> tuple[Tensor, Draw]:

@@ -12,17 +12,11 @@ from torch import Tensor
 from dataset.errors import UserError
 from tests.support.paths import GOLDEN_FOLDER
 from tests.support.train_micro import CPU, micro_model
-from train.convert.__main__ import convert_unet, find_unet
-from train.model.multiview import (
-    JointAttention,
-    MultiViewModel,
-    camera_labels,
-    load_model,
-    noise_schedule,
-    read_spec,
-    run_unet,
-    save_model,
-)
+from train.convert.ldm_parts import convert_unet, find_unet
+from train.model.attention import JointAttention
+from train.model.multiview import MultiViewModel, camera_labels, load_model, read_spec, save_model
+from train.model.noise_schedule import noise_schedule
+from train.model.unet import run_unet
 
 GOLDEN = GOLDEN_FOLDER
 

@@ -23,7 +23,7 @@ from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, predict
 from train.loop.run_config import Run
-from train.model.multiview import MultiViewModel, load_model, read_spec, run_unet, write_spec
+from train.model.multiview import MultiViewModel, load_model, read_spec, write_spec
 from train.model.reference import (
     ReferenceInFront,
     check_shown,
@@ -34,6 +34,7 @@ from train.model.reference import (
     start_channel_concat,
     start_use,
 )
+from train.model.unet import run_unet
 from train.sample import Sample
 from train.sample import run as draw_sample
 

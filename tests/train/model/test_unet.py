@@ -10,9 +10,11 @@ from torch import Tensor
 from dataset.errors import UserError
 from tests.support.train_micro import CPU, micro_model
 from train.export import Export, export
-from train.model.multiview import load_model, run_unet, save_model, widen_conv_in
+from train.model.ddim import sample_views
+from train.model.multiview import load_model, save_model
 from train.model.reference import concat_reference, reads_reference, see_reference, start_channel_concat
-from train.sample import orthogonal_cameras, sample_views
+from train.model.unet import run_unet, widen_conv_in
+from train.sample import orthogonal_cameras
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,0 +1,52 @@
+"""Hashes that identify the frozen parts of a model, so that latents are used with the model that encoded them."""
+
+import hashlib
+from typing import Any, Protocol
+
+from torch import nn
+
+from train.model.image_encoder import ImageTower
+from train.model.multiview import ModelSpec
+
+
+class FrozenParts(Protocol):
+    """The parts of a model that training does not change, as `MultiViewModel` and `Encoder` hold them."""
+
+    @property
+    def vae(self) -> nn.Module:
+        """The autoencoder."""
+
+    @property
+    def image_tower(self) -> ImageTower:
+        """The image encoder."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Settings that the weights do not contain."""
+
+
+def weights_sha256(part: nn.Module) -> str:
+    """Of a part's names, shapes and float32 weights: the same for the same model in another folder or layout."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(part.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().reshape(-1))
+    return digest.hexdigest()
+
+
+def model_settings(model: FrozenParts) -> dict[str, Any]:
+    """What of `latents.json` a model decides: training with latents must use the model that encoded them."""
+    return {
+        "latent_scale": model.spec.latent_scale,
+        "image_size": model.spec.image_size,
+        "vae_sha256": weights_sha256(model.vae),
+        "image_tower_sha256": _tower_sha256(model.image_tower),
+    }
+
+
+def _tower_sha256(tower: ImageTower) -> str:
+    """Of its weights, and of how it centres what it sees where it does."""
+    weights = weights_sha256(tower)
+    if tower.object_fill is None:
+        return weights
+    return hashlib.sha256(f"{weights} {tower.object_fill}".encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""The UNet of the multi-view model: diffusers' `UNet2DConditionModel` with a camera MLP and joint attention.
+
+Axis letters as in `train.model.multiview`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dataset.errors import UserError
+from train.model.attention import JointAttention
+
+CAMERA_NUMBERS: Final = 16
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks.
+
+    `norm_groups` should leave several channels a group: the time and camera embedding is added channel by channel, and
+    a group norm over a single channel takes it out again.
+    """
+
+    latent_channels: int
+    latent_size: int
+    widths: tuple[int, ...]
+    attention: tuple[bool, ...]
+    blocks_per_level: int
+    head_width: int
+    token_width: int
+    norm_groups: int = 32
+
+
+def build_unet(shape: UNetShape) -> nn.Module:
+    """diffusers' UNet with the camera MLP, random weights, and joint attention."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    for width in shape.widths:
+        if width % shape.head_width:
+            raise UserError(f"head width {shape.head_width} does not divide the width {width}; pass --head-width")
+    unet: nn.Module = UNet2DConditionModel(
+        sample_size=shape.latent_size,
+        in_channels=shape.latent_channels,
+        out_channels=shape.latent_channels,
+        block_out_channels=shape.widths,
+        layers_per_block=shape.blocks_per_level,
+        down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in shape.attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(shape.attention)),
+        # diffusers' name is historical: the value is the number of heads of each level
+        attention_head_dim=tuple(width // shape.head_width for width in shape.widths),
+        cross_attention_dim=shape.token_width,
+        norm_num_groups=shape.norm_groups,
+        use_linear_projection=True,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=CAMERA_NUMBERS,
+    )
+    return join_frames(unet)
+
+
+def join_frames(unet: nn.Module) -> nn.Module:
+    """Set the joint attention processor, which is not part of a saved UNet."""
+    unet.set_attn_processor(JointAttention())  # type: ignore[operator]
+    return unet
+
+
+def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
+    """Give the UNet `channels` input channels, in place: those it has come first, the others' weights are zero.
+
+    So the widened network gives what it gave before, whatever the new channels hold, until training moves the zeros.
+    """
+    settings: Any = unet.config
+    before = unet.conv_in
+    if not isinstance(before, nn.Conv2d) or channels < before.in_channels:
+        raise UserError(f"a UNet of {settings.in_channels} input channels cannot be widened to {channels}")
+    with torch.device(before.weight.device):
+        after = nn.Conv2d(channels, before.out_channels, before.kernel_size, before.stride, before.padding)  # type: ignore[arg-type]
+    after.to(before.weight.dtype)
+    with torch.no_grad():
+        after.weight.zero_()
+        after.weight[:, : before.in_channels] = before.weight
+        if after.bias is not None and before.bias is not None:
+            after.bias.copy_(before.bias)
+    unet.conv_in = after
+    unet.register_to_config(in_channels=channels)  # type: ignore[operator]
+    return unet
+
+
+def run_unet(
+    unet: nn.Module, latents: Tensor, timesteps: Tensor, cameras: Tensor, context: Tensor, *, num_frames: int
+) -> Tensor:
+    """Noise prediction [(b f), c, h, w], float32, of latents [(b f), c, h, w].
+
+    `timesteps` [(b f)], `cameras` [(b f), 16], `context` [(b f), l, c]: each frame has its own.
+    """
+    dtype = next(unet.parameters()).dtype
+    prediction: Tensor = unet(
+        latents.to(dtype),
+        timesteps,
+        encoder_hidden_states=context.to(dtype),
+        class_labels=cameras.to(dtype),
+        cross_attention_kwargs={"num_frames": num_frames},
+        return_dict=False,
+    )[0]
+    return prediction.float()
+
+
+def load_unet(folder: Path) -> nn.Module:
+    """Read a diffusers UNet folder, float32, and join its frames."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    unet = load_pretrained(UNet2DConditionModel, folder)
+    settings: Any = unet.config
+    if settings.class_embed_type != "projection" or settings.projection_class_embeddings_input_dim != CAMERA_NUMBERS:
+        raise UserError(f"{folder}: a UNet without the {CAMERA_NUMBERS}-number camera; convert MVDream's checkpoint")
+    return join_frames(unet)
+
+
+def load_pretrained(kind: Any, folder: Path) -> nn.Module:
+    """Read a folder of the diffusers class `kind` from disk, float32.
+
+    Raises UserError when the folder cannot be read or lacks weights.
+    """
+    try:
+        found = kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert it again") from error
+    part: nn.Module = found[0]
+    if missing := found[1]["missing_keys"]:  # diffusers goes on with whatever is in memory
+        raise UserError(
+            f"{folder}: half a {kind.__name__}: it lacks {sorted(missing)[0]} ({len(missing)} of its weights); "
+            "copy, train or convert it again"
+        )
+    return part
