@@ -1,10 +1,10 @@
-"""The one file that `ray submit` copies: it starts distillation of the checkout that `file_mounts` put on the head.
+"""Entry point of `ray submit` for distillation: runs the checkout that `file_mounts` put on the head node.
 
-    ray submit cluster/train.yaml cluster/distill_job.py -- --image cat.png dog.png --seeds 4 \
+    ray submit cluster/train.yaml cluster/distill_job.py -- --image cat.png dog.png --seeds 4 \\
         --model /mnt/shared/stage2 --out /mnt/shared/assets --device cuda
 
-As `render_job.py`, which it cannot import: `ray submit` runs it alone, as `python ~/distill_job.py ...` in the home
-folder, with whatever `python` is first on PATH. `--address auto` is given by itself.
+`ray submit` copies only this file and runs it as `python ~/distill_job.py ...` in the home folder with the first
+`python` on PATH, so it uses the standard library alone. `--address auto` is added.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""`python -m cluster.driver`: `python -m render` on the Ray cluster that this machine is the head of.
+"""Run `python -m render` on the Ray cluster whose head node is this machine: `python -m cluster.driver`.
 
-Every worker process gets the code of this checkout (`working_dir`), so that all nodes run what the driver runs, those
-that join later too. They run it with the Python that started Ray on their node, which holds the packages.
+Every worker process receives the code of this checkout (`working_dir`), including nodes that join later. Workers run
+it with the Python that started Ray on their node, which provides the packages.
 """
 
 import logging
@@ -21,7 +21,7 @@ SENT: Final = ("dataset", "render")  # what a worker imports
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def cluster_connection() -> Iterator[None]:
     """A connection to the cluster, with this checkout's code on its nodes. Raises UserError when none runs here."""
     import ray
 
@@ -41,7 +41,7 @@ def joined() -> Iterator[None]:
 
 def main() -> int:
     command = tyro.cli(Command, prog="cluster/render_job.py", description="Render on this Ray cluster.")
-    with joined():
+    with cluster_connection():
         return run(command)
 
 

@@ -1,9 +1,10 @@
-"""The one file that `ray submit` copies: it starts the renderer of the checkout that `file_mounts` put on the head.
+"""Entry point of `ray submit` for rendering: runs the checkout that `file_mounts` put on the head node.
 
     ray submit cluster/render.yaml cluster/render_job.py -- --source objaverse:lvis --shards s3://bucket/lvis
 
-`ray submit` runs it as `python ~/render_job.py ...` in the home folder, with whatever `python` is first on PATH, so it
-knows the standard library alone and hands over to `python -m cluster.driver` in the checkout's own environment.
+`ray submit` copies only this file and runs it as `python ~/render_job.py ...` in the home folder with the first
+`python` on PATH. It therefore uses the standard library alone and starts `python -m cluster.driver` in the checkout's
+own environment.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The one file that `ray submit` copies: it starts the training of the checkout that `file_mounts` put on the head.
+"""Entry point of `ray submit` for training: runs the checkout that `file_mounts` put on the head node.
 
-    ray submit cluster/train.yaml cluster/train_job.py -- stage1 --preset paper --workers 8 --device cuda \
+    ray submit cluster/train.yaml cluster/train_job.py -- stage1 --preset paper --workers 8 --device cuda \\
         --init-from /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
-As `render_job.py`, which it cannot import: `ray submit` runs it alone, as `python ~/train_job.py ...` in the home
-folder, with whatever `python` is first on PATH. The stages are given `--address auto` by itself.
+`ray submit` copies only this file and runs it as `python ~/train_job.py ...` in the home folder with the first
+`python` on PATH, so it uses the standard library alone. `--address auto` is added for the stages.
 """
 
 import argparse

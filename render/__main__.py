@@ -1,4 +1,4 @@
-"""`python -m render`: objects -> shards."""
+"""Command line of `python -m render`: render 3D objects into shards."""
 
 import tyro
 

@@ -1,4 +1,4 @@
-"""The options of `python -m render`, and what they make of the machine."""
+"""The command-line options of `python -m render`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,66 +11,66 @@ from dataset.format.schema import NormalizeMode
 from render.settings import Device, Settings
 from render.sources.source import Selection
 from render.workers.blender_process import Limits
-from render.workers.resources import Size
+from render.workers.resources import MachineSize
 
-MEMORY_A_WORKER: Final = 2**30  # bytes, for the default number of workers: Blender with a common object
+MEMORY_PER_WORKER: Final = 2**30  # bytes: Blender with a typical object; decides the default number of workers
 
 
 @dataclass(frozen=True)
 class Command:
-    """Render objects into shards. The same command again resumes."""
+    """Render objects into shards. Run the same command again to resume."""
 
     source: str
     """folder:DIR (glb gltf obj fbx ply stl, recursive), objaverse:lvis|all|UIDS.txt, or procedural:N."""
     shards: str = "data/shards"
     """Folder or fsspec URL (s3://bucket/set) of the shard set to write."""
     workers: int | None = None
-    """Blender processes; default: one a CPU core (one a GPU), fewer if memory is short. Never changes the pictures."""
+    """Blender processes; default: one per CPU core (per GPU), fewer if memory is short. Does not change the images."""
     threads: int | None = None
-    """CPU threads a worker; default: all cores, divided among the workers. Never changes the pictures."""
+    """CPU threads per worker; default: all cores, divided among the workers. Does not change the images."""
     limit: int | None = None
-    """Only the first objects of the source."""
+    """Render at most this many objects, the first ones of the source."""
     uids: Path | None = None
-    """File of uids, one a line: only these of a folder or procedural source."""
+    """Text file with one uid per line: render only these objects of a folder or procedural source."""
     include_licenses: tuple[str, ...] = ()
-    """Licences to render (SPDX, or by, by-sa, by-nc, by-nc-sa, cc0, ...), others are recorded; default: all."""
+    """Licenses to render (SPDX, or by, by-sa, by-nc, cc0, ...); others are recorded as skipped; default: all."""
     max_file_mb: float | None = None
-    """Model files above this size are recorded and not rendered; default: no limit."""
+    """Skip model files larger than this, and record them as skipped; default: no limit."""
     skip_duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave out objects whose file equals that of an earlier one; without it they are only flagged."""
+    """Skip objects whose file is identical to an earlier one; by default they are only flagged."""
     resolution: int = 256
-    """Pixels a side."""
+    """Image width and height in pixels."""
     samples: int = 128
-    """Samples a pixel at most, denoised; the paper's source takes 128 everywhere."""
+    """Maximum samples per pixel before denoising; SyncDreamer's script uses 128 for every pixel."""
     noise_threshold: float = 0.075
-    """A pixel stops after 16, 32, ... samples once its noise is below; 0: all samples everywhere."""
+    """Stop sampling a pixel (after 16, 32, ... samples) when its noise is below this; 0: always take all samples."""
     seed: int = 0
-    """Of elevations, lighting, noise and procedural objects."""
+    """Random seed of elevations, lighting, noise and procedural objects."""
     normalize: NormalizeMode = "longest"
-    """longest: longest side 1, as the paper's source (corners may be clipped: flagged); sphere: never clips."""
+    """longest: longest side 1, as in SyncDreamer (clipped objects are flagged); sphere: fits the frame, never clips."""
     hdri: Path | None = None
-    """Folder of .exr/.hdr environment maps instead of the eight that Blender ships."""
+    """Folder of .exr/.hdr environment maps; default: the eight that ship with Blender."""
     device: Device = "cpu"
-    """cpu; gpu: the first of OptiX, CUDA, HIP, Metal that is there (an error when none is); auto: gpu, else cpu."""
+    """cpu; gpu: the first available of OptiX, CUDA, HIP, Metal (an error if there is none); auto: gpu, else cpu."""
     timeout_s: float = 600.0
-    """Seconds an object may take before its Blender process is killed; it gets one more try."""
+    """Time limit per object in seconds; a Blender process that exceeds it is killed and the object retried once."""
     memory_limit_mb: float | None = None
-    """Resident memory at which an object's Blender process is killed; default: its share of 80% of the memory."""
+    """Resident memory limit per Blender process in MB; default: 80% of the memory, divided among the workers."""
     objects_per_shard: int = 64
-    """Objects a shard, failed ones counted."""
+    """Objects per shard, including failed ones."""
     retry: Literal["none", "failed"] = "none"
-    """failed: render the failed objects of an earlier run again."""
+    """failed: render the failed objects of earlier runs again."""
     keep_downloads: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep downloaded Objaverse files in its cache; without it each is gone after its object is rendered."""
+    """Keep downloaded Objaverse files in the cache; by default each is deleted after its object is rendered."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what would be done and what it would take, estimated from a few objects, and write nothing."""
+    """Print the plan with an estimate of time and size from a few rendered objects; write nothing."""
     estimate_from: int = 4
-    """Objects that --dry-run renders for its estimate; 0: none, no estimate."""
+    """Number of objects that --dry-run renders for its estimate; 0: no estimate."""
     price_per_hour: float = 0.0
-    """Price of all machines together for an hour, for --dry-run's estimate of the cost."""
+    """Price of all machines together per hour, for --dry-run's cost estimate."""
 
     def check(self) -> None:
-        """Raise UserError on values that no run can have. (tyro would put a frame around one of __post_init__'s.)"""
+        """Raise UserError on invalid values. (Not in __post_init__, whose errors tyro would print in a frame.)"""
         for name, value in (("--workers", self.workers), ("--threads", self.threads)):
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
@@ -90,10 +90,10 @@ class Command:
         return Limits(self.timeout_s, self.memory_limit_mb)
 
 
-def num_workers(command: Command, size: Size) -> int:
-    """What was asked, else one a GPU, else as many as cores and memory hold."""
+def num_workers(command: Command, size: MachineSize) -> int:
+    """The requested number of workers; by default one per GPU, or as many as the cores and memory allow."""
     if command.workers is not None:
         return command.workers
     if command.device == "gpu":
         return max(1, size.gpus)
-    return max(1, min(size.cores // (command.threads or 1), size.memory_bytes // MEMORY_A_WORKER))
+    return max(1, min(size.cores // (command.threads or 1), size.memory_bytes // MEMORY_PER_WORKER))

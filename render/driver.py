@@ -1,4 +1,7 @@
-"""The driver: source -> manifest -> tasks for Ray workers -> staged results -> shards. Resume is the same command."""
+"""The driver: list the source, send tasks to the Ray workers, stage their results and write the shards.
+
+Running the same command again resumes.
+"""
 
 import os
 import sys
@@ -15,32 +18,32 @@ from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.shards import Index
 from render.cli import Command, num_workers
-from render.download.http import Policy
+from render.download.http import DownloadPolicy
 from render.dry_run import plan
 from render.environment import problem
-from render.output.shard_assembler import Assembly
-from render.output.shard_set_writer import Output
+from render.output.shard_assembler import ShardAssembler
+from render.output.shard_set_writer import ShardSetWriter
 from render.settings import Device, Settings, environment_maps
 from render.sources.source import Source, assets, fingerprint, parse_source
-from render.workers.actor_pool import Pool, RayLost, connected
+from render.workers.actor_pool import ActorPool, RayLost, ray_connection
 from render.workers.blender_process import BlenderEnded, BlenderProcess
 from render.workers.logs import WorkerLogs
 from render.workers.messages import Task
 from render.workers.prefetch import downloads_ahead, submitter
-from render.workers.prometheus import Progress
+from render.workers.prometheus import ProgressMetrics
 from render.workers.resources import cluster_size, machine_size
 from render.workers.worker import Worker
 
 LISTED_FAILURES: Final = 50
 MAX_RAY_STARTS: Final = 5
-DOWNLOADS_AHEAD: Final = 2  # a worker, beside those that it waits for
+DOWNLOADS_AHEAD: Final = 2  # per worker, in addition to those that it waits for
 
 
 def run(command: Command) -> int:
-    """Carry out the command; 0 when no object failed, 1 when some did. Raises UserError on bad input."""
+    """Run the command. Returns the exit status: 1 if any object failed, else 0. Raises UserError on bad input."""
     command.check()
     source, selection = parse_source(command.source), command.selection()
-    output = Output(command.shards, command.objects_per_shard)
+    output = ShardSetWriter(command.shards, command.objects_per_shard)
     if command.dry_run:
         print(plan(command, source, output))
         return 0
@@ -53,13 +56,14 @@ def run(command: Command) -> int:
             print(f"render: {output.reopen_failed()} failed objects will be rendered again")
         render_missing(command, source, output)
         index = output.finish(command.skip_duplicates)
-        return summarise(index, output.outcomes(), command.shards)
+        return summarize(index, output.outcomes(), command.shards)
 
 
 def preflight(settings: Settings) -> tuple[str, Device]:
-    """Blender's version and the device to render on, after a trial start. Raises UserError with the remedy.
+    """Start Blender once and return its version and the device to render on.
 
-    On a cluster the driver's own machine need not have a GPU: each worker checks the one that it gets.
+    On a cluster the driver's machine needs no GPU: each worker checks its own. Raises UserError when Blender does not
+    start or the device is not available.
     """
     if found := problem():
         raise UserError(f"rendering is not available: {found}")
@@ -67,9 +71,9 @@ def preflight(settings: Settings) -> tuple[str, Device]:
         environment_maps(Path(settings.hdri))
     cluster = bool(os.environ.get("RAY_ADDRESS"))
     if cluster and settings.device == "auto":
-        raise UserError("--device auto looks at this machine; on a cluster say --device cpu or --device gpu")
+        raise UserError("--device auto checks only this machine; on a cluster use --device cpu or --device gpu")
     if settings.device != "cpu" and not cluster:
-        print("render: starting Blender; a GPU's kernels are built at first use, which can take ten minutes")
+        print("render: starting Blender; the first start with a GPU builds its kernels, which can take ten minutes")
     try:
         process = BlenderProcess(threads=1, device="cpu" if cluster else settings.device)
     except BlenderEnded as error:
@@ -86,7 +90,7 @@ def preflight(settings: Settings) -> tuple[str, Device]:
 
 
 def request(command: Command, mark: str, version: str) -> dict[str, Any]:
-    """What determines the bytes of the set, apart from the code: the contents of `set.json`."""
+    """The contents of `set.json`: everything that determines the bytes of the set, apart from the code."""
     settings = command.settings()
     maps = sorted(environment_maps(Path(settings.hdri))) if settings.hdri else "blender"
     return {
@@ -100,50 +104,52 @@ def request(command: Command, mark: str, version: str) -> dict[str, Any]:
 
 
 def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
-    """The same objects, counted on a terminal while they are listed."""
+    """Yield the same objects, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     yield from tqdm(objects, desc="list", unit="object", disable=None, leave=False)
 
 
-def render_missing(command: Command, source: Source, output: Output) -> None:
-    """Render what has no outcome yet; each shard is written as soon as all of its objects have one.
+def render_missing(command: Command, source: Source, output: ShardSetWriter) -> None:
+    """Render the objects without an outcome; write each shard as soon as all of its objects have one.
 
-    When Ray dies under it, it begins again with what is staged. Raises UserError when that happens too often.
+    If Ray dies, restart it and resume from the staged results. Raises UserError when that happens too often.
     """
     for _ in range(MAX_RAY_STARTS):
         try:
             _render_with_ray(command, source, output)
         except RayLost:
             if os.environ.get("RAY_ADDRESS"):
-                raise UserError("the Ray cluster has no living node; start it, then repeat the command") from None
-            print("render: Ray died on this machine; starting it again, nothing finished is lost", file=sys.stderr)
+                raise UserError(
+                    "no node of the Ray cluster is alive; start the cluster, then repeat the command"
+                ) from None
+            print("render: Ray died on this machine; restarting it, finished objects are kept", file=sys.stderr)
         else:
             return
     raise UserError(f"Ray died {MAX_RAY_STARTS} times on this machine; free memory, then repeat the command to resume")
 
 
-def _render_with_ray(command: Command, source: Source, output: Output) -> None:
+def _render_with_ray(command: Command, source: Source, output: ShardSetWriter) -> None:
     with ExitStack() as stack:
-        assembly = stack.enter_context(Assembly(output))
+        assembly = stack.enter_context(ShardAssembler(output))
         tasks = assembly.tasks()
         first = next(tasks, None)
         if first is None:
             return
         size = machine_size()
-        stack.enter_context(connected(size))
+        stack.enter_context(ray_connection(size))
         if os.environ.get("RAY_ADDRESS"):
             size = cluster_size()
         workers = num_workers(command, size)
-        threads = command.threads or max(1, min(size.cores // workers, size.cores_a_node))
+        threads = command.threads or max(1, min(size.cores // workers, size.cores_per_node))
         start = worker_factory(command, source, threads)
-        policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
+        policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
         ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
-        drive(output, assembly, Pool(start, workers), ahead)
+        drive(output, assembly, ActorPool(start, workers), ahead)
 
 
 def worker_factory(command: Command, source: Source, threads: int) -> Callable[[], Any]:
-    """What starts one Ray actor."""
+    """Return a function that starts one Ray actor."""
     import ray
 
     limits, root = command.limits(), str(source.root) if source.root else None
@@ -152,12 +158,12 @@ def worker_factory(command: Command, source: Source, threads: int) -> Callable[[
     return lambda: actor.options(**options).remote(command.seed, command.settings(), limits, threads, root)
 
 
-def drive(output: Output, assembly: Assembly, pool: Pool, tasks: Iterator[Task]) -> None:
-    """The loop: results as they come, into shards, logs and the progress bar."""
+def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: ActorPool, tasks: Iterator[Task]) -> None:
+    """The main loop: pass each result to the shards, the logs, the metrics and the progress bar."""
     from tqdm import tqdm
 
     logs = WorkerLogs(output.logs)
-    progress = Progress(output.url, len(output.manifest), assembly.done)
+    progress = ProgressMetrics(output.url, len(output.manifest), assembly.done)
     with tqdm(total=len(output.manifest), unit="object", desc="render", disable=None) as bar:
         for batch in pool.results(tasks):
             if batch.results:
@@ -170,8 +176,8 @@ def drive(output: Output, assembly: Assembly, pool: Pool, tasks: Iterator[Task])
     pool.close()
 
 
-def summarise(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
-    """Print what became of the set; the exit status."""
+def summarize(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
+    """Print the failures and a summary. Returns the exit status."""
     failed = skipped = clipped = 0
     for outcome in outcomes:
         skipped += outcome.status == "skipped"

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a command would do and what it would take, by a few objects rendered here and thrown away."""
+"""`--dry-run`: describe a run and estimate its time and size by rendering a few objects without storing them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from dataset.format.manifest import Asset
 from dataset.format.shards import SET_NAME, shard_name
 from dataset.io.files import exists
 from render.cli import Command, num_workers
-from render.download.http import Policy
+from render.download.http import DownloadPolicy
 from render.download.objaverse_cache import download
-from render.output.shard_set_writer import Output
+from render.output.shard_set_writer import ShardSetWriter
 from render.sources.source import Source, assets
 from render.workers.messages import Task
 from render.workers.resources import machine_size
@@ -20,7 +20,7 @@ from render.workers.worker import Worker
 
 @dataclass(frozen=True)
 class Listing:
-    """A source, counted. `sample` holds objects spread evenly over it."""
+    """Counts of a source, and a `sample` of objects spread evenly over it."""
 
     objects: int
     excluded: int
@@ -32,7 +32,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Means over the rendered sample. One worker had the whole machine to itself."""
+    """Means over the rendered sample. A single worker had the whole machine."""
 
     rendered: int
     failed: int
@@ -40,22 +40,22 @@ class Estimate:
     bytes: float
 
 
-def plan(command: Command, source: Source, output: Output) -> str:
-    """The plan as text for a person. Writes nothing into the set."""
+def plan(command: Command, source: Source, output: ShardSetWriter) -> str:
+    """The plan as text. Writes nothing into the set."""
     listing = survey(assets(source, command.seed, command.selection()), command.estimate_from)
     done = _done(output) if exists(output.fs, f"{output.root}/{SET_NAME}") else 0
     workers = num_workers(command, machine_size())
     shards = -(-listing.objects // command.objects_per_shard)
     lines = [
         f"source      {command.source}: {listing.objects} objects {dict(listing.kinds) or ''}".rstrip(),
-        f"excluded    {listing.excluded} by licence or size",
-        f"licences    {dict(listing.licenses.most_common())}",
+        f"excluded    {listing.excluded} by license or size",
+        f"licenses    {dict(listing.licenses.most_common())}",
         f"shards      {command.shards}: {shards} of up to {command.objects_per_shard} objects",
         f"done        {done} objects in finished shards",
-        f"workers     {workers} Blender processes on the {command.device}, {command.timeout_s:g} s an object at most",
-        f"pictures    32 an object, {command.resolution} x {command.resolution}, {command.samples} samples, denoised",
-        f"normalised  {command.normalize}; seed {command.seed}",
-        f"light       environment maps: {command.hdri or 'the eight that Blender ships'}",
+        f"workers     {workers} Blender processes on the {command.device}, at most {command.timeout_s:g} s per object",
+        f"images      32 per object, {command.resolution} x {command.resolution}, {command.samples} samples, denoised",
+        f"normalized  {command.normalize}; seed {command.seed}",
+        f"light       environment maps: {command.hdri or 'the eight that ship with Blender'}",
     ]
     to_render = listing.objects - listing.excluded - done
     if listing.sample and to_render > 0:
@@ -64,7 +64,7 @@ def plan(command: Command, source: Source, output: Output) -> str:
 
 
 def survey(listed: Iterator[Asset], sample: int) -> Listing:
-    """Count a stream of assets, keeping at most 2 * `sample` of those to render, evenly spread, then half of them."""
+    """Count a stream of assets and pick about `sample` of those to render, evenly spread."""
     objects = excluded = size = seen = 0
     kinds, licenses, kept, stride = Counter[str](), Counter[str](), list[tuple[int, Asset]](), 1
     for position, asset in enumerate(listed):
@@ -84,7 +84,7 @@ def survey(listed: Iterator[Asset], sample: int) -> Listing:
 
 
 def measure(command: Command, source: Source, sample: list[tuple[int, Asset]]) -> Estimate:
-    """Render the sample in one worker and throw the pictures away."""
+    """Render the sample in one worker and discard the images."""
     root = str(source.root) if source.root else None
     worker = Worker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
     try:
@@ -101,20 +101,20 @@ def _estimate_lines(command: Command, found: Estimate, objects: int, workers: in
     hours = objects * found.seconds / workers / 3600
     lines = [
         f"estimate    from {found.rendered} objects rendered here by one worker ({found.failed} failed): "
-        f"{found.seconds:.1f} s and {found.bytes / 1e6:.2f} MB an object",
-        f"            {objects} objects: {hours:.1f} hours with {workers} workers like this one "
+        f"{found.seconds:.1f} s and {found.bytes / 1e6:.2f} MB per object",
+        f"            {objects} objects: {hours:.1f} hours with {workers} workers of this speed "
         f"({3600 / found.seconds * workers:.0f} objects/hour), {objects * found.bytes / 1e9:.1f} GB of shards",
     ]
     if command.price_per_hour:
-        lines.append(f"            cost {hours * command.price_per_hour:.2f} at {command.price_per_hour:g} an hour")
+        lines.append(f"            cost {hours * command.price_per_hour:.2f} at {command.price_per_hour:g} per hour")
     return lines
 
 
 def _task(command: Command, asset: Asset, position: int) -> Task:
-    policy = Policy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
+    policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
     blob = download(asset, None, policy) if asset.objaverse_path else None
     return Task(asset, position, shard_name(0), blob)
 
 
-def _done(output: Output) -> int:
+def _done(output: ShardSetWriter) -> int:
     return sum(len(output.positions(shard)) for shard in output.finished_shards())

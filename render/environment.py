@@ -1,4 +1,7 @@
-"""Can Blender run here? `python -m render.environment` says so, or prints what to install."""
+"""Check whether Blender can run on this machine.
+
+`python -m render.environment` prints the result and, if a package is missing, the command that installs it.
+"""
 
 import ctypes
 import sys
@@ -19,7 +22,7 @@ SYSTEM_LIBRARIES: Final = {
 
 
 def missing_packages() -> list[str]:
-    """Debian packages whose libraries cannot be loaded (Linux only; bpy's wheels carry them elsewhere)."""
+    """Debian packages whose libraries cannot be loaded (Linux only; elsewhere bpy's wheels contain them)."""
     if not sys.platform.startswith("linux"):
         return []
     missing = []
@@ -32,7 +35,7 @@ def missing_packages() -> list[str]:
 
 
 def problem() -> str | None:
-    """Why rendering cannot run in this environment, with the remedy; None when it can. Does not import bpy."""
+    """Why rendering is not possible in this environment and what to do, or None. Does not import bpy."""
     if find_spec("bpy") is None:
         version = ".".join(map(str, sys.version_info[:2]))
         if version == "3.11":

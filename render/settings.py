@@ -1,4 +1,4 @@
-"""What a rendering is asked to be: everything that changes a picture and is the same for all objects of a set."""
+"""The render settings of a set: everything that changes an image and is the same for all objects."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""The true meshes of a shard set's objects as UID.glb, for `python -m distill.evaluate --meshes`.
+"""Export the ground-truth meshes of a shard set as UID.glb, for `python -m distill.evaluate --meshes`.
 
     python -m render.true_meshes --shards data/procedural --out data/procedural-meshes
     python -m render.true_meshes --shards data/objects --folder ../shared/objects --out data/object-meshes
 
-Procedural objects are built again, those of a folder copied: GLB files alone, and only if they are still what was
-rendered. What is there already is left alone.
+Procedural objects are rebuilt; GLB files of a folder are copied if their sha256 is still that of the rendered file.
+Existing files are kept.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""The fixed list of objects that `benchmarks.render.render_bench` renders, each as a model file on disk.
+"""The fixed list of objects of `benchmarks.render.render_bench`, each as a model file on disk.
 
-Procedural objects by index (seed 0), model files of a folder beside the checkout, and two made here: a chrome knot of
-320,000 triangles (large and glossy) and a glass one, the hardest cases for few samples.
+It contains procedural objects by index (seed 0), model files of a folder beside the checkout, and two meshes generated
+here: a chrome knot of 320,000 triangles (large and glossy) and a glass one, the hardest cases at few samples.
 """
 
 import base64
@@ -94,13 +94,13 @@ def _made(uid: str, folder: Path) -> Path:
 def knot(around: int, across: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """A (2, 3) torus knot: vertices [around * across, 3] and triangles [2 * around * across, 3]."""
     t, s = np.meshgrid(np.arange(around) * 2 * np.pi / around, np.arange(across) * 2 * np.pi / across, indexing="ij")
-    centre = _knot_curve(t)
+    center = _knot_curve(t)
     tangent = _knot_curve(t + 1e-3) - _knot_curve(t - 1e-3)
     tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
     side = np.cross(tangent, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side, axis=-1, keepdims=True)
     radius = 0.4 * (1 + 0.08 * np.sin(24 * t) * np.cos(4 * s))[..., None]
-    points = centre + radius * (np.cos(s)[..., None] * side + np.sin(s)[..., None] * np.cross(side, tangent))
+    points = center + radius * (np.cos(s)[..., None] * side + np.sin(s)[..., None] * np.cross(side, tangent))
     index = np.arange(around * across).reshape(around, across)
     down, right = np.roll(index, -1, 0), np.roll(index, -1, 1)
     quads = np.stack([index, down, np.roll(down, -1, 1), right], -1).reshape(-1, 4)

@@ -1,6 +1,4 @@
-"""Blender workers for the benchmark: each a `render.workers.blender_process.BlenderProcess` with a thread that feeds
-it.
-"""
+"""Blender workers of the benchmark: a BlenderProcess with a thread that feeds it."""
 
 import os
 import queue
@@ -22,7 +20,7 @@ from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, member_name, meta_na
 from dataset.images.prepare import decode_webp
 from render.settings import Settings
 from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
-from render.workers.protocol import Job, unpack
+from render.workers.protocol import RenderJob, unpack
 
 LIMITS: Final = Limits(timeout_s=1800.0)
 
@@ -91,7 +89,7 @@ class _Queue:
             while not self.errors:
                 number, item = self.waiting.get_nowait()
                 asset = Asset(item.uid, "benchmark", "CC0-1.0")
-                job = Job(
+                job = RenderJob(
                     asset, str(item.path), item.sha256, SEED, self._settings, str(self._scratch / f"{number}.tar")
                 )
                 started = time.monotonic()

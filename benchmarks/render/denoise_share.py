@@ -1,7 +1,7 @@
-"""How much of `render`'s seconds a view is the denoiser: the same views with and without it, on one thread.
+"""Measure the denoiser's share of the render time: the same views with and without it, on one thread.
 
 `python -m benchmarks.render.denoise_share SAMPLES NOISE_THRESHOLD UID=FILE...` prints one JSON line: {"uid": share,
-...}. Cycles' own status lines do not tell sampling from denoising.
+...}. Cycles' own status lines do not separate sampling from denoising.
 """
 
 import json
@@ -19,7 +19,7 @@ with allowed_cpus(1):
 from benchmarks.render.bench_objects import SEED
 from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.reference import VIEWS
-from render.blender.__main__ import blenders_maps
+from render.blender.__main__ import bundled_maps
 from render.blender.cameras import light, noise_seed, poses
 from render.blender.cycles import configure, render_view
 from render.blender.scene import build, light_scene, visible_points
@@ -38,7 +38,7 @@ def main() -> None:
 def share(uid: str, path: Path, settings: Settings) -> float:
     """The denoiser's share of the seconds between the first sample and the finished picture."""
     build(path, "longest")
-    maps = environment_maps(blenders_maps())
+    maps = environment_maps(bundled_maps())
     chosen = light(SEED, uid, list(maps))
     light_scene(chosen, maps[chosen.hdri])
     configure(settings, threads=1)

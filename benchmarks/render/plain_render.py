@@ -1,9 +1,8 @@
-"""One object by the settings that people use, in a Blender of its own: the baseline of
-`benchmarks.render.render_bench`.
+"""Render one object with common settings in its own Blender process: the baseline of `benchmarks.render.render_bench`.
 
-`python -m benchmarks.render.plain_render JOB.json`: start, import, render, exit, after SyncDreamer's script; with 1,024
-samples and no denoiser it makes the reference too. The scene (import, pose, light, cameras) is render.blender.scene's
-own.
+`python -m benchmarks.render.plain_render JOB.json` starts, imports, renders and exits, as SyncDreamer's script does.
+With 1,024 samples and no denoiser it also makes the reference. The scene (import, pose, light, cameras) comes from
+render.blender.scene.
 """
 
 import json
@@ -18,7 +17,7 @@ from mathutils import Matrix
 from PIL import Image
 
 from benchmarks.render.plain_settings import PEOPLE, RESOLUTION, PlainJob
-from render.blender.__main__ import blenders_maps
+from render.blender.__main__ import bundled_maps
 from render.blender.cameras import Pose, light, noise_seed, poses
 from render.blender.cycles import CYCLES, configure, render_view
 from render.blender.scene import build, light_scene, visible_points
@@ -32,7 +31,7 @@ def main() -> None:
     seconds: dict[str, float] = {}
     started = time.monotonic()
     normalization = build(Path(job.path), "longest")
-    maps = environment_maps(blenders_maps())
+    maps = environment_maps(bundled_maps())
     chosen = light(job.seed, job.uid, list(maps))
     hdri = light_scene(chosen, maps[chosen.hdri])
     seconds["import"] = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""The settings of `benchmarks.render.plain_render`, for those who must not import Blender."""
+"""The settings of `benchmarks.render.plain_render`, importable without Blender."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""How close pictures are to their references. Pure numpy."""
+"""Image quality against a reference, in numpy."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ def compare(pictures: Pictures, truth: Pictures) -> Quality:
 
 
 def psnr_db(seen: NDArray[np.float32], real: NDArray[np.float32]) -> float:
-    """Of colours in [0, 1]; infinite when they are equal."""
+    """Of colors in [0, 1]; infinite when they are equal."""
     error = float(np.mean((seen.astype(np.float64) - real) ** 2))
     return float("inf") if error == 0 else float(-10 * np.log10(error))
 

@@ -1,7 +1,7 @@
-"""Reference pictures: 1,024 samples without a denoiser, computed once an object, kept under a key of what makes them.
+"""Reference images: 1,024 samples without a denoiser, computed once per object and cached by their settings.
 
-`python -m benchmarks.render.reference` computes those that are missing. An object is complete when its folder has its
-name: an interrupted run leaves whole objects, and the same command goes on.
+`python -m benchmarks.render.reference` computes the missing ones. A folder gets its final name only when its object is
+complete, so an interrupted run can be resumed with the same command.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _NOISE_OFFSET: Final = 1000
 
 @dataclass(frozen=True)
 class Reference:
-    """`views` of an object as uint8 [v, h, w, 4] and the scene that they show (normalisation and light)."""
+    """`views` of an object as uint8 [v, h, w, 4] and the scene that they show (normalization and light)."""
 
     pictures: NDArray[np.uint8]
     scene: dict[str, Any]
@@ -70,7 +70,7 @@ def run_plain(job: PlainJob) -> None:
 
 
 def load_pictures(folder: Path, views: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
-    """PNG files VIEW.png of a folder as [v, h, w, 4]; colour under zero alpha is blackened, as in our own pictures."""
+    """PNG files VIEW.png of a folder as [v, h, w, 4]; color under zero alpha is blackened, as in our own pictures."""
     pictures: NDArray[np.uint8] = np.stack(
         [np.asarray(Image.open(folder / f"{view:02d}.png").convert("RGBA")) for view in views]
     )

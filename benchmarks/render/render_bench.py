@@ -1,8 +1,9 @@
-"""Rendering speed at a stated quality: `python -m benchmarks.render.render_bench`, an hour and a half on two cores.
+"""Benchmark rendering speed at a given quality: `python -m benchmarks.render.render_bench` (90 minutes on two cores).
 
-(a) what people do: one process an object, SyncDreamer's settings, all cores. (b) `render`'s workers, one thread a core.
-Both render the same files under the same light, block by block in turn, so that the machine's noise hits both alike.
-Four views an object are compared with a reference of 1,024 samples without a denoiser (benchmarks.render.reference).
+(a) is common practice: one process per object, SyncDreamer's settings, all cores. (b) is `render`'s workers, one thread
+per core. Both render the same files under the same light in alternating blocks, so that noise of the machine affects
+both. Four views per object are compared with a reference of 1,024 samples without a denoiser
+(benchmarks.render.reference).
 """
 
 import argparse
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.skip_scaling:
         results["scaling"] = _scaling(items[:BLOCK], settings)
     print(_tables(results))
-    summary = summarise(results)
+    summary = summarize(results)
     if options.out:
         options.out.write_text(json.dumps({**summary, **results}, default=lambda value: value.__dict__, indent=1))
     print(json.dumps(summary))
@@ -206,7 +207,7 @@ def _scaling(items: list[BenchObject], settings: Settings) -> dict[str, float]:
     return {**rates, "scaling": rates["workers_2"] / rates["workers_1"]}
 
 
-def summarise(results: dict[str, Any]) -> dict[str, float]:
+def summarize(results: dict[str, Any]) -> dict[str, float]:
     """The last line: speed of (b) over (a), and (b)'s quality."""
     ours = results["b"]
     names = ("psnr_mean_db", "psnr_worst_db", "seconds_per_view", "objects_per_hour", "peak_rss_mb")

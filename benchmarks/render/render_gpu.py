@@ -1,9 +1,8 @@
-"""Does the GPU render, and how fast: `python -m benchmarks.render.render_gpu --limit-s 540`, for a machine that has
-one.
+"""Measure GPU rendering: `python -m benchmarks.render.render_gpu --limit-s 540`, on a machine with a GPU.
 
-Renders one procedural object on the host's cores (one worker of one thread a core) and by one worker on the GPU, and
-prints one JSON line. The GPU's kernels are built at first use, which can take minutes: what takes longer than the limit
-is killed, and the line says so.
+Renders one procedural object on the CPU (one single-threaded worker per core) and with one worker on the GPU, and
+prints one JSON line. The GPU kernels are built at first use, which can take minutes; a run that exceeds the limit is
+killed and reported as such.
 """
 
 import argparse

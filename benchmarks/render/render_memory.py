@@ -1,4 +1,4 @@
-"""Is a Blender process's memory flat over many objects? `python -m benchmarks.render.render_memory --objects 500`.
+"""Check that the memory of a Blender process stays flat: `python -m benchmarks.render.render_memory --objects 500`.
 
 Renders procedural objects one after the other in one process that is never replaced, and prints its resident memory
 every 25 objects. The last line is JSON. The first reading is taken after 25 objects, when every library is loaded.

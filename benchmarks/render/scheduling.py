@@ -1,8 +1,8 @@
-"""`python -m benchmarks.render.scheduling`: the renderer's driver at Objaverse's size, with a stub in Blender's place.
+"""Benchmark the render driver at the size of Objaverse without Blender: `python -m benchmarks.render.scheduling`.
 
-The manifest, the Ray actors on simulated nodes, the batches, the outcome tables, the shards and the resume are the real
-ones; the stub takes a millisecond an object and renders nothing, so every row says so and the shards are empty. Half of
-the set is made, the driver ends in the middle, and a new process resumes. The last line is JSON.
+The manifest, the Ray actors on simulated nodes, the batches, the outcome tables, the shards and the resume are real.
+Blender is replaced by a stub that takes a millisecond per object and renders nothing, so the shards are empty. Half of
+the set is made, the driver is stopped, and a new process resumes. The last line is JSON.
 """
 
 import json
@@ -26,9 +26,9 @@ from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.io.paths import ROOT
 from render.driver import drive
-from render.output.shard_assembler import Assembly
-from render.output.shard_set_writer import Output
-from render.workers.actor_pool import Pool
+from render.output.shard_assembler import ShardAssembler
+from render.output.shard_set_writer import ShardSetWriter
+from render.workers.actor_pool import ActorPool
 from render.workers.messages import Batch, Result, Task
 
 NODES: Final = 4
@@ -105,7 +105,7 @@ class Stop(Exception):
     """The driver's simulated end."""
 
 
-def _until(tasks: Iterator[Task], assembly: Assembly, stop_after: int) -> Iterator[Task]:
+def _until(tasks: Iterator[Task], assembly: ShardAssembler, stop_after: int) -> Iterator[Task]:
     for task in tasks:
         if 0 <= stop_after <= assembly.done:
             raise Stop
@@ -115,13 +115,13 @@ def _until(tasks: Iterator[Task], assembly: Assembly, stop_after: int) -> Iterat
 def one_run(bench: Bench) -> dict[str, float]:
     """Start or resume the set; the figures of this process."""
     begun = time.monotonic()
-    output = Output(str(bench.out), bench.objects_per_shard)
+    output = ShardSetWriter(str(bench.out), bench.objects_per_shard)
     with output.locked(), simulated_nodes(NODES, -(-bench.workers // NODES)):
         nodes = time.monotonic()
         output.claim({"source": "stub", "fingerprint": str(bench.objects)}, lambda: objects(bench.objects))
         claimed = time.monotonic()
         try:
-            with Assembly(output) as assembly:
+            with ShardAssembler(output) as assembly:
                 found = _render(bench, output, assembly)
         except Stop:
             print("scheduling: the driver ends in the middle", file=sys.stderr)
@@ -133,7 +133,7 @@ def one_run(bench: Bench) -> dict[str, float]:
     return {**found, "driver_peak_rss_mb": peak}
 
 
-def _render(bench: Bench, output: Output, assembly: Assembly) -> dict[str, float]:
+def _render(bench: Bench, output: ShardSetWriter, assembly: ShardAssembler) -> dict[str, float]:
     import ray
 
     started = time.monotonic()
@@ -141,7 +141,7 @@ def _render(bench: Bench, output: Output, assembly: Assembly) -> dict[str, float
     first = next(tasks)
     before = assembly.done
     actor: Any = ray.remote(StubWorker).options(num_cpus=1)
-    pool = Pool(lambda: actor.remote(bench.stub_ms / 1000), bench.workers)
+    pool = ActorPool(lambda: actor.remote(bench.stub_ms / 1000), bench.workers)
     begun = time.monotonic()
     drive(output, assembly, pool, chain([first], _until(tasks, assembly, bench.stop_after)))
     seconds = time.monotonic() - begun
@@ -170,7 +170,7 @@ def main(bench: Bench) -> None:
         print(f"scheduling: {name} run: {time.monotonic() - started:.0f} s {run.stdout.strip()}", flush=True)
         if run.stdout.strip():
             figures = json.loads(run.stdout.splitlines()[-1])
-    rows = sum(1 for _ in Output(str(bench.out), bench.objects_per_shard).outcomes())
+    rows = sum(1 for _ in ShardSetWriter(str(bench.out), bench.objects_per_shard).outcomes())
     print(json.dumps({"objects": bench.objects, "rows": rows, **{k: round(v, 2) for k, v in figures.items()}}))
 
 

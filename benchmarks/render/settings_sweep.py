@@ -1,10 +1,10 @@
-"""What Cycles' settings cost and gain: `python -m benchmarks.render.settings_sweep ""
-"samples=32,adaptive_threshold=0.1"`.
+"""Measure cost and quality of Cycles settings: `python -m benchmarks.render.settings_sweep "" "samples=32"`.
 
-Each argument is one variant: `NAME=VALUE` pairs set on top of `render`'s own settings, as Python literals. Every object
-of the benchmark's list is imported once, its four compared views are rendered by every variant in turn on one thread,
-and compared with the reference (benchmarks.render.reference). CPU seconds, so that other work on the machine matters
-less. The last line is JSON: variant -> object -> [CPU seconds a view, [dB of each view]].
+Each argument is one variant: `NAME=VALUE` pairs that override `render`'s settings, as Python literals separated by
+commas (`samples=32,adaptive_threshold=0.1`). Every benchmark object is imported once; each variant renders its four
+compared views on one thread, and they are compared with the reference (benchmarks.render.reference). CPU seconds are
+reported, which depend less on other load. The last line is JSON: variant -> object -> [CPU seconds per view, [dB of
+each view]].
 """
 
 import argparse
@@ -29,7 +29,7 @@ from benchmarks.render.bench_workers import cores
 from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.quality import compare
 from benchmarks.render.reference import CACHE, VIEWS, reference
-from render.blender.__main__ import blenders_maps
+from render.blender.__main__ import bundled_maps
 from render.blender.cameras import light, noise_seed, poses
 from render.blender.cycles import NOISY_SHARE_NODE, configure, render_view
 from render.blender.scene import build, light_scene, outline_points
@@ -66,7 +66,7 @@ def sweep(item: BenchObject, variants: list[str]) -> Figures:
     truth = reference(item, cores()).pictures
     build(item.path, "longest")
     points = outline_points()
-    maps = environment_maps(blenders_maps())
+    maps = environment_maps(bundled_maps())
     chosen = light(SEED, item.uid, list(maps))
     light_scene(chosen, maps[chosen.hdri])
     configure(Settings(RESOLUTION), threads=1)

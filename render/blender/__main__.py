@@ -1,7 +1,8 @@
-"""The Blender process: jobs on stdin, one reply line each. `python -m render.blender PARENT_PID THREADS cpu|gpu`.
+"""The Blender process: reads render jobs from stdin and writes one reply line per job.
 
-Replies go to the descriptor that was stdout when the process began; everything that Blender or a library prints
-goes to stderr, so that nothing can be mistaken for a reply. The process ends with its stdin, or with its parent.
+Usage: `python -m render.blender PARENT_PID THREADS cpu|gpu`. Replies go to the original stdout descriptor. Everything
+that Blender or a library prints is redirected to stderr, so it cannot be mistaken for a reply. The process exits when
+its stdin closes or its parent dies.
 """
 
 import ctypes
@@ -21,16 +22,16 @@ from dataset.format.outcomes import Flag
 from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
 from dataset.images.prepare import encode_webp
 from render.blender.cameras import Pose, light, noise_seed, poses
-from render.blender.quality_flags import alpha_coverage, in_order, is_clipped, picture_flags
+from render.blender.quality_flags import alpha_coverage, image_flags, in_order, is_clipped
 from render.blender.screen_bounds import object_box
 from render.blender.timing import Stopwatch
 from render.settings import Device, environment_maps, parse_device
-from render.workers.protocol import Hello, Job, Reply, pack, parse_job, to_line
+from render.workers.protocol import Hello, RenderJob, Reply, pack, parse_job, to_line
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def die_with_parent(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies (Linux; elsewhere the end of stdin does, between jobs)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
@@ -52,7 +53,7 @@ def hello(device: Device) -> Hello:
     return Hello(bpy.app.version_string, chosen, notice=notice or evidence)
 
 
-def run_job(job: Job, threads: int) -> Reply:
+def run_job(job: RenderJob, threads: int) -> Reply:
     """Render one object. What is wrong with the object is a reply; what is wrong with this process raises."""
     from render.blender.scene import ObjectError
 
@@ -69,20 +70,22 @@ def run_job(job: Job, threads: int) -> Reply:
     return Reply("ok", flags=flags, timings=watch.rounded())
 
 
-def render_sample(job: Job, threads: int, scratch: Path, watch: Stopwatch) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
+def render_sample(
+    job: RenderJob, threads: int, scratch: Path, watch: Stopwatch
+) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
     """The 33 members of an object's sample, and what is odd about it. Raises ObjectError."""
     from render.blender.cycles import configure, render_view
     from render.blender.scene import ObjectError, build, light_scene, outline_points
-    from render.blender.textures import settle_textures
+    from render.blender.textures import sanitize_textures
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     with watch.part("import"):
         normalization = build(path, settings.normalize)
-        incomplete: list[Flag] = ["missing-texture"] if settle_textures(path.parent) else []
+        incomplete: list[Flag] = ["missing-texture"] if sanitize_textures(path.parent) else []
         points = outline_points()
-    maps = environment_maps(Path(settings.hdri) if settings.hdri else blenders_maps())
+    maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
     chosen = light(job.seed, uid, list(maps))
     with watch.part("light"):
         hdri = light_scene(chosen, maps[chosen.hdri])
@@ -99,7 +102,7 @@ def render_sample(job: Job, threads: int, scratch: Path, watch: Stopwatch) -> tu
         views[view_set] = tuple(map(_view, cameras[view_set], pictures))
         first += len(pictures)
         seen += pictures
-    flags = in_order([*picture_flags(seen), *incomplete])
+    flags = in_order([*image_flags(seen), *incomplete])
     if "empty" in flags:
         raise ObjectError("render", "Empty", "the object is invisible in all of its pictures", flags)
     asset = job.asset
@@ -132,7 +135,7 @@ def _view(pose: Pose, picture: Any) -> View:
     )
 
 
-def _source_file(job: Job, scratch: Path) -> Path:
+def _source_file(job: RenderJob, scratch: Path) -> Path:
     """The model file: the one that the job names, or a procedural object built into `scratch`."""
     from render.blender.scene import ObjectError
 
@@ -150,7 +153,7 @@ def _source_file(job: Job, scratch: Path) -> Path:
         raise ObjectError("source", type(error).__name__, f"{asset.uid}: {error}") from error
 
 
-def blenders_maps() -> Path:
+def bundled_maps() -> Path:
     """Blender's own eight environment maps, all CC0."""
     import bpy
 
@@ -180,7 +183,7 @@ def main() -> None:
     os.dup2(2, 1)
     parent, threads = int(sys.argv[1]), int(sys.argv[2])
     device: Device = parse_device(sys.argv[3])
-    die_with_parent(parent)
+    exit_with_parent(parent)
     with allowed_cpus(threads):
         first = hello(device)
     os.write(replies, to_line(first))

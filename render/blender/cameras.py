@@ -1,7 +1,7 @@
-"""The 16 + 16 cameras, the light and the noise seed of an object. Pure: a function of (seed, uid) and nothing else.
+"""The 16 + 16 cameras, the light and the noise seed of an object, as pure functions of (seed, uid).
 
-Paper 4.1, after SyncDreamer's settings: both sets stand at the same 16 azimuths, 22.5 degrees apart, at distance 1.5;
-the fixed set at elevation 30, the random set at an elevation of its own for each view, uniform in [-10, 40].
+Paper 4.1, after SyncDreamer's settings: both sets use the same 16 azimuths, 22.5 degrees apart, at distance 1.5. The
+fixed set has elevation 30; in the random set each view has its own elevation, uniform in [-10, 40].
 """
 
 from collections.abc import Sequence

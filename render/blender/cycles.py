@@ -1,4 +1,4 @@
-"""Inside Blender: Cycles' settings, the camera, and one picture as an array.
+"""Cycles settings, the camera, and rendering of one view to an array. Runs inside Blender.
 
 The values follow SyncDreamer's script, which the paper (4.1) names, except where a comment says otherwise.
 """
@@ -16,7 +16,7 @@ from dataset.camera import LENS_MM, SENSOR_MM
 from dataset.format.schema import RendererValue
 from render.blender.cameras import Pose
 from render.blender.device import choose, use
-from render.blender.screen_bounds import Box
+from render.blender.screen_bounds import PixelBox
 from render.blender.timing import RenderClock, Stopwatch
 from render.settings import Settings
 
@@ -47,7 +47,7 @@ FILM: Final[dict[str, RendererValue]] = {
     "dither_intensity": 0.0,
     "resolution_percentage": 100,
 }
-COLOUR: Final[dict[str, RendererValue]] = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0}
+COLOR: Final[dict[str, RendererValue]] = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0}
 DISPLAY: Final = "sRGB"
 # Share of the picture before denoising in the result. Noise and the denoiser's blur are different errors: some of one
 # for less of the other gains a decibel. Of what a surface mirrors or lets through the denoiser's guides, albedo and
@@ -74,7 +74,7 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
     for target, properties in (
         (scene.cycles, values),
         (scene.render, FILM),
-        (scene.view_settings, COLOUR),
+        (scene.view_settings, COLOR),
         (
             scene.render.image_settings,
             {"file_format": "PNG", "color_mode": "RGBA", "color_depth": "8", "compression": 0},
@@ -86,18 +86,18 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
     scene.render.resolution_x = scene.render.resolution_y = settings.resolution
     scene.render.threads_mode, scene.render.threads = "FIXED", threads
     _add_camera(scene)
-    _mix_noisy(scene)
-    _listen()
+    _add_noisy_mix(scene)
+    _install_handlers()
     blender = f"Blender {bpy.app.version_string}"
     fixed: dict[str, RendererValue] = {
         "display": DISPLAY,
         "noisy_share": NOISY_SHARE,
         "mirror_noisy_share": MIRROR_NOISY_SHARE,
     }
-    return {"name": "Cycles", "version": blender, "device": device, **values, **FILM, **COLOUR, **fixed}
+    return {"name": "Cycles", "version": blender, "device": device, **values, **FILM, **COLOR, **fixed}
 
 
-def _mix_noisy(scene: Any) -> None:
+def _add_noisy_mix(scene: Any) -> None:
     """Have Blender's compositor mix the denoised picture with the noisy one, by `noisy_share` of the surface seen."""
     layer = bpy.context.view_layer
     layer.cycles.denoising_store_passes = True
@@ -122,7 +122,7 @@ def _mix_noisy(scene: Any) -> None:
         links.new(source, target)
 
 
-def _listen() -> None:
+def _install_handlers() -> None:
     """Have the clock told of each rendering's moments. Blender forgets such handlers with every reset."""
     for handlers, handler in (
         (bpy.app.handlers.render_stats, _CLOCK.on_status),
@@ -140,12 +140,12 @@ def _add_camera(scene: Any) -> None:
 
 
 def render_view(
-    pose: Pose, noise_seed: int, scratch: Path, box: Box | None = None, watch: Stopwatch | None = None
+    pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, watch: Stopwatch | None = None
 ) -> Rgba:
     """One picture of the open scene, empty outside of `box`; `scratch` is a folder for Blender's PNG."""
     scene, path = bpy.context.scene, scratch / "view.png"
     width, height = scene.render.resolution_x, scene.render.resolution_y
-    box = box or Box(0, 0, width, height)
+    box = box or PixelBox(0, 0, width, height)
     picture = np.zeros((height, width, 4), np.uint8)
     if box.is_empty():
         return picture
@@ -160,11 +160,11 @@ def render_view(
     path.unlink()
     if watch:
         _CLOCK.add_to(watch)
-    picture[picture[..., 3] == 0] = 0  # the denoiser leaves colour where nothing is
+    picture[picture[..., 3] == 0] = 0  # the denoiser leaves color where nothing is
     return picture
 
 
-def render_only(render: Any, box: Box) -> None:
+def render_only(render: Any, box: PixelBox) -> None:
     """Blender takes fractions of the picture, y up, and cuts them down to whole pixels: a quarter of one is added."""
     width, height = render.resolution_x, render.resolution_y
     render.use_border = render.use_crop_to_border = True

@@ -1,7 +1,7 @@
-"""Inside Blender: which device Cycles renders on, and proof that it is the GPU when a GPU was asked for.
+"""Choose the device that Cycles renders on, and verify that a requested GPU is really used. Runs inside Blender.
 
-Cycles renders on the CPU without a word when its GPU is not usable, so the choice is checked twice: a device of the
-backend is switched on, and the warmed-up renderer makes more samples a second than a CPU core can.
+Cycles silently falls back to the CPU when its GPU is not usable. The choice is therefore checked twice: a device of
+the backend must be enabled, and the warmed-up renderer must make more samples per second than one CPU core can.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ CPU: Final = "CPU"
 CHECK_RESOLUTION: Final = 512
 CHECK_SAMPLES: Final = 128
 # One core makes one to three million samples a second of the scene below, any GPU that is worth using tens of millions.
-CORE_SAMPLES_A_SECOND: Final = 8e6
+CORE_SAMPLES_PER_SECOND: Final = 8e6
 
 
 def gpu_backend() -> str | None:
@@ -78,7 +78,7 @@ def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], floa
     seconds = max(clock() - started, 1e-6)
     rate = CHECK_RESOLUTION**2 * CHECK_SAMPLES / seconds
     evidence = f"{rate / 1e6:.1f} million samples a second"
-    if rate < CORE_SAMPLES_A_SECOND:
+    if rate < CORE_SAMPLES_PER_SECOND:
         raise UserError(
             f"Cycles was told to use {chosen} but makes {evidence}, no more than a CPU core: the GPU is not used; "
             "check its driver, or use --device cpu"
@@ -91,11 +91,11 @@ def _preferences() -> Any:
 
 
 def _open_plane(chosen: str) -> None:
-    """A grey plane that fills the picture, under a grey world, on one thread should the CPU render it."""
+    """A gray plane that fills the picture, under a gray world, on one thread should the CPU render it."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.ops.mesh.primitive_plane_add(size=100)
     scene = bpy.context.scene
-    scene.world = bpy.data.worlds.new("grey")
+    scene.world = bpy.data.worlds.new("gray")
     scene.render.engine = "CYCLES"
     use(scene, chosen)
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))

@@ -1,4 +1,4 @@
-"""Procedural object (index, seed) -> GLB file, through Blender."""
+"""Build the procedural object of (index, seed) in Blender and export it as a GLB file."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -107,7 +107,7 @@ def _add(item: Part, name: str) -> None:
 
 
 def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
-    """Principled BSDF with a base colour, or with the pattern baked into a texture packed in the file."""
+    """Principled BSDF with a base color, or with the pattern baked into a texture packed in the file."""
     material = bpy.data.materials.new(name)
     material.use_nodes = True
     shader = material.node_tree.nodes["Principled BSDF"]
@@ -123,7 +123,7 @@ def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
 
 
 def _image(texels: NDArray[np.uint8], name: str) -> bpy.types.Image:
-    """An 8-bit image holds values of its file's colour space, so sRGB goes in as it is; row 0 is the bottom."""
+    """An 8-bit image holds values of its file's color space, so sRGB goes in as it is; row 0 is the bottom."""
     image = bpy.data.images.new(name, TEXELS, TEXELS, alpha=False)
     rgba = np.ones((TEXELS, TEXELS, 4), dtype=np.float32)
     rgba[..., :3] = texels / np.float32(255)

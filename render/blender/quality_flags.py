@@ -1,4 +1,4 @@
-"""What is odd about an object's pictures: flags for the outcome table. Pure numpy."""
+"""Detect unusual images of an object (empty, clipped, near-black, ...) and flag them in the outcome table."""
 
 from collections.abc import Sequence
 from typing import Final, get_args
@@ -15,7 +15,7 @@ _LUMA: Final = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the values as 
 _ORDER: Final[tuple[Flag, ...]] = get_args(Flag)
 
 
-def picture_flags(pictures: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
+def image_flags(pictures: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
     """Flags of one object's pictures, each [h, w, 4] uint8 with straight alpha; in the order of `Flag`.
 
     Luminance is that of all pictures together, every pixel weighted by its alpha, on a scale from 0 to 1.

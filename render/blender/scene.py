@@ -1,7 +1,7 @@
-"""Inside Blender: a model file becomes one clean, normalised object under a known light. Pictures:
-render.blender.cycles.
+"""Import a model file, clean it up, normalize it and light it. Runs inside Blender.
 
-World axes are Blender's; a glTF's +z front comes in facing -y, which azimuth 0 sees.
+World axes are Blender's. The +z front of a glTF file is imported facing -y, which azimuth 0 sees. The images are
+rendered by render.blender.cycles.
 """
 
 import logging
@@ -53,8 +53,8 @@ def build(path: Path, mode: NormalizeMode) -> Normalization:
     _check_raw_vertices()
     _first_frame()
     _hide_unwanted()
-    _colour_by_vertex()
-    return _normalise(mode)
+    _color_by_vertex()
+    return _normalize(mode)
 
 
 def _import(path: Path) -> None:
@@ -162,12 +162,12 @@ def _hide_unwanted() -> None:
             obj.hide_render = True
 
 
-def _colour_by_vertex() -> None:
-    """Show the colours of meshes that have them but no material (PLY scans, some OBJ); importers leave those grey."""
+def _color_by_vertex() -> None:
+    """Show the colors of meshes that have them but no material (PLY scans, some OBJ); importers leave those gray."""
     for mesh in bpy.data.meshes:
         if any(mesh.materials) or not mesh.color_attributes:
             continue
-        material = bpy.data.materials.new("vertex colours")
+        material = bpy.data.materials.new("vertex colors")
         material.use_nodes = True
         nodes = material.node_tree.nodes
         attribute = nodes.new("ShaderNodeVertexColor")
@@ -218,32 +218,32 @@ def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64
     return points
 
 
-def _normalise(mode: NormalizeMode) -> Normalization:
-    """Put every root under one empty that moves the bounds' centre to the origin and scales the whole."""
+def _normalize(mode: NormalizeMode) -> Normalization:
+    """Put every root under one empty that moves the bounds' center to the origin and scales the whole."""
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
         raise ObjectError("prepare", "NoMesh", "the file holds no visible face")
     if not np.isfinite(bounds).all():
         raise ObjectError("prepare", "NonFinitePositions", "the evaluated geometry is NaN or infinite")
     low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
-    centre, longest = (low + high) / 2, float((high - low).max())
+    center, longest = (low + high) / 2, float((high - low).max())
     if longest < _SMALLEST:
         raise ObjectError("prepare", "ZeroSize", "all vertices are in one point")
-    scale = 1.0 / longest if mode == "longest" else SPHERE_RADIUS / _radius(centre)
+    scale = 1.0 / longest if mode == "longest" else SPHERE_RADIUS / _radius(center)
     scene = bpy.context.scene
-    root = bpy.data.objects.new("normalised", None)
+    root = bpy.data.objects.new("normalized", None)
     for obj in list(scene.objects):
         if obj.parent is None:
             obj.parent = root
     scene.collection.objects.link(root)
-    root.scale, root.location = (scale,) * 3, tuple(-scale * centre)
+    root.scale, root.location = (scale,) * 3, tuple(-scale * center)
     bpy.context.view_layer.update()
-    x, y, z = (-centre).tolist()
+    x, y, z = (-center).tolist()
     return Normalization(mode, scale, (x, y, z))
 
 
-def _radius(centre: NDArray[np.float64]) -> float:
-    return max(float(np.linalg.norm(cloud - centre, axis=1).max()) for cloud in _clouds())
+def _radius(center: NDArray[np.float64]) -> float:
+    return max(float(np.linalg.norm(cloud - center, axis=1).max()) for cloud in _clouds())
 
 
 def light_scene(light: Light, path: Path) -> Hdri:

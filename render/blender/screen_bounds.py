@@ -1,7 +1,7 @@
-"""Which part of a picture the object can be in: only that is rendered and denoised. Pure numpy.
+"""The bounding rectangle of an object in an image: only this region is rendered and denoised.
 
-At a longest side of 1 the object's rectangle is about half of the picture; the rest costs a ray a sample and a
-denoiser's pass for nothing (docs/LOG.md).
+With a longest side of 1, the rectangle covers about half of the image. Rendering the rest would cost one ray per sample
+and a denoiser pass for empty pixels (docs/LOG.md).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _NEAREST: Final = 1e-3  # of the camera's distance; a vertex nearer than that ha
 
 
 @dataclass(frozen=True)
-class Box:
+class PixelBox:
     """Pixels left <= x < right, top <= y < bottom of a picture, y down."""
 
     left: int
@@ -29,7 +29,7 @@ class Box:
         return self.right <= self.left or self.bottom <= self.top
 
 
-def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> Box:
+def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
     """The rectangle that holds the points [3, n] with MARGIN pixels about, inside of a picture of `resolution`.
 
     A face's silhouette lies within its vertices' hull, whose projection lies within this rectangle as long as every
@@ -39,13 +39,13 @@ def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> Box:
     local = _camera_axes(c2w) @ positions + _camera_shift(c2w)
     depth = local[2]
     if depth.min() <= _NEAREST:
-        return Box(0, 0, resolution, resolution)
-    focal, centre = intrinsics(resolution)[0, 0], resolution / 2
-    x, y = local[0] / depth * focal + centre, local[1] / depth * focal + centre
+        return PixelBox(0, 0, resolution, resolution)
+    focal, center = intrinsics(resolution)[0, 0], resolution / 2
+    x, y = local[0] / depth * focal + center, local[1] / depth * focal + center
     low = np.floor([x.min(), y.min()]).astype(int) - MARGIN
     high = np.ceil([x.max(), y.max()]).astype(int) + MARGIN
     left, top, right, bottom = np.clip([*low, *high], 0, resolution).tolist()
-    return Box(left, top, right, bottom)
+    return PixelBox(left, top, right, bottom)
 
 
 def _camera_axes(c2w: ArrayLike) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Inside Blender: the pictures on an object, before they are decoded. Missing ones become plain, large ones small."""
+"""Replace missing textures and scale down large ones before they are decoded. Runs inside Blender."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -7,19 +7,19 @@ import bpy
 
 from render.blender.scene import ObjectError
 from render.model_files.errors import ModelError
-from render.model_files.image_header import HEADER_BYTES, refuse_bomb
-from render.model_files.obj import refuse_outside
+from render.model_files.image_header import HEADER_BYTES, check_image_size
+from render.model_files.obj import check_inside_folder
 
 MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 256
-_GREY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base colour
+_GRAY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base color
 _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
 _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # of glTF's packed data: not occluded, rough, not metallic
 
 
-def settle_textures(folder: Path) -> bool:
+def sanitize_textures(folder: Path) -> bool:
     """Make every texture of the open scene usable; whether any was missing. `folder` holds the model file.
 
-    One that cannot be decoded is replaced by a plain colour (Cycles would show magenta); one with a side above MAX_SIDE
+    One that cannot be decoded is replaced by a plain color (Cycles would show magenta); one with a side above MAX_SIDE
     is scaled down. Raises ObjectError for a file outside of `folder` and for more than MAX_PIXELS.
     """
     trees = [material.node_tree for material in bpy.data.materials if material.node_tree]
@@ -41,12 +41,12 @@ def _check(image: Any, folder: Path) -> None:
         header = image.packed_file.data
     else:
         path = Path(bpy.path.abspath(image.filepath_raw))
-        refuse_outside(folder, str(path), "a material")
+        check_inside_folder(folder, str(path), "a material")
         if image.source != "FILE" or not path.is_file():
             return
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
-    refuse_bomb(image.name, header)
+    check_image_size(image.name, header)
 
 
 def _decodes(image: Any) -> bool:
@@ -62,26 +62,26 @@ def _decodes(image: Any) -> bool:
 
 
 def _make_plain(node: Any) -> None:
-    """Give a node the one colour that says least, by where its picture would have gone."""
+    """Give a node the one color that says least, by where its picture would have gone."""
     uses = _uses(node)
     if "NORMAL_MAP" in uses:  # which is flat by itself, more exactly than 8 bits can say
         for link in list(node.outputs["Color"].links):
             node.id_data.links.remove(link)
         return
     if any("Emission" in use for use in uses):
-        colour = _BLACK
+        color = _BLACK
     elif node.image and node.image.colorspace_settings.is_data:
-        colour = _DULL
+        color = _DULL
     else:
-        colour = _GREY
+        color = _GRAY
     image = bpy.data.images.new("missing", 1, 1)
-    image.generated_color = colour
-    image.colorspace_settings.is_data = True  # the colour as it stands
+    image.generated_color = color
+    image.colorspace_settings.is_data = True  # the color as it stands
     node.image = image
 
 
 def _uses(node: Any) -> set[str]:
-    """Types of the nodes that a picture's colour reaches, and names of their inputs."""
+    """Types of the nodes that a picture's color reaches, and names of their inputs."""
     found: set[str] = set()
     waiting, met = [node.outputs["Color"]], {node}
     while waiting:

@@ -1,4 +1,4 @@
-"""Where an object's seconds go. Wall time; what Cycles tells apart is read from its status lines."""
+"""Measure the wall time of each part of rendering an object, partly from Cycles' status lines."""
 
 import time
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""One file over HTTP: streamed, capped, retried, and compared with the hash that the server names.
+"""Download one file over HTTP, with a size limit, retries and verification against the server's sha256.
 
-Hugging Face names the sha256 in `X-Linked-ETag`, beside the redirect to its store of large files. The store's own
-`ETag` may be 64 hexadecimal digits too and means something else, so `ETag` counts only where nothing redirected.
+Hugging Face sends the sha256 in `X-Linked-ETag`, with the redirect to its storage server. The storage server's own
+`ETag` may also be 64 hexadecimal digits but is not the sha256, so `ETag` is used only when there was no redirect.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
 
 BASE_URL: Final = "https://huggingface.co/datasets/allenai/objaverse/resolve/main"
-TOKEN_HOST: Final = "huggingface.co"  # the only one that ever sees HF_TOKEN
+TOKEN_HOST: Final = "huggingface.co"  # the only host that HF_TOKEN is sent to
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 LONGEST_WAIT_S: Final = 120.0  # between attempts, whatever the server asks for
 _CHUNK: Final = 1 << 18
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_PASSING_STATUSES: Final = (408, 425, 429)  # and 500 to 599: another attempt may do
+_RETRYABLE_STATUSES: Final = (408, 425, 429)  # and 500 to 599
 T = TypeVar("T")
 
 
 class DownloadError(Exception):
-    """A file did not come. `kind` is a word for the outcome's error class; another run may have more luck."""
+    """A download failed. `kind` is stored as the error class of the outcome; a later run may succeed."""
 
     stage: Final = "download"
 
@@ -42,8 +42,8 @@ class DownloadError(Exception):
         return self.message
 
 
-class Passing(Exception):
-    """An attempt failed in a way that another one may mend, after at least `wait_s` seconds."""
+class RetryableError(Exception):
+    """An attempt failed and may be retried after at least `wait_s` seconds."""
 
     def __init__(self, kind: str, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
@@ -51,36 +51,39 @@ class Passing(Exception):
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How files are downloaded, the same for every object of a run."""
+class DownloadPolicy:
+    """How files are downloaded; the same for every object of a run."""
 
-    keep: bool = True  # in the cache; else nothing of a download outlives its use
+    keep: bool = True  # files in the cache; else delete them after use
     max_bytes: int | None = None  # a larger file is a DownloadError of kind TooLarge, also when it is cached
     attempts: int = 4
-    silence_s: float = 30.0  # without a byte: Timeout
-    whole_s: float = 900.0  # of one attempt
+    silence_s: float = 30.0  # timeout without a received byte
+    whole_s: float = 900.0  # timeout of a whole attempt
     backoff_s: float = 1.0  # before the second attempt; doubles, with jitter
     base_url: str = BASE_URL
 
 
 @dataclass(frozen=True)
-class Body:
-    """What one answer of the server amounted to; `verified` when the server named this very hash."""
+class ResponseBody:
+    """Size and hash of a downloaded body; `verified` when the server sent the same hash."""
 
     size: int
     sha256: str
     verified: bool
 
 
-def with_attempts(attempt: Callable[[], T], name: str, policy: Policy) -> tuple[T, int]:
-    """What `attempt` returns, and how many it took. Raises DownloadError naming the file and the last failure."""
+def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) -> tuple[T, int]:
+    """Call `attempt` until it succeeds; return its result and the number of attempts.
+
+    Raises DownloadError with the file and the last failure.
+    """
     number = 1
     while True:
         try:
             return attempt(), number
         except DownloadError as error:
             raise DownloadError(error.kind, f"{name}: {error}", number) from error
-        except Passing as error:
+        except RetryableError as error:
             if number >= policy.attempts:
                 raise DownloadError(error.kind, f"{name}: {error} ({number} attempts)", number) from error
             backoff = policy.backoff_s * 2 ** (number - 1) * random.uniform(0.5, 1.5)  # not all at once again
@@ -88,8 +91,12 @@ def with_attempts(attempt: Callable[[], T], name: str, policy: Policy) -> tuple[
             number += 1
 
 
-def transfer(url: str, file: IO[bytes], policy: Policy) -> Body:
-    """One attempt at the whole of `url`, into an empty file. OSErrors are the disk's; the network's are Passing."""
+def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
+    """Download `url` into an empty file, in one attempt.
+
+    Raises RetryableError on a network failure or a wrong hash, DownloadError when a retry is useless, and OSError when
+    the disk cannot be written.
+    """
     deadline = time.monotonic() + policy.whole_s
     hops = _Hops()
     digest, size = hashlib.sha256(), 0
@@ -104,20 +111,21 @@ def transfer(url: str, file: IO[bytes], policy: Policy) -> Body:
         expected = hops.sha256 or ("" if hops.count else _sha256_of(response.headers))
     file.flush()
     if declared.isdecimal() and size != int(declared):
-        raise Passing("Truncated", f"{size} bytes came of {declared}")
+        raise RetryableError("Truncated", f"received {size} of {declared} bytes")
     if expected and digest.hexdigest() != expected:
-        raise Passing("ChecksumMismatch", f"its sha256 is {digest.hexdigest()}, the server says {expected}")
-    return Body(size, digest.hexdigest(), bool(expected))
+        raise RetryableError("ChecksumMismatch", f"its sha256 is {digest.hexdigest()}, the server says {expected}")
+    return ResponseBody(size, digest.hexdigest(), bool(expected))
 
 
-def check_size(size: int, policy: Policy) -> None:
+def check_size(size: int, policy: DownloadPolicy) -> None:
+    """Raises DownloadError when `size` in bytes exceeds the policy's limit."""
     if policy.max_bytes is not None and size > policy.max_bytes:
         raise DownloadError("TooLarge", f"at least {size} bytes; the limit is {policy.max_bytes}")
 
 
-def _opened(url: str, hops: "_Hops", policy: Policy) -> Any:
+def _opened(url: str, hops: "_Hops", policy: DownloadPolicy) -> Any:
     request = urllib.request.Request(url, headers={"User-Agent": "isotropic3d"})
-    _authorise(request)
+    _authorize(request)
     try:
         return urllib.request.build_opener(hops).open(request, timeout=policy.silence_s)
     except HTTPError as error:
@@ -127,8 +135,8 @@ def _opened(url: str, hops: "_Hops", policy: Policy) -> Any:
         raise _network_failure(error, policy) from error
 
 
-def _chunks(response: Any, deadline: float, policy: Policy) -> Iterator[bytes]:
-    """The body as it comes; a server that trickles is cut off at the deadline as well."""
+def _chunks(response: Any, deadline: float, policy: DownloadPolicy) -> Iterator[bytes]:
+    """The chunks of the body. Raises RetryableError at the deadline, also when the server still sends slowly."""
     while True:
         try:
             chunk: bytes = response.read1(_CHUNK)
@@ -138,25 +146,25 @@ def _chunks(response: Any, deadline: float, policy: Policy) -> Iterator[bytes]:
             return
         yield chunk
         if time.monotonic() > deadline:
-            raise Passing("Timeout", f"not complete within {policy.whole_s:g} s")
+            raise RetryableError("Timeout", f"not complete within {policy.whole_s:g} s")
 
 
-def _network_failure(error: Exception, policy: Policy) -> Passing:
+def _network_failure(error: Exception, policy: DownloadPolicy) -> RetryableError:
     reason = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, TimeoutError):
-        return Passing("Timeout", f"no answer for {policy.silence_s:g} s")
-    return Passing("Connection", f"the connection failed ({str(reason) or type(reason).__name__})")
+        return RetryableError("Timeout", f"no answer for {policy.silence_s:g} s")
+    return RetryableError("Connection", f"the connection failed ({str(reason) or type(reason).__name__})")
 
 
 def _refusal(error: HTTPError) -> Exception:
     kind, message = f"Http{error.code}", f"the server answers {error.code} {error.reason}"
-    if error.code in _PASSING_STATUSES or error.code >= 500:
-        return Passing(kind, message, _retry_after_s(error.headers.get("Retry-After", "")))
+    if error.code in _RETRYABLE_STATUSES or error.code >= 500:
+        return RetryableError(kind, message, _retry_after_s(error.headers.get("Retry-After", "")))
     return DownloadError(kind, message)
 
 
 def _retry_after_s(value: str) -> float:
-    """Seconds that a Retry-After header asks for: it holds a number of them, or a date. 0 when it holds neither."""
+    """The wait in seconds of a Retry-After header, which is a number of seconds or a date; 0 if it is neither."""
     if value.strip().isdecimal():
         return float(value)
     try:
@@ -167,18 +175,18 @@ def _retry_after_s(value: str) -> float:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def _authorise(request: urllib.request.Request) -> None:
-    """Give HF_TOKEN to Hugging Face itself; a redirect does not inherit it."""
+def _authorize(request: urllib.request.Request) -> None:
+    """Send HF_TOKEN to Hugging Face only; redirects do not inherit it."""
     token, url = os.environ.get("HF_TOKEN", "").strip(), urlsplit(request.full_url)
     if not token or url.scheme != "https" or url.hostname != TOKEN_HOST:
         return
-    if not (token.isascii() and token.isprintable()):  # http.client's own complaint would quote it
+    if not (token.isascii() and token.isprintable()):  # the error of http.client would print the token
         raise DownloadError("Token", "HF_TOKEN holds characters that no token has; set it again, or unset it")
     request.add_unredirected_header("Authorization", f"Bearer {token}")
 
 
 class _Hops(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only (on loopback, to the same scheme) and notes the hash that comes with them."""
+    """Follow redirects to https only (on loopback, to the same scheme) and keep the hash that comes with them."""
 
     def __init__(self) -> None:
         self.sha256, self.count = "", 0
@@ -194,12 +202,12 @@ class _Hops(urllib.request.HTTPRedirectHandler):
         self.sha256, self.count = self.sha256 or _sha256_of(headers, redirects=True), self.count + 1
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None:
-            _authorise(request)
+            _authorize(request)
         return request
 
 
 def _sha256_of(headers: http.client.HTTPMessage, redirects: bool = False) -> str:
-    """The sha256 that an answer names, or nothing. The plain ETag of one that redirects says nothing of the file."""
+    """The sha256 in the headers, or "". The plain ETag of a redirect does not describe the file and is ignored."""
     tag = headers.get("X-Linked-ETag") or ("" if redirects else headers.get("ETag")) or ""
     digest = tag.removeprefix("W/").strip('"').lower()
     return digest if _SHA256.fullmatch(digest) else ""

@@ -1,4 +1,7 @@
-"""Objaverse's files in the cache of the `objaverse` package (0.1.7): each whole and checked, or not there at all."""
+"""Download Objaverse files into the cache of the `objaverse` package (0.1.7).
+
+A file in the cache is always complete: it is verified before it gets its final name.
+"""
 
 import hashlib
 import os
@@ -17,19 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.format.manifest import Asset
-from render.download.http import DownloadError, Passing, Policy, check_size, transfer, with_attempts
+from render.download.http import DownloadError, DownloadPolicy, RetryableError, check_size, transfer, with_retries
 
 _OBJECT_PATH: Final = re.compile(r"glbs/\d{3}-\d{3}/[0-9a-f]{32}\.glb", re.ASCII)
 _GLB_HEADER: Final = struct.Struct("<4sII")  # magic, version, length of the file
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A file's bytes, mapped rather than read: they cost memory only where they are touched."""
+class CachedFile:
+    """The bytes [n] of a file, memory-mapped rather than read."""
 
     data: NDArray[np.uint8]
     sha256: str
-    attempts: int  # 0: it was in the cache
+    attempts: int  # 0 if it was in the cache
     path: Path | None  # in the cache; None when it is not kept there
 
     @property
@@ -39,7 +42,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Download:
-    """How a download went; `data` are the file's bytes, None when `error_class` says why they did not come."""
+    """The result of a download: the bytes `data` [n], or None with the reason in `error_class` and `message`."""
 
     data: NDArray[np.uint8] | None = None
     sha256: str = ""
@@ -50,14 +53,15 @@ class Download:
 
 
 def cache_folder() -> Path:
-    """Where the `objaverse` package keeps its files; whoever has used it downloads nothing again."""
+    """The cache folder of the `objaverse` package; files that it has downloaded are reused."""
     return Path.home() / ".objaverse" / "hf-objaverse-v1"
 
 
-def fetch(asset: Asset, cache: Path, policy: Policy) -> Fetched:
-    """The file of an Objaverse asset, from the cache or downloaded. Raises DownloadError, whatever went wrong.
+def fetch(asset: Asset, cache: Path, policy: DownloadPolicy) -> CachedFile:
+    """Get the file of an Objaverse asset from the cache, or download it.
 
-    A cached file that is no whole GLB counts as not there. What the cache held before is never removed.
+    A cached file that is not a complete GLB is downloaded again. Nothing is removed from the cache. Raises
+    DownloadError on any failure.
     """
     name = asset.objaverse_path or ""
     if not _OBJECT_PATH.fullmatch(name):  # it decides a path on this machine
@@ -69,8 +73,8 @@ def fetch(asset: Asset, cache: Path, policy: Policy) -> Fetched:
         raise DownloadError("Disk", f"{name}: {error}") from error
 
 
-def download(asset: Asset, cache: Path | None, policy: Policy) -> Download:
-    """One download, wherever it runs: `cache` None is that machine's own."""
+def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Download:
+    """Download one asset, on any machine. `cache` None is the default folder of that machine."""
     started = time.monotonic()
     try:
         file = fetch(asset, cache or cache_folder(), policy)
@@ -80,20 +84,24 @@ def download(asset: Asset, cache: Path | None, policy: Policy) -> Download:
     return Download(file.data, file.sha256, file.attempts, seconds=round(time.monotonic() - started, 3))
 
 
-def download_listing(name: str, cache: Path, policy: Policy, check: Callable[[Path], None]) -> Path:
-    """Download a file that is no object into the cache. `check` sees it before it takes its name and may raise."""
+def download_listing(name: str, cache: Path, policy: DownloadPolicy, check: Callable[[Path], None]) -> Path:
+    """Download a list or annotation file into the cache.
+
+    `check` is called before the file gets its final name and raises RetryableError to reject it. Raises DownloadError
+    when all attempts fail.
+    """
     local = cache / name
 
     def attempt() -> None:
-        with _landing(local) as file:
+        with _download_target(local) as file:
             transfer(f"{policy.base_url}/{name}", file, policy)
             check(Path(file.name))
 
-    with_attempts(attempt, name, policy)
+    with_retries(attempt, name, policy)
     return local
 
 
-def _cached(local: Path, policy: Policy) -> Fetched | None:
+def _cached(local: Path, policy: DownloadPolicy) -> CachedFile | None:
     if not local.is_file():
         return None
     size = local.stat().st_size
@@ -103,26 +111,26 @@ def _cached(local: Path, policy: Policy) -> Fetched | None:
         check_size(size, policy)
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return Fetched(_mapped(file), sha256, 0, local)
+        return CachedFile(_mapped(file), sha256, 0, local)
 
 
-def _downloaded(name: str, local: Path, policy: Policy) -> Fetched:
+def _downloaded(name: str, local: Path, policy: DownloadPolicy) -> CachedFile:
     def attempt() -> tuple[NDArray[np.uint8], str]:
-        with _landing(local if policy.keep else None) as file:
+        with _download_target(local if policy.keep else None) as file:
             body = transfer(f"{policy.base_url}/{name}", file, policy)
             if problem := _glb_problem(file, body.size):
-                if body.verified:  # it came as it was published: no attempt will change it
+                if body.verified:  # the published file itself is bad: a retry is useless
                     raise DownloadError("NotGlb", f"as published, it {problem}")
-                raise Passing("NotGlb", f"it {problem}")
+                raise RetryableError("NotGlb", f"it {problem}")
             return _mapped(file), body.sha256
 
-    (data, sha256), attempts = with_attempts(attempt, name, policy)
-    return Fetched(data, sha256, attempts, local if policy.keep else None)
+    (data, sha256), attempts = with_retries(attempt, name, policy)
+    return CachedFile(data, sha256, attempts, local if policy.keep else None)
 
 
 @contextmanager
-def _landing(local: Path | None) -> Iterator[IO[bytes]]:
-    """An empty file to download into. It takes the name `local` if all goes well; without `local` it has no name."""
+def _download_target(local: Path | None) -> Iterator[IO[bytes]]:
+    """An empty file to download into. On success it is renamed to `local`; without `local` it is anonymous."""
     if local is None:
         with tempfile.TemporaryFile() as nameless:
             yield nameless
@@ -138,15 +146,15 @@ def _landing(local: Path | None) -> Iterator[IO[bytes]]:
 
 
 def _glb_problem(file: IO[bytes], size: int) -> str:
-    """Why an open file of `size` bytes is not a whole GLB, or nothing."""
+    """Why an open file of `size` bytes is not a complete GLB, or ""."""
     file.seek(0)
     head = file.read(_GLB_HEADER.size)
     if len(head) < _GLB_HEADER.size or head[:4] != b"glTF":
-        return f"is no GLB file: it begins with {head!r}"
+        return f"is not a GLB file: it begins with {head!r}"
     _, _, length = _GLB_HEADER.unpack(head)
     return f"is truncated: {size} bytes of {length}" if size < length else ""
 
 
 def _mapped(file: IO[bytes]) -> NDArray[np.uint8]:
-    """The bytes of an open file, which may be closed and unlinked after. Moves the file's position."""
+    """The bytes [n] of an open file, which may then be closed and deleted. Moves the file's position."""
     return np.asarray(np.memmap(file, np.uint8, "r"))

@@ -1,4 +1,4 @@
-"""What can be wrong with a model file: the class names are the error classes of the outcome table."""
+"""Errors in a model file. The class names are stored as `error_class` in the outcome table."""
 
 
 class ModelError(ValueError):

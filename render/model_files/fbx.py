@@ -1,8 +1,8 @@
-"""Find the pictures that an FBX file names or holds, before Blender's importer decodes them.
+"""Check the images that an FBX file refers to or embeds, before Blender's importer decodes them.
 
-Read by pattern rather than by structure, so that the binary and the text form are one: a name is the printable run that
-ends in a picture's suffix; a picture held is what follows the word `Content`. A zipped array that claims too much is
-not found here: the worker's memory limit is for that.
+The file is searched by pattern rather than parsed, which covers the binary and the text form: a reference is a
+printable string that ends in an image suffix; an embedded image follows the word `Content`. A compressed array with a
+false size is not detected here; the worker's memory limit covers that case.
 """
 
 import base64
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from render.model_files.image_header import HEADER_BYTES, refuse_bomb
-from render.model_files.obj import refuse_outside
+from render.model_files.image_header import HEADER_BYTES, check_image_size
+from render.model_files.obj import check_inside_folder
 
 _LONGEST_NAME: Final = 4096
 _SUFFIX: Final = re.compile(rb"\.(?:png|jpe?g|webp|bmp|tga|tiff?|exr|hdr|dds|psd|gif|jp2|mov|mp4|avi)(?![\w.])", re.I)
@@ -26,13 +26,13 @@ def check_fbx(path: Path) -> None:
     """Raise UnsafeReference or TooLarge for a picture outside of the .fbx file's folder or of too many pixels."""
     data, folder = path.read_bytes(), path.parent.resolve()
     for name in sorted(set(_names(data))):
-        refuse_outside(folder, name, path.name)
+        check_inside_folder(folder, name, path.name)
         for place in {folder / name.replace("\\", "/"), folder / re.split(r"[\\/]", name)[-1]}:
             _check_file(place)
     for match in _HELD.finditer(data):
-        refuse_bomb("a picture it holds", data[match.end() : match.end() + HEADER_BYTES])
+        check_image_size("a picture it holds", data[match.end() : match.end() + HEADER_BYTES])
     for match in _HELD_AS_TEXT.finditer(data):
-        refuse_bomb("a picture it holds", _decoded(match[1][:_TEXT_PIECE]))
+        check_image_size("a picture it holds", _decoded(match[1][:_TEXT_PIECE]))
 
 
 def _names(data: bytes) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _check_file(path: Path) -> None:
     try:
         if path.is_file():
             with path.open("rb") as file:
-                refuse_bomb(path.name, file.read(HEADER_BYTES))
+                check_image_size(path.name, file.read(HEADER_BYTES))
     except OSError:  # no name of a file, or one that Blender cannot read either
         return
 

@@ -1,7 +1,7 @@
-"""Read a glTF file's own words before Blender does: what it refers to, what it claims, whether its numbers are numbers.
+"""Validate a glTF file before Blender imports it: its file references, its declared sizes and its values.
 
-Blender's importer follows any file path in a glTF, allocates what an accessor claims and silently replaces non-finite
-positions, so all three are checked here. A missing buffer is an error; a missing picture is not
+Blender's importer follows any file path in a glTF, allocates the memory that an accessor declares, and silently
+replaces non-finite positions; all three are checked here. A missing buffer is an error, a missing image is not
 (render.blender.textures). Layout: the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4 (GLB).
 """
 

@@ -1,4 +1,7 @@
-"""The numbers of a glTF file as arrays, without copying them. Layout: the glTF 2.0 specification, section 3.6."""
+"""Read the accessors of a glTF file as numpy arrays, without copying.
+
+Layout: the glTF 2.0 specification, section 3.6.
+"""
 
 import base64
 from collections.abc import Iterator
@@ -31,7 +34,7 @@ class GltfData:
         return self._view(accessor, accessor, accessor["type"], f"accessor {index}")
 
     def float_arrays(self, index: int) -> Iterator[NDArray[Any]]:
-        """The values of a float accessor, then its sparse replacements; nothing when it is quantised or compressed."""
+        """The values of a float accessor, then its sparse replacements; nothing when it is quantized or compressed."""
         accessor = self._document["accessors"][index]
         if accessor["componentType"] != _FLOAT:
             return

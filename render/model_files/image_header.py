@@ -1,6 +1,7 @@
-"""The size of an encoded picture, read from its header alone: what decoding it would cost, before anyone decodes it.
+"""Read the size of an encoded image from its header, to reject huge images before they are decoded.
 
-PNG, JPEG, WebP, BMP and TGA: what models carry. Of other formats nothing is known; the memory limit guards those.
+Supports PNG, JPEG, WebP, BMP and TGA, the formats that models use. For other formats the size is unknown, and the
+worker's memory limit applies.
 """
 
 import struct
@@ -17,10 +18,10 @@ _JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a l
 _TGA_TYPES: Final = frozenset({1, 2, 3, 9, 10, 11})
 _TGA_DEPTHS: Final = frozenset({8, 15, 16, 24, 32})
 
-Size = tuple[int, int]  # width, height in pixels
+ImageSize = tuple[int, int]  # width, height in pixels
 
 
-def picture_size(data: bytes) -> Size | None:
+def image_size(data: bytes) -> ImageSize | None:
     """(width, height) that the header in `data` (a file, or its first HEADER_BYTES) claims; None when unknown."""
     try:
         return _size(data)
@@ -28,14 +29,14 @@ def picture_size(data: bytes) -> Size | None:
         return None
 
 
-def refuse_bomb(name: str, data: bytes) -> None:
+def check_image_size(name: str, data: bytes) -> None:
     """Raise TooLarge when the header in `data` claims more than MAX_PIXELS."""
-    width, height = picture_size(data) or (0, 0)
+    width, height = image_size(data) or (0, 0)
     if width * height > MAX_PIXELS:
         raise TooLarge(f"the picture {name!r} claims {width} x {height} pixels; the most is {MAX_PIXELS:,}")
 
 
-def _size(data: bytes) -> Size | None:
+def _size(data: bytes) -> ImageSize | None:
     if data.startswith(_PNG):
         return _two(">II", data, 16)
     if data.startswith(_JPEG):
@@ -49,12 +50,12 @@ def _size(data: bytes) -> Size | None:
     return _two("<HH", data, 12) if is_tga else None
 
 
-def _two(layout: str, data: bytes, offset: int) -> Size:
+def _two(layout: str, data: bytes, offset: int) -> ImageSize:
     first, second = struct.unpack_from(layout, data, offset)
     return int(first), int(second)
 
 
-def _jpeg(data: bytes) -> Size:
+def _jpeg(data: bytes) -> ImageSize:
     offset = 2
     while True:
         while data[offset + 1] == 0xFF:  # fill bytes
@@ -66,7 +67,7 @@ def _jpeg(data: bytes) -> Size:
         offset += 2 if marker in _JPEG_BARE else 2 + struct.unpack_from(">H", data, offset + 2)[0]
 
 
-def _webp(data: bytes) -> Size | None:
+def _webp(data: bytes) -> ImageSize | None:
     match data[12:16]:
         case b"VP8 ":
             width, height = _two("<HH", data, 26)

@@ -1,7 +1,7 @@
-"""Find what an OBJ file and its material files refer to outside of their folder, before Blender reads it.
+"""Reject OBJ files that refer to existing files outside of their folder, before Blender imports them.
 
 Blender's importer opens any path of `mtllib` and of the `map_` statements. A path that leads out of the folder is an
-error when something is there. When nothing is there, it is one more file left behind on its author's disk, and no harm.
+error if a file exists there. If none does, the path is a harmless leftover of the author's disk and is ignored.
 """
 
 import re
@@ -23,15 +23,15 @@ def check_obj(path: Path) -> None:
     for names in _statements(_LIBRARY, path):
         libraries |= set(names)
     for name in sorted(libraries):
-        refuse_outside(folder, name, path.name)
+        check_inside_folder(folder, name, path.name)
         library = folder / _slashed(name)
         if _is_file(library):
             for names in _statements(_PICTURE, library):
                 for picture in names:
-                    refuse_outside(folder, picture, library.name)
+                    check_inside_folder(folder, picture, library.name)
 
 
-def refuse_outside(folder: Path, name: str, where: str) -> None:
+def check_inside_folder(folder: Path, name: str, where: str) -> None:
     """Raise UnsafeReference when `name`, as a path of its own or one relative to `folder`, is there and outside."""
     for path in (folder / _slashed(name), folder / _slashed(name).lstrip("/")):
         try:

@@ -1,4 +1,4 @@
-"""Find PLY positions that are NaN or infinite before Blender's importer replaces them silently, and false counts.
+"""Reject PLY files with non-finite positions, which Blender would replace silently, or with false element counts.
 
 Layout: Greg Turk's PLY 1.0: a text header, then the elements in its order, as text or as packed binary.
 """

@@ -1,7 +1,7 @@
-"""From results to shards: what is still to render, and each shard written as soon as all of its objects have ended.
+"""Collect results and write each shard as soon as all of its objects have a result.
 
-Shards are opened in order and only as far as tasks are taken, so a million objects cost no more memory than a thousand.
-They are written by threads beside the caller's loop.
+Shards are opened in order and only as tasks are consumed, so memory does not grow with the number of objects. Shards
+are written by background threads.
 """
 
 from collections import deque
@@ -13,21 +13,21 @@ from typing import Final, Self
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.shards import shard_name
-from render.output.shard_set_writer import Output
+from render.output.shard_set_writer import ShardSetWriter
 from render.workers.messages import Batch, Result, Task
 
 _WRITERS: Final = 2
 _WAITING: Final = 4  # shards in the writers' hands, so that memory is bounded
 _EXCLUDED: Final = {
-    "licence-excluded": ("LicenceExcluded", "its licence is not among --include-licenses"),
+    "licence-excluded": ("LicenceExcluded", "its license is not among --include-licenses"),
     "too-large": ("TooLarge", "its file is larger than --max-file-mb"),
 }
 
 
-class Assembly:
+class ShardAssembler:
     """The unfinished shards of a set. A context: leaving it waits for the writers and raises what they raised."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: ShardSetWriter) -> None:
         self._output = output
         self._open: dict[
             int, tuple[int, list[Result]]

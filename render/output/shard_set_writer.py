@@ -1,8 +1,8 @@
-"""A shard set while it is being rendered: what was asked, what is staged, which shards are finished.
+"""A shard set that is being rendered: its request, its staged results and its finished shards.
 
-The results of a batch are staged as one file (render.output.staging). A shard is finished when its outcome table is
-there; it is written after the shard and its statistics. So any moment is a good one to be killed at, and the set's
-bytes do not depend on who rendered what when.
+The results of a batch are staged as one file (render.output.staging). A shard is finished when its outcome table
+exists, which is written after the shard and its statistics. The process can therefore be killed at any time, and the
+bytes of the set do not depend on which worker rendered an object or when.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes, mark_duplicate, parse_outcomes
 from dataset.format.schema import SCHEMA_VERSION
-from dataset.format.set_request import begin_set, changes
+from dataset.format.set_request import begin_set
 from dataset.format.shards import (
     INDEX_NAME,
     SET_NAME,
@@ -34,18 +34,19 @@ from dataset.format.shards import (
 )
 from dataset.io.files import check_reachable, exists, json_bytes, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned
+from dataset.io.resume import differences, settings_differ
 from render.output.staging import Staging
+from render.workers.messages import Result
 from render.workers.protocol import pack, unpack
-from render.workers.worker import Result
 
 STAGING: Final = ".staging"
 LOGS_FOLDER: Final = "logs"
 REMOTE_STAGING: Final = Path("data/staging")  # for a set that is not a local folder
 # What a listing finds out; what was asked for decides it.
-_FOUND: Final = {"source", "objects", "manifest_sha256"}
+_DERIVED_KEYS: Final = {"source", "objects", "manifest_sha256"}
 
 
-class Output:
+class ShardSetWriter:
     """The set at `url`. Its manifest is there after `claim`."""
 
     def __init__(self, url: str, objects_per_shard: int) -> None:
@@ -109,13 +110,11 @@ class Output:
             there = json.loads(self.fs.cat_file(path))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); delete the set or choose another --shards") from error
-        if different := [*changes(there, asked, _FOUND)]:
-            if "fingerprint" in different[0]:
-                different[0] = _first_difference(self.manifest.assets(), assets())
-            raise UserError(
-                f"{self.url} was begun with other settings: {'; '.join(different)}. "
-                "Repeat the first command, choose another --shards, or delete the set"
-            )
+        if changed := differences(there, asked, _DERIVED_KEYS):
+            if "fingerprint" in changed:
+                changed["fingerprint"] = _first_difference(self.manifest.assets(), assets())
+            remedy = "Repeat the first command, choose another --shards, or delete the set"
+            raise UserError(settings_differ(self.url, changed.values(), remedy))
 
     def finished_shards(self) -> set[int]:
         """Numbers of the shards whose outcome table is there: one listing, however many shards."""

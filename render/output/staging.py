@@ -1,4 +1,7 @@
-"""Results that wait for their shard: one file a batch, `FOLDER/SHARD/FIRST-LAST.part`, there whole or not at all."""
+"""Store results on disk until their shard is written.
+
+Each batch is one file, `FOLDER/SHARD/FIRST-LAST.part`, which is written atomically.
+"""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Which object an (index, seed) is: its kind, its uid and its random draws. Pure: neither Blender nor geometry."""
+"""The kind, the uid and the random generator of a procedural object, from (index, seed)."""
 
 import hashlib
 import re
@@ -68,5 +68,5 @@ def parse_uid(uid: str) -> tuple[str, int]:
 
 
 def object_rng(index: int, seed: int) -> np.random.Generator:
-    """The stream from which object `index` draws its shape, proportions, colours and pattern."""
+    """The stream from which object `index` draws its shape, proportions, colors and pattern."""
     return generator("object", seed, uid_of(index, seed))

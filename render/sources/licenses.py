@@ -1,4 +1,4 @@
-"""Licence names: Sketchfab's codes, as Objaverse's annotations have them, and their SPDX identifiers."""
+"""Sketchfab's license codes, as used in Objaverse's annotations, and their SPDX identifiers."""
 
 from typing import Final
 
@@ -22,4 +22,4 @@ def spdx(name: str) -> str:
         return _KNOWN[name.lower()]
     except KeyError:
         known = ", ".join(f"{code} ({identifier})" for code, identifier in CODES.items())
-        raise UserError(f"unknown licence {name!r}; choose from {known}") from None
+        raise UserError(f"unknown license {name!r}; choose from {known}") from None

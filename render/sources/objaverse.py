@@ -1,7 +1,8 @@
-"""Objaverse 1.0 as a stream of assets: its lists and annotations, in the layout and cache of the `objaverse` package.
+"""List the objects of Objaverse 1.0, with the file layout and cache of the `objaverse` package.
 
-798,759 uids are 26 MB as arrays of bytes; as the package's dictionaries they and their annotations are gigabytes. So
-the path table is parsed as it is decompressed, and one of the 160 metadata files is in memory at a time.
+Objects are streamed to save memory: 798,759 uids take 26 MB as byte arrays, but gigabytes as the package's
+dictionaries with their annotations. The path table is parsed while it is decompressed, and only one of the 160 metadata
+files is in memory at a time.
 """
 
 import gzip
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset
-from render.download.http import DownloadError, Passing, Policy
+from render.download.http import DownloadError, DownloadPolicy, RetryableError
 from render.download.objaverse_cache import cache_folder, download_listing
 from render.sources.licenses import CODES
 
@@ -39,13 +40,15 @@ Uids = NDArray[np.bytes_]  # [n] of S32, sorted
 T = TypeVar("T")
 
 
-def objaverse_assets(selection: str, cache: Path | None = None, policy: Policy | None = None) -> Iterator[Asset]:
+def objaverse_assets(
+    selection: str, cache: Path | None = None, policy: DownloadPolicy | None = None
+) -> Iterator[Asset]:
     """The objects of `lvis`, `all` or a file of uids (one a line), by folder and by uid within it, one at a time.
 
     Lists and annotations that the cache lacks are downloaded. Raises UserError, at the latest when the object it
     concerns is asked for.
     """
-    cache, policy = cache or cache_folder(), replace(policy or Policy(), max_bytes=None)
+    cache, policy = cache or cache_folder(), replace(policy or DownloadPolicy(), max_bytes=None)
     chosen = _chosen(selection, cache, policy)
     folders = _by_folder(cache, policy)
     if chosen is not None:
@@ -60,7 +63,7 @@ def fingerprint(selection: str) -> str:
     return f"objaverse:{selection}"
 
 
-def _assets(folders: dict[str, Uids], cache: Path, policy: Policy) -> Iterator[Asset]:
+def _assets(folders: dict[str, Uids], cache: Path, policy: DownloadPolicy) -> Iterator[Asset]:
     for folder in sorted(folders):
         annotations = _annotations(folder, cache, policy)
         for raw in folders[folder].tolist():
@@ -89,7 +92,7 @@ def _text(value: Any) -> str:
     return " ".join(value.encode(errors="replace").decode().split()) if isinstance(value, str) else ""
 
 
-def _chosen(selection: str, cache: Path, policy: Policy) -> Uids | None:
+def _chosen(selection: str, cache: Path, policy: DownloadPolicy) -> Uids | None:
     """The uids of a selection; None is all of them."""
     if selection == "all":
         return None
@@ -158,7 +161,7 @@ def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[st
     return kept
 
 
-def _by_folder(cache: Path, policy: Policy) -> dict[str, Uids]:
+def _by_folder(cache: Path, policy: DownloadPolicy) -> dict[str, Uids]:
     """Every uid of Objaverse by the name of its folder (000-000 ...)."""
     folders = _read(_listing(PATHS, cache, policy), _parse_paths)
     return {folder: _sorted(folders.pop(folder)) for folder in list(folders)}
@@ -181,7 +184,7 @@ def _parse_paths(file: gzip.GzipFile) -> dict[str, bytearray]:
             raise ValueError(f"unexpected {text[place : place + 60]!r}")
 
 
-def _annotations(folder: str, cache: Path, policy: Policy) -> dict[str, Any]:
+def _annotations(folder: str, cache: Path, policy: DownloadPolicy) -> dict[str, Any]:
     """uid -> the few fields of its annotation that we use."""
     return _read(_listing(f"metadata/{folder}.json.gz", cache, policy), _parse_annotations)
 
@@ -202,7 +205,7 @@ def _object(parsed: Any) -> dict[str, Any]:
     return parsed
 
 
-def _listing(name: str, cache: Path, policy: Policy) -> Path:
+def _listing(name: str, cache: Path, policy: DownloadPolicy) -> Path:
     """The file in the cache, downloaded into it when it is not there."""
     if (local := cache / name).is_file():
         return local
@@ -216,13 +219,13 @@ def _listing(name: str, cache: Path, policy: Policy) -> Path:
 
 
 def _check_gzip(path: Path) -> None:
-    """Raises Passing unless the file can be decompressed to its end, where its checksum is."""
+    """Raises RetryableError unless the file can be decompressed to its end, where its checksum is."""
     try:
         with gzip.open(path) as file:
             while file.read(_CHUNK):
                 pass
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise Passing("NotGzip", f"what came is no whole gzip file ({error})") from error
+        raise RetryableError("NotGzip", f"what came is no whole gzip file ({error})") from error
 
 
 def _read(path: Path, parse: Callable[[gzip.GzipFile], T]) -> T:

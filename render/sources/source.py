@@ -1,6 +1,6 @@
-"""What to render: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N` -> a stream of assets in order.
+"""List the assets of a source: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N`.
 
-Listing opens no model file and imports no Blender; an asset that cannot be read later costs that asset alone.
+Listing opens no model file and does not import Blender. A file that cannot be read later fails only that object.
 """
 
 import csv
@@ -196,7 +196,7 @@ def _inside(root: Path, path: Path, what: str) -> Path:
 
 def _uids(relative: Sequence[str]) -> list[str]:
     """Uids from relative paths; those that would coincide (or are too long) carry a hash of the whole path."""
-    plain = [_sanitised(name) for name in relative]
+    plain = [_sanitized(name) for name in relative]
     counts = Counter(plain)
     return [
         uid if counts[uid] == 1 and len(uid) <= _UID_LENGTH else _hashed(uid, name)
@@ -204,7 +204,7 @@ def _uids(relative: Sequence[str]) -> list[str]:
     ]
 
 
-def _sanitised(name: str) -> str:
+def _sanitized(name: str) -> str:
     stem = name[: name.rindex(".")].replace("/", "-")
     return re.sub(r"[^A-Za-z0-9_-]", "_", stem)
 

@@ -1,8 +1,8 @@
-"""Workers as Ray actors, on this machine or on a cluster. Ray is imported when it is needed: it takes a second.
+"""A pool of render workers as Ray actors, on this machine or on a cluster.
 
-Tasks go out in batches of one shard's objects, as many as a worker does in TARGET_S: one, when an object takes seconds.
-An actor that dies (its node, Ray's memory monitor) is replaced. The object it had in hand counts one attempt and is
-tried once more, alone; what waited behind it is just sent again.
+Tasks are sent in batches from one shard, sized to take about TARGET_S; slow objects are sent one by one. An actor that
+dies (node failure, Ray's memory monitor) is replaced. The object it was rendering counts one attempt and is retried
+alone; its other tasks are requeued. Ray is imported lazily because the import takes a second.
 """
 
 import os
@@ -16,7 +16,7 @@ from dataset.errors import UserError
 from dataset.format.outcomes import Outcome
 from render.workers.logs import stamped
 from render.workers.messages import MAX_ATTEMPTS, Batch, Result, Task
-from render.workers.resources import Size
+from render.workers.resources import MachineSize
 
 IN_FLIGHT: Final = 2  # batches an actor holds: the one it renders and the next
 TARGET_S: Final = 0.25
@@ -28,7 +28,7 @@ WAIT_S: Final = 2.0
 
 
 @contextmanager
-def connected(size: Size) -> Iterator[None]:
+def ray_connection(size: MachineSize) -> Iterator[None]:
     """A Ray of our own, the cluster at RAY_ADDRESS, or the connection that is already open."""
     import ray
 
@@ -66,7 +66,7 @@ class RayLost(Exception):
     """No node of Ray's is alive: its process on this machine was killed. What is staged is safe."""
 
 
-class Pool:
+class ActorPool:
     """`start()` makes an actor with the methods of `render.workers.worker.Worker`."""
 
     def __init__(self, start: Callable[[], Any], workers: int) -> None:
@@ -124,7 +124,7 @@ class Pool:
                 raise  # a mistake of ours, not a death
             self._count_start(error if actor.starting else None)
             self._actors[index] = self._new()
-            yield from self._bury(actor, error)
+            yield from self._handle_actor_death(actor, error)
             return
         if reference is actor.starting:
             actor.starting, actor.name = None, answer
@@ -143,7 +143,7 @@ class Pool:
                 "Check that every node has this checkout and its packages (docs/cluster.md), then repeat the command"
             ) from error
 
-    def _bury(self, actor: _Actor, error: Exception) -> Iterator[Batch]:
+    def _handle_actor_death(self, actor: _Actor, error: Exception) -> Iterator[Batch]:
         """Send again what a dead actor held; its oldest batch is the one it died of, for all that is known."""
         held = [task.asset.uid for tasks in actor.running.values() for task in tasks]
         yield Batch([], 0.0, actor.name, stamped(f"ended ({_first_line(error)}) with {', '.join(held) or 'nothing'}"))

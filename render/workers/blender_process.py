@@ -1,4 +1,4 @@
-"""One Blender process: started, asked, watched (deadline, memory), buried. Imports no Blender itself."""
+"""Start a Blender process, send it jobs, and enforce its time and memory limits. Does not import Blender."""
 
 import os
 import select
@@ -14,7 +14,7 @@ from typing import Final
 
 from dataset.io.paths import ROOT
 from render.settings import Device
-from render.workers.protocol import Hello, Job, Reply, parse_hello, parse_reply, to_line
+from render.workers.protocol import Hello, RenderJob, Reply, parse_hello, parse_reply, to_line
 
 # A GPU's kernels are built at first use.
 START_S: Final[dict[Device, float]] = {"cpu": 120.0, "gpu": 900.0, "auto": 900.0}
@@ -69,7 +69,7 @@ class BlenderProcess:
             self.close()
             raise BlenderEnded(error.kind, message, error.exit_signal) from error
 
-    def render(self, job: Job, limits: Limits) -> Reply:
+    def render(self, job: RenderJob, limits: Limits) -> Reply:
         """Raises BlenderEnded when no reply came; this object is then only good for `stderr_tail` and `close`."""
         self.jobs += 1
         self._forget_last_job()
@@ -77,7 +77,7 @@ class BlenderProcess:
             self._stdin.write(to_line(job))
         return parse_reply(self._read_line(limits.timeout_s, limits.memory_mb))
 
-    def worn_out(self, limits: Limits) -> bool:
+    def should_recycle(self, limits: Limits) -> bool:
         """Whether a fresh process should take its place."""
         return self.jobs >= limits.recycle_after or self.rss_mb > limits.recycle_rss_mb
 

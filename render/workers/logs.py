@@ -1,4 +1,4 @@
-"""What the workers say, in the driver's folder: one file a worker, wherever the worker runs."""
+"""Write the workers' log messages to one file per worker in the driver's folder."""
 
 import time
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Downloads ahead of rendering: Ray tasks of their own, on whichever node, a bounded number of them.
+"""Download objects ahead of rendering, as a bounded number of Ray tasks on any node.
 
-The driver never sees the bytes: they go from the node that downloaded to the one that renders, through Ray's object
-store, which spills to disk. The renderer waits for its own file alone. What is lost with a node Ray downloads again.
+The bytes do not pass through the driver: they go from the downloading node to the rendering node through Ray's object
+store, which spills to disk. A worker waits only for its own file. Ray repeats a download that is lost with its node.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,15 +11,15 @@ from typing import Any, Final
 
 from dataset.format.manifest import Asset
 from dataset.io.read_ahead import draw_ahead
-from render.download.http import Policy
+from render.download.http import DownloadPolicy
 from render.download.objaverse_cache import download
 from render.workers.messages import Task
 
 MAX_RETRIES: Final = 3  # by Ray, of a download whose node or process died
 
 
-def submitter(policy: Policy, cache: Path | None = None) -> Callable[[Asset], Any]:
-    """What starts a download as a Ray task and returns its reference. Ray must be initialised when it is called."""
+def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[Asset], Any]:
+    """What starts a download as a Ray task and returns its reference. Ray must be initialized when it is called."""
     import ray
 
     # No CPU: the renderers hold them all, and a download mostly waits.

@@ -1,11 +1,12 @@
-"""Progress as metrics, on the Prometheus endpoint of the driver's node: Ray's dashboard draws what is scraped there.
+"""Export the progress of a run as Prometheus metrics, which Ray's dashboard can display.
 
-    ray_isotropic3d_render_objects_ended_total{status="ok"}   objects of this run that ended so (failed, skipped)
+    ray_isotropic3d_render_objects_ended_total{status="ok"}   objects of this run by status (ok, failed, skipped)
     ray_isotropic3d_render_objects                            objects of the whole set
-    ray_isotropic3d_render_objects_left                       of them, those that have not ended
-    ray_isotropic3d_render_objects_per_second                 over the last minute
+    ray_isotropic3d_render_objects_left                       objects without a result
+    ray_isotropic3d_render_objects_per_second                 rate over the last minute
 
-Every one carries `set`, the URL of the shard set. Ray puts "ray_" in front, and "_total" behind a counter's name.
+Each metric has the label `set`, the URL of the shard set. Ray adds the prefix "ray_" and, for counters, the suffix
+"_total".
 """
 
 import time
@@ -18,7 +19,7 @@ PREFIX: Final = "isotropic3d_render_"
 
 
 class Rate:
-    """Events a second over the last `window_s` seconds; over the time since the start, while that is shorter."""
+    """Events per second over the last `window_s` seconds, or since the start if that is shorter."""
 
     def __init__(self, window_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s, self._clock, self._started = window_s, clock, clock()
@@ -37,11 +38,11 @@ class Rate:
         return self._count / elapsed if elapsed > 0 else 0.0
 
 
-class Progress:
-    """The progress of one run. Needs a connection to Ray; Ray's background threads export what is set here."""
+class ProgressMetrics:
+    """The metrics of one run. Requires a connection to Ray, whose background threads export the values."""
 
     def __init__(self, shards: str, total: int, ended: int) -> None:
-        """`total` objects in the set, of which `ended` have an outcome already."""
+        """Start with `total` objects in the set, of which `ended` already have an outcome."""
         from ray.util.metrics import Counter, Gauge
 
         self._tags, self._left, self._rate = {"set": shards}, total - ended, Rate()
@@ -53,7 +54,7 @@ class Progress:
         self._left_gauge.set(self._left, self._tags)
 
     def update(self, ok: int = 0, failed: int = 0, skipped: int = 0) -> None:
-        """Add the objects that ended since the last call; call it with none, too, so that a stalled rate falls."""
+        """Add the objects that ended since the last call. Call it with zeros too, so that a stalled rate drops."""
         for status, count in (("ok", ok), ("failed", failed), ("skipped", skipped)):
             if count:
                 self._ended.inc(count, {**self._tags, "status": status})

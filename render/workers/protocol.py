@@ -1,4 +1,7 @@
-"""What passes between the worker and its Blender process: one JSON line each way, and a sample as a small tar."""
+"""The messages between a worker and its Blender process: one JSON line in each direction.
+
+The rendered sample is written to a small tar file.
+"""
 
 import io
 import json
@@ -13,7 +16,7 @@ from render.settings import Settings
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """Render one asset and write its 33 members to the file `tar`, which appears only when complete."""
 
     asset: Asset
@@ -47,13 +50,13 @@ class Hello:
     notice: str = ""  # for the person: a fallback to the CPU, or what shows that the GPU renders
 
 
-def to_line(message: Job | Reply | Hello) -> bytes:
+def to_line(message: RenderJob | Reply | Hello) -> bytes:
     return json.dumps(asdict(message)).encode() + b"\n"
 
 
-def parse_job(line: str) -> Job:
+def parse_job(line: str) -> RenderJob:
     raw = json.loads(line)
-    return Job(
+    return RenderJob(
         Asset(**raw["asset"]), raw["path"], raw["asset_sha256"], raw["seed"], Settings(**raw["settings"]), raw["tar"]
     )
 

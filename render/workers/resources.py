@@ -1,4 +1,4 @@
-"""How much of a machine, or of a Ray cluster, there is to render on."""
+"""The CPU cores, GPUs and memory of this machine or of a Ray cluster."""
 
 import os
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ SMALLEST_LIMIT_MB: Final = 2048.0
 
 
 @dataclass(frozen=True)
-class Size:
+class MachineSize:
     """Of a machine, or of a cluster as it is now."""
 
     cores: int
     gpus: int
     memory_bytes: int
-    cores_a_node: int  # of the largest one
+    cores_per_node: int  # of the largest one
 
 
-def machine_size() -> Size:
+def machine_size() -> MachineSize:
     """What this process may use of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    return Size(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), cores)
+    return MachineSize(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), cores)
 
 
-def cluster_size() -> Size:
+def cluster_size() -> MachineSize:
     """Of the Ray cluster that this process is connected to."""
     import ray
 
@@ -35,10 +35,10 @@ def cluster_size() -> Size:
     gpus, memory = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "memory"))
     if not any(cores):
         print("render: no node with a CPU is there yet; --workers and --threads say how many to wait for")
-    return Size(max(1, sum(cores)), gpus, memory, max([1, *cores]))
+    return MachineSize(max(1, sum(cores)), gpus, memory, max([1, *cores]))
 
 
-def memory_limit_mb(size: Size, threads: int) -> float:
+def memory_limit_mb(size: MachineSize, threads: int) -> float:
     """The default limit of one object, on the assumption that workers fill this machine's cores."""
     share = size.memory_bytes * MEMORY_SHARE * min(1.0, threads / size.cores)
     return max(SMALLEST_LIMIT_MB, share / 2**20)

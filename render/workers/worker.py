@@ -1,4 +1,4 @@
-"""A worker renders tasks and says of each what became of it. It keeps one Blender alive, or buries it."""
+"""A worker: renders tasks in a Blender process, restarts the process when needed, and reports each outcome."""
 
 import hashlib
 import os
@@ -19,11 +19,11 @@ from render.settings import Settings
 from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
 from render.workers.logs import stamped
 from render.workers.messages import MAX_ATTEMPTS, Attempt, Batch, Result, Task
-from render.workers.protocol import Job, Reply
+from render.workers.protocol import RenderJob, Reply
 from render.workers.resources import machine_size, memory_limit_mb
 
 
-def _awaited(reference: Any) -> Download:
+def _wait_for_download(reference: Any) -> Download:
     import ray
 
     try:
@@ -34,7 +34,7 @@ def _awaited(reference: Any) -> Download:
     return found
 
 
-class NotThere(Exception):
+class DownloadFailed(Exception):
     """An object's download failed; `reply` says how."""
 
     def __init__(self, reply: Reply, attempts: int) -> None:
@@ -81,14 +81,14 @@ class Worker:
         data, attempts, digest = b"", 1, ""
         try:
             path, digest = self._model_file(task)
-            job = Job(task.asset, str(path), digest, self._seed, self._settings, str(tar))
+            job = RenderJob(task.asset, str(path), digest, self._seed, self._settings, str(tar))
             last = self._attempt(job)
             while last.reply.stage == "worker" and attempts < MAX_ATTEMPTS:
                 attempts, last = attempts + 1, self._attempt(job)
             if last.reply.status == "ok":
                 data = tar.read_bytes()
                 tar.unlink()
-        except NotThere as error:
+        except DownloadFailed as error:
             attempts, last = error.attempts, Attempt(error.reply)
         except (OSError, UserError) as error:
             last = Attempt(Reply("failed", "source", type(error).__name__, f"{task.asset.uid}: {error}"))
@@ -141,10 +141,10 @@ class Worker:
             return path, hashlib.file_digest(file, "sha256").hexdigest()
 
     def _received(self, task: Task) -> tuple[Path, str]:
-        """The downloaded file and its sha256. Raises NotThere when its download failed."""
-        download = task.blob if isinstance(task.blob, Download) else _awaited(task.blob)
+        """The downloaded file and its sha256. Raises DownloadFailed when its download failed."""
+        download = task.blob if isinstance(task.blob, Download) else _wait_for_download(task.blob)
         if download.data is None:
-            raise NotThere(Reply("failed", "download", download.error_class, download.message), download.attempts)
+            raise DownloadFailed(Reply("failed", "download", download.error_class, download.message), download.attempts)
         path = self._downloaded(task)
         path.parent.mkdir(exist_ok=True)
         download.data.tofile(path)
@@ -153,7 +153,7 @@ class Worker:
     def _downloaded(self, task: Task) -> Path:
         return self._folder / f"{task.asset.uid}.glb"
 
-    def _attempt(self, job: Job) -> Attempt:
+    def _attempt(self, job: RenderJob) -> Attempt:
         try:
             process = self._living_process()
         except BlenderEnded as error:
@@ -164,7 +164,7 @@ class Worker:
         except BlenderEnded as error:
             reply, exit_signal = Reply("failed", "worker", error.kind, str(error)), error.exit_signal
         tail = process.stderr_tail() if reply.status == "failed" else ""
-        if reply.stage == "worker" or process.worn_out(self._limits):
+        if reply.stage == "worker" or process.should_recycle(self._limits):
             self._note(f"Blender {process.pid} replaced after {process.jobs} objects, {process.rss_mb:.0f} MB")
             process.close()
             self._process = None

@@ -9,7 +9,7 @@ from benchmarks.render.bench_objects import FILES, MODELS, SEED, file_uid, gltf,
 from benchmarks.render.plain_settings import PEOPLE
 from benchmarks.render.quality import alpha_box, compare, psnr_db
 from benchmarks.render.reference import VIEWS, folder_of, key_of
-from benchmarks.render.render_bench import ALL_VIEWS, Tally, summarise, view_list
+from benchmarks.render.render_bench import ALL_VIEWS, Tally, summarize, view_list
 from benchmarks.render.render_gpu import report, utilisation
 from dataset.format.schema import check_uid
 from render.model_files.gltf import check_gltf
@@ -90,7 +90,7 @@ def test_the_last_line_is_json_with_the_goals_figures():
     people, ours = Tally(2, 64, 600.0, 800.0), Tally(4, 128, 60.0, 500.0, {"import": 12.8})
     for tally in (people, ours):
         tally.quality.append(("a", compare(np.stack([picture(250)] * 2), np.stack([picture()] * 2))))
-    summary = json.loads(json.dumps(summarise({"a": people.row(), "b": ours.row(), "scaling": {"scaling": 1.8}})))
+    summary = json.loads(json.dumps(summarize({"a": people.row(), "b": ours.row(), "scaling": {"scaling": 1.8}})))
     assert summary["speedup"] == 20.0
     assert summary["seconds_per_view"] == pytest.approx(60 / 128, abs=1e-3)
     assert summary["psnr_mean_db"] == summary["psnr_worst_db"] == pytest.approx(quality.white_db[1], abs=1e-3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.driver import SENT, joined
+from cluster.driver import SENT, cluster_connection
 from cluster.render_job import interpreter
 from dataset.errors import UserError
 from dataset.io.paths import ROOT as CHECKOUT
@@ -75,7 +75,7 @@ def test_driver_sends_the_code_along(monkeypatch):
     monkeypatch.setattr(ray, "shutdown", lambda: asked.update(closed=True))
     with monkeypatch.context() as environ:
         environ.setenv("RAY_ADDRESS", "")
-        with joined():
+        with cluster_connection():
             assert asked["address"] == "auto"
             assert asked["runtime_env"] == {"working_dir": str(CHECKOUT), "excludes": all_but(SENT)}
             assert "closed" not in asked
@@ -90,5 +90,5 @@ def test_driver_without_a_cluster(monkeypatch):
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "")
-    with pytest.raises(UserError, match="start one with `ray up"), joined():
+    with pytest.raises(UserError, match="start one with `ray up"), cluster_connection():
         pass

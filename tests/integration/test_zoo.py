@@ -14,8 +14,8 @@ from tests.support.make_models import box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import cycles, scene  # noqa: E402  (they import bpy)
-from render.blender.__main__ import blenders_maps  # noqa: E402
-from render.blender.textures import settle_textures  # noqa: E402
+from render.blender.__main__ import bundled_maps  # noqa: E402
+from render.blender.textures import sanitize_textures  # noqa: E402
 
 LIKE_A_BOX = {"two_scenes", "two_scenes_none_chosen", "scale_1e6", "scale_1e-6", "lights_and_cameras", "rigged"}
 
@@ -23,8 +23,8 @@ LIKE_A_BOX = {"two_scenes", "two_scenes_none_chosen", "scale_1e6", "scale_1e-6",
 def rendered(path, scratch):
     """(one small picture, flags) of a file. Raises ObjectError."""
     scene.build(path, "longest")
-    flags: list[Flag] = ["missing-texture"] if settle_textures(path.parent) else []
-    name, environment = next(iter(environment_maps(blenders_maps()).items()))
+    flags: list[Flag] = ["missing-texture"] if sanitize_textures(path.parent) else []
+    name, environment = next(iter(environment_maps(bundled_maps()).items()))
     scene.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=8, samples=1), threads=1)
     image = cycles.render_view(Pose(20.0, 30.0), 1, scratch)

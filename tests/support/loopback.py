@@ -7,7 +7,7 @@ import time
 from collections import deque
 
 from dataset.format.manifest import Asset
-from render.download.http import Policy
+from render.download.http import DownloadPolicy
 
 UID = "0123456789abcdef" * 2
 NAME = f"glbs/000-001/{UID}.glb"
@@ -71,7 +71,7 @@ def asset(name=NAME, uid=UID):
 
 
 def policy(server, keep=True, max_bytes=None, *, attempts=3, silence_s=5.0, whole_s=30.0):
-    return Policy(keep, max_bytes, attempts, silence_s, whole_s, backoff_s=0.01, base_url=server.url)
+    return DownloadPolicy(keep, max_bytes, attempts, silence_s, whole_s, backoff_s=0.01, base_url=server.url)
 
 
 def files(folder):

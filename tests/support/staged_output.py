@@ -8,7 +8,7 @@ from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.schema import member_names
 from dataset.format.shards import shard_name
-from render.output.shard_set_writer import Output
+from render.output.shard_set_writer import ShardSetWriter
 from render.workers.messages import Result
 from render.workers.protocol import pack
 
@@ -19,7 +19,7 @@ FAILED = {"b", "e"}
 
 
 def new_output(folder, per_shard=2):
-    return Output(str(folder), per_shard)
+    return ShardSetWriter(str(folder), per_shard)
 
 
 def assets(uids=UIDS):

@@ -1,4 +1,4 @@
-"""Aeroplanes and rockets."""
+"""Builders of airplanes and rockets."""
 
 import numpy as np
 
@@ -51,9 +51,9 @@ def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick
 
 def aeroplane(rng: np.random.Generator) -> list[Part]:
     """An airliner with jets under the wings, or a propeller plane; nose to the front."""
-    colours = palette(rng)
-    body = pick(rng, (WHITE, colours.main, colours.main))
-    trim = colours.main if body == WHITE else colours.second
+    colors = palette(rng)
+    body = pick(rng, (WHITE, colors.main, colors.main))
+    trim = colors.main if body == WHITE else colors.second
     propeller = rng.uniform() < 0.5
     girth, span, sweep = rng.uniform(0.13, 0.19), rng.uniform(0.75, 1.0), 0.05 if propeller else rng.uniform(0.25, 0.4)
     place = np.linspace(-0.85, 0.95, 24)
@@ -69,13 +69,13 @@ def aeroplane(rng: np.random.Generator) -> list[Part]:
         part("tailplane", moved(wing((0.0, 0.2), (0.12, 0.22), 0.34, 0.035), (0.0, 0.70, 0.07)), Paint(trim, 0.35))
     )
     fin = np.array([(0.58, 0.08), (0.92, 0.08), (1.0, 0.44), (0.84, 0.44)])
-    parts.append(part("fin", facing_side(prism(fin, 0.04, 0.015)), Paint(colours.accent, 0.35)))
-    parts += _propeller(colours, girth) if propeller else _jets(colours, girth, sweep, span)
+    parts.append(part("fin", facing_side(prism(fin, 0.04, 0.015)), Paint(colors.accent, 0.35)))
+    parts += _propeller(colors, girth) if propeller else _jets(colors, girth, sweep, span)
     return shift(parts, (0, 0, girth + 0.2))
 
 
 def _fuselage(rng: np.random.Generator, body: Rgb, trim: Rgb, girth: float, small: bool) -> pt.Pattern:
-    """A cheat line or a coloured belly, cabin windows along the sides, the cockpit's glass in front."""
+    """A cheat line or a colored belly, cabin windows along the sides, the cockpit's glass in front."""
     paint = pt.solid(body)
     if rng.uniform() < 0.6:
         paint = pt.blend(paint, trim, lambda p: pt.edge(np.abs(p[:, 2] + 0.2 * girth) - 0.13 * girth, 0.01))
@@ -95,7 +95,7 @@ def _fuselage(rng: np.random.Generator, body: Rgb, trim: Rgb, girth: float, smal
     )
 
 
-def _jets(colours: Palette, girth: float, sweep: float, span: float) -> list[Part]:
+def _jets(colors: Palette, girth: float, sweep: float, span: float) -> list[Part]:
     radius, length = 0.075, 0.26
     shell = lathe(
         [
@@ -109,25 +109,25 @@ def _jets(colours: Palette, girth: float, sweep: float, span: float) -> list[Par
     )
     engine = moved(turned(shell, "x", 90), (span * 0.38, sweep * 0.38 - 0.15, -0.10))
     intake = ellipsoid((span * 0.38, sweep * 0.38 - 0.20, -0.10), (radius * 0.72, 0.05, radius * 0.72), 20, 12)
-    return pair(part("engine", engine, Paint(colours.accent, 0.3, 0.2))) + pair(
+    return pair(part("engine", engine, Paint(colors.accent, 0.3, 0.2))) + pair(
         part("intake", intake, Paint(CHARCOAL, 0.4))
     )
 
 
-def _propeller(colours: Palette, girth: float) -> list[Part]:
+def _propeller(colors: Palette, girth: float) -> list[Part]:
     spinner = ellipsoid((0, -0.93, 0), (0.055, 0.10, 0.055), 20, 12)
     blade = part("blade", ellipsoid((0, -0.94, 0.16), (0.035, 0.012, 0.16), 18, 12), Paint(CHARCOAL, 0.4))
     blades = [p for angle in (20, 140, 260) for p in turn([blade], "y", angle)]
     wheel = ellipsoid((0.17, -0.35, -girth - 0.12), (0.035, 0.08, 0.08), 22, 14)
     strut = capsule((0.07, -0.33, -0.6 * girth), (0.16, -0.35, -girth - 0.12), 0.018)
     gear = pair(part("wheel", wheel, Paint(BLACK, 0.7))) + pair(part("strut", strut, Paint(STEEL, 0.4, 0.6)))
-    return [part("spinner", spinner, Paint(colours.accent, 0.3)), *blades, *gear]
+    return [part("spinner", spinner, Paint(colors.accent, 0.3)), *blades, *gear]
 
 
 def rocket(rng: np.random.Generator) -> list[Part]:
     """Upright, with fins, a nose cone, a flame and a round window at the front."""
-    colours = palette(rng)
-    body = pick(rng, (WHITE, CREAM, colours.second, STEEL))
+    colors = palette(rng)
+    body = pick(rng, (WHITE, CREAM, colors.second, STEEL))
     height, girth = rng.uniform(0.95, 1.35), rng.uniform(0.19, 0.27)
     shape = [
         (0.55, 0.0),
@@ -143,15 +143,15 @@ def rocket(rng: np.random.Generator) -> list[Part]:
     radii = np.interp(place, [z for _, z in shape], [r for r, _ in shape])
     hull = lathe([(float(r) * girth, float(z) * height) for r, z in zip(radii, place, strict=True)], 40)
     nose_level = height * rng.uniform(0.68, 0.78)
-    paint = pt.blend(pt.solid(body), colours.main, pt.beyond((0, 0, 1), nose_level))
+    paint = pt.blend(pt.solid(body), colors.main, pt.beyond((0, 0, 1), nose_level))
     match pick(rng, ("bands", "checks", "spiral", "plain")):
         case "bands":
-            paint = pt.blend(paint, colours.main, lambda p: pt.edge(np.abs(p[:, 2] - height * 0.2) - 0.05, 0.01))
+            paint = pt.blend(paint, colors.main, lambda p: pt.edge(np.abs(p[:, 2] - height * 0.2) - 0.05, 0.01))
         case "checks":
             check = pt.checker(girth * 0.5)
-            paint = pt.blend(paint, colours.accent, lambda p: check(p) * pt.edge(p[:, 2] - height * 0.25, 0.01))
+            paint = pt.blend(paint, colors.accent, lambda p: check(p) * pt.edge(p[:, 2] - height * 0.25, 0.01))
         case "spiral":
-            paint = pt.blend(paint, colours.accent, _spiral(height * 0.32, nose_level))
+            paint = pt.blend(paint, colors.accent, _spiral(height * 0.32, nose_level))
         case _:
             pass
     fin = np.array(
@@ -168,11 +168,11 @@ def rocket(rng: np.random.Generator) -> list[Part]:
     flame = lathe([(0.01, -0.30), (girth * 0.28, -0.18), (girth * 0.38, -0.07), (girth * 0.2, 0.0)], 24)
     window = part("window", ellipsoid((0, 0, 0), (girth * 0.42, 0.03, girth * 0.42), 28, 14), Paint(GLASS, 0.1, 0.2))
     rim = part(
-        "rim", ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14), Paint(colours.accent, 0.3, 0.3)
+        "rim", ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14), Paint(colors.accent, 0.3, 0.3)
     )
     parts = [
         part("hull", hull, Paint(paint, 0.3, 0.1)),
-        *ring_of(part("fin", blade, Paint(colours.main, 0.35)), int(rng.integers(3, 5)), 45),
+        *ring_of(part("fin", blade, Paint(colors.main, 0.35)), int(rng.integers(3, 5)), 45),
         part("nozzle", nozzle, Paint(CHARCOAL, 0.4, 0.5)),
         part(
             "flame", flame, Paint(pt.blend(pt.solid(YELLOW), (0.95, 0.35, 0.05), pt.beyond((0, 0, -1), 0.14, 0.1)), 0.8)

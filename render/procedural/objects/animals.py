@@ -1,4 +1,4 @@
-"""Dogs and rabbits."""
+"""Builders of dogs and rabbits."""
 
 import numpy as np
 
@@ -24,23 +24,23 @@ TONGUE: Rgb = (0.90, 0.40, 0.45)
 
 def dog(rng: np.random.Generator) -> list[Part]:
     """Standing, with a long snout, hanging ears and a raised tail; plain, spotted, patched or two-tone."""
-    colours = coat(rng, ("plain", "spotted", "spotted", "patched", "saddle"))
+    colors = coat(rng, ("plain", "spotted", "spotted", "patched", "saddle"))
     height, length, girth = rng.uniform(0.34, 0.58), rng.uniform(0.30, 0.44), rng.uniform(0.9, 1.15)
     spine = curve(
         ((0, length, height + 0.02), (0, 0.1, height), (0, -0.1, height - 0.02), (0, -0.3, height + 0.04)), 14
     )
     radii = girth * np.interp(np.linspace(0, 1, 14), [0, 0.35, 0.8, 1], [0.17, 0.165, 0.20, 0.17])
-    coat_pattern = fur(rng, colours, (0, 1, 0), 0.5)
-    if colours.style == "saddle":
-        coat_pattern = pt.blend(coat_pattern, colours.dark, pt.beyond((0, 0.2, 1), height + 0.02, 0.04))
+    coat_pattern = fur(rng, colors, (0, 1, 0), 0.5)
+    if colors.style == "saddle":
+        coat_pattern = pt.blend(coat_pattern, colors.dark, pt.beyond((0, 0.2, 1), height + 0.02, 0.04))
     neck = tube(curve(((0, -0.26, height + 0.05), (0, -0.42, height + 0.34)), 6), np.linspace(0.165, 0.125, 6), 24)
     parts = [
         part("body", tube(spine, radii, 32), Paint(coat_pattern, FUR)),
         part("neck", neck, Paint(coat_pattern, FUR)),
     ]
-    paw = pick(rng, (colours.light, colours.body))
+    paw = pick(rng, (colors.light, colors.body))
     for y in (-0.26, length - 0.03):
-        for item in leg((0.105, y, height - 0.02), (0.12, y - 0.02, 0.0), 0.078, pt.solid(colours.body), paw):
+        for item in leg((0.105, y, height - 0.02), (0.12, y - 0.02, 0.0), 0.078, pt.solid(colors.body), paw):
             parts += pair(item)
     bend = rng.uniform(0.1, 0.35)
     path = curve(
@@ -51,76 +51,76 @@ def dog(rng: np.random.Generator) -> list[Part]:
         ),
         14,
     )
-    parts.append(tail(path, np.linspace(0.055, 0.022, 14), pt.solid(colours.body)))
-    parts += shift(turn(_dog_head(rng, colours), "z", rng.uniform(-15, 15)), (0, -0.45, height + 0.40))
+    parts.append(tail(path, np.linspace(0.055, 0.022, 14), pt.solid(colors.body)))
+    parts += shift(turn(_dog_head(rng, colors), "z", rng.uniform(-15, 15)), (0, -0.45, height + 0.40))
     return [*parts, *_dog_collar(rng, (0, -0.37, height + 0.22))]
 
 
-def _dog_head(rng: np.random.Generator, colours: Coat) -> list[Part]:
+def _dog_head(rng: np.random.Generator, colors: Coat) -> list[Part]:
     """About the origin, 0.44 wide; the snout reaches to the front."""
     snout = rng.uniform(0.26, 0.38)
-    skull = pt.blend(pt.solid(colours.body), colours.light, pt.inside((0, -0.25, 0.0), (0.06, 0.2, 0.4)))
-    if colours.style == "spotted":
-        skull = fur(rng, colours, (1, 0, 0), 0.4)
+    skull = pt.blend(pt.solid(colors.body), colors.light, pt.inside((0, -0.25, 0.0), (0.06, 0.2, 0.4)))
+    if colors.style == "spotted":
+        skull = fur(rng, colors, (1, 0, 0), 0.4)
     shapes = [
         part("head", ellipsoid((0, 0, 0), (0.21, 0.20, 0.20), 32, 20), Paint(skull, FUR)),
-        part("snout", capsule((0, -0.10, -0.06), (0, -snout, -0.07), 0.125, 0.09, 24), Paint(colours.light, FUR)),
+        part("snout", capsule((0, -0.10, -0.06), (0, -snout, -0.07), 0.125, 0.09, 24), Paint(colors.light, FUR)),
         part("nose", ellipsoid((0, -snout - 0.075, -0.02), (0.052, 0.04, 0.042), 18, 12), Paint(BLACK, 0.25)),
     ]
     if rng.uniform() < 0.6:
         tongue = ellipsoid((0.0, -snout - 0.02, -0.165), (0.042, 0.022, 0.075), 16, 10)
         shapes.append(part("tongue", tongue, Paint(TONGUE, 0.4)))
     shapes += pair(eye((0.092, -0.150, 0.062), 0.048, natural_brown(rng), (0.25, -1.0, 0.05), iris_deg=70))
-    return shapes + _dog_ears(rng, colours)
+    return shapes + _dog_ears(rng, colors)
 
 
-def _dog_ears(rng: np.random.Generator, colours: Coat) -> list[Part]:
+def _dog_ears(rng: np.random.Generator, colors: Coat) -> list[Part]:
     """Hanging ears, or pricked ones in one dog of three."""
-    colour = pick(rng, (colours.dark, shade(colours.body, 0.75)))
+    color = pick(rng, (colors.dark, shade(colors.body, 0.75)))
     if rng.uniform() < 0.33:
         cone = lathe([(0.085, 0.0), (0.075, 0.06), (0.045, 0.15), (0.012, 0.22)], 20) * (1.0, 0.5, 1.0)
-        return pair(shift(turn([part("ear", cone, Paint(colour, FUR))], "y", 18), (0.12, 0.02, 0.13))[0])
+        return pair(shift(turn([part("ear", cone, Paint(color, FUR))], "y", 18), (0.12, 0.02, 0.13))[0])
     drop = rng.uniform(0.24, 0.36)
     path = curve(((0.15, 0.0, 0.13), (0.28, -0.02, 0.16), (0.25, -0.03, 0.13 - drop)), 12)
     flap = tube(path, np.interp(np.linspace(0, 1, 12), [0, 0.65, 1], [0.05, 0.085, 0.06]), 16)
-    return pair(part("ear", (flap - (0.2, 0, 0)) * (0.62, 1.0, 1.0) + (0.2, 0, 0), Paint(colour, FUR)))
+    return pair(part("ear", (flap - (0.2, 0, 0)) * (0.62, 1.0, 1.0) + (0.2, 0, 0), Paint(color, FUR)))
 
 
-def _dog_collar(rng: np.random.Generator, centre: tuple[float, float, float]) -> list[Part]:
+def _dog_collar(rng: np.random.Generator, center: tuple[float, float, float]) -> list[Part]:
     band = lathe([(0.145, -0.028), (0.168, -0.02), (0.168, 0.02), (0.145, 0.028)], 32)
     tag = ellipsoid((0, -0.19, -0.045), (0.036, 0.014, 0.036), 16, 10)
-    colour = pick(rng, (RED, hsv(0.6, 0.75, 0.8), hsv(0.33, 0.6, 0.6), hsv(0.1, 0.8, 0.9)))
+    color = pick(rng, (RED, hsv(0.6, 0.75, 0.8), hsv(0.33, 0.6, 0.6), hsv(0.1, 0.8, 0.9)))
     return shift(
-        turn([part("collar", band, Paint(colour, 0.5)), part("tag", tag, Paint(YELLOW, 0.3, 0.7))], "x", 28), centre
+        turn([part("collar", band, Paint(color, 0.5)), part("tag", tag, Paint(YELLOW, 0.3, 0.7))], "x", 28), center
     )
 
 
 def rabbit(rng: np.random.Generator) -> list[Part]:
     """Sitting up, with long ears, two front teeth and a round tail; sometimes it holds a carrot."""
-    colours = coat(rng, ("plain", "plain", "patched", "spotted"))
+    colors = coat(rng, ("plain", "plain", "patched", "spotted"))
     girth = rng.uniform(0.9, 1.12)
     profile = [(0.12, 0.0), (0.23, 0.05), (0.275, 0.18), (0.255, 0.34), (0.19, 0.50), (0.12, 0.60)]
     body = lathe(profile, 36) * (girth, girth, 1.0)
-    coat_pattern = fur(rng, colours, (0, 0, 1), 0.5)
-    belly = pt.blend(coat_pattern, colours.light, pt.inside((0, -0.26, 0.26), (0.17, 0.2, 0.22)))
+    coat_pattern = fur(rng, colors, (0, 0, 1), 0.5)
+    belly = pt.blend(coat_pattern, colors.light, pt.inside((0, -0.26, 0.26), (0.17, 0.2, 0.22)))
     parts = [
         part("body", body, Paint(belly, FUR)),
         part("tail", ellipsoid((0, 0.29 * girth, 0.13), (0.1, 0.1, 0.1), 20, 14), Paint(WHITE, 0.95)),
     ]
     foot = ellipsoid((0.14, -0.20, 0.055), (0.085, 0.19, 0.06), 22, 12)
     arm = capsule((0.20, -0.08, 0.43), (0.11, -0.27, 0.30), 0.065, 0.058)
-    parts += pair(part("foot", foot, Paint(mix(colours.body, colours.light, 0.4), FUR))) + pair(
-        part("arm", arm, Paint(colours.body, FUR))
+    parts += pair(part("foot", foot, Paint(mix(colors.body, colors.light, 0.4), FUR))) + pair(
+        part("arm", arm, Paint(colors.body, FUR))
     )
     if rng.uniform() < 0.5:
         parts += _carrot()
-    head = _rabbit_head(rng, colours, coat_pattern if colours.style != "plain" else pt.solid(colours.body))
+    head = _rabbit_head(rng, colors, coat_pattern if colors.style != "plain" else pt.solid(colors.body))
     return parts + shift(turn(head, "z", rng.uniform(-12, 12)), (0, -0.05, 0.74))
 
 
-def _rabbit_head(rng: np.random.Generator, colours: Coat, coat_pattern: pt.Pattern) -> list[Part]:
+def _rabbit_head(rng: np.random.Generator, colors: Coat, coat_pattern: pt.Pattern) -> list[Part]:
     """About the origin, 0.44 wide, ears 0.4 long."""
-    cheek = part("cheek", ellipsoid((0.058, -0.165, -0.065), (0.085, 0.07, 0.065), 20, 12), Paint(colours.light, FUR))
+    cheek = part("cheek", ellipsoid((0.058, -0.165, -0.065), (0.085, 0.07, 0.065), 20, 12), Paint(colors.light, FUR))
     ear_length, bent = rng.uniform(0.34, 0.52), rng.uniform() < 0.3
     tip = (0.30, -0.02, 0.12 + 0.4 * ear_length) if bent else (0.08 + 0.3 * rng.uniform(), 0.02, 0.12 + ear_length)
     path = curve(((0.075, 0.0, 0.12), (0.09, 0.0, 0.12 + 0.8 * ear_length), tip), 14)
@@ -129,7 +129,7 @@ def _rabbit_head(rng: np.random.Generator, colours: Coat, coat_pattern: pt.Patte
     shapes = [part("head", ellipsoid((0, 0, 0), (0.22, 0.205, 0.20), 32, 20), Paint(coat_pattern, FUR))]
     for feature in (
         cheek,
-        part("ear", tube(path, width, 18) * flat, Paint(colours.body, FUR)),
+        part("ear", tube(path, width, 18) * flat, Paint(colors.body, FUR)),
         part("ear_inside", tube(path[1:-1], width[1:-1] * 0.62, 16) * flat - (0, 0.026, 0), Paint(PINK, FUR)),
         bead_eye((0.105, -0.155, 0.045), 0.046, (0.3, -1.0, 0.1)),
         *whiskers((0.09, -0.22, -0.06), 0.18, 0.005),

@@ -1,4 +1,4 @@
-"""Ducks, penguins and fish."""
+"""Builders of ducks, penguins and fish."""
 
 import numpy as np
 
@@ -42,9 +42,9 @@ def duck(rng: np.random.Generator) -> list[Part]:
         plumage = pt.blend(plumage, (0.36, 0.22, 0.16), pt.beyond((0, -1, 0.2), 0.25 * length, 0.03))
     wing_path = curve(((0.25, -0.22, 0.30), (0.33, 0.05, 0.24), (0.24, 0.42, 0.40)), 12) * (1, length, 1)
     wing = tube(wing_path, np.interp(np.linspace(0, 1, 12), [0, 0.4, 1], [0.06, 0.13, 0.02]), 18)
-    wing_colour = (0.45, 0.40, 0.38) if wild else shade(body, pick(rng, (0.85, 0.95, 0.7)))
+    wing_color = (0.45, 0.40, 0.38) if wild else shade(body, pick(rng, (0.85, 0.95, 0.7)))
     parts = [part("body", tube(spine, radii, 32), Paint(plumage, 0.5))]
-    parts += pair(part("wing", (wing - (0.27, 0, 0)) * (0.45, 1, 1) + (0.27, 0, 0), Paint(wing_colour, 0.5)))
+    parts += pair(part("wing", (wing - (0.27, 0, 0)) * (0.45, 1, 1) + (0.27, 0, 0), Paint(wing_color, 0.5)))
     neck = tube(curve(((0, -0.30, 0.30), (0, -0.36, 0.62)), 8), np.linspace(0.16, 0.12, 8), 24)
     ring = (
         pt.blend(pt.solid(head), WHITE, lambda p: pt.edge(np.abs(p[:, 2] - 0.46) - 0.025, 0.01))
@@ -55,11 +55,11 @@ def duck(rng: np.random.Generator) -> list[Part]:
     return parts + shift(_duck_head(head, pick(rng, (BEAK, BEAK, RED))), (0, -0.38, 0.62 + 0.06 * size))
 
 
-def _duck_head(colour: Rgb, bill: Rgb) -> list[Part]:
+def _duck_head(color: Rgb, bill: Rgb) -> list[Part]:
     upper = ellipsoid((0, -0.27, -0.03), (0.115, 0.17, 0.035), 24, 12)
     lower = ellipsoid((0, -0.235, -0.065), (0.09, 0.13, 0.025), 24, 12)
     return [
-        part("head", ellipsoid((0, 0, 0), (0.205, 0.205, 0.20), 28, 18), Paint(colour, 0.5)),
+        part("head", ellipsoid((0, 0, 0), (0.205, 0.205, 0.20), 28, 18), Paint(color, 0.5)),
         part("bill", upper, Paint(bill, 0.4)),
         part("bill_below", lower, Paint(shade(bill, 0.85), 0.4)),
         *pair(bead_eye((0.12, -0.135, 0.065), 0.048, (0.5, -1.0, 0.1))),
@@ -108,8 +108,8 @@ def penguin(rng: np.random.Generator) -> list[Part]:
 
 
 def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[Part]:
-    colours = palette(rng)
-    paint = pt.blend(pt.solid(colours.main), colours.second, pt.stripes(rng, (1, 0, 1), 0.12))
+    colors = palette(rng)
+    paint = pt.blend(pt.solid(colors.main), colors.second, pt.stripes(rng, (1, 0, 1), 0.12))
     loop = lathe(
         [(radius, z - 0.05), (radius + 0.05, z - 0.03), (radius + 0.05, z + 0.03), (radius - 0.01, z + 0.05)], 36
     )
@@ -119,23 +119,23 @@ def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[Part]:
 
 def fish(rng: np.random.Generator) -> list[Part]:
     """Head to the front, tail fin behind; banded, spotted, two-tone or plain, with contrasting fins."""
-    colours = palette(rng)
+    colors = palette(rng)
     height, length, width = rng.uniform(0.24, 0.40), rng.uniform(0.42, 0.62), rng.uniform(0.13, 0.19)
     place = np.linspace(0, 1, 20)
     shape = np.interp(place, [0, 0.08, 0.25, 0.45, 0.75, 0.92, 1], [0.18, 0.50, 0.88, 1.0, 0.62, 0.28, 0.22])
     spine = np.stack([0 * place, (place - 0.5) * 2 * length, 0 * place], axis=1)
     body = tube(spine, shape * height, 36) * (width / height, 1.0, 1.0)
     style = pick(rng, ("bands", "bands", "spots", "belly", "checks"))
-    paint = pt.solid(colours.main)
+    paint = pt.solid(colors.main)
     if style == "bands":
-        paint = pt.blend(paint, colours.second, pt.stripes(rng, (0, 1, 0), length * rng.uniform(0.45, 0.7), 0.42, 0.05))
+        paint = pt.blend(paint, colors.second, pt.stripes(rng, (0, 1, 0), length * rng.uniform(0.45, 0.7), 0.42, 0.05))
     elif style == "spots":
-        paint = pt.blend(paint, colours.second, pt.spots(rng, height * 0.5, height * 0.14))
+        paint = pt.blend(paint, colors.second, pt.spots(rng, height * 0.5, height * 0.14))
     elif style == "checks":
-        paint = pt.blend(paint, shade(colours.main, 0.75), pt.stripes(rng, (0, 1, 1), 0.11, 0.5))
-    paint = pt.blend(paint, mix(colours.main, WHITE, 0.75), pt.beyond((0, 0, -1), 0.45 * height, 0.05))
+        paint = pt.blend(paint, shade(colors.main, 0.75), pt.stripes(rng, (0, 1, 1), 0.11, 0.5))
+    paint = pt.blend(paint, mix(colors.main, WHITE, 0.75), pt.beyond((0, 0, -1), 0.45 * height, 0.05))
     mouth = ellipsoid((0, -length - 0.13 * height, -0.04), (0.055, 0.045, 0.035), 18, 10)
-    parts = [part("body", body, Paint(paint, 0.35)), part("mouth", mouth, Paint(shade(colours.main, 0.6), 0.4))]
+    parts = [part("body", body, Paint(paint, 0.35)), part("mouth", mouth, Paint(shade(colors.main, 0.6), 0.4))]
     parts += pair(
         eye(
             (width * 0.62, -length * 0.72, height * 0.22),
@@ -144,10 +144,10 @@ def fish(rng: np.random.Generator) -> list[Part]:
             (0.9, -0.8, 0.05),
         )
     )
-    return shift(parts + _fins(colours.accent, height, length, width), (0, 0, height + 0.18))
+    return shift(parts + _fins(colors.accent, height, length, width), (0, 0, height + 0.18))
 
 
-def _fins(colour: Rgb, height: float, length: float, width: float) -> list[Part]:
+def _fins(color: Rgb, height: float, length: float, width: float) -> list[Part]:
     """Tail, back, belly and side fins: thin outlines drawn in the (y, z) plane."""
     lean = length * 0.9
     outlines: dict[str, Points] = {
@@ -181,12 +181,12 @@ def _fins(colour: Rgb, height: float, length: float, width: float) -> list[Part]
         ),
     }
     fins = [
-        part(f"{name}_fin", facing_side(prism(outline, 0.05, 0.02)), Paint(colour, 0.5))
+        part(f"{name}_fin", facing_side(prism(outline, 0.05, 0.02)), Paint(color, 0.5))
         for name, outline in outlines.items()
     ]
     side = ellipsoid((0, 0.13, 0), (0.02, 0.16, 0.085), 18, 10)
     placed = shift(
-        turn(turn([part("side_fin", side, Paint(colour, 0.5))], "z", -38), "x", -15),
+        turn(turn([part("side_fin", side, Paint(color, 0.5))], "z", -38), "x", -15),
         (width * 0.85, -0.12, -0.25 * height),
     )
     return fins + pair(placed[0])

@@ -1,4 +1,4 @@
-"""Houses and castles."""
+"""Builders of houses and castles."""
 
 import numpy as np
 
@@ -51,10 +51,10 @@ PANE = 0.15
 
 def house(rng: np.random.Generator) -> list[Part]:
     """Door, windows and gable to the front; one or two floors, plain, brick or boarded walls, a chimney."""
-    colours = palette(rng)
+    colors = palette(rng)
     width, depth, floors = rng.uniform(0.75, 1.05), rng.uniform(0.7, 0.95), int(rng.integers(1, 3))
     wall, pitch = 0.34 * floors + rng.uniform(0.06, 0.14), rng.uniform(0.30, 0.52)
-    paint = _walls(rng, colours)
+    paint = _walls(rng, colors)
     roof = Paint(_tiles(vary(rng, pick(rng, ROOFS)), 0.09), 0.8)
     gable = facing_front(
         prism(np.array([(-width / 2, wall - 0.02), (width / 2, wall - 0.02), (0, wall + pitch)]), depth, 0.004)
@@ -68,8 +68,8 @@ def house(rng: np.random.Generator) -> list[Part]:
         part("walls", box((0, 0, wall / 2), (width, depth, wall), 0.006), paint),
         part("gable", gable, paint),
         *_gable_roof(width, depth, wall, pitch, roof),
-        *_door(rng, colours, -depth / 2),
-        *_windows(rng, colours, width, depth, floors),
+        *_door(rng, colors, -depth / 2),
+        *_windows(rng, colors, width, depth, floors),
     ]
     if rng.uniform() < 0.75:
         x, y = width * pick(rng, (-0.27, 0.27)), depth * 0.18
@@ -84,9 +84,9 @@ def house(rng: np.random.Generator) -> list[Part]:
     return [*parts, part("gable_window", gable_window, Paint(GLASS, PANE, 0.2))]
 
 
-def _walls(rng: np.random.Generator, colours: Palette) -> Paint:
+def _walls(rng: np.random.Generator, colors: Palette) -> Paint:
     """Render, bricks, or boards."""
-    pale = mix(colours.main, WHITE, rng.uniform(0.1, 0.6))
+    pale = mix(colors.main, WHITE, rng.uniform(0.1, 0.6))
     match pick(rng, ("render", "bricks", "boards")):
         case "bricks":
             brick = vary(rng, pick(rng, ((0.68, 0.32, 0.24), (0.80, 0.55, 0.36), pale)))
@@ -99,9 +99,9 @@ def _walls(rng: np.random.Generator, colours: Palette) -> Paint:
             return Paint(pale, 0.9)
 
 
-def _tiles(colour: Rgb, size: float) -> pt.Pattern:
+def _tiles(color: Rgb, size: float) -> pt.Pattern:
     """Courses of roof tiles: bricks a little darker in their joints."""
-    return pt.blend(pt.solid(colour), shade(colour, 0.62), pt.bricks(size, size * 0.6, 0.1))
+    return pt.blend(pt.solid(color), shade(color, 0.62), pt.bricks(size, size * 0.6, 0.1))
 
 
 def _gable_roof(width: float, depth: float, wall: float, pitch: float, paint: Paint) -> list[Part]:
@@ -113,12 +113,12 @@ def _gable_roof(width: float, depth: float, wall: float, pitch: float, paint: Pa
     return pair(part("roof", facing_front(prism(outline, depth + 0.14, 0.004)), paint))
 
 
-def _door(rng: np.random.Generator, colours: Palette, y: float) -> list[Part]:
-    colour = pick(rng, (colours.accent, RED, *WOODS[:2]))
+def _door(rng: np.random.Generator, colors: Palette, y: float) -> list[Part]:
+    color = pick(rng, (colors.accent, RED, *WOODS[:2]))
     x = pick(rng, (0.0, 0.0, -0.18))
     return [
         part("door_frame", box((x, y - 0.008, 0.16), (0.21, 0.03, 0.31), 0.008), Paint(WHITE, 0.6)),
-        part("door", box((x, y - 0.02, 0.15), (0.165, 0.03, 0.27), 0.008), Paint(colour, 0.5)),
+        part("door", box((x, y - 0.02, 0.15), (0.165, 0.03, 0.27), 0.008), Paint(color, 0.5)),
         part(
             "knob",
             ellipsoid((x + 0.055, y - 0.045, 0.15), (0.016, 0.016, 0.016), 14, 8),
@@ -141,9 +141,9 @@ def window(width: float, height: float, frame: Rgb) -> Part:
     )
 
 
-def _windows(rng: np.random.Generator, colours: Palette, width: float, depth: float, floors: int) -> list[Part]:
+def _windows(rng: np.random.Generator, colors: Palette, width: float, depth: float, floors: int) -> list[Part]:
     """Beside the door and on every floor in front; on both sides; two behind."""
-    frame = pick(rng, (WHITE, CREAM, colours.accent, CHARCOAL))
+    frame = pick(rng, (WHITE, CREAM, colors.accent, CHARCOAL))
     pane = window(rng.uniform(0.15, 0.2), rng.uniform(0.16, 0.2), frame)
     parts: list[Part] = []
     for floor in range(floors):
@@ -159,13 +159,13 @@ def _windows(rng: np.random.Generator, colours: Palette, width: float, depth: fl
 
 def castle(rng: np.random.Generator) -> list[Part]:
     """Four round towers with pointed or flat tops, walls with battlements, a keep, and a gate to the front."""
-    colours = palette(rng)
+    colors = palette(rng)
     stone = vary(rng, pick(rng, STONES), 0.04)
     paint = Paint(pt.blend(pt.solid(stone), shade(stone, 0.72), pt.bricks(0.16, 0.08)), 0.9)
     plain = Paint(shade(stone, 0.93), 0.9)
     half, wall, radius = rng.uniform(0.38, 0.5), rng.uniform(0.3, 0.42), rng.uniform(0.12, 0.165)
     tower, pointed = wall + rng.uniform(0.15, 0.35), rng.uniform() < 0.7
-    roof = pick(rng, (vary(rng, pick(rng, ROOFS)), colours.main)) if pointed else None
+    roof = pick(rng, (vary(rng, pick(rng, ROOFS)), colors.main)) if pointed else None
     parts: list[Part] = []
     for y in (-half, half):
         for item in _tower(radius, tower, roof, paint, plain):
@@ -176,7 +176,7 @@ def castle(rng: np.random.Generator) -> list[Part]:
     keep = rng.uniform(1.25, 1.6) * tower
     parts += shift(_tower(radius * 1.5, keep, roof, paint, plain), (0, 0.1, 0))
     top = keep + (0.62 if pointed else 0.15)
-    return [*parts, *_gate(-half - 0.06, wall), *shift(_flag(colours.accent, 0.22), (0, 0.1, top))]
+    return [*parts, *_gate(-half - 0.06, wall), *shift(_flag(colors.accent, 0.22), (0, 0.1, top))]
 
 
 def _tower(radius: float, height: float, roof: Rgb | None, paint: Paint, plain: Paint) -> list[Part]:
@@ -232,9 +232,9 @@ def _gate(y: float, wall: float) -> list[Part]:
     ]
 
 
-def _flag(colour: Rgb, size: float) -> list[Part]:
+def _flag(color: Rgb, size: float) -> list[Part]:
     cloth = facing_front(prism(np.array([(0.0, 0.06), (size, 0.13), (0.0, 0.20)]), 0.016, 0.004))
     return [
         part("pole", capsule((0, 0, -0.08), (0, 0, 0.2), 0.012), Paint(CHARCOAL, 0.5)),
-        part("flag", cloth, Paint(colour, 0.8)),
+        part("flag", cloth, Paint(color, 0.8)),
     ]

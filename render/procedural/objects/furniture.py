@@ -1,4 +1,4 @@
-"""Chairs, tables, lamps and beds."""
+"""Builders of chairs, tables, lamps and beds."""
 
 import numpy as np
 
@@ -24,27 +24,27 @@ def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)
     """Wood with grain along a direction, or a painted surface in one case of four."""
     if rng.uniform() < 0.25:
         return Paint(palette(rng).main, 0.4)
-    colour = vary(rng, pick(rng, WOODS), 0.04)
-    return Paint(pt.blend(pt.solid(colour), shade(colour, 0.62), pt.grain(rng, along, 0.05)), 0.5)
+    color = vary(rng, pick(rng, WOODS), 0.04)
+    return Paint(pt.blend(pt.solid(color), shade(color, 0.62), pt.grain(rng, along, 0.05)), 0.5)
 
 
-def cloth(rng: np.random.Generator, colours: Palette, size: float) -> Paint:
+def cloth(rng: np.random.Generator, colors: Palette, size: float) -> Paint:
     """Fabric: plain, striped, checked or dotted."""
-    base = pt.solid(colours.main)
+    base = pt.solid(colors.main)
     match pick(rng, ("plain", "stripes", "checks", "dots")):
         case "stripes":
-            return Paint(pt.blend(base, colours.second, pt.stripes(rng, (1, 0, 0), size, 0.5)), 0.9)
+            return Paint(pt.blend(base, colors.second, pt.stripes(rng, (1, 0, 0), size, 0.5)), 0.9)
         case "checks":
-            return Paint(pt.blend(base, colours.second, pt.checker(size * 0.8)), 0.9)
+            return Paint(pt.blend(base, colors.second, pt.checker(size * 0.8)), 0.9)
         case "dots":
-            return Paint(pt.blend(base, colours.second, pt.spots(rng, size, size * 0.26)), 0.9)
+            return Paint(pt.blend(base, colors.second, pt.spots(rng, size, size * 0.26)), 0.9)
         case _:
-            return Paint(colours.main, 0.9)
+            return Paint(colors.main, 0.9)
 
 
 def chair(rng: np.random.Generator) -> list[Part]:
     """Four legs, a seat, a back with slats, bars or a panel; sometimes arms and a cushion."""
-    frame, colours = wood(rng, (0, 0, 1)), palette(rng)
+    frame, colors = wood(rng, (0, 0, 1)), palette(rng)
     width, depth, seat = rng.uniform(0.46, 0.62), rng.uniform(0.44, 0.56), rng.uniform(0.42, 0.52)
     back, thick = rng.uniform(0.42, 0.70), rng.uniform(0.045, 0.07)
     x, y = width / 2 - thick / 2, depth / 2 - thick / 2
@@ -60,12 +60,12 @@ def chair(rng: np.random.Generator) -> list[Part]:
         parts += pair(part("arm_post", box((x, -y, seat + 0.11), (thick * 0.8, thick * 0.8, 0.22), 0.01), frame))
     if rng.uniform() < 0.6:
         cushion = box((0, -0.01, seat + 0.05), (width * 0.88, depth * 0.86, 0.07), 0.033)
-        parts.append(part("cushion", cushion, cloth(rng, colours, 0.11)))
-    return parts + _chair_back(rng, (width - 2 * thick, y, seat + back), back, frame, colours)
+        parts.append(part("cushion", cushion, cloth(rng, colors, 0.11)))
+    return parts + _chair_back(rng, (width - 2 * thick, y, seat + back), back, frame, colors)
 
 
 def _chair_back(
-    rng: np.random.Generator, top: tuple[float, float, float], back: float, frame: Paint, colours: Palette
+    rng: np.random.Generator, top: tuple[float, float, float], back: float, frame: Paint, colors: Palette
 ) -> list[Part]:
     width, y, z = top
     rail = part("top_rail", box((0, y, z - 0.05), (width + 0.02, 0.04, 0.10), 0.015), frame)
@@ -84,12 +84,12 @@ def _chair_back(
             ]
         case _:
             panel = box((0, y - 0.02, z - back * 0.42), (width * 0.98, 0.06, back * 0.62), 0.025)
-            return [rail, part("panel", panel, cloth(rng, colours, 0.11))]
+            return [rail, part("panel", panel, cloth(rng, colors, 0.11))]
 
 
 def table(rng: np.random.Generator) -> list[Part]:
     """A round, oval or square top on four legs or a pedestal, sometimes under a cloth."""
-    frame, colours = wood(rng, (1, 0, 0)), palette(rng)
+    frame, colors = wood(rng, (1, 0, 0)), palette(rng)
     width, depth, height = rng.uniform(0.9, 1.35), rng.uniform(0.65, 0.95), rng.uniform(0.5, 0.8)
     square, pedestal = rng.uniform() < 0.55, rng.uniform() < 0.35
     outline = circle(48) * (width / 2, depth / 2)
@@ -117,30 +117,30 @@ def table(rng: np.random.Generator) -> list[Part]:
                 (reach * width, y, height - 0.02), (reach * width * rng.uniform(1.0, 1.08), y, 0.02), thick, thick * 0.7
             )
             parts += pair(part("leg", limb, frame))
-    return parts + _on_the_table(rng, colours, width, height, square)
+    return parts + _on_the_table(rng, colors, width, height, square)
 
 
-def _on_the_table(rng: np.random.Generator, colours: Palette, width: float, height: float, square: bool) -> list[Part]:
+def _on_the_table(rng: np.random.Generator, colors: Palette, width: float, height: float, square: bool) -> list[Part]:
     """A runner across the top, a vase of flowers, a bowl of fruit, or nothing."""
     things: list[Part] = []
     if square and rng.uniform() < 0.5:
         things.append(
-            part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005), cloth(rng, colours, 0.1))
+            part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005), cloth(rng, colors, 0.1))
         )
     match pick(rng, ("vase", "bowl", "nothing")):
         case "vase":
             vase = lathe([(0.05, 0.0), (0.08, 0.06), (0.07, 0.12), (0.035, 0.17), (0.05, 0.2)], 24)
-            things += shift([part("vase", vase, Paint(colours.accent, 0.25))], (0, 0, height + 0.03))
+            things += shift([part("vase", vase, Paint(colors.accent, 0.25))], (0, 0, height + 0.03))
             for angle in (20, 140, 260):
                 stem = np.array([(0, 0, height + 0.2), (0.05, 0, height + 0.32), (0.09, 0, height + 0.38)])
                 bloom = ellipsoid((0.09, 0, height + 0.40), (0.055, 0.055, 0.045), 16, 10)
                 stalk = part("stem", tube(stem, 0.01, 8), Paint((0.2, 0.5, 0.2), 0.6))
-                things += turn([stalk, part("bloom", bloom, Paint(colours.main, 0.6))], "z", angle)
+                things += turn([stalk, part("bloom", bloom, Paint(colors.main, 0.6))], "z", angle)
         case "bowl":
             bowl = lathe([(0.08, 0.0), (0.15, 0.05), (0.18, 0.11), (0.165, 0.11), (0.13, 0.055), (0.05, 0.03)], 28)
             things += shift([part("bowl", bowl, Paint(WHITE, 0.3))], (0, 0, height + 0.03))
             fruit = part(
-                "fruit", ellipsoid((0.075, 0, height + 0.13), (0.068, 0.068, 0.065), 18, 12), Paint(colours.accent, 0.4)
+                "fruit", ellipsoid((0.075, 0, height + 0.13), (0.068, 0.068, 0.065), 18, 12), Paint(colors.accent, 0.4)
             )
             things += ring_of(fruit, 3, 30)
         case _:
@@ -150,10 +150,10 @@ def _on_the_table(rng: np.random.Generator, colours: Palette, width: float, heig
 
 def lamp(rng: np.random.Generator) -> list[Part]:
     """A table or floor lamp with a shade, or a jointed desk lamp that looks to the front."""
-    colours = palette(rng)
-    metal = Paint(pick(rng, (STEEL, CHARCOAL, (0.80, 0.62, 0.25), colours.accent)), 0.35, 0.7)
+    colors = palette(rng)
+    metal = Paint(pick(rng, (STEEL, CHARCOAL, (0.80, 0.62, 0.25), colors.accent)), 0.35, 0.7)
     if rng.uniform() < 0.3:
-        return _desk_lamp(colours, metal, rng.uniform(0.9, 1.2))
+        return _desk_lamp(colors, metal, rng.uniform(0.9, 1.2))
     tall = rng.uniform() < 0.4
     height = rng.uniform(1.0, 1.3) if tall else rng.uniform(0.42, 0.6)
     stem = [(0.17, 0.0), (0.17, 0.025), (0.05, 0.05), (0.02, 0.08), (0.02, height)]
@@ -167,12 +167,12 @@ def lamp(rng: np.random.Generator) -> list[Part]:
         (0.03, 0.42),
         (0.02, height),
     ]
-    base = Paint(colours.accent, 0.25) if not tall else metal
+    base = Paint(colors.accent, 0.25) if not tall else metal
     wide, narrow, depth = rng.uniform(0.26, 0.36), rng.uniform(0.14, 0.24), rng.uniform(0.26, 0.36)
     shape = [(wide, 0.0), (narrow, depth), (narrow - 0.02, depth), (wide - 0.02, 0.01)]
     cover = moved(lathe(shape, 40), (0, 0, height - 0.04))
     bulb = ellipsoid((0, 0, height + 0.06), (0.06, 0.06, 0.08), 18, 12)
-    fabric = cloth(rng, Palette(mix(colours.main, CREAM, 0.25), colours.second, colours.accent), 0.12)
+    fabric = cloth(rng, Palette(mix(colors.main, CREAM, 0.25), colors.second, colors.accent), 0.12)
     return [
         part("base", lathe(stem if tall else body, 32), base),
         part("shade", cover, fabric),
@@ -180,25 +180,25 @@ def lamp(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def _desk_lamp(colours: Palette, metal: Paint, reach: float) -> list[Part]:
+def _desk_lamp(colors: Palette, metal: Paint, reach: float) -> list[Part]:
     elbow, head = (0.0, 0.30 * reach, 0.48 * reach), (0.0, -0.16 * reach, 0.86 * reach)
     hood = lathe([(0.05, 0.10), (0.17, -0.05), (0.19, -0.06), (0.07, 0.12), (0.05, 0.16)], 32)
     hood_parts = [
-        part("hood", hood, Paint(colours.main, 0.35)),
+        part("hood", hood, Paint(colors.main, 0.35)),
         part("bulb", ellipsoid((0, 0, -0.02), (0.075, 0.075, 0.08), 18, 12), Paint((1.0, 0.96, 0.80), 0.2)),
     ]
     return [
-        part("base", lathe([(0.22, 0.0), (0.22, 0.03), (0.19, 0.05), (0.03, 0.06)], 36), Paint(colours.main, 0.35)),
+        part("base", lathe([(0.22, 0.0), (0.22, 0.03), (0.19, 0.05), (0.03, 0.06)], 36), Paint(colors.main, 0.35)),
         part("lower_arm", capsule((0, 0, 0.04), elbow, 0.022), metal),
         part("upper_arm", capsule(elbow, head, 0.022), metal),
-        part("joint", ellipsoid(elbow, (0.045, 0.045, 0.045), 16, 10), Paint(colours.accent, 0.4)),
+        part("joint", ellipsoid(elbow, (0.045, 0.045, 0.045), 16, 10), Paint(colors.accent, 0.4)),
         *shift(turn(hood_parts, "x", -35), head),
     ]
 
 
 def bed(rng: np.random.Generator) -> list[Part]:
     """Foot end to the front, headboard behind, with pillows and a blanket folded back."""
-    frame, colours = wood(rng, (1, 0, 0)), palette(rng)
+    frame, colors = wood(rng, (1, 0, 0)), palette(rng)
     width, length, height = rng.uniform(0.7, 1.15), rng.uniform(1.25, 1.5), rng.uniform(0.24, 0.34)
     head, foot = rng.uniform(0.6, 0.85), rng.uniform(0.36, 0.50)
     parts = [
@@ -209,12 +209,12 @@ def bed(rng: np.random.Generator) -> list[Part]:
         part(
             "blanket",
             box((0, -0.16 * length, height + 0.09), (width, length * 0.62, 0.17), 0.06),
-            cloth(rng, colours, 0.16),
+            cloth(rng, colors, 0.16),
         ),
         part(
             "fold",
             box((0, 0.14 * length, height + 0.12), (width * 1.005, 0.16, 0.13), 0.05),
-            Paint(mix(colours.second, WHITE, 0.5), 0.9),
+            Paint(mix(colors.second, WHITE, 0.5), 0.9),
         ),
     ]
     for y in (-length / 2, length / 2):
@@ -222,7 +222,7 @@ def bed(rng: np.random.Generator) -> list[Part]:
     pillow = ellipsoid(
         (0, 0.36 * length, height + 0.19), (width * 0.40 if width < 0.85 else width * 0.21, 0.14, 0.07), 26, 14
     )
-    paint = Paint(mix(colours.accent, WHITE, 0.55), 0.9)
+    paint = Paint(mix(colors.accent, WHITE, 0.55), 0.9)
     return parts + (
         [part("pillow", pillow, paint)]
         if width < 0.85

@@ -1,4 +1,4 @@
-"""Trees, mushrooms, cacti and flowers."""
+"""Builders of trees, mushrooms, cacti and flowers."""
 
 import numpy as np
 
@@ -49,28 +49,28 @@ def tree(rng: np.random.Generator) -> list[Part]:
 
 
 def _crown(rng: np.random.Generator, height: float, lean: float) -> list[Part]:
-    colour = vary(rng, pick(rng, FOLIAGE))
-    leaves = Paint(pt.blend(pt.solid(colour), shade(colour, 0.72), pt.patches(rng, 0.09, 0.45)), 0.9)
+    color = vary(rng, pick(rng, FOLIAGE))
+    leaves = Paint(pt.blend(pt.solid(color), shade(color, 0.72), pt.patches(rng, 0.09, 0.45)), 0.9)
     main = rng.uniform(0.28, 0.36)
-    centre = np.array([lean, 0.0, height + main * 0.85])
-    balls = [(centre, main)]
+    center = np.array([lean, 0.0, height + main * 0.85])
+    balls = [(center, main)]
     for number in range(int(rng.integers(4, 8))):
         angle, rise = number * 2.4 + rng.uniform(0, 0.8), rng.uniform(-0.35, 0.75)
         way = np.array([np.cos(angle), np.sin(angle), rise])
-        balls.append((centre + way / np.linalg.norm(way) * main * 0.72, main * rng.uniform(0.45, 0.68)))
+        balls.append((center + way / np.linalg.norm(way) * main * 0.72, main * rng.uniform(0.45, 0.68)))
     parts = [part("leaves", ellipsoid(_vector(c), (r, r, r * 0.92), 26, 16), leaves) for c, r in balls]
     if rng.uniform() < 0.6:
         fruit = pick(rng, (RED, ORANGE, YELLOW, PINK, WHITE))
         for _ in range(24):
-            ball_centre, radius = balls[int(rng.integers(len(balls)))]
+            ball_center, radius = balls[int(rng.integers(len(balls)))]
             way = rng.normal(size=3) * (1, 1, 0.7)
-            spot = ball_centre + way / np.linalg.norm(way) * radius * 0.98
+            spot = ball_center + way / np.linalg.norm(way) * radius * 0.98
             parts.append(part("fruit", ellipsoid(_vector(spot), (0.042, 0.042, 0.042), 14, 10), Paint(fruit, 0.4)))
     return parts
 
 
 def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
-    colour = vary(rng, pick(rng, ((0.13, 0.38, 0.22), (0.22, 0.50, 0.25), (0.20, 0.42, 0.40))))
+    color = vary(rng, pick(rng, ((0.13, 0.38, 0.22), (0.22, 0.50, 0.25), (0.20, 0.42, 0.40))))
     tiers, wide = int(rng.integers(3, 5)), rng.uniform(0.34, 0.45)
     snowy, decorated = rng.uniform() < 0.35, rng.uniform() < 0.4
     parts: list[Part] = []
@@ -86,7 +86,7 @@ def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
             ],
             32,
         )
-        paint = pt.blend(pt.solid(colour), WHITE if snowy else shade(colour, 0.75), pt.patches(rng, 0.09, 0.4))
+        paint = pt.blend(pt.solid(color), WHITE if snowy else shade(color, 0.75), pt.patches(rng, 0.09, 0.4))
         parts.append(part("branches", cone, Paint(paint, 0.9)))
         if decorated:
             ball = part(
@@ -108,11 +108,11 @@ def _vector(point: Points) -> tuple[float, float, float]:
 
 def mushroom(rng: np.random.Generator) -> list[Part]:
     """A cap with spots on a stem; one in three has a face, and some have a small one beside them."""
-    cap_colour = pick(rng, (RED, vary(rng, RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), ORANGE))
-    spot_colour = pick(rng, (WHITE, WHITE, CREAM, YELLOW))
+    cap_color = pick(rng, (RED, vary(rng, RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), ORANGE))
+    spot_color = pick(rng, (WHITE, WHITE, CREAM, YELLOW))
     plain = rng.uniform() < 0.2
     stem, wide, tall = rng.uniform(0.34, 0.55), rng.uniform(0.32, 0.48), rng.uniform(0.22, 0.40)
-    parts = _toadstool(rng, (stem, wide, tall), cap_colour, None if plain else spot_colour)
+    parts = _toadstool(rng, (stem, wide, tall), cap_color, None if plain else spot_color)
     if rng.uniform() < 0.4:
         parts += pair(bead_eye((0.055, -0.125, stem * 0.55), 0.030))
         smile = tube(
@@ -120,7 +120,7 @@ def mushroom(rng: np.random.Generator) -> list[Part]:
         )
         parts.append(part("mouth", smile, (0.25, 0.12, 0.1)))
     if rng.uniform() < 0.5:
-        small = _toadstool(rng, (stem * 0.5, wide * 0.48, tall * 0.5), cap_colour, None if plain else spot_colour)
+        small = _toadstool(rng, (stem * 0.5, wide * 0.48, tall * 0.5), cap_color, None if plain else spot_color)
         parts += shift(turn(small, "y", 8), (pick(rng, (-1, 1)) * wide * 0.85, -0.1, 0.0))
     return [
         *parts,
@@ -144,7 +144,7 @@ def _toadstool(rng: np.random.Generator, sizes: tuple[float, float, float], cap:
 
 def cactus(rng: np.random.Generator) -> list[Part]:
     """A ribbed column with arms, or a ball, in a painted pot; with a flower on top."""
-    colours = palette(rng)
+    colors = palette(rng)
     green = vary(rng, pick(rng, ((0.30, 0.58, 0.28), (0.20, 0.48, 0.32), (0.48, 0.65, 0.32))))
     ribs = int(rng.integers(7, 12))
     skin = Paint(
@@ -156,13 +156,13 @@ def cactus(rng: np.random.Generator) -> list[Part]:
         0.7,
     )
     pot = lathe([(0.19, 0.0), (0.255, 0.24), (0.29, 0.245), (0.29, 0.31), (0.25, 0.315)], 36)
-    base = pt.solid(pick(rng, ((0.75, 0.42, 0.28), colours.main)))
+    base = pt.solid(pick(rng, ((0.75, 0.42, 0.28), colors.main)))
     pot_paint = pick(
         rng,
         (
             base,
-            pt.blend(base, colours.second, pt.stripes(rng, (0, 0, 1), 0.13, 0.4)),
-            pt.blend(base, colours.second, pt.spots(rng, 0.14, 0.04)),
+            pt.blend(base, colors.second, pt.stripes(rng, (0, 0, 1), 0.13, 0.4)),
+            pt.blend(base, colors.second, pt.spots(rng, 0.14, 0.04)),
         ),
     )
     parts = [
@@ -178,7 +178,7 @@ def cactus(rng: np.random.Generator) -> list[Part]:
                 skin,
             )
         )
-        return parts + shift(_bloom(colours.accent, 0.07), (0, 0, 0.3 + size * 1.72))
+        return parts + shift(_bloom(colors.accent, 0.07), (0, 0, 0.3 + size * 1.72))
     height = rng.uniform(0.55, 0.85)
     parts.append(
         part("column", _ribbed(tube(np.linspace((0, 0, 0.28), (0, 0, 0.3 + height), 10), 0.13, 4 * ribs), ribs), skin)
@@ -190,7 +190,7 @@ def cactus(rng: np.random.Generator) -> list[Part]:
             ((0, 0, low), (side * 0.42, 0, low - 0.02), (side * 0.31, 0, low + 0.04), (side * 0.31, 0, low + rise)), 18
         )
         parts.append(part("arm", tube(path, 0.075, 18), plain))
-    return parts + shift(_bloom(colours.accent, 0.075), (0, 0, 0.42 + height))
+    return parts + shift(_bloom(colors.accent, 0.075), (0, 0, 0.42 + height))
 
 
 def _ribbed(surface: Surface, ribs: int) -> Surface:
@@ -200,11 +200,11 @@ def _ribbed(surface: Surface, ribs: int) -> Surface:
     return result
 
 
-def _bloom(colour: Rgb, size: float) -> list[Part]:
+def _bloom(color: Rgb, size: float) -> list[Part]:
     petal = part(
         "petal",
         ellipsoid((0, -size * 0.8, size * 0.2), (size * 0.55, size * 0.8, size * 0.3), 16, 10),
-        Paint(colour, 0.6),
+        Paint(color, 0.6),
     )
     return [
         *ring_of(petal, 5),
@@ -214,7 +214,7 @@ def _bloom(colour: Rgb, size: float) -> list[Part]:
 
 def flower(rng: np.random.Generator) -> list[Part]:
     """A blossom that looks to the front, on a stem with leaves, in a pot or on grass."""
-    colours = palette(rng)
+    colors = palette(rng)
     bloom = (
         hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98)) if rng.uniform() < 0.85 else WHITE
     )
@@ -224,11 +224,11 @@ def flower(rng: np.random.Generator) -> list[Part]:
     petal = ellipsoid((0, -0.10 - length * 0.5, 0), (wide, length * 0.62, 0.035), 20, 12)
     tipped = pt.blend(
         pt.solid(bloom),
-        mix(bloom, colours.second, 0.5),
+        mix(bloom, colors.second, 0.5),
         lambda p: pt.edge(0.5 * length - np.hypot(p[:, 0], p[:, 1]) + 0.1, 0.08),
     )
-    heart_colour = pick(rng, (YELLOW, BROWN, ORANGE))
-    seeds = pt.blend(pt.solid(heart_colour), shade(heart_colour, 0.6), pt.spots(rng, 0.05, 0.012))
+    heart_color = pick(rng, (YELLOW, BROWN, ORANGE))
+    seeds = pt.blend(pt.solid(heart_color), shade(heart_color, 0.6), pt.spots(rng, 0.05, 0.012))
     heart = ellipsoid((0, 0, 0.02), (0.14, 0.14, 0.065), 28, 14)
     head = [*ring_of(part("petal", petal, Paint(tipped, 0.6)), petals), part("heart", heart, Paint(seeds, 0.8))]
     facing = shift(turn(head, "x", rng.uniform(62, 82)), (0, -0.05, height + 0.22))
@@ -244,14 +244,14 @@ def flower(rng: np.random.Generator) -> list[Part]:
     parts = [*facing, part("stem", stem, Paint(green, 0.6))]
     for angle, z in ((25, 0.28), (200, 0.38), (-30, 0.46)):
         parts += shift(turn(turn([leaf], "y", -30), "z", angle), (0, 0, 0.1 + z * height))
-    return parts + _stand(rng, colours)
+    return parts + _stand(rng, colors)
 
 
-def _stand(rng: np.random.Generator, colours: Palette) -> list[Part]:
+def _stand(rng: np.random.Generator, colors: Palette) -> list[Part]:
     if rng.uniform() < 0.5:
         return [part("grass", lathe([(0.26, 0.06), (0.23, 0.10), (0.1, 0.13)], 32), Paint(vary(rng, MOUND), 0.9))]
     pot = lathe([(0.14, -0.12), (0.19, 0.08), (0.22, 0.085), (0.22, 0.14), (0.19, 0.145)], 32)
-    paint = pt.blend(pt.solid(colours.accent), colours.second, pt.stripes(rng, (0, 0, 1), 0.11, 0.4))
+    paint = pt.blend(pt.solid(colors.accent), colors.second, pt.stripes(rng, (0, 0, 1), 0.11, 0.4))
     return [
         part("pot", pot, Paint(paint, 0.5)),
         part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(BROWN, 0.95)),

@@ -1,4 +1,4 @@
-"""Mugs and teapots."""
+"""Builders of mugs and teapots."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ from render.procedural.primitives.surface import Points, curve, ellipsoid, lathe
 GLAZE = 0.2
 
 
-def glaze(rng: np.random.Generator, colours: Palette, height: float) -> pt.Pattern:
+def glaze(rng: np.random.Generator, colors: Palette, height: float) -> pt.Pattern:
     """Pottery: plain, rings, dots, a dipped lower half, checks, or blotches."""
-    main, second = (colours.main, colours.second) if rng.uniform() < 0.6 else (pick(rng, (WHITE, CREAM)), colours.main)
+    main, second = (colors.main, colors.second) if rng.uniform() < 0.6 else (pick(rng, (WHITE, CREAM)), colors.main)
     base = pt.solid(main)
     return base if rng.uniform() < 0.15 else pt.blend(base, second, _decoration(rng, height))
 
@@ -40,7 +40,7 @@ def _uprights(count: int) -> pt.Mask:
 
 def mug(rng: np.random.Generator) -> list[Part]:
     """A vessel with a handle on its right; with a drink in it, and a smiling face on one mug in three."""
-    colours = palette(rng)
+    colors = palette(rng)
     height, radius, lip = rng.uniform(0.48, 0.68), rng.uniform(0.24, 0.31), rng.uniform(0.9, 1.18)
     place = np.linspace(0, 1, 8)
     belly = 1 + pick(rng, (0.0, 0.12, -0.10)) * np.sin(np.pi * place)
@@ -51,8 +51,8 @@ def mug(rng: np.random.Generator) -> list[Part]:
     rim_radius, rim = wall[-1]
     outside = [(0.86 * radius, 0.0), (0.97 * radius, 0.012), *wall, (rim_radius - 0.015, rim + 0.012)]
     inside = [(r - 0.035, z) for r, z in reversed(wall[2:])]
-    paint = glaze(rng, colours, height)
-    inner = pick(rng, (WHITE, CREAM, colours.main))
+    paint = glaze(rng, colors, height)
+    inner = pick(rng, (WHITE, CREAM, colors.main))
     drink = pick(rng, (BROWN, (0.50, 0.32, 0.18), (0.75, 0.42, 0.15), (0.90, 0.82, 0.70)))
     reach = rng.uniform(0.20, 0.28)
     grip = curve(
@@ -78,7 +78,7 @@ def mug(rng: np.random.Generator) -> list[Part]:
         part("cup", lathe([*outside, *inside], 48), Paint(lining, GLAZE)),
         part("drink", lathe([(level[0] + 0.01, level[1] - 0.01), (level[0] + 0.01, level[1])], 40), Paint(drink, 0.15)),
         part(
-            "handle", tube(grip, rng.uniform(0.032, 0.045), 16), Paint(pick(rng, (colours.main, colours.accent)), GLAZE)
+            "handle", tube(grip, rng.uniform(0.032, 0.045), 16), Paint(pick(rng, (colors.main, colors.accent)), GLAZE)
         ),
     ]
     return parts + (_smile(radius * float(belly[4]) * (1 + (lip - 1) * 0.5), height) if rng.uniform() < 0.35 else [])
@@ -120,7 +120,7 @@ def _smile(radius: float, height: float) -> list[Part]:
 
 def teapot(rng: np.random.Generator) -> list[Part]:
     """A round or tall pot: spout to the left of the front view, handle to the right, a lid with a knob."""
-    colours = palette(rng)
+    colors = palette(rng)
     height, radius = rng.uniform(0.42, 0.62), rng.uniform(0.29, 0.36)
     fullest = rng.uniform(0.35, 0.6)
     place = np.linspace(0, 1, 16)
@@ -135,8 +135,8 @@ def teapot(rng: np.random.Generator) -> list[Part]:
         (mouth * 0.75, height + 0.6 * dome),
         (mouth * 0.12, height + dome),
     ]
-    paint, trim = glaze(rng, colours, height), pick(rng, (colours.main, colours.accent, shade(colours.main, 0.7)))
-    lid_colour = pick(rng, (trim, colours.main, mix(colours.second, WHITE, 0.3)))
+    paint, trim = glaze(rng, colors, height), pick(rng, (colors.main, colors.accent, shade(colors.main, 0.7)))
+    lid_color = pick(rng, (trim, colors.main, mix(colors.second, WHITE, 0.3)))
     knob = ellipsoid((0, 0, height + dome + 0.03), (0.05, 0.05, 0.045), 20, 12)
     reach = radius + rng.uniform(0.30, 0.38)
     spout = curve(
@@ -150,8 +150,8 @@ def teapot(rng: np.random.Generator) -> list[Part]:
     )
     parts = [
         part("pot", lathe(body, 48), Paint(paint, GLAZE)),
-        part("lid", lathe(lid, 40), Paint(lid_colour, GLAZE)),
-        part("knob", knob, Paint(colours.accent, GLAZE)),
+        part("lid", lathe(lid, 40), Paint(lid_color, GLAZE)),
+        part("knob", knob, Paint(colors.accent, GLAZE)),
         part("spout", tube(spout, np.linspace(0.105, 0.042, 18), 20, round_ends=False), Paint(trim, GLAZE)),
         part("spout_hole", ellipsoid(_tip(spout), (0.034, 0.034, 0.012), 16, 8), Paint(shade(trim, 0.25), 0.6)),
     ]

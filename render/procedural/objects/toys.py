@@ -1,4 +1,4 @@
-"""Robots and snowmen."""
+"""Builders of robots and snowmen."""
 
 from itertools import pairwise
 
@@ -41,9 +41,9 @@ from render.procedural.primitives.surface import (
 
 def robot(rng: np.random.Generator) -> list[Part]:
     """Box-bodied, with lit eyes, a mouth grille, dials on its chest, jointed arms and an antenna."""
-    colours = palette(rng)
-    shell = Paint(pick(rng, (colours.main, colours.main, STEEL, WHITE)), 0.3, rng.uniform(0.1, 0.5))
-    trim, joint = Paint(colours.accent, 0.35, 0.2), Paint(CHARCOAL, 0.5, 0.4)
+    colors = palette(rng)
+    shell = Paint(pick(rng, (colors.main, colors.main, STEEL, WHITE)), 0.3, rng.uniform(0.1, 0.5))
+    trim, joint = Paint(colors.accent, 0.35, 0.2), Paint(CHARCOAL, 0.5, 0.4)
     width, body, head = rng.uniform(0.40, 0.56), rng.uniform(0.40, 0.56), rng.uniform(0.26, 0.36)
     leg, depth = rng.uniform(0.22, 0.36), rng.uniform(0.28, 0.36)
     round_body = rng.uniform() < 0.4
@@ -51,29 +51,29 @@ def robot(rng: np.random.Generator) -> list[Part]:
     middle, neck = leg + body / 2 + 0.06, leg + body + 0.06
     front = -(width / 2 if round_body else depth / 2)
     parts = [
-        part("body", moved(trunk, (0, 0, middle)), _plating(rng, shell, colours)),
+        part("body", moved(trunk, (0, 0, middle)), _plating(rng, shell, colors)),
         part("neck", capsule((0, 0, neck - 0.02), (0, 0, neck + 0.1), 0.06), joint),
     ]
-    parts += shift(_robot_head(rng, colours, shell, head), (0, 0, neck + 0.07 + head / 2))
+    parts += shift(_robot_head(rng, colors, shell, head), (0, 0, neck + 0.07 + head / 2))
     parts += _arms(rng, (width / 2, neck - 0.08), shell, joint, trim)
     for item in (
         part("leg", capsule((width * 0.25, 0, leg + 0.1), (width * 0.25, 0, 0.08), 0.055), joint),
         part("foot", box((width * 0.26, -0.05, 0.05), (0.17, 0.27, 0.10), 0.035), shell),
     ):
         parts += pair(item)
-    return parts + shift(_chest(rng, colours), (0, front - 0.004, middle))
+    return parts + shift(_chest(rng, colors), (0, front - 0.004, middle))
 
 
-def _plating(rng: np.random.Generator, shell: Paint, colours: Palette) -> Paint:
-    """The body's paint: plain, a warning band, or a coloured belly."""
+def _plating(rng: np.random.Generator, shell: Paint, colors: Palette) -> Paint:
+    """The body's paint: plain, a warning band, or a colored belly."""
     base = shell.base if callable(shell.base) else pt.solid(shell.base)
     match pick(rng, ("plain", "band", "belly")):
         case "band":
             return Paint(
-                pt.blend(base, colours.second, pt.stripes(rng, (0, 0, 1), 0.17, 0.3)), shell.roughness, shell.metallic
+                pt.blend(base, colors.second, pt.stripes(rng, (0, 0, 1), 0.17, 0.3)), shell.roughness, shell.metallic
             )
         case "belly":
-            return Paint(pt.blend(base, colours.accent, pt.beyond((0, 0, -1), -0.48)), shell.roughness, shell.metallic)
+            return Paint(pt.blend(base, colors.accent, pt.beyond((0, 0, -1), -0.48)), shell.roughness, shell.metallic)
         case _:
             return shell
 
@@ -93,7 +93,7 @@ def _drum(radius: float, height: float) -> Surface:
     )
 
 
-def _robot_head(rng: np.random.Generator, colours: Palette, shell: Paint, size: float) -> list[Part]:
+def _robot_head(rng: np.random.Generator, colors: Palette, shell: Paint, size: float) -> list[Part]:
     """About the origin."""
     width, depth = size * rng.uniform(1.0, 1.4), size * 0.95
     dome = rng.uniform() < 0.35
@@ -120,17 +120,17 @@ def _robot_head(rng: np.random.Generator, colours: Palette, shell: Paint, size: 
         part("head", shape, shell),
         part("mouth", mouth, Paint(bars, 0.4)),
         *pair(eye),
-        *pair(part("ear", ear, Paint(colours.accent, 0.35, 0.2))),
+        *pair(part("ear", ear, Paint(colors.accent, 0.35, 0.2))),
         part("antenna", stalk, Paint(CHARCOAL, 0.4, 0.5)),
-        part("antenna_tip", tip, Paint(pick(rng, (RED, lit, colours.accent)), 0.3)),
+        part("antenna_tip", tip, Paint(pick(rng, (RED, lit, colors.accent)), 0.3)),
     ]
 
 
-def _lens(lit: Rgb, centre: tuple[float, float], radius: float) -> pt.Pattern:
+def _lens(lit: Rgb, center: tuple[float, float], radius: float) -> pt.Pattern:
     """A lamp with a dark rim and pupil."""
 
     def away(points: Points) -> pt.Floats:
-        return np.asarray(np.linalg.norm(points[:, [0, 2]] - centre, axis=1) / radius)
+        return np.asarray(np.linalg.norm(points[:, [0, 2]] - center, axis=1) / radius)
 
     rimmed = pt.blend(pt.solid(lit), CHARCOAL, lambda p: pt.edge(0.8 - away(p), 0.08))
     return pt.blend(rimmed, BLACK, lambda p: pt.edge(away(p) - 0.33, 0.08))
@@ -157,13 +157,13 @@ def _arms(rng: np.random.Generator, at: tuple[float, float], shell: Paint, joint
     return parts
 
 
-def _chest(rng: np.random.Generator, colours: Palette) -> list[Part]:
+def _chest(rng: np.random.Generator, colors: Palette) -> list[Part]:
     """A panel with three lights and a dial, at y = 0 facing the front."""
     parts = [
-        part("panel", box((0, 0, 0.03), (0.25, 0.03, 0.22), 0.012), Paint(mix(colours.second, STEEL, 0.5), 0.4, 0.2))
+        part("panel", box((0, 0, 0.03), (0.25, 0.03, 0.22), 0.012), Paint(mix(colors.second, STEEL, 0.5), 0.4, 0.2))
     ]
-    for x, colour in zip((-0.07, 0.0, 0.07), (RED, YELLOW, hsv(0.35, 0.8, 0.8)), strict=True):
-        parts.append(part("light", ellipsoid((x, -0.018, 0.09), (0.024, 0.016, 0.024), 16, 10), Paint(colour, 0.2)))
+    for x, color in zip((-0.07, 0.0, 0.07), (RED, YELLOW, hsv(0.35, 0.8, 0.8)), strict=True):
+        parts.append(part("light", ellipsoid((x, -0.018, 0.09), (0.024, 0.016, 0.024), 16, 10), Paint(color, 0.2)))
     dial = ellipsoid((0, -0.012, -0.005), (0.055, 0.014, 0.055), 24, 12)
     needle = capsule((0, -0.028, -0.01), (rng.uniform(-0.035, 0.035), -0.028, 0.032), 0.006)
     return [*parts, part("dial", dial, Paint(WHITE, 0.3)), part("needle", needle, Paint(RED, 0.4))]
@@ -171,7 +171,7 @@ def _chest(rng: np.random.Generator, colours: Palette) -> list[Part]:
 
 def snowman(rng: np.random.Generator) -> list[Part]:
     """Two or three balls, a carrot, coal buttons, twig arms, a hat and a striped scarf."""
-    colours = palette(rng)
+    colors = palette(rng)
     snow = Paint(vary(rng, (0.93, 0.95, 0.97), 0.02), 0.7)
     low, high = rng.uniform(0.28, 0.36), rng.uniform(0.18, 0.23)
     radii = [low, (low + high) / 2, high] if rng.uniform() < 0.65 else [low, high * 1.1]
@@ -185,14 +185,14 @@ def snowman(rng: np.random.Generator) -> list[Part]:
     for tilt in (-24, 2, 28):
         button = moved(ellipsoid((0, 0, 0), (0.033, 0.022, 0.033), 16, 10), (0, -chest_radius, 0))
         parts += shift(
-            turn([part("button", button, Paint(pick(rng, (BLACK, colours.accent)), 0.5))], "x", tilt), (0, 0, chest)
+            turn([part("button", button, Paint(pick(rng, (BLACK, colors.accent)), 0.5))], "x", tilt), (0, 0, chest)
         )
     twig = _twig(chest_radius, chest, rng.uniform(-0.05, 0.3))
     for item in twig:
         parts += pair(item)
     parts += shift(_snow_face(radii[-1]), (0, 0, head))
-    parts += shift(_hat(rng, colours, radii[-1]), (0, 0.02, head + radii[-1] * 0.72))
-    return parts + (_scarf(rng, colours, radii[-1] * 0.92, head - radii[-1] * 0.72) if rng.uniform() < 0.8 else [])
+    parts += shift(_hat(rng, colors, radii[-1]), (0, 0.02, head + radii[-1] * 0.72))
+    return parts + (_scarf(rng, colors, radii[-1] * 0.92, head - radii[-1] * 0.72) if rng.uniform() < 0.8 else [])
 
 
 def _snow_face(radius: float) -> list[Part]:
@@ -219,17 +219,17 @@ def _twig(radius: float, z: float, lift: float) -> list[Part]:
     return [part("arm", arm, Paint(BROWN, 0.8)), *(part("finger", f, Paint(BROWN, 0.8)) for f in fingers)]
 
 
-def _hat(rng: np.random.Generator, colours: Palette, radius: float) -> list[Part]:
+def _hat(rng: np.random.Generator, colors: Palette, radius: float) -> list[Part]:
     """A top hat with a band, a bobble hat, or a bucket upside down."""
     match pick(rng, ("top", "bobble", "bucket")):
         case "top":
-            felt = pick(rng, (CHARCOAL, shade(colours.main, 0.5)))
-            band = pt.blend(pt.solid(felt), colours.accent, lambda p: pt.edge(np.abs(p[:, 2] - 0.055) - 0.03, 0.008))
+            felt = pick(rng, (CHARCOAL, shade(colors.main, 0.5)))
+            band = pt.blend(pt.solid(felt), colors.accent, lambda p: pt.edge(np.abs(p[:, 2] - 0.055) - 0.03, 0.008))
             crown = lathe([(radius * 0.68, 0.0), (radius * 0.66, 0.22), (radius * 0.60, 0.235)], 32)
             brim = lathe([(radius * 1.1, -0.012), (radius * 1.1, 0.012)], 36)
             return [part("crown", crown, Paint(band, 0.8)), part("brim", brim, Paint(felt, 0.8))]
         case "bobble":
-            knit = pt.blend(pt.solid(colours.main), colours.second, pt.stripes(rng, (0, 0, 1), 0.075, 0.5))
+            knit = pt.blend(pt.solid(colors.main), colors.second, pt.stripes(rng, (0, 0, 1), 0.075, 0.5))
             cap = lathe(
                 [(radius * 0.88, -0.06), (radius * 0.82, 0.02), (radius * 0.62, 0.11), (radius * 0.2, 0.18)], 32
             )
@@ -241,11 +241,11 @@ def _hat(rng: np.random.Generator, colours: Palette, radius: float) -> list[Part
             bucket = lathe(
                 [(radius * 0.92, -0.03), (radius * 0.92, 0.0), (radius * 0.84, 0.0), (radius * 0.62, 0.24)], 32
             )
-            return [part("bucket", bucket, Paint(colours.main, 0.35, 0.3))]
+            return [part("bucket", bucket, Paint(colors.main, 0.35, 0.3))]
 
 
-def _scarf(rng: np.random.Generator, colours: Palette, radius: float, z: float) -> list[Part]:
-    knit = Paint(pt.blend(pt.solid(colours.main), colours.second, pt.stripes(rng, (0.7, 0, 1), 0.11, 0.45)), 0.95)
+def _scarf(rng: np.random.Generator, colors: Palette, radius: float, z: float) -> list[Part]:
+    knit = Paint(pt.blend(pt.solid(colors.main), colors.second, pt.stripes(rng, (0.7, 0, 1), 0.11, 0.45)), 0.95)
     loop = lathe(
         [
             (radius * 0.9, z - 0.06),

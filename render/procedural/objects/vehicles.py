@@ -1,4 +1,4 @@
-"""Cars and sailing boats."""
+"""Builders of cars and sailboats."""
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from render.procedural.primitives.surface import (
 
 def car(rng: np.random.Generator) -> list[Part]:
     """A saloon, a hatchback, a van or a taxi-like two-tone, its lamps and grille at the front."""
-    colours = palette(rng)
+    colors = palette(rng)
     length, width, wheel = rng.uniform(0.85, 1.1), rng.uniform(0.50, 0.58), rng.uniform(0.13, 0.165)
     floor, belt = wheel * 0.85, wheel * 0.85 + rng.uniform(0.22, 0.28)
     style = pick(rng, ("saloon", "hatchback", "van"))
@@ -44,26 +44,24 @@ def car(rng: np.random.Generator) -> list[Part]:
     hull = box((0, 0, (floor + belt) / 2), (width, 2 * length * 0.74, belt - floor), 0.085)
     back, front = {"saloon": (0.34, -0.30), "hatchback": (0.60, -0.28), "van": (0.68, -0.46)}[style]
     parts = [
-        part("hull", hull, Paint(_livery(rng, colours, belt), 0.25, 0.1)),
-        *_cabin(colours, (front * length, back * length), (belt - 0.05, roof), width),
+        part("hull", hull, Paint(_livery(rng, colors, belt), 0.25, 0.1)),
+        *_cabin(colors, (front * length, back * length), (belt - 0.05, roof), width),
         *_car_face(width, length, floor, belt),
-        *_wheels(wheel, width, length * 0.46, colours),
+        *_wheels(wheel, width, length * 0.46, colors),
     ]
     if rng.uniform() < 0.3:
-        parts.append(
-            part("roof_sign", box((0, 0.06, roof + 0.03), (0.2, 0.1, 0.07), 0.025), Paint(colours.accent, 0.4))
-        )
+        parts.append(part("roof_sign", box((0, 0.06, roof + 0.03), (0.2, 0.1, 0.07), 0.025), Paint(colors.accent, 0.4)))
     return parts
 
 
-def _livery(rng: np.random.Generator, colours: Palette, belt: float) -> pt.Pattern:
-    """One colour, a lower half of another, racing stripes, or a checked band."""
-    base = pt.solid(colours.main)
+def _livery(rng: np.random.Generator, colors: Palette, belt: float) -> pt.Pattern:
+    """One color, a lower half of another, racing stripes, or a checked band."""
+    base = pt.solid(colors.main)
     match pick(rng, ("plain", "two-tone", "racing", "checked")):
         case "two-tone":
-            return pt.blend(base, colours.second, pt.beyond((0, 0, -1), -belt * 0.68))
+            return pt.blend(base, colors.second, pt.beyond((0, 0, -1), -belt * 0.68))
         case "racing":
-            return pt.blend(base, colours.second, lambda p: pt.edge(np.abs(np.abs(p[:, 0]) - 0.065) - 0.035, 0.01))
+            return pt.blend(base, colors.second, lambda p: pt.edge(np.abs(np.abs(p[:, 0]) - 0.065) - 0.035, 0.01))
         case "checked":
             check, band = pt.checker(0.06), belt * 0.66
             return pt.blend(base, WHITE, lambda p: check(p) * pt.edge(np.abs(p[:, 2] - band) - 0.045, 0.01))
@@ -71,17 +69,17 @@ def _livery(rng: np.random.Generator, colours: Palette, belt: float) -> pt.Patte
             return base
 
 
-def _cabin(colours: Palette, span: tuple[float, float], heights: tuple[float, float], width: float) -> list[Part]:
+def _cabin(colors: Palette, span: tuple[float, float], heights: tuple[float, float], width: float) -> list[Part]:
     """A trapezoid seen from the side, all glass but for the painted roof and the posts between the doors."""
     (front, back), (low, high) = span, heights
     slope = 0.55 * (high - low)
     side = np.array([(front, low), (back, low), (back - 0.55 * slope, high), (front + slope, high)])
     glass = facing_side(prism(side, width * 0.86, 0.05))
     middle = (front + back) / 2 + 0.03
-    paint = pt.blend(pt.solid(GLASS), colours.main, pt.beyond((0, 0, 1), high - 0.045, 0.005))
+    paint = pt.blend(pt.solid(GLASS), colors.main, pt.beyond((0, 0, 1), high - 0.045, 0.005))
     paint = pt.blend(
         paint,
-        colours.main,
+        colors.main,
         lambda p: pt.edge(np.abs(p[:, 1] - middle) - 0.022, 0.008) * (np.abs(p[:, 0]) > width * 0.36),
     )
     return [part("cabin", glass, Paint(paint, 0.15, 0.1))]
@@ -105,40 +103,40 @@ def _car_face(width: float, length: float, floor: float, belt: float) -> list[Pa
     ]
 
 
-def _wheels(radius: float, width: float, reach: float, colours: Palette) -> list[Part]:
-    hub_colour = mix(STEEL, colours.accent, 0.35)
+def _wheels(radius: float, width: float, reach: float, colors: Palette) -> list[Part]:
+    hub_color = mix(STEEL, colors.accent, 0.35)
     tyre = lathe([(radius * 0.85, -0.05), (radius, -0.03), (radius, 0.03), (radius * 0.85, 0.05)], 32)
     hub = lathe([(radius * 0.58, 0.0), (radius * 0.55, 0.06), (radius * 0.18, 0.066)], 28)
     wheels: list[Part] = []
     for y in (-reach, reach):
-        for name, shape, paint in (("tyre", tyre, Paint(BLACK, 0.8)), ("hub", hub, Paint(hub_colour, 0.3, 0.6))):
+        for name, shape, paint in (("tyre", tyre, Paint(BLACK, 0.8)), ("hub", hub, Paint(hub_color, 0.3, 0.6))):
             wheels += pair(part(name, moved(turned(shape, "y", 90), (width / 2 - 0.015, y, radius)), paint))
     return wheels
 
 
 def sailboat(rng: np.random.Generator) -> list[Part]:
     """A hull with a mast, a mainsail and a jib, bow to the front; plain, striped or two-tone sails."""
-    colours = palette(rng)
+    colors = palette(rng)
     length, beam, mast = rng.uniform(0.55, 0.72), rng.uniform(0.19, 0.26), rng.uniform(0.95, 1.3)
-    paint = pt.blend(pt.solid(colours.main), colours.second, pt.beyond((0, 0, -1), -rng.uniform(0.07, 0.16)))
-    paint = pt.blend(paint, colours.accent, lambda p: pt.edge(np.abs(p[:, 2] - 0.215) - 0.022, 0.008))
+    paint = pt.blend(pt.solid(colors.main), colors.second, pt.beyond((0, 0, -1), -rng.uniform(0.07, 0.16)))
+    paint = pt.blend(paint, colors.accent, lambda p: pt.edge(np.abs(p[:, 2] - 0.215) - 0.022, 0.008))
     wood = Paint(pick(rng, WOODS), 0.5)
     boom, top = 0.38, 0.38 + mast
     flag = np.array([(0.0, top - 0.02), (0.20, top + 0.05), (0.0, top + 0.12)])
     main = _sail((-0.05, boom), (-0.05, boom + mast * 0.95), length * 0.95, 0.11)
     jib = _sail((-length * 0.98, boom - 0.06), (-0.13, boom + mast * 0.78), -0.14, 0.09)
     spar = capsule((0, -0.08, boom - 0.02), (0, length * 0.97, boom - 0.02), 0.018)
-    rig = [part("boom", spar, wood), part("mainsail", main, Paint(_sail_paint(rng, colours), 0.8))]
+    rig = [part("boom", spar, wood), part("mainsail", main, Paint(_sail_paint(rng, colors), 0.8))]
     swing = pick(rng, (-1, 1)) * rng.uniform(50, 70)
     return [
         part("hull", _hull(length, beam, 0.26), Paint(paint, 0.35)),
         part("deck", moved(_hull(length * 0.95, beam * 0.88, 0.04), (0, 0, 0.235)), wood),
         part("cabin", box((0, 0.14, 0.30), (beam * 0.95, 0.3, 0.10), 0.03), Paint(WHITE, 0.4)),
         part("mast", capsule((0, -0.08, 0.2), (0, -0.08, top + 0.1), 0.024, 0.016), wood),
-        part("flag", moved(facing_side(prism(flag, 0.016, 0.005)), (0, -0.07, 0)), Paint(colours.accent, 0.8)),
+        part("flag", moved(facing_side(prism(flag, 0.016, 0.005)), (0, -0.07, 0)), Paint(colors.accent, 0.8)),
         *turn(rig, "z", swing, (0, -0.08, 0)),
         *turn(
-            [part("jib", jib, Paint(pick(rng, (CREAM, colours.accent)), 0.8))],
+            [part("jib", jib, Paint(pick(rng, (CREAM, colors.accent)), 0.8))],
             "z",
             -0.5 * swing,
             (0, -length * 0.98, 0),
@@ -171,14 +169,14 @@ def _sail(tack: tuple[float, float], head: tuple[float, float], clew_y: float, b
     return loft(rings)
 
 
-def _sail_paint(rng: np.random.Generator, colours: Palette) -> pt.Pattern:
-    base = pt.solid(pick(rng, (CREAM, colours.second)))
+def _sail_paint(rng: np.random.Generator, colors: Palette) -> pt.Pattern:
+    base = pt.solid(pick(rng, (CREAM, colors.second)))
     match pick(rng, ("plain", "stripes", "diagonal", "two-tone")):
         case "stripes":
-            return pt.blend(base, colours.main, pt.stripes(rng, (0, 0, 1), 0.22, 0.45))
+            return pt.blend(base, colors.main, pt.stripes(rng, (0, 0, 1), 0.22, 0.45))
         case "diagonal":
-            return pt.blend(base, colours.main, pt.stripes(rng, (0, 1, 1), 0.22, 0.4))
+            return pt.blend(base, colors.main, pt.stripes(rng, (0, 1, 1), 0.22, 0.4))
         case "two-tone":
-            return pt.blend(base, colours.main, pt.beyond((0, 0, -1), -0.72))
+            return pt.blend(base, colors.main, pt.beyond((0, 0, -1), -0.72))
         case _:
             return base

@@ -1,4 +1,4 @@
-"""Colours as sRGB triples in [0, 1], and the draws from which objects get theirs."""
+"""Colors as sRGB triples in [0, 1], and random palettes."""
 
 import colorsys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ WHITE: Rgb = (0.95, 0.95, 0.94)
 CREAM: Rgb = (0.95, 0.89, 0.76)
 BLACK: Rgb = (0.06, 0.06, 0.07)
 CHARCOAL: Rgb = (0.18, 0.18, 0.20)
-GREY: Rgb = (0.55, 0.56, 0.58)
+GRAY: Rgb = (0.55, 0.56, 0.58)
 STEEL: Rgb = (0.72, 0.74, 0.77)
 PINK: Rgb = (0.95, 0.60, 0.62)
 RED: Rgb = (0.83, 0.14, 0.13)
@@ -34,7 +34,7 @@ WOODS: tuple[Rgb, ...] = (
 
 @dataclass(frozen=True)
 class Palette:
-    """Three colours that go together: most of the object, its counterpart, and small details."""
+    """Three colors that go together: most of the object, its counterpart, and small details."""
 
     main: Rgb
     second: Rgb
@@ -47,7 +47,7 @@ def hsv(hue: float, saturation: float, value: float) -> Rgb:
 
 
 def palette(rng: np.random.Generator) -> Palette:
-    """A vivid main colour; a counterpart that is pale, dark or of another hue; an accent of a third hue."""
+    """A vivid main color; a counterpart that is pale, dark or of another hue; an accent of a third hue."""
     hue, value = rng.uniform(), rng.uniform(0.62, 0.95)
     main = hsv(hue, rng.uniform(0.55, 0.92), value)
     other = hsv(hue + rng.uniform(0.35, 0.65), rng.uniform(0.5, 0.85), rng.uniform(0.6, 0.95))
@@ -60,25 +60,25 @@ def pick(rng: np.random.Generator, options: Sequence[Item]) -> Item:
     return options[int(rng.integers(len(options)))]
 
 
-def shade(colour: Rgb, factor: float) -> Rgb:
+def shade(color: Rgb, factor: float) -> Rgb:
     """Darker for a factor below 1."""
-    red, green, blue = (min(1.0, channel * factor) for channel in colour)
+    red, green, blue = (min(1.0, channel * factor) for channel in color)
     return red, green, blue
 
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """`share` of the second colour."""
+    """`share` of the second color."""
     red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
-def vary(rng: np.random.Generator, colour: Rgb, amount: float = 0.06) -> Rgb:
-    """The same colour, a little lighter, darker or tinted."""
-    red, green, blue = (float(np.clip(channel + rng.uniform(-amount, amount), 0.02, 0.98)) for channel in colour)
+def vary(rng: np.random.Generator, color: Rgb, amount: float = 0.06) -> Rgb:
+    """The same color, a little lighter, darker or tinted."""
+    red, green, blue = (float(np.clip(channel + rng.uniform(-amount, amount), 0.02, 0.98)) for channel in color)
     return red, green, blue
 
 
-def to_linear(colour: Rgb) -> Rgb:
-    """sRGB transfer function (IEC 61966-2-1), as glTF's base colour factor needs it."""
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+def to_linear(color: Rgb) -> Rgb:
+    """sRGB transfer function (IEC 61966-2-1), as glTF's base color factor needs it."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color)
     return red, green, blue

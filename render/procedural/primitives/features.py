@@ -1,4 +1,4 @@
-"""Features that animals and toys share: eyes, whiskers, legs with paws, tails, coats."""
+"""Body parts that animals and toys share: eyes, whiskers, legs with paws, tails, coats."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from render.procedural.primitives.color import (
     BROWN,
     CHARCOAL,
     CREAM,
-    GREY,
+    GRAY,
     ORANGE,
     WHITE,
     Rgb,
@@ -25,7 +25,7 @@ from render.procedural.primitives.pattern import Floats, Pattern
 from render.procedural.primitives.surface import Points, Vector, capsule, curve, ellipsoid, tube
 
 FUR = 0.85
-FUR_COLOURS: tuple[Rgb, ...] = (
+FUR_COLORS: tuple[Rgb, ...] = (
     (0.90, 0.55, 0.22),
     (0.62, 0.58, 0.54),
     (0.50, 0.34, 0.21),
@@ -39,7 +39,7 @@ FUR_COLOURS: tuple[Rgb, ...] = (
 
 @dataclass(frozen=True)
 class Coat:
-    """The colours of an animal: `body` covers most of it, `light` its belly and muzzle, `dark` its markings."""
+    """The colors of an animal: `body` covers most of it, `light` its belly and muzzle, `dark` its markings."""
 
     body: Rgb
     light: Rgb
@@ -48,31 +48,31 @@ class Coat:
 
 
 def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
-    """A natural colour three times in four, else any colour a toy may have."""
+    """A natural color three times in four, else any color a toy may have."""
     natural = rng.uniform() < 0.8
-    body = vary(rng, pick(rng, FUR_COLOURS)) if natural else hsv(rng.uniform(), 0.55, 0.85)
-    dark = shade(body, 0.42) if sum(body) > 0.9 else mix(body, GREY, 0.55)
+    body = vary(rng, pick(rng, FUR_COLORS)) if natural else hsv(rng.uniform(), 0.55, 0.85)
+    dark = shade(body, 0.42) if sum(body) > 0.9 else mix(body, GRAY, 0.55)
     light = pick(rng, (WHITE, CREAM, mix(body, WHITE, 0.65)))
     return Coat(body, light, dark, pick(rng, styles))
 
 
-def fur(rng: np.random.Generator, colours: Coat, along: Vector, size: float) -> Pattern:
+def fur(rng: np.random.Generator, colors: Coat, along: Vector, size: float) -> Pattern:
     """The coat's pattern on a part `size` across whose spine runs `along`."""
-    base = pt.solid(colours.body)
-    match colours.style:
+    base = pt.solid(colors.body)
+    match colors.style:
         case "striped":
-            return pt.blend(base, colours.dark, pt.stripes(rng, along, size * 0.36, 0.42, 0.22))
+            return pt.blend(base, colors.dark, pt.stripes(rng, along, size * 0.36, 0.42, 0.22))
         case "spotted":
-            return pt.blend(base, colours.dark, pt.spots(rng, size * 0.40, size * 0.10))
+            return pt.blend(base, colors.dark, pt.spots(rng, size * 0.40, size * 0.10))
         case "patched":
-            orange = pt.blend(pt.solid(colours.light), colours.body, pt.patches(rng, size * 0.7, 0.55))
-            return pt.blend(orange, colours.dark, pt.patches(rng, size * 0.6, 0.25))
+            orange = pt.blend(pt.solid(colors.light), colors.body, pt.patches(rng, size * 0.7, 0.55))
+            return pt.blend(orange, colors.dark, pt.patches(rng, size * 0.6, 0.25))
         case _:
             return base
 
 
 def eye(
-    centre: Vector,
+    center: Vector,
     radius: float,
     iris: Rgb,
     gaze: Vector = (0.0, -1.0, 0.1),
@@ -87,24 +87,24 @@ def eye(
     up = np.cross(right, forward)
     reach = float(np.sin(np.deg2rad(iris_deg)))
 
-    def colours(points: Points) -> Floats:
-        local = (points - np.asarray(centre)) / radius
+    def colors(points: Points) -> Floats:
+        local = (points - np.asarray(center)) / radius
         x, z, front = local @ right, local @ up, local @ forward > 0
         away = np.hypot(x, z)
         pupil = np.hypot(x / (0.34 if slit else 0.62), z / (0.92 if slit else 0.62))
         glint = np.hypot(x + 0.22, z - 0.26)
         result = np.broadcast_to(np.asarray(WHITE), points.shape)
-        for distance, colour in ((away - reach, iris), (pupil - reach, BLACK), (glint - 0.13, WHITE)):
+        for distance, color in ((away - reach, iris), (pupil - reach, BLACK), (glint - 0.13, WHITE)):
             share = (pt.edge(distance, 0.08) * front)[:, None]
-            result = result * (1 - share) + np.asarray(colour) * share
+            result = result * (1 - share) + np.asarray(color) * share
         return result
 
-    return part("eye", ellipsoid(centre, (radius, radius, radius), 24, 18), Paint(colours, roughness=0.15))
+    return part("eye", ellipsoid(center, (radius, radius, radius), 24, 18), Paint(colors, roughness=0.15))
 
 
-def bead_eye(centre: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> Part:
+def bead_eye(center: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> Part:
     """A black eye with a highlight."""
-    return eye(centre, radius, BLACK, gaze, iris_deg=80)
+    return eye(center, radius, BLACK, gaze, iris_deg=80)
 
 
 def whiskers(root: Vector, length: float, radius: float) -> list[Part]:

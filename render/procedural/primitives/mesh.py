@@ -1,4 +1,4 @@
-"""Grids become triangles with texture coordinates, and patterns become textures. Pure numpy."""
+"""Convert grids of points to triangles with texture coordinates, and patterns to textures."""
 
 from dataclasses import dataclass
 
@@ -75,6 +75,6 @@ def paint_texture(rest: Surface, pattern: Pattern) -> NDArray[np.uint8]:
     for axis in (0, 1):
         places = _places(rest, axis)
         points = _interpolated(points, np.interp(even, places, np.arange(len(places))), axis)
-    colours = np.clip(pattern(points.reshape(-1, 3)), 0, 1)
-    texels: NDArray[np.uint8] = np.rint(colours * 255).astype(np.uint8)
+    colors = np.clip(pattern(points.reshape(-1, 3)), 0, 1)
+    texels: NDArray[np.uint8] = np.rint(colors * 255).astype(np.uint8)
     return texels.reshape(TEXELS, TEXELS, 3)

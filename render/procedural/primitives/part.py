@@ -1,4 +1,4 @@
-"""Parts: a surface with its paint. An object is a list of parts."""
+"""Parts of an object: a surface and its paint. An object is a list of parts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from render.procedural.primitives.surface import Points, Surface, Vector, mirror
 
 @dataclass(frozen=True)
 class Paint:
-    """A plain colour, or a pattern (then the part gets a texture), and a finish in glTF's metallic-roughness terms."""
+    """A plain color, or a pattern (then the part gets a texture), and a finish in glTF's metallic-roughness terms."""
 
     base: Rgb | Pattern
     roughness: float = 0.6
@@ -30,7 +30,7 @@ class Part:
 
 
 def part(name: str, surface: Surface, paint: Paint | Rgb | Pattern) -> Part:
-    """A part painted where it stands. A bare colour or pattern gets the default finish."""
+    """A part painted where it stands. A bare color or pattern gets the default finish."""
     return Part(name, surface, paint if isinstance(paint, Paint) else Paint(paint), surface)
 
 

@@ -1,7 +1,7 @@
-"""Solid patterns: the colour of a point in space, so that neighbouring parts of an object match without any unwrapping.
+"""Solid patterns: color as a function of the position in space, which needs no UV unwrapping.
 
-A `Pattern` maps points [n, 3] to sRGB colours [n, 3]; a `Mask` maps them to coverage [n] in [0, 1] and says where the
-second of two patterns shows. Lengths are in the units of the object.
+Patterns match across neighboring parts of an object. A `Pattern` maps points [n, 3] to sRGB colors [n, 3]; a `Mask`
+maps them to coverage [n] in [0, 1] and selects where the second of two patterns shows. Lengths are in object units.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ Pattern = Callable[[Points], Floats]
 Mask = Callable[[Points], Floats]
 
 
-def solid(colour: Rgb) -> Pattern:
-    return lambda points: np.broadcast_to(np.asarray(colour), points.shape)
+def solid(color: Rgb) -> Pattern:
+    return lambda points: np.broadcast_to(np.asarray(color), points.shape)
 
 
 def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
     """`over` where the mask is 1, `under` where it is 0."""
     top = over if callable(over) else solid(over)
 
-    def colour(points: Points) -> Floats:
+    def color(points: Points) -> Floats:
         below = under(points)
         return below + (top(points) - below) * mask(points)[:, None]
 
-    return colour
+    return color
 
 
 def edge(distance: Floats, softness: float) -> Floats:
@@ -75,9 +75,9 @@ def spots(rng: np.random.Generator, spacing: float, radius: float, softness: flo
         cell = np.floor(grid).astype(np.int64)
         nearest = np.full(len(points), np.inf)
         for offset in product((-1, 0, 1), repeat=3):
-            neighbour = cell + offset
-            x, y, z = (neighbour % table_size).T
-            gap = np.linalg.norm(grid - neighbour - jitter[x, y, z], axis=1) * spacing - sizes[x, y, z]
+            neighbor = cell + offset
+            x, y, z = (neighbor % table_size).T
+            gap = np.linalg.norm(grid - neighbor - jitter[x, y, z], axis=1) * spacing - sizes[x, y, z]
             nearest = np.minimum(nearest, gap)
         return edge(nearest, softness * spacing)
 
@@ -107,9 +107,9 @@ def beyond(direction: Vector, level: float, softness: float = 0.02) -> Mask:
     return lambda points: edge(level - points @ axis, softness)
 
 
-def inside(centre: Vector, radii: Vector, softness: float = 0.05) -> Mask:
+def inside(center: Vector, radii: Vector, softness: float = 0.05) -> Mask:
     """Inside an ellipsoid."""
-    return lambda points: edge(np.linalg.norm((points - np.asarray(centre)) / radii, axis=1) - 1.0, softness)
+    return lambda points: edge(np.linalg.norm((points - np.asarray(center)) / radii, axis=1) - 1.0, softness)
 
 
 def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
@@ -129,10 +129,10 @@ def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
 def grain(rng: np.random.Generator, direction: Vector, scale: float) -> Mask:
     """Fine dark lines along `direction`, as in wood: stripes by the distance from an axis off the object."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
-    noise, centre = waves(rng, scale * 6), rng.uniform(1, 2, 3) * scale * 8
+    noise, center = waves(rng, scale * 6), rng.uniform(1, 2, 3) * scale * 8
 
     def mask(points: Points) -> Floats:
-        across = points - centre
+        across = points - center
         across = across - (across @ axis)[:, None] * axis
         ring = np.linalg.norm(across, axis=1) / scale + noise(points * (1 - 0.8 * np.abs(axis)))
         return np.asarray(np.square(1 + np.sin(2 * np.pi * ring)) / 8)

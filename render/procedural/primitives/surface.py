@@ -19,7 +19,7 @@ Vector = tuple[float, float, float]
 
 
 def loft(rings: Sequence[Points]) -> Surface:
-    """Closed surface through `rings` (each [n, 3]); both ends are capped by their ring's centre."""
+    """Closed surface through `rings` (each [n, 3]); both ends are capped by their ring's center."""
     first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)
@@ -41,12 +41,12 @@ def lathe(profile: Sequence[tuple[float, float]], sides: int = 32) -> Surface:
     return loft([at_height(circle(sides) * radius, z) for radius, z in profile])
 
 
-def ellipsoid(centre: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> Surface:
+def ellipsoid(center: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> Surface:
     """Poles on the z axis."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[1:-1]
     unit = lathe([(float(np.cos(a)), float(np.sin(a))) for a in latitude], sides)
     unit[0], unit[-1] = (0, 0, -1), (0, 0, 1)
-    return unit * radii + centre
+    return unit * radii + center
 
 
 def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4) -> Points:
@@ -67,7 +67,7 @@ def _bevelled(height: float, bevel: float, steps: int = 4) -> list[tuple[float, 
     return [(-z, inset) for z, inset in reversed(top)] + top
 
 
-def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -> Surface:
+def box(center: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -> Surface:
     """Box with edges rounded by `bevel`; its top is `taper` times as wide and deep as its bottom."""
     width, depth, height = size
     bevel = min(bevel, 0.499 * min(size))
@@ -75,15 +75,15 @@ def box(centre: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -
     for z, inset in _bevelled(height, bevel):
         outline = rounded_rectangle(width - 2 * inset, depth - 2 * inset, max(bevel - inset, bevel * 0.05))
         rings.append(at_height(outline * (1 + (taper - 1) * (z / height + 0.5)), z))
-    return loft(rings) + centre
+    return loft(rings) + center
 
 
 def prism(outline: Points, depth: float, bevel: float = 0.01) -> Surface:
     """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. It must be star-shaped about its mean."""
-    centre = outline.mean(axis=0)
-    reach = float(np.linalg.norm(outline - centre, axis=1).mean())
+    center = outline.mean(axis=0)
+    reach = float(np.linalg.norm(outline - center, axis=1).mean())
     bevel = min(bevel, 0.499 * depth, 0.5 * reach)
-    rings = [at_height(centre + (outline - centre) * (1 - inset / reach), z) for z, inset in _bevelled(depth, bevel, 3)]
+    rings = [at_height(center + (outline - center) * (1 - inset / reach), z) for z, inset in _bevelled(depth, bevel, 3)]
     return loft(rings)
 
 
@@ -128,9 +128,9 @@ def _transported(tangent: Points) -> Points:
     return np.stack(sides)
 
 
-def _dome(ring: Points, centre: Points, axis: Points) -> list[Points]:
-    return [centre + (ring - centre) * np.cos(a) + axis * np.sin(a) for a in np.linspace(0, np.pi / 2, 5)[1:-1]] + [
-        centre + (ring - centre) * 1e-3 + axis
+def _dome(ring: Points, center: Points, axis: Points) -> list[Points]:
+    return [center + (ring - center) * np.cos(a) + axis * np.sin(a) for a in np.linspace(0, np.pi / 2, 5)[1:-1]] + [
+        center + (ring - center) * 1e-3 + axis
     ]
 
 

@@ -1,51 +1,51 @@
 import numpy as np
 import pytest
 
-from render.blender.quality_flags import alpha_coverage, in_order, is_clipped, picture_flags
+from render.blender.quality_flags import alpha_coverage, image_flags, in_order, is_clipped
 
 
-def pictures(colour, rows=slice(4, 12), columns=slice(4, 12), alpha=255, count=4):
-    """Pictures [16, 16, 4] that are empty but for a rectangle of one colour."""
+def pictures(color, rows=slice(4, 12), columns=slice(4, 12), alpha=255, count=4):
+    """Pictures [16, 16, 4] that are empty but for a rectangle of one color."""
     picture = np.zeros((16, 16, 4), np.uint8)
-    picture[rows, columns] = (*colour, alpha)
+    picture[rows, columns] = (*color, alpha)
     return [picture] * count
 
 
 def test_an_ordinary_object_has_no_flag():
-    assert picture_flags(pictures((120, 90, 60))) == ()
+    assert image_flags(pictures((120, 90, 60))) == ()
 
 
 @pytest.mark.parametrize(
-    ("grey", "flags"), [(0, ("near-black",)), (12, ("near-black",)), (13, ()), (242, ()), (243, ("near-white",))]
+    ("gray", "flags"), [(0, ("near-black",)), (12, ("near-black",)), (13, ()), (242, ()), (243, ("near-white",))]
 )
-def test_the_limits_of_black_and_white_are_0_05_and_0_95(grey, flags):
-    assert picture_flags(pictures((grey,) * 3)) == flags
+def test_the_limits_of_black_and_white_are_0_05_and_0_95(gray, flags):
+    assert image_flags(pictures((gray,) * 3)) == flags
 
 
 def test_luminance_is_rec_709_over_all_pictures_weighted_by_alpha():
-    assert picture_flags(pictures((0, 0, 255))) == ()  # 0.0722
-    assert picture_flags(pictures((0, 0, 170))) == ("near-black",)  # 0.0481
+    assert image_flags(pictures((0, 0, 255))) == ()  # 0.0722
+    assert image_flags(pictures((0, 0, 170))) == ("near-black",)  # 0.0481
     white, black = pictures((255,) * 3, count=1), pictures((0,) * 3, count=1)
-    assert picture_flags(white + black) == ()
-    assert picture_flags(white + black * 25) == ("near-black",)
-    assert picture_flags(white + pictures((0,) * 3, alpha=10, count=1)) == ("near-white",)
+    assert image_flags(white + black) == ()
+    assert image_flags(white + black * 25) == ("near-black",)
+    assert image_flags(white + pictures((0,) * 3, alpha=10, count=1)) == ("near-white",)
 
 
-def test_colour_where_nothing_is_does_not_count():
+def test_color_where_nothing_is_does_not_count():
     picture = pictures((0, 0, 0), count=1)[0].copy()
     picture[:2] = (255, 255, 255, 0)
-    assert picture_flags([picture]) == ("near-black",)
+    assert image_flags([picture]) == ("near-black",)
 
 
 def test_nothing_is_empty_and_covers_little():
-    assert picture_flags(pictures((200,) * 3, alpha=0)) == ("empty", "low-coverage")
+    assert image_flags(pictures((200,) * 3, alpha=0)) == ("empty", "low-coverage")
 
 
 def test_coverage_is_the_mean_over_all_pictures():
     spot = slice(4, 5)
-    assert picture_flags(pictures((99,) * 3, spot, spot)) == ("low-coverage",)
+    assert image_flags(pictures((99,) * 3, spot, spot)) == ("low-coverage",)
     large = pictures((99,) * 3, count=1)
-    assert picture_flags(pictures((99,) * 3, spot, spot) + large) == ()
+    assert image_flags(pictures((99,) * 3, spot, spot) + large) == ()
     assert alpha_coverage(large[0]) == pytest.approx(64 / 256)
 
 
@@ -55,7 +55,7 @@ def test_one_touch_of_one_border_is_clipped(place):
     touching[place] = (99, 99, 99, 1)
     assert is_clipped(touching)
     assert not is_clipped(pictures((99,) * 3)[0])
-    assert picture_flags([*pictures((99,) * 3), touching]) == ("clipped",)
+    assert image_flags([*pictures((99,) * 3), touching]) == ("clipped",)
 
 
 def test_flags_are_ordered_as_the_schema_lists_them():
@@ -64,4 +64,4 @@ def test_flags_are_ordered_as_the_schema_lists_them():
         "near-black",
         "missing-texture",
     )
-    assert picture_flags(pictures((0,) * 3, slice(0, 1), slice(0, 1))) == ("clipped", "near-black", "low-coverage")
+    assert image_flags(pictures((0,) * 3, slice(0, 1), slice(0, 1))) == ("clipped", "near-black", "low-coverage")

@@ -1,4 +1,4 @@
-"""Blender's side, in this process: import, cleaning, normalisation, light, pictures against known geometry."""
+"""Blender's side, in this process: import, cleaning, normalization, light, pictures against known geometry."""
 
 import json
 import subprocess
@@ -10,30 +10,30 @@ import pytest
 from dataset.camera import intrinsics, project
 from render.blender.cameras import Light, Pose, poses
 from render.settings import Settings, environment_maps
-from tests.support.make_models import COLOURS, FACES, Gltf, bad_models, box_glb
+from tests.support.make_models import COLORS, FACES, Gltf, bad_models, box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import cycles, quality_flags, scene  # noqa: E402  (they import bpy)
-from render.blender.__main__ import blenders_maps  # noqa: E402
+from render.blender.__main__ import bundled_maps  # noqa: E402
 
 RESOLUTION = 48
 CORNERS = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
-def normalised_bounds():
+def normalized_bounds():
     points = scene.visible_points()
     return points.min(0), points.max(0)
 
 
 def see(pose, tmp_path, threads=1):
     """One picture of the scene that is open, under the first of Blender's environment maps."""
-    name, path = next(iter(environment_maps(blenders_maps()).items()))
+    name, path = next(iter(environment_maps(bundled_maps()).items()))
     scene.light_scene(Light(name, 40.0), path)
     cycles.configure(Settings(resolution=RESOLUTION, samples=1), threads)
     return cycles.render_view(pose, 1, tmp_path)
 
 
-def average_colour(image, rows=slice(None)):
+def average_color(image, rows=slice(None)):
     image = image[rows]
     return image[image[..., 3] > 0][:, :3].mean(0) / 255
 
@@ -43,16 +43,16 @@ def test_azimuths_see_the_faces_they_should(tmp_path, azimuth_deg, face):
     """glTF's +z front is what azimuth 0 sees, its +x what azimuth 90 sees, and its +y is up in the picture."""
     scene.build(box_glb(tmp_path / "box.glb"), "longest")
     level = see(Pose(0.0, azimuth_deg), tmp_path)
-    assert np.abs(average_colour(level) - COLOURS[face]).max() < 0.1
+    assert np.abs(average_color(level) - COLORS[face]).max() < 0.1
     above = see(Pose(35.0, azimuth_deg), tmp_path)
     rows = np.flatnonzero(above[..., 3].any(1))
-    assert np.abs(average_colour(above, slice(rows[0], rows[0] + 4)) - COLOURS["top"]).max() < 0.2
-    assert np.abs(average_colour(above, slice(rows[-1] - 4, rows[-1])) - COLOURS[face]).max() < 0.2
+    assert np.abs(average_color(above, slice(rows[0], rows[0] + 4)) - COLORS["top"]).max() < 0.2
+    assert np.abs(average_color(above, slice(rows[-1] - 4, rows[-1])) - COLORS[face]).max() < 0.2
 
 
 def test_silhouettes_lie_where_the_camera_model_projects_them(tmp_path):
     size = np.array([0.5, 0.2, 0.3])  # Blender's axes
-    normalization = scene.build(box_glb(tmp_path / "b.glb", size=(0.5, 0.3, 0.2), centre=(3, 5, -2)), "longest")
+    normalization = scene.build(box_glb(tmp_path / "b.glb", size=(0.5, 0.3, 0.2), center=(3, 5, -2)), "longest")
     corners = normalization.scale * (CORNERS * size + [3, 2, 5] + np.array(normalization.offset))
     for pose in poses(0, "x")["random"][::3]:
         image = see(pose, tmp_path)
@@ -62,15 +62,16 @@ def test_silhouettes_lie_where_the_camera_model_projects_them(tmp_path):
         np.testing.assert_allclose(seen, [*pixels.min(0), *pixels.max(0)], atol=1.0)
 
 
-def test_longest_side_becomes_one_and_the_centre_the_origin(tmp_path):
-    normalization = scene.build(box_glb(tmp_path / "b.glb", size=(4, 2, 1), centre=(10, 0, -5)), "longest")
+def test_longest_side_becomes_one_and_the_center_the_origin(tmp_path):
+    normalization = scene.build(box_glb(tmp_path / "b.glb", size=(4, 2, 1), center=(10, 0, -5)), "longest")
     assert normalization.scale == pytest.approx(0.25)
     assert normalization.offset == pytest.approx((-10, -5, 0))
-    low, high = normalised_bounds()
+    low, high = normalized_bounds()
     np.testing.assert_allclose(high, [0.5, 0.125, 0.25], atol=1e-6)  # glTF's y is Blender's z
     np.testing.assert_allclose(low, -high, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_sphere_mode_never_clips_where_longest_does(tmp_path):
     path = box_glb(tmp_path / "cube.glb")
     poses_of_interest = [pose for pose in poses(0, "x")["random"] if pose.azimuth_deg % 45 == 22.5][:3]
@@ -132,9 +133,9 @@ def test_animation_stands_at_its_first_frame(tmp_path):
 def ply_text(vertex):
     """A triangle of red vertices, the first at `vertex`."""
     header = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
-    colours = "property uchar red\nproperty uchar green\nproperty uchar blue\nelement face 1\n"
+    colors = "property uchar red\nproperty uchar green\nproperty uchar blue\nelement face 1\n"
     body = f"{vertex} 255 0 0\n1 0 0 255 0 0\n0 0 1 255 0 0\n3 0 1 2\n"
-    return f"{header}{colours}property list uchar int vertex_indices\nend_header\n{body}"
+    return f"{header}{colors}property list uchar int vertex_indices\nend_header\n{body}"
 
 
 def stl_text(vertex):
@@ -153,7 +154,7 @@ def test_other_formats_come_in_upright_and_are_checked_for_nan(tmp_path, suffix,
     path = tmp_path / f"a{suffix}"
     path.write_text(text("0 0 0"))
     assert scene.build(path, "longest").scale == pytest.approx(1 / size)
-    low, high = normalised_bounds()
+    low, high = normalized_bounds()
     np.testing.assert_allclose(high - low, [1, 0, 1 / size], atol=1e-6)
     path.write_text(text("nan 0 0"))
     with pytest.raises(scene.ObjectError) as caught:
@@ -161,10 +162,10 @@ def test_other_formats_come_in_upright_and_are_checked_for_nan(tmp_path, suffix,
     assert caught.value.kind == "NonFinitePositions"
 
 
-def test_vertex_colours_without_a_material_are_shown(tmp_path):
+def test_vertex_colors_without_a_material_are_shown(tmp_path):
     (tmp_path / "red.ply").write_text(ply_text("0 0 0"))
     scene.build(tmp_path / "red.ply", "longest")
-    red, green, blue = average_colour(see(Pose(0.0, 0.0), tmp_path))
+    red, green, blue = average_color(see(Pose(0.0, 0.0), tmp_path))
     assert red > 2 * max(green, blue)
 
 
@@ -175,7 +176,7 @@ def test_fbx_comes_in(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.fbx")], check=True, capture_output=True)
     scene.build(tmp_path / "a.fbx", "longest")
-    np.testing.assert_allclose(normalised_bounds(), [[-0.5] * 3, [0.5] * 3], atol=1e-5)
+    np.testing.assert_allclose(normalized_bounds(), [[-0.5] * 3, [0.5] * 3], atol=1e-5)
 
 
 def test_bad_files_are_named_failures(tmp_path):
@@ -200,7 +201,7 @@ def test_references_out_of_the_folder_are_not_followed(tmp_path):
 
 
 def test_nothing_is_drawn_where_alpha_is_zero_and_alpha_is_straight(tmp_path):
-    """A half transparent white glow: its colour stays white, only its alpha is half."""
+    """A half transparent white glow: its color stays white, only its alpha is half."""
     gltf = Gltf()
     mesh = gltf.box((1, 1, 0.01))
     for material in gltf.document["materials"]:
@@ -227,7 +228,7 @@ def test_threads_change_no_pixel(tmp_path):
 
 
 def test_every_map_lights_with_the_same_mean(tmp_path):
-    maps = environment_maps(blenders_maps())
+    maps = environment_maps(bundled_maps())
     assert len(maps) == 8
     bpy.ops.wm.read_factory_settings(use_empty=True)
     for name in ("night.exr", "city.exr"):

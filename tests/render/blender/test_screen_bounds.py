@@ -5,7 +5,7 @@ import pytest
 
 from dataset.camera import intrinsics, project
 from render.blender.cameras import Pose
-from render.blender.screen_bounds import MARGIN, Box, object_box
+from render.blender.screen_bounds import MARGIN, PixelBox, object_box
 
 POSES = [Pose(elevation, azimuth) for elevation in (-10.0, 30.0) for azimuth in (0.0, 67.5, 200.0)]
 
@@ -23,12 +23,12 @@ def test_the_box_is_the_projection_with_a_margin(pose, resolution):
 
 def test_what_leaves_the_picture_is_cut_off_and_what_is_outside_has_an_empty_box():
     c2w = Pose(0.0, 0.0).c2w()
-    assert object_box([[-9.0, 9.0], [0, 0], [-9.0, 9.0]], c2w, 64) == Box(0, 0, 64, 64)
+    assert object_box([[-9.0, 9.0], [0, 0], [-9.0, 9.0]], c2w, 64) == PixelBox(0, 0, 64, 64)
     aside = object_box([[5.0, 5.1], [0, 0], [0, 0]], c2w, 64)
     assert aside.is_empty()
-    assert not Box(1, 2, 3, 4).is_empty()
+    assert not PixelBox(1, 2, 3, 4).is_empty()
 
 
 def test_a_point_behind_the_camera_means_the_whole_picture():
     points = [[0.0, 0.1], [0.0, -3.0], [0.0, 0.0]]  # the camera stands at y = -1.5
-    assert object_box(points, Pose(0.0, 0.0).c2w(), 64) == Box(0, 0, 64, 64)
+    assert object_box(points, Pose(0.0, 0.0).c2w(), 64) == PixelBox(0, 0, 64, 64)

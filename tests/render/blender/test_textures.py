@@ -10,15 +10,15 @@ from tests.support.make_models import Gltf
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import cycles, scene  # noqa: E402  (they import bpy)
-from render.blender.__main__ import blenders_maps  # noqa: E402
-from render.blender.textures import MAX_SIDE, settle_textures  # noqa: E402
+from render.blender.__main__ import bundled_maps  # noqa: E402
+from render.blender.textures import MAX_SIDE, sanitize_textures  # noqa: E402
 
 
 def seen(gltf: Gltf, tmp_path, name):
     """(a picture of the object, whether it misses a texture)."""
     scene.build(gltf.write(tmp_path / name / f"{name}.glb"), "longest")
-    missing = settle_textures(tmp_path / name)
-    map_name, path = next(iter(environment_maps(blenders_maps()).items()))
+    missing = sanitize_textures(tmp_path / name)
+    map_name, path = next(iter(environment_maps(bundled_maps()).items()))
     scene.light_scene(Light(map_name, 40.0), path)
     cycles.configure(Settings(resolution=16, samples=1024, noise_threshold=0.0), threads=1)
     return cycles.render_view(Pose(20.0, 10.0), 1, tmp_path), missing
@@ -37,8 +37,8 @@ def without_texture(slot, **surface):
     return gltf
 
 
-GREY = {"baseColorFactor": [0.8, 0.8, 0.8, 1.0]}
-CASES = [("baseColorTexture", GREY), ("normalTexture", {}), ("emissiveTexture", {}), ("metallicRoughnessTexture", {})]
+GRAY = {"baseColorFactor": [0.8, 0.8, 0.8, 1.0]}
+CASES = [("baseColorTexture", GRAY), ("normalTexture", {}), ("emissiveTexture", {}), ("metallicRoughnessTexture", {})]
 
 
 @pytest.mark.parametrize(("slot", "surface"), CASES)
@@ -84,7 +84,7 @@ def test_a_picture_outside_is_refused_whatever_the_format_that_named_it(tmp_path
     node = next(n for m in bpy.data.materials for n in m.node_tree.nodes if n.type == "TEX_IMAGE")
     node.image = bpy.data.images.load(str(outside if name == "ABSOLUTE" else tmp_path / "in" / name))
     with pytest.raises(scene.ObjectError) as caught:
-        settle_textures(path.parent)
+        sanitize_textures(path.parent)
     assert caught.value.kind == "UnsafeReference"
     assert not node.image.has_data
 
@@ -93,7 +93,7 @@ def test_a_picture_outside_is_refused_whatever_the_format_that_named_it(tmp_path
 def test_a_texture_of_16k_needs_a_moment_and_no_more_memory_afterwards(tmp_path):
     scene.build(textured(png(16384, 16384)).write(tmp_path / "a.glb"), "longest")
     before = resident_mb()
-    assert not settle_textures(tmp_path)
+    assert not sanitize_textures(tmp_path)
     assert resident_mb() - before < 300  # 1,024 MB while it is decoded
 
 

@@ -8,7 +8,15 @@ from email.utils import formatdate
 
 import pytest
 
-from render.download.http import DownloadError, Passing, Policy, _authorise, _Hops, _network_failure, _retry_after_s
+from render.download.http import (
+    DownloadError,
+    DownloadPolicy,
+    RetryableError,
+    _authorize,
+    _Hops,
+    _network_failure,
+    _retry_after_s,
+)
 from render.download.objaverse_cache import download_listing, fetch
 from tests.support.loopback import GLB, NAME, SHA256, UID, Answer, asset, files, glb, policy
 
@@ -129,9 +137,9 @@ def test_a_silent_server_and_a_trickling_one_time_out(server, tmp_path):
 
 def test_a_refused_connection_is_tried_again(server, tmp_path):
     with pytest.raises(DownloadError) as caught:
-        fetch(asset(), tmp_path, Policy(attempts=2, backoff_s=0.01, base_url="http://127.0.0.1:9"))
+        fetch(asset(), tmp_path, DownloadPolicy(attempts=2, backoff_s=0.01, base_url="http://127.0.0.1:9"))
     assert (caught.value.kind, caught.value.attempts) == ("Connection", 2)
-    assert isinstance(_network_failure(TimeoutError(), Policy()), Passing)
+    assert isinstance(_network_failure(TimeoutError(), DownloadPolicy()), RetryableError)
 
 
 @pytest.mark.parametrize("length", [-1, None])
@@ -206,7 +214,7 @@ def test_the_token_goes_to_hugging_face_alone(server, tmp_path, monkeypatch):
     fetch(asset(), tmp_path, policy(server))
     assert server.asked(NAME)[0]["Authorization"] is None
     request = urllib.request.Request("https://huggingface.co/datasets/x")
-    _authorise(request)
+    _authorize(request)
     assert request.get_header("Authorization") == "Bearer hf_secret"
     for elsewhere in ("https://cdn.example.org/x", "https://huggingface.co.example.org/x"):
         followed = _Hops().redirect_request(request, None, 302, "Found", Message(), elsewhere)
@@ -214,21 +222,21 @@ def test_the_token_goes_to_hugging_face_alone(server, tmp_path, monkeypatch):
         assert not followed.has_header("Authorization")
     for unsafe in ("http://huggingface.co/x", "https://example.org/huggingface.co"):
         plain = urllib.request.Request(unsafe)
-        _authorise(plain)
+        _authorize(plain)
         assert not plain.has_header("Authorization")
 
 
 def test_an_impossible_token_is_not_quoted(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret\nX-Other: 1")
     with pytest.raises(DownloadError, match="HF_TOKEN") as caught:
-        _authorise(urllib.request.Request("https://huggingface.co/x"))
+        _authorize(urllib.request.Request("https://huggingface.co/x"))
     assert "secret" not in str(caught.value)
 
 
 def test_a_listing_takes_its_name_only_when_checked(server, tmp_path):
     def check(path):
         if path.read_bytes() != b"good":
-            raise Passing("NotGood", "it is not good")
+            raise RetryableError("NotGood", "it is not good")
 
     server.give("a/list.json.gz", Answer(b"bad"), Answer(b"good"))
     path = download_listing("a/list.json.gz", tmp_path, policy(server), check)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from render.model_files.image_header import picture_size
+from render.model_files.image_header import image_size
 
 SIZE = (37, 21)
 
@@ -31,28 +31,28 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_sizes_are_those_that_a_decoder_finds(name):
-    assert picture_size(FILES[name]) == SIZE
+    assert image_size(FILES[name]) == SIZE
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_cut_header_is_unknown_and_never_wrong(name):
     for length in range(min(len(FILES[name]), 400)):
-        assert picture_size(FILES[name][:length]) in (None, SIZE)
+        assert image_size(FILES[name][:length]) in (None, SIZE)
 
 
 def test_fill_bytes_before_a_marker_are_skipped():
     jpeg = FILES["jpeg"]
-    assert picture_size(jpeg[:2] + b"\xff\xff\xff" + jpeg[2:]) == SIZE
+    assert image_size(jpeg[:2] + b"\xff\xff\xff" + jpeg[2:]) == SIZE
 
 
 def test_a_claim_is_read_without_its_pixels():
     header = FILES["png"][:16] + (30_000).to_bytes(4, "big") + (40_000).to_bytes(4, "big")
-    assert picture_size(header) == (30_000, 40_000)
+    assert image_size(header) == (30_000, 40_000)
 
 
 def test_noise_is_unknown():
     rng = np.random.default_rng(0)
     for prefix in (b"", b"\xff\xd8\xff", b"RIFF", b"\x89PNG\r\n\x1a\n", b"BM", b"plain text, no picture"):
         for length in (0, 5, 300):
-            picture_size(prefix + rng.bytes(length))
-    assert picture_size(b"plain text, no picture") is None
+            image_size(prefix + rng.bytes(length))
+    assert image_size(b"plain text, no picture") is None

@@ -12,8 +12,8 @@ def written(tmp_path, encoding, spoil=None):
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], float)
     if spoil is not None:
         vertices[3, 1] = spoil
-    colours = np.full((4, 4), 255, np.uint8)
-    mesh = trimesh.Trimesh(vertices, [[0, 1, 2], [0, 1, 3]], vertex_colors=colours, process=False)
+    colors = np.full((4, 4), 255, np.uint8)
+    mesh = trimesh.Trimesh(vertices, [[0, 1, 2], [0, 1, 3]], vertex_colors=colors, process=False)
     path = tmp_path / "a.ply"
     path.write_bytes(trimesh.exchange.ply.export_ply(mesh, encoding=encoding))
     return path

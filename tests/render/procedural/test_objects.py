@@ -150,7 +150,7 @@ def test_refining_changes_no_shape() -> None:
 
 
 def sampled(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bilinear look-up as a renderer does it: texel centres at half integers, v upwards from row 0."""
+    """Bilinear look-up as a renderer does it: texel centers at half integers, v upwards from row 0."""
     place = uv * TEXELS - 0.5
     low = np.clip(np.floor(place).astype(int), 0, TEXELS - 2)
     (x, y), (fx, fy) = low.T, (place - low).T[..., None]
@@ -162,7 +162,7 @@ def sampled(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.f
 @pytest.mark.parametrize(
     "shape", [box((0.5, 0.5, 0.5), (0.9, 0.6, 0.8), 0.05), ellipsoid((0.5, 0.5, 0.5), (0.4, 0.3, 0.45))]
 )
-def test_a_texture_shows_at_each_point_the_colour_of_that_point(shape: Surface) -> None:
+def test_a_texture_shows_at_each_point_the_color_of_that_point(shape: Surface) -> None:
     surface, rest = refined(shape, shape)
     mesh = triangulate(surface, rest)
     seen = sampled(paint_texture(rest, lambda points: points), mesh.corners_uv.mean(axis=1))
@@ -220,6 +220,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_only_finished_files_are_left(folder: Path) -> None:
     assert sorted(entry.name for entry in folder.iterdir()) == sorted(f"{kind}.glb" for kind in catalog.KINDS)
 
@@ -237,7 +238,7 @@ def test_the_file_holds_a_painted_object_of_sane_shape(kind: str, folder: Path) 
     assert all(m.baseColorTexture is not None or m.baseColorFactor is not None for m in materials)
     flat = {tuple(m.baseColorFactor) for m in materials if m.baseColorFactor is not None}
     textured = sum(m.baseColorTexture is not None for m in materials)
-    assert len(flat) + textured >= 2, "more than one colour"
+    assert len(flat) + textured >= 2, "more than one color"
 
 
 def test_nearly_every_kind_carries_textures(folder: Path) -> None:
@@ -253,11 +254,11 @@ def test_nearly_every_kind_carries_textures(folder: Path) -> None:
 
 def test_the_front_is_plus_z_in_the_file_and_y_is_up(folder: Path) -> None:
     scene = trimesh.load_scene(folder / "cat.glb")
-    centre = scene.bounds.mean(axis=0)
+    center = scene.bounds.mean(axis=0)
     nose = next(mesh for name, mesh in scene.geometry.items() if "nose" in name).vertices.mean(axis=0)
     paws = np.concatenate([mesh.vertices for name, mesh in scene.geometry.items() if "paw" in name])
-    assert nose[2] > centre[2] + 0.1
-    assert nose[1] > centre[1]
+    assert nose[2] > center[2] + 0.1
+    assert nose[1] > center[1]
     assert paws[:, 1].max() < 0.2
 
 
@@ -268,18 +269,18 @@ def test_the_same_object_is_the_same_bytes_whatever_came_before(folder: Path, tm
 
 
 @pytest.mark.parametrize("kind", catalog.KINDS)
-def test_seeds_differ_in_shape_and_colour(kind: str) -> None:
+def test_seeds_differ_in_shape_and_color(kind: str) -> None:
     def looks(seed: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
         parts: list[Part] = procedural_glb.BUILDERS[kind](catalog.generator(kind, seed))
         points = np.concatenate([p.surface.reshape(-1, 3) for p in parts])
-        colours = [
+        colors = [
             paint_texture(p.rest, p.paint.base if callable(p.paint.base) else pattern.solid(p.paint.base)).mean(
                 axis=(0, 1)
             )
             for p in parts[:12]
         ]
-        return tuple(np.round(np.ptp(points, axis=0), 3)), tuple(np.mean(colours, axis=0).astype(int))
+        return tuple(np.round(np.ptp(points, axis=0), 3)), tuple(np.mean(colors, axis=0).astype(int))
 
-    shapes, colours = zip(*(looks(seed) for seed in range(8)), strict=True)
+    shapes, colors = zip(*(looks(seed) for seed in range(8)), strict=True)
     assert len(set(shapes)) == 8
-    assert len(set(colours)) >= 4
+    assert len(set(colors)) >= 4

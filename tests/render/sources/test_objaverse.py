@@ -1,4 +1,4 @@
-"""Objaverse's lists as a stream: order, selections, licences, and what is said of damaged or missing files."""
+"""Objaverse's lists as a stream: order, selections, licenses, and what is said of damaged or missing files."""
 
 import gzip
 import itertools
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import UserError
-from render.download.http import BASE_URL, Policy
+from render.download.http import BASE_URL, DownloadPolicy
 from render.download.objaverse_cache import cache_folder
 from render.sources.objaverse import fingerprint, objaverse_assets
 from render.sources.source import Selection, assets, parse_source
 from tests.support.make_objaverse import CODES, make_cache, uid_of
 
 OBJECTS, FOLDERS = 240, 3
-NO_NETWORK = Policy(base_url="http://127.0.0.1:9", attempts=2, backoff_s=0.0)  # port 9: nobody listens
+NO_NETWORK = DownloadPolicy(base_url="http://127.0.0.1:9", attempts=2, backoff_s=0.0)  # port 9: nobody listens
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_lvis_and_uid_files_choose_in_the_same_order(whole_cache, tmp_path):
     assert [a.uid for a in listed(file, whole_cache)] == [everything[1], everything[9], everything[200]]
 
 
-def test_other_licences_stay_and_are_excluded(whole_cache, monkeypatch):
+def test_other_licenses_stay_and_are_excluded(whole_cache, monkeypatch):
     monkeypatch.setattr("render.sources.objaverse.cache_folder", lambda: whole_cache)
     found = list(assets(parse_source("objaverse:all"), 0, Selection(include_licenses=("cc0", "CC-BY-SA-4.0"))))
     assert len(found) == OBJECTS
@@ -106,14 +106,14 @@ def test_poor_annotations_cost_nothing_but_themselves(cache):
     notes = {
         uid_of(0): {"name": "half \ud83d an\nemoji", "license": "by", "user": {"username": "ann"}},
         uid_of(3): {"name": None, "license": None, "user": None, "viewerUrl": "javascript:alert(1)"},
-        uid_of(6): {"name": 7, "license": "own-licence"},
+        uid_of(6): {"name": 7, "license": "own-license"},
     }
     write_gzip(cache / "metadata/000-000.json.gz", notes)
     assets = {a.uid: a for a in listed("all", cache)}
     assert (assets[uid_of(0)].title, assets[uid_of(0)].author) == ("half ? an emoji", "ann")
     poor = assets[uid_of(3)]
     assert (poor.title, poor.license, poor.author, poor.url) == ("", "unknown", "unknown", "")
-    assert (assets[uid_of(6)].title, assets[uid_of(6)].license) == ("", "own-licence")
+    assert (assets[uid_of(6)].title, assets[uid_of(6)].license) == ("", "own-license")
     assert assets[uid_of(9)].license == "unknown"  # no annotation at all
 
 

@@ -33,7 +33,7 @@ def test_folder_lists_every_model_file_and_nothing_else(tmp_path):
     assert sorted(listed(tmp_path).values()) == sorted(names)
 
 
-def test_uids_are_sanitised_paths_and_collisions_carry_a_hash(tmp_path):
+def test_uids_are_sanitized_paths_and_collisions_carry_a_hash(tmp_path):
     touch(tmp_path, "a/chair 1.glb", "a-chair_1.glb", "lamp.glb", "lamp.obj", "ü.glb")
     uids = listed(tmp_path)
     assert uids["_"] == "ü.glb"
@@ -134,7 +134,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     [
         ({"limit": 0}, "--limit is 0"),
         ({"max_file_mb": 0.0}, "--max-file-mb is 0"),
-        ({"include_licenses": ("mit",)}, "unknown licence 'mit'"),
+        ({"include_licenses": ("mit",)}, "unknown license 'mit'"),
         ({"uids": Path("no/such/file")}, "cannot be read"),
     ],
 )
@@ -190,7 +190,7 @@ def test_procedural_assets_are_the_catalogues():
     assert [asset.procedural_index for asset in found] == list(range(30))
 
 
-def test_the_shared_objects_keep_their_licences():
+def test_the_shared_objects_keep_their_licenses():
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent")
     found = list_assets(f"folder:{SHARED}/kaykit_furniture", 0)

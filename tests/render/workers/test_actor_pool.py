@@ -8,7 +8,7 @@ import pytest
 from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
-from render.workers.actor_pool import LARGEST_BATCH, Pool, _Queue
+from render.workers.actor_pool import LARGEST_BATCH, ActorPool, _Queue
 from render.workers.messages import MAX_ATTEMPTS, Batch, Result, Task
 
 
@@ -61,7 +61,7 @@ def small_ray():
 
 def run(ray, tasks, seconds=0.0, workers=2, kind=Stub):
     actor = ray.remote(kind).options(num_cpus=1)
-    pool = Pool(lambda: actor.remote(seconds), workers)
+    pool = ActorPool(lambda: actor.remote(seconds), workers)
     batches = [batch for batch in pool.results(iter(tasks)) if batch.results]
     pool.close()
     return batches
@@ -88,7 +88,7 @@ def test_batches_grow_when_objects_are_quick_and_stay_single_when_they_are_slow(
 
 
 @pytest.mark.integration
-def test_a_poison_object_is_set_aside_and_its_neighbours_are_not(small_ray):
+def test_a_poison_object_is_set_aside_and_its_neighbors_are_not(small_ray):
     tasks = [task(p, "poison" if p in (1, 250) else None, per_shard=400) for p in range(300)]
     rows = [result.outcome for batch in run(small_ray, tasks) for result in batch.results]
     assert sorted(row.position for row in rows) == list(range(300))

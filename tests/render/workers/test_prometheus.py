@@ -1,4 +1,4 @@
-"""Progress reaches Ray's Prometheus endpoint; the rate is that of the last minute."""
+"""ProgressMetrics reaches Ray's Prometheus endpoint; the rate is that of the last minute."""
 
 import json
 import re
@@ -15,12 +15,12 @@ from tests.support.paths import ROOT
 COUNT_AND_SCRAPE = """
 import json, sys, time, urllib.request
 import ray
-from render.metrics import Progress
+from render.metrics import ProgressMetrics
 
 port = int(sys.argv[1])
 ray.init(address="local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, log_to_driver=False,
          logging_level="ERROR", object_store_memory=100 * 2**20)
-progress = Progress("data/set", total=10, ended=3)
+progress = ProgressMetrics("data/set", total=10, ended=3)
 progress.update(ok=2)
 progress.update(ok=1, failed=1, skipped=1)
 deadline, text = time.monotonic() + 60, ""

@@ -61,7 +61,7 @@ def _renders(pid):
 
 
 @pytest.mark.integration
-def test_a_sample_is_valid_and_depends_on_no_neighbour(worker, tmp_path):
+def test_a_sample_is_valid_and_depends_on_no_neighbor(worker, tmp_path):
     first, second = box_glb(tmp_path / "a.glb", size=(1, 2, 3)), box_glb(tmp_path / "b.glb", size=(2, 1, 1))
     with worker() as opened:
         opened.render_one(task(first))
