@@ -1,4 +1,4 @@
-"""`python -m dataset verify|info|preview|report|copy SHARDS`: check a shard set, describe it, picture it, copy it."""
+"""`python -m dataset verify|info|preview|report|copy SHARDS`: check, describe, preview or copy a shard set."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,15 +41,15 @@ class Verify:
 
 @dataclass(frozen=True)
 class Info:
-    """Print counts, sizes, rates, failures by reason, flags, licences, sources, environment lights, clipped views.
+    """Print counts, sizes, rates, failures by reason, flags, licenses, sources, environment lights, clipped views.
 
-    Manifest, outcome tables and shards must agree: a difference is an error (exit status 2).
+    Exit status 2 if manifest, outcome tables and shards disagree.
     """
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
     quick: bool = False
-    """Leave out what needs every object's metadata: coverage, clipped views, resolutions, environment lights."""
+    """Skip statistics that need every object's metadata: coverage, clipped views, resolutions, environment lights."""
 
     def run(self) -> int:
         print(format_info(info(self.shards, quick=self.quick, progress=True)))
@@ -58,16 +58,16 @@ class Info:
 
 @dataclass(frozen=True)
 class Preview:
-    """Write a contact sheet (PNG): a row an object, fixed views on the left, random ones on the right."""
+    """Write a contact sheet (PNG): one row per object, fixed views on the left, random views on the right."""
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where to write it. Default: preview.png in the set's folder; for a remote set, in the current folder."""
     objects: int = 12
-    """How many objects, spread evenly over the set."""
+    """Number of objects, spread evenly over the set."""
     views_per_set: int = 4
-    """How many views of each of the two sets, 1 to 16."""
+    """Number of views from each of the two view sets, 1 to 16."""
 
     def run(self) -> int:
         out = self.out or _beside(self.shards, "preview.png")
@@ -78,14 +78,14 @@ class Preview:
 
 @dataclass(frozen=True)
 class Report:
-    """Write one HTML page that needs no network: counts, rates, failures with their stderr, and objects to turn."""
+    """Write one self-contained HTML page: counts, rates, failures with their stderr, and turntables of objects."""
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where to write it. Default: report.html in the set's folder; for a remote set, in the current folder."""
     max_objects: int = 1000
-    """Objects with pictures, spread evenly over the set (about 7 kB each); failed ones are always listed."""
+    """Objects with images, spread evenly over the set (about 7 kB each); failed objects are always listed."""
 
     def run(self) -> int:
         out = self.out or _beside(self.shards, "report.html")
@@ -97,25 +97,26 @@ class Report:
 
 @dataclass(frozen=True)
 class Copy:
-    """Write one rendered set from one or several, with smaller pictures if asked. The same command again resumes.
+    """Merge one or several rendered sets into one, optionally at a lower resolution. Repeat the command to resume.
 
-    Objects keep the order of the sets and of each set's manifest. Without filters the rows of failed and skipped
-    objects come along; with filters only the objects that these keep.
+    Objects keep the order of the sets and of each set's manifest. Without filters, the outcome rows of failed and
+    skipped objects are copied too; with filters, only objects that pass them.
     """
 
     sets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="")]
-    """Complete shard sets of pictures: folders or fsspec URLs such as s3://bucket/set. No uid may be in two."""
+    """Complete shard sets: folders or fsspec URLs such as s3://bucket/set. A uid may occur in one set only."""
     out: Annotated[str, tyro.conf.arg(metavar="OUT")]
     """Shard set to write: a folder or an fsspec URL."""
     resolution: int | None = None
-    """Pixels a side, a divisor of each set's: blocks of pixels are averaged in premultiplied alpha, intrinsics scaled.
-    Sets of that size are copied byte for byte, and all sets if it is not given; they must then have one size."""
+    """Pixels per side; must divide each set's resolution. Blocks of pixels are averaged in premultiplied alpha, and
+    intrinsics are scaled. Sets of this resolution are copied byte for byte. Default: copy all sets byte for byte; they
+    must have one resolution."""
     objects_per_shard: int = OBJECTS_PER_SHARD
-    """Objects a shard, failed ones counted."""
+    """Objects per shard, including failed ones."""
     filters: Annotated[Filters, tyro.conf.arg(name="")] = field(default_factory=Filters)
-    """Which objects."""
+    """Selection of objects."""
     workers: int | None = None
-    """Processes that read, average and encode; default: one a CPU. Never changes a byte."""
+    """Processes that read, average and encode. Default: one per CPU. The output does not depend on it."""
 
     def run(self) -> int:
         index = copy_sets(
@@ -145,7 +146,7 @@ def main() -> int:
     command: Verify | Info | Preview | Report | Copy = tyro.cli(
         Verify | Info | Preview | Report | Copy,
         prog="python -m dataset",
-        description="Check a shard set, describe it, picture it, all on one page; make one of several.",
+        description="Check, describe, preview, report on or copy shard sets.",
     )
     return command.run()
 

@@ -1,7 +1,7 @@
-"""Who made the objects of a set: `attribution.csv`, one line for each object that is in a shard, in manifest order.
+"""Attribution of the objects of a set: `attribution.csv`, one line per object in the shards, in manifest order.
 
-Licences that ask for attribution ask for it wherever the pictures go, so the file lies beside the shards. It is a
-function of the manifest and the shards: deterministic bytes, no clock time.
+Licenses that require attribution require it for copies of the images too, so the file lies beside the shards. Its bytes
+depend on the manifest and the shards alone.
 """
 
 import csv
@@ -20,7 +20,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would r
 
 
 def write_attribution(fs: Any, root: str) -> int:
-    """Write the file (at once, or not at all) of a set whose shards are all written; the number of objects in it.
+    """Write the file atomically for a set whose shards are all written. Returns the number of objects in it.
 
     One shard's part of the manifest is in memory at a time. Raises UserError when a part of the set is missing.
     """

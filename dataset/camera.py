@@ -1,4 +1,4 @@
-"""Where a camera is, in every convention this project meets. Pure numpy, float64 inside.
+"""Camera positions and matrices in the conventions that this project uses. Pure numpy, float64 inside.
 
 The project's convention, "blender": world z up; azimuth 0 is the camera at -y, 90 at +x; elevation is positive upwards;
 the camera looks along its own -z with y up. The others differ by two fixed rotations:
@@ -71,7 +71,11 @@ def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float, Float, Float]:
 
 
 def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float:
-    """The same cameras [..., 4, 4] in another convention (see the table above)."""
+    """Convert camera-to-world matrices [..., 4, 4] to another convention (see the table above).
+
+    Raises:
+        UserError: `source` or `target` is not a convention of the table.
+    """
     for name in (source, target):
         if name not in _AXES:
             raise UserError(f"unknown camera convention {name!r}; choose one of {', '.join(_AXES)}")
@@ -89,7 +93,10 @@ def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SEN
 
 
 def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float:
-    """K [3, 3] in pixels of a square picture whose full field of view is `fov_deg`."""
+    """Return K [3, 3] in pixels of a square image whose full field of view is `fov_deg`.
+
+    Raises UserError when `fov_deg` is not between 0 and 180.
+    """
     if not 0 < fov_deg < 180:
         raise UserError(f"fov_deg is {fov_deg}; it must lie between 0 and 180")
     return intrinsics(resolution, lens_mm=1.0, sensor_mm=2 * float(np.tan(np.deg2rad(fov_deg) / 2)))

@@ -1,4 +1,4 @@
-"""A shard set in numbers, reconciled: what was asked for, what became of it, what is in the shards."""
+"""Statistics of a shard set, after checking that manifest, outcome tables and shards agree."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _READERS: Final = 8  # threads: a remote set answers each in its own time
 
 @dataclass
 class Pictures:
-    """What the metadata say of the pictures; no picture is read for it."""
+    """Statistics of the images from the metadata; no image is read."""
 
     resolutions: Counter[str] = field(default_factory=Counter)  # of objects
     hdris: Counter[str] = field(default_factory=Counter)  # of objects
@@ -48,7 +48,7 @@ class Pictures:
 
 @dataclass
 class Info:
-    """A set in numbers. Licences and sources count the objects that are in shards."""
+    """A set in numbers. Licenses and sources count the objects that are in shards."""
 
     url: str
     index: Index
@@ -86,7 +86,7 @@ def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> Inf
 
 
 def metas(part: Slice) -> Iterator[Meta]:
-    """The metadata of all samples of a shard, in order."""
+    """Yield the metadata of all samples of a shard, in order."""
 
     def read(sample: int) -> Meta:
         name = meta_name(part.uids[sample])
@@ -97,7 +97,7 @@ def metas(part: Slice) -> Iterator[Meta]:
 
 
 def format_info(about: Info) -> str:
-    """The numbers as text for a terminal; long tables are cut, and say so."""
+    """Format the statistics for a terminal; long tables are truncated with a note."""
     index, outcomes = about.index, about.outcomes
     statuses = ", ".join(f"{outcomes.statuses[status]} {status}" for status in ("ok", "failed", "skipped"))
     attempts = ", ".join(f"{n} for {count} objects" for n, count in sorted(outcomes.attempts.items()))
@@ -105,9 +105,9 @@ def format_info(about: Info) -> str:
         f"{about.url}: {index.objects} objects of {about.asked} asked for, {index.views} views",
         f"in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB",
         f"outcomes: {statuses}; manifest, outcome tables and shards agree",
-        f"seconds an object: {_spread(outcomes.seconds, '.1f')}; "
-        f"{outcomes.objects_an_hour:.0f} objects an hour of one worker",
-        f"peak memory an object, MB: {_spread(outcomes.peak_rss_mb, '.0f')}",
+        f"seconds per object: {_spread(outcomes.seconds, '.1f')}; "
+        f"{outcomes.objects_an_hour:.0f} objects per hour and worker",
+        f"peak memory per object, MB: {_spread(outcomes.peak_rss_mb, '.0f')}",
         f"attempts: {attempts or 'none'}",
     ]
     if pictures := about.pictures:
@@ -119,7 +119,7 @@ def format_info(about: Info) -> str:
         "failed, by stage and error": outcomes.failures,
         "skipped, by stage and reason": outcomes.skips,
         "flags": outcomes.flags,
-        "licences": about.licenses,
+        "licenses": about.licenses,
         "sources": about.sources,
         "resolutions": pictures.resolutions if pictures else {},
         "environment lights": pictures.hdris if pictures else {},

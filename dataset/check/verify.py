@@ -173,9 +173,9 @@ def _reconcile(
 
 
 def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
-    """Samples whose metadata name another author, licence or source than the manifest."""
+    """Samples whose metadata name another author, license or source than the manifest."""
     for asset in assets:
         meta = check.metas.get(asset.uid)
         if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):
-            told = f"author, licence or source differ from {MANIFEST_FILE}"
+            told = f"author, license or source differ from {MANIFEST_FILE}"
             yield Problem(f"{check.name}.tar/{asset.uid}.meta.json", told, check.kind.again(check.name))

@@ -30,9 +30,9 @@ def shrink(rgba: UInt8, factor: int) -> UInt8:
     planes[:3] *= planes[3]
     rows = planes.reshape(4, height // factor, factor, width).sum(2, dtype=np.int64)
     sums = rows.reshape(4, height // factor, width // factor, factor).sum(3)
-    colour, weight, area = sums[:3], sums[3], factor * factor
+    color, weight, area = sums[:3], sums[3], factor * factor
     alpha = (2 * weight + area) // (2 * area)
-    straight = (2 * colour + weight) // np.maximum(2 * weight, 1)
+    straight = (2 * color + weight) // np.maximum(2 * weight, 1)
     small: UInt8 = np.where(alpha > 0, np.stack([*straight, alpha]), 0).transpose(1, 2, 0).astype(np.uint8)
     return small
 

@@ -1,4 +1,4 @@
-"""What a latent set consists of: the numbers of each view, the names of its members, `latents.json`.
+"""Format of a latent set: the numbers of each view, the names of its members, `latents.json`.
 
 A latent set is laid out as the shard set that it was made from: tars of the same names, the same objects in the same
 order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (the shard set's bytes)
@@ -6,8 +6,7 @@ and for each view `UID.fixed_00.npy` ... `UID.random_15.npy`: one flat float16 a
 * h * w numbers), its log variance (as many; left out where the set keeps means only) and the image embedding (d
 numbers; the fixed views lack it where the set keeps the references' only). `latents.json` says which. `NAME.table.npz`,
 the last file of a shard, repeats as arrays what reading needs at every step: the places of `NAME.json`, and
-the cameras'
-angles of the metadata. To parse the JSON of both would take longer than to read the latents.
+the camera angles of the metadata. Parsing the JSON of both would take longer than reading the latents.
 """
 
 import io
@@ -88,7 +87,10 @@ def latent_names(uid: str) -> list[str]:
 
 
 def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
-    """The member of one view, from its flat numbers."""
+    """Return the member of one view from its flat float16 numbers [n].
+
+    Raises ValueError when `numbers` has another length or dtype than the format says.
+    """
     if numbers.shape != (form.numbers(view_set),) or numbers.dtype != np.float16:
         raise ValueError(
             f"a {view_set} view holds {form.numbers(view_set)} float16, got {numbers.dtype} {numbers.shape}"
@@ -161,5 +163,5 @@ def parse_format(raw: dict[str, Any]) -> LatentFormat:
 
 
 def format_json(form: LatentFormat) -> dict[str, Any]:
-    normalised: dict[str, Any] = json.loads(json.dumps(asdict(form)))
-    return normalised
+    normalized: dict[str, Any] = json.loads(json.dumps(asdict(form)))
+    return normalized

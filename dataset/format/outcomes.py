@@ -1,4 +1,4 @@
-"""What became of each object of a rendering: one row an object, failed ones too, as Parquet beside the shards."""
+"""Outcome of each rendered object, failed ones included: one row per object, as Parquet beside the shards."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 from dataset.errors import UserError
 from dataset.io.files import exists
 
-Status = Literal["ok", "failed", "skipped"]  # skipped: left out on purpose (licence, size, duplicate)
+Status = Literal["ok", "failed", "skipped"]  # skipped: left out on purpose (license, size, duplicate)
 Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
 Flag = Literal[
     "empty",  # invisible in all pictures
@@ -28,7 +28,7 @@ _STAGES: Final = frozenset(get_args(Stage))
 
 @dataclass(frozen=True)
 class Outcome:
-    """One object's result. Times and memory are measurements: they live here and never enter a shard."""
+    """One object's result. Times and memory use are measurements: they are stored here, never in a shard."""
 
     uid: str
     position: int  # place in the set's manifest
@@ -57,7 +57,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def from_json(row: dict[str, Any]) -> Outcome:
-    """Inverse of `to_json`; raises UserError on missing or unknown fields."""
+    """Parse a row written by `to_json`. Raises UserError on missing or unknown fields."""
     try:
         return Outcome(**{**row, "flags": tuple(row["flags"])})
     except (KeyError, TypeError) as error:
@@ -104,7 +104,7 @@ def dump_outcomes(rows: Sequence[Outcome]) -> bytes:
 
 
 def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
-    """Rows from Parquet bytes; raises UserError naming `where` when the file is damaged."""
+    """Parse Parquet bytes into rows. Raises UserError that names `where` when the file is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -117,7 +117,7 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
 
 
 def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
-    """All rows of a shard set (fsspec filesystem, root path) in manifest order, one table in memory at a time."""
+    """Yield all rows of a shard set in manifest order, one table in memory at a time."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
     if not exists(fs, folder):
         return
@@ -126,5 +126,5 @@ def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
 
 
 def read_outcomes(fs: Any, root: str) -> list[Outcome]:
-    """All rows of a shard set, in manifest order; empty when it has none."""
+    """Return all rows of a shard set in manifest order; empty when it has none."""
     return sorted(iterate_outcomes(fs, root), key=lambda row: row.position)

@@ -54,7 +54,7 @@ class Hdri:
 
 @dataclass(frozen=True)
 class Normalization:
-    """normalised point = scale * (world point + offset), in Blender's axes."""
+    """normalized point = scale * (world point + offset), in Blender's axes."""
 
     mode: NormalizeMode
     scale: float
@@ -80,7 +80,7 @@ class Meta:
 
 
 def check_uid(uid: str) -> str:
-    """The uid itself, or a SchemaError: it is a file name, a WebDataset key and a path component at once."""
+    """Return the uid. Raises SchemaError when it cannot be a file name, a WebDataset key and a path component."""
     if not _UID.fullmatch(uid):
         raise SchemaError(f"uid {uid!r} is not usable: 1 to 128 of the characters A-Z a-z 0-9 _ -")
     return uid
@@ -91,13 +91,14 @@ def meta_name(uid: str) -> str:
 
 
 def member_name(uid: str, view_set: ViewSet, index: int) -> str:
+    """Return the member name of one view. Raises SchemaError when there is no such view or the uid is not valid."""
     if view_set not in VIEW_SETS or not 0 <= index < VIEWS_PER_SET:
         raise SchemaError(f"no view {view_set!r} {index}: sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}")
     return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
 
 
 def member_names(uid: str) -> list[str]:
-    """All 33 member names of a sample, in the order in which a shard holds them."""
+    """Return all 33 member names of a sample, in their order in a shard."""
     return [meta_name(uid)] + [member_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
 
 

@@ -27,7 +27,10 @@ _STRIP_PIXELS: Final = 1 << 22
 
 
 def read_picture(source: Path | Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """The upright RGBA picture, its longest side WORKING_SIDE at most, and notices. UserError for all that is none."""
+    """Return the upright RGBA image, its longest side at most WORKING_SIDE, and notices for the user.
+
+    Raises UserError when the file is missing, too large or not a readable image.
+    """
     notices: list[str] = []
     try:
         if isinstance(source, Path):
@@ -42,7 +45,7 @@ def read_picture(source: Path | Image.Image, name: str) -> tuple[Image.Image, li
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(_too_large(name)) from error
     except MemoryError as error:
-        raise UserError(f"{name}: there is no memory to decode it in; scale it down first") from error
+        raise UserError(f"{name}: not enough memory to decode it; scale it down first") from error
     except (*BROKEN, *_BROKEN_ODDLY) as error:
         known = not isinstance(error, UnidentifiedImageError)
         reason = " ".join(str(error).split()) if known else "no known format"
@@ -119,7 +122,7 @@ def _bounded_rgba(image: Image.Image, name: str) -> Image.Image:
 
 
 def _to_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Any Pillow mode as 8-bit RGBA. Pillow itself would clip 16-bit grey to white instead of scaling it."""
+    """Any Pillow mode as 8-bit RGBA. Pillow itself would clip 16-bit gray to white instead of scaling it."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:

@@ -1,4 +1,4 @@
-"""Pictures: the WebP of the shards, compositing on white, contact sheets, and the one way to prepare an input picture.
+"""Images: the WebP of the shards, compositing on white, contact sheets, and the preparation of input images.
 
 Straight (not premultiplied) alpha everywhere. Resampling happens on premultiplied float32, so no dark fringe appears.
 """
@@ -26,12 +26,12 @@ Picture = UInt8 | Float32  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
 OBJECT_FILL: Final = 0.78
 _MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object when its bounding box is taken
 WHITE_LEVEL: Final = 12  # how much less than 255 a white background may be (JPEG's noise)
-_BLUR: Final = 3.0  # enlarged more than this an object is blurred, which is said
+_BLUR: Final = 3.0  # an object enlarged more than this looks blurred: a notice says so
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An input picture as `sample` and `distill` use it. `notices` are sentences for the person at the keyboard."""
+    """An input image as `sample` and `distill` use it. `notices` are sentences for the user."""
 
     rgb: Float32  # [size, size, 3] in [0, 1], on white
     rgba: UInt8  # [size, size, 4]
@@ -40,7 +40,10 @@ class Prepared:
 
 
 def encode_webp(rgba: UInt8) -> bytes:
-    """Lossless WebP of [h, w, 4]: colours under zero alpha survive too, and the same pixels give the same bytes."""
+    """Encode uint8 [h, w, 4] as lossless, deterministic WebP. Colors under zero alpha are kept.
+
+    Raises ValueError on another shape or dtype.
+    """
     if rgba.dtype != np.uint8 or rgba.ndim != 3 or rgba.shape[2] != 4:
         raise ValueError(f"expected uint8 [h, w, 4], got {rgba.dtype} {rgba.shape}")
     buffer = io.BytesIO()
@@ -50,7 +53,7 @@ def encode_webp(rgba: UInt8) -> bytes:
 
 
 def decode_webp(data: bytes, where: str) -> UInt8:
-    """Pixels [h, w, 4] of a shard's picture. What is not a WebP is a UserError that names `where`."""
+    """Decode a WebP into pixels uint8 [h, w, 4]. Raises UserError that names `where` when it is not a readable WebP."""
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return np.array(image.convert("RGBA"))  # the encoder drops an alpha that is 255 everywhere
@@ -59,7 +62,7 @@ def decode_webp(data: bytes, where: str) -> UInt8:
 
 
 def composite_white(rgba: UInt8) -> Float32:
-    """Straight-alpha uint8 [..., 4] on white: float32 [..., 3] in [0, 1]."""
+    """Composite straight-alpha uint8 [..., 4] on white. Returns float32 [..., 3] in [0, 1]."""
     scaled = rgba.astype(np.float32) / 255
     alpha = scaled[..., 3:]
     on_white: Float32 = scaled[..., :3] * alpha + (1 - alpha)
@@ -71,8 +74,8 @@ def _to_uint8_rgb(image: Picture) -> UInt8:
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         return image.astype(np.uint8)
     rgb = composite_white(image.astype(np.uint8)) if image.dtype == np.uint8 else image.astype(np.float32)
-    quantised: UInt8 = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
-    return quantised
+    quantized: UInt8 = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+    return quantized
 
 
 def contact_sheet(
@@ -82,9 +85,9 @@ def contact_sheet(
     captions: Sequence[str] = (),
     gap: int = 2,
 ) -> Image.Image:
-    """Pictures of one size, row by row, on white. RGBA is composited; float means [0, 1].
+    """Arrange images [h, w, 3 or 4] of one size in rows on white. RGBA is composited; float values are in [0, 1].
 
-    `captions`, one a picture where given, stand above their pictures; a long one runs on over an empty neighbour.
+    `captions`, one per image, are drawn above the images. Raises ValueError when there is no image or the sizes differ.
     """
     if not images or columns < 1:
         raise ValueError("a contact sheet needs at least one picture and one column")
@@ -105,11 +108,13 @@ def contact_sheet(
 
 
 def prepare_image(source: Path | Image.Image, size: int, *, remove_background: bool = False) -> Prepared:
-    """A person's picture as the model expects it: the object centred on white, `size` pixels square.
+    """Prepare an input image as the model expects it: the object centered on white, `size` pixels square.
 
     With transparency, or without it on a white background: cropped to the object's box and padded so that its longest
     side fills OBJECT_FILL of the frame, as in our renders. Else: used whole, padded with white to a square, and a
-    notice says so. `remove_background` makes the transparency with rembg. UserError for whatever cannot be used.
+    notice says so. `remove_background` makes the transparency with rembg.
+
+    Raises UserError when `size` is too small, or the image cannot be read or has no usable object.
     """
     if size < MIN_SIDE:
         raise UserError(f"picture size {size} is too small; at least {MIN_SIDE} pixels")
@@ -138,7 +143,7 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
             f"{name}: the object is {width}x{height} pixels, enlarged to {round(fill * size)}: it is blurred"
         )
     what = "the whole picture" if fill == 1.0 else "what differs from white" if opaque else "what is not transparent"
-    framing = f"{what}, {width}x{height} pixels, is centred; its longest side fills {fill:.0%} of {size} pixels"
+    framing = f"{what}, {width}x{height} pixels, is centered; its longest side fills {fill:.0%} of {size} pixels"
     rgba = _fit(image.crop(box), size, fill)
     if opaque and fill < 1:
         rgba = _without_white(rgba)
@@ -195,8 +200,8 @@ def _fit(image: Image.Image, size: int, fill: float) -> UInt8:
     canvas[..., :3] *= canvas[..., 3:]
     resized = np.stack([_resample(canvas[..., c], size) for c in range(4)], -1)
     alpha = np.clip(resized[..., 3:], 0, 1)
-    colour = np.clip(resized[..., :3], 0, alpha)  # the filter's overshoot must not exceed the coverage
-    straight = np.divide(colour, alpha, out=np.zeros_like(colour), where=alpha > 0)
+    color = np.clip(resized[..., :3], 0, alpha)  # the filter's overshoot must not exceed the coverage
+    straight = np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 0)
     rgba: UInt8 = np.rint(np.concatenate([straight, alpha], -1) * 255).astype(np.uint8)
     return rgba
 

@@ -85,11 +85,14 @@ class Damage:
 def read_or_replace(
     order: Order, i: int, damage: Damage | None, uid: Callable[[int, int], str], read: Callable[[int, int, int], T]
 ) -> T:
-    """`read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
+    """Return `read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
 
-    Without `damage` nothing is replaced: the first damaged member is an error. Only what `read` asks for counts: an
-    object with one bad picture serves where that picture is not wanted. Storage that fails is no damage: it may well
-    read tomorrow, and then the order would be another; its error passes through.
+    Only the members that `read` asks for count: an object with one damaged image is still used when that image is not
+    needed. A storage failure does not count as damage, because a later read may succeed and the order would differ.
+
+    Raises:
+        DamagedMember: A member is damaged and `damage` is None: then nothing is replaced.
+        UserError: More objects are damaged than `damage` allows, or many replacements in a row are damaged.
     """
     for attempt in range(_ATTEMPTS):
         epoch, shard, sample = order.replacement(i, attempt) if attempt else order.item(i)

@@ -1,6 +1,6 @@
 """The order in which training meets objects: a pure function of (seed, epoch, rank, world).
 
-Shards are shuffled, then objects inside a window of neighbouring shards, so that reading stays local. With several
+Shards are shuffled, then objects inside a window of neighboring shards, so that reading stays local. With several
 items an object (`items_per_object` = K) the window is the bounded buffer: it is passed K times, each time shuffled
 anew, before the next window begins, so its files are read while the machine still remembers them, and an object's
 items lie about a window apart. The first pass has the order of K = 1.
@@ -35,7 +35,10 @@ def epoch_order(
     *,
     window_shards: int = WINDOW_SHARDS,
 ) -> Int64:
-    """One rank's objects of one epoch, in order: int64 [n, 2] of (shard, sample), n = objects // world."""
+    """One rank's objects of one epoch, in order: int64 [n, 2] of (shard, sample), n = objects // world.
+
+    Raises UserError when rank, seed, epoch or `window_shards` is out of range.
+    """
     if not 0 <= rank < world:
         raise UserError(f"rank {rank} is not of a world of {world}")
     if seed < 0 or epoch < 0 or window_shards < 1:

@@ -1,4 +1,4 @@
-"""Which objects of a set training uses: filters, counted, and what they leave as a smaller set.
+"""Select objects of a set for training or a copy, and count what the filters leave out.
 
 selection = select("data/shards", Filters(without_flags=("clipped",), split="train"))
 print(selection)
@@ -30,22 +30,22 @@ _SUMMED: Final = 2**64
 
 @dataclass(frozen=True)
 class Filters:
-    """What an object must fulfil, everything at once. The default keeps all."""
+    """Conditions that an object must all meet. The default keeps all objects."""
 
     without_flags: tuple[str, ...] = ()
-    """Leave out objects with one of these quality flags (dataset.format.outcomes: clipped, near-black, low-coverage,
+    """Exclude objects with one of these quality flags (dataset.format.outcomes: clipped, near-black, low-coverage,
     ...).
     """
     min_coverage: float = 0.0
-    """Least mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata are read once."""
+    """Smallest mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata is read once."""
     max_coverage: float = 1.0
     """Largest mean alpha over an object's 32 views."""
     licences: tuple[str, ...] = ()
-    """Only these licences, as the manifest names them (CC0-1.0, CC-BY-4.0, ...); none given: all."""
+    """Only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
     uids: Path | None = None
-    """Only the uids of this file, one a line; empty lines and lines that begin with # are passed over."""
+    """File of uids to keep, one per line; empty lines and lines that begin with # are ignored."""
     split: Split = "all"
-    """Part of the objects, by a hash of the uid: the same in every set and for every seed."""
+    """Split to use. A hash of the uid decides an object's split: the same in every set and for every seed."""
     validation_share: float = VALIDATION_SHARE
     """Share of the objects in the validation part."""
     test_share: float = TEST_SHARE
@@ -78,7 +78,7 @@ class Selection:
         return sum(len(samples) for samples in self.kept)
 
     def __str__(self) -> str:
-        """One line a filter, in the order in which they are applied."""
+        """One line per filter, in the order in which they are applied."""
         lines = [f"{self.url}: {len(self)} of {self.objects} objects kept"]
         lines += [f"  {count:8d} left out: {reason}" for reason, count in self.dropped.items()]
         if self.missing_uids:
@@ -95,14 +95,14 @@ def split_of(uid: str, validation_share: float, test_share: float) -> Split:
 
 
 def read_uids(path: Path) -> frozenset[str]:
-    """The uids of a text file. Raises UserError when it is missing, empty or holds what is no uid."""
+    """The uids of a text file. Raises UserError when it is missing, empty or holds an invalid uid."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no readable list of uids ({error}); give a text file, one uid a line") from error
+        raise UserError(f"{path}: no readable list of uids ({error}); give a text file, one uid per line") from error
     found = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
     if not found:
-        raise UserError(f"{path}: holds no uid; give a text file, one uid a line")
+        raise UserError(f"{path}: holds no uid; give a text file, one uid per line")
     return found
 
 
@@ -114,11 +114,11 @@ def select(url: str | Path, filters: Filters) -> Selection:
 
 
 def check_left(selections: Sequence[Selection], filters: Filters) -> None:
-    """Raise UserError when a licence is named that no object of these sets has, or when nothing is left of them all."""
+    """Raise UserError when no object has one of the named licenses, or when no object is left."""
     licences = Counter({name: n for selection in selections for name, n in selection.licences.items()})
     if unknown := sorted(set(filters.licences) - licences.keys()):
         urls = ", ".join(selection.url for selection in selections)
-        raise UserError(f"{urls}: no object has the licence {', '.join(unknown)}; there are {', '.join(licences)}")
+        raise UserError(f"{urls}: no object has the license {', '.join(unknown)}; there are {', '.join(licences)}")
     if not any(len(selection) for selection in selections):
         told = "\n".join(map(str, selections))
         raise UserError(f"nothing is left to train on; loosen the filters. {told}")
@@ -130,7 +130,7 @@ def sift(url: str | Path, filters: Filters) -> Selection:
     Raises UserError when the set is missing, unfinished or at odds with itself.
     """
     listed = read_uids(filters.uids) if filters.uids else None
-    dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "licence", "flag", "coverage")}
+    dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "license", "flag", "coverage")}
     licences: Counter[str] = Counter()
     kept, objects, found = [], 0, 0
     for part in slices(url):
@@ -182,7 +182,7 @@ def _failures(filters: Filters, listed: frozenset[str] | None, found: _Stored) -
         if part != filters.split:
             yield "split", f"in the {part} part"
     if filters.licences and found.licence not in filters.licences:
-        yield "licence", f"licence {found.licence}"
+        yield "license", f"license {found.licence}"
     for flag in filters.without_flags:
         if flag in found.row.flags:
             yield "flag", f"flag {flag}"

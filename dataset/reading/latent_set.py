@@ -116,7 +116,10 @@ class LatentSet:
     def views(
         self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]], *, embedding: bool = False
     ) -> LatentViews:
-        """Latents of the (view set, index) wanted, in that order; `embedding` asks for their embeddings too."""
+        """Read the latents of the (view set, index) pairs `wanted`, in that order, and optionally embeddings.
+
+        Raises UserError when embeddings of these views are not stored, DamagedMember when a member is damaged.
+        """
         form, rows = self.format, []
         for view_set, index in wanted:
             if embedding and not form.has_embedding(view_set):

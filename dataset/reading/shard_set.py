@@ -1,4 +1,4 @@
-"""Shards -> objects: open a set by URL and read only the members asked for, by offset."""
+"""Read objects of a shard set: open it by URL and read only the requested members, by offset."""
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ Kept = tuple[NDArray[np.int32], ...]  # of each shard, the samples that a filter
 
 
 class DamagedMember(UserError):
-    """Bytes that are there and wrong: they will be as wrong when they are read again (unlike a storage that fails)."""
+    """A member's bytes are corrupt: reading them again cannot help (unlike a storage failure)."""
 
 
 class ShardSet:
@@ -80,7 +80,10 @@ class ShardSet:
         )
 
     def read(self, shard: int, sample: int, members: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of some members, by their full names (`schema.member_name`), each checked against its checksum."""
+        """Read members by their full names (`schema.member_name`) and check their checksums.
+
+        Raises UserError when a member does not exist or cannot be read, DamagedMember when it is corrupt.
+        """
         stats, entry = self._stats(shard), self._entry(shard, sample)
         try:
             places = [entry.members[name.removeprefix(f"{entry.uid}.")] for name in members]
@@ -102,7 +105,10 @@ class ShardSet:
         return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
 
     def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
-        """Pictures uint8 [f, h, w, 4] (straight alpha) of the (view set, index) wanted, in that order."""
+        """Read images uint8 [f, h, w, 4] (straight alpha) of the (view set, index) pairs `wanted`, in that order.
+
+        Raises UserError when a view does not exist or cannot be read, DamagedMember when it is corrupt.
+        """
         uid = self.uid(shard, sample)
         names = [member_name(uid, view_set, index) for view_set, index in wanted]
         data = self.read(shard, sample, names)
@@ -151,7 +157,7 @@ class ShardSet:
 
 
 def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
-    """Objects of each shard of a set, or of a selection from it; UserError when that belongs to another set."""
+    """Count the objects of each shard of a set, or of a selection. Raises UserError when `kept` is of another set."""
     if kept is None:
         return tuple(shard.samples for shard in index.shards)
     if len(kept) != len(index.shards):

@@ -171,5 +171,5 @@ def test_another_author_than_the_manifests_is_found(latents: Path) -> None:
     name = "synthetic-0001.meta.json"
     samples["synthetic-0001"][name] = samples["synthetic-0001"][name].replace(b'"tests"', b'"somebody"')
     _rewrite(latents, samples, [LatentSet(latents).meta(0, 0), replace(meta, author="somebody")])
-    assert _found(latents) == [(f"{TAR}/{name}", "author, licence or source differ from manifest.parquet")]
+    assert _found(latents) == [(f"{TAR}/{name}", "author, license or source differ from manifest.parquet")]
     assert read_format(str(latents)).channels == 4

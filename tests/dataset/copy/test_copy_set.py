@@ -321,7 +321,7 @@ def test_filters_leave_only_what_they_keep(
     about = info(tmp_path / "out")
     assert ShardSet(tmp_path / "out").uids() == ["large-3", "small-1"]
     assert (about.asked, about.outcomes.statuses) == (2, {"ok": 2})
-    assert "left out: licence CC0-1.0" in capsys.readouterr().out
+    assert "left out: license CC0-1.0" in capsys.readouterr().out
 
 
 def test_a_licence_may_be_in_one_set_only_and_one_set_may_be_filtered_away(small: str, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_a_licence_may_be_in_one_set_only_and_one_set_may_be_filtered_away(small
     assert ShardSet(tmp_path / "out").uids() == ["small-1", "small-3"]
     with pytest.raises(UserError, match="nothing is left"):
         copy_sets([single, small], str(tmp_path / "none"), filters=Filters(min_coverage=0.99), workers=1)
-    with pytest.raises(UserError, match="no object has the licence MIT"):
+    with pytest.raises(UserError, match="no object has the license MIT"):
         copy_sets([single, small], str(tmp_path / "none"), filters=Filters(licences=("MIT",)), workers=1)
 
 

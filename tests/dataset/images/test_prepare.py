@@ -216,7 +216,7 @@ def test_on_a_white_background_the_object_is_framed_as_a_cut_out(white: int) -> 
     assert prepared.notices == ()
     assert (
         prepared.framing
-        == "what differs from white, 80x40 pixels, is centred; its longest side fills 78% of 128 pixels"
+        == "what differs from white, 80x40 pixels, is centered; its longest side fills 78% of 128 pixels"
     )
 
 

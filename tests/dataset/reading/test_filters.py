@@ -49,10 +49,10 @@ def test_flags_and_licences_leave_out_what_has_them_and_count_an_object_once(fol
     assert selection.dropped == {"flag clipped": 2, "flag near-black": 1}
     selection, kept = selected(folder, Filters(without_flags=("near-black",), licences=("CC0-1.0",)))
     assert kept == [0, 2, 6, 8]
-    assert selection.dropped == {"licence CC-BY-4.0": 5, "flag near-black": 1}
+    assert selection.dropped == {"license CC-BY-4.0": 5, "flag near-black": 1}
     assert str(selection).splitlines() == [
         f"{folder}: 4 of 10 objects kept",
-        "         5 left out: licence CC-BY-4.0",
+        "         5 left out: license CC-BY-4.0",
         "         1 left out: flag near-black",
     ]
 
@@ -84,7 +84,7 @@ def test_a_list_of_uids_may_name_others_and_they_are_counted(folder: Path, tmp_p
     path.write_text("a.b\n")
     with pytest.raises(UserError, match="not usable"):
         read_uids(path)
-    with pytest.raises(UserError, match="one uid a line"):
+    with pytest.raises(UserError, match="one uid per line"):
         read_uids(tmp_path / "none.txt")
 
 
@@ -171,7 +171,7 @@ def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
         Filters(min_coverage=0.5, max_coverage=0.1)
     with pytest.raises(UserError, match="leave something to train on"):
         Filters(validation_share=0.5, test_share=0.5)
-    with pytest.raises(UserError, match=r"no object has the licence CC-BY; there are CC0-1\.0, CC-BY-4\.0"):
+    with pytest.raises(UserError, match=r"no object has the license CC-BY; there are CC0-1\.0, CC-BY-4\.0"):
         select(folder, Filters(licences=("CC-BY",)))
     with pytest.raises(UserError, match=r"(?s)nothing is left.*10 left out: coverage below 0\.9"):
         select(folder, Filters(min_coverage=0.9))

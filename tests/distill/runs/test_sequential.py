@@ -11,11 +11,12 @@ import pytest
 import tyro
 
 from dataset.errors import UserError
-from distill import __main__ as command
-from distill.__main__ import Args, main
+from distill.__main__ import main
+from distill.config import DistillArgs
 from distill.nerf.field import load_field, read_header
 from distill.output import results
 from distill.runs import job as one
+from distill.runs import plan
 from distill.runs.sequential import Outcome, table
 from distill.sds.checkpoint import CHECKPOINT
 from tests.support.distill_micro import SETTINGS, draw, quick_results, rows, same_field
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def quick(monkeypatch):
     """Settings of a few small steps, and results that take no time."""
-    monkeypatch.setattr(command, "PRESETS", {"tiny": SETTINGS})
+    monkeypatch.setattr(plan, "PRESETS", {"tiny": SETTINGS})
     monkeypatch.setattr(one, "write_results", quick_results)
 
 
@@ -34,7 +35,7 @@ def quick(monkeypatch):
 def args(tmp_path, base, quick):
     """Two pictures, two seeds."""
     images = draw(tmp_path / "red.png", (200, 30, 30)), draw(tmp_path / "blue.png", (30, 30, 200))
-    return Args(image=images, seeds=2, model=base, out=tmp_path / "out", device="cpu")
+    return DistillArgs(image=images, seeds=2, model=base, out=tmp_path / "out", device="cpu")
 
 
 def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, monkeypatch, capsys):
@@ -47,7 +48,7 @@ def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, 
     printed = capsys.readouterr().out
     assert list(rows(printed)) == names
     assert {row[0] for row in rows(printed).values()} == {"done"}
-    assert "what is not transparent, 14x30 pixels, is centred; its longest side fills 78% of 32 pixels" in printed
+    assert "what is not transparent, 14x30 pixels, is centered; its longest side fills 78% of 32 pixels" in printed
     alone = replace(args, image=args.image[1:], seeds=1, seed=1, out=tmp_path / "alone")
     assert main(alone) == 0
     assert same_field(tmp_path / "alone", args.out / "blue-seed-1")
@@ -149,14 +150,14 @@ def test_pictures_of_one_name_are_refused(args, tmp_path):
 
 def test_dry_run_lists_all_runs_and_writes_nothing(args, tmp_path, capsys):
     assert main(replace(args, dry_run=True)) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert [(run["out"], run["settings"]["seed"]) for run in plan] == [
+    planned = json.loads(capsys.readouterr().out)
+    assert [(run["out"], run["settings"]["seed"]) for run in planned] == [
         (str(args.out / f"{name}-seed-{seed}"), seed) for name in ("red", "blue") for seed in (0, 1)
     ]
     (tmp_path / "bad.png").write_text("no")
     assert main(replace(args, image=(*args.image, tmp_path / "bad.png"), seeds=1, dry_run=True)) == 1
-    plan = json.loads(capsys.readouterr().out)
-    assert "no known format" in plan[2]["error"]
+    planned = json.loads(capsys.readouterr().out)
+    assert "no known format" in planned[2]["error"]
     assert not args.out.exists()
 
 
@@ -190,7 +191,7 @@ def test_an_empty_field_leaves_all_but_the_mesh(args, monkeypatch):
     empty = replace(SETTINGS, steps=1, nerf=replace(SETTINGS.nerf, blob_density=-50.0, blob_radius=1000.0))
     monkeypatch.setattr(one, "write_results", results.write_results)
     monkeypatch.setattr(results, "VIEW_RESOLUTION", 16, raising=False)
-    monkeypatch.setattr(command, "PRESETS", {"tiny": empty})
+    monkeypatch.setattr(plan, "PRESETS", {"tiny": empty})
     with pytest.raises(UserError, match="nothing was generated: the field is empty") as caught:
         main(replace(args, image=args.image[:1], seeds=1))
     kept = {"checkpoint.safetensors", "field.safetensors", "views.png", "turntable.mp4"}
@@ -269,18 +270,18 @@ def swap(first: Path, second: Path) -> None:
 def test_help_explains_every_option_and_a_wrong_one_is_readable(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")  # nothing is broken at the end of a line
     with pytest.raises(SystemExit):
-        tyro.cli(Args, prog="python -m distill", args=["--help"])
+        tyro.cli(DistillArgs, prog="python -m distill", args=["--help"])
     shown = capsys.readouterr().out
-    for option in Args.__dataclass_fields__:
+    for option in DistillArgs.__dataclass_fields__:
         assert f"--{option.replace('_', '-')}" in shown
     assert shown.count("(required)") == 1
-    assert shown.count("(default: ") == len(Args.__dataclass_fields__) - 1
+    assert shown.count("(default: ") == len(DistillArgs.__dataclass_fields__) - 1
     with pytest.raises(SystemExit) as ended:
-        tyro.cli(Args, prog="python -m distill", args=["--image", "a.png", "--sedes", "4"])
+        tyro.cli(DistillArgs, prog="python -m distill", args=["--image", "a.png", "--sedes", "4"])
     assert ended.value.code == 2
     assert "--sedes" in (told := capsys.readouterr().err)
     assert "--seeds" in told
-    good = tyro.cli(Args, args=["--image", "a b.png", "c.png", "--seeds", "4"])
+    good = tyro.cli(DistillArgs, args=["--image", "a b.png", "c.png", "--seeds", "4"])
     assert good.image == (Path("a b.png"), Path("c.png"))
 
 

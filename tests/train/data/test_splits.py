@@ -53,7 +53,7 @@ def test_filters_are_printed_recorded_and_obeyed(
     told = capsys.readouterr().out
     assert "2 of 6 objects kept" in told
     assert "1 left out: not in the list of uids" in told
-    assert "2 left out: licence CC0-1.0" in told
+    assert "2 left out: license CC0-1.0" in told
     assert "1 left out: flag clipped" in told
     config = json.loads((run.out / "config.json").read_text())["data"]
     assert config["objects"] == 2
@@ -154,7 +154,7 @@ def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
     ("options", "told"),
     [
         (["--without-flags", "blurred"], "no flag blurred; there are empty, clipped"),
-        (["--licenses", "CC-BY"], r"no object has the licence CC-BY; there are CC0-1\.0, CC-BY-4\.0"),
+        (["--licenses", "CC-BY"], r"no object has the license CC-BY; there are CC0-1\.0, CC-BY-4\.0"),
         (["--min-coverage", "0.99"], "nothing is left to train on; loosen the filters"),
         (["--min-coverage", "0.9", "--max-coverage", "0.1"], "give a range within 0 to 1"),
         (["--uids", "nowhere.txt"], "nowhere.txt: no readable list of uids"),
