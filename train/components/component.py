@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dataset.errors import UserError
+from dataset.io.progress import ProgressBar
 from train.config.schedules import Schedule, learning_rate
 
 SETTINGS_FILE: Final = "training.json"
@@ -58,7 +58,7 @@ def _descend(
     schedule: Schedule,
     loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, float]]],
 ) -> None:
-    progress = tqdm(range(schedule.steps), desc=name, unit="step", mininterval=1.0)
+    progress = ProgressBar(range(schedule.steps), desc=name, unit="step", mininterval=1.0)
     for step in progress:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(schedule, step)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset.format.latents import FLOAT16, Float16
 from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET
+from dataset.io.progress import ProgressBar
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import DamagedMember
 from train.data.latents import LatentViews
@@ -54,7 +54,8 @@ class KeptLatents:
         self._damaged: dict[tuple[int, int], str] = {}  # what is wrong, by row and column
         places = [(shard, i) for shard, samples in enumerate(source.samples_per_shard) for i in range(samples)]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="latents") as pool:
-            for _ in tqdm(pool.map(self._load, places), "latents to memory", objects, unit="object", mininterval=1.0):
+            loaded = pool.map(self._load, places)
+            for _ in ProgressBar(loaded, "latents to memory", objects, unit="object", mininterval=1.0):
                 pass
 
     def read(self, shard: int, sample: int, drawn: Drawn) -> KeptItem:

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.io.interrupts import stop_after_step
+from dataset.io.progress import ProgressBar
 from dataset.reading.damage import Damage
 from dataset.reading.latent_set import LatentSet
 from train.components.component import is_whole
@@ -114,8 +115,8 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
         log, stop = stack.enter_context(logged), stack.enter_context(stop_after_step(second_raises=False))
         checkpoints = stack.enter_context(CheckpointWriter(run.out, keep, writes=ranks.first))
         steps_left = range(first_step, schedule.steps)
-        hidden = (None if ranks.first else True) if ranks.world > 1 else False  # None: where nobody looks at a terminal
-        bar = tqdm(steps_left, f"stage {run.stage}", schedule.steps, initial=first_step, unit="step", disable=hidden)
+        shown: dict[str, Any] = {"initial": first_step, "unit": "step", "disable": not ranks.first}
+        bar = ProgressBar(steps_left, f"stage {run.stage}", schedule.steps, **shown)
         for step in bar:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(schedule, step)
