@@ -25,7 +25,7 @@ from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.layers.compile import CompileChoice
 from train.model.multiview import EMBEDDED_MODEL, read_spec
-from train.model.reference import check_shown
+from train.model.reference import check_reference_options
 
 LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
 
@@ -171,7 +171,7 @@ def plan_jobs(args: Args) -> tuple[list[Job], list[Outcome]]:
     named = _names(args)
     model = model_folder(args.model)
     spec = read_spec(model)
-    check_shown(model, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
+    check_reference_options(model, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     preset: Preset = args.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
     settings = PRESETS[preset]
     settings = replace(

@@ -31,7 +31,7 @@ from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import Run, check, describe, tell
 from train.model.image_encoder import SmallTower
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 
 # Old name -> new name; the old ones will be removed
 RENAMED: Final = {
@@ -111,7 +111,7 @@ class Stage1(Stage):
 class Stage2(Stage):
     """Stage 2 (Eq. 6): the clean reference joins the noisy views in attention (Explicit Multi-view Attention)."""
 
-    reference_mode: ReferenceUse = "attention"
+    reference_mode: ReferenceMode = "attention"
     """How the model uses the reference image's latent. attention: the paper's Explicit Multi-view Attention. none: not
     at all, the ablation of its Fig. 7. channels: concatenated to each view's input channels, after Fig. 8; such a model
     needs the reference image when it samples."""

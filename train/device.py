@@ -20,7 +20,10 @@ ATTENTION: Final = [
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one."""
+    """Return the device of this name; `auto` is the GPU if there is one, else the CPU.
+
+    Raises UserError when the name is unknown or no GPU is visible.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,7 +36,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without waiting for the GPU: from page-locked memory, behind the work it has to do."""
+    """Copy a tensor [...] to a device; to a GPU asynchronously, from pinned memory."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -41,7 +44,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
-    """bf16 on a GPU (weights and optimiser stay float32) with the fastest attention; float32 on a CPU."""
+    """Run the block in bf16 autocast with the fastest attention on a GPU, in float32 on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -50,7 +53,7 @@ def mixed_precision(device: torch.device) -> Iterator[None]:
 
 
 def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, attention takes the first of `ATTENTION` that can do it; on a CPU torch chooses."""
+    """In the block, attention uses the first kernel of `ATTENTION` that supports it; on a CPU torch chooses."""
     if device.type != "cuda":
         return nullcontext()
     chosen: AbstractContextManager[Any] = sdpa_kernel(ATTENTION, set_priority=True)

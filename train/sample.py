@@ -23,7 +23,7 @@ from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.model.ddim import sample_views
 from train.model.multiview import EMBEDDED_MODEL, MultiViewModel, load_model
-from train.model.reference import check_shown, see_reference
+from train.model.reference import check_reference_options, with_reference_image
 
 VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
 
@@ -93,16 +93,16 @@ def run(args: Sample) -> None:
         print(f"would draw {args.views} views of {args.image} with {args.model} on {device} into {args.out}")
         return
     folder = model_folder(args.model)
-    check_shown(folder, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
+    check_reference_options(folder, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     model = load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     prepared = prepare_image(args.image, model.spec.image_size, remove_background=args.remove_background)
     for notice in prepared.notices:
         print(f"note: {notice}")
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
-    model = see_reference(
+    model = with_reference_image(
         model,
         rgb,
-        in_front=args.with_reference,
+        as_frame=args.with_reference,
         elevation_deg=args.elevation_deg,
         azimuth_deg=args.azimuth_deg,
     )

@@ -26,7 +26,7 @@ from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute,
 from train.loop.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import NUM_TIMESTEPS, noise_schedule
-from train.model.reference import ReferenceUse, start_use
+from train.model.reference import ReferenceMode, prepare_for_reference
 from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet
 
 
@@ -124,13 +124,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def reference_use(options: argparse.Namespace) -> ReferenceUse:
-    use: ReferenceUse = "attention" if options.stage == 2 else "none"
+def reference_use(options: argparse.Namespace) -> ReferenceMode:
+    use: ReferenceMode = "attention" if options.stage == 2 else "none"
     return use
 
 
 def starting_unet(options: argparse.Namespace) -> nn.Module:
-    return start_use(build_unet(SHAPES[options.shape]), reference_use(options)).train()
+    return prepare_for_reference(build_unet(SHAPES[options.shape]), reference_use(options)).train()
 
 
 def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Encoded, Draw]:

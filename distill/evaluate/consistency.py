@@ -82,7 +82,9 @@ def measure_consistency(
         if (f"{method}-{RERENDERED}", uid, 0) not in record.found:
             model = model or load_model(folder, device)
             truth, seed, scale = read_truth(shards, *place), sampling.seed, sampling.guidance_scale
-            ring = draw_rings(model, [truth], seed, steps=sampling.steps, guidance_scale=scale, shown=sampling.shown)[0]
+            ring = draw_rings(
+                model, [truth], seed, steps=sampling.steps, guidance_scale=scale, with_reference=sampling.shown
+            )[0]
             keep_ring(record, f"{method}-{SAMPLED}", uid, ring)
             _fitted(record, method, read_object(shards, place), ring, device)
 

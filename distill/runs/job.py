@@ -30,7 +30,7 @@ from distill.sds.reference_loss import new_reference
 from distill.sds.schedule import DistillSettings
 from train.layers.compile import CompileChoice, choose_compute
 from train.model.multiview import MultiViewModel, load_model
-from train.model.reference import see_reference
+from train.model.reference import with_reference_image
 
 Preset = Literal["paper", "tiny"]
 CONFIG: Final = "config.json"
@@ -152,8 +152,8 @@ def _write_config(job: Job, **more: Any) -> None:
 def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None) -> Distillation:
     rgb = torch.from_numpy(np.ascontiguousarray(job.prepared.rgb)).permute(2, 0, 1)[None].to(device)
     shown = job.shown_from_deg is not None
-    seeing = see_reference(
-        model, rgb, in_front=shown, elevation_deg=job.elevation_deg, azimuth_deg=job.shown_from_deg or 0.0
+    seeing = with_reference_image(
+        model, rgb, as_frame=shown, elevation_deg=job.elevation_deg, azimuth_deg=job.shown_from_deg or 0.0
     )
     compute = choose_compute(device, job.compiling)
     if compute.compile != "none":

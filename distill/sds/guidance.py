@@ -75,7 +75,7 @@ def model_denoiser(
     """The model with classifier-free guidance: unconditional is the zero token (the camera label stays).
 
     Labels are the world camera minus the reference, which is at azimuth 0 and `elevation_deg`; the reference picture
-    itself is absent (App. C) unless the model was given it (`train.model.reference.see_reference`). Compiled on a GPU
+    itself is absent (App. C) unless the model was given it (`train.model.reference.with_reference_image`). Compiled on a GPU
     it is replayed as a CUDA graph.
     """
 

@@ -59,7 +59,7 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
 
 
 def test_repeated_nothing_is_trained_again(made, capsys, monkeypatch):
-    monkeypatch.setattr("train.components.component.optimise", None)
+    monkeypatch.setattr("train.components.component.optimize", None)
     build(made, RECIPE, CPU)
     said = capsys.readouterr().out
     assert said.count("is trained already") == 2

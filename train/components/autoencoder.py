@@ -15,7 +15,7 @@ from torch.nn import functional
 from dataset.errors import UserError
 from dataset.reading.damage import Damage
 from dataset.reading.shard_set import ShardSet
-from train.components.component import is_trained, optimise, seeded, write_part
+from train.components.component import is_trained, optimize, seeded, write_part
 from train.config.presets import AutoencoderRecipe
 from train.data.loader import load_random_views, read_random_views
 from train.model.image_encoder import resize
@@ -83,7 +83,7 @@ def train_autoencoder(
         loss, mse = autoencoder_loss(vae, _pixels(views.to(device).pictures, image_size), recipe.kl_weight, noise)
         return loss, {"loss": float(loss.detach()), "PSNR": psnr(mse / 4)}  # [-1, 1] is twice as wide as [0, 1]
 
-    optimise("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
+    optimize("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
     views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
     scale = measure_latent_scale(vae, _pixels(views.to(device).pictures, image_size))
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]

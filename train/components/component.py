@@ -26,7 +26,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def optimise(
+def optimize(
     name: str,
     parameters: Iterable[nn.Parameter],
     schedule: Schedule,

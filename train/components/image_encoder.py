@@ -20,7 +20,7 @@ from torch.nn import functional
 from dataset.reading.damage import Damage
 from dataset.reading.shard_set import ShardSet
 from train.components.autoencoder import psnr
-from train.components.component import is_trained, optimise, seeded, write_part
+from train.components.component import is_trained, optimize, seeded, write_part
 from train.config.presets import TowerRecipe
 from train.data.loader import PartViews, read_random_views
 from train.model.image_encoder import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
@@ -113,7 +113,7 @@ def train_tower(
             shown["novel view PSNR"] = psnr(float(novel_mse.detach()))
         return loss, shown
 
-    optimise("image tower", [*tower.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
+    optimize("image tower", [*tower.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
     return tower.eval()
 
 

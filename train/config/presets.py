@@ -16,7 +16,7 @@ from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from train.config.schedules import PresetOnly, Schedule, require_positive
 from train.data.sampling import count_pairs
 from train.model.image_encoder import NamedTower, SmallTower, TowerSpec
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 from train.model.unet import UNetShape
 
 PresetName = Literal["paper", "tiny"]
@@ -83,7 +83,7 @@ class Recipe:
     cameras: Literal["relative", "absolute"] | None = None
     """Camera labels: relative to the reference, as in the paper, or absolute, for objects that all face the same way.
     None: those of the initial model, or relative when training from scratch."""
-    reference: PresetOnly[ReferenceUse] = "attention"  # how stage 2 uses the reference's latent (`--reference-mode`)
+    reference: PresetOnly[ReferenceMode] = "attention"  # how stage 2 uses the reference's latent (`--reference-mode`)
     validation: Literal["auto", "on", "off"] = "auto"
     """Hold one object in twenty, by a hash of its uid, out of training and measure the loss on them. auto: sets of
     fewer than 20 objects are used for training as a whole. off: validation objects are used for training, but test

@@ -90,7 +90,7 @@ def model_rows(args: Evaluate, name: str, folder: Path) -> list[Row]:
             {**settings, "shown": shown},
             args.seeds,
         )
-        rows.append(Row(method, partial(draw_rings, steps=args.steps, guidance_scale=scale, shown=shown)))
+        rows.append(Row(method, partial(draw_rings, steps=args.steps, guidance_scale=scale, with_reference=shown)))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. A model draws it from the embedding of one view
 of the random set as four groups of four orthogonal views, the number that training had in attention; the groups of an
-object share nothing but the embedding (and the reference picture, where it is shown).
+object share nothing but the embedding (and the reference picture, where it is with_reference).
 
 Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring, others as in
 `train.model.multiview`.
@@ -27,7 +27,7 @@ from train.device import mixed_precision
 from train.model.ddim import denoise_views, draw_latents
 from train.model.image_encoder import resize
 from train.model.multiview import MultiViewModel
-from train.model.reference import given_reference, reads_reference
+from train.model.reference import reads_reference, with_reference_latents
 
 VIEWS_A_GROUP: Final = 4
 GROUPS: Final = VIEWS_PER_SET // VIEWS_A_GROUP
@@ -103,29 +103,37 @@ def in_ring(groups: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def seeing(model: MultiViewModel, references: Tensor, cameras: Tensor, *, shown: bool) -> MultiViewModel:
-    """The model with reference pictures [b, 3, h, w] before its eyes, or not: for all groups of each of the objects.
-    `cameras` [b, 16] are the references' labels.
+def condition_on_reference(
+    model: MultiViewModel, references: Tensor, cameras: Tensor, *, with_reference: bool
+) -> MultiViewModel:
+    """Condition the model on reference images [b, 3, h, w] (or not), repeated for every view group of each object.
 
-    A model that reads the reference as input channels finds zeros there when it is not shown.
+    `cameras` [b, 16] are the labels of the reference images. Without the reference, a model that reads it as input
+    channels gets zeros there.
     """
     channels = reads_reference(model.unet)
-    if not shown and not channels:
+    if not with_reference and not channels:
         return model
     latents = model.encode(references.to(model.device))
-    if not shown:
+    if not with_reference:
         latents = torch.zeros_like(latents)
-    return given_reference(model, *(each.repeat_interleave(GROUPS, dim=0) for each in (latents, cameras)))
+    return with_reference_latents(model, *(each.repeat_interleave(GROUPS, dim=0) for each in (latents, cameras)))
 
 
 @torch.no_grad()
 def draw_rings(
-    model: MultiViewModel, truths: Sequence[Truth], seed: int, *, steps: int, guidance_scale: float, shown: bool
+    model: MultiViewModel,
+    truths: Sequence[Truth],
+    seed: int,
+    *,
+    steps: int,
+    guidance_scale: float,
+    with_reference: bool,
 ) -> list[Float32]:
-    """The rings [v, h, w, 3] that a model draws of some objects, at the truth's cameras and of the truth's size.
+    """Sample one ring of views [v, h, w, 3] per object, at the cameras and in the image size of the ground truth.
 
-    The noise of an object depends on its uid and the seed alone. `shown`: the reference picture is seen too. On a GPU
-    it is drawn in bf16, as the pictures of a training run; what judges it stays in float32.
+    The noise of an object depends on its uid and the seed only. `with_reference` also conditions the model on the
+    reference image. On a GPU, sampling runs in bf16; the metrics are computed in float32.
     """
     references = torch.stack([truth.reference_rgb for truth in truths]).to(model.device)
     labels = [
@@ -136,7 +144,7 @@ def draw_rings(
     noise = [draw_latents(model, GROUPS, VIEWS_A_GROUP, noise_generator(truth.uid, seed)) for truth in truths]
     with mixed_precision(model.device):
         drawn = denoise_views(
-            seeing(model, references, own, shown=shown),
+            condition_on_reference(model, references, own, with_reference=with_reference),
             torch.cat(noise),
             model.embed_image(references).repeat_interleave(GROUPS, dim=0),
             in_groups(torch.stack(labels)),

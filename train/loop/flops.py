@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from train.data.sampling import Draw, diffusion_loss
 from train.loop.loss import Encoded, predict
 from train.model.noise_schedule import NUM_TIMESTEPS
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 from train.model.unet import CAMERA_NUMBERS, join_frames
 
 MATMUL_SIDE: Final = 8192
@@ -26,7 +26,7 @@ _MATMULS: Final = 20  # timed; the median counts
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class MfuMeter:
     """What a device's work is held against."""
 
     per_object: Mapping[int, float]  # FLOPs of an object in a training step, by its number of target views
@@ -37,19 +37,19 @@ class Yardstick:
         return flops / max(seconds * self.peak, 1e-9)
 
 
-def yardstick(
+def mfu_meter(
     unet: nn.Module,
-    reference: ReferenceUse,
+    reference: ReferenceMode,
     targets: Sequence[int],
     device: torch.device,
     side: int = MATMUL_SIDE,
-) -> Yardstick:
-    """The yardstick of a run whose objects have these numbers of target views: some seconds, once."""
+) -> MfuMeter:
+    """The mfu_meter of a run whose objects have these numbers of target views: some seconds, once."""
     per_object = {number: object_flops(unet, reference, number) for number in targets}
-    return Yardstick(per_object, matmul_peak(device, side))
+    return MfuMeter(per_object, matmul_peak(device, side))
 
 
-def object_flops(unet: nn.Module, reference: ReferenceUse, targets: int) -> float:
+def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> float:
     """FLOPs of one object's part of a training step, forward and backward, with `targets` target views.
 
     Run on torch's meta device, which has shapes and no numbers: nothing is computed and no memory taken.
@@ -69,7 +69,7 @@ def _twin(unet: nn.Module) -> nn.Module:
     return join_frames(kind.from_config(unet.config)).train()
 
 
-def _one_object(unet: nn.Module, reference: ReferenceUse, targets: int) -> tuple[Encoded, Draw]:
+def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tuple[Encoded, Draw]:
     settings: Any = unet.config
     latent = (settings.out_channels, settings.sample_size, settings.sample_size)
     encoded = Encoded(

@@ -47,7 +47,7 @@ from train.layers.compile import (
 )
 from train.loop.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
 from train.loop.disk_full import going_on_without, needing_room
-from train.loop.flops import Yardstick, yardstick
+from train.loop.flops import MfuMeter, mfu_meter
 from train.loop.initial_model import starting_model
 from train.loop.logging import Log, Meter, Reading, Status, open_log, silent_log
 from train.loop.loss import encode_views, predict, training_loss
@@ -56,7 +56,7 @@ from train.loop.run_config import Run, check, claim, describe, tell
 from train.loop.sample_sheet import draw_picture
 from train.loop.validation import validate
 from train.model.multiview import SPEC_FILE, MultiViewModel, save_model
-from train.model.reference import start_use
+from train.model.reference import prepare_for_reference
 from train.model.weight_averaging import Average, start_average, update_average
 
 Due = Literal["line", "checkpoint", "validation", "picture", "stop"]
@@ -74,7 +74,7 @@ class Parts:
     held_out: Feed | None  # the objects that are not trained on
     damage: Damage
     compute: Compute = field(default_factory=Compute)
-    yardstick: Yardstick | None = None  # on a GPU
+    mfu_meter: MfuMeter | None = None  # on a GPU
     ranks: Ranks = ALONE
     spread: nn.Module | None = None  # the UNet as it is called for a loss (DDP's wrapper); None: the UNet itself
 
@@ -178,8 +178,8 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
     if isinstance(training, LatentSet):
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
         kept = keep_small(training)
-    unet, on_gpu = start_use(model.unet, run.reference).train(), run.device.type == "cuda"
-    rates = yardstick(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
+    unet, on_gpu = prepare_for_reference(model.unet, run.reference).train(), run.device.type == "cuda"
+    rates = mfu_meter(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
     compute = choose_compute(
         run.device,
         run.compile,
@@ -202,7 +202,7 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         held_out=None if held_out is None else _feed(run, training, model, damage).beside(held_out),
         damage=damage,
         compute=compute,
-        yardstick=rates,
+        mfu_meter=rates,
         ranks=ranks,
         spread=called,
     )
@@ -259,7 +259,7 @@ def _step(parts: Parts, meter: Meter, micro_batches: Iterator[tuple[Batch, Draw]
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
         images += objects * targets * ranks.world
-        flops += objects * parts.yardstick.per_object[targets] if parts.yardstick else 0.0  # of this rank
+        flops += objects * parts.mfu_meter.per_object[targets] if parts.mfu_meter else 0.0  # of this rank
     ranks.mean(loss)  # so that all ranks leave out the same updates
     norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
     update(parts.optimiser, loss, norm)
@@ -292,7 +292,7 @@ def _loss(run: Run, model: MultiViewModel, views: Batch, drawn: Draw, position: 
 
 
 def _status(parts: Parts, progress: Progress, reading: Reading, step_s: float) -> Status:
-    run, results, rates = parts.run, reading.results, parts.yardstick
+    run, results, rates = parts.run, reading.results, parts.mfu_meter
     return Status(
         steps=progress.steps,
         total_steps=run.schedule.steps,

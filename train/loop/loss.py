@@ -15,7 +15,7 @@ from train.data.latents import Batch, LatentViews, draw_posterior
 from train.data.sampling import Draw, Position, Views, diffusion_loss, prepare_inputs, split_frames
 from train.device import mixed_precision, to_device
 from train.model.multiview import MultiViewModel
-from train.model.reference import ReferenceUse, concat_reference
+from train.model.reference import ReferenceMode, concat_reference
 from train.model.unet import run_unet
 
 
@@ -28,7 +28,7 @@ class Encoded:
     cameras: Tensor  # [b, f, 16]: the targets'
     reference_camera: Tensor  # [b, 1, 16]
     tokens: Tensor  # [b, 1, c]
-    use: ReferenceUse
+    use: ReferenceMode
 
     @property
     def in_front(self) -> tuple[Tensor, Tensor] | None:
@@ -47,7 +47,7 @@ class Read(NamedTuple):
 
 
 @torch.no_grad()
-def encode_views(model: MultiViewModel, views: Batch, use: ReferenceUse, drawn_at: Position | None = None) -> Encoded:
+def encode_views(model: MultiViewModel, views: Batch, use: ReferenceMode, drawn_at: Position | None = None) -> Encoded:
     """Latents and tokens of a micro-batch's pictures, or those that a latent set gave.
 
     The latents are the means of the VAE's posteriors; with `drawn_at` they are drawn from these, by that position.
@@ -63,7 +63,7 @@ def encode_views(model: MultiViewModel, views: Batch, use: ReferenceUse, drawn_a
     return Encoded(latents(read.targets, 0), reference, cameras, reference_camera, read.tokens, use)
 
 
-def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceUse) -> Read:
+def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceMode) -> Read:
     device, batch = model.device, len(views.cameras)
     with mixed_precision(device):
         reference_rgb = to_device(views.reference, device)
@@ -73,7 +73,7 @@ def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceUse) -> Read
     return Read(tokens, (split_frames(mean, batch), split_frames(logvar, batch)), reference)
 
 
-def _of_latents(model: MultiViewModel, views: LatentViews, use: ReferenceUse) -> Read:
+def _of_latents(model: MultiViewModel, views: LatentViews, use: ReferenceMode) -> Read:
     """float32 on the model's device; the log variances stay behind until they are needed."""
 
     def load(numbers: Tensor) -> Tensor:

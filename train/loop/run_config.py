@@ -16,7 +16,7 @@ from train.data.loader import TrainingSet
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.logging import import_wandb
 from train.model.multiview import SPEC_FILE
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 
 CONFIG_FILE: Final = "config.json"
 _FREE_TO_CHANGE: Final = (
@@ -47,7 +47,7 @@ class Run:
         return self.recipe.stage1 if self.stage == 1 else self.recipe.stage2
 
     @property
-    def reference(self) -> ReferenceUse:
+    def reference(self) -> ReferenceMode:
         """What a step makes of the reference's latent."""
         return "none" if self.stage == 1 else self.recipe.reference
 

@@ -12,7 +12,7 @@ from train.loop.loss import encode_views, show_views
 from train.loop.run_config import Run
 from train.model.ddim import sample_views
 from train.model.multiview import MultiViewModel
-from train.model.reference import given_reference
+from train.model.reference import with_reference_latents
 from train.sample import save_sheet
 
 PICTURE_OBJECTS: Final = 4
@@ -30,7 +30,7 @@ def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Pat
     reference, targets = show_views(model, views)
     seeing = model
     if run.reference == "channels" and encoded.reference is not None:
-        seeing = given_reference(model, encoded.reference, encoded.reference_camera[:, 0])
+        seeing = with_reference_latents(model, encoded.reference, encoded.reference_camera[:, 0])
     scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
     size = targets.shape[-1]
     columns = [reference[:, None], targets]

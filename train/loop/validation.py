@@ -18,7 +18,7 @@ from train.device import to_device
 from train.loop.loss import encode_views, object_losses, predict
 from train.model.multiview import MultiViewModel
 from train.model.noise_schedule import NUM_TIMESTEPS
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 
 MAX_OBJECTS: Final = 64  # of the held-out objects that a validation looks at
 BUCKET: Final = 250  # timesteps
@@ -51,7 +51,7 @@ def validation_views(feed: Feed, number: int) -> Batch:
 
 
 @torch.no_grad()
-def validate(model: MultiViewModel, feed: Feed, use: ReferenceUse) -> Mapping[str, float]:
+def validate(model: MultiViewModel, feed: Feed, use: ReferenceMode) -> Mapping[str, float]:
     """Mean loss (Eq. 5 or 6, unweighted) of the first MAX_OBJECTS held-out objects, by bucket, and their mean `loss`.
 
     `feed` is that of the held-out objects. The same model gives the same numbers, whenever and on whatever batch size.

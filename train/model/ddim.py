@@ -16,7 +16,7 @@ from train.model.noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS, clas
 def guided_noise(
     model: MultiViewModel, latents: Tensor, timestep: int, cameras: Tensor, tokens: Tensor, *, guidance_scale: float
 ) -> Tensor:
-    """Noise predicted with classifier-free guidance: eps_0 + s (eps_y - eps_0); eps_0 sees a zero token.
+    """Predict noise [b, f, c, h, w] with classifier-free guidance; the unconditional token is zero.
 
     `latents` [b, f, c, h, w], `cameras` [b, f, 16], `tokens` [b, 1, c].
     """
@@ -31,7 +31,10 @@ def guided_noise(
 
 
 def ddim_scheduler(steps: int, device: torch.device) -> Any:
-    """diffusers' DDIM as Stable Diffusion sets it, for our noise schedule."""
+    """Return diffusers' DDIM scheduler with Stable Diffusion's settings and our noise schedule.
+
+    Raises UserError when `steps` is not in 1 to 1000.
+    """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     if not 1 <= steps <= NUM_TIMESTEPS:
@@ -59,16 +62,16 @@ def sample_views(
     guidance_scale: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Pictures [b, f, 3, h, w] in [0, 1] for `tokens` [b, 1, c] and `cameras` [b, f, 16], without a reference frame.
+    """Sample images [b, f, 3, h, w] in [0, 1] for `tokens` [b, 1, c] and `cameras` [b, f, 16].
 
-    `generator` is a CPU one: the same seed gives the same noise on any device.
+    Use a CPU `generator`: the same seed then gives the same noise on any device.
     """
     noise = draw_latents(model, cameras.shape[0], cameras.shape[1], generator)
     return denoise_views(model, noise, tokens, cameras, steps=steps, guidance_scale=guidance_scale)
 
 
 def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Noise [b, f, c, h, w] to begin with, on the generator's device."""
+    """Draw the initial noise [b, f, c, h, w], on the generator's device."""
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     size = model.spec.latent_size
     return torch.randn(objects, frames, channels, size, size, generator=generator, device=generator.device)
@@ -78,7 +81,7 @@ def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: to
 def denoise_views(
     model: MultiViewModel, noise: Tensor, tokens: Tensor, cameras: Tensor, *, steps: int, guidance_scale: float
 ) -> Tensor:
-    """`sample_views` from given noise [b, f, c, h, w]."""
+    """Sample images [b, f, 3, h, w] from given noise [b, f, c, h, w]; see `sample_views`."""
     batch, frames = cameras.shape[:2]
     latents = noise.to(model.device)
     scheduler = ddim_scheduler(steps, model.device)

@@ -125,7 +125,7 @@ class MultiViewModel:
         if latents.shape[1] != expected:
             raise UserError(
                 f"the model reads {expected} channels, the latents have {latents.shape[1]}: it was trained with "
-                "--reference channels and needs the picture itself (`train.model.reference.see_reference`)"
+                "--reference channels and needs the picture itself (`train.model.reference.with_reference_image`)"
             )
         context = tokens.repeat_interleave(num_frames, dim=0)
         return run_unet(self.unet, latents, timesteps, cameras, context, num_frames=num_frames)

@@ -1,8 +1,9 @@
-"""The paper's Fig. 8 as an ablation of ours: the reference joins the noisy latents along channels, not along frames.
+"""How the UNet is conditioned on the latent of the reference image: as a frame, or as input channels (Fig. 8).
 
-Zero123 and its kin do so. The UNet has twice the latent's channels to read (`widen_conv_in`: zeros at the start, so
-that the base's outputs stay); each frame is [noisy | clean reference], and there is no reference frame. Unlike the
-paper's model this one needs the picture itself at inference, which `see_reference` puts into every call.
+Concatenating along channels is the ablation, as in Zero123. The UNet reads twice the latent's channels (`widen_conv_in`
+initializes the new weights to zero, so the base's outputs do not change); each frame is [noisy | clean reference], and
+there is no reference frame. Unlike the paper's model it needs the reference image at inference, which
+`with_reference_image` adds to every call.
 """
 
 import json
@@ -19,13 +20,13 @@ from train.model.multiview import MultiViewModel, read_spec
 from train.model.unet import widen_conv_in
 
 _AS_CHANNELS: Final = "it reads the reference as input channels and always sees it, not as a frame"
-ReferenceUse = Literal["attention", "none", "channels"]
+ReferenceMode = Literal["attention", "none", "channels"]
 """How a training step sees the reference's latent: as a clean frame in attention (the paper's Explicit Multi-view
 Attention), not at all (stage 1, and the ablation of Fig. 7), or as more input channels of every frame."""
 
 
-def start_use(unet: nn.Module, use: ReferenceUse) -> nn.Module:
-    """A base made ready, in place, for a use of the reference. Raises UserError where its channels say otherwise."""
+def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
+    """Prepare a base UNet, in place, for a reference mode. Raises UserError when its input channels do not fit."""
     if use == "channels":
         return start_channel_concat(unet)
     if reads_reference(unet):
@@ -37,7 +38,10 @@ def start_use(unet: nn.Module, use: ReferenceUse) -> nn.Module:
 
 
 def start_channel_concat(unet: nn.Module) -> nn.Module:
-    """The base of the ablation, in place: input channels for the noisy latents and for the reference's."""
+    """Widen a base UNet, in place, to input channels for the noisy latents and for the reference latents.
+
+    Raises UserError when the UNet is widened already.
+    """
     settings: Any = unet.config
     if settings.in_channels != settings.out_channels:
         raise UserError(f"the base reads {settings.in_channels} channels already; start from a model without reference")
@@ -45,13 +49,13 @@ def start_channel_concat(unet: nn.Module) -> nn.Module:
 
 
 def reads_reference(unet: nn.Module) -> bool:
-    """Whether this UNet was widened for the reference."""
+    """Return whether this UNet reads the reference as input channels."""
     settings: Any = unet.config
     return _widened(settings.in_channels, settings.out_channels)
 
 
 def folder_reads_reference(folder: Path) -> bool:
-    """The same of a model folder."""
+    """Return whether the UNet of a model folder reads the reference as input channels."""
     settings: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text())
     return _widened(settings["in_channels"], settings["out_channels"])
 
@@ -60,7 +64,7 @@ def _widened(in_channels: int, out_channels: int) -> bool:
     return in_channels == 2 * out_channels
 
 
-def check_shown(folder: Path, *, with_reference: bool, azimuth_deg: float) -> None:
+def check_reference_options(folder: Path, *, with_reference: bool, azimuth_deg: float) -> None:
     """Raise UserError where the options --with-reference and --azimuth-deg do not fit a model folder or each other."""
     if with_reference and folder_reads_reference(folder):
         raise UserError(f"{folder}: {_AS_CHANNELS}; drop --with-reference")
@@ -75,19 +79,23 @@ def check_shown(folder: Path, *, with_reference: bool, azimuth_deg: float) -> No
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
     """Noisy latents [(b f), c, h, w] and references [b, c, h, w] -> [(b f), 2c, h, w].
 
-    With guidance `latents` holds the objects several times over, one round after the other: so are the references used.
+    With classifier-free guidance `latents` holds the objects several times, one block after the other; the references
+    are repeated to match.
+
+    Raises:
+        UserError: the number of latents is no multiple of objects times frames.
     """
     objects = len(latents) // num_frames
     if objects % len(reference) or len(latents) % num_frames:
         raise UserError(
-            f"{len(latents)} latents are no whole rounds of {len(reference)} objects, {num_frames} frames each"
+            f"{len(latents)} latents are no multiple of {len(reference)} objects with {num_frames} frames each"
         )
     rounds = reference.repeat(objects // len(reference), 1, 1, 1)
     return torch.cat([latents, rounds.repeat_interleave(num_frames, dim=0).to(latents.dtype)], dim=1)
 
 
-class WithReference(nn.Module):
-    """A widened UNet with the references [b, c, h, w] of its objects in hand: called as the base is."""
+class ReferenceChannelsUNet(nn.Module):
+    """A widened UNet that appends the references [b, c, h, w] of its objects to its input; called as the base is."""
 
     reference: Tensor
 
@@ -108,10 +116,11 @@ class WithReference(nn.Module):
         return self.unet(joined, timestep, cross_attention_kwargs=cross_attention_kwargs, **rest)
 
 
-class ReferenceInFront(nn.Module):
-    """A UNet that sees the references [b, c, h, w] of its objects as stage 2 shows them: one clean frame more, in front
-    of each object's, at timestep 0 (Eq. 4) and with its camera's label [b, 16]. Called as the UNet is; the frame's own
-    prediction is left out.
+class ReferenceFrameUNet(nn.Module):
+    """A UNet that gets the references [b, c, h, w] of its objects as in stage 2: one clean frame before the others,
+    at timestep 0 (Eq. 4) and with its camera label [b, 16].
+
+    Called as the UNet is; the prediction for the reference frame is dropped.
     """
 
     reference: Tensor
@@ -160,29 +169,33 @@ def _in_front(first: Tensor, rest: Tensor) -> Tensor:
     return torch.cat([first[:, None].to(rest.dtype), frames], dim=1).flatten(0, 1)
 
 
-def see_reference(
-    model: MultiViewModel, rgb: Tensor, *, in_front: bool = False, elevation_deg: float = 0.0, azimuth_deg: float = 0.0
+def with_reference_image(
+    model: MultiViewModel, rgb: Tensor, *, as_frame: bool = False, elevation_deg: float = 0.0, azimuth_deg: float = 0.0
 ) -> MultiViewModel:
-    """The model with the pictures [b, 3, h, w] in [0, 1] before its eyes if it needs them, else as it is.
+    """Condition the model on reference images [b, 3, h, w] in [0, 1] if it needs them; otherwise return it unchanged.
 
-    `in_front` shows them to any other model too, as the frame that joined in stage 2; where they were taken from
-    matters to models with absolute camera labels. Raises UserError for a model that reads them as channels.
+    With `as_frame`, any other model gets them too, as the clean reference frame of stage 2. The angles of the reference
+    matter only to models with absolute camera labels.
+
+    Raises:
+        UserError: `as_frame` is set for a model that reads the reference as input channels.
     """
     channels = reads_reference(model.unet)
-    if channels and in_front:
+    if channels and as_frame:
         raise UserError(f"the model: {_AS_CHANNELS}; drop --with-reference")
-    if not channels and not in_front:
+    if not channels and not as_frame:
         return model
     with torch.no_grad():
         latents = model.encode(rgb.to(model.device))
     camera = model.labels(elevation_deg, azimuth_deg, elevation_deg, azimuth_deg)
-    return given_reference(model, latents, camera.expand(len(latents), -1))
+    return with_reference_latents(model, latents, camera.expand(len(latents), -1))
 
 
-def given_reference(model: MultiViewModel, reference: Tensor, camera: Tensor) -> MultiViewModel:
-    """The model with reference latents [b, c, h, w] before its eyes: as channels if it reads them so, else in front,
-    with their labels [b, 16].
+def with_reference_latents(model: MultiViewModel, reference: Tensor, camera: Tensor) -> MultiViewModel:
+    """Condition the model on reference latents [b, c, h, w] with camera labels [b, 16].
+
+    They become input channels if the UNet was widened for them, otherwise one clean frame in front of the views.
     """
     if reads_reference(model.unet):
-        return replace(model, unet=WithReference(model.unet, reference))
-    return replace(model, unet=ReferenceInFront(model.unet, reference, camera))
+        return replace(model, unet=ReferenceChannelsUNet(model.unet, reference))
+    return replace(model, unet=ReferenceFrameUNet(model.unet, reference, camera))

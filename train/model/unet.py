@@ -21,8 +21,8 @@ CAMERA_NUMBERS: Final = 16
 class UNetShape:
     """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks.
 
-    `norm_groups` should leave several channels a group: the time and camera embedding is added channel by channel, and
-    a group norm over a single channel takes it out again.
+    `norm_groups` should leave several channels per group: the time and camera embedding is added per channel, and a
+    group norm over a single channel removes it.
     """
 
     latent_channels: int
@@ -36,7 +36,10 @@ class UNetShape:
 
 
 def build_unet(shape: UNetShape) -> nn.Module:
-    """diffusers' UNet with the camera MLP, random weights, and joint attention."""
+    """Build diffusers' UNet with the camera MLP, random weights and joint attention.
+
+    Raises UserError when the head width does not divide a width.
+    """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     for width in shape.widths:
@@ -68,9 +71,10 @@ def join_frames(unet: nn.Module) -> nn.Module:
 
 
 def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
-    """Give the UNet `channels` input channels, in place: those it has come first, the others' weights are zero.
+    """Widen the UNet to `channels` input channels, in place: existing ones come first, new weights are zero.
 
-    So the widened network gives what it gave before, whatever the new channels hold, until training moves the zeros.
+    The outputs stay the same, whatever the new channels hold, until training changes the zeros. Raises UserError when
+    the UNet has more channels already.
     """
     settings: Any = unet.config
     before = unet.conv_in
@@ -109,7 +113,10 @@ def run_unet(
 
 
 def load_unet(folder: Path) -> nn.Module:
-    """Read a diffusers UNet folder, float32, and join its frames."""
+    """Read a diffusers UNet folder in float32, with joint attention.
+
+    Raises UserError when it cannot be read or has no camera MLP.
+    """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     unet = load_pretrained(UNet2DConditionModel, folder)

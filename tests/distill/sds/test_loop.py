@@ -195,7 +195,7 @@ def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model
     assert {name for name, _ in frames} == {"UNet2DConditionModel"}
     frames.clear()
     main(replace(args, out=tmp_path / "shown", with_reference=True))
-    assert {name for name, _ in frames} == {"ReferenceInFront"}
+    assert {name for name, _ in frames} == {"ReferenceFrameUNet"}
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "shown")]
     assert "shown_from_deg" not in configs[0]
     assert configs[1]["shown_from_deg"] == 0.0

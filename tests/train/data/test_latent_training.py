@@ -22,7 +22,7 @@ from train.loop.logging import Meter
 from train.loop.loop import train
 from train.loop.loss import encode_views
 from train.model.multiview import save_model
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
 def test_training_on_latents_is_training_on_pictures(
     base: Path,
     tmp_path: Path,
-    trained: tuple[int, ReferenceUse],
+    trained: tuple[int, ReferenceMode],
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

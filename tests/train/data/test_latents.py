@@ -22,9 +22,9 @@ from train.data.loader import Feed
 from train.data.sampling import Position, draw_numbers
 from train.loop.loss import encode_views, predict, show_views, training_loss
 from train.model.multiview import MultiViewModel
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 
-USES: Final[tuple[ReferenceUse, ...]] = ("none", "attention")
+USES: Final[tuple[ReferenceMode, ...]] = ("none", "attention")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -84,7 +84,7 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
-    pictures: ShardSet, model: MultiViewModel, latent_folder: Path, use: ReferenceUse, sampled: bool
+    pictures: ShardSet, model: MultiViewModel, latent_folder: Path, use: ReferenceMode, sampled: bool
 ) -> None:
     position, losses = Position(7, 4), []
     for shards in (pictures, LatentSet(latent_folder)):

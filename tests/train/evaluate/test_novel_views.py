@@ -13,7 +13,7 @@ from dataset.camera import relative_camera
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import micro_model
 from train.evaluate import novel_views
-from train.evaluate.novel_views import draw_rings, in_groups, in_ring, read_truth, seeing
+from train.evaluate.novel_views import condition_on_reference, draw_rings, in_groups, in_ring, read_truth
 from train.evaluate.score import Judge
 from train.model.multiview import MultiViewModel
 from train.model.reference import start_channel_concat
@@ -62,7 +62,7 @@ def test_each_view_is_drawn_at_its_own_camera(
 
     monkeypatch.setattr(novel_views, "denoise_views", paint)
     truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
-    drawn = draw_rings(model, truths, 0, steps=2, guidance_scale=1.0, shown=False)
+    drawn = draw_rings(model, truths, 0, steps=2, guidance_scale=1.0, with_reference=False)
     for truth, ring in zip(truths, drawn, strict=True):
         labels = relative_camera(*truth.ring_angles_deg.T, *truth.reference_angles_deg)
         np.testing.assert_allclose(ring[:, 0, 0] * 2 - 1, labels[:, :3], atol=1e-5)
@@ -71,23 +71,23 @@ def test_each_view_is_drawn_at_its_own_camera(
 def test_rings_depend_on_object_and_seed_and_not_on_neighbours(shards: Path, model: MultiViewModel) -> None:
     truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
 
-    def draw(chosen: Sequence[Any], seed: int = 0, shown: bool = False) -> list[Any]:
-        return list(draw_rings(model, chosen, seed, steps=2, guidance_scale=2.0, shown=shown))
+    def draw(chosen: Sequence[Any], seed: int = 0, with_reference: bool = False) -> list[Any]:
+        return list(draw_rings(model, chosen, seed, steps=2, guidance_scale=2.0, with_reference=with_reference))
 
     both, alone = draw(truths), draw(truths[1:])
     np.testing.assert_allclose(both[1], alone[0], atol=1e-4)
     assert np.array_equal(draw(truths[1:])[0], alone[0])
     assert not np.array_equal(draw(truths[1:], seed=1)[0], alone[0])
-    assert not np.array_equal(draw(truths[1:], shown=True)[0], alone[0])
+    assert not np.array_equal(draw(truths[1:], with_reference=True)[0], alone[0])
 
 
-@pytest.mark.parametrize("shown", [False, True])
+@pytest.mark.parametrize("with_reference", [False, True])
 def test_rings_in_bf16_are_those_of_float32_but_for_rounding(
-    shards: Path, model: MultiViewModel, monkeypatch: pytest.MonkeyPatch, shown: bool
+    shards: Path, model: MultiViewModel, monkeypatch: pytest.MonkeyPatch, with_reference: bool
 ) -> None:
     """As a GPU draws them; the model's own weights stay float32."""
     truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
-    options: dict[str, Any] = {"steps": 2, "guidance_scale": 2.0, "shown": shown}
+    options: dict[str, Any] = {"steps": 2, "guidance_scale": 2.0, "with_reference": with_reference}
     exact = draw_rings(model, truths, 0, **options)
     monkeypatch.setattr(novel_views, "mixed_precision", lambda _: torch.autocast("cpu", torch.bfloat16))
     for rounded, ring in zip(draw_rings(model, truths, 0, **options), exact, strict=True):
@@ -101,10 +101,11 @@ def test_a_model_with_reference_channels_sees_zeros_when_it_is_not_shown() -> No
     start_channel_concat(model.unet)
     references = torch.rand(2, 3, 32, 32)
     unseen, seen = (
-        seeing(model, references, torch.zeros(2, 16), shown=shown).unet.reference for shown in (False, True)
+        condition_on_reference(model, references, torch.zeros(2, 16), with_reference=with_reference).unet.reference
+        for with_reference in (False, True)
     )
     assert unseen.shape == seen.shape == (8, 4, 8, 8)
     assert not unseen.any()
     torch.testing.assert_close(seen[::4], model.encode(references))
     plain = micro_model()
-    assert seeing(plain, references, torch.zeros(2, 16), shown=False) is plain
+    assert condition_on_reference(plain, references, torch.zeros(2, 16), with_reference=False) is plain

@@ -259,7 +259,7 @@ def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
     recipe = replace(run.recipe, reference=use, single_view_chance=0.0, average_decay=0.9, validation="on")
     run = replace(run, device=device, compile=compiling, recipe=recipe)
     parts = loop._parts(run, open_training_set(run.shards, Filters()))
-    assert parts.yardstick is not None
+    assert parts.mfu_meter is not None
     meter, micro_batches = loop.Meter(), loop.drawn_micro_batches(parts, 0, 6)
     for step in range(6):
         torch.cuda.set_sync_debug_mode("error" if step > 2 else "default")
@@ -270,7 +270,7 @@ def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
             torch.cuda.set_sync_debug_mode("default")
     reading = meter.read()
     assert all(result.loss == result.loss for result in reading.results)
-    assert 0 < parts.yardstick.share(reading.flops, reading.seconds) < 1
+    assert 0 < parts.mfu_meter.share(reading.flops, reading.seconds) < 1
     with open_log(tmp_path / "log", 0, None, {}) as log:
         loop._look(parts, log, 6, frozenset({"validation", "picture"}))
     assert (run.out / "samples" / "step-000000006.png").is_file()

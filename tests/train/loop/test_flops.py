@@ -6,10 +6,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from train.data.sampling import Draw
-from train.loop.flops import Yardstick, matmul_peak, object_flops, yardstick
+from train.loop.flops import MfuMeter, matmul_peak, mfu_meter, object_flops
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
-from train.model.reference import ReferenceUse, start_use
+from train.model.reference import ReferenceMode, prepare_for_reference
 from train.model.unet import UNetShape, build_unet
 
 SHAPE = UNetShape(4, 8, (32, 32), (True, False), 1, 16, 24, norm_groups=8)
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("use", ["attention", "none", "channels"])
 @pytest.mark.parametrize("targets", [1, 4])
-def test_the_count_of_a_step_is_torchs_count_of_a_real_one(use: ReferenceUse, targets: int) -> None:
-    unet = start_use(build_unet(SHAPE), use).train()
+def test_the_count_of_a_step_is_torchs_count_of_a_real_one(use: ReferenceMode, targets: int) -> None:
+    unet = prepare_for_reference(build_unet(SHAPE), use).train()
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
     counted = object_flops(unet, use, targets)
     assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
@@ -48,15 +48,15 @@ def test_a_reference_frame_costs_more_than_a_view_and_channels_next_to_nothing()
     # the frame in front is one more to compute; that nothing is asked of its prediction saves nothing before the end
     assert object_flops(plain, "attention", 4) == pytest.approx(frames[5], rel=1e-3)
     assert frames[5] > 5 / 4 * frames[4]  # attention over all of them
-    widened = start_use(build_unet(SHAPE), "channels")
+    widened = prepare_for_reference(build_unet(SHAPE), "channels")
     assert frames[4] < object_flops(widened, "channels", 4) < 1.1 * frames[4]
 
 
 def test_the_share_is_work_over_time_and_peak() -> None:
-    assert Yardstick({4: 3e12}, peak=1e15).share(2e14, 0.5) == pytest.approx(0.4)
+    assert MfuMeter({4: 3e12}, peak=1e15).share(2e14, 0.5) == pytest.approx(0.4)
 
 
 def test_the_peak_is_measured_and_both_shapes_are_counted() -> None:
     assert 1e6 < matmul_peak(CPU, side=32) < 1e16
-    rates = yardstick(build_unet(SHAPE), "attention", (1, 4), CPU, side=32)
+    rates = mfu_meter(build_unet(SHAPE), "attention", (1, 4), CPU, side=32)
     assert 0 < rates.per_object[1] < rates.per_object[4]

@@ -23,7 +23,7 @@ from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, object_losses, predict
 from train.loop.validation import bucket_names, fixed_draw, validate, validation_views
-from train.model.reference import ReferenceUse
+from train.model.reference import ReferenceMode
 
 HELD_OUT = "synthetic-0003"  # of the six
 
@@ -126,7 +126,7 @@ def test_the_draw_has_a_timestep_of_each_bucket_and_depends_on_seed_and_object_a
 
 
 @pytest.mark.parametrize("use", ["none", "attention"])
-def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceUse) -> None:
+def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceMode) -> None:
     model, feed = micro_model(), _feed(ShardSet(shards))
     found = validate(model, feed, use)
     assert found == validate(model, feed, use)

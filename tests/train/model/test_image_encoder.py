@@ -17,7 +17,7 @@ from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
-from train.components.component import is_trained, optimise, write_part
+from train.components.component import is_trained, optimize, write_part
 from train.components.image_encoder import ensure_tower, info_nce, mirror_half, other_view_labels, train_tower
 from train.config.presets import TINY
 from train.config.schedules import Schedule
@@ -153,9 +153,9 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
             shown.append(values)
             return loss, values
 
-        optimise(name, parameters, schedule, remembered)
+        optimize(name, parameters, schedule, remembered)
 
-    monkeypatch.setattr("train.components.image_encoder.optimise", optimise_and_remember)
+    monkeypatch.setattr("train.components.image_encoder.optimize", optimise_and_remember)
     reached = {}
     for told in (True, False):
         if not told:

@@ -25,14 +25,14 @@ from train.loop.loss import encode_views, predict
 from train.loop.run_config import Run
 from train.model.multiview import MultiViewModel, load_model, read_spec, write_spec
 from train.model.reference import (
-    ReferenceInFront,
-    check_shown,
+    ReferenceFrameUNet,
+    check_reference_options,
     folder_reads_reference,
-    given_reference,
+    prepare_for_reference,
     reads_reference,
-    see_reference,
     start_channel_concat,
-    start_use,
+    with_reference_image,
+    with_reference_latents,
 )
 from train.model.unet import run_unet
 from train.sample import Sample
@@ -113,7 +113,7 @@ def test_a_base_that_reads_the_reference_starts_no_other_training(
         with pytest.raises(UserError, match="--reference channels"):
             train(_run(shards, tmp_path / use, concatenated, use))
     with pytest.raises(UserError, match="reads 8 channels already"):
-        start_use(load_model(concatenated, CPU).unet, "channels")
+        prepare_for_reference(load_model(concatenated, CPU).unet, "channels")
 
 
 @torch.no_grad()
@@ -121,8 +121,8 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
     """Against Eq. 6's own inputs, in two rounds as guidance has them."""
     model, (views, draw) = micro_model(), _micro_batch()
     encoded = encode_views(model, views, "attention")
-    seeing = given_reference(model, model.encode(views.reference), encoded.reference_camera[:, 0])
-    assert isinstance(seeing.unet, ReferenceInFront)
+    seeing = with_reference_latents(model, model.encode(views.reference), encoded.reference_camera[:, 0])
+    assert isinstance(seeing.unet, ReferenceFrameUNet)
     expected, found = [], []
     tokens = torch.cat([encoded.tokens, torch.zeros_like(encoded.tokens)])
     for dropped in (False, True):
@@ -181,8 +181,8 @@ def test_what_a_model_that_always_sees_the_reference_is_not_asked(shards: Path, 
     assert folder_reads_reference(concatenated)
     assert not folder_reads_reference(base)
     with pytest.raises(UserError, match="drop --with-reference"):
-        check_shown(concatenated, with_reference=True, azimuth_deg=0.0)
-    check_shown(concatenated, with_reference=False, azimuth_deg=0.0)
+        check_reference_options(concatenated, with_reference=True, azimuth_deg=0.0)
+    check_reference_options(concatenated, with_reference=False, azimuth_deg=0.0)
     for way in ("with", "both"):
         with pytest.raises(UserError, match=f"{concatenated}: reads the reference as input channels"):
             evaluate_assets(EvaluateAssets(str(shards), model=(base, concatenated), split="all", reference=way))
@@ -194,8 +194,8 @@ def test_distilling_has_the_picture_and_without_it_the_model_says_what_it_needs(
     start_channel_concat(model.unet)
     views = draw_views(PRESETS["paper"], 0, 8)
     tokens, noisy, timesteps = torch.ones(1, 1, 32), torch.randn(8, 4, 8, 8), torch.full((8,), 300)
-    seeing = see_reference(model, torch.rand(1, 3, 32, 32))
-    assert see_reference(seeing, torch.rand(1, 3, 32, 32)) is seeing
+    seeing = with_reference_image(model, torch.rand(1, 3, 32, 32))
+    assert with_reference_image(seeing, torch.rand(1, 3, 32, 32)) is seeing
     assert model_denoiser(seeing, tokens, 15.0, 3.0)(noisy, timesteps, views).guided.shape == noisy.shape
     with pytest.raises(UserError, match="needs the picture itself"):
         model_denoiser(model, tokens, 15.0, 3.0)(noisy, timesteps, views)

@@ -12,7 +12,7 @@ from tests.support.train_micro import CPU, micro_model
 from train.export import Export, export
 from train.model.ddim import sample_views
 from train.model.multiview import load_model, save_model
-from train.model.reference import concat_reference, reads_reference, see_reference, start_channel_concat
+from train.model.reference import concat_reference, reads_reference, start_channel_concat, with_reference_image
 from train.model.unet import run_unet, widen_conv_in
 from train.sample import orthogonal_cameras
 
@@ -52,21 +52,21 @@ def test_every_frame_sees_its_own_objects_reference_in_every_round() -> None:
     assert torch.equal(joined[:, :4], latents)
     for frame, owner in enumerate((0, 0, 0, 1, 1, 1) * 2):
         assert torch.equal(joined[frame, 4:], reference[owner])
-    with pytest.raises(UserError, match="no whole rounds"):
+    with pytest.raises(UserError, match="no multiple of"):
         concat_reference(latents[:9], reference, 3)
 
 
 @torch.no_grad()
 def test_a_widened_model_is_saved_loaded_and_sampled_with_its_picture(base: Path, tmp_path: Path) -> None:
     widened = load_model(base, CPU)
-    assert see_reference(widened, torch.rand(1, 3, 32, 32)) is widened  # a plain model needs no picture
+    assert with_reference_image(widened, torch.rand(1, 3, 32, 32)) is widened  # a plain model needs no picture
     unet: Any = start_channel_concat(widened.unet)
     unet.conv_in.weight[:, 4:] = 0.2
     save_model(widened, tmp_path / "ablation")
     again = load_model(tmp_path / "ablation", CPU)
 
     def sample(rgb: Tensor) -> Tensor:
-        seeing = see_reference(again, rgb)
+        seeing = with_reference_image(again, rgb)
         cameras = orthogonal_cameras(seeing, 4, elevation_deg=0.0)
         g = torch.Generator().manual_seed(0)
         tokens = torch.ones(1, 1, 32)  # the same embedding: only the channels can tell
