@@ -16,7 +16,7 @@ def nodes_of(parameters: int) -> int:
 
 
 class DenseGrid(nn.Module):
-    """A `Scene` like `Field`, with its activations and blob; its normals are all 0 (a fit of colours needs none)."""
+    """A `Scene` like `Field`, with its activations and blob; its normals are all 0 (a fit of colors needs none)."""
 
     def __init__(self, settings: FieldSettings, nodes: int) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoi
 from distill.sds.guidance import Guidance, Prediction, model_guidance
 from distill.sds.loop import train_step
 from distill.sds.oracle import render_truth
-from distill.sds.schedule import PRESETS, DistillSettings, Views
+from distill.sds.schedule import PRESETS, CameraViews, DistillSettings
 from train.layers.compile import BLOCKS, Compute, choose_compute
 from train.loop.flops import MATMUL_SIDE, matmul_peak, seconds_of
 
@@ -188,7 +188,7 @@ def plain_networks(options: argparse.Namespace, settings: DistillSettings, devic
         with _autocast(device):
             return eager.encode(pictures)
 
-    def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+    def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         with _autocast(device):
             return eager.denoise(noisy, timesteps, views)
 

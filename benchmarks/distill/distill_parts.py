@@ -17,15 +17,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.train.train_bench import SHAPES
 from distill.sds.guidance import Guidance, Prediction
-from distill.sds.oracle import Ball, Box, Solid, render_truth
-from distill.sds.schedule import DistillSettings, Views, plan_step
+from distill.sds.oracle import AnalyticSolid, Ball, Cuboid, render_truth
+from distill.sds.schedule import CameraViews, DistillSettings, plan_step
 from train.model.multiview import ModelSpec, MultiViewModel
 from train.model.noise_schedule import noise_schedule
 from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet, run_unet
 
 # A figure whose front and back differ, with a hand to one side.
-FIGURE: Final[tuple[Solid, ...]] = (
-    Box((-0.22, -0.22, -0.45), (0.22, 0.22, 0.1), (0.85, 0.15, 0.1), (0.1, 0.2, 0.8)),
+FIGURE: Final[tuple[AnalyticSolid, ...]] = (
+    Cuboid((-0.22, -0.22, -0.45), (0.22, 0.22, 0.1), (0.85, 0.15, 0.1), (0.1, 0.2, 0.8)),
     Ball((0.0, 0.0, 0.25), 0.2, (0.95, 0.8, 0.2), (0.3, 0.2, 0.1)),
     Ball((0.32, 0.0, -0.2), 0.12, (0.1, 0.7, 0.2), (0.1, 0.7, 0.2)),
 )
@@ -200,7 +200,7 @@ class Driven:
         return torch.cat([latents, known], 1)
 
     @torch.no_grad()
-    def denoise(self, noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+    def denoise(self, noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         """The networks' noise, then the noise that is left over the truth."""
         self.watch.mark("rest")
         predicted = self.networks.denoise(noisy[:, : self.channels], timesteps, views)

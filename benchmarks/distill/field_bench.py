@@ -24,7 +24,7 @@ from distill.nerf.field import Field
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
 from distill.nerf.shading import orientation_loss
-from distill.sds.schedule import PRESETS, DistillSettings, Draw, torch_stream
+from distill.sds.schedule import PRESETS, DistillSettings, RandomPurpose, torch_stream
 from train.loop.flops import seconds_of
 
 FOV_DEG, DISTANCE = 40.0, 2.5
@@ -33,7 +33,7 @@ FOV_DEG, DISTANCE = 40.0, 2.5
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     settings, device = PRESETS[options.preset], torch.device(options.device)
-    field = Field(settings.nerf, torch_stream(0, 0, Draw.FIELD)).to(device)
+    field = Field(settings.nerf, torch_stream(0, 0, RandomPurpose.FIELD)).to(device)
     occupancy = Occupancy(field.radius, settings.march).to(device)
     occupancy.update(0, field.density, seed=0)
     line: dict[str, object] = {

@@ -2,7 +2,7 @@
 
 The field of a preset is fitted with plain L2 to pictures of three objects: no diffusion model, no shading. Objects are
 analytic ones with stripes, or those of a rendered set (`--shards`). Beside it: a dense grid with as many parameters,
-fitted with the same rays, occupancy grid and optimiser. Cameras that are held out measure both. The last line is JSON.
+fitted with the same rays, occupancy grid and optimizer. Cameras that are held out measure both. The last line is JSON.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
 from distill.output.preview import view_distance, view_fov_deg
 from distill.sds.oracle import render_truth
-from distill.sds.schedule import PRESETS, DistillSettings, Draw, torch_stream
+from distill.sds.schedule import PRESETS, DistillSettings, RandomPurpose, torch_stream
 from train.loop.flops import wait_for
 
 _STRIPE: Final = 0.09  # world units; 10 pixels of 256
@@ -126,7 +126,7 @@ def _scene(way: str, settings: DistillSettings, parameters: int) -> nn.Module:
     """What is fitted, new."""
     if way == "dense":
         return DenseGrid(settings.nerf, nodes_of(parameters))
-    return Field(settings.nerf, torch_stream(settings.seed, 0, Draw.FIELD))
+    return Field(settings.nerf, torch_stream(settings.seed, 0, RandomPurpose.FIELD))
 
 
 def _optimizer(scene: nn.Module, settings: DistillSettings) -> torch.optim.AdamW:

@@ -2,7 +2,7 @@
 benchmarks.distill.oracle_assets`.
 
 Each object of `oracle_objects` is rebuilt from its oracle and written like any result (mesh, video, sheet of views),
-beside `compare.png`: truth, colours, normals and silhouette from the held-out cameras. The last line is JSON.
+beside `compare.png`: truth, colors, normals and silhouette from the held-out cameras. The last line is JSON.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare(state: Distillation, solids: Solids, settings: DistillSettings, path: Path) -> None:
-    """Write a sheet of the held-out views: rows of truth, colours, normals and silhouette."""
+    """Write a sheet of the held-out views: rows of truth, colors, normals and silhouette."""
     fov_deg = view_fov_deg(settings)
     truth = render_truth(solids, HELD_OUT, fov_deg, _RESOLUTION, supersampling=4).permute(0, 2, 3, 1)
     with torch.no_grad():

@@ -30,8 +30,8 @@ from distill.output.preview import view_distance, view_fov_deg
 from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.guidance import Denoise, Guidance, Prediction
 from distill.sds.loop import train_step
-from distill.sds.oracle import Solids, oracle_denoiser, render_truth, undecided_denoiser
-from distill.sds.schedule import DistillSettings, Views
+from distill.sds.oracle import Solids, mixture_denoiser, oracle_denoiser, render_truth
+from distill.sds.schedule import CameraViews, DistillSettings
 from train.model.noise_schedule import classifier_free_guidance
 
 _RESOLUTION: Final = 24
@@ -85,17 +85,17 @@ def faces(solids: Solids, settings: DistillSettings, model: str, guidance_scale:
 def denoiser(solids: Solids, model: str, guidance_scale: float) -> Denoise:
     """The ideal model of this name."""
 
-    def turned(views: Views, turn_deg: float) -> Tensor:
+    def turned(views: CameraViews, turn_deg: float) -> Tensor:
         return render_truth(
             solids, replace(views, azimuth_deg=views.azimuth_deg + turn_deg).c2w, views.fov_deg, _RESOLUTION
         )
 
     decided = oracle_denoiser(partial(turned, turn_deg=0.0), encode, ALPHAS)
-    undecided = undecided_denoiser(
+    undecided = mixture_denoiser(
         lambda views: [turned(views, turn) for turn in _TURNS_DEG], encode, ALPHAS, jointly=model != "single"
     )
 
-    def guided(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+    def guided(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         with_image, without = (each(noisy, timesteps, views).guided for each in (decided, undecided))
         return Prediction(classifier_free_guidance(with_image, without, guidance_scale), with_image)
 

@@ -20,7 +20,7 @@ from distill.nerf.settings import FieldSettings, HashGridSettings
 from distill.output.preview import view_distance, view_fov_deg
 from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.loop import train_step
-from distill.sds.oracle import Ball, Box, Solids, oracle_guidance, render_rgba
+from distill.sds.oracle import Ball, Cuboid, Solids, oracle_guidance, render_rgba
 from distill.sds.schedule import PRESETS, DistillSettings, plan_step
 from train.model.noise_schedule import noise_schedule
 
@@ -28,7 +28,7 @@ RED, BLUE, YELLOW, BROWN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2),
 GREEN, PURPLE = (0.1, 0.7, 0.2), (0.5, 0.1, 0.5)
 
 _TORSO: Final = (
-    Box((-0.32, -0.3, -0.7), (0.32, 0.3, 0.1), RED, BLUE),
+    Cuboid((-0.32, -0.3, -0.7), (0.32, 0.3, 0.1), RED, BLUE),
     Ball((0.0, 0.0, 0.35), 0.32, YELLOW, BROWN),
 )
 OBJECTS: Final[Mapping[str, Solids]] = {
@@ -40,7 +40,7 @@ OBJECTS: Final[Mapping[str, Solids]] = {
     "waver": (
         *_TORSO,
         Ball((0.47, 0.0, 0.05), 0.19, GREEN, PURPLE),
-        Box((-0.32, -0.55, -0.7), (-0.05, -0.3, -0.5), PURPLE, GREEN),
+        Cuboid((-0.32, -0.55, -0.7), (-0.05, -0.3, -0.5), PURPLE, GREEN),
     ),
 }
 

@@ -1,7 +1,7 @@
-"""A colour function baked into a texture: UV triangles rasterised, surface points coloured, seams padded. Pure numpy.
+"""A color function baked into a texture: UV triangles rasterized, surface points colored, seams padded. Pure numpy.
 
 UV convention: u to the right, v up, (0, 0) the lower left corner of the picture, as trimesh and OBJ have it. Row 0 of a
-texture is its top, so the centre of texel (row i, column j) lies at u = (j + 0.5) / size, v = 1 - (i + 0.5) / size.
+texture is its top, so the center of texel (row i, column j) lies at u = (j + 0.5) / size, v = 1 - (i + 0.5) / size.
 
 Letters: `v` vertices, `m` faces, `t` texels that a face covers.
 """
@@ -15,14 +15,14 @@ from scipy.ndimage import distance_transform_edt
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
-Colour = Callable[[Float], NDArray[np.float32]]  # what vertices hold, interpolated [n, c] -> colours [n, 3]
+Color = Callable[[Float], NDArray[np.float32]]  # what vertices hold, interpolated [n, c] -> colors [n, 3]
 
 _CANDIDATES: Final = 1 << 20  # texels tested at a time, which bounds the memory
-_EDGE: Final = 1e-9  # a texel centre exactly on a shared edge belongs to a face
+_EDGE: Final = 1e-9  # a texel center exactly on a shared edge belongs to a face
 
 
 def texel_coordinates(uv: Float, size: int) -> Float:
-    """UV [..., 2] -> (column, row) [..., 2] in texels, continuous; the centre of texel (i, j) is (j + 0.5, i + 0.5)."""
+    """UV [..., 2] -> (column, row) [..., 2] in texels, continuous; the center of texel (i, j) is (j + 0.5, i + 0.5)."""
     return np.stack([uv[..., 0] * size, (1.0 - uv[..., 1]) * size], -1)
 
 
@@ -42,8 +42,8 @@ def _cross(a: Float, b: Float) -> Float:
     return product
 
 
-def rasterise(uv: Float, faces: Int, size: int) -> tuple[NDArray[np.int64], Float]:
-    """Which face covers each texel's centre: (face [size, size], -1 where none; weights [size, size, 3], 0 where none).
+def rasterize(uv: Float, faces: Int, size: int) -> tuple[NDArray[np.int64], Float]:
+    """Which face covers each texel's center: (face [size, size], -1 where none; weights [size, size, 3], 0 where none).
 
     `uv` is [v, 2], `faces` [m, 3]. Where faces overlap the last one wins, so the result depends on the input alone.
     """
@@ -59,7 +59,7 @@ def rasterise(uv: Float, faces: Int, size: int) -> tuple[NDArray[np.int64], Floa
 
 
 def _candidates(corners: Float, size: int) -> Iterator[tuple[Int, Int, Int]]:
-    """(face, column, row) of every texel whose centre lies in the bounding box of a triangle, in chunks, by face."""
+    """(face, column, row) of every texel whose center lies in the bounding box of a triangle, in chunks, by face."""
     low = np.clip(np.ceil(corners.min(1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners.max(1) - 0.5) + 1, 0, size).astype(np.int64)
     extent = np.maximum(high - low, 0)
@@ -76,26 +76,26 @@ def _candidates(corners: Float, size: int) -> Iterator[tuple[Int, Int, Int]]:
         start = stop
 
 
-def bake(vertices: Float, uv: Float, faces: Int, size: int, colour: Colour) -> NDArray[np.uint8]:
-    """Texture [size, size, 3] of the colour function over the surface; colours in [0, 1] become bytes unchanged.
+def bake(vertices: Float, uv: Float, faces: Int, size: int, color: Color) -> NDArray[np.uint8]:
+    """Texture [size, size, 3] of the color function over the surface; colors in [0, 1] become bytes unchanged.
 
     `vertices` [v, c] (places, or more columns) and `uv` [v, 2] share the indices of `faces` [m, 3]. Texels that no face
-    covers take the colour of the nearest one that is covered, so that filtering and mip maps do not bleed across seams.
+    covers take the color of the nearest one that is covered, so that filtering and mip maps do not bleed across seams.
     """
-    owner, weights = rasterise(uv, faces, size)
+    owner, weights = rasterize(uv, faces, size)
     covered = owner >= 0
     texture = np.zeros((size, size, 3))
     if covered.any():
         corners = vertices[faces[owner[covered]]]
         points = (weights[covered][:, :, None] * corners).sum(1)
-        texture[covered] = colour(points)
+        texture[covered] = color(points)
     return as_bytes(pad(texture, covered))
 
 
-def as_bytes(colours: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Colours in [0, 1] as bytes."""
-    quantised: NDArray[np.uint8] = np.rint(np.clip(colours, 0.0, 1.0) * 255).astype(np.uint8)
-    return quantised
+def as_bytes(colors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Colors in [0, 1] as bytes."""
+    quantized: NDArray[np.uint8] = np.rint(np.clip(colors, 0.0, 1.0) * 255).astype(np.uint8)
+    return quantized
 
 
 def pad(texture: Float, covered: NDArray[np.bool_]) -> Float:

@@ -1,7 +1,7 @@
 """A field as an asset: density -> marching cubes -> clean -> simplify -> UV -> baked albedo -> files.
 
 The geometry stays in the world's axes (Blender, z up) until a file is written (distill.mesh.formats). Albedo is
-display-referred (sRGB) colour, as in the pictures that trained it, and textures of files are sRGB too: the numbers
+display-referred (sRGB) color, as in the pictures that trained it, and textures of files are sRGB too: the numbers
 pass unchanged.
 
 Letters: `v` vertices, `m` faces, `n` points.
@@ -23,7 +23,7 @@ from torch import Tensor
 from dataset.errors import UserError
 from dataset.io.files import write_bytes_atomic
 from distill.mesh import formats
-from distill.mesh.bake import Colour, as_bytes, bake
+from distill.mesh.bake import Color, as_bytes, bake
 from distill.mesh.formats import Textured
 from distill.mesh.isosurface import (
     Surface,
@@ -35,8 +35,8 @@ from distill.mesh.isosurface import (
     simplify,
     vertex_normals,
 )
-from distill.mesh.surface_color import PointFunction, SurfaceColour, seen_along_normals
-from distill.mesh.uv_unwrap import Charts, unwrap
+from distill.mesh.surface_color import PointFunction, SurfaceColor, color_along_normals
+from distill.mesh.uv_unwrap import UnwrapMethod, unwrap
 
 Format = Literal["glb", "obj", "ply", "points"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -44,7 +44,7 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 logger = logging.getLogger(__name__)
 
 _POINTS_PER_CALL: Final = 1 << 17
-_ROWS_PER_CALL: Final = 1 << 13  # points of the surface, each of which asks for the colour at a dozen
+_ROWS_PER_CALL: Final = 1 << 13  # points of the surface, each of which asks for the color at a dozen
 _REACH_CELLS: Final = 2.0  # how far the field's surface may be from the mesh, in cells of the density grid
 _SIMPLIFICATIONS: Final = 4  # cleaning frees edges that can be collapsed next
 FACE_LIMIT: Final = 200_000  # unwrapping takes minutes beyond it
@@ -65,7 +65,7 @@ class MeshSettings:
     threshold: float = 10.0
     """Density at the surface, per unit of length; the released configuration's."""
     threshold_fraction: float = 0.25
-    """The surface lies at this fraction of the highest density at most: a thin field lowers it, announced."""
+    """The surface lies at this fraction of the highest density at most: a thin field lowers it, with a warning."""
     floater_fraction: float = 0.05
     """Components with less than this fraction of the largest one's volume are removed."""
     faces: int = 20_000
@@ -73,7 +73,7 @@ class MeshSettings:
     texture_size: int = 1024
     """Edge of the square texture in texels."""
     unwrap_seconds: float = 300.0
-    """Time for UV charts that can be painted on; after it each face gets a cell of the texture, announced."""
+    """Time for UV charts that can be painted on; after it each face gets a cell of the texture, with a warning."""
     points: int = 100_000
     """Points of the format `points`."""
 
@@ -103,7 +103,7 @@ class MeshReport:
     watertight: bool
     components_removed: int
     texture_size: int  # 0 without a texture
-    charts: Charts | None
+    charts: UnwrapMethod | None
     threshold: float
     files: tuple[str, ...]
     seconds: float
@@ -121,24 +121,26 @@ def export_mesh(
 ) -> MeshReport:
     """Write a field inside [-radius, radius]^3, whose functions take points on `device`, as `out` in some formats.
 
-    `out` is NAME.glb. `obj` adds NAME.obj, NAME.mtl and NAME.png, `ply` NAME.ply (a colour for each vertex), `points`
-    NAME-points.ply. An empty or broken field raises UserError; each file appears whole or not at all, the same bytes
-    for the same field as long as the charts are done in time.
+    `out` is NAME.glb. `obj` adds NAME.obj, NAME.mtl and NAME.png, `ply` NAME.ply (a color for each vertex), `points`
+    NAME-points.ply. Files are written atomically and are deterministic unless unwrapping times out.
+
+    Raises:
+        UserError: a format is unknown, or the field is empty or holds NaN.
     """
     if unknown := sorted(set(kinds) - set(FORMATS)):
-        raise UserError(f"there is no format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
+        raise UserError(f"unknown mesh format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
     started = time.perf_counter()
     grid = sample_density(density, radius, settings.resolution, device)
     threshold = surface_threshold(grid, radius, settings)
     surface, removed = surface_of(grid, threshold, radius, settings)
     reach = _REACH_CELLS * 2 * radius / (settings.resolution - 1)
-    colour = _colour_of_rows(seen_along_normals(density, albedo, reach), device)
+    color = _color_of_rows(color_along_normals(density, albedo, reach), device)
     files: dict[str, bytes] = {}
     textured = None
     if {"glb", "obj"} & set(kinds):
-        textured = texture_of(surface, colour, settings)
+        textured = texture_of(surface, color, settings)
         files |= _textured_files(textured, out.stem, kinds)
-    files |= _plain_files(surface, colour, out.stem, kinds, settings.points)
+    files |= _plain_files(surface, color, out.stem, kinds, settings.points)
     for name, data in files.items():
         write_bytes_atomic(LocalFileSystem(), str(out.absolute().with_name(name)), data)
     return MeshReport(
@@ -157,24 +159,24 @@ def export_mesh(
 def surface_of(
     grid: NDArray[np.float32], threshold: float, radius: float, settings: MeshSettings
 ) -> tuple[Surface, int]:
-    """(the closed manifold of a density grid within the face budget, the components that were removed)."""
+    """(closed manifold of a density grid [r, r, r] within the face budget, number of removed components)."""
     surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
     for _ in range(_SIMPLIFICATIONS):
         surface = clean(simplify(surface, settings.faces))
         if len(surface.faces) <= settings.faces:
             break
     else:
-        logger.warning("the mesh has %d faces; fewer than that would tear it", len(surface.faces))
+        logger.warning("the mesh has %d faces; fewer would break the surface", len(surface.faces))
     surface, crumbs = keep_components(surface, settings.floater_fraction)  # what simplifying cut off
     return surface, removed + crumbs
 
 
-def texture_of(surface: Surface, colour: Colour, settings: MeshSettings) -> Textured:
-    """The surface with UV charts and a texture of `colour`, a function of places and normals [n, 6]."""
+def texture_of(surface: Surface, color: Color, settings: MeshSettings) -> Textured:
+    """The surface with UV charts and a texture of `color`, a function of places and normals [n, 6]."""
     charts = unwrap(surface, settings.texture_size, settings.unwrap_seconds)
     normals = vertex_normals(surface)
     rows = np.concatenate([surface.vertices, normals], 1)[charts.source]
-    texture = bake(rows, charts.uv, charts.faces[charts.charted], charts.texture_size, colour)
+    texture = bake(rows, charts.uv, charts.faces[charts.charted], charts.texture_size, color)
     return Textured(surface, normals, charts, texture)
 
 
@@ -189,23 +191,23 @@ def _textured_files(textured: Textured, stem: str, asked: Sequence[Format]) -> d
     return files
 
 
-def _plain_files(surface: Surface, colour: Colour, stem: str, asked: Sequence[Format], points: int) -> dict[str, bytes]:
+def _plain_files(surface: Surface, color: Color, stem: str, asked: Sequence[Format], points: int) -> dict[str, bytes]:
     files = {}
     if "ply" in asked:
         normals = vertex_normals(surface)
-        colours = as_bytes(colour(np.concatenate([surface.vertices, normals], 1)))
-        files[f"{stem}.ply"] = formats.ply(surface, normals, colours)
+        colors = as_bytes(color(np.concatenate([surface.vertices, normals], 1)))
+        files[f"{stem}.ply"] = formats.ply(surface, normals, colors)
     if "points" in asked:
         places, normals = random_points(surface, points, seed=0)
-        colours = as_bytes(colour(np.concatenate([places, normals], 1)))
-        files[f"{stem}-points.ply"] = formats.points_ply(places, normals, colours)
+        colors = as_bytes(color(np.concatenate([places, normals], 1)))
+        files[f"{stem}-points.ply"] = formats.points_ply(places, normals, colors)
     return files
 
 
-def _colour_of_rows(colour: SurfaceColour, device: torch.device | str) -> Colour:
-    """`colour` for places and normals [n, 6] on the host."""
+def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> Color:
+    """`color` for places and normals [n, 6] on the host."""
     return lambda rows: evaluate(
-        lambda part: colour(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
+        lambda part: color(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
     )
 
 
@@ -226,7 +228,11 @@ def sample_density(
 def evaluate(
     function: PointFunction, points: Tensor, device: torch.device | str, points_per_call: int | None = None
 ) -> NDArray[np.float32]:
-    """`function` of rows of `points` [n, c], a bounded number at a time; float32 on the host. NaN raises UserError."""
+    """`function` of rows of `points` [n, c], a bounded number at a time; float32 on the host.
+
+    Raises:
+        UserError: a value is NaN or infinite.
+    """
     with torch.no_grad():
         parts = [
             function(part.to(device)).float().cpu()
@@ -239,12 +245,16 @@ def evaluate(
 
 
 def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
-    """The density that counts as the surface: the setting, or less where the field is thin (announced)."""
+    """The surface's density in a grid [r, r, r]: the setting, or less (with a warning) for a thin field.
+
+    Raises:
+        UserError: the field is empty.
+    """
     highest = float(grid.max())
     if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
         raise UserError(
             f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so it has no surface. "
-            "Look at the previews to see whether there ever was an object; try another --seed, more --steps, "
+            "PreviewImages at the previews to see whether there ever was an object; try another --seed, more --steps, "
             "a --guidance-scale of the model's training, or a picture of one whole object cut out from its background"
         )
     lowered = settings.threshold_fraction * highest

@@ -1,8 +1,8 @@
-"""A coloured surface as the bytes of files: GLB, OBJ with MTL and PNG, PLY, and a PLY of points.
+"""A colored surface as the bytes of files: GLB, OBJ with MTL and PNG, PLY, and a PLY of points.
 
 Surfaces come in the world's axes (Blender, z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as
 (x, z, -y), and the front faces +z in a viewer. PLY has no convention and keeps z up, as programs read it that do not
-turn it (Blender's importer does not). A unit of length is a metre.
+turn it (Blender's importer does not). A unit of length is a meter.
 
 Letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels a side.
 """
@@ -43,7 +43,7 @@ class Textured:
 
 
 def to_y_up(vectors: Float) -> Float:
-    """Blender's axes (z up) -> glTF's and OBJ's (y up): (x, y, z) becomes (x, z, -y), a rotation."""
+    """Rotate vectors [..., 3] from Blender's axes (z up) to glTF's and OBJ's (y up): (x, y, z) -> (x, z, -y)."""
     return np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], -1)
 
 
@@ -80,7 +80,7 @@ def _name_buffers(tree: dict[str, Any]) -> None:
 
 
 def png(texture: UInt8) -> bytes:
-    """A picture [t, t, 3] as PNG."""
+    """An image [h, w, 3] as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(texture).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -114,26 +114,26 @@ def mtl(picture_file: str) -> bytes:
     )
 
 
-def ply(surface: Surface, normals: Float, colours: UInt8) -> bytes:
-    """A binary PLY of a surface with a normal [v, 3] and a colour [v, 3] (sRGB) for each vertex."""
+def ply(surface: Surface, normals: Float, colors: UInt8) -> bytes:
+    """A binary PLY of a surface with a normal [v, 3] and a color [v, 3] (sRGB) for each vertex."""
     faces = np.empty(len(surface.faces), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, surface.faces
     lines = [f"element face {len(faces)}", "property list uchar int vertex_indices"]
-    return _ply(surface.vertices, normals, colours, lines) + faces.tobytes()
+    return _ply(surface.vertices, normals, colors, lines) + faces.tobytes()
 
 
-def points_ply(points: Float, normals: Float, colours: UInt8) -> bytes:
-    """A binary PLY of points [n, 3] with normals [n, 3] and colours [n, 3] (sRGB)."""
-    return _ply(points, normals, colours, [])
+def points_ply(points: Float, normals: Float, colors: UInt8) -> bytes:
+    """A binary PLY of points [n, 3] with normals [n, 3] and colors [n, 3] (sRGB)."""
+    return _ply(points, normals, colors, [])
 
 
-def _ply(points: Float, normals: Float, colours: UInt8, elements: list[str]) -> bytes:
+def _ply(points: Float, normals: Float, colors: UInt8, elements: list[str]) -> bytes:
     """The header and the vertices; `elements` are the header's lines of what follows them."""
     rows = np.empty(len(points), _POINT)
     for names, values in (
         (("x", "y", "z"), points),
         (("nx", "ny", "nz"), normals),
-        (("red", "green", "blue"), colours),
+        (("red", "green", "blue"), colors),
     ):
         for axis, name in enumerate(names):
             rows[name] = values[:, axis]

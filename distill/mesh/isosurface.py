@@ -63,7 +63,7 @@ def simplify(surface: Surface, faces: int) -> Surface:
 def clean(surface: Surface) -> Surface:
     """A manifold, closed if the surface was: edge collapse leaves folds, coincident vertices, parts that touch.
 
-    Coincident neighbours become one vertex; the rest is `manifold.make_manifold`'s.
+    Coincident neighbors become one vertex; the rest is `manifold.make_manifold`'s.
     """
     return _compact(*make_manifold(surface.vertices, _weld(surface)))
 
@@ -92,7 +92,7 @@ def _compact(vertices: Float, faces: Int) -> Surface:
 
 
 def vertex_normals(surface: Surface) -> Float:
-    """Unit normals [v, 3]: the mean of the neighbouring faces' normals, weighted by area."""
+    """Unit normals [v, 3]: the mean of the neighboring faces' normals, weighted by area."""
     corners = surface.vertices[surface.faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(surface.vertices)

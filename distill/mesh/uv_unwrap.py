@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from dataset.io.paths import ROOT
 from distill.mesh.isosurface import Surface
 from distill.mesh.manifold import Float, Int
-from distill.mesh.xatlas_worker import NO_CHART, Arrays, packed, unpacked
+from distill.mesh.xatlas_worker import NO_CHART, Arrays, from_npz, to_npz
 
 logger = logging.getLogger(__name__)
 
-Charts = Literal["xatlas", "faces"]
+UnwrapMethod = Literal["xatlas", "faces"]
 _CELL_BORDER: Final = 1.5  # texels from a cell's edge to its faces, so that bilinear filtering stays inside
 _SHORTEST_LEG: Final = 3.0  # texels
 _STDERR_TAIL: Final = 300
@@ -31,18 +31,18 @@ _STDERR_TAIL: Final = 300
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """A surface cut into UV charts. Corners of faces without area lie in no chart, and take a neighbour's UV."""
+    """A surface cut into UV charts. Corners of faces without area lie in no chart, and take a neighbor's UV."""
 
     source: Int  # [s] the surface's vertex that each split vertex copies
     faces: Int  # [m, 3] over split vertices, in the surface's order
     uv: Float  # [s, 2], v up
     charted: NDArray[np.bool_]  # [m] faces that lie in a chart
     texture_size: int
-    made_by: Charts = "xatlas"
+    made_by: UnwrapMethod = "xatlas"
 
 
 def unwrap(surface: Surface, texture_size: int, limit_s: float) -> Unwrapped:
-    """UV charts packed into a square texture; after `limit_s` seconds `face_charts` instead, announced."""
+    """UV charts packed into a square texture; after `limit_s` seconds `face_charts` instead, with a warning."""
     try:
         found = _in_child(_with_mean_face(surface, 100.0), surface.faces, texture_size, limit_s)
     except subprocess.TimeoutExpired:
@@ -62,11 +62,11 @@ def unwrap(surface: Surface, texture_size: int, limit_s: float) -> Unwrapped:
 
 
 def _in_child(vertices: Float, faces: Int, texture_size: int, limit_s: float) -> Arrays:
-    """`atlas.charts` in a process that ends with the limit. Raises subprocess's errors."""
-    asked = packed(vertices.astype(np.float32), faces.astype(np.uint32), np.array(texture_size))
+    """`xatlas_worker.charts` in a process that ends with the limit. Raises subprocess's errors."""
+    asked = to_npz(vertices.astype(np.float32), faces.astype(np.uint32), np.array(texture_size))
     command = [sys.executable, "-m", "distill.mesh.xatlas_worker"]
     done = subprocess.run(command, input=asked, cwd=ROOT, capture_output=True, timeout=limit_s, check=True)
-    return unpacked(done.stdout)
+    return from_npz(done.stdout)
 
 
 def _joined(surface: Surface, texture_size: int, found: Arrays) -> Unwrapped:
@@ -92,10 +92,10 @@ def _with_mean_face(surface: Surface, area: float) -> Float:
 
 
 def face_charts(surface: Surface, texture_size: int) -> Unwrapped:
-    """Two faces in every cell of a square grid, one in each half: as quick for any surface, and never overlapping.
+    """Put two faces in every cell of a square grid, one in each half: equally fast for any surface, without overlap.
 
-    Neighbours in space are none in the texture, and cells shrink as faces grow in number: the texture grows (announced)
-    where their legs would have less than _SHORTEST_LEG texels.
+    Neighbors on the surface are not neighbors in the texture. Cells shrink as the number of faces grows; the texture is
+    enlarged (with a warning) where legs would be shorter than _SHORTEST_LEG texels.
     """
     count = len(surface.faces)
     cells = math.ceil(math.sqrt(math.ceil(count / 2)))

@@ -1,7 +1,7 @@
 """xatlas as a process of its own: `python -m distill.mesh.xatlas_worker` reads a mesh from its input and writes its UV
 charts.
 
-Imports little, so that the process starts in a moment. Both ways go arrays as an .npz archive.
+Imports little, so that the process starts in a moment. Arrays are passed in both directions as .npz archives.
 """
 
 import io
@@ -28,22 +28,22 @@ def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_siz
     return *atlas[0], atlas.get_mesh_vertex_assignment(0)[0]
 
 
-def packed(*arrays: NDArray[Any]) -> bytes:
+def to_npz(*arrays: NDArray[Any]) -> bytes:
     """Arrays as the bytes of an archive."""
     buffer = io.BytesIO()
     np.savez(buffer, *arrays)
     return buffer.getvalue()
 
 
-def unpacked(data: bytes) -> Arrays:
-    """What `packed` packed."""
+def from_npz(data: bytes) -> Arrays:
+    """The arrays of an archive written by `to_npz`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return tuple(file[f"arr_{i}"] for i in range(len(file.files)))
 
 
 def main() -> None:
-    vertices, faces, texture_size = unpacked(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(packed(*charts(vertices, faces, int(texture_size))))
+    vertices, faces, texture_size = from_npz(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(to_npz(*charts(vertices, faces, int(texture_size))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the inner loops of field and renderer are computed with: Triton kernels on a CUDA GPU, elsewhere plain torch.
+"""Choose between Triton kernels (CUDA GPUs) and plain torch (everything else) for field and renderer.
 
-Both compute the same; the torch one is the reference that the kernels are tested against.
+Both give the same results; the torch code is the reference that the kernels are tested against.
 """
 
 import logging
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 @cache
 def has_kernels(device_type: str) -> bool:
-    """Whether tensors of this type of device go through the Triton kernels; where not, that is said once."""
+    """Whether tensors on this type of device use the Triton kernels; logs a warning once if they do not."""
     reason = missing_for(device_type, find_spec("triton") is not None)
     if reason:
         logger.warning("hash grid, marching and compositing run in plain torch: %s", reason)
@@ -20,7 +20,7 @@ def has_kernels(device_type: str) -> bool:
 
 
 def missing_for(device_type: str, installed: bool) -> str:
-    """Why there are no kernels for a type of device, given whether Triton is installed; empty if there are."""
+    """The reason why kernels cannot be used on a device type, given whether Triton is installed; empty if they can."""
     if device_type != "cuda":
         return f"the Triton kernels need a CUDA GPU, this is {device_type}"
     return "" if installed else "Triton is not installed"

@@ -3,7 +3,7 @@
 The formulas are nerfacc's (`render_weight_from_density`, `accumulate_along_rays`; Max, "Optical Models for Direct
 Volume Rendering", 1995): sample i of a ray lets exp(-density_i * step) of the light through, its weight is
 w_i = T_i (1 - exp(-density_i * step)), T_i the light that comes through the samples before it; a ray's sum of values v
-is sum_i w_i v_i. The functions here are plain torch and run on any device; `composite_triton` does the same on a GPU.
+is sum_i w_i v_i. The functions here are plain torch and run on any device; `kernels.composite` does the same on a GPU.
 
 Samples are packed and sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
 Axis letters: `n` rays, `m` samples, `k` values of a sample.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.nerf.backend import has_kernels
-from distill.nerf.rays import OPAQUE, ray_of_samples
+from distill.nerf.rays import MAX_OPTICAL_DEPTH, ray_of_samples
 
 
 def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, detached: int = 0) -> Tensor:
@@ -66,8 +66,8 @@ def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, T
 
 
 def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """`ray_weights` in plain torch: one running sum over the samples of all rays, in float64."""
-    optical = (density * step).clamp(max=OPAQUE)
+    """`ray_weights` in plain torch: [m], [m] from density [m], by one running sum over all samples in float64."""
+    optical = (density * step).clamp(max=MAX_OPTICAL_DEPTH)
     before = _sums_before(optical, starts)
     transmittance = torch.exp(-before).to(density.dtype)
     return transmittance * (1 - torch.exp(-optical)), transmittance

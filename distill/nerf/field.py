@@ -1,7 +1,7 @@
-"""The 3D model being distilled: density and albedo of points, with analytic normals, on a hash grid and two small MLPs.
+"""The neural field: density, albedo and analytic normals of points, from a hash grid and two small MLPs.
 
 World coordinates are Blender's (z up); the scene is the ball of `radius` about the origin, density is zero outside it.
-Albedo is display-referred sRGB in [0, 1]: it is compared with pictures as it is.
+Albedo is display-referred sRGB in [0, 1]: it is compared with images unchanged.
 """
 
 import json
@@ -25,7 +25,7 @@ from distill.nerf.hash_grid import HashGrid
 from distill.nerf.settings import FieldSettings, HashGridSettings
 
 if TYPE_CHECKING:
-    from distill.nerf.kernels.field import Shape, Weights
+    from distill.nerf.kernels.field import FieldShape, MlpWeights
 
 _FORMAT = "isotropic3d-field-1"
 
@@ -39,12 +39,12 @@ class Samples(NamedTuple):
 
 
 class Scene(Protocol):
-    """All that rendering asks of a scene."""
+    """What the renderer needs: density [n] and `Samples` at world points [n, 3] within `radius` of the origin."""
 
     @property
     def radius(self) -> float: ...
-    def density(self, x: Tensor) -> Tensor: ...
-    def query(self, x: Tensor) -> Samples: ...
+    def density(self, x: Tensor) -> Tensor: ...  # [n, 3] -> [n]
+    def query(self, x: Tensor) -> Samples: ...  # [n, 3] -> n samples
 
 
 class Field(nn.Module):
@@ -75,24 +75,24 @@ class Field(nn.Module):
         return torch.sigmoid(self.albedo_mlp(self.grid(x)))
 
     def density_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Density [n] and outward unit normal [n, 3] (minus its normalised gradient) at world points [n, 3]."""
+        """Density [n] and outward unit normal [n, 3] (minus its normalized gradient) at world points [n, 3]."""
         return self._density_and_normal(x, *self.grid.with_jacobian(x))
 
     def query(self, x: Tensor) -> Samples:
-        """Everything at world points [n, 3], from one look-up of the grid."""
+        """Density, albedo and normal at world points [n, 3], from one look-up of the grid."""
         if has_kernels(x.device.type):
             from distill.nerf.kernels.field import decode
 
             return Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.decoded_by()))
         return Samples(*self.samples_of(x, *self.grid.with_jacobian(x)))
 
-    def decoded_by(self) -> tuple["Weights", "Shape"]:
-        """What the kernels of `field_triton` need to know."""
-        from distill.nerf.kernels.field import Shape, Weights
+    def decoded_by(self) -> tuple["MlpWeights", "FieldShape"]:
+        """The weights and constants that `kernels.field` needs."""
+        from distill.nerf.kernels.field import FieldShape, MlpWeights
 
         networks = (self.density_mlp, self.albedo_mlp)
-        weights = Weights(*(layer.weight for network in networks for layer in (network.hidden, network.output)))
-        return weights, Shape(self.radius, self.settings.blob_density, self.settings.blob_radius)
+        weights = MlpWeights(*(layer.weight for network in networks for layer in (network.hidden, network.output)))
+        return weights, FieldShape(self.radius, self.settings.blob_density, self.settings.blob_radius)
 
     def _density_of(self, x: Tensor, features: Tensor) -> Tensor:
         return self._activate(x, self.density_mlp(features)[:, 0])
@@ -123,10 +123,16 @@ class Field(nn.Module):
 
 
 def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
-    """Read what `Field.save` wrote. Raises UserError if the file is missing or something else."""
+    """Load a field saved by `Field.save`.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a field.
+    """
     tensors, header = read_tensors(path)
     if header.get("format") != _FORMAT:
-        raise UserError(f"{path} is not a field of this program (no {_FORMAT} header); make one with make distill")
+        raise UserError(
+            f"{path} is not a field file of this program (its header lacks {_FORMAT}); create one with `make distill`"
+        )
     values = json.loads(header["settings"])
     loaded = Field(FieldSettings(**(values | {"grid": HashGridSettings(**values["grid"])})))
     loaded.load_state_dict(tensors)
@@ -134,7 +140,7 @@ def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write tensors and a header of strings as safetensors; the file appears whole or not at all."""
+    """Write tensors of any shape and a header of strings as safetensors, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes_atomic(LocalFileSystem(), str(path.absolute()), save(contiguous, dict(header)))
@@ -155,12 +161,12 @@ def read_header(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; what is wrong with it becomes a UserError."""
+    """Open a safetensors file; missing or damaged files raise UserError."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; make one with make distill") from error
+        raise UserError(f"{path} does not exist; create one with `make distill`") from error
     except SafetensorError as error:
         raise UserError(f"{path} is not a complete safetensors file ({error}); delete it and run again") from error
 

@@ -1,6 +1,6 @@
 """A multi-resolution hash grid: features at points and their Jacobian, both linear in the table.
 
-The functions are plain torch: the reference, and what runs without a GPU. `hash_grid_triton` does the same on one.
+The functions are plain torch: the reference, and the CPU implementation. `kernels.hash_grid` does the same on a GPU.
 
 After Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit its table
 is indexed densely; finer ones are hashed. A level of resolution N has N cells, so N + 1 vertices, along each axis.

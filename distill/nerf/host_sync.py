@@ -1,7 +1,7 @@
-"""Numbers that the host must know before it can go on: how many samples there are, say.
+"""Read integers from the GPU that the host needs, such as the number of samples.
 
-A GPU works through its queue while the host prepares the next entries; reading a number makes the host wait. So there
-are few of these, and torch's guard against accidental ones (`torch.cuda.set_sync_debug_mode`) lets them pass.
+Each read makes the host wait for the GPU, so there are few. They are not flagged by torch's detection of accidental
+synchronization (`torch.cuda.set_sync_debug_mode`).
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def read_counts(numbers: Tensor) -> list[int]:
-    """The integers of a tensor [k], once the device has them."""
+    """Copy the integers of a tensor [k] to the host; waits for the device."""
     if numbers.device.type != "cuda":
         return [int(number) for number in numbers.tolist()]
     copy = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
@@ -22,5 +22,5 @@ def read_counts(numbers: Tensor) -> list[int]:
 
 
 def read_count(number: Tensor) -> int:
-    """The integer of a tensor []."""
+    """Copy the integer of a scalar tensor to the host; waits for the device."""
     return read_counts(number.reshape(1))[0]

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from distill.nerf.settings import MarchSettings
 
 
-class Cells(NamedTuple):
-    """Which cells of the cube [-radius, radius]^3 hold anything."""
+class OccupancyCells(NamedTuple):
+    """Which cells of the cube [-radius, radius]^3 are occupied."""
 
     occupied: Tensor  # [side, side, side] bool, indexed by x, y, z
     radius: float
 
 
-def in_occupied_cell(x: Tensor, cells: Cells) -> Tensor:
+def in_occupied_cell(x: Tensor, cells: OccupancyCells) -> Tensor:
     """Whether the cells of world points [..., 3] are occupied, [...]."""
     side = len(cells.occupied)
     cell = ((x + cells.radius) * (side / (2 * cells.radius))).long().clamp(0, side - 1)
@@ -29,7 +29,7 @@ def in_occupied_cell(x: Tensor, cells: Cells) -> Tensor:
 
 
 class Occupancy(nn.Module):
-    """Which cells of the cube around the ball hold anything. A buffer, not a parameter: part of a checkpoint."""
+    """Which cells of the cube around the scene's ball are occupied: a buffer, saved in checkpoints."""
 
     def __init__(self, radius: float, settings: MarchSettings) -> None:
         super().__init__()
@@ -38,7 +38,10 @@ class Occupancy(nn.Module):
         self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
 
     def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
-        """Refresh the grid, every `occupancy_every` steps; what is drawn is a function of (seed, step)."""
+        """Update the grid every `occupancy_every` steps from `density`, which maps world points [n, 3] to [n].
+
+        The random sampling points are a function of (seed, step).
+        """
         settings = self.settings
         if step % settings.occupancy_every:
             return
@@ -55,9 +58,9 @@ class Occupancy(nn.Module):
             )
 
     @property
-    def cells(self) -> Cells:
-        """The grid as it is now."""
-        return Cells(self.grid.binaries[0], self.radius)
+    def cells(self) -> OccupancyCells:
+        """The current grid."""
+        return OccupancyCells(self.grid.binaries[0], self.radius)
 
     def forward(self, x: Tensor) -> Tensor:
         """Whether the cells of world points [..., 3] are occupied, [...]."""

@@ -1,6 +1,6 @@
-"""Where rays are sampled: the middles of their equal steps that lie in the ball and in an occupied cell, packed.
+"""Ray marching: sample rays at the midpoints of equal steps that lie in the ball and in an occupied cell.
 
-Plain torch looks at every step of a chunk of rays at once; on a GPU `sampler_triton` walks along each ray instead.
+Plain torch tests every step of a chunk of rays at once; on a GPU `kernels.ray_march` walks along each ray instead.
 Axis letters: `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by ray, then by distance).
 """
 
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from distill.nerf.backend import has_kernels
-from distill.nerf.occupancy import Cells, in_occupied_cell
-from distill.nerf.rays import Packed, Segments, ray_of_samples
+from distill.nerf.occupancy import OccupancyCells, in_occupied_cell
+from distill.nerf.rays import PackedSamples, RaySegments, ray_of_samples
 
 
-def occupied_samples(segments: Segments, cells: Cells | None, step: float, longest: float, budget: int) -> Packed:
+def occupied_samples(
+    segments: RaySegments, cells: OccupancyCells | None, step: float, longest: float, budget: int
+) -> PackedSamples:
     """The samples of all rays at steps of world length `step`; without `cells` everything counts as occupied.
 
     `longest` bounds far - near. Plain torch looks at about `budget` steps at a time.
@@ -25,21 +27,23 @@ def occupied_samples(segments: Segments, cells: Cells | None, step: float, longe
     return march_dense(segments, cells, step, steps, max(1, budget // steps))
 
 
-def march_dense(segments: Segments, cells: Cells | None, step: float, steps: int, rays_at_once: int) -> Packed:
+def march_dense(
+    segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int, rays_at_once: int
+) -> PackedSamples:
     """`occupied_samples` in plain torch, some rays at a time."""
     rays = len(segments.near)
     counts, places = [], []
     for start in range(0, max(1, rays), rays_at_once):
-        part = Segments(*(values[start : start + rays_at_once] for values in segments))
+        part = RaySegments(*(values[start : start + rays_at_once] for values in segments))
         t, count = _march_chunk(part, cells, step, steps)
         counts.append(count)
         places.append(t)
     starts = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
     t = torch.cat(places)
-    return Packed(ray_of_samples(starts, len(t)), t, starts)
+    return PackedSamples(ray_of_samples(starts, len(t)), t, starts)
 
 
-def _march_chunk(part: Segments, cells: Cells | None, step: float, steps: int) -> tuple[Tensor, Tensor]:
+def _march_chunk(part: RaySegments, cells: OccupancyCells | None, step: float, steps: int) -> tuple[Tensor, Tensor]:
     """Distances [m] of the samples of a few rays, and how many each has [n]."""
     places = torch.arange(steps, device=part.near.device)
     # [n, s]; the first may lie before the ball: empty there

@@ -1,6 +1,6 @@
 """Camera rays, and samples along them stored as packed tensors.
 
-Packed samples are sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
+PackedSamples samples are sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
 Axis letters: `f` frames, `n` rays, `m` samples of all rays.
 """
 
@@ -17,7 +17,7 @@ from distill.nerf.host_sync import read_count, read_counts
 from train.device import to_device
 
 # A sample of this optical depth lets nothing through in float32. Deeper ones would spoil running sums.
-OPAQUE: Final = 104.0
+MAX_OPTICAL_DEPTH: Final = 104.0
 
 
 class Rays(NamedTuple):
@@ -26,7 +26,7 @@ class Rays(NamedTuple):
     frame: Tensor  # [n]
 
 
-class Segments(NamedTuple):
+class RaySegments(NamedTuple):
     """The part of each ray that is sampled."""
 
     origin: Tensor  # [n, 3]
@@ -36,14 +36,14 @@ class Segments(NamedTuple):
     shift: Tensor  # [n] of the steps, in [0, 1): sample i lies (i + shift - 0.5) steps after `near`
 
 
-class Packed(NamedTuple):
+class PackedSamples(NamedTuple):
     """Samples of n rays."""
 
     ray: Tensor  # [m] the ray of each
     t: Tensor  # [m] distance from the ray's origin
     starts: Tensor  # [n + 1] the first sample of each ray; the last entry is m
 
-    def keep(self, wanted: Tensor) -> "Packed":
+    def keep(self, wanted: Tensor) -> "PackedSamples":
         """The samples for which `wanted` [m] holds."""
         kept = torch.cat([wanted.new_zeros(1, dtype=torch.long), wanted.cumsum(0)])
         total = read_count(kept[-1])
@@ -52,16 +52,16 @@ class Packed(NamedTuple):
         places = torch.where(wanted, kept[1:] - 1, total)
         chosen = places.new_empty(total + 1).scatter_(0, places, torch.arange(len(wanted), device=places.device))
         chosen = chosen[:total]
-        return Packed(self.ray[chosen], self.t[chosen], kept[self.starts])
+        return PackedSamples(self.ray[chosen], self.t[chosen], kept[self.starts])
 
-    def of_rays(self, chunk: "Chunk") -> "Packed":
+    def of_rays(self, chunk: "RayChunk") -> "PackedSamples":
         """The samples of a chunk's rays, which are then counted from 0."""
         first, last, begin, end = chunk
-        return Packed(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
+        return PackedSamples(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
 
 
-class Chunk(NamedTuple):
-    """Some neighbouring rays, and where their samples are."""
+class RayChunk(NamedTuple):
+    """Some neighboring rays, and where their samples are."""
 
     first_ray: int
     last_ray: int  # one past the last
@@ -70,7 +70,7 @@ class Chunk(NamedTuple):
 
 
 def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
-    """Rays through the pixel centres of square pictures, frame by frame, row by row from the top left.
+    """Rays through the pixel centers of square pictures, frame by frame, row by row from the top left.
 
     `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
     """
@@ -106,7 +106,7 @@ def ray_of_samples(starts: Tensor, samples: int) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(counts), device=starts.device), counts, output_size=samples)
 
 
-def join(parts: Sequence[Packed]) -> Packed:
+def join(parts: Sequence[PackedSamples]) -> PackedSamples:
     """The rays of one part after those of another."""
     if len(parts) == 1:
         return parts[0]
@@ -115,20 +115,20 @@ def join(parts: Sequence[Packed]) -> Packed:
         first_ray = sum(len(before) for before in starts) - 1
         rays.append(part.ray + first_ray)
         starts.append(part.starts[1:] + starts[-1][-1])
-    return Packed(torch.cat(rays), torch.cat([part.t for part in parts]), torch.cat(starts))
+    return PackedSamples(torch.cat(rays), torch.cat([part.t for part in parts]), torch.cat(starts))
 
 
-def ray_chunks(packed: Packed, budget: int) -> list[Chunk]:
-    """Neighbouring rays in chunks of at most `budget` samples and those of one ray more."""
+def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
+    """Neighboring rays in chunks of at most `budget` samples and those of one ray more."""
     rays, samples = len(packed.starts) - 1, len(packed.t)
     if samples <= budget:
-        return [Chunk(0, rays, 0, samples)]
+        return [RayChunk(0, rays, 0, samples)]
     marks = torch.arange(budget, samples, budget, device=packed.starts.device)
     ends = (torch.searchsorted(packed.starts, marks, right=True) - 1).clamp(0, rays)
     numbers = read_counts(torch.cat([ends, packed.starts[ends]]))
     inner = [(end, sample) for end, sample in zip(numbers[: len(marks)], numbers[len(marks) :], strict=True) if end]
     bounds = sorted({(0, 0), *inner, (rays, samples)})
-    return [Chunk(first, last, begin, end) for (first, begin), (last, end) in pairwise(bounds)]
+    return [RayChunk(first, last, begin, end) for (first, begin), (last, end) in pairwise(bounds)]
 
 
 def sample_chunks(samples: int, budget: int) -> Iterator[slice]:

@@ -1,8 +1,8 @@
-"""Volume rendering: rays, samples in sight, compositing on white.
+"""Volume rendering of a scene on a white background.
 
-The occupancy grid and its upkeep are nerfacc's; marching (`sampler`) and compositing (`composite`) are ours: nerfacc's
-need its CUDA extension. A ray is cut into equal steps inside the scene's ball; samples are the middles of those steps
-that are occupied and not yet hidden. Rays are marched, then rendered, in chunks of their own, so that
+The occupancy grid is nerfacc's; ray marching (`ray_sampling`) and compositing (`compositing`) are our own because
+nerfacc's need its CUDA extension. A ray is cut into equal steps inside the scene's ball; samples are the midpoints of
+the steps that are occupied and not yet occluded. Rays are marched, then rendered, in separate chunks, so that
 `MarchSettings.sample_budget` bounds the memory of both.
 
 Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
@@ -21,7 +21,16 @@ from distill.nerf.compositing import composite, ray_weights
 from distill.nerf.field import Scene
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.ray_sampling import occupied_samples
-from distill.nerf.rays import Packed, Rays, Segments, ball_bounds, camera_rays, join, ray_chunks, sample_chunks
+from distill.nerf.rays import (
+    PackedSamples,
+    Rays,
+    RaySegments,
+    ball_bounds,
+    camera_rays,
+    join,
+    ray_chunks,
+    sample_chunks,
+)
 from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import Shade, albedo_only, facing_away
 from train.device import to_device
@@ -32,8 +41,8 @@ _STEPS_MARCHED: Final = 8
 _STEPS_MARCHED_BY_KERNEL: Final = 10
 
 
-class Rendered(NamedTuple):
-    """Pictures of a scene."""
+class RenderOutput(NamedTuple):
+    """Images of a scene from `f` cameras."""
 
     rgb: Tensor  # [f, h, w, 3] in [0, 1], on white
     alpha: Tensor  # [f, h, w] in [0, 1]
@@ -53,8 +62,8 @@ def render_views(
     shade: Shade = albedo_only,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
-) -> Rendered:
-    """Pictures of a scene from cameras `c2w` [f, 4, 4] of full field of view `fov_deg` (one number or [f]).
+) -> RenderOutput:
+    """Render a scene from cameras `c2w` [f, 4, 4] of full field of view `fov_deg` (one number or [f]).
 
     With a `generator` (a CPU one) the steps of each ray are shifted by a random part of a step, as for training;
     without, rendering is deterministic. Gradients flow if enabled; of several chunks, each is computed again for them.
@@ -67,13 +76,13 @@ def render_views(
     pixels = render_rays(scene, rays, shift, settings=settings, occupancy=occupancy, shade=shade)
     rgb, alpha, depth, normal, away = torch.split(pixels.view(-1, resolution, resolution, 9), [3, 1, 1, 3, 1], -1)
     depth = depth / alpha.clamp(min=1e-8)
-    return Rendered(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
+    return RenderOutput(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
 
 
 def render_rays(
     scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
 ) -> Tensor:
-    """Composited [n, 9]: colour (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
+    """Composited [n, 9]: color (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
     step = settings.step_length(scene.radius)
     samples = _samples_in_sight(scene, rays, shift, settings, occupancy)
     chunks = ray_chunks(samples, settings.samples_at_once(shift.device))
@@ -92,7 +101,7 @@ def render_rays(
 @torch.no_grad()
 def _samples_in_sight(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
-) -> Packed:
+) -> PackedSamples:
     """The samples that are in the ball, occupied and not hidden."""
     steps = 2 * scene.radius / settings.step_length(scene.radius)
     marched = _STEPS_MARCHED_BY_KERNEL if has_kernels(shift.device.type) else _STEPS_MARCHED
@@ -107,16 +116,16 @@ def _samples_in_sight(
 
 def _group_in_sight(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
-) -> Packed:
+) -> PackedSamples:
     """The same of rays that are few enough to be marched together."""
     step, budget = settings.step_length(scene.radius), settings.samples_at_once(shift.device)
-    segments = Segments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
+    segments = RaySegments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells
     samples = occupied_samples(segments, cells, step, 2 * scene.radius, budget)
     chunks = sample_chunks(len(samples.t), budget)
     density = torch.cat([scene.density(_points(rays, samples.ray[chunk], samples.t[chunk])) for chunk in chunks])
     _, transmittance = ray_weights(density, samples.starts, step)
-    # Not "> limit": what is no number has to stay, to be seen in the loss.
+    # Not "> limit": NaN samples must be kept so that the loss becomes NaN too.
     return samples.keep(~(transmittance <= settings.min_transmittance))
 
 
@@ -125,12 +134,12 @@ def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:
     return rays.origin[ray] + rays.direction[ray] * t[:, None]
 
 
-def _composite(scene: Scene, rays: Rays, samples: Packed, *, step: float, shade: Shade) -> Tensor:
-    """Colour, alpha, distance, normal and Eq. 8's sum of the rays [n, 9]."""
+def _composite(scene: Scene, rays: Rays, samples: PackedSamples, *, step: float, shade: Shade) -> Tensor:
+    """Color, alpha, distance, normal and Eq. 8's sum of the rays [n, 9]."""
     x = _points(rays, samples.ray, samples.t)
     found = scene.query(x)
-    colour = shade(x, found, rays.frame[samples.ray])
+    color = shade(x, found, rays.frame[samples.ray])
     t = samples.t[:, None]
     away = facing_away(found.normal, rays.direction[samples.ray])[:, None]
-    values = torch.cat([colour, torch.ones_like(t), t, found.normal, away], -1)
+    values = torch.cat([color, torch.ones_like(t), t, found.normal, away], -1)
     return composite(found.density, values, samples.starts, step, detached=1)

@@ -48,7 +48,7 @@ class MarchSettings:
     samples_per_ray: int = 512
     """Steps over the diagonal of the cube around the scene's ball; the longest way through the ball has fewer."""
     sample_budget: int = 2**21
-    """Samples that the scene is asked about at once, about 3.5 KB each with gradients in plain torch. Kernels need a
+    """Samples at which the scene is evaluated at once, about 3.5 KB each with gradients in plain torch. Kernels need a
     third of that and take four times as many. More are rendered in chunks."""
     min_transmittance: float = 1e-4
     """A ray ends where less light than this would come through."""

@@ -1,4 +1,4 @@
-"""How a scene's points get their colour: albedo, diffuse or textureless, under one point light with soft ambient light.
+"""Shading of scene points: unlit albedo, diffuse or textureless, under one point light and ambient light.
 
 As released (MVDream's settings): a step draws one kind of shading for all its views and the share of ambient light;
 Eq. 8 keeps visible normals towards the camera.
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from distill.nerf.field import Samples
 
-Kind = Literal["albedo", "diffuse", "textureless"]
+ShadingKind = Literal["albedo", "diffuse", "textureless"]
 Shade = Callable[[Tensor, Samples, Tensor], Tensor]
-"""(world points [n, 3], what the scene is there, the frame each belongs to [n]) -> colours [n, 3]."""
+"""(world points [n, 3], what the scene is there, the frame each belongs to [n]) -> colors [n, 3]."""
 
 
 @dataclass(frozen=True)
-class Light:
+class PointLight:
     """One point light a frame."""
 
     position: Tensor  # [f, 3] world
@@ -28,11 +28,11 @@ class Light:
 
 
 def albedo_only(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
-    """The unlit colour."""
+    """The albedo [n, 3] at world points x [n, 3] of frames [n], without lighting."""
     return samples.albedo
 
 
-def lit(kind: Kind, light: Light) -> Shade:
+def lit(kind: ShadingKind, light: PointLight) -> Shade:
     """Lambertian shading by `light`: of the albedo ("diffuse") or of a white body ("textureless")."""
 
     def shade(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a field is looked at: the cameras of previews and results, and what is rendered from them."""
+"""Cameras and images of previews and results."""
 
 import math
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from distill.nerf.field import Field, Samples
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.rays import Rays, camera_rays
-from distill.nerf.render import Rendered, render_views
-from distill.nerf.shading import Light, lit
+from distill.nerf.render import RenderOutput, render_views
+from distill.nerf.shading import PointLight, lit
 from distill.output.turntable import write_views
 from distill.sds.schedule import DistillSettings
 
@@ -30,10 +30,10 @@ _WHITENESS: Final = 0.92
 Float32 = NDArray[np.float32]
 
 
-class Look(NamedTuple):
+class PreviewImages(NamedTuple):
     """What is seen from cameras [f]; pictures [f, h, w, 3] in [0, 1], on white."""
 
-    colours: Float32
+    colors: Float32
     normals: Float32  # world axes, -1..1 mapped to 0..1
     textureless: Float32  # a white body under one lamp
     alpha: Float32  # [f, h, w]
@@ -41,17 +41,17 @@ class Look(NamedTuple):
     @property
     def pictures(self) -> tuple[Float32, Float32, Float32]:
         """The rows of a sheet, the panels of a video."""
-        return self.colours, self.normals, self.textureless
+        return self.colors, self.normals, self.textureless
 
 
-Looker = Callable[[NDArray[np.float64]], Look]
+ViewRenderer = Callable[[NDArray[np.float64]], PreviewImages]
 """Camera-to-world [f, 4, 4] (Blender axes) -> what is seen."""
 
 
 def write_preview(field: Field, occupancy: Occupancy, settings: DistillSettings, path: Path) -> None:
-    """A sheet of four views: colours and, below, normals and the textureless body."""
+    """A sheet of four views: colors and, below, normals and the textureless body."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    look = looker(field, occupancy, settings, settings.coarse_resolution)
+    look = view_renderer(field, occupancy, settings, settings.coarse_resolution)
     write_views(
         lambda c2w: look(c2w).pictures,
         path,
@@ -71,11 +71,11 @@ def view_distance(settings: DistillSettings) -> float:
     return sum(settings.cameras.half_frame) / 2 / math.tan(math.radians(view_fov_deg(settings)) / 2)
 
 
-def looker(field: Field, occupancy: Occupancy, settings: DistillSettings, resolution: int) -> Looker:
+def view_renderer(field: Field, occupancy: Occupancy, settings: DistillSettings, resolution: int) -> ViewRenderer:
     """A function that looks at the field as it is when called, in square pictures of `resolution`."""
 
     @torch.no_grad()
-    def look(c2w: NDArray[np.float64]) -> Look:
+    def look(c2w: NDArray[np.float64]) -> PreviewImages:
         fov_deg, device = view_fov_deg(settings), field.grid.table.device
         seen = render_views(
             field, c2w, fov_deg, resolution, settings=settings.march, occupancy=occupancy, device=device
@@ -83,12 +83,12 @@ def looker(field: Field, occupancy: Occupancy, settings: DistillSettings, resolu
         behind = 1 - seen.alpha[..., None]
         normals = 0.5 * (seen.normal + seen.alpha[..., None]) + behind
         body = white_body(seen, camera_rays(c2w, fov_deg, resolution, device), lamp(c2w, device))
-        return Look(*(part.cpu().numpy() for part in (seen.rgb, normals, body + behind, seen.alpha)))
+        return PreviewImages(*(part.cpu().numpy() for part in (seen.rgb, normals, body + behind, seen.alpha)))
 
     return look
 
 
-def white_body(seen: Rendered, rays: Rays, light: Light) -> Tensor:
+def white_body(seen: RenderOutput, rays: Rays, light: PointLight) -> Tensor:
     """What was seen along `rays` as a white body under `light`: [f, h, w, 3] on black.
 
     Shaded once a pixel, at its mean depth and normal, and not at every sample: the rendering that gave them is enough.
@@ -99,9 +99,9 @@ def white_body(seen: Rendered, rays: Rays, light: Light) -> Tensor:
     return lit("diffuse", light)(x, white, rays.frame).view_as(seen.rgb) * seen.alpha[..., None]
 
 
-def lamp(c2w: NDArray[np.float64], device: torch.device | str) -> Light:
+def lamp(c2w: NDArray[np.float64], device: torch.device | str) -> PointLight:
     """The textureless pictures' light for cameras [f, 4, 4] that look at the origin."""
     right, up, position = c2w[:, :3, 0], c2w[:, :3, 1], c2w[:, :3, 3]
     distance = np.linalg.norm(position, axis=-1, keepdims=True)
     place = position + distance * (_LAMP_UP * up - _LAMP_LEFT * right)
-    return Light(torch.as_tensor(place, dtype=torch.float32, device=device), _AMBIENT)
+    return PointLight(torch.as_tensor(place, dtype=torch.float32, device=device), _AMBIENT)

@@ -1,4 +1,4 @@
-"""What a finished distillation leaves in its folder: field, sheet of views, video, mesh and metrics."""
+"""Write the results of a finished distillation: field, sheet of views, video, mesh and metrics."""
 
 import time
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from distill.mesh import export
-from distill.output.preview import PREVIEW_ELEVATION_DEG, Looker, looker, view_distance
-from distill.output.summary import Took, metrics, write_metrics
+from distill.output.preview import PREVIEW_ELEVATION_DEG, ViewRenderer, view_distance, view_renderer
+from distill.output.summary import RunSeconds, metrics, write_metrics
 from distill.output.turntable import write_turntable, write_views
 from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import LOSSES, METRICS, read_losses
@@ -32,7 +32,7 @@ def write_results(
     started = time.perf_counter()
     field = state.field.eval()
     field.save(out / "field.safetensors")
-    look = looker(field, state.occupancy, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
+    look = view_renderer(field, state.occupancy, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
     distance = view_distance(settings)
     write_views(
         lambda c2w: look(c2w).pictures, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG
@@ -40,20 +40,20 @@ def write_results(
     coverage = _write_video(look, out / "turntable.mp4", distance)
     losses = read_losses(out / LOSSES)
     distilled = losses.rows[-1]["seconds"] if losses.rows else 0.0
-    took = Took(distilled, time.perf_counter() - started)
+    took = RunSeconds(distilled, time.perf_counter() - started)
     write_metrics(out / METRICS, metrics(state, settings, losses, coverage, took=took))
     device = field.grid.table.device
     with torch.no_grad():
         report = export.export_mesh(
             field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, kinds=kinds, device=device
         )
-    took = Took(took.distill, took.pictures, report.seconds)
+    took = RunSeconds(took.distill, took.pictures, report.seconds)
     write_metrics(out / METRICS, metrics(state, settings, losses, coverage, report=report, took=took))
     return report
 
 
-def _write_video(look: Looker, path: Path, distance: float) -> list[float]:
-    """One turn: colours, normals and the textureless body side by side. The opacity of each frame's picture."""
+def _write_video(look: ViewRenderer, path: Path, distance: float) -> list[float]:
+    """One turn: colors, normals and the textureless body side by side. The opacity of each frame's picture."""
     coverage: list[float] = []
 
     def panels(c2w: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What a distillation came to in numbers: `metrics.json`.
+"""The summary of a distillation in numbers: `metrics.json`.
 
 All but the part `took` is a function of the run: repeated on a CPU it is the same.
 """
@@ -26,7 +26,7 @@ _END: Final = 0.1  # the last part of the run over which a loss is averaged: sin
 
 
 @dataclass(frozen=True)
-class Took:
+class RunSeconds:
     """Seconds of the parts of a run."""
 
     distill: float
@@ -40,7 +40,7 @@ def metrics(
     losses: Losses,
     coverage: Sequence[float],
     *,
-    took: Took,
+    took: RunSeconds,
     report: MeshReport | None = None,
 ) -> dict[str, Any]:
     """The content of `metrics.json`. `coverage`: the turntable's mean opacity, frame by frame; no `report`: no mesh."""
@@ -79,7 +79,7 @@ def _field(state: Distillation) -> dict[str, float]:
 
 
 def _memory(state: Distillation) -> dict[str, float | None]:
-    """The most that this process has held, on the host and on its GPU."""
+    """Peak memory of this process on the host and on its GPU."""
     device = state.field.grid.table.device
     unit = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
     return {
@@ -89,7 +89,7 @@ def _memory(state: Distillation) -> dict[str, float | None]:
 
 
 def _rounded(value: Any) -> float:
-    """Six digits that count."""
+    """Round to six significant digits."""
     return float(f"{float(value):.6g}")
 
 

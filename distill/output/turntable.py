@@ -1,7 +1,7 @@
-"""A scene seen from all around: a video and a sheet of still views. Both take a function that renders cameras.
+"""Turntable video and contact sheet of a scene. Both take a function that renders cameras.
 
-`Render`: camera-to-world [f, 4, 4] (Blender axes) -> pictures in [0, 1]: [f, h, w, 3], or grey as [f, h, w(, 1)].
-`RenderRows`: the same, but several pictures of each camera, such as its colours and its normals.
+`Render`: camera-to-world [f, 4, 4] (Blender axes) -> pictures in [0, 1]: [f, h, w, 3], or gray as [f, h, w(, 1)].
+`RenderRows`: the same, but several pictures of each camera, such as its colors and its normals.
 """
 
 import io
@@ -24,7 +24,7 @@ UInt8 = NDArray[np.uint8]
 
 _FFMPEG: Final = (
     *("-crf", "18"),  # libx264's constant quality, close to lossless to the eye
-    # BT.709 throughout, and the file says so: players guess otherwise, and guess other colours.
+    # BT.709 throughout, and the file says so: players guess otherwise, and guess other colors.
     *("-vf", "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"),
     *("-movflags", "+faststart", "-f", "mp4"),  # the index first: browsers start before the end arrives
 )
@@ -48,7 +48,10 @@ def write_turntable(
     """An H.264 video (yuv420p, plays in browsers) of one turn; loops smoothly.
 
     Only `frames_per_call` pictures are held at a time; odd sizes gain a white row or column, since the codec needs even
-    ones. The file appears complete, its frames counted, or not at all: then OSError.
+    ones. The file is written atomically, after its frames were counted.
+
+    Raises:
+        OSError: ffmpeg did not write all frames.
     """
     import imageio_ffmpeg  # type: ignore[import-untyped]
 
@@ -68,7 +71,7 @@ def write_turntable(
 def _stream(render: Render, cameras: NDArray[np.float64], frames_per_call: int) -> Iterator[UInt8]:
     for first in range(0, len(cameras), frames_per_call):
         for picture in render(cameras[first : first + frames_per_call]):
-            yield _even(_quantise(picture))
+            yield _even(_quantize(picture))
 
 
 def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
@@ -101,18 +104,18 @@ def write_views(
 ) -> None:
     """A PNG sheet of `views` azimuths, the front first, with a row for each kind of picture that `render` returns."""
     cameras = ring(views, elevation_deg, distance)
-    pictures = [_quantise(picture) for row in render(cameras) for picture in row]
+    pictures = [_quantize(picture) for row in render(cameras) for picture in row]
     captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
     buffer = io.BytesIO()
     contact_sheet(pictures, columns=views, captions=captions).save(buffer, format="PNG")
     write_bytes_atomic(LocalFileSystem(), str(path.absolute()), buffer.getvalue())
 
 
-def _quantise(picture: NDArray[np.float32]) -> UInt8:
+def _quantize(picture: NDArray[np.float32]) -> UInt8:
     """[h, w], [h, w, 1] or [h, w, 3] in [0, 1] -> uint8 [h, w, 3]."""
-    grey_or_rgb = picture.reshape(*picture.shape[:2], -1)
-    quantised: UInt8 = np.rint(np.clip(grey_or_rgb, 0.0, 1.0) * 255).astype(np.uint8)
-    return np.broadcast_to(quantised, (*picture.shape[:2], 3))
+    gray_or_rgb = picture.reshape(*picture.shape[:2], -1)
+    quantized: UInt8 = np.rint(np.clip(gray_or_rgb, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.broadcast_to(quantized, (*picture.shape[:2], 3))
 
 
 def _even(picture: UInt8) -> UInt8:

@@ -1,6 +1,7 @@
-"""The state of a distillation, and its checkpoint: what a run needs to go on as if nothing had happened.
+"""The state of a distillation, and checkpoints from which a run resumes exactly.
 
-`checkpoint.safetensors` holds field, occupancy grid and optimiser; its header holds the step and what was asked.
+`checkpoint.safetensors` holds field, occupancy grid and optimizer; its header holds the step and the run's request
+(key `asked`).
 """
 
 import json
@@ -15,7 +16,7 @@ from torch import Tensor
 from dataset.errors import UserError
 from distill.nerf.field import Field, read_header, read_tensors, write_tensors
 from distill.nerf.occupancy import Occupancy
-from distill.sds.schedule import DistillSettings, Draw, torch_stream
+from distill.sds.schedule import DistillSettings, RandomPurpose, torch_stream
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 WITHOUT_EFFECT: Final = ("settings.checkpoint_every", "settings.preview_every")  # on the result: may change on resume
@@ -32,7 +33,7 @@ class Distillation:
 
 def new_distillation(settings: DistillSettings, device: torch.device | str) -> Distillation:
     """The state at step 0: a function of the settings."""
-    field = Field(settings.nerf, torch_stream(settings.seed, 0, Draw.FIELD)).to(device)
+    field = Field(settings.nerf, torch_stream(settings.seed, 0, RandomPurpose.FIELD)).to(device)
     occupancy = Occupancy(field.radius, settings.march).to(device)
     mlps = [*field.density_mlp.parameters(), *field.albedo_mlp.parameters()]
     groups = [
@@ -47,13 +48,17 @@ def new_distillation(settings: DistillSettings, device: torch.device | str) -> D
 
 
 def save_checkpoint(state: Distillation, path: Path, step: int, asked: Mapping[str, Any]) -> None:
-    """Write everything that the steps from `step` on need; the file appears whole or not at all."""
+    """Write a checkpoint after `step` steps of the run with the request `asked`, atomically."""
     header = {"step": str(step), "asked": json.dumps(asked, sort_keys=True)}
     write_tensors(path, _tensors(state), header)
 
 
 def check_same(path: Path, asked: Mapping[str, Any]) -> None:
-    """Raise UserError if there is a checkpoint at `path` of a run that was asked something else."""
+    """Check that a checkpoint at `path`, if any, belongs to the same request.
+
+    Raises:
+        UserError: the checkpoint was made with other settings.
+    """
     if not path.exists():
         return
     changed = differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(asked)))
@@ -64,7 +69,11 @@ def check_same(path: Path, asked: Mapping[str, Any]) -> None:
 
 
 def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
-    """Load a checkpoint into `state`, if there is one, and return the step to go on from."""
+    """Load a checkpoint, if there is one, into `state` and return the number of steps done.
+
+    Raises:
+        UserError: the checkpoint was made with other settings or is damaged.
+    """
     check_same(path, asked)
     if not path.exists():
         return 0
@@ -78,7 +87,7 @@ def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
 
 
 def _tensors(state: Distillation) -> dict[str, Tensor]:
-    """Every tensor of a run by name; an optimiser's are `optimizer.PARAMETER.KEY`."""
+    """Every tensor of a run by name; an optimizer's are `optimizer.PARAMETER.KEY`."""
     moments = state.optimizer.state_dict()["state"]
     return {
         **{f"field.{name}": tensor for name, tensor in state.field.state_dict().items()},
@@ -100,7 +109,7 @@ def _nested(moments: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names, with dots, of what differs between two JSON objects of what was asked, as far as it has an effect."""
+    """Dotted names of the settings that differ between two requests, except those without effect on the result."""
     found: list[str] = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)

@@ -1,6 +1,6 @@
-"""A function of tensors as CUDA graphs: recorded once for each shape of its arguments, then replayed in one launch.
+"""Run a function of tensors as CUDA graphs, recorded once per argument shape and then replayed in one launch.
 
-A network of a thousand kernels takes the host longer to launch than a fast GPU to compute.
+Launching a network of a thousand kernels one by one takes longer than computing them on a fast GPU.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 Work = Callable[..., Tensor]
-Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+RecordGraph = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 """Work without arguments -> a function that does it again, and the tensor that holds its result from then on."""
 
 _WARM_UP: Final = 3  # runs before recording: they compile, and choose algorithms
 
 
 def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """`Record` on the current GPU, as torch's notes on CUDA graphs say."""
+    """Record `work`, which returns a tensor of any shape, on the current GPU as torch's notes on CUDA graphs advise."""
     aside: Any = cast(Any, torch.cuda.Stream)()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -30,10 +30,13 @@ def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor
     return graph.replay, result
 
 
-class Replayed:
-    """`work`, which needs no gradients and nothing random. What it returns is overwritten by its next call."""
+class GraphedFunction:
+    """A CUDA-graphed function of tensors of any shape, without gradients or random numbers.
 
-    def __init__(self, work: Work, record: Record = record_graph) -> None:
+    The returned tensor is overwritten by the next call.
+    """
+
+    def __init__(self, work: Work, record: RecordGraph = record_graph) -> None:
         self._work = work
         self._record = record
         self._recorded: dict[object, tuple[tuple[Tensor, ...], Callable[[], None], Tensor]] = {}

@@ -1,7 +1,7 @@
-"""What steps report: their losses, and whether they were numbers. On a GPU they are read some steps later, together.
+"""Losses and gradient norms of steps, read from the GPU several steps later, together.
 
-So the host never waits for a step. An update that must not be made is left out on the device
-(`train.layers.compile.update`); the run ends when that is read, at the latest before the next checkpoint is written.
+The host therefore never waits for a step. The device itself skips an update with a non-finite loss or gradient
+(`train.layers.compile.update`); the run ends when the host reads it, at the latest before the next checkpoint.
 """
 
 import math
@@ -15,7 +15,7 @@ from dataset.errors import UserError
 READ_EVERY: Final = 50  # steps, on a GPU; elsewhere reading costs nothing
 
 
-class StepResult(NamedTuple):
+class DistillStepResult(NamedTuple):
     """Scalars of a step, on the device."""
 
     losses: dict[str, Tensor]
@@ -24,21 +24,21 @@ class StepResult(NamedTuple):
     gradient_norm: Tensor
 
 
-class Readings:
-    """Results of steps that the host has not looked at yet."""
+class DeferredLosses:
+    """Results of steps that the host has not read yet."""
 
     def __init__(self, every: int) -> None:
         self._every = every
-        self._waiting: list[tuple[int, StepResult]] = []
+        self._waiting: list[tuple[int, DistillStepResult]] = []
 
-    def add(self, step: int, result: StepResult) -> None:
+    def add(self, step: int, result: DistillStepResult) -> None:
         """Keep the result of a step."""
         self._waiting.append((step, result))
 
     def read(self, now: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """(step, losses by name) of the steps since the last reading, if there are enough of them or it is time.
+        """(step, losses by name) since the last call, once `every` steps have been added or if `now`.
 
-        Raises UserError if a loss or a gradient was no number.
+        Raises UserError if a loss or a gradient was not finite.
         """
         if not self._waiting or not (now or len(self._waiting) >= self._every):
             return []
@@ -51,12 +51,16 @@ class Readings:
         return found
 
 
-def _numbers(result: StepResult) -> list[Tensor]:
+def _numbers(result: DistillStepResult) -> list[Tensor]:
     return [number.detach() for number in (result.total, result.gradient_norm, *result.losses.values())]
 
 
 def check_finite(step: int, total: float, gradient_norm: float) -> None:
-    """Raise UserError if a step's loss or its gradient is no number."""
+    """Check a step's loss and gradient norm.
+
+    Raises:
+        UserError: one of them is NaN or infinite.
+    """
     if not (math.isfinite(total) and math.isfinite(gradient_norm)):
         raise UserError(
             f"step {step}: the loss is {total}, its gradient's norm {gradient_norm}; the last checkpoint is kept: "

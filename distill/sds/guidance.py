@@ -1,4 +1,4 @@
-"""Score distillation (Eq. 7): what a diffusion model, or an oracle in its place, says about rendered views.
+"""Score distillation sampling (Eq. 7): the SDS loss, and its guidance by a diffusion model or an oracle.
 
 Eq. 7 reads as a loss through the UNet; like the release we never differentiate the UNet. Both forms give the latents z
 a gradient in closed form, written as half the squared distance to a fixed target:
@@ -16,9 +16,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from distill.sds.cuda_graph import Replayed
+from distill.sds.cuda_graph import GraphedFunction
 from distill.sds.reference_loss import Reference
-from distill.sds.schedule import VIEWS_PER_GROUP, SdsForm, Views
+from distill.sds.schedule import VIEWS_PER_GROUP, CameraViews, SdsForm
 from train.device import fastest_attention, to_device
 from train.layers.compile import Compute, prepare
 from train.model.multiview import MultiViewModel
@@ -32,17 +32,17 @@ class Prediction(NamedTuple):
     conditional: Tensor
 
 
-Denoise = Callable[[Tensor, Tensor, Views], Prediction]
+Denoise = Callable[[Tensor, Tensor, CameraViews], Prediction]
 """(noisy latents [f, c, h, w], timesteps [f], the cameras they show) -> the noise in them."""
-Encode = Callable[[Tensor], Tensor]
+EncodeImages = Callable[[Tensor], Tensor]
 """Pictures [f, 3, h, w] in [0, 1] -> latents [f, c, h, w], differentiable."""
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What tells the field how its views should look."""
+    """The encoder, denoiser and noise schedule that SDS uses."""
 
-    encode: Encode
+    encode: EncodeImages
     denoise: Denoise
     alphas_cumprod: Tensor  # [t]
     reference: Reference | None = None
@@ -72,11 +72,11 @@ def model_guidance(
 def model_denoiser(
     model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
 ) -> Denoise:
-    """The model with classifier-free guidance: unconditional is the zero token (the camera label stays).
+    """The model with classifier-free guidance and image tokens [1, 1, c]; unconditional is the zero token.
 
     Labels are the world camera minus the reference, which is at azimuth 0 and `elevation_deg`; the reference picture
-    itself is absent (App. C) unless the model was given it (`train.model.reference.with_reference_image`). Compiled on a GPU
-    it is replayed as a CUDA graph.
+    itself is absent (App. C) unless the model was given it (`train.model.reference.with_reference_image`).
+    Compiled on a GPU it is replayed as a CUDA graph.
     """
 
     def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:
@@ -84,10 +84,10 @@ def model_denoiser(
             return model.predict_noise(noisy, timesteps, labels, token, VIEWS_PER_GROUP)
 
     recorded = compute is not None and compute.compile != "none" and tokens.device.type == "cuda"
-    predict: Callable[..., Tensor] = Replayed(predict_eagerly) if recorded else predict_eagerly
+    predict: Callable[..., Tensor] = GraphedFunction(predict_eagerly) if recorded else predict_eagerly
 
     @torch.no_grad()
-    def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+    def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         labels = model.labels(views.elevation_deg, views.azimuth_deg, elevation_deg, 0.0)
         conditional = tokens.expand(len(noisy) // VIEWS_PER_GROUP, -1, -1)
         both = torch.cat([conditional, torch.zeros_like(conditional)])
@@ -117,7 +117,7 @@ def rescale_deviation(guided: Tensor, conditional: Tensor, share: float) -> Tens
 def sds_target(
     latents: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction, *, form: SdsForm, rescale: float
 ) -> Tensor:
-    """Where score distillation pulls the latents [f, c, h, w]. `alpha_bar` is a scalar; `rescale` is for "x0" only."""
+    """The SDS target of the latents [f, c, h, w]. `alpha_bar` is a scalar; `rescale` is for "x0" only."""
     if form == "eps":
         return latents - (1 - alpha_bar) * (prediction.guided - noise)
     noisy = add_noise(latents, noise, alpha_bar)
@@ -127,7 +127,7 @@ def sds_target(
 
 def sds_loss(
     latents: Tensor,
-    views: Views,
+    views: CameraViews,
     guidance: Guidance,
     timesteps: tuple[int, int],
     generator: torch.Generator,

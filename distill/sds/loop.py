@@ -1,8 +1,8 @@
-"""The one loop of distillation: field + guidance -> field, with checkpoints, previews and resume.
+"""The SDS optimization loop: field + guidance -> field, with checkpoints, previews and resume.
 
-A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimiser; its header: the step and what was asked),
-`losses.csv` and `previews/`. Everything random is drawn from (seed, step), so running again continues as if nothing had
-happened: to the bit on a CPU.
+A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimizer; its header: the step and the request),
+`losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the same result:
+bit-identical on a CPU.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ from dataset.io.interrupts import stop_after_step
 from distill.nerf.field import Field
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
-from distill.nerf.shading import Light, lit, orientation_loss
+from distill.nerf.shading import PointLight, lit, orientation_loss
 from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
-from distill.sds.deferred_losses import READ_EVERY, Readings, StepResult, check_finite
+from distill.sds.deferred_losses import READ_EVERY, DeferredLosses, DistillStepResult, check_finite
 from distill.sds.guidance import Guidance, sds_loss
-from distill.sds.loss_log import LOSSES, recorded
+from distill.sds.loss_log import LOSSES, open_loss_log
 from distill.sds.reference_loss import reference_loss
-from distill.sds.schedule import DistillSettings, Draw, StepPlan, plan_step, torch_stream, views_until
+from distill.sds.schedule import DistillSettings, RandomPurpose, StepPlan, plan_step, torch_stream, views_until
 from train.device import to_device
 from train.layers.compile import update
 
@@ -46,17 +46,23 @@ def distill(
     watch: Watch | None = None,
     write_preview: WritePreview | None = None,
 ) -> Distillation:
-    """Run, or continue, the distillation in `folder` and return its final state.
+    """Run, or resume, the distillation in `folder` and return its final state.
 
-    `asked` (JSON) says what determines the result; a checkpoint of something else is a UserError. Ctrl-C, SIGTERM or
-    `watch` finishes the step, writes a checkpoint and raises KeyboardInterrupt. A watched run shows no bar, `title`.
+    Args:
+        asked: the request (JSON): all that determines the result.
+        title: description of the progress bar; a run with `watch` shows no bar.
+        write_preview: called every `settings.preview_every` steps.
+
+    Raises:
+        UserError: the folder holds a checkpoint of another request, or a loss is not finite.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run; the step was finished and a checkpoint written.
     """
     state = new_distillation(settings, device)
-    readings = Readings(READ_EVERY if leaves_out_updates(state.optimizer) else 1)
+    readings = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, asked)
     with (
         stop_after_step() as interrupted,
-        recorded(folder / LOSSES, first, partial(views_until, settings)) as history,
+        open_loss_log(folder / LOSSES, first, partial(views_until, settings)) as history,
         _bar(title, first, settings, watch) as bar,
     ):
         for step in range(first, settings.steps):
@@ -80,11 +86,11 @@ def distill(
     return state
 
 
-def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> StepResult:
-    """One step of optimisation.
+def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> DistillStepResult:
+    """One step of optimization.
 
-    If the loss or its gradient is no number, field and optimiser stay as they are: a GPU leaves the update out, for
-    `Readings` to find; elsewhere it is a UserError at once.
+    If the loss or its gradient is not finite, field and optimizer stay unchanged: a GPU skips the update, and
+    `DeferredLosses` reports it later; on other devices this raises UserError at once.
     """
     plan = plan_step(settings, step, len(guidance.alphas_cumprod))
     state.occupancy.update(step, state.field.density, settings.seed)
@@ -96,16 +102,16 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
     torch.autograd.backward(total)
     gradients = [parameter.grad for parameter in state.field.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if leaves_out_updates(state.optimizer):
+    if skips_updates_on_device(state.optimizer):
         update(state.optimizer, total.detach(), norm)
     else:
         check_finite(step, total.item(), norm.item())
         state.optimizer.step()
-    return StepResult({name: loss.detach() for name, loss in losses.items()}, total.detach(), norm)
+    return DistillStepResult({name: loss.detach() for name, loss in losses.items()}, total.detach(), norm)
 
 
-def leaves_out_updates(optimizer: torch.optim.AdamW) -> bool:
-    """Whether an update can be left out without asking the host: fused ones can."""
+def skips_updates_on_device(optimizer: torch.optim.AdamW) -> bool:
+    """Whether the device can skip an update without the host, as fused optimizers can."""
     return bool(optimizer.defaults["fused"])
 
 
@@ -114,7 +120,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """Eq. 7, Eq. 8 and, if it has a weight, the reference view's loss; unweighted."""
     device = state.field.grid.table.device
-    light = Light(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
+    light = PointLight(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
     rendered = render_views(
         state.field,
         plan.views.c2w,
@@ -123,7 +129,7 @@ def _losses(
         settings=settings.march,
         occupancy=state.occupancy,
         shade=lit(plan.shading, light),
-        generator=torch_stream(settings.seed, step, Draw.JITTER),
+        generator=torch_stream(settings.seed, step, RandomPurpose.JITTER),
         device=device,
     )
     sds = sds_loss(
@@ -131,7 +137,7 @@ def _losses(
         plan.views,
         guidance,
         plan.timesteps,
-        torch_stream(settings.seed, step, Draw.NOISE),
+        torch_stream(settings.seed, step, RandomPurpose.NOISE),
         form=settings.sds_form,
         rescale=settings.sds_rescale,
     )
@@ -145,7 +151,7 @@ def _losses(
             plan.resolution,
             settings=settings.march,
             occupancy=state.occupancy,
-            generator=torch_stream(settings.seed, step, Draw.REFERENCE),
+            generator=torch_stream(settings.seed, step, RandomPurpose.REFERENCE),
         )
     return losses
 

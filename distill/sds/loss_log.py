@@ -1,9 +1,9 @@
-"""The record of a run's losses, `losses.csv`: a row for every step whose losses were read, appended as the run goes.
+"""The loss log of a run, `losses.csv`: one row per step, appended during the run.
 
 Columns: `step` (steps done), `seconds` of the loop so far (all parts of an interrupted run together), `views_per_s`
 since the row before, then the losses by name. Losses and steps are the same whenever the run is repeated; the two
-columns of time are not, and nothing but tables and curves is made of them. An interrupted run goes on from its
-checkpoint and drops the rows after it, so that each step stands there once.
+columns of time are not, and nothing but tables and curves is made of them. A resumed run starts from its
+checkpoint and drops the rows after it, so that each step is listed once.
 """
 
 import csv
@@ -26,7 +26,7 @@ METRICS: Final = "metrics.json"  # what `metrics` writes; named here for those w
 TIMES: Final = ("seconds", "views_per_s")
 _FLUSH_S: Final = 2.0  # how much older the file may be than the run, for whoever looks at it meanwhile
 
-Row = dict[str, float]
+LossRow = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Losses:
     """What a record holds. A value that a row lacks is absent from it."""
 
     columns: tuple[str, ...] = ("step", *TIMES)
-    rows: tuple[Row, ...] = ()
+    rows: tuple[LossRow, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def read_losses(path: Path) -> Losses:
     return Losses(tuple(header), tuple(rows))
 
 
-class History:
+class LossLog:
     """Appends to a record. Rows reach the disk every few seconds, and at the latest by `flush`."""
 
     def __init__(self, path: Path, first: int, views_until: Callable[[int], int]) -> None:
@@ -83,7 +83,7 @@ class History:
         self._path, self._step, self._views_until = path, first, views_until
         before = read_losses(path)
         self._columns = before.columns
-        self._rows: list[Row] = [row for row in before.rows if row["step"] <= first]
+        self._rows: list[LossRow] = [row for row in before.rows if row["step"] <= first]
         seconds = self._rows[-1].get("seconds", 0.0) if self._rows else 0.0
         self._last = time.perf_counter()
         self._started = self._last - seconds
@@ -95,7 +95,7 @@ class History:
         now = time.perf_counter()
         views = self._views_until(step) - self._views_until(self._step)
         times = {"seconds": round(now - self._started, 3), "views_per_s": round(views / max(now - self._last, 1e-9), 2)}
-        row: Row = {"step": step, **times, **losses}
+        row: LossRow = {"step": step, **times, **losses}
         self._rows.append(row)
         if row.keys() - set(self._columns):
             self._widen(row)
@@ -117,8 +117,8 @@ class History:
         self._file.flush()
         self._flushed = time.perf_counter()
 
-    def _widen(self, row: Row) -> None:
-        """A loss that was not there before (a first row's, mostly) is one more column."""
+    def _widen(self, row: LossRow) -> None:
+        """Add a column for each loss that the file does not have yet."""
         self._columns = (*self._columns, *(name for name in row if name not in self._columns))
         self._file.close()
         self._rewrite()
@@ -131,16 +131,16 @@ class History:
 
 
 @contextmanager
-def recorded(path: Path, first: int, views_until: Callable[[int], int]) -> Iterator[History]:
-    """A `History` that is closed, all of it on the disk, however the block ends."""
-    history = History(path, first, views_until)
+def open_loss_log(path: Path, first: int, views_until: Callable[[int], int]) -> Iterator[LossLog]:
+    """A `LossLog` that is closed, all of it on the disk, however the block ends."""
+    history = LossLog(path, first, views_until)
     try:
         yield history
     finally:
         history.close()
 
 
-def _csv(columns: tuple[str, ...], rows: list[Row]) -> str:
+def _csv(columns: tuple[str, ...], rows: list[LossRow]) -> str:
     """Lines of numbers that read back as they were."""
     return "".join(",".join(_number(row[name]) if name in row else "" for name in columns) + "\n" for row in rows)
 

@@ -1,4 +1,4 @@
-"""A denoiser that knows the answer: score distillation must rebuild its scene, whatever a trained model would do.
+"""Oracle denoisers that know the true scene, to test score distillation independently of a trained model.
 
 The truth is an analytic scene, traced exactly at the step's own cameras, shaded as the step shades the field (the scene
 has normals), and encoded by the encoder the field's pictures go through; the noise that the oracle "predicts" follows
@@ -17,20 +17,20 @@ from torch.nn import functional as F
 
 from distill.nerf.field import Samples
 from distill.nerf.rays import Rays, camera_rays
-from distill.nerf.shading import Light, Shade, albedo_only, lit
-from distill.sds.guidance import Denoise, Encode, Guidance, Prediction
-from distill.sds.schedule import VIEWS_PER_GROUP, StepPlan, Views
+from distill.nerf.shading import PointLight, Shade, albedo_only, lit
+from distill.sds.guidance import Denoise, EncodeImages, Guidance, Prediction
+from distill.sds.schedule import VIEWS_PER_GROUP, CameraViews, StepPlan
 
 Point = tuple[float, float, float]
 
-_DARK_STRIPE = 0.45  # of the colour beside it
+_DARK_STRIPE = 0.45  # of the color beside it
 
 
 @dataclass(frozen=True)
 class Ball:
-    """A ball whose front half (towards -y) has one colour and whose back half another."""
+    """A ball whose front half (towards -y) has one color and whose back half another."""
 
-    centre: Point
+    center: Point
     radius: float
     front: Point
     back: Point
@@ -39,20 +39,20 @@ class Ball:
 
     def hit(self, rays: Rays) -> Tensor:
         """Distance [n] at which rays enter; inf where they miss or start inside."""
-        to_centre = rays.origin.new_tensor(self.centre) - rays.origin
-        middle = (to_centre * rays.direction).sum(-1)
-        half_squared = self.radius**2 - (to_centre.square().sum(-1) - middle.square())
+        to_center = rays.origin.new_tensor(self.center) - rays.origin
+        middle = (to_center * rays.direction).sum(-1)
+        half_squared = self.radius**2 - (to_center.square().sum(-1) - middle.square())
         near = middle - half_squared.clamp(min=0).sqrt()
         return torch.where((half_squared > 0) & (near > 0), near, torch.inf)
 
     def normal(self, x: Tensor) -> Tensor:
         """Outward unit normals [n, 3] at points [n, 3] of the surface."""
-        return F.normalize(x - x.new_tensor(self.centre), dim=-1)
+        return F.normalize(x - x.new_tensor(self.center), dim=-1)
 
 
 @dataclass(frozen=True)
-class Box:
-    """An upright box from corner `low` to corner `high`, coloured like `Ball`."""
+class Cuboid:
+    """An upright box from corner `low` to corner `high`, colored like `Ball`."""
 
     low: Point
     high: Point
@@ -61,7 +61,7 @@ class Box:
     stripe: float = 0.0
 
     @property
-    def centre(self) -> Point:
+    def center(self) -> Point:
         """Its middle."""
         x, y, z = ((a + b) / 2 for a, b in zip(self.low, self.high, strict=True))
         return x, y, z
@@ -77,13 +77,13 @@ class Box:
     def normal(self, x: Tensor) -> Tensor:
         """Outward unit normals [n, 3] at points [n, 3] of the surface: of the face they lie on."""
         size = x.new_tensor(self.high) - x.new_tensor(self.low)
-        place = (x - x.new_tensor(self.centre)) / size
+        place = (x - x.new_tensor(self.center)) / size
         face = F.one_hot(place.abs().argmax(-1), 3)
         return face * place.sign()
 
 
-Solid = Ball | Box
-Solids = tuple[Solid, ...]
+AnalyticSolid = Ball | Cuboid
+Solids = tuple[AnalyticSolid, ...]
 
 
 class Traced(NamedTuple):
@@ -102,19 +102,19 @@ def trace(solids: Solids, rays: Rays) -> Traced:
     albedo, normal = torch.ones_like(x), -rays.direction
     for index, solid in enumerate(solids):
         here = ((nearest == index) & met)[:, None]
-        albedo = torch.where(here, _colour(solid, x), albedo)
+        albedo = torch.where(here, _color(solid, x), albedo)
         normal = torch.where(here, solid.normal(x), normal)
     return Traced(met, x, Samples(torch.where(met, torch.inf, 0.0), albedo, normal))
 
 
-def _colour(solid: Solid, x: Tensor) -> Tensor:
-    """The solid's colours [n, 3] at points [n, 3]."""
-    in_front = (x[:, 1] < solid.centre[1])[:, None]
-    colour = torch.where(in_front, x.new_tensor(solid.front), x.new_tensor(solid.back))
+def _color(solid: AnalyticSolid, x: Tensor) -> Tensor:
+    """The solid's colors [n, 3] at points [n, 3]."""
+    in_front = (x[:, 1] < solid.center[1])[:, None]
+    color = torch.where(in_front, x.new_tensor(solid.front), x.new_tensor(solid.back))
     if not solid.stripe:
-        return colour
+        return color
     dark = ((x[:, 2] / solid.stripe).floor() % 2 == 1)[:, None]
-    return torch.where(dark, _DARK_STRIPE * colour, colour)
+    return torch.where(dark, _DARK_STRIPE * color, color)
 
 
 def render_rgba(
@@ -127,13 +127,13 @@ def render_rgba(
     shade: Shade = albedo_only,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Pictures [f, 4, h, w] of the scene: colours on white, and alpha; a pixel is the mean of supersampling^2 rays."""
+    """Pictures [f, 4, h, w] of the scene: colors on white, and alpha; a pixel is the mean of supersampling^2 rays."""
     fine = resolution * supersampling
     rays = camera_rays(c2w, fov_deg, fine, device)
     found = trace(solids, rays)
     met = found.met[:, None]
-    colours = torch.where(met, shade(found.x, found.samples, rays.frame), 1.0)
-    rgba = torch.cat([colours, met.to(colours.dtype)], -1)
+    colors = torch.where(met, shade(found.x, found.samples, rays.frame), 1.0)
+    rgba = torch.cat([colors, met.to(colors.dtype)], -1)
     return F.avg_pool2d(rgba.view(-1, fine, fine, 4).permute(0, 3, 1, 2), supersampling)
 
 
@@ -147,16 +147,16 @@ def render_truth(
     shade: Shade = albedo_only,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """The colours [f, 3, h, w] of `render_rgba`."""
+    """The colors [f, 3, h, w] of `render_rgba`."""
     rgba = render_rgba(solids, c2w, fov_deg, resolution, supersampling=supersampling, shade=shade, device=device)
     return rgba[:, :3]
 
 
-def oracle_denoiser(truth: Callable[[Views], Tensor], encode: Encode, alphas_cumprod: Tensor) -> Denoise:
+def oracle_denoiser(truth: Callable[[CameraViews], Tensor], encode: EncodeImages, alphas_cumprod: Tensor) -> Denoise:
     """A `Denoise` whose clean latents are those of `truth`: views -> pictures [f, 3, h, w]. It needs no guidance."""
 
     @torch.no_grad()
-    def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+    def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noise = (noisy - alpha_bar.sqrt() * encode(truth(views))) / (1 - alpha_bar).sqrt()
         return Prediction(noise, noise)
@@ -167,31 +167,34 @@ def oracle_denoiser(truth: Callable[[Views], Tensor], encode: Encode, alphas_cum
 def oracle_guidance(
     solids: Solids,
     plan: StepPlan,
-    encode: Encode,
+    encode: EncodeImages,
     alphas_cumprod: Tensor,
     device: torch.device | str = "cpu",
 ) -> Guidance:
-    """The oracle's guidance for the step of this plan: a denoiser is not told the light, so each step has its own."""
-    light = Light(torch.as_tensor(plan.light_position, dtype=torch.float32, device=device), plan.ambient)
+    """The oracle's guidance for the step of this plan, with the noise schedule `alphas_cumprod` [t].
 
-    def truth(views: Views) -> Tensor:
+    A denoiser does not receive the light, so each step needs its own.
+    """
+    light = PointLight(torch.as_tensor(plan.light_position, dtype=torch.float32, device=device), plan.ambient)
+
+    def truth(views: CameraViews) -> Tensor:
         shade = lit(plan.shading, light)
         return render_truth(solids, views.c2w, views.fov_deg, plan.resolution, shade=shade, device=device)
 
     return Guidance(encode, oracle_denoiser(truth, encode, alphas_cumprod), alphas_cumprod)
 
 
-def undecided_denoiser(
-    truths: Callable[[Views], Sequence[Tensor]], encode: Encode, alphas_cumprod: Tensor, *, jointly: bool
+def mixture_denoiser(
+    truths: Callable[[CameraViews], Sequence[Tensor]], encode: EncodeImages, alphas_cumprod: Tensor, *, jointly: bool
 ) -> Denoise:
-    """The ideal denoiser of a world of several equally likely scenes: `truths` gives the pictures of each.
+    """The ideal denoiser for several equally likely scenes: `truths` gives the images [f, 3, h, w] of each.
 
     Its clean latents are the posterior mean given the noisy ones: of all views of a group together (what attention
     between views allows) or, not `jointly`, of each view by itself (a model of single views that is not told which).
     """
 
     @torch.no_grad()
-    def denoise(noisy: Tensor, timesteps: Tensor, views: Views) -> Prediction:
+    def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         clean = torch.stack([encode(pictures) for pictures in truths(views)])  # [k, f, c, h, w]
         alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         misfit = (noisy - alpha_bar.sqrt() * clean).square().flatten(2).sum(-1)

@@ -1,6 +1,6 @@
 """Hard supervision, an ablation that is off by default: the picture itself as a target at the reference view.
 
-The peers' losses (paper, Table 1 and Fig. 8) that Isotropic3D does without: squared errors of colour and mask.
+The peers' losses (paper, Table 1 and Fig. 8) that Isotropic3D does without: squared errors of color and mask.
 
 The reference camera is at azimuth 0 and the given elevation, framed as the renders that a model is trained on: a field
 of view of 49.13 degrees from distance 1.5, with an object of side 1. Where a preset's half frame is not the renders'
@@ -33,7 +33,7 @@ FOV_DEG: Final = fov_deg_of(intrinsics(256), 256)
 class Reference:
     """A picture and where it was taken from."""
 
-    picture: Tensor  # [4, h, w] in [0, 1]: colours on white, and the mask
+    picture: Tensor  # [4, h, w] in [0, 1]: colors on white, and the mask
     c2w: NDArray[np.float64]  # [1, 4, 4]
 
 
@@ -64,7 +64,7 @@ def reference_loss(
     occupancy: Occupancy | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Mean squared error of the unlit colours on white, plus that of the mask, a scalar.
+    """Mean squared error of the unlit colors on white, plus that of the mask, a scalar.
 
     The picture is brought to `resolution` by the mean over each pixel's area.
     """

@@ -1,7 +1,7 @@
-"""What a distillation is asked (`DistillSettings`, presets) and what each of its steps uses (`plan_step`).
+"""Settings and presets of a distillation, and the plan of each step (`plan_step`).
 
-Pure functions of the settings and the step: whatever is random is drawn from (seed, step), so a run that resumes draws
-what it would have drawn. Changes over time are fractions of the run, so that `--steps` stretches all of them together.
+Pure functions of the settings and the step: random numbers are drawn from (seed, step), so a resumed run draws the
+same. Changes over time are fractions of the run, so that `--steps` stretches all of them together.
 """
 
 import math
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from dataset.camera import spherical_to_c2w
 from dataset.errors import UserError
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
-from distill.nerf.shading import Kind
+from distill.nerf.shading import ShadingKind
 
 Float = NDArray[np.float64]
 SdsForm = Literal["x0", "eps"]
 VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises together
 
 
-class Draw(IntEnum):
+class RandomPurpose(IntEnum):
     """What a random stream of a step is for; each has its own."""
 
     CAMERAS = 0
@@ -151,8 +151,8 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 
 
 @dataclass(frozen=True)
-class Views:
-    """Cameras of a step [f], all looking at the origin; `VIEWS_PER_GROUP` neighbours are orthogonal views."""
+class CameraViews:
+    """Cameras of a step [f], all looking at the origin; `VIEWS_PER_GROUP` neighbors are orthogonal views."""
 
     elevation_deg: Float
     azimuth_deg: Float
@@ -170,13 +170,13 @@ class Views:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """All that a step uses."""
+    """The cameras, light and weights of one step."""
 
     resolution: int
-    views: Views
+    views: CameraViews
     timesteps: tuple[int, int]
     """First and last possible timestep."""
-    shading: Kind
+    shading: ShadingKind
     light_position: Float  # [f, 3] world
     ambient: float
     orientation_weight: float
@@ -216,10 +216,10 @@ def orientation_weight(settings: DistillSettings, step: int) -> float:
     return settings.orientation_weight * min(1.0, step / (settings.coarse_fraction * settings.steps))
 
 
-def draw_views(settings: DistillSettings, step: int, count: int) -> Views:
+def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:
     """`count` cameras in groups of orthogonal views; a group shares all but its azimuths."""
     cameras = settings.cameras
-    rng = random_stream(settings.seed, step, Draw.CAMERAS)
+    rng = random_stream(settings.seed, step, RandomPurpose.CAMERAS)
     groups = count // VIEWS_PER_GROUP
     elevation, fov, half_frame = (
         rng.uniform(*bounds, size=groups) for bounds in (cameras.elevation_deg, cameras.fov_deg, cameras.half_frame)
@@ -227,32 +227,32 @@ def draw_views(settings: DistillSettings, step: int, count: int) -> Views:
     azimuth = rng.uniform(0, 360, size=(groups, 1)) + np.arange(VIEWS_PER_GROUP) * 360 / VIEWS_PER_GROUP
     distance = half_frame / np.tan(np.deg2rad(fov) / 2)
     elevation, distance, fov = (np.repeat(values, VIEWS_PER_GROUP) for values in (elevation, distance, fov))
-    return Views(elevation, np.mod(azimuth, 360).ravel(), distance, fov)
+    return CameraViews(elevation, np.mod(azimuth, 360).ravel(), distance, fov)
 
 
-def _draw_shading(settings: DistillSettings, step: int, coarse: bool) -> tuple[Kind, float]:
+def _draw_shading(settings: DistillSettings, step: int, coarse: bool) -> tuple[ShadingKind, float]:
     """The kind of shading and the ambient share of a step, the same for all its views."""
-    lit, textureless, ambient = random_stream(settings.seed, step, Draw.SHADING).uniform(size=3)
+    lit, textureless, ambient = random_stream(settings.seed, step, RandomPurpose.SHADING).uniform(size=3)
     if coarse or lit >= settings.shading.lit_probability:
         return "albedo", 1.0
     return "textureless" if textureless < settings.shading.textureless_probability else "diffuse", float(ambient)
 
 
-def _draw_lights(settings: DistillSettings, step: int, views: Views) -> Float:
+def _draw_lights(settings: DistillSettings, step: int, views: CameraViews) -> Float:
     """Point lights [f, 3]: about the camera's direction (DreamFusion, App. A.2), at `light_distance`."""
     shading = settings.shading
-    rng = random_stream(settings.seed, step, Draw.LIGHT)
+    rng = random_stream(settings.seed, step, RandomPurpose.LIGHT)
     direction = views.c2w[:, :3, 3] + rng.normal(scale=shading.light_perturbation, size=(len(views), 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
     lights: Float = direction * rng.uniform(*shading.light_distance, size=(len(views), 1))
     return lights
 
 
-def random_stream(seed: int, step: int, purpose: Draw) -> np.random.Generator:
+def random_stream(seed: int, step: int, purpose: RandomPurpose) -> np.random.Generator:
     """The numpy generator of one purpose in one step."""
     return np.random.default_rng((seed, step, purpose))
 
 
-def torch_stream(seed: int, step: int, purpose: Draw) -> torch.Generator:
+def torch_stream(seed: int, step: int, purpose: RandomPurpose) -> torch.Generator:
     """A CPU torch generator of one purpose in one step."""
     return torch.Generator().manual_seed(int(random_stream(seed, step, purpose).integers(2**62)))

@@ -24,10 +24,10 @@ SETTINGS = replace(
 )
 
 
-def draw(path: Path, colour: tuple[int, int, int]) -> Path:
+def draw(path: Path, color: tuple[int, int, int]) -> Path:
     """A cut-out of a box."""
     pixels = np.zeros((40, 30, 4), np.uint8)
-    pixels[5:35, 8:22] = (*colour, 255)
+    pixels[5:35, 8:22] = (*color, 255)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path

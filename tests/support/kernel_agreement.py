@@ -20,8 +20,8 @@ from distill.nerf.kernels import composite as composite_triton
 from distill.nerf.kernels import field as field_triton
 from distill.nerf.kernels import hash_grid as hash_grid_triton
 from distill.nerf.kernels import ray_march
-from distill.nerf.occupancy import Cells, Occupancy
-from distill.nerf.rays import Segments
+from distill.nerf.occupancy import Occupancy, OccupancyCells
+from distill.nerf.rays import RaySegments
 from distill.nerf.render import render_views
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 
@@ -52,7 +52,7 @@ def grid_difference(device: str, dtype: torch.dtype, settings: HashGridSettings,
 
 
 def field_difference(device: str, dtype: torch.dtype, hidden_width: int, count: int) -> float:
-    """Of density, albedo and normal, and of their gradients; one point lies at the centre, some outside the ball.
+    """Of density, albedo and normal, and of their gradients; one point lies at the center, some outside the ball.
 
     The constants are numbers that float32, which is what Triton makes of them, holds exactly.
     """
@@ -109,8 +109,8 @@ def march_difference(device: str, rays: int, occupied: bool) -> float:
     near = (middle - half).clamp(min=0)
     far = torch.maximum(near, middle + half)
     shift = torch.rand(rays, generator=generator)
-    segments = Segments(*(values.to(device) for values in (origin, direction, near, far, shift)))
-    cells = Cells((torch.rand(6, 6, 6, generator=generator) < 0.3).to(device), 0.9) if occupied else None
+    segments = RaySegments(*(values.to(device) for values in (origin, direction, near, far, shift)))
+    cells = OccupancyCells((torch.rand(6, 6, 6, generator=generator) < 0.3).to(device), 0.9) if occupied else None
     step = 0.07
     steps = int(1.8 / step) + 2
     expected = ray_sampling.march_dense(segments, cells, step, steps, 7)

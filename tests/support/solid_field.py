@@ -1,4 +1,4 @@
-"""A field whose shape and colours are known: the oracle's solids with a soft wall, in more colours than two."""
+"""A field whose shape and colors are known: the oracle's solids with a soft wall, in more colors than two."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.nerf.field import Samples
-from distill.sds.oracle import Ball, Solid
+from distill.sds.oracle import AnalyticSolid, Ball
 
 RED, BLUE, YELLOW, BROWN, GREEN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2), (0.3, 0.2, 0.1), (0.1, 0.7, 0.2)
 
@@ -18,7 +18,7 @@ class SolidField:
     inwards.
     """
 
-    solids: tuple[Solid, ...]
+    solids: tuple[AnalyticSolid, ...]
     softness: float = 0.01
     surface_density: float = 10.0
     radius: float = 1.0
@@ -33,12 +33,12 @@ class SolidField:
         return self.surface_density * torch.exp(depth.clamp(-20.0, 4.6))
 
     def albedo(self, x: Tensor) -> Tensor:
-        """Albedo [n, 3]: the nearest solid's colour in front or behind, paler towards the top."""
+        """Albedo [n, 3]: the nearest solid's color in front or behind, paler towards the top."""
         nearest = self.distances(x).argmin(-1)
-        centre_y = x.new_tensor([solid.centre[1] for solid in self.solids])
+        center_y = x.new_tensor([solid.center[1] for solid in self.solids])
         front, back = (x.new_tensor([getattr(s, side) for s in self.solids]) for side in ("front", "back"))
-        colour = torch.where((x[:, 1] < centre_y[nearest])[:, None], front[nearest], back[nearest])
-        return torch.lerp(colour, torch.ones(3), (x[:, 2:] * 0.5 + 0.25).clamp(0, 0.5))
+        color = torch.where((x[:, 1] < center_y[nearest])[:, None], front[nearest], back[nearest])
+        return torch.lerp(color, torch.ones(3), (x[:, 2:] * 0.5 + 0.25).clamp(0, 0.5))
 
     def query(self, x: Tensor) -> Samples:
         """Everything; the normal by autograd."""
@@ -48,8 +48,8 @@ class SolidField:
         return Samples(self.density(x), self.albedo(x), F.normalize(gradient, dim=-1))
 
 
-def _distance(solid: Solid, x: Tensor) -> Tensor:
+def _distance(solid: AnalyticSolid, x: Tensor) -> Tensor:
     if isinstance(solid, Ball):
-        return (x - x.new_tensor(solid.centre)).norm(dim=-1) - solid.radius
+        return (x - x.new_tensor(solid.center)).norm(dim=-1) - solid.radius
     low, high = x.new_tensor(solid.low), x.new_tensor(solid.high)
     return torch.maximum(low - x, x - high).amax(-1)

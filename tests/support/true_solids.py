@@ -16,7 +16,7 @@ from dataset.reading.shard_set import ShardSet
 from distill.evaluate.ground_truth import VIEWS, view_number
 from distill.mesh.formats import to_y_up
 from distill.nerf.field import Field, Samples
-from distill.sds.schedule import PRESETS, Draw, torch_stream
+from distill.sds.schedule import PRESETS, RandomPurpose, torch_stream
 from train.evaluate.baselines import spread_evenly
 
 SETTINGS = replace(PRESETS["tiny"], march=replace(PRESETS["tiny"].march, samples_per_ray=400))
@@ -24,7 +24,7 @@ SETTINGS = replace(PRESETS["tiny"], march=replace(PRESETS["tiny"].march, samples
 
 @dataclass(frozen=True)
 class BoxScene:
-    """A `distill.nerf.field.Scene`: a hard box, its six faces coloured. `turn` [3, 3] and `scale` lead from its world
+    """A `distill.nerf.field.Scene`: a hard box, its six faces colored. `turn` [3, 3] and `scale` lead from its world
     to the object's.
     """
 
@@ -85,6 +85,6 @@ def finished(folder: Path, shards: Path, uid: str, view: str, mesh: trimesh.Trim
     settings = asdict(replace(SETTINGS, march=PRESETS["tiny"].march))
     found = {"model": "none", "elevation_deg": elevation_deg, "settings": settings, "mesh": {"faces": len(mesh.faces)}}
     (folder / "config.json").write_text(json.dumps({**found, **config}))
-    Field(SETTINGS.nerf, torch_stream(0, 0, Draw.FIELD)).save(folder / "field.safetensors")
+    Field(SETTINGS.nerf, torch_stream(0, 0, RandomPurpose.FIELD)).save(folder / "field.safetensors")
     write_glb(mesh, folder / "mesh.glb")
     return folder

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distill.nerf.rays import OPAQUE
+from distill.nerf.rays import MAX_OPTICAL_DEPTH
 
 _BLOCK: Final = 32  # most rays keep a few tens of samples
 
@@ -19,7 +19,7 @@ _BLOCK: Final = 32  # most rays keep a few tens of samples
 def weight_kernel(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """Weights [m] and the transmittance before each sample [m]."""
     weights, transmittance = density.new_empty(len(density)), density.new_empty(len(density))
-    _launch(_weight_kernel, starts, density.contiguous(), weights, transmittance, step, OPAQUE)
+    _launch(_weight_kernel, starts, density.contiguous(), weights, transmittance, step, MAX_OPTICAL_DEPTH)
     return weights, transmittance
 
 
@@ -55,7 +55,7 @@ def _launch(kernel: Any, starts: Tensor, *arguments: Any) -> None:
 
 
 @triton.jit
-def _weight_kernel(starts, density, weights, transmittance, step, OPAQUE: tl.constexpr, BLOCK: tl.constexpr):
+def _weight_kernel(starts, density, weights, transmittance, step, MAX_OPTICAL_DEPTH: tl.constexpr, BLOCK: tl.constexpr):
     ray = tl.program_id(0)
     first, end = tl.load(starts + ray), tl.load(starts + ray + 1)
     before = tl.sum(tl.zeros((BLOCK,), density.dtype.element_ty), 0)
@@ -63,7 +63,7 @@ def _weight_kernel(starts, density, weights, transmittance, step, OPAQUE: tl.con
         sample = begin + tl.arange(0, BLOCK)
         here = sample < end
         optical = tl.load(density + sample, mask=here, other=0) * step
-        optical = tl.minimum(optical, OPAQUE, propagate_nan=tl.PropagateNan.ALL)
+        optical = tl.minimum(optical, MAX_OPTICAL_DEPTH, propagate_nan=tl.PropagateNan.ALL)
         light = tl.exp(-(before + tl.cumsum(optical, 0) - optical))
         tl.store(transmittance + sample, light, mask=here)
         tl.store(weights + sample, light * (1 - tl.exp(-optical)), mask=here)

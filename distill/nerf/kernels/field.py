@@ -27,7 +27,7 @@ _LEAST: Final = 16  # side of a matrix product's operands
 _EPSILON: Final = 1e-12  # as in torch's normalize
 
 
-class Shape(NamedTuple):
+class FieldShape(NamedTuple):
     """What a field is beside its weights."""
 
     radius: float  # of the ball that holds the scene
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
     blob_radius: float
 
 
-class Weights(NamedTuple):
+class MlpWeights(NamedTuple):
     """The networks' matrices; w features, h hidden."""
 
     density_hidden: Tensor  # [h, w]
@@ -44,7 +44,7 @@ class Weights(NamedTuple):
     albedo_output: Tensor  # [3, h]
 
 
-def decode_density(found: Tensor, x: Tensor, weights: Weights, shape: Shape, *, exact: bool = False) -> Tensor:
+def decode_density(found: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False) -> Tensor:
     """Density [n] at world points [n, 3] of features [w, 1, n]; carries no gradient."""
     density = x.new_empty(len(x))
     _launch(len(x), found, x, weights, shape, exact, _decode, density, density, density, everything=False)
@@ -52,7 +52,7 @@ def decode_density(found: Tensor, x: Tensor, weights: Weights, shape: Shape, *, 
 
 
 def decode(
-    found: Tensor, x: Tensor, weights: Weights, shape: Shape, *, exact: bool = False
+    found: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Density [n], albedo [n, 3] and normal [n, 3] at world points [n, 3] of features with their Jacobian [w, 4, n].
 
@@ -67,9 +67,9 @@ class _Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, found: Tensor, x: Tensor, shape: Shape, exact: bool, *matrices: Tensor
+        ctx: Any, found: Tensor, x: Tensor, shape: FieldShape, exact: bool, *matrices: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        weights = Weights(*matrices)
+        weights = MlpWeights(*matrices)
         ctx.save_for_backward(found, x, *matrices)
         ctx.plan = (shape, exact)
         density, albedo, normal = x.new_empty(len(x)), torch.empty_like(x), torch.empty_like(x)
@@ -80,11 +80,11 @@ class _Decode(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         found, x, *matrices = ctx.saved_tensors
         shape, exact = ctx.plan
-        weights = Weights(*matrices)
+        weights = MlpWeights(*matrices)
         by_density, by_albedo, by_normal = (grad.contiguous() for grad in grads)
         by_found = torch.empty_like(found)
         programs = max(1, min(triton.cdiv(len(x), _BLOCK_BACKWARD), _PROGRAMS))
-        parts = Weights(*(matrix.new_zeros(programs, *matrix.shape) for matrix in weights))
+        parts = MlpWeights(*(matrix.new_zeros(programs, *matrix.shape) for matrix in weights))
         launch = partial(_launch, len(x), found, x, weights, shape, exact, programs=programs)
         launch(_density_backward, by_density, by_normal, by_found, parts.density_hidden, parts.density_output)
         launch(_albedo_backward, by_albedo, by_found, parts.albedo_hidden, parts.albedo_output)
@@ -95,8 +95,8 @@ def _launch(
     points: int,
     found: Tensor,
     x: Tensor,
-    weights: Weights,
-    shape: Shape,
+    weights: MlpWeights,
+    shape: FieldShape,
     exact: bool,
     kernel: Any,
     *tensors: Tensor,
@@ -127,7 +127,7 @@ def _padded(size: int) -> int:
 def _decode(
     found, x, density_hidden, density_output, albedo_hidden, albedo_output,
     density_out, albedo_out, normal_out, points, radius, blob_density, blob_radius,
-    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLOURS: tl.constexpr,
+    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     EVERYTHING: tl.constexpr, PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Samples of features found [w, 4, n]; the density alone, of [w, 1, n], unless EVERYTHING."""
@@ -155,16 +155,16 @@ def _decode(
         _store_vector(normal_out, point, inside, -g_x / length, -g_y / length, -g_z / length)
         painted = tl.dot(_matrix(albedo_hidden, HIDDEN, H, WIDTH, W), f, input_precision=PRECISION)
         painted = tl.maximum(painted, 0.0).to(f.dtype)
-        colour = tl.dot(_matrix(albedo_output, 3, COLOURS, HIDDEN, H), painted, input_precision=PRECISION)
-        at, there = _colours(point, inside, COLOURS)
-        tl.store(albedo_out + at, _sigmoid(colour), mask=there)
+        color = tl.dot(_matrix(albedo_output, 3, COLORS, HIDDEN, H), painted, input_precision=PRECISION)
+        at, there = _colors(point, inside, COLORS)
+        tl.store(albedo_out + at, _sigmoid(color), mask=there)
 
 
 @triton.jit
 def _density_backward(
     found, x, density_hidden, density_output, albedo_hidden, albedo_output,
     by_density, by_normal, by_found, by_hidden, by_output, points, radius, blob_density, blob_radius,
-    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLOURS: tl.constexpr,
+    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """What density and normal say: writes by_found [w, 4, n], and a row of the matrices' parts [programs, ...]."""
@@ -222,25 +222,25 @@ def _density_backward(
 def _albedo_backward(
     found, x, density_hidden, density_output, albedo_hidden, albedo_output,
     by_albedo, by_found, by_hidden, by_output, points, radius, blob_density, blob_radius,
-    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLOURS: tl.constexpr,
+    WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """What the albedo says: adds to by_found [w, 4, n], and writes a row of the matrices' parts [programs, ...]."""
     hidden = _matrix(albedo_hidden, HIDDEN, H, WIDTH, W)
-    output = _matrix(albedo_output, 3, COLOURS, HIDDEN, H)
+    output = _matrix(albedo_output, 3, COLORS, HIDDEN, H)
     kind = found.dtype.element_ty
     sum_hidden = tl.zeros((H, W), kind)
-    sum_output = tl.zeros((COLOURS, H), kind)
+    sum_output = tl.zeros((COLORS, H), kind)
     for block in range(tl.program_id(0), tl.cdiv(points, BLOCK), tl.num_programs(0)):
         point = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = point < points
         f = _features(found, point, inside, points, 0, 4, WIDTH, W)
         a = tl.maximum(tl.dot(hidden, f, input_precision=PRECISION), 0.0).to(kind)
         albedo = _sigmoid(tl.dot(output, a, input_precision=PRECISION))
-        at, there = _colours(point, inside, COLOURS)
-        d_colour = (tl.load(by_albedo + at, mask=there, other=0.0) * albedo * (1 - albedo)).to(kind)
-        sum_output += tl.dot(d_colour, tl.trans(a), input_precision=PRECISION)
-        d_a = tl.dot(tl.trans(output), d_colour, input_precision=PRECISION)
+        at, there = _colors(point, inside, COLORS)
+        d_color = (tl.load(by_albedo + at, mask=there, other=0.0) * albedo * (1 - albedo)).to(kind)
+        sum_output += tl.dot(d_color, tl.trans(a), input_precision=PRECISION)
+        d_a = tl.dot(tl.trans(output), d_color, input_precision=PRECISION)
         d_a = tl.where(a > 0, d_a, 0.0).to(kind)
         sum_hidden += tl.dot(d_a, tl.trans(f), input_precision=PRECISION)
         d_f = tl.dot(tl.trans(hidden), d_a, input_precision=PRECISION)
@@ -249,7 +249,7 @@ def _albedo_backward(
 
     part = tl.program_id(0)
     _store_matrix(by_hidden + part * HIDDEN * WIDTH, HIDDEN, H, WIDTH, W, sum_hidden)
-    _store_matrix(by_output + part * 3 * HIDDEN, 3, COLOURS, HIDDEN, H, sum_output)
+    _store_matrix(by_output + part * 3 * HIDDEN, 3, COLORS, HIDDEN, H, sum_output)
 
 
 @triton.jit
@@ -291,9 +291,9 @@ def _row(row, LENGTH: tl.constexpr, L: tl.constexpr):
 
 
 @triton.jit
-def _colours(point, inside, COLOURS: tl.constexpr):
-    """(places, whether they exist) [COLOURS, BLOCK] in a tensor [n, 3], a colour a row."""
-    row = tl.arange(0, COLOURS)
+def _colors(point, inside, COLORS: tl.constexpr):
+    """(places, whether they exist) [COLORS, BLOCK] in a tensor [n, 3], a color a row."""
+    row = tl.arange(0, COLORS)
     return point[None, :] * 3 + row[:, None], (row < 3)[:, None] & inside[None, :]
 
 

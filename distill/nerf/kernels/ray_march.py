@@ -13,13 +13,13 @@ import triton.language as tl
 from torch import Tensor
 
 from distill.nerf.host_sync import read_count
-from distill.nerf.occupancy import Cells
-from distill.nerf.rays import Packed, Segments
+from distill.nerf.occupancy import OccupancyCells
+from distill.nerf.rays import PackedSamples, RaySegments
 
 _BLOCK: Final = 128
 
 
-def march_kernel(segments: Segments, cells: Cells | None, step: float, steps: int) -> Packed:
+def march_kernel(segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int) -> PackedSamples:
     """The samples of all rays among `steps` steps of world length `step`."""
     rays = len(segments.near)
     counts = torch.zeros(rays + 1, dtype=torch.long, device=segments.near.device)
@@ -28,12 +28,12 @@ def march_kernel(segments: Segments, cells: Cells | None, step: float, steps: in
     total = read_count(starts[-1])
     t, ray = segments.near.new_empty(total), starts.new_empty(total)
     _launch(segments, cells, step, steps, starts=starts, t=t, ray=ray, write=True)
-    return Packed(ray, t, starts)
+    return PackedSamples(ray, t, starts)
 
 
 def _launch(
-    segments: Segments,
-    cells: Cells | None,
+    segments: RaySegments,
+    cells: OccupancyCells | None,
     step: float,
     steps: int,
     *,

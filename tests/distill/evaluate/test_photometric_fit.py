@@ -13,7 +13,7 @@ from benchmarks.distill.oracle_objects import SMALL
 from dataset.reading.shard_set import ShardSet
 from distill.nerf.field import Field
 from distill.nerf.settings import FieldSettings
-from distill.sds.schedule import Draw, torch_stream
+from distill.sds.schedule import RandomPurpose, torch_stream
 
 TOY = replace(SMALL, march=replace(SMALL.march, samples_per_ray=48, occupancy_resolution=16))
 
@@ -23,7 +23,7 @@ def test_a_fit_learns(way):
     shown = analytic("skittle", TOY, views=8, resolution=16)
     results = []
     for steps in (1, 40):
-        scene = DenseGrid(TOY.nerf, 24) if way == "dense" else Field(TOY.nerf, torch_stream(0, 0, Draw.FIELD))
+        scene = DenseGrid(TOY.nerf, 24) if way == "dense" else Field(TOY.nerf, torch_stream(0, 0, RandomPurpose.FIELD))
         results.append(fit(scene, shown, TOY, steps, 256)["psnr_db"])
     assert results[0] < 14
     assert results[1] > results[0] + 4, results

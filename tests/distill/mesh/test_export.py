@@ -1,4 +1,4 @@
-"""Fields with known shape and colour through the whole chain, and each of its steps against a plain reference."""
+"""Fields with known shape and color through the whole chain, and each of its steps against a plain reference."""
 
 import importlib.util
 import json
@@ -81,12 +81,12 @@ def test_axes_are_gltfs_and_the_front_faces_plus_z(exported: tuple[Path, MeshRep
     loaded = load(exported[0])
     np.testing.assert_allclose(loaded.bounds, [[-0.75, -0.4, -0.4], [0.7, 0.4, 0.4]], atol=0.03)
     picture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"))
-    colours = sample(picture, loaded.visual.uv) / 255
+    colors = sample(picture, loaded.visual.uv) / 255
     front, back = loaded.vertices[:, 2] > 0.25, loaded.vertices[:, 2] < -0.25
-    assert colours[front, 0].min() > 0.75
-    assert colours[front, 2].max() < 0.25
-    assert colours[back, 0].max() < 0.25
-    assert colours[back, 2].min() > 0.75
+    assert colors[front, 0].min() > 0.75
+    assert colors[front, 2].max() < 0.25
+    assert colors[back, 0].max() < 0.25
+    assert colors[back, 2].min() > 0.75
 
 
 def test_texture_at_random_surface_points_is_the_albedo(exported: tuple[Path, MeshReport]) -> None:
@@ -250,7 +250,7 @@ def test_bodies_that_share_an_edge_are_cut_apart() -> None:
     assert as_trimesh(apart).volume == pytest.approx(as_trimesh(together).volume)
 
 
-def test_coincident_neighbours_are_welded() -> None:
+def test_coincident_neighbors_are_welded() -> None:
     vertices = np.concatenate([np.eye(4)[:, :3], [[1e-9, 0, 0]]])  # vertex 4 beside vertex 3, the origin
     faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 4], [1, 4, 3], [2, 0, 4], [0, 3, 4]])
     assert isosurface.is_watertight(Surface(vertices, faces))
@@ -300,22 +300,22 @@ def test_simplified_noise_is_manifold_within_the_budget() -> None:
     assert faces_on_edge.max() == 2
 
 
-def test_rasterise_agrees_with_a_loop_over_texels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rasterize_agrees_with_a_loop_over_texels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bake, "_CANDIDATES", 50)
     rng = np.random.default_rng(1)
     uv, size = rng.uniform(-0.2, 1.2, (12, 2)), 16
     faces = rng.permuted(np.tile(np.arange(12), (9, 1)), axis=1)[:, :3]
     faces[4] = [3, 3, 7]  # no area
-    owner, weights = bake.rasterise(uv, faces, size)
+    owner, weights = bake.rasterize(uv, faces, size)
     for i in range(size):
         for j in range(size):
-            centre = np.array([(j + 0.5) / size, 1 - (i + 0.5) / size])
+            center = np.array([(j + 0.5) / size, 1 - (i + 0.5) / size])
             expected, expected_weights = -1, np.zeros(3)
             for index, face in enumerate(faces):
                 system = np.concatenate([uv[face].T, np.ones((1, 3))])
                 if abs(np.linalg.det(system)) < 1e-12:
                     continue
-                solved = np.linalg.solve(system, [*centre, 1.0])
+                solved = np.linalg.solve(system, [*center, 1.0])
                 if (solved >= 0).all():
                     expected, expected_weights = index, solved
             assert owner[i, j] == expected
@@ -328,7 +328,7 @@ def test_a_quad_fills_the_texture_without_gaps_and_v_points_up() -> None:
     uv = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
     vertices = np.concatenate([uv, np.zeros((4, 1))], 1)
     faces = np.array([[0, 1, 2], [0, 2, 3]])
-    assert (bake.rasterise(uv, faces, 32)[0] >= 0).all()
+    assert (bake.rasterize(uv, faces, 32)[0] >= 0).all()
     baked = bake.bake(vertices, uv, faces, 4, lambda points: points.astype(np.float32))
     np.testing.assert_array_equal(baked[:, 0, 1], np.rint(255 * np.array([0.875, 0.625, 0.375, 0.125])))
     np.testing.assert_array_equal(baked[0, :, 0], np.rint(255 * np.array([0.125, 0.375, 0.625, 0.875])))
@@ -343,5 +343,5 @@ def test_padding_takes_the_nearest_covered_texel() -> None:
     for place in np.ndindex(12, 12):
         squared = ((places - place) ** 2).sum(1)
         nearest = [picture[tuple(p)] for p in places[squared == squared.min()]]
-        assert any(np.array_equal(padded[place], colour) for colour in nearest)
+        assert any(np.array_equal(padded[place], color) for color in nearest)
     np.testing.assert_array_equal(padded[covered], picture[covered])

@@ -1,4 +1,4 @@
-"""OBJ, PLY and points beside the GLB: readable by others, coloured, and in the same pose."""
+"""OBJ, PLY and points beside the GLB: readable by others, colored, and in the same pose."""
 
 import importlib.util
 import json
@@ -44,8 +44,8 @@ def to_world(y_up: Any) -> Any:
     return np.stack([y_up[:, 0], -y_up[:, 2], y_up[:, 1]], -1)
 
 
-def errors(colours: Any, places: Any) -> Any:
-    return np.abs(colours[:, :3] / 255 - albedo(torch.as_tensor(places)).numpy())
+def errors(colors: Any, places: Any) -> Any:
+    return np.abs(colors[:, :3] / 255 - albedo(torch.as_tensor(places)).numpy())
 
 
 def test_the_report_names_what_was_written(exported: tuple[Path, MeshReport]):
@@ -81,7 +81,7 @@ def test_obj_and_glb_are_one_shape(exported: tuple[Path, MeshReport]):
     assert np.median(one) == pytest.approx(np.median(other), rel=0.01)
 
 
-def test_ply_has_a_colour_and_a_normal_for_each_vertex(exported: tuple[Path, MeshReport]):
+def test_ply_has_a_color_and_a_normal_for_each_vertex(exported: tuple[Path, MeshReport]):
     folder, report = exported
     loaded = load(folder / "mesh.ply")
     assert (len(loaded.faces), len(loaded.vertices)) == (report.faces, report.vertices)
@@ -107,7 +107,7 @@ def test_points_lie_evenly_on_the_surface(exported: tuple[Path, MeshReport]):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="bpy is not installed (it needs Python 3.11)")
-def test_blender_opens_all_in_the_same_pose_with_colours(exported: tuple[Path, MeshReport]):
+def test_blender_opens_all_in_the_same_pose_with_colors(exported: tuple[Path, MeshReport]):
     script = """
 import json, sys, bpy
 found = {}
@@ -120,7 +120,7 @@ for path in sys.argv[1:]:
     materials = [m for m in obj.data.materials if m]
     images = [n.image for m in materials for n in m.node_tree.nodes if n.type == "TEX_IMAGE"]
     found[path[-3:]] = {"high": [max(p[k] for p in places) for k in range(3)], "faces": len(obj.data.polygons),
-        "pictures": [list(i.size) for i in images], "colours": len(obj.data.color_attributes)}
+        "pictures": [list(i.size) for i in images], "colors": len(obj.data.color_attributes)}
 print("found " + json.dumps(found))
 """
     folder, report = exported
@@ -132,4 +132,4 @@ print("found " + json.dumps(found))
         np.testing.assert_allclose(values["high"], HALF, atol=0.02, err_msg=kind)
         assert values["faces"] == report.faces
         assert values["pictures"] == ([[128, 128]] if kind != "ply" else [])
-    assert found["ply"]["colours"] == 1
+    assert found["ply"]["colors"] == 1

@@ -27,8 +27,8 @@ def torus(x: Tensor) -> Tensor:
     return torch.hypot(x[:, :2].norm(dim=-1) - 0.6, x[:, 2]) - 0.2
 
 
-def box(x: Tensor, centre: tuple[float, ...], half: tuple[float, ...]) -> Tensor:
-    return ((x - torch.tensor(centre)).abs() - torch.tensor(half)).amax(-1)
+def box(x: Tensor, center: tuple[float, ...], half: tuple[float, ...]) -> Tensor:
+    return ((x - torch.tensor(center)).abs() - torch.tensor(half)).amax(-1)
 
 
 def boxes_touching_at_a_face(x: Tensor) -> Tensor:

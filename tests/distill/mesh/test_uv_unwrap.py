@@ -41,7 +41,7 @@ def test_what_takes_too_long_ends_and_is_announced(caplog: pytest.LogCaptureFixt
 
 
 def test_a_process_that_dies_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(uv_unwrap, "packed", lambda *_: b"no archive")
+    monkeypatch.setattr(uv_unwrap, "to_npz", lambda *_: b"no archive")
     with caplog.at_level(logging.WARNING, "distill.mesh.uv_unwrap"):
         assert uv_unwrap.unwrap(sphere(1), 64, 60.0).made_by == "faces"
     assert "ended with status 1: " in caplog.text
@@ -54,7 +54,7 @@ def test_cells_of_faces_never_touch(subdivisions: int, size: int):
     found = uv_unwrap.face_charts(surface, size)
     np.testing.assert_array_equal(found.source[found.faces], surface.faces)
     size = found.texture_size
-    owner, _ = bake.rasterise(found.uv, found.faces, size)
+    owner, _ = bake.rasterize(found.uv, found.faces, size)
     padded = bake.pad(owner[..., None].astype(np.float64), owner >= 0)[..., 0]
     rng = np.random.default_rng(0)
     face = np.repeat(np.arange(len(surface.faces)), 20)
@@ -69,6 +69,6 @@ def test_cells_of_faces_never_touch(subdivisions: int, size: int):
 
 def test_arrays_survive_the_way_between_processes():
     sent = (np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2], np.uint32), np.array(7))
-    for back, array in zip(xatlas_worker.unpacked(xatlas_worker.packed(*sent)), sent, strict=True):
+    for back, array in zip(xatlas_worker.from_npz(xatlas_worker.to_npz(*sent)), sent, strict=True):
         np.testing.assert_array_equal(back, array)
         assert back.dtype == array.dtype

@@ -17,14 +17,14 @@ from distill.mesh.export import MeshReport, MeshSettings, export_mesh
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
 from distill.nerf.settings import MarchSettings
-from distill.sds.oracle import Ball, Box
+from distill.sds.oracle import Ball, Cuboid
 from tests.support.gltf_validator import TOOL, validate
 from tests.support.paths import ROOT
 from tests.support.solid_field import BLUE, BROWN, GREEN, RED, YELLOW, SolidField
 
 # A figure with one face: red and yellow in front (-y), blue and brown behind, a green hand to its left (+x).
 FIGURE = (
-    Box((-0.22, -0.22, -0.45), (0.22, 0.22, 0.1), RED, BLUE),
+    Cuboid((-0.22, -0.22, -0.45), (0.22, 0.22, 0.1), RED, BLUE),
     Ball((0.0, 0.0, 0.25), 0.2, YELLOW, BROWN),
     Ball((0.32, 0.0, -0.2), 0.12, GREEN, GREEN),
 )
@@ -68,10 +68,11 @@ def test_the_validators_lock_has_digests_and_no_hosts():
         assert "resolved" not in package
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="bpy is not installed (it needs Python 3.11)")
 @pytest.mark.parametrize("charts", ["xatlas", "faces"])
 def test_pictures_of_the_glb_are_the_fields_albedo(charts: str, tmp_path: Path):
-    """Cycles' pictures, materials shining with their base colour instead of being lit, against the field's own."""
+    """Cycles' pictures, materials shining with their base color instead of being lit, against the field's own."""
     settings = SETTINGS if charts == "xatlas" else replace(SETTINGS, unwrap_seconds=0.0)
     report = export_mesh(FIELD.density, FIELD.albedo, 1.0, tmp_path / "figure.glb", settings)
     assert report.charts == charts

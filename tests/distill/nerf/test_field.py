@@ -33,8 +33,8 @@ def test_density_and_albedo_follow_the_definition():
     raw = (hidden @ field.density_mlp.output.weight.T)[:, 0]
     bias = torch.tensor([10 * (1 - float(point.norm()) / 0.5) for point in x], dtype=torch.float64)
     torch.testing.assert_close(field.density(x), torch.log1p(torch.exp(raw + bias)))
-    colour = torch.relu(features @ field.albedo_mlp.hidden.weight.T) @ field.albedo_mlp.output.weight.T
-    torch.testing.assert_close(field.albedo(x), 1 / (1 + torch.exp(-colour)))
+    color = torch.relu(features @ field.albedo_mlp.hidden.weight.T) @ field.albedo_mlp.output.weight.T
+    torch.testing.assert_close(field.albedo(x), 1 / (1 + torch.exp(-color)))
 
 
 def test_a_new_field_is_the_blob():

@@ -11,7 +11,7 @@ from dataset.camera import spherical_to_c2w
 from distill.nerf.backend import has_kernels, missing_for
 from distill.nerf.field import Field
 from distill.nerf.occupancy import Occupancy
-from distill.nerf.render import Rendered, render_views
+from distill.nerf.render import RenderOutput, render_views
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from tests.support.triton_cpu import compiled_for_h100, interpreted, needs_triton
 
@@ -41,6 +41,7 @@ def differences() -> dict[str, float]:
     return interpreted("tests.support.kernel_agreement", NAMES)
 
 
+@pytest.mark.integration
 @needs_triton
 @pytest.mark.parametrize("name", NAMES)
 def test_kernels_agree_with_torch_in_the_interpreter(name, differences):
@@ -67,7 +68,7 @@ def test_kernels_compile_for_an_h100(tmp_path, monkeypatch):
 
 FLOAT, LONG, INT, BYTE = "*fp32", "*i64", "*i32", "*u8"
 GRID_CONSTANTS = {"CHANNELS": 2, "PADDED": 2, "JACOBIAN": True, "BLOCK": 128}
-FIELD_CONSTANTS = {"WIDTH": 32, "W": 32, "HIDDEN": 64, "H": 64, "COLOURS": 16, "PRECISION": "tf32", "EPSILON": 1e-12}
+FIELD_CONSTANTS = {"WIDTH": 32, "W": 32, "HIDDEN": 64, "H": 64, "COLORS": 16, "PRECISION": "tf32", "EPSILON": 1e-12}
 COMPOSITE_CONSTANTS = {"WIDTH": 9, "PADDED": 16, "BLOCK": 32}
 KERNELS = {
     "look_up": ("hash_grid._look_up_kernel", (FLOAT, FLOAT, INT, FLOAT, "i32"), GRID_CONSTANTS),
@@ -90,7 +91,7 @@ KERNELS = {
     "weight": (
         "composite._weight_kernel",
         (LONG, FLOAT, FLOAT, FLOAT, "fp32"),
-        {"OPAQUE": 104.0, "BLOCK": 32},
+        {"MAX_OPTICAL_DEPTH": 104.0, "BLOCK": 32},
     ),
     "sum": ("composite._sum_kernel", (LONG, FLOAT, FLOAT, FLOAT), COMPOSITE_CONSTANTS),
     "gradient": (
@@ -130,7 +131,7 @@ SETTINGS = MarchSettings(samples_per_ray=200, occupancy_resolution=16, occupancy
 CAMERAS = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])
 
 
-def rendered_on(device: str) -> tuple[Rendered, list[Tensor]]:
+def rendered_on(device: str) -> tuple[RenderOutput, list[Tensor]]:
     """Pictures of a field and their gradients, in several chunks."""
     generator = torch.Generator().manual_seed(0)
     grid = HashGridSettings(levels=6, log2_table_size=12, base_resolution=4, growth=1.6)
@@ -144,7 +145,7 @@ def rendered_on(device: str) -> tuple[Rendered, list[Tensor]]:
     picture = render_views(field, CAMERAS, 45.0, 32, settings=SETTINGS, occupancy=occupancy, device=device)
     loss = picture.rgb.square().sum() + picture.normal.square().sum() + picture.away.sum()
     gradients = torch.autograd.grad(loss, list(field.parameters()))
-    picture = Rendered(*(values.detach().cpu() for values in picture))
+    picture = RenderOutput(*(values.detach().cpu() for values in picture))
     return picture, [gradient.cpu() for gradient in gradients]
 
 

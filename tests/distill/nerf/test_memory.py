@@ -56,6 +56,7 @@ def most_bytes(budget: int, resolution: int) -> int:
     return memory.most
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("one_thread")
 def test_memory_follows_the_budget_and_not_the_pictures():
     whole = most_bytes(10**9, 32)

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.nerf.field import Samples
-from distill.nerf.occupancy import Cells, Occupancy
+from distill.nerf.occupancy import Occupancy, OccupancyCells
 from distill.nerf.ray_sampling import march_dense, occupied_samples
-from distill.nerf.rays import Chunk, Packed, Rays, Segments, ball_bounds, join, ray_chunks, sample_chunks
+from distill.nerf.rays import PackedSamples, RayChunk, Rays, RaySegments, ball_bounds, join, ray_chunks, sample_chunks
 from distill.nerf.render import render_rays
 from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import albedo_only
@@ -26,16 +26,16 @@ def some_rays(count: int = 30) -> Rays:
     return Rays(origin, direction, torch.zeros(count, dtype=torch.long))
 
 
-def segments_of(rays: Rays) -> Segments:
+def segments_of(rays: Rays) -> RaySegments:
     shift = torch.rand(len(rays.frame), generator=torch.Generator().manual_seed(1))
-    return Segments(rays.origin, rays.direction, *ball_bounds(rays, RADIUS), shift)
+    return RaySegments(rays.origin, rays.direction, *ball_bounds(rays, RADIUS), shift)
 
 
-def some_cells(side: int = 5) -> Cells:
-    return Cells(torch.rand(side, side, side, generator=torch.Generator().manual_seed(2)) < 0.4, RADIUS)
+def some_cells(side: int = 5) -> OccupancyCells:
+    return OccupancyCells(torch.rand(side, side, side, generator=torch.Generator().manual_seed(2)) < 0.4, RADIUS)
 
 
-def naive_places(segments: Segments, cells: Cells | None, index: int) -> list[float]:
+def naive_places(segments: RaySegments, cells: OccupancyCells | None, index: int) -> list[float]:
     """Distances of one ray's samples, by the definition."""
     found = []
     near, far, shift = (float(values[index]) for values in segments[2:])
@@ -66,15 +66,15 @@ def test_samples_equal_the_naive_loop(cells, budget):
 
 
 def test_no_rays_have_no_samples():
-    nothing = Segments(*(values[:0] for values in segments_of(some_rays())))
+    nothing = RaySegments(*(values[:0] for values in segments_of(some_rays())))
     packed = march_dense(nothing, some_cells(), STEP, STEPS, 10)
     assert packed.starts.tolist() == [0]
     assert packed.ray.shape == packed.t.shape == (0,)
 
 
-def packed_of(counts: list[int]) -> Packed:
+def packed_of(counts: list[int]) -> PackedSamples:
     starts = torch.tensor([0, *counts]).cumsum(0)
-    return Packed(
+    return PackedSamples(
         torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), torch.arange(float(sum(counts))), starts
     )
 
@@ -88,13 +88,13 @@ def test_keep_repacks():
 
 def test_join_is_the_inverse_of_parting():
     whole = packed_of([2, 0, 3, 1, 0, 4])
-    parts = [whole.of_rays(Chunk(*bounds)) for bounds in ((0, 2, 0, 2), (2, 5, 2, 6), (5, 6, 6, 10))]
+    parts = [whole.of_rays(RayChunk(*bounds)) for bounds in ((0, 2, 0, 2), (2, 5, 2, 6), (5, 6, 6, 10))]
     for found, expected in zip(join(parts), whole, strict=True):
         assert torch.equal(found, expected)
 
 
 def test_samples_of_some_rays():
-    part = packed_of([2, 0, 3, 1]).of_rays(Chunk(1, 3, 2, 5))
+    part = packed_of([2, 0, 3, 1]).of_rays(RayChunk(1, 3, 2, 5))
     assert part.ray.tolist() == [1, 1, 1]
     assert part.t.tolist() == [2, 3, 4]
     assert part.starts.tolist() == [0, 0, 3]
@@ -120,7 +120,7 @@ def test_slices_cover_every_sample():
 
 
 class Fog:
-    """Density by a function; grey."""
+    """Density by a function; gray."""
 
     radius = RADIUS
 

@@ -15,7 +15,7 @@ from distill.nerf.occupancy import Occupancy
 from distill.nerf.rays import Rays, ball_bounds, camera_rays
 from distill.nerf.render import render_views
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
-from distill.nerf.shading import Light, lit, orientation_loss
+from distill.nerf.shading import PointLight, lit, orientation_loss
 
 FINE = MarchSettings(samples_per_ray=400, min_transmittance=0.0)
 FIELD = FieldSettings(
@@ -102,30 +102,30 @@ def test_right_is_right_and_the_background_white():
 
 
 def naive_pixel(field: Field, rays: Rays, index: int, shade) -> tuple[Tensor, Tensor]:
-    """Colour on white and Eq. 8's sum of one ray, marching sample by sample through the whole ball."""
+    """Color on white and Eq. 8's sum of one ray, marching sample by sample through the whole ball."""
     step = FINE.step_length(field.radius)
     near, far = (float(bound[index]) for bound in ball_bounds(rays, field.radius))
-    colour, away, light, k = torch.zeros(3), torch.zeros(()), torch.ones(()), 0
+    color, away, light, k = torch.zeros(3), torch.zeros(()), torch.ones(()), 0
     while near + k * step < far:
         if k > 0 or near + k * step > near:
             x = rays.origin[index] + rays.direction[index] * (near + k * step)
             samples = field.query(x[None])
             opacity = 1 - torch.exp(-samples.density[0] * step)
-            colour = colour + light * opacity * shade(x[None], samples, rays.frame[index, None])[0]
+            color = color + light * opacity * shade(x[None], samples, rays.frame[index, None])[0]
             away = away + (light * opacity).detach() * (samples.normal[0] @ rays.direction[index]).clamp(min=0) ** 2
             light = light * (1 - opacity)
         k += 1
-    return colour + light, away
+    return color + light, away
 
 
 def test_pictures_equal_the_naive_renderer():
     field, rays = make_field(), camera_rays(CAMERAS, 45.0, 6)
-    shade = lit("diffuse", Light(torch.tensor([[1.0, -1.0, 2.0], [-2.0, 0.0, 1.0]]), 0.3))
+    shade = lit("diffuse", PointLight(torch.tensor([[1.0, -1.0, 2.0], [-2.0, 0.0, 1.0]]), 0.3))
     with torch.no_grad():
         rendered = render_views(field, CAMERAS, 45.0, 6, settings=FINE, shade=shade)
         for index in (0, 8, 15, 21, 36, 50, 57):
-            colour, away = naive_pixel(field, rays, index, shade)
-            torch.testing.assert_close(rendered.rgb.view(-1, 3)[index], colour, atol=2e-5, rtol=0)
+            color, away = naive_pixel(field, rays, index, shade)
+            torch.testing.assert_close(rendered.rgb.view(-1, 3)[index], color, atol=2e-5, rtol=0)
             torch.testing.assert_close(rendered.away.flatten()[index], away, atol=2e-5, rtol=0)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from distill.nerf.field import Samples
-from distill.nerf.shading import Light, albedo_only, facing_away, lit, orientation_loss
+from distill.nerf.shading import PointLight, albedo_only, facing_away, lit, orientation_loss
 
 X = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 SAMPLES = Samples(
@@ -13,7 +13,7 @@ SAMPLES = Samples(
 )
 FRAME = torch.tensor([0, 1, 0])
 # Frame 0's light is straight above the origin; frame 1's is 45 degrees off the normal of its point.
-LIGHT = Light(position=torch.tensor([[0.0, 0.0, 2.0], [2.0, 0.0, 1.0]]), ambient=0.25)
+LIGHT = PointLight(position=torch.tensor([[0.0, 0.0, 2.0], [2.0, 0.0, 1.0]]), ambient=0.25)
 
 
 def test_albedo_is_unlit():
@@ -28,7 +28,7 @@ def test_brightness_is_lamberts():
 
 
 def test_full_ambient_light_is_no_shading():
-    light = Light(LIGHT.position, ambient=1.0)
+    light = PointLight(LIGHT.position, ambient=1.0)
     torch.testing.assert_close(lit("diffuse", light)(X, SAMPLES, FRAME), SAMPLES.albedo)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distill.output.preview import looker, view_distance
+from distill.output.preview import view_distance, view_renderer
 from distill.output.turntable import ring
 from distill.sds.checkpoint import new_distillation
 from distill.sds.schedule import PRESETS
@@ -21,7 +21,7 @@ def blob() -> tuple[np.ndarray, ...]:
     state.occupancy.update(0, state.field.density, 0)
     with torch.no_grad():  # a smooth ball: nothing of the grid
         state.field.density_mlp.output.weight.zero_()
-    return looker(state.field, state.occupancy, settings, SIDE)(ring(2, 0.0, view_distance(settings)))
+    return view_renderer(state.field, state.occupancy, settings, SIDE)(ring(2, 0.0, view_distance(settings)))
 
 
 def test_pictures_are_on_white_and_within_range() -> None:
@@ -42,7 +42,7 @@ def test_normals_are_the_worlds() -> None:
     np.testing.assert_allclose(back, [0.5, 1.0, 0.5], atol=0.1)
 
 
-def test_the_white_body_is_grey_and_lit_from_the_upper_left_of_every_camera() -> None:
+def test_the_white_body_is_gray_and_lit_from_the_upper_left_of_every_camera() -> None:
     look = blob()
     for body, alpha in zip(look.textureless, look.alpha, strict=True):
         np.testing.assert_allclose(body, body[..., :1].repeat(3, -1), atol=1e-6)

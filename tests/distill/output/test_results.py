@@ -26,15 +26,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(tmp_path_factory.mktemp("results") / "run")
 
 
-def test_the_video_shows_colours_normals_and_shape_side_by_side(run: Path) -> None:
+def test_the_video_shows_colors_normals_and_shape_side_by_side(run: Path) -> None:
     described, frames = read(run / "turntable.mp4", 24, 72)
     assert "Video: h264" in described
     assert frames.shape == (60, 24, 72, 3)
-    colours, normals, shape = (frames[:, :, at : at + 24].astype(int) for at in (0, 24, 48))
-    for panel in (colours, normals, shape):
+    colors, normals, shape = (frames[:, :, at : at + 24].astype(int) for at in (0, 24, 48))
+    for panel in (colors, normals, shape):
         assert panel[:, 0].min() > 235  # white around
         assert panel[:, 12, 12].min() < 235  # something in the middle
-    assert np.ptp(shape, axis=-1).max() < 12  # grey, but for the codec
+    assert np.ptp(shape, axis=-1).max() < 12  # gray, but for the codec
     assert np.ptp(normals[:, 12, 12], axis=-1).max() > 60
 
 

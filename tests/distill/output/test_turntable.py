@@ -1,4 +1,4 @@
-"""Videos and sheets are read back: the count, the order, the colours; and what a failed render leaves behind."""
+"""Videos and sheets are read back: the count, the order, the colors; and what a failed render leaves behind."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ def by_azimuth(c2w: NDArray[np.float64], height: int = HEIGHT, width: int = WIDT
     """Red falls from 0.9 and green rises from 0.1 with the camera's azimuth; blue stays."""
     _, azimuth_deg, _ = c2w_to_spherical(c2w)
     turned = 0.8 * azimuth_deg / 360
-    colour = np.stack([0.9 - turned, 0.1 + turned, np.full_like(turned, 0.4)], -1)
-    return np.broadcast_to(colour[:, None, None], (len(c2w), height, width, 3)).astype(np.float32)
+    color = np.stack([0.9 - turned, 0.1 + turned, np.full_like(turned, 0.4)], -1)
+    return np.broadcast_to(color[:, None, None], (len(c2w), height, width, 3)).astype(np.float32)
 
 
 def test_a_turn_read_back(tmp_path: Path) -> None:
@@ -75,10 +75,10 @@ def test_lost_frames_are_an_error(tmp_path: Path) -> None:
 
 
 def test_sheet_holds_a_row_a_kind_front_first(tmp_path: Path) -> None:
-    def colours_and_alpha(c2w: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def colors_and_alpha(c2w: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return by_azimuth(c2w), by_azimuth(c2w)[..., 0]
 
-    write_views(colours_and_alpha, tmp_path / "views.png", distance=2.0, views=4)
+    write_views(colors_and_alpha, tmp_path / "views.png", distance=2.0, views=4)
     with Image.open(tmp_path / "views.png") as image:
         sheet = np.asarray(image.convert("RGB")).astype(float) / 255
     cell_height, cell_width = sheet.shape[0] // 2, sheet.shape[1] // 4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.sds.cuda_graph import Replayed
+from distill.sds.cuda_graph import GraphedFunction
 
 
 class Recorder:
@@ -31,7 +31,7 @@ def work(x: Tensor, y: Tensor) -> Tensor:
 
 def test_one_recording_for_each_shape():
     recorder = Recorder()
-    replayed = Replayed(work, recorder)
+    replayed = GraphedFunction(work, recorder)
     for step in range(3):
         for size in (4, 8):
             x, y = torch.full((size, 2), float(step)), torch.arange(2.0 * size).view(2, size).T
@@ -40,7 +40,7 @@ def test_one_recording_for_each_shape():
 
 
 def test_arguments_are_left_alone_and_results_reused():
-    replayed = Replayed(work, Recorder())
+    replayed = GraphedFunction(work, Recorder())
     x = torch.ones(3, requires_grad=True)
     first = replayed(x, torch.zeros(3))
     second = replayed(2 * x, torch.zeros(3))
@@ -53,7 +53,7 @@ def test_arguments_are_left_alone_and_results_reused():
 @pytest.mark.gpu
 def test_a_graph_gives_what_the_work_gives():
     network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.SiLU(), torch.nn.Linear(8, 8)).cuda()
-    replayed = Replayed(lambda x, scale: network(x) * scale)
+    replayed = GraphedFunction(lambda x, scale: network(x) * scale)
     for step in range(3):
         for rows in (2, 5):
             x = torch.randn(rows, 8, generator=torch.Generator().manual_seed(step)).cuda()

@@ -11,7 +11,7 @@ from distill.nerf import rays
 from distill.nerf.field import read_tensors
 from distill.sds import loop
 from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation
-from distill.sds.deferred_losses import Readings, StepResult
+from distill.sds.deferred_losses import DeferredLosses, DistillStepResult
 from distill.sds.guidance import Guidance
 from distill.sds.loop import distill, train_step
 from tests.support.distill_toy import SETTINGS, make_guidance
@@ -19,14 +19,14 @@ from tests.support.distill_toy import SETTINGS, make_guidance
 NAN = float("nan")
 
 
-def result(total: float, norm: float = 1.0) -> StepResult:
-    return StepResult(
+def result(total: float, norm: float = 1.0) -> DistillStepResult:
+    return DistillStepResult(
         {"sds": torch.tensor(total), "orient": torch.tensor(0.5)}, torch.tensor(total), torch.tensor(norm)
     )
 
 
 def test_results_are_read_together_in_order():
-    readings = Readings(every=3)
+    readings = DeferredLosses(every=3)
     found = []
     for step in range(7):
         readings.add(step, result(float(step)))
@@ -41,7 +41,7 @@ def test_results_are_read_together_in_order():
     [(NAN, 1.0, "step 4: the loss is nan"), (1.0, float("inf"), "step 4: .* norm inf")],
 )
 def test_what_is_no_number_is_found_by_its_step(total, norm, complaint):
-    readings = Readings(every=100)
+    readings = DeferredLosses(every=100)
     for step in range(8):
         readings.add(step, result(total, norm) if step == 4 else result(1.0))
     with pytest.raises(UserError, match=complaint):
@@ -49,7 +49,7 @@ def test_what_is_no_number_is_found_by_its_step(total, norm, complaint):
 
 
 def fused(settings, device) -> Distillation:
-    """A state whose optimiser can leave an update out, as on a GPU."""
+    """A state whose optimizer can leave an update out, as on a GPU."""
     state = new_distillation(settings, device)
     groups = [{"params": group["params"], "lr": group["lr"]} for group in state.optimizer.param_groups]
     optimizer = torch.optim.AdamW(

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from dataset.errors import UserError
-from distill.__main__ import Args, main
+from distill.__main__ import main
+from distill.config import DistillArgs
 from distill.nerf.field import load_field, read_tensors
 from distill.output.preview import write_preview
 from distill.sds.checkpoint import CHECKPOINT
@@ -133,9 +134,10 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "thing.png"
 
 
+@pytest.mark.integration
 def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
-    args = Args(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
+    args = DistillArgs(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
     assert main(args) == 0
     names = {path.name for path in out.iterdir()}
     assert {"mesh.glb", "turntable.mp4", "views.png", "field.safetensors", "config.json", "input.png"} <= names
@@ -154,7 +156,9 @@ def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder,
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
-    args = Args(image=(picture,), model=model_folder, out=out, preset="paper", reference_weight=2.5, dry_run=True)
+    args = DistillArgs(
+        image=(picture,), model=model_folder, out=out, preset="paper", reference_weight=2.5, dry_run=True
+    )
     assert main(args) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["settings"]["steps"] == 10_000
@@ -166,10 +170,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, pict
 def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="weights/tiny is not in this folder"):
-        main(Args(image=(picture,)))
+        main(DistillArgs(image=(picture,)))
     with pytest.raises(UserError, match="nowhere"):
-        main(Args(image=(picture,), model=Path("nowhere")))
-    good = Args(image=(picture,), model=model_folder, dry_run=True)
+        main(DistillArgs(image=(picture,), model=Path("nowhere")))
+    good = DistillArgs(image=(picture,), model=model_folder, dry_run=True)
     with pytest.raises(UserError, match=r"missing\.png"):
         main(replace(good, image=(Path("missing.png"),)))
     with pytest.raises(UserError, match="steps is 0"):
@@ -180,6 +184,7 @@ def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypat
         main(replace(good, dry_run=False, device="sofa"))
 
 
+@pytest.mark.integration
 def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model_folder, picture, monkeypatch):
     """A frame in front, with its camera's label; the config says so, and neither run is taken for the other."""
     frames = []
@@ -190,7 +195,7 @@ def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model
         return plain(unet, latents, timesteps, cameras, context, num_frames=num_frames)
 
     monkeypatch.setattr("train.model.multiview.run_unet", watched)
-    args = Args(image=(picture,), model=model_folder, out=tmp_path / "plain", steps=1, device="cpu")
+    args = DistillArgs(image=(picture,), model=model_folder, out=tmp_path / "plain", steps=1, device="cpu")
     main(args)
     assert {name for name, _ in frames} == {"UNet2DConditionModel"}
     frames.clear()
@@ -226,7 +231,7 @@ def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, pic
         raise UserError("enough")
 
     monkeypatch.setattr("distill.runs.job.distill", begin)
-    args = Args(image=(picture,), model=model_folder, out=tmp_path / "out", device="cpu")
+    args = DistillArgs(image=(picture,), model=model_folder, out=tmp_path / "out", device="cpu")
     for weight in (0.0, 100.0):
         with pytest.raises(UserError, match="enough"):
             main(replace(args, reference_weight=weight))
@@ -240,9 +245,10 @@ def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, pic
         main(replace(args, out=tmp_path / "opaque", reference_weight=100.0))
 
 
+@pytest.mark.integration
 def test_another_format_asked_of_a_finished_run_is_written(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
-    args = Args(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
+    args = DistillArgs(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
     assert main(args) == 0
     assert not (out / "mesh.ply").exists()
     assert main(replace(args, formats=("glb", "ply"))) == 0

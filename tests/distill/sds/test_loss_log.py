@@ -9,7 +9,7 @@ import pytest
 
 from dataset.errors import UserError
 from distill.sds.loop import distill
-from distill.sds.loss_log import History, Losses, read_losses, recorded
+from distill.sds.loss_log import Losses, LossLog, open_loss_log, read_losses
 from distill.sds.schedule import DistillSettings, plan_step, views_until
 from tests.support.distill_toy import SETTINGS, make_guidance
 
@@ -24,7 +24,7 @@ def columns_of(path: Path) -> list[tuple[float, ...]]:
 
 def test_rows_read_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
-    with recorded(path, 0, VIEWS) as history:
+    with open_loss_log(path, 0, VIEWS) as history:
         for step, value in ((1, 0.1 + 0.2), (2, 1e-12), (3, 5e20)):
             history.record(step, {"sds": value, "orient": 2.0})
     losses = read_losses(path)
@@ -40,13 +40,13 @@ def test_rates_follow_the_clock_and_a_resumed_clock_goes_on(tmp_path: Path, monk
     now = 100.0
     monkeypatch.setattr("distill.sds.loss_log.time.perf_counter", lambda: now)
     path = tmp_path / "losses.csv"
-    with recorded(path, 0, VIEWS) as history:
+    with open_loss_log(path, 0, VIEWS) as history:
         now = 102.0
         history.record(2, {"sds": 1.0})  # read every second step: two steps of 4 views in 2 s
         now = 103.0
         history.record(4, {"sds": 1.0})
     now = 900.0
-    with recorded(path, 2, VIEWS) as history:
+    with open_loss_log(path, 2, VIEWS) as history:
         now = 900.5
         history.record(4, {"sds": 1.0})
     losses = read_losses(path)
@@ -63,7 +63,7 @@ def test_views_are_those_of_the_plans(fraction: float) -> None:
 
 def test_a_loss_that_comes_later_is_one_more_column(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
-    with recorded(path, 0, VIEWS) as history:
+    with open_loss_log(path, 0, VIEWS) as history:
         history.record(1, {"sds": 1.0})
         history.record(2, {"sds": 2.0, "reference": 0.5})
         history.record(3, {"sds": 3.0})
@@ -75,7 +75,7 @@ def test_a_loss_that_comes_later_is_one_more_column(tmp_path: Path) -> None:
 
 def test_flush_is_what_reaches_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
-    history = History(path, 0, VIEWS)
+    history = LossLog(path, 0, VIEWS)
     history.record(1, {"sds": 1.0})  # a new column: the file is written again
     history.record(2, {"sds": 2.0})
     assert len(read_losses(path).rows) == 1  # buffered
@@ -139,5 +139,5 @@ def test_something_else_is_refused_by_name(tmp_path: Path, content: str, complai
         read_losses(path)
     assert str(path) in str(caught.value)
     with pytest.raises(UserError):
-        History(path, 0, VIEWS)
+        LossLog(path, 0, VIEWS)
     assert path.read_text() == content

@@ -12,14 +12,14 @@ from distill.nerf.rays import Rays, camera_rays
 from distill.output.preview import view_fov_deg
 from distill.sds.oracle import (
     Ball,
-    Box,
+    Cuboid,
     Solids,
+    mixture_denoiser,
     oracle_denoiser,
     oracle_guidance,
     render_rgba,
     render_truth,
     trace,
-    undecided_denoiser,
 )
 from distill.sds.schedule import DistillSettings, draw_views, plan_step
 from train.model.noise_schedule import add_noise, clean_latents
@@ -27,7 +27,7 @@ from train.model.noise_schedule import add_noise, clean_latents
 RED, BLUE, YELLOW, BROWN, GREEN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2), (0.3, 0.2, 0.1), (0.1, 0.7, 0.2)
 # A figure with one face: red and yellow in front (-y), blue and brown behind, a green hand to its left (+x).
 FIGURE: Solids = (
-    Box((-0.22, -0.22, -0.45), (0.22, 0.22, 0.1), RED, BLUE),
+    Cuboid((-0.22, -0.22, -0.45), (0.22, 0.22, 0.1), RED, BLUE),
     Ball((0.0, 0.0, 0.25), 0.2, YELLOW, BROWN),
     Ball((0.32, 0.0, -0.2), 0.12, GREEN, GREEN),
 )
@@ -40,6 +40,7 @@ def assert_rebuilt(name: str, settings: DistillSettings) -> None:
     assert found.face_margin_db >= 10, found
 
 
+@pytest.mark.integration
 def test_an_object_is_rebuilt_with_the_papers_losses():
     assert_rebuilt("skittle", replace(SMALL, steps=112))
 
@@ -116,7 +117,7 @@ def test_stripes_darken_every_second_band():
 
 
 def test_boxes_equal_a_march_through_them():
-    box = Box((-0.3, -0.1, -0.2), (0.2, 0.4, 0.5), RED, BLUE)
+    box = Cuboid((-0.3, -0.1, -0.2), (0.2, 0.4, 0.5), RED, BLUE)
     rays = camera_rays(spherical_to_c2w([25.0], [40.0], 1.5), 50.0, 24)
     steps = torch.arange(0.0, 3.0, 0.002)
     x = rays.origin[:, None] + rays.direction[:, None] * steps[:, None]
@@ -177,7 +178,7 @@ def test_the_undecided_denoiser_is_the_posterior_mean(jointly):
     generator = torch.Generator().manual_seed(2)
     clean = 0.5 * torch.randn(3, 8, 2, 2, 2, generator=generator)
     noisy = torch.randn(8, 2, 2, 2, generator=generator)
-    denoise = undecided_denoiser(lambda _: list(clean), lambda images: images, ALPHAS, jointly=jointly)
+    denoise = mixture_denoiser(lambda _: list(clean), lambda images: images, ALPHAS, jointly=jointly)
     for timestep in (20, 700, 980):
         alpha_bar = ALPHAS[timestep].double()
         found = denoise(noisy, torch.full((8,), timestep), draw_views(SMALL, 0, 8)).guided

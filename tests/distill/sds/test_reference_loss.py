@@ -37,11 +37,11 @@ PICTURES: Final[Solids] = (Ball((0.1, 0.0, 0.1), 0.35, (0.1, 0.8, 0.1), (0.1, 0.
 def picture(solids: Solids, elevation_deg: float = ELEVATION_DEG, size: int = 32) -> np.ndarray:
     """A cut-out [h, w, 4], uint8, of the scene as the renders frame it."""
     rgba = render_rgba(solids, spherical_to_c2w([elevation_deg], [0.0], DISTANCE), FOV_DEG, size)[0].permute(1, 2, 0)
-    colour = (rgba[..., :3] - 1 + rgba[..., 3:]) / rgba[..., 3:].clamp(min=1e-6)
-    return (torch.cat([colour, rgba[..., 3:]], -1).clamp(0, 1) * 255).round().byte().numpy()
+    color = (rgba[..., :3] - 1 + rgba[..., 3:]) / rgba[..., 3:].clamp(min=1e-6)
+    return (torch.cat([color, rgba[..., 3:]], -1).clamp(0, 1) * 255).round().byte().numpy()
 
 
-class Solid:
+class AnalyticSolid:
     """The scene of one ball as a volume."""
 
     radius = 0.87
@@ -50,20 +50,20 @@ class Solid:
         self.ball = ball
 
     def density(self, x: Tensor) -> Tensor:
-        return 1e3 * ((x - torch.tensor(self.ball.centre)).norm(dim=-1) < self.ball.radius)
+        return 1e3 * ((x - torch.tensor(self.ball.center)).norm(dim=-1) < self.ball.radius)
 
     def query(self, x: Tensor) -> Samples:
         front, back = torch.tensor(self.ball.front), torch.tensor(self.ball.back)
-        albedo = torch.where((x[:, 1] < self.ball.centre[1])[:, None], front, back)
+        albedo = torch.where((x[:, 1] < self.ball.center[1])[:, None], front, back)
         return Samples(self.density(x), albedo, torch.zeros_like(x))
 
 
-def loss_of(solid: Solid, reference: Reference) -> float:
+def loss_of(solid: AnalyticSolid, reference: Reference) -> float:
     return float(reference_loss(solid, reference, 32, settings=MarchSettings(samples_per_ray=256)))
 
 
 def test_the_camera_is_the_renders():
-    solid = Solid(PICTURES[0])
+    solid = AnalyticSolid(PICTURES[0])
     right = loss_of(solid, new_reference(picture(PICTURES), ELEVATION_DEG, HALF_FRAME))
     higher = loss_of(solid, new_reference(picture(PICTURES), ELEVATION_DEG + 30, HALF_FRAME))
     mirrored = loss_of(solid, new_reference(picture(PICTURES)[:, ::-1].copy(), ELEVATION_DEG, HALF_FRAME))
@@ -75,7 +75,7 @@ def test_the_camera_is_the_renders():
 def test_a_preset_with_other_frames_has_the_picture_as_large_a_part_of_them():
     doubled = Ball((0.2, 0.0, 0.2), 0.7, PICTURES[0].front, PICTURES[0].back)
     wide = new_reference(picture(PICTURES), ELEVATION_DEG, (1.8 * HALF_FRAME[0], 2.2 * HALF_FRAME[1]))
-    solid = Solid(doubled)
+    solid = AnalyticSolid(doubled)
     solid.radius = 1.74
     assert loss_of(solid, wide) < 0.015
 

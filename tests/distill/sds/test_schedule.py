@@ -10,7 +10,7 @@ from dataset.camera import project
 from dataset.errors import UserError
 from distill.sds.schedule import (
     PRESETS,
-    Draw,
+    RandomPurpose,
     draw_views,
     orientation_weight,
     plan_step,
@@ -115,10 +115,10 @@ def test_draws_are_functions_of_seed_step_and_purpose():
         (seed, step, purpose): torch.rand((), generator=torch_stream(seed, step, purpose)).item()
         for seed in (0, 1)
         for step in (0, 1, 2)
-        for purpose in Draw
+        for purpose in RandomPurpose
     }
     assert len(set(draws.values())) == len(draws)
-    assert random_stream(0, 1, Draw.NOISE).random() == random_stream(0, 1, Draw.NOISE).random()
+    assert random_stream(0, 1, RandomPurpose.NOISE).random() == random_stream(0, 1, RandomPurpose.NOISE).random()
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"seed": -1}, {"fine_views": 6}])

@@ -44,6 +44,7 @@ def loss_and_gradient(guidance: Guidance, views: int, side: int, device: str = "
 
 
 # torch hides this warning where it asks for `.grad` itself, but cannot where warnings are errors
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_networks_are_one_graph_each_for_the_two_shapes(compiler):
     """A break of the graph would be an error. Pictures of either phase reach the encoder at the model's own size."""
@@ -80,6 +81,7 @@ def test_the_networks_operations_are_the_known_ones():
     assert flops["vae"] / 4 == pytest.approx(0.55e12, rel=0.03)
 
 
+@pytest.mark.integration
 def test_the_benchmark_at_toy_size(capsys):
     numbers = ["--steps", "2", "--warm-up", "1", "--plain-steps", "2", "--matmul", "64"]
     arguments = ["--preset", "tiny", "--device", "cpu", *numbers]

@@ -17,6 +17,7 @@ import distill.__main__ as distill_command
 import distill.runs.job
 import train.model.multiview
 from dataset.errors import UserError
+from distill.config import DistillArgs
 from distill.sds.guidance import Guidance
 from distill.sds.schedule import CameraViews
 from tests.support.ldm_files import (
@@ -118,7 +119,7 @@ def test_the_released_quirk_reaches_distillation(
     monkeypatch.setattr(distill.runs.job, "distill", one_step)
     with pytest.raises(KeyboardInterrupt):
         distill_command.main(
-            distill_command.Args((picture,), Path(RELEASE), Path("out"), elevation_deg=0.0, steps=1, device="cpu")
+            DistillArgs((picture,), Path(RELEASE), Path("out"), elevation_deg=0.0, steps=1, device="cpu")
         )
     for cameras in seen_cameras[0].split(4):
         torch.testing.assert_close(cameras, RELEASED, rtol=0, atol=1e-6)
@@ -142,7 +143,7 @@ def test_the_second_start_finds_the_converted_model(hub: Path, capsys: pytest.Ca
 
 
 def test_a_dry_run_by_hub_name_prints_json_alone(hub: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    distill_command.main(distill_command.Args((picture,), Path(RELEASE), Path("out"), dry_run=True))
+    distill_command.main(DistillArgs((picture,), Path(RELEASE), Path("out"), dry_run=True))
     assert json.loads(capsys.readouterr().out)["model"] == RELEASE
 
 
