@@ -1,5 +1,6 @@
 """`python -m dataset verify|info|preview|report|copy SHARDS`: check, describe, preview or copy a shard set."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from dataset.copy.copy_set import OBJECTS_PER_SHARD, copy_sets
 from dataset.errors import run_cli
 from dataset.format.shards import read_index
 from dataset.io.files import url_to_fs
+from dataset.io.old_flags import rename_old_flags
 from dataset.reading.filters import Filters
 from dataset.report.contact_sheet import preview
 from dataset.report.page import write_report
@@ -146,6 +148,7 @@ def main() -> int:
     command: Verify | Info | Preview | Report | Copy = tyro.cli(
         Verify | Info | Preview | Report | Copy,
         prog="python -m dataset",
+        args=rename_old_flags(sys.argv[1:], {"--licences": "--licenses"}),
         description="Check, describe, preview, report on or copy shard sets.",
     )
     return command.run()

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
+import tyro
 
 from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset
@@ -40,7 +41,7 @@ class Filters:
     """Smallest mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata is read once."""
     max_coverage: float = 1.0
     """Largest mean alpha over an object's 32 views."""
-    licences: tuple[str, ...] = ()
+    licences: Annotated[tuple[str, ...], tyro.conf.arg(name="licenses")] = ()  # set.json keeps the field's name
     """Only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
     uids: Path | None = None
     """File of uids to keep, one per line; empty lines and lines that begin with # are ignored."""
