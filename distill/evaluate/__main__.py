@@ -23,15 +23,16 @@ from dataset.errors import UserError, run_cli
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.reading.shard_set import ShardSet
 from dataset.report.html import objects
+from distill.config import Preset
 from distill.evaluate.consistency import Sampling, consistency_note, measure_consistency
-from distill.evaluate.distill_objects import Distill, distill_all, reference_view
+from distill.evaluate.distill_objects import ObjectDistillation, distill_all, reference_view, write_reference_images
 from distill.evaluate.ground_truth import Place, read_mesh, read_object, read_true_mesh, view_number
 from distill.evaluate.metrics import solid_of
 from distill.evaluate.pairing import FIELD, MESH, Asked, Labels, Pair, asked_for, once_each, pair_up, read_table
 from distill.evaluate.report import OUTLINES, Group, write_results
 from distill.evaluate.score import keep_pictures, keep_ring, outlines, see, shape_scores, view_scores
 from distill.nerf.field import load_field
-from distill.runs.job import Preset
+from distill.runs.plan import SharedOptions
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.evaluate.baselines import spread_evenly
@@ -192,8 +193,10 @@ def _pairs_of(
     absolute = read_spec(row.folder).cameras == "absolute"
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: view_number(args.view[0]) if args.view else reference_view(uid) for uid in wanted}
-    how = Distill(row.given, args.out, args.preset, args.steps, args.seed, args.guidance_scale, args.device, row.shown)
-    runs, failed = distill_all(how, shards, wanted, views, args.out / RUNS / row.method.key)
+    options = SharedOptions(row.given, args.preset, args.steps, args.guidance_scale)
+    settings = ObjectDistillation(options, row.folder, args.seed, args.device, row.shown)
+    images = write_reference_images(shards, wanted, views, args.out)
+    runs, failed = distill_all(settings, shards, wanted, views, images=images, out=args.out / RUNS / row.method.key)
     pairs = [
         pair_up(Asked(run, uid, views[uid]), wanted[uid], read_object(shards, wanted[uid]), labels)
         for uid, run in runs.items()

@@ -1,7 +1,7 @@
 """Objects of a shard set distilled from one view each, by the functions behind `python -m distill`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from fsspec.implementations.local import LocalFileSystem
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.io.files import write_bytes_atomic
 from dataset.reading.shard_set import ShardSet
-from distill.__main__ import Args, plan_jobs
 from distill.evaluate.ground_truth import VIEWS, Place, view_name
 from distill.mesh.formats import png
-from distill.runs.job import Preset, load
+from distill.runs.job import load
+from distill.runs.plan import PlannedInput, SharedOptions, describe_images, plan_jobs
 from distill.runs.sequential import in_turn, say, table
 from train.device import pick_device
 from train.evaluate.novel_views import reference_index
@@ -22,18 +22,16 @@ REFERENCES = "references"  # folder of the pictures that are distilled, within -
 
 
 @dataclass(frozen=True)
-class Distill:
-    """How; as `distill.__main__.Args` names it."""
+class ObjectDistillation:
+    """How the objects are distilled."""
 
+    options: SharedOptions
     model: Path
-    out: Path
-    preset: Preset | None
-    steps: int | None
+    """The model folder behind `options.model`."""
     seed: int
-    guidance_scale: float | None
     device: str
-    shown: bool = False
-    """Whether the model sees the pictures themselves."""
+    with_reference: bool = False
+    """Whether the model is conditioned on the images themselves."""
 
 
 def reference_view(uid: str) -> int:
@@ -42,31 +40,42 @@ def reference_view(uid: str) -> int:
 
 
 def distill_all(
-    how: Distill, shards: ShardSet, objects: Mapping[str, Place], views: Mapping[str, int], out: Path
+    settings: ObjectDistillation,
+    shards: ShardSet,
+    objects: Mapping[str, Place],
+    views: Mapping[str, int],
+    *,
+    images: Mapping[str, Path],
+    out: Path,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """(the finished runs by uid, why others failed by uid). Runs that are finished or begun are taken up.
+    """Distill each object from its image; finished runs are skipped and interrupted ones resumed.
 
-    Each is told the elevation of its view, and its azimuth if it is shown; both are known here. Raises
-    KeyboardInterrupt when it was stopped.
+    The elevation of each view, and its azimuth if the model is conditioned on the image, come from the shard set.
+
+    Args:
+        settings: What all runs have in common.
+        shards: The shard set that holds the objects.
+        objects: Position of each object, by uid.
+        views: The view each object is distilled from, by uid.
+        images: That view as a file, by uid.
+        out: Folder that receives a run folder per uid.
+
+    Returns:
+        The folders of the finished runs by uid, and why others failed by uid.
+
+    Raises:
+        UserError: the model or the settings are invalid.
+        KeyboardInterrupt: a run was stopped.
     """
-    args = Args(
-        image=tuple(_picture(shards, place, views[uid], how.out) for uid, place in objects.items()),
-        model=how.model,
-        preset=how.preset,
-        steps=how.steps,
-        seed=how.seed,
-        guidance_scale=how.guidance_scale,
-        device=how.device,
-    )
-    planned, refused = plan_jobs(args)
-    jobs = []
-    for job in planned:
-        uid = job.image.stem
-        elevation_deg, azimuth_deg = map(float, shards.angles_deg(*objects[uid], [VIEWS[views[uid]]])[0])
-        shown_from_deg = azimuth_deg if how.shown else None
-        jobs.append(replace(job, name=uid, out=out / uid, elevation_deg=elevation_deg, shown_from_deg=shown_from_deg))
-    ended = [replace(bad, name=bad.name.removesuffix(f"-seed-{how.seed}")) for bad in refused]
-    device = pick_device(how.device)
+    inputs = []
+    for uid, place in objects.items():
+        elevation_deg, azimuth_deg = map(float, shards.angles_deg(*place, [VIEWS[views[uid]]])[0])
+        azimuth = azimuth_deg if settings.with_reference else None
+        inputs.append(PlannedInput(uid, images[uid], settings.seed, out / uid, elevation_deg, azimuth))
+    jobs, ended = plan_jobs(settings.options, settings.model, inputs)
+    for line in describe_images(jobs):
+        print(line)
+    device = pick_device(settings.device)
     for outcome in in_turn(jobs, cache(lambda: load(jobs[0].model, device)), device):
         ended.append(outcome)
         say(outcome, out / outcome.name)
@@ -79,8 +88,14 @@ def distill_all(
     return {uid: out / uid for uid in objects if uid not in failed}, failed
 
 
-def _picture(shards: ShardSet, place: Place, view: int, out: Path) -> Path:
-    """The view as a file; what is there is the same."""
+def write_reference_images(
+    shards: ShardSet, objects: Mapping[str, Place], views: Mapping[str, int], out: Path
+) -> dict[str, Path]:
+    """Write the view of each object as a PNG file, unless it exists; the files by uid."""
+    return {uid: _write_image(shards, place, views[uid], out) for uid, place in objects.items()}
+
+
+def _write_image(shards: ShardSet, place: Place, view: int, out: Path) -> Path:
     path = out / REFERENCES / view_name(view) / f"{shards.uid(*place)}.png"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

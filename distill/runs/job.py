@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from dataset.errors import UserError, one_line
 from dataset.images.prepare import Prepared
 from dataset.io.files import write_json_atomic
+from distill.config import REFERENCE_KEY, DistillRequest
 from distill.mesh import export
 from distill.output.preview import write_preview
 from distill.output.results import write_results
@@ -27,14 +28,11 @@ from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same, differe
 from distill.sds.guidance import model_guidance
 from distill.sds.loop import Watch, distill
 from distill.sds.reference_loss import new_reference
-from distill.sds.schedule import DistillSettings
 from train.layers.compile import CompileChoice, choose_compute
 from train.model.multiview import MultiViewModel, load_model
 from train.model.reference import with_reference_image
 
-Preset = Literal["paper", "tiny"]
 CONFIG: Final = "config.json"
-SHOWN: Final = "shown_from_deg"  # in what was asked of runs whose picture the model is shown
 _COMPILED_STEPS: Final = 3000  # compiling takes four minutes on an H100 and saves about seven of ten thousand steps
 RESULTS: Final = ("field.safetensors", "views.png", "turntable.mp4", "mesh.glb")
 
@@ -46,44 +44,23 @@ class Job:
     name: str
     image: Path
     prepared: Prepared
-    image_sha256: str  # of the prepared picture
     out: Path
     model: Path  # a model folder
     model_name: str  # as the person gave it
-    model_sha256: str
-    preset: Preset
-    settings: DistillSettings
-    elevation_deg: float
-    guidance_scale: float
+    request: DistillRequest
     formats: tuple[export.Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
-    shown_from_deg: float | None = None
-    """The azimuth that the picture was taken from, if the model is shown it; None: its embedding alone."""
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """All that determines the result, as JSON."""
-        shown = {} if self.shown_from_deg is None else {SHOWN: self.shown_from_deg}
-        return {
-            **shown,
-            "image_sha256": self.image_sha256,
-            "model_sha256": self.model_sha256,
-            "preset": self.preset,
-            "elevation_deg": self.elevation_deg,
-            "guidance_scale": self.guidance_scale,
-            "settings": asdict(self.settings),
-        }
 
     @property
     def compiling(self) -> CompileChoice:
         """`compile`, but what compiling would not pay for is left as it is."""
-        return "none" if self.compile == "auto" and self.settings.steps < _COMPILED_STEPS else self.compile
+        return "none" if self.compile == "auto" and self.request.settings.steps < _COMPILED_STEPS else self.compile
 
     @property
     def config(self) -> dict[str, Any]:
         """What config.json says at the start, and `--dry-run`."""
         where = {"image": str(self.image), "model": self.model_name, "out": str(self.out)}
-        return {**where, **self.asked}
+        return {**where, **self.request.as_json()}
 
 
 def load(folder: Path, device: torch.device) -> MultiViewModel:
@@ -103,8 +80,8 @@ def finished_faces(job: Job) -> int | None:
         return None
     if not set(job.formats) <= {"glb", *found["mesh"].get("formats", ())}:
         return None  # another format is asked for now
-    asked = json.loads(json.dumps(job.asked))
-    made = {name: found[name] for name in (*asked, SHOWN) if name in found}
+    asked = json.loads(json.dumps(job.request.as_json()))
+    made = {name: found[name] for name in (*asked, REFERENCE_KEY) if name in found}
     return None if differences(made, asked) else faces
 
 
@@ -121,13 +98,15 @@ def run(
     `title` and `watch` as in `loop.distill`. Raises UserError, which names the folder, whenever it cannot go on, and
     KeyboardInterrupt when it was stopped; what there was is kept.
     """
-    check_same(job.out / CHECKPOINT, job.asked)
+    check_same(job.out / CHECKPOINT, job.request.as_json())
     _begin(job)
     model = loaded()
     with _told_with(job.out):
         state = _distilled(job, model, device, title, watch)
     with _told_with(job.out):
-        report = write_results(state, job.settings, export.PRESETS[job.preset], job.out, kinds=job.formats)
+        report = write_results(
+            state, job.request.settings, export.PRESETS[job.request.preset], job.out, kinds=job.formats
+        )
         _write_config(job, mesh={**asdict(report), "formats": job.formats})
     return report.faces
 
@@ -151,22 +130,30 @@ def _write_config(job: Job, **more: Any) -> None:
 
 def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None) -> Distillation:
     rgb = torch.from_numpy(np.ascontiguousarray(job.prepared.rgb)).permute(2, 0, 1)[None].to(device)
-    shown = job.shown_from_deg is not None
+    shown = job.request.reference_azimuth_deg is not None
     seeing = with_reference_image(
-        model, rgb, as_frame=shown, elevation_deg=job.elevation_deg, azimuth_deg=job.shown_from_deg or 0.0
+        model,
+        rgb,
+        as_frame=shown,
+        elevation_deg=job.request.elevation_deg,
+        azimuth_deg=job.request.reference_azimuth_deg or 0.0,
     )
     compute = choose_compute(device, job.compiling)
     if compute.compile != "none":
         print(f"{title}: compiles the networks first, some minutes for each part of the run (--compile none: at once)")
-    guidance = model_guidance(seeing, seeing.embed_image(rgb), job.elevation_deg, job.guidance_scale, compute)
-    if job.settings.reference_weight:
-        half_frame = job.settings.cameras.half_frame
-        guidance = replace(guidance, reference=new_reference(job.prepared.rgba, job.elevation_deg, half_frame, device))
+    guidance = model_guidance(
+        seeing, seeing.embed_image(rgb), job.request.elevation_deg, job.request.guidance_scale, compute
+    )
+    if job.request.settings.reference_weight:
+        half_frame = job.request.settings.cameras.half_frame
+        guidance = replace(
+            guidance, reference=new_reference(job.prepared.rgba, job.request.elevation_deg, half_frame, device)
+        )
     return distill(
-        job.settings,
+        job.request.settings,
         guidance,
         job.out,
-        asked=job.asked,
+        asked=job.request.as_json(),
         device=device,
         title=title,
         watch=watch,

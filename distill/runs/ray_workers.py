@@ -237,7 +237,7 @@ class _Progress:
     """One bar over the steps of all runs, the first preview of each, and the way to stop them."""
 
     def __init__(self, jobs: Sequence[Job], board: Any) -> None:
-        self._total = {job.name: job.settings.steps for job in jobs}
+        self._total = {job.name: job.request.settings.steps for job in jobs}
         self._ended: set[str] = set()
         self._previews: dict[str, set[Path]] = {}  # those there were when a run began, until it has a new one
         self._board, self._stopping, self._shown = board, False, ""
@@ -271,7 +271,7 @@ class _Progress:
 
         steps: dict[str, int] = ray.get(self._board.steps.remote())
         steps |= {name: self._total[name] for name in self._ended}
-        where = ", ".join(f"{job.name} {steps.get(job.name, 0)}/{job.settings.steps}" for job in running)
+        where = ", ".join(f"{job.name} {steps.get(job.name, 0)}/{job.request.settings.steps}" for job in running)
         if where != self._shown:
             self._bar.n, self._shown = sum(steps.values()), where
             self._bar.set_postfix_str(where)

@@ -10,7 +10,6 @@ import pytest
 
 from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
-from distill import __main__ as command
 from distill.evaluate import consistency, metrics
 from distill.evaluate.__main__ import Evaluate, run
 from distill.evaluate.consistency import FIT, rerendered
@@ -30,7 +29,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consistency, "_FIT_STEPS", 60)
     monkeypatch.setattr(consistency, "_RAYS_A_STEP", 512)
     monkeypatch.setattr(consistency, "FIT", replace(FIT, march=replace(FIT.march, samples_per_ray=64)))
-    monkeypatch.setattr(command, "PRESETS", {"tiny": SETTINGS})
+    monkeypatch.setattr("distill.runs.plan.PRESETS", {"tiny": SETTINGS})
     monkeypatch.setattr(results, "VIEW_RESOLUTION", 16)
     monkeypatch.setattr(export, "PRESETS", {"tiny": export.MeshSettings(resolution=24, faces=300, texture_size=64)})
     monkeypatch.setattr(metrics, "_FINER", 1)
@@ -42,6 +41,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shard_set(tmp_path_factory.mktemp("data") / "set", 2, 16)
 
 
+@pytest.mark.integration
 def test_views_of_one_object_agree_and_those_of_two_do_not(shards: Path) -> None:
     first, second = (read_object(ShardSet(shards), (0, i)) for i in range(2))
     ring = first.on_white[:16]
@@ -58,6 +58,7 @@ def test_views_of_one_object_agree_and_those_of_two_do_not(shards: Path) -> None
     assert colours < agree - 2
 
 
+@pytest.mark.integration
 def test_the_command_measures_it_once_and_shows_its_pictures(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

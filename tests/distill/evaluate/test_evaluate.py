@@ -12,7 +12,6 @@ import tyro
 
 from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
-from distill import __main__ as command
 from distill.evaluate import __main__ as evaluate
 from distill.evaluate import metrics
 from distill.evaluate.__main__ import Evaluate, run
@@ -180,6 +179,7 @@ def test_interrupted_and_repeated_is_the_same(
         ), name
 
 
+@pytest.mark.integration
 def test_only_what_is_new_or_another_is_measured(
     asked: Evaluate, done: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +281,7 @@ def test_absolute_labels_need_no_turn(asked: Evaluate, tmp_path: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distillations of four small steps with small results."""
-    monkeypatch.setattr(command, "PRESETS", {"tiny": SETTINGS})
+    monkeypatch.setattr("distill.runs.plan.PRESETS", {"tiny": SETTINGS})
     monkeypatch.setattr(results, "VIEW_RESOLUTION", 16)
     monkeypatch.setattr(export, "PRESETS", {"tiny": export.MeshSettings(resolution=24, faces=300, texture_size=64)})
 
@@ -316,6 +316,7 @@ def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
         run(replace(args, steps=5))
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("quick")
 def test_the_picture_is_shown_or_not_in_two_rows(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -347,6 +348,7 @@ def test_the_picture_is_shown_or_not_in_two_rows(
     assert shown == [False, True]
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("quick")
 def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, base: Path, tmp_path: Path) -> None:
     other = shutil.copytree(base, tmp_path / "other")

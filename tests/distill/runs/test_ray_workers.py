@@ -12,6 +12,7 @@ import pytest
 
 from dataset.errors import UserError
 from dataset.images.prepare import prepare_image
+from distill.config import DistillRequest
 from distill.nerf.field import read_header
 from distill.runs import ray_workers
 from distill.runs.job import Job
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def a_job(folder: Path, name: str, steps: int = 3) -> Job:
     prepared = prepare_image(draw(folder / "thing.png", (9, 9, 9)), 32)
     settings = replace(SETTINGS, steps=steps)
-    return Job(name, folder / "thing.png", prepared, "", folder / name, folder, "", "", "tiny", settings, 15.0, 3.0)
+    request = DistillRequest("", "", "tiny", 15.0, 3.0, settings)
+    return Job(name, folder / "thing.png", prepared, folder / name, folder, "", request)
 
 
 class Stub(ray_workers.Worker):
@@ -37,7 +39,7 @@ class Stub(ray_workers.Worker):
 
     def run(self, job):
         (job.out / "ran").open("a").write(f"{os.getpid()}\n")
-        for done in range(1, job.settings.steps + 1):
+        for done in range(1, job.request.settings.steps + 1):
             if self._watch(job.name, done):
                 return Outcome(job.name, "stopped", reason="goes on from its checkpoint")
             time.sleep(0.05)

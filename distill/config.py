@@ -1,0 +1,102 @@
+"""What a distillation is asked to do: the options of the command, and the request that determines a run's result."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from distill.mesh.export import Format
+from distill.sds.schedule import DistillSettings
+from train.layers.compile import CompileChoice
+from train.model.multiview import EMBEDDED_MODEL
+
+Preset = Literal["paper", "tiny"]
+REFERENCE_KEY: Final = "shown_from_deg"  # the stored name of DistillRequest.reference_azimuth_deg
+
+
+@dataclass(frozen=True)
+class DistillRequest:
+    """Everything that determines the result of one run, and nothing else. Equal requests give equal assets."""
+
+    image_sha256: str
+    """Of the prepared image."""
+    model_sha256: str
+    preset: Preset
+    elevation_deg: float
+    guidance_scale: float
+    settings: DistillSettings
+    reference_azimuth_deg: float | None = None
+    """The azimuth the image was taken from, if the model is conditioned on the image itself; None: embedding only."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The request as it is stored in config.json and in the checkpoint, and compared when a run is resumed."""
+        reference = {} if self.reference_azimuth_deg is None else {REFERENCE_KEY: self.reference_azimuth_deg}
+        return {
+            **reference,
+            "image_sha256": self.image_sha256,
+            "model_sha256": self.model_sha256,
+            "preset": self.preset,
+            "elevation_deg": self.elevation_deg,
+            "guidance_scale": self.guidance_scale,
+            "settings": asdict(self.settings),
+        }
+
+
+@dataclass(frozen=True)
+class DistillArgs:
+    """Distill images into textured meshes. The same command resumes interrupted runs and skips finished ones.
+
+    A run folder receives mesh.glb, turntable.mp4, views.png, field.safetensors, config.json, input.png, previews/ and a
+    checkpoint. Each image and seed is one run. A failed run does not stop the others: a table at the end lists the
+    outcome of each, and the exit status is 1 if any failed. Runs are sequential on one GPU or on a CPU, and parallel on
+    several GPUs or with --workers.
+    """
+
+    image: tuple[Path, ...]
+    """One or more images: preferably RGBA cut-outs of one object, or one object on white, seen from its front."""
+    model: Path = EMBEDDED_MODEL
+    """A model folder written by training or train.convert, a checkpoint file, or a Hub name."""
+    out: Path | None = None
+    """The folder of a single run (default out/NAME), or of several runs, each in NAME-seed-K (default out)."""
+    preset: Preset | None = None
+    """The settings to start from. Default: tiny for models of 64-pixel images, paper for larger ones."""
+    steps: int | None = None
+    """Number of steps; all schedules scale with it. Default: the preset's."""
+    seed: int = 0
+    """The random seed."""
+    seeds: int = 1
+    """Number of seeds per image: SEED, SEED + 1, and so on."""
+    elevation_deg: float = 15.0
+    """Elevation of the camera that took the images; 15 is the middle of the training range, -10 to 40."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance scale. Default: the model's."""
+    with_reference: bool = False
+    """Condition the model on the image itself, as in stage 2: a clean frame beside the views. Without it, as in the
+    paper, the model sees only the image embedding."""
+    azimuth_deg: float = 0.0
+    """With --with-reference, for models with absolute camera labels: azimuth of the image in degrees from the object's
+    front towards its left (Blender's +x is 90)."""
+    reference_weight: float = 0.0
+    """Weight of an L2 loss on color and mask at the reference view (0, as in the paper: no such loss)."""
+    formats: tuple[Format, ...] = ("glb",)
+    """File formats: glb is always written; obj adds NAME.obj, .mtl and .png; ply colored vertices; points a point
+    cloud."""
+    compile: CompileChoice = "auto"
+    """Compile the networks, whole or by blocks: takes minutes at the start, then runs twice as fast. auto: whole on a
+    GPU for runs of 3,000 steps or more, otherwise none."""
+    remove_background: bool = False
+    """Remove the background with rembg (an optional extra)."""
+    preview_every: int | None = None
+    """Steps between previews, sheets of four views in previews/. Default: the preset's."""
+    device: str = "auto"
+    """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    workers: int | None = None
+    """Number of parallel runs, each in its own process. Default: one per GPU, or one on a CPU."""
+    address: str | None = None
+    """Address of a Ray cluster, such as auto, that shares the storage of MODEL and OUT. Default: this machine."""
+    dry_run: bool = False
+    """Print the settings as JSON (a list for several runs) and exit."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the command describes one run, whose folder is `out` itself."""
+        return len(self.image) == 1 and self.seeds == 1

@@ -1,0 +1,198 @@
+"""From options to jobs: prepares the images, resolves the model and builds the request of each run."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from dataset.errors import UserError
+from dataset.images.prepare import Prepared, prepare_image
+from distill.config import DistillArgs, DistillRequest, Preset
+from distill.mesh.export import Format
+from distill.runs.job import Job
+from distill.runs.sequential import Outcome
+from distill.sds.schedule import PRESETS, DistillSettings
+from train.convert.resolve import model_folder
+from train.layers.compile import CompileChoice
+from train.model.multiview import read_spec
+from train.model.reference import check_reference_options
+
+LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
+
+
+@dataclass(frozen=True)
+class PlannedInput:
+    """One run to plan: its image, and where that image was taken from."""
+
+    name: str
+    image: Path
+    seed: int
+    out: Path
+    elevation_deg: float
+    reference_azimuth_deg: float | None = None
+    """As in DistillRequest."""
+
+
+@dataclass(frozen=True)
+class SharedOptions:
+    """What all runs of a command have in common; None: the default of the preset or of the model."""
+
+    model: Path
+    preset: Preset | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    reference_weight: float = 0.0
+    preview_every: int | None = None
+    formats: tuple[Format, ...] = ("glb",)
+    compile: CompileChoice = "auto"
+    remove_background: bool = False
+
+
+def plan_command(args: DistillArgs) -> tuple[list[Job], list[Outcome]]:
+    """Plan the runs of a command line.
+
+    Returns:
+        The jobs, and a failed outcome for each of several runs whose image cannot be used.
+
+    Raises:
+        UserError: an option is invalid, or the image of a single run cannot be used.
+    """
+    if not -90 <= args.elevation_deg <= 90:
+        raise UserError(f"--elevation-deg is {args.elevation_deg}; it lies between -90 and 90")
+    if args.preview_every is not None and args.preview_every < 1:
+        raise UserError(f"--preview-every is {args.preview_every}; at least 1 step")
+    azimuth_deg = args.azimuth_deg if args.with_reference else None
+    inputs = [
+        PlannedInput(name, image, seed, run_folder(args, name), args.elevation_deg, azimuth_deg)
+        for image, seed, name in run_names(args)
+    ]
+    model = model_folder(args.model)
+    read_spec(model)
+    check_reference_options(model, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
+    options = SharedOptions(
+        model=args.model,
+        preset=args.preset,
+        steps=args.steps,
+        guidance_scale=args.guidance_scale,
+        reference_weight=args.reference_weight,
+        preview_every=args.preview_every,
+        formats=args.formats,
+        compile=args.compile,
+        remove_background=args.remove_background,
+    )
+    jobs, refused = plan_jobs(options, model, inputs)
+    if args.is_single and refused:
+        raise UserError(refused[0].reason)
+    return jobs, refused
+
+
+def plan_jobs(options: SharedOptions, model: Path, inputs: Sequence[PlannedInput]) -> tuple[list[Job], list[Outcome]]:
+    """Plan runs with the same options; `model` is the folder behind `options.model`.
+
+    Returns:
+        The jobs, and a failed outcome for each run whose image cannot be used.
+
+    Raises:
+        UserError: the model folder or the settings are invalid.
+    """
+    spec = read_spec(model)
+    preset: Preset = options.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
+    settings = _settings(options, preset)
+    images = {each: _prepared(each, spec.image_size, options) for each in dict.fromkeys(run.image for run in inputs)}
+    digest = model_digest(model)
+    scale = spec.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    jobs, refused = [], []
+    for run in inputs:
+        prepared = images[run.image]
+        if isinstance(prepared, UserError):
+            refused.append(Outcome(run.name, "failed", reason=str(prepared)))
+            continue
+        request = DistillRequest(
+            image_sha256=hashlib.sha256(prepared.rgba.tobytes()).hexdigest(),
+            model_sha256=digest,
+            preset=preset,
+            elevation_deg=run.elevation_deg,
+            guidance_scale=scale,
+            settings=replace(settings, seed=run.seed),
+            reference_azimuth_deg=run.reference_azimuth_deg,
+        )
+        jobs.append(
+            Job(
+                name=run.name,
+                image=run.image,
+                prepared=prepared,
+                out=run.out,
+                model=model,
+                model_name=str(options.model),
+                request=request,
+                formats=options.formats,
+                compile=options.compile,
+            )
+        )
+    return jobs, refused
+
+
+def describe_images(jobs: Iterable[Job]) -> list[str]:
+    """Lines that say how each image was framed for the model, with the notices about it."""
+    lines = []
+    for image, prepared in {job.image: job.prepared for job in jobs}.items():
+        lines += [f"note: {notice}" for notice in prepared.notices]
+        lines.append(f"{image}: {prepared.framing}")
+    return lines
+
+
+def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
+    """(image, seed, name) of every run.
+
+    Raises:
+        UserError: there is no run, or two runs would share a name and therefore a folder.
+    """
+    if not args.image or args.seeds < 1:
+        raise UserError(f"--image names at least one picture, and --seeds ({args.seeds}) is at least 1")
+    if args.is_single:
+        return [(args.image[0], args.seed, args.image[0].stem)]
+    for image in args.image:
+        same = [other for other in args.image if other.stem.casefold() == image.stem.casefold()]
+        if len(same) > 1:
+            raise UserError(
+                f"{' and '.join(map(str, same))} would share the folder {image.stem}-seed-{args.seed}: name each once, "
+                "rename one, or run them in two commands with another --out each"
+            )
+    seeds = range(args.seed, args.seed + args.seeds)
+    return [(image, seed, f"{image.stem}-seed-{seed}") for image in args.image for seed in seeds]
+
+
+def run_folder(args: DistillArgs, name: str) -> Path:
+    """The folder of the run called `name`."""
+    if args.is_single:
+        return args.out or Path("out") / name
+    return (args.out or Path("out")) / name
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 of the digests of a model's files: a run must not be resumed with another model of the same name."""
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", "image_tower", "image_encoder"):
+        for path in sorted((folder / part).glob("*")):
+            with path.open("rb") as file:
+                digest.update(f"{part}/{path.name}".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _settings(options: SharedOptions, preset: Preset) -> DistillSettings:
+    settings = PRESETS[preset]
+    return replace(
+        settings,
+        steps=settings.steps if options.steps is None else options.steps,
+        preview_every=settings.preview_every if options.preview_every is None else options.preview_every,
+        reference_weight=options.reference_weight,
+    )
+
+
+def _prepared(image: Path, size: int, options: SharedOptions) -> Prepared | UserError:
+    """The image as the model sees it, or why it cannot be used."""
+    try:
+        return prepare_image(image, size, remove_background=options.remove_background)
+    except UserError as error:
+        return error
