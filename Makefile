@@ -35,13 +35,13 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 	@touch $@
 	@$(PY) -m render.environment || true
 
-render: setup ## objects -> shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
+render: setup ## render objects into shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
 	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--include-licenses,$(INCLUDE_LICENSES)) $(call opt,--retry,$(RETRY)) $(ARGS)
 
-verify: setup ## check a shard set or a latent set: every damaged, missing or foreign member by name
+verify: setup ## check a shard set or latent set; name every corrupt, missing or foreign member
 	$(PY) -m dataset verify '$(SHARDS)' $(ARGS)
 
-report: setup ## a shard set as one page: SHARDS= (report.html beside the shards)
+report: setup ## write one page about a shard set: SHARDS= (report.html beside the shards)
 	$(PY) -m dataset report '$(SHARDS)' $(ARGS)
 
 # With both goals in one command, stage 2 continues from stage 1's result and OUT is the folder of both runs, whatever
@@ -63,69 +63,69 @@ train-stage1: setup ## shards or latents -> image-conditioned multi-view model: 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
 	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --init-from $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-tiny-model: setup ## shards -> the small embedded model, from nothing, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--effort 0.001" rehearses)
+tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--effort 0.001" rehearses)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)
 
-encode: setup ## shards -> latents and embeddings, once for all steps: SHARDS= MODEL= OUT=data/latents
+encode: setup ## encode shards as latents and embeddings once, for faster training: SHARDS= MODEL= OUT=data/latents
 	$(PY) -m train.encode '$(SHARDS)' '$(or $(OUT),data/latents)' --model '$(MODEL)' $(ARGS)
 
-export: setup ## a model for other programs: MODEL= OUT= FORMAT=diffusers|ldm
+export: setup ## export a model for other programs: MODEL= OUT= FORMAT=diffusers|ldm
 	$(PY) -m train.export '$(MODEL)' '$(OUT)' $(call opt,--format,$(FORMAT)) $(ARGS)
 
-sample: setup ## one picture -> views of the object: IMG= MODEL= OUT=
+sample: setup ## sample views of the object in one image: IMG= MODEL= OUT=
 	$(PY) -m train.sample --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
 
-evaluate: setup ## novel views against the truth, beside baselines: MODEL="A B" SHARDS= OUT=data/evaluation (ARGS="--split validation")
+evaluate: setup ## compare novel views with the truth and with baselines: MODEL="A B" SHARDS= OUT=data/evaluation (ARGS="--split validation")
 	$(PY) -m train.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' --out '$(or $(OUT),data/evaluation)' $(ARGS)
 
-evaluate-assets: setup ## distilled assets against the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--objects 20 --meshes DIR"
+evaluate-assets: setup ## compare distilled assets with the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--objects 20 --meshes DIR"
 	$(PY) -m distill.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' $(call opt,--out,$(OUT)) $(ARGS)
 
 distill: export IMAGES = $(or $(IMG),examples/cat.png)
-distill: setup ## pictures -> textured meshes: IMG="a.png b.png" SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or by a pattern such as IMG="photos/*.png")
+distill: setup ## make textured meshes from images: IMG="a.png b.png" SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")
 	@if [ -e "$$IMAGES" ]; then set -- "$$IMAGES"; else set -- $$IMAGES; fi; \
 	$(PY) -m distill --image "$$@" $(call opt,--seeds,$(SEEDS)) $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-view: setup ## look at a distillation, or a folder of them: OUT= (served on this machine; ARGS="--out page.html" writes a file)
+view: setup ## view a distillation, or a folder of them: OUT= (served on this machine; ARGS="--out page.html" writes a file)
 	$(PY) -m distill.view $(or $(OUT),out) --open $(ARGS)
 
-demo: setup ## the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
+demo: setup ## run the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
 	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-bench-render: setup ## speed and PSNR of the renderer against the settings in common use (an hour and a half, and the references the first time; ARGS="--views 16": an hour)
+bench-render: setup ## speed and PSNR of the renderer compared with common settings (90 minutes, longer the first time; ARGS="--views 16": an hour)
 	$(PY) -m benchmarks.render.render_bench $(ARGS)
 
-bench-render-gpu: setup ## is the GPU used, and what does a view take on it
+bench-render-gpu: setup ## check that Blender uses the GPU, and time a view on it
 	$(PY) -m benchmarks.render.render_gpu $(ARGS)
 
 bench-render-memory: setup ## memory of one Blender process over 500 objects
 	$(PY) -m benchmarks.render.render_memory $(ARGS)
 
-bench-stream: setup ## views a second of one core, from shards and from latents, against plain webdataset
+bench-stream: setup ## views per second on one core, from shards and from latents, compared with plain webdataset
 	$(PY) -m benchmarks.data.stream_bench $(ARGS)
 
-bench-train: setup ## training speed: views/s and share of the GPU's matrix peak against a plain loop
+bench-train: setup ## training speed: views per second and MFU, compared with a plain loop
 	$(PY) -m benchmarks.train.train_bench $(ARGS)
 
 bench-encode: setup ## views/s of the frozen networks (VAE encoder, ViT-H-14) and their cost in score distillation (GPU)
 	$(PY) -m benchmarks.train.frozen_networks $(ARGS)
 
-bench-ranks: setup ## training speed of several GPUs of one machine against one: ARGS="--world 2"
+bench-ranks: setup ## training speed of several GPUs of one machine, compared with one: ARGS="--world 2"
 	$(PY) -m benchmarks.train.ranks_bench $(ARGS)
 
-bench-distill: setup ## minutes an asset takes and where they go: ARGS="--preset tiny" on a CPU
+bench-distill: setup ## minutes per asset, and time by part: ARGS="--preset tiny" on a CPU
 	$(PY) -m benchmarks.distill.distill_bench $(ARGS)
 
-bench-field: setup ## the distiller's field and renderer: Triton kernels against plain torch (GPU)
+bench-field: setup ## field and renderer of the distillation: Triton kernels compared with plain torch (GPU)
 	$(PY) -m benchmarks.distill.field_bench $(ARGS)
 
-bench-scheduling: setup ## 800,000 objects through the driver, with a stub for Blender
+bench-scheduling: setup ## schedule 800,000 objects with a stub instead of Blender
 	$(PY) -m benchmarks.render.scheduling $(ARGS)
 
 check: lint ## lint, types and unit tests: under 2 minutes on 2 cores
 	$(PY) -m pytest -n auto --dist loadfile -m 'not gpu and not slow and not integration' $(ARGS)
 
-test: setup ## every test but those marked slow or gpu: under 12 minutes on 2 cores; MARK=slow or MARK=gpu runs the marked ones
+test: setup ## all tests except those marked slow or gpu: under 12 minutes on 2 cores; MARK=slow or MARK=gpu runs the marked ones
 	$(PY) -m pytest $(if $(strip $(MARK)),-m '$(MARK)',-n auto --dist loadfile) $(ARGS)
 
 lint: setup ## ruff and mypy
