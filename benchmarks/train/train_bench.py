@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from train.config.presets import TINY
+from train.config.unet_shapes import SD21_UNET, TINY_UNET
 from train.data.sampling import Draw
 from train.device import mixed_precision
 from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimiser, prepare
@@ -29,17 +29,9 @@ from train.model.noise_schedule import NUM_TIMESTEPS, noise_schedule
 from train.model.reference import ReferenceMode, prepare_for_reference
 from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet
 
-
-def tiny_unet() -> UNetShape:
-    """The embedded model's."""
-    if TINY.unet is None:
-        raise ValueError("the tiny preset trains a UNet of its own")
-    return TINY.unet
-
-
 SHAPES: Final = {
-    "sd21": UNetShape(4, 32, (320, 640, 1280, 1280), (True, True, True, False), 2, 64, 1024),
-    "tiny": tiny_unet(),
+    "sd21": SD21_UNET,
+    "tiny": TINY_UNET,
     "micro": UNetShape(4, 8, (32, 64), (True, True), 1, 16, 24, norm_groups=8),
 }
 VIEWS: Final = 4

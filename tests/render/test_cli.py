@@ -15,6 +15,8 @@ from tests.support.make_models import bad_models, box_glb
 from tests.support.paths import ROOT
 from tests.support.render_command import MARK, command, contents, processes_marked, render, wait_for
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 
 
@@ -33,7 +35,6 @@ def finished(models, tmp_path_factory):
     return shards, render(f"folder:{models[0]}", shards, "--workers", "1")
 
 
-@pytest.mark.integration
 def test_bad_files_are_recorded_and_the_rest_complete(models, finished):
     shards, run = finished
     assert run.returncode == 1
@@ -46,7 +47,6 @@ def test_bad_files_are_recorded_and_the_rest_complete(models, finished):
         assert f"failed: {uid}: {rows[uid].stage}: {kind}" in run.stderr
 
 
-@pytest.mark.integration
 def test_killed_and_repeated_is_as_if_never_killed(models, finished, tmp_path):
     shards, mark = tmp_path / "set", uuid.uuid4().hex
     options = ("--workers", "2")

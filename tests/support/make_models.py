@@ -15,7 +15,7 @@ FACES = {
     "top": [(-1, 1, 1), (1, 1, 1), (1, 1, -1), (-1, 1, -1)],
     "bottom": [(-1, -1, -1), (1, -1, -1), (1, -1, 1), (-1, -1, 1)],
 }
-COLOURS = {
+COLORS = {
     "front": (1.0, 0.0, 0.0),
     "back": (0.0, 0.0, 1.0),
     "right": (0.0, 1.0, 0.0),
@@ -55,7 +55,7 @@ class Gltf:
             positions = (np.array(corners) * np.array(size) / 2 + centre).astype(np.float32)
             if spoil is not None and face == "front":
                 positions[1, 1] = spoil
-            material = {"emissiveFactor": COLOURS[face], "pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}}
+            material = {"emissiveFactor": COLORS[face], "pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}}
             primitives.append(
                 {
                     "attributes": {"POSITION": self.accessor(positions, "VEC3")},

@@ -23,6 +23,8 @@ from train import launch
 from train.launch import Launch, start
 from train.model.multiview import save_model
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

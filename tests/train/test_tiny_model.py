@@ -18,7 +18,7 @@ from train.evaluate.protocol import training_notes
 from train.model.multiview import load_model, read_spec
 from train.tiny_model import TinyModel, build, embedded, options
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
 RECIPE = replace(
     MICRO,

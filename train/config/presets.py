@@ -14,6 +14,7 @@ from dataset.images.prepare import OBJECT_FILL
 from dataset.reading.damage import MAX_DAMAGED_SHARE
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from train.config.schedules import PresetOnly, Schedule, require_positive
+from train.config.unet_shapes import TINY_UNET
 from train.data.sampling import count_pairs
 from train.model.image_encoder import NamedTower, SmallTower, TowerSpec
 from train.model.reference import ReferenceMode
@@ -199,16 +200,7 @@ TINY: Final = Recipe(
     guidance_scale=3.0,
     stage1=Schedule(steps=2_000, objects=4, accumulation=1, peak_lr=4e-4, decay="constant", warmup_steps=100),
     stage2=Schedule(steps=400, objects=4, accumulation=1, peak_lr=2e-4, decay="linear", warmup_steps=40),
-    unet=UNetShape(
-        latent_channels=8,
-        latent_size=16,
-        widths=(64, 128, 192),
-        attention=(True, True, True),
-        blocks_per_level=1,
-        head_width=32,
-        token_width=256,
-        norm_groups=16,
-    ),
+    unet=TINY_UNET,
     autoencoder=_TINY_AUTOENCODER,
     tower_training=_TINY_TOWER,
 )

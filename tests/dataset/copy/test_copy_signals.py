@@ -17,8 +17,9 @@ from tests.support.make_outcomes import LICENSES, make_set
 from tests.support.make_shards import make_sample
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.integration
 
-@pytest.mark.integration
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_command_that_is_ended_leaves_no_process_and_resumes(tmp_path: Path, sent: signal.Signals) -> None:
     source, out = _many(tmp_path / "source", 400), tmp_path / "out"

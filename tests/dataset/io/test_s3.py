@@ -26,6 +26,8 @@ from tests.support.render_command import MARK, command, processes_marked, wait_f
 from tests.support.render_command import contents as bytes_of_set
 from tests.support.staged_output import UIDS, claim, complete, contents, new_output
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("moto", reason="moto's server stands in for S3")
 pytest.importorskip("s3fs", reason="S3 needs s3fs")
 
@@ -72,7 +74,6 @@ def test_a_set_on_s3_is_the_set_on_a_disk(s3, tmp_path, monkeypatch):
     assert there == contents(tmp_path / "local")
 
 
-@pytest.mark.integration
 def test_a_copy_from_s3_to_s3_is_the_copy_on_a_disk(s3, tmp_path):
     make_shard_set(f"{s3}/pictures", 3, 16, objects_per_shard=2)
     make_shard_set(tmp_path / "pictures", 3, 16, objects_per_shard=2)

@@ -20,7 +20,7 @@ from tests.support.distill_micro import SETTINGS
 from tests.support.make_shards import make_shard_set
 from train.evaluate.metrics import psnr_db
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shard_set(tmp_path_factory.mktemp("data") / "set", 2, 16)
 
 
-@pytest.mark.integration
 def test_views_of_one_object_agree_and_those_of_two_do_not(shards: Path) -> None:
     first, second = (read_object(ShardSet(shards), (0, i)) for i in range(2))
     ring = first.on_white[:16]
@@ -58,7 +57,6 @@ def test_views_of_one_object_agree_and_those_of_two_do_not(shards: Path) -> None
     assert colours < agree - 2
 
 
-@pytest.mark.integration
 def test_the_command_measures_it_once_and_shows_its_pictures(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from tests.support.true_solids import box_mesh, finished, write_glb
 from train.evaluate.novel_views import read_truth
 from train.evaluate.results import Record
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 BOXES = ("synthetic-0000", "synthetic-0002", "synthetic-0004")
 FILES = ("results.jsonl", "evaluation.json", "evaluation.md", "evaluation.html")
 
@@ -179,7 +179,6 @@ def test_interrupted_and_repeated_is_the_same(
         ), name
 
 
-@pytest.mark.integration
 def test_only_what_is_new_or_another_is_measured(
     asked: Evaluate, done: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +315,6 @@ def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
         run(replace(args, steps=5))
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("quick")
 def test_the_picture_is_shown_or_not_in_two_rows(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -348,7 +346,6 @@ def test_the_picture_is_shown_or_not_in_two_rows(
     assert shown == [False, True]
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("quick")
 def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, base: Path, tmp_path: Path) -> None:
     other = shutil.copytree(base, tmp_path / "other")

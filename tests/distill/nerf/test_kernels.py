@@ -15,6 +15,8 @@ from distill.nerf.render import RenderOutput, render_views
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from tests.support.triton_cpu import compiled_for_h100, interpreted, needs_triton
 
+pytestmark = pytest.mark.integration
+
 LIMITS = {"float64": 1e-12, "float32": 2e-5}
 NAMES = (
     "grid float64",
@@ -41,7 +43,6 @@ def differences() -> dict[str, float]:
     return interpreted("tests.support.kernel_agreement", NAMES)
 
 
-@pytest.mark.integration
 @needs_triton
 @pytest.mark.parametrize("name", NAMES)
 def test_kernels_agree_with_torch_in_the_interpreter(name, differences):

@@ -21,7 +21,7 @@ from distill.sds.checkpoint import CHECKPOINT
 from tests.support.distill_micro import SETTINGS, draw, rows, same_field
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 
 
 def a_job(folder: Path, name: str, steps: int = 3) -> Job:

@@ -21,7 +21,7 @@ from distill.runs.sequential import Outcome, table
 from distill.sds.checkpoint import CHECKPOINT
 from tests.support.distill_micro import SETTINGS, draw, quick_results, rows, same_field
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from distill.sds.oracle import (
 from distill.sds.schedule import DistillSettings, draw_views, plan_step
 from train.model.noise_schedule import add_noise, clean_latents
 
+pytestmark = pytest.mark.integration
+
 RED, BLUE, YELLOW, BROWN, GREEN = (0.85, 0.15, 0.1), (0.1, 0.2, 0.8), (0.95, 0.8, 0.2), (0.3, 0.2, 0.1), (0.1, 0.7, 0.2)
 # A figure with one face: red and yellow in front (-y), blue and brown behind, a green hand to its left (+x).
 FIGURE: Solids = (
@@ -40,7 +42,6 @@ def assert_rebuilt(name: str, settings: DistillSettings) -> None:
     assert found.face_margin_db >= 10, found
 
 
-@pytest.mark.integration
 def test_an_object_is_rebuilt_with_the_papers_losses():
     assert_rebuilt("skittle", replace(SMALL, steps=112))
 

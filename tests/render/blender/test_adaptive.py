@@ -11,6 +11,8 @@ bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python
 from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 RESOLUTION = 64
 MAX_SAMPLES = 64  # four times what Cycles takes before it looks at the noise for the first time
 

@@ -66,6 +66,7 @@ def test_loss_is_absolute_error_plus_weighted_kl() -> None:
     assert losses[0] == pytest.approx(float((decoded - pixels).abs().mean()), rel=1e-4)
 
 
+@pytest.mark.integration
 def test_training_reconstructs_and_scales_latents_to_unit_deviation(shards: ShardSet) -> None:
     vae: Any = train_autoencoder(shards, _recipe(150), 16, seed=0, device=CPU)
     pictures = load_random_views(shards, 9, 0, objects=6, views=8).pictures

@@ -24,7 +24,7 @@ from train.loop.loss import encode_views
 from train.model.multiview import save_model
 from train.model.reference import ReferenceMode
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
 
 
 @pytest.mark.parametrize("trained", [(1, "attention"), (2, "attention"), (2, "channels")])

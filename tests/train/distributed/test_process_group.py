@@ -28,7 +28,7 @@ from train.loop.nan_guard import uids_of_step
 from train.loop.run_config import check
 from train.model.multiview import load_model
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
 LAST = f"checkpoints/step-{STEPS:09d}"
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # sums in another order; a step of AdamW is 1e-3
 

@@ -30,7 +30,7 @@ from train.evaluate.selection import choose, name_models, open_pictures, part_of
 from train.evaluate.tables import METRICS, kind_of, summarise, tables
 from train.model.multiview import MultiViewModel, save_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 HELD_OUT = "synthetic-0003"  # the validation split of six
 METHODS = ("model.alone", "model.reference", "nearest-training-object", "mean-picture", "autoencoder")
 

@@ -105,7 +105,7 @@ def test_the_benchmark_needs_torch_diffusers_and_safetensors_alone():
     missing = "ray webdataset open_clip tyro pandas pyarrow tensorboard torchvision skimage imageio trimesh"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing.split()}))\n"
-        "from benchmarks.train import train_bench; from train.model.multiview import build_unet\n"
+        "from benchmarks.train import train_bench; from train.model.unet import build_unet\n"
         "build_unet(train_bench.SHAPES['micro'])"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -222,7 +222,7 @@ def test_cuda_graphs_are_for_one_gpu_and_one_micro_batch(accumulation, world, tm
     """Refused before anything is made."""
     run = micro_run(tmp_path, tmp_path / "run", 4)
     recipe = replace(run.recipe, stage1=replace(run.recipe.stage1, accumulation=accumulation, objects=4))
-    with pytest.raises(UserError, match="give --compile whole"):
+    with pytest.raises(UserError, match="use --compile whole"):
         train(replace(run, recipe=recipe, compile="graphs"), Ranks(0, world))
     assert not run.out.exists()
     check(replace(run, recipe=recipe, compile="whole"), world)

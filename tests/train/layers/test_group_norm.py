@@ -12,6 +12,8 @@ from tests.support.norm_agreement import LARGE, SHAPES
 from tests.support.triton_cpu import compiled_for_h100, interpreted, needs_triton
 from train.layers.group_norm import group_norm
 
+pytestmark = pytest.mark.integration
+
 NAMES = tuple(
     f"{name}, {shifted}{silu}" for name in SHAPES for shifted in ("plain", "shifted") for silu in ("", ", SiLU")
 )

@@ -15,7 +15,7 @@ from train.model.unet import UNetShape, build_unet
 SHAPE = UNetShape(4, 8, (32, 32), (True, False), 1, 16, 24, norm_groups=8)
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 
 
 @pytest.mark.parametrize("use", ["attention", "none", "channels"])

@@ -62,6 +62,7 @@ def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.integration
 def test_golden_losses(tmp_path: Path) -> None:
     """20 steps of each stage; 1e-3 relative allows other CPUs. See tests/support/train_micro.py to regenerate."""
     golden = json.loads(GOLDEN.read_text())
@@ -103,6 +104,7 @@ def test_the_same_command_again_changes_nothing(stage1: Path, shards: Path, caps
     assert _same(before, _weights(stage1))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("averaging", [False, True])
 def test_killed_and_repeated_ends_in_the_weights_of_an_uninterrupted_run(
     stage1: Path, averaged_run: Path, shards: Path, tmp_path: Path, averaging: bool

@@ -21,7 +21,7 @@ from train.loop import loop
 from train.loop.loop import train
 from train.loop.run_config import Run
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
 
 
 def _final(run: Path, steps: int = 6) -> dict[str, torch.Tensor]:

@@ -138,6 +138,7 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
     assert explained > 0.5
 
 
+@pytest.mark.integration
 def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It paints the view that another camera sees, better than where it is not told which camera."""
     assert TINY.tower_training is not None

@@ -38,7 +38,7 @@ from train.model.unet import run_unet
 from train.sample import Sample
 from train.sample import run as draw_sample
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
 
 
 def _run(shards: Path, out: Path, base: Path, use: str, steps: int = 3) -> Run:

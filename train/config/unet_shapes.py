@@ -1,0 +1,19 @@
+"""UNet sizes, without the command-line library that the presets import: benchmarks run where only torch is."""
+
+from typing import Final
+
+from train.model.unet import UNetShape
+
+TINY_UNET: Final = UNetShape(
+    latent_channels=8,
+    latent_size=16,
+    widths=(64, 128, 192),
+    attention=(True, True, True),
+    blocks_per_level=1,
+    head_width=32,
+    token_width=256,
+    norm_groups=16,
+)
+"""The tiny preset's."""
+SD21_UNET: Final = UNetShape(4, 32, (320, 640, 1280, 1280), (True, True, True, False), 2, 64, 1024)
+"""Stable Diffusion 2.1's and MVDream's."""
