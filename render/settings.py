@@ -15,10 +15,10 @@ MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a whole set. `hdri` names a folder of environment maps; None is the eight that Blender ships.
+    """Render settings of a whole set.
 
-    A pixel takes up to `samples`. With a `noise_threshold` it may stop earlier: Cycles looks after every 16 samples
-    whether its noise is below; 0 gives every pixel all of them.
+    `hdri` is a folder of environment maps; None uses the eight that ship with Blender. A pixel takes at most `samples`
+    samples. Every 16 samples Cycles stops the pixels whose noise is below `noise_threshold`; 0 disables this.
     """
 
     resolution: int = 256
@@ -32,12 +32,13 @@ class Settings:
         if not 8 <= self.resolution <= 4096:
             raise UserError(f"--resolution is {self.resolution}; choose 8 to 4096 pixels")
         if not 1 <= self.samples <= 65536:
-            raise UserError(f"--samples is {self.samples}; choose 1 to 65536 samples a pixel")
+            raise UserError(f"--samples is {self.samples}; choose 1 to 65536 samples per pixel")
         if not 0 <= self.noise_threshold <= 1:
             raise UserError(f"--noise-threshold is {self.noise_threshold}; choose 0 (all samples everywhere) to 1")
 
 
 def parse_device(name: str) -> Device:
+    """Raises UserError when `name` is not a device."""
     for device in DEVICES:
         if device == name:
             return device
@@ -45,7 +46,7 @@ def parse_device(name: str) -> Device:
 
 
 def environment_maps(folder: Path) -> dict[str, Path]:
-    """File name -> path of the environment maps in a folder, sorted. Raises UserError when there is none."""
+    """Sorted file name -> path of the environment maps in a folder. Raises UserError when there is none."""
     if not folder.is_dir():
         raise UserError(f"--hdri {folder} is not a folder; name one that holds .exr or .hdr environment maps")
     maps = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in HDRI_SUFFIXES}

@@ -17,7 +17,7 @@ from render.output.shard_set_writer import ShardSetWriter
 from render.workers.messages import Batch, Result, Task
 
 _WRITERS: Final = 2
-_WAITING: Final = 4  # shards in the writers' hands, so that memory is bounded
+_WAITING: Final = 4  # shards being written at a time, to bound memory
 _EXCLUDED: Final = {
     "licence-excluded": ("LicenceExcluded", "its license is not among --include-licenses"),
     "too-large": ("TooLarge", "its file is larger than --max-file-mb"),
@@ -25,7 +25,10 @@ _EXCLUDED: Final = {
 
 
 class ShardAssembler:
-    """The unfinished shards of a set. A context: leaving it waits for the writers and raises what they raised."""
+    """Assembles the unfinished shards of a set.
+
+    Use it as a context manager: on exit it waits for the writer threads and re-raises their errors.
+    """
 
     def __init__(self, output: ShardSetWriter) -> None:
         self._output = output
@@ -34,7 +37,7 @@ class ShardAssembler:
         ] = {}  # shard -> (results to come, results that were never staged)
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="shard-writer")
         self._writing: deque[Future[None]] = deque()
-        self.done = 0  # objects that have a result, of this run or an earlier one
+        self.done = 0  # objects that have a result, from this run or an earlier one
         self.failed = self.skipped = 0  # of this run's
 
     def __enter__(self) -> Self:
@@ -48,7 +51,7 @@ class ShardAssembler:
             self._settle(0)
 
     def tasks(self) -> Iterator[Task]:
-        """What is to render, in manifest order. Taking a shard's first task opens the shard."""
+        """Iterate over the objects to render, in manifest order. The first task of a shard opens the shard."""
         finished = self._output.finished_shards()
         for shard in range(self._output.num_shards):
             positions = self._output.positions(shard)
@@ -73,7 +76,7 @@ class ShardAssembler:
                 self._finish(shard)
 
     def accept(self, batch: Batch) -> None:
-        """Stage a batch, or write the shard that it completes. Raises what an earlier shard's writing raised."""
+        """Stage a batch, or write the shard that it completes. Re-raises errors of earlier shards' writers."""
         results = batch.results
         shard = self._output.shard_of(results[0].outcome.position)
         remaining, fresh = self._open[shard]

@@ -42,12 +42,12 @@ from render.workers.protocol import pack, unpack
 STAGING: Final = ".staging"
 LOGS_FOLDER: Final = "logs"
 REMOTE_STAGING: Final = Path("data/staging")  # for a set that is not a local folder
-# What a listing finds out; what was asked for decides it.
+# Results of listing the source; the other keys determine them.
 _DERIVED_KEYS: Final = {"source", "objects", "manifest_sha256"}
 
 
 class ShardSetWriter:
-    """The set at `url`. Its manifest is there after `claim`."""
+    """Writes the shard set at `url`. The manifest exists after `claim`."""
 
     def __init__(self, url: str, objects_per_shard: int) -> None:
         if objects_per_shard < 1:
@@ -82,7 +82,7 @@ class ShardSetWriter:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Own the set while the block runs. Raises UserError when another rendering does."""
+        """Lock the set. Raises UserError when another process renders it or the folder cannot be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -91,13 +91,14 @@ class ShardSetWriter:
             try:
                 yield
             finally:
-                with suppress(OSError):  # it holds staged objects, or is gone with the finished set
+                with suppress(OSError):  # it is not empty, or was removed with the finished set
                     self.folder.rmdir()
 
     def claim(self, request: Mapping[str, Any], assets: Callable[[], Iterator[Asset]]) -> None:
-        """Write the manifest and `set.json`, or check that those there ask for the same; UserError names what differs.
+        """Write the manifest and `set.json`, or check that the existing ones have the same request.
 
-        `assets` lists the objects; it is called when there is no manifest yet, or to say what differs.
+        `assets` lists the objects; it is called only for a new manifest, or to find the first difference. Raises
+        UserError with the settings that differ.
         """
         path = f"{self.root}/{SET_NAME}"
         asked = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
@@ -117,23 +118,23 @@ class ShardSetWriter:
             raise UserError(settings_differ(self.url, changed.values(), remedy))
 
     def finished_shards(self) -> set[int]:
-        """Numbers of the shards whose outcome table is there: one listing, however many shards."""
+        """Numbers of the shards that have an outcome table, from a single listing."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
         paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
         there = {path.rpartition("/")[2] for path in paths}
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in there}
 
     def missing(self, shard: int) -> list[int]:
-        """Positions of an unfinished shard that have no result yet."""
+        """Positions of an unfinished shard without a result."""
         staged = self.staging.positions(shard_name(shard))
         return [position for position in self.positions(shard) if position not in staged]
 
     def stage(self, results: Sequence[Result]) -> None:
-        """Keep results of one shard until it is written."""
+        """Stage results of one shard until it is written."""
         self.staging.add(results[0].outcome.shard, results)
 
     def finish_shard(self, shard: int, fresh: Sequence[Result] = ()) -> None:
-        """Write a shard whose objects are all staged or in `fresh`, then its outcome table; drop what was staged."""
+        """Write a shard whose objects are all staged or in `fresh`, then its outcome table; drop its staged files."""
         name = shard_name(shard)
         results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
         ordered = [results[position] for position in self.positions(shard)]
@@ -143,7 +144,7 @@ class ShardSetWriter:
         self.staging.drop(name)
 
     def finish(self, skip_duplicates: bool = False) -> Index:
-        """Mark duplicates, write attribution and index of a set whose shards are all finished; staging goes."""
+        """Mark duplicates, write attribution and index, and remove the staging folder. All shards must be finished."""
         self._mark_duplicates(skip_duplicates)
         write_attribution(self.fs, self.root)
         index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
@@ -151,7 +152,7 @@ class ShardSetWriter:
         return index
 
     def reopen_failed(self) -> int:
-        """Forget the failed outcomes, so that these objects are rendered again; how many there were."""
+        """Remove the failed outcomes, so that these objects are rendered again, and return their number."""
         failed = 0
         for shard in range(self.num_shards):
             rows = self.table(shard) if self._has_table(shard) else []
@@ -172,7 +173,7 @@ class ShardSetWriter:
         return (row for shard in sorted(self.finished_shards()) for row in self.table(shard))
 
     def _mark_duplicates(self, skip: bool) -> None:
-        """Flag each object whose file equals an earlier one's; with `skip` take it out of its shard."""
+        """Flag each object whose file is identical to an earlier one; with `skip`, remove it from its shard."""
         first: dict[bytes, int] = {}
         for shard in range(self.num_shards):
             rows = self.table(shard)
@@ -186,7 +187,7 @@ class ShardSetWriter:
                 write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes(marked))
 
     def _reopen(self, shard: int, rows: Sequence[Outcome]) -> None:
-        """Send a finished shard back to staging with these rows in place of its own, and the samples of the ok ones."""
+        """Move a finished shard back to staging with these rows instead of its own, and the samples of the ok ones."""
         name = shard_name(shard)
         stats = read_stats(self.fs, self.root, name)
         data = self.fs.cat_file(f"{self.root}/{name}.tar")

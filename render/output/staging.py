@@ -25,14 +25,14 @@ _ROWS: Final = "rows.json"
 
 
 class Staging:
-    """A folder of parts. Raises UserError when it cannot be written, or when a part is damaged."""
+    """A folder of staged batches. Raises UserError when it cannot be written or a file is damaged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._fs = LocalFileSystem()
 
     def add(self, shard: str, results: Sequence[Result]) -> Path:
-        """Stage some results of a shard as one part, whose path it returns."""
+        """Stage some results of a shard as one file and return its path."""
         positions = [result.outcome.position for result in results]
         path = self.folder / shard / f"{min(positions):08d}-{max(positions):08d}{PART_SUFFIX}"
         rows = json.dumps([to_json(result.outcome) for result in results]).encode()
@@ -41,7 +41,7 @@ class Staging:
         return path
 
     def read(self, shard: str) -> Iterator[Result]:
-        """All staged results of a shard, part by part."""
+        """All staged results of a shard."""
         for path in self._parts(shard):
             with _open(path) as tar:
                 for row in _rows(tar, path):
@@ -49,7 +49,7 @@ class Staging:
                     yield Result(row, sample.read() if sample else b"")
 
     def positions(self, shard: str) -> set[int]:
-        """Which objects of a shard have a result here. What a killed writer left is removed."""
+        """Positions of a shard's staged objects. Removes the temporary files of killed writers."""
         for leftover in (self.folder / shard).glob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()
         return {row.position for path in self._parts(shard) for row in _read_rows(path)}
@@ -59,7 +59,7 @@ class Staging:
             shutil.rmtree(self.folder / shard)
 
     def drop_failed(self, shard: str) -> int:
-        """Forget the staged failures of a shard; how many there were."""
+        """Remove the staged failures of a shard and return their number."""
         results = list(self.read(shard))
         kept = [result for result in results if result.outcome.status != "failed"]
         if len(kept) < len(results):

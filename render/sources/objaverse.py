@@ -43,10 +43,9 @@ T = TypeVar("T")
 def objaverse_assets(
     selection: str, cache: Path | None = None, policy: DownloadPolicy | None = None
 ) -> Iterator[Asset]:
-    """The objects of `lvis`, `all` or a file of uids (one a line), by folder and by uid within it, one at a time.
+    """Iterate over the objects of `lvis`, `all` or a file with one uid per line, sorted by folder and uid.
 
-    Lists and annotations that the cache lacks are downloaded. Raises UserError, at the latest when the object it
-    concerns is asked for.
+    Lists and annotations that are not in the cache are downloaded. Raises UserError, possibly during iteration.
     """
     cache, policy = cache or cache_folder(), replace(policy or DownloadPolicy(), max_bytes=None)
     chosen = _chosen(selection, cache, policy)
@@ -57,7 +56,7 @@ def objaverse_assets(
 
 
 def fingerprint(selection: str) -> str:
-    """What a selection is, without listing it: a file of uids counts by its contents, not by its name."""
+    """A string that identifies a selection without listing it; a file of uids is identified by its contents."""
     if selection not in ("all", "lvis"):
         selection = f"sha256:{_uid_file(selection, _sha256)}"
     return f"objaverse:{selection}"
@@ -104,7 +103,7 @@ def _chosen(selection: str, cache: Path, policy: DownloadPolicy) -> Uids | None:
 def _uid_file(selection: str, read: Callable[[Path], T]) -> T:
     path = Path(selection)
     if not path.is_file():
-        raise UserError(f"objaverse:{selection}: neither lvis, all nor a file of uids, one a line")
+        raise UserError(f"objaverse:{selection}: is neither lvis, all nor a file with one uid per line")
     try:
         return read(path)
     except OSError as error:
@@ -124,10 +123,12 @@ def _uids_of_lines(path: Path) -> Uids:
             uid = line.strip()
             if uid and not _UID.fullmatch(uid):
                 shown = uid[:60].decode(errors="replace")
-                raise UserError(f"{path}, line {number}: {shown!r} is no uid of Objaverse (32 of 0-9 a-f), one a line")
+                raise UserError(
+                    f"{path}, line {number}: {shown!r} is not a uid of Objaverse (32 of 0-9 a-f); write one per line"
+                )
             uids += uid
     if not uids:
-        raise UserError(f"{path} holds no uid; write one a line")
+        raise UserError(f"{path} contains no uid; write one per line")
     return _sorted(uids)
 
 
@@ -135,7 +136,7 @@ def _lvis_uids(file: gzip.GzipFile) -> bytearray:
     categories = json.load(file)
     uids = bytearray().join(uid.encode() for named in _object(categories).values() for uid in named)
     if not uids or len(uids) % _UID_BYTES:
-        raise ValueError("it holds no uids of 32 characters")
+        raise ValueError("it contains no uids of 32 characters")
     return uids
 
 
@@ -213,7 +214,7 @@ def _listing(name: str, cache: Path, policy: DownloadPolicy) -> Path:
         return download_listing(name, cache, policy, _check_gzip)
     except (DownloadError, OSError) as error:
         raise UserError(
-            f"Objaverse's list {name} is not in {cache} and cannot be downloaded ({error}); check the network, or put "
+            f"Objaverse's list {name} is not in {cache} and cannot be downloaded ({error}); check the network, or copy "
             f"{policy.base_url}/{name} there"
         ) from error
 
@@ -225,7 +226,7 @@ def _check_gzip(path: Path) -> None:
             while file.read(_CHUNK):
                 pass
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise RetryableError("NotGzip", f"what came is no whole gzip file ({error})") from error
+        raise RetryableError("NotGzip", f"the downloaded file is not a complete gzip file ({error})") from error
 
 
 def _read(path: Path, parse: Callable[[gzip.GzipFile], T]) -> T:
@@ -233,4 +234,4 @@ def _read(path: Path, parse: Callable[[gzip.GzipFile], T]) -> T:
         with gzip.open(path) as file:
             return parse(file)
     except _DAMAGED as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, and it is downloaded again") from error
+        raise UserError(f"{path} is damaged ({error}); delete it to download it again") from error

@@ -30,10 +30,10 @@ _MEGABYTE: Final = 10**6
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of a source's objects. Those that a rule leaves out stay in the manifest and say why (`Asset.excluded`)."""
+    """Which objects of a source to render. Excluded ones stay in the manifest with a reason (`Asset.excluded`)."""
 
     limit: int | None = None
-    uids: Path | None = None  # a file, one uid a line; others are not in the manifest at all
+    uids: Path | None = None  # a file with one uid per line; other objects are not in the manifest
     include_licenses: tuple[str, ...] = ()  # SPDX identifiers or Objaverse's codes; empty: all
     max_file_mb: float | None = None
 
@@ -60,11 +60,12 @@ class Source:
 
     @property
     def root(self) -> Path | None:
-        """The folder that a folder source's files are relative to."""
+        """The folder that the files of a folder source are relative to."""
         return Path(self.rest).resolve() if self.kind == "folder" else None
 
 
 def parse_source(spec: str) -> Source:
+    """Parse `KIND:REST`. Raises UserError when the kind is unknown or the rest is empty."""
     kind, separator, rest = spec.partition(":")
     if separator and rest:
         match kind:
@@ -74,7 +75,7 @@ def parse_source(spec: str) -> Source:
 
 
 def assets(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
-    """The selected objects, in manifest order. Bad sources raise UserError before or while they are consumed."""
+    """The selected objects, in manifest order. Raises UserError on a bad source, at the latest during iteration."""
     if selection.uids and source.kind == "objaverse":
         raise UserError("--uids selects from folder: and procedural: sources; for Objaverse write objaverse:UIDS.txt")
     listed = _kept(_listed(source, seed, selection), selection.uids)
@@ -83,9 +84,9 @@ def assets(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
 
 
 def fingerprint(source: Source, seed: int, selection: Selection) -> str:
-    """What decides the manifest, without listing more than it must: two equal ones list the same objects.
+    """A hash that determines the manifest: equal fingerprints list the same objects.
 
-    A folder is listed (names and sizes); of the others, what was asked says it all.
+    Only a folder is listed (names and sizes); for other sources the specification is sufficient.
     """
     digest = hashlib.sha256(json_bytes([source.kind, seed, sorted(map(spdx, selection.include_licenses))]))
     digest.update(json_bytes([selection.limit, selection.max_file_mb]))
@@ -137,7 +138,7 @@ def _read_text(path: Path) -> str:
 
 
 def _excluded(asset: Asset, selection: Selection) -> str:
-    """The flag of the rule that leaves the asset out, or nothing."""
+    """The flag of the rule that excludes the asset, or ""."""
     allowed = {spdx(name) for name in selection.include_licenses}
     if allowed and asset.license not in allowed:
         return "licence-excluded"
@@ -147,23 +148,27 @@ def _excluded(asset: Asset, selection: Selection) -> str:
 
 
 def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
-    """Objects 0 ... N-1 of this seed (render.procedural)."""
+    """Objects 0 ... N-1 of this seed (render.procedural). Raises UserError when `count` is not a positive integer."""
     from render.procedural.catalog import uid_of
 
     if not count.isdecimal() or int(count) < 1:
-        raise UserError(f"procedural:{count} names no number of objects; write for example procedural:24")
+        raise UserError(f"procedural:{count} is not a number of objects; write for example procedural:24")
     for index in range(int(count)):
         yield Asset(uid_of(index, seed), "procedural", "CC0-1.0", "isotropic3d procedural", procedural_index=index)
 
 
 def folder_assets(folder: Path) -> list[Asset]:
-    """The model files under a folder, by `manifest.csv` (in it, or beside it) when there is one, else all, sorted."""
+    """The model files under a folder.
+
+    They are listed by `manifest.csv` in the folder or beside it, else sorted by path. Raises UserError when there is
+    none.
+    """
     if not folder.is_dir():
         raise UserError(f"folder:{folder} is not a folder; check the path")
     root = folder.resolve()
     assets = _manifest_assets(root) or _walk_assets(root)
     if not assets:
-        raise UserError(f"folder:{folder} holds no model file ({' '.join(MODEL_SUFFIXES)})")
+        raise UserError(f"folder:{folder} contains no model file ({' '.join(MODEL_SUFFIXES)})")
     return assets
 
 
@@ -176,7 +181,7 @@ def _walk_assets(root: Path) -> list[Asset]:
 
 
 def _model_files(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of the model files. A link out of the folder is refused, one inside of it is skipped."""
+    """Relative POSIX paths of the model files. Links inside the folder are skipped; links out of it raise UserError."""
     for parent, folders, files in os.walk(root):
         for name in folders + [name for name in files if name.lower().endswith(MODEL_SUFFIXES)]:
             path = Path(parent) / name
@@ -187,7 +192,7 @@ def _model_files(root: Path) -> Iterator[str]:
 
 
 def _inside(root: Path, path: Path, what: str) -> Path:
-    """The resolved path, or a UserError when it lies outside of `root`."""
+    """The resolved path. Raises UserError when it lies outside of `root`."""
     resolved = path.resolve()
     if not resolved.is_relative_to(root):
         raise UserError(f"{what} leads out of the folder {root}; copy the file into it")
@@ -195,7 +200,7 @@ def _inside(root: Path, path: Path, what: str) -> Path:
 
 
 def _uids(relative: Sequence[str]) -> list[str]:
-    """Uids from relative paths; those that would coincide (or are too long) carry a hash of the whole path."""
+    """Uids from relative paths. Duplicate or too long ones get a hash of the whole path as suffix."""
     plain = [_sanitized(name) for name in relative]
     counts = Counter(plain)
     return [
@@ -215,7 +220,7 @@ def _hashed(uid: str, name: str) -> str:
 
 
 def _manifest_assets(root: Path) -> list[Asset]:
-    """Rows of the manifest in the folder; or of one beside the folder, those whose file lies in it; else nothing."""
+    """Assets of the manifest in the folder, else of the one beside it whose file lies in the folder, else none."""
     inner, outer = root / MANIFEST_NAME, root.parent / MANIFEST_NAME
     if inner.is_file():
         return [_row_asset(row, inner, root) for row in _rows(inner, required=True)]
@@ -228,7 +233,7 @@ def _manifest_assets(root: Path) -> list[Asset]:
 
 
 def _rows(path: Path, required: bool) -> list[dict[str, str]]:
-    """Rows with at least the columns uid and file. Without them: a UserError if `required`, else not our manifest."""
+    """The rows. Without the columns uid and file, raises UserError if `required`, else returns none."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = {"uid", "file"} - set(reader.fieldnames or ())

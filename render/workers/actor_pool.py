@@ -29,7 +29,7 @@ WAIT_S: Final = 2.0
 
 @contextmanager
 def ray_connection(size: MachineSize) -> Iterator[None]:
-    """A Ray of our own, the cluster at RAY_ADDRESS, or the connection that is already open."""
+    """Use the open Ray connection, else connect to the cluster at RAY_ADDRESS, else start Ray on this machine."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -54,7 +54,7 @@ def ray_connection(size: MachineSize) -> Iterator[None]:
 
 @dataclass
 class _Actor:
-    """One worker: its handle, and the batches it holds, oldest first. `starting` is its first answer until it came."""
+    """One worker: its handle and its batches, oldest first. `starting` is the reference of `ready` until it returns."""
 
     handle: Any
     starting: Any
@@ -63,24 +63,24 @@ class _Actor:
 
 
 class RayLost(Exception):
-    """No node of Ray's is alive: its process on this machine was killed. What is staged is safe."""
+    """No Ray node is alive: Ray's process on this machine was killed. Staged results are not affected."""
 
 
 class ActorPool:
-    """`start()` makes an actor with the methods of `render.workers.worker.Worker`."""
+    """Runs tasks on Ray actors; `start()` creates one with the methods of `render.workers.worker.Worker`."""
 
     def __init__(self, start: Callable[[], Any], workers: int) -> None:
         self._start = start
         self._actors = [self._new() for _ in range(workers)]
-        self._again: deque[Task] = deque()  # each goes out alone
-        self._attempts: dict[int, int] = {}  # of the tasks that an actor died with, by position
-        self._seconds: float | None = None  # an object takes, lately
+        self._again: deque[Task] = deque()  # each is sent alone
+        self._attempts: dict[int, int] = {}  # by position, of tasks whose actor died
+        self._seconds: float | None = None  # moving average per object
         self._failed_starts = 0
 
     def results(self, tasks: Iterator[Task]) -> Iterator[Batch]:
-        """The batches as they are done, until each task has a result; an empty one where nothing ended for WAIT_S.
+        """Yield batches as they complete until each task has a result, and an empty one after each WAIT_S without any.
 
-        `tasks` is read only as far as workers need.
+        `tasks` is consumed only as far as the workers need. Raises RayLost when no Ray node is alive.
         """
         import ray
 
@@ -99,7 +99,7 @@ class ActorPool:
                 yield from self._collect(reference)
 
     def close(self) -> None:
-        """Let the workers end their Blender processes and remove their temporary folders."""
+        """Have the workers end their Blender processes and remove their temporary folders."""
         import ray
 
         idle = [actor.handle.close.remote() for actor in self._actors if not actor.starting]
@@ -114,14 +114,14 @@ class ActorPool:
         import ray
 
         index = next((i for i, a in enumerate(self._actors) if reference is a.starting or reference in a.running), None)
-        if index is None:  # it died with its actor a moment ago
+        if index is None:  # its actor has died in the meantime
             return
         actor = self._actors[index]
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayError as error:
             if isinstance(error, ray.exceptions.RayTaskError) and not actor.starting:
-                raise  # a mistake of ours, not a death
+                raise  # a programming error, not a dead actor
             self._count_start(error if actor.starting else None)
             self._actors[index] = self._new()
             yield from self._handle_actor_death(actor, error)
@@ -139,12 +139,12 @@ class ActorPool:
         self._failed_starts = self._failed_starts + 1 if error else 0
         if error and self._failed_starts >= MAX_FAILED_STARTS:
             raise UserError(
-                f"{MAX_FAILED_STARTS} workers in a row did not start; the last one: {error}. "
+                f"{MAX_FAILED_STARTS} workers in a row failed to start; the last error: {error}. "
                 "Check that every node has this checkout and its packages (docs/cluster.md), then repeat the command"
             ) from error
 
     def _handle_actor_death(self, actor: _Actor, error: Exception) -> Iterator[Batch]:
-        """Send again what a dead actor held; its oldest batch is the one it died of, for all that is known."""
+        """Requeue a dead actor's tasks. Its oldest batch is assumed to have caused the crash."""
         held = [task.asset.uid for tasks in actor.running.values() for task in tasks]
         yield Batch([], 0.0, actor.name, stamped(f"ended ({_first_line(error)}) with {', '.join(held) or 'nothing'}"))
         for i, tasks in enumerate(actor.running.values()):
@@ -172,7 +172,7 @@ class ActorPool:
 
 
 class _Queue:
-    """Tasks, taken in batches that never cross a shard. False when there are no more."""
+    """Tasks, taken in batches of one shard each. False when empty."""
 
     def __init__(self, tasks: Iterator[Task]) -> None:
         self._tasks = tasks

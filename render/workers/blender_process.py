@@ -25,7 +25,7 @@ _RESET_PEAK: Final = "5"  # proc(5), clear_refs: forget the peak of resident mem
 
 
 class BlenderEnded(Exception):
-    """Blender did not answer. `kind` is Crash, Timeout or MemoryLimit; `exit_signal` is what ended the process."""
+    """Blender died or was killed. `kind` is Crash, Timeout or MemoryLimit."""
 
     def __init__(self, kind: str, message: str, exit_signal: int | None) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class BlenderEnded(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one object may cost, and after how many objects or above how much memory a process is replaced."""
+    """Limits per object, and the number of objects or the memory after which a process is replaced."""
 
     timeout_s: float = 600.0
     memory_mb: float | None = None
@@ -43,7 +43,7 @@ class Limits:
 
 
 class BlenderProcess:
-    """One child, its pipes and its stderr. Constructing it starts Blender and waits for its greeting."""
+    """A Blender child process. The constructor starts it and waits for its Hello; raises BlenderEnded on failure."""
 
     def __init__(self, threads: int, device: Device) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
@@ -70,7 +70,7 @@ class BlenderProcess:
             raise BlenderEnded(error.kind, message, error.exit_signal) from error
 
     def render(self, job: RenderJob, limits: Limits) -> Reply:
-        """Raises BlenderEnded when no reply came; this object is then only good for `stderr_tail` and `close`."""
+        """Render one object. Raises BlenderEnded when there is no reply; then only call `stderr_tail` and `close`."""
         self.jobs += 1
         self._forget_last_job()
         with suppress(BrokenPipeError):  # then reading finds the end of the replies
@@ -78,17 +78,17 @@ class BlenderProcess:
         return parse_reply(self._read_line(limits.timeout_s, limits.memory_mb))
 
     def should_recycle(self, limits: Limits) -> bool:
-        """Whether a fresh process should take its place."""
+        """Whether the process should be replaced by a fresh one."""
         return self.jobs >= limits.recycle_after or self.rss_mb > limits.recycle_rss_mb
 
     def stderr_tail(self) -> str:
-        """The last of what the process printed since the job began."""
+        """The end of what the process printed since the job began."""
         descriptor = self._stderr.fileno()
         start = max(0, os.fstat(descriptor).st_size - STDERR_TAIL)
         return os.pread(descriptor, STDERR_TAIL, start).decode(errors="replace").strip()
 
     def close(self) -> None:
-        """End the process: by the end of its input, by force if that does not do."""
+        """Close the process's stdin and wait for it to exit; kill it if it does not."""
         self._stdin.close()
         try:
             self._process.wait(_CLOSE_S)
@@ -105,7 +105,7 @@ class BlenderProcess:
             Path(f"/proc/{self.pid}/clear_refs").write_text(_RESET_PEAK)
 
     def _read_line(self, timeout_s: float, memory_mb: float | None) -> bytes:
-        """The next line of the child. Raises BlenderEnded, with the child dead, when none comes."""
+        """Read the next line. Raises BlenderEnded, with the process dead, when there is none."""
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._pending:
             remaining = deadline - time.monotonic()
@@ -124,7 +124,7 @@ class BlenderProcess:
         return line
 
     def _measure(self) -> float:
-        """Resident memory now, in MB, noting the peak; the last known where there is no /proc."""
+        """The current resident memory in MB; also updates the peak. Without /proc, the last known value."""
         with suppress(OSError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             kilobytes = {
@@ -147,7 +147,7 @@ class BlenderProcess:
         try:
             code = self._process.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:
-            return self._killed("Crash", "Blender closed its replies and went on running")
+            return self._killed("Crash", "Blender closed its reply pipe but kept running")
         if code < 0:
             return BlenderEnded("Crash", f"Blender was ended by {signal.Signals(-code).name}", -code)
         return BlenderEnded("Crash", f"Blender ended with exit status {code}", None)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 
 def stamped(text: str) -> str:
-    """A line of a log, with the time."""
+    """Prefix a log line with the time."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
 
 
 class WorkerLogs:
-    """Appends to `FOLDER/worker-HOST-PID.log`. The folder appears with the first line."""
+    """Appends to `FOLDER/worker-HOST-PID.log`. The folder is created with the first line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -12,7 +12,7 @@ MAX_ATTEMPTS: Final = 2  # per object, for failures that a retry may cure: a cra
 
 @dataclass(frozen=True)
 class Task:
-    """One object of a set: the asset, its place in the manifest, its shard, and its downloaded file if it has one."""
+    """One object to render: the asset, its position in the manifest, its shard, and its download if it has one."""
 
     asset: Asset
     position: int
@@ -22,7 +22,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """How an object ended, and its sample as the bytes of a tar when it is ok."""
+    """The outcome of an object, and its sample as the bytes of a tar if it succeeded."""
 
     outcome: Outcome
     tar: bytes = b""
@@ -30,9 +30,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Batch:
-    """The results of some tasks, in their order, how long they took, and the worker's log of that time.
+    """The results of some tasks in order, the time they took, and the worker's log messages.
 
-    No results: a word of the pool's about a worker, or none at all.
+    A batch without results only carries a log message of the pool, or signals that no result arrived.
     """
 
     results: list[Result]
@@ -43,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at an object; `reply.stage` is "worker" when Blender itself gave up, which another try may mend."""
+    """One attempt at an object; `reply.stage` is "worker" when Blender itself failed, which a retry may cure."""
 
     reply: Reply
     exit_signal: int | None = None

@@ -15,19 +15,19 @@ from render.download.http import DownloadPolicy
 from render.download.objaverse_cache import download
 from render.workers.messages import Task
 
-MAX_RETRIES: Final = 3  # by Ray, of a download whose node or process died
+MAX_RETRIES: Final = 3  # by Ray, when the node or process of a download died
 
 
 def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[Asset], Any]:
-    """What starts a download as a Ray task and returns its reference. Ray must be initialized when it is called."""
+    """Return a function that starts a download as a Ray task and returns its reference. Requires an initialized Ray."""
     import ray
 
-    # No CPU: the renderers hold them all, and a download mostly waits.
+    # No CPU: the workers reserve them all, and a download mostly waits.
     task: Any = ray.remote(download).options(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
     return lambda asset: task.remote(asset, cache, policy)
 
 
 def downloads_ahead(tasks: Iterator[Task], submit: Callable[[Asset], Any], ahead: int) -> Iterator[Task]:
-    """The same tasks in the same order, each with its download begun when `ahead` others still stand before it."""
+    """Yield the same tasks in order, with the downloads of the next `ahead` ones already started."""
     started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
     return draw_ahead(started, ahead)

@@ -17,10 +17,10 @@ from render.settings import Settings
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Render one asset and write its 33 members to the file `tar`, which appears only when complete."""
+    """Render one asset and write its 33 members to the file `tar` atomically."""
 
     asset: Asset
-    path: str  # the model file here, empty for a procedural object
+    path: str  # of the local model file, empty for a procedural object
     asset_sha256: str  # of that file
     seed: int
     settings: Settings
@@ -29,7 +29,7 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class Reply:
-    """How a job ended inside Blender. `stage`, `error_class` and `message` are empty when it went well."""
+    """The result of a job in Blender. `stage`, `error_class` and `message` are empty on success."""
 
     status: Literal["ok", "failed"]
     stage: Stage = ""
@@ -42,12 +42,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Hello:
-    """The first line of a Blender process: what runs here, or why it cannot."""
+    """The first line of a Blender process: its version and device, or the error that prevents rendering."""
 
     version: str = ""  # of Blender
     device: str = ""  # Cycles' device: CPU, OPTIX, ...
     error: str = ""
-    notice: str = ""  # for the person: a fallback to the CPU, or what shows that the GPU renders
+    notice: str = ""  # for the user: a fallback to the CPU, or the measured GPU speed
 
 
 def to_line(message: RenderJob | Reply | Hello) -> bytes:
@@ -71,7 +71,7 @@ def parse_hello(line: bytes) -> Hello:
 
 
 def pack(members: Mapping[str, bytes]) -> bytes:
-    """A sample's members as a tar, on its way to a shard."""
+    """Serialize the members of a sample as a tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in members.items():
@@ -82,6 +82,6 @@ def pack(members: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
-    """The members of a tar that `pack` made."""
+    """The members of a tar that was made by `pack`."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]

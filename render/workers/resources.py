@@ -1,44 +1,46 @@
 """The CPU cores, GPUs and memory of this machine or of a Ray cluster."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+_log = logging.getLogger(__name__)
 MEMORY_SHARE: Final = 0.8  # of the machine, divided among the workers, is the default limit of an object
 SMALLEST_LIMIT_MB: Final = 2048.0
 
 
 @dataclass(frozen=True)
 class MachineSize:
-    """Of a machine, or of a cluster as it is now."""
+    """The size of a machine, or the current size of a cluster."""
 
     cores: int
     gpus: int
     memory_bytes: int
-    cores_per_node: int  # of the largest one
+    cores_per_node: int  # of the largest node
 
 
 def machine_size() -> MachineSize:
-    """What this process may use of this machine."""
+    """The resources of this machine that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     return MachineSize(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), cores)
 
 
 def cluster_size() -> MachineSize:
-    """Of the Ray cluster that this process is connected to."""
+    """The size of the Ray cluster that this process is connected to."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     cores = [int(node.get("CPU", 0)) for node in nodes]
     gpus, memory = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "memory"))
     if not any(cores):
-        print("render: no node with a CPU is there yet; --workers and --threads say how many to wait for")
+        _log.warning("no node of the cluster has a CPU yet; set --workers and --threads to the size to wait for")
     return MachineSize(max(1, sum(cores)), gpus, memory, max([1, *cores]))
 
 
 def memory_limit_mb(size: MachineSize, threads: int) -> float:
-    """The default limit of one object, on the assumption that workers fill this machine's cores."""
+    """The default memory limit per object in MB, assuming that workers use all cores of this machine."""
     share = size.memory_bytes * MEMORY_SHARE * min(1.0, threads / size.cores)
     return max(SMALLEST_LIMIT_MB, share / 2**20)

@@ -35,7 +35,7 @@ def _wait_for_download(reference: Any) -> Download:
 
 
 class DownloadFailed(Exception):
-    """An object's download failed; `reply` says how."""
+    """The download of an object failed; `reply` has the reason."""
 
     def __init__(self, reply: Reply, attempts: int) -> None:
         super().__init__(reply.message)
@@ -43,7 +43,10 @@ class DownloadFailed(Exception):
 
 
 class Worker:
-    """Renders tasks in a Blender process that is replaced when it dies or is worn out. `root` is a folder source's."""
+    """Renders tasks in a Blender process, which is replaced when it dies or is due for recycling.
+
+    `root` is the folder of a folder source.
+    """
 
     def __init__(self, seed: int, settings: Settings, limits: Limits, threads: int, root: str | None = None) -> None:
         if limits.memory_mb is None:
@@ -57,19 +60,19 @@ class Worker:
         self._note(f"worker {self._name} begins: {threads} threads, {limits}")
 
     def ready(self) -> str:
-        """The worker's name: host and process id. Answering says that its Blender runs, on the device asked for.
+        """Start Blender on the requested device and return the worker's name (host and process id).
 
-        Raises BlenderEnded when it does not: a node that cannot render must not be given objects to fail.
+        Raises BlenderEnded when Blender does not start, so that no objects are sent to this node.
         """
         self._living_process()
         return self._name
 
     def pid(self) -> int | None:
-        """Of the Blender process, if one is alive now."""
+        """The process id of Blender, if it is running."""
         return self._process.pid if self._process else None
 
     def render(self, tasks: Sequence[Task]) -> Batch:
-        """Render some objects; whatever becomes of each is in its result."""
+        """Render some objects. A failure of an object is reported in its result."""
         started = time.monotonic()
         results = [self.render_one(task) for task in tasks]
         log, self._log = "\n".join(self._log), []
@@ -119,24 +122,24 @@ class Worker:
         return Result(outcome, data)
 
     def close(self) -> None:
-        """End the Blender process, if there is one, and remove what it left behind."""
+        """End the Blender process and remove the temporary folder."""
         if self._process:
             self._process.close()
             self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _model_file(self, task: Task) -> tuple[Path, str]:
-        """The object's file on this machine and its sha256; neither for a procedural object."""
+        """The object's local file and its sha256; both empty for a procedural object."""
         asset = task.asset
         if asset.procedural_index is not None:
             return Path(), ""
         if task.blob is not None:
             return self._received(task)
         if self._root is None or asset.file is None:
-            raise UserError("the manifest names no file for this object")
+            raise UserError("the manifest has no file for this object")
         path = (self._root / asset.file).resolve()
         if not path.is_relative_to(self._root):
-            raise UserError(f"{asset.file!r} leads out of the source's folder {self._root}")
+            raise UserError(f"{asset.file!r} is outside of the source folder {self._root}")
         with path.open("rb") as file:
             return path, hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -36,8 +36,8 @@ def test_small_sources_and_no_sample():
 def test_the_estimate_is_arithmetic():
     command = replace(Command("procedural:1"), price_per_hour=2.0)
     text = "\n".join(_estimate_lines(command, Estimate(4, 1, 9.0, 600_000.0), objects=800_000, workers=2))
-    assert "9.0 s and 0.60 MB an object" in text
+    assert "9.0 s and 0.60 MB per object" in text
     assert "1000.0 hours with 2 workers" in text
     assert "800 objects/hour" in text
     assert "480.0 GB" in text
-    assert "cost 2000.00 at 2 an hour" in text
+    assert "cost 2000.00 at 2 per hour" in text

@@ -11,6 +11,8 @@ from dataset.format.outcomes import Outcome
 from render.workers.actor_pool import LARGEST_BATCH, ActorPool, _Queue
 from render.workers.messages import MAX_ATTEMPTS, Batch, Result, Task
 
+pytestmark = pytest.mark.integration
+
 
 def task(position, uid=None, per_shard=100):
     return Task(Asset(uid or f"uid-{position}", "test"), position, f"shard-{position // per_shard:06d}")
@@ -76,7 +78,6 @@ def test_a_queue_never_crosses_a_shard():
     assert queue.take(3) == []
 
 
-@pytest.mark.integration
 def test_batches_grow_when_objects_are_quick_and_stay_single_when_they_are_slow(small_ray):
     quick = [len(batch.results) for batch in run(small_ray, [task(p, per_shard=1000) for p in range(3000)])]
     assert sum(quick) == 3000
@@ -87,7 +88,6 @@ def test_batches_grow_when_objects_are_quick_and_stay_single_when_they_are_slow(
     assert slow == [1, 1, 1, 1]
 
 
-@pytest.mark.integration
 def test_a_poison_object_is_set_aside_and_its_neighbors_are_not(small_ray):
     tasks = [task(p, "poison" if p in (1, 250) else None, per_shard=400) for p in range(300)]
     rows = [result.outcome for batch in run(small_ray, tasks) for result in batch.results]
@@ -98,9 +98,8 @@ def test_a_poison_object_is_set_aside_and_its_neighbors_are_not(small_ray):
     assert all(row.error_class.startswith("Actor") for row in lost.values())
 
 
-@pytest.mark.integration
 def test_workers_that_never_start_are_an_error_not_a_wait(small_ray):
-    with pytest.raises(UserError, match=r"workers in a row did not start(?s:.*)lacks a package"):
+    with pytest.raises(UserError, match=r"workers in a row failed to start(?s:.*)lacks a package"):
         run(small_ray, [task(0)], kind=NeverStarts)
-    with pytest.raises(UserError, match=r"workers in a row did not start(?s:.*)no GPU on this node"):
+    with pytest.raises(UserError, match=r"workers in a row failed to start(?s:.*)no GPU on this node"):
         run(small_ray, [task(0)], kind=Unfit)
