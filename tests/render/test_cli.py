@@ -76,8 +76,12 @@ def test_repeating_a_finished_command_changes_nothing_and_other_settings_are_ref
     assert contents(shards) == before
     other = render(source, shards, "--seed", "1")
     assert other.returncode == 2
-    assert "seed was 0, is now 1" in other.stderr
-    assert len(other.stderr.strip().splitlines()) == 1
+    first, *settings, remedy = other.stderr.strip().splitlines()
+    assert first.startswith("error: ")
+    assert first.endswith("was started with other settings:")
+    assert settings[-1] == "  seed was 0, is now 1"
+    assert "Repeat the first command" in remedy
+    assert "Traceback" not in other.stderr
     assert contents(shards) == before
 
 

@@ -48,11 +48,11 @@ class Gltf:
             entry |= {"min": [0.0] * 3, "max": [1.0] * 3}
         return self.add("accessors", entry)
 
-    def box(self, size, centre=(0, 0, 0), spoil=None):
+    def box(self, size, center=(0, 0, 0), spoil=None):
         """A mesh with one emissive face colour a side. `spoil` replaces one coordinate (NaN, infinity)."""
         primitives = []
         for face, corners in FACES.items():
-            positions = (np.array(corners) * np.array(size) / 2 + centre).astype(np.float32)
+            positions = (np.array(corners) * np.array(size) / 2 + center).astype(np.float32)
             if spoil is not None and face == "front":
                 positions[1, 1] = spoil
             material = {"emissiveFactor": COLORS[face], "pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}}
@@ -84,9 +84,9 @@ class Gltf:
         return path
 
 
-def box_glb(path: Path, size=(1, 1, 1), centre=(0, 0, 0), spoil=None) -> Path:
+def box_glb(path: Path, size=(1, 1, 1), center=(0, 0, 0), spoil=None) -> Path:
     gltf = Gltf()
-    gltf.node(mesh=gltf.box(size, centre, spoil))
+    gltf.node(mesh=gltf.box(size, center, spoil))
     return gltf.write(path)
 
 

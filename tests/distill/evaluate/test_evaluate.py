@@ -323,7 +323,7 @@ def test_the_picture_is_shown_or_not_in_two_rows(
     shown: list[bool] = []
     monkeypatch.setattr(
         "distill.evaluate.consistency.draw_rings",
-        lambda _, truths, seed, **how: shown.append(how["shown"]) or [truths[0].on_white],
+        lambda _, truths, seed, **how: shown.append(how["with_reference"]) or [truths[0].on_white],
     )
     monkeypatch.setattr("distill.evaluate.consistency._FIT_STEPS", 2)
     args = Evaluate(

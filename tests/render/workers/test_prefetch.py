@@ -16,6 +16,8 @@ from render.workers.protocol import Reply
 from render.workers.worker import Worker
 from tests.support.loopback import NAME, Answer, asset, files, glb, policy
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def small_ray():
@@ -50,7 +52,6 @@ def test_downloads_begin_a_bounded_number_of_tasks_ahead():
     assert len(begun) == 8
 
 
-@pytest.mark.integration
 def test_a_worker_gets_its_file_or_the_reason_and_keeps_nothing(server, small_ray, tmp_path):
     """With a stand-in for Blender: what it is asked to render is on its disk while it renders, and gone after."""
     uids = [f"{number:032x}" for number in range(5)]
