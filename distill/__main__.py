@@ -53,7 +53,7 @@ def _run_one(job: Job, device: str) -> int:
         faces = run(job, lambda: load(job.model, where), where)
     except KeyboardInterrupt:
         if (job.out / CHECKPOINT).exists():
-            print(f"\nstopped; {job.out / CHECKPOINT} holds the state and the same command goes on from there")
+            print(f"\nstopped; {job.out / CHECKPOINT} holds the state run the same command to resume from there")
         raise
     print(f"{job.out / 'mesh.glb'}: {faces} faces; also turntable.mp4, views.png and field.safetensors in {job.out}")
     return 0

@@ -3,7 +3,7 @@
 The embedded model is fine-tuned a little on new objects; with --from-nothing both stages begin with random weights.
 
 Each step is the command line that a user would type, so the demo is also its own test: `--dry-run` prints them.
-Every step resumes, so repeating an interrupted demo goes on where it stopped.
+Every step resumes, so repeat an interrupted demo to continue it.
 """
 
 import json
@@ -137,7 +137,7 @@ def run_step(step: Step, demo: Demo) -> float:
         print("   some objects did not render (listed above); going on with the others", flush=True)
     elif status:
         raise UserError(
-            f"step {step.name!r} of the demo ended with status {status}; the same command goes on from here"
+            f"step {step.name!r} of the demo ended with status {status}; run the same command to resume from here"
         )
     return time.monotonic() - start
 

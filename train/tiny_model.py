@@ -2,7 +2,7 @@
 
 It is `python -m train` and `python -m train.encode` one after the other, with the sizes of
 `train.config.presets.EMBEDDED`. WORK gets `stage1/vae` and `stage1/image_tower`, `latents`, then `stage1` and `stage2`
-themselves. What is finished is taken up and what was begun goes on from its last checkpoint, so the command may be
+themselves. Finished parts are reused and unfinished ones resume from their last checkpoint, so the command may be
 stopped and repeated. The end is OUT: stage 2's model in float16, and a README.md that says what it was made from.
 """
 
@@ -40,7 +40,7 @@ MOST_MB: Final = 40  # what a checkout should carry, together
 
 @dataclass(frozen=True)
 class TinyModel:
-    """Train the small embedded model from nothing: autoencoder, image tower, stage 1, stage 2. Resumes."""
+    """Train the small bundled model from scratch: autoencoder, image tower, stage 1, stage 2. Resumes."""
 
     shards: str = "data/tiny"
     """Rendered shard set at 64 pixels or more; its objects should face the same way."""
@@ -185,7 +185,7 @@ def card(objects: int, asked: str) -> str:
     return f"""# The embedded model
 
 A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one picture.
-Trained from nothing, in both stages, by
+Trained from scratch, in both stages, by
 
     make tiny-model{asked}
 

@@ -1,4 +1,4 @@
-"""Views a second of one core, from shards to batches: ours against a plain webdataset pipeline, in the same run.
+"""Views per second of one core, from shards to batches: ours against a plain webdataset pipeline, in the same run.
 
     python -m benchmarks.data.stream_bench [--shards DIR]
 

@@ -5,7 +5,7 @@ The UNet of `benchmarks.train.train_bench` (Stable Diffusion 2.1's size, random 
 `train.distributed.process_group` spreads it, on one GPU and on `--world` of them, one way after the other in processes
 of their own. Every way takes the same global batch: what N GPUs share, one GPU accumulates N times as often. So their
 losses agree too, which is reported, and one GPU has the advantage of fewer optimiser steps a micro-batch. The last line
-is JSON; its `speedup` is target views a second of the first of `--parallel` against one GPU.
+is JSON; its `speedup` is target views per second of the first of `--parallel` against one GPU.
 """
 
 import argparse

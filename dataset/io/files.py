@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -47,7 +46,7 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
         ) from error
     if not found:
         raise UserError(
-            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs goes on without "
+            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs continues without "
             "any where it finds none); create it, correct the name, or set the credentials"
         )
 
@@ -140,21 +139,6 @@ def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
         with _explained(path):
             _rename(fs, temporary, path, local)
         undo.pop_all()
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder that is renamed to `folder` when the block ends, and removed when it raises.
-
-    `folder` must not exist, or be empty. Raises OSError when the file system refuses.
-    """
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _drop(fs: Any, path: str) -> None:

@@ -165,7 +165,7 @@ class StreamState(NamedTuple):
 
 
 def same_place(i: int, before: Order, now: Order) -> tuple[int, str]:
-    """(item, what to tell the person): where `now` goes on when `before` stood before its i-th item.
+    """(item, message for the user): where `now` resumes when `before` stopped before its i-th item.
 
     For a run that resumes on another number of ranks. Both orders count a rank's items; the epoch's items that all
     ranks had before are behind the new position, up to now.world - 1 of them excepted, which come again: nothing is
@@ -180,7 +180,7 @@ def same_place(i: int, before: Order, now: Order) -> tuple[int, str]:
     done = place * before.world
     again = done % now.world
     told = (
-        f"resumed on {now.world} ranks instead of {before.world}: epoch {epoch} goes on after "
+        f"resumed on {now.world} ranks instead of {before.world}: epoch {epoch} resumes after "
         f"{done - again} of its {before.objects * before.items_per_object} items"
     )
     return epoch * now.per_epoch + done // now.world, told + (f" ({again} of them come again)" if again else "")

@@ -6,7 +6,7 @@
 
 An asset lies in its object's world by the known camera of its picture, without any search (`asset_truth` says how).
 What is written: `evaluation.json`, `evaluation.md`, `evaluation.html` with the pictures behind the numbers, and a line
-for each measured asset in `results.jsonl`, from which the same command goes on. With --model, `runs/MODEL/UID` are
+for each measured asset in `results.jsonl`, from which the same command resumes. With --model, `runs/MODEL/UID` are
 distillations like any other, and go on too.
 """
 
@@ -88,7 +88,7 @@ class Evaluate:
     meshes: Path | None = None
     """Folder with the true meshes, UID.glb, the files that were rendered; for Chamfer distance, F-score, volume IoU."""
     out: Path = Path("data/asset-evaluation")
-    """Folder to write; what it holds of the same evaluation is taken up."""
+    """Folder to write; an evaluation found there with the same settings is resumed."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False

@@ -163,7 +163,7 @@ def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str
 
 @contextmanager
 def _told_with(out: Path) -> Iterator[None]:
-    """What goes wrong is told with the folder and with what is safe in it."""
+    """Add the folder, and what is safe in it, to an error."""
     try:
         yield
     except UserError as error:

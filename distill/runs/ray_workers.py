@@ -1,7 +1,7 @@
 """Runs spread over Ray's workers, one a GPU, or several processes of a CPU.
 
 A worker loads the model once and takes one run after the other. Between steps it tells the board how far it is and
-hears whether to stop: a signal reaches the driver alone. A worker that dies is replaced and its run goes on from its
+hears whether to stop: a signal reaches the driver alone. A worker that dies is replaced and its run resumes from its
 last checkpoint, once. Ray is imported when it is needed: it takes a second.
 """
 
@@ -213,7 +213,7 @@ class _Pool:
             return
         self._deaths[job.name] += 1
         if self._deaths[job.name] < MAX_DEATHS:
-            tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one goes on from its checkpoint")
+            tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one resumes from its checkpoint")
             self._waiting.appendleft(job)
         else:
             yield Outcome(job.name, "failed", reason=f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}")

@@ -42,7 +42,7 @@ def attempt(
     title: str = "distill",
     watch: Watch | None = None,
 ) -> Outcome:
-    """A run whose end, whatever it is, is told and not raised."""
+    """Run one job and return its outcome; errors are recorded, not raised."""
     started = time.monotonic()
     try:
         if (faces := finished_faces(job)) is not None:
@@ -52,7 +52,7 @@ def attempt(
     except UserError as error:
         return Outcome(job.name, "failed", time.monotonic() - started, reason=str(error))
     except KeyboardInterrupt:
-        return Outcome(job.name, "stopped", time.monotonic() - started, reason="goes on from its checkpoint")
+        return Outcome(job.name, "stopped", time.monotonic() - started, reason="resumes from its checkpoint")
     except Exception as error:  # noqa: BLE001 - told with its trace; the other runs are worth going on with
         reason = f"{type(error).__name__}: {one_line(error)}"
         return Outcome(job.name, "failed", time.monotonic() - started, reason=reason, trace=traceback.format_exc())
@@ -87,7 +87,7 @@ def say(outcome: Outcome, out: Path) -> None:
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """The outcomes, a line each below a line of headings."""
+    """A table of outcomes: a header line, then one line per run."""
     rows = [("run", "status", "seconds", "faces", "reason")]
     for outcome in outcomes:
         faces = "" if outcome.faces is None else str(outcome.faces)

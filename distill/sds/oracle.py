@@ -35,7 +35,7 @@ class Ball:
     front: Point
     back: Point
     stripe: float = 0.0
-    """Height of horizontal stripes, every second one darker, in world units; 0 is none."""
+    """Height of horizontal stripes, alternately darker, in world units; 0 is none."""
 
     def hit(self, rays: Rays) -> Tensor:
         """Distance [n] at which rays enter; inf where they miss or start inside."""

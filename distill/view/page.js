@@ -1,4 +1,4 @@
-// Sliders over pictures, and a page that loads itself again while a run goes on (body's data-reload, in seconds).
+// Sliders over pictures, and a page that loads itself again while a run is unfinished (body's data-reload, in seconds).
 "use strict";
 
 for (const figure of document.querySelectorAll("figure.series")) {

@@ -69,9 +69,7 @@ class Run:
         if self.quiet_s is None:
             return "starting"
         if self.quiet_s > _QUIET_S:
-            return (
-                f"step {steps}, nothing new for {duration(self.quiet_s)}; the same command goes on from its checkpoint"
-            )
+            return f"step {steps}, nothing new for {duration(self.quiet_s)}; run the same command to resume it"
         return f"step {steps}{self._left()}"
 
     def _left(self) -> str:
@@ -101,7 +99,7 @@ def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     """Folders of runs in order: those given and the runs up to `_DEPTH` below them, named by their way from what the
     given ones have in common.
 
-    Raises UserError for a folder that is none or has no run in it.
+    Raises UserError for a path that is no folder, or a folder without runs.
     """
     found: list[Path] = []
     for folder in folders:

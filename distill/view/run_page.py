@@ -173,7 +173,7 @@ def size(path: Path) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Rows of nested values: their names joined, what there is none of left out."""
+    """Rows of nested values: names joined with dots, empty values left out."""
     for name, value in values.items():
         shown = prefix + _shown(name)
         if isinstance(value, dict):

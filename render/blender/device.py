@@ -19,7 +19,7 @@ GPU_BACKENDS: Final = ("OPTIX", "CUDA", "HIP", "METAL")  # best first
 CPU: Final = "CPU"
 CHECK_RESOLUTION: Final = 512
 CHECK_SAMPLES: Final = 128
-# One core makes one to three million samples a second of the scene below, any GPU that is worth using tens of millions.
+# One core makes one to three million samples per second of the scene below, a useful GPU tens of millions.
 CORE_SAMPLES_PER_SECOND: Final = 8e6
 
 

@@ -150,7 +150,7 @@ def _coordinates(mesh: Any) -> NDArray[np.float64]:
 def _first_frame() -> None:
     """Stand at the first frame of whatever is animated."""
     starts = [action.frame_range[0] for action in bpy.data.actions]
-    if starts:  # of a time that is no number the geometry will tell
+    if starts:  # a NaN time is caught by the check of the geometry
         bpy.context.scene.frame_set(math.floor(np.clip(np.nan_to_num(min(starts)), *_FRAMES)))
     bpy.context.view_layer.update()
 

@@ -27,7 +27,7 @@ class GltfData:
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """An accessor's own values [count, width], a view of the file; None when it has none (zeros, or compressed)."""
+        """An accessor's own values [count, width], a view of the file; None if it has none (zeros or compressed)."""
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
             return None

@@ -349,7 +349,7 @@ def test_a_card_without_its_data_says_so(model: Path, tmp_path: Path, capsys: py
     assert hub.created == [("someone/model", False, True)]
     card = hub.files["README.md"].decode()
     assert "was not at hand" in card
-    assert "Stage 1, preset `tiny`, seed 0, from nothing" in card
+    assert "Stage 1, preset `tiny`, seed 0, from scratch" in card
     assert "stage 2" not in card
     both = {**config, "stage": 2, "recipe": {**config["recipe"], "stage2": {"steps": 3}}}
     (model / "config.json").write_text(json.dumps(both))

@@ -1,4 +1,4 @@
-"""The embedded model's making: all parts in turn, taken up where they stopped, float16 at the end."""
+"""Training of the bundled model: all parts in turn, resumed where they stopped, float16 at the end."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A small diffusers AutoencoderKL trained on views, for the preset that starts from nothing (64^2 -> 16^2 latents).
+"""A small diffusers AutoencoderKL trained on views, for the preset that trains from scratch (64^2 -> 16^2 latents).
 
 Loss: mean absolute error of the colours + a small KL term. The latents' scale is then measured and kept as diffusers'
 own `scaling_factor`: 1 / their standard deviation, so that diffusion sees unit variance.

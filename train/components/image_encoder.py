@@ -2,7 +2,7 @@
 
 The embedding must repaint a thumbnail of the very view it came from: a tower that forgot the viewpoint would leave
 camera labels relative to the reference without meaning. Each of the rest has its weight, and may be off. It must paint
-the object's other view, of which it is told the camera: so it learns what an object's hidden side looks like, which is
+the object's other view, whose camera is an input: so it learns what an object's hidden side looks like, which is
 what the diffusion model will ask it for. Two views of an object attract each other and repel other objects' (InfoNCE,
 through a projection of their own). Half the objects can be mirror images.
 

@@ -82,7 +82,7 @@ def _model(spec: ModelSpec, object_fill: float | None) -> str:
 def _training(config: dict[str, Any]) -> str:
     recipe: dict[str, Any] = config["recipe"]
     base = config.get("base")
-    start = "from nothing" if base is None else f"from `{_last_part(base)}`, whose licence holds for this model too"
+    start = "from scratch" if base is None else f"from `{_last_part(base)}`, whose license applies to this model too"
     stages = (1, 2) if config["stage"] == 2 and base is None else (config["stage"],)  # both, where one command made it
     name = f"Stage {' and '.join(map(str, stages))}"
     tables = "".join(_schedule(stage, recipe.get(f"stage{stage}", {})) for stage in stages)

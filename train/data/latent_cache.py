@@ -121,7 +121,7 @@ def kept_bytes(source: LatentSet) -> int:
 
 
 def keep_small(source: LatentSet, most: int = MOST_BYTES) -> KeptLatents | None:
-    """The set in memory where it takes at most `most` bytes, which is said; else None."""
+    """Load the set into memory, with a notice, if it takes at most `most` bytes; else return None."""
     if (size := kept_bytes(source)) > most:
         return None
     print(f"{source.url}: {len(source)} objects' latents are kept in memory ({size / 1e6:.0f} MB)")

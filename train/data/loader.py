@@ -139,7 +139,7 @@ class Feed:
         return StreamState(step, self.item(step * self.accumulation), self.world, self.items_per_object)
 
     def resumed(self, state: StreamState) -> tuple["Feed", str]:
-        """(the feed that goes on there, what to tell the person): on another number of ranks, at the same place."""
+        """The feed that resumes at the same place on another number of ranks, and the message for the user."""
         before = replace(self.order, rank=0, world=state.world, items_per_object=state.items_per_object)
         first_item, told = same_place(state.item, before, self.order)
         return replace(self, first_step=state.step, first_item=first_item), told

@@ -111,7 +111,7 @@ class Ranks:
             yield
 
     def _tell_the_others(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        """However rank 0's work ended; what it raised goes on its way."""
+        """Share how rank 0's work ended; its exception is raised on."""
         if error is None:
             self._tell_how_it_went(None)
             return False

@@ -1,4 +1,4 @@
-"""The frozen parts of a model by themselves: what `train.encode` runs, and how it is told that a model is the same."""
+"""The frozen parts of a model by themselves: what `train.encode` runs, and a fingerprint of the model."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,7 +4,7 @@
 
 From one view of each object of the split the model draws the 16 views of the fixed set at the truth's cameras. What is
 written: `evaluation.json`, `evaluation.md`, `evaluation.html` with the pictures behind every number, and a line for
-each scored ring in `results.jsonl`, from which the same command goes on.
+each scored ring in `results.jsonl`, from which the same command resumes.
 """
 
 import re
@@ -49,7 +49,7 @@ class Evaluate:
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
     out: Path = Path("data/evaluation")
-    """Folder to write; what it holds of the same evaluation is taken up."""
+    """Folder to write; an evaluation found there with the same settings is resumed."""
     split: Literal["test", "validation", "all"] = "test"
     """Which objects, by a hash of their uids: test is what no training sees; all: for sets nobody trained on."""
     objects: int | None = None

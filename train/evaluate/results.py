@@ -1,4 +1,4 @@
-"""The record of an evaluation: a line of JSON for each ring that was scored, so that the same command goes on.
+"""The record of an evaluation: one line of JSON per scored ring, from which the same command resumes.
 
 settings.json     what was asked of each method: a repeated command must ask for the same
 results.jsonl     method, uid, seed, and each metric's 16 numbers

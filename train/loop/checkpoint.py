@@ -114,8 +114,8 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
 class CheckpointWriter:
     """Writes checkpoints in a thread, one at a time; a context manager that leaves only when all is written.
 
-    A full disk is said at once and counted, and training goes on; any other error is raised in the loop by the next
-    `poll`, `save` or at the end.
+    A full disk is reported at once and counted, and training continues; any other error is raised in the loop by the
+    next `poll`, `save` or at the end.
     """
 
     def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""A full disk must not end a run: what could not be written is said, and training goes on."""
+"""A full disk does not end a run: the file that was not written is reported, and training continues."""
 
 import errno
 import re
@@ -24,7 +24,7 @@ def no_room(error: BaseException) -> bool:
 
 def say_not_written(what: str, error: BaseException, more: str = "") -> None:
     """The one loud line about a full disk."""
-    tqdm.write(f"NOT WRITTEN: {what}: no room ({one_line(error)}); training goes on{more}; free some space")
+    tqdm.write(f"NOT WRITTEN: {what}: no space ({one_line(error)}); training continues{more}; free some space")
 
 
 @contextmanager
@@ -40,13 +40,13 @@ def going_on_without(what: str) -> Iterator[None]:
 
 @contextmanager
 def needing_room(what: str) -> Iterator[None]:
-    """What is written inside is needed: when there is no room for it, a UserError says what to do."""
+    """What is written inside is needed: when there is no space for it, a UserError says what to do."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         if not no_room(error):
             raise
         raise UserError(
-            f"{what} could not be written: no room ({one_line(error)}); free some space and repeat the command, "
-            "it goes on from the last checkpoint"
+            f"{what} could not be written: no space ({one_line(error)}); free some space and repeat the command, "
+            "it resumes from the last checkpoint"
         ) from error

@@ -52,7 +52,7 @@ def mfu_meter(
 def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> float:
     """FLOPs of one object's part of a training step, forward and backward, with `targets` target views.
 
-    Run on torch's meta device, which has shapes and no numbers: nothing is computed and no memory taken.
+    Run on torch's meta device, which stores shapes only: nothing is computed and no memory is used.
     """
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # other kernels count what they compute again
         twin = _twin(unet)

@@ -24,10 +24,13 @@ def starting_model(run: Run, shards: TrainingSet, damage: Damage | None = None) 
         _tell_centring(model, run)
         return _with_labels(model, run)
     if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
-        raise UserError(f"preset {recipe.name} cannot start from nothing; give --init-from")
+        raise UserError(f"preset {recipe.name} cannot train from scratch; give --init-from")
     if not isinstance(recipe.tower, SmallTower):
         raise UserError(f"preset {recipe.name} trains no image tower of its own; give --init-from")
-    print(f"from nothing: the autoencoder and the image tower come first, into {run.out}; what is there is taken up")
+    print(
+        f"training from scratch: the autoencoder and the image tower are trained first, into {run.out}; "
+        "finished parts found there are reused"
+    )
     vae_folder, tower_folder = run.out / "vae", run.out / "image_tower"
     vae = (
         load_vae(vae_folder)
@@ -70,7 +73,7 @@ def _tell_centring(model: MultiViewModel, run: Run) -> None:
     wanted = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallTower) else None
     if (found := model.image_tower.object_fill) != wanted:
         does = "looks at pictures as they are" if found is None else f"centres objects at {found:.0%} of the frame"
-        print(f"note: the image tower of {run.base} {does}, unlike the preset's; training goes on with it")
+        print(f"note: the image tower of {run.base} {does}, unlike the preset's; training keeps it")
 
 
 def _with_labels(model: MultiViewModel, run: Run) -> MultiViewModel:
@@ -80,5 +83,5 @@ def _with_labels(model: MultiViewModel, run: Run) -> MultiViewModel:
         print(f"note: {run.base} was trained with {before} camera labels; from here on they are {asked} (--cameras)")
         return replace(model, spec=replace(model.spec, cameras=asked))
     if before != "relative":
-        print(f"note: {run.base} was trained with {before} camera labels; training goes on with them")
+        print(f"note: {run.base} was trained with {before} camera labels; training keeps them")
     return model

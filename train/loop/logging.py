@@ -19,7 +19,7 @@ from torch import Tensor
 from dataset.errors import UserError
 from train.loop.disk_full import no_room, say_not_written
 
-WANDB_ID_FILE: Final = "wandb-run.txt"  # so that a resumed run goes on with its curves
+WANDB_ID_FILE: Final = "wandb-run.txt"  # so that a resumed run continues its curves
 T = TypeVar("T")
 
 

@@ -163,7 +163,7 @@ def _open(run: Run, world: int) -> TrainingSet:
     """The set; refused where it is too small for the ranks, or has latents and parts are still to be trained."""
     shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
-        need_pictures(shards, "a model from nothing")
+        need_pictures(shards, "a model trained from scratch")
     return shards
 
 

@@ -70,7 +70,7 @@ def uids_of_step(feed: Feed, step: int) -> list[list[str]]:
 
 
 def write_bad_batch(out: Path, result: StepResult, uids: Sequence[Sequence[str]], reason: str) -> Path:
-    """OUT/bad-batch.json; numbers that are not finite as text, which JSON has no numbers for."""
+    """OUT/bad-batch.json; non-finite numbers as text, because JSON has none."""
     path = out / BAD_BATCH_FILE
     content = {
         "reason": reason,

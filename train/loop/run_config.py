@@ -27,7 +27,7 @@ _FREE_TO_CHANGE: Final = (
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. `base` is the model folder it starts from; None: from nothing, where the recipe can."""
+    """One training run. `base` is the model folder it starts from; None: train from scratch."""
 
     stage: Literal[1, 2]
     recipe: Recipe
@@ -38,7 +38,7 @@ class Run:
     device: torch.device
     wandb: str | None = None  # W&B project to log to
     filters: Filters = field(default_factory=Filters)  # which objects of the set are used
-    compile: CompileChoice = "auto"  # decides no result, and may change when a run goes on; `blocks` likewise
+    compile: CompileChoice = "auto"  # does not change the result, and may differ on resume; `blocks` likewise
     blocks: BlocksChoice = "auto"
 
     @property

@@ -137,7 +137,7 @@ def load_pretrained(kind: Any, folder: Path) -> nn.Module:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert it again") from error
     part: nn.Module = found[0]
-    if missing := found[1]["missing_keys"]:  # diffusers goes on with whatever is in memory
+    if missing := found[1]["missing_keys"]:  # diffusers would continue with whatever is in memory
         raise UserError(
             f"{folder}: half a {kind.__name__}: it lacks {sorted(missing)[0]} ({len(missing)} of its weights); "
             "copy, train or convert it again"

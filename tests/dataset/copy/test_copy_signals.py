@@ -1,4 +1,4 @@
-"""`python -m dataset copy` as a process: interrupted or killed it leaves nothing running, and goes on."""
+"""`python -m dataset copy` as a process: interrupted or killed it leaves nothing running, and resumes."""
 
 import os
 import signal

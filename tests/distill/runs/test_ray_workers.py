@@ -41,7 +41,7 @@ class Stub(ray_workers.Worker):
         (job.out / "ran").open("a").write(f"{os.getpid()}\n")
         for done in range(1, job.request.settings.steps + 1):
             if self._watch(job.name, done):
-                return Outcome(job.name, "stopped", reason="goes on from its checkpoint")
+                return Outcome(job.name, "stopped", reason="resumes from its checkpoint")
             time.sleep(0.05)
             first_time = len((job.out / "ran").read_text().splitlines()) == 1
             if "dies" in job.name and ("always" in job.name or first_time):

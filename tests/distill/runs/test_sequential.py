@@ -125,7 +125,7 @@ def test_a_stop_keeps_everything_and_the_same_command_goes_on(args, tmp_path, mo
     assert signal.getsignal(number) is before
     found = rows(capsys.readouterr().out)
     assert {name: (row[0], " ".join(row[2:])) for name, row in found.items()} == {
-        "red-seed-0": ("stopped", "goes on from its checkpoint"),
+        "red-seed-0": ("stopped", "resumes from its checkpoint"),
         "blue-seed-0": ("stopped", "not begun"),
     }
     assert read_header(args.out / "red-seed-0" / CHECKPOINT)["step"] == "3"

@@ -1,4 +1,4 @@
-"""Results of steps, read together: nothing that was no number is overlooked, and no bad checkpoint is written."""
+"""Deferred losses: every non-finite loss is noticed, and no bad checkpoint is written."""
 
 from dataclasses import replace
 

@@ -56,7 +56,7 @@ def test_where_a_run_stands(runs: Path, tmp_path: Path) -> None:
     assert [step for step, _ in done.previews] == [3, 6]
     stopped = under_way(tmp_path / "stopped", runs / "a" / "seed-0")
     os.utime(stopped / "losses.csv", (1e9, 1e9))
-    assert "the same command goes on" in read_run(stopped, "").status
+    assert "run the same command to resume" in read_run(stopped, "").status
     (stopped / "losses.csv").unlink()
     assert read_run(stopped, "").status == "starting"
     meshless = under_way(tmp_path / "meshless", runs / "a" / "seed-0")
@@ -134,7 +134,7 @@ def test_a_curve_goes_through_its_values() -> None:
     across, down = line[:, 0], line[:, 1]
     assert down[0] > down[2] > down[1]  # higher values stand higher
     assert (down[0] - down[1]) == pytest.approx(2 * (down[0] - down[2]), abs=0.11)
-    assert across[2] < 440 - 14  # the run goes on to step 4
+    assert across[2] < 440 - 14  # the run continues to step 4
     assert "&lt;Loss&gt;" in markup
     assert ">lit</text>" in markup
     assert chart("x", [], [], last_step=4) == ""

@@ -154,7 +154,7 @@ def test_a_run_resumed_on_another_number_of_ranks_goes_on_at_the_same_items(shar
     assert state == (3, 12, 1, 3)
     for rank in range(2):
         feed, told = _turns(shards, rank, 2).resumed(state)
-        assert "resumed on 2 ranks instead of 1: epoch 0 goes on after 12 of its 15 items" in told
+        assert "resumed on 2 ranks instead of 1: epoch 0 resumes after 12 of its 15 items" in told
         assert torch.equal(feed.load(3).reference[0], truth[3].reference[rank])
         assert feed.state(3).item == 6
         again, told = _turns(shards, rank, 2).resumed(feed.state(4))  # and on the same world
@@ -175,7 +175,7 @@ def test_what_cannot_feed_is_refused_when_the_feed_is_made(shards: ShardSet) -> 
         _feed(shards, 0.3, 0, 6)
     with pytest.raises(UserError, match="65 items an object: there are 1 to 64"):
         _turns(shards, items=65)
-    assert _feed(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards: no trouble
+    assert _feed(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards
 
 
 def test_readers_change_nothing(shards: ShardSet) -> None:

@@ -1,4 +1,4 @@
-"""The encoder: what it writes is what the model says of each picture; resuming; refusals."""
+"""The encoder: what it writes is the encoding of each image; resuming; refusals."""
 
 import io
 import json

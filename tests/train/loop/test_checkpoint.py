@@ -192,7 +192,7 @@ def test_a_full_disk_is_said_counted_and_tried_again(tmp_path: Path, capsys: pyt
         assert writer.failures == 2
         printed = capsys.readouterr().out
         assert "NOT WRITTEN" in printed
-        assert "checkpoint of step 2: no room" in printed
+        assert "checkpoint of step 2: no space" in printed
         assert "2 failed so far" in printed
         assert restore_checkpoint(tmp_path, *_toy(width=4000)).steps == 1
         writer.save(module, optimiser, Progress(4, 0))

@@ -132,7 +132,7 @@ def test_a_full_disk_ends_the_curves_not_the_run(
 def test_only_want_of_room_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     with going_on_without("the picture"):
         raise OSError(28, "No space left on device")
-    assert "the picture: no room" in capsys.readouterr().out
+    assert "the picture: no space" in capsys.readouterr().out
     with pytest.raises(PermissionError), going_on_without("the picture"):
         raise PermissionError(13, "Permission denied")
 

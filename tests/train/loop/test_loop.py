@@ -78,7 +78,7 @@ def test_absolute_labels_are_kept_by_the_model_and_a_base_can_change_to_them(
     first = micro_run(shards, tmp_path / "first", 1)
     train(replace(first, recipe=replace(first.recipe, cameras="absolute")))
     train(micro_run(shards, tmp_path / "second", 1, stage=2, base=tmp_path / "first"))
-    assert "was trained with absolute camera labels; training goes on with them" in capsys.readouterr().out
+    assert "was trained with absolute camera labels; training keeps them" in capsys.readouterr().out
     changed = micro_run(shards, tmp_path / "changed", 1, stage=2, base=stage1)
     train(replace(changed, recipe=replace(changed.recipe, cameras="absolute")))
     assert "was trained with relative camera labels; from here on they are absolute" in capsys.readouterr().out
@@ -240,7 +240,7 @@ def test_no_room_for_the_model_is_an_error_and_the_same_command_finishes(
 
     monkeypatch.setattr(loop, "save_model", full)
     out = tmp_path / "run"
-    with pytest.raises(UserError, match="the finished model could not be written: no room"):
+    with pytest.raises(UserError, match="the finished model could not be written: no space"):
         train(micro_run(shards, out, 6))
     monkeypatch.undo()
     assert train(micro_run(shards, out, 6)) == []

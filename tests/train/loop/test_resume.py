@@ -89,7 +89,7 @@ def test_a_run_of_other_ranks_is_resumed_at_its_place_in_the_epoch_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A checkpoint as two ranks of two objects each would have written it: one rank of four goes on with its items."""
+    """A checkpoint as two ranks of two objects each would have written it: one rank of four resumes with its items."""
     whole, stopped = (micro_run(latents, tmp_path / name, 6, base=base) for name in ("whole", "stopped"))
     train(whole)
     progress, saved = _stopped(stopped, 4, monkeypatch)
@@ -98,7 +98,7 @@ def test_a_run_of_other_ranks_is_resumed_at_its_place_in_the_epoch_and_says_so(
     capsys.readouterr()
     assert len(train(stopped)) == 2
     told = capsys.readouterr().out
-    assert "resumed on 1 ranks instead of 2: epoch 2 goes on after 4 of its 6 items" in told
+    assert "resumed on 1 ranks instead of 2: epoch 2 resumes after 4 of its 6 items" in told
     assert _same(_final(whole.out), _final(stopped.out))
 
 
