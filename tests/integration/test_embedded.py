@@ -23,7 +23,7 @@ def test_it_is_small_and_says_what_it_is():
     assert {path.suffix for path in files} == {".safetensors", ".json", ".md"}
     assert read_spec(MODEL).cameras == "absolute"
     card = (MODEL / "README.md").read_text()
-    for said in ("make tiny-model", "licence", "CC0", "limits", "Apache-2.0"):
+    for said in ("make tiny-model", "license", "CC0", "limits", "Apache-2.0"):
         assert said.lower() in card.lower(), said
     assert list(training_notes("it", MODEL, "test")) == []
 

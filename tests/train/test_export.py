@@ -307,7 +307,7 @@ def test_push_uploads_a_diffusers_folder_with_a_card_of_the_run(model: Path, tmp
     assert "| steps | 6 |" in card
     assert "from `stage1`" in card
     assert "`set`: 3 rendered objects" in card
-    assert "| licence of objects | objects |" in card
+    assert "| license of objects | objects |" in card
     assert describe(run, ShardSet(run.shards))["data"]["sha256"] in card
     assert str(tmp_path) not in card  # where the data lay on this machine is nobody's business
 

@@ -10,7 +10,7 @@ from train.convert.resolve import SOURCE_FILE
 from train.model.multiview import ModelSpec
 
 CONFIG_FILE: Final = "config.json"  # a training run's
-_LICENCES_SHOWN: Final = 12
+_LICENSES_SHOWN: Final = 12
 
 _HEAD: Final = """---
 library_name: diffusers
@@ -48,7 +48,7 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
     elif (source := _read(folder / SOURCE_FILE)) is not None:
         parts.append(
             f"\n## Origin\n\nConverted, not trained, from {_last_part(source['name'])} (sha256 `{source['sha256']}`). "
-            "The licence of those weights holds.\n"
+            "The license of those weights holds.\n"
         )
     else:
         parts.append("\n## Origin\n\nNot recorded in the model's folder.\n")
@@ -100,12 +100,12 @@ def _data(data: dict[str, Any]) -> str:
     try:
         counts = info(data["url"], quick=True).licenses
     except UserError as error:
-        print(f"note: the shard set is not at hand, so the card counts no licences ({error})")
-        return f"{text}The set was not at hand when this card was written, so its licences are not counted here.\n"
-    shown = counts.most_common(_LICENCES_SHOWN)
-    rows = "".join(f"| {licence} | {count} |\n" for licence, count in shown)
-    more = f"\nand {len(counts) - len(shown)} licences more.\n" if len(counts) > len(shown) else ""
-    return f"{text}\n| licence of objects | objects |\n|---|---|\n{rows}{more}"
+        print(f"note: the shard set is not at hand, so the card counts no licenses ({error})")
+        return f"{text}The set was not at hand when this card was written, so its licenses are not counted here.\n"
+    shown = counts.most_common(_LICENSES_SHOWN)
+    rows = "".join(f"| {license} | {count} |\n" for license, count in shown)
+    more = f"\nand {len(counts) - len(shown)} licenses more.\n" if len(counts) > len(shown) else ""
+    return f"{text}\n| license of objects | objects |\n|---|---|\n{rows}{more}"
 
 
 def _last_part(place: str) -> str:
