@@ -1,7 +1,9 @@
-"""The one way bad input is reported: one line that names the value and the remedy, and exit status 2."""
+"""Report bad input: one message that names the value and the remedy, and exit status 2."""
 
 import sys
 from collections.abc import Callable
+
+from dataset.log import configure_logging
 
 
 class UserError(ValueError):
@@ -14,7 +16,11 @@ def one_line(error: BaseException) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a command line and exit: 2 and one line on bad input, 130 on Ctrl-C, else what `main` returns (None is 0)."""
+    """Run a command line and exit: 2 and one line on bad input, 130 on Ctrl-C, else what `main` returns (None is 0).
+
+    Messages of all packages go to stderr meanwhile (`configure_logging`).
+    """
+    configure_logging()
     try:
         status = main() or 0
     except UserError as error:

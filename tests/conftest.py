@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dataset.log import configure_logging
 from dataset.reading.shard_set import ShardSet
 from tests.support.loopback import Server
 from tests.support.make_shards import make_shard_set
@@ -16,6 +17,12 @@ from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from train.model.multiview import MultiViewModel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_to_stderr() -> None:
+    """Messages of the packages reach stderr, as they do in a command line, so that `capsys` sees them."""
+    configure_logging()
 
 
 @pytest.fixture(scope="module")

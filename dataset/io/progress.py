@@ -15,7 +15,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
     """tqdm that suits a pipe or a log file as well as a terminal.
 
     On a terminal it is `tqdm`. Elsewhere it writes plain lines to stderr without carriage returns: at most one every
-    PLAIN_EVERY_S seconds, and one at the end. `disable` is True or False; None is False.
+    PLAIN_EVERY_S seconds, and one at the end. `disable` is True or False; None is False. Use it instead of `tqdm`.
     """
 
     def __init__(self, *args: Any, disable: bool | None = False, **kwargs: Any) -> None:

@@ -156,6 +156,7 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
     from torch.utils.tensorboard.writer import SummaryWriter
 
     wandb_run = None if wandb_project is None else _start_wandb(out, wandb_project, config)
+    _wait_for_later_name(out / "tensorboard")
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
     full = False
 
@@ -180,6 +181,19 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
             _full(out, error)
         if wandb_run is not None:
             wandb_run.finish()
+
+
+def _wait_for_later_name(folder: Path) -> None:
+    """Wait, for up to a second, until a new event file gets a later time in its name than those in `folder`.
+
+    TensorBoard reads event files in the order of their names, `events.out.tfevents.SECONDS.HOST.PID.COUNT`. COUNT is
+    not padded, so that of two files of one second the later one may be read first, and the earlier one then hides it.
+    """
+    times = [name.split(".")[3] for name in (path.name for path in folder.glob("events.out.tfevents.*.*"))]
+    latest = max((int(time_) for time_ in times if time_.isdigit()), default=0)
+    now = time.time()
+    if int(now) == latest:
+        time.sleep(latest + 1 - now)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.summary.writer import event_file_writer
 
 from dataset.errors import UserError
 from train.loop import logging
@@ -100,7 +101,10 @@ def test_steps_are_read_in_one_transfer(monkeypatch: pytest.MonkeyPatch) -> None
     assert reads == [(10,)]
 
 
-def test_scalars_reach_tensorboard_and_those_beyond_the_checkpoint_are_hidden(tmp_path: Path) -> None:
+def test_scalars_reach_tensorboard_and_those_beyond_the_checkpoint_are_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_file_writer._global_uid, "_value", 9)  # in one second: names that sort as 10, 9
     for first, value in ((0, 1.0), (2, 5.0)):
         with open_log(tmp_path, first, None, {}) as log:
             for step in range(first, first + 3):

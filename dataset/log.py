@@ -1,0 +1,38 @@
+"""Logging of the command lines: messages go to stderr and do not break a progress bar."""
+
+import logging
+import sys
+from typing import Final
+
+LOGGERS: Final = ("__main__", "dataset", "render", "train", "distill", "benchmarks", "examples")
+
+
+class ProgressSafeHandler(logging.Handler):
+    """Write records to the current `sys.stderr`, above a tqdm bar if one is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; messages of level INFO have no prefix, others begin with their level."""
+        try:
+            text = self.format(record)
+            if record.levelno >= logging.WARNING:
+                text = f"{record.levelname.lower()}: {text}"
+            tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+            if tqdm is None:
+                print(text, file=sys.stderr, flush=True)
+            else:
+                tqdm.write(text, file=sys.stderr)
+                sys.stderr.flush()
+        except (TypeError, ValueError, OSError):  # a message that cannot be formatted, a closed stream
+            self.handleError(record)
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Send the messages of all packages to stderr. A second call only changes the level.
+
+    Command lines and worker processes call this; library code only calls `logging.getLogger(__name__)`.
+    """
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if not any(isinstance(handler, ProgressSafeHandler) for handler in logger.handlers):
+            logger.addHandler(ProgressSafeHandler())
