@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tqdm import tqdm
-
 from dataset.check.statistics import Measured, Tally
 from dataset.format.manifest import UNKNOWN
 from dataset.format.schema import Meta, meta_name, parse_meta
 from dataset.format.shards import Index, read_index
+from dataset.io.progress import ProgressBar
 from dataset.reading.reconcile import Slice, slices
 
 _LISTED: Final = 10  # rows of a table in the text before "... and N more"
@@ -72,10 +71,10 @@ def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> Inf
     """Read outcome tables, statistics and, unless `quick`, every object's metadata: a shard at a time, no picture.
 
     Raises UserError when the set is not complete, or when manifest, outcome tables and shards do not agree: it names
-    the first objects and what to do. The progress bar shows on a terminal only.
+    the first objects and what to do.
     """
     about = Info(str(url), read_index(url), pictures=None if quick else Pictures())
-    with tqdm(desc="info", unit="object", disable=None if progress else True) as bar:
+    with ProgressBar(desc="info", unit="object", disable=not progress) as bar:
         for part in slices(url):
             about.add(part)
             if about.pictures is not None:

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dataset.attribution import ATTRIBUTION_FILE, AttributionCheck
 from dataset.check.latents import TableCheck, latent_kind
 from dataset.check.shard import PICTURES, HashingReader, Kind, Problem, ShardCheck
@@ -21,6 +19,7 @@ from dataset.format.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER
 from dataset.format.shards import INDEX_NAME, SET_NAME, SHARD_FILE, Index, ShardEntry, read_index, read_stats
 from dataset.io.files import TEMPORARY_SUFFIX, exists, url_to_fs
+from dataset.io.progress import ProgressBar
 from dataset.reading.reconcile import Asked, differences, read_asked, read_manifest, read_table, set_differences
 
 
@@ -30,7 +29,6 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     Either kind of set: of pictures, or of latents (it holds latents.json), whose tables are checked too.
 
     Shards are read in parallel threads; the order of the findings does not depend on it.
-    The progress bar shows on a terminal only.
     """
     fs, root = url_to_fs(url)
     form = read_format(str(url)) if exists(fs, f"{root}/{LATENTS_FILE}") else None
@@ -44,7 +42,7 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     names = sorted(set(entries) | {name.removesuffix(".tar") for name in files if SHARD_FILE.fullmatch(name)})
     total = sum(files.get(f"{name}.tar", 0) for name in names)
     with (
-        tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None if progress else True) as bar,
+        ProgressBar(total=total, unit="B", unit_scale=True, desc="verify", disable=not progress) as bar,
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         AttributionCheck(fs, root) as attribution,
     ):

@@ -13,8 +13,6 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from dataset.attribution import write_attribution
 from dataset.copy.sources import Pick, Source, each_once, open_sources, picks
 from dataset.copy.worker import Members, Task, submitter
@@ -35,6 +33,7 @@ from dataset.format.shards import (
 )
 from dataset.io.files import TEMPORARY_SUFFIX, exists, json_bytes, read_json, url_to_fs, write_bytes_atomic
 from dataset.io.lock import LEASE_NAME, LOCK_NAME, owned_out
+from dataset.io.progress import ProgressBar
 from dataset.io.read_ahead import draw_ahead
 from dataset.io.resume import differences, settings_differ
 from dataset.reading.filters import Filters
@@ -64,7 +63,7 @@ def copy_sets(
     Pictures of `resolution` pixels already, and all without it, are copied byte for byte, their metadata too; larger
     ones are averaged (dataset.copy.downscale). Rows of objects that failed or were skipped come along, unless there are
     filters: then only what these keep. Raises UserError when a set is unusable, two hold one uid, a member is damaged,
-    or `out` holds anything else than the beginning of this copy. The progress bar shows on a terminal only.
+    or `out` holds anything else than the beginning of this copy.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value in (("--objects-per-shard", objects_per_shard), ("--workers", workers)):
@@ -81,9 +80,8 @@ def copy_sets(
             return read_index(out)
         done = sum(len(asked.positions(shard)) for shard in finished)
         missing = (p for p in picks(sources, objects_per_shard) if p.row.position // objects_per_shard not in finished)
-        hidden = None if progress else True
         with (
-            tqdm(total=asked.objects, initial=done, unit="object", desc="copy", disable=hidden) as bar,
+            ProgressBar(total=asked.objects, initial=done, unit="object", desc="copy", disable=not progress) as bar,
             submitter(workers) as submit,
         ):
             _write_shards(fs, root, _read_ahead(missing, submit, resolution, _AHEAD * workers), bar)

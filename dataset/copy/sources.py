@@ -1,5 +1,6 @@
 """The sets that a copy is made of: opened, checked against each other, and their objects in the copy's order."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,8 @@ from dataset.io.files import exists, read_json, url_to_fs
 from dataset.reading.filters import Filters, check_left, sift
 from dataset.reading.reconcile import slices
 from dataset.reading.shard_set import Kept, ShardSet, fingerprint_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def open_sources(urls: Sequence[str], filters: Filters, resolution: int | None) 
         selections = [sift(url, filters) for url in urls]
         check_left(selections, filters)
         for selection in selections:
-            print(selection)
+            logger.info(str(selection))
         kept = [selection.kept for selection in selections]
     sources = [_open(url, part) for url, part in zip(urls, kept, strict=True)]
     _check_resolutions([source for source in sources if source.resolution], resolution)

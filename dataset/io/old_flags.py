@@ -1,7 +1,9 @@
 """Command-line flags that were renamed: the old names keep working for one release."""
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
 
 
 def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
@@ -27,6 +29,6 @@ def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[st
             continue
         arguments[index] = renamed[old] + equals + value
         if old not in reported:
-            print(f"note: {old} is now {renamed[old]}; the old name will be removed", file=sys.stderr)
+            logger.info("note: %s is now %s; the old name will be removed", old, renamed[old])
             reported.add(old)
     return arguments

@@ -3,7 +3,7 @@
 The replacement is a function of the item's position alone, so a resumed run reads what the first one read.
 """
 
-import sys
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn, TypeVar
@@ -17,6 +17,7 @@ _ATTEMPTS: Final = 100
 _NAMED: Final = 5  # objects that the error names
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Damage:
@@ -55,11 +56,12 @@ class Damage:
         if len(self.found) > max(before, self.allowed):
             self._refuse(f"the ranks met {len(self.found)} damaged objects")
 
-    def tell(self) -> None:
-        """For the end of a run: print every damaged object and what was wrong with it."""
+    def log_all(self) -> None:
+        """Log every damaged object and what was wrong with it, at the end of a run."""
         if found := self.found:
-            print(f"{len(found)} damaged objects were passed over (at most {self.allowed} may be):")
-            print("\n".join(f"  {uid}: {what}" for uid, what in sorted(found.items())))
+            lines = [f"{len(found)} damaged objects were replaced (at most {self.allowed} may be):"]
+            lines += (f"  {uid}: {what}" for uid, what in sorted(found.items()))
+            logger.warning("\n".join(lines))
 
     def add(self, uid: str, what: str) -> None:
         """Say and count it. Raises UserError when it is one too many."""
@@ -70,7 +72,7 @@ class Damage:
         if count > self.allowed:
             self._refuse(what)
         if not known:
-            print(f"passed over ({count} of at most {self.allowed} damaged objects): {what}", file=sys.stderr)
+            logger.warning("replaced (%d of at most %d damaged objects): %s", count, self.allowed, what)
 
     def _refuse(self, what: str) -> NoReturn:
         uids = list(self.found)

@@ -146,7 +146,7 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
             if "stop" in due and progress.steps < schedule.steps:
                 raise KeyboardInterrupt
             meter.restart()
-    parts.damage.tell()
+    parts.damage.log_all()
     if checkpoints.failures:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:

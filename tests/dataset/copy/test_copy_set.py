@@ -321,7 +321,7 @@ def test_filters_leave_only_what_they_keep(
     about = info(tmp_path / "out")
     assert ShardSet(tmp_path / "out").uids() == ["large-3", "small-1"]
     assert (about.asked, about.outcomes.statuses) == (2, {"ok": 2})
-    assert "left out: license CC0-1.0" in capsys.readouterr().out
+    assert "left out: license CC0-1.0" in capsys.readouterr().err
 
 
 def test_a_licence_may_be_in_one_set_only_and_one_set_may_be_filtered_away(small: str, tmp_path: Path) -> None:

@@ -59,15 +59,16 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
         assert torch.equal(fresh.load(number).cameras, broken[number].cameras)
     assert feed.damage is not None
     assert list(feed.damage.found) == ["synthetic-0002"]
-    feed.damage.tell()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2  # once per feed, however often the object is drawn
+    assert "warning: replaced (1 of at most 1 damaged objects)" in lines[0]
+    assert "synthetic-0002.meta.json" in lines[0]
+    feed.damage.log_all()
     shown = capsys.readouterr()
-    assert shown.out.startswith("1 damaged objects were passed over (at most 1 may be):\n  synthetic-0002: ")
-    Damage(3).tell()
-    assert capsys.readouterr().out == ""
-    told = shown.err.splitlines()
-    assert len(told) == 2  # once a feed, however often the object is drawn
-    assert "passed over (1 of at most 1 damaged objects)" in told[0]
-    assert "synthetic-0002.meta.json" in told[0]
+    assert shown.out == ""
+    assert shown.err.startswith("warning: 1 damaged objects were replaced (at most 1 may be):\n  synthetic-0002: ")
+    Damage(3).log_all()
+    assert capsys.readouterr().err == ""
 
 
 def test_an_object_with_a_bad_picture_serves_where_that_picture_is_not_wanted(tmp_path: Path) -> None:

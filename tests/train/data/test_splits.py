@@ -115,8 +115,8 @@ def test_damage_is_passed_over_up_to_the_share_and_named_at_the_end(
         train(run)
     assert len(train(_with_share(run, 0.2))) == 4  # the same run: the share changes nothing of its result
     printed = capsys.readouterr()
-    assert "1 damaged objects were passed over (at most 1 may be):\n  synthetic-0001: " in printed.out
-    assert "passed over (1 of at most 1 damaged objects)" in printed.err
+    assert "1 damaged objects were replaced (at most 1 may be):\n  synthetic-0001: " in printed.err
+    assert "replaced (1 of at most 1 damaged objects)" in printed.err
     saved = json.loads((run.out / "checkpoints" / "step-000000004" / "progress.json").read_text())
     assert list(saved["damaged"]) == ["synthetic-0001"]
 
@@ -132,7 +132,7 @@ def test_what_was_damaged_before_a_stop_is_named_at_the_end(
 
     monkeypatch.setattr(loop, "restore_checkpoint", with_damage)
     train(_with_share(run, 0.2))
-    assert "passed over (at most 1 may be):\n  synthetic-0004: was torn" in capsys.readouterr().out
+    assert "replaced (at most 1 may be):\n  synthetic-0004: was torn" in capsys.readouterr().err
 
 
 def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
