@@ -171,6 +171,11 @@ def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
         writer.write(data)
 
 
+def write_file_atomic(path: Path, data: bytes) -> None:
+    """Replace a local file by `data` in one step, creating its folders. Raises UserError when the file system refuses."""
+    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), data)
+
+
 def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
     """Replace `path` by `json_bytes(obj)` in one step. Raises UserError when the file system refuses."""
     write_bytes_atomic(fs, path, json_bytes(obj))

@@ -12,12 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from fsspec.implementations.local import LocalFileSystem
-
 from dataset.check.statistics import reason
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from dataset.report.collect import MAX_SKIPPED, STRIP_QUALITY, VIEW_SIDE, Report, Tile, gather
 from dataset.report.html import bars, escape, histogram, objects, size
 
@@ -34,7 +32,7 @@ def write_report(url: str | Path, out: Path, *, max_objects: int = 1000, progres
     The progress bar shows on a terminal only.
     """
     report = gather(url, max_objects, progress=progress)
-    write_bytes_atomic(LocalFileSystem(), str(out.absolute()), page(report).encode())
+    write_file_atomic(out, page(report).encode())
     return report
 
 

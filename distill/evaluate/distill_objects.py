@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fsspec.implementations.local import LocalFileSystem
-
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.ground_truth import VIEWS, Place, view_name
 from distill.mesh.formats import png
-from distill.runs.job import load
+from distill.runs.job import load_run_model
 from distill.runs.plan import PlannedInput, SharedOptions, describe_images, plan_jobs
-from distill.runs.sequential import in_turn, say, table
+from distill.runs.sequential import log_outcome, outcome_table, run_sequentially
 from train.device import pick_device
 from train.evaluate.novel_views import reference_index
 
@@ -76,12 +74,12 @@ def distill_all(
     for line in describe_images(jobs):
         print(line)
     device = pick_device(settings.device)
-    for outcome in in_turn(jobs, cache(lambda: load(jobs[0].model, device)), device):
+    for outcome in run_sequentially(jobs, cache(lambda: load_run_model(jobs[0].model, device)), device):
         ended.append(outcome)
-        say(outcome, out / outcome.name)
+        log_outcome(outcome, out / outcome.name)
     statuses = {outcome.status for outcome in ended}
     if statuses & {"failed", "stopped"}:
-        print(table(ended))
+        print(outcome_table(ended))
     if "stopped" in statuses:
         raise KeyboardInterrupt
     failed = {outcome.name: outcome.reason for outcome in ended if outcome.status == "failed"}
@@ -100,5 +98,5 @@ def _write_image(shards: ShardSet, place: Place, view: int, out: Path) -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         data = png(shards.views(*place, [VIEWS[view]])[0])
-        write_bytes_atomic(LocalFileSystem(), str(path.absolute()), data)
+        write_file_atomic(path, data)
     return path

@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from fsspec.implementations.local import LocalFileSystem
-
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.io.files import write_bytes_atomic, write_json_atomic
+from dataset.io.files import json_bytes, write_file_atomic
 from dataset.report.html import objects
 from distill.evaluate.consistency import CONSISTENCY, RERENDERED, SAMPLED, consistency_rows, consistency_tables
 from distill.evaluate.ground_truth import view_name
@@ -67,11 +65,10 @@ def write_results(
         "consistency": consistency_rows(record, methods, uids) if consistency else None,
         "assets": [_asset(record, group.method, pair) for group in groups for pair in group.pairs],
     }
-    fs, folder = LocalFileSystem(), out.absolute()
-    write_json_atomic(fs, str(folder / "evaluation.json"), plain(summary))
+    write_file_atomic(out / "evaluation.json", json_bytes(plain(summary)))
     listed = "\n".join(f"- {note}" for note in told)
     markdown = f"# {title}\n\n{lead}\n\n" + "\n".join(table.markdown() for table in made)
-    write_bytes_atomic(fs, str(folder / "evaluation.md"), f"{markdown}\n## How it was measured\n\n{listed}\n".encode())
+    write_file_atomic(out / "evaluation.md", f"{markdown}\n## How it was measured\n\n{listed}\n".encode())
     write_evaluation_page(
         out / "evaluation.html",
         title=title,

@@ -7,11 +7,10 @@ from typing import Final
 import numpy as np
 import torch
 import trimesh
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from dataset.report.collect import strip
 from distill.evaluate.ground_truth import Alignment, TrueObject
 from distill.evaluate.metrics import OPAQUE, Solid, iou, silhouette_ious, solid_of, surface_scores, visual_hull
@@ -151,4 +150,4 @@ def keep_pictures(record: Record, folder: str, uid: str, pictures: Sequence[NDAr
     """The same of pictures [h, w, 4]."""
     path = record.picture(folder, uid)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), strip(list(pictures)))
+    write_file_atomic(path, strip(list(pictures)))

@@ -16,12 +16,11 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from distill.mesh import formats
 from distill.mesh.bake import Color, as_bytes, bake
 from distill.mesh.formats import Textured
@@ -142,7 +141,7 @@ def export_mesh(
         files |= _textured_files(textured, out.stem, kinds)
     files |= _plain_files(surface, color, out.stem, kinds, settings.points)
     for name, data in files.items():
-        write_bytes_atomic(LocalFileSystem(), str(out.absolute().with_name(name)), data)
+        write_file_atomic(out.with_name(name), data)
     return MeshReport(
         faces=len(surface.faces),
         vertices=len(surface.vertices),

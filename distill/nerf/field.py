@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.errors import UserError
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from distill.nerf.backend import has_kernels
 from distill.nerf.hash_grid import HashGrid
 from distill.nerf.settings import FieldSettings, HashGridSettings
@@ -143,7 +142,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """Write tensors of any shape and a header of strings as safetensors, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), save(contiguous, dict(header)))
+    write_file_atomic(path, save(contiguous, dict(header)))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from fsspec.implementations.local import LocalFileSystem
 
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from distill.mesh.export import MeshReport, sample_density
 from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import Losses
@@ -96,4 +95,4 @@ def _rounded(value: Any) -> float:
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
     """The file appears whole or not at all."""
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), text.encode())
+    write_file_atomic(path, text.encode())

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from dataset.camera import spherical_to_c2w
 from dataset.images.prepare import contact_sheet
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 
 Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 RenderRows = Callable[[NDArray[np.float64]], Sequence[NDArray[np.float32]]]
@@ -108,7 +107,7 @@ def write_views(
     captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
     buffer = io.BytesIO()
     contact_sheet(pictures, columns=views, captions=captions).save(buffer, format="PNG")
-    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), buffer.getvalue())
+    write_file_atomic(path, buffer.getvalue())
 
 
 def _quantize(picture: NDArray[np.float32]) -> UInt8:

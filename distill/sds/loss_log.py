@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fsspec.implementations.local import LocalFileSystem
-
 from dataset.errors import UserError
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 
 LOSSES: Final = "losses.csv"
 METRICS: Final = "metrics.json"  # what `metrics` writes; named here for those who only read, without torch
@@ -126,7 +124,7 @@ class LossLog:
 
     def _rewrite(self) -> None:
         text = ",".join(self._columns) + "\n" + _csv(self._columns, self._rows)
-        write_bytes_atomic(LocalFileSystem(), str(self._path.absolute()), text.encode())
+        write_file_atomic(self._path, text.encode())
         self._flushed = time.perf_counter()
 
 

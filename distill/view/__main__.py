@@ -8,10 +8,9 @@ from typing import Annotated
 from urllib.parse import quote
 
 import tyro
-from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError, run_cli
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from distill.view.run import Run, find_runs, read_run
 from distill.view.run_page import index_page, run_page
 from distill.view.server import serve
@@ -75,7 +74,7 @@ def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _write(path: Path, made: str) -> None:
-    write_bytes_atomic(LocalFileSystem(), str(path.absolute()), made.encode())
+    write_file_atomic(path, made.encode())
 
 
 if __name__ == "__main__":

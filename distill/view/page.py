@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fsspec.implementations.local import LocalFileSystem
-
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from distill.view.media import asset, image, model, model_viewer, series, text, thumbnail, video
 
 _POLICY: Final = (
@@ -63,7 +61,7 @@ class Section:
 
 def write_page(out: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> None:
     """Write the page (at once, or not at all). A file that is missing or not what it says is a UserError."""
-    write_bytes_atomic(LocalFileSystem(), str(out.absolute()), page(title, sections, lead=lead).encode())
+    write_file_atomic(out, page(title, sections, lead=lead).encode())
 
 
 def page(

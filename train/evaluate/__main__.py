@@ -17,11 +17,10 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
-from dataset.io.files import write_bytes_atomic, write_json_atomic
+from dataset.io.files import json_bytes, write_file_atomic
 from dataset.reading.shard_set import ShardSet
 from dataset.report.html import objects
 from train.convert.resolve import model_folder
@@ -105,11 +104,11 @@ def baseline_rows(shards: ShardSet, out: Path, folder: Path, size: int) -> list[
             "trained on with --training-shards, or give --no-baselines"
         )
     opened: list[Gallery] = []
-    tower = folder_sha256(folder, ("image_tower", "image_encoder"))
+    image_encoder = folder_sha256(folder, ("image_tower", "image_encoder"))
 
     def gallery(model: MultiViewModel) -> Gallery:
         if not opened:
-            opened.append(open_gallery(shards, model, size, tower, out / "training-objects.safetensors"))
+            opened.append(open_gallery(shards, model, size, image_encoder, out / "training-objects.safetensors"))
         return opened[0]
 
     def mean(model: MultiViewModel, truths: Sequence[Truth], seed: int) -> list[Float32]:
@@ -200,11 +199,10 @@ def write_results(
         "metrics": {metric.name: metric.meaning for metric in METRICS},
         "methods": [{**row, "settings": dict(m.settings)} for row, m in zip(rows, methods, strict=True)],
     }
-    fs, out = LocalFileSystem(), args.out.absolute()
-    write_json_atomic(fs, str(out / "evaluation.json"), plain(summary))
+    write_file_atomic(args.out / "evaluation.json", json_bytes(plain(summary)))
     listed = "\n".join(f"- {note}" for note in notes)
     markdown = f"# {title}\n\n{lead}\n\n" + "\n".join(table.markdown() for table in made)
-    write_bytes_atomic(fs, str(out / "evaluation.md"), f"{markdown}\n## How it was measured\n\n{listed}\n".encode())
+    write_file_atomic(args.out / "evaluation.md", f"{markdown}\n## How it was measured\n\n{listed}\n".encode())
     write_evaluation_page(
         args.out / "evaluation.html",
         title=title,

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from dataset.errors import UserError
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from dataset.io.paths import ROOT
 from dataset.report.html import escape
 from train.evaluate.metrics import mean_of
@@ -85,7 +84,7 @@ def write_evaluation_page(
 </body>
 </html>
 """
-    write_bytes_atomic(LocalFileSystem(), str(out.absolute()), page.encode())
+    write_file_atomic(out, page.encode())
 
 
 def _table(table: Table) -> str:

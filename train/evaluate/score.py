@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dataset.io.files import write_bytes_atomic
+from dataset.io.files import write_file_atomic
 from dataset.reading.shard_set import ShardSet
 from dataset.report.collect import strip
 from train.evaluate.lpips import Perceptual
@@ -114,4 +113,4 @@ def keep_pictures(record: Record, method: str, truth: Truth, seed: int, ring: Fl
     ):
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomic(LocalFileSystem(), str(path.absolute()), strip(pictures))
+            write_file_atomic(path, strip(pictures))

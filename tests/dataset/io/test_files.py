@@ -1,4 +1,4 @@
-"""`dataset.io.files.exists`: only what is not there is not there."""
+"""`exists` says no only where nothing is; `write_file_atomic` replaces a local file in one step."""
 
 import os
 
@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from dataset.errors import UserError
-from dataset.io.files import exists, url_to_fs
+from dataset.io.files import exists, url_to_fs, write_file_atomic
 
 
 def test_files_and_folders_are_there_and_others_not(tmp_path):
@@ -40,3 +40,13 @@ def test_other_file_systems_answer_themselves():
     fs.pipe_file("/set/file", b"")
     assert exists(fs, "/set/file")
     assert not exists(fs, "/set/other")
+
+
+def test_a_local_file_is_replaced_and_its_folders_are_created(tmp_path):
+    path = tmp_path / "a" / "b" / "file"
+    for data in (b"one", b"two"):
+        write_file_atomic(path, data)
+        assert path.read_bytes() == data
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(UserError, match="cannot write"):
+        write_file_atomic(path / "inside", b"three")
