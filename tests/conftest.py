@@ -37,12 +37,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def quick_pictures() -> Iterator[None]:
+def quick_samples() -> Iterator[None]:
     """The pictures of a training run take two steps."""
     from train.loop import sample_sheet
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample_sheet, "PICTURE_STEPS", 2)
+        patch.setattr(sample_sheet, "SAMPLE_STEPS", 2)
         yield
 
 

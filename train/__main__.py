@@ -20,17 +20,17 @@ from dataset.reading.damage import Damage
 from dataset.reading.filters import TEST_SHARE, Filters
 from dataset.reading.latent_set import open_views
 from train.components.autoencoder import ensure_autoencoder
-from train.components.image_encoder import ensure_tower
-from train.config.presets import PRESETS, AutoencoderRecipe, PresetName, Recipe, TowerRecipe
+from train.components.image_encoder import ensure_image_encoder
+from train.config.presets import PRESETS, AutoencoderRecipe, ImageEncoderRecipe, PresetName, Recipe
 from train.config.schedules import Schedule, override
 from train.convert.resolve import model_folder
-from train.data.loader import need_pictures, open_training_set
-from train.data.splits import divide
+from train.data.loader import open_training_set, require_images
+from train.data.splits import split_set
 from train.device import pick_device
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
-from train.loop.run_config import Run, check, describe, tell
-from train.model.image_encoder import SmallTower
+from train.loop.run_config import TrainingRun, check_run, describe, log_notices
+from train.model.image_encoder import SmallEncoder
 from train.model.reference import ReferenceMode
 
 # Old name -> new name; the old ones will be removed
@@ -50,7 +50,7 @@ RENAMED: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class CommonOptions:
     """Options of all training commands."""
 
     out: Path
@@ -66,7 +66,7 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(Common):
+class StageOptions(CommonOptions):
     """Options of both stages."""
 
     recipe: OmitArgPrefixes[Recipe]
@@ -98,17 +98,17 @@ class Stage(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage1(Stage):
+class Stage1(StageOptions):
     """Stage 1 (Eq. 5): text-conditioned to image-conditioned. Preset tiny first trains the missing components."""
 
     autoencoder_steps: int | None = None
     """Steps of the autoencoder, if it is trained first."""
     tower_steps: int | None = None
-    """Steps of the image tower, if it is trained first."""
+    """Steps of the image encoder, if it is trained first."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage2(Stage):
+class Stage2(StageOptions):
     """Stage 2 (Eq. 6): the clean reference joins the noisy views in attention (Explicit Multi-view Attention)."""
 
     reference_mode: ReferenceMode = "attention"
@@ -118,7 +118,7 @@ class Stage2(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(Common):
+class ComponentOptions(CommonOptions):
     """Options of training one component alone."""
 
     preset: PresetName = "tiny"
@@ -132,19 +132,19 @@ class Part(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Autoencoder(Part):
+class Autoencoder(ComponentOptions):
     """Train the preset's autoencoder alone into OUT/vae. Stage 1 with the same --out uses it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tower(Part):
-    """Train the preset's image tower alone into OUT/image_tower. Stage 1 with the same --out uses it."""
+class Tower(ComponentOptions):
+    """Train the preset's image encoder alone into OUT/image_tower. Stage 1 with the same --out uses it."""
 
 
-Command = Stage1 | Stage2 | Autoencoder | Tower
+TrainCommand = Stage1 | Stage2 | Autoencoder | Tower
 
 
-def parse(argv: Sequence[str]) -> Command:
+def parse(argv: Sequence[str]) -> TrainCommand:
     """Parse a command line, without the program's name. The defaults are those of its --preset.
 
     Raises UserError when an option is out of range, SystemExit after --help and when the command line is malformed.
@@ -164,7 +164,7 @@ def parse(argv: Sequence[str]) -> Command:
     errors = io.StringIO()
     try:
         with redirect_stderr(errors):
-            parsed: Command = tyro.cli(commands, prog="python -m train", args=argv)
+            parsed: TrainCommand = tyro.cli(commands, prog="python -m train", args=argv)
     except SystemExit as exit_:
         if (error := _user_error(exit_)) is not None:
             raise error from None
@@ -180,7 +180,7 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def resolve(args: Stage1 | Stage2) -> Run:
+def resolve(args: Stage1 | Stage2) -> TrainingRun:
     """The run that a command line requests. Raises UserError when options contradict each other."""
     recipe = args.recipe
     if isinstance(args, Stage1):
@@ -188,7 +188,7 @@ def resolve(args: Stage1 | Stage2) -> Run:
     else:
         recipe = replace(recipe, stage2=args.schedule, reference=args.reference_mode)
     remote = args.launch.address is not None and args.device == "cuda"  # the GPUs are on the workers' machines
-    return Run(
+    return TrainingRun(
         1 if isinstance(args, Stage1) else 2,
         recipe,
         args.shards,
@@ -212,16 +212,18 @@ def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
     autoencoder = replace(
         recipe.autoencoder, schedule=override(recipe.autoencoder.schedule, steps=args.autoencoder_steps)
     )
-    tower = replace(recipe.tower_training, schedule=override(recipe.tower_training.schedule, steps=args.tower_steps))
-    return replace(recipe, autoencoder=autoencoder, tower_training=tower)
+    image_encoder = replace(
+        recipe.tower_training, schedule=override(recipe.tower_training.schedule, steps=args.tower_steps)
+    )
+    return replace(recipe, autoencoder=autoencoder, tower_training=image_encoder)
 
 
 def run_stage(args: Stage1 | Stage2) -> None:
     """Train a stage, or print its configuration."""
     run = resolve(args)
-    check(run, args.launch.workers)
+    check_run(run, args.launch.workers)
     if args.dry_run:
-        tell(run)
+        log_notices(run)
         print(json.dumps(describe(run, open_training_set(run.shards, run.filters)), indent=2))
         return
     start(run, args.launch)
@@ -230,25 +232,27 @@ def run_stage(args: Stage1 | Stage2) -> None:
 def run_part(args: Autoencoder | Tower) -> None:
     """Train one component, or print its recipe. Raises UserError when the preset trains none."""
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
-    part: AutoencoderRecipe | TowerRecipe | None = (
+    part: AutoencoderRecipe | ImageEncoderRecipe | None = (
         preset.autoencoder if isinstance(args, Autoencoder) else preset.tower_training
     )
-    if part is None or not isinstance(preset.tower, SmallTower):
+    if part is None or not isinstance(preset.tower, SmallEncoder):
         raise UserError(f"preset {preset.name} uses pretrained components and trains none; use --preset tiny")
     part = replace(part, schedule=override(part.schedule, steps=args.steps, objects=args.batch_size))
     device = pick_device(args.device)
     if args.dry_run:
         print(part)
         return
-    training, _ = divide(open_views(args.shards), preset.validation, preset.test_share)
-    shards = need_pictures(training, "a component of the model")
+    training, _ = split_set(open_views(args.shards), preset.validation, preset.test_share)
+    shards = require_images(training, "a component of the model")
     damage = Damage(len(shards), preset.max_damaged_share)
     if isinstance(part, AutoencoderRecipe):
         ensure_autoencoder(
             args.out / "vae", shards, part, preset.image_size, seed=args.seed, device=device, damage=damage
         )
     else:
-        ensure_tower(args.out / "image_tower", shards, preset.tower, part, seed=args.seed, device=device, damage=damage)
+        ensure_image_encoder(
+            args.out / "image_tower", shards, preset.tower, part, seed=args.seed, device=device, damage=damage
+        )
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ import torch
 
 from dataset.errors import UserError
 from dataset.io.ray_env import code_for_nodes
-from train.distributed.process_group import Parallel, from_environment, joined
+from train.distributed.process_group import Parallel, from_environment, init_process_group
 from train.loop.loop import train
-from train.loop.run_config import Run, check
+from train.loop.run_config import TrainingRun, check_run
 from train.model.multiview import SPEC_FILE
 
 STOP_FILE: Final = ".stop"  # in OUT: the driver asks the workers to stop
@@ -47,7 +47,7 @@ class Launch:
     """Number of worker failures after which training stops instead of restarting from the last checkpoint."""
 
 
-def start(run: Run, launch: Launch) -> None:
+def start(run: TrainingRun, launch: Launch) -> None:
     """Train `run` to its end. Raises UserError when it cannot start or go on, KeyboardInterrupt when it was stopped."""
     rank, world, local = from_environment()
     if launch.workers < 1 or launch.max_failures < 0:
@@ -68,17 +68,17 @@ def start(run: Run, launch: Launch) -> None:
         _train_with_ray(run, launch)
 
 
-def _train_as(run: Run, rank: int, world: int, local: int, parallel: Parallel) -> None:
+def _train_as(run: TrainingRun, rank: int, world: int, local: int, parallel: Parallel) -> None:
     device = run.device
     if device.type == "cuda":
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    with joined(rank, world, device, parallel) as ranks:
+    with init_process_group(rank, world, device, parallel) as ranks:
         train(replace(run, device=device), ranks)
 
 
-def _train_with_ray(run: Run, launch: Launch) -> None:
-    check(run, launch.workers)
+def _train_with_ray(run: TrainingRun, launch: Launch) -> None:
+    check_run(run, launch.workers)
     run = _with_whole_paths(run)
     stop, error = run.out / STOP_FILE, run.out / ERROR_FILE
     for left_over in (stop, error):
@@ -100,7 +100,7 @@ def _train_with_ray(run: Run, launch: Launch) -> None:
         raise KeyboardInterrupt
 
 
-def _with_whole_paths(run: Run) -> Run:
+def _with_whole_paths(run: TrainingRun) -> TrainingRun:
     """Ray's workers have another working folder."""
     shards = run.shards if "://" in run.shards else str(Path(run.shards).resolve())
     base, uids = (None if path is None else path.resolve() for path in (run.base, run.filters.uids))
@@ -130,7 +130,7 @@ def ray_for(workers: int, address: str | None, sent: Sequence[str], *, gpus: boo
         ray.shutdown()
 
 
-def _fit(run: Run, launch: Launch) -> Exception | None:
+def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
     """Ray Train from first to last start. Returns why it gave up, if it did."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -158,14 +158,14 @@ def _worker(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers runs; Ray has made the process group."""
     import ray.train.torch
 
-    run: Run = config["run"]
+    run: TrainingRun = config["run"]
     error, context = run.out / ERROR_FILE, ray.train.get_context()
     if error.exists():
         return
     device = ray.train.torch.get_device() if run.device.type == "cuda" else run.device
     rank, world = context.get_world_rank(), context.get_world_size()
     try:
-        with joined(rank, world, device, config["parallel"], stop_file=run.out / STOP_FILE) as ranks:
+        with init_process_group(rank, world, device, config["parallel"], stop_file=run.out / STOP_FILE) as ranks:
             train(replace(run, device=device), ranks)
     except UserError as told:
         run.out.mkdir(parents=True, exist_ok=True)

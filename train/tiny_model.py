@@ -21,18 +21,18 @@ from dataset.reading.damage import Damage
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
 from train.components.autoencoder import ensure_autoencoder
-from train.components.image_encoder import ensure_tower
+from train.components.image_encoder import ensure_image_encoder
 from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
-from train.data.loader import need_pictures
-from train.data.splits import divide
+from train.data.loader import require_images
+from train.data.splits import split_set
 from train.device import pick_device
 from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
-from train.loop.run_config import CONFIG_FILE, Run
-from train.model.image_encoder import ImageTower, SmallTower
+from train.loop.run_config import CONFIG_FILE, TrainingRun
+from train.model.image_encoder import ImageEncoder, SmallEncoder
 from train.model.multiview import ModelSpec, load_model, save_model
 
 MOST_MB: Final = 40  # what a checkout should carry, together
@@ -40,7 +40,7 @@ MOST_MB: Final = 40  # what a checkout should carry, together
 
 @dataclass(frozen=True)
 class TinyModel:
-    """Train the small bundled model from scratch: autoencoder, image tower, stage 1, stage 2. Resumes."""
+    """Train the small bundled model from scratch: autoencoder, image encoder, stage 1, stage 2. Resumes."""
 
     shards: str = "data/tiny"
     """Rendered shard set at 64 pixels or more; its objects should face the same way."""
@@ -59,9 +59,9 @@ class TinyModel:
     effort: float = 1.0
     """Multiplies the steps of both stages: 0.001 is a rehearsal."""
     parts_effort: float | None = None
-    """The same for the autoencoder and the image tower, where it is another."""
+    """The same for the autoencoder and the image encoder, where it is another."""
     part: Literal["all", "autoencoder", "tower"] = "all"
-    """all; or the autoencoder or the image tower alone: on two GPUs they may be trained beside each other first."""
+    """all; or the autoencoder or the image encoder alone: on two GPUs they may be trained beside each other first."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels: absolute for objects that all face the same way, relative to the reference for any."""
 
@@ -89,17 +89,17 @@ def embedded(effort: float, cameras: Literal["absolute", "relative"], parts_effo
 def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
     """All parts, then OUT; or the one part asked for."""
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
-    whole = need_pictures(open_views(args.shards), "the autoencoder")
-    training, _ = divide(whole, recipe.validation, recipe.test_share)
-    seen = need_pictures(training, "the autoencoder")
+    whole = require_images(open_views(args.shards), "the autoencoder")
+    training, _ = split_set(whole, recipe.validation, recipe.test_share)
+    seen = require_images(training, "the autoencoder")
     if args.part != "all":
-        make: Callable[..., nn.Module] = make_autoencoder if args.part == "autoencoder" else make_tower
+        make: Callable[..., nn.Module] = make_autoencoder if args.part == "autoencoder" else make_image_encoder
         make(seen, first, recipe, args.seed, device)
         return
     encode_all(whole, latents, make_parts(seen, first, recipe, args.seed, device))
     for stage, folder, base in ((1, first, None), (2, second, first)):
         number: Literal[1, 2] = 1 if stage == 1 else 2
-        run = Run(
+        run = TrainingRun(
             number,
             recipe,
             str(latents),
@@ -122,12 +122,12 @@ def make_autoencoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, de
     return ensure_autoencoder(folder / "vae", seen, recipe.autoencoder, size, seed=seed, device=device, damage=damage)
 
 
-def make_tower(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> ImageTower:
-    """The image tower in `folder`, trained on `seen` where it is missing."""
-    if recipe.tower_training is None or not isinstance(recipe.tower, SmallTower):
-        raise UserError(f"preset {recipe.name} trains no image tower")
+def make_image_encoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> ImageEncoder:
+    """The image encoder in `folder`, trained on `seen` where it is missing."""
+    if recipe.tower_training is None or not isinstance(recipe.tower, SmallEncoder):
+        raise UserError(f"preset {recipe.name} trains no image encoder")
     damage, target = Damage(len(seen), recipe.max_damaged_share), folder / "image_tower"
-    return ensure_tower(
+    return ensure_image_encoder(
         target,
         seen,
         recipe.tower,
@@ -144,14 +144,14 @@ def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: 
     if recipe.unet is None:
         raise UserError(f"preset {recipe.name} trains no UNet of its own")
     vae = make_autoencoder(seen, folder, recipe, seed, device)
-    tower = make_tower(seen, folder, recipe, seed, device)
+    image_encoder = make_image_encoder(seen, folder, recipe, seed, device)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
     spec = ModelSpec(
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
     )
-    for part in (vae, tower):
+    for part in (vae, image_encoder):
         nn.Module.to(part.requires_grad_(False).eval(), device)
-    return Encoder(vae, tower, spec, device)
+    return Encoder(vae, image_encoder, spec, device)
 
 
 def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
@@ -170,7 +170,7 @@ def options(args: TinyModel) -> str:
 def write_half(folder: Path, out: Path, asked: str) -> None:
     """The model of a run as a model folder in float16, with README.md and the config.json that says what trained it."""
     model = load_model(folder, torch.device("cpu"))
-    for part in (model.unet, model.vae, model.image_tower):
+    for part in (model.unet, model.vae, model.image_encoder):
         nn.Module.to(part, torch.float16)
     save_model(model, out)
     config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 is of the same data and command

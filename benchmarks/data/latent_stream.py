@@ -20,7 +20,7 @@ from dataset.format.schema import Meta, ViewSet, parse_meta
 from dataset.format.shards import INDEX_NAME, shard_name, write_index, write_shard
 from dataset.io.files import url_to_fs, write_bytes_atomic, write_json_atomic
 from dataset.reading.latent_set import LatentSet
-from train.data.latents import LatentViews
+from train.data.latents import LatentBatch
 from train.data.loader import Feed
 
 PER_SHARD: Final = 64
@@ -62,5 +62,5 @@ def latent_batches(url: str, batch: int, num_views: int, items_per_object: int) 
     feed = Feed(LatentSet(url), 0, batch, 1, num_views, 0.0, "relative", items_per_object=items_per_object)
     for number in count():
         views = feed.load(number)
-        assert isinstance(views, LatentViews)
+        assert isinstance(views, LatentBatch)
         yield views.reference_mean.shape[0] + views.target_mean.shape[0] * views.target_mean.shape[1]

@@ -4,7 +4,7 @@ needed.
 The UNet of `benchmarks.train.train_bench` (Stable Diffusion 2.1's size, random weights and latents) trains as
 `train.distributed.process_group` spreads it, on one GPU and on `--world` of them, one way after the other in processes
 of their own. Every way takes the same global batch: what N GPUs share, one GPU accumulates N times as often. So their
-losses agree too, which is reported, and one GPU has the advantage of fewer optimiser steps a micro-batch. The last line
+losses agree too, which is reported, and one GPU has the advantage of fewer optimizer steps a micro-batch. The last line
 is JSON; its `speedup` is target views per second of the first of `--parallel` against one GPU.
 """
 
@@ -25,8 +25,8 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.train.train_bench import SHAPES, VIEWS, random_batch, starting_unet
-from train.data.sampling import Draw
-from train.distributed.process_group import Ranks, accumulating, clip_norm, joined, spread
+from train.data.sampling import DiffusionNoise
+from train.distributed.process_group import Ranks, accumulating, clip_norm, init_process_group, wrap_ddp_or_fsdp
 from train.layers.compile import BLOCKS, Compute, choose_compute, make_optimiser, prepare, update
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
@@ -116,7 +116,7 @@ def _process(rank: int, options: argparse.Namespace, name: str, world: int, fold
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)
-    with joined(
+    with init_process_group(
         rank, world, device, "fsdp" if name == "fsdp" else "ddp", init_method=f"file://{folder}/meeting"
     ) as ranks:
         way = measure(options, ranks, name, device)
@@ -166,13 +166,13 @@ class Trainee:
     ranks: Ranks
     unet: nn.Module
     called: nn.Module
-    optimiser: torch.optim.AdamW
+    optimizer: torch.optim.AdamW
     alphas: Tensor
-    batches: list[tuple[Encoded, Draw]]  # this rank's share of a step
+    batches: list[tuple[Encoded, DiffusionNoise]]  # this rank's share of a step
 
     def step(self, *, quiet: bool = False) -> Tensor:
         """One step as `train.loop.loop` takes it; the loss is the mean over ranks. `quiet`: gradients do not meet."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         device = self.alphas.device
         total = torch.zeros((), device=device)
         for micro, (encoded, draw) in enumerate(self.batches):
@@ -183,7 +183,7 @@ class Trainee:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.ranks.mean(total)
-        update(self.optimiser, total, clip_norm(self.unet.parameters(), 1.0))
+        update(self.optimizer, total, clip_norm(self.unet.parameters(), 1.0))
         return total
 
 
@@ -192,15 +192,15 @@ def make_trainee(options: argparse.Namespace, ranks: Ranks, compute: Compute, de
     unet = starting_unet(options)
     nn.Module.to(unet, device)
     prepare(unet, compute)
-    called = spread(unet, ranks)
+    called = wrap_ddp_or_fsdp(unet, ranks)
     torch._dynamo.config.optimize_ddp = options.optimize_ddp == "on"  # read when the graph is made, at the first step
-    optimiser = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
+    optimizer = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
     batches = []
     for micro in range(options.accumulation):
         for rank in range(options.world) if ranks.world == 1 else [ranks.rank]:
             torch.manual_seed(1000 + micro * options.world + rank)
             batches.append(random_batch(options, device))
-    return Trainee(ranks, unet, called, optimiser, noise_schedule().to(device), batches)
+    return Trainee(ranks, unet, called, optimizer, noise_schedule().to(device), batches)
 
 
 def _seconds(work: Callable[[], Any], device: torch.device, ranks: Ranks) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from train.config.unet_shapes import SD21_UNET, TINY_UNET
-from train.data.sampling import Draw
+from train.data.sampling import DiffusionNoise
 from train.device import mixed_precision
 from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimiser, prepare
 from train.loop.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
@@ -42,7 +42,7 @@ KERNELS: Final = {
     "attention": ("sdpa", "flash", "fmha", "attention"),
     "convolutions": ("fprop", "dgrad", "wgrad", "convolve", "conv2d"),
     "layout changes": ("nchwtonhwc", "nhwctonchw", "transpose"),
-    "optimiser and gradient norm": ("multi_tensor", "adam"),
+    "optimizer and gradient norm": ("multi_tensor", "adam"),
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
     "copies and fills": ("memcpy", "memset", "copy", "fill"),
     "torch's own elementwise kernels and reductions": ("at::native",),
@@ -125,7 +125,7 @@ def starting_unet(options: argparse.Namespace) -> nn.Module:
     return prepare_for_reference(build_unet(SHAPES[options.shape]), reference_use(options)).train()
 
 
-def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Encoded, Draw]:
+def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Encoded, DiffusionNoise]:
     shape = SHAPES[options.shape]
     b, latent = options.objects, (shape.latent_channels, shape.latent_size, shape.latent_size)
     targets = torch.randn(b, VIEWS, *latent, device=device)
@@ -137,7 +137,7 @@ def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Enc
         torch.randn(b, 1, shape.token_width, device=device),
         reference_use(options),
     )
-    draw = Draw(
+    draw = DiffusionNoise(
         torch.randint(NUM_TIMESTEPS, (b,), device=device),
         torch.randn_like(targets),
         torch.rand(b, device=device) < 0.1,
@@ -151,8 +151,8 @@ def measure(
     torch.manual_seed(1)
     unet = starting_unet(options)
     nn.Module.to(unet, device)
-    optimiser = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
-    trainee = Trainee(prepare(unet, compute), optimiser, noise_schedule().to(device), plain)
+    optimizer = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
+    trainee = Trainee(prepare(unet, compute), optimizer, noise_schedule().to(device), plain)
     encoded, draw = random_batch(options, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -180,12 +180,12 @@ class Trainee:
     """A network in training. `plain`: the loop as people write it, that reads the loss of every micro-batch."""
 
     unet: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     alphas: Tensor
     plain: bool
 
-    def step(self, encoded: Encoded, draw: Draw, accumulation: int) -> Tensor:
-        self.optimiser.zero_grad(set_to_none=True)
+    def step(self, encoded: Encoded, draw: DiffusionNoise, accumulation: int) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.alphas.device)
         for _ in range(accumulation):
             precision = _plain_precision if self.plain else mixed_precision
@@ -196,7 +196,7 @@ class Trainee:
             if self.plain:
                 loss.item()
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-        self.optimiser.step()
+        self.optimizer.step()
         return total
 
 

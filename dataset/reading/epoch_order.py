@@ -130,7 +130,7 @@ class Order:
         shard, sample, _ = self._items(epoch)[place]
         return epoch, int(shard), int(sample)
 
-    def turn(self, i: int) -> int:
+    def repeat_index(self, i: int) -> int:
         """How many items of the same object came before the i-th in its epoch."""
         epoch, place = self._place(i)
         return int(self._items(epoch)[place, 2])

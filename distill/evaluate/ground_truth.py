@@ -31,12 +31,12 @@ from dataset.format.schema import Normalization, View
 from dataset.images.prepare import composite_white
 from dataset.reading.shard_set import ShardSet
 from distill.sds.schedule import CameraSettings
-from train.data.sampling import Wanted
+from train.data.sampling import ViewKey
 from train.evaluate.novel_views import REFERENCES, RING
 
 Float = NDArray[np.float64]
 Place = tuple[int, int]  # shard, sample
-VIEWS: Final[list[Wanted]] = [*RING, *REFERENCES]  # of an object, in the order of all arrays here
+VIEWS: Final[list[ViewKey]] = [*RING, *REFERENCES]  # of an object, in the order of all arrays here
 _OUTSIDE: Final = 0.03  # how far from its normalised size a true mesh may be, in its longest sides
 
 

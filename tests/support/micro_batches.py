@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from train.data.sampling import Draw
+from train.data.sampling import DiffusionNoise
 from train.layers.compile import (
     prepare,
 )
@@ -23,7 +23,7 @@ def batch(use, device=CPU):
         return torch.randn(shape, generator=random).to(device)
 
     targets = normal(2, 4, 4, 8, 8)
-    draw = Draw(
+    draw = DiffusionNoise(
         torch.tensor([3, 900], device=device), normal(*targets.shape), torch.tensor([False, True], device=device)
     )
     reference = None if use == "none" else normal(2, 4, 8, 8)

@@ -12,11 +12,11 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from tests.support.train_micro import CPU, micro_run
-from train.distributed.process_group import Ranks, joined
+from train.distributed.process_group import Ranks, init_process_group
 from train.layers.compile import update
 from train.loop import loop, sample_sheet
 from train.loop.loop import train
-from train.loop.run_config import Run
+from train.loop.run_config import TrainingRun
 
 STEPS = 6
 
@@ -27,23 +27,25 @@ def in_ranks(world: int, job: Callable[..., None], *args: Any) -> None:
         spawn(job, (world, folder, *args), nprocs=world)  # type: ignore[no-untyped-call]
 
 
-def ranks_run(shards: Path, out: Path, base: Path | None, **recipe: Any) -> Run:
+def ranks_run(shards: Path, out: Path, base: Path | None, **recipe: Any) -> TrainingRun:
     """STEPS steps of stage 1 from a base."""
     run = micro_run(shards, out, STEPS, base=base)
     return replace(run, recipe=replace(run.recipe, **recipe))
 
 
-def train_in_turn(rank: int, world: int, folder: str, *jobs: tuple[str, Run, str]) -> None:
+def train_in_turn(rank: int, world: int, folder: str, *jobs: tuple[str, TrainingRun, str]) -> None:
     """One training after the other in the same processes; a job is (ddp or fsdp, run, what happens to it)."""
     torch.set_num_threads(1)
-    sample_sheet.PICTURE_STEPS = 2  # type: ignore[misc]
+    sample_sheet.SAMPLE_STEPS = 2  # type: ignore[misc]
     for number, (parallel, run, event) in enumerate(jobs):
         meeting = f"file://{folder}/meeting-{number}"
-        with joined(rank, world, CPU, "fsdp" if parallel == "fsdp" else "ddp", init_method=meeting) as ranks:
+        with init_process_group(
+            rank, world, CPU, "fsdp" if parallel == "fsdp" else "ddp", init_method=meeting
+        ) as ranks:
             _train(run, ranks, event)
 
 
-def _train(run: Run, ranks: Ranks, event: str) -> None:
+def _train(run: TrainingRun, ranks: Ranks, event: str) -> None:
     if event == "poisoned" and ranks.rank == 1:
         _poison_step(2)
     if event != "stopped":
@@ -64,10 +66,10 @@ _plain_loss = loop._loss
 
 
 def _poison_step(step: int) -> None:
-    def poisoned(run: Any, model: Any, views: Any, draw: Any, position: Any) -> Any:
-        loss = _plain_loss(run, model, views, draw, position)
+    def poisoned(run: Any, model: Any, views: Any, draw: Any, step_key: Any) -> Any:
+        loss = _plain_loss(run, model, views, draw, step_key)
         # The loss alone, not its gradient: nothing but the other ranks' word can tell
-        return loss + (torch.tensor(float("inf")) if position.step == step else 0.0)
+        return loss + (torch.tensor(float("inf")) if step_key.step == step else 0.0)
 
     loop._loss = poisoned
 

@@ -16,11 +16,11 @@ from dataset.camera import mvdream_camera
 from tests.support.make_shards import make_shard_set
 from train.components.autoencoder import build_autoencoder
 from train.components.component import seeded
-from train.config.presets import TINY, AutoencoderRecipe, Recipe, TowerRecipe
+from train.config.presets import TINY, AutoencoderRecipe, ImageEncoderRecipe, Recipe
 from train.config.schedules import Schedule
 from train.loop.loop import train
-from train.loop.run_config import Run
-from train.model.image_encoder import SmallTower, build_tower
+from train.loop.run_config import TrainingRun
+from train.model.image_encoder import SmallEncoder, build_image_encoder
 from train.model.multiview import ModelSpec, MultiViewModel, assemble
 from train.model.unet import UNetShape, build_unet
 
@@ -33,7 +33,7 @@ _STAGE = Schedule(steps=6, objects=4, accumulation=2, peak_lr=1e-3, decay="const
 MICRO: Recipe = replace(
     TINY,
     image_size=32,
-    tower=SmallTower(embed_dim=32, image_size=32, patch_size=16, width=32, layers=1, head_width=16),
+    tower=SmallEncoder(embed_dim=32, image_size=32, patch_size=16, width=32, layers=1, head_width=16),
     stage1=_STAGE,
     stage2=replace(_STAGE, decay="linear", accumulation=1),
     unet=UNetShape(
@@ -49,7 +49,7 @@ MICRO: Recipe = replace(
     autoencoder=AutoencoderRecipe(
         latent_channels=4, widths=(16, 16, 16), blocks_per_level=1, kl_weight=1e-4, schedule=_PART
     ),
-    tower_training=TowerRecipe(
+    tower_training=ImageEncoderRecipe(
         temperature=0.1,
         contrast_weight=1.0,
         thumbnail_size=4,
@@ -68,18 +68,18 @@ def micro_model(seed: int = 0) -> MultiViewModel:
     assert MICRO.autoencoder is not None
     with seeded(seed):
         unet, vae = build_unet(MICRO.unet).eval(), build_autoencoder(MICRO.autoencoder, MICRO.image_size)
-        tower = build_tower(MICRO.tower)
+        image_encoder = build_image_encoder(MICRO.tower)
     spec = ModelSpec(MICRO.image_size, MICRO.unet.latent_size, 0.5, "relative", 3.0)
-    return assemble(unet, vae, tower, spec, device=CPU)
+    return assemble(unet, vae, image_encoder, spec, device=CPU)
 
 
-def micro_run(shards: Path, out: Path, steps: int, stage: int = 1, base: Path | None = None) -> Run:
+def micro_run(shards: Path, out: Path, steps: int, stage: int = 1, base: Path | None = None) -> TrainingRun:
     """A run of the micro recipe."""
     recipe = replace(MICRO, stage1=replace(MICRO.stage1, steps=steps), stage2=replace(MICRO.stage2, steps=steps))
-    return Run(1 if stage == 1 else 2, recipe, str(shards), out, base, seed=7, device=CPU)
+    return TrainingRun(1 if stage == 1 else 2, recipe, str(shards), out, base, seed=7, device=CPU)
 
 
-def with_items(run: Run) -> Run:
+def with_items(run: TrainingRun) -> TrainingRun:
     """The run with four items an object and four readers."""
     return replace(run, recipe=replace(run.recipe, items_per_object=4, readers=4))
 

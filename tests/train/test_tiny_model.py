@@ -18,7 +18,7 @@ from train.evaluate.protocol import training_notes
 from train.model.multiview import load_model, read_spec
 from train.tiny_model import TinyModel, build, embedded, options
 
-pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
 RECIPE = replace(
     MICRO,
@@ -52,7 +52,7 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
         found, expected = getattr(model, part).state_dict(), getattr(trained, part).state_dict()
         assert all(tensor.dtype == torch.float32 for tensor in found.values())
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
-    assert model.image_tower.spec == RECIPE.tower
+    assert model.image_encoder.spec == RECIPE.tower
     config = json.loads((made.out / "config.json").read_text())
     assert config == json.loads((made.work / "stage2" / "config.json").read_text()) | {"base": None}
     assert list(training_notes("made", made.out, "test")) == []  # it says which objects it did not see

@@ -1,4 +1,4 @@
-"""Training a small image tower whose embedding knows both what the object is and from where it is seen.
+"""Training a small image encoder whose embedding knows both what the object is and from where it is seen.
 
 The embedding must repaint a thumbnail of the very view it came from: a tower that forgot the viewpoint would leave
 camera labels relative to the reference without meaning. Each of the rest has its weight, and may be off. It must paint
@@ -6,7 +6,7 @@ the object's other view, whose camera is an input: so it learns what an object's
 what the diffusion model will ask it for. Two views of an object attract each other and repel other objects' (InfoNCE,
 through a projection of their own). Half the objects can be mirror images.
 
-What is painted is the view as rendered, while the tower may centre what it sees (`SmallTower.object_fill`): how large
+What is painted is the view as rendered, while the tower may centre what it sees (`SmallEncoder.object_fill`): how large
 the object is in its view must be guessed from its shape, as for a person's picture.
 """
 
@@ -21,14 +21,21 @@ from dataset.reading.damage import Damage
 from dataset.reading.shard_set import ShardSet
 from train.components.autoencoder import psnr
 from train.components.component import is_trained, optimize, seeded, write_part
-from train.config.presets import TowerRecipe
-from train.data.loader import PartViews, read_random_views
-from train.model.image_encoder import ImageTower, SmallTower, build_tower, load_tower, resize, save_tower
+from train.config.presets import ImageEncoderRecipe
+from train.data.loader import ComponentViews, read_random_views
+from train.model.image_encoder import (
+    ImageEncoder,
+    SmallEncoder,
+    build_image_encoder,
+    load_image_encoder,
+    resize,
+    save_image_encoder,
+)
 from train.model.multiview import CameraConvention, camera_labels
 from train.model.unet import CAMERA_NUMBERS
 
 
-class TowerHeads(nn.Module):
+class ImageEncoderHeads(nn.Module):
     """Used in training only: a projection for the contrast, and a painter of thumbnails."""
 
     def __init__(self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False) -> None:
@@ -71,21 +78,21 @@ def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def train_tower(
+def train_image_encoder(
     shards: ShardSet,
-    spec: SmallTower,
-    recipe: TowerRecipe,
+    spec: SmallEncoder,
+    recipe: ImageEncoderRecipe,
     *,
     seed: int,
     device: torch.device,
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
-) -> ImageTower:
+) -> ImageEncoder:
     """Train from scratch. `cameras`: the convention in which other views are named, where they are painted."""
     novel_views = recipe.novel_view_weight > 0
     with seeded(seed):
-        tower = build_tower(spec).to(device)
-        heads = TowerHeads(spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views).to(device)
+        image_encoder = build_image_encoder(spec).to(device)
+        heads = ImageEncoderHeads(spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views).to(device)
     objects, numbers = recipe.schedule.objects, torch.Generator().manual_seed(seed)
 
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
@@ -95,7 +102,7 @@ def train_tower(
         if recipe.mirror:
             views = mirror_half(views, numbers)
         rgb = views.to(device).pictures.flatten(0, 1)
-        embeddings = tower(rgb)
+        embeddings = image_encoder(rgb)
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.paint(embeddings), thumbnails)
         loss = recipe.reconstruction_weight * mse
@@ -113,11 +120,11 @@ def train_tower(
             shown["novel view PSNR"] = psnr(float(novel_mse.detach()))
         return loss, shown
 
-    optimize("image tower", [*tower.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
-    return tower.eval()
+    optimize("image encoder", [*image_encoder.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
+    return image_encoder.eval()
 
 
-def mirror_half(views: PartViews, numbers: Generator) -> PartViews:
+def mirror_half(views: ComponentViews, numbers: Generator) -> ComponentViews:
     """The views with half the objects, drawn, replaced by their mirror images.
 
     The mirror image of a view is the view of the mirrored object from the other side of the plane of azimuth 0: exact
@@ -137,24 +144,24 @@ def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
     return camera_labels(cameras, there[:, 0], there[:, 1], here[:, 0], here[:, 1])
 
 
-def ensure_tower(
+def ensure_image_encoder(
     folder: Path,
     shards: ShardSet,
-    spec: SmallTower,
-    recipe: TowerRecipe,
+    spec: SmallEncoder,
+    recipe: ImageEncoderRecipe,
     *,
     seed: int,
     device: torch.device,
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
-) -> ImageTower:
-    """The image tower in `folder`, trained first where it is missing."""
+) -> ImageEncoder:
+    """The image encoder in `folder`, trained first where it is missing."""
     settings = {"tower": asdict(spec), "recipe": asdict(recipe), "seed": seed}
     if recipe.novel_view_weight > 0:
         settings["cameras"] = cameras
     if is_trained(folder, settings):
-        print(f"image tower: {folder} is trained already")
-        return load_tower(folder)
-    tower = train_tower(shards, spec, recipe, seed=seed, device=device, cameras=cameras, damage=damage)
-    write_part(folder, settings, lambda target: save_tower(tower, target))
-    return load_tower(folder)
+        print(f"image encoder: {folder} is trained already")
+        return load_image_encoder(folder)
+    image_encoder = train_image_encoder(shards, spec, recipe, seed=seed, device=device, cameras=cameras, damage=damage)
+    write_part(folder, settings, lambda target: save_image_encoder(image_encoder, target))
+    return load_image_encoder(folder)

@@ -16,7 +16,7 @@ from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from train.config.schedules import PresetOnly, Schedule, require_positive
 from train.config.unet_shapes import TINY_UNET
 from train.data.sampling import count_pairs
-from train.model.image_encoder import NamedTower, SmallTower, TowerSpec
+from train.model.image_encoder import ImageEncoderSpec, OpenClipEncoder, SmallEncoder
 from train.model.reference import ReferenceMode
 from train.model.unet import UNetShape
 
@@ -36,8 +36,8 @@ class AutoencoderRecipe:
 
 
 @dataclass(frozen=True)
-class TowerRecipe:
-    """Training of a small image tower; see `train.components.image_encoder`."""
+class ImageEncoderRecipe:
+    """Training of a small image encoder; see `train.components.image_encoder`."""
 
     temperature: float
     contrast_weight: float  # of the contrastive loss between objects
@@ -58,14 +58,14 @@ class Recipe:
     """Default values of all options. paper: App. B, fine-tunes a converted MVDream (--init-from). tiny: 64-pixel
     images, trains everything from scratch."""
     image_size: PresetOnly[int]
-    tower: PresetOnly[TowerSpec]
+    tower: PresetOnly[ImageEncoderSpec]
     guidance_scale: PresetOnly[float]  # default of sampling with the trained model
     stage1: PresetOnly[Schedule]
     stage2: PresetOnly[Schedule]
     # Only for training from scratch. None: the initial model has these parts
     unet: PresetOnly[UNetShape | None]
     autoencoder: PresetOnly[AutoencoderRecipe | None]
-    tower_training: PresetOnly[TowerRecipe | None]
+    tower_training: PresetOnly[ImageEncoderRecipe | None]
     num_views: PresetOnly[int] = 4  # targets of the multi-view branch, orthogonal
     single_view_chance: PresetOnly[float] = 0.3  # 4.1: 30% single-view branch, 70% multi-view
     drop_chance: PresetOnly[float] = 0.1  # of the image token, for classifier-free guidance; the release's value
@@ -161,7 +161,7 @@ def free_to_change(recipe: Recipe) -> frozenset[str]:
 PAPER: Final = Recipe(
     name="paper",
     image_size=256,
-    tower=NamedTower("ViT-H-14", "laion2b_s32b_b79k"),
+    tower=OpenClipEncoder("ViT-H-14", "laion2b_s32b_b79k"),
     # App. B has "10, the same as during training": guidance is a matter of sampling, training only drops the token
     guidance_scale=10.0,
     # 768 and 128 count objects, as MVDream's batch does (it may also be read as images); 4 views each in the multi-view
@@ -182,7 +182,7 @@ _TINY_AUTOENCODER: Final = AutoencoderRecipe(
     kl_weight=1e-4,
     schedule=Schedule(steps=2_000, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=20),
 )
-_TINY_TOWER: Final = TowerRecipe(
+_TINY_IMAGE_ENCODER: Final = ImageEncoderRecipe(
     temperature=0.1,
     contrast_weight=1.0,
     thumbnail_size=16,
@@ -194,7 +194,7 @@ _TINY_TOWER: Final = TowerRecipe(
 TINY: Final = Recipe(
     name="tiny",
     image_size=64,
-    tower=SmallTower(
+    tower=SmallEncoder(
         embed_dim=256, image_size=64, patch_size=8, width=192, layers=6, head_width=32, object_fill=OBJECT_FILL
     ),
     guidance_scale=3.0,
@@ -202,7 +202,7 @@ TINY: Final = Recipe(
     stage2=Schedule(steps=400, objects=4, accumulation=1, peak_lr=2e-4, decay="linear", warmup_steps=40),
     unet=TINY_UNET,
     autoencoder=_TINY_AUTOENCODER,
-    tower_training=_TINY_TOWER,
+    tower_training=_TINY_IMAGE_ENCODER,
 )
 
 # The tiny preset as `train.tiny_model` trains it on a GPU: more steps and larger batches.
@@ -214,7 +214,7 @@ EMBEDDED: Final = replace(
         schedule=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
     ),
     tower_training=replace(
-        _TINY_TOWER,
+        _TINY_IMAGE_ENCODER,
         contrast_weight=0.0,  # with a contrastive loss, neighbors no longer look alike (docs/LOG.md)
         thumbnail_size=32,
         novel_view_weight=10.0,

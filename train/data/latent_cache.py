@@ -18,15 +18,15 @@ from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET
 from dataset.io.progress import ProgressBar
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import DamagedMember
-from train.data.latents import LatentViews
-from train.data.sampling import Drawn, Wanted
+from train.data.latents import LatentBatch
+from train.data.sampling import ViewChoice, ViewKey
 from train.model.multiview import CameraConvention, camera_labels
 
 MOST_BYTES: Final = 1 << 30  # of a set that is kept: 150,000 views of the tiny preset, none of the paper's sets
 _READERS: Final = 4
 
 
-class KeptItem(NamedTuple):
+class CachedItem(NamedTuple):
     """Where an item's numbers lie: the object's row, the reference's column, the targets' columns."""
 
     row: int
@@ -34,7 +34,7 @@ class KeptItem(NamedTuple):
     targets: list[int]
 
 
-class KeptLatents:
+class LatentCache:
     """All latents and embeddings of a set. Damaged members are left out and met when they are asked for, as in the set.
 
     `latents` [objects, 32, n] with n numbers a view (mean, then log variance where the set has it), `embeddings`
@@ -58,16 +58,16 @@ class KeptLatents:
             for _ in ProgressBar(loaded, "latents to memory", objects, unit="object", mininterval=1.0):
                 pass
 
-    def read(self, shard: int, sample: int, drawn: Drawn) -> KeptItem:
+    def read(self, shard: int, sample: int, choice: ViewChoice) -> CachedItem:
         """An item's place. Raises DamagedMember when one of its views is damaged."""
-        reference, targets = drawn
+        reference, targets = choice
         row, columns = int(self._first[shard]) + sample, [_column(view) for view in (reference, *targets)]
         for column in columns:
             if (row, column) in self._damaged:
                 raise DamagedMember(self._damaged[row, column])
-        return KeptItem(row, columns[0], columns[1:])
+        return CachedItem(row, columns[0], columns[1:])
 
-    def stack(self, items: Sequence[KeptItem], convention: CameraConvention) -> LatentViews:
+    def stack(self, items: Sequence[CachedItem], convention: CameraConvention) -> LatentBatch:
         """A micro-batch of items, as `train.data.latents.stack_latents` makes it."""
         rows = np.array([item.row for item in items])
         references, targets = np.array([item.reference for item in items]), np.array([item.targets for item in items])
@@ -76,7 +76,7 @@ class KeptLatents:
         columns = np.concatenate([references[:, None], targets], 1)
         elevation_deg, azimuth_deg = np.moveaxis(self.angles_deg[rows[:, None], columns], -1, 0)
         labels = camera_labels(convention, elevation_deg, azimuth_deg, elevation_deg[:, :1], azimuth_deg[:, :1])
-        return LatentViews(
+        return LatentBatch(
             reference_mean=reference_mean,
             reference_logvar=reference_logvar,
             target_mean=mean,
@@ -109,20 +109,20 @@ class KeptLatents:
         return torch.from_numpy(mean), torch.from_numpy(numbers[..., n:].reshape(shape)) if form.logvar else None
 
 
-def _column(view: Wanted) -> int:
+def _column(view: ViewKey) -> int:
     view_set, index = view
     return VIEWS_PER_SET * VIEW_SETS.index(view_set) + index
 
 
-def kept_bytes(source: LatentSet) -> int:
-    """What `KeptLatents` would take."""
+def cache_bytes(source: LatentSet) -> int:
+    """What `LatentCache` would take."""
     per_view = sum(source.format.numbers(view_set) for view_set in VIEW_SETS)
     return FLOAT16.itemsize * len(source) * VIEWS_PER_SET * per_view
 
 
-def keep_small(source: LatentSet, most: int = MOST_BYTES) -> KeptLatents | None:
+def cache_if_small(source: LatentSet, most: int = MOST_BYTES) -> LatentCache | None:
     """Load the set into memory, with a notice, if it takes at most `most` bytes; else return None."""
-    if (size := kept_bytes(source)) > most:
+    if (size := cache_bytes(source)) > most:
         return None
     print(f"{source.url}: {len(source)} objects' latents are kept in memory ({size / 1e6:.0f} MB)")
-    return KeptLatents(source)
+    return LatentCache(source)

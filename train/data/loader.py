@@ -26,14 +26,14 @@ from dataset.reading.epoch_order import Order, StreamState, same_place
 from dataset.reading.filters import Filters, select
 from dataset.reading.latent_set import LatentSet, open_views
 from dataset.reading.shard_set import ShardSet
-from train.data.latent_cache import KeptLatents
-from train.data.latents import Batch, read_latents, stack_latents
+from train.data.latent_cache import LatentCache
+from train.data.latents import TrainingBatch, read_latents, stack_latents
 from train.data.sampling import (
     Branch,
-    Drawn,
-    Position,
-    Views,
-    Wanted,
+    ImageBatch,
+    StepKey,
+    ViewChoice,
+    ViewKey,
     count_pairs,
     draw_branch,
     generator,
@@ -47,7 +47,6 @@ _KEPT_BYTES: Final = 3 << 30  # of decoded views: all of 6,000 objects at 64 pix
 READERS: Final = 2  # threads
 
 TrainingSet = ShardSet | LatentSet
-Rgba = NDArray[np.uint8]  # [f, h, w, 4]
 T = TypeVar("T")
 
 
@@ -59,7 +58,7 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
     found: TrainingSet = open_views(url)
     if isinstance(found, LatentSet):
         print(
-            f"{url}: a latent set (it holds latents.json): VAE and image tower are not run; "
+            f"{url}: a latent set (it holds latents.json): VAE and image encoder are not run; "
             "reference and truth in samples/ are what the VAE makes of the latents"
         )
     if filters != Filters():
@@ -81,7 +80,7 @@ def check_feeds(shards: TrainingSet, world: int) -> None:
     _ = Order(shards.samples_per_shard, 0, 0, world).per_epoch
 
 
-def need_pictures(shards: TrainingSet, what: str) -> ShardSet:
+def require_images(shards: TrainingSet, what: str) -> ShardSet:
     """The set, where it holds pictures. Raises UserError, naming `what` needs them, where it holds latents."""
     if isinstance(shards, LatentSet):
         raise UserError(
@@ -114,7 +113,7 @@ class Feed:
     first_step: int = 0  # `first_item` is where this step begins; see `resumed`
     first_item: int = 0
     damage: Damage | None = field(default=None, compare=False, repr=False)
-    kept: KeptLatents | None = field(default=None, compare=False, repr=False)
+    kept: LatentCache | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
@@ -148,30 +147,30 @@ class Feed:
         """The feed of other objects of the same set, for one rank; damaged ones count together with those of this."""
         return replace(self, shards=shards, rank=0, world=1, kept=None)
 
-    def load(self, number: int) -> Batch:
+    def load(self, number: int) -> TrainingBatch:
         """Micro-batch `number` since training began: a pure function of it."""
-        position = self.position(number)
-        branch = draw_branch(self.seed, position.step, self.single_view_chance)
-        return self._read(self.order, position, branch, self.objects, self.item(number))
+        step_key = self.step_key(number)
+        branch = draw_branch(self.seed, step_key.step, self.single_view_chance)
+        return self._read(self.order, step_key, branch, self.objects, self.item(number))
 
-    def position(self, number: int) -> Position:
+    def step_key(self, number: int) -> StepKey:
         """Where micro-batch `number` stands."""
         step, micro = divmod(number, self.accumulation)
-        return Position(self.seed, step, micro, self.rank)
+        return StepKey(self.seed, step, micro, self.rank)
 
-    def fixed(self, first: int, objects: int, micro: int = 0) -> Batch:
+    def fixed(self, first: int, objects: int, micro: int = 0) -> TrainingBatch:
         """`objects` objects from the `first` on, with views of the multi-view branch: the same at all times and ranks.
 
         `micro` tells apart the random numbers of several such batches.
         """
         order = Order(self.shards.samples_per_shard, self.seed)
-        return self._read(order, Position(self.seed, 0, micro), "multi", objects, first)
+        return self._read(order, StepKey(self.seed, 0, micro), "multi", objects, first)
 
-    def _read(self, order: Order, position: Position, branch: Branch, objects: int, first_item: int) -> Batch:
-        def taken(read: Callable[[int, int, Drawn], T]) -> list[T]:
+    def _read(self, order: Order, step_key: StepKey, branch: Branch, objects: int, first_item: int) -> TrainingBatch:
+        def taken(read: Callable[[int, int, ViewChoice], T]) -> list[T]:
             return read_items(
                 order,
-                position,
+                step_key,
                 branch,
                 range(first_item, first_item + objects),
                 num_views=self.num_views,
@@ -186,7 +185,7 @@ class Feed:
             return stack_latents(taken(partial(read_latents, self.shards)), self.convention)
         return stack_views(taken(partial(read_views, self.shards, self.convention)))
 
-    def micro_batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def micro_batches(self, first_step: int, last_step: int) -> Iterator[TrainingBatch]:
         """Micro-batches of steps first_step ... last_step - 1. Reading ahead does not change the order."""
         return self.ahead(self.load, first_step, last_step)
 
@@ -198,19 +197,19 @@ class Feed:
 
 
 def read_views(
-    shards: ShardSet, convention: CameraConvention, shard: int, sample: int, drawn: Drawn
+    shards: ShardSet, convention: CameraConvention, shard: int, sample: int, choice: ViewChoice
 ) -> tuple[Tensor, Tensor]:
     """One item: pictures [1 + f, 3, h, w] and labels [1 + f, 16], the reference first."""
-    reference, targets = drawn
+    reference, targets = choice
     angles_deg = shards.angles_deg(shard, sample, [reference, *targets])
     labels = camera_labels(convention, angles_deg[:, 0], angles_deg[:, 1], *angles_deg[0].tolist())
     return to_tensor(shards.views(shard, sample, [reference, *targets])), labels
 
 
-def stack_views(items: Sequence[tuple[Tensor, Tensor]]) -> Views:
+def stack_views(items: Sequence[tuple[Tensor, Tensor]]) -> ImageBatch:
     """A micro-batch of items, as `read_views` gives them."""
     pictures, labels = (torch.stack(parts) for parts in zip(*items, strict=True))
-    return Views(pictures[:, 0], pictures[:, 1:], labels[:, 1:], labels[:, :1])
+    return ImageBatch(pictures[:, 0], pictures[:, 1:], labels[:, 1:], labels[:, :1])
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
@@ -233,7 +232,7 @@ def on_white(rgba: Tensor) -> Tensor:
     return colours.mul_(alpha).add_(1 - alpha)
 
 
-class PartViews(NamedTuple):
+class ComponentViews(NamedTuple):
     """RGBA views uint8 [objects, views, h, w, 4], elevation and azimuth [objects, views, 2] in degrees, and object
     numbers [objects] (equal: same object).
     """
@@ -242,9 +241,9 @@ class PartViews(NamedTuple):
     angles_deg: Tensor
     objects: Tensor
 
-    def to(self, device: torch.device) -> "PartViews":
+    def to(self, device: torch.device) -> "ComponentViews":
         """The same views on `device`."""
-        return PartViews(*(part.to(device) for part in self))
+        return ComponentViews(*(part.to(device) for part in self))
 
     @property
     def pictures(self) -> Tensor:
@@ -252,14 +251,14 @@ class PartViews(NamedTuple):
         return on_white(self.rgba)
 
 
-class KeptViews:
+class ViewCache:
     """Decoded views, kept in memory as far as there is room: a part's training sees them again and again."""
 
     def __init__(self, shards: ShardSet, room: int = _KEPT_BYTES) -> None:
         self.shards, self.room = shards, room
-        self._kept: dict[tuple[int, int, Wanted], NDArray[np.uint8]] = {}
+        self._kept: dict[tuple[int, int, ViewKey], NDArray[np.uint8]] = {}
 
-    def views(self, shard: int, sample: int, wanted: Sequence[Wanted]) -> NDArray[np.uint8]:
+    def views(self, shard: int, sample: int, wanted: Sequence[ViewKey]) -> NDArray[np.uint8]:
         """As `ShardSet.views`."""
         missing = [view for view in wanted if (shard, sample, view) not in self._kept]
         if not missing:
@@ -279,21 +278,21 @@ def load_random_views(
     objects: int,
     views: int,
     damage: Damage | None = None,
-    kept: KeptViews | None = None,
-) -> PartViews:
+    kept: ViewCache | None = None,
+) -> ComponentViews:
     """For the parts' training: `views` different pictures of each of `objects` objects, from both sets."""
-    rng, order = generator(Position(seed, step), "parts"), Order(shards.samples_per_shard, seed)
+    rng, order = generator(StepKey(seed, step), "parts"), Order(shards.samples_per_shard, seed)
     read_views = (kept or shards).views
     pictures, angles_deg, places = [], [], []
     for i in range(step * objects, (step + 1) * objects):
         indices = rng.choice(2 * VIEWS_PER_SET, size=views, replace=False)
-        wanted: list[Wanted] = [
+        wanted: list[ViewKey] = [
             ("fixed" if index < VIEWS_PER_SET else "random", int(index) % VIEWS_PER_SET) for index in indices
         ]
 
         def read(
-            _: int, shard: int, sample: int, wanted: list[Wanted] = wanted
-        ) -> tuple[Rgba, NDArray[np.float64], tuple[int, int]]:
+            _: int, shard: int, sample: int, wanted: list[ViewKey] = wanted
+        ) -> tuple[NDArray[np.uint8], NDArray[np.float64], tuple[int, int]]:
             return read_views(shard, sample, wanted), shards.angles_deg(shard, sample, wanted), (shard, sample)
 
         picture, angles, place = read_or_replace(order, i, damage, shards.uid, read)
@@ -301,7 +300,7 @@ def load_random_views(
         angles_deg.append(angles)
         places.append(place)
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
-    return PartViews(
+    return ComponentViews(
         torch.from_numpy(np.stack(pictures)),
         torch.from_numpy(np.stack(angles_deg)),
         torch.tensor([numbers[place] for place in places]),
@@ -310,8 +309,8 @@ def load_random_views(
 
 def read_random_views(
     shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
-) -> Iterator[PartViews]:
+) -> Iterator[ComponentViews]:
     """What `load_random_views` returns, for steps 0, 1, ...; read ahead by threads, decoded once."""
-    load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, kept=KeptViews(shards))
+    load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, kept=ViewCache(shards))
     with ThreadPoolExecutor(_PART_READERS, thread_name_prefix="views") as pool:
         yield from map_ahead(pool, load, range(steps), _PART_READERS + _PREFETCH)

@@ -21,8 +21,8 @@ from train.device import to_device
 from train.model.noise_schedule import NUM_TIMESTEPS, add_noise, alpha_bar_at
 
 Branch = Literal["single", "multi"]
-Wanted = tuple[ViewSet, int]
-Drawn = tuple[Wanted, list[Wanted]]
+ViewKey = tuple[ViewSet, int]
+ViewChoice = tuple[ViewKey, list[ViewKey]]
 T = TypeVar("T")
 
 # Independent random streams of one seed
@@ -30,7 +30,7 @@ _STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior":
 
 
 @dataclass(frozen=True)
-class Position:
+class StepKey:
     """Where in training a micro-batch stands."""
 
     seed: int
@@ -40,7 +40,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Views:
+class ImageBatch:
     """Pictures in [0, 1] on white, and camera labels."""
 
     reference: Tensor  # [b, 3, h, w]
@@ -50,22 +50,22 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Draw:
+class DiffusionNoise:
     """The random part of a micro-batch beyond its views."""
 
     timesteps: Tensor  # [b] int64: one a object, shared by its frames (MVDream's choice)
     noise: Tensor  # [b, f, c, h, w]
     dropped: Tensor  # [b] bool: image token replaced by zeros
 
-    def ready_for(self, device: torch.device) -> "Draw":
+    def ready_for(self, device: torch.device) -> "DiffusionNoise":
         """Page-locked where they will go to a GPU, so that the copy takes no time of the host's."""
         if device.type != "cuda":
             return self
-        return Draw(self.timesteps.pin_memory(), self.noise.pin_memory(), self.dropped.pin_memory())
+        return DiffusionNoise(self.timesteps.pin_memory(), self.noise.pin_memory(), self.dropped.pin_memory())
 
-    def on(self, device: torch.device) -> "Draw":
+    def on(self, device: torch.device) -> "DiffusionNoise":
         """The same numbers on a device; the host does not wait."""
-        return Draw(*(to_device(part, device) for part in (self.timesteps, self.noise, self.dropped)))
+        return DiffusionNoise(*(to_device(part, device) for part in (self.timesteps, self.noise, self.dropped)))
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class Inputs:
     num_frames: int  # F
 
 
-def generator(position: Position, stream: str) -> np.random.Generator:
-    """A random stream that belongs to this position alone."""
-    entropy = (position.seed, _STREAMS[stream], position.step, position.micro, position.rank)
+def generator(step_key: StepKey, stream: str) -> np.random.Generator:
+    """A random stream that belongs to this step_key alone."""
+    entropy = (step_key.seed, _STREAMS[stream], step_key.step, step_key.micro, step_key.rank)
     return np.random.default_rng(np.random.SeedSequence(entropy))
 
 
 def draw_branch(seed: int, step: int, single_view_chance: float) -> Branch:
     """Single- or multi-view branch of a step: the same for all its micro-batches and ranks."""
-    return "single" if generator(Position(seed, step), "branch").random() < single_view_chance else "multi"
+    return "single" if generator(StepKey(seed, step), "branch").random() < single_view_chance else "multi"
 
 
 def count_pairs(num_views: int) -> int:
@@ -95,7 +95,7 @@ def count_pairs(num_views: int) -> int:
     return VIEWS_PER_SET * (VIEWS_PER_SET // num_views)
 
 
-def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> Drawn:
+def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> ViewChoice:
     """(reference, targets) of one object. The reference comes from the random set.
 
     single: any other view of the random set (a pair of random perspectives, 3.2). multi: `num_views` views of the fixed
@@ -110,7 +110,7 @@ def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> Draw
     return ("random", reference), [("fixed", first + spacing * i) for i in range(num_views)]
 
 
-def draw_turn(seed: int, place: tuple[int, int, int], turn: int, branch: Branch, num_views: int) -> Drawn:
+def draw_repeat(seed: int, place: tuple[int, int, int], turn: int, branch: Branch, num_views: int) -> ViewChoice:
     """(reference, targets) as `draw_views` has them, of one of several items of an object in an epoch.
 
     A function of seed, place (epoch, shard, sample) and turn. The pairs of reference and targets of an object's items
@@ -130,44 +130,46 @@ def draw_turn(seed: int, place: tuple[int, int, int], turn: int, branch: Branch,
 
 def read_items(
     order: Order,
-    position: Position,
+    step_key: StepKey,
     branch: Branch,
     items: range,
     *,
     num_views: int,
     uid: Callable[[int, int], str],
-    read: Callable[[int, int, Drawn], T],
+    read: Callable[[int, int, ViewChoice], T],
     damage: Damage | None,
 ) -> list[T]:
     """`read(shard, sample, views drawn)` of a micro-batch's items.
 
-    Where the order has one item an object, views are drawn by the position, else by the item (`draw_turn`). With
+    Where the order has one item an object, views are drawn by the step_key, else by the item (`draw_repeat`). With
     `damage`, a damaged object is replaced (`dataset.reading.damage`); the batch's other items are what they would be
     anyhow.
     """
-    rng = generator(position, "views")
+    rng = generator(step_key, "views")
     results = []
     for i in items:
         drawn = draw_views(rng, branch, num_views) if order.items_per_object == 1 else None
 
-        def read_one(epoch: int, shard: int, sample: int, i: int = i, drawn: Drawn | None = drawn) -> T:
+        def read_one(epoch: int, shard: int, sample: int, i: int = i, choice: ViewChoice | None = drawn) -> T:
             place = (epoch, shard, sample)
-            return read(shard, sample, drawn or draw_turn(order.seed, place, order.turn(i), branch, num_views))
+            return read(
+                shard, sample, drawn or draw_repeat(order.seed, place, order.repeat_index(i), branch, num_views)
+            )
 
         results.append(read_or_replace(order, i, damage, uid, read_one))
     return results
 
 
-def draw_numbers(position: Position, shape: Sequence[int], drop_chance: float) -> Draw:
+def draw_noise(step_key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
     """Timesteps, noise and dropped tokens for target latents of a shape [b, f, c, h, w].
 
     On the CPU, so that a run draws the same numbers on any device.
     """
-    seed = int(generator(position, "noise").integers(2**63))
+    seed = int(generator(step_key, "noise").integers(2**63))
     cpu = torch.Generator().manual_seed(seed)
     timesteps = torch.randint(NUM_TIMESTEPS, (shape[0],), generator=cpu)
     noise = torch.randn(tuple(shape), generator=cpu)
-    return Draw(timesteps, noise, dropped=torch.rand(shape[0], generator=cpu) < drop_chance)
+    return DiffusionNoise(timesteps, noise, dropped=torch.rand(shape[0], generator=cpu) < drop_chance)
 
 
 def prepare_inputs(
@@ -175,7 +177,7 @@ def prepare_inputs(
     reference: tuple[Tensor, Tensor] | None,
     cameras: Tensor,
     tokens: Tensor,
-    draw: Draw,
+    draw: DiffusionNoise,
     *,
     alphas_cumprod: Tensor,
 ) -> Inputs:

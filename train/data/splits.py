@@ -18,7 +18,9 @@ MIN_OBJECTS: Final = 20  # a smaller set is used for training as a whole, unless
 Mode = Literal["auto", "on", "off"]
 
 
-def divide(shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE) -> tuple[TrainingSet, TrainingSet | None]:
+def split_set(
+    shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE
+) -> tuple[TrainingSet, TrainingSet | None]:
     """(what is trained on, what is held out for validation; None: validation is off). Test objects are in neither.
 
     auto: on, unless the set is so small that it cannot spare an object. off: the validation part is trained on. What is
@@ -33,10 +35,10 @@ def divide(shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE) -> t
             "validation or testing (--validation on insists)"
         )
         return shards, None
-    parts = splits(shards, test_share)
+    parts = assign_splits(shards, test_share)
     trained: tuple[Split, ...] = ("train", "validation") if mode == "off" else ("train",)
-    training = only(shards, parts, trained)
-    held_out = None if mode == "off" else only(shards, parts, ["validation"])
+    training = select_splits(shards, parts, trained)
+    held_out = None if mode == "off" else select_splits(shards, parts, ["validation"])
     tested = len(shards) - len(training) - len(held_out or ())
     if not len(training) or (mode == "on" and not len(held_out or ())):
         raise UserError(
@@ -55,7 +57,7 @@ def divide(shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE) -> t
     return (training, held_out) if tested or held_out is not None else (shards, None)
 
 
-def splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[list[Split]]:
+def assign_splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[list[Split]]:
     """The part of each object, shard by shard."""
     return [
         [split_of(shards.uid(shard, i), VALIDATION_SHARE, test_share) for i in range(samples)]
@@ -63,7 +65,7 @@ def splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[list[Spl
     ]
 
 
-def only(shards: TrainingSet, parts: Sequence[Sequence[Split]], wanted: Collection[Split]) -> TrainingSet:
+def select_splits(shards: TrainingSet, parts: Sequence[Sequence[Split]], wanted: Collection[Split]) -> TrainingSet:
     """The objects of some parts, as `splits` has them, as a smaller set."""
     kept = []
     for shard, samples in enumerate(shards.samples_per_shard):

@@ -1,7 +1,7 @@
 """Several processes that train one model, each on a device of its own: who this one is, and what they do together.
 
 All ranks step at the same time with the same weights. Gradients meet in the backward pass (DDP, or FSDP2, which also
-splits weights and optimiser among the ranks); a step's loss meets in `Ranks.mean`, on the device. What the host has to
+splits weights and optimizer among the ranks); a step's loss meets in `Ranks.mean`, on the device. What the host has to
 know of the others goes through a gloo group of its own (`Ranks.wait`, `any`, `gather`), whose patience outlasts a
 validation: NCCL would take the wait for a failure.
 """
@@ -38,7 +38,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     parallel: Parallel = "ddp"
-    host_group: Any = None  # gloo, for what the host must know; made by `joined`
+    host_group: Any = None  # gloo, for what the host must know; made by `init_process_group`
     stop_file: Path | None = None  # its appearance asks all ranks to stop, where signals do not reach them (Ray)
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Ranks:
 
     @property
     def splits(self) -> bool:
-        """Whether weights and optimiser are split among the ranks (FSDP2)."""
+        """Whether weights and optimizer are split among the ranks (FSDP2)."""
         return self.world > 1 and self.parallel == "fsdp"
 
     def mean(self, number: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Ranks:
         return {key: value for each in everyone for key, value in each.items()}
 
     @contextmanager
-    def first_ahead(self) -> Iterator[None]:
+    def rank0_first(self) -> Iterator[None]:
         """Rank 0 does what is inside while the others wait; then they do it, and find what it wrote.
 
         Where it fails they raise what it raised, instead of waiting: UserError, or RuntimeError for all else.
@@ -127,7 +127,7 @@ class Ranks:
         return told
 
     @contextmanager
-    def speaking_once(self) -> Iterator[None]:
+    def rank0_stdout(self) -> Iterator[None]:
         """Inside, only rank 0 prints; errors are everyone's."""
         if self.first:
             yield
@@ -182,7 +182,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
 
 
 @contextmanager
-def joined(
+def init_process_group(
     rank: int,
     world: int,
     device: torch.device,
@@ -216,7 +216,7 @@ def joined(
             dist.destroy_process_group()
 
 
-def spread(unet: nn.Module, ranks: Ranks) -> nn.Module:
+def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
     """What to call for a loss, so that gradients meet: the UNet itself in a world of 1 and, in place, with FSDP2."""
     if ranks.world == 1:
         return unet

@@ -22,7 +22,7 @@ from torch import Tensor
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.reading.shard_set import ShardSet
 from train.data.loader import to_tensor
-from train.data.sampling import Wanted
+from train.data.sampling import ViewKey
 from train.device import mixed_precision
 from train.model.ddim import denoise_views, draw_latents
 from train.model.image_encoder import resize
@@ -31,8 +31,8 @@ from train.model.reference import reads_reference, with_reference_latents
 
 VIEWS_A_GROUP: Final = 4
 GROUPS: Final = VIEWS_PER_SET // VIEWS_A_GROUP
-RING: Final[list[Wanted]] = [("fixed", i) for i in range(VIEWS_PER_SET)]
-REFERENCES: Final[list[Wanted]] = [("random", i) for i in range(VIEWS_PER_SET)]
+RING: Final[list[ViewKey]] = [("fixed", i) for i in range(VIEWS_PER_SET)]
+REFERENCES: Final[list[ViewKey]] = [("random", i) for i in range(VIEWS_PER_SET)]
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]

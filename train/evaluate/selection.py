@@ -10,7 +10,7 @@ from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split
 from dataset.reading.latent_set import LatentSet, open_views
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import file_sha256
-from train.data.splits import only, splits
+from train.data.splits import assign_splits, select_splits
 from train.evaluate.baselines import spread_evenly
 from train.model.multiview import SPEC_FILE
 
@@ -27,7 +27,7 @@ def open_pictures(url: str) -> ShardSet:
 
 def part_of(shards: ShardSet, split: Split) -> ShardSet:
     """The objects of a split, with the shares that training has when nothing else is asked for."""
-    part = shards if split == "all" else only(shards, splits(shards), (split,))
+    part = shards if split == "all" else select_splits(shards, assign_splits(shards), (split,))
     assert isinstance(part, ShardSet)
     return part
 

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from dataset.errors import UserError, one_line
 from dataset.reading.epoch_order import StreamState
 from train.distributed.fsdp import placed_like, whole_tensor
-from train.loop.disk_full import no_room, say_not_written
+from train.loop.disk_full import is_disk_full, warn_not_written
 
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"step-(\d{9})")
 _TEMPORARY: Final = re.compile(r"\.step-\d{9}(\.old)?\.tmp")
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of a parameter
-_UNET, _OPTIMISER, _AVERAGE, _PROGRESS = (
+_UNET, _OPTIMIZER, _AVERAGE, _PROGRESS = (
     "unet.safetensors",
     "optimiser.safetensors",
     "average.safetensors",
@@ -60,26 +60,28 @@ class Keep:
 
 
 def take_snapshot(
-    unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+    unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
     """Copies on the CPU of all tensors of a checkpoint: training may change its own meanwhile.
 
     Tensors are whole, whatever the number of ranks that they are split over; then all ranks must call it.
     """
-    files = _tensors(unet, optimiser, average)
+    files = _tensors(unet, optimizer, average)
     return {name: {key: _copy(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
 
 
 def _tensors(
-    unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
+    unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
 ) -> dict[str, Mapping[str, Tensor]]:
-    files: dict[str, Mapping[str, Tensor]] = {_UNET: unet.state_dict(), _OPTIMISER: _moments(unet, optimiser)}
+    files: dict[str, Mapping[str, Tensor]] = {_UNET: unet.state_dict(), _OPTIMIZER: _moments(unet, optimizer)}
     return files if average is None else files | {_AVERAGE: average}
 
 
-def give_parts(unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None) -> None:
+def gather_for_snapshot(
+    unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+) -> None:
     """A rank's share in another's `take_snapshot`: the same tensors in the same order, of which nothing is kept."""
-    for tensors in _tensors(unet, optimiser, average).values():
+    for tensors in _tensors(unet, optimizer, average).values():
         for tensor in tensors.values():
             whole_tensor(tensor.detach())
 
@@ -141,16 +143,16 @@ class CheckpointWriter:
     def save(
         self,
         unet: nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         progress: Progress,
         average: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Copy now, write later. Waits for the checkpoint before, so that at most one copy is in memory."""
         self.wait()
         if not self._writes:
-            give_parts(unet, optimiser, average)
+            gather_for_snapshot(unet, optimizer, average)
             return
-        snapshot = take_snapshot(unet, optimiser, average)
+        snapshot = take_snapshot(unet, optimizer, average)
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
     def poll(self) -> None:
@@ -169,10 +171,10 @@ class CheckpointWriter:
             write_checkpoint(self._out, snapshot, progress, self._keep)
         except (OSError, SafetensorError) as error:
             what = f"{self._out / FOLDER}: checkpoint of step {progress.steps}"
-            if not no_room(error):
+            if not is_disk_full(error):
                 raise UserError(f"{what} could not be written ({one_line(error)}); is the folder writable?") from error
             self.failures += 1
-            say_not_written(what, error, f", the next checkpoint tries again ({self.failures} failed so far)")
+            warn_not_written(what, error, f", the next checkpoint tries again ({self.failures} failed so far)")
 
 
 def remove_half_written(out: Path) -> None:
@@ -184,9 +186,9 @@ def remove_half_written(out: Path) -> None:
 
 
 def restore_checkpoint(
-    out: Path, unet: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
+    out: Path, unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Progress:
-    """Load the newest checkpoint into the UNet, the optimiser and the average; without one, no step is done.
+    """Load the newest checkpoint into the UNet, the optimizer and the average; without one, no step is done.
 
     Raises UserError, before anything is changed, when a file is not what was written.
     """
@@ -205,7 +207,7 @@ def restore_checkpoint(
         unet.load_state_dict(
             {name: placed_like(tensor, weights.get(name, tensor)) for name, tensor in load_file(folder / _UNET).items()}
         )
-        _restore_moments(unet, optimiser, load_file(folder / _OPTIMISER))
+        _restore_moments(unet, optimizer, load_file(folder / _OPTIMIZER))
         if average is not None:
             for name, tensor in load_file(folder / _AVERAGE).items():
                 average[name].copy_(placed_like(tensor, average[name]))
@@ -230,7 +232,7 @@ def _from_json(saved: Mapping[str, Any]) -> Progress:
 def _verify(folder: Path, digests: Mapping[str, str], progress: Progress) -> None:
     if progress.steps != _steps_of(folder):
         raise ValueError(f"{_PROGRESS} is of step {progress.steps}")
-    for name in (_UNET, _OPTIMISER, *digests):
+    for name in (_UNET, _OPTIMIZER, *digests):
         if _sha256(folder / name) != digests[name]:
             raise ValueError(f"{name} has another sha256 than {_PROGRESS} says")
 
@@ -277,8 +279,8 @@ def _copy(tensor: Tensor) -> Tensor:
     return whole_tensor(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _moments(unet: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state: Mapping[Tensor, Mapping[str, Any]] = optimiser.state
+def _moments(unet: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: Mapping[Tensor, Mapping[str, Any]] = optimizer.state
     return {
         f"{moment}.{name}": torch.as_tensor(state[parameter][moment])
         for name, parameter in unet.named_parameters()
@@ -287,13 +289,13 @@ def _moments(unet: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Ten
     }
 
 
-def _restore_moments(unet: nn.Module, optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
-    fused = bool(optimiser.defaults.get("fused"))
+def _restore_moments(unet: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in unet.named_parameters():
         if f"step.{name}" not in moments:
             continue
         # AdamW keeps `step` on the CPU unless it is fused; the moments lie in memory as their parameter does
-        optimiser.state[parameter] = {
+        optimizer.state[parameter] = {
             moment: moments[f"{moment}.{name}"].to(parameter.device if fused else "cpu")
             if moment == "step"
             else torch.empty_like(parameter, requires_grad=False).copy_(

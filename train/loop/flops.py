@@ -2,7 +2,7 @@
 
 Counted are the UNet's matrix products and convolutions, forward and backward, once each: what is computed again
 (attention scores in the backward pass of fused kernels, activations with activation checkpointing) does not count, nor
-do the VAE and the image tower, which a run over latents has no need of.
+do the VAE and the image encoder, which a run over latents has no need of.
 """
 
 import time
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.data.sampling import Draw, diffusion_loss
+from train.data.sampling import DiffusionNoise, diffusion_loss
 from train.loop.loss import Encoded, predict
 from train.model.noise_schedule import NUM_TIMESTEPS
 from train.model.reference import ReferenceMode
@@ -69,7 +69,7 @@ def _twin(unet: nn.Module) -> nn.Module:
     return join_frames(kind.from_config(unet.config)).train()
 
 
-def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tuple[Encoded, Draw]:
+def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tuple[Encoded, DiffusionNoise]:
     settings: Any = unet.config
     latent = (settings.out_channels, settings.sample_size, settings.sample_size)
     encoded = Encoded(
@@ -80,7 +80,9 @@ def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tupl
         tokens=torch.empty(1, 1, settings.cross_attention_dim),
         use=reference,
     )
-    draw = Draw(torch.zeros(1, dtype=torch.int64), torch.empty_like(encoded.targets), torch.zeros(1, dtype=torch.bool))
+    draw = DiffusionNoise(
+        torch.zeros(1, dtype=torch.int64), torch.empty_like(encoded.targets), torch.zeros(1, dtype=torch.bool)
+    )
     return encoded, draw
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dataset.errors import UserError
-from train.loop.disk_full import no_room, say_not_written
+from train.loop.disk_full import is_disk_full, warn_not_written
 
 WANDB_ID_FILE: Final = "wandb-run.txt"  # so that a resumed run continues its curves
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Status:
+class TrainingStatus:
     """What matters of a run at a reading."""
 
     steps: int  # done
@@ -203,9 +203,9 @@ def silent_log() -> Iterator[Log]:
 
 
 def _full(out: Path, error: OSError) -> bool:
-    if not no_room(error):
+    if not is_disk_full(error):
         raise error
-    say_not_written(f"{out / 'tensorboard'}: all curves from here on", error)
+    warn_not_written(f"{out / 'tensorboard'}: all curves from here on", error)
     return True
 
 

@@ -29,13 +29,13 @@ from dataset.reading.damage import Damage
 from dataset.reading.latent_set import LatentSet
 from train.components.component import is_whole
 from train.config.schedules import batch_in_shares, learning_rate, objects_per_micro_batch
-from train.data.latent_cache import keep_small
-from train.data.latents import Batch, check_latents
-from train.data.loader import Feed, TrainingSet, check_feeds, need_pictures, open_training_set
-from train.data.sampling import Draw, Position, draw_numbers
-from train.data.splits import divide
+from train.data.latent_cache import cache_if_small
+from train.data.latents import TrainingBatch, check_latents
+from train.data.loader import Feed, TrainingSet, check_feeds, open_training_set, require_images
+from train.data.sampling import DiffusionNoise, StepKey, draw_noise
+from train.data.splits import split_set
 from train.distributed.fsdp import whole_model
-from train.distributed.process_group import ALONE, Ranks, accumulating, clip_norm, spread
+from train.distributed.process_group import ALONE, Ranks, accumulating, clip_norm, wrap_ddp_or_fsdp
 from train.layers.compile import (
     Compute,
     announcement,
@@ -46,14 +46,14 @@ from train.layers.compile import (
     update,
 )
 from train.loop.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
-from train.loop.disk_full import going_on_without, needing_room
+from train.loop.disk_full import continue_without, require_disk_space
 from train.loop.flops import MfuMeter, mfu_meter
-from train.loop.initial_model import starting_model
-from train.loop.logging import Log, Meter, Reading, Status, open_log, silent_log
+from train.loop.initial_model import initial_model
+from train.loop.logging import Log, Meter, Reading, TrainingStatus, open_log, silent_log
 from train.loop.loss import encode_views, predict, training_loss
 from train.loop.nan_guard import account_all
-from train.loop.run_config import Run, check, claim, describe, tell
-from train.loop.sample_sheet import draw_picture
+from train.loop.run_config import TrainingRun, check_run, describe, log_notices, write_or_check_config
+from train.loop.sample_sheet import write_sample_sheet
 from train.loop.validation import validate
 from train.model.multiview import SPEC_FILE, MultiViewModel, save_model
 from train.model.reference import prepare_for_reference
@@ -63,12 +63,12 @@ Due = Literal["line", "checkpoint", "validation", "picture", "stop"]
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingSetup:
     """What the loop works on."""
 
-    run: Run
+    run: TrainingRun
     model: MultiViewModel
-    optimiser: torch.optim.AdamW
+    optimizer: torch.optim.AdamW
     average: Average | None
     feed: Feed
     held_out: Feed | None  # the objects that are not trained on
@@ -76,39 +76,39 @@ class Parts:
     compute: Compute = field(default_factory=Compute)
     mfu_meter: MfuMeter | None = None  # on a GPU
     ranks: Ranks = ALONE
-    spread: nn.Module | None = None  # the UNet as it is called for a loss (DDP's wrapper); None: the UNet itself
+    wrapped_unet: nn.Module | None = None  # the UNet as it is called for a loss (DDP's wrapper); None: the UNet itself
 
     @property
     def trained(self) -> MultiViewModel:
         """The model to take a loss of."""
-        return self.model if self.spread is None else replace(self.model, unet=self.spread)
+        return self.model if self.wrapped_unet is None else replace(self.model, unet=self.wrapped_unet)
 
 
-def train(run: Run, ranks: Ranks = ALONE) -> list[float]:
+def train(run: TrainingRun, ranks: Ranks = ALONE) -> list[float]:
     """Train until the schedule's end. Returns the losses of the steps done in this call."""
-    with ranks.speaking_once():
-        check(run, ranks.world)
+    with ranks.rank0_stdout():
+        check_run(run, ranks.world)
         shards = _open(run, ranks.world)
-        with ranks.first_ahead():
+        with ranks.rank0_first():
             if ranks.first:
-                claim(run, shards)
+                write_or_check_config(run, shards)
         ranks.check_shared(run.out)
         if (run.out / SPEC_FILE).is_file():
             print(f"{run.out}: finished already")
             return []
-        tell(run)
+        log_notices(run)
         print(batch_in_shares(run.schedule, ranks.world, "GPU" if run.device.type == "cuda" else "process"))
         return _train(run, shards, ranks)
 
 
-def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
-    parts = _parts(run, shards, ranks)
+def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
+    setup = _set_up(run, shards, ranks)
     schedule, recipe = run.schedule, run.recipe
-    unet, optimiser, average = parts.model.unet, parts.optimiser, parts.average
-    progress = restore_checkpoint(run.out, unet, optimiser, average)
-    parts = _resumed(parts, progress)
+    unet, optimizer, average = setup.model.unet, setup.optimizer, setup.average
+    progress = restore_checkpoint(run.out, unet, optimizer, average)
+    setup = _resume_data(setup, progress)
     first_step, losses, meter, began = progress.steps, list[float](), Meter(), time.perf_counter()
-    micro_batches = drawn_micro_batches(parts, first_step, schedule.steps)
+    micro_batches = noised_micro_batches(setup, first_step, schedule.steps)
     keep = Keep(recipe.keep_checkpoints, recipe.archive_every)
     with ExitStack() as stack:
         logged = open_log(run.out, first_step, run.wandb, describe(run, shards)) if ranks.first else silent_log()
@@ -118,9 +118,9 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
         shown: dict[str, Any] = {"initial": first_step, "unit": "step", "disable": not ranks.first}
         bar = ProgressBar(steps_left, f"stage {run.stage}", schedule.steps, **shown)
         for step in bar:
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, step)
-            _step(parts, meter, micro_batches, step)
+            _step(setup, meter, micro_batches, step)
             if average is not None and recipe.average_decay is not None:
                 update_average(average, unet, step, recipe.average_decay)
 
@@ -128,30 +128,33 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
             if not due:
                 continue
             reading = meter.read()
-            parts.damage.join(ranks.gather(parts.damage.found))
+            setup.damage.join(ranks.gather(setup.damage.found))
             progress = account_all(
-                progress, reading.results, parts.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
+                progress, reading.results, setup.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
             losses += [result.loss for result in reading.results]
-            status = _status(parts, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
+            status = _status(setup, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
             _write_log(log, run, reading, status)
             bar.set_postfix(status.on_bar(), refresh=False)
             if "line" in due:
                 tqdm.write(status.line())
             checkpoints.poll()
             if "checkpoint" in due:
-                saved = replace(progress, stream=parts.feed.state(progress.steps), damaged=parts.damage.found)
-                checkpoints.save(unet, optimiser, saved, average)
-            _look(parts, log, progress.steps, due)
+                saved = replace(progress, stream=setup.feed.state(progress.steps), damaged=setup.damage.found)
+                checkpoints.save(unet, optimizer, saved, average)
+            _validate_and_sample(setup, log, progress.steps, due)
             if "stop" in due and progress.steps < schedule.steps:
                 raise KeyboardInterrupt
             meter.restart()
-    parts.damage.log_all()
+    setup.damage.log_all()
     if checkpoints.failures:
         print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
     if average is not None:
         print(f"the model has the averaged weights (decay {recipe.average_decay:g})")
-    with whole_model(parts.model, average, here=ranks.first) as model, needing_room(f"{run.out}: the finished model"):
+    with (
+        whole_model(setup.model, average, here=ranks.first) as model,
+        require_disk_space(f"{run.out}: the finished model"),
+    ):
         if model is not None:
             save_model(model, run.out)
     ranks.wait()
@@ -159,25 +162,25 @@ def _train(run: Run, shards: TrainingSet, ranks: Ranks) -> list[float]:
     return losses
 
 
-def _open(run: Run, world: int) -> TrainingSet:
-    """The set; refused where it is too small for the ranks, or has latents and parts are still to be trained."""
+def _open(run: TrainingRun, world: int) -> TrainingSet:
+    """The set; refused where it is too small for the ranks, or has latents and setup are still to be trained."""
     shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
-        need_pictures(shards, "a model trained from scratch")
+        require_images(shards, "a model trained from scratch")
     return shards
 
 
-def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
+def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> TrainingSetup:
     recipe = run.recipe
-    training, held_out = divide(shards, recipe.validation, recipe.test_share)
+    training, held_out = split_set(shards, recipe.validation, recipe.test_share)
     check_feeds(training, world=ranks.world)
     damage = Damage(len(training), recipe.max_damaged_share)
-    with ranks.first_ahead():
-        model = starting_model(run, training, damage)
+    with ranks.rank0_first():
+        model = initial_model(run, training, damage)
     kept = None
     if isinstance(training, LatentSet):
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
-        kept = keep_small(training)
+        kept = cache_if_small(training)
     unet, on_gpu = prepare_for_reference(model.unet, run.reference).train(), run.device.type == "cuda"
     rates = mfu_meter(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
     compute = choose_compute(
@@ -189,14 +192,14 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
     )
     print(announcement(compute, run.device))
     prepare(unet, compute)
-    called = spread(unet, ranks)
-    optimiser = make_optimiser(
+    wrapped = wrap_ddp_or_fsdp(unet, ranks)
+    optimizer = make_optimiser(
         unet.parameters(), compute, lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
-    return Parts(
+    return TrainingSetup(
         run,
         model,
-        optimiser,
+        optimizer,
         average=None if recipe.average_decay is None else start_average(unet),
         feed=replace(_feed(run, training, model, damage, ranks), kept=kept),
         held_out=None if held_out is None else _feed(run, training, model, damage).beside(held_out),
@@ -204,22 +207,22 @@ def _parts(run: Run, shards: TrainingSet, ranks: Ranks = ALONE) -> Parts:
         compute=compute,
         mfu_meter=rates,
         ranks=ranks,
-        spread=called,
+        wrapped_unet=wrapped,
     )
 
 
-def _resumed(parts: Parts, progress: Progress) -> Parts:
+def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
     """The feed from the checkpoint's place on (on another number of ranks that is said), with the damage met before."""
-    parts.damage.restore(progress.damaged)
+    setup.damage.restore(progress.damaged)
     if progress.stream is None:
-        return parts
-    feed, told = parts.feed.resumed(progress.stream)
+        return setup
+    feed, told = setup.feed.resumed(progress.stream)
     if told:
         print(told)
-    return replace(parts, feed=feed)
+    return replace(setup, feed=feed)
 
 
-def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
+def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
     """What is to be done after `steps` steps; all of it begins with a reading."""
     recipe, last = run.recipe, steps == run.schedule.steps
     every: tuple[tuple[Due, int | None, bool], ...] = (
@@ -233,67 +236,75 @@ def _due(run: Run, steps: int, stopping: bool) -> frozenset[Due]:
     return frozenset(name for name, period, now in every if now or (period is not None and steps % period == 0))
 
 
-def drawn_micro_batches(parts: Parts, first_step: int, last_step: int) -> Iterator[tuple[Batch, Draw]]:
+def noised_micro_batches(
+    setup: TrainingSetup, first_step: int, last_step: int
+) -> Iterator[tuple[TrainingBatch, DiffusionNoise]]:
     """The feed's micro-batches with what is drawn for them, made ahead by the feed's threads."""
-    return parts.feed.ahead(partial(load_drawn, parts.run, parts.model, parts.feed), first_step, last_step)
+    return setup.feed.ahead(partial(load_with_noise, setup.run, setup.model, setup.feed), first_step, last_step)
 
 
-def load_drawn(run: Run, model: MultiViewModel, feed: Feed, number: int) -> tuple[Batch, Draw]:
+def load_with_noise(
+    run: TrainingRun, model: MultiViewModel, feed: Feed, number: int
+) -> tuple[TrainingBatch, DiffusionNoise]:
     """Micro-batch `number`, and its timesteps, noise and dropped tokens."""
     views, size = feed.load(number), model.spec.latent_size
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     shape = (*views.cameras.shape[:2], channels, size, size)
-    return views, draw_numbers(feed.position(number), shape, run.recipe.drop_chance).ready_for(model.device)
+    return views, draw_noise(feed.step_key(number), shape, run.recipe.drop_chance).ready_for(model.device)
 
 
-def _step(parts: Parts, meter: Meter, micro_batches: Iterator[tuple[Batch, Draw]], step: int) -> None:
-    """One optimiser step over its micro-batches; nothing is read from the device."""
-    run, model, ranks, accumulation = parts.run, parts.trained, parts.ranks, parts.run.schedule.accumulation
-    parts.optimiser.zero_grad(set_to_none=True)
+def _step(
+    setup: TrainingSetup, meter: Meter, micro_batches: Iterator[tuple[TrainingBatch, DiffusionNoise]], step: int
+) -> None:
+    """One optimizer step over its micro-batches; nothing is read from the device."""
+    run, model, ranks, accumulation = setup.run, setup.trained, setup.ranks, setup.run.schedule.accumulation
+    setup.optimizer.zero_grad(set_to_none=True)
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
     for micro in range(accumulation):
         views, draw = meter.wait_for(micro_batches)
         with accumulating(model.unet, ranks, last=micro == accumulation - 1):
-            micro_loss = _loss(run, model, views, draw, Position(run.seed, step, micro, ranks.rank)) / accumulation
+            micro_loss = _loss(run, model, views, draw, StepKey(run.seed, step, micro, ranks.rank)) / accumulation
             micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
         images += objects * targets * ranks.world
-        flops += objects * parts.mfu_meter.per_object[targets] if parts.mfu_meter else 0.0  # of this rank
+        flops += objects * setup.mfu_meter.per_object[targets] if setup.mfu_meter else 0.0  # of this rank
     ranks.mean(loss)  # so that all ranks leave out the same updates
     norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
-    update(parts.optimiser, loss, norm)
+    update(setup.optimizer, loss, norm)
     meter.add(step, loss, norm, images, flops)
 
 
-def _look(parts: Parts, log: Log, steps: int, due: frozenset[Due]) -> None:
+def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozenset[Due]) -> None:
     """Validation and picture where due, with the averaged weights where there are any: by rank 0, the others wait."""
-    run = parts.run
+    run = setup.run
     if not due & {"validation", "picture"}:
         return
-    with uncompiled(parts.compute), whole_model(parts.model, parts.average, here=parts.ranks.first) as model:
-        if model is not None and parts.held_out is not None and "validation" in due:
-            found = validate(model, parts.held_out, run.reference)
+    with uncompiled(setup.compute), whole_model(setup.model, setup.average, here=setup.ranks.first) as model:
+        if model is not None and setup.held_out is not None and "validation" in due:
+            found = validate(model, setup.held_out, run.reference)
             log({f"validation/{name}": value for name, value in found.items()}, steps - 1)
             tqdm.write("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
         if model is not None and "picture" in due:
-            with going_on_without(f"{run.out}: picture of step {steps}"):
-                draw_picture(run, model, parts.held_out or parts.feed, steps)
-    parts.ranks.wait()
+            with continue_without(f"{run.out}: picture of step {steps}"):
+                write_sample_sheet(run, model, setup.held_out or setup.feed, steps)
+    setup.ranks.wait()
 
 
-def _loss(run: Run, model: MultiViewModel, views: Batch, drawn: Draw, position: Position) -> Tensor:
+def _loss(
+    run: TrainingRun, model: MultiViewModel, views: TrainingBatch, drawn: DiffusionNoise, step_key: StepKey
+) -> Tensor:
     """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
-    encoded = encode_views(model, views, run.reference, position if run.recipe.sample_posterior else None)
+    encoded = encode_views(model, views, run.reference, step_key if run.recipe.sample_posterior else None)
     draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
     recipe = run.recipe
     return training_loss(predicted, draw, model.alphas_cumprod, recipe.min_snr_gamma, recipe.velocity_cap)
 
 
-def _status(parts: Parts, progress: Progress, reading: Reading, step_s: float) -> Status:
-    run, results, rates = parts.run, reading.results, parts.mfu_meter
-    return Status(
+def _status(setup: TrainingSetup, progress: Progress, reading: Reading, step_s: float) -> TrainingStatus:
+    run, results, rates = setup.run, reading.results, setup.mfu_meter
+    return TrainingStatus(
         steps=progress.steps,
         total_steps=run.schedule.steps,
         seen_images=progress.seen_images,
@@ -307,7 +318,7 @@ def _status(parts: Parts, progress: Progress, reading: Reading, step_s: float) -
     )
 
 
-def _write_log(log: Log, run: Run, reading: Reading, status: Status) -> None:
+def _write_log(log: Log, run: TrainingRun, reading: Reading, status: TrainingStatus) -> None:
     """Every step's loss, norm and rate; the interval's other numbers at its last step."""
     for result in reading.results:
         rate = learning_rate(run.schedule, result.step)
@@ -316,7 +327,7 @@ def _write_log(log: Log, run: Run, reading: Reading, status: Status) -> None:
 
 
 def _feed(
-    run: Run, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None, ranks: Ranks = ALONE
+    run: TrainingRun, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None, ranks: Ranks = ALONE
 ) -> Feed:
     return Feed(
         shards,

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from train.data.latents import Batch, LatentViews, draw_posterior
-from train.data.sampling import Draw, Position, Views, diffusion_loss, prepare_inputs, split_frames
+from train.data.latents import LatentBatch, TrainingBatch, draw_posterior
+from train.data.sampling import DiffusionNoise, ImageBatch, StepKey, diffusion_loss, prepare_inputs, split_frames
 from train.device import mixed_precision, to_device
 from train.model.multiview import MultiViewModel
 from train.model.reference import ReferenceMode, concat_reference
@@ -47,12 +47,14 @@ class Read(NamedTuple):
 
 
 @torch.no_grad()
-def encode_views(model: MultiViewModel, views: Batch, use: ReferenceMode, drawn_at: Position | None = None) -> Encoded:
+def encode_views(
+    model: MultiViewModel, views: TrainingBatch, use: ReferenceMode, drawn_at: StepKey | None = None
+) -> Encoded:
     """Latents and tokens of a micro-batch's pictures, or those that a latent set gave.
 
-    The latents are the means of the VAE's posteriors; with `drawn_at` they are drawn from these, by that position.
+    The latents are the means of the VAE's posteriors; with `drawn_at` they are drawn from these, by that step_key.
     """
-    read = _of_latents(model, views, use) if isinstance(views, LatentViews) else _of_pictures(model, views, use)
+    read = _of_latents(model, views, use) if isinstance(views, LatentBatch) else _of_pictures(model, views, use)
 
     def latents(found: tuple[Tensor, Tensor | None], part: int) -> Tensor:
         chosen = found[0] if drawn_at is None else draw_posterior(*found, drawn_at, part)
@@ -63,7 +65,7 @@ def encode_views(model: MultiViewModel, views: Batch, use: ReferenceMode, drawn_
     return Encoded(latents(read.targets, 0), reference, cameras, reference_camera, read.tokens, use)
 
 
-def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceMode) -> Read:
+def _of_pictures(model: MultiViewModel, views: ImageBatch, use: ReferenceMode) -> Read:
     device, batch = model.device, len(views.cameras)
     with mixed_precision(device):
         reference_rgb = to_device(views.reference, device)
@@ -73,7 +75,7 @@ def _of_pictures(model: MultiViewModel, views: Views, use: ReferenceMode) -> Rea
     return Read(tokens, (split_frames(mean, batch), split_frames(logvar, batch)), reference)
 
 
-def _of_latents(model: MultiViewModel, views: LatentViews, use: ReferenceMode) -> Read:
+def _of_latents(model: MultiViewModel, views: LatentBatch, use: ReferenceMode) -> Read:
     """float32 on the model's device; the log variances stay behind until they are needed."""
 
     def load(numbers: Tensor) -> Tensor:
@@ -84,9 +86,9 @@ def _of_latents(model: MultiViewModel, views: LatentViews, use: ReferenceMode) -
 
 
 @torch.no_grad()
-def show_views(model: MultiViewModel, views: Batch) -> tuple[Tensor, Tensor]:
+def show_views(model: MultiViewModel, views: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Reference [b, 3, h, w] and targets [b, f, 3, h, w] as pictures on the CPU; the VAE decodes latents."""
-    if not isinstance(views, LatentViews):
+    if not isinstance(views, LatentBatch):
         return views.reference, views.targets
     encoded = encode_views(model, views, "attention")
     frames = torch.cat([encoded.reference[:, None], encoded.targets], 1)  # type: ignore[index]  # there is one
@@ -98,7 +100,7 @@ def show_views(model: MultiViewModel, views: Batch) -> tuple[Tensor, Tensor]:
 def predict(
     unet: nn.Module,
     encoded: Encoded,
-    draw: Draw,
+    draw: DiffusionNoise,
     alphas_cumprod: Tensor,
     precision: Callable[[torch.device], AbstractContextManager[Any]] = mixed_precision,
 ) -> Tensor:
@@ -152,7 +154,7 @@ def velocity_weights(timesteps: Tensor, alphas_cumprod: Tensor, cap: float) -> T
 
 def training_loss(
     prediction: Tensor,
-    draw: Draw,
+    draw: DiffusionNoise,
     alphas_cumprod: Tensor,
     min_snr_gamma: float | None = None,
     velocity_cap: float | None = None,

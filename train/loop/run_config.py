@@ -26,7 +26,7 @@ _FREE_TO_CHANGE: Final = (
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training run. `base` is the model folder it starts from; None: train from scratch."""
 
     stage: Literal[1, 2]
@@ -52,7 +52,7 @@ class Run:
         return "none" if self.stage == 1 else self.recipe.reference
 
 
-def check(run: Run, world: int = 1) -> None:
+def check_run(run: TrainingRun, world: int = 1) -> None:
     """Refuse what cannot work before anything is read or written."""
     objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
@@ -72,13 +72,13 @@ def check(run: Run, world: int = 1) -> None:
         import_wandb()
 
 
-def tell(run: Run) -> None:
+def log_notices(run: TrainingRun) -> None:
     """Print what the run does otherwise than its schedule says."""
     for notice in notices(run.schedule):
         print(f"note: {notice}")
 
 
-def describe(run: Run, shards: TrainingSet) -> dict[str, Any]:
+def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
     """What decides the run's result, as JSON."""
     config = {
         "stage": run.stage,
@@ -103,7 +103,7 @@ def describe(run: Run, shards: TrainingSet) -> dict[str, Any]:
     return normalised
 
 
-def claim(run: Run, shards: TrainingSet) -> None:
+def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
     """Write config.json, or check that the folder's run is this one."""
     path, config = run.out / CONFIG_FILE, describe(run, shards)
     if path.is_file():

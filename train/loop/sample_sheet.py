@@ -9,29 +9,29 @@ from torch import nn
 from train.data.loader import Feed
 from train.device import mixed_precision
 from train.loop.loss import encode_views, show_views
-from train.loop.run_config import Run
+from train.loop.run_config import TrainingRun
 from train.model.ddim import sample_views
 from train.model.multiview import MultiViewModel
 from train.model.reference import with_reference_latents
 from train.sample import save_sheet
 
-PICTURE_OBJECTS: Final = 4
-PICTURE_STEPS: Final = 25
-PICTURE_SCALE: Final = 3.0  # guidance of the pictures, beside the model's own
+SAMPLE_OBJECTS: Final = 4
+SAMPLE_STEPS: Final = 25
+SAMPLE_GUIDANCE: Final = 3.0  # guidance of the pictures, beside the model's own
 
 
-def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Path:
+def write_sample_sheet(run: TrainingRun, model: MultiViewModel, feed: Feed, steps: int) -> Path:
     """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone, by guidance scale.
 
     Objects, views and noise are the same in every picture of a run.
     """
-    views = feed.fixed(0, min(PICTURE_OBJECTS, len(feed.shards)))
+    views = feed.fixed(0, min(SAMPLE_OBJECTS, len(feed.shards)))
     encoded = encode_views(model, views, run.reference)
     reference, targets = show_views(model, views)
     seeing = model
     if run.reference == "channels" and encoded.reference is not None:
         seeing = with_reference_latents(model, encoded.reference, encoded.reference_camera[:, 0])
-    scales = dict.fromkeys((PICTURE_SCALE, model.spec.guidance_scale))
+    scales = dict.fromkeys((SAMPLE_GUIDANCE, model.spec.guidance_scale))
     size = targets.shape[-1]
     columns = [reference[:, None], targets]
     for scale in scales:
@@ -40,7 +40,7 @@ def draw_picture(run: Run, model: MultiViewModel, feed: Feed, steps: int) -> Pat
                 seeing,
                 encoded.tokens,
                 views.cameras.to(model.device),
-                steps=PICTURE_STEPS,
+                steps=SAMPLE_STEPS,
                 guidance_scale=scale,
                 generator=torch.Generator().manual_seed(run.seed),
             )

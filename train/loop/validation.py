@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.data.latents import Batch
+from train.data.latents import TrainingBatch
 from train.data.loader import Feed
-from train.data.sampling import Draw
+from train.data.sampling import DiffusionNoise
 from train.device import to_device
 from train.loop.loss import encode_views, object_losses, predict
 from train.model.multiview import MultiViewModel
@@ -30,7 +30,7 @@ def bucket_names() -> list[str]:
     return [f"t{start:03d}-{start + BUCKET - 1:03d}" for start in range(0, NUM_TIMESTEPS, BUCKET)]
 
 
-def fixed_draw(seed: int, number: int, latents: Tensor) -> Draw:
+def fixed_draw(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
     """For held-out object `number`, its latents [k, f, c, h, w] once a bucket: a timestep of each bucket, and noise.
 
     Drawn on the CPU; nothing is dropped.
@@ -42,10 +42,10 @@ def fixed_draw(seed: int, number: int, latents: Tensor) -> Draw:
     noise = torch.randn(latents.shape, generator=cpu)
     device = latents.device
     dropped = torch.zeros(len(starts), dtype=torch.bool, device=device)
-    return Draw(to_device(timesteps, device), to_device(noise, device), dropped)
+    return DiffusionNoise(to_device(timesteps, device), to_device(noise, device), dropped)
 
 
-def validation_views(feed: Feed, number: int) -> Batch:
+def validation_views(feed: Feed, number: int) -> TrainingBatch:
     """The fixed views of one held-out object: those of the multi-view branch, a random reference."""
     return feed.fixed(number, 1, micro=number)
 

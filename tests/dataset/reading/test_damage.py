@@ -15,7 +15,7 @@ from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from train.data.loader import Feed, load_random_views
-from train.data.sampling import Position, draw_views, generator
+from train.data.sampling import StepKey, draw_views, generator
 
 
 def flip(folder: Path, number: int, suffixes: tuple[str, ...]) -> None:
@@ -75,7 +75,7 @@ def test_an_object_with_a_bad_picture_serves_where_that_picture_is_not_wanted(tm
     folder = make_shard_set(tmp_path, 1, 16)
     feed = Feed(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative")
     sound = [feed.load(number) for number in range(8)]
-    numbers = [draw_views(generator(Position(3, number), "views"), "multi", 4)[0][1] for number in range(8)]
+    numbers = [draw_views(generator(StepKey(3, number), "views"), "multi", 4)[0][1] for number in range(8)]
     flip(folder, 0, (f"random_{numbers[0]:02d}.webp",))
     for number in range(8):
         if numbers[number] == numbers[0]:

@@ -98,7 +98,7 @@ def test_every_object_has_its_items_inside_its_window_each_turn_once(items: int)
         order = Order(sizes, 5, items_per_object=items, window_shards=1)
         start = epoch * order.per_epoch
         numbers = range(start, start + order.per_epoch)
-        seen = [(*order.item(i)[1:], order.turn(i)) for i in numbers]
+        seen = [(*order.item(i)[1:], order.repeat_index(i)) for i in numbers]
         assert sorted(seen) == sorted((*place, turn) for place in every(sizes) for turn in range(items))
         assert {order.item(i)[0] for i in numbers} == {epoch}
         done = 0  # a window of one shard: pass after pass over its objects, then the next
@@ -122,13 +122,13 @@ def test_one_item_an_object_is_the_order_that_it_was() -> None:
     order = Order((3, 2, 2), 0)
     expected = [(2, 0), (0, 1), (1, 1), (0, 0), (2, 1), (1, 0), (0, 2)]
     assert [order.item(i)[1:] for i in range(7)] == expected
-    assert {order.turn(i) for i in range(20)} == {0}
+    assert {order.repeat_index(i) for i in range(20)} == {0}
 
 
 def test_the_order_of_several_items_is_pinned() -> None:
     """A change here silently changes every resumed training run."""
     order = Order((2, 1), 0, items_per_object=2)
-    assert [(*order.item(i)[1:], order.turn(i)) for i in range(6)] == [
+    assert [(*order.item(i)[1:], order.repeat_index(i)) for i in range(6)] == [
         (0, 0, 0),
         (1, 0, 0),
         (0, 1, 0),
@@ -141,12 +141,12 @@ def test_the_order_of_several_items_is_pinned() -> None:
 def test_ranks_share_out_the_items_of_an_epoch_and_a_step_sees_the_same_ones() -> None:
     sizes = (3, 4, 4)
     alone = Order(sizes, 1, items_per_object=3)
-    everything = [(*alone.item(i), alone.turn(i)) for i in range(alone.per_epoch)]
+    everything = [(*alone.item(i), alone.repeat_index(i)) for i in range(alone.per_epoch)]
     for world in (2, 4, 8):  # eight ranks, three shards
         ranks = [Order(sizes, 1, rank, world, items_per_object=3) for rank in range(world)]
         count = ranks[0].per_epoch
         assert count == 33 // world
-        steps = [(*order.item(i), order.turn(i)) for i in range(count) for order in ranks]
+        steps = [(*order.item(i), order.repeat_index(i)) for i in range(count) for order in ranks]
         assert steps == everything[: count * world]
 
 

@@ -13,7 +13,7 @@ from tests.support.make_shards import make_shard_set
 from tests.support.train_cli import resolved
 from train.__main__ import parse
 from train.config.presets import FREE, PRESETS, Recipe
-from train.loop.run_config import CONFIG_FILE, claim
+from train.loop.run_config import CONFIG_FILE, write_or_check_config
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def test_a_new_field_is_an_option_in_the_help_with_its_docstring_and_default(
 
 def test_a_new_field_is_saved_and_checked_when_a_run_resumes(shards: Path, tmp_path: Path) -> None:
     def run(*options: str) -> None:
-        claim(resolved("stage1", "--out", str(tmp_path / "run"), "--shards", str(shards), *options), ShardSet(shards))
+        write_or_check_config(
+            resolved("stage1", "--out", str(tmp_path / "run"), "--shards", str(shards), *options), ShardSet(shards)
+        )
 
     run("--dropout", "0.5")
     saved = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())["recipe"]

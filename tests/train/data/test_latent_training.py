@@ -24,7 +24,7 @@ from train.loop.loss import encode_views
 from train.model.multiview import save_model
 from train.model.reference import ReferenceMode
 
-pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 
 
 @pytest.mark.parametrize("trained", [(1, "attention"), (2, "attention"), (2, "channels")])
@@ -82,7 +82,7 @@ def test_on_a_gpu_latents_are_the_pictures_within_bfloat16_and_no_step_waits(
     shards: Path, latents: Path, tmp_path: Path, sampled: bool
 ) -> None:
     device, model = torch.device("cuda"), micro_model()
-    for part in (model.unet, model.vae, model.image_tower):
+    for part in (model.unet, model.vae, model.image_encoder):
         nn.Module.to(part, device)
     model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
     run = replace(micro_run(latents, tmp_path, 6, stage=2, base=tmp_path), device=device)
@@ -92,13 +92,13 @@ def test_on_a_gpu_latents_are_the_pictures_within_bfloat16_and_no_step_waits(
     for name in ("targets", "reference", "tokens"):
         expected, found = (getattr(encoded, name).float() for encoded in (exact, stored))
         assert float((found - expected).norm() / expected.norm()) < 0.02
-    optimiser = torch.optim.AdamW(model.unet.parameters(), fused=True)
-    parts, meter = loop.Parts(run, model, optimiser, None, feeds[1], None, Damage(6)), Meter()
-    micro_batches = loop.drawn_micro_batches(parts, 0, 5)
+    optimizer = torch.optim.AdamW(model.unet.parameters(), fused=True)
+    setup, meter = loop.TrainingSetup(run, model, optimizer, None, feeds[1], None, Damage(6)), Meter()
+    micro_batches = loop.noised_micro_batches(setup, 0, 5)
     for step in range(5):
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels
         try:
-            loop._step(parts, meter, micro_batches, step)
+            loop._step(setup, meter, micro_batches, step)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert all(math.isfinite(result.loss) for result in meter.read().results)

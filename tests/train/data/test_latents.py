@@ -16,10 +16,10 @@ from dataset.reading.damage import Damage
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import micro_model
-from train.data.latent_cache import keep_small, kept_bytes
-from train.data.latents import LatentViews, check_latents
+from train.data.latent_cache import cache_bytes, cache_if_small
+from train.data.latents import LatentBatch, check_latents
 from train.data.loader import Feed
-from train.data.sampling import Position, draw_numbers
+from train.data.sampling import StepKey, draw_noise
 from train.loop.loss import encode_views, predict, show_views, training_loss
 from train.model.multiview import MultiViewModel
 from train.model.reference import ReferenceMode
@@ -32,9 +32,9 @@ def _feed(shards: ShardSet | LatentSet, chance: float = 0.5, items: int = 1, dam
     return Feed(shards, 7, 3, 1, 4, chance, "relative", items_per_object=items, damage=damage)
 
 
-def _latents(feed: Feed, number: int) -> LatentViews:
+def _latents(feed: Feed, number: int) -> LatentBatch:
     views = feed.load(number)
-    assert isinstance(views, LatentViews)
+    assert isinstance(views, LatentBatch)
     return views
 
 
@@ -68,7 +68,7 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
     shapes = set()
     for latents in (whole, whole.narrowed(tuple(np.arange(n, dtype=np.int32)[-1:] for n in whole.samples_per_shard))):
         read = _feed(latents, items=items)
-        kept = keep_small(latents)
+        kept = cache_if_small(latents)
         assert kept is not None
         for number in range(6):
             expected, found = _latents(read, number), _latents(replace(read, kept=kept), number)
@@ -78,7 +78,7 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
                 assert ours is None or (torch.equal(ours, theirs) and ours.dtype == theirs.dtype), name
             shapes.add(found.cameras.shape)
     assert shapes == {(3, 4, 16), (3, 1, 16)}  # both branches
-    assert keep_small(whole, kept_bytes(whole) - 1) is None
+    assert cache_if_small(whole, cache_bytes(whole) - 1) is None
 
 
 @pytest.mark.parametrize("use", USES)
@@ -86,11 +86,11 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
 def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
     pictures: ShardSet, model: MultiViewModel, latent_folder: Path, use: ReferenceMode, sampled: bool
 ) -> None:
-    position, losses = Position(7, 4), []
+    step_key, losses = StepKey(7, 4), []
     for shards in (pictures, LatentSet(latent_folder)):
         with torch.no_grad():
-            encoded = encode_views(model, _feed(shards).load(4), use, position if sampled else None)
-            draw = draw_numbers(position, encoded.targets.shape, 0.0)
+            encoded = encode_views(model, _feed(shards).load(4), use, step_key if sampled else None)
+            draw = draw_noise(step_key, encoded.targets.shape, 0.0)
             losses.append(
                 float(
                     training_loss(predict(model.unet, encoded, draw, model.alphas_cumprod), draw, model.alphas_cumprod)
@@ -112,7 +112,7 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
 ) -> None:
     views = _latents(_feed(LatentSet(latent_folder), 0.0), 0)
     mean = encode_views(model, views, "attention")
-    drawn, again, other = (encode_views(model, views, "attention", Position(7, 0, micro)) for micro in (0, 0, 1))
+    drawn, again, other = (encode_views(model, views, "attention", StepKey(7, 0, micro)) for micro in (0, 0, 1))
     deviations = []
     for name, logvar in (("targets", views.target_logvar), ("reference", views.reference_logvar)):
         assert logvar is not None
@@ -124,7 +124,7 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
         assert float(eps.std()) == pytest.approx(1, abs=0.1)
         deviations.append(eps)
     assert not torch.equal(deviations[0][:, 0], deviations[1])  # targets and reference have numbers of their own
-    stage1 = encode_views(model, views, "none", Position(7, 0))
+    stage1 = encode_views(model, views, "none", StepKey(7, 0))
     assert torch.equal(stage1.targets, drawn.targets)
 
 
@@ -153,7 +153,7 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
     with pytest.raises(UserError, match="keeps no log variances to draw from"):
         check_latents(LatentSet(lean), model, sample_posterior=True)
     with pytest.raises(UserError, match="keeps no log variances"):
-        encode_views(model, _feed(LatentSet(lean)).load(0), "none", Position(7, 0))
+        encode_views(model, _feed(LatentSet(lean)).load(0), "none", StepKey(7, 0))
 
 
 @pytest.mark.parametrize("items", [1, 3])
@@ -176,7 +176,7 @@ def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp
         same = torch.equal(found[number].reference_mean[row], whole[number].reference_mean[row])
         assert same == ((number, row) not in bad)
     again = _feed(LatentSet(damaged), 0.0, items, Damage(5, 0.2))
-    kept = replace(again, damage=Damage(5, 0.2), kept=keep_small(LatentSet(damaged)))
+    kept = replace(again, damage=Damage(5, 0.2), kept=cache_if_small(LatentSet(damaged)))
     for number in (4, 1, 0, 3, 2):
         assert torch.equal(_latents(again, number).target_mean, found[number].target_mean)
         assert torch.equal(_latents(kept, number).target_mean, found[number].target_mean)

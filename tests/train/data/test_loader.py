@@ -14,8 +14,8 @@ from dataset.images.prepare import composite_white
 from dataset.reading.epoch_order import Order, StreamState, epoch_order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
-from train.data.loader import Feed, KeptViews, load_random_views, on_white, read_random_views, to_tensor
-from train.data.sampling import Position, draw_branch, draw_turn, draw_views, generator
+from train.data.loader import Feed, ViewCache, load_random_views, on_white, read_random_views, to_tensor
+from train.data.sampling import StepKey, draw_branch, draw_repeat, draw_views, generator
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_views_and_labels_are_those_of_the_object(shards: ShardSet) -> None:
     assert views.targets.shape == (2, 4, 3, 16, 16)
     _, shard, sample = Order(shards.samples_per_shard, 3).item(0)
     meta = shards.meta(shard, sample)
-    reference, targets = draw_views(generator(Position(3, 0), "views"), "multi", 4)
+    reference, targets = draw_views(generator(StepKey(3, 0), "views"), "multi", 4)
     picture = composite_white(shards.views(shard, sample, [targets[1]]))[0]
     np.testing.assert_array_equal(views.targets[0, 1].permute(1, 2, 0).numpy(), picture)
     ref = meta.views[reference[0]][reference[1]]
@@ -92,7 +92,7 @@ def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -
     feed = _feed(shards, 0.3)
     for number, views in enumerate(feed.micro_batches(0, 4)):
         step, micro = divmod(number, 2)
-        rng = generator(Position(3, step, micro), "views")
+        rng = generator(StepKey(3, step, micro), "views")
         branch = draw_branch(3, step, 0.3)
         for row, i in enumerate(range(number * 2, number * 2 + 2)):
             epoch, place = divmod(i, 5)
@@ -116,8 +116,8 @@ def test_absolute_labels_are_each_views_own_camera_the_references_too(shards: Sh
     feed = _feed(shards, 0.0)
     relative, absolute = feed.load(0), replace(feed, convention="absolute").load(0)
     assert torch.equal(relative.targets, absolute.targets)
-    position = Position(3, 0)
-    rng = generator(position, "views")
+    step_key = StepKey(3, 0)
+    rng = generator(step_key, "views")
     for row in range(2):
         epoch, place = divmod(row, 5)
         shard, sample = map(int, epoch_order(shards.samples_per_shard, 3, epoch, 0, 1)[place])
@@ -140,7 +140,7 @@ def test_several_items_are_the_views_of_their_objects_and_the_epoch_is_longer(sh
         for row in range(2):
             i = number * 2 + row
             epoch, shard, sample = feed.order.item(i)
-            reference, targets = draw_turn(3, (epoch, shard, sample), feed.order.turn(i), "multi", 4)
+            reference, targets = draw_repeat(3, (epoch, shard, sample), feed.order.repeat_index(i), "multi", 4)
             truth = composite_white(shards.views(shard, sample, [reference, *targets]))
             np.testing.assert_array_equal(views.reference[row].permute(1, 2, 0).numpy(), truth[0])
             np.testing.assert_array_equal(views.targets[row].permute(0, 2, 3, 1).numpy(), truth[1:])
@@ -190,7 +190,7 @@ def test_a_filtered_set_feeds_only_what_it_keeps(shards: ShardSet) -> None:
     feed = _feed(small, 0.0)
     assert {small.uid(*feed.order.item(i)[1:]) for i in range(12)} == {"synthetic-0001", "synthetic-0003"}
     _, shard, sample = feed.order.item(0)
-    reference, _ = draw_views(generator(Position(3, 0), "views"), "multi", 4)
+    reference, _ = draw_views(generator(StepKey(3, 0), "views"), "multi", 4)
     truth = composite_white(shards.views(shard, int(kept[0][sample]), [reference]))[0]
     np.testing.assert_array_equal(feed.load(0).reference[0].permute(1, 2, 0).numpy(), truth)
 
@@ -209,7 +209,7 @@ def test_kept_views_are_the_views_that_are_read(pictures):
     for ours, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     for room in (0, 20_000, 1 << 30):
-        kept = KeptViews(pictures, room)
+        kept = ViewCache(pictures, room)
         for step, theirs in enumerate(expected):
             ours = load_random_views(pictures, 3, step, objects=4, views=2, kept=kept)
             assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))

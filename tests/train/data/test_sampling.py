@@ -1,4 +1,4 @@
-"""What a step trains on: which views, noise, the clean reference; and that it is a function of the position."""
+"""What a step trains on: which views, noise, the clean reference; and that it is a function of the step_key."""
 
 from collections import Counter
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from dataset.camera import relative_camera
 from tests.support.train_micro import micro_model, zero_camera
 from train.data.sampling import (
-    Draw,
+    DiffusionNoise,
     Inputs,
-    Position,
+    StepKey,
     diffusion_loss,
     draw_branch,
-    draw_numbers,
-    draw_turn,
+    draw_noise,
+    draw_repeat,
     draw_views,
     prepare_inputs,
 )
@@ -29,13 +29,13 @@ def model() -> MultiViewModel:
     return micro_model()
 
 
-def _draw(batch: int = 2, frames: int = 3, dropped: tuple[bool, ...] = (False, False)) -> Draw:
+def _draw(batch: int = 2, frames: int = 3, dropped: tuple[bool, ...] = (False, False)) -> DiffusionNoise:
     g = torch.Generator().manual_seed(0)
     noise = torch.randn(batch, frames, 4, 8, 8, generator=g)
-    return Draw(torch.tensor([3, 700][:batch]), noise, torch.tensor(dropped[:batch]))
+    return DiffusionNoise(torch.tensor([3, 700][:batch]), noise, torch.tensor(dropped[:batch]))
 
 
-def _prepare(reference: Tensor | None, draw: Draw) -> Inputs:
+def _prepare(reference: Tensor | None, draw: DiffusionNoise) -> Inputs:
     g = torch.Generator().manual_seed(1)
     targets, cameras = torch.randn(2, 3, 4, 8, 8, generator=g), torch.randn(2, 3, 16, generator=g)
     tokens = torch.randn(2, 1, 32, generator=g)
@@ -76,15 +76,15 @@ def test_single_view_target_is_any_other_random_view() -> None:
 
 def test_items_of_an_object_have_other_references_and_every_pair_once() -> None:
     for branch, per_epoch in (("multi", 64), ("single", 240)):
-        drawn = [draw_turn(3, (2, 1, 0), turn, branch, 4) for turn in range(per_epoch)]  # type: ignore[arg-type]
+        drawn = [draw_repeat(3, (2, 1, 0), turn, branch, 4) for turn in range(per_epoch)]  # type: ignore[arg-type]
         assert len({(reference, tuple(targets)) for reference, targets in drawn}) == per_epoch
         assert len({reference for reference, _ in drawn[:16]}) == 16
         assert all(reference not in targets for reference, targets in drawn)
-        assert drawn == [draw_turn(3, (2, 1, 0), turn, branch, 4) for turn in range(per_epoch)]  # type: ignore[arg-type]
-    firsts = Counter(draw_turn(3, (2, 1, 0), turn, "multi", 4)[1][0][1] for turn in range(16))
+        assert drawn == [draw_repeat(3, (2, 1, 0), turn, branch, 4) for turn in range(per_epoch)]  # type: ignore[arg-type]
+    firsts = Counter(draw_repeat(3, (2, 1, 0), turn, "multi", 4)[1][0][1] for turn in range(16))
     assert firsts == {0: 4, 1: 4, 2: 4, 3: 4}
     first_items = {
-        str(draw_turn(seed, (epoch, 0, i), 0, "multi", 4)) for seed in (0, 1) for epoch in (0, 1) for i in range(9)
+        str(draw_repeat(seed, (epoch, 0, i), 0, "multi", 4)) for seed in (0, 1) for epoch in (0, 1) for i in range(9)
     }
     assert len(first_items) > 20
 
@@ -96,16 +96,16 @@ def test_the_reference_would_have_the_zero_label_relative_to_itself() -> None:
 
 def test_noise_depends_on_every_part_of_the_position_and_on_nothing_else() -> None:
     latents = torch.zeros(4, 2, 3, 8, 8)
-    base = draw_numbers(Position(0, 0, 0, 0), latents.shape, 0.1)
-    again = draw_numbers(Position(0, 0, 0, 0), latents.shape, 0.1)
+    base = draw_noise(StepKey(0, 0, 0, 0), latents.shape, 0.1)
+    again = draw_noise(StepKey(0, 0, 0, 0), latents.shape, 0.1)
     assert torch.equal(base.noise, again.noise)
     assert torch.equal(base.timesteps, again.timesteps)
-    for position in (Position(1, 0), Position(0, 1), Position(0, 0, 1), Position(0, 0, 0, 1)):
-        assert not torch.equal(base.noise, draw_numbers(position, latents.shape, 0.1).noise)
+    for step_key in (StepKey(1, 0), StepKey(0, 1), StepKey(0, 0, 1), StepKey(0, 0, 0, 1)):
+        assert not torch.equal(base.noise, draw_noise(step_key, latents.shape, 0.1).noise)
 
 
 def test_draws_have_the_right_distribution() -> None:
-    draw = draw_numbers(Position(0, 0), (4000, 1, 1, 2, 2), 0.1)
+    draw = draw_noise(StepKey(0, 0), (4000, 1, 1, 2, 2), 0.1)
     assert float(draw.dropped.float().mean()) == pytest.approx(0.1, abs=0.02)
     assert (int(draw.timesteps.min()), int(draw.timesteps.max())) == (0, 999)
     assert float(draw.timesteps.float().mean()) == pytest.approx(499.5, abs=20)

@@ -24,9 +24,9 @@ from train.__main__ import main
 from train.loop import loop
 from train.loop.checkpoint import Progress
 from train.loop.loop import train
-from train.loop.run_config import Run
+from train.loop.run_config import TrainingRun
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_samples")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_filters_are_printed_recorded_and_obeyed(
     data = request.getfixturevalue(kind)
     filters = Filters(without_flags=("clipped",), licences=("CC-BY-4.0",), uids=uids)
     run = replace(micro_run(data, tmp_path / "run", 2, base=base), filters=filters)
-    parts = loop._parts(run, loop.open_training_set(run.shards, run.filters))
-    assert parts.feed.shards.uids() == ["synthetic-0003", "synthetic-0005"]
+    setup = loop._set_up(run, loop.open_training_set(run.shards, run.filters))
+    assert setup.feed.shards.uids() == ["synthetic-0003", "synthetic-0005"]
     capsys.readouterr()
     train(run)
     told = capsys.readouterr().out
@@ -101,7 +101,7 @@ def _damage(folder: Path) -> None:
     tar.write_bytes(bytes(data))
 
 
-def _with_share(run: Run, share: float) -> Run:
+def _with_share(run: TrainingRun, share: float) -> TrainingRun:
     return replace(run, recipe=replace(run.recipe, max_damaged_share=share))
 
 

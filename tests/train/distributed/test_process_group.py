@@ -19,16 +19,16 @@ from tests.support.ranks_micro import STEPS, in_ranks, ranks_run, train_in_turn
 from tests.support.train_micro import CPU, MICRO, micro_model
 from train.config.presets import PAPER
 from train.config.schedules import batch_in_shares
-from train.data.sampling import Position
+from train.data.sampling import StepKey
 from train.distributed.process_group import Ranks, from_environment
 from train.layers.compile import update
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.nan_guard import uids_of_step
-from train.loop.run_config import check
+from train.loop.run_config import check_run
 from train.model.multiview import load_model
 
-pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 LAST = f"checkpoints/step-{STEPS:09d}"
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # sums in another order; a step of AdamW is 1e-3
 
@@ -65,18 +65,18 @@ def trained_by_hand(run):
     """The two ranks' micro-batches one after the other in this process: what they must come to together."""
     model = load_model(run.base, CPU)
     unet = model.unet.train()
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=1.0, betas=run.recipe.betas, weight_decay=1e-2, fused=True)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1.0, betas=run.recipe.betas, weight_decay=1e-2, fused=True)
     feeds = [loop._feed(run, ShardSet(run.shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
     for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = loop.learning_rate(run.schedule, step)
-        optimiser.zero_grad()
+        optimizer.param_groups[0]["lr"] = loop.learning_rate(run.schedule, step)
+        optimizer.zero_grad()
         for micro in range(run.schedule.accumulation):
             for rank, feed in enumerate(feeds):
-                views, draw = loop.load_drawn(run, model, feed, step * run.schedule.accumulation + micro)
-                position = Position(run.seed, step, micro, rank)
-                (loop._loss(run, model, views, draw, position) / run.schedule.accumulation / 2).backward()
+                views, draw = loop.load_with_noise(run, model, feed, step * run.schedule.accumulation + micro)
+                step_key = StepKey(run.seed, step, micro, rank)
+                (loop._loss(run, model, views, draw, step_key) / run.schedule.accumulation / 2).backward()
         norm = nn.utils.clip_grad_norm_(unet.parameters(), run.recipe.clip_norm)
-        update(optimiser, norm, norm)
+        update(optimizer, norm, norm)
     return unet.state_dict()
 
 
@@ -174,9 +174,9 @@ def test_from_nothing_rank_0_trains_the_parts_and_validates(shards, tmp_path):
 
 
 def elsewhere(rank, world, folder, out):
-    from train.distributed.process_group import joined
+    from train.distributed.process_group import init_process_group
 
-    with joined(rank, world, CPU, init_method=f"file://{folder}/meeting") as ranks:
+    with init_process_group(rank, world, CPU, init_method=f"file://{folder}/meeting") as ranks:
         Path(f"{out}-{rank}").mkdir()
         try:
             ranks.check_shared(Path(f"{out}-{rank}"))
@@ -196,13 +196,13 @@ def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
 
 
 def damaged_and_failing(rank, world, folder, out):
-    from train.distributed.process_group import joined
+    from train.distributed.process_group import init_process_group
 
-    with joined(rank, world, CPU, init_method=f"file://{folder}/meeting") as ranks:
+    with init_process_group(rank, world, CPU, init_method=f"file://{folder}/meeting") as ranks:
         said = [str(ranks.gather({"both": "torn", f"object-{rank}": "torn"}))]
         for error in (None, UserError("the set is gone"), ValueError("oh")):
             try:
-                with ranks.first_ahead():
+                with ranks.rank0_first():
                     if ranks.first and error:
                         raise error
             except (UserError, ValueError, RuntimeError) as raised:
@@ -225,7 +225,7 @@ def test_the_batch_is_derived():
     assert batch_in_shares(PAPER.stage1, 4, "GPU") == "768 objects per step = 48 per GPU x 4 GPUs x 4 accumulated"
     assert batch_in_shares(PAPER.stage2, 1, "GPU") == "128 objects per step = 128 per GPU x 1 GPU x 1 accumulated"
     with pytest.raises(UserError, match=re.escape("does not divide into 3 ranks x 2")):
-        check(ranks_run(Path("x"), Path("x"), None), 3)
+        check_run(ranks_run(Path("x"), Path("x"), None), 3)
     assert MICRO.stage1.objects == 4
 
 

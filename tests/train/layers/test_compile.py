@@ -25,7 +25,7 @@ from train.layers.compile import Compute, announcement, choose_compute, make_opt
 from train.loop import loop
 from train.loop.logging import open_log
 from train.loop.loop import train
-from train.loop.run_config import check
+from train.loop.run_config import check_run
 from train.model.multiview import save_model
 from train.model.unet import build_unet, run_unet
 from train.model.weight_averaging import update_average
@@ -57,13 +57,13 @@ def test_the_fused_optimiser_takes_the_same_steps():
         layer = torch.nn.Linear(3, 2)
         torch.nn.init.constant_(layer.weight, 0.5)
         torch.nn.init.constant_(layer.bias, 0.1)
-        optimiser = make_optimiser(
+        optimizer = make_optimiser(
             layer.parameters(), Compute(fused_optimiser=fused), lr=0.1, betas=(0.9, 0.999), weight_decay=0.01
         )
         for _ in range(3):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             layer(torch.ones(1, 3)).square().sum().backward()
-            optimiser.step()
+            optimizer.step()
         weights.append(layer.weight.detach())
     torch.testing.assert_close(weights[0], weights[1])
 
@@ -176,7 +176,7 @@ def test_blocks_compile_each_by_itself_and_change_nothing(compiler):
 
 
 @pytest.mark.integration
-@pytest.mark.usefixtures("quick_pictures")
+@pytest.mark.usefixtures("quick_samples")
 def test_a_run_of_both_branches_with_validation_and_pictures_compiles_two_graphs(
     compiler, tmp_path, capsys, monkeypatch
 ):
@@ -225,11 +225,11 @@ def test_cuda_graphs_are_for_one_gpu_and_one_micro_batch(accumulation, world, tm
     with pytest.raises(UserError, match="use --compile whole"):
         train(replace(run, recipe=recipe, compile="graphs"), Ranks(0, world))
     assert not run.out.exists()
-    check(replace(run, recipe=recipe, compile="whole"), world)
+    check_run(replace(run, recipe=recipe, compile="whole"), world)
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("quick_pictures")
+@pytest.mark.usefixtures("quick_samples")
 def test_replayed_graphs_train_as_launched_kernels_do(tmp_path):
     """Both branches, steps enough that each graph is recorded and replayed; pictures and validation between."""
     shards = make_shard_set(tmp_path / "set", 6, 32)
@@ -244,7 +244,7 @@ def test_replayed_graphs_train_as_launched_kernels_do(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("quick_pictures")
+@pytest.mark.usefixtures("quick_samples")
 @pytest.mark.parametrize(
     ("use", "compiling"),
     [("attention", "whole"), ("attention", "none"), ("none", "whole"), ("channels", "whole"), ("attention", "graphs")],
@@ -258,19 +258,19 @@ def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
     run = micro_run(shards, tmp_path / "run", 10, stage=2, base=tmp_path / "base")
     recipe = replace(run.recipe, reference=use, single_view_chance=0.0, average_decay=0.9, validation="on")
     run = replace(run, device=device, compile=compiling, recipe=recipe)
-    parts = loop._parts(run, open_training_set(run.shards, Filters()))
-    assert parts.mfu_meter is not None
-    meter, micro_batches = loop.Meter(), loop.drawn_micro_batches(parts, 0, 6)
+    setup = loop._set_up(run, open_training_set(run.shards, Filters()))
+    assert setup.mfu_meter is not None
+    meter, micro_batches = loop.Meter(), loop.noised_micro_batches(setup, 0, 6)
     for step in range(6):
         torch.cuda.set_sync_debug_mode("error" if step > 2 else "default")
         try:
-            loop._step(parts, meter, micro_batches, step)
-            update_average(parts.average, parts.model.unet, step, 0.9)
+            loop._step(setup, meter, micro_batches, step)
+            update_average(setup.average, setup.model.unet, step, 0.9)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     reading = meter.read()
     assert all(result.loss == result.loss for result in reading.results)
-    assert 0 < parts.mfu_meter.share(reading.flops, reading.seconds) < 1
+    assert 0 < setup.mfu_meter.share(reading.flops, reading.seconds) < 1
     with open_log(tmp_path / "log", 0, None, {}) as log:
-        loop._look(parts, log, 6, frozenset({"validation", "picture"}))
+        loop._validate_and_sample(setup, log, 6, frozenset({"validation", "picture"}))
     assert (run.out / "samples" / "step-000000006.png").is_file()

@@ -25,14 +25,14 @@ def _toy(width: int = 3) -> tuple[nn.Module, torch.optim.AdamW]:
     return module, torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
 
 
-def _step(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    optimiser.zero_grad()
+def _step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
     module(torch.ones(1, 3, 3, 3)).square().sum().backward()
-    optimiser.step()
+    optimizer.step()
 
 
-def _save(out: Path, module: nn.Module, optimiser: torch.optim.Optimizer, steps: int, keep: Keep = KEEP) -> Path:
-    return write_checkpoint(out, take_snapshot(module, optimiser), Progress(steps, 0), keep)
+def _save(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, steps: int, keep: Keep = KEEP) -> Path:
+    return write_checkpoint(out, take_snapshot(module, optimizer), Progress(steps, 0), keep)
 
 
 def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -55,14 +55,14 @@ def _no_file_larger_than(size: int) -> Iterator[None]:
 
 
 def test_weights_moments_and_progress_come_back_and_training_goes_on_the_same(tmp_path: Path) -> None:
-    module, optimiser = _toy()
+    module, optimizer = _toy()
     for _ in range(3):
-        _step(module, optimiser)
-    write_checkpoint(tmp_path, take_snapshot(module, optimiser), Progress(3, 1, 40), KEEP)
+        _step(module, optimizer)
+    write_checkpoint(tmp_path, take_snapshot(module, optimizer), Progress(3, 1, 40), KEEP)
     again, its_optimiser = _toy()
     assert restore_checkpoint(tmp_path, again, its_optimiser) == Progress(3, 1, 40)
     for _ in range(2):
-        _step(module, optimiser)
+        _step(module, optimizer)
         _step(again, its_optimiser)
     assert _same(module.state_dict(), again.state_dict())
     moment = its_optimiser.state[again[0].weight]["exp_avg"]
@@ -70,30 +70,30 @@ def test_weights_moments_and_progress_come_back_and_training_goes_on_the_same(tm
 
 
 def test_an_unfused_optimiser_takes_the_same_checkpoint(tmp_path: Path) -> None:
-    module, optimiser = _toy()
-    _step(module, optimiser)
-    _save(tmp_path, module, optimiser, 1)
+    module, optimizer = _toy()
+    _step(module, optimizer)
+    _save(tmp_path, module, optimizer, 1)
     again, _ = _toy()
     plain = torch.optim.AdamW(again.parameters(), lr=0.1)
     restore_checkpoint(tmp_path, again, plain)
-    _step(module, optimiser)
+    _step(module, optimizer)
     _step(again, plain)
     for first, second in zip(module.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(first, second)
 
 
 def test_the_last_stay_and_every_mth_for_good(tmp_path: Path) -> None:
-    module, optimiser = _toy()
+    module, optimizer = _toy()
     for steps in range(1, 9):
-        _save(tmp_path, module, optimiser, steps, Keep(last=2, every=3))
+        _save(tmp_path, module, optimizer, steps, Keep(last=2, every=3))
     assert _names(tmp_path) == [f"step-{steps:09d}" for steps in (3, 6, 7, 8)]
 
 
 def test_the_average_is_saved_and_restored(tmp_path: Path) -> None:
-    module, optimiser = _toy()
+    module, optimizer = _toy()
     average = start_average(module)
-    _step(module, optimiser)
-    write_checkpoint(tmp_path, take_snapshot(module, optimiser, average), Progress(1, 0), KEEP)
+    _step(module, optimizer)
+    write_checkpoint(tmp_path, take_snapshot(module, optimizer, average), Progress(1, 0), KEEP)
     again, its_optimiser = _toy()
     its_average = {name: torch.zeros_like(tensor) for name, tensor in average.items()}
     restore_checkpoint(tmp_path, again, its_optimiser, its_average)
@@ -107,10 +107,10 @@ def test_without_a_checkpoint_nothing_is_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["unet.safetensors", "optimiser.safetensors"])
 def test_one_changed_byte_is_found_before_anything_is_loaded(tmp_path: Path, name: str) -> None:
-    module, optimiser = _toy()
-    _save(tmp_path, module, optimiser, 1)
-    _step(module, optimiser)
-    path = _save(tmp_path, module, optimiser, 2) / name
+    module, optimizer = _toy()
+    _save(tmp_path, module, optimizer, 1)
+    _step(module, optimizer)
+    path = _save(tmp_path, module, optimizer, 2) / name
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -150,8 +150,8 @@ def test_what_a_killed_run_left_half_written_is_ignored_and_removed(tmp_path: Pa
 def test_writing_does_not_hold_training_up_and_saves_what_was_there_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, optimiser = _toy()
-    _step(module, optimiser)
+    module, optimizer = _toy()
+    _step(module, optimizer)
     then = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     may_write, plain, under_way = threading.Event(), write_checkpoint, []
 
@@ -164,12 +164,12 @@ def test_writing_does_not_hold_training_up_and_saves_what_was_there_when_asked(
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", slow)
     with CheckpointWriter(tmp_path, KEEP) as writer:
-        writer.save(module, optimiser, Progress(1, 0))
-        _step(module, optimiser)  # while the thread is held
+        writer.save(module, optimizer, Progress(1, 0))
+        _step(module, optimizer)  # while the thread is held
         assert not (tmp_path / "checkpoints").exists()
         writer.poll()
         threading.Timer(0.05, may_write.set).start()
-        writer.save(module, optimiser, Progress(2, 0))  # waits for the first
+        writer.save(module, optimizer, Progress(2, 0))  # waits for the first
         assert under_way.count(1) == 0
         assert (tmp_path / "checkpoints" / "step-000000001").is_dir()
     assert _names(tmp_path) == ["step-000000001", "step-000000002"]
@@ -180,13 +180,13 @@ def test_writing_does_not_hold_training_up_and_saves_what_was_there_when_asked(
 
 
 def test_a_full_disk_is_said_counted_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module, optimiser = _toy(width=4000)
+    module, optimizer = _toy(width=4000)
     with CheckpointWriter(tmp_path, KEEP) as writer:
-        writer.save(module, optimiser, Progress(1, 0))
+        writer.save(module, optimizer, Progress(1, 0))
         writer.wait()
         with _no_file_larger_than(20_000):
             for steps in (2, 3):
-                writer.save(module, optimiser, Progress(steps, 0))
+                writer.save(module, optimizer, Progress(steps, 0))
                 writer.wait()
         assert _names(tmp_path) == ["step-000000001"]  # and nothing half-written
         assert writer.failures == 2
@@ -195,7 +195,7 @@ def test_a_full_disk_is_said_counted_and_tried_again(tmp_path: Path, capsys: pyt
         assert "checkpoint of step 2: no space" in printed
         assert "2 failed so far" in printed
         assert restore_checkpoint(tmp_path, *_toy(width=4000)).steps == 1
-        writer.save(module, optimiser, Progress(4, 0))
+        writer.save(module, optimizer, Progress(4, 0))
     assert _names(tmp_path) == ["step-000000001", "step-000000004"]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.data.sampling import Draw
+from train.data.sampling import DiffusionNoise
 from train.loop.flops import MfuMeter, matmul_peak, mfu_meter, object_flops
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
@@ -36,7 +36,7 @@ def test_the_count_of_a_step_is_torchs_count_of_a_real_one(use: ReferenceMode, t
         torch.randn(objects, 1, 24),
         use,
     )
-    draw = Draw(torch.tensor([1, 2, 3]), torch.randn_like(latents), torch.tensor([False, True, False]))
+    draw = DiffusionNoise(torch.tensor([1, 2, 3]), torch.randn_like(latents), torch.tensor([False, True, False]))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         training_loss(predict(unet, encoded, draw, noise_schedule()), draw, noise_schedule()).backward()
     assert counted * objects == counter.get_total_flops() > 0

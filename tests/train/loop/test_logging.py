@@ -13,10 +13,10 @@ from tensorboard.summary.writer import event_file_writer
 
 from dataset.errors import UserError
 from train.loop import logging
-from train.loop.disk_full import going_on_without
-from train.loop.logging import Meter, Status, StepResult, open_log
+from train.loop.disk_full import continue_without
+from train.loop.logging import Meter, StepResult, TrainingStatus, open_log
 
-STATUS = Status(
+STATUS = TrainingStatus(
     steps=1200,
     total_steps=50_000,
     seen_images=921_600,
@@ -134,10 +134,10 @@ def test_a_full_disk_ends_the_curves_not_the_run(
 
 
 def test_only_want_of_room_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    with going_on_without("the picture"):
+    with continue_without("the picture"):
         raise OSError(28, "No space left on device")
     assert "the picture: no space" in capsys.readouterr().out
-    with pytest.raises(PermissionError), going_on_without("the picture"):
+    with pytest.raises(PermissionError), continue_without("the picture"):
         raise PermissionError(13, "Permission denied")
 
 

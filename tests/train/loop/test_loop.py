@@ -31,13 +31,13 @@ from train.layers.compile import update
 from train.loop import checkpoint, loop
 from train.loop import sample_sheet as pictures
 from train.loop.loop import train
-from train.loop.run_config import check
+from train.loop.run_config import check_run
 from train.model.multiview import MultiViewModel, load_model
 
 GOLDEN = GOLDEN_FOLDER / "train_losses.json"
 
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_samples")
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +146,11 @@ def test_terminated_runs_leave_a_checkpoint_of_their_last_step(
 ) -> None:
     out, steps = tmp_path / "stopped", []
 
-    def asks_to_stop(optimiser: torch.optim.AdamW, loss: Tensor, norm: Tensor) -> None:
+    def asks_to_stop(optimizer: torch.optim.AdamW, loss: Tensor, norm: Tensor) -> None:
         steps.append(1)
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        update(optimiser, loss, norm)
+        update(optimizer, loss, norm)
 
     monkeypatch.setattr(loop, "update", asks_to_stop)
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +167,7 @@ def test_stage_2_starts_from_stage_1_and_keeps_its_parts(stage1: Path, shards: P
     assert len(losses) == 3
     before, after = load_model(stage1, CPU), load_model(out, CPU)
     assert not _same(before.unet.state_dict(), after.unet.state_dict())
-    for part in ("vae", "image_tower"):
+    for part in ("vae", "image_encoder"):
         assert _same(getattr(before, part).state_dict(), getattr(after, part).state_dict())
     assert before.spec == after.spec
 
@@ -192,11 +192,13 @@ def test_another_run_in_the_folder_is_refused(stage1: Path, shards: Path, tmp_pa
 
 def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.convert"):
-        check(replace(micro_run(shards, tmp_path, 2), recipe=PAPER))
+        check_run(replace(micro_run(shards, tmp_path, 2), recipe=PAPER))
     with pytest.raises(UserError, match="--init-from"):
-        check(micro_run(shards, tmp_path, 2, stage=2))
+        check_run(micro_run(shards, tmp_path, 2, stage=2))
     with pytest.raises(UserError, match="grad-accum-steps"):
-        check(replace(micro_run(shards, tmp_path, 2), recipe=replace(MICRO, stage1=replace(MICRO.stage1, objects=3))))
+        check_run(
+            replace(micro_run(shards, tmp_path, 2), recipe=replace(MICRO, stage1=replace(MICRO.stage1, objects=3)))
+        )
     with pytest.raises(UserError, match=r"model\.json is missing"):
         train(micro_run(shards, tmp_path / "x", 2, stage=2, base=tmp_path))
 
@@ -296,9 +298,9 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
         return plain(*args, guidance_scale=guidance_scale, generator=generator, **given)
 
     monkeypatch.setattr(pictures, "sample_views", noted)
-    first = pictures.draw_picture(run, model, feed, 1)
+    first = pictures.write_sample_sheet(run, model, feed, 1)
     assert drawn == [(3.0, 7), (10.0, 7)]
-    assert first.read_bytes() == pictures.draw_picture(run, model, feed, 2).read_bytes()
+    assert first.read_bytes() == pictures.write_sample_sheet(run, model, feed, 2).read_bytes()
     with Image.open(first) as picture:
         assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
 

@@ -5,21 +5,21 @@ import torch
 from torch import Tensor
 
 from tests.support.train_micro import micro_model
-from train.data.sampling import Draw, Views, diffusion_loss
+from train.data.sampling import DiffusionNoise, ImageBatch, diffusion_loss
 from train.loop.loss import encode_views, min_snr_weights, object_losses, predict, training_loss, velocity_weights
 from train.model.multiview import MultiViewModel
 from train.model.noise_schedule import noise_schedule
 
 
-def _draw(batch: int, frames: int) -> tuple[Tensor, Draw]:
+def _draw(batch: int, frames: int) -> tuple[Tensor, DiffusionNoise]:
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(batch, frames, 4, 8, 8, generator=random)
     prediction = torch.randn(batch * (frames + 1), 4, 8, 8, generator=random)  # with a reference in front
     timesteps = torch.tensor([0, 250, 600, 999])[:batch]
-    return prediction, Draw(timesteps, noise, torch.zeros(batch, dtype=torch.bool))
+    return prediction, DiffusionNoise(timesteps, noise, torch.zeros(batch, dtype=torch.bool))
 
 
-def _naive_loss(prediction: Tensor, draw: Draw, gamma: float | None) -> float:
+def _naive_loss(prediction: Tensor, draw: DiffusionNoise, gamma: float | None) -> float:
     alphas, (batch, frames) = noise_schedule().double(), draw.noise.shape[:2]
     total = 0.0
     for i in range(batch):
@@ -81,14 +81,14 @@ def test_velocity_weights_make_the_loss_that_of_velocity() -> None:
 def _gradients(model: MultiViewModel) -> tuple[dict[str, Tensor], int]:
     """Gradients of one stage-2 micro-batch, and how often the first residual block was begun."""
     random = torch.Generator().manual_seed(1)
-    views = Views(
+    views = ImageBatch(
         torch.rand(2, 3, 32, 32, generator=random),
         torch.rand(2, 4, 3, 32, 32, generator=random),
         torch.randn(2, 4, 16, generator=random),
         torch.randn(2, 1, 16, generator=random),
     )
     noise = torch.randn(2, 4, 4, 8, 8, generator=random)
-    draw = Draw(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
+    draw = DiffusionNoise(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
     runs: list[int] = []
     block = model.unet.down_blocks[0].resnets[0]
     handle = block.register_forward_pre_hook(lambda *_: runs.append(1))  # recomputing stops before the end

@@ -14,18 +14,18 @@ from dataset.errors import UserError
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import micro_run
-from train.data.latents import Batch
-from train.data.sampling import Draw, Position
+from train.data.latents import TrainingBatch
+from train.data.sampling import DiffusionNoise, StepKey
 from train.layers.compile import update
 from train.loop import loop
 from train.loop.checkpoint import Progress
 from train.loop.logging import StepResult
 from train.loop.loop import train
 from train.loop.nan_guard import MAX_SKIPPED, account, why_stop
-from train.loop.run_config import Run
+from train.loop.run_config import TrainingRun
 from train.model.multiview import MultiViewModel
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_samples")
 
 
 def _toy() -> tuple[nn.Module, torch.optim.AdamW]:
@@ -34,23 +34,23 @@ def _toy() -> tuple[nn.Module, torch.optim.AdamW]:
     return module, torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
 
 
-def _state(module: nn.Module, optimiser: torch.optim.Optimizer) -> list[Tensor]:
+def _state(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Everything an update changes."""
-    moments = [tensor for p in module.parameters() for tensor in optimiser.state[p].values()]
+    moments = [tensor for p in module.parameters() for tensor in optimizer.state[p].values()]
     return [tensor.clone() for tensor in (*module.state_dict().values(), *moments)]
 
 
 @pytest.mark.parametrize(("loss", "norm"), [("nan", "nan"), ("inf", "1"), ("1", "inf")])
 def test_an_update_is_left_out_as_a_whole_when_loss_or_gradient_is_not_finite(loss: str, norm: str) -> None:
-    module, optimiser = _toy()
+    module, optimizer = _toy()
     for _ in range(2):
         module(torch.ones(1, 3)).square().sum().backward()
-        update(optimiser, torch.tensor(1.0), torch.tensor(1.0))
-    before = _state(module, optimiser)
-    update(optimiser, torch.tensor(float(loss)), torch.tensor(float(norm)))
-    assert all(torch.equal(first, second) for first, second in zip(before, _state(module, optimiser), strict=True))
-    update(optimiser, torch.tensor(1.0), torch.tensor(1.0))
-    assert not any(torch.equal(first, second) for first, second in zip(before, _state(module, optimiser), strict=True))
+        update(optimizer, torch.tensor(1.0), torch.tensor(1.0))
+    before = _state(module, optimizer)
+    update(optimizer, torch.tensor(float(loss)), torch.tensor(float(norm)))
+    assert all(torch.equal(first, second) for first, second in zip(before, _state(module, optimizer), strict=True))
+    update(optimizer, torch.tensor(1.0), torch.tensor(1.0))
+    assert not any(torch.equal(first, second) for first, second in zip(before, _state(module, optimizer), strict=True))
 
 
 def test_steps_left_out_are_counted_in_a_row() -> None:
@@ -70,9 +70,11 @@ def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     """Losses of these steps are not finite."""
     plain = loop._loss
 
-    def poisoned(run: Run, model: MultiViewModel, views: Batch, draw: Draw, position: Position) -> Tensor:
-        loss = plain(run, model, views, draw, position)
-        return loss * float("nan") if first <= position.step <= last and position.micro == 1 else loss
+    def poisoned(
+        run: TrainingRun, model: MultiViewModel, views: TrainingBatch, draw: DiffusionNoise, step_key: StepKey
+    ) -> Tensor:
+        loss = plain(run, model, views, draw, step_key)
+        return loss * float("nan") if first <= step_key.step <= last and step_key.micro == 1 else loss
 
     monkeypatch.setattr(loop, "_loss", poisoned)
 

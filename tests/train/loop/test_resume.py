@@ -19,13 +19,13 @@ from tests.support.paths import ROOT
 from tests.support.train_micro import micro_run, with_items
 from train.loop import loop
 from train.loop.loop import train
-from train.loop.run_config import Run
+from train.loop.run_config import TrainingRun
 
-pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 
 
 def _final(run: Path, steps: int = 6) -> dict[str, torch.Tensor]:
-    """Weights and the optimiser's moments of the last checkpoint."""
+    """Weights and the optimizer's moments of the last checkpoint."""
     last = run / "checkpoints" / f"step-{steps:09d}"
     return load_file(last / "unet.safetensors") | load_file(last / "optimiser.safetensors")
 
@@ -63,16 +63,16 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Ask for the end in the middle of a step."""
     plain, done = loop.update, []
 
-    def asks(optimiser: torch.optim.AdamW, loss: torch.Tensor, norm: torch.Tensor) -> None:
+    def asks(optimizer: torch.optim.AdamW, loss: torch.Tensor, norm: torch.Tensor) -> None:
         done.append(1)
         if len(done) == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        plain(optimiser, loss, norm)
+        plain(optimizer, loss, norm)
 
     monkeypatch.setattr(loop, "update", asks)
 
 
-def _stopped(run: Run, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
+def _stopped(run: TrainingRun, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
     """Train, and be asked to end in step `steps`: the checkpoint's progress.json and what it holds."""
     with monkeypatch.context() as patch:
         _stop_after(patch, steps)

@@ -17,8 +17,8 @@ from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_model, micro_run
 from train.__main__ import Autoencoder, Tower, run_part
 from train.data.loader import Feed
-from train.data.sampling import Draw
-from train.data.splits import divide
+from train.data.sampling import DiffusionNoise
+from train.data.splits import split_set
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, object_losses, predict
@@ -28,7 +28,7 @@ from train.model.reference import ReferenceMode
 HELD_OUT = "synthetic-0003"  # of the six
 
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pictures")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_samples")
 
 
 def _feed(shards: ShardSet, seed: int = 7) -> Feed:
@@ -74,17 +74,17 @@ def test_small_sets_are_trained_on_as_a_whole_and_that_is_said(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = ShardSet(shards)
-    assert divide(whole, "auto") == (whole, None)
+    assert split_set(whole, "auto") == (whole, None)
     assert "6 objects are fewer than 20" in capsys.readouterr().out
-    assert divide(whole, "off") == (whole, None)
+    assert split_set(whole, "off") == (whole, None)
     assert "6 objects are fewer than 20" in capsys.readouterr().out
-    assert divide(whole, "off", 0.0) == (whole, None)
+    assert split_set(whole, "off", 0.0) == (whole, None)
     assert capsys.readouterr().out == ""
 
 
 def test_divided_parts_share_nothing_and_lose_nothing(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = ShardSet(shards)
-    training, held_out = divide(whole, "on")
+    training, held_out = split_set(whole, "on")
     assert held_out is not None
     assert held_out.uids() == [HELD_OUT]
     assert training.uids() == [uid for uid in whole.uids() if uid != HELD_OUT]
@@ -94,7 +94,7 @@ def test_divided_parts_share_nothing_and_lose_nothing(shards: Path, capsys: pyte
 def test_a_smaller_set_is_divided_again(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = ShardSet(shards)
     kept = (np.array([1, 3], np.int32), np.array([0], np.int32))
-    training, held_out = divide(ShardSet(whole.url, whole.index, kept), "on")
+    training, held_out = split_set(ShardSet(whole.url, whole.index, kept), "on")
     assert held_out is not None
     assert (held_out.uids(), training.uids()) == ([HELD_OUT], ["synthetic-0001", "synthetic-0004"])
     assert "1 of 3 objects are held out" in capsys.readouterr().out
@@ -106,9 +106,9 @@ def test_a_set_without_an_object_to_hold_out(
     whole = ShardSet(shards)
     monkeypatch.setattr("train.data.splits.VALIDATION_SHARE", 0.001)
     with pytest.raises(UserError, match=r"6 objects to train on and 0 held out.*--validation off"):
-        divide(whole, "on")
+        split_set(whole, "on")
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
-    assert divide(whole, "auto") == (whole, None)
+    assert split_set(whole, "auto") == (whole, None)
     assert "no uid of these 6 objects" in capsys.readouterr().out
 
 
@@ -136,7 +136,7 @@ def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceMode)
             encoded = encode_views(model, validation_views(feed, number), use)
             draw = fixed_draw(7, number, encoded.targets.expand(4, -1, -1, -1, -1))
             for i in range(4):
-                one = Draw(draw.timesteps[i : i + 1], draw.noise[i : i + 1], draw.dropped[i : i + 1])
+                one = DiffusionNoise(draw.timesteps[i : i + 1], draw.noise[i : i + 1], draw.dropped[i : i + 1])
                 sums[i] += float(object_losses(predict(model.unet, encoded, one, model.alphas_cumprod), one.noise)) / 6
     assert [found[name] for name in bucket_names()] == pytest.approx(sums, rel=1e-5)
     assert found["loss"] == pytest.approx(sum(sums) / 4, rel=1e-5)
@@ -146,15 +146,15 @@ def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceMode)
 def test_test_objects_are_in_neither_part(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a share of one half, objects 0 and 4 of the six are for testing."""
     whole = ShardSet(shards)
-    training, held_out = divide(whole, "on", 0.5)
+    training, held_out = split_set(whole, "on", 0.5)
     assert held_out is not None
     assert (training.uids(), held_out.uids()) == ([f"synthetic-{i:04d}" for i in (1, 2, 5)], [HELD_OUT])
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
-    training, held_out = divide(whole, "off", 0.5)  # validation is off; test objects stay out
+    training, held_out = split_set(whole, "off", 0.5)  # validation is off; test objects stay out
     assert held_out is None
     assert training.uids() == [f"synthetic-{i:04d}" for i in (1, 2, 3, 5)]
-    assert divide(whole, "off") == (whole, None)  # none of the six is in the default twentieth
-    assert divide(whole, "off", 0.0) == (whole, None)
+    assert split_set(whole, "off") == (whole, None)  # none of the six is in the default twentieth
+    assert split_set(whole, "off", 0.0) == (whole, None)
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.95, 1.0])
@@ -178,7 +178,7 @@ def test_nothing_of_a_held_out_object_is_read_by_training(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_share: float, trained: tuple[int, ...]
 ) -> None:
     read = _noted_reads(monkeypatch)
-    monkeypatch.setattr(loop, "_look", lambda *_: None)  # the one place that may
+    monkeypatch.setattr(loop, "_validate_and_sample", lambda *_: None)  # the one place that may
     run = micro_run(shards, tmp_path / "run", 6)
     train(replace(run, recipe=replace(run.recipe, validation="on", test_share=test_share)))
     assert read == {f"synthetic-{i:04d}" for i in trained}  # parts and both stages' views

@@ -18,11 +18,11 @@ from distill.evaluate.__main__ import run as evaluate_assets
 from distill.sds.guidance import model_denoiser
 from distill.sds.schedule import PRESETS, draw_views
 from tests.support.train_micro import CPU, micro_model, micro_run
-from train.data.sampling import Draw, Views, prepare_inputs
+from train.data.sampling import DiffusionNoise, ImageBatch, prepare_inputs
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, predict
-from train.loop.run_config import Run
+from train.loop.run_config import TrainingRun
 from train.model.multiview import MultiViewModel, load_model, read_spec, write_spec
 from train.model.reference import (
     ReferenceFrameUNet,
@@ -38,10 +38,10 @@ from train.model.unet import run_unet
 from train.sample import Sample
 from train.sample import run as draw_sample
 
-pytestmark = [pytest.mark.usefixtures("one_thread", "quick_pictures"), pytest.mark.integration]
+pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 
 
-def _run(shards: Path, out: Path, base: Path, use: str, steps: int = 3) -> Run:
+def _run(shards: Path, out: Path, base: Path, use: str, steps: int = 3) -> TrainingRun:
     run = micro_run(shards, out, steps, stage=2, base=base)
     return replace(run, recipe=replace(run.recipe, reference=use, validation="on"))  # type: ignore[arg-type]
 
@@ -53,16 +53,16 @@ def concatenated(shards: Path, base: Path, tmp_path_factory: pytest.TempPathFact
     return out
 
 
-def _micro_batch() -> tuple[Views, Draw]:
+def _micro_batch() -> tuple[ImageBatch, DiffusionNoise]:
     random = torch.Generator().manual_seed(1)
-    views = Views(
+    views = ImageBatch(
         torch.rand(2, 3, 32, 32, generator=random),
         torch.rand(2, 3, 3, 32, 32, generator=random),
         torch.randn(2, 3, 16, generator=random),
         torch.from_numpy(mvdream_camera([[0.0], [20.0]], [[0.0], [70.0]])),
     )
     noise = torch.randn(2, 3, 4, 8, 8, generator=random)
-    return views, Draw(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
+    return views, DiffusionNoise(torch.tensor([10, 700]), noise, torch.tensor([False, True]))
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
     expected, found = [], []
     tokens = torch.cat([encoded.tokens, torch.zeros_like(encoded.tokens)])
     for dropped in (False, True):
-        round_ = Draw(draw.timesteps, draw.noise, torch.full_like(draw.dropped, dropped))
+        round_ = DiffusionNoise(draw.timesteps, draw.noise, torch.full_like(draw.dropped, dropped))
         inputs = prepare_inputs(
             encoded.targets,
             (encoded.reference, encoded.reference_camera),
