@@ -172,7 +172,7 @@ def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
 
 
 def write_file_atomic(path: Path, data: bytes) -> None:
-    """Replace a local file by `data` in one step, creating its folders. Raises UserError when the file system refuses."""
+    """Replace a local file by `data` in one step and create its folders. Raises UserError when that fails."""
     write_bytes_atomic(LocalFileSystem(), str(path.absolute()), data)
 
 
