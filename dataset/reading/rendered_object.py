@@ -1,0 +1,83 @@
+"""An object of a shard set with its true views: images, cameras, and how its mesh was normalized."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.camera import fov_deg
+from dataset.errors import UserError
+from dataset.format.schema import ALL_VIEWS, Normalization, View, ViewSet
+from dataset.images.prepare import composite_white
+from dataset.reading.shard_set import ShardSet
+
+Place = tuple[int, int]  # the shard of an object, and its sample in the shard
+
+
+@dataclass(frozen=True)
+class RenderedObject:
+    """An object as it was rendered, in `f` views."""
+
+    uid: str
+    images: NDArray[np.uint8]  # [f, h, w, 4], straight alpha
+    views: tuple[View, ...]  # the camera of each image
+    normalization: Normalization
+
+    @property
+    def size(self) -> int:
+        """Side length of the images in pixels."""
+        return self.images.shape[1]
+
+    @cached_property
+    def on_white(self) -> NDArray[np.float32]:
+        """The images on a white background, [f, h, w, 3] in [0, 1]."""
+        return composite_white(self.images)
+
+    @property
+    def c2w(self) -> NDArray[np.float64]:
+        """Camera-to-world matrices [f, 4, 4]."""
+        return np.array([view.c2w for view in self.views])
+
+    @property
+    def K(self) -> NDArray[np.float64]:
+        """Intrinsics [f, 3, 3]."""
+        return np.array([view.K for view in self.views])
+
+    @property
+    def fov_deg(self) -> NDArray[np.float64]:
+        """Fields of view [f]."""
+        return np.array([fov_deg(view.K, self.size) for view in self.views])
+
+    @property
+    def angles_deg(self) -> NDArray[np.float64]:
+        """Elevation and azimuth [f, 2]."""
+        return np.array([(view.elevation_deg, view.azimuth_deg) for view in self.views])
+
+
+def read_object(shards: ShardSet, place: Place, wanted: Sequence[tuple[ViewSet, int]] = ALL_VIEWS) -> RenderedObject:
+    """Read an object in the `wanted` views, by default all 32 in the order of ALL_VIEWS.
+
+    Raises UserError when the shard cannot be read, DamagedMember when a view is corrupt.
+    """
+    meta = shards.meta(*place)
+    views = tuple(meta.views[view_set][index] for view_set, index in wanted)
+    return RenderedObject(meta.uid, shards.views(*place, wanted), views, meta.normalization)
+
+
+def view_number(name: str) -> int:
+    """Return the index into ALL_VIEWS of a view name, `fixed_03` or `random_12`.
+
+    Raises UserError when there is no such view.
+    """
+    names = [view_name(number) for number in range(len(ALL_VIEWS))]
+    if name not in names:
+        raise UserError(f"there is no view {name!r}; views are fixed_00 to fixed_15 and random_00 to random_15")
+    return names.index(name)
+
+
+def view_name(number: int) -> str:
+    """Return the name of a view from its index into ALL_VIEWS; the inverse of `view_number`."""
+    view_set, index = ALL_VIEWS[number]
+    return f"{view_set}_{index:02d}"
