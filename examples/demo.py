@@ -99,7 +99,7 @@ def _from_nothing(demo: Demo) -> list[Step]:
     second = ("train", "stage2", *data, "--init-from", stage1, "--out", model, "--steps", str(demo.stage2_steps))
     return [
         part("autoencoder", "Train the autoencoder", demo.autoencoder_steps),
-        part("tower", "Train the image tower", demo.tower_steps),
+        part("tower", "Train the image encoder", demo.tower_steps),
         part("stage1", "Train stage 1", demo.stage1_steps),
         Step("stage2", "Train stage 2 (EMA)", second),
     ]

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from dataset.errors import UserError, run_cli
 from train.convert.checkpoint_file import NOTES, Notes
-from train.convert.key_names import LDM_UNET_PREFIX, TOWER_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
-from train.convert.model_card import card_of, centring
+from train.convert.key_names import IMAGE_ENCODER_PREFIX, LDM_UNET_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
+from train.convert.model_card import card_of, centering_note
 from train.convert.resolve import model_folder
-from train.model.clip_vision import save_image_encoder
+from train.model.clip_vision import save_clip_vision
 from train.model.ddim import ddim_scheduler
-from train.model.image_encoder import ImageTower, NamedTower
-from train.model.multiview import ModelSpec, load_vae, read_spec, read_tower, write_spec
+from train.model.image_encoder import ImageEncoder, OpenClipEncoder
+from train.model.multiview import ModelSpec, load_vae, read_image_encoder, read_spec, write_spec
 from train.model.reference import reads_reference
 from train.model.unet import UNetShape, load_unet
 
@@ -74,13 +74,13 @@ class HubApi(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A model folder's parts; a base such as MVDream's has no image tower, a bare UNet has no VAE either."""
+class ModelParts:
+    """A model folder's parts; a base such as MVDream's has no image encoder, a bare UNet has no VAE either."""
 
     spec: ModelSpec
     unet: nn.Module
     vae: nn.Module | None
-    tower: ImageTower | None
+    image_encoder: ImageEncoder | None
 
 
 def export(args: Export) -> None:
@@ -104,20 +104,20 @@ def export(args: Export) -> None:
     print(f"wrote {args.out}")
 
 
-def read_parts(folder: Path) -> Parts:
+def read_parts(folder: Path) -> ModelParts:
     """Read a model folder, and say which parts it lacks."""
     spec = read_spec(folder)
     vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
-    parts = Parts(spec, load_unet(folder / "unet"), vae, read_tower(folder))
-    for name, part in (("VAE", parts.vae), ("image tower", parts.tower)):
+    parts = ModelParts(spec, load_unet(folder / "unet"), vae, read_image_encoder(folder))
+    for name, part in (("VAE", parts.vae), ("image encoder", parts.image_encoder)):
         if part is None:
             print(f"note: {folder} has no {name}; neither has what is written")
-    if parts.tower is not None and parts.tower.object_fill is not None:
-        print(f"note: {centring(parts.tower.object_fill)}")
+    if parts.image_encoder is not None and parts.image_encoder.object_fill is not None:
+        print(f"note: {centering_note(parts.image_encoder.object_fill)}")
     return parts
 
 
-def write_diffusers(parts: Parts, folder: Path) -> None:
+def write_diffusers(parts: ModelParts, folder: Path) -> None:
     """The folder described at the top of this module; `model.json` comes last."""
     folder.mkdir(parents=True)
     parts.unet.save_pretrained(folder / "unet")  # type: ignore[operator]
@@ -131,14 +131,14 @@ def write_diffusers(parts: Parts, folder: Path) -> None:
     if parts.vae is not None:
         parts.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
         index["vae"] = ["diffusers", "AutoencoderKL"]
-    if parts.tower is not None:
-        save_image_encoder(parts.tower, folder / "image_encoder")
+    if parts.image_encoder is not None:
+        save_clip_vision(parts.image_encoder, folder / "image_encoder")
         index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     write_spec(parts.spec, folder)
 
 
-def write_ldm(parts: Parts, path: Path) -> None:
+def write_ldm(parts: ModelParts, path: Path) -> None:
     """One flat state dict; for .ckpt and .pt torch's zip of tensors, which `weights_only=True` reads."""
     state = ldm_state(parts)
     notes = json.dumps(asdict(ldm_notes(parts)))
@@ -155,7 +155,7 @@ def write_ldm(parts: Parts, path: Path) -> None:
     torch.save(flat, path)
 
 
-def ldm_state(parts: Parts) -> dict[str, Tensor]:
+def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
     """The model's float32 tensors under the names of Isotropic3D's release."""
     if reads_reference(parts.unet):
         raise UserError("the UNet reads a channel-concatenated reference: the official code has no such model")
@@ -172,20 +172,22 @@ def ldm_state(parts: Parts) -> dict[str, Tensor]:
     if parts.vae is not None:
         levels = len(parts.vae.config.block_out_channels)  # type: ignore[union-attr, arg-type]
         state |= {VAE_PREFIX + name: t for name, t in ldm_vae_state(parts.vae.state_dict(), levels).items()}
-    if parts.tower is not None:
-        state |= {TOWER_PREFIX + name: tensor for name, tensor in parts.tower.visual.state_dict().items()}
+    if parts.image_encoder is not None:
+        state |= {
+            IMAGE_ENCODER_PREFIX + name: tensor for name, tensor in parts.image_encoder.visual.state_dict().items()
+        }
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
 
 
-def ldm_notes(parts: Parts) -> Notes:
+def ldm_notes(parts: ModelParts) -> Notes:
     """What `train.convert` needs beside the tensors to read the file back."""
-    spec, tower = parts.spec, parts.tower
-    kind = Notes.image_tower if tower is None else tower.spec
+    spec, image_encoder = parts.spec, parts.image_encoder
+    kind = Notes.image_tower if image_encoder is None else image_encoder.spec
     return Notes(
         cameras=spec.cameras,
         head_width=shape_of(parts.unet).head_width,
         image_size=spec.image_size,
-        image_tower=kind.architecture if isinstance(kind, NamedTower) else kind,
+        image_tower=kind.architecture if isinstance(kind, OpenClipEncoder) else kind,
         latent_scale=spec.latent_scale,
         guidance_scale=spec.guidance_scale,
     )
@@ -214,7 +216,7 @@ def push(args: Push, api: HubApi) -> None:
         raise UserError(f"{args.repo}: not a Hub repository; write OWNER/NAME")
     folder = model_folder(args.model)
     parts = read_parts(folder)
-    card = card_of(folder, parts.spec, args.repo, parts.tower.object_fill if parts.tower else None)
+    card = card_of(folder, parts.spec, args.repo, parts.image_encoder.object_fill if parts.image_encoder else None)
     with tempfile.TemporaryDirectory(prefix="isotropic3d-push-") as temporary:
         upload = Path(temporary) / "model"
         write_diffusers(parts, upload)

@@ -105,7 +105,7 @@ class _Weightless(torch.autograd.Function):
 
 
 def random_model(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> MultiViewModel:
-    """A model of random weights; it has no image tower, which no step needs."""
+    """A model of random weights; it has no image encoder, which no step needs."""
     with torch.device(device):
         unet, vae = build_networks(sizes)
     for part in (unet, vae):

@@ -105,7 +105,7 @@ def build_vae(setup: Setup) -> nn.Module:
 
 
 def build_vit(setup: Setup) -> nn.Module:
-    """open_clip's image tower with random weights."""
+    """open_clip's image encoder with random weights."""
     import open_clip
 
     model: nn.Module = open_clip.create_model(TOY_VIT if setup.toy else VIT, pretrained=None).visual

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from tests.support.paths import GOLDEN_FOLDER
 from train.components.component import seeded
-from train.convert.key_names import TOWER_PREFIX, VAE_PREFIX
+from train.convert.key_names import IMAGE_ENCODER_PREFIX, VAE_PREFIX
 from train.convert.ldm_parts import find_unet
-from train.model.image_encoder import NamedTower, build_tower
+from train.model.image_encoder import OpenClipEncoder, build_image_encoder
 
 GOLDEN = GOLDEN_FOLDER / "mvdream_unet_micro.safetensors"
 HEAD_WIDTH = 16  # of the golden UNet
 IMAGE_SIZE = 32  # with the first stage's two levels: latents of 16
-TINY_TOWER = "tiny-24"  # as wide as the golden UNet's context
+TINY_IMAGE_ENCODER = "tiny-24"  # as wide as the golden UNet's context
 
 
-def register_tiny_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+def register_tiny_image_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make open_clip know an architecture small enough for tests."""
     vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
     text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 1, "layers": 1}
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, TINY_TOWER, config)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, TINY_IMAGE_ENCODER, config)
 
 
 def golden_unet() -> dict[str, Tensor]:
@@ -33,18 +33,20 @@ def golden_unet() -> dict[str, Tensor]:
     return find_unet(load_file(GOLDEN), "golden")
 
 
-def tower_state() -> dict[str, Tensor]:
-    """The tiny tower (`register_tiny_tower` first), random weights."""
+def image_encoder_state() -> dict[str, Tensor]:
+    """The tiny tower (`register_tiny_image_encoder` first), random weights."""
     with seeded(0):
-        tower = build_tower(NamedTower(TINY_TOWER, None))
-    return {TOWER_PREFIX + key: value for key, value in tower.visual.state_dict().items()}
+        image_encoder = build_image_encoder(OpenClipEncoder(TINY_IMAGE_ENCODER, None))
+    return {IMAGE_ENCODER_PREFIX + key: value for key, value in image_encoder.visual.state_dict().items()}
 
 
-def release(tower: bool = True) -> dict[str, Tensor]:
+def release(image_encoder: bool = True) -> dict[str, Tensor]:
     """A flat state dict as the official files hold it, with tensors that no part of ours takes."""
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in golden_unet().items()} | vae_state()
     text = {"cond_stage_model.model.positional_embedding": torch.zeros(8, 16)}
-    return {"betas": torch.linspace(0.001, 0.01, 1000)} | state | text | (tower_state() if tower else {})
+    return (
+        {"betas": torch.linspace(0.001, 0.01, 1000)} | state | text | (image_encoder_state() if image_encoder else {})
+    )
 
 
 def hub_cache(root: Path, repo: str, file: str, state: dict[str, Tensor]) -> Path:

@@ -14,6 +14,6 @@ def make_latent_set(
     folder: Path, pictures: Path | str, model: MultiViewModel, *, logvar: bool = True, embedded: Embedded = "all"
 ) -> Path:
     """Encode a shard set into `folder`, on the CPU; returns it."""
-    encoder, shards = Encoder(model.vae, model.image_tower, model.spec, CPU), ShardSet(pictures)
+    encoder, shards = Encoder(model.vae, model.image_encoder, model.spec, CPU), ShardSet(pictures)
     encode(shards, str(folder), encoder, plan_format(encoder, shards, logvar=logvar, embedded=embedded))
     return folder

@@ -16,9 +16,9 @@ from tests.support.ldm_files import (
     GOLDEN,
     HEAD_WIDTH,
     IMAGE_SIZE,
-    TINY_TOWER,
+    TINY_IMAGE_ENCODER,
     golden_unet,
-    register_tiny_tower,
+    register_tiny_image_encoder,
     release,
 )
 from tests.support.make_shards import make_shard_set
@@ -27,8 +27,8 @@ from train.convert.checkpoint_file import read_checkpoint
 from train.convert.convert import Convert, convert
 from train.export import Export, Push, export, hub_api, push, read_parts, shape_of
 from train.loop.loop import describe
-from train.model.clip_vision import from_transformers, load_image_encoder, save_image_encoder, to_transformers
-from train.model.image_encoder import NamedTower, SmallTower, build_tower
+from train.model.clip_vision import from_transformers, load_clip_vision, save_clip_vision, to_transformers
+from train.model.image_encoder import OpenClipEncoder, SmallEncoder, build_image_encoder
 from train.model.multiview import load_model, read_spec, save_model
 from train.model.noise_schedule import noise_schedule
 from train.model.unet import load_unet, run_unet
@@ -86,7 +86,7 @@ def test_the_folder_is_a_model_folder_here_too(model: Path, tmp_path: Path) -> N
     assert again.spec == ours.spec
     picture = torch.rand(2, 3, 40, 40)
     torch.testing.assert_close(again.embed_image(picture), ours.embed_image(picture))
-    assert again.image_tower.spec == ours.image_tower.spec
+    assert again.image_encoder.spec == ours.image_encoder.spec
 
 
 def test_nothing_is_overwritten_and_a_base_may_lack_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_nothing_is_overwritten_and_a_base_may_lack_parts(tmp_path: Path, capsys
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
 
 
-# the image tower under transformers' names
+# the image encoder under transformers' names
 
 
 def _transformers_forward(state: dict[str, Tensor], config: dict[str, Any], pixels: Tensor) -> Tensor:
@@ -138,41 +138,47 @@ def _transformers_forward(state: dict[str, Tensor], config: dict[str, Any], pixe
 
 @torch.no_grad()
 def test_the_image_encoder_computes_what_the_tower_does(tmp_path: Path) -> None:
-    tower: Any = build_tower(SmallTower(embed_dim=24, image_size=32, patch_size=8, width=32, layers=2, head_width=16))
-    for parameter in tower.parameters():
+    image_encoder: Any = build_image_encoder(
+        SmallEncoder(embed_dim=24, image_size=32, patch_size=8, width=32, layers=2, head_width=16)
+    )
+    for parameter in image_encoder.parameters():
         parameter.normal_(std=0.3)  # biases and norms too: zeros and ones would hide a wrong name
-    save_image_encoder(tower, tmp_path)
+    save_clip_vision(image_encoder, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     pixels = torch.randn(1, 3, 32, 32)
     found = _transformers_forward(load_file(tmp_path / "model.safetensors"), config, pixels)
-    torch.testing.assert_close(found, tower.visual(pixels), rtol=1e-4, atol=1e-4)
-    again = load_image_encoder(tmp_path)
-    _assert_same(_tensors(again.visual), _tensors(tower.visual))
+    torch.testing.assert_close(found, image_encoder.visual(pixels), rtol=1e-4, atol=1e-4)
+    again = load_clip_vision(tmp_path)
+    _assert_same(_tensors(again.visual), _tensors(image_encoder.visual))
 
 
 def test_the_papers_tower_has_transformers_shape() -> None:
     """ViT-H-14 on the meta device: what `laion/CLIP-ViT-H-14-laion2B-s32B-b79K` says of itself."""
     with torch.device("meta"):
-        tower: Any = build_tower(NamedTower("ViT-H-14", None))
-    names = list(tower.visual.state_dict())
+        image_encoder: Any = build_image_encoder(OpenClipEncoder("ViT-H-14", None))
+    names = list(image_encoder.visual.state_dict())
     numbers = {
-        name: torch.empty(shape.shape) for name, shape in tower.visual.state_dict().items() if "blocks.0" in name
+        name: torch.empty(shape.shape)
+        for name, shape in image_encoder.visual.state_dict().items()
+        if "blocks.0" in name
     }
     assert len(to_transformers(numbers)) == 16  # a layer: 4 matrices of attention, 2 of the MLP, 2 norms, with biases
     assert len(names) == 7 + 1 + 32 * 12
-    assert (tower.visual.conv1.out_channels, tower.visual.output_dim) == (1280, 1024)
+    assert (image_encoder.visual.conv1.out_channels, image_encoder.visual.output_dim) == (1280, 1024)
 
 
 def test_other_encoders_are_refused(tmp_path: Path) -> None:
-    tower = build_tower(SmallTower(embed_dim=24, image_size=32, patch_size=8, width=32, layers=1, head_width=16))
-    save_image_encoder(tower, tmp_path)
+    image_encoder = build_image_encoder(
+        SmallEncoder(embed_dim=24, image_size=32, patch_size=8, width=32, layers=1, head_width=16)
+    )
+    save_clip_vision(image_encoder, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "quick_gelu"}))
     with pytest.raises(UserError, match="exact-GELU"):
-        load_image_encoder(tmp_path)
+        load_clip_vision(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(UserError, match="not the weights"):
-        load_image_encoder(tmp_path)
+        load_clip_vision(tmp_path)
     with pytest.raises(UserError, match="no name in transformers"):
         to_transformers({"attn_pool.query": torch.zeros(1)})
     with pytest.raises(KeyError):
@@ -184,7 +190,7 @@ def test_other_encoders_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.ckpt", "out.safetensors"])
 def test_a_release_comes_back_tensor_by_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    register_tiny_tower(monkeypatch)
+    register_tiny_image_encoder(monkeypatch)
     state = release()
     torch.save(state, tmp_path / "isotropic3d.ckpt")
     asked = Convert(
@@ -192,7 +198,7 @@ def test_a_release_comes_back_tensor_by_tensor(tmp_path: Path, monkeypatch: pyte
         tmp_path / "model",
         head_width=HEAD_WIDTH,
         image_size=IMAGE_SIZE,
-        image_tower=TINY_TOWER,
+        image_tower=TINY_IMAGE_ENCODER,
     )
     convert(asked)
     export(Export(tmp_path / "model", tmp_path / name, "ldm"))
@@ -224,14 +230,14 @@ def test_the_golden_unet_keeps_keys_and_tensors(tmp_path: Path) -> None:
 @pytest.fixture
 def like_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model as the paper preset leaves it: the release's parts and true cameras."""
-    register_tiny_tower(monkeypatch)
+    register_tiny_image_encoder(monkeypatch)
     torch.save(release(), tmp_path / "source.ckpt")
     small = Convert(
         tmp_path / "source.ckpt",
         tmp_path / "trained",
         head_width=HEAD_WIDTH,
         image_size=IMAGE_SIZE,
-        image_tower=TINY_TOWER,
+        image_tower=TINY_IMAGE_ENCODER,
     )
     convert(replace(small, cameras="relative"))
     return tmp_path / "trained"
@@ -240,7 +246,7 @@ def like_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_trained_here_keeps_its_true_cameras(
     like_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It has an image tower as the release has: without notes it would be taken for the release.
+    """It has an image encoder as the release has: without notes it would be taken for the release.
 
     The way leads through the diffusers folder, whose tower has no name any more.
     """
@@ -380,7 +386,7 @@ def test_the_shape_of_a_unet_is_the_one_it_was_built_from(model: Path) -> None:
     from tests.support.train_micro import MICRO
 
     assert shape_of(load_unet(model / "unet")) == MICRO.unet
-    assert read_parts(model).tower is not None
+    assert read_parts(model).image_encoder is not None
 
 
 def test_write_diffusers_is_complete_before_its_spec(

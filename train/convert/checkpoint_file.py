@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dataset.errors import UserError
-from train.model.image_encoder import SmallTower
+from train.model.image_encoder import SmallEncoder
 from train.model.multiview import CameraConvention
 
 NOTES: Final = "isotropic3d"  # where the notes are: beside torch's versions, or in safetensors' metadata
 HEAD_WIDTH: Final = 64
 IMAGE_SIZE: Final = 256
-IMAGE_TOWER: Final = "ViT-H-14"
+IMAGE_ENCODER: Final = "ViT-H-14"
 GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 
 
@@ -31,7 +31,7 @@ class Notes:
     cameras: CameraConvention | None = None
     head_width: int = HEAD_WIDTH
     image_size: int = IMAGE_SIZE
-    image_tower: str | SmallTower = IMAGE_TOWER
+    image_tower: str | SmallEncoder = IMAGE_ENCODER
     latent_scale: float | None = None
     guidance_scale: float = GUIDANCE_SCALE
 
@@ -66,11 +66,11 @@ def read_noted(path: Path) -> tuple[dict[str, Tensor], Notes]:
 
 
 def parse_notes(text: Any, where: str) -> Notes:
-    """Notes from JSON; a `small` image tower is a dict of `SmallTower`."""
+    """Notes from JSON; a `small` image encoder is a dict of `SmallEncoder`."""
     try:
         values = json.loads(text)
         if isinstance(values["image_tower"], dict):
-            values["image_tower"] = SmallTower(**values["image_tower"])
+            values["image_tower"] = SmallEncoder(**values["image_tower"])
         notes = Notes(**values)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: its notes for this program are damaged ({error}); export it again") from error

@@ -12,13 +12,19 @@ from dataset.errors import UserError
 from train.convert.checkpoint_file import Notes, read_noted
 from train.convert.hub import PUBLISHED, hub_name, published_file
 from train.convert.key_names import (
+    IMAGE_ENCODER_PREFIX,
     LDM_UNET_PREFIX,
-    TOWER_PREFIX,
     VAE_PREFIX,
     require_same,
 )
 from train.convert.ldm_parts import State, convert_unet, convert_vae, find_unet, vae_widths
-from train.model.image_encoder import ImageTower, SmallTower, build_tower, save_tower, tower_from_state
+from train.model.image_encoder import (
+    ImageEncoder,
+    SmallEncoder,
+    build_image_encoder,
+    image_encoder_from_state,
+    save_image_encoder,
+)
 from train.model.multiview import CameraConvention, ModelSpec, write_spec
 
 CONVERTER_VERSION: Final = 1  # raise it when the same file would become another model
@@ -36,12 +42,12 @@ class Convert:
     head_width: int | None = None
     """Channels of an attention head. Default: what is known of the file, else Stable Diffusion 2.1's 64."""
     cameras: Literal["auto", "relative", "absolute", "released_isotropic3d"] = "auto"
-    """Camera labels the weights expect. auto: what is known of the file; else a checkpoint with an image tower is
+    """Camera labels the weights expect. auto: what is known of the file; else a checkpoint with an image encoder is
     Isotropic3D's, whose weights convert degrees to radians twice, and all others do not."""
     image_size: int | None = None
     """Pixels a side that the model was trained at. Default: what is known of the file, else 256."""
     image_tower: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """open_clip architecture of the checkpoint's image tower. Default: what is known of the file, else ViT-H-14."""
+    """open_clip architecture of the checkpoint's image encoder. Default: what is known of the file, else ViT-H-14."""
 
 
 def convert(args: Convert) -> None:
@@ -53,9 +59,9 @@ def convert(args: Convert) -> None:
     where = str(path)
     notes = _resolve(args, notes, repo)
     unet_state = find_unet(state, where)
-    tower_state = {name: tensor for name, tensor in state.items() if name.startswith(TOWER_PREFIX)}
+    image_encoder_state = {name: tensor for name, tensor in state.items() if name.startswith(IMAGE_ENCODER_PREFIX)}
     vae_state = {name: tensor for name, tensor in state.items() if name.startswith(VAE_PREFIX)}
-    cameras = notes.cameras or _guess_cameras(bool(tower_state))
+    cameras = notes.cameras or _guess_cameras(bool(image_encoder_state))
     factor = 2 ** (len(vae_widths(vae_state)) - 1) if vae_state else 8
     latent_size = notes.image_size // factor
     unet = convert_unet(unet_state, notes.head_width, latent_size, where, whole=state)
@@ -68,10 +74,10 @@ def convert(args: Convert) -> None:
         vae = convert_vae(vae_state, notes.image_size, scale, where, whole=state)
         vae.save_pretrained(args.out_folder / "vae")  # type: ignore[operator]
         print(f"vae: {_millions(vae)}")
-    if tower_state:
-        tower = _convert_tower(tower_state, notes.image_tower, where)
-        save_tower(tower, args.out_folder / "image_tower")
-        print(f"image tower: {_millions(tower)}")
+    if image_encoder_state:
+        image_encoder = _convert_image_encoder(image_encoder_state, notes.image_tower, where)
+        save_image_encoder(image_encoder, args.out_folder / "image_tower")
+        print(f"image encoder: {_millions(image_encoder)}")
     _say_left_out(state)
     write_spec(ModelSpec(notes.image_size, latent_size, scale, cameras, notes.guidance_scale), args.out_folder)
     print(f"wrote {args.out_folder}")
@@ -100,14 +106,14 @@ def _resolve(args: Convert, notes: Notes, repo: str | None) -> Notes:
     )
 
 
-def _convert_tower(state: State, kind: str | SmallTower, where: str) -> ImageTower:
-    visual = {name.removeprefix(TOWER_PREFIX): tensor for name, tensor in state.items()}
+def _convert_image_encoder(state: State, kind: str | SmallEncoder, where: str) -> ImageEncoder:
+    visual = {name.removeprefix(IMAGE_ENCODER_PREFIX): tensor for name, tensor in state.items()}
     if isinstance(kind, str):
-        return tower_from_state(kind, visual, where)
-    tower = build_tower(kind)
-    require_same(visual, tower.visual.state_dict(), f"{where}: image tower")
-    tower.visual.load_state_dict({name: tensor.float() for name, tensor in visual.items()})
-    return tower
+        return image_encoder_from_state(kind, visual, where)
+    image_encoder = build_image_encoder(kind)
+    require_same(visual, image_encoder.visual.state_dict(), f"{where}: image encoder")
+    image_encoder.visual.load_state_dict({name: tensor.float() for name, tensor in visual.items()})
+    return image_encoder
 
 
 def _say_left_out(state: State) -> None:
@@ -115,7 +121,7 @@ def _say_left_out(state: State) -> None:
     rest = Counter(
         name.split(".")[0]
         for name in state
-        if not name.startswith((VAE_PREFIX, TOWER_PREFIX, LDM_UNET_PREFIX)) and name != "scale_factor"
+        if not name.startswith((VAE_PREFIX, IMAGE_ENCODER_PREFIX, LDM_UNET_PREFIX)) and name != "scale_factor"
     )
     if rest and any(name.startswith(LDM_UNET_PREFIX) for name in state):
         shown = ", ".join(f"{count} of {name}" for name, count in rest.most_common(4))
@@ -127,10 +133,12 @@ def _check_out_folder(folder: Path) -> None:
         raise UserError(f"{folder}: a training run or a file; give a folder of its own for the converted model")
 
 
-def _guess_cameras(has_tower: bool) -> CameraConvention:
-    chosen: CameraConvention = "released_isotropic3d" if has_tower else "relative"
+def _guess_cameras(has_image_encoder: bool) -> CameraConvention:
+    chosen: CameraConvention = "released_isotropic3d" if has_image_encoder else "relative"
     reason = (
-        "has an image tower: Isotropic3D's release" if has_tower else "has no image tower: not Isotropic3D's release"
+        "has an image encoder: Isotropic3D's release"
+        if has_image_encoder
+        else "has no image encoder: not Isotropic3D's release"
     )
     print(f"camera labels: {chosen} (the checkpoint {reason}; --cameras overrides)")
     return chosen

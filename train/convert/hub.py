@@ -23,15 +23,15 @@ class Published:
 
     file: str
     cameras: CameraConvention  # the released Isotropic3D code converts degrees to radians twice; its weights expect it
-    has_tower: bool
+    has_image_encoder: bool
     head_width: int = 64
     image_size: int = 256
     image_tower: str = "ViT-H-14"
 
 
 PUBLISHED: Final[dict[str, Published]] = {
-    "MVDream/MVDream": Published("sd-v2.1-base-4view.pt", "relative", has_tower=False),
-    "pkunliu/Isotropic3D": Published("isotropic3d.ckpt", "released_isotropic3d", has_tower=True),
+    "MVDream/MVDream": Published("sd-v2.1-base-4view.pt", "relative", has_image_encoder=False),
+    "pkunliu/Isotropic3D": Published("isotropic3d.ckpt", "released_isotropic3d", has_image_encoder=True),
 }
 
 

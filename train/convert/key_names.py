@@ -15,7 +15,7 @@ from train.model.unet import UNetShape
 
 LDM_UNET_PREFIX: Final = "model.diffusion_model."
 VAE_PREFIX: Final = "first_stage_model."
-TOWER_PREFIX: Final = "cond_stage_model.model.visual."
+IMAGE_ENCODER_PREFIX: Final = "cond_stage_model.model.visual."
 _SHOWN: Final = 3  # names in an error
 
 _UNET_ENDS: Final = {
@@ -144,10 +144,10 @@ _KINDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("a LoRA, which holds no whole model", (r"lora[_.]?(up|down|A|B)\b|lora_(up|down|A|B)",)),
     ("Zero123's checkpoint (cc_projection), a single-view model", (r"^cc_projection\.",)),
     (
-        "an Isotropic3D-like checkpoint (multi-view UNet and image tower)",
+        "an Isotropic3D-like checkpoint (multi-view UNet and image encoder)",
         (r"camera_embed\.0\.weight$", r"^cond_stage_model\.model\.visual\."),
     ),
-    ("an MVDream-like checkpoint (multi-view UNet, no image tower)", (r"camera_embed\.0\.weight$",)),
+    ("an MVDream-like checkpoint (multi-view UNet, no image encoder)", (r"camera_embed\.0\.weight$",)),
     (
         "a Stable Diffusion checkpoint (a single-view UNet, without camera_embed)",
         (r"(^|\.)input_blocks\.0\.0\.weight$",),

@@ -39,7 +39,7 @@ processor (`JointAttention` in `train/model/attention.py`), or every view is dra
 def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
     """The card of a model folder: of a training run (`config.json`), a converted file (`source.json`), or neither.
 
-    `object_fill` is its image tower's.
+    `object_fill` is its image encoder's.
     """
     config = _read(folder / CONFIG_FILE)
     parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]
@@ -55,12 +55,12 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
     return "".join(parts)
 
 
-def centring(object_fill: float) -> str:
-    """What programs must know that take the image tower alone."""
+def centering_note(object_fill: float) -> str:
+    """What programs must know that take the image encoder alone."""
     return (
         "The image encoder expects the picture's object in the middle, its longer side "
         f"{object_fill:.0%} of the frame, on white "
-        "(`train.model.image_encoder.centre_object`); other programs must see to it"
+        "(`train.model.image_encoder.center_object`); other programs must see to it"
     )
 
 
@@ -71,7 +71,7 @@ def _model(spec: ModelSpec, object_fill: float | None) -> str:
         "released_isotropic3d": "as in the released Isotropic3D code, which converts degrees to radians twice; "
         "`model.json` says so, and other programs must do the same",
     }[spec.cameras]
-    centred = "" if object_fill is None else f"- {centring(object_fill)}\n"
+    centred = "" if object_fill is None else f"- {centering_note(object_fill)}\n"
     return (
         f"\n## Model\n\n- Pictures of {spec.image_size} pixels a side, latents of {spec.latent_size}, "
         f"scaled by {spec.latent_scale:g}\n"

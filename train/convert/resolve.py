@@ -42,8 +42,8 @@ def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
         image_tower=about.image_tower,
     )
     folder = _converted(file, repo, asked, cache)
-    if about.has_tower and not (folder / "image_tower").is_dir():
-        raise UserError(f"{file}: not {repo}'s checkpoint (it holds no image tower); remove it from the Hub's cache")
+    if about.has_image_encoder and not (folder / "image_tower").is_dir():
+        raise UserError(f"{file}: not {repo}'s checkpoint (it holds no image encoder); remove it from the Hub's cache")
     return folder
 
 

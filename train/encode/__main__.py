@@ -34,8 +34,8 @@ class Encode:
     out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """Latent set to write: a folder or an fsspec URL."""
     model: Path
-    """Model whose VAE and image tower encode: the one that training starts from (--base; a folder, a checkpoint or a
-    name on the Hub, as there) or wrote. MVDream has no image tower of its own; the paper's is taken then, and named."""
+    """Model whose VAE and image encoder are used: a model folder, checkpoint file or Hub name. Use the model that
+    training starts from (--init-from). MVDream has no image encoder; the paper's is used with it."""
     logvar: bool = True
     """Keep the log variance, for training with --sample-posterior. Without it the latents take half the space."""
     embedded: Embedded = "all"

@@ -47,7 +47,7 @@ def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: E
         channels=channels,
         height=height,
         width=width,
-        embedding=encoder.image_tower.embed_dim,
+        embedding=encoder.image_encoder.embed_dim,
         logvar=logvar,
         embedded=embedded,
         precision="bfloat16 autocast" if encoder.device.type == "cuda" else "float32",

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from dataset.errors import UserError
 from train.config.presets import PAPER
 from train.device import mixed_precision
-from train.model.image_encoder import ImageTower, NamedTower, fetch_tower
-from train.model.multiview import ModelSpec, load_vae, posterior, read_spec, read_tower
+from train.model.image_encoder import ImageEncoder, OpenClipEncoder, fetch_image_encoder
+from train.model.multiview import ModelSpec, load_vae, posterior, read_image_encoder, read_spec
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Encoder:
     """The frozen parts on their device, run in the precision that training runs them in."""
 
     vae: nn.Module
-    image_tower: ImageTower
+    image_encoder: ImageEncoder
     spec: ModelSpec
     device: torch.device
 
@@ -32,21 +32,21 @@ class Encoder:
     def embeddings(self, pictures: Tensor) -> Tensor:
         """[n, d] of pictures [n, 3, h, w] in [0, 1], as `MultiViewModel.embed_image`."""
         with mixed_precision(self.device):
-            embeddings: Tensor = self.image_tower(pictures)
+            embeddings: Tensor = self.image_encoder(pictures)
         return embeddings
 
 
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
-    """VAE and image tower of a model folder, float32. The paper's tower where a converted MVDream has none."""
+    """VAE and image encoder of a model folder, float32. The paper's tower where a converted MVDream has none."""
     spec = read_spec(folder)
-    tower = read_tower(folder)
-    if tower is None:
+    image_encoder = read_image_encoder(folder)
+    if image_encoder is None:
         paper = PAPER.tower
-        if not isinstance(paper, NamedTower):
+        if not isinstance(paper, OpenClipEncoder):
             raise UserError(f"{folder}: holds no image_tower/; give a model folder that holds one")
         print(f"note: {folder} holds no image_tower/; the paper's is taken: {paper.architecture}/{paper.pretrained}")
-        tower = fetch_tower(paper)
+        image_encoder = fetch_image_encoder(paper)
     vae = load_vae(folder / "vae")
-    for part in (vae, tower):
+    for part in (vae, image_encoder):
         nn.Module.to(part.requires_grad_(False).eval(), device)
-    return Encoder(vae, tower, spec, device)
+    return Encoder(vae, image_encoder, spec, device)

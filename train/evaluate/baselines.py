@@ -53,12 +53,12 @@ def spread_evenly(shards: ShardSet, most: int) -> list[tuple[int, int]]:
     return [places[i * len(places) // shown] for i in range(shown)]
 
 
-def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, tower_sha256: str, cache: Path) -> Gallery:
+def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, image_encoder_sha256: str, cache: Path) -> Gallery:
     """The gallery of a set's objects at a picture size; kept in `cache`, for the same objects and tower."""
     places = spread_evenly(shards, MAX_OBJECTS)
     if len(places) < len(shards):
         print(f"note: the baselines look at {len(places)} of the {len(shards)} training objects")
-    key = {"objects": f"{shards.fingerprint}/{len(places)}", "tower": tower_sha256, "size": str(size)}
+    key = {"objects": f"{shards.fingerprint}/{len(places)}", "tower": image_encoder_sha256, "size": str(size)}
     found = _read(cache, key)
     if found is None:
         found = _gather(shards, places, model, size)

@@ -1,8 +1,8 @@
-"""An image tower as transformers' `CLIPVisionModelWithProjection`: the `image_encoder/` of a diffusers folder.
+"""An image encoder as transformers' `CLIPVisionModelWithProjection`: the `image_encoder/` of a diffusers folder.
 
 The same network under other names: `config.json` and `model.safetensors`. open_clip keeps query, key and value in one
 matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer. What a small
-tower does before (`train.model.image_encoder.centre_object`) is not the network's: `config.json` names its
+tower does before (`train.model.image_encoder.center_object`) is not the network's: `config.json` names its
 `object_fill`, and other programs must centre the object themselves.
 """
 
@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
-from train.model.image_encoder import ImageTower, SmallTower, build_tower
+from train.model.image_encoder import ImageEncoder, SmallEncoder, build_image_encoder
 
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 MLP_RATIO: Final = 4
-FILL_KEY: Final = "object_fill"  # of `SmallTower`; transformers keeps it and does nothing about it
+FILL_KEY: Final = "object_fill"  # of `SmallEncoder`; transformers keeps it and does nothing about it
 
 _TOP: Final = {
     "class_embedding": "vision_model.embeddings.class_embedding",
@@ -59,7 +59,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             renamed[f"{_layer(match[1])}.{_LAYER[match[2]]}.{match[3]}"] = tensor
         else:
             raise UserError(
-                f"the image tower's parameter {name} has no name in transformers; only CLIP's ViTs have one"
+                f"the image encoder's parameter {name} has no name in transformers; only CLIP's ViTs have one"
             )
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in renamed.items()}
 
@@ -83,46 +83,50 @@ def _layer(number: str) -> str:
     return f"vision_model.encoder.layers.{number}"
 
 
-def save_image_encoder(tower: ImageTower, folder: Path) -> None:
+def save_clip_vision(image_encoder: ImageEncoder, folder: Path) -> None:
     """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` opens; float32."""
-    config = _config(tower.visual)
-    if tower.object_fill is not None:
-        config[FILL_KEY] = tower.object_fill
+    config = _config(image_encoder.visual)
+    if image_encoder.object_fill is not None:
+        config[FILL_KEY] = image_encoder.object_fill
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(to_transformers(tower.visual.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(to_transformers(image_encoder.visual.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _config(visual: nn.Module) -> dict[str, Any]:
     """transformers' config of an open_clip VisionTransformer with class-token pooling and exact GELU."""
-    tower: Any = visual
-    block = tower.transformer.resblocks[0]
-    if not isinstance(block.mlp.gelu, nn.GELU) or tower.pool_type != "tok" or tower.attn_pool is not None:
-        raise UserError("this image tower is not CLIP's plain ViT; it cannot be written for transformers")
+    image_encoder: Any = visual
+    block = image_encoder.transformer.resblocks[0]
+    if (
+        not isinstance(block.mlp.gelu, nn.GELU)
+        or image_encoder.pool_type != "tok"
+        or image_encoder.attn_pool is not None
+    ):
+        raise UserError("this image encoder is not CLIP's plain ViT; it cannot be written for transformers")
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
         "hidden_act": "gelu",
-        "hidden_size": tower.conv1.out_channels,
-        "image_size": tower.image_size[0],
+        "hidden_size": image_encoder.conv1.out_channels,
+        "image_size": image_encoder.image_size[0],
         "intermediate_size": block.mlp.c_fc.out_features,
-        "layer_norm_eps": tower.ln_post.eps,
+        "layer_norm_eps": image_encoder.ln_post.eps,
         "num_attention_heads": block.attn.num_heads,
         "num_channels": 3,
-        "num_hidden_layers": len(tower.transformer.resblocks),
-        "patch_size": tower.conv1.kernel_size[0],
-        "projection_dim": tower.output_dim,
+        "num_hidden_layers": len(image_encoder.transformer.resblocks),
+        "patch_size": image_encoder.conv1.kernel_size[0],
+        "projection_dim": image_encoder.output_dim,
         "torch_dtype": "float32",
     }
 
 
-def load_image_encoder(folder: Path) -> ImageTower:
+def load_clip_vision(folder: Path) -> ImageEncoder:
     """Read a CLIPVisionModelWithProjection folder as a tower of its own size, in evaluation mode; strict."""
     path = folder / CONFIG_FILE
     try:
         config: dict[str, Any] = json.loads(path.read_text())
         layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
-        spec = SmallTower(
+        spec = SmallEncoder(
             embed_dim=int(config["projection_dim"]),
             image_size=int(config["image_size"]),
             patch_size=int(config["patch_size"]),
@@ -136,10 +140,10 @@ def load_image_encoder(folder: Path) -> ImageTower:
         raise UserError(f"{path}: not a CLIP image encoder's settings ({error}); export the model again") from error
     if not plain:
         raise UserError(f"{path}: not an exact-GELU ViT with {MLP_RATIO}-fold MLPs, as the paper's ViT-H-14 is")
-    tower = build_tower(spec)
+    image_encoder = build_image_encoder(spec)
     try:
-        tower.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))
+        image_encoder.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))
     except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder / WEIGHTS_FILE}: not the weights of this encoder ({reason})") from error
-    return tower.eval()
+    return image_encoder.eval()

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from train.model.image_encoder import ImageTower
+from train.model.image_encoder import ImageEncoder
 from train.model.multiview import ModelSpec
 
 
@@ -17,7 +17,7 @@ class FrozenParts(Protocol):
         """The autoencoder."""
 
     @property
-    def image_tower(self) -> ImageTower:
+    def image_encoder(self) -> ImageEncoder:
         """The image encoder."""
 
     @property
@@ -40,13 +40,13 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
         "latent_scale": model.spec.latent_scale,
         "image_size": model.spec.image_size,
         "vae_sha256": weights_sha256(model.vae),
-        "image_tower_sha256": _tower_sha256(model.image_tower),
+        "image_tower_sha256": _image_encoder_sha256(model.image_encoder),
     }
 
 
-def _tower_sha256(tower: ImageTower) -> str:
+def _image_encoder_sha256(image_encoder: ImageEncoder) -> str:
     """Of its weights, and of how it centres what it sees where it does."""
-    weights = weights_sha256(tower)
-    if tower.object_fill is None:
+    weights = weights_sha256(image_encoder)
+    if image_encoder.object_fill is None:
         return weights
-    return hashlib.sha256(f"{weights} {tower.object_fill}".encode()).hexdigest()
+    return hashlib.sha256(f"{weights} {image_encoder.object_fill}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The image tower: pictures in, one pooled vector each out: CLIP ViT-H-14 in the paper, or a small one trained here.
+"""The image encoder: pictures in, one pooled vector each out: CLIP ViT-H-14 in the paper, or a small one trained here.
 
 The embedding is the tower's projected output, *not* normalised: so the released model was conditioned.
 
@@ -27,7 +27,7 @@ WEIGHTS_FILE: Final = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class NamedTower:
+class OpenClipEncoder:
     """An open_clip architecture; `pretrained` is open_clip's tag or a file, None when the folder holds the weights."""
 
     architecture: str = "ViT-H-14"
@@ -35,7 +35,7 @@ class NamedTower:
 
 
 @dataclass(frozen=True)
-class SmallTower:
+class SmallEncoder:
     """An open_clip VisionTransformer of our own size (pixels and channels)."""
 
     embed_dim: int
@@ -45,7 +45,7 @@ class SmallTower:
     layers: int
     head_width: int
     object_fill: float | None = None
-    """It looks at pictures as `centre_object` shows them; None: as they are."""
+    """It looks at pictures as `center_object` shows them; None: as they are."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a fill that no picture could have."""
@@ -53,16 +53,16 @@ class SmallTower:
             raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
 
-TowerSpec = NamedTower | SmallTower
+ImageEncoderSpec = OpenClipEncoder | SmallEncoder
 
 
-class ImageTower(nn.Module):
+class ImageEncoder(nn.Module):
     """`visual` behind CLIP's preprocessing done on tensors, so that it runs on the device of the pictures."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: TowerSpec, visual: nn.Module) -> None:
+    def __init__(self, spec: ImageEncoderSpec, visual: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.visual = visual
@@ -76,15 +76,15 @@ class ImageTower(nn.Module):
 
     @property
     def object_fill(self) -> float | None:
-        """Of `SmallTower`; None for all others."""
-        return self.spec.object_fill if isinstance(self.spec, SmallTower) else None
+        """Of `SmallEncoder`; None for all others."""
+        return self.spec.object_fill if isinstance(self.spec, SmallEncoder) else None
 
     def forward(self, rgb: Tensor) -> Tensor:
         """Pictures [b, 3, h, w] in [0, 1] -> embeddings [b, c] in float32."""
         size = _square_size(self.visual)
         resized = resize(rgb.float(), size).clamp(0, 1)
         if self.object_fill is not None:
-            resized = centre_object(resized, self.object_fill)
+            resized = center_object(resized, self.object_fill)
         pixels = (resized - self.mean.float()) / self.std.float()
         embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
         return embedding.float()
@@ -97,7 +97,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
 
 
-def centre_object(rgb: Tensor, fill: float) -> Tensor:
+def center_object(rgb: Tensor, fill: float) -> Tensor:
     """Pictures [n, 3, s, s] on white in [0, 1] with the box around all that is not white in the middle, scaled so that
     its longer side is `fill` of the frame; white pictures stay white.
 
@@ -119,76 +119,78 @@ def centre_object(rgb: Tensor, fill: float) -> Tensor:
     return 1 - functional.grid_sample(1 - rgb, grid, padding_mode="zeros", align_corners=False)
 
 
-def build_tower(spec: TowerSpec) -> ImageTower:
+def build_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
     """A tower of this shape with random weights (a pretrained tag is not fetched)."""
-    if isinstance(spec, SmallTower):
-        return ImageTower(spec, _small_visual(spec))
-    return ImageTower(spec, _named_visual(spec.architecture))
+    if isinstance(spec, SmallEncoder):
+        return ImageEncoder(spec, _small_visual(spec))
+    return ImageEncoder(spec, _named_visual(spec.architecture))
 
 
-def fetch_tower(spec: NamedTower) -> ImageTower:
+def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
     """A tower with open_clip's pretrained weights, downloaded into its cache at first use."""
     import open_clip
 
     _check_architecture(spec.architecture)
     if spec.pretrained is None:
-        raise UserError(f"the image tower {spec.architecture} has no pretrained tag; name one of open_clip's")
+        raise UserError(f"the image encoder {spec.architecture} has no pretrained tag; name one of open_clip's")
     try:
         clip = open_clip.create_model(spec.architecture, pretrained=spec.pretrained)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"image tower {spec.architecture}/{spec.pretrained}: open_clip could not load its weights ({error}); "
+            f"image encoder {spec.architecture}/{spec.pretrained}: open_clip could not load its weights ({error}); "
             "connect to the network once, or put the file into open_clip's cache"
         ) from error
-    return ImageTower(spec, clip.visual)
+    return ImageEncoder(spec, clip.visual)
 
 
-def tower_from_state(architecture: str, state: Mapping[str, Tensor], where: str) -> ImageTower:
+def image_encoder_from_state(architecture: str, state: Mapping[str, Tensor], where: str) -> ImageEncoder:
     """A named tower with the weights given (open_clip's key names below `visual.`); strict."""
     with torch.device("meta"):
         visual = _named_visual(architecture)
     try:
         visual.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
-        raise UserError(f"{where}: its image tower is not a {architecture} ({_first_line(error)})") from error
-    return ImageTower(NamedTower(architecture, None), visual)
+        raise UserError(f"{where}: its image encoder is not a {architecture} ({_first_line(error)})") from error
+    return ImageEncoder(OpenClipEncoder(architecture, None), visual)
 
 
-def save_tower(tower: ImageTower, folder: Path) -> None:
+def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
     """Write the folder described at the top of this module."""
     folder.mkdir(parents=True, exist_ok=True)
-    spec = tower.spec
-    kind = "small" if isinstance(spec, SmallTower) else "open_clip"
-    if isinstance(spec, SmallTower) or spec.pretrained is None:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.visual.state_dict().items()}
+    spec = image_encoder.spec
+    kind = "small" if isinstance(spec, SmallEncoder) else "open_clip"
+    if isinstance(spec, SmallEncoder) or spec.pretrained is None:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in image_encoder.visual.state_dict().items()}
         save_file(state, folder / WEIGHTS_FILE)
     (folder / SETTINGS_FILE).write_text(json.dumps({kind: asdict(spec)}, indent=2) + "\n")
 
 
-def load_tower(folder: Path) -> ImageTower:
-    """Read a folder that `save_tower` wrote, in evaluation mode."""
+def load_image_encoder(folder: Path) -> ImageEncoder:
+    """Read a folder that `save_image_encoder` wrote, in evaluation mode."""
     spec = _read_spec(folder / SETTINGS_FILE)
-    if isinstance(spec, NamedTower) and spec.pretrained is not None:
-        return fetch_tower(spec).eval()
-    tower = build_tower(spec)
+    if isinstance(spec, OpenClipEncoder) and spec.pretrained is not None:
+        return fetch_image_encoder(spec).eval()
+    image_encoder = build_image_encoder(spec)
     try:
-        tower.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        image_encoder.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS_FILE}: not the weights of this tower ({_first_line(error)})") from error
-    return tower.eval()
+    return image_encoder.eval()
 
 
-def _read_spec(path: Path) -> TowerSpec:
+def _read_spec(path: Path) -> ImageEncoderSpec:
     try:
         settings: dict[str, Any] = json.loads(path.read_text())
         if "small" in settings:
-            return SmallTower(**settings["small"])
-        return NamedTower(**settings["open_clip"])
+            return SmallEncoder(**settings["small"])
+        return OpenClipEncoder(**settings["open_clip"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not an image tower's settings ({error}); train or convert the model again") from error
+        raise UserError(
+            f"{path}: not an image encoder's settings ({error}); train or convert the model again"
+        ) from error
 
 
-def _small_visual(spec: SmallTower) -> nn.Module:
+def _small_visual(spec: SmallEncoder) -> nn.Module:
     from open_clip.transformer import VisionTransformer
 
     visual: nn.Module = VisionTransformer(

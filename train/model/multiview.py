@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from dataset.camera import mvdream_camera, relative_camera, released_isotropic3d_camera
 from dataset.errors import UserError
 from train.device import to_device
-from train.model.clip_vision import load_image_encoder
-from train.model.image_encoder import ImageTower, load_tower, resize, save_tower
+from train.model.clip_vision import load_clip_vision
+from train.model.image_encoder import ImageEncoder, load_image_encoder, resize, save_image_encoder
 from train.model.noise_schedule import noise_schedule
 from train.model.unet import load_pretrained, load_unet, run_unet
 
@@ -77,11 +77,11 @@ def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, 
 
 @dataclass(frozen=True)
 class MultiViewModel:
-    """UNet, VAE and image tower on one device."""
+    """UNet, VAE and image encoder on one device."""
 
     unet: nn.Module
     vae: nn.Module
-    image_tower: ImageTower
+    image_encoder: ImageEncoder
     spec: ModelSpec
     alphas_cumprod: Tensor  # [1000]
 
@@ -93,7 +93,7 @@ class MultiViewModel:
     @torch.no_grad()
     def embed_image(self, rgb: Tensor) -> Tensor:
         """Pictures [b, 3, h, w] in [0, 1] on white -> conditioning tokens [b, 1, c]; zeros mean unconditional."""
-        tokens: Tensor = self.image_tower(rgb)
+        tokens: Tensor = self.image_encoder(rgb)
         return tokens[:, None]
 
     def encode(self, images: Tensor) -> Tensor:
@@ -149,43 +149,43 @@ def _dtype(module: nn.Module) -> torch.dtype:
 def assemble(
     unet: nn.Module,
     vae: nn.Module,
-    image_tower: ImageTower,
+    image_encoder: ImageEncoder,
     spec: ModelSpec,
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> MultiViewModel:
-    """The model on a device; VAE and image tower are frozen (the paper trains the UNet alone)."""
-    for part in (vae, image_tower):
+    """The model on a device; VAE and image encoder are frozen (the paper trains the UNet alone)."""
+    for part in (vae, image_encoder):
         part.requires_grad_(False).eval()
     token_width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr, arg-type]
-    if token_width != image_tower.embed_dim:
+    if token_width != image_encoder.embed_dim:
         raise UserError(
-            f"the UNet attends to tokens of width {token_width}, the image tower gives {image_tower.embed_dim}; "
+            f"the UNet attends to tokens of width {token_width}, the image encoder gives {image_encoder.embed_dim}; "
             "they belong to different models"
         )
-    for part in (unet, vae, image_tower):
+    for part in (unet, vae, image_encoder):
         nn.Module.to(part, device, dtype)  # diffusers' own `to` warns about lists that are empty
-    return MultiViewModel(unet, vae, image_tower, spec, noise_schedule().to(device))
+    return MultiViewModel(unet, vae, image_encoder, spec, noise_schedule().to(device))
 
 
 def load_model(
-    folder: Path, device: torch.device, dtype: torch.dtype = torch.float32, image_tower: ImageTower | None = None
+    folder: Path, device: torch.device, dtype: torch.dtype = torch.float32, image_encoder: ImageEncoder | None = None
 ) -> MultiViewModel:
     """Read a model folder, in evaluation mode. `image_tower` stands in where the folder has none (MVDream's)."""
     spec = read_spec(folder)
-    tower = read_tower(folder) or image_tower
-    if tower is None:
+    image_encoder = read_image_encoder(folder) or image_encoder
+    if image_encoder is None:
         raise UserError(f"{folder}: holds no image_tower/; it is a base for `python -m train stage1`, not yet a model")
     unet = load_unet(folder / "unet").eval()
-    return assemble(unet, load_vae(folder / "vae"), tower, spec, device=device, dtype=dtype)
+    return assemble(unet, load_vae(folder / "vae"), image_encoder, spec, device=device, dtype=dtype)
 
 
-def read_tower(folder: Path) -> ImageTower | None:
+def read_image_encoder(folder: Path) -> ImageEncoder | None:
     """A model folder's tower: `image_tower/`, or the `image_encoder/` of a diffusers folder; None without one."""
     if (folder / "image_tower").is_dir():
-        return load_tower(folder / "image_tower")
-    return load_image_encoder(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
+        return load_image_encoder(folder / "image_tower")
+    return load_clip_vision(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
 
 
 def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("unet", "vae", "image_tower")) -> None:
@@ -196,7 +196,7 @@ def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("une
     if "vae" in parts:
         model.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
     if "image_tower" in parts:
-        save_tower(model.image_tower, folder / "image_tower")
+        save_image_encoder(model.image_encoder, folder / "image_tower")
     write_spec(model.spec, folder)
 
 

@@ -23,14 +23,14 @@ from distill.sds.checkpoint import CHECKPOINT
 from distill.sds.loop import distill
 from distill.sds.schedule import PRESETS, DistillSettings
 from tests.support.distill_toy import SETTINGS, make_guidance
-from train.model.image_encoder import SmallTower, build_tower
+from train.model.image_encoder import SmallEncoder, build_image_encoder
 from train.model.multiview import ModelSpec, assemble, camera_labels, save_model
 from train.model.unet import UNetShape, build_unet, run_unet
 
 
 def run(folder: Path, settings: DistillSettings = SETTINGS, interrupt_at: int | None = None) -> None:
     guidance = make_guidance(interrupt_at)
-    distill(settings, guidance, folder, asked=asdict(settings), write_preview=write_preview)
+    distill(settings, guidance, folder, request=asdict(settings), write_preview=write_preview)
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
@@ -69,7 +69,7 @@ def test_previews_are_pictures(tmp_path):
 def test_other_settings_do_not_continue_a_run(tmp_path):
     run(tmp_path, replace(SETTINGS, steps=1))
     changed = replace(SETTINGS, steps=1, march=replace(SETTINGS.march, samples_per_ray=20))
-    with pytest.raises(UserError, match=r"other settings \(march\.samples_per_ray\)"):
+    with pytest.raises(UserError, match=r"other settings:\n  march\.samples_per_ray was 16, is now 20\n"):
         run(tmp_path, changed)
 
 
@@ -98,7 +98,7 @@ def test_numbers_that_are_none_stop_the_run_and_keep_the_checkpoint(tmp_path, sp
         return spoil(latents) if calls == 6 else latents
 
     with pytest.raises(UserError, match=complaint):
-        distill(SETTINGS, replace(good, encode=broken), tmp_path, asked={})
+        distill(SETTINGS, replace(good, encode=broken), tmp_path, request={})
     tensors, header = read_tensors(tmp_path / CHECKPOINT)
     assert header["step"] == "4"
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
@@ -119,10 +119,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         latent_channels=4,
         sample_size=16,
     )
-    tower = build_tower(SmallTower(embed_dim=16, image_size=16, patch_size=8, width=16, layers=1, head_width=8))
+    image_encoder = build_image_encoder(
+        SmallEncoder(embed_dim=16, image_size=16, patch_size=8, width=16, layers=1, head_width=8)
+    )
     shape = UNetShape(4, 8, widths=(32, 32), attention=(True, False), blocks_per_level=1, head_width=16, token_width=16)
     spec = ModelSpec(image_size=16, latent_size=8, latent_scale=1.0, cameras="relative", guidance_scale=5.0)
-    save_model(assemble(build_unet(shape), vae, tower, spec, device=torch.device("cpu")), folder)
+    save_model(assemble(build_unet(shape), vae, image_encoder, spec, device=torch.device("cpu")), folder)
     return folder
 
 
@@ -149,7 +151,7 @@ def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder,
     assert config["settings"]["steps"] == 2
     assert config["settings"]["reference_weight"] == 0
     assert config["mesh"]["faces"] > 100
-    with pytest.raises(UserError, match=r"other settings \(elevation_deg\)"):
+    with pytest.raises(UserError, match=r"other settings:\n  elevation_deg was 15\.0, is now 3\.0\nRepeat"):
         main(replace(args, elevation_deg=3.0))
     assert json.loads((out / "config.json").read_text()) == config
 
@@ -157,7 +159,7 @@ def test_command_line_leaves_everything_that_is_promised(tmp_path, model_folder,
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
     args = DistillArgs(
-        image=(picture,), model=model_folder, out=out, preset="paper", reference_weight=2.5, dry_run=True
+        image=(picture,), model=model_folder, out=out, preset="paper", reference_loss_weight=2.5, dry_run=True
     )
     assert main(args) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -234,7 +236,7 @@ def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, pic
     args = DistillArgs(image=(picture,), model=model_folder, out=tmp_path / "out", device="cpu")
     for weight in (0.0, 100.0):
         with pytest.raises(UserError, match="enough"):
-            main(replace(args, reference_weight=weight))
+            main(replace(args, reference_loss_weight=weight))
     (_, nothing), (weight, reference) = asked
     assert nothing is None
     assert weight == 100
@@ -242,7 +244,7 @@ def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, pic
     assert reference.picture[3].max() == 1
     Image.new("RGB", (40, 30), (90, 120, 40)).save(picture)
     with pytest.raises(UserError, match="outline"):
-        main(replace(args, out=tmp_path / "opaque", reference_weight=100.0))
+        main(replace(args, out=tmp_path / "opaque", reference_loss_weight=100.0))
 
 
 @pytest.mark.integration

@@ -10,19 +10,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dataset.errors import UserError
-from tests.support.ldm_files import GOLDEN, TINY_TOWER, register_tiny_tower, release, tower_state, vae_state
+from tests.support.ldm_files import (
+    GOLDEN,
+    TINY_IMAGE_ENCODER,
+    image_encoder_state,
+    register_tiny_image_encoder,
+    release,
+    vae_state,
+)
 from train.convert.checkpoint_file import read_checkpoint
 from train.convert.convert import Convert, convert
-from train.convert.key_names import TOWER_PREFIX, VAE_PREFIX, ldm_unet_state
+from train.convert.key_names import IMAGE_ENCODER_PREFIX, VAE_PREFIX, ldm_unet_state
 from train.convert.ldm_parts import find_unet, rename_unet, unet_shape
-from train.model.image_encoder import load_tower
+from train.model.image_encoder import load_image_encoder
 from train.model.multiview import load_vae, read_spec
 from train.model.unet import build_unet, load_unet, run_unet
 
 
 @pytest.fixture(autouse=True)
-def _tiny_tower(monkeypatch: pytest.MonkeyPatch) -> None:
-    register_tiny_tower(monkeypatch)
+def _tiny_image_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_tiny_image_encoder(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +174,10 @@ def test_a_release_with_first_stage_and_tower_becomes_a_whole_folder(
     bare: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in bare.items()}
-    state |= vae_state() | tower_state() | {"scale_factor": torch.tensor(0.5)}
+    state |= vae_state() | image_encoder_state() | {"scale_factor": torch.tensor(0.5)}
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "isotropic3d.ckpt")
     out = tmp_path / "out"
-    convert(Convert(tmp_path / "isotropic3d.ckpt", out, head_width=16, image_tower=TINY_TOWER, image_size=32))
+    convert(Convert(tmp_path / "isotropic3d.ckpt", out, head_width=16, image_tower=TINY_IMAGE_ENCODER, image_size=32))
     spec = read_spec(out)
     assert (spec.cameras, spec.latent_size, spec.latent_scale) == ("released_isotropic3d", 16, 0.5)
     assert "released_isotropic3d" in capsys.readouterr().out
@@ -179,16 +186,16 @@ def test_a_release_with_first_stage_and_tower_becomes_a_whole_folder(
     assert torch.equal(vae.encoder.conv_in.weight, state[f"{VAE_PREFIX}encoder.conv_in.weight"])
     attention = vae.decoder.mid_block.attentions[0]
     assert torch.equal(attention.to_v.weight, state[f"{VAE_PREFIX}decoder.mid.attn_1.v.weight"][:, :, 0, 0])
-    tower: Any = load_tower(out / "image_tower")
-    assert torch.equal(tower.visual.conv1.weight, state[f"{TOWER_PREFIX}conv1.weight"])
+    image_encoder: Any = load_image_encoder(out / "image_tower")
+    assert torch.equal(image_encoder.visual.conv1.weight, state[f"{IMAGE_ENCODER_PREFIX}conv1.weight"])
 
 
 def test_a_tower_of_another_architecture_is_refused(bare: dict[str, Tensor], tmp_path: Path) -> None:
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in bare.items()}
-    state[TOWER_PREFIX + "conv1.weight"] = torch.zeros(8, 3, 4, 4)
+    state[IMAGE_ENCODER_PREFIX + "conv1.weight"] = torch.zeros(8, 3, 4, 4)
     torch.save(state, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="not a tiny-24"):
-        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_TOWER))
+        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_IMAGE_ENCODER))
 
 
 class _Evil:
@@ -263,7 +270,7 @@ def test_the_first_keys_that_do_not_fit_are_named(
             state[VAE_PREFIX + name] = torch.zeros(shape)
     torch.save(state, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=told):
-        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_TOWER))
+        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_IMAGE_ENCODER))
 
 
 def test_many_wrong_keys_are_counted_and_the_first_named(bare: dict[str, Tensor], tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from distill.sds.schedule import CameraViews
 from tests.support.ldm_files import (
     HEAD_WIDTH,
     IMAGE_SIZE,
-    TINY_TOWER,
+    TINY_IMAGE_ENCODER,
     golden_unet,
     hub_cache,
-    register_tiny_tower,
+    register_tiny_image_encoder,
     release,
 )
 from tests.support.paths import GOLDEN_FOLDER
@@ -57,11 +57,11 @@ TRUE = torch.stack([_golden_camera("mvdream_camera", a) for a in (0, 90, 180, 27
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Hub cache with both official files, small; a program that starts in an empty folder; no network at all."""
     root = tmp_path / "hub"
-    register_tiny_tower(monkeypatch)
-    for repo, tower in ((RELEASE, True), (BASE, False)):
-        small = replace(PUBLISHED[repo], head_width=HEAD_WIDTH, image_size=IMAGE_SIZE, image_tower=TINY_TOWER)
+    register_tiny_image_encoder(monkeypatch)
+    for repo, image_encoder in ((RELEASE, True), (BASE, False)):
+        small = replace(PUBLISHED[repo], head_width=HEAD_WIDTH, image_size=IMAGE_SIZE, image_tower=TINY_IMAGE_ENCODER)
         monkeypatch.setitem(PUBLISHED, repo, small)
-        hub_cache(root, repo, small.file, release(tower))
+        hub_cache(root, repo, small.file, release(image_encoder))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(root))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
@@ -92,8 +92,12 @@ def seen_cameras(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def test_the_table_of_published_weights_is_as_the_papers_authors_published_them() -> None:
     released, base = PUBLISHED[RELEASE], PUBLISHED[BASE]
-    assert (released.file, released.cameras, released.has_tower) == ("isotropic3d.ckpt", "released_isotropic3d", True)
-    assert (base.file, base.cameras, base.has_tower) == ("sd-v2.1-base-4view.pt", "relative", False)
+    assert (released.file, released.cameras, released.has_image_encoder) == (
+        "isotropic3d.ckpt",
+        "released_isotropic3d",
+        True,
+    )
+    assert (base.file, base.cameras, base.has_image_encoder) == ("sd-v2.1-base-4view.pt", "relative", False)
     assert {(p.head_width, p.image_size, p.image_tower) for p in PUBLISHED.values()} == {(64, 256, "ViT-H-14")}
 
 
@@ -159,7 +163,7 @@ def test_convert_takes_the_name_of_mvdream(hub: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_file_by_path_is_converted_once_by_its_content(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    state = {name: tensor.contiguous() for name, tensor in release(tower=False).items()}
+    state = {name: tensor.contiguous() for name, tensor in release(image_encoder=False).items()}
     save_file(state, "a.safetensors")
     with pytest.raises(UserError, match="head width 64"):
         model_folder(Path("a.safetensors"))
@@ -169,8 +173,8 @@ def test_a_file_by_path_is_converted_once_by_its_content(hub: Path, capsys: pyte
 
 def test_another_file_under_the_published_name_is_refused(hub: Path) -> None:
     file = next(hub.rglob("isotropic3d.ckpt"))
-    torch.save(release(tower=False), file.resolve())
-    with pytest.raises(UserError, match="holds no image tower"):
+    torch.save(release(image_encoder=False), file.resolve())
+    with pytest.raises(UserError, match="holds no image encoder"):
         model_folder(Path(RELEASE))
 
 

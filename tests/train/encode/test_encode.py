@@ -35,7 +35,7 @@ from train.encode import encode_set
 from train.encode.__main__ import Encode, run
 from train.encode.encode_set import encode, encode_object, plan_format, set_bytes
 from train.encode.encoder import Encoder, load_encoder
-from train.model.clip_vision import save_image_encoder
+from train.model.clip_vision import save_clip_vision
 from train.model.fingerprint import weights_sha256
 from train.model.multiview import MultiViewModel, posterior, save_model
 
@@ -334,7 +334,7 @@ def test_a_diffusers_folder_is_encoded_by_its_own_tower(model: Path, tmp_path: P
     folder = tmp_path / "exported"
     shutil.copytree(model, folder)
     shutil.rmtree(folder / "image_tower")
-    save_image_encoder(micro_model().image_tower, folder / "image_encoder")
+    save_clip_vision(micro_model().image_encoder, folder / "image_encoder")
     rgb = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_encoder(folder, CPU).embeddings(rgb), load_encoder(model, CPU).embeddings(rgb))
 

@@ -18,22 +18,28 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train.components.component import is_trained, optimize, write_part
-from train.components.image_encoder import ensure_tower, info_nce, mirror_half, other_view_labels, train_tower
+from train.components.image_encoder import (
+    ensure_image_encoder,
+    info_nce,
+    mirror_half,
+    other_view_labels,
+    train_image_encoder,
+)
 from train.config.presets import TINY
 from train.config.schedules import Schedule
 from train.data.loader import load_random_views
-from train.model.clip_vision import load_image_encoder, save_image_encoder
+from train.model.clip_vision import load_clip_vision, save_clip_vision
 from train.model.image_encoder import (
     CLIP_MEAN,
     CLIP_STD,
-    NamedTower,
-    SmallTower,
-    build_tower,
-    centre_object,
-    fetch_tower,
-    load_tower,
+    OpenClipEncoder,
+    SmallEncoder,
+    build_image_encoder,
+    center_object,
+    fetch_image_encoder,
+    load_image_encoder,
     resize,
-    save_tower,
+    save_image_encoder,
 )
 
 MICRO_CLIP = {
@@ -52,9 +58,9 @@ def micro_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_papers_tower_is_vit_h_14() -> None:
-    settings = open_clip.get_model_config(NamedTower().architecture)
+    settings = open_clip.get_model_config(OpenClipEncoder().architecture)
     assert (settings["embed_dim"], settings["vision_cfg"]["width"]) == (1024, 1280)
-    assert NamedTower().pretrained in open_clip.list_pretrained_tags_by_model("ViT-H-14")
+    assert OpenClipEncoder().pretrained in open_clip.list_pretrained_tags_by_model("ViT-H-14")
 
 
 @torch.no_grad()
@@ -62,14 +68,14 @@ def test_embedding_is_open_clips_on_open_clips_pixels_and_not_normalised(micro_c
     torch.manual_seed(0)
     clip = open_clip.create_model(micro_clip)
     torch.save(clip.state_dict(), tmp_path / "clip.pt")
-    tower = fetch_tower(NamedTower(micro_clip, str(tmp_path / "clip.pt"))).eval()
-    assert tower.embed_dim == 24
+    image_encoder = fetch_image_encoder(OpenClipEncoder(micro_clip, str(tmp_path / "clip.pt"))).eval()
+    assert image_encoder.embed_dim == 24
     rgb = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    torch.testing.assert_close(tower(rgb), clip.eval().encode_image((rgb - mean) / std), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(image_encoder(rgb), clip.eval().encode_image((rgb - mean) / std), rtol=1e-5, atol=1e-6)
     assert (CLIP_MEAN, CLIP_STD) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-    assert (tower(rgb).norm(dim=1) - 1).abs().max() > 1e-2
-    assert tower(torch.rand(2, 3, 100, 60)).shape == (2, 24)
+    assert (image_encoder(rgb).norm(dim=1) - 1).abs().max() > 1e-2
+    assert image_encoder(torch.rand(2, 3, 100, 60)).shape == (2, 24)
 
 
 def test_resize_keeps_a_constant_and_means() -> None:
@@ -83,23 +89,23 @@ def test_resize_keeps_a_constant_and_means() -> None:
 @torch.no_grad()
 def test_small_and_named_towers_round_trip(micro_clip: str, tmp_path: Path) -> None:
     rgb = torch.rand(1, 3, 40, 40)
-    for name, spec in (("small", MICRO.tower), ("named", NamedTower(micro_clip, None))):
-        tower = build_tower(spec).eval()
-        save_tower(tower, tmp_path / name)
-        again = load_tower(tmp_path / name)
+    for name, spec in (("small", MICRO.tower), ("named", OpenClipEncoder(micro_clip, None))):
+        image_encoder = build_image_encoder(spec).eval()
+        save_image_encoder(image_encoder, tmp_path / name)
+        again = load_image_encoder(tmp_path / name)
         assert again.spec == spec
-        assert torch.equal(again(rgb), tower(rgb))
+        assert torch.equal(again(rgb), image_encoder(rgb))
 
 
 def test_what_cannot_be_loaded_is_named(micro_clip: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="knows no architecture"):
-        build_tower(NamedTower("ViT-X-99"))
+        build_image_encoder(OpenClipEncoder("ViT-X-99"))
     with pytest.raises(UserError, match="could not load"):
-        fetch_tower(NamedTower(micro_clip, "no_such_tag"))
-    save_tower(build_tower(MICRO.tower), tmp_path / "t")
+        fetch_image_encoder(OpenClipEncoder(micro_clip, "no_such_tag"))
+    save_image_encoder(build_image_encoder(MICRO.tower), tmp_path / "t")
     (tmp_path / "t" / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        load_tower(tmp_path / "t")
+        load_image_encoder(tmp_path / "t")
 
 
 def test_info_nce_against_a_loop_and_twins_do_not_repel() -> None:
@@ -120,14 +126,14 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
     """A linear read-out of the embedding recovers the very view's colours beyond its object's mean."""
     assert TINY.tower_training is not None
     shards = ShardSet(make_shard_set(tmp_path / "set", 8, 32))
-    spec = SmallTower(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
+    spec = SmallEncoder(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
     schedule = Schedule(steps=80, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=5)
     recipe = replace(TINY.tower_training, thumbnail_size=4, schedule=schedule)
-    tower = train_tower(shards, spec, recipe, seed=0, device=CPU)
+    image_encoder = train_image_encoder(shards, spec, recipe, seed=0, device=CPU)
     with torch.no_grad():
         pictures = load_random_views(shards, 5, 0, objects=8, views=16).pictures
         thumbnails = resize(pictures.flatten(0, 1), 4).flatten(1)
-        embeddings = tower(pictures.flatten(0, 1))
+        embeddings = image_encoder(pictures.flatten(0, 1))
         target, features = (
             (rows.view(8, 16, -1) - rows.view(8, 16, -1).mean(1, keepdim=True)).flatten(0, 1)
             for rows in (thumbnails, embeddings)
@@ -143,7 +149,7 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
     """It paints the view that another camera sees, better than where it is not told which camera."""
     assert TINY.tower_training is not None
     shards = ShardSet(make_shard_set(tmp_path / "set", 8, 32))
-    spec = SmallTower(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
+    spec = SmallEncoder(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
     schedule = Schedule(steps=240, objects=8, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=5)
     recipe = replace(TINY.tower_training, thumbnail_size=8, novel_view_weight=30.0, schedule=schedule)
     shown: list[dict[str, float]] = []
@@ -164,7 +170,7 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
                 "train.components.image_encoder.other_view_labels", lambda _, angles: torch.zeros(16, 16)
             )
         shown.clear()
-        train_tower(shards, spec, recipe, seed=0, device=CPU, cameras="absolute")
+        train_image_encoder(shards, spec, recipe, seed=0, device=CPU, cameras="absolute")
         reached[told] = sum(values["novel view PSNR"] for values in shown[-20:]) / 20
     assert reached[True] > reached[False] + 0.3
 
@@ -199,7 +205,7 @@ def test_centred_pictures_show_the_object_at_one_place_and_size_and_keep_white()
     pictures = torch.ones(3, 3, 64, 64)
     pictures[0, :, 4:20, 30:38] = 0.25  # 16 high, 8 wide
     pictures[1, :, 16:64, 0:24] = 0.25  # the same object three times as large, at the border
-    centred = centre_object(pictures, 0.75)
+    centred = center_object(pictures, 0.75)
     seen = (centred < 0.6).all(1)
     for box in (torch.where(seen[0].any(dim))[0] for dim in (0, 1)):
         assert float(box[0] + box[-1]) / 2 == pytest.approx(31.5, abs=0.5)
@@ -209,26 +215,26 @@ def test_centred_pictures_show_the_object_at_one_place_and_size_and_keep_white()
     assert float((pictures[0] - pictures[1]).abs().mean()) > 0.2
     assert torch.equal(centred[2], pictures[2])
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(centre_object(pictures, 0.75), centred)
+        assert torch.equal(center_object(pictures, 0.75), centred)
 
 
 @torch.no_grad()
 def test_an_embedding_does_not_depend_on_place_and_size_where_the_tower_centres(tmp_path: Path) -> None:
-    spec = SmallTower(embed_dim=8, image_size=64, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
+    spec = SmallEncoder(embed_dim=8, image_size=64, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
     torch.manual_seed(0)
-    tower = build_tower(spec).eval()
+    image_encoder = build_image_encoder(spec).eval()
     colour = torch.rand(3, 1, 1) * 0.8
     pictures = torch.ones(3, 3, 64, 64)
     pictures[0, :, 4:28, 30:50] = colour
     pictures[1, :, 20:44, 8:28] = colour  # elsewhere
     pictures[2, :, 8:56, 8:48] = colour  # twice as large
-    here, there, large = tower(pictures)
+    here, there, large = image_encoder(pictures)
     torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(here, large, atol=0.1, rtol=0)
-    save_tower(tower, tmp_path / "tower")
-    torch.testing.assert_close(load_tower(tmp_path / "tower")(pictures), torch.stack([here, there, large]))
-    plain = build_tower(replace(spec, object_fill=None)).eval()
-    plain.load_state_dict(tower.state_dict())
+    save_image_encoder(image_encoder, tmp_path / "tower")
+    torch.testing.assert_close(load_image_encoder(tmp_path / "tower")(pictures), torch.stack([here, there, large]))
+    plain = build_image_encoder(replace(spec, object_fill=None)).eval()
+    plain.load_state_dict(image_encoder.state_dict())
     first, second, third = plain(pictures)
     assert float((first - second).abs().max()) > 1e-2
     assert float((first - third).abs().max()) > 0.2
@@ -236,10 +242,10 @@ def test_an_embedding_does_not_depend_on_place_and_size_where_the_tower_centres(
 
 @torch.no_grad()
 def test_centring_survives_the_way_through_transformers(tmp_path: Path) -> None:
-    spec = SmallTower(embed_dim=8, image_size=32, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
-    tower = build_tower(spec).eval()
-    save_image_encoder(tower, tmp_path / "image_encoder")
-    loaded = load_image_encoder(tmp_path / "image_encoder")
+    spec = SmallEncoder(embed_dim=8, image_size=32, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
+    image_encoder = build_image_encoder(spec).eval()
+    save_clip_vision(image_encoder, tmp_path / "image_encoder")
+    loaded = load_clip_vision(tmp_path / "image_encoder")
     assert loaded.spec == spec
 
 
@@ -254,16 +260,16 @@ def test_labels_of_the_other_view_are_of_the_other_view() -> None:
 
 
 def test_parts_are_taken_up_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert isinstance(MICRO.tower, SmallTower)
+    assert isinstance(MICRO.tower, SmallEncoder)
     assert MICRO.tower_training is not None
     shards = ShardSet(make_shard_set(tmp_path / "set", 4, 16))
     folder = tmp_path / "image_tower"
-    first = ensure_tower(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
-    again = ensure_tower(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
+    first = ensure_image_encoder(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
+    again = ensure_image_encoder(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
     assert "trained already" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     with pytest.raises(UserError, match="other settings"):
-        ensure_tower(folder, shards, MICRO.tower, MICRO.tower_training, seed=1, device=CPU)
+        ensure_image_encoder(folder, shards, MICRO.tower, MICRO.tower_training, seed=1, device=CPU)
 
 
 def test_a_part_folder_is_whole_or_absent(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_encode_is_differentiable_resizes_and_scales(model: MultiViewModel) -> N
 
 
 def test_frozen_parts_take_no_gradient(model: MultiViewModel) -> None:
-    assert not any(p.requires_grad for part in (model.vae, model.image_tower) for p in part.parameters())
+    assert not any(p.requires_grad for part in (model.vae, model.image_encoder) for p in part.parameters())
     assert all(p.requires_grad for p in model.unet.parameters())
     assert model.embed_image(torch.rand(2, 3, 50, 50)).shape == (2, 1, 32)
 
