@@ -1,42 +1,60 @@
 """Distill images into textured 3D models: `python -m distill --image IMG ... --model MODEL --out OUT`."""
 
 import json
+import logging
 import signal
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Final
 
 import torch
 import tyro
 
 from dataset.errors import UserError, run_cli
+from dataset.io.old_flags import rename_old_flags
 from distill.config import DistillArgs
-from distill.runs.job import Job, finished_faces, load, run
+from distill.runs.job import Job, load_run_model, run_job
 from distill.runs.plan import describe_images, plan_command, run_folder, run_names
-from distill.runs.sequential import Outcome, in_turn, say, table
+from distill.runs.sequential import RunOutcome, log_outcome, outcome_table, run_sequentially
 from distill.sds.checkpoint import CHECKPOINT
 from train.device import pick_device
 
+logger = logging.getLogger(__name__)
+
+RENAMED: Final = {"--seeds": "--num-seeds", "--reference-weight": "--reference-loss-weight"}
+
+
+def parse_args(argv: Sequence[str]) -> DistillArgs:
+    """Parse a command line. Flags that were renamed keep working under their old names."""
+    return tyro.cli(DistillArgs, prog="python -m distill", args=rename_old_flags(argv, RENAMED))
+
 
 def main(args: DistillArgs) -> int:
-    """Run the command line."""
+    """Run the command and return its exit status: 1 if a run failed.
+
+    Raises:
+        UserError: an option is invalid, or a single run failed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM stopped the runs, after each wrote a checkpoint.
+    """
     jobs, refused = plan_command(args)
     if args.dry_run:
         configs = [job.config for job in jobs] + [{"name": bad.name, "error": bad.reason} for bad in refused]
         print(json.dumps(configs[0] if args.is_single else configs, indent=2))
         return 1 if refused else 0
     for line in describe_images(jobs):
-        print(line)
+        logger.info("%s", line)
     workers = _workers(args)
-    with _sigterm_is_ctrl_c():
+    with _sigterm_as_ctrl_c():
         if args.is_single and args.address is None:
             return _run_one(jobs[0], args.device)
         return _run_many(jobs, refused, args, workers)
 
 
 @contextmanager
-def _sigterm_is_ctrl_c() -> Iterator[None]:
+def _sigterm_as_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -45,54 +63,57 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
 
 
 def _run_one(job: Job, device: str) -> int:
-    if (faces := finished_faces(job)) is not None:
-        print(f"{job.out} is finished ({faces} faces): nothing to do; remove its mesh.glb to have it made again")
+    if (faces := job.finished_faces) is not None:
+        print(f"{job.out} is finished ({faces} faces): nothing to do; remove its mesh.glb to make it again")
         return 0
-    where = pick_device(device)
+    torch_device = pick_device(device)
     try:
-        faces = run(job, lambda: load(job.model, where), where)
+        faces = run_job(job, lambda: load_run_model(job.model, torch_device), torch_device)
     except KeyboardInterrupt:
         if (job.out / CHECKPOINT).exists():
-            print(f"\nstopped; {job.out / CHECKPOINT} holds the state run the same command to resume from there")
+            logger.info("stopped: %s holds the state; run the same command to resume", job.out / CHECKPOINT)
         raise
     print(f"{job.out / 'mesh.glb'}: {faces} faces; also turntable.mp4, views.png and field.safetensors in {job.out}")
     return 0
 
 
-def _run_many(jobs: list[Job], refused: list[Outcome], args: DistillArgs, workers: int | None) -> int:
+def _run_many(jobs: list[Job], refused: list[RunOutcome], args: DistillArgs, workers: int | None) -> int:
     ended = {bad.name: bad for bad in refused}
     for outcome in _outcomes(jobs, args, workers) if jobs else ():
         ended[outcome.name] = outcome
-        say(outcome, run_folder(args, outcome.name))
+        log_outcome(outcome, run_folder(args, outcome.name))
     order = [name for _, _, name in run_names(args)]
-    print(table([ended[name] for name in order]))
+    print(outcome_table([ended[name] for name in order]))
     statuses = Counter(outcome.status for outcome in ended.values())
     if statuses["stopped"]:
         raise KeyboardInterrupt
     return 1 if statuses["failed"] else 0
 
 
-def _outcomes(jobs: list[Job], args: DistillArgs, workers: int | None) -> Iterator[Outcome]:
+def _outcomes(jobs: list[Job], args: DistillArgs, workers: int | None) -> Iterator[RunOutcome]:
     if args.address is not None or min(workers or 1, len(jobs)) > 1:
         from distill.runs.ray_workers import on_workers
 
         return on_workers(jobs, args.device, workers, args.address)
     device = pick_device(args.device)
-    return in_turn(jobs, cache(lambda: load(jobs[0].model, device)), device)
+    return run_sequentially(jobs, cache(lambda: load_run_model(jobs[0].model, device)), device)
 
 
 def _workers(args: DistillArgs) -> int | None:
-    """How many runs at the same time; None where it is the cluster's to say."""
+    """Return the number of parallel runs, or None if the Ray cluster decides."""
     if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; at least 1")
+        raise UserError(f"--workers is {args.workers}; it must be at least 1")
     if args.address is not None:
         return args.workers
     device = pick_device(args.device)
     if args.workers and args.workers > 1 and device.index is not None:
-        raise UserError(f"--device {device} is one GPU, for {args.workers} workers; --device cuda gives each its own")
+        raise UserError(
+            f"--device {device} is one GPU, but --workers is {args.workers}; give --device cuda, so that each "
+            "worker gets its own"
+        )
     gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
     return args.workers or gpus
 
 
 if __name__ == "__main__":
-    run_cli(lambda: main(tyro.cli(DistillArgs, prog="python -m distill")))
+    run_cli(lambda: main(parse_args(sys.argv[1:])))

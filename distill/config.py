@@ -1,11 +1,13 @@
-"""What a distillation is asked to do: the options of the command, and the request that determines a run's result."""
+"""The options of the command, and the request: the values that determine the result of a run."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from distill.mesh.export import Format
-from distill.sds.schedule import DistillSettings
+from distill.sds.schedule import WITHOUT_EFFECT, DistillSettings
 from train.layers.compile import CompileChoice
 from train.model.multiview import EMBEDDED_MODEL
 
@@ -28,17 +30,21 @@ class DistillRequest:
     """The azimuth the image was taken from, if the model is conditioned on the image itself; None: embedding only."""
 
     def as_json(self) -> dict[str, Any]:
-        """The request as it is stored in config.json and in the checkpoint, and compared when a run is resumed."""
-        reference = {} if self.reference_azimuth_deg is None else {REFERENCE_KEY: self.reference_azimuth_deg}
-        return {
-            **reference,
-            "image_sha256": self.image_sha256,
-            "model_sha256": self.model_sha256,
-            "preset": self.preset,
-            "elevation_deg": self.elevation_deg,
-            "guidance_scale": self.guidance_scale,
-            "settings": asdict(self.settings),
-        }
+        """Return the request as stored in config.json and in checkpoints, with lists for tuples.
+
+        The azimuth is stored as REFERENCE_KEY, and only if there is one.
+        """
+        values = json.loads(json.dumps(asdict(self)))
+        azimuth_deg = values.pop("reference_azimuth_deg")
+        return values if azimuth_deg is None else {REFERENCE_KEY: azimuth_deg, **values}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all values that affect the result."""
+        values = self.as_json()
+        for name in WITHOUT_EFFECT:
+            values["settings"].pop(name.removeprefix("settings."))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class DistillArgs:
     """Number of steps; all schedules scale with it. Default: the preset's."""
     seed: int = 0
     """The random seed."""
-    seeds: int = 1
+    num_seeds: int = 1
     """Number of seeds per image: SEED, SEED + 1, and so on."""
     elevation_deg: float = 15.0
     """Elevation of the camera that took the images; 15 is the middle of the training range, -10 to 40."""
@@ -75,7 +81,7 @@ class DistillArgs:
     azimuth_deg: float = 0.0
     """With --with-reference, for models with absolute camera labels: azimuth of the image in degrees from the object's
     front towards its left (Blender's +x is 90)."""
-    reference_weight: float = 0.0
+    reference_loss_weight: float = 0.0
     """Weight of an L2 loss on color and mask at the reference view (0, as in the paper: no such loss)."""
     formats: tuple[Format, ...] = ("glb",)
     """File formats: glb is always written; obj adds NAME.obj, .mtl and .png; ply colored vertices; points a point
@@ -99,4 +105,4 @@ class DistillArgs:
     @property
     def is_single(self) -> bool:
         """Whether the command describes one run, whose folder is `out` itself."""
-        return len(self.image) == 1 and self.seeds == 1
+        return len(self.image) == 1 and self.num_seeds == 1

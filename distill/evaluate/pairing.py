@@ -20,7 +20,7 @@ from dataset.images.decode import BROKEN
 from dataset.images.prepare import composite_white, prepare_image
 from distill.evaluate.ground_truth import VIEWS, Alignment, Place, TrueObject, align, view_name, view_number
 from distill.nerf.settings import MarchSettings
-from distill.runs.job import CONFIG
+from distill.runs.finished import CONFIG
 from distill.sds.schedule import CameraSettings
 from train.evaluate.metrics import psnr_db
 from train.model.multiview import SPEC_FILE, read_spec

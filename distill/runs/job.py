@@ -1,10 +1,10 @@
-"""One run of `python -m distill`: a picture, a seed and a folder become an asset. `batch` does it many times.
+"""One run: distill one image with one seed into one folder.
 
-A run's folder gets input.png and config.json at its start, a checkpoint and previews on its way, and at its end
-RESULTS; config.json is then written again with the mesh's figures, which marks the run as finished.
+The folder receives input.png and config.json at the start, a checkpoint and previews during the run, and RESULTS at the
+end. Then config.json is written again with the data of the mesh, and done.json marks the run as finished.
 """
 
-import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,72 +20,61 @@ from safetensors import SafetensorError
 from dataset.errors import UserError, one_line
 from dataset.images.prepare import Prepared
 from dataset.io.files import write_json_atomic
-from distill.config import REFERENCE_KEY, DistillRequest
+from distill.config import DistillRequest
 from distill.mesh import export
 from distill.output.preview import write_preview
 from distill.output.results import write_results
-from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same, differences
+from distill.runs.finished import CONFIG, RESULTS, finished_faces, remove_marker, write_marker
+from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same_request
 from distill.sds.guidance import model_guidance
 from distill.sds.loop import Watch, distill
-from distill.sds.reference_loss import new_reference
+from distill.sds.reference_loss import new_reference_view
 from train.layers.compile import CompileChoice, choose_compute
 from train.model.multiview import MultiViewModel, load_model
 from train.model.reference import with_reference_image
 
-CONFIG: Final = "config.json"
+logger = logging.getLogger(__name__)
+
 _COMPILED_STEPS: Final = 3000  # compiling takes four minutes on an H100 and saves about seven of ten thousand steps
-RESULTS: Final = ("field.safetensors", "views.png", "turntable.mp4", "mesh.glb")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run and all that it needs, so that it can travel to another process."""
+    """One run with everything it needs, so that it can be sent to another process."""
 
     name: str
     image: Path
     prepared: Prepared
     out: Path
     model: Path  # a model folder
-    model_name: str  # as the person gave it
+    model_name: str  # as given on the command line
     request: DistillRequest
     formats: tuple[export.Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
 
     @property
-    def compiling(self) -> CompileChoice:
-        """`compile`, but what compiling would not pay for is left as it is."""
+    def effective_compile(self) -> CompileChoice:
+        """`compile`, but "none" instead of "auto" for runs too short to regain the time that compiling takes."""
         return "none" if self.compile == "auto" and self.request.settings.steps < _COMPILED_STEPS else self.compile
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json says at the start, and `--dry-run`."""
-        where = {"image": str(self.image), "model": self.model_name, "out": str(self.out)}
-        return {**where, **self.request.as_json()}
+        """The content of config.json at the start, also printed by `--dry-run`."""
+        paths = {"image": str(self.image), "model": self.model_name, "out": str(self.out)}
+        return {**paths, **self.request.as_json()}
+
+    @property
+    def finished_faces(self) -> int | None:
+        """Number of faces of the mesh if this run is finished, else None."""
+        return finished_faces(self.out, self.request, self.formats)
 
 
-def load(folder: Path, device: torch.device) -> MultiViewModel:
-    """The model as a run uses it."""
+def load_run_model(folder: Path, device: torch.device) -> MultiViewModel:
+    """Load a model in the precision that runs use: bfloat16 on a GPU, else float32."""
     return load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
 
 
-def finished_faces(job: Job) -> int | None:
-    """How many faces the mesh of this very run has, where it is finished; None where it is not."""
-    path = job.out / CONFIG
-    if not all((job.out / name).is_file() for name in (CONFIG, *RESULTS)):
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        faces = int(found["mesh"]["faces"])
-    except (ValueError, KeyError, TypeError):  # damaged, or not at its end: the run writes it anew
-        return None
-    if not set(job.formats) <= {"glb", *found["mesh"].get("formats", ())}:
-        return None  # another format is asked for now
-    asked = json.loads(json.dumps(job.request.as_json()))
-    made = {name: found[name] for name in (*asked, REFERENCE_KEY) if name in found}
-    return None if differences(made, asked) else faces
-
-
-def run(
+def run_job(
     job: Job,
     loaded: Callable[[], MultiViewModel],
     device: torch.device,
@@ -93,28 +82,41 @@ def run(
     title: str = "distill",
     watch: Watch | None = None,
 ) -> int:
-    """Run, or continue, a job to its end; returns the faces of its mesh.
+    """Run a job to its end, or resume it.
 
-    `title` and `watch` as in `loop.distill`. Raises UserError, which names the folder, whenever it cannot go on, and
-    KeyboardInterrupt when it was stopped; what there was is kept.
+    Args:
+        job: The run.
+        loaded: Returns the model; called once the folder is known to be usable.
+        device: Device of the run.
+        title: As in `distill.sds.loop.distill`.
+        watch: As in `distill.sds.loop.distill`.
+
+    Returns:
+        The number of faces of the mesh.
+
+    Raises:
+        UserError: the run cannot continue; the message names the folder and the files that are kept in it.
+        KeyboardInterrupt: the run was stopped after writing a checkpoint.
     """
-    check_same(job.out / CHECKPOINT, job.request.as_json())
-    _begin(job)
+    check_same_request(job.out / CHECKPOINT, job.request.as_json())
+    _start_folder(job)
     model = loaded()
-    with _told_with(job.out):
-        state = _distilled(job, model, device, title, watch)
-    with _told_with(job.out):
+    with _errors_name_folder(job.out):
+        state = _distill(job, model, device, title, watch)
+    with _errors_name_folder(job.out):
         report = write_results(
             state, job.request.settings, export.PRESETS[job.request.preset], job.out, kinds=job.formats
         )
         _write_config(job, mesh={**asdict(report), "formats": job.formats})
+        write_marker(job.out, job.request, report.faces, job.formats)
     return report.faces
 
 
-def _begin(job: Job) -> None:
-    """The folder, with what is known beforehand."""
+def _start_folder(job: Job) -> None:
+    """Create the folder with input.png and config.json."""
     try:
         job.out.mkdir(parents=True, exist_ok=True)
+        remove_marker(job.out)
         Image.fromarray(job.prepared.rgba).save(job.out / "input.png")
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -128,32 +130,34 @@ def _write_config(job: Job, **more: Any) -> None:
     write_json_atomic(LocalFileSystem(), str((job.out / CONFIG).absolute()), {**job.config, **more})
 
 
-def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None) -> Distillation:
+def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None) -> Distillation:
     rgb = torch.from_numpy(np.ascontiguousarray(job.prepared.rgb)).permute(2, 0, 1)[None].to(device)
-    shown = job.request.reference_azimuth_deg is not None
-    seeing = with_reference_image(
+    conditioned = with_reference_image(
         model,
         rgb,
-        as_frame=shown,
+        as_frame=job.request.reference_azimuth_deg is not None,
         elevation_deg=job.request.elevation_deg,
         azimuth_deg=job.request.reference_azimuth_deg or 0.0,
     )
-    compute = choose_compute(device, job.compiling)
+    compute = choose_compute(device, job.effective_compile)
     if compute.compile != "none":
-        print(f"{title}: compiles the networks first, some minutes for each part of the run (--compile none: at once)")
+        logger.info(
+            "%s: compiles the networks, which takes some minutes in each part of the run (--compile none skips it)",
+            title,
+        )
     guidance = model_guidance(
-        seeing, seeing.embed_image(rgb), job.request.elevation_deg, job.request.guidance_scale, compute
+        conditioned, conditioned.embed_image(rgb), job.request.elevation_deg, job.request.guidance_scale, compute
     )
     if job.request.settings.reference_weight:
         half_frame = job.request.settings.cameras.half_frame
         guidance = replace(
-            guidance, reference=new_reference(job.prepared.rgba, job.request.elevation_deg, half_frame, device)
+            guidance, reference=new_reference_view(job.prepared.rgba, job.request.elevation_deg, half_frame, device)
         )
     return distill(
         job.request.settings,
         guidance,
         job.out,
-        asked=job.request.as_json(),
+        request=job.request.as_json(),
         device=device,
         title=title,
         watch=watch,
@@ -162,18 +166,19 @@ def _distilled(job: Job, model: MultiViewModel, device: torch.device, title: str
 
 
 @contextmanager
-def _told_with(out: Path) -> Iterator[None]:
-    """Add the folder, and what is safe in it, to an error."""
+def _errors_name_folder(out: Path) -> Iterator[None]:
+    """Add the folder, and the files kept in it, to the message of an error."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{out}: {error}{_kept(out)}") from error
+        raise UserError(f"{out}: {error}{_kept_files(out)}") from error
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{out}: cannot be written ({one_line(error)}); check its free space, then repeat the command{_kept(out)}"
+            f"{out}: cannot be written ({one_line(error)}); check its free space, then repeat the command"
+            f"{_kept_files(out)}"
         ) from error
 
 
-def _kept(out: Path) -> str:
+def _kept_files(out: Path) -> str:
     kept = [name for name in (CHECKPOINT, *RESULTS) if (out / name).is_file()]
     return f"; kept there: {', '.join(kept)}" if kept else ""

@@ -1,4 +1,4 @@
-"""From options to jobs: prepares the images, resolves the model and builds the request of each run."""
+"""Turn the options of a command into jobs: prepare the images, find the model and build the request of each run."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from dataset.images.prepare import Prepared, prepare_image
 from distill.config import DistillArgs, DistillRequest, Preset
 from distill.mesh.export import Format
 from distill.runs.job import Job
-from distill.runs.sequential import Outcome
+from distill.runs.sequential import RunOutcome
 from distill.sds.schedule import PRESETS, DistillSettings
 from train.convert.resolve import model_folder
 from train.layers.compile import CompileChoice
@@ -23,7 +23,7 @@ LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny
 
 @dataclass(frozen=True)
 class PlannedInput:
-    """One run to plan: its image, and where that image was taken from."""
+    """One run to plan: its image, seed and folder, and the camera that took the image."""
 
     name: str
     image: Path
@@ -49,7 +49,7 @@ class SharedOptions:
     remove_background: bool = False
 
 
-def plan_command(args: DistillArgs) -> tuple[list[Job], list[Outcome]]:
+def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
     """Plan the runs of a command line.
 
     Returns:
@@ -59,9 +59,9 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[Outcome]]:
         UserError: an option is invalid, or the image of a single run cannot be used.
     """
     if not -90 <= args.elevation_deg <= 90:
-        raise UserError(f"--elevation-deg is {args.elevation_deg}; it lies between -90 and 90")
+        raise UserError(f"--elevation-deg is {args.elevation_deg}; it must be between -90 and 90")
     if args.preview_every is not None and args.preview_every < 1:
-        raise UserError(f"--preview-every is {args.preview_every}; at least 1 step")
+        raise UserError(f"--preview-every is {args.preview_every}; it must be at least 1")
     azimuth_deg = args.azimuth_deg if args.with_reference else None
     inputs = [
         PlannedInput(name, image, seed, run_folder(args, name), args.elevation_deg, azimuth_deg)
@@ -75,7 +75,7 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[Outcome]]:
         preset=args.preset,
         steps=args.steps,
         guidance_scale=args.guidance_scale,
-        reference_weight=args.reference_weight,
+        reference_weight=args.reference_loss_weight,
         preview_every=args.preview_every,
         formats=args.formats,
         compile=args.compile,
@@ -87,8 +87,15 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[Outcome]]:
     return jobs, refused
 
 
-def plan_jobs(options: SharedOptions, model: Path, inputs: Sequence[PlannedInput]) -> tuple[list[Job], list[Outcome]]:
-    """Plan runs with the same options; `model` is the folder behind `options.model`.
+def plan_jobs(
+    options: SharedOptions, model: Path, inputs: Sequence[PlannedInput]
+) -> tuple[list[Job], list[RunOutcome]]:
+    """Plan runs with the same options.
+
+    Args:
+        options: What the runs have in common.
+        model: The folder of the model `options.model`.
+        inputs: The image, seed and folder of each run.
 
     Returns:
         The jobs, and a failed outcome for each run whose image cannot be used.
@@ -106,7 +113,7 @@ def plan_jobs(options: SharedOptions, model: Path, inputs: Sequence[PlannedInput
     for run in inputs:
         prepared = images[run.image]
         if isinstance(prepared, UserError):
-            refused.append(Outcome(run.name, "failed", reason=str(prepared)))
+            refused.append(RunOutcome(run.name, "failed", reason=str(prepared)))
             continue
         request = DistillRequest(
             image_sha256=hashlib.sha256(prepared.rgba.tobytes()).hexdigest(),
@@ -134,7 +141,7 @@ def plan_jobs(options: SharedOptions, model: Path, inputs: Sequence[PlannedInput
 
 
 def describe_images(jobs: Iterable[Job]) -> list[str]:
-    """Lines that say how each image was framed for the model, with the notices about it."""
+    """Return lines that say how each image was framed for the model, each after the notices about it."""
     lines = []
     for image, prepared in {job.image: job.prepared for job in jobs}.items():
         lines += [f"note: {notice}" for notice in prepared.notices]
@@ -143,13 +150,13 @@ def describe_images(jobs: Iterable[Job]) -> list[str]:
 
 
 def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
-    """(image, seed, name) of every run.
+    """Return (image, seed, name) of every run.
 
     Raises:
         UserError: there is no run, or two runs would share a name and therefore a folder.
     """
-    if not args.image or args.seeds < 1:
-        raise UserError(f"--image names at least one picture, and --seeds ({args.seeds}) is at least 1")
+    if not args.image or args.num_seeds < 1:
+        raise UserError(f"--image names at least one image, and --num-seeds ({args.num_seeds}) is at least 1")
     if args.is_single:
         return [(args.image[0], args.seed, args.image[0].stem)]
     for image in args.image:
@@ -159,19 +166,19 @@ def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
                 f"{' and '.join(map(str, same))} would share the folder {image.stem}-seed-{args.seed}: name each once, "
                 "rename one, or run them in two commands with another --out each"
             )
-    seeds = range(args.seed, args.seed + args.seeds)
+    seeds = range(args.seed, args.seed + args.num_seeds)
     return [(image, seed, f"{image.stem}-seed-{seed}") for image in args.image for seed in seeds]
 
 
 def run_folder(args: DistillArgs, name: str) -> Path:
-    """The folder of the run called `name`."""
+    """Return the folder of the run called `name`."""
     if args.is_single:
         return args.out or Path("out") / name
     return (args.out or Path("out")) / name
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 of the digests of a model's files: a run must not be resumed with another model of the same name."""
+    """Return the SHA-256 of the digests of a model's files: another model may have the same name."""
     digest = hashlib.sha256()
     for part in ("unet", "vae", "image_tower", "image_encoder"):
         for path in sorted((folder / part).glob("*")):
@@ -191,7 +198,7 @@ def _settings(options: SharedOptions, preset: Preset) -> DistillSettings:
 
 
 def _prepared(image: Path, size: int, options: SharedOptions) -> Prepared | UserError:
-    """The image as the model sees it, or why it cannot be used."""
+    """Prepare an image for the model; return the error if it cannot be used."""
     try:
         return prepare_image(image, size, remove_background=options.remove_background)
     except UserError as error:

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from dataset.errors import UserError
 from dataset.io.interrupts import stop_after_step
-from distill.runs.job import Job, load
-from distill.runs.sequential import Outcome, attempt, not_begun
+from distill.runs.job import Job, load_run_model
+from distill.runs.sequential import RunOutcome, attempt, not_started
 from distill.sds.loop import PREVIEWS
 from train.device import pick_device
 from train.launch import ray_for
@@ -54,7 +54,7 @@ class Board:
         return self._steps
 
 
-class Worker:
+class DistillWorker:
     """A process with a model. `threads` are torch's, where several share a machine's CPU."""
 
     def __init__(self, model: Path, device: str, threads: int | None, board: Any) -> None:
@@ -62,7 +62,7 @@ class Worker:
             torch.set_num_threads(threads)
         self._folder, self._name, self._board = model, device, board
         self._told, self._stopping = 0.0, False
-        self._loaded: Callable[[], MultiViewModel] = cache(lambda: load(model, self._device()))
+        self._loaded: Callable[[], MultiViewModel] = cache(lambda: load_run_model(model, self._device()))
 
     def ready(self) -> str | None:
         """Load the model; why that is not possible, as a message, or None."""
@@ -72,13 +72,13 @@ class Worker:
             return f"{socket.gethostname()}: {error}"
         return None
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> RunOutcome:
         """One run to its end."""
         if not _appears(job.out):
             reason = (
                 f"{job.out}: not there on {socket.gethostname()}; --out must lie on storage that all machines mount"
             )
-            return Outcome(job.name, "failed", reason=reason)
+            return RunOutcome(job.name, "failed", reason=reason)
         return attempt(job, self._loaded, self._device(), watch=lambda done: self._watch(job.name, done))
 
     def _device(self) -> torch.device:
@@ -102,7 +102,7 @@ def _appears(folder: Path) -> bool:
     return True
 
 
-def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: str | None) -> Iterator[Outcome]:
+def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: str | None) -> Iterator[RunOutcome]:
     """The outcomes as runs end, on `workers` processes of this machine, or of the cluster at `address`.
 
     There `workers` None is one a GPU that has joined. Raises UserError where no worker can begin.
@@ -118,7 +118,7 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
         count = min(len(jobs), workers or max(1, found))
         threads = None if address else max(1, torch.get_num_threads() // count)
         board = ray.remote(num_cpus=0)(Board).remote()
-        actor = ray.remote(num_cpus=1, num_gpus=int(gpus))(Worker)
+        actor = ray.remote(num_cpus=1, num_gpus=int(gpus))(DistillWorker)
         start = partial(actor.remote, jobs[0].model.absolute(), "cuda" if gpus else "cpu", threads, board)
         print(f"{len(jobs)} runs on {count} workers, each on {'a GPU' if gpus else 'the CPU'}")
         with _Progress(jobs, board) as progress:
@@ -135,7 +135,7 @@ class _Slot:
 
 
 class _Pool:
-    """`start()` makes an actor with the methods of `Worker`."""
+    """`start()` makes an actor with the methods of `DistillWorker`."""
 
     def __init__(self, start: Callable[[], Any], workers: int, progress: "_Progress") -> None:
         self._start, self._progress = start, progress
@@ -144,19 +144,19 @@ class _Pool:
         self._deaths: Counter[str] = Counter()
         self._failed_starts = 0
 
-    def outcomes(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[Outcome]:
+    def outcomes(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[RunOutcome]:
         """Each job's outcome, as they end; those not begun when it was `stopped` at once."""
         import ray
 
         for job in jobs:
             if reason := _folder_made(job.out):
-                yield Outcome(job.name, "failed", reason=reason)
+                yield RunOutcome(job.name, "failed", reason=reason)
             else:
                 self._waiting.append(replace(job, out=job.out.absolute(), model=job.model.absolute()))
         while self._waiting or any(slot.job for slot in self._slots):
             if stopped():
                 self._progress.stop()
-                yield from (not_begun(job) for job in self._waiting)
+                yield from (not_started(job) for job in self._waiting)
                 self._waiting.clear()
             for slot in self._slots:
                 if slot.owed is None and self._waiting:
@@ -176,13 +176,13 @@ class _Pool:
         self._progress.begin(job)
         slot.job, slot.owed = job, slot.handle.run.remote(job)
 
-    def _collect(self, slot: _Slot) -> Iterator[Outcome]:
+    def _collect(self, slot: _Slot) -> Iterator[RunOutcome]:
         """An answer that has come, or the news of a death."""
         import ray
 
         job, slot.job = slot.job, None
         try:
-            answer: Outcome | str | None = ray.get(slot.owed)
+            answer: RunOutcome | str | None = ray.get(slot.owed)
         except ray.exceptions.RayError as error:
             self._replace(slot)
             yield from self._bury(job, error)
@@ -203,7 +203,7 @@ class _Pool:
         new = self._new()
         slot.handle, slot.owed = new.handle, new.owed
 
-    def _bury(self, job: Job | None, error: Exception) -> Iterator[Outcome]:
+    def _bury(self, job: Job | None, error: Exception) -> Iterator[RunOutcome]:
         if job is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
@@ -216,7 +216,7 @@ class _Pool:
             tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one resumes from its checkpoint")
             self._waiting.appendleft(job)
         else:
-            yield Outcome(job.name, "failed", reason=f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}")
+            yield RunOutcome(job.name, "failed", reason=f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}")
 
 
 def _lines(error: Exception) -> list[str]:
@@ -253,7 +253,7 @@ class _Progress:
         """A worker takes this run."""
         self._previews[job.name] = set(_pictures(job))
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: RunOutcome) -> None:
         """It has ended."""
         if outcome.status in ("done", "skipped"):
             self._ended.add(outcome.name)

@@ -1,9 +1,9 @@
-"""Many runs of one command, one after the other in this process. One that fails does not stop the others.
+"""Several runs in this process, one after the other. A run that fails does not stop the others.
 
-`workers` spreads them over several processes instead.
+`ray_workers` runs them in parallel in several processes instead.
 """
 
-import sys
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,26 +12,28 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tqdm import tqdm
 
 from dataset.errors import UserError, one_line
-from distill.runs.job import Job, finished_faces, run
+from distill.runs.job import Job, run_job
 from distill.sds.loop import Watch
 from train.model.multiview import MultiViewModel
 
-Status = Literal["done", "skipped", "failed", "stopped"]
+logger = logging.getLogger(__name__)
+
+RunStatus = Literal["done", "skipped", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended. `trace` is that of a mistake of ours, else empty."""
+class RunOutcome:
+    """The result of a run."""
 
     name: str
-    status: Status
+    status: RunStatus
     seconds: float = 0.0
     faces: int | None = None
     reason: str = ""
     trace: str = ""
+    """The stack trace of an unexpected error, else empty."""
 
 
 def attempt(
@@ -41,57 +43,61 @@ def attempt(
     *,
     title: str = "distill",
     watch: Watch | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Run one job and return its outcome; errors are recorded, not raised."""
     started = time.monotonic()
     try:
-        if (faces := finished_faces(job)) is not None:
-            return Outcome(job.name, "skipped", faces=faces, reason=f"{job.out} is finished")
-        faces = run(job, loaded, device, title=title, watch=watch)
-        return Outcome(job.name, "done", time.monotonic() - started, faces)
+        if (faces := job.finished_faces) is not None:
+            return RunOutcome(job.name, "skipped", faces=faces, reason=f"{job.out} is finished")
+        faces = run_job(job, loaded, device, title=title, watch=watch)
+        return RunOutcome(job.name, "done", time.monotonic() - started, faces)
     except UserError as error:
-        return Outcome(job.name, "failed", time.monotonic() - started, reason=str(error))
+        return RunOutcome(job.name, "failed", time.monotonic() - started, reason=str(error))
     except KeyboardInterrupt:
-        return Outcome(job.name, "stopped", time.monotonic() - started, reason="resumes from its checkpoint")
-    except Exception as error:  # noqa: BLE001 - told with its trace; the other runs are worth going on with
+        return RunOutcome(job.name, "stopped", time.monotonic() - started, reason="resumes from its checkpoint")
+    except Exception as error:  # noqa: BLE001 - reported with its stack trace, and the other runs continue
         reason = f"{type(error).__name__}: {one_line(error)}"
-        return Outcome(job.name, "failed", time.monotonic() - started, reason=reason, trace=traceback.format_exc())
+        return RunOutcome(job.name, "failed", time.monotonic() - started, reason=reason, trace=traceback.format_exc())
 
 
-def in_turn(jobs: Sequence[Job], loaded: Callable[[], MultiViewModel], device: torch.device) -> Iterator[Outcome]:
-    """The runs one after the other. After one that was stopped the rest is not begun."""
+def run_sequentially(
+    jobs: Sequence[Job], loaded: Callable[[], MultiViewModel], device: torch.device
+) -> Iterator[RunOutcome]:
+    """Run jobs one after the other and yield their outcomes. After a stop the remaining jobs are not started."""
     for i, job in enumerate(jobs):
         outcome = attempt(job, loaded, device, title=f"{job.name} ({i + 1}/{len(jobs)})")
         yield outcome
         if outcome.status == "stopped":
-            yield from (not_begun(left) for left in jobs[i + 1 :])
+            yield from (not_started(left) for left in jobs[i + 1 :])
             return
 
 
-def not_begun(job: Job) -> Outcome:
-    """Of a run that a stop came before."""
-    return Outcome(job.name, "stopped", reason="not begun")
+def not_started(job: Job) -> RunOutcome:
+    """Return the outcome of a job that was not started because the command was stopped."""
+    return RunOutcome(job.name, "stopped", reason="not started")
 
 
-def say(outcome: Outcome, out: Path) -> None:
-    """The line about a run that has just ended."""
-    if outcome.trace:
-        tqdm.write(outcome.trace, file=sys.stderr)
-    told = {
-        "done": f"{outcome.faces} faces in {outcome.seconds:.0f} s: {out / 'mesh.glb'}",
-        "skipped": f"skipped: {outcome.reason} (remove its mesh.glb to have it made again)",
-        "failed": f"FAILED: {outcome.reason}",
-        "stopped": f"stopped: {outcome.reason}",
-    }
-    tqdm.write(f"{outcome.name}: {told[outcome.status]}")
+def log_outcome(outcome: RunOutcome, out: Path) -> None:
+    """Log one line about a run that has just ended, with the stack trace of an unexpected error."""
+    match outcome.status:
+        case "done":
+            mesh = out / "mesh.glb"
+            logger.info("%s: %d faces in %.0f s: %s", outcome.name, outcome.faces, outcome.seconds, mesh)
+        case "skipped":
+            logger.info("%s: skipped: %s (remove its mesh.glb to make it again)", outcome.name, outcome.reason)
+        case "stopped":
+            logger.info("%s: stopped: %s", outcome.name, outcome.reason)
+        case "failed":
+            trace = f"{outcome.trace}\n" if outcome.trace else ""
+            logger.error("%s%s: failed: %s", trace, outcome.name, outcome.reason)
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
-    """A table of outcomes: a header line, then one line per run."""
+def outcome_table(outcomes: Iterable[RunOutcome]) -> str:
+    """Return a text table of outcomes: a header line, then one line per run."""
     rows = [("run", "status", "seconds", "faces", "reason")]
     for outcome in outcomes:
         faces = "" if outcome.faces is None else str(outcome.faces)
-        rows.append((outcome.name, outcome.status, f"{outcome.seconds:.0f}", faces, outcome.reason))
+        rows.append((outcome.name, outcome.status, f"{outcome.seconds:.0f}", faces, " ".join(outcome.reason.split())))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         f"{name:<{widths[0]}}  {status:<{widths[1]}}  {seconds:>{widths[2]}}  {faces:>{widths[3]}}  {reason}".rstrip()

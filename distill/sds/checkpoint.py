@@ -1,4 +1,4 @@
-"""The state of a distillation, and checkpoints from which a run resumes exactly.
+"""The state of a distillation and its checkpoint, from which a run resumes exactly.
 
 `checkpoint.safetensors` holds field, occupancy grid and optimizer; its header holds the step and the run's request
 (key `asked`).
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from dataset.errors import UserError
+from dataset.io.resume import differences, settings_differ
 from distill.nerf.field import Field, read_header, read_tensors, write_tensors
 from distill.nerf.occupancy import Occupancy
-from distill.sds.schedule import DistillSettings, RandomPurpose, torch_stream
+from distill.sds.schedule import WITHOUT_EFFECT, DistillSettings, RandomPurpose, torch_stream
 
 CHECKPOINT: Final = "checkpoint.safetensors"
-WITHOUT_EFFECT: Final = ("settings.checkpoint_every", "settings.preview_every")  # on the result: may change on resume
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Distillation:
 
 
 def new_distillation(settings: DistillSettings, device: torch.device | str) -> Distillation:
-    """The state at step 0: a function of the settings."""
+    """Return the state at step 0, a function of the settings."""
     field = Field(settings.nerf, torch_stream(settings.seed, 0, RandomPurpose.FIELD)).to(device)
     occupancy = Occupancy(field.radius, settings.march).to(device)
     mlps = [*field.density_mlp.parameters(), *field.albedo_mlp.parameters()]
@@ -40,41 +40,51 @@ def new_distillation(settings: DistillSettings, device: torch.device | str) -> D
         {"params": list(field.grid.parameters()), "lr": settings.grid_learning_rate},
         {"params": mlps, "lr": settings.mlp_learning_rate},
     ]
-    fused: Any = True if torch.device(device).type == "cuda" else None  # one kernel, which can leave an update out
+    fused: Any = True if torch.device(device).type == "cuda" else None  # one kernel, which can skip an update
     optimizer = torch.optim.AdamW(
         groups, betas=settings.betas, eps=settings.adam_epsilon, weight_decay=settings.weight_decay, fused=fused
     )
     return Distillation(field, occupancy, optimizer)
 
 
-def save_checkpoint(state: Distillation, path: Path, step: int, asked: Mapping[str, Any]) -> None:
-    """Write a checkpoint after `step` steps of the run with the request `asked`, atomically."""
-    header = {"step": str(step), "asked": json.dumps(asked, sort_keys=True)}
+def save_checkpoint(state: Distillation, path: Path, step: int, request: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        state: The state after `step` steps.
+        path: The checkpoint file.
+        step: Number of steps done.
+        request: The request of the run, as in JSON.
+    """
+    header = {"step": str(step), "asked": json.dumps(request, sort_keys=True)}
     write_tensors(path, _tensors(state), header)
 
 
-def check_same(path: Path, asked: Mapping[str, Any]) -> None:
-    """Check that a checkpoint at `path`, if any, belongs to the same request.
+def check_same_request(path: Path, request: Mapping[str, Any]) -> None:
+    """Check that the checkpoint at `path`, if there is one, belongs to the same request.
 
     Raises:
         UserError: the checkpoint was made with other settings.
     """
     if not path.exists():
         return
-    changed = differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(asked)))
+    changed = differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(request)), WITHOUT_EFFECT)
     if changed:
         raise UserError(
-            f"{path} was made with other settings ({', '.join(changed)}); repeat that command or choose another --out"
+            settings_differ(str(path), changed.values(), "Repeat the command with those, or choose another --out.")
         )
 
 
-def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
-    """Load a checkpoint, if there is one, into `state` and return the number of steps done.
+def resume(state: Distillation, path: Path, request: Mapping[str, Any]) -> int:
+    """Load a checkpoint, if there is one, into `state`.
+
+    Returns:
+        The number of steps done: 0 without a checkpoint.
 
     Raises:
         UserError: the checkpoint was made with other settings or is damaged.
     """
-    check_same(path, asked)
+    check_same_request(path, request)
     if not path.exists():
         return 0
     tensors, header = read_tensors(path)
@@ -87,7 +97,7 @@ def resume(state: Distillation, path: Path, asked: Mapping[str, Any]) -> int:
 
 
 def _tensors(state: Distillation) -> dict[str, Tensor]:
-    """Every tensor of a run by name; an optimizer's are `optimizer.PARAMETER.KEY`."""
+    """All tensors of a run by name; those of the optimizer are `optimizer.PARAMETER.KEY`."""
     moments = state.optimizer.state_dict()["state"]
     return {
         **{f"field.{name}": tensor for name, tensor in state.field.state_dict().items()},
@@ -106,15 +116,3 @@ def _nested(moments: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         index, key = name.split(".")
         nested.setdefault(int(index), {})[key] = tensor
     return nested
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the settings that differ between two requests, except those without effect on the result."""
-    found: list[str] = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{name}.")
-        elif old != new and prefix + name not in WITHOUT_EFFECT:
-            found.append(prefix + name)
-    return found

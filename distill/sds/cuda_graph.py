@@ -1,6 +1,6 @@
 """Run a function of tensors as CUDA graphs, recorded once per argument shape and then replayed in one launch.
 
-Launching a network of a thousand kernels one by one takes longer than computing them on a fast GPU.
+On a fast GPU, launching the thousand kernels of a network one by one takes longer than running them.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,22 @@ from torch import Tensor
 
 Work = Callable[..., Tensor]
 RecordGraph = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
-"""Work without arguments -> a function that does it again, and the tensor that holds its result from then on."""
+"""Takes a function without arguments; returns a function that replays it and the tensor that receives its result."""
 
-_WARM_UP: Final = 3  # runs before recording: they compile, and choose algorithms
+_WARM_UP: Final = 3  # runs before recording, which compile and choose algorithms
 
 
 def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Record `work`, which returns a tensor of any shape, on the current GPU as torch's notes on CUDA graphs advise."""
-    aside: Any = cast(Any, torch.cuda.Stream)()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    """Record a CUDA graph of `work`, which returns a tensor of any shape, on the current GPU.
+
+    Warms up on a side stream, as the CUDA graph notes of torch recommend.
+    """
+    side_stream: Any = cast(Any, torch.cuda.Stream)()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         for _ in range(_WARM_UP):
             work()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = work()
@@ -31,7 +34,7 @@ def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor
 
 
 class GraphedFunction:
-    """A CUDA-graphed function of tensors of any shape, without gradients or random numbers.
+    """A function of tensors of any shape that runs as a CUDA graph, without gradients and random numbers.
 
     The returned tensor is overwritten by the next call.
     """
@@ -46,10 +49,10 @@ class GraphedFunction:
         shapes = tuple((argument.shape, argument.dtype) for argument in arguments)
         if shapes not in self._recorded:
             inputs = tuple(argument.clone(memory_format=torch.contiguous_format) for argument in arguments)
-            with cast(Any, torch.cuda.device_of)(inputs[0]):  # streams and graphs are the current device's
+            with cast(Any, torch.cuda.device_of)(inputs[0]):  # streams and graphs belong to the current device
                 self._recorded[shapes] = (inputs, *self._record(lambda: self._work(*inputs)))
         inputs, replay, result = self._recorded[shapes]
-        for given, taken in zip(inputs, arguments, strict=True):
-            given.copy_(taken)
+        for graph_input, argument in zip(inputs, arguments, strict=True):
+            graph_input.copy_(argument)
         replay()
         return result

@@ -1,25 +1,25 @@
-"""Losses and gradient norms of steps, read from the GPU several steps later, together.
+"""Losses and gradient norms that are read from the GPU together, several steps later.
 
-The host therefore never waits for a step. The device itself skips an update with a non-finite loss or gradient
+So the host does not wait for each step. The device itself skips an update with a non-finite loss or gradient
 (`train.layers.compile.update`); the run ends when the host reads it, at the latest before the next checkpoint.
 """
 
 import math
 from typing import Final, NamedTuple
 
-import torch
 from torch import Tensor
 
 from dataset.errors import UserError
+from train.device import DeferredScalars
 
-READ_EVERY: Final = 50  # steps, on a GPU; elsewhere reading costs nothing
+READ_EVERY: Final = 50  # steps, on a GPU; reading costs nothing on a CPU
 
 
 class DistillStepResult(NamedTuple):
-    """Scalars of a step, on the device."""
+    """The scalars of a step, still on the device."""
 
     losses: dict[str, Tensor]
-    """By name, unweighted."""
+    """Unweighted losses by name."""
     total: Tensor
     gradient_norm: Tensor
 
@@ -29,30 +29,32 @@ class DeferredLosses:
 
     def __init__(self, every: int) -> None:
         self._every = every
-        self._waiting: list[tuple[int, DistillStepResult]] = []
+        self._waiting = DeferredScalars[tuple[int, list[str]]]()  # by step and names of its losses
 
     def add(self, step: int, result: DistillStepResult) -> None:
-        """Keep the result of a step."""
-        self._waiting.append((step, result))
+        """Store the result of a step for a later read."""
+        self._waiting.add((step, list(result.losses)), *_scalars(result))
 
     def read(self, now: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """(step, losses by name) since the last call, once `every` steps have been added or if `now`.
+        """Read the stored results, if `every` steps were added or if `now`.
 
-        Raises UserError if a loss or a gradient was not finite.
+        Returns:
+            (step, losses by name) of each step that was read.
+
+        Raises:
+            UserError: a loss or a gradient was not finite.
         """
         if not self._waiting or not (now or len(self._waiting) >= self._every):
             return []
-        waiting, self._waiting = self._waiting, []
-        rows = torch.stack([torch.stack(_numbers(result)) for _, result in waiting]).tolist()
-        found = []
-        for (step, result), (total, norm, *losses) in zip(waiting, rows, strict=True):
+        results = []
+        for (step, names), (total, norm, *losses) in self._waiting.read():
             check_finite(step, total, norm)
-            found.append((step, dict(zip(result.losses, losses, strict=True))))
-        return found
+            results.append((step, dict(zip(names, losses, strict=True))))
+        return results
 
 
-def _numbers(result: DistillStepResult) -> list[Tensor]:
-    return [number.detach() for number in (result.total, result.gradient_norm, *result.losses.values())]
+def _scalars(result: DistillStepResult) -> list[Tensor]:
+    return [scalar.detach() for scalar in (result.total, result.gradient_norm, *result.losses.values())]
 
 
 def check_finite(step: int, total: float, gradient_norm: float) -> None:
@@ -63,6 +65,6 @@ def check_finite(step: int, total: float, gradient_norm: float) -> None:
     """
     if not (math.isfinite(total) and math.isfinite(gradient_norm)):
         raise UserError(
-            f"step {step}: the loss is {total}, its gradient's norm {gradient_norm}; the last checkpoint is kept: "
+            f"step {step}: the loss is {total} and its gradient norm {gradient_norm}; the last checkpoint is kept: "
             "try another --seed or a smaller --guidance-scale with another --out"
         )

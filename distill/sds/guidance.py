@@ -1,7 +1,7 @@
-"""Score distillation sampling (Eq. 7): the SDS loss, and its guidance by a diffusion model or an oracle.
+"""Score distillation sampling (SDS, Eq. 7): the loss, and its guidance by a diffusion model.
 
-Eq. 7 reads as a loss through the UNet; like the release we never differentiate the UNet. Both forms give the latents z
-a gradient in closed form, written as half the squared distance to a fixed target:
+Eq. 7 reads as a loss through the UNet, but like the released code we never differentiate the UNet. Both forms of the
+loss have a closed-form gradient with respect to the latents z, written as half the squared distance to a fixed target:
 
     "eps"  dL/dz = w(t) (eps_hat - eps) / f,  w(t) = 1 - alpha_bar_t     (DreamFusion)
     "x0"   dL/dz = (z - x0_hat) / f,          x0_hat from z_t and eps_hat (MVDream, the release)
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.sds.cuda_graph import GraphedFunction
-from distill.sds.reference_loss import Reference
+from distill.sds.reference_loss import ReferenceView
 from distill.sds.schedule import VIEWS_PER_GROUP, CameraViews, SdsForm
 from train.device import fastest_attention, to_device
 from train.layers.compile import Compute, prepare
@@ -33,9 +33,9 @@ class Prediction(NamedTuple):
 
 
 Denoise = Callable[[Tensor, Tensor, CameraViews], Prediction]
-"""(noisy latents [f, c, h, w], timesteps [f], the cameras they show) -> the noise in them."""
+"""(noisy latents [f, c, h, w], timesteps [f], cameras of the latents) -> predicted noise."""
 EncodeImages = Callable[[Tensor], Tensor]
-"""Pictures [f, 3, h, w] in [0, 1] -> latents [f, c, h, w], differentiable."""
+"""Images [f, 3, h, w] in [0, 1] -> latents [f, c, h, w], differentiable."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,27 @@ class Guidance:
     encode: EncodeImages
     denoise: Denoise
     alphas_cumprod: Tensor  # [t]
-    reference: Reference | None = None
-    """For `DistillSettings.reference_weight`; not used without it."""
+    reference: ReferenceView | None = None
+    """Used only if `DistillSettings.reference_weight` is positive."""
 
 
 def model_guidance(
     model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
 ) -> Guidance:
-    """Guidance by a diffusion model for the picture with embedding `tokens` [1, 1, c], taken from `elevation_deg`.
+    """Return the guidance by a diffusion model. Its weights are frozen in place.
 
-    `compute` (default: none of it) compiles the model in place. Its weights are frozen.
+    Args:
+        model: The diffusion model.
+        tokens: Embedding of the input image, [1, 1, c].
+        elevation_deg: Elevation of the camera that took the image.
+        scale: Classifier-free guidance scale.
+        compute: How to compile the model, in place. Default: not at all.
     """
     compute = compute or Compute()
     model.unet.requires_grad_(False)
     prepare(model.unet, compute)
     prepare(cast(nn.Module, model.vae.encoder), compute)
-    torch.backends.cudnn.benchmark |= compute.compile != "none"  # convolutions of two shapes: worth a try of each way
+    torch.backends.cudnn.benchmark |= compute.compile != "none"  # convolutions have only two shapes
 
     def encode(images: Tensor) -> Tensor:
         with fastest_attention(images.device):
@@ -72,19 +77,26 @@ def model_guidance(
 def model_denoiser(
     model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
 ) -> Denoise:
-    """The model with classifier-free guidance and image tokens [1, 1, c]; unconditional is the zero token.
+    """Return the model as a denoiser with classifier-free guidance.
 
-    Labels are the world camera minus the reference, which is at azimuth 0 and `elevation_deg`; the reference picture
-    itself is absent (App. C) unless the model was given it (`train.model.reference.with_reference_image`).
-    Compiled on a GPU it is replayed as a CUDA graph.
+    Camera labels are world camera minus reference camera, which has azimuth 0 and `elevation_deg`. The reference image
+    itself is not an input (App. C) unless `train.model.reference.with_reference_image` added it to the model.
+    If compiled, the model runs as a CUDA graph on a GPU.
+
+    Args:
+        model: The diffusion model.
+        tokens: Embedding of the input image, [1, 1, c]. The unconditional embedding is zero.
+        elevation_deg: Elevation of the camera that took the image.
+        scale: Classifier-free guidance scale.
+        compute: How the model was compiled. Default: not at all.
     """
 
     def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:
         with fastest_attention(noisy.device):
             return model.predict_noise(noisy, timesteps, labels, token, VIEWS_PER_GROUP)
 
-    recorded = compute is not None and compute.compile != "none" and tokens.device.type == "cuda"
-    predict: Callable[..., Tensor] = GraphedFunction(predict_eagerly) if recorded else predict_eagerly
+    graphed = compute is not None and compute.compile != "none" and tokens.device.type == "cuda"
+    predict: Callable[..., Tensor] = GraphedFunction(predict_eagerly) if graphed else predict_eagerly
 
     @torch.no_grad()
     def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
@@ -100,16 +112,21 @@ def model_denoiser(
     return denoise
 
 
-def rescale_deviation(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
-    """x0_hat [f, c, h, w] with guidance, brought `share` of the way to the deviation it has without.
+def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> Tensor:
+    """Rescale x0_hat with guidance towards the standard deviation of x0_hat without guidance.
 
     Strong guidance raises the contrast of x0_hat (Lin et al. 2023, "Common Diffusion Noise Schedules ...", section
-    3.4); as in MVDream the deviation is taken over all the views of a group.
+    3.4). As in MVDream the standard deviation is that of all views of a group.
+
+    Args:
+        guided: x0_hat with guidance, [f, c, h, w].
+        conditional: x0_hat without guidance, [f, c, h, w].
+        fraction: Interpolation factor in [0, 1]: 0 returns `guided`, 1 rescales it completely.
     """
     axes = (1, 2, 3, 4)
     with_guidance, without = (x.view(-1, VIEWS_PER_GROUP, *x.shape[1:]) for x in (guided, conditional))
     ratio = (without.std(axes, keepdim=True) + 1e-8) / (with_guidance.std(axes, keepdim=True) + 1e-8)
-    rescaled: Tensor = with_guidance * (share * ratio + 1 - share)
+    rescaled: Tensor = with_guidance * (fraction * ratio + 1 - fraction)
     return rescaled.flatten(0, 1)
 
 
@@ -117,7 +134,16 @@ def rescale_deviation(guided: Tensor, conditional: Tensor, share: float) -> Tens
 def sds_target(
     latents: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction, *, form: SdsForm, rescale: float
 ) -> Tensor:
-    """The SDS target of the latents [f, c, h, w]. `alpha_bar` is a scalar; `rescale` is for "x0" only."""
+    """Return the SDS target of latents, with which `sds_loss` takes half the squared distance.
+
+    Args:
+        latents: Latents of the rendered images, [f, c, h, w].
+        noise: Noise that was added to them, same shape.
+        alpha_bar: Cumulative noise schedule at the timestep, a scalar.
+        prediction: The predicted noise.
+        form: Form of the loss, see the module docstring.
+        rescale: Fraction for `rescale_deviation`; used with "x0" only.
+    """
     if form == "eps":
         return latents - (1 - alpha_bar) * (prediction.guided - noise)
     noisy = add_noise(latents, noise, alpha_bar)
@@ -135,10 +161,16 @@ def sds_loss(
     form: SdsForm = "x0",
     rescale: float = 0.5,
 ) -> Tensor:
-    """Half the squared distance of the latents [f, c, h, w] to their target, over the number of frames.
+    """Return half the squared distance of latents to their SDS target, divided by the number of frames, a scalar.
 
-    One timestep from `timesteps` (both ends included) serves all views. `generator` is a CPU one, so that a run draws
-    the same on every device.
+    Args:
+        latents: Latents of the rendered images, [f, c, h, w], with gradient.
+        views: The cameras of the images.
+        guidance: Denoiser and noise schedule.
+        timesteps: Smallest and largest possible timestep; one timestep is drawn for all views.
+        generator: A CPU generator, so that all devices draw the same numbers.
+        form: Form of the loss, see the module docstring.
+        rescale: Fraction for `rescale_deviation`; used with "x0" only.
     """
     low, high = timesteps
     timestep = int(torch.randint(low, high + 1, (), generator=generator))

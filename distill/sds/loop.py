@@ -1,10 +1,11 @@
 """The SDS optimization loop: field + guidance -> field, with checkpoints, previews and resume.
 
-A run folder holds `checkpoint.safetensors` (field, occupancy grid, optimizer; its header: the step and the request),
-`losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the same result:
-bit-identical on a CPU.
+A run folder holds `checkpoint.safetensors` (field, occupancy grid and optimizer; in its header the step and the
+request), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the same
+result: bit-identical on a CPU.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset.io.interrupts import stop_after_step
+from dataset.io.progress import ProgressBar
 from distill.nerf.field import Field
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
@@ -28,11 +29,13 @@ from distill.sds.schedule import DistillSettings, RandomPurpose, StepPlan, plan_
 from train.device import to_device
 from train.layers.compile import update
 
-PREVIEWS: Final = "previews"  # folder within a run's
+logger = logging.getLogger(__name__)
+
+PREVIEWS: Final = "previews"  # folder inside a run folder
 Watch = Callable[[int], bool]
-"""Called with the number of steps done, after each; True asks to stop."""
+"""Called after each step with the number of steps done; return True to stop the run."""
 WritePreview = Callable[[Field, Occupancy, DistillSettings, Path], None]
-"""Writes an image of the current state to a path."""
+"""Writes an image of the field to a path."""
 
 
 def distill(
@@ -40,7 +43,7 @@ def distill(
     guidance: Guidance,
     folder: Path,
     *,
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     device: torch.device | str = "cpu",
     title: str = "distill",
     watch: Watch | None = None,
@@ -49,48 +52,56 @@ def distill(
     """Run, or resume, the distillation in `folder` and return its final state.
 
     Args:
-        asked: the request (JSON): all that determines the result.
-        title: description of the progress bar; a run with `watch` shows no bar.
-        write_preview: called every `settings.preview_every` steps.
+        settings: Settings of the run.
+        guidance: Encoder, denoiser and noise schedule of the SDS loss.
+        folder: The run folder.
+        request: Everything that determines the result, as in JSON; stored in the checkpoint and compared on resume.
+        device: Device of the field and the renderer.
+        title: Description of the progress bar.
+        watch: Called after each step; a run with `watch` shows no progress bar.
+        write_preview: Called every `settings.preview_every` steps.
 
     Raises:
         UserError: the folder holds a checkpoint of another request, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run; the step was finished and a checkpoint written.
     """
     state = new_distillation(settings, device)
-    readings = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)
-    first = resume(state, folder / CHECKPOINT, asked)
+    deferred = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)
+    first = resume(state, folder / CHECKPOINT, request)
     with (
         stop_after_step() as interrupted,
-        open_loss_log(folder / LOSSES, first, partial(views_until, settings)) as history,
-        _bar(title, first, settings, watch) as bar,
+        open_loss_log(folder / LOSSES, first, partial(views_until, settings)) as loss_log,
+        ProgressBar(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None) as bar,
     ):
         for step in range(first, settings.steps):
-            readings.add(step, train_step(state, settings, guidance, step))
+            deferred.add(step, train_step(state, settings, guidance, step))
             done, stop = step + 1, interrupted.is_set() or (watch is not None and watch(step + 1))
             saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
-            for read, losses in readings.read(now=saving):
-                history.record(read + 1, losses)
+            for read_step, losses in deferred.read(now=saving):
+                loss_log.record(read_step + 1, losses)
                 bar.set_postfix({name: f"{loss:.3g}" for name, loss in losses.items()}, refresh=False)
             bar.update()
             if saving:
-                history.flush()
-                save_checkpoint(state, folder / CHECKPOINT, done, asked)
+                loss_log.flush()
+                save_checkpoint(state, folder / CHECKPOINT, done, request)
             if stop:
                 raise KeyboardInterrupt
             if write_preview is not None and done % settings.preview_every == 0:
                 preview = folder / PREVIEWS / f"step-{done:06d}.png"
                 write_preview(state.field, state.occupancy, settings, preview)
                 if done - first <= settings.preview_every and watch is None:
-                    tqdm.write(f"{preview}: the first preview")
+                    logger.info("%s: the first preview", preview)
     return state
 
 
 def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> DistillStepResult:
-    """One step of optimization.
+    """Do one step of optimization.
 
-    If the loss or its gradient is not finite, field and optimizer stay unchanged: a GPU skips the update, and
-    `DeferredLosses` reports it later; on other devices this raises UserError at once.
+    If the loss or its gradient is not finite, field and optimizer stay unchanged. A GPU skips the update, and
+    `DeferredLosses` raises the error later.
+
+    Raises:
+        UserError: the loss or its gradient is not finite (on a CPU).
     """
     plan = plan_step(settings, step, len(guidance.alphas_cumprod))
     state.occupancy.update(step, state.field.density, settings.seed)
@@ -111,14 +122,14 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
 
 
 def skips_updates_on_device(optimizer: torch.optim.AdamW) -> bool:
-    """Whether the device can skip an update without the host, as fused optimizers can."""
+    """Return whether the optimizer is fused: then the device can skip an update without the host."""
     return bool(optimizer.defaults["fused"])
 
 
 def _losses(
     state: Distillation, settings: DistillSettings, guidance: Guidance, plan: StepPlan, step: int
 ) -> dict[str, Tensor]:
-    """Eq. 7, Eq. 8 and, if it has a weight, the reference view's loss; unweighted."""
+    """Return the unweighted losses: SDS (Eq. 7), orientation (Eq. 8) and, if it has a weight, the reference loss."""
     device = state.field.grid.table.device
     light = PointLight(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
     rendered = render_views(
@@ -144,7 +155,7 @@ def _losses(
     losses = {"sds": sds, "orient": orientation_loss(rendered.away, rendered.alpha)}
     if settings.reference_weight:
         if guidance.reference is None:
-            raise ValueError("reference_weight is set, but the guidance holds no reference picture")
+            raise ValueError("reference_weight is set, but the guidance has no reference view")
         losses["reference"] = reference_loss(
             state.field,
             guidance.reference,
@@ -154,7 +165,3 @@ def _losses(
             generator=torch_stream(settings.seed, step, RandomPurpose.REFERENCE),
         )
     return losses
-
-
-def _bar(title: str, first: int, settings: DistillSettings, watch: Watch | None) -> Any:
-    return tqdm(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None)

@@ -1,9 +1,8 @@
 """The loss log of a run, `losses.csv`: one row per step, appended during the run.
 
-Columns: `step` (steps done), `seconds` of the loop so far (all parts of an interrupted run together), `views_per_s`
-since the row before, then the losses by name. Losses and steps are the same whenever the run is repeated; the two
-columns of time are not, and nothing but tables and curves is made of them. A resumed run starts from its
-checkpoint and drops the rows after it, so that each step is listed once.
+Columns: `step` (steps done), `seconds` of the loop so far (summed over the parts of an interrupted run), `views_per_s`
+since the row before, then the losses by name. Steps and losses are the same whenever a run is repeated; the two columns
+of time are not. A resumed run drops the rows after its checkpoint, so that each step is listed once.
 """
 
 import csv
@@ -20,35 +19,36 @@ from dataset.errors import UserError
 from dataset.io.files import write_file_atomic
 
 LOSSES: Final = "losses.csv"
-METRICS: Final = "metrics.json"  # what `metrics` writes; named here for those who only read, without torch
+METRICS: Final = "metrics.json"  # written by `distill.output.summary`; defined here so that readers need no torch
 TIMES: Final = ("seconds", "views_per_s")
-_FLUSH_S: Final = 2.0  # how much older the file may be than the run, for whoever looks at it meanwhile
+_FLUSH_S: Final = 2.0  # at most so long the rows of a running run stay unwritten
 
 LossRow = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a record holds. A value that a row lacks is absent from it."""
+    """The content of a loss log. A row lacks the key of a loss that was not computed."""
 
     columns: tuple[str, ...] = ("step", *TIMES)
     rows: tuple[LossRow, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The losses' names."""
+        """Names of the losses."""
         return self.columns[3:]
 
     def of(self, name: str) -> tuple[list[float], list[float]]:
-        """Steps and values of a column, where it has them."""
-        found = [(row["step"], row[name]) for row in self.rows if name in row]
-        return [step for step, _ in found], [value for _, value in found]
+        """Return the steps and values of a column, for the rows that have it."""
+        pairs = [(row["step"], row[name]) for row in self.rows if name in row]
+        return [step for step, _ in pairs], [value for _, value in pairs]
 
 
 def read_losses(path: Path) -> Losses:
-    """The record at `path`, none if there is no file. A last line that was not finished is left out.
+    """Read the loss log at `path`; empty if there is no file. An incomplete last line is dropped.
 
-    Raises UserError, naming the line, if the file is something else.
+    Raises:
+        UserError: the file is not a loss log; the message contains the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -59,24 +59,26 @@ def read_losses(path: Path) -> Losses:
         return Losses()
     header, *lines = csv.reader(io.StringIO(whole))
     if tuple(header[:3]) != ("step", *TIMES):
-        raise UserError(f"{path} is not a record of losses (its first line is {','.join(header)!r}); move it away")
+        raise UserError(f"{path} is not a loss log (its first line is {','.join(header)!r}); move it away")
     try:
         rows = [
             {name: float(value) for name, value in zip(header, line, strict=True) if value} | {"step": float(line[0])}
             for line in lines
         ]
     except ValueError as error:
-        raise UserError(f"{path} holds a line that is no row of {','.join(header)} ({error}); move it away") from error
+        raise UserError(
+            f"{path} contains a line that is not a row of {','.join(header)} ({error}); move it away"
+        ) from error
     return Losses(tuple(header), tuple(rows))
 
 
 class LossLog:
-    """Appends to a record. Rows reach the disk every few seconds, and at the latest by `flush`."""
+    """Appends rows to a loss log. Rows are written to disk every few seconds and by `flush`."""
 
     def __init__(self, path: Path, first: int, views_until: Callable[[int], int]) -> None:
-        """Continue the record at `path` after `first` steps; rows of later steps are dropped.
+        """Continue the loss log at `path` after `first` steps; rows of later steps are dropped.
 
-        `views_until`: how many views so many steps render.
+        `views_until` maps a number of steps to the number of views that they render.
         """
         self._path, self._step, self._views_until = path, first, views_until
         before = read_losses(path)
@@ -89,7 +91,7 @@ class LossLog:
         self._file = path.open("a", encoding="utf-8", newline="")
 
     def record(self, step: int, losses: Mapping[str, float]) -> None:
-        """A row: the losses of the last of `step` steps. They are numbers of the host: nothing here waits for a GPU."""
+        """Append a row with the losses of the last of `step` steps."""
         now = time.perf_counter()
         views = self._views_until(step) - self._views_until(self._step)
         times = {"seconds": round(now - self._started, 3), "views_per_s": round(views / max(now - self._last, 1e-9), 2)}
@@ -104,11 +106,12 @@ class LossLog:
         self._step, self._last = step, now
 
     def flush(self) -> None:
-        """All that was recorded is on the disk when this returns: to be called before a checkpoint is written."""
+        """Write all rows to disk. Call it before a checkpoint is written."""
         self._flush_buffer()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _flush_buffer(self) -> None:
@@ -130,16 +133,16 @@ class LossLog:
 
 @contextmanager
 def open_loss_log(path: Path, first: int, views_until: Callable[[int], int]) -> Iterator[LossLog]:
-    """A `LossLog` that is closed, all of it on the disk, however the block ends."""
-    history = LossLog(path, first, views_until)
+    """Open a `LossLog` that is closed at the end of the block, also on errors."""
+    loss_log = LossLog(path, first, views_until)
     try:
-        yield history
+        yield loss_log
     finally:
-        history.close()
+        loss_log.close()
 
 
 def _csv(columns: tuple[str, ...], rows: list[LossRow]) -> str:
-    """Lines of numbers that read back as they were."""
+    """Format rows as CSV lines; floats are read back exactly."""
     return "".join(",".join(_number(row[name]) if name in row else "" for name in columns) + "\n" for row in rows)
 
 

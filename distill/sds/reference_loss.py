@@ -1,11 +1,11 @@
-"""Hard supervision, an ablation that is off by default: the picture itself as a target at the reference view.
+"""Supervision of the reference view by the input image: an ablation, off by default.
 
-The peers' losses (paper, Table 1 and Fig. 8) that Isotropic3D does without: squared errors of color and mask.
+Other methods use this loss, Isotropic3D does not (paper, Table 1 and Fig. 8): squared errors of color and mask.
 
-The reference camera is at azimuth 0 and the given elevation, framed as the renders that a model is trained on: a field
-of view of 49.13 degrees from distance 1.5, with an object of side 1. Where a preset's half frame is not the renders'
-(`CameraSettings.half_frame`), the distance grows by the same factor: the model draws the object as large a part of each
-frame as in its training renders, and the reference view must not ask for another size.
+The reference camera has azimuth 0 and the given elevation. Its field of view is 49.13 degrees, as in the renders that
+models are trained on; there an object of side 1 is seen from distance 1.5. If `CameraSettings.half_frame` of a preset
+is larger than in those renders, the distance grows by the same factor: the model generates objects that fill the same
+fraction of the frame as in its training renders, and the reference view must agree with that size.
 """
 
 from dataclasses import dataclass
@@ -30,46 +30,53 @@ FOV_DEG: Final = fov_deg_of(intrinsics(256), 256)
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A picture and where it was taken from."""
+class ReferenceView:
+    """An image and the camera that took it."""
 
-    picture: Tensor  # [4, h, w] in [0, 1]: colors on white, and the mask
+    image: Tensor  # [4, h, w] in [0, 1]: colors on white, and the mask
     c2w: NDArray[np.float64]  # [1, 4, 4]
 
 
-def new_reference(
+def new_reference_view(
     rgba: NDArray[np.uint8], elevation_deg: float, half_frame: tuple[float, float], device: torch.device | str = "cpu"
-) -> Reference:
-    """The reference of a square picture [h, w, 4] with straight alpha; `half_frame` is `CameraSettings`'.
+) -> ReferenceView:
+    """Create the reference view of a square image.
 
-    Raises UserError if alpha is no object's outline: a background that reaches the frame would be taken for the object.
+    Args:
+        rgba: The image [h, w, 4] with straight alpha.
+        elevation_deg: Elevation of the camera.
+        half_frame: `CameraSettings.half_frame` of the run.
+        device: Device of the image.
+
+    Raises:
+        UserError: alpha does not outline an object, since it is opaque at the edge of the image.
     """
     mask = rgba[..., 3:].astype(np.float32) / 255
     if max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) > 0.5:
         raise UserError(
-            "--reference-weight needs the object's outline, and the picture has a background: give an RGBA cut-out, or "
-            "pass --remove-background"
+            "--reference-loss-weight needs the object's outline, but the image has a background: give an RGBA "
+            "cut-out, or pass --remove-background"
         )
-    picture = torch.from_numpy(np.concatenate([composite_white(rgba), mask], -1)).permute(2, 0, 1).to(device)
+    image = torch.from_numpy(np.concatenate([composite_white(rgba), mask], -1)).permute(2, 0, 1).to(device)
     distance = sum(half_frame) / 2 / np.tan(np.deg2rad(FOV_DEG) / 2)
-    return Reference(picture, spherical_to_c2w([elevation_deg], [0.0], distance))
+    return ReferenceView(image, spherical_to_c2w([elevation_deg], [0.0], distance))
 
 
 def reference_loss(
     scene: Scene,
-    reference: Reference,
+    reference: ReferenceView,
     resolution: int,
     *,
     settings: MarchSettings,
     occupancy: Occupancy | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Mean squared error of the unlit colors on white, plus that of the mask, a scalar.
+    """Return the mean squared error of the unlit colors on white plus that of the mask, a scalar.
 
-    The picture is brought to `resolution` by the mean over each pixel's area.
+    The image is resized to `resolution` by averaging over the area of each pixel.
     """
-    device = reference.picture.device
-    seen = render_views(
+    device = reference.image.device
+    rendered = render_views(
         scene,
         reference.c2w,
         FOV_DEG,
@@ -79,5 +86,5 @@ def reference_loss(
         generator=generator,
         device=device,
     )
-    picture = F.interpolate(reference.picture[None], (resolution, resolution), mode="area")[0]
-    return F.mse_loss(seen.rgb[0].permute(2, 0, 1), picture[:3]) + F.mse_loss(seen.alpha, picture[3:])
+    image = F.interpolate(reference.image[None], (resolution, resolution), mode="area")[0]
+    return F.mse_loss(rendered.rgb[0].permute(2, 0, 1), image[:3]) + F.mse_loss(rendered.alpha, image[3:])

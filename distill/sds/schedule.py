@@ -22,6 +22,8 @@ from distill.nerf.shading import ShadingKind
 
 Float = NDArray[np.float64]
 SdsForm = Literal["x0", "eps"]
+WITHOUT_EFFECT: Final = frozenset({"settings.checkpoint_every", "settings.preview_every"})
+"""Settings, by their names in a request, that do not affect the result: they may change when a run is resumed."""
 VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises together
 
 

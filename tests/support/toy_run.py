@@ -23,7 +23,7 @@ def finished(folder: Path) -> Path:
     folder.mkdir(parents=True)
     Image.new("RGBA", (16, 16), (200, 30, 30, 255)).save(folder / "input.png")
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    state = distill(SETTINGS, make_guidance(), folder, asked=asdict(SETTINGS), write_preview=write_preview)
+    state = distill(SETTINGS, make_guidance(), folder, request=asdict(SETTINGS), write_preview=write_preview)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "VIEW_RESOLUTION", 24)
         results.write_results(state, SETTINGS, MESH, folder)

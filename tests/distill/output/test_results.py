@@ -90,6 +90,6 @@ def test_final_losses_average_the_last_tenth() -> None:
 
 def test_looking_changes_nothing(run: Path, tmp_path: Path) -> None:
     """The state that the results were made of is the one that the loop ended with."""
-    state = distill(SETTINGS, make_guidance(), tmp_path, asked=asdict(SETTINGS))
+    state = distill(SETTINGS, make_guidance(), tmp_path, request=asdict(SETTINGS))
     saved = load_field(run / "field.safetensors").state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in state.field.state_dict().items())

@@ -16,7 +16,7 @@ from distill.config import DistillRequest
 from distill.nerf.field import read_header
 from distill.runs import ray_workers
 from distill.runs.job import Job
-from distill.runs.sequential import Outcome
+from distill.runs.sequential import RunOutcome
 from distill.sds.checkpoint import CHECKPOINT
 from tests.support.distill_micro import SETTINGS, draw, rows, same_field
 from tests.support.paths import ROOT
@@ -31,7 +31,7 @@ def a_job(folder: Path, name: str, steps: int = 3) -> Job:
     return Job(name, folder / "thing.png", prepared, folder / name, folder, "", request)
 
 
-class Stub(ray_workers.Worker):
+class Stub(ray_workers.DistillWorker):
     """A worker whose runs do nothing but what their names say."""
 
     def ready(self):
@@ -41,22 +41,22 @@ class Stub(ray_workers.Worker):
         (job.out / "ran").open("a").write(f"{os.getpid()}\n")
         for done in range(1, job.request.settings.steps + 1):
             if self._watch(job.name, done):
-                return Outcome(job.name, "stopped", reason="resumes from its checkpoint")
+                return RunOutcome(job.name, "stopped", reason="resumes from its checkpoint")
             time.sleep(0.05)
             first_time = len((job.out / "ran").read_text().splitlines()) == 1
             if "dies" in job.name and ("always" in job.name or first_time):
                 os._exit(1)
         if "mistake" in job.name:
-            return Outcome(job.name, "failed", reason="KeyError", trace="Traceback ...")
-        return Outcome(job.name, "done", 1.0, os.getpid())
+            return RunOutcome(job.name, "failed", reason="KeyError", trace="Traceback ...")
+        return RunOutcome(job.name, "done", 1.0, os.getpid())
 
 
-class Unfit(ray_workers.Worker):
+class Unfit(ray_workers.DistillWorker):
     def __init__(self, *given):
         raise RuntimeError("no GPU here")
 
 
-class WithoutModel(ray_workers.Worker):
+class WithoutModel(ray_workers.DistillWorker):
     def ready(self):
         return "node-7: no model"
 
@@ -66,7 +66,7 @@ def test_workers_that_die_are_replaced_and_every_run_has_an_outcome(tmp_path, mo
     names = ["a", "dies_once", "b", "dies_always", "mistake", "c"]
     jobs = [a_job(tmp_path, name) for name in names]
     (tmp_path / "c").write_text("in the way")
-    monkeypatch.setattr(ray_workers, "Worker", Stub)
+    monkeypatch.setattr(ray_workers, "DistillWorker", Stub)
     found = {outcome.name: outcome for outcome in ray_workers.on_workers(jobs, "cpu", 2, None)}
     assert {name: outcome.status for name, outcome in found.items()} == {
         **{"a": "done", "dies_once": "done", "b": "done"},
@@ -77,7 +77,7 @@ def test_workers_that_die_are_replaced_and_every_run_has_an_outcome(tmp_path, mo
     assert found["a"].faces != found["dies_once"].faces  # side by side
     assert "dies_once: its worker died" in capsys.readouterr().out
     for kind, says in ((Unfit, "3 workers in a row did not start.*no GPU here"), (WithoutModel, "node-7: no model")):
-        monkeypatch.setattr(ray_workers, "Worker", kind)
+        monkeypatch.setattr(ray_workers, "DistillWorker", kind)
         with pytest.raises(UserError, match=says):
             list(ray_workers.on_workers(jobs[:2], "cpu", 2, None))
 
@@ -85,7 +85,7 @@ def test_workers_that_die_are_replaced_and_every_run_has_an_outcome(tmp_path, mo
 @pytest.mark.slow
 def test_a_stop_reaches_the_workers(tmp_path, monkeypatch):
     jobs = [a_job(tmp_path, name, steps) for name, steps in (("short", 1), ("long", 2000), ("later", 2000))]
-    monkeypatch.setattr(ray_workers, "Worker", Stub)
+    monkeypatch.setattr(ray_workers, "DistillWorker", Stub)
     found = {}
     for outcome in ray_workers.on_workers(jobs, "cpu", 2, None):
         found[outcome.name] = outcome
@@ -106,7 +106,7 @@ def test_two_cpu_workers_for_real(tmp_path, base):
 
     def started(out: str, workers: int) -> subprocess.Popen[str]:
         line = ["--image", *images, "--model", str(base), "--out", str(tmp_path / out), "--steps", "30"]
-        line += ["--device", "cpu", "--preview-every", "10", "--workers", str(ray_workers)]
+        line += ["--device", "cpu", "--preview-every", "10", "--workers", str(workers)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(
             [sys.executable, "-m", "distill", *line],
@@ -144,6 +144,6 @@ def test_two_cpu_workers_for_real(tmp_path, base):
 
 def test_only_long_runs_are_compiled_unasked(tmp_path):
     job = a_job(tmp_path, "a", steps=2999)
-    assert job.compiling == "none"
-    assert replace(job, compile="blocks").compiling == "blocks"
-    assert a_job(tmp_path, "a", steps=3000).compiling == "auto"
+    assert job.effective_compile == "none"
+    assert replace(job, compile="blocks").effective_compile == "blocks"
+    assert a_job(tmp_path, "a", steps=3000).effective_compile == "auto"

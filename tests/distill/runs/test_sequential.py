@@ -17,7 +17,7 @@ from distill.nerf.field import load_field, read_header
 from distill.output import results
 from distill.runs import job as one
 from distill.runs import plan
-from distill.runs.sequential import Outcome, table
+from distill.runs.sequential import RunOutcome, outcome_table
 from distill.sds.checkpoint import CHECKPOINT
 from tests.support.distill_micro import SETTINGS, draw, quick_results, rows, same_field
 
@@ -35,7 +35,7 @@ def quick(monkeypatch):
 def args(tmp_path, base, quick):
     """Two pictures, two seeds."""
     images = draw(tmp_path / "red.png", (200, 30, 30)), draw(tmp_path / "blue.png", (30, 30, 200))
-    return DistillArgs(image=images, seeds=2, model=base, out=tmp_path / "out", device="cpu")
+    return DistillArgs(image=images, num_seeds=2, model=base, out=tmp_path / "out", device="cpu")
 
 
 def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, monkeypatch, capsys):
@@ -45,11 +45,11 @@ def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, 
     names = ["red-seed-0", "red-seed-1", "blue-seed-0", "blue-seed-1"]
     assert sorted(path.name for path in args.out.iterdir()) == sorted(names)
     assert len(loads) == 1
-    printed = capsys.readouterr().out
+    printed, messages = capsys.readouterr()
     assert list(rows(printed)) == names
     assert {row[0] for row in rows(printed).values()} == {"done"}
-    assert "what is not transparent, 14x30 pixels, is centered; its longest side fills 78% of 32 pixels" in printed
-    alone = replace(args, image=args.image[1:], seeds=1, seed=1, out=tmp_path / "alone")
+    assert "what is not transparent, 14x30 pixels, is centered; its longest side fills 78% of 32 pixels" in messages
+    alone = replace(args, image=args.image[1:], num_seeds=1, seed=1, out=tmp_path / "alone")
     assert main(alone) == 0
     assert same_field(tmp_path / "alone", args.out / "blue-seed-1")
     assert not same_field(tmp_path / "alone", args.out / "blue-seed-0")
@@ -60,7 +60,7 @@ def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, 
 
 
 def test_what_is_finished_is_skipped_and_said(args, monkeypatch, capsys):
-    args = replace(args, seeds=1)
+    args = replace(args, num_seeds=1)
     assert main(args) == 0
     (args.out / "red-seed-0" / "mesh.glb").unlink()
     capsys.readouterr()
@@ -102,7 +102,7 @@ def test_failures_do_not_stop_the_others(args, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_keeps_everything_and_the_same_command_goes_on(args, tmp_path, monkeypatch, capsys, number):
-    args = replace(args, seeds=1)
+    args = replace(args, num_seeds=1)
     assert main(replace(args, out=tmp_path / "whole")) == 0
     guide = one.model_guidance
 
@@ -126,7 +126,7 @@ def test_a_stop_keeps_everything_and_the_same_command_goes_on(args, tmp_path, mo
     found = rows(capsys.readouterr().out)
     assert {name: (row[0], " ".join(row[2:])) for name, row in found.items()} == {
         "red-seed-0": ("stopped", "resumes from its checkpoint"),
-        "blue-seed-0": ("stopped", "not begun"),
+        "blue-seed-0": ("stopped", "not started"),
     }
     assert read_header(args.out / "red-seed-0" / CHECKPOINT)["step"] == "3"
     assert main(args) == 0
@@ -138,10 +138,10 @@ def test_pictures_of_one_name_are_refused(args, tmp_path):
     twin = draw(tmp_path / "more" / "RED.png", (1, 2, 3))
     with pytest.raises(UserError, match=r"red\.png and .*RED\.png would share the folder red-seed-0"):
         main(replace(args, image=(*args.image, twin)))
-    with pytest.raises(UserError, match="at least one picture"):
+    with pytest.raises(UserError, match="at least one image"):
         main(replace(args, image=()))
-    with pytest.raises(UserError, match=r"--seeds \(0\)"):
-        main(replace(args, seeds=0))
+    with pytest.raises(UserError, match=r"--num-seeds \(0\)"):
+        main(replace(args, num_seeds=0))
     with pytest.raises(UserError, match="--preview-every is 0"):
         main(replace(args, preview_every=0))
     with pytest.raises(UserError, match="--workers is 0"):
@@ -155,16 +155,16 @@ def test_dry_run_lists_all_runs_and_writes_nothing(args, tmp_path, capsys):
         (str(args.out / f"{name}-seed-{seed}"), seed) for name in ("red", "blue") for seed in (0, 1)
     ]
     (tmp_path / "bad.png").write_text("no")
-    assert main(replace(args, image=(*args.image, tmp_path / "bad.png"), seeds=1, dry_run=True)) == 1
+    assert main(replace(args, image=(*args.image, tmp_path / "bad.png"), num_seeds=1, dry_run=True)) == 1
     planned = json.loads(capsys.readouterr().out)
     assert "no known format" in planned[2]["error"]
     assert not args.out.exists()
 
 
 def test_previews_come_as_asked_and_the_first_is_named(args, capsys):
-    alone = replace(args, image=args.image[:1], seeds=1, preview_every=3)
+    alone = replace(args, image=args.image[:1], num_seeds=1, preview_every=3)
     assert main(alone) == 0
-    assert f"{args.out / 'previews' / 'step-000003.png'}: the first preview" in capsys.readouterr().out
+    assert f"{args.out / 'previews' / 'step-000003.png'}: the first preview" in capsys.readouterr().err
     assert [path.name for path in (args.out / "previews").iterdir()] == ["step-000003.png"]
 
 
@@ -178,7 +178,7 @@ def test_numbers_that_are_none_name_the_folder_and_keep_the_checkpoint(args, mon
         )
 
     monkeypatch.setattr(one, "model_guidance", broken)
-    alone = replace(args, image=args.image[:1], seeds=1)
+    alone = replace(args, image=args.image[:1], num_seeds=1)
     with pytest.raises(UserError) as caught:
         main(alone)
     said = str(caught.value)
@@ -193,7 +193,7 @@ def test_an_empty_field_leaves_all_but_the_mesh(args, monkeypatch):
     monkeypatch.setattr(results, "VIEW_RESOLUTION", 16, raising=False)
     monkeypatch.setattr(plan, "PRESETS", {"tiny": empty})
     with pytest.raises(UserError, match="nothing was generated: the field is empty") as caught:
-        main(replace(args, image=args.image[:1], seeds=1))
+        main(replace(args, image=args.image[:1], num_seeds=1))
     kept = {"checkpoint.safetensors", "field.safetensors", "views.png", "turntable.mp4"}
     assert all(name in str(caught.value) for name in kept)
     assert kept <= {path.name for path in args.out.iterdir()}
@@ -212,7 +212,7 @@ def test_a_full_disk_at_the_end_is_told_and_the_checkpoint_goes_on(args, monkeyp
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    alone = replace(args, image=args.image[:1], seeds=1)
+    alone = replace(args, image=args.image[:1], num_seeds=1)
     with monkeypatch.context() as patch:
         patch.setattr(one, "write_results", on_full_disk)
         with pytest.raises(UserError, match=r"File too large; check free space.*kept there: checkpoint\.safetensors"):
@@ -225,7 +225,7 @@ def test_a_full_disk_at_the_end_is_told_and_the_checkpoint_goes_on(args, monkeyp
 def test_a_folder_that_cannot_be_written_is_named(args, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/out: cannot be written \(Not a directory\).*another --out"):
-        main(replace(args, image=args.image[:1], seeds=1, out=tmp_path / "file" / "out"))
+        main(replace(args, image=args.image[:1], num_seeds=1, out=tmp_path / "file" / "out"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_is_named(args, tmp_path):
         (lambda folder: next((folder / "unet").glob("*.safetensors")).unlink(), r"unet: cannot be read as UNet2D"),
         (lambda folder: shutil.rmtree(folder / "vae"), r"vae: cannot be read as AutoencoderKL"),
         (lambda folder: shutil.rmtree(folder / "image_tower"), r"holds no image_tower/"),
-        (lambda folder: (folder / "image_tower" / "model.safetensors").unlink(), "not the weights of this tower"),
+        (lambda folder: (folder / "image_tower" / "model.safetensors").unlink(), "not the weights of this image encoder"),
         (lambda folder: halve(next((folder / "unet").glob("*.safetensors"))), r"unet: cannot be read as UNet2D"),
         (lambda folder: drop_a_tensor(next((folder / "unet").glob("*.safetensors"))), r"unet: .*lacks conv_in\.weight"),
         (lambda folder: swap(folder / "unet", folder / "vae"), r"(unet|vae): "),
@@ -246,7 +246,7 @@ def test_half_a_model_and_the_wrong_one(args, base, tmp_path, spoil, says):
     folder = shutil.copytree(base, tmp_path / "model")
     spoil(folder)
     with pytest.raises(UserError, match=says) as caught:
-        main(replace(args, model=folder, seeds=1, image=args.image[:1]))
+        main(replace(args, model=folder, num_seeds=1, image=args.image[:1]))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -277,16 +277,16 @@ def test_help_explains_every_option_and_a_wrong_one_is_readable(capsys, monkeypa
     assert shown.count("(required)") == 1
     assert shown.count("(default: ") == len(DistillArgs.__dataclass_fields__) - 1
     with pytest.raises(SystemExit) as ended:
-        tyro.cli(DistillArgs, prog="python -m distill", args=["--image", "a.png", "--sedes", "4"])
+        tyro.cli(DistillArgs, prog="python -m distill", args=["--image", "a.png", "--num-sedes", "4"])
     assert ended.value.code == 2
-    assert "--sedes" in (told := capsys.readouterr().err)
-    assert "--seeds" in told
-    good = tyro.cli(DistillArgs, args=["--image", "a b.png", "c.png", "--seeds", "4"])
+    assert "--num-sedes" in (told := capsys.readouterr().err)
+    assert "--num-seeds" in told
+    good = tyro.cli(DistillArgs, args=["--image", "a b.png", "c.png", "--num-seeds", "4"])
     assert good.image == (Path("a b.png"), Path("c.png"))
 
 
 def test_the_table_lines_up():
-    shown = table([Outcome("a", "done", 12.3, 500), Outcome("long-name", "failed", 1.0, None, "because")])
+    shown = outcome_table([RunOutcome("a", "done", 12.3, 500), RunOutcome("long-name", "failed", 1.0, None, "because")])
     assert shown.splitlines() == [
         "run        status  seconds  faces  reason",
         "a          done         12    500",

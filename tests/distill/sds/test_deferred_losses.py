@@ -89,7 +89,7 @@ def test_a_bad_step_ends_the_run_before_the_next_checkpoint(tmp_path, monkeypatc
     monkeypatch.setattr(loop, "new_distillation", fused)
     monkeypatch.setattr(loop, "READ_EVERY", 100)
     with pytest.raises(UserError, match=f"step {bad_call - 1}: the loss is nan.*last checkpoint is kept"):
-        distill(SETTINGS, broken_at(bad_call), tmp_path, asked={})
+        distill(SETTINGS, broken_at(bad_call), tmp_path, request={})
     tensors, header = read_tensors(tmp_path / CHECKPOINT)
     assert header["step"] == "4"
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())

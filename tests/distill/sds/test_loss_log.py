@@ -99,7 +99,7 @@ def killed_after(steps: int) -> Callable[[], None]:
 
 def test_a_killed_and_repeated_run_has_each_step_once(tmp_path: Path) -> None:
     """The kill falls behind the checkpoint of step 4: step 5 is on the disk already, and comes again."""
-    distill(SETTINGS, make_guidance(), tmp_path / "whole", asked=asdict(SETTINGS))
+    distill(SETTINGS, make_guidance(), tmp_path / "whole", request=asdict(SETTINGS))
     guidance, count = make_guidance(), killed_after(6)
 
     def denoise(*arguments):
@@ -107,11 +107,11 @@ def test_a_killed_and_repeated_run_has_each_step_once(tmp_path: Path) -> None:
         return guidance.denoise(*arguments)
 
     with pytest.raises(SystemExit):
-        distill(SETTINGS, replace(guidance, denoise=denoise), tmp_path / "parts", asked=asdict(SETTINGS))
+        distill(SETTINGS, replace(guidance, denoise=denoise), tmp_path / "parts", request=asdict(SETTINGS))
     assert [step for step, *_ in columns_of(tmp_path / "parts" / "losses.csv")] == [1, 2, 3, 4, 5]
     with (tmp_path / "parts" / "losses.csv").open("a") as file:
         file.write("6,1.2,3")  # and a line was under way
-    distill(SETTINGS, make_guidance(), tmp_path / "parts", asked=asdict(SETTINGS))
+    distill(SETTINGS, make_guidance(), tmp_path / "parts", request=asdict(SETTINGS))
     whole = columns_of(tmp_path / "whole" / "losses.csv")
     assert [step for step, *_ in whole] == [1, 2, 3, 4, 5, 6]
     assert columns_of(tmp_path / "parts" / "losses.csv") == whole
@@ -126,10 +126,10 @@ def test_no_record_is_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("a,b\n1,2\n", "not a record of losses"),
-        ("step,seconds,views_per_s,sds\n1,2,3\n", "no row of step"),
-        ("step,seconds,views_per_s,sds\n1,2,3,x\n", "no row of step"),
-        ("step,seconds,views_per_s,sds\n,2,3,4\n", "no row of step"),
+        ("a,b\n1,2\n", "not a loss log"),
+        ("step,seconds,views_per_s,sds\n1,2,3\n", "not a row of step"),
+        ("step,seconds,views_per_s,sds\n1,2,3,x\n", "not a row of step"),
+        ("step,seconds,views_per_s,sds\n,2,3,4\n", "not a row of step"),
     ],
 )
 def test_something_else_is_refused_by_name(tmp_path: Path, content: str, complaint: str) -> None:

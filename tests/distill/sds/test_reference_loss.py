@@ -18,7 +18,7 @@ from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.guidance import Guidance
 from distill.sds.loop import train_step
 from distill.sds.oracle import Ball, Solids, oracle_guidance, render_rgba
-from distill.sds.reference_loss import FOV_DEG, Reference, new_reference, reference_loss
+from distill.sds.reference_loss import FOV_DEG, ReferenceView, new_reference_view, reference_loss
 from distill.sds.schedule import PRESETS, DistillSettings, plan_step
 
 ELEVATION_DEG = 15.0
@@ -58,15 +58,15 @@ class AnalyticSolid:
         return Samples(self.density(x), albedo, torch.zeros_like(x))
 
 
-def loss_of(solid: AnalyticSolid, reference: Reference) -> float:
+def loss_of(solid: AnalyticSolid, reference: ReferenceView) -> float:
     return float(reference_loss(solid, reference, 32, settings=MarchSettings(samples_per_ray=256)))
 
 
 def test_the_camera_is_the_renders():
     solid = AnalyticSolid(PICTURES[0])
-    right = loss_of(solid, new_reference(picture(PICTURES), ELEVATION_DEG, HALF_FRAME))
-    higher = loss_of(solid, new_reference(picture(PICTURES), ELEVATION_DEG + 30, HALF_FRAME))
-    mirrored = loss_of(solid, new_reference(picture(PICTURES)[:, ::-1].copy(), ELEVATION_DEG, HALF_FRAME))
+    right = loss_of(solid, new_reference_view(picture(PICTURES), ELEVATION_DEG, HALF_FRAME))
+    higher = loss_of(solid, new_reference_view(picture(PICTURES), ELEVATION_DEG + 30, HALF_FRAME))
+    mirrored = loss_of(solid, new_reference_view(picture(PICTURES)[:, ::-1].copy(), ELEVATION_DEG, HALF_FRAME))
     assert right < 0.01
     assert higher > 3 * right
     assert mirrored > 10 * right
@@ -74,7 +74,7 @@ def test_the_camera_is_the_renders():
 
 def test_a_preset_with_other_frames_has_the_picture_as_large_a_part_of_them():
     doubled = Ball((0.2, 0.0, 0.2), 0.7, PICTURES[0].front, PICTURES[0].back)
-    wide = new_reference(picture(PICTURES), ELEVATION_DEG, (1.8 * HALF_FRAME[0], 2.2 * HALF_FRAME[1]))
+    wide = new_reference_view(picture(PICTURES), ELEVATION_DEG, (1.8 * HALF_FRAME[0], 2.2 * HALF_FRAME[1]))
     solid = AnalyticSolid(doubled)
     solid.radius = 1.74
     assert loss_of(solid, wide) < 0.015
@@ -84,14 +84,14 @@ def test_a_picture_with_its_background_has_no_outline():
     opaque = picture(PICTURES)
     opaque[..., 3] = 255
     with pytest.raises(UserError, match="remove-background"):
-        new_reference(opaque, ELEVATION_DEG, HALF_FRAME)
+        new_reference_view(opaque, ELEVATION_DEG, HALF_FRAME)
     with pytest.raises(UserError, match="reference_weight is -1"):
         replace(TINY, reference_weight=-1.0)
 
 
 def guidance_of(settings: DistillSettings, step: int) -> Guidance:
     """A model that wants one ball, and a reference picture of another."""
-    reference = new_reference(picture(PICTURES), ELEVATION_DEG, HALF_FRAME)
+    reference = new_reference_view(picture(PICTURES), ELEVATION_DEG, HALF_FRAME)
     return replace(oracle_guidance(MODELS, plan_step(settings, step), encode, ALPHAS), reference=reference)
 
 
@@ -129,5 +129,5 @@ def test_with_weight_the_reference_view_and_no_draw_changes():
 
 
 def test_a_weight_without_a_picture_is_a_mistake():
-    with pytest.raises(ValueError, match="no reference picture"):
+    with pytest.raises(ValueError, match="no reference view"):
         run(replace(TINY, steps=1, reference_weight=1.0), with_picture=False)
