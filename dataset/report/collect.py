@@ -1,6 +1,6 @@
-"""What the report of a shard set shows, read from it; `report_page` makes the page.
+"""Collect what the report of a shard set shows; `dataset/report/page.py` writes the page.
 
-Counts are of the whole set; pictures, coverage and environment lights are of the objects that the page shows.
+Counts are of the whole set. Images, coverage and environment lights are of the objects that the page shows.
 """
 
 import io
@@ -16,28 +16,29 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
-from dataset.check.info import Info
+from dataset.check.info import SetStatistics
 from dataset.check.statistics import reason
 from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.schema import VIEWS_PER_SET, member_name, meta_name, parse_meta
+from dataset.format.set_request import read_set_request
 from dataset.format.shards import SET_NAME, read_index
 from dataset.images.prepare import decode_webp
 from dataset.io.files import url_to_fs
-from dataset.reading.reconcile import Slice, read_asked, slices
+from dataset.io.progress import ProgressBar
+from dataset.reading.reconcile import Slice, slices
 
 VIEW_SIDE: Final = 80  # pixels of a view in a strip
 STRIP_QUALITY: Final = 60  # of lossy WebP, 0 to 100
-MAX_SKIPPED: Final = 100  # objects listed for each reason to be skipped
+MAX_SKIPPED: Final = 100  # objects listed per reason to be skipped
 _READERS: Final = 8
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One object of the page's grid; the last three fields are an ok object's."""
+    """One object of the grid. The last three fields are set for objects with status "ok"."""
 
     asset: Asset
     row: Outcome
@@ -47,31 +48,31 @@ class Tile:
 
 
 @dataclass
-class Report:
-    """What the page shows."""
+class SetReport:
+    """The contents of the report of one shard set."""
 
-    about: Info
-    asked: dict[str, Any]  # set.json
-    failed: list[Outcome] = field(default_factory=list)  # all of them
-    skipped: list[Outcome] = field(default_factory=list)  # at most MAX_SKIPPED for each reason
+    about: SetStatistics
+    request: dict[str, Any]  # set.json
+    failed: list[Outcome] = field(default_factory=list)  # every failed object
+    skipped: list[Outcome] = field(default_factory=list)  # at most MAX_SKIPPED per reason
     tiles: list[Tile] = field(default_factory=list)
 
 
-def gather(url: str | Path, max_objects: int, *, progress: bool = False) -> Report:
-    """Read the set a shard at a time; `max_objects` objects, spread evenly over it, with their pictures.
+def collect_report(url: str | Path, max_objects: int, *, progress: bool = False) -> SetReport:
+    """Read the set one shard at a time; `max_objects` objects, spread evenly over it, come with their images.
 
-    Raises UserError when the set is not complete or does not agree with itself.
-    The progress bar shows on a terminal only.
+    Raises:
+        UserError: the set is incomplete or inconsistent, or `max_objects` is not positive.
     """
     if max_objects < 1:
         raise UserError(f"--max-objects is {max_objects}; it must be at least 1")
     fs, root = url_to_fs(url)
-    report = Report(Info(str(url), read_index(url)), json.loads(fs.cat_file(f"{root}/{SET_NAME}")))
-    total = read_asked(fs, root).objects
+    report = SetReport(SetStatistics(str(url), read_index(url)), json.loads(fs.cat_file(f"{root}/{SET_NAME}")))
+    total = read_set_request(fs, root).objects
     shown = min(max_objects, total)
     chosen = {i * total // shown for i in range(shown)}
     with (
-        tqdm(total=shown, desc="report", unit="object", disable=None if progress else True) as bar,
+        ProgressBar(total=shown, desc="report", unit="object", disable=not progress) as bar,
         ThreadPoolExecutor(_READERS) as pool,
     ):
         for part in slices(url):
@@ -84,7 +85,7 @@ def gather(url: str | Path, max_objects: int, *, progress: bool = False) -> Repo
     return report
 
 
-def _list(report: Report, part: Slice) -> None:
+def _list(report: SetReport, part: Slice) -> None:
     listed = Counter(reason(row) for row in report.skipped)
     for row in part.rows:
         if row.status == "failed":
@@ -104,12 +105,12 @@ def _tile(part: Slice, place: int) -> Tile:
     where = f"{part.reader.url}/"
     meta = parse_meta(members[names[0]], where + names[0])
     coverage = float(np.mean([view.alpha_coverage for views in meta.views.values() for view in views]))
-    pictures = strip([decode_webp(members[name], where + name) for name in names[1:]])
-    return Tile(asset, row, coverage, meta.hdri.name, pictures)
+    views = [decode_webp(members[name], where + name) for name in names[1:]]
+    return Tile(asset, row, coverage, meta.hdri.name, strip(views))
 
 
 def strip(views: list[NDArray[np.uint8]]) -> bytes:
-    """Lossy WebP of square views uint8 [h, w, 4], side by side on white, shrunk to VIEW_SIDE pixels if larger."""
+    """Return square RGBA views uint8 [h, h, 4] side by side on white, at most VIEW_SIDE pixels each, as lossy WebP."""
     side = min(VIEW_SIDE, views[0].shape[0])
     sheet = Image.new("RGB", (side * len(views), side), "white")
     for i, small in enumerate(_shrunk(views, side)):
@@ -122,7 +123,7 @@ def strip(views: list[NDArray[np.uint8]]) -> bytes:
 def _shrunk(views: list[NDArray[np.uint8]], side: int) -> Iterator[Image.Image]:
     for view in views:
         image = Image.fromarray(view)
-        # Pillow's integers: the same pixels as dataset.images.prepare.composite_white, in a tenth of the time
+        # Same pixels as dataset.images.prepare.composite_white; Pillow's integers take a tenth of the time.
         on_white = Image.new("RGB", image.size, "white")
         on_white.paste(image, mask=image.getchannel("A"))
         yield on_white.resize((side, side), Image.Resampling.LANCZOS)

@@ -1,10 +1,10 @@
-// The grid of objects: filters, order, and each object's strip of views as a turntable.
+// The tiles of the objects: filters, their order, and each strip of views as a turntable.
 "use strict";
 
 const VIEWS = 16;
-const AT_REST = 1; // the view that a tile shows unasked: 22.5 degrees off the front
+const AT_REST = 1; // the view that a tile shows first: 22.5 degrees from the front
 const form = document.querySelector(".filters");
-const grid = document.querySelector(".grid");
+const grid = document.querySelector(".tiles");
 const tiles = [...grid.children];
 const strips = document.getElementById("strips").textContent.split("\n");
 
@@ -14,7 +14,7 @@ function matches(tile, wanted) {
     data.uid.toLowerCase().includes(wanted.get("text").trim().toLowerCase()) &&
     ["", data.status].includes(wanted.get("status")) &&
     (!wanted.get("flag") || data.flags.split(" ").includes(wanted.get("flag"))) &&
-    ["", data.licence].includes(wanted.get("licence")) &&
+    ["", data.license].includes(wanted.get("license")) &&
     ["", data.source].includes(wanted.get("source"))
   );
 }
@@ -31,7 +31,7 @@ function filter() {
   stopAt(document.activeElement);
 }
 
-// What was not measured (a failed object has no coverage) comes last in either direction.
+// Missing values (a failed object has no coverage) come last in both directions.
 function order() {
   const value = form.elements.order.value;
   const key = value.replace("-", "");
@@ -45,59 +45,59 @@ function order() {
   stopAt(null);
 }
 
-function show(picture, view) {
+function show(turntable, view) {
   const turned = (view + VIEWS) % VIEWS;
-  picture.style.setProperty("--view", turned);
-  picture.dataset.view = turned;
-  picture.setAttribute("aria-valuenow", turned + 1);
-  picture.setAttribute("aria-valuetext", `azimuth ${(turned * 360) / VIEWS} degrees`);
+  turntable.style.setProperty("--view", turned);
+  turntable.dataset.view = turned;
+  turntable.setAttribute("aria-valuenow", turned + 1);
+  turntable.setAttribute("aria-valuetext", `azimuth ${(turned * 360) / VIEWS} degrees`);
 }
 
-function viewAt(picture, x) {
-  const box = picture.getBoundingClientRect();
+function viewAt(turntable, x) {
+  const box = turntable.getBoundingClientRect();
   return Math.max(0, Math.min(VIEWS - 1, Math.floor(((x - box.left) / box.width) * VIEWS)));
 }
 
-function pictureOf(event) {
-  return event.target.closest(".picture[data-strip]");
+function turntableOf(event) {
+  return event.target.closest(".turntable[data-strip]");
 }
 
-// One tile is where the Tab key stops; the arrow keys go on from there.
+// The Tab key stops at one tile; the arrow keys move from there.
 function stopAt(element) {
-  const pictures = [...grid.querySelectorAll(".tile:not([hidden]) .picture[data-strip]")];
-  for (const picture of grid.querySelectorAll('[tabindex="0"]')) picture.tabIndex = -1;
-  const stop = pictures.includes(element) ? element : pictures[0];
+  const turntables = [...grid.querySelectorAll(".tile:not([hidden]) .turntable[data-strip]")];
+  for (const turntable of grid.querySelectorAll('[tabindex="0"]')) turntable.tabIndex = -1;
+  const stop = turntables.includes(element) ? element : turntables[0];
   if (stop) stop.tabIndex = 0;
 }
 
-function step(picture, by) {
-  const pictures = [...grid.querySelectorAll(".tile:not([hidden]) .picture[data-strip]")];
-  const next = pictures[pictures.indexOf(picture) + by];
+function step(turntable, by) {
+  const turntables = [...grid.querySelectorAll(".tile:not([hidden]) .turntable[data-strip]")];
+  const next = turntables[turntables.indexOf(turntable) + by];
   if (!next) return;
-  picture.tabIndex = -1;
+  turntable.tabIndex = -1;
   next.tabIndex = 0;
   next.focus();
 }
 
 grid.addEventListener("pointermove", (event) => {
-  const picture = pictureOf(event);
-  if (picture) show(picture, viewAt(picture, event.clientX));
+  const turntable = turntableOf(event);
+  if (turntable) show(turntable, viewAt(turntable, event.clientX));
 });
 grid.addEventListener("pointerdown", (event) => {
-  const picture = pictureOf(event);
-  if (picture) show(picture, viewAt(picture, event.clientX));
+  const turntable = turntableOf(event);
+  if (turntable) show(turntable, viewAt(turntable, event.clientX));
 });
 grid.addEventListener("pointerout", (event) => {
-  const picture = pictureOf(event);
-  if (picture && event.pointerType === "mouse") show(picture, AT_REST);
+  const turntable = turntableOf(event);
+  if (turntable && event.pointerType === "mouse") show(turntable, AT_REST);
 });
 grid.addEventListener("keydown", (event) => {
-  const picture = pictureOf(event);
-  if (!picture || event.ctrlKey || event.metaKey || event.altKey) return;
-  const view = Number(picture.dataset.view);
+  const turntable = turntableOf(event);
+  if (!turntable || event.ctrlKey || event.metaKey || event.altKey) return;
+  const view = Number(turntable.dataset.view);
   const keys = {
-    ArrowLeft: () => show(picture, view - 1), ArrowRight: () => show(picture, view + 1),
-    ArrowUp: () => step(picture, -1), ArrowDown: () => step(picture, 1),
+    ArrowLeft: () => show(turntable, view - 1), ArrowRight: () => show(turntable, view + 1),
+    ArrowUp: () => step(turntable, -1), ArrowDown: () => step(turntable, 1),
   };
   if (!keys[event.key]) return;
   event.preventDefault();
@@ -107,7 +107,7 @@ grid.addEventListener("keydown", (event) => {
 form.addEventListener("input", (event) => (event.target.name === "order" ? order() : filter()));
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(() => { order(); filter(); }));
-for (const name of ["licence", "flag", "source"]) {
+for (const name of ["license", "flag", "source"]) {
   for (const button of document.querySelectorAll(`button[data-${name}]`)) {
     button.addEventListener("click", () => {
       form.elements[name].value = button.dataset[name];
@@ -117,17 +117,17 @@ for (const name of ["licence", "flag", "source"]) {
   }
 }
 
-// A strip becomes a picture when its tile comes near.
+// A strip is decoded when its tile comes near the window.
 const near = new IntersectionObserver((entries) => {
-  for (const entry of entries.filter((seen) => seen.isIntersecting)) {
-    const picture = entry.target.querySelector(".picture");
-    picture.style.backgroundImage = `url(data:image/webp;base64,${strips[picture.dataset.strip]})`;
+  for (const entry of entries.filter((each) => each.isIntersecting)) {
+    const turntable = entry.target.querySelector(".turntable");
+    turntable.style.backgroundImage = `url(data:image/webp;base64,${strips[turntable.dataset.strip]})`;
     near.unobserve(entry.target);
   }
 }, { rootMargin: "500px" });
-for (const picture of grid.querySelectorAll(".picture[data-strip]")) {
-  show(picture, AT_REST);
-  near.observe(picture.closest(".tile"));
+for (const turntable of grid.querySelectorAll(".turntable[data-strip]")) {
+  show(turntable, AT_REST);
+  near.observe(turntable.closest(".tile"));
 }
 order();
 filter();

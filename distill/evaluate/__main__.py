@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
 from dataset.format.schema import VIEWS_PER_SET
+from dataset.html.formats import format_object_count
 from dataset.reading.shard_set import ShardSet
-from dataset.report.html import objects
 from distill.config import Preset
 from distill.evaluate.consistency import Sampling, consistency_note, measure_consistency
 from distill.evaluate.distill_objects import ObjectDistillation, distill_all, reference_view, write_reference_images
@@ -244,7 +244,7 @@ def _check(args: Evaluate) -> None:
 
 
 def _say(args: Evaluate, uids: Sequence[str], names: Sequence[str]) -> None:
-    print(f"{objects(len(uids))} of {args.shards}: assets of {', '.join(names)}")
+    print(f"{format_object_count(len(uids))} of {args.shards}: assets of {', '.join(names)}")
     if args.dry_run:
         print("\n".join(f"would measure: {uid}" for uid in uids))
 

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from dataset.format.schema import VIEWS_PER_SET
+from dataset.html.formats import format_object_count
 from dataset.reading.shard_set import ShardSet
-from dataset.report.html import objects
 from distill.evaluate.ground_truth import Place, TrueObject, read_object
 from distill.evaluate.photometric_fit import Shown, fit_pictures
 from distill.evaluate.score import keep_ring
@@ -128,7 +128,7 @@ def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[s
 
 def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[Table]:
     """The true views and each model's, and the difference to the true ones."""
-    made = tables(consistency_rows(record, methods, uids), objects(len(uids)), (CONSISTENCY,))
+    made = tables(consistency_rows(record, methods, uids), format_object_count(len(uids)), (CONSISTENCY,))
     titles = ("Multi-view consistency", "Consistency: difference to the true views")
     return [replace(table, title=title) for table, title in zip(made, titles, strict=True)]
 

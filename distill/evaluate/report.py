@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataset.format.schema import VIEWS_PER_SET
+from dataset.html.formats import format_object_count
 from dataset.io.files import json_bytes, write_file_atomic
-from dataset.report.html import objects
 from distill.evaluate.consistency import CONSISTENCY, RERENDERED, SAMPLED, consistency_rows, consistency_tables
 from distill.evaluate.ground_truth import view_name
 from distill.evaluate.metrics import F_DISTANCE, VOXELS
@@ -51,7 +51,7 @@ def write_results(
     """
     methods, uids = [group.method for group in groups], [pair.uid for pair in groups[0].pairs]
     rows = summarise(record, methods, uids, ASSET_METRICS)
-    title, lead = f"Assets beside {shards}", f"{lead}: {objects(len(uids))}."
+    title, lead = f"Assets beside {shards}", f"{lead}: {format_object_count(len(uids))}."
     made = _tables(rows, record, methods, uids)
     if consistency:
         made[1:1] = consistency_tables(record, methods, uids)
@@ -119,10 +119,10 @@ def _tables(
     rows: Sequence[dict[str, Any]], record: Record, methods: Sequence[Method], uids: Sequence[str]
 ) -> list[Table]:
     """Those of any evaluation, and the objects one by one."""
-    made = tables(rows, objects(len(uids)), ASSET_METRICS)
+    made = tables(rows, format_object_count(len(uids)), ASSET_METRICS)
     note = (
-        f"Means over {objects(len(uids))}, each the mean of its held-out views; in brackets the {CONFIDENCE:.0%} "
-        "confidence interval over objects (bootstrap)."
+        f"Means over {format_object_count(len(uids))}, each the mean of its held-out views; in brackets the "
+        f"{CONFIDENCE:.0%} confidence interval over objects (bootstrap)."
     )
     made[0] = replace(made[0], note=note)
     shown = [metric for metric in ASSET_METRICS if any(metric.name in row["metrics"] for row in rows)]

@@ -20,9 +20,9 @@ import tyro
 from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
+from dataset.html.formats import format_object_count
 from dataset.io.files import json_bytes, write_file_atomic
 from dataset.reading.shard_set import ShardSet
-from dataset.report.html import objects
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.evaluate.baselines import Gallery, open_gallery
@@ -181,11 +181,11 @@ def write_results(
 ) -> None:
     """evaluation.json, evaluation.md and evaluation.html of what the record holds of these methods and objects."""
     rows = summarise(record, methods, uids)
-    made = tables(rows, objects(len(uids)))
+    made = tables(rows, format_object_count(len(uids)))
     title = f"Novel views of {args.shards}"
     scales = sorted({m.settings["guidance_scale"] for m in methods if "guidance_scale" in m.settings})
     lead = (
-        f"Split {args.split}: {objects(len(uids))}; {args.seeds} seed{'s' if args.seeds > 1 else ''}, "
+        f"Split {args.split}: {format_object_count(len(uids))}; {args.seeds} seed{'s' if args.seeds > 1 else ''}, "
         f"{args.steps} DDIM steps, guidance "
         f"{' and '.join(f'{scale:g}' for scale in scales)}."
     )

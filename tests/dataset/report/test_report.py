@@ -17,17 +17,16 @@ from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.images.prepare import composite_white
 from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
-from dataset.report.collect import VIEW_SIDE, gather, strip
-from dataset.report.html import round_up
-from dataset.report.page import page, write_report
-from tests.support.make_shards import make_shard_set, write_asked
+from dataset.report.collect import VIEW_SIDE, collect_report, strip
+from dataset.report.page import report_page, write_report
+from tests.support.make_shards import make_shard_set, write_set_request
 from tests.support.paths import ROOT
 from tests.support.troubled_set import BAD, Tags, troubled_set
 
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return page(gather(troubled_set(tmp_path_factory.mktemp("report")), 1000))
+    return report_page(collect_report(troubled_set(tmp_path_factory.mktemp("report")), 1000))
 
 
 def test_nothing_points_outside_the_page(html: str) -> None:
@@ -58,12 +57,12 @@ def test_every_object_is_a_tile_with_what_filters_need(html: str) -> None:
     assert [tile["data-status"] for tile in tiles] == ["ok"] * 4 + ["failed"] * 2 + ["skipped"]
     assert [tile["data-flags"] for tile in tiles] == ["", "clipped", "", "", "", "missing-texture", "too-large"]
     assert [tile["data-coverage"] == "" for tile in tiles] == [False] * 4 + [True] * 3
-    assert {tile["data-licence"] for tile in tiles} == {"CC0-1.0", "CC-BY-4.0"}
+    assert {tile["data-license"] for tile in tiles} == {"CC0-1.0", "CC-BY-4.0"}
     assert tiles[1]["data-seconds"] == "3.000"
 
 
 def test_failures_come_by_reason_with_all_that_is_known(html: str) -> None:
-    failures = html.partition("<h2>Failures</h2>")[2].partition("<h2>Left out on purpose</h2>")
+    failures = html.partition("<h2>Failures</h2>")[2].partition("<h2>Skipped</h2>")
     assert failures[0].count("<summary><b>1</b> worker: Crash</summary>") == 1
     assert failures[0].count("<summary><b>1</b> import: ValueError</summary>") == 1
     for fact in ("<dd>2</dd>", "<dd>11 (SIGSEGV)</dd>", "<dd>7.5</dd>", "Nothing on stderr.", "no mesh"):
@@ -75,15 +74,15 @@ def test_failures_come_by_reason_with_all_that_is_known(html: str) -> None:
 
 def test_totals_are_the_sets(html: str) -> None:
     texts = "".join(text for _, text in Tags(html).texts)
-    assert "of 7 asked for" in texts
+    assert "of 7 requested" in texts
     assert "1 object took more than one attempt" in texts
     assert "1,067" in texts  # 4 ok objects in 1 + 3 + 1 + 1 + 7.5 + 0 seconds of work
 
 
 def test_the_strips_are_the_fixed_views_on_white(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 3, resolution=96)
-    report = gather(folder, 1000)
-    lines = re.search(r'id="strips">([^<]*)</script>', page(report))
+    report = collect_report(folder, 1000)
+    lines = re.search(r'id="strips">([^<]*)</script>', report_page(report))
     assert lines is not None
     strips = [base64.b64decode(line) for line in lines[1].split("\n")]
     shards = ShardSet(folder)
@@ -108,21 +107,20 @@ def test_a_large_set_is_shown_in_part_and_says_so(tmp_path: Path) -> None:
     rows = read_outcomes(*url_to_fs(folder))
     lost = Outcome("lost", 9, "shard-000002", "failed", "import", "E", "why")
     fs, root = url_to_fs(folder)
-    write_asked(fs, root, [*Manifest(fs, root).assets(), Asset("lost", "x")], objects_per_shard=4)
+    write_set_request(fs, root, [*Manifest(fs, root).assets(), Asset("lost", "x")], objects_per_shard=4)
     (folder / "outcomes/shard-000002.parquet").write_bytes(dump_outcomes([rows[8], lost]))
-    report = gather(folder, 3)
+    report = collect_report(folder, 3)
     assert [tile.row.position for tile in report.tiles] == [0, 3, 6]
     assert [row.uid for row in report.failed] == ["lost"]
     assert report.about.outcomes.statuses == {"ok": 9, "failed": 1}
-    html = page(report)
-    assert "3 of 10 objects are here, spread evenly over the set; every failed one is listed above" in html
+    html = report_page(report)
+    assert "3 of 10 objects are shown, spread evenly over the set; every failed one is listed above" in html
     assert "Coverage, of the 3 objects shown" in html
-    assert "are here" not in page(gather(folder, 10))
+    assert "are shown" not in report_page(collect_report(folder, 10))
 
 
 def test_many_failures_and_skips_stay_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataset.report.collect.MAX_SKIPPED", 2)
-    monkeypatch.setattr("dataset.report.page.MAX_SKIPPED", 2)
     monkeypatch.setattr("dataset.report.page._DETAILED", 1)
     folder = make_shard_set(tmp_path, 1, resolution=8, objects_per_shard=8)
     (row,) = read_outcomes(*url_to_fs(folder))
@@ -130,12 +128,12 @@ def test_many_failures_and_skips_stay_within_bounds(tmp_path: Path, monkeypatch:
     skipped = [Outcome(f"s{i}", i, row.shard, "skipped", "select", flags=("duplicate",)) for i in (4, 5, 6, 7)]
     fs, root = url_to_fs(folder)
     more = [Asset(row.uid, "x") for row in (*failed, *skipped)]
-    write_asked(fs, root, [*Manifest(fs, root).assets(), *more], objects_per_shard=8)
+    write_set_request(fs, root, [*Manifest(fs, root).assets(), *more], objects_per_shard=8)
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([row, *failed, *skipped]))
-    html = page(gather(folder, 1))
+    html = report_page(collect_report(folder, 1))
     assert all(f"<code>f{i}</code>" in html for i in (1, 2, 3))
     assert ("err1" in html, "err2" in html) == (True, False)
-    assert "The 2 below come without details" in html
+    assert "The 2 below are listed without details" in html
     assert "<code>s5</code>" in html
     assert "<code>s6</code>" not in html
     assert "and 2 more" in html
@@ -151,17 +149,12 @@ def test_the_page_is_the_same_every_time_and_remote_sets_work(tmp_path: Path) ->
 
 def test_empty_sets_bad_numbers_and_unwritable_outputs(tmp_path: Path) -> None:
     empty = make_shard_set(tmp_path / "set", 0)
-    assert "No object failed." in page(gather(empty, 10))
+    assert "No object failed." in report_page(collect_report(empty, 10))
     with pytest.raises(UserError, match="--max-objects is 0"):
-        gather(empty, 0)
+        collect_report(empty, 0)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_report(empty, tmp_path / "file" / "x.html")
-
-
-def test_round_numbers_on_the_axes() -> None:
-    values = {0: 0, 0.3: 0.3, 1: 1, 1.01: 1.5, 65.6: 80, 81: 100, 853: 1000}
-    assert {value: round_up(value) for value in values} == pytest.approx(values)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

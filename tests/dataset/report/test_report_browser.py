@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to
 SHOWN = "[...document.querySelectorAll('.tile')].filter((tile) => tile.offsetParent).map((tile) => tile.dataset.uid)"
 OK = [f"synthetic-{i:04d}" for i in range(4)]
 ALL = [*OK, "crash", "bad", "left"]
-FIRST = ".tile .picture"
+FIRST = ".tile .turntable"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_filters_leave_the_tiles_that_match(page: Page) -> None:
     assert page.value(SHOWN) == ["crash", "bad"]
     assert page.value("document.querySelector('output').textContent") == "2 of 7 shown"
     page.click("label:has([value=ok])")
-    choose(page, "licence", "CC-BY-4.0")
+    choose(page, "license", "CC-BY-4.0")
     assert page.value(SHOWN) == ["synthetic-0001", "synthetic-0003"]
     choose(page, "flag", "clipped")
     assert page.value(SHOWN) == ["synthetic-0001"]

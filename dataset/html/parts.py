@@ -1,0 +1,106 @@
+"""Data of the parts that pages have in common: key numbers, histograms and tables of bars.
+
+The macros that turn them into HTML are in `parts.html`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dataset.html.formats import format_object_count
+
+_COLUMNS: Final = 24  # of a histogram
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One large number: its name, its value and a remark below it. `bad` shows it as an error."""
+
+    name: str
+    value: str
+    remark: str = ""
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class HistogramColumn:
+    """One column: its height as a percentage of the tallest one, and its text on hover."""
+
+    height: float
+    description: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram over [0, axis_end]."""
+
+    title: str
+    summary: str
+    axis_end: str
+    columns: Sequence[HistogramColumn]
+
+
+@dataclass(frozen=True)
+class BarRow:
+    """One row of a table of bars; `width` is a percentage of the longest bar."""
+
+    name: str
+    count: int
+    width: float
+
+
+@dataclass(frozen=True)
+class BarTable:
+    """Counts by name, the largest first. With a `filter_name`, each name is a button with the attribute data-NAME."""
+
+    title: str
+    rows: Sequence[BarRow]
+    filter_name: str = ""
+
+
+def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram | None:
+    """Count `values` in columns from zero; the last column collects a long tail and says so. None without values."""
+    if not len(values):
+        return None
+    data = np.asarray(values)
+    largest, high = float(data.max()), float(np.percentile(data, 95))
+    end = round_up(largest if largest <= 2 * high else 1.5 * high) or 1.0
+    more = " and more" if largest > end else ""
+    counts, edges = np.histogram(np.minimum(data, end), _COLUMNS, (0.0, end))
+    columns = [
+        HistogramColumn(
+            height=100 * count / int(counts.max()),
+            description=f"{_number(edges[i])} to {_number(edges[i + 1])} {unit}{more if i == _COLUMNS - 1 else ''}: "
+            f"{format_object_count(int(count))}",
+        )
+        for i, count in enumerate(counts)
+    ]
+    summary = f"median {_number(float(np.median(data)))} {unit}, largest {_number(largest)} {unit}"
+    return Histogram(title, summary, f"{_number(end)} {unit}{more}", columns)
+
+
+def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "") -> BarTable | None:
+    """Return the rows of `counts`, the largest first. None without counts."""
+    if not counts:
+        return None
+    most = max(counts.values())
+    rows = [
+        BarRow(name, count, 100 * count / most)
+        for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return BarTable(title, rows, filter_name)
+
+
+def round_up(value: float) -> float:
+    """Return the next of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten. Zero stays zero."""
+    if value <= 0:
+        return 0.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(power * step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * step >= value * (1 - 1e-9)))
+
+
+def _number(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,57 @@
+"""Render the HTML pages of all packages from Jinja templates.
+
+A template lies beside the module that uses it and is named by its path in the checkout, such as
+`distill/view/page.html`. It extends `dataset/html/base.html` and uses the macros of `dataset/html/parts.html`. A page
+is one file that loads nothing: its style sheet, scripts and images are embedded.
+"""
+
+import base64
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dataset.io.paths import ROOT
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Render a template with `values`; every text is escaped.
+
+    Raises:
+        jinja2.UndefinedError: the template uses a name that `values` lacks.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(ROOT),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["embed_file"] = embed_file
+    environment.filters["thousands"] = "{:,}".format
+    return environment
+
+
+def embed_file(path: str) -> Markup:
+    """Return a script or style sheet of the checkout for use inside `<script>` or `<style>`, where nothing is escaped.
+
+    Raises:
+        ValueError: the file contains an end tag, which would end the element early.
+    """
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for tag in ("</script", "</style"):
+        if tag in text.lower():
+            raise ValueError(f"{path} contains {tag!r} and cannot be embedded in a page; write it in another way")
+    return Markup(text)  # our own file, not a text from outside
+
+
+def data_url(media_type: str, data: bytes) -> str:
+    """Return `data` as a URL that holds it, for `src` of an image or a video."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
