@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dataset.html.formats import format_bytes
 from dataset.io.paths import ROOT
 
 
@@ -36,6 +37,7 @@ def _environment() -> Environment:
     )
     environment.globals["embed_file"] = embed_file
     environment.filters["thousands"] = "{:,}".format
+    environment.filters["bytes"] = format_bytes
     return environment
 
 

@@ -1,4 +1,4 @@
-"""Look at runs of `python -m distill`: `python -m distill.view OUT [OUT ...]`."""
+"""Show runs of `python -m distill` in a browser: `python -m distill.view OUT [OUT ...]`."""
 
 import webbrowser
 from collections.abc import Sequence
@@ -11,33 +11,37 @@ import tyro
 
 from dataset.errors import UserError, run_cli
 from dataset.io.files import write_file_atomic
-from distill.view.run import Run, find_runs, read_run
+from distill.view.run import StoredRun, find_runs, read_run
 from distill.view.run_page import index_page, run_page
 from distill.view.server import serve
 
 
 @dataclass(frozen=True)
-class Args:
-    """A page with the model to turn, the video, the losses and what was asked; a run under way is shown as it goes.
+class ViewArgs:
+    """Show a page per run with its 3D model, video, losses and settings; the page of an unfinished run updates itself.
 
-    Served on this machine only, until Ctrl-C. Several runs, or folders that hold some, are shown side by side.
+    The pages are served on this machine only, until Ctrl-C. Several runs, or folders of runs, get an overview.
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...")]
-    """Folders that python -m distill wrote, or folders of such folders."""
+    """Output folders of python -m distill, or folders that contain some."""
     out: Path | None = None
-    """Write the page as this HTML file, which needs nothing else, and stop. Of several runs: an overview, and a page
-    for each beside it."""
+    """Write the page as one self-contained HTML file instead of serving it. For several runs this is the overview, and
+    their pages are written beside it."""
     port: int = 0
-    """The port to serve at; 0 takes a free one."""
+    """Port to serve at; 0 takes a free one."""
     open: bool = False
     """Open the page in the browser."""
 
 
-def main(args: Args) -> int:
-    """Run the command line."""
+def main(args: ViewArgs) -> int:
+    """Run the command line.
+
+    Raises:
+        UserError: no folder is given, a folder contains no run, or the port is taken.
+    """
     if not args.folders:
-        raise UserError("no folder is given; give one that python -m distill wrote (its --out)")
+        raise UserError("no folder is given; give the --out folder of python -m distill")
     if args.out:
         for path in write_pages(args.folders, args.out):
             print(path)
@@ -46,7 +50,7 @@ def main(args: Args) -> int:
         return 0
     with serve(args.folders, args.port) as server:
         address = "http://{}:{}/".format(*server.server_address)
-        print(f"{address} (Ctrl-C ends it)", flush=True)
+        print(f"{address} (stop with Ctrl-C)", flush=True)
         if args.open:
             webbrowser.open(address)
         try:
@@ -57,14 +61,18 @@ def main(args: Args) -> int:
 
 
 def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write the page of the run in `folders`, or the overview of several and their pages; the files written."""
+    """Write the page of the run in `folders`, or an overview and a page per run; return the files written.
+
+    Raises:
+        UserError: a folder contains no run, or a file of a run is not valid.
+    """
     runs = [read_run(folder, name) for name, folder in find_runs(folders).items()]
     if len(runs) == 1:
         _write(out, run_page(runs[0]))
         return [out]
     pages = {run.name: out.with_name(f"{out.stem}-{number}.html") for number, run in enumerate(runs, 1)}
 
-    def href(run: Run) -> str:
+    def href(run: StoredRun) -> str:
         return quote(pages[run.name].name)
 
     for run in runs:
@@ -73,9 +81,9 @@ def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
     return [out, *pages.values()]
 
 
-def _write(path: Path, made: str) -> None:
-    write_file_atomic(path, made.encode())
+def _write(path: Path, page: str) -> None:
+    write_file_atomic(path, page.encode())
 
 
 if __name__ == "__main__":
-    run_cli(lambda: main(tyro.cli(Args, prog="python -m distill.view")))
+    run_cli(lambda: main(tyro.cli(ViewArgs, prog="python -m distill.view")))

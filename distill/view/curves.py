@@ -1,4 +1,7 @@
-"""Curves of a run as inline SVG: every value pale, their running mean strong; logarithmic where values span decades."""
+"""Lay out the curves of a run for an inline SVG: every value, and the running mean over them.
+
+The vertical axis is logarithmic where the values span decades. Coordinates are in SVG units; y points down.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,27 +11,56 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.view.media import text
-
-_WIDTH: Final = 440
-_HEIGHT: Final = 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 30  # what the axes' labels need
+CURVE_WIDTH: Final = 440
+CURVE_HEIGHT: Final = 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 30  # margins for the labels of the axes
 _POINTS: Final = 600  # of a line, at most: a longer record is averaged
 _SMOOTH: Final = 0.05  # share of the steps that a point of the running mean averages
 _DECADES: Final = 1.5  # from which the axis is logarithmic
 
-Float = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that changes at a step."""
+    """A change at a step, with its name."""
 
     step: float
     name: str
 
 
-def chart(
+@dataclass(frozen=True)
+class Label:
+    """A text at a position in SVG units."""
+
+    x: str
+    y: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LabeledLine:
+    """A straight line (the `d` of an SVG path) with its label."""
+
+    path: str
+    label: Label
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A laid-out curve; the paths are the `d` of SVG paths."""
+
+    title: str
+    summary: str
+    logarithmic: bool
+    grid: Sequence[LabeledLine]
+    steps: Sequence[Label]
+    mark: LabeledLine | None
+    values_path: str
+    mean_path: str
+
+
+def make_curve(
     title: str,
     steps: Sequence[float],
     values: Sequence[float],
@@ -36,34 +68,30 @@ def chart(
     last_step: float,
     mark: Mark | None = None,
     linear: bool = False,
-) -> str:
-    """A figure of `values` over `steps`, its axis from 0 to `last_step`; nothing if there are no values.
+) -> Curve | None:
+    """Lay out `values` [n] over `steps` [n], with an axis from 0 to `last_step`. Returns None without values.
 
-    `linear`: from zero, however many decades the values span.
+    With `linear` the vertical axis starts at zero however many decades the values span.
     """
     if not values:
-        return ""
+        return None
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     mean = running_mean(y)
-    scale = Scale.of(y, linear=linear)
-    told = f"{number(mean[0])} at first, {number(mean[-1])} at the end"
-    kind = ", logarithmic" if scale.logarithmic else ""
-    lines = [
-        *(_grid_line(scale.place(tick), number(tick)) for tick in scale.ticks()),
-        *(_step_label(step, last_step) for step in _even_ticks(0, last_step, 4)),
-        _mark(mark, last_step) if mark and 0 < mark.step < last_step else "",
-        f'<path class="pale" d="{_path(*_thinned(x, y), scale, last_step)}"/>',
-        f'<path class="strong" d="{_path(*_thinned(x, mean), scale, last_step)}"/>',
-    ]
-    return (
-        f"<figure><figcaption><b>{text(title)}</b> {told}{kind}</figcaption>\n"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{text(title)} by step: {told}">\n'
-        f"{''.join(lines)}</svg></figure>\n"
+    scale = CurveScale.of(y, linear=linear)
+    return Curve(
+        title=title,
+        summary=f"{format_number(mean[0])} at first, {format_number(mean[-1])} at the end",
+        logarithmic=scale.logarithmic,
+        grid=[_grid_line(scale.place(tick), format_number(tick)) for tick in scale.ticks()],
+        steps=[_step_label(step, last_step) for step in _even_ticks(0, last_step, 4)],
+        mark=_mark_line(mark, last_step) if mark and 0 < mark.step < last_step else None,
+        values_path=_path(*_thinned(x, y), scale, last_step),
+        mean_path=_path(*_thinned(x, mean), scale, last_step),
     )
 
 
 @dataclass(frozen=True)
-class Scale:
+class CurveScale:
     """The vertical axis."""
 
     low: float
@@ -71,8 +99,8 @@ class Scale:
     logarithmic: bool
 
     @classmethod
-    def of(cls, values: Float, *, linear: bool = False) -> "Scale":
-        """From zero, or over the decades of the values if they are positive and span more than `_DECADES`."""
+    def of(cls, values: Values, *, linear: bool = False) -> "CurveScale":
+        """Return the axis for `values` [n]: from zero, or logarithmic when they are positive and span decades."""
         low, high = float(values.min()), float(values.max())
         if not linear and low > 0 and math.log10(high / low) > _DECADES:
             return cls(low, high, True)
@@ -81,13 +109,13 @@ class Scale:
         return cls(low, high if high > low else low + 1.0, False)
 
     def place(self, value: float) -> float:
-        """The height of a value in the picture."""
+        """Return the y coordinate of a value."""
         low, high = (math.log10(end) if self.logarithmic else end for end in (self.low, self.high))
         at = math.log10(value) if self.logarithmic else value
-        return _HEIGHT - _BOTTOM - (at - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
+        return CURVE_HEIGHT - _BOTTOM - (at - low) / (high - low) * (CURVE_HEIGHT - _BOTTOM - _TOP)
 
     def ticks(self) -> list[float]:
-        """Round values on the axis."""
+        """Return round values on the axis."""
         if not self.logarithmic:
             return _even_ticks(self.low, self.high, 4)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -96,39 +124,40 @@ class Scale:
         return found or [self.low, self.high]
 
 
-def running_mean(values: Float) -> Float:
-    """Each value averaged with its neighbours, within `_SMOOTH` of all; fewer at the ends."""
+def running_mean(values: Values) -> Values:
+    """Average each of `values` [n] with its neighbors, over a window of `_SMOOTH` * n that is cut off at the ends."""
     half = int(len(values) * _SMOOTH / 2)
     total = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - half, 0)
     last = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    mean: Float = (total[last] - total[first]) / (last - first)
+    mean: Values = (total[last] - total[first]) / (last - first)
     return mean
 
 
-def number(value: float) -> str:
-    """Three digits that count, as short as they come."""
+def format_number(value: float) -> str:
+    """Return three significant digits, in the shortest form."""
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.2e}".partition("e")
         return f"{float(mantissa):g}e{int(power)}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _thinned(x: Float, y: Float) -> tuple[Float, Float]:
-    """Averages of neighbours where there are more than `_POINTS`."""
+def _thinned(x: Values, y: Values) -> tuple[Values, Values]:
+    """Average neighbors where there are more than `_POINTS`."""
     if len(x) <= _POINTS:
         return x, y
     parts = np.array_split(np.arange(len(x)), _POINTS)
     return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
 
 
-def _path(x: Float, y: Float, scale: Scale, last_step: float) -> str:
+def _path(x: Values, y: Values, scale: CurveScale, last_step: float) -> str:
     points = [f"{_across(step, last_step):.1f},{scale.place(value):.1f}" for step, value in zip(x, y, strict=True)]
     return "M" + "L".join(points if len(points) > 1 else [points[0], points[0]])
 
 
 def _across(step: float, last_step: float) -> float:
-    return _LEFT + step / last_step * (_WIDTH - _LEFT - _RIGHT)
+    """The x coordinate of a step."""
+    return _LEFT + step / last_step * (CURVE_WIDTH - _LEFT - _RIGHT)
 
 
 def _even_ticks(low: float, high: float, count: int) -> list[float]:
@@ -139,20 +168,14 @@ def _even_ticks(low: float, high: float, count: int) -> list[float]:
     return [size * i for i in range(math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9) + 1)]
 
 
-def _grid_line(y: float, label: str) -> str:
-    return (
-        f'<path class="grid" d="M{_LEFT},{y:.1f}H{_WIDTH - _RIGHT}"/>'
-        f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>\n'
-    )
+def _grid_line(y: float, text: str) -> LabeledLine:
+    return LabeledLine(f"M{_LEFT},{y:.1f}H{CURVE_WIDTH - _RIGHT}", Label(f"{_LEFT - 6}", f"{y + 4:.1f}", text))
 
 
-def _step_label(step: float, last_step: float) -> str:
-    return f'<text x="{_across(step, last_step):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{step:,.10g}</text>\n'
+def _step_label(step: float, last_step: float) -> Label:
+    return Label(f"{_across(step, last_step):.1f}", f"{CURVE_HEIGHT - 8}", f"{step:,.10g}")
 
 
-def _mark(mark: Mark, last_step: float) -> str:
-    x = _across(mark.step, last_step)
-    return (
-        f'<path class="mark" d="M{x:.1f},{_TOP}V{_HEIGHT - _BOTTOM}"/>'
-        f'<text x="{x:.1f}" y="{_TOP - 8}" text-anchor="middle">{text(mark.name)}</text>\n'
-    )
+def _mark_line(mark: Mark, last_step: float) -> LabeledLine:
+    x = f"{_across(mark.step, last_step):.1f}"
+    return LabeledLine(f"M{x},{_TOP}V{CURVE_HEIGHT - _BOTTOM}", Label(x, f"{_TOP - 8}", mark.name))

@@ -1,5 +1,5 @@
-// Every figure.model on the page shows its GLB with the three.js that stands before this script: drag to turn.
-// Its data-state says how far it got: loading, ready or failed.
+// Show the GLB of every figure.model on the page; needs three.js and its GLTFLoader. Drag to turn it.
+// The data-state of the figure is loading, ready or failed.
 "use strict";
 
 function bytesOf(figure) {
@@ -9,7 +9,7 @@ function bytesOf(figure) {
 
 function fail(figure, error) {
   figure.dataset.state = "failed";
-  figure.querySelector(".stage").innerHTML = "<p>No 3D view here (it needs WebGL). The file can still be downloaded.</p>";
+  figure.querySelector(".stage").innerHTML = "<p>The 3D view needs WebGL, which this browser lacks. You can download the file instead.</p>";
   console.error(error);
 }
 
@@ -28,8 +28,8 @@ function makeRenderer() {
   return renderer;
 }
 
-// Box3's own sphere circumscribes the box, which would show a round object at half its size.
-function boundingBall(model) {
+// The sphere of Box3 encloses the box, which would show a round object at half its size.
+function boundingSphere(model) {
   const center = new THREE.Box3().setFromObject(model).getCenter(new THREE.Vector3());
   const corner = new THREE.Vector3();
   let radius = 0;
@@ -51,21 +51,21 @@ function view(figure, model) {
   const scene = new THREE.Scene();
   scene.background = new THREE.Color(0xffffff);
   const camera = new THREE.PerspectiveCamera(35, 1, 0.01, 1000);
-  const lamp = new THREE.DirectionalLight(0xffffff, 0.45);
-  lamp.position.set(-0.6, 0.9, 1);
-  camera.add(lamp);
+  const light = new THREE.DirectionalLight(0xffffff, 0.45);
+  light.position.set(-0.6, 0.9, 1);
+  camera.add(light);
   scene.add(model, camera, new THREE.AmbientLight(0xffffff, 0.65));
 
-  const ball = boundingBall(model);
-  const near = (1.02 * ball.radius) / Math.sin((17.5 * Math.PI) / 180);
+  const sphere = boundingSphere(model);
+  const near = (1.02 * sphere.radius) / Math.sin((17.5 * Math.PI) / 180);
   const orbit = { azimuth: 0.5, elevation: 0.25, distance: near, turning: !matchMedia("(prefers-reduced-motion: reduce)").matches };
 
   function draw() {
     const { azimuth, elevation, distance } = orbit;
     camera.position.set(
       Math.sin(azimuth) * Math.cos(elevation), Math.sin(elevation), Math.cos(azimuth) * Math.cos(elevation),
-    ).multiplyScalar(distance).add(ball.center);
-    camera.lookAt(ball.center);
+    ).multiplyScalar(distance).add(sphere.center);
+    camera.lookAt(sphere.center);
     renderer.render(scene, camera);
   }
   function turn(right, up) {
@@ -86,7 +86,7 @@ function view(figure, model) {
   canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); canvas.focus({ preventScroll: true }); });
   canvas.addEventListener("pointermove", (event) => { if (event.buttons) turn(event.movementX * 0.01, event.movementY * 0.01); });
   canvas.addEventListener("wheel", (event) => {
-    if (document.activeElement !== canvas) return; // the page scrolls until the model has been touched
+    if (document.activeElement !== canvas) return; // the page scrolls until the model has been clicked
     event.preventDefault();
     zoom(Math.exp(event.deltaY * 0.001));
   }, { passive: false });

@@ -1,24 +1,24 @@
-// Sliders over pictures, and a page that loads itself again while a run is unfinished (body's data-reload, in seconds).
+// Sliders over images; a page with data-reload (seconds) on its body loads itself again while its run is unfinished.
 "use strict";
 
 for (const figure of document.querySelectorAll("figure.series")) {
   const slider = figure.querySelector("input");
   if (!slider) continue;
-  const pictures = figure.querySelectorAll("img");
+  const images = figure.querySelectorAll("img");
   const kept = `${location.pathname} ${figure.id}`;
 
   const show = () => {
-    pictures.forEach((picture, number) => { picture.hidden = number !== slider.valueAsNumber; });
-    figure.querySelector("output").textContent = pictures[slider.valueAsNumber].alt;
-    slider.setAttribute("aria-valuetext", pictures[slider.valueAsNumber].alt);
+    images.forEach((image, number) => { image.hidden = number !== slider.valueAsNumber; });
+    figure.querySelector("output").textContent = images[slider.valueAsNumber].alt;
+    slider.setAttribute("aria-valuetext", images[slider.valueAsNumber].alt);
   };
   slider.addEventListener("input", () => {
     show();
-    // The place is kept when the page loads again; at the end it follows the run.
+    // A reload keeps the position; at the end the slider follows the run.
     if (slider.value === slider.max) sessionStorage.removeItem(kept);
     else sessionStorage.setItem(kept, slider.value);
   });
-  slider.value = sessionStorage.getItem(kept) ?? slider.max; // a browser may restore what was there before a reload
+  slider.value = sessionStorage.getItem(kept) ?? slider.max; // a browser may restore an older value
   show();
 }
 

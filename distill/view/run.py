@@ -1,4 +1,4 @@
-"""What there is of a run in its folder, whether it is finished, under way or was stopped."""
+"""Find the folders of distillation runs and read what they hold, whether a run is finished, running or stopped."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from typing import Any, Final
 from dataset.errors import UserError
 from distill.sds.loss_log import LOSSES, METRICS, Losses, read_losses
 
-_SIGNS: Final = ("input.png", LOSSES, "mesh.glb")  # a folder with one of these is a run's
-_DEPTH: Final = 3  # how far below a given folder runs are looked for
-_QUIET_S: Final = 120.0  # without a new row for so long, a run may have been stopped
+_SIGNS: Final = ("input.png", LOSSES, "mesh.glb")  # a folder with one of these files is a run
+_DEPTH: Final = 3  # levels below a given folder that are searched for runs
+_QUIET_S: Final = 120.0  # a run without a new row for this long may have been stopped
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run, read once: what `folder` held at that moment."""
+class StoredRun:
+    """The contents of a run's folder at the time of reading."""
 
     name: str
     folder: Path
@@ -28,48 +28,48 @@ class Run:
     metrics: dict[str, Any]
     """Empty if there are none yet."""
     previews: tuple[tuple[int, Path], ...]
-    """Steps and pictures."""
+    """Steps and their images."""
     quiet_s: float | None
-    """How long ago the losses were last written; None if there are none."""
+    """Seconds since the losses were last written; None if there are none."""
 
     @property
     def steps(self) -> int | None:
-        """How many steps were asked for, where known."""
-        asked = self.config.get("settings", {}).get("steps")
-        return int(asked) if asked else None
+        """The number of steps requested, if known."""
+        steps = self.config.get("settings", {}).get("steps")
+        return int(steps) if steps else None
 
     @property
     def step(self) -> int:
-        """How many steps are known to be done."""
+        """The last step in the loss record."""
         return int(self.losses.rows[-1]["step"]) if self.losses.rows else 0
 
     @property
     def finished(self) -> bool:
-        """Whether its mesh and the report on it are there: the last things that a run writes."""
+        """Whether the mesh and its report exist, which a run writes last."""
         return bool(self.mesh) and self.file("mesh.glb") is not None
 
     @property
     def mesh(self) -> dict[str, Any]:
-        """The report on the mesh, empty before there is one."""
+        """The report on the mesh; empty if there is none yet."""
         return dict(self.metrics.get("mesh") or self.config.get("mesh") or {})
 
     def file(self, name: str) -> Path | None:
-        """A result by its name, if it is there already."""
+        """Return the path of a result by its file name, or None if it does not exist yet."""
         path = self.folder / name
         return path if path.is_file() else None
 
     @property
     def status(self) -> str:
-        """Where it stands, in a few words."""
+        """The state of the run in a few words."""
         steps = f"{self.step:,} of {self.steps:,}" if self.steps else f"{self.step:,}"
         if self.finished:
             return f"finished: {self.steps:,} steps" if self.steps else "finished"
         if self.steps and self.step >= self.steps:
-            return "distilled; no mesh (yet)"
+            return "distilled; no mesh yet"
         if self.quiet_s is None:
             return "starting"
         if self.quiet_s > _QUIET_S:
-            return f"step {steps}, nothing new for {duration(self.quiet_s)}; run the same command to resume it"
+            return f"step {steps}, no new step for {format_duration(self.quiet_s)}; run the same command to resume it"
         return f"step {steps}{self._left()}"
 
     def _left(self) -> str:
@@ -77,14 +77,18 @@ class Run:
         if not self.steps or len(rows) < 2:
             return ""
         pace = (rows[-1]["seconds"] - rows[0]["seconds"]) / (rows[-1]["step"] - rows[0]["step"])
-        return f", about {duration(pace * (self.steps - self.step))} left"
+        return f", about {format_duration(pace * (self.steps - self.step))} left"
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """Raises UserError if a file of the run cannot be understood."""
+def read_run(folder: Path, name: str) -> StoredRun:
+    """Read the folder of a run.
+
+    Raises:
+        UserError: a file of the run is not valid.
+    """
     record = folder / LOSSES
     previews = sorted((folder / "previews").glob("step-*.png"))
-    return Run(
+    return StoredRun(
         name,
         folder,
         config=_read_json(folder / "config.json"),
@@ -96,18 +100,20 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders of runs in order: those given and the runs up to `_DEPTH` below them, named by their way from what the
-    given ones have in common.
+    """Return the given folders that are runs and the runs up to `_DEPTH` levels below them, in order.
 
-    Raises UserError for a path that is no folder, or a folder without runs.
+    Each is named by its path relative to the folder that all given ones share.
+
+    Raises:
+        UserError: a path is not a folder, or a folder contains no run.
     """
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; give one that python -m distill wrote (its --out)")
+            raise UserError(f"{folder} is not a folder; give the --out folder of python -m distill")
         runs = list(_runs_in(folder.resolve(), _DEPTH))
         if not runs:
-            raise UserError(f"{folder} holds no run ({', '.join(_SIGNS)}: none is there); give the --out of a run")
+            raise UserError(f"{folder} contains no run (none of {', '.join(_SIGNS)}); give the --out folder of a run")
         found += runs
     common = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     return {common.name if run == common else run.relative_to(common).as_posix(): run for run in found}
@@ -128,14 +134,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); repeat the run's command, which writes it again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); run the same command again to rewrite it") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is no JSON object; repeat the run's command, which writes it again")
+        raise UserError(f"{path} is not a JSON object; run the same command again to rewrite it")
     return values
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+def format_duration(seconds: float) -> str:
+    """Return seconds as "99 s", "2 min" or "2.0 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

@@ -1,5 +1,6 @@
 """The page holds everything itself, says what it shows, and its model appears in a browser."""
 
+import re
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from PIL import Image
 from dataset.errors import UserError
 from distill.mesh.export import MeshSettings, export_mesh
 from distill.output.turntable import write_turntable
-from distill.view.page import Section, write_page
+from distill.view.page import Section, make_page, write_page
 from tests.support.browser import CHROMIUM, browser
+from tests.support.paths import ROOT
 from tests.support.result_page_tags import Tags
 
 
@@ -77,6 +79,17 @@ def test_structure_alternatives_and_escaping(media: Path, tmp_path: Path) -> Non
 def test_without_a_model_there_is_no_script(media: Path, tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", "Pictures", everything(media)[:1])
     assert not Tags((tmp_path / "page.html").read_text(encoding="utf-8")).named("script")
+
+
+def test_a_page_with_a_model_carries_three_js_and_its_copyright(media: Path) -> None:
+    page = make_page("A page", [Section("Result", glb=(media / "mesh.glb", "The mesh."))])
+    vendor = ROOT / "distill" / "view" / "vendor"
+    assert "2010-2022 Three.js Authors" in page
+    assert all((vendor / name).read_text() in page for name in ("three.min.js", "GLTFLoader.js"))
+    assert "The MIT License" in (vendor / "LICENSE").read_text()
+    revision = re.search(r'"(\d+)"', (vendor / "three.min.js").read_text())
+    assert revision is not None
+    assert f"version 0.{revision[1]}.0" in (vendor / "README.md").read_text()
 
 
 def test_bad_files_are_named_and_no_page_is_left(media: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs as pages: what is found, what is said of it, the curves, the one file; the server gives away nothing else."""
+"""Run pages: finding runs, their state, the curves, the page as one file; the server offers nothing else."""
 
 import http.client
 import json
@@ -10,15 +10,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dataset.errors import UserError
-from distill.view.__main__ import Args, main
-from distill.view.curves import Mark, Scale, chart, number, running_mean
-from distill.view.run import duration, find_runs, read_run
-from distill.view.server import HOST, answer, serve
+from distill.view.__main__ import ViewArgs, main
+from distill.view.curves import Curve, CurveScale, Mark, format_number, make_curve, running_mean
+from distill.view.page import Section, make_page
+from distill.view.run import find_runs, format_duration, read_run
+from distill.view.server import HOST, respond, serve
 from tests.support.result_page_tags import Tags
 from tests.support.toy_run import finished, under_way
 
@@ -41,7 +43,7 @@ def test_runs_are_found_and_named(runs: Path) -> None:
     assert list(find_runs([runs / "a" / "seed-1"])) == ["seed-1"]
     assert list(find_runs([runs / "a" / "seed-1", runs / "a" / "seed-0"])) == ["seed-1", "seed-0"]
     assert list(find_runs([runs, runs / "a" / "seed-0"])) == ["a/seed-0", "a/seed-1"]
-    with pytest.raises(UserError, match="notes holds no run"):
+    with pytest.raises(UserError, match="notes contains no run"):
         find_runs([runs / "a" / "notes"])
     with pytest.raises(UserError, match="nowhere is not a folder"):
         find_runs([runs / "nowhere"])
@@ -61,26 +63,26 @@ def test_where_a_run_stands(runs: Path, tmp_path: Path) -> None:
     assert read_run(stopped, "").status == "starting"
     meshless = under_way(tmp_path / "meshless", runs / "a" / "seed-0")
     (meshless / "losses.csv").write_text((runs / "a" / "seed-0" / "losses.csv").read_text())
-    assert read_run(meshless, "").status == "distilled; no mesh (yet)"
+    assert read_run(meshless, "").status == "distilled; no mesh yet"
     older = json.loads((meshless / "config.json").read_text()) | {"mesh": {"faces": 1, "watertight": True}}
     (meshless / "config.json").write_text(json.dumps(older))  # as runs without metrics.json have it
     (meshless / "mesh.glb").write_bytes(b"glTF")
     assert read_run(meshless, "").finished
     (meshless / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+    with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
         read_run(meshless, "")
 
 
 def test_durations_and_numbers() -> None:
-    assert [duration(s) for s in (0.4, 99, 100, 5999, 7200)] == ["0 s", "99 s", "2 min", "100 min", "2.0 h"]
-    assert [number(v) for v in (0, 0.012345, 12.345, 1234.6, 123456, 1.5e-7)] == [
+    assert [format_duration(s) for s in (0.4, 99, 100, 5999, 7200)] == ["0 s", "99 s", "2 min", "100 min", "2.0 h"]
+    assert [format_number(v) for v in (0, 0.012345, 12.345, 1234.6, 123456, 1.5e-7)] == [
         *("0", "0.0123", "12.3", "1,235", "1.23e5", "1.5e-7")
     ]
 
 
 def test_one_file_says_everything_and_points_nowhere(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    assert main(Args((runs / "a" / "seed-0",), out=out)) == 0
+    assert main(ViewArgs((runs / "a" / "seed-0",), out=out)) == 0
     assert list(tmp_path.iterdir()) == [out]
     tags = Tags(out.read_text())
     targets = [a[key] for _, a in tags.tags for key in ("src", "href") if key in a]
@@ -101,7 +103,7 @@ def test_one_file_says_everything_and_points_nowhere(runs: Path, tmp_path: Path)
 
 
 def test_several_runs_are_an_overview_with_pages(runs: Path, tmp_path: Path) -> None:
-    assert main(Args((runs,), out=tmp_path / "all.html")) == 0
+    assert main(ViewArgs((runs,), out=tmp_path / "all.html")) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all-1.html", "all-2.html", "all.html"]
     overview = Tags((tmp_path / "all.html").read_text())
     assert [link["href"] for link in overview.named("a")] == ["all-1.html", "all-2.html"]
@@ -112,7 +114,7 @@ def test_several_runs_are_an_overview_with_pages(runs: Path, tmp_path: Path) -> 
 
 
 def test_a_run_under_way_shows_what_there_is(runs: Path) -> None:
-    page = answer([runs / "a" / "seed-1"], "/").body.decode()
+    page = respond([runs / "a" / "seed-1"], "/").body.decode()
     tags = Tags(page)
     assert float(tags.named("body")[0]["data-reload"]) > 0
     assert not tags.named("video")
@@ -121,43 +123,52 @@ def test_a_run_under_way_shows_what_there_is(runs: Path) -> None:
     assert "step 4 of 6" in tags.text.lower()
 
 
-def points(markup: str, name: str) -> np.ndarray:
-    """Points [n, 2] of a line of a chart."""
-    (path,) = re.findall(rf'class="{name}" d="M([^"]+)"', markup)
-    return np.array([[float(v) for v in pair.split(",")] for pair in path.split("L")])
+def curve(*args: Any, **options: Any) -> Curve:
+    made = make_curve(*args, **options)
+    assert made is not None
+    return made
+
+
+def points(path: str) -> np.ndarray:
+    """Points [n, 2] of a line."""
+    assert path.startswith("M")
+    return np.array([[float(v) for v in pair.split(",")] for pair in path[1:].split("L")])
 
 
 def test_a_curve_goes_through_its_values() -> None:
-    markup = chart("<Loss>", [1, 2, 3], [0.0, 10.0, 5.0], last_step=4, mark=Mark(2, "lit"))
-    line = points(markup, "pale")
+    made = curve("<Loss>", [1, 2, 3], [0.0, 10.0, 5.0], last_step=4, mark=Mark(2, "<lit>"))
+    line = points(made.values_path)
     np.testing.assert_allclose(np.diff(line[:, 0]), line[1, 0] - line[0, 0], atol=0.11)
     across, down = line[:, 0], line[:, 1]
     assert down[0] > down[2] > down[1]  # higher values stand higher
     assert (down[0] - down[1]) == pytest.approx(2 * (down[0] - down[2]), abs=0.11)
     assert across[2] < 440 - 14  # the run continues to step 4
+    markup = make_page("x", [Section("Losses", charts=[made])])
     assert "&lt;Loss&gt;" in markup
-    assert ">lit</text>" in markup
-    assert chart("x", [], [], last_step=4) == ""
-    assert points(chart("x", [1], [2.0], last_step=1), "strong").shape == (2, 2)
+    assert ">&lt;lit&gt;</text>" in markup
+    for name, path in (("pale", made.values_path), ("strong", made.mean_path)):
+        assert re.findall(rf'class="{name}" d="([^"]+)"', markup) == [path]
+    assert make_curve("x", [], [], last_step=4) is None
+    assert points(curve("x", [1], [2.0], last_step=1).mean_path).shape == (2, 2)
 
 
 def test_decades_are_drawn_logarithmically() -> None:
-    down = points(chart("x", [1, 2, 3], [1.0, 10.0, 100.0], last_step=3), "pale")[:, 1]
+    down = points(curve("x", [1, 2, 3], [1.0, 10.0, 100.0], last_step=3).values_path)[:, 1]
     assert np.diff(down)[0] == pytest.approx(np.diff(down)[1], abs=0.11)
-    assert not Scale.of(np.array([5.0, 100.0])).logarithmic
-    assert not Scale.of(np.array([0.0, 1e6])).logarithmic
-    assert not Scale.of(np.array([1.0, 1e6]), linear=True).logarithmic
-    assert Scale.of(np.array([1e-7, 3.0])).ticks() == pytest.approx([1e-6, 1e-4, 1e-2, 1.0])
-    assert Scale.of(np.array([0.0, 0.0])).ticks()[0] == 0.0
-    assert Scale.of(np.array([-3.0, 5.0])).ticks() == [-2.0, 0.0, 2.0, 4.0]
+    assert not CurveScale.of(np.array([5.0, 100.0])).logarithmic
+    assert not CurveScale.of(np.array([0.0, 1e6])).logarithmic
+    assert not CurveScale.of(np.array([1.0, 1e6]), linear=True).logarithmic
+    assert CurveScale.of(np.array([1e-7, 3.0])).ticks() == pytest.approx([1e-6, 1e-4, 1e-2, 1.0])
+    assert CurveScale.of(np.array([0.0, 0.0])).ticks()[0] == 0.0
+    assert CurveScale.of(np.array([-3.0, 5.0])).ticks() == [-2.0, 0.0, 2.0, 4.0]
 
 
 def test_long_records_are_thinned_and_smoothed() -> None:
     steps = np.arange(10_000.0)
     values = 5.0 + np.where(steps % 2, 1.0, -1.0)
-    markup = chart("x", list(steps), list(values), last_step=1e4)
-    assert len(points(markup, "pale")) == 600
-    assert np.ptp(points(markup, "strong")[:, 1]) < 0.5
+    made = curve("x", list(steps), list(values), last_step=1e4)
+    assert len(points(made.values_path)) == 600
+    assert np.ptp(points(made.mean_path)[:, 1]) < 0.5
     np.testing.assert_allclose(running_mean(values)[300:-300], 5.0, atol=0.01)
     np.testing.assert_allclose(running_mean(np.arange(100.0))[2:-2], np.arange(2.0, 98.0))
 
@@ -210,7 +221,7 @@ def test_the_server_gives_pages_and_files_of_runs(runs: Path) -> None:
     ],
 )
 def test_nothing_else_is_given(runs: Path, path: str) -> None:
-    assert answer([runs], path).status == 404
+    assert respond([runs], path).status == 404
     with served([runs]) as port:
         status, body = get(port, path)
     assert status == 404
@@ -233,9 +244,9 @@ def test_only_this_machine_is_answered_by_its_own_name(runs: Path) -> None:
 def test_a_run_that_cannot_be_read_is_a_page_that_tries_again(runs: Path, tmp_path: Path) -> None:
     broken = under_way(tmp_path / "broken", runs / "a" / "seed-0")
     (broken / "config.json").write_text('{"image": "x')
-    found = answer([broken], "/")
+    found = respond([broken], "/")
     assert found.status == 500
-    assert b"config.json is not JSON" in found.body
+    assert b"config.json is not valid JSON" in found.body
     assert b"data-reload" in found.body
 
 
