@@ -63,7 +63,7 @@ train-stage1: setup ## shards or latents -> image-conditioned multi-view model: 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
 	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --init-from $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--effort 0.001" rehearses)
+tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001" rehearses)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)
 
 encode: setup ## encode shards as latents and embeddings once, for faster training: SHARDS= MODEL= OUT=data/latents
@@ -78,13 +78,13 @@ sample: setup ## sample views of the object in one image: IMG= MODEL= OUT=
 evaluate: setup ## compare novel views with the truth and with baselines: MODEL="A B" SHARDS= OUT=data/evaluation (ARGS="--split validation")
 	$(PY) -m train.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' --out '$(or $(OUT),data/evaluation)' $(ARGS)
 
-evaluate-assets: setup ## compare distilled assets with the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--objects 20 --meshes DIR"
+evaluate-assets: setup ## compare distilled assets with the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--max-objects 20 --meshes DIR"
 	$(PY) -m distill.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' $(call opt,--out,$(OUT)) $(ARGS)
 
 distill: export IMAGES = $(or $(IMG),examples/cat.png)
 distill: setup ## make textured meshes from images: IMG="a.png b.png" SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")
 	@if [ -e "$$IMAGES" ]; then set -- "$$IMAGES"; else set -- $$IMAGES; fi; \
-	$(PY) -m distill --image "$$@" $(call opt,--seeds,$(SEEDS)) $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(call opt,--workers,$(WORKERS)) $(ARGS)
+	$(PY) -m distill --image "$$@" $(call opt,--num-seeds,$(SEEDS)) $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(call opt,--workers,$(WORKERS)) $(ARGS)
 
 view: setup ## view a distillation, or a folder of them: OUT= (served on this machine; ARGS="--out page.html" writes a file)
 	$(PY) -m distill.view $(or $(OUT),out) --open $(ARGS)

@@ -1,10 +1,10 @@
 """Entry point of `ray submit` for distillation: runs the checkout that `file_mounts` put on the head node.
 
-    ray submit cluster/train.yaml cluster/distill_job.py -- --image cat.png dog.png --seeds 4 \\
+    ray submit cluster/train.yaml cluster/distill_job.py -- --image cat.png dog.png --num-seeds 4 \\
         --model /mnt/shared/stage2 --out /mnt/shared/assets --device cuda
 
 `ray submit` copies only this file and runs it as `python ~/distill_job.py ...` in the home folder with the first
-`python` on PATH, so it uses the standard library alone. `--address auto` is added.
+`python` on PATH, so it uses the standard library only. `--address auto` is added.
 """
 
 import argparse
@@ -17,10 +17,10 @@ MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml pu
 
 
 def checkout(given: str) -> Path:
-    """The folder of the checkout. Ends the program, with the remedy, when there is none."""
+    """Return the folder of the checkout; exit with an error if there is none."""
     root = Path(given).expanduser().resolve()
     if not (root / "distill" / "runs" / "ray_workers.py").is_file():
-        sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
+        sys.exit(f"error: {root} contains no checkout; `ray up` mounts one at {MOUNT}, or give --root DIR")
     return root
 
 

@@ -1,8 +1,9 @@
-"""How well field and renderer can show an object at all: `python -m benchmarks.distill.field_fit`, minutes on a GPU.
+"""Measure how well the field can fit images of an object: `python -m benchmarks.distill.field_fit`, minutes on a GPU.
 
-The field of a preset is fitted with plain L2 to pictures of three objects: no diffusion model, no shading. Objects are
-analytic ones with stripes, or those of a rendered set (`--shards`). Beside it: a dense grid with as many parameters,
-fitted with the same rays, occupancy grid and optimizer. Cameras that are held out measure both. The last line is JSON.
+The field of a preset is fitted to images of three objects with an L2 loss, without a diffusion model or shading. The
+objects are analytic ones with stripes, or those of a rendered set (`--shards`). The baseline is a dense grid with as
+many parameters, fitted with the same rays, occupancy grid and optimizer. The PSNR of held-out views is reported. The
+last line is JSON.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from dataset.camera import fov_deg, spherical_to_c2w
 from dataset.format.schema import VIEWS_PER_SET, ViewSet
 from dataset.images.prepare import composite_white
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate.photometric_fit import Shown, fit_pictures
+from distill.evaluate.photometric_fit import PosedImages, fit_images
 from distill.nerf.field import Field, Scene
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
@@ -35,8 +36,8 @@ from distill.sds.schedule import PRESETS, DistillSettings, RandomPurpose, torch_
 from train.loop.flops import wait_for
 
 _STRIPE: Final = 0.09  # world units; 10 pixels of 256
-_HELD_OUT: Final = 4  # views of an object, the last ones
-_DENSE_LEARNING_RATE: Final = 0.1  # raw values want more than a hash grid's features, which networks amplify
+_HELD_OUT: Final = 4  # views per object, the last ones
+_DENSE_LEARNING_RATE: Final = 0.1  # higher than for a hash grid, whose features are amplified by networks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dense_nodes": nodes_of(parameters),
         "objects": {},
     }
-    for name, shown in _objects(options, settings):
+    for name, posed in _objects(options, settings):
         line["objects"][name] = {}
         for way in options.ways:
-            measured = fit(_scene(way, settings, parameters).to(device), shown, settings, options.steps, options.rays)
+            measured = fit(_scene(way, settings, parameters).to(device), posed, settings, options.steps, options.rays)
             line["objects"][name][way] = measured
             print(f"{name}, {way}: {measured}", flush=True)
     for way in options.ways:
@@ -71,21 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
-    parser.add_argument("--shards", help="a rendered set, instead of the analytic objects")
+    parser.add_argument("--shards", help="shard set to use instead of the analytic objects")
     parser.add_argument("--objects", type=int, default=3)
-    parser.add_argument("--resolution", type=int, default=256, help="pixels a side; a rendered set's are reduced to it")
-    parser.add_argument("--views", type=int, default=64, help="training views of an analytic object")
+    parser.add_argument("--resolution", type=int, default=256, help="pixels per side; larger images are reduced")
+    parser.add_argument("--views", type=int, default=64, help="training views per analytic object")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--rays", type=int, default=8192, help="of a step")
-    parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
+    parser.add_argument("--rays", type=int, default=8192, help="rays per step")
+    parser.add_argument("--samples-per-ray", type=int, help="replaces that of the preset")
     parser.add_argument("--ways", nargs="+", choices=("field", "dense"), default=["field", "dense"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
 
 
-def _objects(options: argparse.Namespace, settings: DistillSettings) -> Iterator[tuple[str, Shown]]:
-    """The objects asked for, by name."""
+def _objects(options: argparse.Namespace, settings: DistillSettings) -> Iterator[tuple[str, PosedImages]]:
+    """Yield the selected objects with their names."""
     if options.shards is None:
         for name in list(OBJECTS)[: options.objects]:
             yield name, analytic(name, settings, options.views, options.resolution, options.device)
@@ -97,40 +98,38 @@ def _objects(options: argparse.Namespace, settings: DistillSettings) -> Iterator
 
 def analytic(
     name: str, settings: DistillSettings, views: int, resolution: int, device: torch.device | str = "cpu"
-) -> Shown:
-    """A striped object of `oracle_objects` from `views` cameras all around, and `_HELD_OUT` others; traced on `device`,
-    kept in memory.
-    """
+) -> PosedImages:
+    """Render a striped object of `oracle_objects` from `views` training cameras and `_HELD_OUT` others, on `device`."""
     rng = np.random.default_rng((settings.seed, len(name)))
     count = views + _HELD_OUT
     c2w = spherical_to_c2w(rng.uniform(-10, 40, count), rng.uniform(0, 360, count), view_distance(settings))
     solids = tuple(replace(solid, stripe=_STRIPE) for solid in OBJECTS[name])
     fov = view_fov_deg(settings)
     trace = partial(render_truth, solids, fov_deg=fov, resolution=resolution, supersampling=4, device=device)
-    pictures = [trace(c2w=c2w[i : i + 1]).cpu() for i in range(count)]
-    return Shown(c2w, fov, torch.cat(pictures).permute(0, 2, 3, 1))
+    images = [trace(c2w=c2w[i : i + 1]).cpu() for i in range(count)]
+    return PosedImages(c2w, fov, torch.cat(images).permute(0, 2, 3, 1))
 
 
-def rendered(shards: ShardSet, shard: int, sample: int, resolution: int) -> Shown:
-    """An object of a rendered set; four of its random views are held out."""
+def rendered(shards: ShardSet, shard: int, sample: int, resolution: int) -> PosedImages:
+    """Return an object of a rendered set; four of its random views are held out."""
     meta = shards.meta(shard, sample)
     sets: tuple[ViewSet, ViewSet] = ("fixed", "random")
     wanted = [(view_set, index) for view_set in sets for index in range(VIEWS_PER_SET)]
     views = [meta.views[view_set][index] for view_set, index in wanted]
-    pictures = torch.from_numpy(composite_white(shards.views(shard, sample, wanted))).permute(0, 3, 1, 2)
-    reduced = F.interpolate(pictures, (resolution, resolution), mode="area").permute(0, 2, 3, 1)
-    return Shown(np.array([view.c2w for view in views]), fov_deg(views[0].K, meta.resolution), reduced)
+    images = torch.from_numpy(composite_white(shards.views(shard, sample, wanted))).permute(0, 3, 1, 2)
+    reduced = F.interpolate(images, (resolution, resolution), mode="area").permute(0, 2, 3, 1)
+    return PosedImages(np.array([view.c2w for view in views]), fov_deg(views[0].K, meta.resolution), reduced)
 
 
 def _scene(way: str, settings: DistillSettings, parameters: int) -> nn.Module:
-    """What is fitted, new."""
+    """Return a new field or dense grid."""
     if way == "dense":
         return DenseGrid(settings.nerf, nodes_of(parameters))
     return Field(settings.nerf, torch_stream(settings.seed, 0, RandomPurpose.FIELD))
 
 
 def _optimizer(scene: nn.Module, settings: DistillSettings) -> torch.optim.AdamW:
-    """As `state.new_distillation` has it for a field: one rate for its grid, another for its networks."""
+    """Return the optimizer of `new_distillation`: one learning rate for the grid, another for the networks."""
     groups = [{"params": list(scene.parameters()), "lr": _DENSE_LEARNING_RATE}]
     if isinstance(scene, Field):
         networks = [*scene.density_mlp.parameters(), *scene.albedo_mlp.parameters()]
@@ -143,37 +142,39 @@ def _optimizer(scene: nn.Module, settings: DistillSettings) -> torch.optim.AdamW
     )
 
 
-def fit(module: nn.Module, shown: Shown, settings: DistillSettings, steps: int, rays_a_step: int) -> Mapping[str, Any]:
-    """Fit a scene to the pictures that are not held out, and measure it at those that are."""
+def fit(
+    module: nn.Module, posed: PosedImages, settings: DistillSettings, steps: int, rays_per_step: int
+) -> Mapping[str, Any]:
+    """Fit a scene to the training images and measure it at the held-out ones."""
     device = next(module.parameters()).device
     scene = cast(Scene, module)
     occupancy = Occupancy(scene.radius, settings.march).to(device)
-    training = Shown(shown.c2w[:-_HELD_OUT], shown.fov_deg, shown.pictures[:-_HELD_OUT])
+    training = PosedImages(posed.c2w[:-_HELD_OUT], posed.fov_deg, posed.images[:-_HELD_OUT])
     optimizer = _optimizer(module, settings)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     wait_for(device)
     started = time.perf_counter()
-    fit_pictures(scene, occupancy, optimizer, training, settings, steps=steps, rays_a_step=rays_a_step)
+    fit_images(scene, occupancy, optimizer, training, settings, steps=steps, rays_per_step=rays_per_step)
     wait_for(device)
     seconds = time.perf_counter() - started
     return {
-        "psnr_db": round(held_out_psnr(scene, occupancy, shown, settings), 2),
+        "psnr_db": round(held_out_psnr(scene, occupancy, posed, settings), 2),
         "seconds": round(seconds, 1),
         "ms_a_step": round(1000 * seconds / steps, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None,
     }
 
 
-def held_out_psnr(scene: Scene, occupancy: Occupancy, shown: Shown, settings: DistillSettings) -> float:
-    """Mean decibels of the held-out views."""
+def held_out_psnr(scene: Scene, occupancy: Occupancy, posed: PosedImages, settings: DistillSettings) -> float:
+    """Return the mean PSNR of the held-out views."""
     device = occupancy.grid.occs.device
     render: Callable[..., Any] = partial(
         render_views, scene, settings=settings.march, occupancy=occupancy, device=device
     )
-    truth = shown.pictures[-_HELD_OUT:]
+    truth = posed.images[-_HELD_OUT:]
     with torch.no_grad():
-        seen = [render(c2w[None], shown.fov_deg, truth.shape[1]).rgb.cpu() for c2w in shown.c2w[-_HELD_OUT:]]
+        seen = [render(c2w[None], posed.fov_deg, truth.shape[1]).rgb.cpu() for c2w in posed.c2w[-_HELD_OUT:]]
     return float(np.mean(psnr(torch.cat(seen), truth)))
 
 

@@ -1,9 +1,9 @@
-"""Multi-view consistency of a model by reconstruct and rerender: how much of its views one 3D object can show.
+"""Multi-view consistency of a model: fit a 3D field to sampled views, render it again, and compare.
 
-The model draws the 16 views of the fixed set from the reference's embedding, as `train.evaluate` has it; a field
-is fitted to them with plain L2 (no diffusion model, no prior but the field's own), and rendered again by the same
-cameras. The PSNR between the two is high where the views agree. The true views are put through the same fit: a model
-cannot do better than what that leaves.
+The model samples the 16 views of the fixed set from the reference's embedding, as in `train.evaluate`. A field is
+fitted to them with an L2 loss (without a diffusion model or any prior other than the field's own), and rendered from
+the same cameras. The PSNR between sampled and rendered views is high where the views agree. The same is done with the
+true views, which gives the upper bound.
 """
 
 from collections.abc import Sequence
@@ -11,33 +11,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
 
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.html.formats import format_object_count
+from dataset.images.psnr import psnr_db
+from dataset.io.progress import ProgressBar
+from dataset.reading.rendered_object import Place, RenderedObject, read_object
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate.ground_truth import Place, TrueObject, read_object
-from distill.evaluate.photometric_fit import Shown, fit_pictures
-from distill.evaluate.score import keep_ring
+from distill.evaluate.photometric_fit import PosedImages, fit_images
 from distill.nerf.render import render_views
 from distill.nerf.settings import FieldSettings, HashGridSettings
 from distill.sds.checkpoint import new_distillation
 from distill.sds.schedule import PRESETS
-from train.evaluate.metrics import psnr_db
-from train.evaluate.novel_views import Float32, draw_rings, read_truth
-from train.evaluate.results import TRUTH, Method, Record
-from train.evaluate.tables import Metric, Table, summarise, tables
+from train.evaluate.novel_views import draw_rings, read_evaluation_object
+from train.evaluate.results import TRUTH, Method, Record, opaque
+from train.evaluate.tables import Metric, ResultTable, summarize, tables
 from train.model.multiview import MultiViewModel, load_model
 
-SAMPLED: Final = "sampled"  # METHOD-sampled: a model's views
-RERENDERED: Final = "rerendered"  # METHOD-rerendered: a field that was fitted to them
+SAMPLED: Final = "sampled"  # METHOD-sampled: the views sampled by a model
+RERENDERED: Final = "rerendered"  # METHOD-rerendered: renders of the field fitted to them
 CONSISTENCY: Final = Metric(
-    "rerendered_psnr", "re-rendered PSNR dB", "of 16 views with a field fitted to them", True, 2
+    "rerendered_psnr", "re-rendered PSNR dB", "of 16 views with renders of a field fitted to them", True, 2
 )
 _FIT_STEPS: Final = 400
-_RAYS_A_STEP: Final = 4096
-# A ball as `tiny` has it, which holds what the fixed cameras frame, on a finer grid: cells of a pixel or two at 64.
+_RAYS_PER_STEP: Final = 4096
+# The ball of the preset `tiny`, which contains what the fixed cameras see, with a finer grid: 1 to 2 pixels per cell.
 FIT: Final = replace(
     PRESETS["tiny"],
     nerf=FieldSettings(
@@ -51,13 +52,13 @@ FIT: Final = replace(
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model draws."""
+    """How a model samples views."""
 
     steps: int
     seed: int
     guidance_scale: float
-    shown: bool
-    """Whether the model sees the reference itself."""
+    with_reference: bool
+    """Whether the model is conditioned on the reference image itself."""
 
 
 def measure_consistency(
@@ -70,40 +71,58 @@ def measure_consistency(
     places: Sequence[Place],
     device: torch.device,
 ) -> None:
-    """Add to the record what it lacks: of each object the scores of a model's views, as METHOD-rerendered, and of the
-    true ones, as truth-rerendered. Their pictures go beside.
+    """Add the missing scores to the record, with their images: METHOD-rerendered and truth-rerendered of each object.
+
+    Args:
+        record: The record of the evaluation.
+        method: Key of the method.
+        folder: The model's folder; the model is loaded only if a score is missing.
+        sampling: How the model samples views.
+        shards: The shard set that holds the objects.
+        places: The objects.
+        device: Where the model and the fields are evaluated.
     """
     model: MultiViewModel | None = None
-    for place in tqdm(places, desc="consistency", unit="object", mininterval=1.0):
+    for place in ProgressBar(places, desc="consistency", unit="object"):
         uid = shards.uid(*place)
-        if (f"{TRUTH}-{RERENDERED}", uid, 0) not in record.found:
-            true = read_object(shards, place)
-            _fitted(record, TRUTH, true, true.on_white[:VIEWS_PER_SET], device)
-        if (f"{method}-{RERENDERED}", uid, 0) not in record.found:
+        if (f"{TRUTH}-{RERENDERED}", uid, 0) not in record.scores:
+            truth = read_object(shards, place)
+            _score_fit(record, TRUTH, truth, truth.on_white[:VIEWS_PER_SET], device)
+        if (f"{method}-{RERENDERED}", uid, 0) not in record.scores:
             model = model or load_model(folder, device)
-            truth, seed, scale = read_truth(shards, *place), sampling.seed, sampling.guidance_scale
             ring = draw_rings(
-                model, [truth], seed, steps=sampling.steps, guidance_scale=scale, with_reference=sampling.shown
+                model,
+                [read_evaluation_object(shards, place)],
+                sampling.seed,
+                steps=sampling.steps,
+                guidance_scale=sampling.guidance_scale,
+                with_reference=sampling.with_reference,
             )[0]
-            keep_ring(record, f"{method}-{SAMPLED}", uid, ring)
-            _fitted(record, method, read_object(shards, place), ring, device)
+            record.write_images(f"{method}-{SAMPLED}", uid, opaque(ring))
+            _score_fit(record, method, read_object(shards, place), ring, device)
 
 
-def _fitted(record: Record, method: str, true: TrueObject, ring: Float32, device: torch.device) -> None:
-    again = rerendered(ring, true, device)
-    keep_ring(record, f"{method}-{RERENDERED}", true.uid, again)
-    scores = [psnr_db(seen, drawn) for seen, drawn in zip(again, ring, strict=True)]
-    record.add((f"{method}-{RERENDERED}", true.uid, 0), {CONSISTENCY.name: scores})
+def _score_fit(
+    record: Record, method: str, truth: RenderedObject, ring: NDArray[np.float32], device: torch.device
+) -> None:
+    renders = rerendered(ring, truth, device)
+    record.write_images(f"{method}-{RERENDERED}", truth.uid, opaque(renders))
+    scores = [psnr_db(render, image) for render, image in zip(renders, ring, strict=True)]
+    record.add((f"{method}-{RERENDERED}", truth.uid, 0), {CONSISTENCY.name: scores})
 
 
-def rerendered(ring: Float32, true: TrueObject, device: torch.device | str = "cpu") -> Float32:
-    """A ring [f, h, w, 3] in [0, 1], of an object's fixed cameras, as a field shows it that was fitted to it."""
+def rerendered(
+    ring: NDArray[np.float32], truth: RenderedObject, device: torch.device | str = "cpu"
+) -> NDArray[np.float32]:
+    """Fit a field to a ring [f, h, w, 3] in [0, 1] at an object's fixed cameras, and render it: [f, h, w, 3]."""
     state = new_distillation(FIT, device)
-    cameras, fov_deg = true.c2w[:VIEWS_PER_SET], float(true.fov_deg[0])
-    shown = Shown(cameras, fov_deg, torch.from_numpy(ring))
-    fit_pictures(state.field, state.occupancy, state.optimizer, shown, FIT, steps=_FIT_STEPS, rays_a_step=_RAYS_A_STEP)
+    cameras, fov_deg = truth.c2w[:VIEWS_PER_SET], float(truth.fov_deg[0])
+    posed = PosedImages(cameras, fov_deg, torch.from_numpy(ring))
+    fit_images(
+        state.field, state.occupancy, state.optimizer, posed, FIT, steps=_FIT_STEPS, rays_per_step=_RAYS_PER_STEP
+    )
     with torch.no_grad():
-        seen = [
+        renders = [
             render_views(
                 state.field,
                 camera[None],
@@ -115,30 +134,30 @@ def rerendered(ring: Float32, true: TrueObject, device: torch.device | str = "cp
             )
             for camera in cameras
         ]
-    pictures: Float32 = torch.cat([view.rgb for view in seen]).clamp(0, 1).cpu().numpy()
-    return pictures
+    images: NDArray[np.float32] = torch.cat([render.rgb for render in renders]).clamp(0, 1).cpu().numpy()
+    return images
 
 
 def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[dict[str, Any]]:
-    """`summarise` of the true views and of each model's."""
+    """Return `summarize` of the true views and of each model's views."""
     rows = [Method(f"{TRUTH}-{RERENDERED}", "true views", {})]
     rows += [Method(f"{method.key}-{RERENDERED}", f"{method.title}, sampled views", {}) for method in methods]
-    return summarise(record, rows, uids, (CONSISTENCY,))
+    return summarize(record, rows, uids, (CONSISTENCY,))
 
 
-def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[Table]:
-    """The true views and each model's, and the difference to the true ones."""
-    made = tables(consistency_rows(record, methods, uids), format_object_count(len(uids)), (CONSISTENCY,))
+def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[ResultTable]:
+    """Return a table of the true views and each model's views, and one of the differences to the true views."""
+    rows = consistency_rows(record, methods, uids)
     titles = ("Multi-view consistency", "Consistency: difference to the true views")
-    return [replace(table, title=title) for table, title in zip(made, titles, strict=True)]
+    both = zip(tables(rows, format_object_count(len(uids)), (CONSISTENCY,)), titles, strict=True)
+    return [replace(table, title=title) for table, title in both]
 
 
-def consistency_note(sampling_steps: int, seed: int) -> str:
-    """How it is measured."""
+def consistency_note(ddim_steps: int, seed: int) -> str:
+    """Return a sentence on how consistency is measured."""
     return (
-        f"Multi-view consistency: 16 views drawn at the fixed cameras from the reference's embedding (of "
-        f"train.evaluate's reference, {sampling_steps} DDIM steps, seed {seed}), a field fitted to them with "
-        f"plain L2 ({_FIT_STEPS} steps), rendered again by the same cameras: PSNR between the two. The true views go "
-        "through the same fit, and no model can do better than what it leaves of them; views that agree with each "
-        "other, but not with the truth, score high too."
+        f"Multi-view consistency: 16 views are sampled at the fixed cameras from the embedding of train.evaluate's "
+        f"reference ({ddim_steps} DDIM steps, seed {seed}); a field is fitted to them with plain L2 ({_FIT_STEPS} "
+        "steps) and rendered from the same cameras; the number is the PSNR between the two. The same fit to the true "
+        "views is the upper bound. Views that agree with each other but not with the truth also score high."
     )

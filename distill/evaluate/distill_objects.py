@@ -1,14 +1,16 @@
-"""Objects of a shard set distilled from one view each, by the functions behind `python -m distill`."""
+"""Distill objects of a shard set from one view each, with the functions behind `python -m distill`."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
-from dataset.format.schema import VIEWS_PER_SET
+from dataset.format.schema import ALL_VIEWS, VIEWS_PER_SET
 from dataset.io.files import write_file_atomic
+from dataset.reading.rendered_object import Place, view_name
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate.ground_truth import VIEWS, Place, view_name
 from distill.mesh.formats import png
 from distill.runs.job import load_run_model
 from distill.runs.plan import PlannedInput, SharedOptions, describe_images, plan_jobs
@@ -16,7 +18,9 @@ from distill.runs.sequential import log_outcome, outcome_table, run_sequentially
 from train.device import pick_device
 from train.evaluate.novel_views import reference_index
 
-REFERENCES = "references"  # folder of the pictures that are distilled, within --out
+REFERENCE_IMAGES: Final = "references"  # folder of the images that are distilled, in --out
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class ObjectDistillation:
 
 
 def reference_view(uid: str) -> int:
-    """The view (of asset_truth.VIEWS) that is distilled when nothing else is asked: `train.evaluate`'s reference."""
+    """Return the index into ALL_VIEWS of the view that is distilled by default: the reference of `train.evaluate`."""
     return VIEWS_PER_SET + reference_index(uid)
 
 
@@ -54,7 +58,7 @@ def distill_all(
         settings: What all runs have in common.
         shards: The shard set that holds the objects.
         objects: Position of each object, by uid.
-        views: The view each object is distilled from, by uid.
+        views: The view each object is distilled from, by uid: an index into ALL_VIEWS.
         images: That view as a file, by uid.
         out: Folder that receives a run folder per uid.
 
@@ -67,36 +71,34 @@ def distill_all(
     """
     inputs = []
     for uid, place in objects.items():
-        elevation_deg, azimuth_deg = map(float, shards.angles_deg(*place, [VIEWS[views[uid]]])[0])
+        elevation_deg, azimuth_deg = map(float, shards.angles_deg(*place, [ALL_VIEWS[views[uid]]])[0])
         azimuth = azimuth_deg if settings.with_reference else None
         inputs.append(PlannedInput(uid, images[uid], settings.seed, out / uid, elevation_deg, azimuth))
-    jobs, ended = plan_jobs(settings.options, settings.model, inputs)
+    jobs, outcomes = plan_jobs(settings.options, settings.model, inputs)
     for line in describe_images(jobs):
-        print(line)
+        logger.info("%s", line)
     device = pick_device(settings.device)
     for outcome in run_sequentially(jobs, cache(lambda: load_run_model(jobs[0].model, device)), device):
-        ended.append(outcome)
+        outcomes.append(outcome)
         log_outcome(outcome, out / outcome.name)
-    statuses = {outcome.status for outcome in ended}
+    statuses = {outcome.status for outcome in outcomes}
     if statuses & {"failed", "stopped"}:
-        print(outcome_table(ended))
+        logger.info("%s", outcome_table(outcomes))
     if "stopped" in statuses:
         raise KeyboardInterrupt
-    failed = {outcome.name: outcome.reason for outcome in ended if outcome.status == "failed"}
+    failed = {outcome.name: outcome.reason for outcome in outcomes if outcome.status == "failed"}
     return {uid: out / uid for uid in objects if uid not in failed}, failed
 
 
 def write_reference_images(
     shards: ShardSet, objects: Mapping[str, Place], views: Mapping[str, int], out: Path
 ) -> dict[str, Path]:
-    """Write the view of each object as a PNG file, unless it exists; the files by uid."""
+    """Write the view of each object as a PNG file, unless it exists; return the files by uid."""
     return {uid: _write_image(shards, place, views[uid], out) for uid, place in objects.items()}
 
 
 def _write_image(shards: ShardSet, place: Place, view: int, out: Path) -> Path:
-    path = out / REFERENCES / view_name(view) / f"{shards.uid(*place)}.png"
+    path = out / REFERENCE_IMAGES / view_name(view) / f"{shards.uid(*place)}.png"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = png(shards.views(*place, [VIEWS[view]])[0])
-        write_file_atomic(path, data)
+        write_file_atomic(path, png(shards.views(*place, [ALL_VIEWS[view]])[0]))
     return path

@@ -1,23 +1,22 @@
-"""What an asset is measured against: an object of a shard set, its true mesh where there is one, and how they align.
+"""Align an asset with its object, and read the object's true mesh.
 
-Alignment is known, not searched for (no ICP). The object's world is Blender's, its front faces -y. A field's world has
-the same vertical, and two things differ:
+The alignment is known, not searched for (no ICP). The object's world is Blender's; the object's front faces -y. The
+world of a field has the same vertical axis, and differs in two ways:
 
-  azimuth   a model with relative camera labels is told that the reference picture was taken from azimuth 0, so the
-            field is turned about z: a point x of it is R_z(a) x of the object, `a` the azimuth of the reference view.
-            With absolute labels azimuth 0 is the object's front, whatever the picture shows, and a is 0;
-  scale     a model draws the object as large a part of each frame as in its training renders, and distillation's
-            frames are `CameraSettings.half_frame` from middle to edge (world units at the origin's depth; the middle
-            of the range counts, as in `reference`), the renders' are distance * tan(fov / 2): their ratio.
+  azimuth   with relative camera labels the reference image is at azimuth 0, so the field is turned about z: the point x
+            of the object is the point R_z(a) x of the field, where `a` is the azimuth of the reference view. With
+            absolute labels azimuth 0 is the object's front, whatever the image shows, and a is 0;
+  scale     a model draws the object as large in the frame as in its training renders. The frames of distillation reach
+            `CameraSettings.half_frame` from center to edge (world units at the origin's depth; the middle of the range
+            counts, as in `reference_loss`), those of the renders distance * tan(fov / 2). The scale is their ratio.
 
-Nothing else is adjusted: an object that was built too low, too small or turned scores as it is.
+Nothing else is adjusted: an object that was built too low, too small or turned is scored as it is.
 
-Letters: `f` views, `n` points, `h w` pixels.
+Axis letters: `f` views, `n` points.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,40 +26,34 @@ from numpy.typing import NDArray
 
 from dataset.camera import fov_deg
 from dataset.errors import UserError
-from dataset.format.schema import Normalization, View
-from dataset.images.prepare import composite_white
-from dataset.reading.shard_set import ShardSet
+from dataset.format.schema import View
+from dataset.reading.rendered_object import RenderedObject
 from distill.sds.schedule import CameraSettings
-from train.data.sampling import ViewKey
-from train.evaluate.novel_views import REFERENCES, RING
 
-Float = NDArray[np.float64]
-Place = tuple[int, int]  # shard, sample
-VIEWS: Final[list[ViewKey]] = [*RING, *REFERENCES]  # of an object, in the order of all arrays here
-_OUTSIDE: Final = 0.03  # how far from its normalised size a true mesh may be, in its longest sides
+_TOLERANCE: Final = 0.03  # of a true mesh's size and center after normalization, in longest sides
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """A point x of the field is scale * R_z(azimuth) x of the object."""
+    """The point x of the field is scale * R_z(azimuth) x of the object."""
 
     azimuth_deg: float
     scale: float
 
     @property
-    def rotation(self) -> Float:
+    def rotation(self) -> NDArray[np.float64]:
         """R_z [3, 3]."""
         angle = np.deg2rad(self.azimuth_deg)
         cos, sin = np.cos(angle), np.sin(angle)
         return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
-    def to_object(self, points: Float) -> Float:
-        """Points [n, 3] of the field's world in the object's."""
-        moved: Float = self.scale * (points @ self.rotation.T)
+    def to_object(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Transform points [n, 3] from the field's world to the object's."""
+        moved: NDArray[np.float64] = self.scale * (points @ self.rotation.T)
         return moved
 
-    def to_field(self, c2w: Float) -> Float:
-        """Cameras [f, 4, 4] of the object's world in the field's: they see the same picture there."""
+    def to_field(self, c2w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Transform cameras [f, 4, 4] from the object's world to the field's, where they see the same image."""
         moved = np.array(c2w, np.float64)
         moved[:, :3, :] = self.rotation.T @ moved[:, :3, :]
         moved[:, :3, 3] /= self.scale
@@ -68,71 +61,22 @@ class Alignment:
 
 
 def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: bool) -> Alignment:
-    """How a field that was distilled from this view lies in the object's world."""
+    """Return how a field that was distilled from a view lies in the object's world.
+
+    Args:
+        view: The camera of the view.
+        resolution: The size of its image in pixels.
+        cameras: The camera settings of the distillation.
+        absolute: Whether the model's camera labels are absolute.
+    """
     rendered = view.distance * np.tan(np.deg2rad(fov_deg(view.K, resolution)) / 2)
     return Alignment(0.0 if absolute else view.azimuth_deg, float(rendered / (sum(cameras.half_frame) / 2)))
 
 
-@dataclass(frozen=True)
-class TrueObject:
-    """An object as it was rendered, in all VIEWS."""
-
-    uid: str
-    pictures: NDArray[np.uint8]  # [f, h, w, 4]
-    views: tuple[View, ...]
-    normalization: Normalization
-
-    @property
-    def size(self) -> int:
-        """Pixels a side."""
-        return self.pictures.shape[1]
-
-    @cached_property
-    def on_white(self) -> NDArray[np.float32]:
-        """[f, h, w, 3] in [0, 1]."""
-        return composite_white(self.pictures)
-
-    @property
-    def c2w(self) -> Float:
-        """[f, 4, 4]."""
-        return np.array([view.c2w for view in self.views])
-
-    @property
-    def K(self) -> Float:
-        """[f, 3, 3]."""
-        return np.array([view.K for view in self.views])
-
-    @property
-    def fov_deg(self) -> Float:
-        """[f]."""
-        return np.array([fov_deg(view.K, self.size) for view in self.views])
-
-
-def read_object(shards: ShardSet, place: Place) -> TrueObject:
-    """An object of the set."""
-    meta = shards.meta(*place)
-    views = tuple(meta.views[view_set][index] for view_set, index in VIEWS)
-    return TrueObject(meta.uid, shards.views(*place, VIEWS), views, meta.normalization)
-
-
-def view_number(name: str) -> int:
-    """`fixed_03` or `random_12`, as a shard's members are named, as an index into VIEWS. Raises UserError."""
-    names = [view_name(number) for number in range(len(VIEWS))]
-    if name not in names:
-        raise UserError(f"there is no view {name!r}; views are fixed_00 to fixed_15 and random_00 to random_15")
-    return names.index(name)
-
-
-def view_name(number: int) -> str:
-    """The inverse of `view_number`."""
-    view_set, index = VIEWS[number]
-    return f"{view_set}_{index:02d}"
-
-
 def read_mesh(path: Path) -> trimesh.Trimesh:
-    """The triangles of a GLB in Blender's axes (z up): all its parts, where its nodes put them.
+    """Read the triangles of a GLB in Blender's axes (z up): all its parts, placed by its nodes.
 
-    Raises UserError, which names the file, where there is none, it cannot be read, or it holds no triangle.
+    Raises UserError, naming the file, when it is missing, cannot be read, or has no triangle with an area.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; a GLB is expected there")
@@ -141,7 +85,7 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path}: not a readable GLB ({type(error).__name__}: {error}); make it again") from error
     if not len(mesh.faces):
-        raise UserError(f"{path}: an empty mesh, without a single triangle; there is nothing to measure")
+        raise UserError(f"{path}: an empty mesh without triangles; there is nothing to measure")
     x, y, z = np.asarray(mesh.vertices, np.float64).T
     vertices = np.stack([x, -z, y], -1)
     if not np.isfinite(vertices).all():
@@ -152,27 +96,27 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     return turned
 
 
-def read_true_mesh(path: Path, truth: TrueObject) -> trimesh.Trimesh:
-    """The object's own GLB, normalised as it was for its renders.
+def read_true_mesh(path: Path, truth: RenderedObject) -> trimesh.Trimesh:
+    """Read an object's own GLB and normalize it as it was for its renders.
 
-    Raises UserError where it does not fill the box that the renders' normalisation says: another file, or one that is
-    shown otherwise than it is stored (animated, or with hidden parts).
+    Raises UserError when it does not fill the box that the renders' normalization implies: it is another file, or one
+    that is rendered differently from what it stores (animated, or with hidden parts).
     """
     mesh = read_mesh(path)
-    how = truth.normalization
-    mesh.apply_transform(_similarity(how.scale, how.scale * np.array(how.offset)))
+    normalization = truth.normalization
+    mesh.apply_transform(_similarity(normalization.scale, normalization.scale * np.array(normalization.offset)))
     low, high = mesh.bounds
-    size, middle = float((high - low).max()), float(np.abs(low + high).max() / 2)
-    expected = 1.0 if how.mode == "longest" else size
-    if abs(size - expected) > _OUTSIDE or middle > _OUTSIDE:
+    size, center = float((high - low).max()), float(np.abs(low + high).max() / 2)
+    expected = 1.0 if normalization.mode == "longest" else size
+    if abs(size - expected) > _TOLERANCE or center > _TOLERANCE:
         raise UserError(
-            f"{path}: is not the mesh that {truth.uid} was rendered from: normalised as its renders were, its longest "
-            f"side is {size:.3g} and its middle {middle:.3g} off; give the file that was rendered, or remove this one"
+            f"{path}: is not the mesh that {truth.uid} was rendered from: normalized as in its renders, its longest "
+            f"side is {size:.3g} and its center is off by {center:.3g}; give the file that was rendered, or remove it"
         )
     return mesh
 
 
-def _similarity(scale: float, offset: Sequence[float] | Float) -> Float:
+def _similarity(scale: float, offset: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     matrix = np.diag([scale, scale, scale, 1.0])
     matrix[:3, 3] = offset
     return matrix

@@ -1,9 +1,9 @@
-"""How near an asset is to its object: pure functions of silhouettes, surfaces and voxels. Units: the object's world,
-where its longest side is 1.
+"""Similarity of an asset to its object: pure functions of silhouettes, surfaces and voxels.
 
-Volumes are grids of 64^3 voxels over [-1, 1]^3, as in SyncDreamer's evaluation (mesh2sdf's grid), sampled at centres.
+Lengths are in the object's world, where its longest side is 1. Volumes are grids of 64^3 voxels over [-1, 1]^3, as in
+SyncDreamer's evaluation (the grid of mesh2sdf), sampled at voxel centers.
 
-Letters: `f` views, `n` points, `h w` pixels; grids are indexed [x, y, z].
+Axis letters: `f` views, `n` points, `h w` pixels; grids are indexed [x, y, z].
 """
 
 from dataclasses import dataclass
@@ -17,46 +17,44 @@ from scipy.spatial import cKDTree
 
 from dataset.camera import project
 
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
-
 VOXELS: Final = 64  # along an edge of the cube [-EXTENT, EXTENT]
 EXTENT: Final = 1.0
 OPAQUE: Final = 0.5  # alpha from which a pixel belongs to the silhouette
-POINTS: Final = 100_000  # drawn on a surface: two drawings of one object are about 0.003 apart
+POINTS: Final = 100_000  # sampled on a surface: the Chamfer distance of two samples of one object is about 0.003
 F_DISTANCE: Final = 0.02  # of the F-score, in longest sides of the object
-_FINER: Final = 4  # the grid on which a surface is drawn and flooded has so many cells along a voxel
-_ASIDE: Final = (3.1e-6, 1.7e-6)  # voxels that rays pass beside their centres: none runs along an edge
+_CELLS_PER_VOXEL: Final = 4  # along each axis, of the grid on which a surface is rasterized and flooded from outside
+_RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # in voxels, from the centers: no ray runs along an edge
 
 
-def iou(first: Bool, second: Bool) -> float:
-    """Intersection over union of two sets; NaN where both are empty."""
+def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the intersection over union of two masks [...] of one shape; NaN if both are empty."""
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second) / union) if union else float("nan")
 
 
-def silhouette_ious(first: Bool, second: Bool) -> Float:
-    """`iou` [f] of silhouettes [f, h, w]."""
+def silhouette_ious(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return `iou` [f] of silhouettes [f, h, w]."""
     return np.array([iou(a, b) for a, b in zip(first, second, strict=True)])
 
 
-def voxel_centres() -> Float:
-    """[VOXELS^3, 3]."""
+def voxel_centers() -> NDArray[np.float64]:
+    """Return the centers of all voxels [VOXELS^3, 3]."""
     axis = (np.arange(VOXELS) + 0.5) / VOXELS * 2 * EXTENT - EXTENT
-    centres: Float = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    return centres
+    centers: NDArray[np.float64] = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    return centers
 
 
-def visual_hull(silhouettes: Bool, c2w: Float, K: Float) -> Bool:
-    """Voxels whose centres lie in every silhouette [f, h, w] of cameras `c2w` [f, 4, 4] with `K` [f, 3, 3].
+def visual_hull(silhouettes: NDArray[np.bool_], c2w: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the voxels [x, y, z] whose centers lie in every silhouette [f, h, w].
 
-    It holds the object and whatever no camera can tell from it: hollows are filled. What is outside a frame is empty.
+    The cameras are `c2w` [f, 4, 4] with `K` [f, 3, 3]. The hull contains the object and all that no camera can
+    distinguish from it: concavities are filled. What is outside a frame is empty.
     """
-    centres = voxel_centres()
-    left = np.arange(len(centres))
+    centers = voxel_centers()
+    left = np.arange(len(centers))
     height, width = silhouettes.shape[1:]
     for silhouette, camera, intrinsics in zip(silhouettes, c2w, K, strict=True):
-        pixels, depth = project(centres[left], camera, intrinsics)
+        pixels, depth = project(centers[left], camera, intrinsics)
         inside = (depth > 0) & (pixels >= 0).all(1) & (pixels < (width, height)).all(1)
         left, pixels = left[inside], pixels[inside]
         column, row = pixels.astype(np.int64).T
@@ -68,49 +66,49 @@ def visual_hull(silhouettes: Bool, c2w: Float, K: Float) -> Bool:
 
 @dataclass(frozen=True)
 class Solid:
-    """A surface as it is compared."""
+    """A surface, prepared for comparison."""
 
-    points: Float  # [n, 3], even over the parts of the surface that can be reached from outside
-    voxels: Bool  # what the surface encloses
+    points: NDArray[np.float64]  # [n, 3], uniform over the parts of the surface that can be reached from outside
+    voxels: NDArray[np.bool_]  # what the surface encloses
 
 
 def solid_of(mesh: trimesh.Trimesh) -> Solid:
-    """A mesh, closed or not, as it is compared. The same mesh gives the same points.
+    """Prepare a mesh, closed or not, for comparison. The same mesh gives the same points.
 
-    Meshes that people make overlap and have parts inside of parts: of points drawn evenly over the area those are kept
-    that can be reached from outside past the rest of the surface, which is drawn on a finer grid and flooded.
+    Meshes made by people overlap and contain hidden parts. Of points sampled uniformly over the surface, those are kept
+    that can be reached from outside; this is found by a flood fill on a finer grid, on which the surface is rasterized.
     """
-    cells = VOXELS * _FINER
-    regions, _ = label(np.pad(~_drawn(mesh, cells), 1, constant_values=True))  # neighbours share a face
+    cells = VOXELS * _CELLS_PER_VOXEL
+    regions, _ = label(np.pad(~_rasterized(mesh, cells), 1, constant_values=True))  # neighbours share a face
     outside = (regions == regions[0, 0, 0])[1:-1, 1:-1, 1:-1]
     reached = binary_dilation(outside, np.ones((3, 3, 3), bool), border_value=1)
-    drawn, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=0)
-    points = np.asarray(drawn, np.float64)
+    sampled, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=0)
+    points = np.asarray(sampled, np.float64)
     index, within = _cells_of(points, cells)
     kept = ~within
     kept[within] = reached[tuple(index[within].T)]
     return Solid(points[kept], enclosed_voxels(np.array(mesh.triangles, np.float64)))
 
 
-def enclosed_voxels(corners: Float) -> Bool:
-    """The voxels [x, y, z] whose centres triangles [m, 3, 3] wind around by at least one half, in either direction.
+def enclosed_voxels(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the voxels [x, y, z] around whose centers the winding number of triangles [m, 3, 3] is at least one half.
 
-    The winding number (Jacobson et al. 2013) is the mean over all directions of the signed crossings of a ray: a whole
-    number for closed surfaces, overlapping ones too, and a sensible one with holes. Here the mean is over the six
-    directions of the axes.
+    The sign of the winding number does not matter. It (Jacobson et al. 2013) is the mean over all directions of the
+    signed crossings of a ray: an integer for closed surfaces, also overlapping ones, and meaningful for surfaces with
+    holes. Here the mean is over the six directions of the axes.
     """
     winding = np.zeros((VOXELS, VOXELS, VOXELS))
     for axis in range(3):
         turned = np.roll(corners, -axis - 1, axis=-1)  # `axis` comes last, the others keep their order: a rotation
         winding += np.moveaxis(_crossings(turned), (0, 1, 2), np.roll((0, 1, 2), -axis - 1))
-    enclosed: Bool = np.abs(winding / 6) >= 0.5
+    enclosed: NDArray[np.bool_] = np.abs(winding / 6) >= 0.5
     return enclosed
 
 
-def _crossings(corners: Float) -> NDArray[np.int64]:
-    """Signed crossings [x, y, z] of the two rays up and down (z) from each voxel's centre with triangles [m, 3, 3]."""
-    cells = (corners + EXTENT) / (2 * EXTENT) * VOXELS - 0.5  # a voxel's centre is its index
-    cells[..., :2] -= _ASIDE
+def _crossings(corners: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Signed crossings [x, y, z] of the two rays up and down (z) from each voxel's center with triangles [m, 3, 3]."""
+    cells = (corners + EXTENT) / (2 * EXTENT) * VOXELS - 0.5  # a voxel's center is its index
+    cells[..., :2] -= _RAY_OFFSET
     flat = cells[..., :2]
     low = np.ceil(flat.min(1)).astype(np.int64).clip(0, VOXELS)
     spans = (np.floor(flat.max(1)).astype(np.int64).clip(-1, VOXELS - 1) + 1 - low).clip(0)  # columns of each [m, 2]
@@ -124,7 +122,7 @@ def _crossings(corners: Float) -> NDArray[np.int64]:
     )
     hit = (area != 0) & (weights * np.sign(area)[:, None] > 0).all(1)
     height = (weights[hit] * cells[triangle[hit], :, 2]).sum(1) / area[hit]
-    crossed = np.zeros((VOXELS, VOXELS, VOXELS + 1), np.int64)  # [..., k]: between centres k - 1 and k
+    crossed = np.zeros((VOXELS, VOXELS, VOXELS + 1), np.int64)  # [..., k]: between centers k - 1 and k
     above = np.ceil(height).astype(np.int64).clip(0, VOXELS)
     np.add.at(crossed, (*column[hit].T, above), np.sign(area[hit]).astype(np.int64))
     below = crossed.cumsum(-1)
@@ -133,18 +131,18 @@ def _crossings(corners: Float) -> NDArray[np.int64]:
     return signed
 
 
-def _doubled_area(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Float:
-    """Twice the signed areas [n] of flat triangles with corners [n, 2]."""
+def _doubled_area(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> NDArray[np.float64]:
+    """Return twice the signed areas [n] of planar triangles with corners [n, 2]."""
     first, second = b - a, c - a
-    doubled: Float = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    doubled: NDArray[np.float64] = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
     return doubled
 
 
-def _drawn(mesh: trimesh.Trimesh, cells: int) -> Bool:
-    """The cells that the surface passes, closely enough that no path over faces of cells leads through it.
+def _rasterized(mesh: trimesh.Trimesh, cells: int) -> NDArray[np.bool_]:
+    """Return the cells [x, y, z] that the surface passes, so that no path of face-adjacent cells leads through it.
 
-    Such a path crosses the surface on the way between the middles of two cells, half a cell from every other one. No
-    edge is longer than half a cell, so a vertex lies within 0.3 of a cell of that place, in one of these two cells.
+    Such a path crosses the surface between the centers of two adjacent cells, half a cell from all other cells. No edge
+    is longer than half a cell, so a vertex lies within 0.3 cells of the crossing, in one of these two cells.
     """
     edge = EXTENT / cells
     vertices, _ = trimesh.remesh.subdivide_to_size(  # type: ignore[no-untyped-call]
@@ -156,18 +154,18 @@ def _drawn(mesh: trimesh.Trimesh, cells: int) -> Bool:
     return walls
 
 
-def _cells_of(points: Float, cells: int) -> tuple[NDArray[np.int64], Bool]:
-    """(the cells [n, 3] of points, whether they are in the cube [n])."""
+def _cells_of(points: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the cells [n, 3] of points [n, 3], and whether they are in the cube [n]."""
     index = np.floor((points + EXTENT) / (2 * EXTENT) * cells).astype(np.int64)
     return index, ((index >= 0) & (index < cells)).all(1)
 
 
 def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
-    """`chamfer`, `f_score` and `volume_iou` of two solids.
+    """Return `chamfer`, `f_score` and `volume_iou` of two solids.
 
-    Chamfer distance: the mean distance of a point to the other's nearest, the mean of both directions (as in
-    SyncDreamer's evaluation). F-score: harmonic mean of the shares of the asset's points within F_DISTANCE of the
-    truth and of the truth's within it of the asset (Knapitsch et al. 2017).
+    Chamfer distance: the mean distance of a point to the nearest point of the other solid, averaged over both
+    directions (as in SyncDreamer's evaluation). F-score: harmonic mean of the fraction of the asset's points within
+    F_DISTANCE of the truth and of the fraction of the truth's points within it of the asset (Knapitsch et al. 2017).
     """
     from_asset, from_truth = _distances(asset.points, truth.points), _distances(truth.points, asset.points)
     precision, recall = (float((distances <= F_DISTANCE).mean()) for distances in (from_asset, from_truth))
@@ -179,7 +177,7 @@ def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
     }
 
 
-def _distances(points: Float, others: Float) -> Float:
+def _distances(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     tree: Any = cKDTree(others)
     distances, _ = tree.query(points)
     return np.asarray(distances, np.float64)

@@ -1,7 +1,7 @@
-"""Which asset belongs to which object: finished distillations and the views of a shard set that they were made from.
+"""Pair finished distillations with the objects, and the views of a shard set, that they were made from.
 
-A table of them is CSV with the head `run,uid,view`, or JSON, a list of objects with these keys. `run` is a folder,
-relative to the table's own; `view` may be left out (or empty): it is found by the picture.
+A table of pairs is CSV with the header `run,uid,view`, or JSON, a list of objects with these keys. `run` is a folder,
+relative to the table's own; `view` may be missing or empty: it is then found by the run's image.
 """
 
 import csv
@@ -13,33 +13,36 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.errors import UserError
 from dataset.images.decode import BROKEN
 from dataset.images.prepare import composite_white, prepare_image
-from distill.evaluate.ground_truth import VIEWS, Alignment, Place, TrueObject, align, view_name, view_number
+from dataset.images.psnr import psnr_db
+from dataset.reading.rendered_object import Place, RenderedObject, view_name, view_number
+from distill.evaluate.ground_truth import Alignment, align
 from distill.nerf.settings import MarchSettings
 from distill.runs.finished import CONFIG
 from distill.sds.schedule import CameraSettings
-from train.evaluate.metrics import psnr_db
 from train.model.multiview import SPEC_FILE, read_spec
 
 Labels = Literal["auto", "relative", "absolute"]
 FIELD: Final = "field.safetensors"
 MESH: Final = "mesh.glb"
+INPUT_IMAGE: Final = "input.png"
 _COLUMNS: Final = ("run", "uid", "view")
-_SAME_DB: Final = 25.0  # a run's picture is that of a view if they are at least this near
-_CLEARLY_DB: Final = 1.0  # and the next view is at least this much further off
+_MIN_PSNR_DB: Final = 25.0  # a run's image is a view of the object if it is at least this similar
+_MIN_MARGIN_DB: Final = 1.0  # and the second most similar view is at least this much less similar
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A row of the table."""
+class AssetEntry:
+    """One row of a table of pairs."""
 
     run: Path
     uid: str
-    view: int | None  # of asset_truth.VIEWS; None: to be found
+    view: int | None  # index into ALL_VIEWS; None: to be found
 
 
 @dataclass(frozen=True)
@@ -49,91 +52,102 @@ class Pair:
     run: Path
     uid: str
     place: Place
-    view: int  # of asset_truth.VIEWS: what it was made from
+    view: int  # index into ALL_VIEWS: the view it was made from
     alignment: Alignment
     march: MarchSettings
     notes: tuple[str, ...] = ()
 
     def identity(self, true_mesh: Path | None) -> float:
-        """48 bits of the sha256 of all that decides this asset's scores beside an object of a set."""
+        """Return 48 bits of the SHA-256 of everything that determines this asset's scores for a given object."""
         digest = hashlib.sha256(f"{self.view}/{self.alignment}/{self.march}".encode())
         for path in (self.run / FIELD, self.run / MESH, *([] if true_mesh is None else [true_mesh])):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return float(int.from_bytes(digest.digest()[:6], "big"))
 
 
-def asked_for(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) -> list[Asked]:
-    """What a command line names. Raises UserError where it is not a uid, and a view or none at all, for each run."""
+def entries_of(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) -> list[AssetEntry]:
+    """Return the entries of a command line.
+
+    Raises UserError unless there are as many uids as runs, and as many views or none.
+    """
     if len(uids) != len(runs) or len(views) not in (0, len(runs)):
         raise UserError(
-            f"{len(runs)} --run, {len(uids)} --uid and {len(views)} --view; give a uid, and a view or none at all, for "
-            "each run"
+            f"{len(runs)} --run, {len(uids)} --uid and {len(views)} --view; give one uid per run, and one view per run "
+            "or none"
         )
     rows = zip(runs, uids, views or ("",) * len(runs), strict=True)
-    return [Asked(run, uid, view_number(view) if view else None) for run, uid, view in rows]
+    return [AssetEntry(run, uid, view_number(view) if view else None) for run, uid, view in rows]
 
 
-def once_each(asked: Sequence[Asked]) -> None:
-    """Raises UserError where an object comes twice: it would count double."""
-    seen: dict[str, Path] = {}
-    for row in asked:
-        if row.uid in seen:
+def check_unique(entries: Sequence[AssetEntry]) -> None:
+    """Raise UserError when an object occurs twice: it would count double."""
+    runs: dict[str, Path] = {}
+    for entry in entries:
+        if entry.uid in runs:
             raise UserError(
-                f"{row.uid} has two assets, {seen[row.uid]} and {row.run}; measure the second one with another --out"
+                f"{entry.uid} has two assets, {runs[entry.uid]} and {entry.run}; measure the second one with another "
+                "--out"
             )
-        seen[row.uid] = row.run
+        runs[entry.uid] = entry.run
 
 
-def read_table(path: Path) -> list[Asked]:
-    """The rows of a table. Raises UserError, which names the row."""
+def read_table(path: Path) -> list[AssetEntry]:
+    """Read the rows of a table. Raises UserError, naming the row, when one is invalid."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows: list[Any] = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: no readable table ({error}); give CSV or JSON with run, uid, view") from error
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path}: holds no row; give CSV with the head run,uid,view, or JSON, a list of such objects")
-    found = []
+        raise UserError(f"{path}: holds no row; give CSV with the header run,uid,view, or JSON, a list of such objects")
+    entries = []
     for number, row in enumerate(rows, 1):
         unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["no object"]
         values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
         if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
             more = f" ({', '.join(unknown)})" if unknown else ""
-            raise UserError(f"{path}: row {number} is not run, uid and view{more}; run and uid are needed in each")
+            raise UserError(f"{path}: row {number} is not run, uid and view{more}; every row needs run and uid")
         run, uid, view = values
-        found.append(Asked(path.parent / run, uid, view_number(view) if view else None))
-    return found
+        entries.append(AssetEntry(path.parent / run, uid, view_number(view) if view else None))
+    return entries
 
 
-def pair_up(asked: Asked, place: Place, truth: TrueObject, labels: Labels) -> Pair:
+def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labels) -> Pair:
     """Check a run and find how it lies in its object's world.
 
-    Raises UserError where the run is not finished, where its picture is no view of the object, and where it cannot be
-    told which kind of camera labels its model has.
+    Args:
+        entry: The run, and the view it was made from if known.
+        place: The position of its object in the shard set.
+        truth: The object in all 32 views.
+        labels: The camera labels of the run's model; auto reads them from the model's folder.
+
+    Raises:
+        UserError: the run is not finished, its image is not a view of the object, or the camera labels of its model
+            are unknown.
     """
-    config = _finished(asked.run)
-    view = _view(asked, truth)
-    shown = truth.views[view]
-    absolute = _absolute(asked.run, config, labels)
+    config = _read_config(entry.run)
+    view = _find_view(entry, truth)
+    camera = truth.views[view]
+    absolute = _has_absolute_labels(entry.run, config, labels)
     try:
         cameras = CameraSettings(**config["settings"]["cameras"])
         march = MarchSettings(**config["settings"]["march"])
         elevation_deg = float(config["elevation_deg"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{asked.run / CONFIG}: lacks settings of this program ({error}); distill again") from error
+        raise UserError(f"{entry.run / CONFIG}: lacks settings of this program ({error}); distill again") from error
     notes = []
-    if abs(elevation_deg - shown.elevation_deg) > 1:
+    if abs(elevation_deg - camera.elevation_deg) > 1:
         notes.append(
-            f"{asked.uid}: was distilled as if seen from elevation {elevation_deg:g}; {view_name(view)} stands at "
-            f"{shown.elevation_deg:.1f} (--elevation-deg of distill), and the numbers take it as it is."
+            f"{entry.uid}: was distilled as if seen from elevation {elevation_deg:g}, but {view_name(view)} is at "
+            f"{camera.elevation_deg:.1f} (--elevation-deg of distill); this is not corrected in the numbers."
         )
-    alignment = align(shown, truth.size, cameras, absolute=absolute)
-    return Pair(asked.run, asked.uid, place, view, alignment, march, tuple(notes))
+    alignment = align(camera, truth.size, cameras, absolute=absolute)
+    return Pair(entry.run, entry.uid, place, view, alignment, march, tuple(notes))
 
 
-def _finished(run: Path) -> Mapping[str, Any]:
-    """A finished run's config.json."""
-    missing = [name for name in (CONFIG, FIELD, MESH, "input.png") if not (run / name).is_file()]
+def _read_config(run: Path) -> Mapping[str, Any]:
+    """Read config.json of a finished run."""
+    missing = [name for name in (CONFIG, FIELD, MESH, INPUT_IMAGE) if not (run / name).is_file()]
     if missing:
         raise UserError(
             f"{run}: is no finished distillation ({', '.join(missing)} missing); repeat its `python -m distill`, or "
@@ -147,53 +161,53 @@ def _finished(run: Path) -> Mapping[str, Any]:
     return config
 
 
-def _absolute(run: Path, config: Mapping[str, Any], labels: Labels) -> bool:
+def _has_absolute_labels(run: Path, config: Mapping[str, Any], labels: Labels) -> bool:
     if labels != "auto":
         return labels == "absolute"
     model = Path(str(config.get("model", "")))
     if not (model / SPEC_FILE).is_file():
         raise UserError(
-            f"{run}: its model {model} is not here to say what its camera labels are; give --labels relative (the "
-            "paper's) or absolute"
+            f"{run}: its model {model} does not exist here, so its camera labels are unknown; give --labels relative "
+            "(as in the paper) or absolute"
         )
     return read_spec(model).cameras == "absolute"
 
 
-def _view(asked: Asked, truth: TrueObject) -> int:
-    """The view that the run's picture shows; the one that is named is checked."""
-    near = _likeness(asked.run / "input.png", truth)
-    order = np.argsort(-near, kind="stable")
+def _find_view(entry: AssetEntry, truth: RenderedObject) -> int:
+    """Return the view that the run's image shows; if the entry names one, check it."""
+    similarity_db = _similarity_db(entry.run / INPUT_IMAGE, truth)
+    order = np.argsort(-similarity_db, kind="stable")
     best, second = (int(i) for i in order[:2])
-    told = f"nearest is {view_name(best)} at {near[best]:.1f} dB; views count from {_SAME_DB:g}"
-    if asked.view is not None:
-        if near[asked.view] < _SAME_DB:
+    nearest = f"nearest is {view_name(best)} at {similarity_db[best]:.1f} dB; at least {_MIN_PSNR_DB:g} are required"
+    if entry.view is not None:
+        if similarity_db[entry.view] < _MIN_PSNR_DB:
             raise UserError(
-                f"{asked.run}: its picture is not {view_name(asked.view)} of {asked.uid} ({near[asked.view]:.1f} dB; "
-                f"{told}); name the right uid and view"
+                f"{entry.run}: its image is not {view_name(entry.view)} of {entry.uid} "
+                f"({similarity_db[entry.view]:.1f} dB; {nearest}); name the right uid and view"
             )
-        return asked.view
-    if near[best] < _SAME_DB:
-        raise UserError(f"{asked.run}: its picture is no view of {asked.uid} ({told}); name the right uid")
-    if near[best] - near[second] < _CLEARLY_DB:
+        return entry.view
+    if similarity_db[best] < _MIN_PSNR_DB:
+        raise UserError(f"{entry.run}: its image is no view of {entry.uid} ({nearest}); name the right uid")
+    if similarity_db[best] - similarity_db[second] < _MIN_MARGIN_DB:
         raise UserError(
-            f"{asked.run}: its picture may be {view_name(best)} or {view_name(second)} of {asked.uid}, which look the "
+            f"{entry.run}: its image may be {view_name(best)} or {view_name(second)} of {entry.uid}, which look the "
             "same; name one with --view"
         )
     return best
 
 
-def _likeness(picture: Path, truth: TrueObject) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Decibels [f] between a run's picture and each view, prepared as a run prepares it; 100 where they are equal."""
+def _similarity_db(path: Path, truth: RenderedObject) -> NDArray[np.float64]:
+    """PSNR [f] between a run's image and each view, prepared as a run prepares it; -inf where nothing is visible."""
     try:
-        with Image.open(picture) as image:
+        with Image.open(path) as image:
             given = np.asarray(image.convert("RGBA").resize((image.width, image.width)))
     except BROKEN as error:
-        raise UserError(f"{picture}: not a readable picture ({type(error).__name__}); distill again") from error
-    near = np.full(len(VIEWS), -np.inf)
-    for number, view in enumerate(truth.pictures):
+        raise UserError(f"{path}: not a readable image ({type(error).__name__}); distill again") from error
+    similarity_db = np.full(len(truth.images), -np.inf)
+    for number, view in enumerate(truth.images):
         try:
             prepared = prepare_image(Image.fromarray(view), given.shape[0])
-        except UserError:  # nothing is seen from there: this run was not made from it
+        except UserError:  # the object is not visible in this view, so the run was not made from it
             continue
-        near[number] = psnr_db(prepared.rgb, composite_white(given))
-    return near
+        similarity_db[number] = psnr_db(prepared.rgb, composite_white(given))
+    return similarity_db

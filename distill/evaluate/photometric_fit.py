@@ -1,4 +1,4 @@
-"""A scene fitted to pictures with plain L2: no diffusion model, no shading. What one 3D object can show of them.
+"""Fit a scene to images with plain L2, without a diffusion model or shading.
 
 Axis letters: `f` frames, `h w` pixels, `n` rays.
 """
@@ -20,44 +20,44 @@ from distill.nerf.shading import albedo_only
 from distill.sds.schedule import DistillSettings
 
 
-class Shown(NamedTuple):
-    """Pictures of an object and their cameras."""
+class PosedImages(NamedTuple):
+    """Images of an object and their cameras."""
 
     c2w: NDArray[np.float64]  # [f, 4, 4]
     fov_deg: float
-    pictures: Tensor  # [f, h, w, 3] on white, on the CPU
+    images: Tensor  # [f, h, w, 3] on white, on the CPU
 
 
-def fit_pictures(
+def fit_images(
     scene: Scene,
     occupancy: Occupancy,
     optimizer: torch.optim.Optimizer,
-    shown: Shown,
+    posed: PosedImages,
     settings: DistillSettings,
     *,
     steps: int,
-    rays_a_step: int,
+    rays_per_step: int,
 ) -> None:
-    """Fit the scene, whose parameters the optimiser holds, to all of the pictures, in place."""
-    batches = ray_batches(shown, settings.seed, rays_a_step, occupancy.grid.occs.device)
+    """Fit the scene, whose parameters the optimizer holds, to all of the images, in place."""
+    batches = ray_batches(posed, settings.seed, rays_per_step, occupancy.grid.occs.device)
     for step in range(steps):
         occupancy.update(step, scene.density, settings.seed)
-        rays, shift, colours = next(batches)
+        rays, shift, colors = next(batches)
         pixels = render_rays(scene, rays, shift, settings=settings.march, occupancy=occupancy, shade=albedo_only)
-        loss = F.mse_loss(pixels[:, :3] + 1 - pixels[:, 3:4], colours)
+        loss = F.mse_loss(pixels[:, :3] + 1 - pixels[:, 3:4], colors)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
 
 
 def ray_batches(
-    shown: Shown, seed: int, count: int, device: torch.device | str
+    posed: PosedImages, seed: int, count: int, device: torch.device | str
 ) -> Iterator[tuple[Rays, Tensor, Tensor]]:
-    """Random rays of the pictures with their shifts [n] and true colours [n, 3], without end."""
-    everything = camera_rays(shown.c2w, shown.fov_deg, shown.pictures.shape[1], device)
-    colours = shown.pictures.reshape(-1, 3).to(device)
+    """Yield random rays of the images with their shifts [n] and true colors [n, 3], without end."""
+    all_rays = camera_rays(posed.c2w, posed.fov_deg, posed.images.shape[1], device)
+    colors = posed.images.reshape(-1, 3).to(device)
     generator = torch.Generator().manual_seed(seed)
     while True:
-        chosen = torch.randint(len(colours), (count,), generator=generator).to(device)
+        chosen = torch.randint(len(colors), (count,), generator=generator).to(device)
         shift = torch.rand(count, generator=generator).to(device)
-        yield Rays(*(values[chosen] for values in everything)), shift, colours[chosen]
+        yield Rays(*(values[chosen] for values in all_rays)), shift, colors[chosen]

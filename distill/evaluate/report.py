@@ -1,4 +1,4 @@
-"""What measured assets come to: tables, how they were made, the page."""
+"""Write the results of an asset evaluation: its tables, how the numbers were measured, and the rings of the page."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,37 +7,36 @@ from typing import Any, Final
 
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.html.formats import format_object_count
-from dataset.io.files import json_bytes, write_file_atomic
+from dataset.reading.rendered_object import view_name
 from distill.evaluate.consistency import CONSISTENCY, RERENDERED, SAMPLED, consistency_rows, consistency_tables
-from distill.evaluate.ground_truth import view_name
 from distill.evaluate.metrics import F_DISTANCE, VOXELS
 from distill.evaluate.pairing import Pair
-from distill.evaluate.score import ASSET_METRICS, BESIDE
-from train.evaluate.metrics import CONFIDENCE, SAME_DB, mean_of
-from train.evaluate.page import write_evaluation_page
+from distill.evaluate.score import ASSET_METRICS, PAGE_METRICS
+from train.evaluate.metrics import CONFIDENCE, MAX_FRONT_BACK_PSNR_DB, mean_of
+from train.evaluate.report import write_report
 from train.evaluate.results import TRUTH, Method, Record
-from train.evaluate.tables import Table, object_values, plain, summarise, tables
+from train.evaluate.tables import ResultTable, object_values, summarize, tables
 
-OUTLINES: Final = "outlines"  # METHOD-outlines in pictures/
-_RINGS: Final = (
-    "The 16 views of the fixed set from azimuth 0 (the object's front) on, every 22.5 degrees, as they were rendered "
-    "and as the asset shows them; below, the silhouettes: grey where both are, orange the asset's alone, blue the "
-    "object's alone. Pictures are lossy and shrunk to 80 pixels where they were larger, the numbers are of whole ones."
+OUTLINES: Final = "outlines"  # METHOD-outlines in the images' folder
+_CAPTION: Final = (
+    "The 16 views of the fixed set from azimuth 0 (the object's front), every 22.5 degrees: the true views and the "
+    "asset's. Below, the silhouettes: gray in both, orange in the asset's only, blue in the object's only. Images are "
+    "compressed with loss and at most 80 pixels wide; the numbers were computed from the original images."
 )
 
 
 @dataclass(frozen=True)
-class Group:
-    """A row of the tables and its assets."""
+class AssetGroup:
+    """The assets of one method: a row of the tables."""
 
     method: Method
     pairs: Sequence[Pair]
 
 
-def write_results(
+def write_asset_report(
     out: Path,
     shards: str,
-    groups: Sequence[Group],
+    groups: Sequence[AssetGroup],
     record: Record,
     notes: Sequence[str],
     *,
@@ -45,65 +44,65 @@ def write_results(
     with_mesh: int,
     consistency: bool = False,
 ) -> None:
-    """evaluation.json, evaluation.md and evaluation.html of what the record holds of these assets.
+    """Write evaluation.json, evaluation.md and evaluation.html of these assets, and print the first table.
 
-    `with_mesh` says how many of the objects have their true mesh; `consistency`, whether it was measured.
+    Args:
+        out: The output folder.
+        shards: URL of the shard set.
+        groups: The assets of each method, of the same objects.
+        record: The scores and the images.
+        notes: Notes to add to the protocol.
+        lead: Which objects were evaluated, for the sentence below the heading.
+        with_mesh: How many of the objects have their true mesh.
+        consistency: Whether multi-view consistency was measured.
     """
     methods, uids = [group.method for group in groups], [pair.uid for pair in groups[0].pairs]
-    rows = summarise(record, methods, uids, ASSET_METRICS)
-    title, lead = f"Assets beside {shards}", f"{lead}: {format_object_count(len(uids))}."
-    made = _tables(rows, record, methods, uids)
+    rows = summarize(record, methods, uids, ASSET_METRICS)
+    all_tables = _tables(rows, record, methods, uids)
     if consistency:
-        made[1:1] = consistency_tables(record, methods, uids)
-    told = [*_protocol(groups, with_mesh), *notes]
-    summary = {
-        "shards": shards,
-        "objects": uids,
-        "notes": told,
-        "metrics": {metric.name: metric.meaning for metric in ASSET_METRICS},
-        "methods": [{**row, "settings": dict(m.settings)} for row, m in zip(rows, methods, strict=True)],
-        "consistency": consistency_rows(record, methods, uids) if consistency else None,
-        "assets": [_asset(record, group.method, pair) for group in groups for pair in group.pairs],
-    }
-    write_file_atomic(out / "evaluation.json", json_bytes(plain(summary)))
-    listed = "\n".join(f"- {note}" for note in told)
-    markdown = f"# {title}\n\n{lead}\n\n" + "\n".join(table.markdown() for table in made)
-    write_file_atomic(out / "evaluation.md", f"{markdown}\n## How it was measured\n\n{listed}\n".encode())
-    write_evaluation_page(
-        out / "evaluation.html",
-        title=title,
-        lead=lead,
-        tables=made,
-        notes=told,
+        all_tables[1:1] = consistency_tables(record, methods, uids)
+    write_report(
+        out,
+        title=f"Assets compared with {shards}",
+        lead=f"{lead}: {format_object_count(len(uids))}.",
+        tables=all_tables,
+        notes=[*_protocol(groups, with_mesh), *notes],
+        details={
+            "shards": shards,
+            "objects": uids,
+            "consistency": consistency_rows(record, methods, uids) if consistency else None,
+            "assets": [_asset(record, group.method, pair) for group in groups for pair in group.pairs],
+        },
+        metrics=ASSET_METRICS,
+        rows=rows,
         record=record,
-        methods=_strips(record, methods, uids, consistency),
+        methods=methods,
         uids=uids,
-        beside=(*BESIDE, CONSISTENCY),
-        rings=_RINGS,
+        page_methods=_page_methods(record, methods, uids, consistency),
+        page_metrics=(*PAGE_METRICS, CONSISTENCY),
+        caption=_CAPTION,
     )
-    print(made[0].markdown())
-    print(f"wrote {out}/evaluation.json, evaluation.md and evaluation.html")
 
 
-def _strips(record: Record, methods: Sequence[Method], uids: Sequence[str], consistency: bool) -> list[Method]:
-    """The page's rings of each object, top down. Those without numbers get an empty line in the record."""
-    strips = []
+def _page_methods(record: Record, methods: Sequence[Method], uids: Sequence[str], consistency: bool) -> list[Method]:
+    """Return the rings of each object on the page, in order. Those without scores get empty ones in the record."""
+    rings = []
     for method in methods:
-        strips += [method, Method(f"{method.key}-{OUTLINES}", f"{method.title}: silhouettes", {})]
+        rings += [method, Method(f"{method.key}-{OUTLINES}", f"{method.title}: silhouettes", {})]
         if consistency:
-            strips.append(Method(f"{method.key}-{SAMPLED}", f"{method.title}: sampled views", {}))
-            strips.append(Method(f"{method.key}-{RERENDERED}", f"{method.title}: a field fitted to these", {}))
+            rings.append(Method(f"{method.key}-{SAMPLED}", f"{method.title}: sampled views", {}))
+            rings.append(Method(f"{method.key}-{RERENDERED}", f"{method.title}: a field fitted to these", {}))
     if consistency:
-        strips.append(Method(f"{TRUTH}-{RERENDERED}", "a field fitted to the truth", {}))
-    for strip in strips:
+        rings.append(Method(f"{TRUTH}-{RERENDERED}", "a field fitted to the truth", {}))
+    for ring in rings:
         for uid in uids:
-            record.found.setdefault((strip.key, uid, 0), {})
-    return strips
+            record.scores.setdefault((ring.key, uid, 0), {})
+    return rings
 
 
 def _asset(record: Record, method: Method, pair: Pair) -> dict[str, Any]:
-    """One asset: where it is, how it was aligned, and its numbers."""
-    scores = record.found[method.key, pair.uid, 0]
+    """Return one asset for evaluation.json: its run, its alignment and its mean scores."""
+    scores = record.scores[method.key, pair.uid, 0]
     return {
         "method": method.key,
         "uid": pair.uid,
@@ -117,75 +116,78 @@ def _asset(record: Record, method: Method, pair: Pair) -> dict[str, Any]:
 
 def _tables(
     rows: Sequence[dict[str, Any]], record: Record, methods: Sequence[Method], uids: Sequence[str]
-) -> list[Table]:
-    """Those of any evaluation, and the objects one by one."""
-    made = tables(rows, format_object_count(len(uids)), ASSET_METRICS)
+) -> list[ResultTable]:
+    """Return the tables of every evaluation, and a table of single objects."""
+    count = format_object_count(len(uids))
+    results, *others = tables(rows, count, ASSET_METRICS)
     note = (
-        f"Means over {format_object_count(len(uids))}, each the mean of its held-out views; in brackets the "
-        f"{CONFIDENCE:.0%} confidence interval over objects (bootstrap)."
+        f"Means over {count}, each the mean over its held-out views; in brackets the {CONFIDENCE:.0%} confidence "
+        "interval over objects (bootstrap)."
     )
-    made[0] = replace(made[0], note=note)
-    shown = [metric for metric in ASSET_METRICS if any(metric.name in row["metrics"] for row in rows)]
-    cells = {(m.key, metric.name): object_values(record, m, uids, metric.name) for m in methods for metric in shown}
-    several = len(methods) > 1
+    return [replace(results, note=note), *others, _object_table(rows, record, methods, uids, results.head)]
+
+
+def _object_table(
+    rows: Sequence[dict[str, Any]],
+    record: Record,
+    methods: Sequence[Method],
+    uids: Sequence[str],
+    head: Sequence[str],
+) -> ResultTable:
+    present = [metric for metric in ASSET_METRICS if any(metric.name in row["metrics"] for row in rows)]
+    values = {(m.key, metric.name): object_values(record, m, uids, metric.name) for m in methods for metric in present}
     lines = tuple(
         (
-            f"{uid}, {method.title}" if several else uid,
-            *(metric.show(cells[method.key, metric.name][i]) for metric in shown),
+            f"{uid}, {method.title}" if len(methods) > 1 else uid,
+            *(metric.format(values[method.key, metric.name][i]) for metric in present),
         )
         for i, uid in enumerate(uids)
         for method in methods
     )
-    return [
-        *made,
-        Table(
-            "Object by object",
-            "The means of each one's held-out views, and its shape.",
-            ("object", *made[0].head[1:]),
-            lines,
-        ),
-    ]
+    note = "Means over the held-out views of each object, and the scores of its shape."
+    return ResultTable("Object by object", note, ("object", *head[1:]), lines)
 
 
-def _protocol(groups: Sequence[Group], with_mesh: int) -> Iterator[str]:
-    """How the numbers are made."""
+def _protocol(groups: Sequence[AssetGroup], with_mesh: int) -> Iterator[str]:
+    """Yield sentences on how the numbers are measured."""
     pairs = [pair for group in groups for pair in group.pairs]
     inside = sum(pair.view < VIEWS_PER_SET for pair in pairs)
     yield (
-        "Pictures: the asset's field, unlit (its albedo) on white, from the 16 cameras of the fixed set (elevation 30, "
-        "every 22.5 degrees), in the size of the true pictures, which an environment map lights: a perfect asset would "
-        "still differ by the light."
+        "Images: the asset's field without lighting (its albedo) on white, from the 16 cameras of the fixed set "
+        "(elevation 30, every 22.5 degrees), in the size of the true images. Those are lit by an environment map, so "
+        "even a perfect asset would differ from them."
     )
     yield (
         f"Held out: all 16 fixed views of the {len(pairs) - inside} of {len(pairs)} assets that were made from a view "
         f"of the random set; of those made from a fixed view ({inside}) the other 15."
     )
     yield (
-        "Aligned by the known camera of the picture, without any search (no ICP): turned about the vertical by the "
-        "picture's azimuth (where the model's camera labels are relative; absolute ones need no turn) and scaled by "
-        "the ratio of the frames of distillation and renders. Size, height and turn are not corrected."
+        "Alignment by the known camera of the image, without any search (no ICP): turned about the vertical axis by "
+        "the image's azimuth if the model's camera labels are relative (not if they are absolute), and scaled by the "
+        "ratio of the frames of distillation and renders. Size, height and rotation are not corrected."
     )
-    yield "Silhouette: where the opacity is at least one half. In the box: the bounding box of the true alpha."
+    yield "Silhouette: where the opacity is at least one half. Box: the bounding box of the true alpha."
     yield (
-        "Front/back: of the views within 45 degrees of front or back, how many are nearer to the true view from the "
-        f"other side; only where these two true views differ (PSNR below {SAME_DB:g} dB)."
+        "Front/back: of the views within 45 degrees of front or back, the fraction that is nearer to the true view "
+        f"from the opposite side; only where these two true views differ (PSNR below {MAX_FRONT_BACK_PSNR_DB:g} dB)."
     )
     yield (
-        f"Visual hull: {VOXELS}^3 voxels over [-1, 1]^3 that all 32 silhouettes hold, of the asset (its field's) and "
-        "of the object (its renders'), by the same cameras. It stands in for the volume where there is no true mesh, "
-        "and sees no hollows; the asset's own view is among the 32."
+        f"Visual hull: the voxels ({VOXELS}^3 over [-1, 1]^3) inside all 32 silhouettes, of the asset (rendered from "
+        "its field) and of the object (from its renders), with the same cameras. It replaces the volume where there is "
+        "no true mesh, but fills concavities; the view the asset was made from is one of the 32."
     )
     if with_mesh:
         uids = {pair.uid for pair in pairs}
         yield (
-            f"Meshes: {with_mesh} of {len(uids)} objects have a true mesh; the numbers by mesh are over these. "
-            f"Chamfer distance: mean of both directions' mean distance to the nearest point. F-score at {F_DISTANCE:g} "
-            f"of the object's longest side. Volume: {VOXELS}^3 voxels over [-1, 1]^3 that the mesh winds around."
+            f"Meshes: {with_mesh} of {len(uids)} objects have a true mesh; mesh metrics are over these. "
+            "Chamfer distance: the mean distance to the nearest point, averaged over both directions. F-score at "
+            f"{F_DISTANCE:g} of the object's longest side. Volume: the voxels ({VOXELS}^3 over [-1, 1]^3) inside the "
+            "mesh, by its winding number."
         )
         yield (
             "As in SyncDreamer's evaluation (Liu et al. 2023, its eval_mesh.py): Chamfer distance and the volume's "
-            "grid. Otherwise than there: points are drawn evenly on what can be reached of a surface from outside, "
-            "not taken from 16 depth maps; no object is turned by hand; F-score and hull are not theirs."
+            "grid. Differences from it: points are sampled uniformly on the part of a surface that can be reached from "
+            "outside, not taken from 16 depth maps; no object is turned by hand; F-score and hull are added."
         )
     else:
         yield "Meshes: none were given (--meshes), so Chamfer distance, F-score and volume IoU are left out."

@@ -27,7 +27,7 @@ def test_job_starts_the_mounted_distillation_on_this_cluster(tmp_path):
     (package / "runs").mkdir()
     (package / "runs" / "ray_workers.py").touch()
     (package / "__main__.py").write_text("import json, os, sys; print(json.dumps([sys.argv[1:], os.getcwd()]))")
-    asked = ["--image", "a cat.png", "b.png", "--seeds", "4"]
+    asked = ["--image", "a cat.png", "b.png", "--num-seeds", "4"]
     done = submit(tmp_path, *asked)
     assert json.loads(done.stdout) == [[*asked, "--address", "auto"], str(tmp_path / "isotropic3d")], done.stderr
     for whole in (["--help"], ["--image", "a.png", "--address=ray://head:10001"]):
@@ -37,7 +37,7 @@ def test_job_starts_the_mounted_distillation_on_this_cluster(tmp_path):
 def test_job_says_where_no_checkout_is(tmp_path):
     done = submit(tmp_path, "--image", "a.png")
     assert done.returncode == 1
-    assert "holds no checkout" in done.stderr
+    assert "contains no checkout" in done.stderr
 
 
 def test_the_mounts_hold_all_that_workers_import():

@@ -11,13 +11,14 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
+from dataset.format.schema import ALL_VIEWS
 from dataset.images.prepare import prepare_image
+from dataset.reading.rendered_object import view_number
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate.ground_truth import VIEWS, view_number
 from distill.mesh.formats import to_y_up
 from distill.nerf.field import Field, Samples
 from distill.sds.schedule import PRESETS, RandomPurpose, torch_stream
-from train.evaluate.baselines import spread_evenly
+from train.evaluate.selection import spread_evenly
 
 SETTINGS = replace(PRESETS["tiny"], march=replace(PRESETS["tiny"].march, samples_per_ray=400))
 
@@ -79,9 +80,9 @@ def finished(folder: Path, shards: Path, uid: str, view: str, mesh: trimesh.Trim
     folder.mkdir(parents=True)
     whole = ShardSet(shards)
     place = next(place for place in spread_evenly(whole, len(whole)) if whole.uid(*place) == uid)
-    picture = whole.views(*place, [VIEWS[view_number(view)]])[0]
+    picture = whole.views(*place, [ALL_VIEWS[view_number(view)]])[0]
     Image.fromarray(prepare_image(Image.fromarray(picture), 32).rgba).save(folder / "input.png")
-    elevation_deg = float(whole.angles_deg(*place, [VIEWS[view_number(view)]])[0, 0])
+    elevation_deg = float(whole.angles_deg(*place, [ALL_VIEWS[view_number(view)]])[0, 0])
     settings = asdict(replace(SETTINGS, march=PRESETS["tiny"].march))
     found = {"model": "none", "elevation_deg": elevation_deg, "settings": settings, "mesh": {"faces": len(mesh.faces)}}
     (folder / "config.json").write_text(json.dumps({**found, **config}))

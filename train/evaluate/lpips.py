@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018), where its package and weights are there: neither is one of this project's requirements."""
+"""LPIPS (Zhang et al. 2018), if its package and weights are available; the project does not require them."""
 
 import importlib
 from collections.abc import Callable
@@ -11,23 +11,26 @@ Perceptual = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.flo
 
 
 def load_perceptual(device: torch.device) -> tuple[Perceptual | None, str]:
-    """(the distance [f] of pictures [f, h, w, 3] in [0, 1] from others, what to say of it); None where it is not to be
-    had. With VGG, as SyncDreamer's evaluation takes it.
+    """Load LPIPS with VGG, as in SyncDreamer's evaluation.
+
+    Returns:
+        A function that returns the distances [f] between two batches of images [f, h, w, 3] in [0, 1], or None if LPIPS
+        is not available; and a note for the report.
     """
     try:
         network = importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).to(device).eval()
     except ImportError:
         return (
             None,
-            "LPIPS is left out: the package lpips is not installed (pip install lpips; it fetches VGG's weights).",
+            "LPIPS is left out: the package lpips is not installed (pip install lpips; it downloads VGG's weights).",
         )
     except OSError as error:
-        return None, f"LPIPS is left out: VGG's weights cannot be had ({error})."
+        return None, f"LPIPS is left out: VGG's weights cannot be downloaded ({error})."
 
     @torch.no_grad()
-    def distance(pictures: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float64]:
-        first, second = (torch.from_numpy(a).permute(0, 3, 1, 2).to(device) * 2 - 1 for a in (pictures, truth))
-        found: NDArray[np.float64] = network(first, second).flatten().double().cpu().numpy()
-        return found
+    def distance(images: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float64]:
+        first, second = (torch.from_numpy(a).permute(0, 3, 1, 2).to(device) * 2 - 1 for a in (images, truth))
+        distances: NDArray[np.float64] = network(first, second).flatten().double().cpu().numpy()
+        return distances
 
-    return distance, "LPIPS with VGG, by the package lpips."
+    return distance, "LPIPS with VGG, computed by the package lpips."

@@ -1,8 +1,8 @@
-"""What is evaluated and what it is compared with: the true ring of views, and the ring as a model draws it.
+"""Sample rings of novel views with a model, at the cameras of an object's true views.
 
-A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. A model draws it from the embedding of one view
-of the random set as four groups of four orthogonal views, the number that training had in attention; the groups of an
-object share nothing but the embedding (and the reference picture, where it is with_reference).
+A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. A model samples it from the embedding of one view
+of the random set, the reference, as four groups of four orthogonal views: as many views as attended to each other in
+training. The groups of an object share only the embedding, and the reference image if the model is conditioned on it.
 
 Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring, others as in
 `train.model.multiview`.
@@ -19,87 +19,107 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset.format.schema import VIEWS_PER_SET
+from dataset.format.schema import ALL_VIEWS, VIEWS_PER_SET
+from dataset.reading.rendered_object import Place, RenderedObject, read_object
 from dataset.reading.shard_set import ShardSet
-from train.data.loader import to_tensor
-from train.data.sampling import ViewKey
+from train.data.images import to_tensor
 from train.device import mixed_precision
 from train.model.ddim import denoise_views, draw_latents
 from train.model.image_encoder import resize
 from train.model.multiview import MultiViewModel
 from train.model.reference import reads_reference, with_reference_latents
 
-VIEWS_A_GROUP: Final = 4
-GROUPS: Final = VIEWS_PER_SET // VIEWS_A_GROUP
-RING: Final[list[ViewKey]] = [("fixed", i) for i in range(VIEWS_PER_SET)]
-REFERENCES: Final[list[ViewKey]] = [("random", i) for i in range(VIEWS_PER_SET)]
-
-UInt8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
+VIEWS_PER_GROUP: Final = 4
+GROUPS_PER_RING: Final = VIEWS_PER_SET // VIEWS_PER_GROUP
+RING: Final = ALL_VIEWS[:VIEWS_PER_SET]  # the fixed set
+REFERENCES: Final = ALL_VIEWS[VIEWS_PER_SET:]  # the random set
 
 
 @dataclass(frozen=True)
-class Truth:
-    """One object as it was rendered."""
+class EvaluationObject:
+    """One object with the true views of its ring, and its reference view."""
 
-    uid: str
-    ring: UInt8  # [v, h, w, 4]
-    ring_angles_deg: NDArray[np.float64]  # [v, 2]: elevation, azimuth
-    reference: UInt8  # [h, w, 4]: the one view that is seen
-    reference_angles_deg: tuple[float, float]
+    rendered: RenderedObject  # the views of the ring, then the reference
+
+    @property
+    def uid(self) -> str:
+        """The object's uid."""
+        return self.rendered.uid
 
     @property
     def size(self) -> int:
-        """Pixels a side."""
-        return self.ring.shape[1]
+        """Side length of the images in pixels."""
+        return self.rendered.size
+
+    @property
+    def ring(self) -> NDArray[np.uint8]:
+        """The true views [v, h, w, 4]."""
+        return self.rendered.images[:VIEWS_PER_SET]
 
     @cached_property
-    def on_white(self) -> Float32:
-        """The ring [v, h, w, 3] in [0, 1]."""
-        return to_arrays(to_tensor(self.ring))
+    def ring_on_white(self) -> NDArray[np.float32]:
+        """The true views [v, h, w, 3] in [0, 1]."""
+        return self.rendered.on_white[:VIEWS_PER_SET]
+
+    @property
+    def ring_angles_deg(self) -> NDArray[np.float64]:
+        """Elevation and azimuth [v, 2]."""
+        return self.rendered.angles_deg[:VIEWS_PER_SET]
+
+    @property
+    def reference(self) -> NDArray[np.uint8]:
+        """The reference image [h, w, 4]."""
+        image: NDArray[np.uint8] = self.rendered.images[-1]
+        return image
 
     @property
     def reference_rgb(self) -> Tensor:
-        """[3, h, w] in [0, 1] on white."""
+        """The reference image [3, h, w] in [0, 1] on white."""
         return to_tensor(self.reference[None])[0]
 
+    @property
+    def reference_angles_deg(self) -> tuple[float, float]:
+        """Elevation and azimuth."""
+        elevation_deg, azimuth_deg = self.rendered.angles_deg[-1].tolist()
+        return elevation_deg, azimuth_deg
 
-def read_truth(shards: ShardSet, shard: int, sample: int) -> Truth:
-    """An object of the set; which of its random views is the reference depends on its uid alone."""
-    uid = shards.uid(shard, sample)
-    wanted = [*RING, REFERENCES[reference_index(uid)]]
-    views, angles_deg = shards.views(shard, sample, wanted), shards.angles_deg(shard, sample, wanted)
-    elevation_deg, azimuth_deg = angles_deg[-1].tolist()
-    return Truth(uid, views[:-1], angles_deg[:-1], views[-1], (elevation_deg, azimuth_deg))
+
+def read_evaluation_object(shards: ShardSet, place: Place) -> EvaluationObject:
+    """Read the ring and the reference view of an object. Which view is the reference depends on its uid only.
+
+    Raises UserError when the shard cannot be read, DamagedMember when a view is corrupt.
+    """
+    reference = REFERENCES[reference_index(shards.uid(*place))]
+    return EvaluationObject(read_object(shards, place, [*RING, reference]))
 
 
 def reference_index(uid: str) -> int:
-    """Which of an object's random views is the one that is seen."""
-    return _number(f"reference/{uid}") % VIEWS_PER_SET
+    """Return which of an object's random views is its reference, 0 to 15."""
+    return _hash(f"reference/{uid}") % VIEWS_PER_SET
 
 
-def read_ring(shards: ShardSet, shard: int, sample: int, size: int) -> Float32:
-    """The ring [v, h, w, 3] of an object in [0, 1] on white, at another set's size."""
-    return to_arrays(resize(to_tensor(shards.views(shard, sample, RING)), size).clamp(0, 1))
+def read_ring(shards: ShardSet, place: Place, size: int) -> NDArray[np.float32]:
+    """Read the ring of an object [v, size, size, 3] in [0, 1] on white."""
+    return to_arrays(resize(to_tensor(shards.views(*place, RING)), size).clamp(0, 1))
 
 
-def to_arrays(pictures: Tensor) -> Float32:
-    """Pictures [n, 3, h, w] -> float32 [n, h, w, 3]."""
-    arrays: Float32 = pictures.detach().float().cpu().permute(0, 2, 3, 1).contiguous().numpy()
+def to_arrays(images: Tensor) -> NDArray[np.float32]:
+    """Convert images [n, 3, h, w] to float32 arrays [n, h, w, 3]."""
+    arrays: NDArray[np.float32] = images.detach().float().cpu().permute(0, 2, 3, 1).contiguous().numpy()
     return arrays
 
 
 def in_groups(ring: Tensor) -> Tensor:
-    """[b, v, ...] -> [(b g), k, ...]: every fourth view of the ring is of one group."""
+    """Split rings [b, v, ...] into groups [(b g), k, ...]: every fourth view of a ring is in one group."""
     objects, rest = len(ring), ring.shape[2:]
-    grouped = ring.reshape(objects, VIEWS_A_GROUP, GROUPS, *rest).transpose(1, 2)
+    grouped = ring.reshape(objects, VIEWS_PER_GROUP, GROUPS_PER_RING, *rest).transpose(1, 2)
     return grouped.flatten(0, 1)
 
 
 def in_ring(groups: Tensor) -> Tensor:
-    """The inverse of `in_groups`."""
-    objects, rest = len(groups) // GROUPS, groups.shape[2:]
-    return groups.reshape(objects, GROUPS, VIEWS_A_GROUP, *rest).transpose(1, 2).flatten(1, 2)
+    """Join groups [(b g), k, ...] to rings [b, v, ...]; the inverse of `in_groups`."""
+    objects, rest = len(groups) // GROUPS_PER_RING, groups.shape[2:]
+    return groups.reshape(objects, GROUPS_PER_RING, VIEWS_PER_GROUP, *rest).transpose(1, 2).flatten(1, 2)
 
 
 @torch.no_grad()
@@ -117,20 +137,22 @@ def condition_on_reference(
     latents = model.encode(references.to(model.device))
     if not with_reference:
         latents = torch.zeros_like(latents)
-    return with_reference_latents(model, *(each.repeat_interleave(GROUPS, dim=0) for each in (latents, cameras)))
+    return with_reference_latents(
+        model, *(each.repeat_interleave(GROUPS_PER_RING, dim=0) for each in (latents, cameras))
+    )
 
 
 @torch.no_grad()
 def draw_rings(
     model: MultiViewModel,
-    truths: Sequence[Truth],
+    truths: Sequence[EvaluationObject],
     seed: int,
     *,
     steps: int,
     guidance_scale: float,
     with_reference: bool,
-) -> list[Float32]:
-    """Sample one ring of views [v, h, w, 3] per object, at the cameras and in the image size of the ground truth.
+) -> list[NDArray[np.float32]]:
+    """Sample one ring of views [v, h, w, 3] per object, at the cameras and in the image size of the truth.
 
     The noise of an object depends on its uid and the seed only. `with_reference` also conditions the model on the
     reference image. On a GPU, sampling runs in bf16; the metrics are computed in float32.
@@ -141,42 +163,42 @@ def draw_rings(
         for truth in truths
     ]
     own = torch.stack([model.labels(*truth.reference_angles_deg, *truth.reference_angles_deg) for truth in truths])
-    noise = [draw_latents(model, GROUPS, VIEWS_A_GROUP, noise_generator(truth.uid, seed)) for truth in truths]
+    noise = [draw_latents(model, GROUPS_PER_RING, VIEWS_PER_GROUP, noise_generator(t.uid, seed)) for t in truths]
     with mixed_precision(model.device):
-        drawn = denoise_views(
+        sampled = denoise_views(
             condition_on_reference(model, references, own, with_reference=with_reference),
             torch.cat(noise),
-            model.embed_image(references).repeat_interleave(GROUPS, dim=0),
+            model.embed_image(references).repeat_interleave(GROUPS_PER_RING, dim=0),
             in_groups(torch.stack(labels)),
             steps=steps,
             guidance_scale=guidance_scale,
         )
-    return [of_size(ring, truth.size) for ring, truth in zip(in_ring(drawn), truths, strict=True)]
+    return [resized(ring, truth.size) for ring, truth in zip(in_ring(sampled), truths, strict=True)]
 
 
-def of_size(pictures: Tensor, size: int) -> Float32:
-    """[n, 3, h, w] -> [n, size, size, 3] in [0, 1]."""
-    return to_arrays(resize(pictures.float(), size).clamp(0, 1))
+def resized(images: Tensor, size: int) -> NDArray[np.float32]:
+    """Resize images [n, 3, h, w] to arrays [n, size, size, 3] in [0, 1]."""
+    return to_arrays(resize(images.float(), size).clamp(0, 1))
 
 
 @torch.no_grad()
-def embed(model: MultiViewModel, pictures: Float32) -> NDArray[np.float64]:
-    """Embeddings [n, d] of pictures [n, h, w, 3] in [0, 1], by the model's own tower."""
-    rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(model.device)
+def embed(model: MultiViewModel, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return embeddings [n, d] of images [n, h, w, 3] in [0, 1] by the model's own image encoder."""
+    rgb = torch.from_numpy(images).permute(0, 3, 1, 2).to(model.device)
     embeddings: NDArray[Any] = model.embed_image(rgb)[:, 0].cpu().numpy()
     return embeddings.astype(np.float64)
 
 
 @torch.no_grad()
-def through_autoencoder(model: MultiViewModel, truth: Truth) -> Float32:
-    """The true ring [v, h, w, 3] encoded and decoded: no sample of the model's can be sharper."""
-    return of_size(model.decode(model.encode(to_tensor(truth.ring).to(model.device))), truth.size)
+def through_autoencoder(model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
+    """Encode and decode the true ring [v, h, w, 3]: the upper bound for samples of the model."""
+    return resized(model.decode(model.encode(to_tensor(truth.ring).to(model.device))), truth.size)
 
 
 def noise_generator(uid: str, seed: int) -> torch.Generator:
-    """On the CPU: the same noise on any device."""
-    return torch.Generator().manual_seed(_number(f"noise/{seed}/{uid}") % 2**63)
+    """Return the generator of an object's noise. It is on the CPU, so that the noise is the same on every device."""
+    return torch.Generator().manual_seed(_hash(f"noise/{seed}/{uid}") % 2**63)
 
 
-def _number(text: str) -> int:
+def _hash(text: str) -> int:
     return int.from_bytes(sha256(f"isotropic3d evaluation 1/{text}".encode()).digest()[:8], "big")

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from PIL import Image
 
@@ -17,15 +16,7 @@ from dataset.html.templates import data_url, render_page
 from dataset.io.files import write_file_atomic
 from train.evaluate.metrics import mean_of
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record
-from train.evaluate.tables import METRICS, Metric, Table
-
-_BESIDE: Final = tuple(
-    metric for metric in METRICS if metric.name in ("psnr", "ssim", "pose_pixels", "front_back_pixels")
-)
-_RINGS: Final = (
-    "The 16 views of each ring, every 22.5 degrees from azimuth 0 (the object's front). Images are lossy and at most "
-    "80 pixels high; the numbers beside them were measured on the full images."
-)
+from train.evaluate.tables import Metric, ResultTable
 
 
 @dataclass(frozen=True)
@@ -60,15 +51,15 @@ def write_evaluation_page(
     *,
     title: str,
     lead: str,
-    tables: Sequence[Table],
+    tables: Sequence[ResultTable],
     notes: Sequence[str],
     record: Record,
     methods: Sequence[Method],
     uids: Sequence[str],
-    beside: Sequence[Metric] = _BESIDE,
-    rings: str = _RINGS,
+    metrics: Sequence[Metric],
+    caption: str,
 ) -> None:
-    """Write the page in one step. `beside` are the metrics shown next to each ring; `rings` explains the images.
+    """Write the page in one step. `metrics` are shown next to each ring; `caption` explains the images.
 
     Raises:
         UserError: an image of the record is missing, or `out` cannot be written.
@@ -78,30 +69,30 @@ def write_evaluation_page(
         "lead": lead,
         "tables": tables,
         "notes": notes,
-        "rings_note": rings,
-        "objects": [_object(record, methods, uid, beside) for uid in uids],
+        "rings_note": caption,
+        "objects": [_object(record, methods, uid, metrics) for uid in uids],
     }
     write_file_atomic(out, render_page("train/evaluate/page.html", values).encode())
 
 
-def _object(record: Record, methods: Sequence[Method], uid: str, beside: Sequence[Metric]) -> ObjectRings:
-    rings = [Ring("Truth", _embed(record.picture(TRUTH, uid)), "")]
+def _object(record: Record, methods: Sequence[Method], uid: str, metrics: Sequence[Metric]) -> ObjectRings:
+    rings = [Ring("Truth", _embed(record.image_path(TRUTH, uid)), "")]
     rings += [
         Ring(
             method.title + (f", seed {seed}" if method.seeds > 1 else ""),
-            _embed(record.picture(method.key, uid, seed)),
-            _numbers(record, method, uid, seed, beside),
+            _embed(record.image_path(method.key, uid, seed)),
+            _numbers(record, method, uid, seed, metrics),
         )
         for method in methods
         for seed in range(method.seeds)
     ]
-    return ObjectRings(uid, _embed(record.picture(REFERENCE, uid)), rings)
+    return ObjectRings(uid, _embed(record.image_path(REFERENCE, uid)), rings)
 
 
 def _numbers(record: Record, method: Method, uid: str, seed: int, metrics: Sequence[Metric]) -> str:
-    scores = record.found[method.key, uid, seed]
+    scores = record.scores[method.key, uid, seed]
     values = ((metric, mean_of(scores.get(metric.name, ()))) for metric in metrics)
-    return "; ".join(f"{metric.label} {metric.show(value)}" for metric, value in values if math.isfinite(value))
+    return "; ".join(f"{metric.label} {metric.format(value)}" for metric, value in values if math.isfinite(value))
 
 
 def _embed(path: Path) -> EmbeddedStrip:

@@ -1,8 +1,8 @@
-"""The record of an evaluation: one line of JSON per scored ring, from which the same command resumes.
+"""The record of an evaluation: a line of JSON per scored ring or asset, from which the same command resumes.
 
-settings.json     what was asked of each method: a repeated command must ask for the same
-results.jsonl     method, uid, seed, and each metric's 16 numbers
-pictures/METHOD/  the ring behind each line, as UID.SEED.webp; pictures/truth/ and pictures/reference/ beside them
+settings.json     the settings of each method: a repeated command must have the same
+results.jsonl     method, uid, seed, and the values of each metric
+pictures/METHOD/  the images behind each line, as UID.SEED.webp; pictures/truth/ and pictures/reference/ beside them
 """
 
 import json
@@ -12,26 +12,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fsspec.implementations.local import LocalFileSystem
+import numpy as np
+from numpy.typing import NDArray
 
 from dataset.errors import UserError
-from dataset.io.files import write_json_atomic
+from dataset.io.files import json_bytes, write_file_atomic
+from dataset.io.resume import differences, settings_differ
+from dataset.report.collect import encode_strip
 
 SETTINGS_FILE: Final = "settings.json"
 RESULTS_FILE: Final = "results.jsonl"
-PICTURES: Final = "pictures"
-TRUTH: Final = "truth"  # folders beside the methods' in pictures/
+IMAGES_FOLDER: Final = "pictures"
+TRUTH: Final = "truth"  # folders in IMAGES_FOLDER beside those of the methods
 REFERENCE: Final = "reference"
 
 Key = tuple[str, str, int]  # method, uid, seed
-Scores = Mapping[str, Sequence[float]]
+Scores = Mapping[str, Sequence[float]]  # the values of each metric
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the tables: a model as it is used, or a baseline. `settings` decide its numbers."""
+    """A row of the tables: a model with its sampling settings, or a baseline. `settings` determine its numbers."""
 
-    key: str  # a file name
+    key: str  # valid as a file name
     title: str
     settings: Mapping[str, Any]
     seeds: int = 1
@@ -39,49 +42,65 @@ class Method:
 
 @dataclass
 class Record:
-    """What was scored so far, in a folder. Use `open_record`."""
+    """The scores and images that a folder holds so far. Use `open_record`."""
 
     folder: Path
-    found: dict[Key, Scores] = field(default_factory=dict)
+    scores: dict[Key, Scores] = field(default_factory=dict)
 
     def add(self, key: Key, scores: Scores) -> None:
-        """Append a line."""
+        """Append a line; values are rounded to 6 decimals."""
         method, uid, seed = key
-        rounded = {name: [_number(value) for value in values] for name, values in scores.items()}
+        rounded = {name: [_rounded(value) for value in values] for name, values in scores.items()}
         line = json.dumps({"method": method, "uid": uid, "seed": seed, "scores": rounded}, allow_nan=False)
         with (self.folder / RESULTS_FILE).open("a") as file:
             file.write(line + "\n")
-        self.found[key] = _numbers(rounded)
+        self.scores[key] = _parsed(rounded)
 
-    def picture(self, folder: str, uid: str, seed: int = 0) -> Path:
-        """Where a ring's picture is."""
-        return self.folder / PICTURES / folder / f"{uid}.{seed}.webp"
+    def image_path(self, folder: str, uid: str, seed: int = 0) -> Path:
+        """Return the path of a strip of images, which may not exist; `folder` is a method's key, TRUTH or REFERENCE."""
+        return self.folder / IMAGES_FOLDER / folder / f"{uid}.{seed}.webp"
+
+    def write_images(self, folder: str, uid: str, images: Sequence[NDArray[np.uint8]], seed: int = 0) -> None:
+        """Write images [h, w, 4] as one strip, at the path that `image_path` returns."""
+        path = self.image_path(folder, uid, seed)
+        write_file_atomic(path, encode_strip(list(images)))
+
+
+def opaque(images: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+    """Convert images [f, h, w, 3] in [0, 1] to f uint8 images [h, w, 4] with full alpha."""
+    rgb = np.rint(images * 255).astype(np.uint8)
+    return list(np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1))
 
 
 def open_record(folder: Path, common: Mapping[str, Any], methods: Sequence[Method]) -> Record:
-    """The folder's record. Raises UserError when it was made with other settings; methods may come to it.
+    """Open the record in a folder, or begin one; methods may be added to it. An incomplete last line is removed.
 
-    A last line that was cut off by a kill is taken back.
+    Args:
+        folder: The output folder of the evaluation.
+        common: The settings that all methods share.
+        methods: The methods of this command.
+
+    Raises:
+        UserError: the folder holds an evaluation with other settings, or a line cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_FILE
-    asked = json.loads(json.dumps({"common": dict(common), "methods": {m.key: dict(m.settings) for m in methods}}))
+    now = json.loads(json.dumps({"common": dict(common), "methods": {m.key: dict(m.settings) for m in methods}}))
     if path.is_file():
         before = json.loads(path.read_text())
-        for where, now, was in (
-            ("", asked["common"], before["common"]),
-            *((f"{key} ", asked["methods"][key], before["methods"].get(key)) for key in asked["methods"]),
-        ):
-            changed = [] if was is None else sorted(n for n in now.keys() | was.keys() if now.get(n) != was.get(n))
-            if changed:
-                told = ", ".join(f"{where}{name} was {was.get(name)}, now {now.get(name)}" for name in changed[:3])
-                raise UserError(f"{folder}: holds another evaluation ({told}); give another --out")
-        asked["methods"] = {**before["methods"], **asked["methods"]}
-    write_json_atomic(LocalFileSystem(), str(path.absolute()), asked)
-    return Record(folder, dict(_lines(folder / RESULTS_FILE)))
+        known = now["methods"].keys() & before["methods"].keys()
+        changed = differences(before["common"], now["common"]) | differences(
+            {key: before["methods"][key] for key in known}, {key: now["methods"][key] for key in known}
+        )
+        if changed:
+            where = f"The evaluation in {folder}"
+            raise UserError(settings_differ(where, changed.values(), "Give another --out, or the same settings."))
+        now["methods"] = {**before["methods"], **now["methods"]}
+    write_file_atomic(path, json_bytes(now))
+    return Record(folder, dict(_read_lines(folder / RESULTS_FILE)))
 
 
-def _lines(path: Path) -> Iterable[tuple[Key, Scores]]:
+def _read_lines(path: Path) -> Iterable[tuple[Key, Scores]]:
     if not path.is_file():
         return
     data = path.read_bytes()
@@ -91,14 +110,14 @@ def _lines(path: Path) -> Iterable[tuple[Key, Scores]]:
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             row = json.loads(line)
-            yield (row["method"], row["uid"], row["seed"]), _numbers(row["scores"])
+            yield (row["method"], row["uid"], row["seed"]), _parsed(row["scores"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: line {number} is no result ({error}); remove the line") from error
 
 
-def _number(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     return round(float(value), 6) if math.isfinite(value) else None
 
 
-def _numbers(scores: Mapping[str, Sequence[float | None]]) -> Scores:
+def _parsed(scores: Mapping[str, Sequence[float | None]]) -> Scores:
     return {name: [math.nan if v is None else float(v) for v in values] for name, values in scores.items()}

@@ -8,46 +8,56 @@ from typing import Final
 from dataset.errors import UserError
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split
 from dataset.reading.latent_set import LatentSet, open_views
+from dataset.reading.rendered_object import Place
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import file_sha256
 from train.data.splits import assign_splits, select_splits
-from train.evaluate.baselines import spread_evenly
 from train.model.multiview import SPEC_FILE
 
 _PARTS: Final = ("unet", "vae", "image_tower", "image_encoder")
 
 
-def open_pictures(url: str) -> ShardSet:
-    """A shard set. Raises UserError where it holds latents: they have lost the truth's pictures."""
-    found = open_views(url)
-    if isinstance(found, LatentSet):
-        raise UserError(f"{url}: a latent set; evaluation compares pictures, so give the set that was encoded")
-    return found
+def open_images(url: str) -> ShardSet:
+    """Open a shard set. Raises UserError when it is a latent set, which has no true images."""
+    opened = open_views(url)
+    if isinstance(opened, LatentSet):
+        raise UserError(f"{url}: a latent set; evaluation compares images, so give the set that was encoded")
+    return opened
 
 
 def part_of(shards: ShardSet, split: Split) -> ShardSet:
-    """The objects of a split, with the shares that training has when nothing else is asked for."""
+    """Return the objects of a split, with training's default fractions."""
     part = shards if split == "all" else select_splits(shards, assign_splits(shards), (split,))
     assert isinstance(part, ShardSet)
     return part
 
 
-def choose(shards: ShardSet, split: Split, objects: int | None) -> list[tuple[int, int]]:
-    """(shard, sample) of what is evaluated. Raises UserError when the set has no object of the split."""
+def spread_evenly(shards: ShardSet, limit: int) -> list[Place]:
+    """Return at most `limit` objects, spread evenly over the set; all where there are fewer."""
+    places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
+    count = min(limit, len(places))
+    return [places[i * len(places) // count] for i in range(count)]
+
+
+def select_objects(shards: ShardSet, split: Split, limit: int | None) -> list[Place]:
+    """Return the objects to evaluate, at most `limit`. Raises UserError when the set has no object of the split."""
     part = part_of(shards, split)
     if not len(part):
         share = TEST_SHARE if split == "test" else VALIDATION_SHARE
         raise UserError(
             f"{shards.url}: none of its {len(shards)} objects is in the {split} split ({share:.0%} of all, by a hash "
-            "of their uids); give a larger set, or --split all for a set that was not trained on"
+            "of their uids); give a larger set, or --split all for a set that no model was trained on"
         )
-    wanted = {part.uid(*place) for place in spread_evenly(part, objects or len(part))}
+    selected = {part.uid(*place) for place in spread_evenly(part, limit or len(part))}
     places = spread_evenly(shards, len(shards))
-    return [place for place in places if shards.uid(*place) in wanted]
+    return [place for place in places if shards.uid(*place) in selected]
 
 
 def name_models(models: Sequence[Path]) -> list[str]:
-    """Short names: the last parts of the paths, as many as tell them apart."""
+    """Return short names: as many last parts of each path as distinguish the models.
+
+    Raises UserError when a model is given twice.
+    """
     for depth in range(1, max(len(model.parts) for model in models) + 1):
         names = ["/".join(model.parts[-depth:]) for model in models]
         if len(set(names)) == len(names):
@@ -56,7 +66,7 @@ def name_models(models: Sequence[Path]) -> list[str]:
 
 
 def folder_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:
-    """Of the weights and settings of a model folder's parts: the same for the same model elsewhere."""
+    """Return a hash of the weights and settings of a model's parts; it does not depend on the model's location."""
     digest = hashlib.sha256((folder / SPEC_FILE).read_bytes())
     for part in parts:
         for path in sorted((folder / part).glob("*")):

@@ -1,4 +1,4 @@
-"""What a record says in sum: means over objects with confidence intervals, paired differences, kinds; as tables."""
+"""Summarize a record: means over objects with confidence intervals, paired differences, means by kind; as tables."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the tables. `digits` behind the point; `percent` multiplies by 100."""
+    """A column of the tables, with its number of decimals. `percent` multiplies by 100."""
 
     name: str
     label: str
@@ -25,31 +25,49 @@ class Metric:
     digits: int
     percent: bool = False
 
-    def show(self, value: float) -> str:
-        """The number as text; a dash where there is none."""
+    def format(self, value: float) -> str:
+        """Format a value; a dash for NaN and infinity."""
         if not math.isfinite(value):
             return "–"
-        shown = round(100 * value if self.percent else value, self.digits)
-        return f"{shown + 0.0:.{self.digits}f}"  # no minus before a zero
+        rounded = round(100 * value if self.percent else value, self.digits)
+        return f"{rounded + 0.0:.{self.digits}f}"  # no minus before a zero
 
 
 METRICS: Final = (
-    Metric("psnr", "PSNR dB", "over the whole picture on white", True, 2),
-    Metric("ssim", "SSIM", "over the whole picture on white", True, 3),
+    Metric("psnr", "PSNR dB", "over the whole image on white", True, 2),
+    Metric("ssim", "SSIM", "over the whole image on white", True, 3),
     Metric("psnr_box", "PSNR dB, box", "in the bounding box of the true alpha", True, 2),
     Metric("ssim_box", "SSIM, box", "in the bounding box of the true alpha", True, 3),
     Metric("lpips", "LPIPS", "perceptual distance (VGG)", False, 3),
     Metric(
-        "similarity", "embedding cosine", "of a view's embedding with the true view's, by the model's tower", True, 3
+        "similarity",
+        "embedding cosine",
+        "of a view's embedding with the true view's, by the model's image encoder",
+        True,
+        3,
     ),
-    Metric("pose_pixels", "pose %, pixels", "nearest of the 16 true views is the asked one, by pixels", True, 1, True),
+    Metric(
+        "pose_pixels",
+        "pose %, pixels",
+        "the nearest of the 16 true views is the one at the same camera, by pixels",
+        True,
+        1,
+        True,
+    ),
     Metric("pose_embedding", "pose %, embedding", "the same by embedding", True, 1, True),
-    Metric("turned_pixels_deg", "turned °, pixels", "degrees from the asked to the nearest true view", False, 1),
+    Metric(
+        "turned_pixels_deg",
+        "turned °, pixels",
+        "degrees from the true view at the same camera to the nearest one",
+        False,
+        1,
+    ),
     Metric("turned_embedding_deg", "turned °, embedding", "the same by embedding", False, 1),
     Metric(
         "front_back_pixels",
         "front/back confused %, pixels",
-        "views of front or back that the other side's true view is nearer to (50 by chance), where the two differ",
+        "views of front or back that are nearer to the true view from the opposite side (50 by chance), where the two "
+        "differ",
         False,
         1,
         True,
@@ -59,24 +77,28 @@ METRICS: Final = (
 
 
 def kind_of(uid: str) -> str:
-    """The kind of a procedural object; others are "other"."""
-    found = _PROCEDURAL.fullmatch(uid)
-    return found[1] if found else "other"
+    """Return the kind of a procedural object, such as cat; "other" for other objects."""
+    match = _PROCEDURAL.fullmatch(uid)
+    return match[1] if match else "other"
 
 
 def object_values(record: Record, method: Method, uids: Sequence[str], metric: str) -> list[float]:
-    """Of each object, the mean over views and seeds; NaN where there is nothing to count."""
+    """Return the mean over views and seeds for each object; NaN where there is no finite value."""
     return [
-        mean_of([v for seed in range(method.seeds) for v in record.found[method.key, uid, seed].get(metric, ())])
+        mean_of([v for seed in range(method.seeds) for v in record.scores[method.key, uid, seed].get(metric, ())])
         for uid in uids
     ]
 
 
-def summarise(
+def summarize(
     record: Record, methods: Sequence[Method], uids: Sequence[str], metrics: Sequence[Metric] = METRICS
 ) -> list[dict[str, Any]]:
-    """For each method and metric: mean over objects, its confidence interval, the means of each seed, the paired
-    difference to the first method with its interval, and the means by kind of object.
+    """Summarize each method and metric over the objects.
+
+    Returns:
+        A dictionary per method with `key`, `title`, `seeds` and `metrics`. Each metric has its mean over objects with a
+        confidence interval, the mean of each seed, the paired difference to the first method with its interval, and the
+        mean of each kind of object.
     """
     rows = []
     for method in methods:
@@ -92,7 +114,7 @@ def summarise(
                 "interval": bootstrap(values),
                 "objects": int(np.isfinite(values).sum()),
                 "by_seed": [
-                    mean_of([mean_of(record.found[method.key, uid, seed].get(metric.name, ())) for uid in uids])
+                    mean_of([mean_of(record.scores[method.key, uid, seed].get(metric.name, ())) for uid in uids])
                     for seed in range(method.seeds)
                 ],
                 "difference": mean_of(difference),
@@ -108,18 +130,9 @@ def _by_kind(uids: Sequence[str], values: Sequence[float]) -> dict[str, float]:
     return {kind: mean_of([v for uid, v in zip(uids, values, strict=True) if kind_of(uid) == kind]) for kind in kinds}
 
 
-def plain(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, Mapping):
-        return {name: plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 @dataclass(frozen=True)
-class Table:
-    """Text in rows and columns, for Markdown and for the page."""
+class ResultTable:
+    """A table of text, for Markdown and for the page."""
 
     title: str
     note: str
@@ -127,64 +140,69 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """With its title and note."""
+        """Return the table as Markdown, with its title and note."""
         lines = [self.head, ("---",) * len(self.head), *self.rows]
         body = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
         return f"## {self.title}\n\n{self.note}\n\n{body}\n"
 
 
-def tables(rows: Sequence[Mapping[str, Any]], over: str, metrics: Sequence[Metric] = METRICS) -> list[Table]:
-    """Results `over` so many objects, differences to the first row, and confusion by kind of procedural objects."""
-    shown = [metric for metric in metrics if any(metric.name in row["metrics"] for row in rows)]
-    head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in shown))
-    level = f"{CONFIDENCE:.0%}"
-    made = [
-        Table(
-            "Results",
-            f"Means over {over}, each the mean of its 16 views and of all seeds; in brackets the {level} "
-            "confidence interval over objects (bootstrap).",
+def tables(
+    rows: Sequence[Mapping[str, Any]], object_count: str, metrics: Sequence[Metric] = METRICS
+) -> list[ResultTable]:
+    """Return the tables of `summarize`'s rows: results, differences to the first row, front/back confusion by kind.
+
+    Args:
+        rows: A row per method.
+        object_count: The number of objects in words, such as "24 objects".
+        metrics: The possible columns; those without values are left out.
+    """
+    present = [metric for metric in metrics if any(metric.name in row["metrics"] for row in rows)]
+    head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in present))
+    results = ResultTable(
+        "Results",
+        f"Means over {object_count}, each the mean over its 16 views and all seeds; in brackets the {CONFIDENCE:.0%} "
+        "confidence interval over objects (bootstrap).",
+        head,
+        tuple(_row(row, present, "mean", "interval") for row in rows),
+    )
+    all_tables = [results]
+    if len(rows) > 1:
+        differences = ResultTable(
+            "Difference to the first row",
+            "Paired by object, so that easy and hard objects cancel: the difference is significant if its interval "
+            "does not contain 0.",
             head,
-            tuple(_row(row, shown, "mean", "interval") for row in rows),
+            tuple(_row(row, present, "difference", "difference_interval") for row in rows[1:]),
+        )
+        all_tables.append(differences)
+    return [*all_tables, *_confusion_by_kind(rows, present)]
+
+
+def _confusion_by_kind(rows: Sequence[Mapping[str, Any]], present: Sequence[Metric]) -> list[ResultTable]:
+    kinds = sorted({kind for row in rows for c in row["metrics"].values() for kind in c["by_kind"]} - {"other"})
+    confusion = next((metric for metric in present if metric.name == "front_back_pixels"), None)
+    if not kinds or confusion is None:
+        return []
+    body = []
+    for row in rows:
+        by_kind = row["metrics"].get(confusion.name, {}).get("by_kind", {})
+        body.append((row["title"], *(confusion.format(by_kind.get(kind, math.nan)) for kind in kinds)))
+    return [
+        ResultTable(
+            "Front/back confusion by kind",
+            f"{confusion.label}: {confusion.meaning}; – where the two sides look the same.",
+            ("method", *kinds),
+            tuple(body),
         )
     ]
-    if len(rows) > 1:
-        made.append(
-            Table(
-                "Difference to the first row",
-                "Object by object, so that easy and hard objects cancel: an interval without 0 is a difference.",
-                head,
-                tuple(_row(row, shown, "difference", "difference_interval") for row in rows[1:]),
-            )
-        )
-    kinds = sorted({kind for row in rows for c in row["metrics"].values() for kind in c["by_kind"]} - {"other"})
-    confusion = next((m for m in shown if m.name == "front_back_pixels"), None)
-    if kinds and confusion:
-        made.append(
-            Table(
-                "Front/back confusion by kind",
-                f"{confusion.label}: {confusion.meaning}; – where the two sides look the same.",
-                ("method", *kinds),
-                tuple(
-                    (
-                        row["title"],
-                        *(
-                            confusion.show(row["metrics"].get(confusion.name, {}).get("by_kind", {}).get(k, math.nan))
-                            for k in kinds
-                        ),
-                    )
-                    for row in rows
-                ),
-            )
-        )
-    return made
 
 
-def _row(row: Mapping[str, Any], shown: Sequence[Metric], value: str, interval: str) -> tuple[str, ...]:
-    return (row["title"], *(_cell(metric, row["metrics"].get(metric.name), value, interval) for metric in shown))
+def _row(row: Mapping[str, Any], metrics: Sequence[Metric], value: str, interval: str) -> tuple[str, ...]:
+    return (row["title"], *(_cell(metric, row["metrics"].get(metric.name), value, interval) for metric in metrics))
 
 
 def _cell(metric: Metric, column: Mapping[str, Any] | None, value: str, interval: str) -> str:
     if column is None or not math.isfinite(column[value]):
         return "–"
     low, high = column[interval]
-    return f"{metric.show(column[value])} [{metric.show(low)}, {metric.show(high)}]"
+    return f"{metric.format(column[value])} [{metric.format(low)}, {metric.format(high)}]"

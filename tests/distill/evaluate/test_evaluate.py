@@ -11,11 +11,12 @@ import pytest
 import tyro
 
 from dataset.errors import UserError
+from dataset.reading.rendered_object import read_object
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate import __main__ as evaluate
-from distill.evaluate import metrics
-from distill.evaluate.__main__ import Evaluate, run
-from distill.evaluate.ground_truth import read_object
+from distill.evaluate import evaluate, metrics
+from distill.evaluate.__main__ import parse_args
+from distill.evaluate.config import AssetEvaluationArgs
+from distill.evaluate.evaluate import evaluate_assets
 from distill.evaluate.score import ASSET_METRICS
 from distill.mesh import export
 from distill.output import results
@@ -23,7 +24,7 @@ from tests.support.browser import CHROMIUM, browser
 from tests.support.distill_micro import SETTINGS
 from tests.support.make_shards import make_shard_set
 from tests.support.true_solids import box_mesh, finished, write_glb
-from train.evaluate.novel_views import read_truth
+from train.evaluate.novel_views import read_evaluation_object
 from train.evaluate.results import Record
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
@@ -36,8 +37,8 @@ def coarse():
     """Fewer points, cells and looks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "POINTS", 3000)
-        patch.setattr(metrics, "_FINER", 1)
-        patch.setattr("distill.evaluate.score._LOOKS", 4)
+        patch.setattr(metrics, "_CELLS_PER_VOXEL", 1)
+        patch.setattr("distill.evaluate.score._OCCUPANCY_SAMPLES", 4)
         yield
 
 
@@ -67,9 +68,9 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(shards: Path, runs: Path, meshes: Path) -> Evaluate:
+def asked(shards: Path, runs: Path, meshes: Path) -> AssetEvaluationArgs:
     """All three, their views to be found."""
-    return Evaluate(
+    return AssetEvaluationArgs(
         str(shards),
         tuple(runs / name for name in "abc"),
         BOXES,
@@ -80,9 +81,9 @@ def asked(shards: Path, runs: Path, meshes: Path) -> Evaluate:
 
 
 @pytest.fixture(scope="module")
-def done(asked: Evaluate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(asked: AssetEvaluationArgs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "out"
-    assert run(replace(asked, out=out)) == 0
+    assert evaluate_assets(replace(asked, out=out)) == 0
     return out
 
 
@@ -157,22 +158,22 @@ def test_the_page_shows_truth_asset_and_silhouettes(done: Path, tmp_path: Path) 
 
 
 def test_interrupted_and_repeated_is_the_same(
-    asked: Evaluate, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: AssetEvaluationArgs, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, out = Record.add, tmp_path / "out"
 
     def killed(self: Record, key: Any, scores: Any) -> None:
-        if len(self.found) == 1:
+        if len(self.scores) == 1:
             raise KeyboardInterrupt
         plain(self, key, scores)
 
     monkeypatch.setattr(Record, "add", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(replace(asked, out=out))
+        evaluate_assets(replace(asked, out=out))
     with (out / "results.jsonl").open("a") as file:
         file.write('{"method": "runs", "uid')  # a kill in the middle of a line
     monkeypatch.setattr(Record, "add", plain)
-    run(replace(asked, out=out))
+    evaluate_assets(replace(asked, out=out))
     for name in FILES:
         assert (out / name).read_bytes().replace(bytes(out), b"") == (done / name).read_bytes().replace(
             bytes(done), b""
@@ -180,47 +181,51 @@ def test_interrupted_and_repeated_is_the_same(
 
 
 def test_only_what_is_new_or_another_is_measured(
-    asked: Evaluate, done: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: AssetEvaluationArgs, done: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, copies = tmp_path / "out", tmp_path / "runs"
     shutil.copytree(done, out)
     shutil.copytree(runs, copies)
     measured: list[str] = []
-    monkeypatch.setattr(evaluate, "see", lambda *given, see=evaluate.see: measured.append(given[3].uid) or see(*given))
-    run(replace(asked, out=out))
+    monkeypatch.setattr(
+        evaluate,
+        "render_asset",
+        lambda *given, render=evaluate.render_asset: measured.append(given[3].uid) or render(*given),
+    )
+    evaluate_assets(replace(asked, out=out))
     assert measured == []
     write_glb(box_mesh(2), copies / "b" / "mesh.glb")
-    run(replace(asked, out=out, run=tuple(copies / name for name in "abc")))
+    evaluate_assets(replace(asked, out=out, run=tuple(copies / name for name in "abc")))
     assert measured == [BOXES[1]]
     assert len(lines(out)) == 4
-    run(replace(asked, out=out, meshes=None))  # those with a true mesh are measured without it
+    evaluate_assets(replace(asked, out=out, meshes=None))  # those with a true mesh are measured without it
     assert measured == [BOXES[1], *BOXES[1:]]
     measured.clear()
-    run(replace(asked, out=tmp_path / "one", run=asked.run[:1], uid=BOXES[:1], meshes=None))
+    evaluate_assets(replace(asked, out=tmp_path / "one", run=asked.run[:1], uid=BOXES[:1], meshes=None))
     assert "none were given (--meshes)" in (tmp_path / "one" / "evaluation.md").read_text()
-    run(replace(asked, out=tmp_path / "one", meshes=None))  # others may come to it
+    evaluate_assets(replace(asked, out=tmp_path / "one", meshes=None))  # others may come to it
     assert measured == [*BOXES]
 
 
-def test_a_table_is_the_same_as_the_options(asked: Evaluate, done: Path, runs: Path, tmp_path: Path) -> None:
+def test_a_table_is_the_same_as_the_options(asked: AssetEvaluationArgs, done: Path, runs: Path, tmp_path: Path) -> None:
     rows = [{"run": str(runs / name), "uid": uid} for name, uid in zip("abc", BOXES, strict=True)]
     (tmp_path / "t.json").write_text(json.dumps([{**rows[0], "view": "fixed_04"}, *rows[1:]]))
     shutil.copytree(done, tmp_path / "out")
     before = (tmp_path / "out" / "evaluation.md").read_text()
-    run(replace(asked, run=(), uid=(), table=tmp_path / "t.json", out=tmp_path / "out"))
+    evaluate_assets(replace(asked, run=(), uid=(), table=tmp_path / "t.json", out=tmp_path / "out"))
     assert (tmp_path / "out" / "evaluation.md").read_text() == before
 
 
-def test_what_cannot_be_measured_is_named(asked: Evaluate, runs: Path, base: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_named(asked: AssetEvaluationArgs, runs: Path, base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def refused(match: str, **options: Any) -> None:
         with pytest.raises(UserError, match=match):
-            run(replace(asked, out=out, **options))
+            evaluate_assets(replace(asked, out=out, **options))
 
     refused("either --run with --uid, or --table, or --model .none of them is given", run=(), uid=())
     refused("--run and --model", model=(base,))
-    refused("--reference is of assets", reference="both")
+    refused("--compare-reference applies to new", compare_reference="both")
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
     refused("no readable table", run=(), uid=(), table=tmp_path / "none.csv")
@@ -228,13 +233,13 @@ def test_what_cannot_be_measured_is_named(asked: Evaluate, runs: Path, base: Pat
     refused("no view 'fixed_99'", view=("fixed_99",) * 3)
     refused("synthetic-0000 has two assets", uid=(BOXES[0],) * 3)
     refused("holds no object nobody", uid=("nobody", *BOXES[1:]))
-    refused("a: its picture is no view of synthetic-0003 .nearest is", uid=("synthetic-0003", *BOXES[1:]))
+    refused("a: its image is no view of synthetic-0003 .nearest is", uid=("synthetic-0003", *BOXES[1:]))
     refused("is not fixed_05 of synthetic-0000.*nearest is fixed_04", view=("fixed_05", "random_03", "fixed_02"))
-    refused("its model none is not here.*--labels", labels="auto")
+    refused("its model none does not exist here.*--labels", labels="auto")
     refused("no shard set at", shards=str(tmp_path / "none"))
     refused("no such folder", meshes=tmp_path / "none")
     refused("holds none of synthetic-0000.glb", meshes=runs)
-    refused("--objects is 0", objects=0)
+    refused("--max-objects is 0", max_objects=0)
     refused("is no finished distillation .config.json", run=(runs, *asked.run[1:]))
     assert not out.exists()
 
@@ -245,34 +250,34 @@ def test_what_cannot_be_measured_is_named(asked: Evaluate, runs: Path, base: Pat
         (lambda run: (run / "mesh.glb").unlink(), "no finished distillation .mesh.glb missing"),
         (lambda run: (run / "mesh.glb").write_bytes(b"in a test"), "mesh.glb: not a readable GLB"),
         (lambda run: (run / "field.safetensors").write_bytes(b"x"), "not a complete safetensors file"),
-        (lambda run: (run / "input.png").write_bytes(b"x"), "input.png: not a readable picture"),
+        (lambda run: (run / "input.png").write_bytes(b"x"), "input.png: not a readable image"),
         (lambda run: (run / "config.json").write_text("{}"), "not that of a finished run"),
         (lambda run: (run / "config.json").write_text("x"), "not that of a finished run"),
         (lambda run: (run / "config.json").write_text('{"mesh": {"faces": 1}}'), "lacks settings of this program"),
     ],
 )
-def test_a_spoilt_run_is_named(asked: Evaluate, runs: Path, tmp_path: Path, spoil: Any, says: str) -> None:
+def test_a_spoilt_run_is_named(asked: AssetEvaluationArgs, runs: Path, tmp_path: Path, spoil: Any, says: str) -> None:
     shutil.copytree(runs / "a", tmp_path / "a")
     spoil(tmp_path / "a")
     with pytest.raises(UserError, match=f"a.*{says}") as caught:
-        run(replace(asked, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
+        evaluate_assets(replace(asked, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
     assert str(tmp_path / "a") in str(caught.value)
 
 
-def test_a_mesh_of_another_object_is_refused(asked: Evaluate, tmp_path: Path) -> None:
+def test_a_mesh_of_another_object_is_refused(asked: AssetEvaluationArgs, tmp_path: Path) -> None:
     write_glb(box_mesh(0, scale=0.5), tmp_path / f"{BOXES[0]}.glb")
     with pytest.raises(UserError, match=r"is not the mesh that synthetic-0000 was rendered from.*longest side is 2"):
-        run(replace(asked, run=asked.run[:1], uid=BOXES[:1], meshes=tmp_path, out=tmp_path / "out"))
+        evaluate_assets(replace(asked, run=asked.run[:1], uid=BOXES[:1], meshes=tmp_path, out=tmp_path / "out"))
 
 
-def test_another_elevation_is_noted(asked: Evaluate, shards: Path, tmp_path: Path) -> None:
+def test_another_elevation_is_noted(asked: AssetEvaluationArgs, shards: Path, tmp_path: Path) -> None:
     finished(tmp_path / "a", shards, BOXES[0], "fixed_04", box_mesh(0, 90.0), elevation_deg=15.0)
-    run(replace(asked, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
-    assert "as if seen from elevation 15; fixed_04 stands at 30.0" in (tmp_path / "out" / "evaluation.md").read_text()
+    evaluate_assets(replace(asked, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
+    assert "as if seen from elevation 15, but fixed_04 is at 30.0" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
-def test_absolute_labels_need_no_turn(asked: Evaluate, tmp_path: Path) -> None:
-    run(replace(asked, labels="absolute", out=tmp_path / "out"))
+def test_absolute_labels_need_no_turn(asked: AssetEvaluationArgs, tmp_path: Path) -> None:
+    evaluate_assets(replace(asked, labels="absolute", out=tmp_path / "out"))
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [asset["turned_deg"] for asset in summary["assets"]] == [0.0] * 3
 
@@ -289,30 +294,32 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    args = Evaluate(str(shards), model=(base,), split="all", objects=2, out=tmp_path / "out", device="cpu")
+    args = AssetEvaluationArgs(
+        str(shards), model=(base,), split="all", max_objects=2, out=tmp_path / "out", device="cpu"
+    )
     plain = Record.add
     monkeypatch.setattr(Record, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        run(args)
+        evaluate_assets(args)
     monkeypatch.setattr(Record, "add", plain)
-    monkeypatch.setattr("distill.evaluate.distill_objects.load", lambda *_: pytest.fail("all are distilled"))
+    monkeypatch.setattr("distill.evaluate.distill_objects.load_run_model", lambda *_: pytest.fail("all are distilled"))
     capsys.readouterr()
-    assert run(args) == 0
-    assert capsys.readouterr().out.count("is finished") == 2
+    assert evaluate_assets(args) == 0
+    assert capsys.readouterr().err.count("is finished") == 2
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert summary["objects"] == ["synthetic-0000", "synthetic-0003"]
     whole = ShardSet(shards)
     for asset, place in zip(summary["assets"], ((0, 0), (0, 3)), strict=True):
-        reference = read_truth(whole, *place)
+        reference = read_evaluation_object(whole, place)
         config = json.loads((Path(asset["run"]) / "config.json").read_text())
         assert config["elevation_deg"] == reference.reference_angles_deg[0]
         assert asset["turned_deg"] == reference.reference_angles_deg[1]
         truth = read_object(whole, place)
         number = 16 + int(asset["view"].removeprefix("random_"))
-        assert np.array_equal(truth.pictures[number], reference.reference)
+        assert np.array_equal(truth.images[number], reference.reference)
     assert "may have been trained on" in (tmp_path / "out" / "evaluation.md").read_text()
-    with pytest.raises(UserError, match="steps was None, now 5"):
-        run(replace(args, steps=5))
+    with pytest.raises(UserError, match="steps was None, is now 5"):
+        evaluate_assets(replace(args, steps=5))
 
 
 @pytest.mark.usefixtures("quick")
@@ -323,26 +330,26 @@ def test_the_picture_is_shown_or_not_in_two_rows(
     shown: list[bool] = []
     monkeypatch.setattr(
         "distill.evaluate.consistency.draw_rings",
-        lambda _, truths, seed, **how: shown.append(how["with_reference"]) or [truths[0].on_white],
+        lambda _, truths, seed, **how: shown.append(how["with_reference"]) or [truths[0].ring_on_white],
     )
     monkeypatch.setattr("distill.evaluate.consistency._FIT_STEPS", 2)
-    args = Evaluate(
+    args = AssetEvaluationArgs(
         str(shards),
         model=(base,),
         split="all",
-        objects=1,
-        reference="both",
+        max_objects=1,
+        compare_reference="both",
         consistency=True,
-        sampling_steps=2,
+        ddim_steps=2,
         out=tmp_path / "out",
         device="cpu",
     )
-    assert run(args) == 0
+    assert evaluate_assets(args) == 0
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [asset["method"] for asset in summary["assets"]] == ["model", "model.reference"]
     configs = [json.loads((Path(asset["run"]) / "config.json").read_text()) for asset in summary["assets"]]
     assert "shown_from_deg" not in configs[0]
-    assert configs[1]["shown_from_deg"] == read_truth(ShardSet(shards), 0, 0).reference_angles_deg[1]
+    assert configs[1]["shown_from_deg"] == read_evaluation_object(ShardSet(shards), (0, 0)).reference_angles_deg[1]
     assert shown == [False, True]
 
 
@@ -351,18 +358,18 @@ def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, 
     other = shutil.copytree(base, tmp_path / "other")
     spec = json.loads((other / "model.json").read_text())
     (other / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
-    args = Evaluate(
+    args = AssetEvaluationArgs(
         str(shards),
         model=(base, other),
         split="all",
-        objects=2,
+        max_objects=2,
         view=("random_04",),
         out=tmp_path / "out",
         device="cpu",
     )
     (tmp_path / "out" / "runs" / base.name).mkdir(parents=True)
     (tmp_path / "out" / "runs" / base.name / "synthetic-0000").write_text("in the way")
-    assert run(args) == 1
+    assert evaluate_assets(args) == 1
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert summary["objects"] == ["synthetic-0003"]
     found = [(asset["method"], asset["uid"], asset["view"], asset["turned_deg"]) for asset in summary["assets"]]
@@ -376,13 +383,15 @@ def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, 
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").unlink()
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").mkdir()
     with pytest.raises(UserError, match=r"no asset to measure: .*cannot be written"):
-        run(args)
+        evaluate_assets(args)
 
 
-def test_dry_run_says_what_and_writes_nothing(asked: Evaluate, base: Path, tmp_path: Path, capsys: Any) -> None:
+def test_dry_run_says_what_and_writes_nothing(
+    asked: AssetEvaluationArgs, base: Path, tmp_path: Path, capsys: Any
+) -> None:
     out = tmp_path / "out"
-    run(replace(asked, out=out, dry_run=True))
-    run(Evaluate(asked.shards, model=(base,), split="validation", out=out, dry_run=True))
+    evaluate_assets(replace(asked, out=out, dry_run=True))
+    evaluate_assets(AssetEvaluationArgs(asked.shards, model=(base,), split="validation", out=out, dry_run=True))
     printed = capsys.readouterr().out
     assert "3 objects of " in printed
     assert "would measure: synthetic-0004" in printed
@@ -392,6 +401,15 @@ def test_dry_run_says_what_and_writes_nothing(asked: Evaluate, base: Path, tmp_p
 
 def test_help_explains_every_option(capsys: Any) -> None:
     with pytest.raises(SystemExit):
-        tyro.cli(Evaluate, args=["--help"])
+        tyro.cli(AssetEvaluationArgs, args=["--help"])
     shown = capsys.readouterr().out
-    assert all(f"--{option.replace('_', '-')}" in shown for option in Evaluate.__dataclass_fields__)
+    assert all(f"--{option.replace('_', '-')}" in shown for option in AssetEvaluationArgs.__dataclass_fields__)
+
+
+def test_renamed_flags_keep_working(capsys: Any) -> None:
+    old = parse_args(["--model", "m", "--objects", "7", "--reference=both", "--sampling-steps", "5"])
+    assert (old.max_objects, old.compare_reference, old.ddim_steps) == (7, "both", 5)
+    assert "--objects is now --max-objects" in capsys.readouterr().err
+    new = ["--model", "m", "--max-objects", "7", "--compare-reference", "both", "--ddim-steps", "5"]
+    assert parse_args(new) == old
+    assert capsys.readouterr().err == ""

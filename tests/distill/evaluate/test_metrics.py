@@ -12,20 +12,12 @@ import trimesh
 from dataset.camera import project
 from dataset.errors import UserError
 from dataset.format.schema import View
+from dataset.reading.rendered_object import RenderedObject, read_object
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate import metrics
-from distill.evaluate.ground_truth import (
-    VIEWS,
-    Alignment,
-    TrueObject,
-    align,
-    read_mesh,
-    read_object,
-    view_name,
-    view_number,
-)
-from distill.evaluate.metrics import enclosed_voxels, iou, solid_of, surface_scores, visual_hull, voxel_centres
-from distill.evaluate.score import occupancy_of, outlines, see, shape_scores, true_silhouettes, view_scores
+from distill.evaluate.ground_truth import Alignment, align, read_mesh
+from distill.evaluate.metrics import enclosed_voxels, iou, solid_of, surface_scores, visual_hull, voxel_centers
+from distill.evaluate.score import occupancy_of, outlines, render_asset, shape_scores, true_silhouettes, view_scores
 from distill.sds.schedule import PRESETS
 from tests.support.true_solids import SETTINGS, BoxScene, box_mesh, box_of, write_glb
 from train.evaluate.metrics import mean_of
@@ -36,7 +28,7 @@ NO_MESH = b"glTF" + struct.pack("<IIII", 2, 56, 36, 0x4E4F534A) + b'{"asset":{"v
 
 
 @pytest.fixture(scope="module")
-def truth(shards: Path) -> TrueObject:
+def truth(shards: Path) -> RenderedObject:
     """A box."""
     return read_object(ShardSet(shards), (0, 2))
 
@@ -45,17 +37,17 @@ def truth(shards: Path) -> TrueObject:
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer points and cells."""
     monkeypatch.setattr(metrics, "POINTS", 20_000)
-    monkeypatch.setattr(metrics, "_FINER", 1)
+    monkeypatch.setattr(metrics, "_CELLS_PER_VOXEL", 1)
 
 
 def scores(
-    scene: BoxScene, truth: TrueObject, alignment: Alignment = STRAIGHT, reference: int = 20
+    scene: BoxScene, truth: RenderedObject, alignment: Alignment = STRAIGHT, reference: int = 20
 ) -> dict[str, float]:
-    found = view_scores(see(scene, SETTINGS.march, alignment, truth), truth, reference)
+    found = view_scores(render_asset(scene, SETTINGS.march, alignment, truth), truth, reference)
     return {name: mean_of(values) for name, values in found.items()}
 
 
-def test_an_asset_that_is_its_object_is_near_perfect_and_a_turned_one_is_not(truth: TrueObject) -> None:
+def test_an_asset_that_is_its_object_is_near_perfect_and_a_turned_one_is_not(truth: RenderedObject) -> None:
     """Perfect is less than 100 dB: a true picture takes one ray a pixel, the field's walls have a depth."""
     good, bad = scores(box_of(2), truth), scores(box_of(2, 90.0), truth)
     assert good["psnr"] > 24
@@ -72,7 +64,7 @@ def test_an_asset_that_is_its_object_is_near_perfect_and_a_turned_one_is_not(tru
 
 @pytest.mark.parametrize(("azimuth_deg", "scale"), [(90.0, 1.0), (247.5, 0.76)])
 def test_the_known_camera_aligns_a_field_of_another_azimuth_and_frame(
-    truth: TrueObject, azimuth_deg: float, scale: float
+    truth: RenderedObject, azimuth_deg: float, scale: float
 ) -> None:
     there = Alignment(azimuth_deg, scale)
     found = scores(box_of(2, azimuth_deg, scale), truth, there)
@@ -84,14 +76,14 @@ def test_the_known_camera_aligns_a_field_of_another_azimuth_and_frame(
     np.testing.assert_allclose(np.sort(moved, 0), np.sort(box_mesh(2).vertices, 0), atol=1e-6)
 
 
-def test_cameras_and_points_move_together(truth: TrueObject) -> None:
+def test_cameras_and_points_move_together(truth: RenderedObject) -> None:
     there, points = Alignment(67.5, 0.8), np.random.default_rng(0).uniform(-0.4, 0.4, (20, 3))
     for field_camera, camera, intrinsics in zip(there.to_field(truth.c2w), truth.c2w, truth.K, strict=True):
         seen, _ = project(points, field_camera, intrinsics)
         np.testing.assert_allclose(seen, project(there.to_object(points), camera, intrinsics)[0], atol=1e-9)
 
 
-def test_alignment_of_the_presets(truth: TrueObject) -> None:
+def test_alignment_of_the_presets(truth: RenderedObject) -> None:
     """The tiny preset has the renders' frame; the paper's is 0.9 instead of 0.686, as `distill.sds.reference_loss` has
     it.
     """
@@ -103,8 +95,8 @@ def test_alignment_of_the_presets(truth: TrueObject) -> None:
     )
 
 
-def test_the_view_that_an_asset_was_made_from_is_not_counted(truth: TrueObject) -> None:
-    seen = see(box_of(2), SETTINGS.march, STRAIGHT, truth)
+def test_the_view_that_an_asset_was_made_from_is_not_counted(truth: RenderedObject) -> None:
+    seen = render_asset(box_of(2), SETTINGS.march, STRAIGHT, truth)
     random, fixed = view_scores(seen, truth, 16 + 3), view_scores(seen, truth, 3)
     for name in ("psnr", "ssim", "psnr_box", "ssim_box", "silhouette_iou"):
         assert len(random[name]) == len(fixed[name]) == 16
@@ -112,8 +104,8 @@ def test_the_view_that_an_asset_was_made_from_is_not_counted(truth: TrueObject) 
         assert [i for i, value in enumerate(fixed[name]) if math.isnan(value)] == [3]
 
 
-def test_outlines_show_what_is_whose(truth: TrueObject) -> None:
-    nothing = see(box_of(2, scale=50.0), SETTINGS.march, STRAIGHT, truth)
+def test_outlines_show_what_is_whose(truth: RenderedObject) -> None:
+    nothing = render_asset(box_of(2, scale=50.0), SETTINGS.march, STRAIGHT, truth)
     orange, blue, grey = (
         sum(int((picture[..., :3] == colour).all(-1).sum()) for picture in outlines(nothing, truth))
         for colour in ((214, 94, 0), (0, 114, 178), (196, 196, 196))
@@ -124,22 +116,15 @@ def test_outlines_show_what_is_whose(truth: TrueObject) -> None:
     assert blue > 0.9 * true
 
 
-def test_view_names() -> None:
-    assert [view_name(i) for i in (0, 15, 16, 31)] == ["fixed_00", "fixed_15", "random_00", "random_15"]
-    assert all(view_number(view_name(i)) == i for i in range(len(VIEWS)))
-    with pytest.raises(UserError, match="no view 'fixed_16'"):
-        view_number("fixed_16")
-
-
 def test_iou_by_hand() -> None:
     first, second = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
     assert iou(first, second) == pytest.approx(1 / 3)
     assert math.isnan(iou(first & False, first & False))
 
 
-def test_a_hull_holds_the_object_and_little_more(truth: TrueObject) -> None:
+def test_a_hull_holds_the_object_and_little_more(truth: RenderedObject) -> None:
     hull = visual_hull(true_silhouettes(truth), truth.c2w, truth.K)
-    inside = (np.abs(voxel_centres()) < box_of(2).half_size.numpy()).all(1).reshape(hull.shape)
+    inside = (np.abs(voxel_centers()) < box_of(2).half_size.numpy()).all(1).reshape(hull.shape)
     assert (inside & ~hull).sum() < 0.05 * inside.sum()  # pixels at the outline
     assert hull.sum() < 1.6 * inside.sum()
     flipped = visual_hull(true_silhouettes(truth)[:, :, ::-1], truth.c2w, truth.K)
@@ -155,7 +140,7 @@ def test_what_a_mesh_encloses() -> None:
     turn = trimesh.transformations.rotation_matrix(0.7, (1, 2, 3), (0.1, 0.2, 0.3))
     pipe = trimesh.creation.annulus(0.2, 0.5, 0.8)
     pipe.apply_transform(turn)
-    x, y, z = trimesh.transform_points(voxel_centres(), np.linalg.inv(turn)).T
+    x, y, z = trimesh.transform_points(voxel_centers(), np.linalg.inv(turn)).T
     inside = ((np.hypot(x, y) < 0.5) & (np.hypot(x, y) > 0.2) & (np.abs(z) < 0.4)).reshape(64, 64, 64)
     assert iou(voxels(pipe), inside) > 0.98
     pipe.invert()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import UserError
-from distill.evaluate.pairing import Asked, read_table
+from distill.evaluate.pairing import AssetEntry, read_table
 
 
 def test_a_csv_may_leave_views_out_and_its_runs_are_beside_it(tmp_path: Path) -> None:
@@ -14,7 +14,10 @@ def test_a_csv_may_leave_views_out_and_its_runs_are_beside_it(tmp_path: Path) ->
         writer = csv.DictWriter(file, ("run", "uid", "view"))
         writer.writeheader()
         writer.writerows([{"run": "sub/x", "uid": "u"}, {"run": "/y", "uid": "v", "view": "random_00"}])
-    assert read_table(tmp_path / "t.csv") == [Asked(tmp_path / "sub" / "x", "u", None), Asked(Path("/y"), "v", 16)]
+    assert read_table(tmp_path / "t.csv") == [
+        AssetEntry(tmp_path / "sub" / "x", "u", None),
+        AssetEntry(Path("/y"), "v", 16),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ TOY = replace(SMALL, march=replace(SMALL.march, samples_per_ray=48, occupancy_re
 
 @pytest.mark.parametrize("way", ["field", "dense"])
 def test_a_fit_learns(way):
-    shown = analytic("skittle", TOY, views=8, resolution=16)
+    posed = analytic("skittle", TOY, views=8, resolution=16)
     results = []
     for steps in (1, 40):
         scene = DenseGrid(TOY.nerf, 24) if way == "dense" else Field(TOY.nerf, torch_stream(0, 0, RandomPurpose.FIELD))
-        results.append(fit(scene, shown, TOY, steps, 256)["psnr_db"])
+        results.append(fit(scene, posed, TOY, steps, 256)["psnr_db"])
     assert results[0] < 14
     assert results[1] > results[0] + 4, results
 
@@ -42,10 +42,10 @@ def test_the_last_line_is_json(capsys):
 def test_a_rendered_set_brings_its_own_cameras(shards):
     opened = ShardSet(shards)
     shard, sample = next(opened.objects(0))
-    shown = rendered(opened, shard, sample, 16)
-    assert shown.pictures.shape == (32, 16, 16, 3)
-    assert shown.fov_deg == pytest.approx(49.13, abs=0.01)
-    np.testing.assert_allclose(np.linalg.norm(shown.c2w[:, :3, 3], axis=-1), 1.5)
+    posed = rendered(opened, shard, sample, 16)
+    assert posed.images.shape == (32, 16, 16, 3)
+    assert posed.fov_deg == pytest.approx(49.13, abs=0.01)
+    np.testing.assert_allclose(np.linalg.norm(posed.c2w[:, :3, 3], axis=-1), 1.5)
 
 
 def test_the_baseline_has_as_many_parameters():

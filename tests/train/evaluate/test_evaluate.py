@@ -15,19 +15,20 @@ from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.format.schema import VIEWS_PER_SET
+from dataset.images.psnr import psnr_db
 from dataset.reading.shard_set import ShardSet
 from tests.support.browser import CHROMIUM, browser
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, micro_model
 from train.evaluate import lpips, score
-from train.evaluate.__main__ import Evaluate, run
-from train.evaluate.baselines import open_gallery, spread_evenly
-from train.evaluate.metrics import psnr_db
-from train.evaluate.novel_views import embed, read_ring, read_truth, to_arrays
+from train.evaluate.__main__ import parse_args
+from train.evaluate.baselines import open_gallery
+from train.evaluate.evaluate import NovelViewArgs, evaluate_novel_views
+from train.evaluate.novel_views import embed, read_evaluation_object, read_ring, to_arrays
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import Method, Record, open_record
-from train.evaluate.selection import choose, name_models, open_pictures, part_of
-from train.evaluate.tables import METRICS, kind_of, summarise, tables
+from train.evaluate.selection import name_models, open_images, part_of, select_objects, spread_evenly
+from train.evaluate.tables import METRICS, kind_of, summarize, tables
 from train.model.multiview import MultiViewModel, save_model
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
@@ -35,9 +36,9 @@ HELD_OUT = "synthetic-0003"  # the validation split of six
 METHODS = ("model.alone", "model.reference", "nearest-training-object", "mean-picture", "autoencoder")
 
 
-def _asked(base: Path, shards: Path, out: Path, **options: Any) -> Evaluate:
-    settings: dict[str, Any] = {"split": "validation", "steps": 2, "seeds": 2, "device": "cpu", **options}
-    return Evaluate((base,), str(shards), out, **settings)
+def _args(base: Path, shards: Path, out: Path, **options: Any) -> NovelViewArgs:
+    settings: dict[str, Any] = {"split": "validation", "ddim_steps": 2, "num_seeds": 2, "device": "cpu", **options}
+    return NovelViewArgs((base,), str(shards), out, **settings)
 
 
 def _lines(out: Path) -> list[dict[str, Any]]:
@@ -48,7 +49,7 @@ def _lines(out: Path) -> list[dict[str, Any]]:
 def done(base: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole evaluation of the one held-out object and another one."""
     out = tmp_path_factory.mktemp("evaluation") / "out"
-    run(_asked(base, shards, out))
+    evaluate_novel_views(_args(base, shards, out))
     return out
 
 
@@ -70,15 +71,15 @@ def test_every_number_is_the_mean_of_what_is_in_the_lines(done: Path) -> None:
 
 def test_baselines_against_what_the_shards_hold(done: Path, shards: Path) -> None:
     whole = ShardSet(shards)
-    truth = read_truth(whole, 0, 3)
+    truth = read_evaluation_object(whole, (0, 3))
     others = [place for place in spread_evenly(whole, 6) if place != (0, 3)]
-    rings = [read_ring(whole, *place, 32) for place in others]
+    rings = [read_ring(whole, place, 32) for place in others]
     mean = np.mean(rings, 0)
     lines = {line["method"]: line["scores"] for line in _lines(done) if line["seed"] == 0}
     assert lines["mean-picture"]["psnr"] == pytest.approx(
-        [psnr_db(a, b) for a, b in zip(mean, truth.on_white, strict=True)], abs=1e-3
+        [psnr_db(a, b) for a, b in zip(mean, truth.ring_on_white, strict=True)], abs=1e-3
     )
-    found = [[psnr_db(a, b) for a, b in zip(ring, truth.on_white, strict=True)] for ring in rings]
+    found = [[psnr_db(a, b) for a, b in zip(ring, truth.ring_on_white, strict=True)] for ring in rings]
     assert any(lines["nearest-training-object"]["psnr"] == pytest.approx(psnr, abs=1e-3) for psnr in found)
 
 
@@ -89,7 +90,7 @@ def test_tables_and_page_show_every_method_and_ring(done: Path) -> None:
         assert title in page
     assert page.count("data:image/webp;base64,") == 1 + 1 + 7  # reference, truth, rings
     assert "LPIPS is left out" in markdown
-    assert "config.json is not there" in markdown
+    assert "config.json does not exist" in markdown
     assert "nan" not in markdown.lower().replace("names", "")
 
 
@@ -113,18 +114,18 @@ def test_interrupted_and_repeated_is_the_same(
     plain, out = Record.add, tmp_path / "out"
 
     def killed(self: Record, key: Any, scores: Any) -> None:
-        if len(self.found) == 3:
+        if len(self.scores) == 3:
             raise KeyboardInterrupt
         plain(self, key, scores)
 
     monkeypatch.setattr(Record, "add", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(_asked(base, shards, out))
+        evaluate_novel_views(_args(base, shards, out))
     assert len(_lines(out)) == 3
     with (out / "results.jsonl").open("a") as file:
         file.write('{"method": "model.alone", "uid')  # a kill in the middle of a line
     monkeypatch.setattr(Record, "add", plain)
-    run(_asked(base, shards, out))
+    evaluate_novel_views(_args(base, shards, out))
     for name in ("results.jsonl", "evaluation.json", "evaluation.md", "evaluation.html"):
         assert (out / name).read_bytes() == (done / name).read_bytes(), name
 
@@ -134,7 +135,7 @@ def test_what_is_measured_is_not_measured_again_and_seeds_may_come_to_it(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(done, out)
-    run(replace(_asked(base, shards, out), seeds=3, reference="without", baselines=False))
+    evaluate_novel_views(replace(_args(base, shards, out), num_seeds=3, compare_reference="without", baselines=False))
     lines = _lines(out)
     assert lines[:7] == _lines(done)
     assert [(line["method"], line["seed"]) for line in lines[7:]] == [("model.alone", 2)]
@@ -144,39 +145,39 @@ def test_what_is_measured_is_not_measured_again_and_seeds_may_come_to_it(
         raise AssertionError("nothing is left to draw")
 
     monkeypatch.setattr(score, "load_model", unwanted)
-    run(_asked(base, shards, out, seeds=1))
+    evaluate_novel_views(_args(base, shards, out, num_seeds=1))
     assert json.loads((out / "evaluation.json").read_text())["methods"][0]["seeds"] == 1
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(done: Path, base: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(done, out)
-    with pytest.raises(UserError, match=r"model.alone steps was 2, now 3.*--out"):
-        run(_asked(base, shards, out, steps=3))
+    with pytest.raises(UserError, match=r"model\.alone\.steps was 2, is now 3\n[\s\S]*--out"):
+        evaluate_novel_views(_args(base, shards, out, ddim_steps=3))
     other = tmp_path / "other" / "model"
     save_model(micro_model(5), other)
-    with pytest.raises(UserError, match=r"model\.alone sha256 was"):
-        run(_asked(other, shards, out))
+    with pytest.raises(UserError, match=r"model\.alone\.sha256 was"):
+        evaluate_novel_views(_args(other, shards, out))
     (out / "results.jsonl").write_text('{"method": 3}\n')
     with pytest.raises(UserError, match=r"results.jsonl: line 1 is no result"):
-        run(_asked(base, shards, out))
+        evaluate_novel_views(_args(base, shards, out))
 
 
 def test_what_cannot_be_measured_is_named(base: Path, shards: Path, latents: Path, tmp_path: Path) -> None:
     def refused(match: str, **options: Any) -> None:
         with pytest.raises(UserError, match=match):
-            run(replace(_asked(base, shards, tmp_path / "out"), **options))
+            evaluate_novel_views(replace(_args(base, shards, tmp_path / "out"), **options))
 
     refused("none of its 6 objects is in the test split", split="test")
-    refused("a latent set; evaluation compares pictures", shards=str(latents))
+    refused("a latent set; evaluation compares images", shards=str(latents))
     refused("no shard set at", shards=str(tmp_path / "none"))
     refused(r"model\.json is missing", model=(tmp_path,))
     refused("give each model once", model=(base, base))
     refused("names no model", model=())
-    refused("--seeds is 0", seeds=0)
-    refused("--objects is -1", objects=-1)
+    refused("--num-seeds is 0", num_seeds=0)
+    refused("--max-objects is -1", max_objects=-1)
     refused("--guidance-scale is nan", guidance_scale=math.nan)
-    refused("DDIM takes", steps=0)
+    refused("number of DDIM steps is 0", ddim_steps=0)
     alone = make_shard_set(tmp_path / "alone", 1, 8)  # synthetic-0000 is for training: nothing held out
     refused("none of its 1 objects is in the validation split", shards=str(alone))
     assert not (tmp_path / "out").exists()
@@ -187,13 +188,13 @@ def test_a_set_without_training_objects_has_no_baselines(
 ) -> None:
     monkeypatch.setattr("train.data.splits.VALIDATION_SHARE", 0.94)
     with pytest.raises(UserError, match=r"no object of the training split.*--training-shards"):
-        run(_asked(base, shards, tmp_path / "out"))
+        evaluate_novel_views(_args(base, shards, tmp_path / "out"))
 
 
 def test_dry_run_says_what_and_writes_nothing(
     base: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(_asked(base, shards, tmp_path / "out", dry_run=True))
+    evaluate_novel_views(_args(base, shards, tmp_path / "out", dry_run=True))
     printed = capsys.readouterr().out
     assert "1 of 6 objects (validation), 5 methods, 7 rings" in printed
     assert "would measure: model, with the reference" in printed
@@ -201,10 +202,10 @@ def test_dry_run_says_what_and_writes_nothing(
 
 
 def test_objects_are_of_the_split_and_spread(shards: Path) -> None:
-    whole = open_pictures(str(shards))
-    assert choose(whole, "validation", None) == [(0, 3)]
-    assert [whole.uid(*place) for place in choose(whole, "all", 3)] == [f"synthetic-{i:04d}" for i in (0, 2, 4)]
-    assert len(choose(whole, "all", 100)) == 6
+    whole = open_images(str(shards))
+    assert select_objects(whole, "validation", None) == [(0, 3)]
+    assert [whole.uid(*place) for place in select_objects(whole, "all", 3)] == [f"synthetic-{i:04d}" for i in (0, 2, 4)]
+    assert len(select_objects(whole, "all", 100)) == 6
     assert HELD_OUT not in part_of(whole, "train").uids()
 
 
@@ -219,12 +220,11 @@ def test_the_nearest_object_is_the_nearest_of_others(
     whole, cache = ShardSet(shards), tmp_path / "gallery.safetensors"
     gallery = open_gallery(whole, model, 32, "tower", cache)
     for i in range(4):
-        truth = read_truth(whole, 0, i)
+        truth = read_evaluation_object(whole, (0, i))
         own = embed(model, to_arrays(truth.reference_rgb[None]))[0]
-        shard, sample = gallery.nearest(own, "another")
-        assert (shard, sample) == (0, i)  # its own view is among those of the set
+        assert gallery.nearest(own, "another") == (0, i)  # its own view is among those of the set
         assert gallery.nearest(own, truth.uid) != (0, i)
-    monkeypatch.setattr("train.evaluate.baselines._gather", lambda *_: pytest.fail("it is kept"))
+    monkeypatch.setattr("train.evaluate.baselines._compute", lambda *_: pytest.fail("it is kept"))
     again = open_gallery(whole, model, 32, "tower", cache)
     assert np.array_equal(again.mean, gallery.mean)
     np.testing.assert_array_equal(again.embeddings, gallery.embeddings)
@@ -261,7 +261,7 @@ def test_whether_a_model_saw_the_objects(tmp_path: Path) -> None:
     (later / "config.json").write_text(json.dumps(own))
     assert [str(tmp_path) in note for note in training_notes("m", later, "test")] == [True]  # stage 1 saw them
     (later / "config.json").unlink()
-    assert "not there" in next(iter(training_notes("m", later, "test")))
+    assert "does not exist" in next(iter(training_notes("m", later, "test")))
 
 
 def test_summary_of_several_objects_and_seeds(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_summary_of_several_objects_and_seeds(tmp_path: Path) -> None:
         for seed in range(2):
             record.add(("a", uid, seed), {"psnr": [10.0 * i + seed] * 16, "front_back_pixels": [1.0, math.nan]})
         record.add(("b", uid, 0), {"psnr": [10.0 * i + 3] * 16, "front_back_pixels": [math.nan, math.nan]})
-    assert open_record(tmp_path, {}, methods).found.keys() == record.found.keys()
-    first, second = summarise(record, methods, uids)
+    assert open_record(tmp_path, {}, methods).scores.keys() == record.scores.keys()
+    first, second = summarize(record, methods, uids)
     assert first["metrics"]["psnr"]["mean"] == 10.5
     assert first["metrics"]["psnr"]["by_seed"] == [10.0, 11.0]
     assert second["metrics"]["psnr"]["difference"] == 2.5
@@ -301,9 +301,9 @@ def test_lpips_where_it_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         return Network()
 
     monkeypatch.setattr(lpips.importlib, "import_module", lambda name: SimpleNamespace(LPIPS=made))
-    distance, told = lpips.load_perceptual(CPU)
+    distance, note = lpips.load_perceptual(CPU)
     assert distance is not None
-    assert "VGG" in told
+    assert "VGG" in note
     black = np.zeros((2, 8, 8, 3), np.float32)
     assert distance(black, black + np.float32(0.5)).tolist() == [1.0, 1.0]
 
@@ -313,5 +313,14 @@ def test_lpips_where_it_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lpips.importlib, "import_module", lambda name: SimpleNamespace(LPIPS=offline))
     assert lpips.load_perceptual(CPU) == (
         None,
-        "LPIPS is left out: VGG's weights cannot be had (no route to host).",
+        "LPIPS is left out: VGG's weights cannot be downloaded (no route to host).",
     )
+
+
+def test_renamed_flags_keep_working(capsys: pytest.CaptureFixture[str]) -> None:
+    old = parse_args(["--seeds", "3", "--objects=7", "--steps", "5", "--reference", "with"])
+    assert (old.num_seeds, old.max_objects, old.ddim_steps, old.compare_reference) == (3, 7, 5, "with")
+    assert "--steps is now --ddim-steps" in capsys.readouterr().err
+    new = ["--num-seeds", "3", "--max-objects", "7", "--ddim-steps", "5", "--compare-reference", "with"]
+    assert parse_args(new) == old
+    assert capsys.readouterr().err == ""

@@ -13,8 +13,8 @@ from dataset.camera import relative_camera
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import micro_model
 from train.evaluate import novel_views
-from train.evaluate.novel_views import condition_on_reference, draw_rings, in_groups, in_ring, read_truth
-from train.evaluate.score import Judge
+from train.evaluate.novel_views import condition_on_reference, draw_rings, in_groups, in_ring, read_evaluation_object
+from train.evaluate.score import RingScorer
 from train.model.multiview import MultiViewModel
 from train.model.reference import start_channel_concat
 
@@ -24,8 +24,8 @@ METHODS = ("model.alone", "model.reference", "nearest-training-object", "mean-pi
 
 
 def test_a_perfect_ring_and_one_that_is_turned(shards: Path, model: MultiViewModel) -> None:
-    truth, judge = read_truth(ShardSet(shards), 0, 2), Judge(model, None)  # a box of six colours
-    perfect = judge.scores(truth.on_white, truth)
+    truth, scorer = read_evaluation_object(ShardSet(shards), (0, 2)), RingScorer(model, None)  # a box of six colours
+    perfect = scorer.scores(truth.ring_on_white, truth)
     for name, value in {
         "psnr": 100,
         "ssim": 1,
@@ -36,7 +36,7 @@ def test_a_perfect_ring_and_one_that_is_turned(shards: Path, model: MultiViewMod
     }.items():
         assert perfect[name] == pytest.approx([value] * 16)
     assert perfect["pose_embedding"] == [1.0] * 16
-    turned = judge.scores(np.roll(truth.on_white, 8, 0), truth)
+    turned = scorer.scores(np.roll(truth.ring_on_white, 8, 0), truth)
     for by in ("pixels", "embedding"):
         assert np.nanmax(perfect[f"front_back_{by}"]) == 0
         assert np.nanmin(turned[f"front_back_{by}"]) == 1
@@ -61,7 +61,7 @@ def test_each_view_is_drawn_at_its_own_camera(
         return ((cameras[..., :3] + 1) / 2)[..., None, None].expand(8, 4, 3, 32, 32)
 
     monkeypatch.setattr(novel_views, "denoise_views", paint)
-    truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
+    truths = [read_evaluation_object(ShardSet(shards), (0, i)) for i in (1, 2)]
     drawn = draw_rings(model, truths, 0, steps=2, guidance_scale=1.0, with_reference=False)
     for truth, ring in zip(truths, drawn, strict=True):
         labels = relative_camera(*truth.ring_angles_deg.T, *truth.reference_angles_deg)
@@ -69,7 +69,7 @@ def test_each_view_is_drawn_at_its_own_camera(
 
 
 def test_rings_depend_on_object_and_seed_and_not_on_neighbours(shards: Path, model: MultiViewModel) -> None:
-    truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
+    truths = [read_evaluation_object(ShardSet(shards), (0, i)) for i in (1, 2)]
 
     def draw(chosen: Sequence[Any], seed: int = 0, with_reference: bool = False) -> list[Any]:
         return list(draw_rings(model, chosen, seed, steps=2, guidance_scale=2.0, with_reference=with_reference))
@@ -86,7 +86,7 @@ def test_rings_in_bf16_are_those_of_float32_but_for_rounding(
     shards: Path, model: MultiViewModel, monkeypatch: pytest.MonkeyPatch, with_reference: bool
 ) -> None:
     """As a GPU draws them; the model's own weights stay float32."""
-    truths = [read_truth(ShardSet(shards), 0, i) for i in (1, 2)]
+    truths = [read_evaluation_object(ShardSet(shards), (0, i)) for i in (1, 2)]
     options: dict[str, Any] = {"steps": 2, "guidance_scale": 2.0, "with_reference": with_reference}
     exact = draw_rings(model, truths, 0, **options)
     monkeypatch.setattr(novel_views, "mixed_precision", lambda _: torch.autocast("cpu", torch.bfloat16))

@@ -13,12 +13,13 @@ from torch import Tensor
 from dataset.camera import mvdream_camera
 from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate.__main__ import Evaluate as EvaluateAssets
-from distill.evaluate.__main__ import run as evaluate_assets
+from distill.evaluate.config import AssetEvaluationArgs
+from distill.evaluate.evaluate import evaluate_assets
 from distill.sds.guidance import model_denoiser
 from distill.sds.schedule import PRESETS, draw_views
 from tests.support.train_micro import CPU, micro_model, micro_run
-from train.data.sampling import DiffusionNoise, ImageBatch, prepare_inputs
+from train.data.images import ImageBatch
+from train.data.sampling import DiffusionNoise, prepare_inputs
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, predict
@@ -35,7 +36,7 @@ from train.model.reference import (
     with_reference_latents,
 )
 from train.model.unet import run_unet
-from train.sample import Sample
+from train.sample import SampleArgs
 from train.sample import run as draw_sample
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
@@ -73,7 +74,7 @@ def _predict(model: MultiViewModel, use: Any) -> Tensor:
 
 def test_training_with_channels_starts_from_the_bases_predictions(shards: Path, base: Path, tmp_path: Path) -> None:
     run = _run(shards, tmp_path / "run", base, "channels")
-    started = loop._parts(run, ShardSet(run.shards)).model
+    started = loop._set_up(run, ShardSet(run.shards)).model
     assert reads_reference(started.unet)
     torch.testing.assert_close(_predict(started, "channels"), _predict(load_model(base, CPU), "none"))
 
@@ -110,9 +111,9 @@ def test_a_base_that_reads_the_reference_starts_no_other_training(
     shards: Path, concatenated: Path, tmp_path: Path
 ) -> None:
     for use in ("attention", "none"):
-        with pytest.raises(UserError, match="--reference channels"):
+        with pytest.raises(UserError, match="--reference-mode channels"):
             train(_run(shards, tmp_path / use, concatenated, use))
-    with pytest.raises(UserError, match="reads 8 channels already"):
+    with pytest.raises(UserError, match="already reads 8 channels"):
         prepare_for_reference(load_model(concatenated, CPU).unet, "channels")
 
 
@@ -155,7 +156,7 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
 def _draw(model: Path, folder: Path, name: str, colour: tuple[int, int, int], **options: Any) -> bytes:
     image, out = folder / f"{name}-in.png", folder / f"{name}.png"
     Image.new("RGBA", (32, 32), (*colour, 255)).save(image)
-    draw_sample(Sample(image=image, model=model, out=out, views=2, steps=2, device="cpu", **options))
+    draw_sample(SampleArgs(image=image, model=model, out=out, views=2, ddim_steps=2, device="cpu", **options))
     return out.read_bytes()
 
 
@@ -184,8 +185,10 @@ def test_what_a_model_that_always_sees_the_reference_is_not_asked(shards: Path, 
         check_reference_options(concatenated, with_reference=True, azimuth_deg=0.0)
     check_reference_options(concatenated, with_reference=False, azimuth_deg=0.0)
     for way in ("with", "both"):
-        with pytest.raises(UserError, match=f"{concatenated}: reads the reference as input channels"):
-            evaluate_assets(EvaluateAssets(str(shards), model=(base, concatenated), split="all", reference=way))
+        with pytest.raises(UserError, match=f"{concatenated}: always reads the reference, as input channels"):
+            evaluate_assets(
+                AssetEvaluationArgs(str(shards), model=(base, concatenated), split="all", compare_reference=way)
+            )
 
 
 @torch.no_grad()
@@ -197,5 +200,5 @@ def test_distilling_has_the_picture_and_without_it_the_model_says_what_it_needs(
     seeing = with_reference_image(model, torch.rand(1, 3, 32, 32))
     assert with_reference_image(seeing, torch.rand(1, 3, 32, 32)) is seeing
     assert model_denoiser(seeing, tokens, 15.0, 3.0)(noisy, timesteps, views).guided.shape == noisy.shape
-    with pytest.raises(UserError, match="needs the picture itself"):
+    with pytest.raises(UserError, match="needs the reference image"):
         model_denoiser(model, tokens, 15.0, 3.0)(noisy, timesteps, views)

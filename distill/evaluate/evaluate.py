@@ -1,0 +1,273 @@
+"""The evaluation of assets: pairs distillations with objects, measures them, and writes the results."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from dataset.errors import UserError
+from dataset.format.schema import VIEWS_PER_SET
+from dataset.html.formats import format_object_count
+from dataset.io.progress import ProgressBar
+from dataset.reading.rendered_object import Place, read_object
+from dataset.reading.shard_set import ShardSet
+from distill.evaluate.config import AssetEvaluationArgs, check_args
+from distill.evaluate.consistency import Sampling, consistency_note, measure_consistency
+from distill.evaluate.distill_objects import ObjectDistillation, distill_all, reference_view, write_reference_images
+from distill.evaluate.ground_truth import read_mesh, read_true_mesh
+from distill.evaluate.metrics import solid_of
+from distill.evaluate.pairing import (
+    FIELD,
+    MESH,
+    AssetEntry,
+    Labels,
+    Pair,
+    check_unique,
+    entries_of,
+    pair_up,
+    read_table,
+)
+from distill.evaluate.report import OUTLINES, AssetGroup, write_asset_report
+from distill.evaluate.score import outlines, render_asset, shape_scores, view_scores
+from distill.nerf.field import load_field
+from distill.runs.plan import SharedOptions
+from train.convert.resolve import model_folder
+from train.device import pick_device
+from train.evaluate.protocol import training_notes
+from train.evaluate.results import REFERENCE, TRUTH, Method, Record, opaque, open_record
+from train.evaluate.selection import folder_sha256, name_models, open_images, select_objects, spread_evenly
+from train.model.multiview import read_spec
+from train.model.reference import folder_reads_reference
+
+RUNS: Final = "runs"  # folder of the distillations, and the key of the method for existing ones
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistillMethod:
+    """A model and how it distills: one row of the tables."""
+
+    method: Method
+    model: Path  # as given on the command line
+    folder: Path
+    with_reference: bool  # whether the model is conditioned on the image itself
+
+
+@dataclass(frozen=True)
+class AssetScoringContext:
+    """What all assets of an evaluation share."""
+
+    record: Record
+    shards: ShardSet
+    meshes: Mapping[str, Path]  # the true ones, by uid
+    device: torch.device
+
+
+def evaluate_assets(args: AssetEvaluationArgs) -> int:
+    """Measure assets, distilling them first with --model, and write the results to the output folder.
+
+    Returns:
+        The exit status: 1 if a distillation failed, whose object is then left out.
+
+    Raises:
+        UserError: an option is invalid, a file cannot be read, a run is not of its object, or the folder holds an
+            evaluation with other settings.
+        KeyboardInterrupt: a distillation was stopped.
+    """
+    check_args(args)
+    shards = open_images(args.shards)
+    return _evaluate_models(args, shards) if args.model else _evaluate_runs(args, shards)
+
+
+def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
+    """Measure existing distillations."""
+    entries = read_table(args.table) if args.table else entries_of(args.run, args.uid, args.view)
+    check_unique(entries)
+    places = {shards.uid(*place): place for place in spread_evenly(shards, len(shards))}
+    if unknown := [entry.uid for entry in entries if entry.uid not in places]:
+        raise UserError(f"{shards.url}: holds no object {', '.join(unknown[:3])}; name uids of this set")
+    pairs = [
+        pair_up(entry, places[entry.uid], read_object(shards, places[entry.uid]), args.labels)
+        for entry in ProgressBar(entries, desc="pair", unit="asset", leave=False)
+    ]
+    uids = [pair.uid for pair in pairs]
+    meshes = _true_meshes(args, uids)
+    _describe(args, uids, ["given distillations"])
+    if not args.dry_run:
+        groups = [AssetGroup(Method(RUNS, "distilled assets", {}), pairs)]
+        record = _open_record(args, shards, [group.method for group in groups])
+        _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
+        _write(args, record, groups, [], lead="Given distillations", meshes=meshes)
+    return 0
+
+
+def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
+    """Distill objects of the set with each model and measure the assets."""
+    places = {shards.uid(*place): place for place in select_objects(shards, args.split, args.max_objects)}
+    names, folders = name_models(args.model), [model_folder(model) for model in args.model]
+    if args.compare_reference != "without" and (wide := [str(f) for f in folders if folder_reads_reference(f)]):
+        raise UserError(
+            f"{', '.join(wide)}: always reads the reference, as input channels; leave out --compare-reference"
+        )
+    notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
+    meshes = _true_meshes(args, list(places))
+    _describe(args, list(places), names)
+    if args.dry_run:
+        return 0
+    methods = [row for each in zip(names, args.model, folders, strict=True) for row in _methods_of(args, *each)]
+    record = _open_record(args, shards, [each.method for each in methods])
+    groups, failed = [], dict[str, str]()
+    for each in methods:
+        pairs, reasons = _distill(args, each, shards, places)
+        groups.append(AssetGroup(each.method, pairs))
+        failed |= {uid: f"{each.method.title}: {reason}" for uid, reason in reasons.items()}
+    groups = [AssetGroup(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
+    if not groups[0].pairs:
+        raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
+    notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
+    _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
+    if args.consistency:
+        _measure_consistency(args, record, shards, groups, methods)
+    _write(args, record, groups, notes, lead=f"Split {args.split}", meshes=meshes)
+    return 1 if failed else 0
+
+
+def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path) -> list[DistillMethod]:
+    """Return a model's methods, with all settings that determine its assets."""
+    settings = {
+        "sha256": folder_sha256(folder),
+        "preset": args.preset,
+        "steps": args.steps,
+        "seed": args.seed,
+        "guidance_scale": args.guidance_scale,
+        "view": args.view,
+        "sampling_steps": args.ddim_steps,
+    }
+    key, methods = name.replace("/", "-"), []
+    if args.compare_reference != "with":
+        title = f"{name}, embedding alone" if args.compare_reference == "both" else name
+        methods.append(DistillMethod(Method(key, title, settings), model, folder, with_reference=False))
+    if args.compare_reference != "without":
+        method = Method(f"{key}.reference", f"{name}, with the reference", {**settings, "shown": True})
+        methods.append(DistillMethod(method, model, folder, with_reference=True))
+    return methods
+
+
+def _distill(
+    args: AssetEvaluationArgs, distilled: DistillMethod, shards: ShardSet, places: Mapping[str, Place]
+) -> tuple[list[Pair], dict[str, str]]:
+    """Distill the objects; return the assets, and why others failed by uid."""
+    absolute = read_spec(distilled.folder).cameras == "absolute"
+    labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
+    views = {uid: reference_view(uid) if args.view_of_all is None else args.view_of_all for uid in places}
+    options = SharedOptions(distilled.model, args.preset, args.steps, args.guidance_scale)
+    settings = ObjectDistillation(options, distilled.folder, args.seed, args.device, distilled.with_reference)
+    images = write_reference_images(shards, places, views, args.out)
+    out = args.out / RUNS / distilled.method.key
+    runs, failed = distill_all(settings, shards, places, views, images=images, out=out)
+    pairs = [
+        pair_up(AssetEntry(run, uid, views[uid]), places[uid], read_object(shards, places[uid]), labels)
+        for uid, run in runs.items()
+    ]
+    return pairs, failed
+
+
+def _measure_consistency(
+    args: AssetEvaluationArgs,
+    record: Record,
+    shards: ShardSet,
+    groups: Sequence[AssetGroup],
+    methods: Sequence[DistillMethod],
+) -> None:
+    for group, distilled in zip(groups, methods, strict=True):
+        own = read_spec(distilled.folder).guidance_scale
+        scale = own if args.guidance_scale is None else args.guidance_scale
+        with_reference = distilled.with_reference or folder_reads_reference(distilled.folder)
+        measure_consistency(
+            record,
+            group.method.key,
+            distilled.folder,
+            sampling=Sampling(args.ddim_steps, args.seed, scale, with_reference),
+            shards=shards,
+            places=[pair.place for pair in group.pairs],
+            device=pick_device(args.device),
+        )
+
+
+def _describe(args: AssetEvaluationArgs, uids: Sequence[str], names: Sequence[str]) -> None:
+    plan = f"{format_object_count(len(uids))} of {args.shards}: assets of {', '.join(names)}"
+    if args.dry_run:
+        print("\n".join([plan, *(f"would measure: {uid}" for uid in uids)]))
+    else:
+        logger.info("%s", plan)
+
+
+def _true_meshes(args: AssetEvaluationArgs, uids: Sequence[str]) -> dict[str, Path]:
+    """Return the true meshes that exist, by uid. Raises UserError where --meshes holds none of these objects."""
+    if args.meshes is None:
+        return {}
+    paths = {uid: args.meshes / f"{uid}.glb" for uid in uids}
+    existing = {uid: path for uid, path in paths.items() if path.is_file()}
+    if not existing:
+        raise UserError(f"--meshes {args.meshes}: holds none of {uids[0]}.glb and so on; give the files rendered")
+    return existing
+
+
+def _open_record(args: AssetEvaluationArgs, shards: ShardSet, methods: Sequence[Method]) -> Record:
+    return open_record(args.out, {"objects": shards.fingerprint}, methods)
+
+
+def _score_all(context: AssetScoringContext, groups: Sequence[AssetGroup]) -> None:
+    """Score the assets that the record lacks."""
+    with ProgressBar(total=sum(len(group.pairs) for group in groups), desc="measure", unit="asset") as progress:
+        for group in groups:
+            for pair in group.pairs:
+                _score(context, group.method.key, pair)
+                progress.update()
+
+
+def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
+    """Add an asset's line to the record, unless it is there. `asset` identifies what was measured; it is no metric."""
+    record, key, true_mesh = context.record, (method, pair.uid, 0), context.meshes.get(pair.uid)
+    identity = pair.identity(true_mesh)
+    if record.scores.get(key, {}).get("asset") == [identity]:
+        return
+    truth, mesh = read_object(context.shards, pair.place), read_mesh(pair.run / MESH)
+    field = load_field(pair.run / FIELD, context.device)
+    rendered = render_asset(field, pair.march, pair.alignment, truth, context.device)
+    scores: dict[str, Sequence[float]] = {"asset": [identity], **view_scores(rendered, truth, pair.view)}
+    if true_mesh is not None:
+        scores |= shape_scores(mesh, pair.alignment, solid_of(read_true_mesh(true_mesh, truth)))
+    record.write_images(REFERENCE, pair.uid, [truth.images[pair.view]])
+    record.write_images(TRUTH, pair.uid, list(truth.images[:VIEWS_PER_SET]))
+    record.write_images(method, pair.uid, opaque(rendered.rgb[:VIEWS_PER_SET]))
+    record.write_images(f"{method}-{OUTLINES}", pair.uid, outlines(rendered, truth))
+    record.add(key, scores)  # last: a line means that its images exist
+
+
+def _write(
+    args: AssetEvaluationArgs,
+    record: Record,
+    groups: Sequence[AssetGroup],
+    notes: Sequence[str],
+    *,
+    lead: str,
+    meshes: Mapping[str, Path],
+) -> None:
+    all_notes = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
+    if args.consistency:
+        all_notes.append(consistency_note(args.ddim_steps, args.seed))
+    write_asset_report(
+        args.out,
+        args.shards,
+        groups,
+        record,
+        all_notes,
+        lead=lead,
+        with_mesh=len(meshes.keys() & {pair.uid for pair in groups[0].pairs}),
+        consistency=args.consistency,
+    )

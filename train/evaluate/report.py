@@ -1,0 +1,92 @@
+"""Write the results of an evaluation, of novel views or of assets: evaluation.json, evaluation.md, evaluation.html."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from dataset.io.files import json_bytes, write_file_atomic
+from train.evaluate.page import write_evaluation_page
+from train.evaluate.results import Method, Record
+from train.evaluate.tables import METRICS, Metric, ResultTable
+
+RING_METRICS: Final = tuple(
+    metric for metric in METRICS if metric.name in ("psnr", "ssim", "pose_pixels", "front_back_pixels")
+)
+RING_CAPTION: Final = (
+    "The 16 views of each ring from azimuth 0 (the object's front), every 22.5 degrees. Images are compressed with "
+    "loss and at most 80 pixels wide; the numbers beside them were computed from the original images."
+)
+
+
+def write_report(
+    out: Path,
+    *,
+    title: str,
+    lead: str,
+    tables: Sequence[ResultTable],
+    notes: Sequence[str],
+    details: Mapping[str, Any],
+    metrics: Sequence[Metric],
+    rows: Sequence[Mapping[str, Any]],
+    record: Record,
+    methods: Sequence[Method],
+    uids: Sequence[str],
+    page_methods: Sequence[Method] | None = None,
+    page_metrics: Sequence[Metric] = RING_METRICS,
+    caption: str = RING_CAPTION,
+) -> None:
+    """Write the three files and print the first table.
+
+    Args:
+        out: The output folder.
+        title: Heading of the Markdown file and of the page.
+        lead: The sentence below the heading.
+        tables: The tables, in order.
+        notes: How the numbers were measured.
+        details: Further values of evaluation.json.
+        metrics: The metrics of `rows`.
+        rows: `summarize` of each method.
+        record: The scores and the images.
+        methods: The rows of the tables.
+        uids: The objects.
+        page_methods: The rings shown per object on the page. Default: `methods`.
+        page_metrics: The metrics beside each ring on the page.
+        caption: What the rings on the page show.
+
+    Raises:
+        UserError: an image of the record is missing.
+    """
+    summary = {
+        **details,
+        "notes": list(notes),
+        "metrics": {metric.name: metric.meaning for metric in metrics},
+        "methods": [{**row, "settings": dict(method.settings)} for row, method in zip(rows, methods, strict=True)],
+    }
+    write_file_atomic(out / "evaluation.json", json_bytes(without_nan(summary)))
+    note_list = "\n".join(f"- {note}" for note in notes)
+    markdown = f"# {title}\n\n{lead}\n\n" + "\n".join(table.markdown() for table in tables)
+    write_file_atomic(out / "evaluation.md", f"{markdown}\n## How it was measured\n\n{note_list}\n".encode())
+    write_evaluation_page(
+        out / "evaluation.html",
+        title=title,
+        lead=lead,
+        tables=tables,
+        notes=notes,
+        record=record,
+        methods=methods if page_methods is None else page_methods,
+        uids=uids,
+        metrics=page_metrics,
+        caption=caption,
+    )
+    print(tables[0].markdown())
+    print(f"wrote {out}/evaluation.json, evaluation.md and evaluation.html")
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN and infinity by None, in nested dictionaries, lists and tuples: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
