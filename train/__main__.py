@@ -1,4 +1,4 @@
-"""Training: `python -m train stage1|stage2|autoencoder|tower`. The same command again resumes."""
+"""Training: `python -m train stage1|stage2|autoencoder|tower`. The same command resumes an interrupted run."""
 
 import argparse
 import io
@@ -24,8 +24,8 @@ from train.components.image_encoder import ensure_image_encoder
 from train.config.presets import PRESETS, AutoencoderRecipe, ImageEncoderRecipe, PresetName, Recipe
 from train.config.schedules import Schedule, override
 from train.convert.resolve import model_folder
-from train.data.loader import open_training_set, require_images
 from train.data.splits import split_set
+from train.data.training_set import open_training_set, require_images
 from train.device import pick_device
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
@@ -174,14 +174,14 @@ def parse(argv: Sequence[str]) -> TrainCommand:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The UserError of a dataclass that tyro reported in its own format and turned into an exit."""
+    """Return the UserError that a dataclass raised and that tyro turned into an exit, if there is one."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def resolve(args: Stage1 | Stage2) -> TrainingRun:
-    """The run that a command line requests. Raises UserError when options contradict each other."""
+    """Return the run that a command line requests. Raises UserError when options contradict each other."""
     recipe = args.recipe
     if isinstance(args, Stage1):
         recipe = replace(_with_part_steps(recipe, args), stage1=args.schedule)
@@ -204,7 +204,7 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
 
 
 def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
-    """The recipe with `--autoencoder-steps` and `--tower-steps`. Raises UserError if it trains no components."""
+    """Apply `--autoencoder-steps` and `--tower-steps`. Raises UserError if it trains no components."""
     if recipe.autoencoder is None or recipe.tower_training is None:
         if args.autoencoder_steps is not None or args.tower_steps is not None:
             raise UserError(f"preset {recipe.name} trains no components; drop --autoencoder-steps and --tower-steps")

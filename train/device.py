@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dataset.errors import UserError
+
+K = TypeVar("K")
 
 # Fastest first on a Hopper GPU; each falls through to the next where it does not support a shape.
 ATTENTION: Final = [
@@ -58,3 +60,28 @@ def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
         return nullcontext()
     chosen: AbstractContextManager[Any] = sdpa_kernel(ATTENTION, set_priority=True)
     return chosen
+
+
+class DeferredScalars(Generic[K]):
+    """Scalars of several steps that stay on the device until they are read together.
+
+    Reading each one when it is computed would make the host wait for the GPU at every step.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[K, tuple[Tensor, ...]]] = []
+
+    def __len__(self) -> int:
+        """Return the number of steps that were not read yet."""
+        return len(self._steps)
+
+    def add(self, key: K, *scalars: Tensor) -> None:
+        """Keep the scalars of a step, each 0-d."""
+        self._steps.append((key, scalars))
+
+    def read(self) -> list[tuple[K, list[float]]]:
+        """Return the values of all kept steps, oldest first, in one transfer, which waits for the device."""
+        steps, self._steps = self._steps, []
+        scalars = [scalar for _, of_step in steps for scalar in of_step]
+        values = iter(torch.stack(scalars).tolist() if scalars else [])
+        return [(key, [next(values) for _ in of_step]) for key, of_step in steps]

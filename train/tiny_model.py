@@ -1,13 +1,15 @@
-"""Shards -> the small model that comes with the project: `python -m train.tiny_model`, or `make tiny-model`.
+"""Train the small bundled model: `python -m train.tiny_model`, or `make tiny-model`.
 
-It is `python -m train` and `python -m train.encode` one after the other, with the sizes of
-`train.config.presets.EMBEDDED`. WORK gets `stage1/vae` and `stage1/image_tower`, `latents`, then `stage1` and `stage2`
-themselves. Finished parts are reused and unfinished ones resume from their last checkpoint, so the command may be
-stopped and repeated. The end is OUT: stage 2's model in float16, and a README.md that says what it was made from.
+This runs the steps of `python -m train` and `python -m train.encode` one after another, with the sizes of
+`train.config.presets.EMBEDDED`. WORK receives `stage1/vae` and `stage1/image_tower`, then `latents`, then the runs
+`stage1` and `stage2`. The command may be stopped and repeated: finished parts are kept, unfinished ones resume from
+their last checkpoint. Finally the model of stage 2 is written to OUT in float16, with a README.md.
 """
 
 import json
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +19,7 @@ import tyro
 from torch import nn
 
 from dataset.errors import UserError, run_cli
+from dataset.io.old_flags import rename_old_flags
 from dataset.reading.damage import Damage
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
@@ -24,8 +27,8 @@ from train.components.autoencoder import ensure_autoencoder
 from train.components.image_encoder import ensure_image_encoder
 from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
-from train.data.loader import require_images
 from train.data.splits import split_set
+from train.data.training_set import require_images
 from train.device import pick_device
 from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
@@ -35,59 +38,89 @@ from train.loop.run_config import CONFIG_FILE, TrainingRun
 from train.model.image_encoder import ImageEncoder, SmallEncoder
 from train.model.multiview import ModelSpec, load_model, save_model
 
-MOST_MB: Final = 40  # what a checkout should carry, together
+logger = logging.getLogger(__name__)
+
+MAX_MB: Final = 40  # largest size that a checkout should contain
+# Old name -> new name; the old ones will be removed
+RENAMED: Final = {"--effort": "--steps-scale", "--parts-effort": "--parts-steps-scale"}
 
 
 @dataclass(frozen=True)
-class TinyModel:
+class TinyModelArgs:
     """Train the small bundled model from scratch: autoencoder, image encoder, stage 1, stage 2. Resumes."""
 
     shards: str = "data/tiny"
-    """Rendered shard set at 64 pixels or more; its objects should face the same way."""
+    """Rendered shard set of at least 64 pixels. All objects should face the same way."""
     work: Path = Path("data/tiny-model")
-    """Folder of the parts, latents, checkpoints and samples."""
+    """Folder for components, latents, checkpoints and samples."""
     out: Path = Path("weights/tiny")
     """Model folder to write."""
     seed: int = 0
     """Seed of weights, views, noise and order."""
     device: str = "auto"
-    """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     compile: CompileChoice = "auto"
-    """As of `python -m train stage1`; auto: graphs on a GPU, which a network of this size leaves idle otherwise."""
+    """See `python -m train stage1 --help`. auto: graphs on a GPU, where kernel launches dominate at this model size."""
     blocks: BlocksChoice = "auto"
-    """As of `python -m train stage1`."""
-    effort: float = 1.0
-    """Multiplies the steps of both stages: 0.001 is a rehearsal."""
-    parts_effort: float | None = None
-    """The same for the autoencoder and the image encoder, where it is another."""
-    part: Literal["all", "autoencoder", "tower"] = "all"
-    """all; or the autoencoder or the image encoder alone: on two GPUs they may be trained beside each other first."""
+    """See `python -m train stage1 --help`."""
+    steps_scale: float = 1.0
+    """Factor on the steps of both stages. 0.001 is a quick rehearsal."""
+    parts_steps_scale: float | None = None
+    """Factor on the steps of autoencoder and image encoder. Default: --steps-scale."""
+    part: Literal["all", "autoencoder", "image-encoder"] = "all"
+    """Train everything, or only the autoencoder or the image encoder, for example both at once on two GPUs."""
     cameras: Literal["absolute", "relative"] = "absolute"
-    """Camera labels: absolute for objects that all face the same way, relative to the reference for any."""
+    """Camera labels: absolute for objects that all face the same way, relative to the reference image otherwise."""
 
 
-def embedded(effort: float, cameras: Literal["absolute", "relative"], parts_effort: float | None = None) -> Recipe:
-    """`EMBEDDED` with other numbers of steps."""
-    parts_effort = effort if parts_effort is None else parts_effort
-    for option, given in (("--effort", effort), ("--parts-effort", parts_effort)):
-        if not 0 < given <= 100:
-            raise UserError(f"{option} is {given}; it must be above 0 and at most 100")
+def parse(argv: Sequence[str]) -> TinyModelArgs:
+    """Parse a command line, without the program's name. Raises SystemExit after --help and on malformed options."""
+    arguments = _rename_old_part(rename_old_flags(argv, RENAMED))
+    return tyro.cli(TinyModelArgs, prog="python -m train.tiny_model", args=arguments)
 
-    def scaled(schedule: Schedule, by: float = effort) -> Schedule:
-        return replace(schedule, steps=max(1, round(schedule.steps * by)))
+
+def _rename_old_part(arguments: Sequence[str]) -> list[str]:
+    """Replace `--part tower`, in both forms, by `--part image-encoder`."""
+    renamed = ["--part=image-encoder" if argument == "--part=tower" else argument for argument in arguments]
+    for index in range(1, len(renamed)):
+        if renamed[index - 1 : index + 1] == ["--part", "tower"]:
+            renamed[index] = "image-encoder"
+    if renamed != list(arguments):
+        logger.info("note: --part tower is now --part image-encoder; the old name will be removed")
+    return renamed
+
+
+def embedded_recipe(
+    steps_scale: float, cameras: Literal["absolute", "relative"], parts_steps_scale: float | None = None
+) -> Recipe:
+    """Return `EMBEDDED` with scaled numbers of steps.
+
+    Raises:
+        UserError: a factor is not in (0, 100].
+        ValueError: the preset trains no components.
+    """
+    parts_steps_scale = steps_scale if parts_steps_scale is None else parts_steps_scale
+    for option, value in (("--steps-scale", steps_scale), ("--parts-steps-scale", parts_steps_scale)):
+        if not 0 < value <= 100:
+            raise UserError(f"{option} is {value}; it must be above 0 and at most 100")
+
+    def scaled(schedule: Schedule, factor: float = steps_scale) -> Schedule:
+        return replace(schedule, steps=max(1, round(schedule.steps * factor)))
 
     recipe = replace(EMBEDDED, cameras=cameras, stage1=scaled(EMBEDDED.stage1), stage2=scaled(EMBEDDED.stage2))
     if recipe.autoencoder is None or recipe.tower_training is None:
-        raise ValueError("the embedded model trains its own parts")
+        raise ValueError("the preset of the bundled model must train its components")
     return replace(
         recipe,
-        autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule, parts_effort)),
-        tower_training=replace(recipe.tower_training, schedule=scaled(recipe.tower_training.schedule, parts_effort)),
+        autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule, parts_steps_scale)),
+        tower_training=replace(
+            recipe.tower_training, schedule=scaled(recipe.tower_training.schedule, parts_steps_scale)
+        ),
     )
 
 
-def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
-    """All parts, then OUT; or the one part asked for."""
+def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
+    """Train all parts and write OUT, or train the part that `args.part` names."""
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
     training, _ = split_set(whole, recipe.validation, recipe.test_share)
@@ -111,11 +144,15 @@ def build(args: TinyModel, recipe: Recipe, device: torch.device) -> None:
             blocks=args.blocks,
         )
         start(run, Launch())
-    write_half(second, args.out, options(args))
+    write_float16(second, args.out, make_arguments(args))
 
 
 def make_autoencoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
-    """The autoencoder in `folder`, trained on `seen` where it is missing."""
+    """Load the autoencoder in `folder`, or train it on `seen`.
+
+    Raises:
+        UserError: the preset trains no autoencoder.
+    """
     if recipe.autoencoder is None:
         raise UserError(f"preset {recipe.name} trains no autoencoder")
     damage, size = Damage(len(seen), recipe.max_damaged_share), recipe.image_size
@@ -123,7 +160,11 @@ def make_autoencoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, de
 
 
 def make_image_encoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> ImageEncoder:
-    """The image encoder in `folder`, trained on `seen` where it is missing."""
+    """Load the image encoder in `folder`, or train it on `seen`.
+
+    Raises:
+        UserError: the preset trains no image encoder.
+    """
     if recipe.tower_training is None or not isinstance(recipe.tower, SmallEncoder):
         raise UserError(f"preset {recipe.name} trains no image encoder")
     damage, target = Damage(len(seen), recipe.max_damaged_share), folder / "image_tower"
@@ -140,7 +181,11 @@ def make_image_encoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, 
 
 
 def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
-    """Both, to encode with on the device."""
+    """Load or train autoencoder and image encoder, and return them on the device.
+
+    Raises:
+        UserError: the preset has no UNet or trains no components.
+    """
     if recipe.unet is None:
         raise UserError(f"preset {recipe.name} trains no UNet of its own")
     vae = make_autoencoder(seen, folder, recipe, seed, device)
@@ -155,52 +200,52 @@ def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: 
 
 
 def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
-    """All views of the set, of its test objects too, as latents."""
-    encode(shards, str(out), encoder, plan_format(encoder, shards, logvar=False, embedded="all"), readers=8)
+    """Encode all views of the set, including those of test objects."""
+    encode(shards, str(out), encoder, plan_format(encoder, shards, logvar=False, embedded="all"), num_workers=8)
 
 
-def options(args: TinyModel) -> str:
-    """What was asked beside the defaults and decides the result, as it is typed."""
-    asked = {"effort": args.effort, "parts-effort": args.parts_effort, "cameras": args.cameras, "seed": args.seed}
-    plain = {"effort": 1.0, "parts-effort": None, "cameras": "absolute", "seed": 0}
-    typed = " ".join(f"--{name} {value}" for name, value in asked.items() if value != plain[name])
+def make_arguments(args: TinyModelArgs) -> str:
+    """Return the options that differ from the defaults and affect the result, as typed after `make tiny-model`."""
+    defaults: dict[str, object] = {"steps_scale": 1.0, "parts_steps_scale": None, "cameras": "absolute", "seed": 0}
+    changed = {name: getattr(args, name) for name, default in defaults.items() if getattr(args, name) != default}
+    typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
     return f' ARGS="{typed}"' if typed else ""
 
 
-def write_half(folder: Path, out: Path, asked: str) -> None:
-    """The model of a run as a model folder in float16, with README.md and the config.json that says what trained it."""
+def write_float16(folder: Path, out: Path, arguments: str) -> None:
+    """Write the model of a run as a float16 model folder, with README.md and the run's config.json."""
     model = load_model(folder, torch.device("cpu"))
     for part in (model.unet, model.vae, model.image_encoder):
         nn.Module.to(part, torch.float16)
     save_model(model, out)
-    config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 is of the same data and command
+    config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 has the same data and command
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-    (out / "README.md").write_text(card(config["data"]["objects"], asked))
+    (out / "README.md").write_text(card(config["data"]["objects"], arguments))
     megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
-    print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MOST_MB else f"; more than {MOST_MB}"))
+    print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MAX_MB else f"; more than {MAX_MB}"))
 
 
-def card(objects: int, asked: str) -> str:
-    """What the folder's README.md says, from the size of the set and the options of the command."""
-    return f"""# The embedded model
+def card(objects: int, arguments: str) -> str:
+    """Return the text of README.md, from the number of objects and the options of the command."""
+    return f"""# The bundled model
 
-A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one picture.
-Trained from scratch, in both stages, by
+A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one image.
+Both stages were trained from scratch by
 
-    make tiny-model{asked}
+    make tiny-model{arguments}
 
-on rendered shards of {objects:,} objects, of which 5 % were kept for testing and 5 % for validation. Float16.
-`{CONFIG_FILE}` is the recipe of both stages.
+on rendered shards of {objects:,} objects, of which 5 % were kept for testing and 5 % for validation. Weights are
+float16. `{CONFIG_FILE}` is the recipe of both stages.
 """
 
 
 def main() -> None:
-    """Command line."""
-    args = tyro.cli(TinyModel, prog="python -m train.tiny_model")
+    """Run the command line."""
+    args = parse(sys.argv[1:])
     device = pick_device(args.device)
     if device.type == "cpu":
-        print("note: this is meant for a GPU; on a CPU it takes days (--effort 0.001 rehearses it)")
-    build(args, embedded(args.effort, args.cameras, args.parts_effort), device)
+        logger.warning("this is meant for a GPU and takes days on a CPU; --steps-scale 0.001 is a quick rehearsal")
+    build(args, embedded_recipe(args.steps_scale, args.cameras, args.parts_steps_scale), device)
 
 
 if __name__ == "__main__":

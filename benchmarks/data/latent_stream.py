@@ -1,4 +1,4 @@
-"""The part of `stream_bench` about latents: a set of the paper's shapes, and its batches."""
+"""Latents for `stream_bench`: a latent set with the shapes of the paper, and its batches."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -24,12 +24,12 @@ from train.data.latents import LatentBatch
 from train.data.loader import Feed
 
 PER_SHARD: Final = 64
-# SD 2.1's latents of 256 pixels, means and log variances, ViT-H-14 embeddings of all views; by no model in particular
+# SD 2.1's latents of 256 pixels, means and log variances, ViT-H-14 embeddings of all views; no actual model
 FORMAT: Final = LatentFormat(1, 4, 32, 32, 1024, True, "all", 0.18215, 256, "float32", "0" * 64, "0" * 64, ())
 
 
-def made_latents(folder: Path, objects: int) -> Path:
-    """A latent set of random numbers, `objects` rounded up to whole shards. Made once."""
+def create_latent_set(folder: Path, objects: int) -> Path:
+    """Create a latent set of random numbers, `objects` rounded up to whole shards, unless it exists."""
     from tests.support.make_shards import make_sample
 
     fs, root = url_to_fs(folder)
@@ -57,9 +57,9 @@ def _views(uid: str, seed: int) -> dict[str, bytes]:
     return views
 
 
-def latent_batches(url: str, batch: int, num_views: int, items_per_object: int) -> Iterator[int]:
-    """Views of one batch after the other, in the exact order, with checksums: what the trainer reads."""
-    feed = Feed(LatentSet(url), 0, batch, 1, num_views, 0.0, "relative", items_per_object=items_per_object)
+def latent_batches(url: str, batch: int, num_views: int, repeats_per_object: int) -> Iterator[int]:
+    """Yield the number of views of each batch, read as in training: in exact order, with checksums."""
+    feed = Feed(LatentSet(url), 0, batch, 1, num_views, 0.0, "relative", items_per_object=repeats_per_object)
     for number in count():
         views = feed.load(number)
         assert isinstance(views, LatentBatch)

@@ -1,11 +1,10 @@
-"""How training speed grows with GPUs: `python -m benchmarks.train.ranks_bench --world 2`, minutes on one host; no Ray
-needed.
+"""Measure how training scales with GPUs: `python -m benchmarks.train.ranks_bench --world 2`, minutes on one host.
 
-The UNet of `benchmarks.train.train_bench` (Stable Diffusion 2.1's size, random weights and latents) trains as
-`train.distributed.process_group` spreads it, on one GPU and on `--world` of them, one way after the other in processes
-of their own. Every way takes the same global batch: what N GPUs share, one GPU accumulates N times as often. So their
-losses agree too, which is reported, and one GPU has the advantage of fewer optimizer steps a micro-batch. The last line
-is JSON; its `speedup` is target views per second of the first of `--parallel` against one GPU.
+The UNet of `benchmarks.train.train_bench` (the size of Stable Diffusion 2.1, random weights and latents) trains with
+`train.distributed.process_group` on one GPU and on `--world` GPUs, one after the other, in new processes without Ray.
+The global batch is the same: one GPU accumulates the gradients of all micro-batches. Their losses must therefore agree,
+which is reported; one GPU has the advantage of fewer optimizer steps per micro-batch. The last line is JSON; its
+`speedup` compares target views per second of the first of `--parallel` with one GPU.
 """
 
 import argparse
@@ -25,52 +24,54 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.train.train_bench import SHAPES, VIEWS, random_batch, starting_unet
+from dataset.io.old_flags import rename_old_flags
 from train.data.sampling import DiffusionNoise
 from train.distributed.process_group import Ranks, accumulating, clip_norm, init_process_group, wrap_ddp_or_fsdp
-from train.layers.compile import BLOCKS, Compute, choose_compute, make_optimiser, prepare, update
+from train.layers.compile import BLOCKS, Compute, choose_compute, make_optimizer, prepare, update
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to train, measured by rank 0."""
+class RanksSpeed:
+    """Measurements of one way to train, by rank 0."""
 
     name: str
     world: int
-    views_per_s: float  # target views, of all ranks; the median round
-    rounds: list[float]  # the same of each round
-    first_step_s: float  # compilation included
-    seconds_a_step: float
-    quiet_seconds_a_step: float | None  # where gradients never meet; None on one GPU and with FSDP2
+    views_per_s: float  # target views of all ranks; median of the rounds
+    rounds: list[float]  # views_per_s of each round
+    first_step_s: float  # includes the compilation
+    seconds_per_step: float
+    local_seconds_per_step: float | None  # without gradient reduction; None on one GPU and with FSDP2
     peak_gib: float
     losses: list[float]  # of the first steps
-    weights_agree: bool  # to the bit, on all ranks, after all steps
+    weights_agree: bool  # bit for bit on all ranks, after all steps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     ways = {"one": 1, **dict.fromkeys(options.parallel, options.world)}
-    found = {}
+    measured = {}
     for name, world in ways.items():
-        found[name] = run(options, name, world)
-        print(json.dumps(asdict(found[name])), flush=True)
-    one, first = found["one"], found[options.parallel[0]]
+        measured[name] = run(options, name, world)
+        print(json.dumps(asdict(measured[name])), flush=True)
+    one, first = measured["one"], measured[options.parallel[0]]
     line = {
         "world": options.world,
         "stage": options.stage,
         "objects_a_micro_batch": options.objects,
-        "global_batch_objects": options.objects * options.accumulation * options.world,
-        "views_per_s": {name: round(way.views_per_s, 2) for name, way in found.items()},
-        "speedups": {name: round(way.views_per_s / one.views_per_s, 3) for name, way in found.items()},
-        "peak_gib": {name: round(way.peak_gib, 2) for name, way in found.items()},
+        "global_batch_objects": options.objects * options.grad_accum_steps * options.world,
+        "views_per_s": {name: round(result.views_per_s, 2) for name, result in measured.items()},
+        "speedups": {name: round(result.views_per_s / one.views_per_s, 3) for name, result in measured.items()},
+        "peak_gib": {name: round(result.peak_gib, 2) for name, result in measured.items()},
         "communication_share": None
-        if first.quiet_seconds_a_step is None
-        else round(1 - first.quiet_seconds_a_step / first.seconds_a_step, 4),
+        if first.local_seconds_per_step is None
+        else round(1 - first.local_seconds_per_step / first.seconds_per_step, 4),
         "largest_loss_difference": {
-            name: max(abs(a - b) for a, b in zip(one.losses, way.losses, strict=True)) for name, way in found.items()
+            name: max(abs(a - b) for a, b in zip(one.losses, result.losses, strict=True))
+            for name, result in measured.items()
         },
-        "weights_agree": all(way.weights_agree for way in found.values()),
+        "weights_agree": all(result.weights_agree for result in measured.values()),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
         "speedup": round(first.views_per_s / one.views_per_s, 3),
@@ -81,33 +82,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--world", type=int, default=2, help="processes, each with a GPU of its own")
+    parser.add_argument("--world", type=int, default=2, help="processes, each with its own GPU")
     parser.add_argument(
-        "--parallel", nargs="+", choices=("ddp", "fsdp"), default=["ddp"], help="ways, the first counts"
+        "--parallel",
+        nargs="+",
+        choices=("ddp", "fsdp"),
+        default=["ddp"],
+        help="the first gives the speed-up",
     )
     parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
     parser.add_argument(
-        "--objects", type=int, default=16, help="objects a micro-batch of a GPU, four target views each"
+        "--objects", type=int, default=16, help="objects per micro-batch and GPU, with four target views each"
     )
-    parser.add_argument("--accumulation", type=int, default=2, help="micro-batches a step of each of the `world` GPUs")
-    parser.add_argument("--steps", type=int, default=10, help="steps a round")
+    parser.add_argument("--grad-accum-steps", type=int, default=2, help="micro-batches per step and GPU")
+    parser.add_argument("--steps", type=int, default=10, help="steps per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
-    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.layers.compile")
-    parser.add_argument("--optimize-ddp", choices=("on", "off"), default="off", help="torch splits graphs at buckets")
+    parser.add_argument(
+        "--blocks",
+        choices=BLOCKS,
+        default="auto",
+        help="network blocks, see train.layers.compile",
+    )
+    parser.add_argument("--optimize-ddp", choices=("on", "off"), default="off", help="split graphs at gradient buckets")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    argv = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
     if options.device == "cuda" and torch.cuda.device_count() < options.world:
         parser.error(f"--world {options.world}: this host has {torch.cuda.device_count()} GPUs")
     return options
 
 
-def run(options: argparse.Namespace, name: str, world: int) -> Way:
-    """Measure one way in `world` new processes."""
+def run(options: argparse.Namespace, name: str, world: int) -> RanksSpeed:
+    """Measure one way to train in `world` new processes."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(_process, (options, name, world, folder), nprocs=world)  # type: ignore[no-untyped-call]
-        return Way(**json.loads((Path(folder) / "way.json").read_text()))
+        return RanksSpeed(**json.loads((Path(folder) / "way.json").read_text()))
 
 
 def _process(rank: int, options: argparse.Namespace, name: str, world: int, folder: str) -> None:
@@ -119,40 +130,40 @@ def _process(rank: int, options: argparse.Namespace, name: str, world: int, fold
     with init_process_group(
         rank, world, device, "fsdp" if name == "fsdp" else "ddp", init_method=f"file://{folder}/meeting"
     ) as ranks:
-        way = measure(options, ranks, name, device)
+        result = measure(options, ranks, name, device)
     if rank == 0:
-        (Path(folder) / "way.json").write_text(json.dumps(asdict(way)))
+        (Path(folder) / "way.json").write_text(json.dumps(asdict(result)))
 
 
-def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.device) -> Way:
-    compute = choose_compute(device, options.compile, split=ranks.splits, blocks=options.blocks)
-    trainee = make_trainee(options, ranks, compute, device)
+def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.device) -> RanksSpeed:
+    compute = choose_compute(device, options.compile, split=ranks.sharded, blocks=options.blocks)
+    trainer = make_trainer(options, ranks, compute, device)
     losses: list[Tensor] = []
-    first_step_s = _seconds(lambda: losses.append(trainee.step()), device, ranks)
+    first_step_s = _seconds(lambda: losses.append(trainer.step()), device, ranks)
     if ranks.first:
         print(f"{name}: the first step took {first_step_s:.0f} s", flush=True)
     for _ in range(2):
-        losses.append(trainee.step())
-    views = options.objects * VIEWS * options.accumulation * options.world
+        losses.append(trainer.step())
+    views = options.objects * VIEWS * options.grad_accum_steps * options.world
     seconds = [
-        _seconds(lambda: [trainee.step() for _ in range(options.steps)], device, ranks) / options.steps
+        _seconds(lambda: [trainer.step() for _ in range(options.steps)], device, ranks) / options.steps
         for _ in range(options.rounds)
     ]
-    agree = ranks.world == 1 or _agree(trainee.unet, ranks)
+    agree = ranks.world == 1 or _agree(trainer.unet, ranks)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    quiet = None
+    local_s = None
     if ranks.world > 1 and ranks.parallel == "ddp":
-        trainee.step(quiet=True)
-        quiet = _seconds(lambda: [trainee.step(quiet=True) for _ in range(options.steps)], device, ranks)
+        trainer.step(local=True)
+        local_s = _seconds(lambda: [trainer.step(local=True) for _ in range(options.steps)], device, ranks)
     middle = statistics.median(seconds)
-    return Way(
+    return RanksSpeed(
         name,
         ranks.world,
         views / middle,
         [views / second for second in seconds],
         first_step_s,
         middle,
-        None if quiet is None else quiet / options.steps,
+        None if local_s is None else local_s / options.steps,
         peak,
         [float(loss) for loss in losses],
         agree,
@@ -160,7 +171,7 @@ def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.
 
 
 @dataclass(frozen=True)
-class Trainee:
+class RankTrainer:
     """A network in training on this rank."""
 
     ranks: Ranks
@@ -168,15 +179,15 @@ class Trainee:
     called: nn.Module
     optimizer: torch.optim.AdamW
     alphas: Tensor
-    batches: list[tuple[Encoded, DiffusionNoise]]  # this rank's share of a step
+    batches: list[tuple[Encoded, DiffusionNoise]]  # micro-batches of this rank per step
 
-    def step(self, *, quiet: bool = False) -> Tensor:
-        """One step as `train.loop.loop` takes it; the loss is the mean over ranks. `quiet`: gradients do not meet."""
+    def step(self, *, local: bool = False) -> Tensor:
+        """Run a step of `train.loop.loop`. Returns the mean loss over ranks. `local` skips the gradient reduction."""
         self.optimizer.zero_grad(set_to_none=True)
         device = self.alphas.device
         total = torch.zeros((), device=device)
         for micro, (encoded, draw) in enumerate(self.batches):
-            last = micro == len(self.batches) - 1 and not quiet
+            last = micro == len(self.batches) - 1 and not local
             with accumulating(self.called, self.ranks, last=last):
                 predicted = predict(self.called, encoded, draw, self.alphas)
                 loss = training_loss(predicted, draw, self.alphas) / len(self.batches)
@@ -187,24 +198,24 @@ class Trainee:
         return total
 
 
-def make_trainee(options: argparse.Namespace, ranks: Ranks, compute: Compute, device: torch.device) -> Trainee:
+def make_trainer(options: argparse.Namespace, ranks: Ranks, compute: Compute, device: torch.device) -> RankTrainer:
     torch.manual_seed(1)
     unet = starting_unet(options)
     nn.Module.to(unet, device)
     prepare(unet, compute)
     called = wrap_ddp_or_fsdp(unet, ranks)
-    torch._dynamo.config.optimize_ddp = options.optimize_ddp == "on"  # read when the graph is made, at the first step
-    optimizer = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
+    torch._dynamo.config.optimize_ddp = options.optimize_ddp == "on"  # read at the first step
+    optimizer = make_optimizer(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
     batches = []
-    for micro in range(options.accumulation):
+    for micro in range(options.grad_accum_steps):
         for rank in range(options.world) if ranks.world == 1 else [ranks.rank]:
             torch.manual_seed(1000 + micro * options.world + rank)
             batches.append(random_batch(options, device))
-    return Trainee(ranks, unet, called, optimizer, noise_schedule().to(device), batches)
+    return RankTrainer(ranks, unet, called, optimizer, noise_schedule().to(device), batches)
 
 
 def _seconds(work: Callable[[], Any], device: torch.device, ranks: Ranks) -> float:
-    """From when all ranks are ready to when this one's device has finished."""
+    """Return the seconds of `work`, from when all ranks are ready until this rank's device has finished."""
     _finish(device)
     ranks.wait()
     started = time.perf_counter()
@@ -219,7 +230,7 @@ def _finish(device: torch.device) -> None:
 
 
 def _agree(unet: nn.Module, ranks: Ranks) -> bool:
-    """Whether all ranks have the same bits; with FSDP2 each has a part of its own, and there is nothing to compare."""
+    """Whether all ranks have bit-identical weights. With FSDP2 the weights are sharded: nothing to compare."""
     if ranks.parallel == "fsdp":
         return True
     different = False

@@ -1,9 +1,10 @@
-"""A small diffusers AutoencoderKL trained on views, for the preset that trains from scratch (64^2 -> 16^2 latents).
+"""Training of a small autoencoder (diffusers' AutoencoderKL), for presets that train from scratch.
 
-Loss: mean absolute error of the colours + a small KL term. The latents' scale is then measured and kept as diffusers'
-own `scaling_factor`: 1 / their standard deviation, so that diffusion sees unit variance.
+The loss is the mean absolute error of the colors plus a small KL term. Afterwards the standard deviation of the latents
+is measured and stored as diffusers' `scaling_factor` (its inverse), so that the diffusion model sees unit variance.
 """
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -13,25 +14,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataset.errors import UserError
+from dataset.images.psnr import psnr_of_mse_db
 from dataset.reading.damage import Damage
 from dataset.reading.shard_set import ShardSet
 from train.components.component import is_trained, optimize, seeded, write_part
 from train.config.presets import AutoencoderRecipe
-from train.data.loader import load_random_views, read_random_views
+from train.data.random_views import load_random_views, read_random_views
 from train.model.image_encoder import resize
 from train.model.multiview import load_vae
 
-_MEASURED_VIEWS: Final = 64  # for the latents' scale
+logger = logging.getLogger(__name__)
+
+_MEASURED_VIEWS: Final = 64  # views from which the scale of the latents is measured
 _NORM_GROUPS: Final = 16
 
 
 def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
-    """diffusers' AutoencoderKL with random weights."""
+    """Build diffusers' AutoencoderKL with random weights.
+
+    Raises:
+        UserError: the image size cannot be halved once per level.
+    """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(recipe.widths)
     if image_size % 2 ** (levels - 1):
-        raise UserError(f"pictures of {image_size} pixels cannot be halved {levels - 1} times")
+        raise UserError(f"the image size {image_size} cannot be halved {levels - 1} times")
     vae: nn.Module = AutoencoderKL(
         sample_size=image_size,
         latent_channels=recipe.latent_channels,
@@ -45,7 +53,7 @@ def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
 
 
 def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Generator) -> tuple[Tensor, float]:
-    """(loss, mean squared error) of pictures [n, 3, h, w] in [-1, 1]; `noise` draws the posterior's sample."""
+    """Return loss and mean squared error for images [n, 3, h, w] in [-1, 1]. `noise` samples from the posterior."""
     posterior = vae.encode(pixels).latent_dist
     sample = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(pixels)
     decoded = vae.decode(sample).sample
@@ -56,7 +64,7 @@ def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Ge
 
 @torch.no_grad()
 def measure_latent_scale(vae: Any, pixels: Tensor) -> float:
-    """1 / standard deviation of the latents of pictures [n, 3, h, w] in [-1, 1]."""
+    """Return 1 / standard deviation of the latents of images [n, 3, h, w] in [-1, 1]."""
     latents = vae.encode(pixels).latent_dist.mean
     return float(1 / latents.std())
 
@@ -70,7 +78,7 @@ def train_autoencoder(
     device: torch.device,
     damage: Damage | None = None,
 ) -> nn.Module:
-    """Train from scratch; the result carries its measured `scaling_factor`."""
+    """Train an autoencoder from scratch and store the measured `scaling_factor` in its config."""
     with seeded(seed):
         vae = build_autoencoder(recipe, image_size).to(device)
     noise = torch.Generator().manual_seed(seed)
@@ -80,12 +88,15 @@ def train_autoencoder(
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
-        loss, mse = autoencoder_loss(vae, _pixels(views.to(device).pictures, image_size), recipe.kl_weight, noise)
-        return loss, {"loss": float(loss.detach()), "PSNR": psnr(mse / 4)}  # [-1, 1] is twice as wide as [0, 1]
+        loss, mse = autoencoder_loss(vae, _pixels(views.to(device).images, image_size), recipe.kl_weight, noise)
+        return loss, {
+            "loss": float(loss.detach()),
+            "PSNR": psnr_of_mse_db(mse / 4),
+        }  # [-1, 1] is twice as wide as [0, 1]
 
     optimize("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
     views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
-    scale = measure_latent_scale(vae, _pixels(views.to(device).pictures, image_size))
+    scale = measure_latent_scale(vae, _pixels(views.to(device).images, image_size))
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()
 
@@ -100,21 +111,16 @@ def ensure_autoencoder(
     device: torch.device,
     damage: Damage | None = None,
 ) -> nn.Module:
-    """The autoencoder in `folder`, trained first where it is missing."""
+    """Load the autoencoder in `folder`, or train it if the folder does not exist."""
     settings = {"recipe": asdict(recipe), "image_size": image_size, "seed": seed}
     if is_trained(folder, settings):
-        print(f"autoencoder: {folder} is trained already")
+        logger.info("autoencoder: %s is already trained", folder)
         return load_vae(folder)
     vae = train_autoencoder(shards, recipe, image_size, seed=seed, device=device, damage=damage)
     write_part(folder, settings, vae.save_pretrained)  # type: ignore[arg-type]
     return load_vae(folder)
 
 
-def psnr(mse: float) -> float:
-    """Decibels of a mean squared error of colours in [0, 1]."""
-    return float(-10 * torch.log10(torch.tensor(max(mse, 1e-12))))
-
-
 def _pixels(views: Tensor, image_size: int) -> Tensor:
-    """[b, v, 3, h, w] in [0, 1] -> [(b v), 3, size, size] in [-1, 1]."""
+    """Resize views [b, v, 3, h, w] in [0, 1] to [(b v), 3, size, size] in [-1, 1]."""
     return resize(views.flatten(0, 1), image_size).clamp(0, 1) * 2 - 1

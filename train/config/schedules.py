@@ -1,4 +1,4 @@
-"""How long a training runs, how large its batches are and how its learning rate changes, as pure functions."""
+"""Length, batch size and learning rate of a training, as pure functions."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from dataset.errors import UserError
 
 T = TypeVar("T")
 PresetOnly = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
-"""A field that a preset sets and that is no command-line option."""
+"""A field that a preset sets and that is not a command-line option."""
 
 
 @dataclass(frozen=True)

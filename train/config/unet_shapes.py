@@ -1,4 +1,4 @@
-"""UNet sizes, without the command-line library that the presets import: benchmarks run where only torch is."""
+"""UNet sizes, in a module of their own so that benchmarks can import them without the command-line library."""
 
 from typing import Final
 
@@ -14,6 +14,6 @@ TINY_UNET: Final = UNetShape(
     token_width=256,
     norm_groups=16,
 )
-"""The tiny preset's."""
+"""UNet of the tiny preset."""
 SD21_UNET: Final = UNetShape(4, 32, (320, 640, 1280, 1280), (True, True, True, False), 2, 64, 1024)
-"""Stable Diffusion 2.1's and MVDream's."""
+"""UNet of Stable Diffusion 2.1 and MVDream."""

@@ -1,7 +1,6 @@
-"""What one step trains on, from a latent set: the same views of the same objects as `train.data.loader` reads as
-pictures.
+"""Training items read from a latent set: the same views of the same objects as from the shard set it encodes.
 
-Axis letters as in `train.data.sampling`; `d` numbers of an embedding.
+Axis letters as in `train.data.sampling`; `d` numbers per embedding.
 """
 
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import dataset.reading.latent_set
 from dataset.errors import UserError
-from dataset.reading.latent_set import LatentSet
-from train.data.sampling import ImageBatch, StepKey, ViewChoice, generator
+from dataset.reading.latent_set import LatentSet, StoredLatents
+from train.data.images import ImageBatch
+from train.data.sampling import StepKey, ViewChoice, generator
 from train.device import to_device
 from train.model.fingerprint import model_settings
 from train.model.multiview import CameraConvention, MultiViewModel, camera_labels
@@ -24,9 +23,9 @@ from train.model.multiview import CameraConvention, MultiViewModel, camera_label
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """The posteriors of a micro-batch's views, float16, not yet multiplied by the latent scale.
+    """A micro-batch of posteriors, float16, not yet multiplied by the latent scale.
 
-    The log variances are None where the set keeps means only.
+    The log variances are None if the set keeps means only.
     """
 
     reference_mean: Tensor  # [b, c, h, w]
@@ -42,39 +41,45 @@ TrainingBatch = ImageBatch | LatentBatch
 
 
 class LatentItem(NamedTuple):
-    """One item's views, as `read_latents` reads and `stack_latents` takes them."""
+    """The views of one item."""
 
-    reference: dataset.reading.latent_set.StoredLatents
-    targets: dataset.reading.latent_set.StoredLatents
-    angles_deg: NDArray[np.float64]  # [1 + f, 2]
-
-
-def read_latents(latents: LatentSet, shard: int, sample: int, choice: ViewChoice) -> LatentItem:
-    """What `train.data.loader.read_views` would read of the pictures."""
-    reference, targets = choice
-    return LatentItem(
-        latents.views(shard, sample, [reference], embedding=True),
-        latents.views(shard, sample, targets),
-        latents.angles_deg(shard, sample, [reference, *targets]),
-    )
+    reference: StoredLatents
+    targets: StoredLatents
+    angles_deg: NDArray[np.float64]  # [1 + f, 2]: elevation and azimuth
 
 
-def stack_latents(items: Sequence[LatentItem], convention: CameraConvention) -> LatentBatch:
-    """A micro-batch of items."""
-    angles = np.stack([item.angles_deg for item in items])  # [b, 1 + f, 2]
-    elevation_deg, azimuth_deg = angles[..., 0], angles[..., 1]
-    labels = camera_labels(convention, elevation_deg, azimuth_deg, elevation_deg[:, :1], azimuth_deg[:, :1])
-    return LatentBatch(
-        reference_mean=_stack([item.reference.mean[0] for item in items]),
-        reference_logvar=_stack_or_none(
-            [item.reference.logvar if item.reference.logvar is None else item.reference.logvar[0] for item in items]
-        ),
-        target_mean=_stack([item.targets.mean for item in items]),
-        target_logvar=_stack_or_none([item.targets.logvar for item in items]),
-        tokens=_stack([item.reference.embedding for item in items if item.reference.embedding is not None]),
-        cameras=labels[:, 1:],
-        reference_camera=labels[:, :1],
-    )
+@dataclass(frozen=True)
+class LatentSource:
+    """Reads items from a latent set."""
+
+    latents: LatentSet
+    convention: CameraConvention
+
+    def read(self, shard: int, sample: int, choice: ViewChoice) -> LatentItem:
+        """Read the views of one item."""
+        reference, targets = choice
+        return LatentItem(
+            self.latents.views(shard, sample, [reference], embedding=True),
+            self.latents.views(shard, sample, targets),
+            self.latents.angles_deg(shard, sample, [reference, *targets]),
+        )
+
+    def collate(self, items: Sequence[LatentItem]) -> LatentBatch:
+        """Stack items to a micro-batch."""
+        angles = np.stack([item.angles_deg for item in items])  # [b, 1 + f, 2]
+        elevation_deg, azimuth_deg = angles[..., 0], angles[..., 1]
+        labels = camera_labels(self.convention, elevation_deg, azimuth_deg, elevation_deg[:, :1], azimuth_deg[:, :1])
+        return LatentBatch(
+            reference_mean=_stack([item.reference.mean[0] for item in items]),
+            reference_logvar=_stack_or_none(
+                [item.reference.logvar if item.reference.logvar is None else item.reference.logvar[0] for item in items]
+            ),
+            target_mean=_stack([item.targets.mean for item in items]),
+            target_logvar=_stack_or_none([item.targets.logvar for item in items]),
+            tokens=_stack([item.reference.embedding for item in items if item.reference.embedding is not None]),
+            cameras=labels[:, 1:],
+            reference_camera=labels[:, :1],
+        )
 
 
 def _stack(arrays: list[NDArray[np.float16]]) -> Tensor:
@@ -86,33 +91,44 @@ def _stack_or_none(arrays: list[NDArray[np.float16] | None]) -> Tensor | None:
     return _stack(present) if present else None
 
 
-def draw_posterior(mean: Tensor, logvar: Tensor | None, step_key: StepKey, part: int) -> Tensor:
-    """mean + exp(logvar / 2) * eps, on the mean's device. `part` 0: the targets, 1: the reference.
+def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int) -> Tensor:
+    """Sample latents mean + exp(logvar / 2) * eps, on the device of `mean`.
 
-    eps is a function of the step_key and the part, drawn on the CPU, so that a run draws the same numbers on any device
-    and from pictures as from latents. Raises UserError without log variances.
+    eps is a function of `key` and `part`, drawn on the CPU, so that a run draws the same numbers on any device and from
+    images as from latents.
+
+    Args:
+        mean: Means of the posteriors, any shape.
+        logvar: Log variances, same shape.
+        key: Key of the micro-batch.
+        part: 0 for the targets, 1 for the reference.
+
+    Raises:
+        UserError: There are no log variances.
     """
     if logvar is None:
-        raise UserError("this latent set keeps no log variances to draw from; leave --sample-posterior out")
-    seed = int(generator(step_key, "posterior").integers(2**63, size=2)[part])
+        raise UserError("this latent set keeps no log variances to sample with; leave --sample-posterior out")
+    seed = int(generator(key, "posterior").integers(2**63, size=2)[part])
     eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
     deviation = (to_device(logvar, mean.device).float() / 2).exp()
     return mean + deviation * to_device(eps, mean.device)
 
 
 def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior: bool = False) -> None:
-    """Refuse latents that another VAE or image encoder made. Hashes the weights: seconds for the paper's.
+    """Check that this model can be trained on these latents. Hashes its weights, which takes seconds for the paper's.
 
-    Refused too: drawing from the posteriors (`sample_posterior`) where the set keeps means only.
+    Raises:
+        UserError: Another VAE or image encoder made the latents, or `sample_posterior` needs log variances that the set
+            does not keep.
     """
-    found = vars(latents.format)
-    if changed := [key for key, value in model_settings(model).items() if found[key] != value]:
+    stored = vars(latents.format)
+    if changed := [key for key, value in model_settings(model).items() if stored[key] != value]:
         raise UserError(
-            f"{latents.url}: encoded by another model ({', '.join(changed)} differ); encode the pictures with this one "
+            f"{latents.url}: encoded by another model ({', '.join(changed)} differ); encode the images with this one "
             "into another folder: `python -m train.encode SHARDS OUT --model MODEL`"
         )
     if sample_posterior and not latents.format.logvar:
         raise UserError(
-            f"{latents.url}: keeps no log variances to draw from; leave --sample-posterior out, or encode again with "
+            f"{latents.url}: keeps no log variances to sample with; leave --sample-posterior out, or encode again with "
             "--logvar into another folder"
         )

@@ -1,13 +1,13 @@
-"""What one step trains on: which views, cameras, timesteps and noise (Eq. 3-6).
+"""Choose what a training step is computed on: views, timesteps and noise (Eq. 3-6).
 
-Everything random is a function of (seed, step, micro-batch, rank): a resumed run draws what the first would have drawn.
+Everything random is a function of (seed, step, micro-batch, rank), so a resumed run draws the same numbers.
 
-Axis letters as in `train.model.multiview`; `f` counts target frames, the reference of stage 2 comes in front of them.
+Axis letters as in `train.model.multiview`; `f` counts target frames, before which stage 2 puts the reference frame.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from dataset.format.schema import VIEWS_PER_SET, ViewSet
-from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order
 from train.device import to_device
 from train.model.noise_schedule import NUM_TIMESTEPS, add_noise, alpha_bar_at
 
 Branch = Literal["single", "multi"]
 ViewKey = tuple[ViewSet, int]
+"""A view of an object: its set and its index there."""
 ViewChoice = tuple[ViewKey, list[ViewKey]]
-T = TypeVar("T")
+"""The views of one training item: (reference, targets)."""
 
 # Independent random streams of one seed
 _STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior": 4, "turns": 5}
@@ -31,7 +31,7 @@ _STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior":
 
 @dataclass(frozen=True)
 class StepKey:
-    """Where in training a micro-batch stands."""
+    """Identifies a micro-batch of a run. All of its random numbers are a function of this key."""
 
     seed: int
     step: int
@@ -40,37 +40,48 @@ class StepKey:
 
 
 @dataclass(frozen=True)
-class ImageBatch:
-    """Pictures in [0, 1] on white, and camera labels."""
+class ItemRequest:
+    """One item of a micro-batch, before it is known which object is read for it.
 
-    reference: Tensor  # [b, 3, h, w]
-    targets: Tensor  # [b, f, 3, h, w]
-    cameras: Tensor  # [b, f, 16]: the targets'
-    reference_camera: Tensor  # [b, 1, 16]
+    `choice` holds its views. If it is None, they depend on the object (`draw_repeat`), which may be a replacement.
+    """
+
+    number: int  # in the rank's order
+    choice: ViewChoice | None
+    seed: int
+    repeat_index: int
+    branch: Branch
+    num_views: int
+
+    def views(self, epoch: int, shard: int, sample: int) -> ViewChoice:
+        """Return the views to read of the object at this place."""
+        if self.choice is not None:
+            return self.choice
+        return draw_repeat(self.seed, (epoch, shard, sample), self.repeat_index, self.branch, self.num_views)
 
 
 @dataclass(frozen=True)
 class DiffusionNoise:
-    """The random part of a micro-batch beyond its views."""
+    """Random numbers of a micro-batch, apart from the choice of its views."""
 
-    timesteps: Tensor  # [b] int64: one a object, shared by its frames (MVDream's choice)
+    timesteps: Tensor  # [b] int64: one per object, shared by its frames (MVDream's choice)
     noise: Tensor  # [b, f, c, h, w]
     dropped: Tensor  # [b] bool: image token replaced by zeros
 
-    def ready_for(self, device: torch.device) -> "DiffusionNoise":
-        """Page-locked where they will go to a GPU, so that the copy takes no time of the host's."""
+    def pinned_for(self, device: torch.device) -> "DiffusionNoise":
+        """Return a copy in page-locked memory if `device` is a GPU, so that the later transfer is asynchronous."""
         if device.type != "cuda":
             return self
         return DiffusionNoise(self.timesteps.pin_memory(), self.noise.pin_memory(), self.dropped.pin_memory())
 
     def on(self, device: torch.device) -> "DiffusionNoise":
-        """The same numbers on a device; the host does not wait."""
-        return DiffusionNoise(*(to_device(part, device) for part in (self.timesteps, self.noise, self.dropped)))
+        """Return a copy on `device`. The host does not wait for the transfer."""
+        return DiffusionNoise(*(to_device(tensor, device) for tensor in (self.timesteps, self.noise, self.dropped)))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the UNet sees. F = f + 1 frames an object in stage 2 (reference first), f in stage 1."""
+    """Inputs of the UNet. F = f + 1 frames per object in stage 2 (reference first), f in stage 1."""
 
     latents: Tensor  # [(b F), c, h, w]
     timesteps: Tensor  # [(b F)]
@@ -79,27 +90,27 @@ class Inputs:
     num_frames: int  # F
 
 
-def generator(step_key: StepKey, stream: str) -> np.random.Generator:
-    """A random stream that belongs to this step_key alone."""
-    entropy = (step_key.seed, _STREAMS[stream], step_key.step, step_key.micro, step_key.rank)
+def generator(key: StepKey, stream: str) -> np.random.Generator:
+    """Return the random generator of one stream of a micro-batch."""
+    entropy = (key.seed, _STREAMS[stream], key.step, key.micro, key.rank)
     return np.random.default_rng(np.random.SeedSequence(entropy))
 
 
 def draw_branch(seed: int, step: int, single_view_chance: float) -> Branch:
-    """Single- or multi-view branch of a step: the same for all its micro-batches and ranks."""
+    """Choose the single- or multi-view branch of a step, the same for all its micro-batches and ranks."""
     return "single" if generator(StepKey(seed, step), "branch").random() < single_view_chance else "multi"
 
 
 def count_pairs(num_views: int) -> int:
-    """Pairs of a reference and a group of `num_views` targets that an object has: its items at most, in an epoch."""
+    """Return the number of pairs of a reference and `num_views` targets that an object has."""
     return VIEWS_PER_SET * (VIEWS_PER_SET // num_views)
 
 
 def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> ViewChoice:
-    """(reference, targets) of one object. The reference comes from the random set.
+    """Draw the reference and the targets of one object. The reference comes from the random set.
 
-    single: any other view of the random set (a pair of random perspectives, 3.2). multi: `num_views` views of the fixed
-    set, evenly spaced (four: orthogonal), from a random first one.
+    single: one other view of the random set (a pair of random perspectives, section 3.2). multi: `num_views` views of
+    the fixed set, evenly spaced (four: orthogonal), from a random first one.
     """
     reference = int(rng.integers(VIEWS_PER_SET))
     if branch == "single":
@@ -110,17 +121,27 @@ def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> View
     return ("random", reference), [("fixed", first + spacing * i) for i in range(num_views)]
 
 
-def draw_repeat(seed: int, place: tuple[int, int, int], turn: int, branch: Branch, num_views: int) -> ViewChoice:
-    """(reference, targets) as `draw_views` has them, of one of several items of an object in an epoch.
+def draw_repeat(
+    seed: int, place: tuple[int, int, int], repeat_index: int, branch: Branch, num_views: int
+) -> ViewChoice:
+    """Draw the views of an object that an epoch repeats, a function of the arguments.
 
-    A function of seed, place (epoch, shard, sample) and turn. The pairs of reference and targets of an object's items
-    differ, its first 16 items' references too, and the groups of targets come equally often.
+    An object's repeats have different pairs of reference and targets, the first 16 of them different references too,
+    and each group of targets comes equally often.
+
+    Args:
+        seed: Seed of the run.
+        place: Epoch, shard and sample of the object.
+        repeat_index: Number of earlier items of the same object in the epoch.
+        branch: As in `draw_views`.
+        num_views: Targets of the multi-view branch.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _STREAMS["turns"], *place)))
     references, distances = rng.permutation(VIEWS_PER_SET), 1 + rng.permutation(VIEWS_PER_SET - 1)
     spacing = VIEWS_PER_SET // num_views
     firsts = rng.permutation(spacing)
-    reference, column = int(references[turn % VIEWS_PER_SET]), turn + turn // VIEWS_PER_SET
+    reference = int(references[repeat_index % VIEWS_PER_SET])
+    column = repeat_index + repeat_index // VIEWS_PER_SET
     if branch == "single":
         target = (reference + int(distances[column % len(distances)])) % VIEWS_PER_SET
         return ("random", reference), [("random", target)]
@@ -128,44 +149,32 @@ def draw_repeat(seed: int, place: tuple[int, int, int], turn: int, branch: Branc
     return ("random", reference), [("fixed", first + spacing * i) for i in range(num_views)]
 
 
-def read_items(
-    order: Order,
-    step_key: StepKey,
-    branch: Branch,
-    items: range,
-    *,
-    num_views: int,
-    uid: Callable[[int, int], str],
-    read: Callable[[int, int, ViewChoice], T],
-    damage: Damage | None,
-) -> list[T]:
-    """`read(shard, sample, views drawn)` of a micro-batch's items.
+def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_views: int) -> list[ItemRequest]:
+    """Choose the views of the items of a micro-batch, a function of the arguments.
 
-    Where the order has one item an object, views are drawn by the step_key, else by the item (`draw_repeat`). With
-    `damage`, a damaged object is replaced (`dataset.reading.damage`); the batch's other items are what they would be
-    anyhow.
+    If an epoch has each object once, the views are drawn from the random stream of `key`; otherwise `draw_repeat`
+    draws them once the object is known.
     """
-    rng = generator(step_key, "views")
-    results = []
-    for i in items:
-        drawn = draw_views(rng, branch, num_views) if order.items_per_object == 1 else None
+    rng, once = generator(key, "views"), order.items_per_object == 1
+    return [
+        ItemRequest(
+            number,
+            choice=draw_views(rng, branch, num_views) if once else None,
+            seed=order.seed,
+            repeat_index=0 if once else order.repeat_index(number),
+            branch=branch,
+            num_views=num_views,
+        )
+        for number in items
+    ]
 
-        def read_one(epoch: int, shard: int, sample: int, i: int = i, choice: ViewChoice | None = drawn) -> T:
-            place = (epoch, shard, sample)
-            return read(
-                shard, sample, drawn or draw_repeat(order.seed, place, order.repeat_index(i), branch, num_views)
-            )
 
-        results.append(read_or_replace(order, i, damage, uid, read_one))
-    return results
+def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
+    """Draw timesteps, noise and dropped tokens for target latents of a shape [b, f, c, h, w].
 
-
-def draw_noise(step_key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
-    """Timesteps, noise and dropped tokens for target latents of a shape [b, f, c, h, w].
-
-    On the CPU, so that a run draws the same numbers on any device.
+    They are drawn on the CPU, so that a run draws the same numbers on any device.
     """
-    seed = int(generator(step_key, "noise").integers(2**63))
+    seed = int(generator(key, "noise").integers(2**63))
     cpu = torch.Generator().manual_seed(seed)
     timesteps = torch.randint(NUM_TIMESTEPS, (shape[0],), generator=cpu)
     noise = torch.randn(tuple(shape), generator=cpu)
@@ -181,11 +190,18 @@ def prepare_inputs(
     *,
     alphas_cumprod: Tensor,
 ) -> Inputs:
-    """Noised target latents [b, f, c, h, w] with, in stage 2, the clean reference in front.
+    """Add noise to the target latents and, in stage 2, put the clean reference in front of them.
 
     Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), its timestep is 0, and its
     camera, for relative labels, that of elevation = azimuth = 0 (Eq. 6's pi_v), which is a matrix, not zeros.
-    `reference`: latent [b, c, h, w] and camera [b, 1, 16]. `cameras` [b, f, 16] are the targets'.
+
+    Args:
+        targets: Latents [b, f, c, h, w].
+        reference: Latent [b, c, h, w] and camera [b, 1, 16] of the reference frame; None: no such frame.
+        cameras: Camera labels [b, f, 16] of the targets.
+        tokens: Image tokens [b, 1, c].
+        draw: Timesteps, noise and dropped tokens.
+        alphas_cumprod: alpha_bar [1000] of the noise schedule.
     """
     latents = add_noise(targets, draw.noise, alpha_bar_at(alphas_cumprod, draw.timesteps, targets.ndim))
     timesteps = draw.timesteps[:, None].expand(latents.shape[:2])
@@ -199,14 +215,16 @@ def prepare_inputs(
 
 
 def split_frames(flat: Tensor, batch: int) -> Tensor:
-    """[(b f), ...] -> [b, f, ...]."""
+    """Reshape [(b f), ...] to [b, f, ...]."""
     return flat.reshape(batch, -1, *flat.shape[1:])
 
 
 def diffusion_loss(prediction: Tensor, noise: Tensor) -> Tensor:
-    """Eq. 5 and 6, averaged over numbers: squared error of the targets' noise; a reference frame in front is left out.
+    """Return the mean squared error of the targets' noise (Eq. 5 and 6), a scalar.
 
-    `prediction` [(b F), c, h, w], `noise` [b, f, c, h, w] with f <= F.
+    Args:
+        prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the reference frame in front is ignored.
+        noise: True noise [b, f, c, h, w] of the targets.
     """
     batch, targets = noise.shape[:2]
     frames = split_frames(prediction, batch)

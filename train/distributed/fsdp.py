@@ -1,6 +1,6 @@
-"""Whole tensors and the whole model, where FSDP2 has split them among the ranks; elsewhere they are whole already.
+"""Gather tensors and models that FSDP2 has sharded over the ranks.
 
-All ranks must call what gathers, in the same order.
+All ranks must call the gathering functions in the same order. Without FSDP2 they do nothing.
 """
 
 from collections.abc import Iterator
@@ -17,28 +17,40 @@ from train.model.weight_averaging import Average, averaged
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """The tensor itself, or what its parts on all ranks make up (FSDP2's DTensor); then all ranks must call it."""
+    """Return a tensor of any shape in full, gathered from all ranks if it is sharded (FSDP2's DTensor)."""
     gather: Any = getattr(tensor, "full_tensor", None)
     whole: Tensor = tensor if gather is None else gather()
     return whole
 
 
 def placed_like(whole: Tensor, model: Tensor) -> Tensor:
-    """`whole`, the same on all ranks, split over the ranks as `model` is; as it is where `model` is whole."""
+    """Shard a full tensor over the ranks in the way `model` is sharded; if `model` is not, return it unchanged.
+
+    Args:
+        whole: Tensor of any shape, equal on all ranks.
+        model: Tensor of the same shape.
+    """
     if not hasattr(model, "full_tensor"):
         return whole
     from torch.distributed.tensor import distribute_tensor
 
-    parts: Any = model
-    placed: Tensor = distribute_tensor(whole.to(model.device), parts.device_mesh, parts.placements, src_data_rank=None)
+    sharded: Any = model
+    mesh, placements = sharded.device_mesh, sharded.placements
+    placed: Tensor = distribute_tensor(whole.to(model.device), mesh, placements, src_data_rank=None)
     return placed
 
 
 @contextmanager
 def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -> Iterator[MultiViewModel | None]:
-    """The model as it would be on one device, with the averaged weights where there are any; None unless `here`.
+    """Provide the model as it would be on one device, with the averaged weights if there are any.
 
-    A UNet that is split is gathered into another one beside it; otherwise it is the model itself, for the while.
+    A sharded UNet is gathered into a second UNet. Otherwise the model itself is used, with its weights replaced inside
+    the context.
+
+    Args:
+        model: The trained model.
+        average: Averaged weights.
+        here: Whether this rank needs the model. If not, it only takes part in gathering and gets None.
     """
     if not any(hasattr(parameter, "full_tensor") for parameter in model.unet.parameters()):
         with averaged(model.unet, average if here else None):
@@ -50,7 +62,7 @@ def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -
 
 
 def _unet_with(weights: dict[str, Tensor], like: nn.Module) -> nn.Module:
-    """A UNet of the same settings that holds these very tensors."""
+    """Return a UNet with the configuration of `like` that holds these tensors without a copy."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     settings: Any = like.config

@@ -1,11 +1,11 @@
-"""Several processes that train one model, each on a device of its own: who this one is, and what they do together.
+"""Train one model with several processes (ranks), each on its own device.
 
-All ranks step at the same time with the same weights. Gradients meet in the backward pass (DDP, or FSDP2, which also
-splits weights and optimizer among the ranks); a step's loss meets in `Ranks.mean`, on the device. What the host has to
-know of the others goes through a gloo group of its own (`Ranks.wait`, `any`, `gather`), whose patience outlasts a
-validation: NCCL would take the wait for a failure.
+All ranks step together with the same weights. Gradients are averaged in the backward pass by DDP or FSDP2 (which also
+shards weights and optimizer state), and the loss by `Ranks.mean`, on the device. Hosts communicate through a separate
+gloo group (`Ranks.wait`, `any`, `gather`) with a long timeout: NCCL would treat the wait for a validation as a failure.
 """
 
+import logging
 import os
 import socket
 import time
@@ -21,49 +21,54 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from dataset.errors import UserError
+from dataset.log import LOGGERS
 from train.distributed.fsdp import whole_tensor
 
 Parallel = Literal["ddp", "fsdp"]
-PATIENCE: Final = timedelta(hours=12)  # of ranks that wait for rank 0 to validate, draw, or train a small part
-TIMEOUT: Final = timedelta(minutes=30)  # of gradients: a rank that lives and does not come is a failure
-STOP_EVERY: Final = 20  # steps between looks at whether any rank was asked to stop, at most
+HOST_TIMEOUT: Final = timedelta(hours=12)  # for rank 0 to validate, sample, or train a component
+TIMEOUT: Final = timedelta(minutes=30)  # of collective operations on the device
+STOP_EVERY: Final = 20  # at most so many steps between checks whether a rank received a stop signal
 _MARKER: Final = ".ranks"
-_MARKER_S: Final = 10.0  # until a file shows on another machine (NFS looks again after 3 to 60 s, sooner for new names)
+_MARKER_S: Final = 10.0  # for a file to appear on another machine (NFS caches for 3 to 60 s, less for new names)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` ones. World 1 needs no process group, and everything here does nothing."""
+    """This process among `world` ranks. With one rank there is no process group and the methods do nothing."""
 
     rank: int = 0
     world: int = 1
     parallel: Parallel = "ddp"
-    host_group: Any = None  # gloo, for what the host must know; made by `init_process_group`
-    stop_file: Path | None = None  # its appearance asks all ranks to stop, where signals do not reach them (Ray)
+    host_group: Any = None  # gloo, for communication between hosts; made by `init_process_group`
+    stop_file: Path | None = None  # if it exists, all ranks stop (for Ray, whose workers receive no signals)
 
     def __post_init__(self) -> None:
+        """Raise UserError when the rank is not below `world`."""
         if not 0 <= self.rank < self.world:
-            raise UserError(f"rank {self.rank} is not of a world of {self.world}")
+            raise UserError(f"rank {self.rank} must be at least 0 and below the number of ranks, {self.world}")
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes, prints, validates and draws."""
+        """Whether this is rank 0, which writes, logs, validates and samples."""
         return self.rank == 0
 
     @property
-    def splits(self) -> bool:
-        """Whether weights and optimizer are split among the ranks (FSDP2)."""
+    def sharded(self) -> bool:
+        """Whether weights and optimizer state are sharded over the ranks (FSDP2)."""
         return self.world > 1 and self.parallel == "fsdp"
 
     def mean(self, number: Tensor) -> Tensor:
-        """The mean over ranks of a number on the device, in place; the host does not wait. Not finite if any is not."""
+        """Average a scalar tensor over all ranks, in place, and return it. The host does not wait.
+
+        The mean is non-finite if it is non-finite on any rank.
+        """
         if self.world > 1:
             dist.all_reduce(number)
             number /= self.world
         return number
 
     def any(self, here: bool) -> bool:
-        """Whether it is so on any rank; the hosts meet, all ranks must call it."""
+        """Return whether `here` is true on any rank. The hosts wait for each other; all ranks must call it."""
         if self.world == 1:
             return here
         flag = torch.tensor([int(here)])
@@ -71,72 +76,85 @@ class Ranks:
         return bool(flag.item())
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks have called this method."""
         if self.world > 1:
             dist.barrier(group=self.host_group)
 
-    def stopping(self, asked: bool, steps: int, every: int) -> bool:
-        """Whether to stop after `steps` steps, where this rank was asked to or was not: all ranks answer alike.
+    def stopping(self, requested: bool, steps: int, every: int) -> bool:
+        """Return whether to stop after `steps` steps, with the same answer on all ranks.
 
-        Several ranks meet for it every `every` steps (STOP_EVERY at most); between, nobody stops.
+        Args:
+            requested: Whether this rank received a stop signal.
+            steps: Finished steps.
+            every: Steps between checks if there are several ranks, but at most STOP_EVERY.
         """
         if self.world > 1 and steps % min(every, STOP_EVERY):
             return False
-        return self.any(asked or (self.first and self.stop_file is not None and self.stop_file.exists()))
+        return self.any(requested or (self.first and self.stop_file is not None and self.stop_file.exists()))
 
-    def gather(self, found: Mapping[str, str]) -> dict[str, str]:
-        """What all ranks have found, together; the hosts meet, all ranks must call it."""
+    def gather(self, entries: Mapping[str, str]) -> dict[str, str]:
+        """Return the entries of all ranks. The hosts wait for each other; all ranks must call it."""
         if self.world == 1:
-            return dict(found)
+            return dict(entries)
         everyone: list[Any] = [None] * self.world
-        dist.all_gather_object(everyone, dict(found), group=self.host_group)
+        dist.all_gather_object(everyone, dict(entries), group=self.host_group)
         return {key: value for each in everyone for key, value in each.items()}
 
     @contextmanager
     def rank0_first(self) -> Iterator[None]:
-        """Rank 0 does what is inside while the others wait; then they do it, and find what it wrote.
+        """Context that rank 0 runs first while the others wait; they run it afterwards and find the files it wrote.
 
-        Where it fails they raise what it raised, instead of waiting: UserError, or RuntimeError for all else.
+        Raises:
+            UserError: Rank 0 failed with a UserError (raised on all ranks).
+            RuntimeError: Rank 0 failed with another error (raised on the other ranks).
         """
         if self.world == 1:
             yield
         elif self.first:
             with ExitStack() as ended:
-                ended.push(self._tell_the_others)
+                ended.push(self._broadcast_outcome)
                 yield
         else:
-            if failure := self._tell_how_it_went(None):
-                expected, told = failure
-                raise UserError(told) if expected else RuntimeError(f"rank 0 failed: {told}")
+            if failure := self._broadcast_failure(None):
+                is_user_error, message = failure
+                raise UserError(message) if is_user_error else RuntimeError(f"rank 0 failed: {message}")
             yield
 
-    def _tell_the_others(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        """Share how rank 0's work ended; its exception is raised on."""
+    def _broadcast_outcome(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """Send the other ranks how rank 0's context ended. Its exception is not suppressed."""
         if error is None:
-            self._tell_how_it_went(None)
+            self._broadcast_failure(None)
             return False
-        with suppress(RuntimeError):  # of a rank that is gone
-            self._tell_how_it_went((isinstance(error, UserError), str(error) or type(error).__name__))
+        with suppress(RuntimeError):  # a rank may be gone
+            self._broadcast_failure((isinstance(error, UserError), str(error) or type(error).__name__))
         return False
 
-    def _tell_how_it_went(self, failure: tuple[bool, str] | None) -> tuple[bool, str] | None:
-        """Rank 0's word, on all ranks: (whether it is a UserError, its text), None for success."""
-        box: list[Any] = [failure]
-        dist.broadcast_object_list(box, 0, group=self.host_group)
-        told: tuple[bool, str] | None = box[0]
-        return told
+    def _broadcast_failure(self, failure: tuple[bool, str] | None) -> tuple[bool, str] | None:
+        """Return rank 0's failure on all ranks: (whether it is a UserError, its message), or None."""
+        values: list[Any] = [failure]
+        dist.broadcast_object_list(values, 0, group=self.host_group)
+        received: tuple[bool, str] | None = values[0]
+        return received
 
     @contextmanager
     def rank0_stdout(self) -> Iterator[None]:
-        """Inside, only rank 0 prints; errors are everyone's."""
+        """Context in which only rank 0 prints to stdout and logs messages below WARNING."""
         if self.first:
             yield
             return
+        loggers = [logging.getLogger(name) for name in LOGGERS]
+        levels = [logger.level for logger in loggers]
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            yield
+            try:
+                for logger in loggers:
+                    logger.setLevel(logging.WARNING)
+                yield
+            finally:
+                for logger, level in zip(loggers, levels, strict=True):
+                    logger.setLevel(level)
 
     def check_shared(self, folder: Path) -> None:
-        """Raises UserError, on all ranks, unless `folder` is one and the same on all their machines."""
+        """Check that `folder` is the same folder on the machines of all ranks. Raises UserError on all ranks if not."""
         if self.world == 1:
             return
         token = torch.randint(2**62, (1,)) if self.first else torch.zeros(1, dtype=torch.int64)
@@ -146,18 +164,19 @@ class Ranks:
             marker.write_text(f"{token.item()}\n")
         self.wait()
         seen = _appears(marker, f"{token.item()}\n")
-        alike = not self.any(not seen)
+        shared = not self.any(not seen)
         if self.first:
             marker.unlink()
-        if not alike:
-            here = "" if seen else f"; {socket.gethostname()} (rank {self.rank}) has another one"
+        if not shared:
+            here = "" if seen else f"; {socket.gethostname()} (rank {self.rank}) has a different one"
             raise UserError(
-                f"{folder}: not the same folder on all machines{here}; --out must lie on storage that all of them "
-                "mount at the same path (NFS, say): all ranks resume from its checkpoints"
+                f"{folder}: not the same folder on all machines{here}; --out must be on storage that all of them "
+                "mount at the same path (for example NFS), because all ranks resume from its checkpoints"
             )
 
 
 def _appears(marker: Path, text: str) -> bool:
+    """Wait for a file with this text. Return whether it appeared in time."""
     deadline = time.monotonic() + _MARKER_S
     while not (marker.is_file() and marker.read_text() == text):
         if time.monotonic() > deadline:
@@ -170,7 +189,10 @@ ALONE: Final = Ranks()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
-    """(rank, world, local rank) as torchrun sets them; (0, 1, 0) where it did not start this process."""
+    """Return (rank, world, local rank) as torchrun sets them, or (0, 1, 0) if it did not start this process.
+
+    Raises UserError when one of the variables is not a number.
+    """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "WORLD_SIZE" not in environment or "RANK" not in environment:
         return 0, 1, 0
@@ -191,15 +213,23 @@ def init_process_group(
     init_method: str | None = None,
     stop_file: Path | None = None,
 ) -> Iterator[Ranks]:
-    """The process group of a world of several, nccl on GPUs and gloo on CPUs; taken as it is where one exists (Ray).
+    """Context with a process group: nccl on GPUs, gloo on CPUs. With one rank there is none.
 
-    Without `init_method` the ranks find each other by MASTER_ADDR and MASTER_PORT.
+    An existing group (of Ray) is used as it is.
+
+    Args:
+        rank: This rank.
+        world: Number of ranks.
+        device: Device of this rank.
+        parallel: How the model is parallelized.
+        init_method: URL at which the ranks meet; None: by MASTER_ADDR and MASTER_PORT.
+        stop_file: See `Ranks`.
     """
     if world == 1:
         yield Ranks(parallel=parallel, stop_file=stop_file)
         return
-    ours = not dist.is_initialized()
-    if ours:
+    created = not dist.is_initialized()
+    if created:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
             backend,
@@ -210,30 +240,33 @@ def init_process_group(
             device_id=device if backend == "nccl" else None,
         )
     try:
-        yield Ranks(rank, world, parallel, dist.new_group(backend="gloo", timeout=PATIENCE), stop_file)
+        yield Ranks(rank, world, parallel, dist.new_group(backend="gloo", timeout=HOST_TIMEOUT), stop_file)
     finally:
-        if ours:
+        if created:
             dist.destroy_process_group()
 
 
 def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
-    """What to call for a loss, so that gradients meet: the UNet itself in a world of 1 and, in place, with FSDP2."""
+    """Return the module to call for the loss, so that gradients are averaged over the ranks.
+
+    With one rank it is the UNet itself; with FSDP2 too, sharded in place; with DDP a wrapper.
+    """
     if ranks.world == 1:
         return unet
     device = next(unet.parameters()).device
-    if ranks.splits:
+    if ranks.sharded:
         return _shard(unet, device)
     from torch.nn.parallel import DistributedDataParallel
 
-    # torch would split a compiled graph at every bucket of gradients, so that they meet while others are computed. That
-    # takes minutes of compiling, and is an error where activations are recomputed; two GPUs of one host lost nothing
-    # measurable by meeting at the end. Slower links were not tried (`benchmarks.train.ranks_bench --optimize-ddp on`).
+    # By default torch splits a compiled graph at every bucket of gradients, to overlap communication and computation.
+    # That takes minutes to compile and fails with activation checkpointing; on two GPUs of one host it was not faster.
+    # Slower links were not measured (`benchmarks.train.ranks_bench --optimize-ddp on`).
     torch._dynamo.config.optimize_ddp = False
     return DistributedDataParallel(unet, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
 
 
 def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
-    """FSDP2 with a unit a level of the UNet: its weights are whole only while it is computed."""
+    """Shard the UNet with FSDP2, one unit per level: its weights are gathered only while it is computed."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -246,20 +279,20 @@ def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def accumulating(called: nn.Module, ranks: Ranks, *, last: bool) -> Iterator[None]:
-    """Around loss and backward pass of a micro-batch: gradients meet only in the step's last one."""
-    if ranks.splits:
+    """Context of a micro-batch's forward and backward pass: gradients are averaged only in the step's last one."""
+    if ranks.sharded:
         called.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
         return
-    quiet: Any = nullcontext() if last or ranks.world == 1 else called.no_sync()  # type: ignore[operator]
-    with quiet:
+    no_sync: Any = nullcontext() if last or ranks.world == 1 else called.no_sync()  # type: ignore[operator]
+    with no_sync:
         yield
 
 
 def clip_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """`clip_grad_norm_` over the gradients of all ranks: the norm before clipping, the same on every rank.
+    """Clip the gradients to norm `limit` and return their norm before clipping, a scalar equal on all ranks.
 
-    The host does not wait; with FSDP2, whose ranks hold parts, their norms meet on the device.
+    The host does not wait. With FSDP2 the norms of the shards are combined on the device.
     """
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     return whole_tensor(norm)

@@ -1,65 +1,78 @@
-"""Shards -> latents and image embeddings, as a latent set: `python -m train.encode SHARDS OUT --model MODEL`.
+"""Encode a shard set into a latent set: `python -m train.encode SHARDS OUT --model MODEL`.
 
-Every view passes the frozen parts once instead of at every step. The same command again resumes after the last finished
-shard. The bytes are a function of the pictures, the model, the device and the batch size. What the set holds:
-`dataset.format.latents`.
+Views then pass the VAE and the image encoder once instead of at every training step. The same command resumes after the
+last finished shard. The output depends on images, model, device and batch size. `dataset.format.latents` describes it.
 """
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import tyro
 
 from dataset.errors import run_cli
 from dataset.format.latents import Embedded, format_json
+from dataset.io.old_flags import rename_old_flags
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.encode.encode_set import encode, plan_format, set_bytes
 from train.encode.encoder import load_encoder
 
+RENAMED: Final = {"--readers": "--num-workers"}  # old name -> new name; the old ones will be removed
+
 
 @dataclass(frozen=True)
-class Encode:
-    """Encode every view of a shard set once: VAE mean and log variance, image embedding, in float16.
+class EncodeArgs:
+    """Encode every view of a shard set: mean and log variance of the VAE and the image embedding, in float16.
 
     Size with the paper's model (latents 4 x 32 x 32, embedding 1024) at 800,000 objects, 25.6 M views: 0.51 TB, 16 KB
-    of latents and 2 KB of embedding a view; with --no-logvar 0.30 TB, --embedded random 0.49 TB, with both 0.28 TB.
+    of latents and 2 KB of embedding per view; with --no-logvar 0.30 TB, --embedded random 0.49 TB, with both 0.28 TB.
     """
 
     shards: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
-    """Shard set of pictures: a folder or an fsspec URL such as s3://bucket/set."""
+    """Shard set to encode: a folder or an fsspec URL such as s3://bucket/set."""
     out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """Latent set to write: a folder or an fsspec URL."""
     model: Path
     """Model whose VAE and image encoder are used: a model folder, checkpoint file or Hub name. Use the model that
     training starts from (--init-from). MVDream has no image encoder; the paper's is used with it."""
     logvar: bool = True
-    """Keep the log variance, for training with --sample-posterior. Without it the latents take half the space."""
+    """Store the log variance, which --sample-posterior needs. Without it the latents take half the space."""
     embedded: Embedded = "all"
-    """Which views carry an embedding: random are those that training takes as a reference."""
+    """Views whose embedding is stored: all, or only the random views, which training uses as references."""
     batch_size: int = 32
-    """Views encoded at once, 1 to 32: fewer need less memory. May change when resuming."""
-    readers: int = 4
-    """Threads that read and decode pictures while the device works."""
+    """Views per batch, 1 to 32; smaller batches need less memory. May change when resuming."""
+    num_workers: int = 4
+    """Threads that read and decode images."""
     device: str = "auto"
-    """auto (a GPU when there is one), cpu, cuda, cuda:1, ... bfloat16 autocast on a GPU, float32 on a CPU."""
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ... Uses bfloat16 autocast on a GPU, float32 on a CPU."""
     dry_run: bool = False
-    """Print what latents.json would say, the size of the set, and stop."""
+    """Print the contents of latents.json and the size of the set, and exit."""
 
 
-def run(args: Encode) -> None:
-    """Encode, or print what would be done."""
+def parse(argv: Sequence[str]) -> EncodeArgs:
+    """Parse a command line, without the program's name. Raises SystemExit after --help and on malformed options."""
+    return tyro.cli(EncodeArgs, prog="python -m train.encode", args=rename_old_flags(argv, RENAMED))
+
+
+def run(args: EncodeArgs) -> None:
+    """Encode a shard set, or print the plan with --dry-run."""
     shards = ShardSet(args.shards)
     encoder = load_encoder(model_folder(args.model), pick_device(args.device))
     form = plan_format(encoder, shards, logvar=args.logvar, embedded=args.embedded)
     if args.dry_run:
         print(json.dumps({**format_json(form), "views_bytes": set_bytes(form, len(shards))}, indent=2))
         return
-    encode(shards, args.out, encoder, form, batch_size=args.batch_size, readers=args.readers)
+    index = encode(shards, args.out, encoder, form, batch_size=args.batch_size, num_workers=args.num_workers)
+    print(
+        f"{args.out}: {index.objects} objects, {index.views} views, {index.bytes / 1e9:.2f} GB in "
+        f"{len(index.shards)} shards"
+    )
 
 
 if __name__ == "__main__":
-    run_cli(lambda: run(tyro.cli(Encode, prog="python -m train.encode")))
+    run_cli(lambda: run(parse(sys.argv[1:])))

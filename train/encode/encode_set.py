@@ -1,13 +1,13 @@
-"""Encode the views of a shard set into a latent set, shard by shard; an interrupted set is completed."""
+"""Encode the views of a shard set into a latent set, one shard at a time, and resume an interrupted set."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset.errors import UserError
 from dataset.format.latents import (
@@ -22,26 +22,33 @@ from dataset.format.latents import (
     table_file,
 )
 from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, meta_name, parse_meta
-from dataset.format.shards import INDEX_NAME, remove_temporaries, write_index, write_shard
+from dataset.format.shards import INDEX_NAME, Index, read_index, remove_temporaries, write_index, write_shard
 from dataset.io.files import exists, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned_out
+from dataset.io.progress import ProgressBar
 from dataset.io.read_ahead import draw_ahead, map_ahead
 from dataset.reading.shard_set import ShardSet
-from train.data.loader import to_tensor
+from train.data.images import to_tensor
 from train.encode.encoder import Encoder
 from train.encode.output import claim, copy_tables, is_finished
 from train.model.fingerprint import model_settings
 
-_AHEAD: Final = 2  # objects read ahead, beside one a reader: 25 MB each at 256 pixels
+logger = logging.getLogger(__name__)
+
+_AHEAD: Final = 2  # objects read ahead in addition to one per worker; 25 MB each at 256 pixels
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:
-    """What the set will hold; the latents' shape is that of a white picture's."""
+    """Describe the latent set to be written. The shape of the latents is that of an encoded white image.
+
+    Raises:
+        UserError: the VAE's latents do not have the size that the model's settings state.
+    """
     size = encoder.spec.image_size
     mean, _ = encoder.latents(torch.ones(1, 3, size, size, device=encoder.device))
     _, channels, height, width = mean.shape
     if height != encoder.spec.latent_size:
-        raise UserError(f"the VAE makes latents of {height} rows, model.json says {encoder.spec.latent_size}")
+        raise UserError(f"the VAE's latents have {height} rows, but model.json says {encoder.spec.latent_size}")
     return LatentFormat(
         schema_version=LATENTS_VERSION,
         channels=channels,
@@ -57,47 +64,65 @@ def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: E
 
 
 def encode(
-    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int = 32, readers: int = 4
-) -> None:
-    """Write, or complete, the latent set `out`. Raises UserError when it holds another one, or a member is damaged."""
-    if not 1 <= batch_size <= len(ALL_VIEWS) or readers < 1:
-        raise UserError(f"--batch-size is {batch_size}, of 1 to {len(ALL_VIEWS)}; --readers is {readers}, at least 1")
+    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int = 32, num_workers: int = 4
+) -> Index:
+    """Write or complete a latent set.
+
+    Args:
+        shards: Set of images.
+        out: Folder or URL to write.
+        encoder: Frozen parts of the model.
+        form: Contents of the set; see `plan_format`.
+        batch_size: Views encoded at once, 1 to 32.
+        num_workers: Threads that read and decode images.
+
+    Returns:
+        The index of the finished set.
+
+    Raises:
+        UserError: `out` holds another set, a member of `shards` is damaged, or an option is out of range.
+    """
+    if not 1 <= batch_size <= len(ALL_VIEWS):
+        raise UserError(f"--batch-size is {batch_size}; it must be 1 to {len(ALL_VIEWS)}")
+    if num_workers < 1:
+        raise UserError(f"--num-workers is {num_workers}; it must be at least 1")
     fs, root = url_to_fs(out)
     with owned_out(fs, root, out, "encoding"):
         claim(fs, root, out, form)
         remove_temporaries(fs, root)
         copy_tables(shards, fs, root)
-        _encode_shards(shards, out, encoder, form, batch_size=batch_size, readers=readers)
+        return _encode_shards(shards, out, encoder, form, batch_size=batch_size, num_workers=num_workers)
 
 
 def _encode_shards(
-    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, readers: int
-) -> None:
-    """The shards that are not finished, then the index."""
+    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, num_workers: int
+) -> Index:
+    """Encode the unfinished shards, then write the index."""
     fs, root = url_to_fs(out)
     names = [shard.name for shard in shards.index.shards]
     finished = {name for name in names if is_finished(fs, root, name, out)}
     done = sum(shard.samples for shard in shards.index.shards if shard.name in finished)
     if len(finished) == len(names) and exists(fs, f"{root}/{INDEX_NAME}"):
-        print(f"{out}: finished already")
-        return
+        logger.info("%s: finished already", out)
+        return read_index(out)
     with (
-        tqdm(total=len(shards) * len(ALL_VIEWS), initial=done * len(ALL_VIEWS), unit="view", desc="encode") as bar,
-        ThreadPoolExecutor(readers, thread_name_prefix="encode") as pool,
+        ProgressBar(
+            total=len(shards) * len(ALL_VIEWS), initial=done * len(ALL_VIEWS), unit="view", desc="encode"
+        ) as bar,
+        ThreadPoolExecutor(num_workers, thread_name_prefix="encode") as pool,
     ):
         for number, name in enumerate(names):
             if name in finished:
                 continue
-            if exists(fs, f"{root}/{table_file(name)}"):  # of a damaged shard
+            if exists(fs, f"{root}/{table_file(name)}"):  # left by a damaged shard
                 fs.rm_file(f"{root}/{table_file(name)}")
             metas = _read_metas(shards, number)
-            pictures = _read_ahead(shards, number, pool, readers + _AHEAD)
-            # The device works on the next object while this one is written.
-            encoded = draw_ahead((encode_object(encoder, form, views, batch_size) for views in pictures), 1)
+            images = _read_ahead(shards, number, pool, num_workers + _AHEAD)
+            # The device encodes the next object while this one is written.
+            encoded = draw_ahead((encode_object(encoder, form, views, batch_size) for views in images), 1)
             stats = write_shard(fs, root, name, _samples(form, metas, encoded, bar), latent_names)
             write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
-    index = write_index(fs, root, num_shards=len(names), objects_per_shard=shards.index.objects_per_shard)
-    print(f"{out}: {index.objects} objects, {index.views} views, {index.bytes / 1e9:.2f} GB in {len(names)} shards")
+    return write_index(fs, root, num_shards=len(names), objects_per_shard=shards.index.objects_per_shard)
 
 
 def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:
@@ -110,7 +135,7 @@ def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:
 
 
 def _read_ahead(shards: ShardSet, shard: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Tensor]:
-    """All 32 views [32, 3, h, w] of each object of a shard, in order; at most `ahead` objects wait in memory."""
+    """Yield the 32 views [32, 3, h, w] of each object of a shard in order, with at most `ahead` objects in memory."""
 
     def load(sample: int) -> Tensor:
         return to_tensor(shards.views(shard, sample, ALL_VIEWS))
@@ -119,41 +144,51 @@ def _read_ahead(shards: ShardSet, shard: int, pool: ThreadPoolExecutor, ahead: i
 
 
 def _samples(
-    form: LatentFormat, metas: list[tuple[Meta, bytes]], encoded: Iterator[tuple[Tensor, Tensor]], bar: Any
+    form: LatentFormat, metas: list[tuple[Meta, bytes]], encoded: Iterator[tuple[Tensor, Tensor]], bar: ProgressBar
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """What `write_shard` takes: each object's uid and members."""
+    """Yield uid and members of each object, as `write_shard` expects them."""
     for (meta, data), (latents, embeddings) in zip(metas, encoded, strict=True):
         members = {meta_name(meta.uid): data}
         rows = _rows(form, latents.cpu().numpy(), embeddings.cpu().numpy())
         for (view_set, index), row in zip(ALL_VIEWS, rows, strict=True):
             name = latent_name(meta.uid, view_set, index)
             if not np.isfinite(row).all():
-                raise UserError(f"{name}: not finite in float16; the model is damaged, or no model for such pictures")
+                raise UserError(
+                    f"{name}: NaN or infinite in float16; the model is damaged or does not fit these images"
+                )
             members[name] = dump_view(form, view_set, row)
         bar.update(len(ALL_VIEWS))
         yield meta.uid, members
 
 
 def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """An object's 32 pictures [32, 3, h, w] in [0, 1] -> float16 latents [32, n], embeddings [16 or 32, d].
+    """Encode the 32 views of an object.
 
-    n is c * h * w, mean before log variance where this is kept. On the encoder's device, which may still be at work.
+    Args:
+        encoder: Frozen parts of the model.
+        form: Contents of the set.
+        views: Images [32, 3, h, w] in [0, 1].
+        batch_size: Views encoded at once.
+
+    Returns:
+        Latents [32, n] and embeddings [e, d] in float16 on the encoder's device, possibly still being computed. n is
+        c * h * w, twice that with the log variance after the mean; e is 16 or 32.
     """
     latents, embeddings = [], []
     for start in range(0, len(ALL_VIEWS), batch_size):
-        pictures = views[start : start + batch_size].to(encoder.device)
-        mean, logvar = encoder.latents(pictures)
+        images = views[start : start + batch_size].to(encoder.device)
+        mean, logvar = encoder.latents(images)
         latents.append((torch.cat([mean, logvar], 1) if form.logvar else mean).flatten(1).half())
         chosen = [
             i for i, (view_set, _) in enumerate(ALL_VIEWS[start : start + batch_size]) if form.has_embedding(view_set)
         ]
         if chosen:
-            embeddings.append(encoder.embeddings(pictures[chosen]).half())
+            embeddings.append(encoder.embeddings(images[chosen]).half())
     return torch.cat(latents), torch.cat(embeddings)
 
 
 def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Float16]:
-    """The flat numbers of each of the 32 views, in schema order."""
+    """Return the flat array of each of the 32 views, in the order of the schema."""
     embedded = iter(embeddings)
     return [
         np.concatenate([row, next(embedded)]) if form.has_embedding(view_set) else row
@@ -162,6 +197,6 @@ def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Flo
 
 
 def set_bytes(form: LatentFormat, objects: int) -> int:
-    """Bytes of the views of a set, with their tar headers and padding; metadata comes on top, as in the pictures."""
+    """Return the size of all views of a set in bytes, with tar headers and padding but without metadata."""
     padded = {view_set: 512 + -(-form.member_bytes(view_set) // 512) * 512 for view_set in VIEW_SETS}
     return objects * VIEWS_PER_SET * sum(padded.values())

@@ -1,5 +1,6 @@
-"""The frozen parts of a model by themselves: what `train.encode` runs, and a fingerprint of the model."""
+"""The frozen parts of a model, VAE and image encoder, without its UNet."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from train.device import mixed_precision
 from train.model.image_encoder import ImageEncoder, OpenClipEncoder, fetch_image_encoder
 from train.model.multiview import ModelSpec, load_vae, posterior, read_image_encoder, read_spec
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Encoder:
-    """The frozen parts on their device, run in the precision that training runs them in."""
+    """VAE and image encoder on one device, run with the precision that training uses."""
 
     vae: nn.Module
     image_encoder: ImageEncoder
@@ -23,28 +26,34 @@ class Encoder:
     device: torch.device
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance [n, c, h, w] each of pictures [n, 3, h, w] in [0, 1], as `MultiViewModel.posterior`."""
+    def latents(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images [n, 3, h, w] in [0, 1]; return mean and log variance [n, c, h, w] as `posterior` does."""
         with mixed_precision(self.device):
-            return posterior(self.vae, pictures, self.spec.image_size)
+            return posterior(self.vae, images, self.spec.image_size)
 
     @torch.no_grad()
-    def embeddings(self, pictures: Tensor) -> Tensor:
-        """[n, d] of pictures [n, 3, h, w] in [0, 1], as `MultiViewModel.embed_image`."""
+    def embeddings(self, images: Tensor) -> Tensor:
+        """Return embeddings [n, d] of images [n, 3, h, w] in [0, 1]; see `MultiViewModel.embed_image`."""
         with mixed_precision(self.device):
-            embeddings: Tensor = self.image_encoder(pictures)
+            embeddings: Tensor = self.image_encoder(images)
         return embeddings
 
 
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
-    """VAE and image encoder of a model folder, float32. The paper's tower where a converted MVDream has none."""
+    """Load VAE and image encoder of a model folder in float32.
+
+    A folder without an image encoder, such as a converted MVDream, gets the paper's.
+
+    Raises:
+        UserError: a part is missing or damaged.
+    """
     spec = read_spec(folder)
     image_encoder = read_image_encoder(folder)
     if image_encoder is None:
         paper = PAPER.tower
         if not isinstance(paper, OpenClipEncoder):
-            raise UserError(f"{folder}: holds no image_tower/; give a model folder that holds one")
-        print(f"note: {folder} holds no image_tower/; the paper's is taken: {paper.architecture}/{paper.pretrained}")
+            raise UserError(f"{folder}: holds no image_tower/; give a model that has an image encoder")
+        logger.info("%s has no image encoder; using the paper's, %s/%s", folder, paper.architecture, paper.pretrained)
         image_encoder = fetch_image_encoder(paper)
     vae = load_vae(folder / "vae")
     for part in (vae, image_encoder):

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: `checkpoints/step-000000100/` with safetensors and JSON, whole or absent.
+"""Checkpoints of a run: folders `checkpoints/step-000000100/` of safetensors and JSON files, written atomically.
 
-The loop copies what is to be saved into the CPU's memory; a thread writes it, under a temporary name that is renamed
-when all is on disk. progress.json, written last, holds the sha256 of the other files, which is checked on loading.
+The loop copies the state to CPU memory, and a thread writes it under a temporary name, which is renamed when everything
+is on disk. progress.json, written last, holds the sha256 of the other files, which is verified on loading.
 """
 
 import hashlib
@@ -42,18 +42,18 @@ Snapshot = Mapping[str, Mapping[str, Tensor]]  # file name -> tensor name -> ten
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run remembers beside tensors: everything random is a function of the step."""
+    """The state of a run apart from tensors. It needs no random state: random numbers are functions of the step."""
 
     steps: int  # finished
-    skipped_in_a_row: int  # updates left out because the loss or the gradient was not finite
-    seen_images: int = 0  # target views that losses were taken of
-    stream: StreamState | None = None  # where its data stood; None: one rank, from the first step on
-    damaged: Mapping[str, str] = field(default_factory=dict)  # objects passed over: what was wrong, by uid
+    skipped_in_a_row: int  # updates skipped because the loss or the gradient was not finite
+    seen_images: int = 0  # target views trained on
+    stream: StreamState | None = None  # position in the data; None: one rank, from the first step
+    damaged: Mapping[str, str] = field(default_factory=dict)  # corrupt objects: what is wrong, by uid
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Which checkpoints stay: the last ones, and for good those whose number of steps `every` divides."""
+    """Which checkpoints are kept: the last ones, and those whose number of steps is a multiple of `every`."""
 
     last: int
     every: int | None = None
@@ -62,9 +62,14 @@ class Keep:
 def take_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Copies on the CPU of all tensors of a checkpoint: training may change its own meanwhile.
+    """Copy all tensors of a checkpoint to the CPU, so that training may continue while they are written.
 
-    Tensors are whole, whatever the number of ranks that they are split over; then all ranks must call it.
+    Tensors that are sharded over ranks are gathered; then all ranks must call this function.
+
+    Args:
+        unet: The trained UNet.
+        optimizer: Its AdamW optimizer.
+        average: Averaged weights by name, same shapes as the UNet's.
     """
     files = _tensors(unet, optimizer, average)
     return {name: {key: _copy(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
@@ -80,16 +85,22 @@ def _tensors(
 def gather_for_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> None:
-    """A rank's share in another's `take_snapshot`: the same tensors in the same order, of which nothing is kept."""
+    """Take part in another rank's `take_snapshot`: gather the same tensors in the same order, and keep nothing.
+
+    Args:
+        unet: The trained UNet.
+        optimizer: Its AdamW optimizer.
+        average: Averaged weights by name, same shapes as the UNet's.
+    """
     for tensors in _tensors(unet, optimizer, average).values():
         for tensor in tensors.values():
             whole_tensor(tensor.detach())
 
 
 def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Keep) -> Path:
-    """Write the checkpoint of `progress.steps` under a temporary name, rename it, then remove the ones not to keep.
+    """Write a checkpoint atomically, remove the ones that `keep` does not cover, and return its folder.
 
-    When it fails nothing of it is left, and the older ones are as they were.
+    If writing fails, nothing of the new checkpoint is left and the older ones are unchanged.
     """
     folder = out / FOLDER / f"step-{progress.steps:09d}"
     temporary = _temporary_name(folder)
@@ -106,7 +117,7 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
         os.replace(temporary, folder)
         _sync(folder.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # renamed, if all went well
+        shutil.rmtree(temporary, ignore_errors=True)  # already renamed if writing succeeded
     for old in _checkpoints(out)[: -keep.last]:
         if keep.every is None or _steps_of(old) % keep.every:
             _remove(old)
@@ -114,15 +125,15 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, one at a time; a context manager that leaves only when all is written.
+    """Writes checkpoints in a thread, one at a time. As a context manager it waits for the last one at its end.
 
-    A full disk is reported at once and counted, and training continues; any other error is raised in the loop by the
-    next `poll`, `save` or at the end.
+    If the disk is full, that is logged and counted in `failures`, and training continues. Any other error is raised in
+    the loop by the next `poll` or `save`, or at the end.
     """
 
     def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:
-        """`writes` is False on ranks that only give their part of the tensors."""
-        self.failures = 0  # checkpoints that found no room
+        """`writes` is False on ranks that only provide their shards of the tensors."""
+        self.failures = 0  # checkpoints not written because the disk was full
         self._out, self._keep, self._writes = out, keep, writes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -147,7 +158,16 @@ class CheckpointWriter:
         progress: Progress,
         average: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Copy now, write later. Waits for the checkpoint before, so that at most one copy is in memory."""
+        """Copy all tensors to the CPU now, and write them in the thread.
+
+        It waits for the previous checkpoint first, so that at most one copy is in memory.
+
+        Args:
+            unet: The trained UNet.
+            optimizer: Its AdamW optimizer.
+            progress: State apart from tensors.
+            average: Averaged weights by name, same shapes as the UNet's.
+        """
         self.wait()
         if not self._writes:
             gather_for_snapshot(unet, optimizer, average)
@@ -156,12 +176,12 @@ class CheckpointWriter:
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
     def poll(self) -> None:
-        """Raise what went wrong in the thread, if it has ended."""
+        """Raise the error of the thread, if it has ended with one."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Until the checkpoint under way is on disk."""
+        """Wait until the current checkpoint is on disk."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -178,7 +198,7 @@ class CheckpointWriter:
 
 
 def remove_half_written(out: Path) -> None:
-    """Remove what a killed run was writing."""
+    """Remove the incomplete checkpoint of a killed run."""
     if (out / FOLDER).is_dir():
         for path in (out / FOLDER).iterdir():
             if _TEMPORARY.fullmatch(path.name):
@@ -188,14 +208,24 @@ def remove_half_written(out: Path) -> None:
 def restore_checkpoint(
     out: Path, unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Progress:
-    """Load the newest checkpoint into the UNet, the optimizer and the average; without one, no step is done.
+    """Load the newest checkpoint into the UNet, the optimizer and the average.
 
-    Raises UserError, before anything is changed, when a file is not what was written.
+    Args:
+        out: Run folder.
+        unet: UNet to load into.
+        optimizer: Its AdamW optimizer.
+        average: Averaged weights by name, same shapes as the UNet's, to load into.
+
+    Returns:
+        The progress of the checkpoint; without a checkpoint, that of no step.
+
+    Raises:
+        UserError: A file is missing or differs from what was written. Nothing is changed then.
     """
-    found = _checkpoints(out)
-    if not found:
+    checkpoints = _checkpoints(out)
+    if not checkpoints:
         return Progress(0, 0)
-    folder = found[-1]
+    folder = checkpoints[-1]
     try:
         saved = json.loads((folder / _PROGRESS).read_text())
         digests = saved.pop("sha256", None)
@@ -214,7 +244,7 @@ def restore_checkpoint(
     except UserError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
-        before = f"resumes from {found[-2].name}" if len(found) > 1 else "starts again from its first step"
+        before = f"resumes from {checkpoints[-2].name}" if len(checkpoints) > 1 else "starts again from its first step"
         raise UserError(f"{folder}: damaged ({one_line(error)}); remove it, and the run {before}") from error
     return progress
 
@@ -238,7 +268,7 @@ def _verify(folder: Path, digests: Mapping[str, str], progress: Progress) -> Non
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Return the complete checkpoints, oldest first."""
     if not (out / FOLDER).is_dir():
         return []
     return sorted(path for path in (out / FOLDER).iterdir() if _NAME.fullmatch(path.name))
@@ -253,7 +283,7 @@ def _temporary_name(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint in one go, as far as a reader can see."""
+    """Remove a checkpoint atomically, as seen by a reader."""
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.old.tmp")
         os.replace(folder, doomed)
@@ -261,7 +291,7 @@ def _remove(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make a file or a folder's entries last through a power cut."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -275,7 +305,7 @@ def _sha256(path: Path) -> str:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A row-major copy on the CPU, whatever the memory format in training."""
+    """Return a contiguous copy on the CPU, whatever the memory format in training."""
     return whole_tensor(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
@@ -294,7 +324,7 @@ def _restore_moments(unet: nn.Module, optimizer: torch.optim.Optimizer, moments:
     for name, parameter in unet.named_parameters():
         if f"step.{name}" not in moments:
             continue
-        # AdamW keeps `step` on the CPU unless it is fused; the moments lie in memory as their parameter does
+        # AdamW keeps `step` on the CPU unless it is fused; moments have the memory format of their parameter
         optimizer.state[parameter] = {
             moment: moments[f"{moment}.{name}"].to(parameter.device if fused else "cpu")
             if moment == "step"

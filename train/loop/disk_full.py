@@ -1,35 +1,37 @@
-"""A full disk does not end a run: the file that was not written is reported, and training continues."""
+"""Continue training when the disk is full: the file that was not written is reported."""
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from safetensors import SafetensorError
-from tqdm import tqdm
 
 from dataset.errors import UserError, one_line
 
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file size limit
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file size limit
+
+logger = logging.getLogger(__name__)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of room. safetensors gives the system's error number in its text alone."""
+    """Return whether a write failed for lack of space. safetensors has the system's error number only in its text."""
     if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
-    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
-    return found is not None and int(found[1]) in _NO_ROOM
+        return error.errno in _DISK_FULL
+    number = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return number is not None and int(number[1]) in _DISK_FULL
 
 
 def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
-    """The one loud line about a full disk."""
-    tqdm.write(f"NOT WRITTEN: {what}: no space ({one_line(error)}); training continues{more}; free some space")
+    """Log that the disk is full and that training continues without this file."""
+    logger.warning("NOT WRITTEN: %s: no space (%s); training continues%s; free some space", what, one_line(error), more)
 
 
 @contextmanager
 def continue_without(what: str) -> Iterator[None]:
-    """Writing inside may run out of room: that is said, and passed over. Any other error is raised."""
+    """Context in which a write may fail because the disk is full: that is logged. Other errors are raised."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -40,7 +42,7 @@ def continue_without(what: str) -> Iterator[None]:
 
 @contextmanager
 def require_disk_space(what: str) -> Iterator[None]:
-    """What is written inside is needed: when there is no space for it, a UserError says what to do."""
+    """Context for writes that are required. Raises UserError, which says what to do, when the disk is full."""
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -1,8 +1,8 @@
-"""How many floating-point operations training takes, and how many the device can do: a run's share of its peak.
+"""Model FLOPs utilization (MFU): FLOPs of training steps relative to the measured matrix peak of the device.
 
-Counted are the UNet's matrix products and convolutions, forward and backward, once each: what is computed again
-(attention scores in the backward pass of fused kernels, activations with activation checkpointing) does not count, nor
-do the VAE and the image encoder, which a run over latents has no need of.
+It counts the matrix products and convolutions of the UNet, forward and backward, once each. Recomputation (attention
+scores in the backward pass of fused kernels, activation checkpointing) does not count, nor do the VAE and the image
+encoder, which training on latents does not run.
 """
 
 import time
@@ -27,13 +27,13 @@ _MATMULS: Final = 20  # timed; the median counts
 
 @dataclass(frozen=True)
 class MfuMeter:
-    """What a device's work is held against."""
+    """Converts FLOPs per second to MFU."""
 
-    per_object: Mapping[int, float]  # FLOPs of an object in a training step, by its number of target views
+    per_object: Mapping[int, float]  # FLOPs per object in a training step, by its number of target views
     peak: float  # FLOP/s
 
-    def share(self, flops: float, seconds: float) -> float:
-        """Share of the peak, 0 to 1."""
+    def mfu(self, flops: float, seconds: float) -> float:
+        """Return the MFU, 0 to 1, of this many FLOPs in this time."""
         return flops / max(seconds * self.peak, 1e-9)
 
 
@@ -44,17 +44,17 @@ def mfu_meter(
     device: torch.device,
     side: int = MATMUL_SIDE,
 ) -> MfuMeter:
-    """The mfu_meter of a run whose objects have these numbers of target views: some seconds, once."""
+    """Count the FLOPs per object for these numbers of target views and measure the device's peak, in a few seconds."""
     per_object = {number: object_flops(unet, reference, number) for number in targets}
     return MfuMeter(per_object, matmul_peak(device, side))
 
 
 def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> float:
-    """FLOPs of one object's part of a training step, forward and backward, with `targets` target views.
+    """Return the FLOPs of one object in a training step, forward and backward, with `targets` target views.
 
-    Run on torch's meta device, which stores shapes only: nothing is computed and no memory is used.
+    It runs on torch's meta device, which stores shapes only, so that nothing is computed.
     """
-    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # other kernels count what they compute again
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # the count of other kernels includes recomputation
         twin = _twin(unet)
         encoded, draw = _one_object(unet, reference, targets)
         with FlopCounterMode(display=False) as counter:
@@ -64,7 +64,7 @@ def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> flo
 
 
 def _twin(unet: nn.Module) -> nn.Module:
-    """A UNet of the same configuration, without numbers, in training."""
+    """Return a UNet of the same configuration in training mode, on the current (meta) device."""
     kind: Any = type(unet)
     return join_frames(kind.from_config(unet.config)).train()
 
@@ -87,7 +87,7 @@ def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tupl
 
 
 def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtype = torch.bfloat16) -> float:
-    """FLOP/s of square matrix products on the device, the median of 20: some milliseconds on a GPU."""
+    """Return the FLOP/s of square matrix products on the device, the median of 20."""
     first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         first @ second
@@ -96,7 +96,7 @@ def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtyp
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that some work takes, the device's part included."""
+    """Return the seconds that `work` takes, including the device's part."""
     wait_for(device)
     started = time.perf_counter()
     work()
@@ -105,6 +105,6 @@ def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

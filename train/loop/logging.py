@@ -1,10 +1,11 @@
-"""What a run says of itself: a line, the bar, TensorBoard, and W&B where asked for.
+"""Report the progress of a run: log lines, the progress bar, TensorBoard and, optionally, W&B.
 
-Losses and gradient norms stay on the device until they are read, all in one transfer: reading each as it comes would
-stop the GPU at every step.
+Losses and gradient norms stay on the device until they are read together, because reading each one would make the host
+wait for the GPU at every step.
 """
 
 import importlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,19 +14,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from dataset.errors import UserError
+from train.device import DeferredScalars
 from train.loop.disk_full import is_disk_full, warn_not_written
 
 WANDB_ID_FILE: Final = "wandb-run.txt"  # so that a resumed run continues its curves
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step, read from the device."""
+    """The result of one step, read from the device."""
 
     step: int  # from 0
     loss: float
@@ -35,12 +38,12 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Reading:
-    """The steps since the last reading, oldest first, and how the time went."""
+    """The steps since the last reading, oldest first, and where the time went."""
 
     results: list[StepResult]
     seconds: float
     waited_s: float  # for data
-    flops: float = 0.0  # of the UNet; 0 where nobody counts
+    flops: float = 0.0  # of the UNet; 0 if they are not counted
 
     @property
     def views_per_s(self) -> float:
@@ -49,43 +52,38 @@ class Reading:
 
     @property
     def data_wait_share(self) -> float:
-        """Share of the time that the loop stood waiting for views, 0 to 1."""
+        """Fraction of the time that the loop waited for data, 0 to 1."""
         return self.waited_s / max(self.seconds, 1e-9)
 
 
 class Meter:
-    """Collects steps without reading them, and measures the time between readings."""
+    """Collects the results of steps without reading them, and measures the time between readings."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`clock` returns seconds."""
         self._clock = clock
-        self._waiting: list[tuple[int, Tensor, Tensor, int]] = []
+        self._results = DeferredScalars[tuple[int, int]]()  # by step and number of images
         self.restart()
 
     def restart(self) -> None:
-        """Begin to measure now: what came between the last reading and this is nobody's training time."""
+        """Restart the clock: the time since the last reading was not spent on training."""
         self._started, self._waited_s, self._flops = self._clock(), 0.0, 0.0
 
     def wait_for(self, micro_batches: Iterator[T]) -> T:
-        """The next micro-batch, and how long it let the loop wait."""
+        """Return the next micro-batch, and count the time that it takes as waiting."""
         started = self._clock()
         views = next(micro_batches)
         self._waited_s += self._clock() - started
         return views
 
     def add(self, step: int, loss: Tensor, gradient_norm: Tensor, images: int, flops: float = 0.0) -> None:
-        """Note a step; `loss` and `gradient_norm` are numbers still on the device."""
-        self._waiting.append((step, loss, gradient_norm, images))
+        """Add a step. `loss` and `gradient_norm` are scalars that stay on the device."""
+        self._results.add((step, images), loss.detach().float(), gradient_norm.detach().float())
         self._flops += flops
 
     def read(self) -> Reading:
-        """All noted steps in one transfer, which waits for the device; the measured time begins anew."""
-        waiting, self._waiting = self._waiting, []
-        numbers = [number.detach().float() for _, loss, norm, _ in waiting for number in (loss, norm)]
-        values: list[float] = torch.stack(numbers).tolist() if numbers else []
-        results = [
-            StepResult(step, loss, norm, images)
-            for (step, _, _, images), loss, norm in zip(waiting, values[::2], values[1::2], strict=True)
-        ]
+        """Read all added steps in one transfer, which waits for the device, and restart the clock."""
+        results = [StepResult(step, loss, norm, images) for (step, images), (loss, norm) in self._results.read()]
         reading = Reading(results, self._clock() - self._started, self._waited_s, self._flops)
         self.restart()
         return reading
@@ -93,7 +91,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """What matters of a run at a reading."""
+    """The numbers of a run at a reading."""
 
     steps: int  # done
     total_steps: int
@@ -104,37 +102,37 @@ class TrainingStatus:
     views_per_s: float
     data_wait_share: float
     eta_s: float
-    share_of_peak: float | None = None  # of the device's matrix products; None where it was not measured
+    mfu: float | None = None  # model FLOPs utilization, 0 to 1; None if it is not measured
 
     def line(self) -> str:
-        """The one line."""
+        """Return the log line."""
         eta = timedelta(seconds=round(self.eta_s))
-        peak = "" if self.share_of_peak is None else f"share of peak {self.share_of_peak:.1%}  "
+        mfu = "" if self.mfu is None else f"MFU {self.mfu:.1%}  "
         return (
             f"step {self.steps:,}/{self.total_steps:,}  images {self.seen_images:,}  loss {self.loss:.4f}  "
             f"lr {self.learning_rate:.2e}  grad norm {self.gradient_norm:.3g}  views/s {self.views_per_s:.3g}  "
-            f"{peak}data wait {self.data_wait_share:.1%}  ETA {eta}"
+            f"{mfu}data wait {self.data_wait_share:.1%}  ETA {eta}"
         )
 
     def on_bar(self) -> dict[str, str]:
-        """The bar's end; steps and time left are on it already."""
-        peak = {} if self.share_of_peak is None else {"peak": f"{self.share_of_peak:.0%}"}
+        """Return what the progress bar shows in addition to steps and remaining time."""
+        mfu = {} if self.mfu is None else {"MFU": f"{self.mfu:.0%}"}
         return {
             "images": f"{self.seen_images:,}",
             "loss": f"{self.loss:.4f}",
             "lr": f"{self.learning_rate:.1e}",
             "norm": f"{self.gradient_norm:.3g}",
             "views/s": f"{self.views_per_s:.3g}",
-            **peak,
+            **mfu,
             "wait": f"{self.data_wait_share:.0%}",
         }
 
     def scalars(self) -> dict[str, float]:
-        """What belongs to the whole interval; loss, norm and rate are logged for every step."""
-        peak = {} if self.share_of_peak is None else {"share_of_peak": self.share_of_peak}
+        """Return the scalars of the interval. Loss, gradient norm and learning rate are logged per step instead."""
+        mfu = {} if self.mfu is None else {"mfu": self.mfu}
         return {
             "views_per_s": self.views_per_s,
-            **peak,
+            **mfu,
             "data_wait_share": self.data_wait_share,
             "seen_images": float(self.seen_images),
             "eta_s": self.eta_s,
@@ -142,16 +140,17 @@ class TrainingStatus:
 
 
 class Log(Protocol):
-    """Writes named numbers of a step."""
+    """Writes named scalars of a step."""
 
     def __call__(self, values: Mapping[str, float], step: int) -> None: ...
 
 
 @contextmanager
 def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> Iterator[Log]:
-    """TensorBoard, and W&B when a project is given. What an interrupted run wrote beyond its checkpoint is hidden.
+    """Log to TensorBoard, and to W&B when a project is given.
 
-    A full disk ends TensorBoard's curves, not the run, and that is said.
+    What an interrupted run logged after its checkpoint is hidden. When the disk is full, TensorBoard's curves end with
+    a warning, and the run continues. Raises UserError when the wandb package is missing.
     """
     from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -170,7 +169,7 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
             for name, value in values.items():
                 writer.add_scalar(name, value, step)
         except OSError as error:
-            full = _full(out, error)
+            full = _warn_disk_full(out, error)
 
     try:
         yield log
@@ -178,7 +177,7 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
         try:
             writer.close()
         except OSError as error:
-            _full(out, error)
+            _warn_disk_full(out, error)
         if wandb_run is not None:
             wandb_run.finish()
 
@@ -198,19 +197,19 @@ def _wait_for_later_name(folder: Path) -> None:
 
 @contextmanager
 def silent_log() -> Iterator[Log]:
-    """For ranks that log nothing."""
+    """Log nothing, on ranks other than 0."""
     yield lambda values, step: None
 
 
-def _full(out: Path, error: OSError) -> bool:
+def _warn_disk_full(out: Path, error: OSError) -> bool:
     if not is_disk_full(error):
         raise error
-    warn_not_written(f"{out / 'tensorboard'}: all curves from here on", error)
+    warn_not_written(f"{out / 'tensorboard'}: all curves from now on", error)
     return True
 
 
 def import_wandb() -> Any:
-    """The wandb package. Raises UserError where it cannot be imported."""
+    """Return the wandb package. Raises UserError when it cannot be imported."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:
@@ -219,10 +218,10 @@ def import_wandb() -> Any:
 
 def _start_wandb(out: Path, project: str, config: Mapping[str, Any]) -> Any:
     id_file = out / WANDB_ID_FILE
-    known = id_file.read_text().strip() if id_file.is_file() else None
+    run_id = id_file.read_text().strip() if id_file.is_file() else None
     run = import_wandb().init(
-        project=project, name=out.name, id=known, resume="allow", dir=str(out), config=dict(config)
+        project=project, name=out.name, id=run_id, resume="allow", dir=str(out), config=dict(config)
     )
     id_file.write_text(f"{run.id}\n")
-    print(f"W&B: this run goes to project {project} as {run.id}")
+    logger.info("W&B: this run is logged to project %s as %s", project, run.id)
     return run

@@ -1,17 +1,18 @@
-"""The training loop of both stages, to be read from top to bottom: `train`.
+"""The training loop of both stages. Start reading at `train`.
 
-A run folder holds config.json (what was asked; written first), vae/ and image_tower/ where they are trained here,
-checkpoints/, samples/, tensorboard/, and when finished unet/ and model.json: then it is a model folder. The same
-command again resumes, and ends in the weights of an uninterrupted run.
+A run folder holds config.json (written first), vae/ and image_tower/ if they are trained here, checkpoints/, samples/
+and tensorboard/. unet/ and model.json are written at the end and make it a model folder. The same command resumes an
+interrupted run and ends with the weights of an uninterrupted one.
 
-The loop never waits for the GPU but when a reading is due (`train.loop.logging`), every `log_every` steps and before a
-checkpoint: until then the host runs ahead, and a non-finite step is left out on the device but only then noticed.
+The host waits for the GPU only when it reads results (`train.loop.logging`), every `log_every` steps and before a
+checkpoint. The device itself skips the update of a non-finite step; the host notices at the next reading.
 
 Several ranks (`train.distributed.process_group`) run this same loop, each on its own micro-batches. Rank 0 writes,
-prints and looks; what decides (a step's loss, the norm, stopping) is the same number on all of them, so that all take
-the same way.
+logs, validates and samples. All decisions depend on numbers that are equal on all ranks (the mean loss, the gradient
+norm, whether to stop), so that the ranks stay in step.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +22,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dataset.io.interrupts import stop_after_step
 from dataset.io.progress import ProgressBar
@@ -31,16 +31,17 @@ from train.components.component import is_whole
 from train.config.schedules import batch_in_shares, learning_rate, objects_per_micro_batch
 from train.data.latent_cache import cache_if_small
 from train.data.latents import TrainingBatch, check_latents
-from train.data.loader import Feed, TrainingSet, check_feeds, open_training_set, require_images
+from train.data.loader import Feed
 from train.data.sampling import DiffusionNoise, StepKey, draw_noise
 from train.data.splits import split_set
+from train.data.training_set import TrainingSet, open_training_set, require_enough_objects, require_images
 from train.distributed.fsdp import whole_model
 from train.distributed.process_group import ALONE, Ranks, accumulating, clip_norm, wrap_ddp_or_fsdp
 from train.layers.compile import (
     Compute,
     announcement,
     choose_compute,
-    make_optimiser,
+    make_optimizer,
     prepare,
     uncompiled,
     update,
@@ -51,7 +52,7 @@ from train.loop.flops import MfuMeter, mfu_meter
 from train.loop.initial_model import initial_model
 from train.loop.logging import Log, Meter, Reading, TrainingStatus, open_log, silent_log
 from train.loop.loss import encode_views, predict, training_loss
-from train.loop.nan_guard import account_all
+from train.loop.nan_guard import count_steps
 from train.loop.run_config import TrainingRun, check_run, describe, log_notices, write_or_check_config
 from train.loop.sample_sheet import write_sample_sheet
 from train.loop.validation import validate
@@ -59,12 +60,14 @@ from train.model.multiview import SPEC_FILE, MultiViewModel, save_model
 from train.model.reference import prepare_for_reference
 from train.model.weight_averaging import Average, start_average, update_average
 
-Due = Literal["line", "checkpoint", "validation", "picture", "stop"]
+Due = Literal["line", "checkpoint", "validation", "samples", "stop"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What the loop works on."""
+    """The objects that the loop works on."""
 
     run: TrainingRun
     model: MultiViewModel
@@ -76,16 +79,28 @@ class TrainingSetup:
     compute: Compute = field(default_factory=Compute)
     mfu_meter: MfuMeter | None = None  # on a GPU
     ranks: Ranks = ALONE
-    wrapped_unet: nn.Module | None = None  # the UNet as it is called for a loss (DDP's wrapper); None: the UNet itself
+    wrapped_unet: nn.Module | None = None  # what is called for the loss (DDP's wrapper); None: the UNet
 
     @property
     def trained(self) -> MultiViewModel:
-        """The model to take a loss of."""
+        """The model to compute losses with."""
         return self.model if self.wrapped_unet is None else replace(self.model, unet=self.wrapped_unet)
 
 
 def train(run: TrainingRun, ranks: Ranks = ALONE) -> list[float]:
-    """Train until the schedule's end. Returns the losses of the steps done in this call."""
+    """Train to the end of the schedule.
+
+    Args:
+        run: The run.
+        ranks: This process among all ranks of the run.
+
+    Returns:
+        The losses of the steps done in this call.
+
+    Raises:
+        UserError: The run cannot start, or its losses are not finite.
+        KeyboardInterrupt: A signal stopped the run, after a checkpoint.
+    """
     with ranks.rank0_stdout():
         check_run(run, ranks.world)
         shards = _open(run, ranks.world)
@@ -94,10 +109,11 @@ def train(run: TrainingRun, ranks: Ranks = ALONE) -> list[float]:
                 write_or_check_config(run, shards)
         ranks.check_shared(run.out)
         if (run.out / SPEC_FILE).is_file():
-            print(f"{run.out}: finished already")
+            logger.info("%s: finished already", run.out)
             return []
         log_notices(run)
-        print(batch_in_shares(run.schedule, ranks.world, "GPU" if run.device.type == "cuda" else "process"))
+        kind = "GPU" if run.device.type == "cuda" else "process"
+        logger.info("%s", batch_in_shares(run.schedule, ranks.world, kind))
         return _train(run, shards, ranks)
 
 
@@ -129,7 +145,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
                 continue
             reading = meter.read()
             setup.damage.join(ranks.gather(setup.damage.found))
-            progress = account_all(
+            progress = count_steps(
                 progress, reading.results, setup.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
             losses += [result.loss for result in reading.results]
@@ -137,7 +153,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
             _write_log(log, run, reading, status)
             bar.set_postfix(status.on_bar(), refresh=False)
             if "line" in due:
-                tqdm.write(status.line())
+                logger.info("%s", status.line())
             checkpoints.poll()
             if "checkpoint" in due:
                 saved = replace(progress, stream=setup.feed.state(progress.steps), damaged=setup.damage.found)
@@ -148,9 +164,9 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
             meter.restart()
     setup.damage.log_all()
     if checkpoints.failures:
-        print(f"note: {checkpoints.failures} checkpoints were not written, for want of room")
+        logger.warning("%d checkpoints were not written, because the disk was full", checkpoints.failures)
     if average is not None:
-        print(f"the model has the averaged weights (decay {recipe.average_decay:g})")
+        logger.info("the model has the averaged weights (decay %g)", recipe.average_decay)
     with (
         whole_model(setup.model, average, here=ranks.first) as model,
         require_disk_space(f"{run.out}: the finished model"),
@@ -158,12 +174,12 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
         if model is not None:
             save_model(model, run.out)
     ranks.wait()
-    print(f"wrote {run.out}")
+    logger.info("wrote %s", run.out)
     return losses
 
 
 def _open(run: TrainingRun, world: int) -> TrainingSet:
-    """The set; refused where it is too small for the ranks, or has latents and setup are still to be trained."""
+    """Open the set. Raises UserError when it has too few objects, or holds latents and components must be trained."""
     shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
         require_images(shards, "a model trained from scratch")
@@ -173,27 +189,27 @@ def _open(run: TrainingRun, world: int) -> TrainingSet:
 def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> TrainingSetup:
     recipe = run.recipe
     training, held_out = split_set(shards, recipe.validation, recipe.test_share)
-    check_feeds(training, world=ranks.world)
+    require_enough_objects(training, world=ranks.world)
     damage = Damage(len(training), recipe.max_damaged_share)
     with ranks.rank0_first():
         model = initial_model(run, training, damage)
-    kept = None
+    cache = None
     if isinstance(training, LatentSet):
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
-        kept = cache_if_small(training)
+        cache = cache_if_small(training, model.spec.cameras)
     unet, on_gpu = prepare_for_reference(model.unet, run.reference).train(), run.device.type == "cuda"
-    rates = mfu_meter(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
+    meter = mfu_meter(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
     compute = choose_compute(
         run.device,
         run.compile,
         checkpointing=recipe.activation_checkpointing,
-        split=ranks.splits,
+        split=ranks.sharded,
         blocks=run.blocks,
     )
-    print(announcement(compute, run.device))
+    logger.info("%s", announcement(compute, run.device))
     prepare(unet, compute)
     wrapped = wrap_ddp_or_fsdp(unet, ranks)
-    optimizer = make_optimiser(
+    optimizer = make_optimizer(
         unet.parameters(), compute, lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
     return TrainingSetup(
@@ -201,36 +217,36 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
         model,
         optimizer,
         average=None if recipe.average_decay is None else start_average(unet),
-        feed=replace(_feed(run, training, model, damage, ranks), kept=kept),
-        held_out=None if held_out is None else _feed(run, training, model, damage).beside(held_out),
+        feed=replace(_feed(run, training, model, damage, ranks), cache=cache),
+        held_out=None if held_out is None else _feed(run, training, model, damage).of_objects(held_out),
         damage=damage,
         compute=compute,
-        mfu_meter=rates,
+        mfu_meter=meter,
         ranks=ranks,
         wrapped_unet=wrapped,
     )
 
 
 def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
-    """The feed from the checkpoint's place on (on another number of ranks that is said), with the damage met before."""
+    """Return the setup with its data at the checkpoint's position, and the corrupt objects found before it."""
     setup.damage.restore(progress.damaged)
     if progress.stream is None:
         return setup
-    feed, told = setup.feed.resumed(progress.stream)
-    if told:
-        print(told)
+    feed, message = setup.feed.resumed(progress.stream)
+    if message:
+        logger.info("%s", message)
     return replace(setup, feed=feed)
 
 
 def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
-    """What is to be done after `steps` steps; all of it begins with a reading."""
+    """Return what is due after `steps` steps. If anything is, the results are read first."""
     recipe, last = run.recipe, steps == run.schedule.steps
     every: tuple[tuple[Due, int | None, bool], ...] = (
         ("line", recipe.log_every, last),
         ("checkpoint", recipe.checkpoint_every, stopping),
         ("checkpoint", recipe.archive_every, False),
         ("validation", recipe.validate_every, last),
-        ("picture", recipe.picture_every, last),
+        ("samples", recipe.picture_every, last),
         ("stop", None, stopping),
     )
     return frozenset(name for name, period, now in every if now or (period is not None and steps % period == 0))
@@ -239,24 +255,24 @@ def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
 def noised_micro_batches(
     setup: TrainingSetup, first_step: int, last_step: int
 ) -> Iterator[tuple[TrainingBatch, DiffusionNoise]]:
-    """The feed's micro-batches with what is drawn for them, made ahead by the feed's threads."""
+    """Yield micro-batches with their random numbers, read ahead by the feed's threads."""
     return setup.feed.ahead(partial(load_with_noise, setup.run, setup.model, setup.feed), first_step, last_step)
 
 
 def load_with_noise(
     run: TrainingRun, model: MultiViewModel, feed: Feed, number: int
 ) -> tuple[TrainingBatch, DiffusionNoise]:
-    """Micro-batch `number`, and its timesteps, noise and dropped tokens."""
+    """Read micro-batch `number`, and draw its timesteps, noise and dropped tokens."""
     views, size = feed.load(number), model.spec.latent_size
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     shape = (*views.cameras.shape[:2], channels, size, size)
-    return views, draw_noise(feed.step_key(number), shape, run.recipe.drop_chance).ready_for(model.device)
+    return views, draw_noise(feed.step_key(number), shape, run.recipe.drop_chance).pinned_for(model.device)
 
 
 def _step(
     setup: TrainingSetup, meter: Meter, micro_batches: Iterator[tuple[TrainingBatch, DiffusionNoise]], step: int
 ) -> None:
-    """One optimizer step over its micro-batches; nothing is read from the device."""
+    """Do one optimizer step over its micro-batches. Nothing is read from the device."""
     run, model, ranks, accumulation = setup.run, setup.trained, setup.ranks, setup.run.schedule.accumulation
     setup.optimizer.zero_grad(set_to_none=True)
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
@@ -268,25 +284,25 @@ def _step(
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
         images += objects * targets * ranks.world
-        flops += objects * setup.mfu_meter.per_object[targets] if setup.mfu_meter else 0.0  # of this rank
-    ranks.mean(loss)  # so that all ranks leave out the same updates
+        flops += objects * setup.mfu_meter.per_object[targets] if setup.mfu_meter else 0.0  # on this rank
+    ranks.mean(loss)  # so that all ranks skip the same updates
     norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
     update(setup.optimizer, loss, norm)
     meter.add(step, loss, norm, images, flops)
 
 
 def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozenset[Due]) -> None:
-    """Validation and picture where due, with the averaged weights where there are any: by rank 0, the others wait."""
+    """Validate and write samples if due, with the averaged weights if there are any. Rank 0 does it, others wait."""
     run = setup.run
-    if not due & {"validation", "picture"}:
+    if not due & {"validation", "samples"}:
         return
     with uncompiled(setup.compute), whole_model(setup.model, setup.average, here=setup.ranks.first) as model:
         if model is not None and setup.held_out is not None and "validation" in due:
-            found = validate(model, setup.held_out, run.reference)
-            log({f"validation/{name}": value for name, value in found.items()}, steps - 1)
-            tqdm.write("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
-        if model is not None and "picture" in due:
-            with continue_without(f"{run.out}: picture of step {steps}"):
+            losses = validate(model, setup.held_out, run.reference)
+            log({f"validation/{name}": value for name, value in losses.items()}, steps - 1)
+            logger.info("validation  %s", "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+        if model is not None and "samples" in due:
+            with continue_without(f"{run.out}: samples of step {steps}"):
                 write_sample_sheet(run, model, setup.held_out or setup.feed, steps)
     setup.ranks.wait()
 
@@ -294,7 +310,7 @@ def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozen
 def _loss(
     run: TrainingRun, model: MultiViewModel, views: TrainingBatch, drawn: DiffusionNoise, step_key: StepKey
 ) -> Tensor:
-    """Eq. 5 (stage 1) or Eq. 6 (stage 2) of one micro-batch."""
+    """Return the loss of one micro-batch: Eq. 5 (stage 1) or Eq. 6 (stage 2)."""
     encoded = encode_views(model, views, run.reference, step_key if run.recipe.sample_posterior else None)
     draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
@@ -303,7 +319,7 @@ def _loss(
 
 
 def _status(setup: TrainingSetup, progress: Progress, reading: Reading, step_s: float) -> TrainingStatus:
-    run, results, rates = setup.run, reading.results, setup.mfu_meter
+    run, results, meter = setup.run, reading.results, setup.mfu_meter
     return TrainingStatus(
         steps=progress.steps,
         total_steps=run.schedule.steps,
@@ -314,12 +330,12 @@ def _status(setup: TrainingSetup, progress: Progress, reading: Reading, step_s: 
         views_per_s=reading.views_per_s,
         data_wait_share=reading.data_wait_share,
         eta_s=(run.schedule.steps - progress.steps) * step_s,
-        share_of_peak=None if rates is None else rates.share(reading.flops, reading.seconds),
+        mfu=None if meter is None else meter.mfu(reading.flops, reading.seconds),
     )
 
 
 def _write_log(log: Log, run: TrainingRun, reading: Reading, status: TrainingStatus) -> None:
-    """Every step's loss, norm and rate; the interval's other numbers at its last step."""
+    """Log loss, gradient norm and learning rate of every step, and the interval's other scalars at its last step."""
     for result in reading.results:
         rate = learning_rate(run.schedule, result.step)
         log({"loss": result.loss, "gradient_norm": result.gradient_norm, "learning_rate": rate}, result.step)

@@ -1,65 +1,73 @@
-"""Losses and gradients that are not finite: their updates are left out, and a run that gets nothing else stops."""
+"""Non-finite losses and gradients: their updates are skipped, and several in a row stop the run."""
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tqdm import tqdm
-
 from dataset.errors import UserError
 from train.data.loader import Feed
 from train.loop.checkpoint import Progress
 from train.loop.logging import StepResult
 
-MAX_SKIPPED: Final = 10  # updates in a row left out before a run gives up
+MAX_SKIPPED: Final = 10  # updates in a row that are skipped before the run stops
 BAD_BATCH_FILE: Final = "bad-batch.json"
 
+logger = logging.getLogger(__name__)
 
-def account(progress: Progress, result: StepResult) -> Progress:
-    """Progress after a step that has been read; an update that was left out is said."""
-    seen = progress.seen_images + result.images
+
+def count_step(progress: Progress, result: StepResult) -> Progress:
+    """Return the progress after a step whose result was read. A skipped update is logged."""
+    seen_images = progress.seen_images + result.images
     if math.isfinite(result.loss) and math.isfinite(result.gradient_norm):
-        return Progress(result.step + 1, 0, seen)
+        return Progress(result.step + 1, 0, seen_images)
     skipped = progress.skipped_in_a_row + 1
-    tqdm.write(
-        f"step {result.step}: loss {result.loss}, gradient norm {result.gradient_norm}: "
-        f"update left out ({skipped} in a row)"
+    logger.warning(
+        "step %d: loss %s, gradient norm %s: update skipped (%d in a row)",
+        result.step,
+        result.loss,
+        result.gradient_norm,
+        skipped,
     )
-    return Progress(result.step + 1, skipped, seen)
+    return Progress(result.step + 1, skipped, seen_images)
 
 
-def why_stop(progress: Progress, result: StepResult, stop_at_bad_loss: bool) -> str | None:
-    """Why the run must end after this step, if it must."""
+def stop_reason(progress: Progress, result: StepResult, stop_at_bad_loss: bool) -> str | None:
+    """Return why the run must stop after this step, or None if it may continue."""
     if stop_at_bad_loss and not math.isfinite(result.loss):
         return f"the loss of step {result.step} is {result.loss}"
     if progress.skipped_in_a_row >= MAX_SKIPPED:
-        return f"{progress.skipped_in_a_row} updates in a row had a loss or gradient that was not finite"
+        return f"{progress.skipped_in_a_row} updates in a row had a non-finite loss or gradient"
     return None
 
 
-def account_all(
+def count_steps(
     progress: Progress, results: Sequence[StepResult], feed: Feed, out: Path, *, stop_at_bad_loss: bool
 ) -> Progress:
-    """`account` of all steps read. Raises UserError, with the batch's uids on disk, when the run must end."""
+    """Return the progress after all of these steps.
+
+    Raises:
+        UserError: The run must stop. The uids of the batch are in OUT/bad-batch.json.
+    """
     for result in results:
-        progress = account(progress, result)
-        reason = why_stop(progress, result, stop_at_bad_loss)
+        progress = count_step(progress, result)
+        reason = stop_reason(progress, result, stop_at_bad_loss)
         if reason is not None:
             path = out / BAD_BATCH_FILE
             if feed.rank == 0:
                 write_bad_batch(out, result, uids_of_step(feed, result.step), reason)
             raise UserError(
-                f"{reason}: stopped; {path} names the objects of step {result.step}. Look at them; if they are sound, "
+                f"{reason}: stopped; {path} lists the objects of step {result.step}. Look at them; if they are fine, "
                 "the learning rate is too high: give a lower one with --lr and start again in another --out"
             )
     return progress
 
 
 def uids_of_step(feed: Feed, step: int) -> list[list[str]]:
-    """The uids of each micro-batch of a step, all ranks' together."""
+    """Return the uids of each micro-batch of a step, of all ranks together."""
     first = step * feed.accumulation
     starts = [feed.item(number) for number in range(first, first + feed.accumulation)]
     orders = [replace(feed, rank=rank).order for rank in range(feed.world)]
@@ -70,7 +78,7 @@ def uids_of_step(feed: Feed, step: int) -> list[list[str]]:
 
 
 def write_bad_batch(out: Path, result: StepResult, uids: Sequence[Sequence[str]], reason: str) -> Path:
-    """OUT/bad-batch.json; non-finite numbers as text, because JSON has none."""
+    """Write OUT/bad-batch.json and return its path. Non-finite numbers are stored as text, which JSON requires."""
     path = out / BAD_BATCH_FILE
     content = {
         "reason": reason,

@@ -1,6 +1,7 @@
-"""One training run: what is asked, whether it can start, and its folder's config.json."""
+"""One training run: its settings, whether it can start, and the config.json of its folder."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -8,15 +9,18 @@ from typing import Any, Final, Literal
 import torch
 
 from dataset.errors import UserError
+from dataset.io.resume import differences, settings_differ
 from dataset.reading.filters import Filters
 from dataset.reading.latent_set import LatentSet
 from train.config.presets import Recipe, free_to_change
 from train.config.schedules import Schedule, notices, objects_per_micro_batch
-from train.data.loader import TrainingSet
+from train.data.training_set import TrainingSet
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.logging import import_wandb
 from train.model.multiview import SPEC_FILE
 from train.model.reference import ReferenceMode
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "config.json"
 _FREE_TO_CHANGE: Final = (
@@ -48,12 +52,20 @@ class TrainingRun:
 
     @property
     def reference(self) -> ReferenceMode:
-        """What a step makes of the reference's latent."""
+        """How a step uses the latent of the reference."""
         return "none" if self.stage == 1 else self.recipe.reference
 
 
 def check_run(run: TrainingRun, world: int = 1) -> None:
-    """Refuse what cannot work before anything is read or written."""
+    """Check the settings, before anything is read or written.
+
+    Args:
+        run: The run.
+        world: Number of ranks.
+
+    Raises:
+        UserError: The settings contradict each other, or --wandb is given and the package is missing.
+    """
     objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
         raise UserError("stage 2 continues from stage 1: give its run folder with --init-from")
@@ -73,13 +85,13 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
 
 
 def log_notices(run: TrainingRun) -> None:
-    """Print what the run does otherwise than its schedule says."""
+    """Log each setting that the run changes because it does not fit the schedule."""
     for notice in notices(run.schedule):
-        print(f"note: {notice}")
+        logger.info("note: %s", notice)
 
 
 def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
-    """What decides the run's result, as JSON."""
+    """Return the settings that determine the result of the run, as they are stored in config.json."""
     config = {
         "stage": run.stage,
         "seed": run.seed,
@@ -99,34 +111,25 @@ def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
         },
         "recipe": asdict(run.recipe),
     }
-    normalised: dict[str, Any] = json.loads(json.dumps(config))
-    return normalised
+    as_json: dict[str, Any] = json.loads(json.dumps(config))
+    return as_json
 
 
 def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
-    """Write config.json, or check that the folder's run is this one."""
+    """Write config.json into the run's folder, or check that a run there has the same settings.
+
+    Raises:
+        UserError: The folder holds a run with other settings, or a model that is no run.
+    """
     path, config = run.out / CONFIG_FILE, describe(run, shards)
     if path.is_file():
-        found = json.loads(path.read_text())
-        before, now = _flatten(found), _flatten(config)
         free = {*_FREE_TO_CHANGE, *(f"recipe.{name}" for name in free_to_change(run.recipe))}
-        changed = sorted(
-            key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in free
-        )
-        if changed:
-            shown = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed[:3])
-            raise UserError(f"{run.out}: holds another run ({shown}); repeat its command, or give another --out")
+        if changed := differences(json.loads(path.read_text()), config, free):
+            raise UserError(
+                settings_differ(f"{run.out}: the run", changed.values(), "Repeat its command, or give another --out.")
+            )
         return
     if (run.out / SPEC_FILE).exists():
-        raise UserError(f"{run.out}: a model that is no training run; give another --out")
+        raise UserError(f"{run.out}: holds a model that is not a training run; give another --out")
     run.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, dict):
-        return {prefix: config}
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

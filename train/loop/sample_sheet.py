@@ -1,4 +1,4 @@
-"""The pictures of a run, by which a person sees what it has learnt."""
+"""Sample images of a run, which show what the model has learned so far."""
 
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,7 @@ from torch import nn
 
 from train.data.loader import Feed
 from train.device import mixed_precision
-from train.loop.loss import encode_views, show_views
+from train.loop.loss import encode_views, views_to_images
 from train.loop.run_config import TrainingRun
 from train.model.ddim import sample_views
 from train.model.multiview import MultiViewModel
@@ -17,27 +17,28 @@ from train.sample import save_sheet
 
 SAMPLE_OBJECTS: Final = 4
 SAMPLE_STEPS: Final = 25
-SAMPLE_GUIDANCE: Final = 3.0  # guidance of the pictures, beside the model's own
+SAMPLE_GUIDANCE: Final = 3.0  # guidance scale, in addition to the model's own
 
 
 def write_sample_sheet(run: TrainingRun, model: MultiViewModel, feed: Feed, steps: int) -> Path:
-    """samples/step-*.png, a row an object: reference | truth | samples from the embedding alone, by guidance scale.
+    """Sample views of a few objects, write them to samples/step-*.png and return its path.
 
-    Objects, views and noise are the same in every picture of a run.
+    Each row is an object: reference | truth | samples from the embedding alone, per guidance scale. Objects, views and
+    noise are the same in all images of a run.
     """
     views = feed.fixed(0, min(SAMPLE_OBJECTS, len(feed.shards)))
     encoded = encode_views(model, views, run.reference)
-    reference, targets = show_views(model, views)
-    seeing = model
+    reference, targets = views_to_images(model, views)
+    conditioned = model
     if run.reference == "channels" and encoded.reference is not None:
-        seeing = with_reference_latents(model, encoded.reference, encoded.reference_camera[:, 0])
+        conditioned = with_reference_latents(model, encoded.reference, encoded.reference_camera[:, 0])
     scales = dict.fromkeys((SAMPLE_GUIDANCE, model.spec.guidance_scale))
     size = targets.shape[-1]
     columns = [reference[:, None], targets]
     for scale in scales:
         with mixed_precision(model.device):
             sampled = sample_views(
-                seeing,
+                conditioned,
                 encoded.tokens,
                 views.cameras.to(model.device),
                 steps=SAMPLE_STEPS,

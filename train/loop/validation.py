@@ -1,6 +1,6 @@
 """The loss on held-out objects, by timestep.
 
-Timesteps, noise and views depend on the run's seed only, so that successive validations differ by the model alone.
+Timesteps, noise and views depend only on the run's seed, so that successive validations differ only in the model.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,23 @@ from train.model.multiview import MultiViewModel
 from train.model.noise_schedule import NUM_TIMESTEPS
 from train.model.reference import ReferenceMode
 
-MAX_OBJECTS: Final = 64  # of the held-out objects that a validation looks at
+MAX_OBJECTS: Final = 64  # held-out objects that are used
 BUCKET: Final = 250  # timesteps
-_STREAM: Final = 1001  # random numbers of its own beside `train.data.sampling`'s streams
+_STREAM: Final = 1001  # of random numbers, in addition to those of `train.data.sampling`
 
 
 def bucket_names() -> list[str]:
-    """`t000-249` and so on, one a bucket."""
+    """Return the names `t000-249` and so on, one per bucket of timesteps."""
     return [f"t{start:03d}-{start + BUCKET - 1:03d}" for start in range(0, NUM_TIMESTEPS, BUCKET)]
 
 
-def fixed_draw(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
-    """For held-out object `number`, its latents [k, f, c, h, w] once a bucket: a timestep of each bucket, and noise.
+def fixed_noise(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
+    """Draw a timestep of each bucket, and noise, for one held-out object. No token is dropped.
 
-    Drawn on the CPU; nothing is dropped.
+    Args:
+        seed: Seed of the run.
+        number: Number of the object.
+        latents: Latents [k, f, c, h, w] of the object, repeated for each of the k buckets.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _STREAM, number)))
     starts = np.arange(0, NUM_TIMESTEPS, BUCKET)
@@ -46,15 +49,20 @@ def fixed_draw(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
 
 
 def validation_views(feed: Feed, number: int) -> TrainingBatch:
-    """The fixed views of one held-out object: those of the multi-view branch, a random reference."""
+    """Read the views of one held-out object: those of the multi-view branch and a random reference."""
     return feed.fixed(number, 1, micro=number)
 
 
 @torch.no_grad()
 def validate(model: MultiViewModel, feed: Feed, use: ReferenceMode) -> Mapping[str, float]:
-    """Mean loss (Eq. 5 or 6, unweighted) of the first MAX_OBJECTS held-out objects, by bucket, and their mean `loss`.
+    """Return the mean loss (Eq. 5 or 6, unweighted) of held-out objects per timestep bucket, and their mean `loss`.
 
-    `feed` is that of the held-out objects. The same model gives the same numbers, whenever and on whatever batch size.
+    The same model gives the same numbers at any step and with any batch size.
+
+    Args:
+        model: Model to validate.
+        feed: Feed of the held-out objects, of which the first MAX_OBJECTS are used.
+        use: How the model uses the reference.
     """
     losses = []
     for number in range(min(MAX_OBJECTS, len(feed.shards))):
@@ -68,7 +76,7 @@ def validate(model: MultiViewModel, feed: Feed, use: ReferenceMode) -> Mapping[s
             reference_camera=once.reference_camera.expand(buckets, *once.reference_camera.shape[1:]),
             tokens=once.tokens.expand(buckets, *once.tokens.shape[1:]),
         )
-        draw = fixed_draw(feed.seed, number, encoded.targets)
+        draw = fixed_noise(feed.seed, number, encoded.targets)
         losses.append(object_losses(predict(model.unet, encoded, draw, model.alphas_cumprod), draw.noise))
     means = torch.stack(losses).double().mean(0).tolist()
     return {"loss": sum(means) / len(means), **dict(zip(bucket_names(), means, strict=True))}

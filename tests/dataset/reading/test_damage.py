@@ -14,7 +14,8 @@ from dataset.reading.damage import Damage
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
-from train.data.loader import Feed, load_random_views
+from train.data.loader import Feed
+from train.data.random_views import load_random_views
 from train.data.sampling import StepKey, draw_views, generator
 
 
@@ -90,9 +91,7 @@ def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 4, 16)
     flip(folder, 1, ("meta.json",))
     flip(folder, 3, ("meta.json",))
-    with pytest.raises(
-        UserError, match=r"1 of 4 objects met so far are damaged .* the 0 that a share of 0\.001 allows"
-    ):
+    with pytest.raises(UserError, match=r"1 of 4 objects are damaged so far .* the 0 that a share of 0\.001 allows"):
         list(Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", readers=1, damage=Damage(4)).micro_batches(0, 2))
     damage = Damage(4, 0.25)
     feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
@@ -115,13 +114,13 @@ def test_storage_that_fails_is_no_damage(tmp_path: Path) -> None:
 
 def test_the_parts_training_passes_over_damage_too(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 3, 16)
-    sound = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2).pictures
+    sound = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2).images
     flip(folder, 1, tuple(f"{view_set}_{i:02d}.webp" for view_set in ("fixed", "random") for i in range(16)))
     with pytest.raises(UserError, match=r"synthetic-0001\..* is truncated or corrupt"):
         load_random_views(ShardSet(folder), 0, 0, objects=6, views=2)
     damage = Damage(3, 0.5)
     views = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
-    pictures, numbers = views.pictures, views.objects
+    pictures, numbers = views.images, views.objects
     order = Order(ShardSet(folder).samples_per_shard, 0)
     places = [order.item(i)[1:] for i in range(6)]
     assert [torch.equal(a, b) for a, b in zip(pictures, sound, strict=True)] == [place != (0, 1) for place in places]
@@ -134,7 +133,7 @@ def test_held_out_objects_count_with_the_others(tmp_path: Path) -> None:
     flip(folder, 1, ("meta.json",))
     whole, damage = ShardSet(folder), Damage(4, 0.25)
     feed = Feed(whole, 3, 1, 1, 4, 0.0, "relative", damage=damage)
-    held_out = feed.beside(whole.narrowed((np.array([1, 2], np.int32),)))
+    held_out = feed.of_objects(whole.narrowed((np.array([1, 2], np.int32),)))
     for number in range(2):
         held_out.fixed(number, 1)
     assert held_out.damage is damage
@@ -147,7 +146,7 @@ def test_what_an_earlier_process_met_counts() -> None:
     damage.add("b", "b.meta.json is corrupt")
     damage.add("a", "torn again")
     assert set(damage.found) == {"a", "b"}
-    with pytest.raises(UserError, match=r"3 of 10 objects met so far are damaged \(a, b, c\), more than the 2"):
+    with pytest.raises(UserError, match=r"3 of 10 objects are damaged so far \(a, b, c\), more than the 2"):
         damage.add("c", "c.meta.json is corrupt")
 
 
@@ -157,7 +156,7 @@ def test_what_other_ranks_met_counts() -> None:
     damage.join({"a": "a is torn", "b": "b is torn"})
     assert set(damage.found) == {"a", "b"}
     damage.join({"b": "b is torn"})
-    with pytest.raises(UserError, match=r"the ranks met 3 damaged objects\. 3 of 10 .*\(.*c.*\), more than the 2"):
+    with pytest.raises(UserError, match=r"the ranks read 3 damaged objects\. 3 of 10 .*\(.*c.*\), more than the 2"):
         damage.join({"c": "c is torn"})
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dataset.errors import UserError
+from dataset.images.psnr import psnr_of_mse_db
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU
@@ -16,12 +17,11 @@ from train.components.autoencoder import (
     build_autoencoder,
     ensure_autoencoder,
     measure_latent_scale,
-    psnr,
     train_autoencoder,
 )
 from train.config.presets import TINY, AutoencoderRecipe
 from train.config.schedules import Schedule
-from train.data.loader import load_random_views
+from train.data.random_views import load_random_views
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,13 @@ def test_loss_is_absolute_error_plus_weighted_kl() -> None:
 @pytest.mark.integration
 def test_training_reconstructs_and_scales_latents_to_unit_deviation(shards: ShardSet) -> None:
     vae: Any = train_autoencoder(shards, _recipe(150), 16, seed=0, device=CPU)
-    pictures = load_random_views(shards, 9, 0, objects=6, views=8).pictures
+    pictures = load_random_views(shards, 9, 0, objects=6, views=8).images
     pixels = pictures.flatten(0, 1) * 2 - 1
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mean
         decoded = vae.decode(latents).sample
-    blank = psnr(float((pixels - pixels.mean()).square().mean()) / 4)
-    assert psnr(float((decoded - pixels).square().mean()) / 4) > blank + 3
+    blank = psnr_of_mse_db(float((pixels - pixels.mean()).square().mean()) / 4)
+    assert psnr_of_mse_db(float((decoded - pixels).square().mean()) / 4) > blank + 3
     assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.2)
     assert measure_latent_scale(vae, pixels) == pytest.approx(float(1 / latents.std()))
 
@@ -90,5 +90,5 @@ def test_the_same_seed_trains_the_same_weights_and_the_folder_keeps_them(shards:
 
 
 def test_psnr_of_known_errors() -> None:
-    assert psnr(0.01) == pytest.approx(20)
-    assert psnr(1.0) == pytest.approx(0)
+    assert psnr_of_mse_db(0.01) == pytest.approx(20)
+    assert psnr_of_mse_db(1.0) == pytest.approx(0)

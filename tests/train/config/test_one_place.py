@@ -55,7 +55,7 @@ def test_a_new_field_is_saved_and_checked_when_a_run_resumes(shards: Path, tmp_p
     saved = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())["recipe"]
     assert (saved["dropout"], saved["print_every"]) == (0.5, 3)
     run("--dropout", "0.5", "--print-every", "9")  # marked as free to change
-    with pytest.raises(UserError, match=r"recipe\.dropout was 0\.5, now 0\.25"):
+    with pytest.raises(UserError, match=r"recipe\.dropout was 0\.5, is now 0\.25"):
         run()
 
 

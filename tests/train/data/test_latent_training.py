@@ -39,7 +39,7 @@ def test_training_on_latents_is_training_on_pictures(
     for kind, fixture in (("pictures", "shards"), ("latents", "latents")):
         run = micro_run(request.getfixturevalue(fixture), tmp_path / kind, 4, stage=trained[0], base=base)
         losses.append(train(replace(run, recipe=replace(run.recipe, reference=trained[1]))))
-        assert capsys.readouterr().out.count("a latent set (it holds latents.json)") == (kind == "latents")
+        assert capsys.readouterr().err.count("latent set (has latents.json)") == (kind == "latents")
         assert json.loads((run.out / "config.json").read_text())["data"]["kind"] == kind
         with Image.open(run.out / "samples" / "step-000000004.png") as picture:
             pictures.append(np.asarray(picture.convert("RGB"), np.float32))
@@ -66,7 +66,7 @@ def test_a_drawn_posterior_is_an_option_that_changes_the_losses(latents: Path, b
     drawn = replace(run, out=tmp_path / "drawn", recipe=replace(run.recipe, sample_posterior=True))
     assert train(drawn) != mean
     assert not run.recipe.sample_posterior
-    with pytest.raises(UserError, match=r"recipe\.sample_posterior was True, now False"):
+    with pytest.raises(UserError, match=r"recipe\.sample_posterior was True, is now False"):
         train(replace(run, out=drawn.out))
 
 

@@ -20,7 +20,7 @@ from train.data.latent_cache import cache_bytes, cache_if_small
 from train.data.latents import LatentBatch, check_latents
 from train.data.loader import Feed
 from train.data.sampling import StepKey, draw_noise
-from train.loop.loss import encode_views, predict, show_views, training_loss
+from train.loop.loss import encode_views, predict, training_loss, views_to_images
 from train.model.multiview import MultiViewModel
 from train.model.reference import ReferenceMode
 
@@ -68,17 +68,17 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
     shapes = set()
     for latents in (whole, whole.narrowed(tuple(np.arange(n, dtype=np.int32)[-1:] for n in whole.samples_per_shard))):
         read = _feed(latents, items=items)
-        kept = cache_if_small(latents)
-        assert kept is not None
+        cache = cache_if_small(latents, "relative")
+        assert cache is not None
         for number in range(6):
-            expected, found = _latents(read, number), _latents(replace(read, kept=kept), number)
+            expected, found = _latents(read, number), _latents(replace(read, cache=cache), number)
             for name, ours in vars(found).items():
                 theirs = vars(expected)[name]
                 assert (ours is None) == (theirs is None)
                 assert ours is None or (torch.equal(ours, theirs) and ours.dtype == theirs.dtype), name
             shapes.add(found.cameras.shape)
     assert shapes == {(3, 4, 16), (3, 1, 16)}  # both branches
-    assert cache_if_small(whole, cache_bytes(whole) - 1) is None
+    assert cache_if_small(whole, "relative", cache_bytes(whole) - 1) is None
 
 
 @pytest.mark.parametrize("use", USES)
@@ -132,8 +132,8 @@ def test_shown_latents_look_like_their_pictures_through_the_vae(
     pictures: ShardSet, model: MultiViewModel, latent_folder: Path
 ) -> None:
     views, ours = _feed(pictures, 0.0).load(0), _latents(_feed(LatentSet(latent_folder), 0.0), 0)
-    assert all(a is b for a, b in zip(show_views(model, views), (views.reference, views.targets), strict=True))  # type: ignore[union-attr]
-    reference, targets = show_views(model, ours)
+    assert all(a is b for a, b in zip(views_to_images(model, views), (views.reference, views.targets), strict=True))  # type: ignore[union-attr]
+    reference, targets = views_to_images(model, ours)
     assert (reference.shape, targets.shape) == ((3, 3, 32, 32), (3, 4, 3, 32, 32))
     with torch.no_grad():
         expected = model.decode(model.encode(views.targets.flatten(0, 1))).view_as(targets)  # type: ignore[union-attr]
@@ -150,7 +150,7 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
         check_latents(latents, micro_model(seed=1))
     with pytest.raises(UserError, match=r"latent_scale differ"):
         check_latents(latents, replace(model, spec=replace(model.spec, latent_scale=1.0)))
-    with pytest.raises(UserError, match="keeps no log variances to draw from"):
+    with pytest.raises(UserError, match="keeps no log variances to sample with"):
         check_latents(LatentSet(lean), model, sample_posterior=True)
     with pytest.raises(UserError, match="keeps no log variances"):
         encode_views(model, _feed(LatentSet(lean)).load(0), "none", StepKey(7, 0))
@@ -176,14 +176,14 @@ def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp
         same = torch.equal(found[number].reference_mean[row], whole[number].reference_mean[row])
         assert same == ((number, row) not in bad)
     again = _feed(LatentSet(damaged), 0.0, items, Damage(5, 0.2))
-    kept = replace(again, damage=Damage(5, 0.2), kept=cache_if_small(LatentSet(damaged)))
+    kept = replace(again, damage=Damage(5, 0.2), cache=cache_if_small(LatentSet(damaged), "relative"))
     for number in (4, 1, 0, 3, 2):
         assert torch.equal(_latents(again, number).target_mean, found[number].target_mean)
         assert torch.equal(_latents(kept, number).target_mean, found[number].target_mean)
     assert kept.damage is not None
     assert list(kept.damage.found) == ["synthetic-0001"]
     assert list(damage.found) == ["synthetic-0001"]
-    with pytest.raises(UserError, match="1 of 5 objects met so far are damaged"):
+    with pytest.raises(UserError, match="1 of 5 objects are damaged so far"):
         list(_feed(LatentSet(damaged), 0.0, items, Damage(5)).micro_batches(0, 5))
 
 

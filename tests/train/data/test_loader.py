@@ -14,7 +14,9 @@ from dataset.images.prepare import composite_white
 from dataset.reading.epoch_order import Order, StreamState, epoch_order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
-from train.data.loader import Feed, ViewCache, load_random_views, on_white, read_random_views, to_tensor
+from train.data.images import on_white, to_tensor
+from train.data.loader import Feed
+from train.data.random_views import ViewCache, load_random_views, read_random_views
 from train.data.sampling import StepKey, draw_branch, draw_repeat, draw_views, generator
 
 
@@ -74,16 +76,16 @@ def _assert_angles_are_the_pictures(shards: ShardSet, pictures: Tensor, angles_d
 
 def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet) -> None:
     views = load_random_views(shards, 0, 0, objects=7, views=2)
-    pictures, angles_deg, numbers = views.pictures, views.angles_deg, views.objects
+    pictures, angles_deg, numbers = views.images, views.angles_deg, views.objects
     for composited, rgba in zip(pictures, views.rgba.numpy(), strict=True):
         assert torch.equal(composited, to_tensor(rgba))
     assert pictures.shape == (7, 2, 3, 16, 16)
     _assert_angles_are_the_pictures(shards, pictures, angles_deg)
     assert len(set(numbers.tolist())) == 5  # five objects: two come twice
-    again = load_random_views(shards, 0, 0, objects=7, views=2).pictures
+    again = load_random_views(shards, 0, 0, objects=7, views=2).images
     assert torch.equal(pictures, again)
     assert not any(torch.equal(pair[0], pair[1]) for pair in pictures)
-    other = load_random_views(shards, 0, 1, objects=7, views=2).pictures
+    other = load_random_views(shards, 0, 1, objects=7, views=2).images
     assert not torch.equal(pictures, other)
 
 
@@ -171,9 +173,9 @@ def test_a_state_of_another_order_is_refused(shards: ShardSet) -> None:
 
 
 def test_what_cannot_feed_is_refused_when_the_feed_is_made(shards: ShardSet) -> None:
-    with pytest.raises(UserError, match="5 objects cannot feed 6 ranks"):
+    with pytest.raises(UserError, match="5 objects are too few for 6 ranks"):
         _feed(shards, 0.3, 0, 6)
-    with pytest.raises(UserError, match="65 items an object: there are 1 to 64"):
+    with pytest.raises(UserError, match="65 items per object: there are 1 to 64"):
         _turns(shards, items=65)
     assert _feed(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards
 
@@ -211,7 +213,7 @@ def test_kept_views_are_the_views_that_are_read(pictures):
     for room in (0, 20_000, 1 << 30):
         kept = ViewCache(pictures, room)
         for step, theirs in enumerate(expected):
-            ours = load_random_views(pictures, 3, step, objects=4, views=2, kept=kept)
+            ours = load_random_views(pictures, 3, step, objects=4, views=2, cache=kept)
             assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     kept.shards = None  # all of step 0 is there by now
-    load_random_views(pictures, 3, 0, objects=4, views=2, kept=kept)
+    load_random_views(pictures, 3, 0, objects=4, views=2, cache=kept)

@@ -1,4 +1,4 @@
-"""What a step trains on: which views, noise, the clean reference; and that it is a function of the step_key."""
+"""The views, the noise and the clean reference of a step; they are functions of the step key."""
 
 from collections import Counter
 
@@ -76,12 +76,12 @@ def test_single_view_target_is_any_other_random_view() -> None:
 
 def test_items_of_an_object_have_other_references_and_every_pair_once() -> None:
     for branch, per_epoch in (("multi", 64), ("single", 240)):
-        drawn = [draw_repeat(3, (2, 1, 0), turn, branch, 4) for turn in range(per_epoch)]  # type: ignore[arg-type]
+        drawn = [draw_repeat(3, (2, 1, 0), repeat, branch, 4) for repeat in range(per_epoch)]  # type: ignore[arg-type]
         assert len({(reference, tuple(targets)) for reference, targets in drawn}) == per_epoch
         assert len({reference for reference, _ in drawn[:16]}) == 16
         assert all(reference not in targets for reference, targets in drawn)
-        assert drawn == [draw_repeat(3, (2, 1, 0), turn, branch, 4) for turn in range(per_epoch)]  # type: ignore[arg-type]
-    firsts = Counter(draw_repeat(3, (2, 1, 0), turn, "multi", 4)[1][0][1] for turn in range(16))
+        assert drawn == [draw_repeat(3, (2, 1, 0), repeat, branch, 4) for repeat in range(per_epoch)]  # type: ignore[arg-type]
+    firsts = Counter(draw_repeat(3, (2, 1, 0), repeat, "multi", 4)[1][0][1] for repeat in range(16))
     assert firsts == {0: 4, 1: 4, 2: 4, 3: 4}
     first_items = {
         str(draw_repeat(seed, (epoch, 0, i), 0, "multi", 4)) for seed in (0, 1) for epoch in (0, 1) for i in range(9)

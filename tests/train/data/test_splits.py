@@ -50,7 +50,7 @@ def test_filters_are_printed_recorded_and_obeyed(
     assert setup.feed.shards.uids() == ["synthetic-0003", "synthetic-0005"]
     capsys.readouterr()
     train(run)
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "2 of 6 objects kept" in told
     assert "1 left out: not in the list of uids" in told
     assert "2 left out: license CC0-1.0" in told
@@ -64,7 +64,7 @@ def test_filters_are_printed_recorded_and_obeyed(
         "licences": ["CC-BY-4.0"],
         "uids": str(uids),
     }
-    with pytest.raises(UserError, match=r"data\.filters\.without_flags was \['clipped'\], now \[\]"):
+    with pytest.raises(UserError, match=r"data\.filters\.without_flags was \['clipped'\], is now \[\]"):
         train(replace(run, filters=replace(filters, without_flags=())))
     moved = uids.rename(tmp_path / "moved.txt")
     assert train(replace(run, filters=replace(filters, uids=moved))) == []  # the same objects: the same run
@@ -153,11 +153,11 @@ def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--without-flags", "blurred"], "no flag blurred; there are empty, clipped"),
-        (["--licenses", "CC-BY"], r"no object has the license CC-BY; there are CC0-1\.0, CC-BY-4\.0"),
-        (["--min-coverage", "0.99"], "nothing is left to train on; loosen the filters"),
+        (["--without-flags", "blurred"], "unknown flag blurred; choose from empty, clipped"),
+        (["--licenses", "CC-BY"], r"no object has the license CC-BY; choose from CC0-1\.0, CC-BY-4\.0"),
+        (["--min-coverage", "0.99"], "no objects pass the filters; loosen them"),
         (["--min-coverage", "0.9", "--max-coverage", "0.1"], "give a range within 0 to 1"),
-        (["--uids", "nowhere.txt"], "nowhere.txt: no readable list of uids"),
+        (["--uids", "nowhere.txt"], "nowhere.txt: cannot read the uids"),
         (["--repeats-per-object", "65"], "--repeats-per-object is 65; an object has 1 to 64 pairs"),
         (["--max-corrupt-fraction", "1.5"], "--max-corrupt-fraction is 1.5"),
         (["--num-workers", "0"], "--num-workers is 0"),
@@ -180,5 +180,5 @@ def test_an_empty_epoch_is_refused_at_the_start(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match="no objects to train on: an epoch would be empty"):
         main()
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match="3 objects cannot feed 4 ranks"):
+    with pytest.raises(UserError, match="3 objects are too few for 4 ranks"):
         loop.open_training_set(str(make_shard_set(tmp_path / "few", 3, 8)), Filters(), world=4)

@@ -190,7 +190,7 @@ def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
     in_ranks(2, elsewhere, str(tmp_path / "out"))
     told = [(tmp_path / f"out-{rank}-told").read_text() for rank in range(2)]
     assert all("not the same folder on all machines" in text for text in told)
-    assert "(rank 1) has another one" in told[1]
+    assert "(rank 1) has a different one" in told[1]
     assert not list((tmp_path / "out-0").iterdir())
     assert time.monotonic() - started < 120
 
@@ -234,7 +234,7 @@ def test_ranks_are_read_from_torchruns_environment():
     assert from_environment({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == (3, 4, 1)
     with pytest.raises(UserError, match="torchrun sets them"):
         from_environment({"RANK": "x", "WORLD_SIZE": "4"})
-    with pytest.raises(UserError, match="rank 4 is not of a world of 4"):
+    with pytest.raises(UserError, match="rank 4 must be at least 0 and below the number of ranks, 4"):
         Ranks(4, 4)
 
 

@@ -29,10 +29,10 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.paths import ROOT
 from tests.support.train_micro import CPU, micro_model
-from train.data.loader import to_tensor
+from train.data.images import to_tensor
 from train.encode import __main__ as encode_module
 from train.encode import encode_set
-from train.encode.__main__ import Encode, run
+from train.encode.__main__ import EncodeArgs, parse, run
 from train.encode.encode_set import encode, encode_object, plan_format, set_bytes
 from train.encode.encoder import Encoder, load_encoder
 from train.model.clip_vision import save_clip_vision
@@ -65,7 +65,7 @@ def latents(pictures: Path, model: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def _encode(pictures: Path | str, out: Path | str, model: Path, **options: Any) -> None:
-    run(Encode(str(pictures), str(out), model=model, device="cpu", **options))
+    run(EncodeArgs(str(pictures), str(out), model=model, device="cpu", **options))
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -118,7 +118,7 @@ def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> Non
 
 
 def test_the_same_pictures_give_the_same_bytes(pictures: Path, latents: Path, model: Path, tmp_path: Path) -> None:
-    _encode(pictures, tmp_path / "again", model, readers=1)
+    _encode(pictures, tmp_path / "again", model, num_workers=1)
     assert _bytes(tmp_path / "again") == _bytes(latents)
 
 
@@ -151,7 +151,7 @@ def test_what_the_pictures_set_says_of_its_objects_is_copied_also_into_a_finishe
         (bare / path.name).symlink_to(path)
     capsys.readouterr()
     _encode(bare, tmp_path / "less", model)
-    assert "holds no manifest.parquet: training on the latents cannot filter" in capsys.readouterr().out
+    assert "holds no manifest.parquet: training on the latents cannot filter" in capsys.readouterr().err
     assert not (tmp_path / "less" / "set.json").exists()
 
 
@@ -232,7 +232,7 @@ def test_a_finished_set_is_left_alone_and_a_damaged_shard_done_again(
     _encode(pictures, tmp_path, model)
     capsys.readouterr()
     _encode(pictures, tmp_path, model)
-    assert "finished already" in capsys.readouterr().out
+    assert "finished already" in capsys.readouterr().err
     (tmp_path / "shard-000000.tar").write_bytes(b"short")
     (tmp_path / "shard-000002.json").unlink()
     (tmp_path / "shard-000001.table.npz").unlink()
@@ -250,16 +250,16 @@ def test_another_model_other_settings_and_other_pictures_are_refused(
 ) -> None:
     other = tmp_path / "other"
     save_model(micro_model(seed=1), other, ("vae", "image_tower"))
-    with pytest.raises(UserError, match=r"another model .*vae_sha256 was .*image_tower_sha256 was .*another OUT"):
+    with pytest.raises(UserError, match=r"(?s)other settings.*image_tower_sha256 was .*vae_sha256 was .*another OUT"):
         _encode(pictures, latents, other)
-    with pytest.raises(UserError, match="logvar was True, now False"):
+    with pytest.raises(UserError, match="logvar was True, is now False"):
         _encode(pictures, latents, model, logvar=False)
-    with pytest.raises(UserError, match="embedded was all, now random"):
+    with pytest.raises(UserError, match="embedded was 'all', is now 'random'"):
         _encode(pictures, latents, model, embedded="random")
     elsewhere = make_shard_set(tmp_path / "pictures", 5, 32, objects_per_shard=2, seed=1)
-    with pytest.raises(UserError, match="made from other pictures"):
+    with pytest.raises(UserError, match="encoded from other images"):
         _encode(elsewhere, latents, model)
-    with pytest.raises(UserError, match="holds a set of pictures"):
+    with pytest.raises(UserError, match="holds a set of images"):
         _encode(pictures, pictures, model)
     with pytest.raises(UserError, match="--batch-size is 33"):
         _encode(pictures, tmp_path / "x", model, batch_size=33)
@@ -274,7 +274,7 @@ def test_a_damaged_picture_and_latents_that_are_no_numbers_are_named(model: Path
     form = plan_format(encoder, shards, logvar=True, embedded="all")
     with torch.no_grad():
         next(encoder.vae.parameters()).fill_(float("nan"))
-    with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: not finite"):
+    with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: NaN or infinite"):
         encode(shards, str(tmp_path / "nan"), encoder, form)
     place = read_stats(*url_to_fs(pictures), "shard-000000").samples[1].members["random_04.webp"]
     data = bytearray((pictures / "shard-000000.tar").read_bytes())
@@ -308,9 +308,14 @@ def test_help_states_the_sizes_at_full_scale(pictures: Path, model: Path) -> Non
         f"{(set_bytes(replace(paper, logvar=logvar, embedded=embedded), 800_000) + metadata) / 1e12:.2f} TB"
         for logvar, embedded in ((True, "all"), (False, "all"), (True, "random"), (False, "random"))
     ]
-    assert Encode.__doc__ is not None
-    places = [Encode.__doc__.index(size) for size in sizes]
+    assert EncodeArgs.__doc__ is not None
+    places = [EncodeArgs.__doc__.index(size) for size in sizes]
     assert places == sorted(places)
+
+
+def test_the_old_name_of_num_workers_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["a", "b", "--model", "m", "--readers", "7"]).num_workers == 7
+    assert "--readers is now --num-workers" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(

@@ -16,12 +16,12 @@ from tests.support.make_shards import make_shard_set
 from tests.support.micro_batches import CPU, SHAPE, gradients
 from tests.support.paths import ROOT
 from tests.support.train_micro import micro_model, micro_run
-from train.data.loader import open_training_set
 from train.data.sampling import draw_branch
+from train.data.training_set import open_training_set
 from train.device import mixed_precision
 from train.distributed.process_group import Ranks
 from train.layers import compile as computing
-from train.layers.compile import Compute, announcement, choose_compute, make_optimiser, prepare, uncompiled
+from train.layers.compile import Compute, announcement, choose_compute, make_optimizer, prepare, uncompiled
 from train.loop import loop
 from train.loop.logging import open_log
 from train.loop.loop import train
@@ -51,14 +51,14 @@ def test_the_reference_frame_changes_the_targets_prediction():
     assert gradients(unet, Compute(), "none")[0] != gradients(unet, Compute(), "attention")[0]
 
 
-def test_the_fused_optimiser_takes_the_same_steps():
+def test_the_fused_optimizer_takes_the_same_steps():
     weights = []
     for fused in (False, True):
         layer = torch.nn.Linear(3, 2)
         torch.nn.init.constant_(layer.weight, 0.5)
         torch.nn.init.constant_(layer.bias, 0.1)
-        optimizer = make_optimiser(
-            layer.parameters(), Compute(fused_optimiser=fused), lr=0.1, betas=(0.9, 0.999), weight_decay=0.01
+        optimizer = make_optimizer(
+            layer.parameters(), Compute(fused_optimizer=fused), lr=0.1, betas=(0.9, 0.999), weight_decay=0.01
         )
         for _ in range(3):
             optimizer.zero_grad()
@@ -69,7 +69,7 @@ def test_the_fused_optimiser_takes_the_same_steps():
 
 
 def test_a_cpu_neither_compiles_nor_rounds():
-    assert choose_compute(CPU) == Compute(fused_optimiser=True)
+    assert choose_compute(CPU) == Compute(fused_optimizer=True)
     with mixed_precision(CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
@@ -83,7 +83,7 @@ def test_the_benchmark_runs_at_micro_size(capsys):
         "cpu",
         "--objects",
         "2",
-        "--accumulation",
+        "--grad-accum-steps",
         "2",
         "--steps",
         "1",
@@ -114,7 +114,7 @@ def test_the_benchmark_needs_torch_diffusers_and_safetensors_alone():
 def test_the_choice_follows_device_and_option(monkeypatch):
     gpu = torch.device("cuda")
     monkeypatch.setattr(computing.importlib.util, "find_spec", lambda name: name)
-    assert choose_compute(gpu) == Compute("whole", channels_last=True, fused_optimiser=True, blocks="fused")
+    assert choose_compute(gpu) == Compute("whole", channels_last=True, fused_optimizer=True, blocks="fused")
     assert choose_compute(gpu, blocks="diffusers").blocks == "diffusers"
     assert choose_compute(CPU, "whole").blocks == "diffusers"
     assert choose_compute(gpu, "none", checkpointing=True) == Compute("none", True, True, True)
@@ -123,9 +123,9 @@ def test_the_choice_follows_device_and_option(monkeypatch):
     for whole in ("whole", "graphs"):
         with pytest.raises(UserError, match="give --compile blocks"):
             choose_compute(gpu, whole, split=True)
-    assert choose_compute(gpu, "graphs") == Compute("graphs", channels_last=True, fused_optimiser=True, blocks="fused")
+    assert choose_compute(gpu, "graphs") == Compute("graphs", channels_last=True, fused_optimizer=True, blocks="fused")
     assert "CUDA graphs" in announcement(choose_compute(gpu, "graphs"), gpu)
-    with pytest.raises(UserError, match="need a GPU, this is cpu"):
+    with pytest.raises(UserError, match="needs a GPU, but the device is cpu"):
         choose_compute(CPU, "graphs")
     assert "whole" in announcement(choose_compute(gpu), gpu)
     assert "float32, not compiled" in announcement(choose_compute(CPU), CPU)
@@ -188,7 +188,7 @@ def test_a_run_of_both_branches_with_validation_and_pictures_compiles_two_graphs
         run = micro_run(shards, tmp_path / choice, steps, stage=2, base=tmp_path / "base")
         recipe = replace(run.recipe, validation="on", validate_every=1, picture_every=2, average_decay=0.5)
         assert {draw_branch(run.seed, step, recipe.single_view_chance) for step in range(steps)} == {"single", "multi"}
-        compute = Compute(choice, channels_last=choice == "whole", fused_optimiser=True)
+        compute = Compute(choice, channels_last=choice == "whole", fused_optimizer=True)
         monkeypatch.setattr(loop, "choose_compute", lambda device, compiling, compute=compute, **_: compute)
         losses.append(train(replace(run, recipe=recipe)))
         saved = load_file(run.out / "unet" / "diffusion_pytorch_model.safetensors")
@@ -196,7 +196,7 @@ def test_a_run_of_both_branches_with_validation_and_pictures_compiles_two_graphs
         assert saved.keys() == last.keys()
         names.append(last.keys())
         assert compiler.graphs == (0 if choice == "none" else 2)
-    assert "compiled as a whole" in capsys.readouterr().out
+    assert "compiled as a whole" in capsys.readouterr().err
     assert names[0] == names[1]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
@@ -270,7 +270,7 @@ def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
             torch.cuda.set_sync_debug_mode("default")
     reading = meter.read()
     assert all(result.loss == result.loss for result in reading.results)
-    assert 0 < setup.mfu_meter.share(reading.flops, reading.seconds) < 1
+    assert 0 < setup.mfu_meter.mfu(reading.flops, reading.seconds) < 1
     with open_log(tmp_path / "log", 0, None, {}) as log:
-        loop._validate_and_sample(setup, log, 6, frozenset({"validation", "picture"}))
+        loop._validate_and_sample(setup, log, 6, frozenset({"validation", "samples"}))
     assert (run.out / "samples" / "step-000000006.png").is_file()

@@ -190,7 +190,7 @@ def test_a_full_disk_is_said_counted_and_tried_again(tmp_path: Path, capsys: pyt
                 writer.wait()
         assert _names(tmp_path) == ["step-000000001"]  # and nothing half-written
         assert writer.failures == 2
-        printed = capsys.readouterr().out
+        printed = capsys.readouterr().err
         assert "NOT WRITTEN" in printed
         assert "checkpoint of step 2: no space" in printed
         assert "2 failed so far" in printed

@@ -1,4 +1,4 @@
-"""Counted operations against torch's own count of a real step, and the share of a peak."""
+"""Counted operations against torch's own count of a real step, and model FLOPs utilization."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_a_reference_frame_costs_more_than_a_view_and_channels_next_to_nothing()
 
 
 def test_the_share_is_work_over_time_and_peak() -> None:
-    assert MfuMeter({4: 3e12}, peak=1e15).share(2e14, 0.5) == pytest.approx(0.4)
+    assert MfuMeter({4: 3e12}, peak=1e15).mfu(2e14, 0.5) == pytest.approx(0.4)
 
 
 def test_the_peak_is_measured_and_both_shapes_are_counted() -> None:

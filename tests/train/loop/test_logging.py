@@ -1,4 +1,4 @@
-"""What a run says of itself."""
+"""Log lines, progress bar, TensorBoard and W&B of a run."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -55,13 +55,13 @@ def test_the_line_holds_what_matters() -> None:
     assert set(STATUS.on_bar()) == {"images", "loss", "lr", "norm", "views/s", "wait"}
 
 
-def test_the_share_of_the_peak_is_said_where_it_is_known() -> None:
-    """A CPU has none to say, and then there is no field."""
-    status = replace(STATUS, share_of_peak=0.4567)
-    assert "views/s 812  share of peak 45.7%  data wait 1.2%" in status.line()
-    assert status.on_bar()["peak"] == "46%"
-    assert status.scalars()["share_of_peak"] == 0.4567
-    assert "peak" not in " ".join((STATUS.line(), *STATUS.on_bar(), *STATUS.scalars()))
+def test_mfu_is_shown_if_it_is_known() -> None:
+    """It is not measured on a CPU, and then there is no field."""
+    status = replace(STATUS, mfu=0.4567)
+    assert "views/s 812  MFU 45.7%  data wait 1.2%" in status.line()
+    assert status.on_bar()["MFU"] == "46%"
+    assert status.scalars()["mfu"] == 0.4567
+    assert "mfu" not in " ".join((STATUS.line(), *STATUS.on_bar(), *STATUS.scalars())).lower()
 
 
 def test_a_meter_gives_every_step_once_and_the_time_between_readings() -> None:
@@ -83,7 +83,7 @@ def test_a_meter_gives_every_step_once_and_the_time_between_readings() -> None:
     assert reading.views_per_s == pytest.approx(12 / 6)
     assert reading.data_wait_share == pytest.approx(1.5 / 6)
     assert reading.flops == 4e12
-    clock.now += 99  # a picture, say
+    clock.now += 99  # for example a sample sheet
     meter.restart()
     clock.now += 1
     empty = meter.read()
@@ -130,14 +130,14 @@ def test_a_full_disk_ends_the_curves_not_the_run(
         log({"loss": 1.0}, 0)
         log({"loss": 1.0}, 1)
     assert calls == [0]
-    assert capsys.readouterr().out.count("NOT WRITTEN") == 1
+    assert capsys.readouterr().err.count("NOT WRITTEN") == 1
 
 
-def test_only_want_of_room_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    with continue_without("the picture"):
+def test_only_a_full_disk_is_tolerated(capsys: pytest.CaptureFixture[str]) -> None:
+    with continue_without("the samples"):
         raise OSError(28, "No space left on device")
-    assert "the picture: no space" in capsys.readouterr().out
-    with pytest.raises(PermissionError), continue_without("the picture"):
+    assert "the samples: no space" in capsys.readouterr().err
+    with pytest.raises(PermissionError), continue_without("the samples"):
         raise PermissionError(13, "Permission denied")
 
 
@@ -165,5 +165,5 @@ def test_wandb_gets_the_same_numbers_and_a_resumed_run_its_id(
     assert inits[0]["project"] == "views"
     assert inits[0]["config"] == {"seed": 3}
     assert finished == [True, True]
-    assert "project views" in capsys.readouterr().out
+    assert "project views" in capsys.readouterr().err
     assert _scalars(tmp_path)["loss"] == [(0, 0.25), (1, 0.25)]

@@ -29,7 +29,7 @@ from train.config.presets import PAPER, PRESETS
 from train.data.sampling import draw_branch
 from train.layers.compile import update
 from train.loop import checkpoint, loop
-from train.loop import sample_sheet as pictures
+from train.loop import sample_sheet as sample_sheets
 from train.loop.loop import train
 from train.loop.run_config import check_run
 from train.model.multiview import MultiViewModel, load_model
@@ -78,10 +78,10 @@ def test_absolute_labels_are_kept_by_the_model_and_a_base_can_change_to_them(
     first = micro_run(shards, tmp_path / "first", 1)
     train(replace(first, recipe=replace(first.recipe, cameras="absolute")))
     train(micro_run(shards, tmp_path / "second", 1, stage=2, base=tmp_path / "first"))
-    assert "was trained with absolute camera labels; training keeps them" in capsys.readouterr().out
+    assert "was trained with absolute camera labels; training keeps them" in capsys.readouterr().err
     changed = micro_run(shards, tmp_path / "changed", 1, stage=2, base=stage1)
     train(replace(changed, recipe=replace(changed.recipe, cameras="absolute")))
-    assert "was trained with relative camera labels; from here on they are absolute" in capsys.readouterr().out
+    assert "was trained with relative camera labels; from now on they are absolute" in capsys.readouterr().err
     for name in ("first", "second", "changed"):
         assert load_model(tmp_path / name, CPU).spec.cameras == "absolute"
 
@@ -100,7 +100,7 @@ def test_a_finished_run_is_a_model_folder_with_all_it_promises(stage1: Path) -> 
 def test_the_same_command_again_changes_nothing(stage1: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = _weights(stage1)
     assert train(micro_run(shards, stage1, 6)) == []
-    assert "finished already" in capsys.readouterr().out
+    assert "finished already" in capsys.readouterr().err
     assert _same(before, _weights(stage1))
 
 
@@ -174,17 +174,17 @@ def test_stage_2_starts_from_stage_1_and_keeps_its_parts(stage1: Path, shards: P
 
 def test_another_run_in_the_folder_is_refused(stage1: Path, shards: Path, tmp_path: Path) -> None:
     run = micro_run(shards, stage1, 6)
-    with pytest.raises(UserError, match=r"seed was 7, now 8"):
+    with pytest.raises(UserError, match=r"seed was 7, is now 8"):
         train(replace(run, seed=8))
-    with pytest.raises(UserError, match=r"recipe\.stage1\.steps was 6, now 7"):
+    with pytest.raises(UserError, match=r"recipe\.stage1\.steps was 6, is now 7"):
         train(micro_run(shards, stage1, 7))
     with pytest.raises(UserError, match=r"data\."):
         train(replace(run, shards=str(make_shard_set(tmp_path / "other", 6, 32, seed=1))))
-    with pytest.raises(UserError, match=r"recipe\.stage1\.peak_lr was 0\.001, now 0\.5"):
+    with pytest.raises(UserError, match=r"recipe\.stage1\.peak_lr was 0\.001, is now 0\.5"):
         train(replace(run, recipe=replace(run.recipe, stage1=replace(run.recipe.stage1, peak_lr=0.5))))
-    with pytest.raises(UserError, match=r"recipe\.reference was attention, now none"):
+    with pytest.raises(UserError, match=r"recipe\.reference was 'attention', is now 'none'"):
         train(replace(run, recipe=replace(run.recipe, reference="none")))
-    with pytest.raises(UserError, match=r"recipe\.average_decay was None, now 0\.9"):
+    with pytest.raises(UserError, match=r"recipe\.average_decay was None, is now 0\.9"):
         train(replace(run, recipe=replace(run.recipe, average_decay=0.9)))
     free = {"picture_every": 3, "log_every": 1, "archive_every": 2, "activation_checkpointing": True}
     assert train(replace(run, compile="whole", recipe=replace(run.recipe, **free))) == []  # type: ignore[arg-type]
@@ -211,7 +211,7 @@ def test_a_warm_up_that_was_cut_is_told_once(
     args = command_line.parse(["stage1", "--out", str(run.out)])
     assert isinstance(args, command_line.Stage1)
     command_line.run_stage(args)
-    assert capsys.readouterr().out.count("does not fit into 1: cut to 0") == 1
+    assert capsys.readouterr().err.count("does not fit into 1: cut to 0") == 1
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_run(
@@ -229,7 +229,7 @@ def test_a_full_disk_costs_a_checkpoint_not_the_run(
     train(micro_run(shards, out, 6))
     assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step-000000004"]
     assert _same(_weights(stage1), _weights(out))
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.count("NOT WRITTEN") == 2
     assert "2 checkpoints were not written" in printed
 
@@ -275,7 +275,7 @@ def test_a_line_is_printed_every_so_many_steps(
 ) -> None:
     run = micro_run(shards, tmp_path / "run", 6)
     assert len(train(replace(run, recipe=replace(run.recipe, log_every=4)))) == 6
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
     assert [line.split()[1] for line in lines] == ["4/6", "6/6"]
     saved = json.loads((run.out / "checkpoints" / "step-000000006" / "progress.json").read_text())
     views = [
@@ -291,16 +291,16 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
     model = micro_model()
     model = replace(model, spec=replace(model.spec, guidance_scale=10.0))
     run = micro_run(shards, tmp_path, 6)
-    feed, plain, drawn = loop._feed(run, ShardSet(shards), model), pictures.sample_views, []
+    feed, plain, drawn = loop._feed(run, ShardSet(shards), model), sample_sheets.sample_views, []
 
     def noted(*args: Any, guidance_scale: float, generator: torch.Generator, **given: Any) -> Tensor:
         drawn.append((guidance_scale, generator.initial_seed()))
         return plain(*args, guidance_scale=guidance_scale, generator=generator, **given)
 
-    monkeypatch.setattr(pictures, "sample_views", noted)
-    first = pictures.write_sample_sheet(run, model, feed, 1)
+    monkeypatch.setattr(sample_sheets, "sample_views", noted)
+    first = sample_sheets.write_sample_sheet(run, model, feed, 1)
     assert drawn == [(3.0, 7), (10.0, 7)]
-    assert first.read_bytes() == pictures.write_sample_sheet(run, model, feed, 2).read_bytes()
+    assert first.read_bytes() == sample_sheets.write_sample_sheet(run, model, feed, 2).read_bytes()
     with Image.open(first) as picture:
         assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
 

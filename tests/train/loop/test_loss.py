@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.support.train_micro import micro_model
-from train.data.sampling import DiffusionNoise, ImageBatch, diffusion_loss
+from train.data.images import ImageBatch
+from train.data.sampling import DiffusionNoise, diffusion_loss
 from train.loop.loss import encode_views, min_snr_weights, object_losses, predict, training_loss, velocity_weights
 from train.model.multiview import MultiViewModel
 from train.model.noise_schedule import noise_schedule

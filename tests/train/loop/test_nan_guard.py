@@ -21,7 +21,7 @@ from train.loop import loop
 from train.loop.checkpoint import Progress
 from train.loop.logging import StepResult
 from train.loop.loop import train
-from train.loop.nan_guard import MAX_SKIPPED, account, why_stop
+from train.loop.nan_guard import MAX_SKIPPED, count_step, stop_reason
 from train.loop.run_config import TrainingRun
 from train.model.multiview import MultiViewModel
 
@@ -56,14 +56,16 @@ def test_an_update_is_left_out_as_a_whole_when_loss_or_gradient_is_not_finite(lo
 def test_steps_left_out_are_counted_in_a_row() -> None:
     progress, bad = Progress(0, 0), float("nan")
     for step in range(MAX_SKIPPED):
-        assert why_stop(progress, StepResult(step, 1.0, 1.0, 4), True) is None
-        progress = account(progress, StepResult(step, 1.0, bad, 4))
+        assert stop_reason(progress, StepResult(step, 1.0, 1.0, 4), True) is None
+        progress = count_step(progress, StepResult(step, 1.0, bad, 4))
     assert progress == Progress(MAX_SKIPPED, MAX_SKIPPED, 4 * MAX_SKIPPED)
-    assert "in a row" in str(why_stop(progress, StepResult(MAX_SKIPPED - 1, 1.0, bad, 4), False))
-    assert account(progress, StepResult(MAX_SKIPPED, 1.0, 1.0, 4)) == Progress(MAX_SKIPPED + 1, 0, 4 * MAX_SKIPPED + 4)
+    assert "in a row" in str(stop_reason(progress, StepResult(MAX_SKIPPED - 1, 1.0, bad, 4), False))
+    assert count_step(progress, StepResult(MAX_SKIPPED, 1.0, 1.0, 4)) == Progress(
+        MAX_SKIPPED + 1, 0, 4 * MAX_SKIPPED + 4
+    )
     one = Progress(1, 1)
-    assert why_stop(one, StepResult(0, bad, bad, 4), False) is None
-    assert "loss of step 0 is nan" in str(why_stop(one, StepResult(0, bad, bad, 4), True))
+    assert stop_reason(one, StepResult(0, bad, bad, 4), False) is None
+    assert "loss of step 0 is nan" in str(stop_reason(one, StepResult(0, bad, bad, 4), True))
 
 
 def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
@@ -86,7 +88,7 @@ def test_a_bad_step_is_left_out_and_training_goes_on(
     run = micro_run(shards, tmp_path / "run", 6)
     losses = train(replace(run, recipe=replace(run.recipe, log_every=6, checkpoint_every=6)))
     assert [math.isfinite(loss) for loss in losses] == [True, True, False, False, True, True]
-    assert capsys.readouterr().out.count("update left out") == 2
+    assert capsys.readouterr().err.count("update skipped") == 2
     weights = load_file(run.out / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
     moments = load_file(run.out / "checkpoints" / "step-000000006" / "optimiser.safetensors")
@@ -101,7 +103,7 @@ def test_a_run_that_must_stop_names_the_objects(
     _poison(monkeypatch, 1, 99)
     run = micro_run(shards, tmp_path / "run", 6)
     recipe = replace(run.recipe, stop_at_bad_loss=at_once, log_every=2, checkpoint_every=1000)
-    with pytest.raises(UserError, match=r"bad-batch\.json names the objects .* --lr "):
+    with pytest.raises(UserError, match=r"bad-batch\.json lists the objects .* --lr "):
         train(replace(run, recipe=recipe))
     found = json.loads((run.out / "bad-batch.json").read_text())
     step = 1 if at_once else 3

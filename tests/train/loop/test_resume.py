@@ -97,7 +97,7 @@ def test_a_run_of_other_ranks_is_resumed_at_its_place_in_the_epoch_and_says_so(
     progress.write_text(json.dumps({**saved, "stream": {**saved["stream"], "item": 8, "world": 2}}))
     capsys.readouterr()
     assert len(train(stopped)) == 2
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "resumed on 1 ranks instead of 2: epoch 2 resumes after 4 of its 6 items" in told
     assert _same(_final(whole.out), _final(stopped.out))
 

@@ -22,7 +22,7 @@ from train.data.splits import split_set
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.loss import encode_views, object_losses, predict
-from train.loop.validation import bucket_names, fixed_draw, validate, validation_views
+from train.loop.validation import bucket_names, fixed_noise, validate, validation_views
 from train.model.reference import ReferenceMode
 
 HELD_OUT = "synthetic-0003"  # of the six
@@ -75,11 +75,11 @@ def test_small_sets_are_trained_on_as_a_whole_and_that_is_said(
 ) -> None:
     whole = ShardSet(shards)
     assert split_set(whole, "auto") == (whole, None)
-    assert "6 objects are fewer than 20" in capsys.readouterr().out
+    assert "6 objects are fewer than 20" in capsys.readouterr().err
     assert split_set(whole, "off") == (whole, None)
-    assert "6 objects are fewer than 20" in capsys.readouterr().out
+    assert "6 objects are fewer than 20" in capsys.readouterr().err
     assert split_set(whole, "off", 0.0) == (whole, None)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_divided_parts_share_nothing_and_lose_nothing(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_divided_parts_share_nothing_and_lose_nothing(shards: Path, capsys: pyte
     assert held_out is not None
     assert held_out.uids() == [HELD_OUT]
     assert training.uids() == [uid for uid in whole.uids() if uid != HELD_OUT]
-    assert "1 of 6 objects are held out" in capsys.readouterr().out
+    assert "1 of 6 objects are held out" in capsys.readouterr().err
 
 
 def test_a_smaller_set_is_divided_again(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +97,7 @@ def test_a_smaller_set_is_divided_again(shards: Path, capsys: pytest.CaptureFixt
     training, held_out = split_set(ShardSet(whole.url, whole.index, kept), "on")
     assert held_out is not None
     assert (held_out.uids(), training.uids()) == ([HELD_OUT], ["synthetic-0001", "synthetic-0004"])
-    assert "1 of 3 objects are held out" in capsys.readouterr().out
+    assert "1 of 3 objects are held out" in capsys.readouterr().err
 
 
 def test_a_set_without_an_object_to_hold_out(
@@ -109,17 +109,17 @@ def test_a_set_without_an_object_to_hold_out(
         split_set(whole, "on")
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     assert split_set(whole, "auto") == (whole, None)
-    assert "no uid of these 6 objects" in capsys.readouterr().out
+    assert "no uid of these 6 objects" in capsys.readouterr().err
 
 
 def test_the_draw_has_a_timestep_of_each_bucket_and_depends_on_seed_and_object_alone() -> None:
     latents = torch.zeros(4, 2, 4, 8, 8)
-    draws = [fixed_draw(seed, number, latents) for seed in range(3) for number in range(20)]
+    draws = [fixed_noise(seed, number, latents) for seed in range(3) for number in range(20)]
     for draw in draws:
         assert (draw.timesteps // 250).tolist() == [0, 1, 2, 3]
         assert not draw.dropped.any()
     assert len({tuple(draw.timesteps.tolist()) for draw in draws}) > 50
-    again = fixed_draw(1, 4, latents)
+    again = fixed_noise(1, 4, latents)
     assert torch.equal(again.noise, draws[24].noise)
     assert torch.equal(again.timesteps, draws[24].timesteps)
     assert bucket_names() == ["t000-249", "t250-499", "t500-749", "t750-999"]
@@ -134,7 +134,7 @@ def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceMode)
     with torch.no_grad():
         for number in range(6):  # one bucket at a time, not four at once
             encoded = encode_views(model, validation_views(feed, number), use)
-            draw = fixed_draw(7, number, encoded.targets.expand(4, -1, -1, -1, -1))
+            draw = fixed_noise(7, number, encoded.targets.expand(4, -1, -1, -1, -1))
             for i in range(4):
                 one = DiffusionNoise(draw.timesteps[i : i + 1], draw.noise[i : i + 1], draw.dropped[i : i + 1])
                 sums[i] += float(object_losses(predict(model.unet, encoded, one, model.alphas_cumprod), one.noise)) / 6
@@ -192,5 +192,5 @@ def test_validation_changes_nothing_of_the_training_and_is_logged(
         run = micro_run(shards, tmp_path / f"every-{every}", 3)
         train(replace(run, recipe=replace(run.recipe, validation="on", validate_every=every)))
         weights.append(load_file(run.out / "unet" / "diffusion_pytorch_model.safetensors"))
-        assert capsys.readouterr().out.count("validation  loss") == (3 if every == 1 else 1)
+        assert capsys.readouterr().err.count("validation  loss") == (3 if every == 1 else 1)
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -27,7 +27,7 @@ from train.components.image_encoder import (
 )
 from train.config.presets import TINY
 from train.config.schedules import Schedule
-from train.data.loader import load_random_views
+from train.data.random_views import load_random_views
 from train.model.clip_vision import load_clip_vision, save_clip_vision
 from train.model.image_encoder import (
     CLIP_MEAN,
@@ -98,7 +98,7 @@ def test_small_and_named_towers_round_trip(micro_clip: str, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_loaded_is_named(micro_clip: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="knows no architecture"):
+    with pytest.raises(UserError, match="has no architecture"):
         build_image_encoder(OpenClipEncoder("ViT-X-99"))
     with pytest.raises(UserError, match="could not load"):
         fetch_image_encoder(OpenClipEncoder(micro_clip, "no_such_tag"))
@@ -131,7 +131,7 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
     recipe = replace(TINY.tower_training, thumbnail_size=4, schedule=schedule)
     image_encoder = train_image_encoder(shards, spec, recipe, seed=0, device=CPU)
     with torch.no_grad():
-        pictures = load_random_views(shards, 5, 0, objects=8, views=16).pictures
+        pictures = load_random_views(shards, 5, 0, objects=8, views=16).images
         thumbnails = resize(pictures.flatten(0, 1), 4).flatten(1)
         embeddings = image_encoder(pictures.flatten(0, 1))
         target, features = (
@@ -180,13 +180,13 @@ def test_half_the_objects_are_mirrored_with_all_their_views(tmp_path: Path) -> N
     views = load_random_views(shards, 5, 0, objects=32, views=2)
     mirrored = mirror_half(views, torch.Generator().manual_seed(0))
     flipped = [
-        torch.equal(after, before.flip(-1)) for before, after in zip(views.pictures, mirrored.pictures, strict=True)
+        torch.equal(after, before.flip(-1)) for before, after in zip(views.images, mirrored.images, strict=True)
     ]
     assert 8 < sum(flipped) < 24
     for i, flip in enumerate(flipped):
         sign = torch.tensor([1.0, -1.0 if flip else 1.0])
         torch.testing.assert_close(mirrored.angles_deg[i], views.angles_deg[i] * sign)
-        torch.testing.assert_close(mirrored.pictures[i], views.pictures[i].flip(-1) if flip else views.pictures[i])
+        torch.testing.assert_close(mirrored.images[i], views.images[i].flip(-1) if flip else views.images[i])
 
 
 def test_a_mirrored_view_is_the_mirrored_object_seen_from_the_other_side() -> None:
@@ -266,7 +266,7 @@ def test_parts_are_taken_up_or_refused(tmp_path: Path, capsys: pytest.CaptureFix
     folder = tmp_path / "image_tower"
     first = ensure_image_encoder(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
     again = ensure_image_encoder(folder, shards, MICRO.tower, MICRO.tower_training, seed=0, device=CPU)
-    assert "trained already" in capsys.readouterr().out
+    assert "already trained" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     with pytest.raises(UserError, match="other settings"):
         ensure_image_encoder(folder, shards, MICRO.tower, MICRO.tower_training, seed=1, device=CPU)

@@ -1,0 +1,110 @@
+"""Random views of random objects, on which the autoencoder and the image encoder are trained."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset.format.schema import VIEWS_PER_SET
+from dataset.io.read_ahead import map_ahead
+from dataset.reading.damage import Damage, read_or_replace
+from dataset.reading.epoch_order import Order
+from dataset.reading.shard_set import ShardSet
+from train.data.images import on_white
+from train.data.sampling import StepKey, ViewKey, generator
+
+_READERS: Final = 8  # threads; in the first epoch they decode every view
+_AHEAD: Final = _READERS + 3  # batches
+_CACHE_BYTES: Final = 3 << 30  # of decoded views: all of 6,000 objects at 64 pixels
+
+
+class ComponentViews(NamedTuple):
+    """A batch of views of several objects."""
+
+    rgba: Tensor  # uint8 [objects, views, h, w, 4]
+    angles_deg: Tensor  # [objects, views, 2]: elevation and azimuth
+    objects: Tensor  # [objects]: equal numbers are the same object
+
+    def to(self, device: torch.device) -> "ComponentViews":
+        """Return the same views on `device`."""
+        return ComponentViews(*(tensor.to(device) for tensor in self))
+
+    @property
+    def images(self) -> Tensor:
+        """The views on white, [objects, views, 3, h, w] in [0, 1], composited on their device."""
+        return on_white(self.rgba)
+
+
+class ViewCache:
+    """Keeps decoded views in memory up to a number of bytes, because the components see each view many times."""
+
+    def __init__(self, shards: ShardSet, room: int = _CACHE_BYTES) -> None:
+        """`room` is the number of bytes to keep."""
+        self.shards, self.room = shards, room
+        self._views: dict[tuple[int, int, ViewKey], NDArray[np.uint8]] = {}
+
+    def views(self, shard: int, sample: int, keys: Sequence[ViewKey]) -> NDArray[np.uint8]:
+        """Return RGBA views uint8 [f, h, w, 4], as `ShardSet.views` does."""
+        missing = [key for key in keys if (shard, sample, key) not in self._views]
+        if not missing:
+            return np.stack([self._views[shard, sample, key] for key in keys])
+        read = dict(zip(missing, self.shards.views(shard, sample, missing), strict=True))
+        if self.room > 0:  # threads may exceed the limit by what each of them reads
+            self._views.update({(shard, sample, key): view for key, view in read.items()})
+            self.room -= sum(view.nbytes for view in read.values())
+        return np.stack([read[key] if key in read else self._views[shard, sample, key] for key in keys])
+
+
+def load_random_views(
+    shards: ShardSet,
+    seed: int,
+    step: int,
+    *,
+    objects: int,
+    views: int,
+    damage: Damage | None = None,
+    cache: ViewCache | None = None,
+) -> ComponentViews:
+    """Read `views` different views, drawn from both view sets, of each of `objects` objects.
+
+    The batch is a function of seed and step. With `damage`, a corrupt object is replaced by another one.
+    """
+    rng, order = generator(StepKey(seed, step), "parts"), Order(shards.samples_per_shard, seed)
+    read_views = (cache or shards).views
+    rgba, angles_deg, places = [], [], []
+    for i in range(step * objects, (step + 1) * objects):
+        indices = rng.choice(2 * VIEWS_PER_SET, size=views, replace=False)
+        keys: list[ViewKey] = [
+            ("fixed" if index < VIEWS_PER_SET else "random", int(index) % VIEWS_PER_SET) for index in indices
+        ]
+
+        def read(
+            _: int, shard: int, sample: int, keys: list[ViewKey] = keys
+        ) -> tuple[NDArray[np.uint8], NDArray[np.float64], tuple[int, int]]:
+            return read_views(shard, sample, keys), shards.angles_deg(shard, sample, keys), (shard, sample)
+
+        images, angles, place = read_or_replace(order, i, damage, shards.uid, read)
+        rgba.append(images)
+        angles_deg.append(angles)
+        places.append(place)
+    numbers = {place: number for number, place in enumerate(sorted(set(places)))}
+    return ComponentViews(
+        torch.from_numpy(np.stack(rgba)),
+        torch.from_numpy(np.stack(angles_deg)),
+        torch.tensor([numbers[place] for place in places]),
+    )
+
+
+def read_random_views(
+    shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
+) -> Iterator[ComponentViews]:
+    """Yield `load_random_views` of steps 0, 1, ..., read ahead by threads and with a cache of decoded views."""
+    cache = ViewCache(shards)
+    load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, cache=cache)
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool:
+        yield from map_ahead(pool, load, range(steps), _AHEAD)

@@ -1,0 +1,58 @@
+"""Open the set of objects that a run trains on: a shard set (images) or a latent set."""
+
+import logging
+
+from dataset.errors import UserError
+from dataset.format.latents import encode_on
+from dataset.format.shards import SET_NAME
+from dataset.io.files import exists, url_to_fs
+from dataset.reading.epoch_order import Order
+from dataset.reading.filters import Filters, select
+from dataset.reading.latent_set import LatentSet, open_views
+from dataset.reading.shard_set import ShardSet
+
+TrainingSet = ShardSet | LatentSet
+
+logger = logging.getLogger(__name__)
+
+
+def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet:
+    """Open the set at `url`, of either kind, without the objects that the filters exclude.
+
+    Raises:
+        UserError: The set is missing, unfinished, cannot be filtered, or has fewer objects than `world` ranks.
+    """
+    opened: TrainingSet = open_views(url)
+    if isinstance(opened, LatentSet):
+        logger.info(
+            "%s: latent set (has latents.json): the VAE and the image encoder are not run; reference and truth in "
+            "samples/ are decoded from the latents",
+            url,
+        )
+    if filters != Filters():
+        fs, root = url_to_fs(url)
+        if isinstance(opened, LatentSet) and not exists(fs, f"{root}/{SET_NAME}"):
+            raise UserError(
+                f"{url}: no manifest and outcome tables to filter by; {encode_on(url)}, which copies them from the "
+                "images"
+            )
+        selection = select(url, filters)
+        logger.info("%s", selection)
+        opened = opened.narrowed(selection.kept)
+    require_enough_objects(opened, world)
+    return opened
+
+
+def require_enough_objects(shards: TrainingSet, world: int) -> None:
+    """Raise UserError when the set has no objects, or fewer than ranks."""
+    _ = Order(shards.samples_per_shard, 0, 0, world).per_epoch
+
+
+def require_images(shards: TrainingSet, what: str) -> ShardSet:
+    """Return the set if it holds images. Raises UserError, saying that `what` needs them, if it holds latents."""
+    if isinstance(shards, LatentSet):
+        raise UserError(
+            f"{what} cannot be trained from {shards.url}, which holds latents: give the images with --shards, or "
+            "with --init-from the model that encoded the latents"
+        )
+    return shards
