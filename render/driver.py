@@ -25,14 +25,14 @@ from render.output.shard_assembler import ShardAssembler
 from render.output.shard_set_writer import ShardSetWriter
 from render.settings import Device, Settings, environment_maps
 from render.sources.source import Source, assets, fingerprint, parse_source
-from render.workers.actor_pool import ActorPool, RayLost, ray_connection
+from render.workers.actor_pool import RayLost, RenderPool, ray_connection
 from render.workers.blender_process import BlenderEnded, BlenderProcess
 from render.workers.logs import WorkerLogs
-from render.workers.messages import Task
+from render.workers.messages import RenderTask
 from render.workers.prefetch import downloads_ahead, submitter
 from render.workers.prometheus import ProgressMetrics
 from render.workers.resources import cluster_size, machine_size
-from render.workers.worker import Worker
+from render.workers.worker import RenderWorker
 
 LISTED_FAILURES: Final = 50
 MAX_RAY_STARTS: Final = 5
@@ -145,7 +145,7 @@ def _render_with_ray(command: Command, source: Source, output: ShardSetWriter) -
         start = worker_factory(command, source, threads)
         policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
         ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
-        drive(output, assembly, ActorPool(start, workers), ahead)
+        drive(output, assembly, RenderPool(start, workers), ahead)
 
 
 def worker_factory(command: Command, source: Source, threads: int) -> Callable[[], Any]:
@@ -153,12 +153,12 @@ def worker_factory(command: Command, source: Source, threads: int) -> Callable[[
     import ray
 
     limits, root = command.limits(), str(source.root) if source.root else None
-    actor: Any = ray.remote(Worker)
+    actor: Any = ray.remote(RenderWorker)
     options = {"num_cpus": threads, "num_gpus": 1 if command.device == "gpu" else 0}
     return lambda: actor.options(**options).remote(command.seed, command.settings(), limits, threads, root)
 
 
-def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: ActorPool, tasks: Iterator[Task]) -> None:
+def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, tasks: Iterator[RenderTask]) -> None:
     """The main loop: pass each result to the shards, the logs, the metrics and the progress bar."""
     from tqdm import tqdm
 

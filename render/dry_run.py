@@ -13,9 +13,9 @@ from render.download.http import DownloadPolicy
 from render.download.objaverse_cache import download
 from render.output.shard_set_writer import ShardSetWriter
 from render.sources.source import Source, assets
-from render.workers.messages import Task
+from render.workers.messages import RenderTask
 from render.workers.resources import machine_size
-from render.workers.worker import Worker
+from render.workers.worker import RenderWorker
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def survey(listed: Iterator[Asset], sample: int) -> Listing:
 def measure(command: Command, source: Source, sample: list[tuple[int, Asset]]) -> Estimate:
     """Render the sample in one worker and discard the images."""
     root = str(source.root) if source.root else None
-    worker = Worker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
+    worker = RenderWorker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
     try:
         results = [worker.render_one(_task(command, asset, position)) for position, asset in sample]
     finally:
@@ -110,10 +110,10 @@ def _estimate_lines(command: Command, found: Estimate, objects: int, workers: in
     return lines
 
 
-def _task(command: Command, asset: Asset, position: int) -> Task:
+def _task(command: Command, asset: Asset, position: int) -> RenderTask:
     policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
     blob = download(asset, None, policy) if asset.objaverse_path else None
-    return Task(asset, position, shard_name(0), blob)
+    return RenderTask(asset, position, shard_name(0), blob)
 
 
 def _done(output: ShardSetWriter) -> int:

@@ -1,4 +1,4 @@
-"""Blender workers of the benchmark: a BlenderProcess with a thread that feeds it."""
+"""Blender workers of the benchmark: Blender processes, each fed by a thread."""
 
 import os
 import queue
@@ -17,23 +17,24 @@ from numpy.typing import NDArray
 from benchmarks.render.bench_objects import SEED, BenchObject
 from dataset.format.manifest import Asset
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, member_name, meta_name, parse_meta
+from dataset.format.tar import unpack
 from dataset.images.prepare import decode_webp
 from render.settings import Settings
 from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
-from render.workers.protocol import RenderJob, unpack
+from render.workers.protocol import RenderJob
 
 LIMITS: Final = Limits(timeout_s=1800.0)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One object as a worker has rendered it."""
+    """An object rendered by a worker."""
 
     uid: str
     seconds: float
     timings: dict[str, float]
     peak_rss_mb: float
-    pictures: NDArray[np.uint8]  # [32, h, w, 4]
+    images: NDArray[np.uint8]  # [32, h, w, 4]
     scene: dict[str, Any]  # as benchmarks.render.plain_render writes it
 
 
@@ -43,12 +44,12 @@ def cores() -> int:
 
 @contextmanager
 def workers(count: int) -> Iterator[list[BlenderProcess]]:
-    """`count` Blender processes of one thread each."""
+    """Start `count` Blender processes with one thread each."""
     pool = [BlenderProcess(threads=1, device="cpu") for _ in range(count)]
     try:
         for process in pool:
             if process.hello.error:
-                sys.exit(f"Blender does not run here: {process.hello.error}")
+                sys.exit(f"Blender cannot run on this machine: {process.hello.error}")
         yield pool
     finally:
         for process in pool:
@@ -58,8 +59,8 @@ def workers(count: int) -> Iterator[list[BlenderProcess]]:
 def render_all(
     pool: Sequence[BlenderProcess], items: Sequence[BenchObject], settings: Settings, scratch: Path
 ) -> tuple[float, list[Rendered]]:
-    """Seconds until all items are rendered by the pool, each worker taking the next; reading them is not counted."""
-    queued = _Queue(settings, scratch)
+    """Render all items with the pool. Returns the seconds, without those of reading the results, and the results."""
+    queued = _RenderQueue(settings, scratch)
     for entry in enumerate(items):
         queued.waiting.put(entry)
     threads = [threading.Thread(target=queued.feed, args=(process,)) for process in pool]
@@ -74,8 +75,8 @@ def render_all(
     return seconds, [_read(items[n], scratch / f"{n}.tar", *queued.done[n]) for n in sorted(queued.done)]
 
 
-class _Queue:
-    """What is still to be rendered by some processes, and what has been: number -> seconds, parts, peak memory."""
+class _RenderQueue:
+    """Items to render, and results by item number: seconds, seconds per part, peak memory in MB."""
 
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self._settings, self._scratch = settings, scratch
@@ -84,7 +85,7 @@ class _Queue:
         self.errors: list[Exception] = []
 
     def feed(self, process: BlenderProcess) -> None:
-        """Have one process render what is waiting until nothing is, or something failed."""
+        """Render waiting items with one process until none is left or one failed."""
         try:
             while not self.errors:
                 number, item = self.waiting.get_nowait()
@@ -94,8 +95,8 @@ class _Queue:
                 )
                 started = time.monotonic()
                 reply = process.render(job, LIMITS)
-                if reply.status != "ok":
-                    raise RuntimeError(f"{item.uid}: {reply.error_class}: {reply.message}")
+                if failure := reply.failure:
+                    raise RuntimeError(f"{item.uid}: {failure.error_class}: {failure.message}")
                 self.done[number] = (time.monotonic() - started, dict(reply.timings), process.peak_rss_mb)
         except queue.Empty:
             return
@@ -107,7 +108,7 @@ def _read(item: BenchObject, tar: Path, seconds: float, timings: dict[str, float
     members = unpack(tar.read_bytes())
     tar.unlink()
     names = [member_name(item.uid, view_set, i) for view_set in VIEW_SETS for i in range(VIEWS_PER_SET)]
-    pictures = np.stack([decode_webp(members[name], name) for name in names])
+    images = np.stack([decode_webp(members[name], name) for name in names])
     meta = parse_meta(members[meta_name(item.uid)], item.uid)
     scene = {"scale": meta.normalization.scale, "offset": meta.normalization.offset, "hdri": meta.hdri.__dict__}
-    return Rendered(item.uid, seconds, timings, peak_rss_mb, pictures, scene)
+    return Rendered(item.uid, seconds, timings, peak_rss_mb, images, scene)

@@ -14,7 +14,7 @@ from render.blender.__main__ import allowed_cpus
 with allowed_cpus(1):
     import bpy
 
-    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts the threads that `allowed_cpus` is about
+    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts Blender's threads while `allowed_cpus` applies
 
 from benchmarks.render.bench_objects import SEED
 from benchmarks.render.plain_settings import RESOLUTION
@@ -24,7 +24,7 @@ from render.blender.cameras import light, noise_seed, poses
 from render.blender.cycles import configure, render_view
 from render.blender.scene import build, light_scene, visible_points
 from render.blender.screen_bounds import object_box
-from render.blender.timing import Stopwatch
+from render.blender.timing import PartTimer
 from render.settings import Settings, environment_maps
 
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def share(uid: str, path: Path, settings: Settings) -> float:
-    """The denoiser's share of the seconds between the first sample and the finished picture."""
+    """Return the denoiser's share of the time between the first sample and the finished image."""
     build(path, "longest")
     maps = environment_maps(bundled_maps())
     chosen = light(SEED, uid, list(maps))
@@ -44,7 +44,7 @@ def share(uid: str, path: Path, settings: Settings) -> float:
     configure(settings, threads=1)
     cameras = [pose for view_set in poses(SEED, uid).values() for pose in view_set]
     boxes = [object_box(visible_points().T, pose.c2w(), RESOLUTION) for pose in cameras]
-    seconds = {True: Stopwatch(), False: Stopwatch()}
+    seconds = {True: PartTimer(), False: PartTimer()}
     with tempfile.TemporaryDirectory(prefix="denoise-share-") as scratch:
         render_view(cameras[0], 0, Path(scratch), boxes[0])
         for view in VIEWS:

@@ -16,13 +16,13 @@ from dataset.errors import UserError, run_cli
 from render.settings import Settings
 from render.sources.source import procedural_assets
 from render.workers.blender_process import Limits
-from render.workers.messages import Task
-from render.workers.worker import Worker
+from render.workers.messages import RenderTask
+from render.workers.worker import RenderWorker
 
 
 @dataclass(frozen=True)
-class Config:
-    """How many objects, and how small. Memory that leaks leaks at any size; large pictures only hide it."""
+class MemoryBenchConfig:
+    """Options. Leaks occur at any image size, so the images are small."""
 
     objects: int = 500
     resolution: int = 32
@@ -31,14 +31,17 @@ class Config:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process in MB (Linux)."""
+    """Return the resident memory of a process in MB (Linux)."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def readings(config: Config) -> list[float]:
-    """Resident memory in MB after each `every` objects. Raises UserError when one fails or Blender is replaced."""
-    worker = Worker(
+def readings(config: MemoryBenchConfig) -> list[float]:
+    """Return the resident memory in MB after every `every` objects.
+
+    Raises UserError when an object fails or Blender is restarted.
+    """
+    worker = RenderWorker(
         0,
         Settings(config.resolution, config.samples),
         Limits(recycle_after=sys.maxsize, recycle_rss_mb=float("inf")),
@@ -48,7 +51,7 @@ def readings(config: Config) -> list[float]:
     pids = set()
     try:
         for position, asset in enumerate(procedural_assets(str(config.objects), seed=0)):
-            outcome = worker.render_one(Task(asset, position, "shard-000000")).outcome
+            outcome = worker.render_one(RenderTask(asset, position, "shard-000000")).outcome
             pid = worker.pid()
             if outcome.status != "ok" or pid is None:
                 raise UserError(f"{asset.uid} failed ({outcome.error_class}: {outcome.message}); nothing was measured")
@@ -59,14 +62,14 @@ def readings(config: Config) -> list[float]:
     finally:
         worker.close()
     if len(pids) != 1:
-        raise UserError(f"Blender was replaced {len(pids) - 1} times; nothing was measured")
+        raise UserError(f"Blender was restarted {len(pids) - 1} times; nothing was measured")
     return found
 
 
 def main() -> None:
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(MemoryBenchConfig, description=__doc__)
     if config.objects < 2 * config.every:
-        raise UserError(f"--objects {config.objects} is fewer than two readings; choose {2 * config.every} or more")
+        raise UserError(f"--objects {config.objects} gives fewer than two readings; give at least {2 * config.every}")
     found = readings(config)
     first, last = round(found[0], 1), round(found[-1], 1)
     result = {

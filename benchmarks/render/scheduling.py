@@ -28,15 +28,16 @@ from dataset.io.paths import ROOT
 from render.driver import drive
 from render.output.shard_assembler import ShardAssembler
 from render.output.shard_set_writer import ShardSetWriter
-from render.workers.actor_pool import ActorPool
-from render.workers.messages import Batch, Result, Task
+from render.workers.actor_pool import RenderPool
+from render.workers.messages import RenderBatch, RenderResult, RenderTask
 
 NODES: Final = 4
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Schedule many objects on simulated nodes; the set is made in two runs, the second resumes the first."""
+    """Schedule many objects on simulated nodes, in two runs: the second resumes the first."""
 
     out: Path = Path("data/bench-scheduling")
     """Folder for the set; must not exist."""
@@ -44,12 +45,12 @@ class Bench:
     workers: int = 8
     objects_per_shard: int = 256
     stub_ms: float = 1.0
-    """What the stub takes for an object."""
-    stop_after: Annotated[int, tyro.conf.arg(help="(internal) end the driver after so many objects")] = -1
+    """Milliseconds that the stub takes per object."""
+    stop_after: Annotated[int, tyro.conf.arg(help="(internal) stop the driver after this many objects")] = -1
 
 
 class StubWorker:
-    """Takes `seconds` an object and renders nothing."""
+    """Takes `seconds` per object and renders nothing."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -57,26 +58,26 @@ class StubWorker:
     def ready(self) -> str:
         return str(os.getpid())
 
-    def render(self, tasks: Sequence[Task]) -> Batch:
+    def render(self, tasks: Sequence[RenderTask]) -> RenderBatch:
         started = time.monotonic()
         results = [self._row(task) for task in tasks]
-        return Batch(results, time.monotonic() - started, "stub")
+        return RenderBatch(results, time.monotonic() - started, "stub")
 
-    def _row(self, task: Task) -> Result:
+    def _row(self, task: RenderTask) -> RenderResult:
         time.sleep(self._seconds)
         message = "a stub that renders nothing"
-        return Result(
+        return RenderResult(
             Outcome(
                 task.asset.uid, task.position, task.shard, "failed", "render", "Stub", message, seconds=self._seconds
             )
         )
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no resources."""
 
 
 def objects(count: int) -> Iterator[Asset]:
-    """Assets as long as Objaverse's, of 160 folders."""
+    """Yield assets with metadata as long as Objaverse's, in 160 folders."""
     for i in range(count):
         uid = f"{i:032x}"
         path = f"glbs/000-{i * 160 // count:03d}/{uid}.glb"
@@ -102,10 +103,10 @@ def simulated_nodes(count: int, cpus: int) -> Iterator[None]:
 
 
 class Stop(Exception):
-    """The driver's simulated end."""
+    """Simulates the end of the driver process."""
 
 
-def _until(tasks: Iterator[Task], assembly: ShardAssembler, stop_after: int) -> Iterator[Task]:
+def _until(tasks: Iterator[RenderTask], assembly: ShardAssembler, stop_after: int) -> Iterator[RenderTask]:
     for task in tasks:
         if 0 <= stop_after <= assembly.done:
             raise Stop
@@ -113,7 +114,7 @@ def _until(tasks: Iterator[Task], assembly: ShardAssembler, stop_after: int) -> 
 
 
 def one_run(bench: Bench) -> dict[str, float]:
-    """Start or resume the set; the figures of this process."""
+    """Start or resume the set. Returns the figures of this process."""
     begun = time.monotonic()
     output = ShardSetWriter(str(bench.out), bench.objects_per_shard)
     with output.locked(), simulated_nodes(NODES, -(-bench.workers // NODES)):
@@ -124,7 +125,7 @@ def one_run(bench: Bench) -> dict[str, float]:
             with ShardAssembler(output) as assembly:
                 found = _render(bench, output, assembly)
         except Stop:
-            print("scheduling: the driver ends in the middle", file=sys.stderr)
+            logger.info("scheduling: the driver stops halfway")
             os._exit(0)
         rendered = time.monotonic()
         output.finish()
@@ -141,7 +142,7 @@ def _render(bench: Bench, output: ShardSetWriter, assembly: ShardAssembler) -> d
     first = next(tasks)
     before = assembly.done
     actor: Any = ray.remote(StubWorker).options(num_cpus=1)
-    pool = ActorPool(lambda: actor.remote(bench.stub_ms / 1000), bench.workers)
+    pool = RenderPool(lambda: actor.remote(bench.stub_ms / 1000), bench.workers)
     begun = time.monotonic()
     drive(output, assembly, pool, chain([first], _until(tasks, assembly, bench.stop_after)))
     seconds = time.monotonic() - begun

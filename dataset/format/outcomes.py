@@ -8,22 +8,32 @@ from typing import Any, Final, Literal, get_args
 from dataset.errors import UserError
 from dataset.io.files import exists
 
-Status = Literal["ok", "failed", "skipped"]  # skipped: left out on purpose (license, size, duplicate)
+Status = Literal["ok", "failed", "skipped"]  # skipped: excluded by an option (license, size, duplicate)
 Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
 Flag = Literal[
-    "empty",  # invisible in all pictures
+    "empty",  # invisible in all images
     "clipped",  # touches the border of a picture
-    "near-black",  # mean luminance of what is visible below 0.05
+    "near-black",  # mean luminance of the visible pixels below 0.05
     "near-white",  # above 0.95
-    "low-coverage",  # mean alpha over all pictures below 0.01
-    "missing-texture",  # refers to a picture that is not there
+    "low-coverage",  # mean alpha over all images below 0.01
+    "missing-texture",  # refers to an image file that does not exist
     "licence-excluded",
     "too-large",
-    "duplicate",  # the same bytes as an object earlier in the manifest
+    "duplicate",  # its file is identical to that of an earlier object of the manifest
 ]
 OUTCOMES_FOLDER: Final = "outcomes"
 _STATUSES: Final = frozenset(get_args(Status))
 _STAGES: Final = frozenset(get_args(Stage))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an object was not rendered. Workers, messages and exceptions pass it on unchanged."""
+
+    stage: Stage  # where it failed or was skipped
+    error_class: str
+    message: str
+    flags: tuple[str, ...] = ()  # of `Flag`
 
 
 @dataclass(frozen=True)
@@ -32,27 +42,39 @@ class Outcome:
 
     uid: str
     position: int  # place in the set's manifest
-    shard: str  # shard name the object belongs to, also when it failed
+    shard: str  # name of the object's shard, also when it failed
     status: Status
-    stage: Stage = ""  # where it failed or was left out
+    stage: Stage = ""  # where it failed or was skipped
     error_class: str = ""
     message: str = ""
-    exit_signal: int | None = None  # of the Blender process, when a signal ended it
+    exit_signal: int | None = None  # that ended the Blender process, if any
     seconds: float = 0.0
     peak_rss_mb: float = 0.0
     attempts: int = 1
     stderr_tail: str = ""
     flags: tuple[str, ...] = ()  # of `Flag`
-    asset_sha256: str = ""  # of the model file, as soon as it was read
+    asset_sha256: str = ""  # of the model file, once it was read
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES or self.stage not in _STAGES:
             raise UserError(
-                f"outcome of {self.uid}: status {self.status!r}, stage {self.stage!r} are not of the schema"
+                f"outcome of {self.uid}: status {self.status!r} or stage {self.stage!r} is not in the schema"
             )
+
+    def with_failure(self, status: Literal["failed", "skipped"], failure: Failure) -> "Outcome":
+        """Return this outcome with `status` and the stage, error class, message and flags of `failure`."""
+        return replace(
+            self,
+            status=status,
+            stage=failure.stage,
+            error_class=failure.error_class,
+            message=failure.message,
+            flags=failure.flags,
+        )
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
+    """Convert an outcome to a JSON object that `from_json` parses."""
     return {**vars(outcome), "flags": list(outcome.flags)}
 
 
@@ -65,9 +87,9 @@ def from_json(row: dict[str, Any]) -> Outcome:
 
 
 def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) -> Outcome:
-    """The row with its duplicate flag as it should be; `first` remembers where each file came first.
+    """Return the row with its duplicate flag set or cleared; call it for all rows in manifest order.
 
-    Rows come in manifest order. With `skip` an object that rendered and whose file came before becomes a skipped one.
+    `first` collects the first position of each file. With `skip`, the outcome of a rendered duplicate becomes skipped.
     """
     flags = tuple(flag for flag in row.flags if flag != "duplicate")
     if not row.asset_sha256:
@@ -77,8 +99,8 @@ def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) ->
         return replace(row, flags=flags)
     flags = (*flags, "duplicate")
     if skip and row.status == "ok":
-        message = f"its file equals that of object {earlier} of the manifest"
-        return replace(row, flags=flags, status="skipped", stage="select", error_class="Duplicate", message=message)
+        message = f"its file is identical to that of object {earlier} of the manifest"
+        return row.with_failure("skipped", Failure("select", "Duplicate", message, flags))
     return replace(row, flags=flags)
 
 
@@ -109,7 +131,7 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
     import pyarrow.parquet as pq
 
     try:
-        # One thread: Arrow's pools may abort the whole process at its exit (apache/arrow#34314), after all went well.
+        # One thread: Arrow's thread pools can abort the process when it exits (apache/arrow#34314).
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{where} is not a readable outcome table ({error}); render the set again") from error

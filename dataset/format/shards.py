@@ -1,11 +1,10 @@
-"""Writing a shard set: shards, their statistics, the set's index. Any fsspec URL.
+"""Write and read the shards of a set, their statistics and the index of the set, at any fsspec URL.
 
-A file appears under its final name only when complete: temporary name in the same folder, then a rename. The bytes are
-a function of the samples alone (no clock time, no owner, a fixed member order), so two writers cannot disagree.
+Files are written atomically. Their bytes depend on the samples only (no times, no owner, a fixed member order), so
+every run writes the same shards.
 """
 
 import re
-import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER
 from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, member_names
+from dataset.format.tar import tar_end, tar_header, tar_padding
 from dataset.io.files import (
     TEMPORARY_SUFFIX,
     Writer,
@@ -27,15 +27,13 @@ from dataset.io.files import (
 )
 
 INDEX_NAME: Final = "index.json"
-SET_NAME: Final = "set.json"  # what was asked; the renderer's
+SET_NAME: Final = "set.json"  # the request that determines the set (dataset.format.set_request)
 SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
-_BLOCK: Final = 512
-_TAR_END: Final = bytes(2 * _BLOCK)
 REPEAT_COMMAND: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
 
 
 class Member(NamedTuple):
-    """Where a member's bytes lie in the tar, and their zlib.crc32."""
+    """Position and size of a member's bytes in the tar, and their zlib.crc32."""
 
     offset: int
     size: int
@@ -51,7 +49,7 @@ class SampleEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardStats:
-    """A shard's statistics, `NAME.json`: they make every member readable by its offset and checkable by itself."""
+    """The statistics of a shard, `NAME.json`, by which each member can be read and checked separately."""
 
     name: str
     bytes: int
@@ -71,35 +69,39 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Index:
-    """A complete set: `index.json`, written last."""
+    """The index of a complete set, `index.json`, which is written last."""
 
     objects_per_shard: int
     shards: tuple[ShardEntry, ...]
 
     @property
     def objects(self) -> int:
+        """Number of objects."""
         return sum(shard.samples for shard in self.shards)
 
     @property
     def views(self) -> int:
+        """Number of images."""
         return self.objects * len(VIEW_SETS) * VIEWS_PER_SET
 
     @property
     def bytes(self) -> int:
+        """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
 
 def shard_name(index: int) -> str:
+    """The name of a shard, without suffix."""
     return f"shard-{index:06d}"
 
 
 def render_again(shard: str) -> str:
-    """The remedy for a damaged shard: its outcome table is what tells the renderer that the shard is finished."""
+    """How to replace a damaged shard: without its outcome table, the renderer writes it again."""
     return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {REPEAT_COMMAND}"
 
 
 def remove_temporaries(fs: Any, root: str) -> None:
-    """Delete what killed writers left in the set's folders. Only for the one that owns the set while it writes."""
+    """Delete temporary files of killed writers. Call it only while holding the lock of the set."""
     for folder in (root, f"{root}/{OUTCOMES_FOLDER}"):
         for path in fs.glob(f"{folder}/*{TEMPORARY_SUFFIX}"):
             fs.rm_file(path)
@@ -112,20 +114,26 @@ def write_shard(
     samples: Iterable[tuple[str, Mapping[str, bytes]]],
     names: Callable[[str], list[str]] = member_names,
 ) -> ShardStats:
-    """Write `root/NAME.tar`, then `root/NAME.json`; the statistics' presence says that the shard is complete.
+    """Write `root/NAME.tar`, then its statistics `root/NAME.json`, which mark the shard as complete.
 
-    Each sample is (uid, full member name -> bytes) with exactly the schema's 33 members, in any order; `names` gives
-    those of another kind of set, from a uid, in the order of the tar. No samples make an empty but valid shard. Raises
-    UserError on wrong members, a repeated uid, or a refusing file system.
+    Args:
+        fs: File system of the set.
+        root: Folder of the set on `fs`.
+        name: Name of the shard, without suffix.
+        samples: Pairs of a uid and its members (full member name -> data), in any order of members. Without samples the
+            shard is empty but valid.
+        names: Returns the required members of a uid in the order of the tar; by default the 33 of the schema.
+
+    Raises:
+        UserError: Members are missing or unknown, a uid is repeated, or the file system cannot be written.
     """
     entries: dict[str, SampleEntry] = {}
     with atomic_file(fs, f"{root}/{name}.tar") as writer:
         for uid, members in samples:
             if uid in entries:
-                raise UserError(f"{name}: uid {uid!r} comes twice; uids must be unique in a set")
+                raise UserError(f"{name}: uid {uid!r} is repeated; uids must be unique in a set")
             entries[uid] = _write_sample(writer, name, uid, members, names(uid))
-        writer.write(_TAR_END)
-        writer.write(bytes(-writer.count % tarfile.RECORDSIZE))
+        writer.write(tar_end(writer.count))
     stats = ShardStats(name, writer.count, writer.digest.hexdigest(), tuple(entries.values()))
     write_json_atomic(fs, f"{root}/{name}.json", _stats_json(stats))
     return stats
@@ -134,18 +142,15 @@ def write_shard(
 def _write_sample(writer: Writer, shard: str, uid: str, members: Mapping[str, bytes], names: list[str]) -> SampleEntry:
     if set(members) != set(names):
         different = ", ".join(sorted(set(members) ^ set(names))[:3])
-        raise UserError(f"{shard}: sample {uid} does not hold exactly the schema's {len(names)} members ({different})")
+        raise UserError(f"{shard}: sample {uid} must have exactly the {len(names)} members of the schema ({different})")
     return SampleEntry(uid, {name[len(uid) + 1 :]: _write_member(writer, name, members[name]) for name in names})
 
 
 def _write_member(writer: Writer, name: str, data: bytes) -> Member:
-    info = tarfile.TarInfo(name)  # its defaults: mode 0644, owner 0, mtime 0
-    info.size = len(data)
-    # PAX headers appear only for names over 100 characters; every other member is plain USTAR
-    writer.write(info.tobuf(tarfile.PAX_FORMAT))
+    writer.write(tar_header(name, len(data)))
     offset = writer.count
     writer.write(data)
-    writer.write(bytes(-len(data) % _BLOCK))
+    writer.write(tar_padding(len(data)))
     return Member(offset, len(data), zlib.crc32(data))
 
 
@@ -156,7 +161,7 @@ def _stats_json(stats: ShardStats) -> dict[str, Any]:
 
 
 def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> ShardStats:
-    """The statistics of shard `name`. Raises UserError, ending in `remedy`, when missing or not of the schema."""
+    """Read the statistics of shard `name`. Raises UserError, ending in `remedy`, when they are missing or invalid."""
     path = f"{root}/{name}.json"
     raw = read_json(fs, path, remedy or REPEAT_COMMAND)
     try:
@@ -167,11 +172,11 @@ def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> Shar
         )
         return ShardStats(str(raw["name"]), int(raw["bytes"]), str(raw["sha256"]), samples)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a shard's statistics ({error!r}); {remedy or render_again(name)}") from error
+        raise UserError(f"{path} is not a valid statistics file ({error!r}); {remedy or render_again(name)}") from error
 
 
 def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) -> Index:
-    """Write `index.json` from the statistics of shards 0 ... num_shards - 1, which must all be there."""
+    """Write `index.json` from the statistics of shards 0 ... num_shards - 1, which must all exist."""
     stats = (read_stats(fs, root, shard_name(i)) for i in range(num_shards))
     shards = tuple(ShardEntry(s.name, len(s.samples), s.bytes, s.sha256) for s in stats)
     index = Index(objects_per_shard, shards)
@@ -181,9 +186,10 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
 
 
 def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
-    """The index of a complete shard set. Raises UserError that tells a missing set from an unfinished one.
+    """Read the index of a complete shard set.
 
-    `remedy` ends the error of an index that is damaged, or missing from a set that was begun.
+    Raises UserError, with different messages for a missing, an unfinished and a damaged set; the latter two end in
+    `remedy`.
     """
     fs, root = url_to_fs(url)
     check_reachable(fs, root, str(url))
@@ -207,4 +213,4 @@ def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
 
 def _check_version(raw: Any, path: str) -> None:
     if raw["schema_version"] != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {raw['schema_version']}, this software reads {SCHEMA_VERSION}")
+        raise UserError(f"{path}: schema version {raw['schema_version']} is not supported, only {SCHEMA_VERSION}")

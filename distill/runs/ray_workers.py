@@ -9,7 +9,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from dataset.errors import UserError
+from dataset.io.actor_pool import ActorPool, PoolActor
 from dataset.io.interrupts import stop_after_step
 from distill.runs.job import Job, load_run_model
 from distill.runs.sequential import RunOutcome, attempt, not_started
@@ -26,7 +27,7 @@ from train.device import pick_device
 from train.launch import ray_for
 from train.model.multiview import MultiViewModel
 
-SENT: Final = ("dataset", "train", "distill")  # what a worker imports
+WORKER_PACKAGES: Final = ("dataset", "train", "distill")  # what a worker imports
 TICK_S: Final = 0.5  # between two looks at how far the runs are
 MAX_FAILED_STARTS: Final = 3  # of workers, in a row
 MAX_DEATHS: Final = 2  # of workers with the same run in hand
@@ -108,7 +109,7 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
     There `workers` None is one a GPU that has joined. Raises UserError where no worker can begin.
     """
     gpus = device.startswith("cuda") or (device == "auto" and (address is not None or torch.cuda.is_available()))
-    with ray_for(workers or 1, address, SENT, gpus=gpus), stop_after_step() as stopped:
+    with ray_for(workers or 1, address, WORKER_PACKAGES, gpus=gpus), stop_after_step() as stopped:
         import ray
 
         found = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
@@ -125,98 +126,75 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
             yield from _Pool(start, count, progress).outcomes(jobs, stopped.is_set)
 
 
-@dataclass
-class _Slot:
-    """A worker, and the answer it owes: of its start while `job` is None, else of that run. None: it waits for one."""
-
-    handle: Any
-    owed: Any
-    job: Job | None = None
-
-
 class _Pool:
-    """`start()` makes an actor with the methods of `DistillWorker`."""
+    """Gives each run to an idle worker. `start()` creates an actor with the methods of `DistillWorker`."""
 
     def __init__(self, start: Callable[[], Any], workers: int, progress: "_Progress") -> None:
-        self._start, self._progress = start, progress
-        self._slots = [self._new() for _ in range(workers)]
+        self._progress = progress
+        self._pool: ActorPool[Job] = ActorPool(
+            start,
+            self._handle_worker_death,
+            workers=workers,
+            max_failed_starts=MAX_FAILED_STARTS,
+            failed_start=_failed_start,
+        )
         self._waiting: deque[Job] = deque()
+        self._lost: deque[RunOutcome] = deque()  # of runs whose workers died too often, to be yielded
         self._deaths: Counter[str] = Counter()
-        self._failed_starts = 0
 
     def outcomes(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[RunOutcome]:
-        """Each job's outcome, as they end; those not begun when it was `stopped` at once."""
-        import ray
-
+        """Yield the outcome of each job as it ends; after `stopped`, also of those that were not started."""
         for job in jobs:
             if reason := _folder_made(job.out):
                 yield RunOutcome(job.name, "failed", reason=reason)
             else:
                 self._waiting.append(replace(job, out=job.out.absolute(), model=job.model.absolute()))
-        while self._waiting or any(slot.job for slot in self._slots):
+        while self._waiting or self._pool.busy:
             if stopped():
                 self._progress.stop()
                 yield from (not_started(job) for job in self._waiting)
                 self._waiting.clear()
-            for slot in self._slots:
-                if slot.owed is None and self._waiting:
-                    self._hand_out(slot, self._waiting.popleft())
-            owed = [slot.owed for slot in self._slots if slot.owed is not None]
-            ready, _ = ray.wait(owed, num_returns=1, timeout=TICK_S) if owed else ([], [])
-            for slot in self._slots:
-                if slot.owed in ready:
-                    yield from self._collect(slot)
-            self._progress.show([slot.job for slot in self._slots if slot.job])
+            for actor in self._pool.actors:
+                if actor.idle and self._waiting:
+                    self._hand_out(actor, self._waiting.popleft())
+            for reference in self._pool.wait(TICK_S):
+                yield from self._collect(reference)
+            self._progress.show([job for actor in self._pool.actors for job in actor.running.values()])
 
-    def _new(self) -> _Slot:
-        handle = self._start()
-        return _Slot(handle, handle.ready.remote())
-
-    def _hand_out(self, slot: _Slot, job: Job) -> None:
+    def _hand_out(self, actor: PoolActor[Job], job: Job) -> None:
         self._progress.begin(job)
-        slot.job, slot.owed = job, slot.handle.run.remote(job)
+        self._pool.submit(actor, actor.handle.run.remote(job), job)
 
-    def _collect(self, slot: _Slot) -> Iterator[RunOutcome]:
-        """An answer that has come, or the news of a death."""
-        import ray
-
-        job, slot.job = slot.job, None
-        try:
-            answer: RunOutcome | str | None = ray.get(slot.owed)
-        except ray.exceptions.RayError as error:
-            self._replace(slot)
-            yield from self._bury(job, error)
+    def _collect(self, reference: Any) -> Iterator[RunOutcome]:
+        """The outcome of a run that has ended or whose worker died too often. Raises UserError: no model there."""
+        result = self._pool.collect(reference)
+        while self._lost:
+            yield self._lost.popleft()
+        if result is None:
             return
-        slot.owed = None
-        if isinstance(answer, str):
-            raise UserError(answer)
-        if answer is None:
-            self._failed_starts = 0
+        if result.item is None:
+            if result.value is not None:
+                raise UserError(result.value)
             return
-        self._progress.end(answer)
-        if answer.trace:  # whatever went wrong may have left its GPU in any state
-            ray.kill(slot.handle)
-            self._replace(slot)
-        yield answer
+        self._progress.end(result.value)
+        if result.value.trace:  # the error may have left its GPU in any state
+            self._pool.kill(result.actor)
+        yield result.value
 
-    def _replace(self, slot: _Slot) -> None:
-        new = self._new()
-        slot.handle, slot.owed = new.handle, new.owed
+    def _handle_worker_death(self, actor: PoolActor[Job], error: Exception) -> None:
+        """Requeue a dead worker's run, unless it has lost too many workers."""
+        for job in actor.running.values():
+            self._deaths[job.name] += 1
+            if self._deaths[job.name] < MAX_DEATHS:
+                tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one resumes from its checkpoint")
+                self._waiting.appendleft(job)
+            else:
+                reason = f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}"
+                self._lost.append(RunOutcome(job.name, "failed", reason=reason))
 
-    def _bury(self, job: Job | None, error: Exception) -> Iterator[RunOutcome]:
-        if job is None:
-            self._failed_starts += 1
-            if self._failed_starts >= MAX_FAILED_STARTS:
-                raise UserError(
-                    f"{MAX_FAILED_STARTS} workers in a row did not start; the last one: {_lines(error)[-1]}"
-                ) from error
-            return
-        self._deaths[job.name] += 1
-        if self._deaths[job.name] < MAX_DEATHS:
-            tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one resumes from its checkpoint")
-            self._waiting.appendleft(job)
-        else:
-            yield RunOutcome(job.name, "failed", reason=f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}")
+
+def _failed_start(error: Exception) -> UserError:
+    return UserError(f"{MAX_FAILED_STARTS} workers in a row did not start; the last one: {_lines(error)[-1]}")
 
 
 def _lines(error: Exception) -> list[str]:

@@ -20,27 +20,28 @@ from dataset.camera import intrinsics
 from dataset.errors import UserError
 from dataset.format.outcomes import Flag
 from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
+from dataset.format.tar import pack
 from dataset.images.prepare import encode_webp
 from render.blender.cameras import Pose, light, noise_seed, poses
 from render.blender.quality_flags import alpha_coverage, image_flags, in_order, is_clipped
 from render.blender.screen_bounds import object_box
-from render.blender.timing import Stopwatch
+from render.blender.timing import PartTimer
 from render.settings import Device, environment_maps, parse_device
-from render.workers.protocol import Hello, RenderJob, Reply, pack, parse_job, to_line
+from render.workers.protocol import Hello, RenderJob, Reply, parse_job, to_line
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def exit_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux; elsewhere the end of stdin does, between jobs)."""
+    """Exit when the parent dies: on Linux the kernel kills this process, elsewhere it exits at the end of stdin."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
-        sys.exit("the parent is gone")
+        sys.exit("the parent process has exited")
 
 
 def hello(device: Device) -> Hello:
-    """Import Blender, find the device and warm it up; the reason when any of it fails."""
+    """Import Blender, choose the device and warm it up. On failure, `Hello.error` holds the reason."""
     try:
         import bpy
 
@@ -54,26 +55,26 @@ def hello(device: Device) -> Hello:
 
 
 def run_job(job: RenderJob, threads: int) -> Reply:
-    """Render one object. What is wrong with the object is a reply; what is wrong with this process raises."""
+    """Render one object. An error in the object is returned as a failed reply; other errors raise."""
     from render.blender.scene import ObjectError
 
     try:
         with tempfile.TemporaryDirectory(dir=Path(job.tar).parent) as scratch:
-            watch = Stopwatch()
-            members, flags = render_sample(job, threads, Path(scratch), watch)
+            timer = PartTimer()
+            members, flags = render_sample(job, threads, Path(scratch), timer)
     except ObjectError as error:
-        return Reply("failed", error.stage, error.kind, str(error), error.flags)
+        return Reply(error.failure)
     tar = Path(job.tar)
     temporary = tar.with_suffix(".tmp")
     temporary.write_bytes(pack(members))
     temporary.replace(tar)
-    return Reply("ok", flags=flags, timings=watch.rounded())
+    return Reply(flags=flags, timings=timer.rounded())
 
 
 def render_sample(
-    job: RenderJob, threads: int, scratch: Path, watch: Stopwatch
+    job: RenderJob, threads: int, scratch: Path, timer: PartTimer
 ) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
-    """The 33 members of an object's sample, and what is odd about it. Raises ObjectError."""
+    """Return the 33 members of an object's sample and its flags. Raises ObjectError."""
     from render.blender.cycles import configure, render_view
     from render.blender.scene import ObjectError, build, light_scene, outline_points
     from render.blender.textures import sanitize_textures
@@ -81,30 +82,30 @@ def render_sample(
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
-    with watch.part("import"):
+    with timer.part("import"):
         normalization = build(path, settings.normalize)
         incomplete: list[Flag] = ["missing-texture"] if sanitize_textures(path.parent) else []
         points = outline_points()
     maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
     chosen = light(job.seed, uid, list(maps))
-    with watch.part("light"):
+    with timer.part("light"):
         hdri = light_scene(chosen, maps[chosen.hdri])
     renderer = configure(settings, threads)
     cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
     members: dict[str, bytes] = {}
     views: dict[Any, tuple[View, ...]] = {}
-    seen: list[Any] = []
+    all_images: list[Any] = []
     for view_set in VIEW_SETS:
         boxes = [object_box(points, pose.c2w(), settings.resolution) for pose in cameras[view_set]]
-        pictures = [render_view(pose, first + i, scratch, boxes[i], watch) for i, pose in enumerate(cameras[view_set])]
-        with watch.part("write"):
-            members |= {member_name(uid, view_set, i): encode_webp(picture) for i, picture in enumerate(pictures)}
-        views[view_set] = tuple(map(_view, cameras[view_set], pictures))
-        first += len(pictures)
-        seen += pictures
-    flags = in_order([*image_flags(seen), *incomplete])
+        images = [render_view(pose, first + i, scratch, boxes[i], timer) for i, pose in enumerate(cameras[view_set])]
+        with timer.part("write"):
+            members |= {member_name(uid, view_set, i): encode_webp(image) for i, image in enumerate(images)}
+        views[view_set] = tuple(map(_view, cameras[view_set], images))
+        first += len(images)
+        all_images += images
+    flags = in_order([*image_flags(all_images), *incomplete])
     if "empty" in flags:
-        raise ObjectError("render", "Empty", "the object is invisible in all of its pictures", flags)
+        raise ObjectError("render", "Empty", "the object is invisible in all of its images", flags)
     asset = job.asset
     meta = Meta(
         schema_version=SCHEMA_VERSION,
@@ -123,20 +124,20 @@ def render_sample(
     return {meta_name(uid): dump_meta(meta), **members}, flags
 
 
-def _view(pose: Pose, picture: Any) -> View:
+def _view(pose: Pose, image: Any) -> View:
     return View(
         elevation_deg=pose.elevation_deg,
         azimuth_deg=pose.azimuth_deg,
         distance=pose.distance,
         c2w=tuple(map(tuple, pose.c2w().tolist())),
-        K=tuple(map(tuple, intrinsics(len(picture)).tolist())),
-        alpha_coverage=alpha_coverage(picture),
-        clipped=is_clipped(picture),
+        K=tuple(map(tuple, intrinsics(len(image)).tolist())),
+        alpha_coverage=alpha_coverage(image),
+        clipped=is_clipped(image),
     )
 
 
 def _source_file(job: RenderJob, scratch: Path) -> Path:
-    """The model file: the one that the job names, or a procedural object built into `scratch`."""
+    """The path of the model file. A procedural object is first built in `scratch`."""
     from render.blender.scene import ObjectError
 
     asset = job.asset
@@ -154,7 +155,7 @@ def _source_file(job: RenderJob, scratch: Path) -> Path:
 
 
 def bundled_maps() -> Path:
-    """Blender's own eight environment maps, all CC0."""
+    """Folder of the eight environment maps that ship with Blender, all CC0."""
     import bpy
 
     return Path(bpy.utils.system_resource("DATAFILES", path="studiolights/world"))
@@ -162,23 +163,24 @@ def bundled_maps() -> Path:
 
 @contextmanager
 def allowed_cpus(threads: int) -> Iterator[None]:
-    """Show the process `threads` CPUs only, while Blender starts: its TBB sizes its pool by them, once.
+    """Restrict the process to `threads` CPUs while Blender starts, which sets the size of TBB's thread pool.
 
-    A pool larger than Cycles' own thread count has a worker that spins in sched_yield, which took 3.5 s of system time
-    an object, and more from the other processes; so it is 0.4 s (docs/LOG.md).
+    If the pool is larger than Cycles' thread count, one of its threads spins in sched_yield, which costs 3.5 s of
+    system time per object instead of 0.4 s and slows down other processes (docs/LOG.md).
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    every = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(every)[:threads])
+    available = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(available)[:threads])
     try:
         yield
     finally:
-        os.sched_setaffinity(0, every)
+        os.sched_setaffinity(0, available)
 
 
 def main() -> None:
+    """Answer render jobs until stdin closes."""
     replies = os.dup(1)
     os.dup2(2, 1)
     parent, threads = int(sys.argv[1]), int(sys.argv[2])

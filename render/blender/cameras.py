@@ -1,6 +1,6 @@
-"""The 16 + 16 cameras, the light and the noise seed of an object, as pure functions of (seed, uid).
+"""Choose the 16 + 16 cameras, the lighting and the noise seed of an object, as pure functions of (seed, uid).
 
-Paper 4.1, after SyncDreamer's settings: both sets use the same 16 azimuths, 22.5 degrees apart, at distance 1.5. The
+Paper, section 4.1, following SyncDreamer: both sets use the same 16 azimuths, 22.5 degrees apart, at distance 1.5. The
 fixed set has elevation 30; in the random set each view has its own elevation, uniform in [-10, 40].
 """
 
@@ -21,7 +21,7 @@ RANDOM_ELEVATION_DEG: Final = (-10.0, 40.0)
 
 @dataclass(frozen=True)
 class Pose:
-    """One camera that looks at the origin (conventions: dataset.camera)."""
+    """A camera that looks at the origin (conventions: dataset.camera)."""
 
     elevation_deg: float
     azimuth_deg: float
@@ -34,14 +34,14 @@ class Pose:
 
 @dataclass(frozen=True)
 class Light:
-    """Which environment map, and its turn about the vertical axis."""
+    """The environment map of an object and its rotation about the vertical axis."""
 
     hdri: str
     rotation_deg: float
 
 
 def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
-    """The two sets of 16 cameras of an object."""
+    """Return the two sets of 16 cameras of an object."""
     azimuths = [360.0 / VIEWS_PER_SET * i for i in range(VIEWS_PER_SET)]
     elevations = generator("elevations", seed, uid).uniform(*RANDOM_ELEVATION_DEG, VIEWS_PER_SET)
     return {
@@ -51,11 +51,11 @@ def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
 
 
 def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
-    """One of the maps (their order does not matter) and a rotation uniform in [0, 360)."""
+    """Choose one of the maps `hdris`, whose order does not matter, and a rotation uniform in [0, 360)."""
     rng = generator("light", seed, uid)
     return Light(sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0)))
 
 
 def noise_seed(seed: int, uid: str) -> int:
-    """Cycles' sampling seed of an object's first view; the next views count up from it."""
+    """Cycles' sampling seed of an object's first view; each further view adds 1."""
     return int(generator("noise", seed, uid).integers(2**30))

@@ -1,6 +1,6 @@
-"""Cycles settings, the camera, and rendering of one view to an array. Runs inside Blender.
+"""Configure Cycles and the camera, and render one view to an array. Runs inside Blender.
 
-The values follow SyncDreamer's script, which the paper (4.1) names, except where a comment says otherwise.
+The values follow SyncDreamer's script, which the paper uses (section 4.1), except where a comment says otherwise.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ from dataset.format.schema import RendererValue
 from render.blender.cameras import Pose
 from render.blender.device import choose, use
 from render.blender.screen_bounds import PixelBox
-from render.blender.timing import RenderClock, Stopwatch
+from render.blender.timing import PartTimer, RenderClock
 from render.settings import Settings
 
 Rgba = NDArray[np.uint8]  # [h, w, 4], straight alpha
-# Properties of scene.cycles. SyncDreamer takes 128 samples and a full-quality denoiser. How these were chosen, and what
-# each alternative cost in seconds and decibels, is in docs/LOG.md. Of the denoiser's prefilters NONE is the best here:
-# with all samples of a pixel in its middle (filter_width) albedo and normals have no noise, only edges to lose.
+# Properties of scene.cycles. SyncDreamer uses 128 samples and a full-quality denoiser. docs/LOG.md lists the measured
+# alternatives with their time and PSNR. The denoiser's prefilter is off: all samples of a pixel are at its center
+# (filter_width), so albedo and normals have no noise, and a prefilter would only blur their edges.
 CYCLES: Final[dict[str, RendererValue]] = {
     "use_denoising": True,
     "denoiser": "OPENIMAGEDENOISE",
@@ -31,14 +31,14 @@ CYCLES: Final[dict[str, RendererValue]] = {
     "denoising_input_passes": "RGB_ALBEDO_NORMAL",
     "denoising_prefilter": "NONE",
     "sampling_pattern": "TABULATED_SOBOL",
-    "use_light_tree": False,  # for many lamps; there is one environment
+    "use_light_tree": False,  # helps with many lamps; here the environment is the only light
     "diffuse_bounces": 1,
     "glossy_bounces": 1,
     "transparent_max_bounces": 3,
     "transmission_bounces": 3,
     "filter_width": 0.01,
 }
-# Properties of scene.render, scene.display_settings and scene.view_settings: defaults of Blender 4 would be AgX.
+# Properties of scene.render, scene.display_settings and scene.view_settings. Blender 4's default view is AgX.
 FILM: Final[dict[str, RendererValue]] = {
     "film_transparent": True,
     "use_persistent_data": True,
@@ -49,17 +49,20 @@ FILM: Final[dict[str, RendererValue]] = {
 }
 COLOR: Final[dict[str, RendererValue]] = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0}
 DISPLAY: Final = "sRGB"
-# Share of the picture before denoising in the result. Noise and the denoiser's blur are different errors: some of one
-# for less of the other gains a decibel. Of what a surface mirrors or lets through the denoiser's guides, albedo and
-# normal, tell nothing: there it blurs what it should keep, and most of the noisy picture is better (docs/LOG.md).
+# Weight of the image before denoising in the result. Mixing the noisy and the denoised image gains 1 dB over the
+# denoised image alone. The denoiser's guides (albedo, normal) say nothing about what a surface reflects or transmits,
+# so it blurs reflections; there the noisy image gets most of the weight (docs/LOG.md).
 NOISY_SHARE: Final = 0.2
-MIRROR_NOISY_SHARE: Final = 0.95  # where all light is reflected or transmitted; in proportion in between
+MIRROR_NOISY_SHARE: Final = 0.95  # where all light is reflected or transmitted; interpolated in between
 NOISY_SHARE_NODE: Final = "noisy share"
 _CLOCK: Final = RenderClock()
 
 
 def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
-    """Set up Cycles and a camera in the open scene; what was set, for the metadata. `threads` changes no pixel."""
+    """Set up Cycles and a camera in the open scene and return the settings for the metadata.
+
+    `threads` does not change the images.
+    """
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     device, _ = choose(settings.device)
@@ -69,7 +72,7 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
         "samples": settings.samples,
         "use_adaptive_sampling": settings.noise_threshold > 0,
         "adaptive_threshold": settings.noise_threshold,
-        "adaptive_min_samples": 4,  # below 16, so that the first look is after 16 samples
+        "adaptive_min_samples": 4,  # below 16, so that the noise is first checked after 16 samples
     }
     for target, properties in (
         (scene.cycles, values),
@@ -98,7 +101,7 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
 
 
 def _add_noisy_mix(scene: Any) -> None:
-    """Have Blender's compositor mix the denoised picture with the noisy one, by `noisy_share` of the surface seen."""
+    """Mix the denoised and the noisy image in Blender's compositor, weighted per pixel by the noisy share."""
     layer = bpy.context.view_layer
     layer.cycles.denoising_store_passes = True
     layer.use_pass_glossy_color = layer.use_pass_transmission_color = True
@@ -123,7 +126,7 @@ def _add_noisy_mix(scene: Any) -> None:
 
 
 def _install_handlers() -> None:
-    """Have the clock told of each rendering's moments. Blender forgets such handlers with every reset."""
+    """Register the clock's render handlers. Blender removes handlers when a scene is reset."""
     for handlers, handler in (
         (bpy.app.handlers.render_stats, _CLOCK.on_status),
         (bpy.app.handlers.render_post, _CLOCK.on_post),
@@ -140,15 +143,15 @@ def _add_camera(scene: Any) -> None:
 
 
 def render_view(
-    pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, watch: Stopwatch | None = None
+    pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, timer: PartTimer | None = None
 ) -> Rgba:
-    """One picture of the open scene, empty outside of `box`; `scratch` is a folder for Blender's PNG."""
+    """Render the open scene to an image [h, w, 4], empty outside of `box`. Blender writes its PNG into `scratch`."""
     scene, path = bpy.context.scene, scratch / "view.png"
     width, height = scene.render.resolution_x, scene.render.resolution_y
     box = box or PixelBox(0, 0, width, height)
-    picture = np.zeros((height, width, 4), np.uint8)
+    image = np.zeros((height, width, 4), np.uint8)
     if box.is_empty():
-        return picture
+        return image
     scene.camera.matrix_world = Matrix(pose.c2w().tolist())
     scene.cycles.seed = noise_seed
     scene.render.filepath = str(path)
@@ -156,16 +159,16 @@ def render_view(
     _CLOCK.start()
     bpy.ops.render.render(write_still=True)
     with Image.open(path) as file:
-        picture[box.top : box.bottom, box.left : box.right] = np.array(file)
+        image[box.top : box.bottom, box.left : box.right] = np.array(file)
     path.unlink()
-    if watch:
-        _CLOCK.add_to(watch)
-    picture[picture[..., 3] == 0] = 0  # the denoiser leaves color where nothing is
-    return picture
+    if timer:
+        _CLOCK.add_to(timer)
+    image[image[..., 3] == 0] = 0  # the denoiser leaves color in empty pixels
+    return image
 
 
 def render_only(render: Any, box: PixelBox) -> None:
-    """Blender takes fractions of the picture, y up, and cuts them down to whole pixels: a quarter of one is added."""
+    """Render only `box`. Blender takes fractions of the image, y up, and rounds them down, so 0.25 pixels are added."""
     width, height = render.resolution_x, render.resolution_y
     render.use_border = render.use_crop_to_border = True
     render.border_min_x, render.border_max_x = (box.left + 0.25) / width, (box.right + 0.25) / width

@@ -1,7 +1,7 @@
 """Choose the device that Cycles renders on, and verify that a requested GPU is really used. Runs inside Blender.
 
-Cycles silently falls back to the CPU when its GPU is not usable. The choice is therefore checked twice: a device of
-the backend must be enabled, and the warmed-up renderer must make more samples per second than one CPU core can.
+Cycles silently falls back to the CPU when its GPU is not usable. Two checks detect this: a device of the backend must
+be enabled, and after warm-up the renderer must reach more samples per second than one CPU core can.
 """
 
 import tempfile
@@ -19,12 +19,12 @@ GPU_BACKENDS: Final = ("OPTIX", "CUDA", "HIP", "METAL")  # best first
 CPU: Final = "CPU"
 CHECK_RESOLUTION: Final = 512
 CHECK_SAMPLES: Final = 128
-# One core makes one to three million samples per second of the scene below, a useful GPU tens of millions.
+# In the scene below one CPU core reaches 1 to 3 million samples per second, a GPU tens of millions.
 CORE_SAMPLES_PER_SECOND: Final = 8e6
 
 
 def gpu_backend() -> str | None:
-    """The best backend with a device here, or None."""
+    """The best GPU backend that has a device on this machine, or None."""
     preferences = _preferences()
     offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
     for backend in GPU_BACKENDS:
@@ -34,20 +34,23 @@ def gpu_backend() -> str | None:
 
 
 def choose(device: Device) -> tuple[str, str]:
-    """Cycles' device and a notice for the person, empty when there is nothing to say. Raises UserError: no GPU."""
+    """Return Cycles' device and a notice for the user (or ""). Raises UserError when a requested GPU is not found."""
     if device == "cpu":
         return CPU, ""
     backend = gpu_backend()
     if backend is not None:
         return backend, ""
-    found_none = "Cycles finds no GPU here (OptiX, CUDA, HIP or Metal)"
+    no_gpu = "Cycles finds no GPU on this machine (OptiX, CUDA, HIP or Metal)"
     if device == "auto":
-        return CPU, f"--device auto: {found_none}; rendering on the CPU"
-    raise UserError(f"--device gpu: {found_none}; use --device cpu")
+        return CPU, f"--device auto: {no_gpu}; rendering on the CPU"
+    raise UserError(f"--device gpu: {no_gpu}; use --device cpu")
 
 
 def use(scene: Any, chosen: str) -> None:
-    """Render on `chosen`: CPU, or one GPU, the first that CUDA_VISIBLE_DEVICES (or its like) leaves visible."""
+    """Render on `chosen`: the CPU or the first visible GPU (CUDA_VISIBLE_DEVICES and its equivalents apply).
+
+    Raises UserError when Cycles disables the GPU.
+    """
     scene.cycles.denoising_use_gpu = chosen != CPU
     if chosen == CPU:
         scene.cycles.device = "CPU"
@@ -59,11 +62,14 @@ def use(scene: Any, chosen: str) -> None:
         device.use = bool(gpus) and device.id == gpus[0].id
     scene.cycles.device = "GPU"
     if not preferences.has_active_device():
-        raise UserError(f"Cycles has switched {chosen} off: no device of it is usable; use --device cpu")
+        raise UserError(f"Cycles has disabled {chosen}: none of its devices is usable; use --device cpu")
 
 
 def warm_up(chosen: str) -> str:
-    """Build the GPU's kernels (minutes at first use, then cached) and check that they render; the evidence."""
+    """Compile the GPU's kernels (minutes at first use, then cached), measure the speed and return it as text.
+
+    Raises UserError when the GPU is not really used.
+    """
     with tempfile.TemporaryDirectory(prefix="isotropic3d-") as scratch:
         _open_plane(chosen)
         _render(Path(scratch), samples=1)
@@ -72,18 +78,18 @@ def warm_up(chosen: str) -> str:
 
 
 def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], float]) -> str:
-    """What `render`'s samples a second say. Raises UserError when one CPU core could have made them."""
+    """Return `render`'s samples per second as text. Raises UserError when they are no more than a CPU core's."""
     started = clock()
     render()
     seconds = max(clock() - started, 1e-6)
     rate = CHECK_RESOLUTION**2 * CHECK_SAMPLES / seconds
-    evidence = f"{rate / 1e6:.1f} million samples a second"
+    speed = f"{rate / 1e6:.1f} million samples per second"
     if rate < CORE_SAMPLES_PER_SECOND:
         raise UserError(
-            f"Cycles was told to use {chosen} but makes {evidence}, no more than a CPU core: the GPU is not used; "
+            f"Cycles should use {chosen} but makes {speed}, no more than a CPU core: the GPU is not used; "
             "check its driver, or use --device cpu"
         )
-    return evidence
+    return speed
 
 
 def _preferences() -> Any:
@@ -91,7 +97,7 @@ def _preferences() -> Any:
 
 
 def _open_plane(chosen: str) -> None:
-    """A gray plane that fills the picture, under a gray world, on one thread should the CPU render it."""
+    """Open a scene with a gray plane that fills the image; with one thread, in case the CPU renders it."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.ops.mesh.primitive_plane_add(size=100)
     scene = bpy.context.scene
@@ -103,7 +109,7 @@ def _open_plane(chosen: str) -> None:
     scene.collection.objects.link(camera)
     scene.camera = camera
     scene.cycles.use_adaptive_sampling = False
-    scene.cycles.use_denoising = True  # its kernels are built here too
+    scene.cycles.use_denoising = True  # compiles its kernels too
     scene.render.use_persistent_data = True
     scene.render.threads_mode, scene.render.threads = "FIXED", 1
     scene.render.resolution_x = scene.render.resolution_y = CHECK_RESOLUTION

@@ -58,9 +58,9 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[Part]]] = {
 
 
 def export(index: int, seed: int, path: Path) -> None:
-    """Write object `index` of set `seed` to `path`, a GLB (y up, front at +z) that appears only when complete.
+    """Write object `index` of set `seed` atomically to `path` as a GLB (y up, front at +z).
 
-    The bytes are a function of (index, seed), this code and Blender's version. Empties Blender's current scene.
+    The bytes depend only on (index, seed), this code and Blender's version. Clears Blender's current scene.
     """
     parts = BUILDERS[kind_of(index, seed)](object_rng(index, seed))
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -75,10 +75,8 @@ def export(index: int, seed: int, path: Path) -> None:
 
 
 def _write_glb(path: Path) -> None:
-    before, bpy.app.debug_value = (
-        bpy.app.debug_value,
-        WARNINGS_AND_ERRORS,
-    )  # the exporter's only working switch for its log
+    before = bpy.app.debug_value
+    bpy.app.debug_value = WARNINGS_AND_ERRORS  # the only switch that limits the exporter's log
     try:
         bpy.ops.export_scene.gltf(
             filepath=str(path),
@@ -93,7 +91,7 @@ def _write_glb(path: Path) -> None:
 
 
 def _add(item: Part, name: str) -> None:
-    """Link the part into the scene as a mesh object with its own material."""
+    """Add the part to the scene as a mesh object with its own material."""
     surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
     mesh = triangulate(surface, rest)
     data = bpy.data.meshes.new(name)
@@ -107,7 +105,7 @@ def _add(item: Part, name: str) -> None:
 
 
 def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
-    """Principled BSDF with a base color, or with the pattern baked into a texture packed in the file."""
+    """A Principled BSDF whose base color is plain, or a texture with the baked pattern."""
     material = bpy.data.materials.new(name)
     material.use_nodes = True
     shader = material.node_tree.nodes["Principled BSDF"]
@@ -123,7 +121,10 @@ def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
 
 
 def _image(texels: NDArray[np.uint8], name: str) -> bpy.types.Image:
-    """An 8-bit image holds values of its file's color space, so sRGB goes in as it is; row 0 is the bottom."""
+    """A packed 8-bit image of sRGB texels [TEXELS, TEXELS, 3], row 0 at the bottom.
+
+    Pixels of an 8-bit image are in its own color space, so sRGB values need no conversion.
+    """
     image = bpy.data.images.new(name, TEXELS, TEXELS, alpha=False)
     rgba = np.ones((TEXELS, TEXELS, 4), dtype=np.float32)
     rgba[..., :3] = texels / np.float32(255)

@@ -15,42 +15,42 @@ _LUMA: Final = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the values as 
 _ORDER: Final[tuple[Flag, ...]] = get_args(Flag)
 
 
-def image_flags(pictures: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
-    """Flags of one object's pictures, each [h, w, 4] uint8 with straight alpha; in the order of `Flag`.
+def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
+    """Return the flags of one object's images, each [h, w, 4] uint8 with straight alpha, in the order of `Flag`.
 
-    Luminance is that of all pictures together, every pixel weighted by its alpha, on a scale from 0 to 1.
+    The luminance (0 to 1) is the mean over all images, with every pixel weighted by its alpha.
     """
-    totals = [_luma_and_alpha(picture) for picture in pictures]
+    totals = [_luma_and_alpha(image) for image in images]
     luma, alpha = (sum(column) for column in zip(*totals, strict=True))
-    mean = luma / alpha if alpha else 0.5  # of nothing, neither black nor white
-    found: dict[Flag, bool] = {
+    mean = luma / alpha if alpha else 0.5  # an empty image is neither black nor white
+    conditions: dict[Flag, bool] = {
         "empty": not alpha,
-        "clipped": any(is_clipped(picture) for picture in pictures),
+        "clipped": any(is_clipped(image) for image in images),
         "near-black": mean < NEAR_BLACK,
         "near-white": mean > NEAR_WHITE,
-        "low-coverage": float(np.mean([alpha_coverage(picture) for picture in pictures])) < LOW_COVERAGE,
+        "low-coverage": float(np.mean([alpha_coverage(image) for image in images])) < LOW_COVERAGE,
     }
-    return in_order([flag for flag, true in found.items() if true])
+    return in_order([flag for flag, holds in conditions.items() if holds])
 
 
 def in_order(flags: Sequence[Flag]) -> tuple[Flag, ...]:
-    """The same flags in the order in which `Flag` lists them, each once."""
+    """Return the flags in the order of `Flag`, without repetitions."""
     return tuple(flag for flag in _ORDER if flag in flags)
 
 
-def alpha_coverage(picture: NDArray[np.uint8]) -> float:
-    """Mean alpha of a picture [h, w, 4], 0 to 1."""
-    return float(picture[..., 3].mean(dtype=np.float64) / 255)
+def alpha_coverage(image: NDArray[np.uint8]) -> float:
+    """Mean alpha of a image [h, w, 4], 0 to 1."""
+    return float(image[..., 3].mean(dtype=np.float64) / 255)
 
 
-def is_clipped(picture: NDArray[np.uint8]) -> bool:
-    """Whether the object touches the border of a picture [h, w, 4]."""
-    alpha = picture[..., 3]
+def is_clipped(image: NDArray[np.uint8]) -> bool:
+    """Whether the object touches the border of a image [h, w, 4]."""
+    alpha = image[..., 3]
     return bool(alpha[[0, -1]].any() or alpha[:, [0, -1]].any())
 
 
-def _luma_and_alpha(picture: NDArray[np.uint8]) -> tuple[float, float]:
-    """(sum of luminance times alpha, sum of alpha), both of values from 0 to 1."""
-    visible = picture[picture[..., 3] > 0].astype(np.float64) / 255
+def _luma_and_alpha(image: NDArray[np.uint8]) -> tuple[float, float]:
+    """(sum of luminance times alpha, sum of alpha) over the pixels, with values from 0 to 1."""
+    visible = image[image[..., 3] > 0].astype(np.float64) / 255
     alpha = visible[:, 3]
     return float(visible[:, :3] @ _LUMA @ alpha), float(alpha.sum())

@@ -16,7 +16,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.format.outcomes import Flag, Stage
+from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
 from render.blender.cameras import Light
 from render.model_files.errors import ModelError
@@ -25,30 +25,28 @@ from render.model_files.gltf import Scenes, check_gltf
 from render.model_files.obj import check_obj
 from render.model_files.ply import check_ply
 
-SPHERE_RADIUS: Final = 0.62  # 1.5 * sin(fov / 2) = 0.624 is the largest sphere that the frame holds
-MEAN_LUMINANCE: Final = 0.8  # every environment map is scaled to it: Blender's own eight range from 0.17 to 0.97
+SPHERE_RADIUS: Final = 0.62  # the largest sphere that fits the frame is 1.5 * sin(fov / 2) = 0.624
+MEAN_LUMINANCE: Final = 0.8  # environment maps are scaled to it; the eight of Blender range from 0.17 to 0.97
 IMPORTANCE_MAP: Final = (256, 4096)
 _GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 _UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
 MOST_POINTS: Final = 2**22
 _SMALLEST: Final = 1e-12
-_FRAMES: Final = (-1_000_000, 1_000_000)  # about what Blender can count
+_FRAMES: Final = (-1_000_000, 1_000_000)  # about the range of Blender's frame numbers
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
-_strengths: dict[Path, float] = {}  # of environment maps measured by this process
+_strengths: dict[Path, float] = {}  # strengths of the environment maps used so far by this process
 
 
 class ObjectError(Exception):
-    """This object cannot be rendered, now or ever. `stage` is dataset.format.outcomes's, `kind` a short name of the
-    reason.
-    """
+    """This object cannot be rendered, and a retry would not help."""
 
-    def __init__(self, stage: Stage, kind: str, message: str, flags: tuple[Flag, ...] = ()) -> None:
+    def __init__(self, stage: Stage, error_class: str, message: str, flags: tuple[Flag, ...] = ()) -> None:
         super().__init__(message)
-        self.stage, self.kind, self.flags = stage, kind, flags
+        self.failure = Failure(stage, error_class, message, flags)
 
 
 def build(path: Path, mode: NormalizeMode) -> Normalization:
-    """Replace whatever is open by the prepared object of a model file. Raises ObjectError."""
+    """Replace the open scene by the normalized object of a model file. Raises ObjectError."""
     _import(path)
     _check_raw_vertices()
     _first_frame()
@@ -65,14 +63,14 @@ def _import(path: Path) -> None:
         _import_by_suffix(path)
     except ModelError as error:
         raise ObjectError("import", type(error).__name__, str(error)) from error
-    except RuntimeError as error:  # what a failing operator raises
+    except RuntimeError as error:  # raised by a failing Blender operator
         raise ObjectError("import", "ImportFailed", f"{path.name}: {str(error).strip()[-400:]}") from error
     if scenes is not None:
-        _leave_other_scenes(scenes)
+        _exclude_other_scenes(scenes)
 
 
 def _check(path: Path) -> Scenes | None:
-    """What can be known of a file before Blender reads it; the scenes of a glTF. Raises a ModelError."""
+    """Check a file before Blender reads it and return the scenes of a glTF. Raises ModelError."""
     match path.suffix.lower():
         case ".glb" | ".gltf":
             return check_gltf(path)
@@ -86,10 +84,13 @@ def _check(path: Path) -> Scenes | None:
 
 
 def _import_by_suffix(path: Path) -> None:
-    """Blender's importers. Their mesh validation is off: it replaces NaN silently; `_check_raw_vertices` repeats it."""
+    """Call Blender's importer, without its mesh validation, which silently replaces NaN.
+
+    `_check_raw_vertices` validates afterwards.
+    """
     name = str(path)
     match path.suffix.lower():
-        case ".glb" | ".gltf":  # bone shapes are helpers that would be rendered
+        case ".glb" | ".gltf":
             _import_gltf(name)
         case ".obj":
             bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
@@ -104,30 +105,33 @@ def _import_by_suffix(path: Path) -> None:
 
 
 def _import_gltf(name: str) -> None:
-    """Raises ModelError where Blender's importer only logs that it left out a part of the geometry."""
+    """Import a glTF without bone shapes, which would be rendered.
+
+    Raises ModelError where Blender's importer only logs that it skipped a part of the geometry.
+    """
     log, errors = (logging.getLogger(f"glTFImporter{suffix}") for suffix in ("", "_errors"))
-    heard = logging.handlers.BufferingHandler(sys.maxsize)
-    errors.addHandler(heard)
+    buffer = logging.handlers.BufferingHandler(sys.maxsize)
+    errors.addHandler(buffer)
     try:
         bpy.ops.import_scene.gltf(
             filepath=name, disable_bone_shape=True, import_webp_texture=True, import_scene_extras=False
         )
-    finally:  # each import that fails leaves its handlers behind, and every later line is written once more
+    finally:  # a failed import leaves its handlers behind, which would repeat every later log line
         log.handlers.clear()
         errors.handlers.clear()
-    for record in heard.buffer:
+    for record in buffer.buffer:
         if record.getMessage().startswith("Draco"):
             raise ModelError(f"{Path(name).name}: {record.getMessage()}")
 
 
-def _leave_other_scenes(scenes: Scenes) -> None:
-    """Exclude what is in no scene and what is in another than the one shown.
+def _exclude_other_scenes(scenes: Scenes) -> None:
+    """Exclude the nodes of other scenes than the default one, and nodes in no scene.
 
-    Blender makes a collection of each scene, in their order, when there are several; one of the nodes in no scene
-    comes last. Without any scene it is all there is.
+    If there are several scenes, Blender's importer makes one collection per scene, in order. A collection of the nodes
+    in no scene comes last. A file without scenes is used whole.
     """
     for place, layer in enumerate(bpy.context.view_layer.layer_collection.children):
-        layer.exclude = scenes.count == 1 or (scenes.count > 1 and place != scenes.shown)
+        layer.exclude = scenes.count == 1 or (scenes.count > 1 and place != scenes.default)
 
 
 def _check_raw_vertices() -> None:
@@ -148,22 +152,22 @@ def _coordinates(mesh: Any) -> NDArray[np.float64]:
 
 
 def _first_frame() -> None:
-    """Stand at the first frame of whatever is animated."""
+    """Go to the first frame of all animations."""
     starts = [action.frame_range[0] for action in bpy.data.actions]
-    if starts:  # a NaN time is caught by the check of the geometry
+    if starts:  # a NaN time is detected later, by the check of the geometry
         bpy.context.scene.frame_set(math.floor(np.clip(np.nan_to_num(min(starts)), *_FRAMES)))
     bpy.context.view_layer.update()
 
 
 def _hide_unwanted() -> None:
-    """Take the asset's lights and cameras, and what it hides in the viewport, out of the rendering."""
+    """Hide the lights and cameras of the file, and objects that it hides in the viewport, from the renderer."""
     for obj in bpy.context.scene.objects:
         if obj.type in _UNWANTED or not obj.visible_get():
             obj.hide_render = True
 
 
 def _color_by_vertex() -> None:
-    """Show the colors of meshes that have them but no material (PLY scans, some OBJ); importers leave those gray."""
+    """Give meshes with vertex colors but no material (PLY scans, some OBJ) a material that shows the colors."""
     for mesh in bpy.data.meshes:
         if any(mesh.materials) or not mesh.color_attributes:
             continue
@@ -178,12 +182,15 @@ def _color_by_vertex() -> None:
 
 
 def visible_points() -> NDArray[np.float64]:
-    """World positions [n, 3] of the vertices of all faces that will be rendered: evaluated, instances included."""
+    """World positions [n, 3] of the vertices of all rendered faces, with modifiers applied and including instances."""
     return np.concatenate([np.empty((0, 3)), *_clouds()])
 
 
 def outline_points() -> NDArray[np.float32]:
-    """Points [3, n] whose projection fills the object's own rectangle; above MOST_POINTS a larger one, by boxes."""
+    """Points [3, n] whose projection has the bounding rectangle of the object.
+
+    Above MOST_POINTS, instances are replaced by the corners of their bounding boxes, which may enlarge the rectangle.
+    """
     clouds, total = [], 0
     for cloud in _clouds():
         kept = cloud if total + len(cloud) <= MOST_POINTS else _corners(cloud)
@@ -193,13 +200,13 @@ def outline_points() -> NDArray[np.float32]:
 
 
 def _corners(cloud: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The eight corners [8, 3] of the box about the points."""
+    """The eight corners [8, 3] of the points' bounding box."""
     bounds = np.stack([cloud.min(0), cloud.max(0)])
     return np.stack([bounds[list(choice), range(3)] for choice in np.ndindex(2, 2, 2)])
 
 
 def _clouds() -> Iterator[NDArray[np.float64]]:
-    """The same, one instance [m, 3] (m > 0) at a time: a mesh in a thousand places need not fit a thousandfold."""
+    """Yield the points of `visible_points` per instance, [m, 3] with m > 0, to save memory."""
     for instance in bpy.context.evaluated_depsgraph_get().object_instances:
         obj = instance.object
         if obj.type not in _GEOMETRY or obj.original.hide_render or not instance.show_self:
@@ -212,6 +219,7 @@ def _clouds() -> Iterator[NDArray[np.float64]]:
 
 
 def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64]:
+    """World positions [m, 3] of the vertices that a face uses; `to_world` is [4, 4]."""
     corners = np.empty(len(mesh.loops), np.int32)
     mesh.loops.foreach_get("vertex_index", corners)
     points: NDArray[np.float64] = _coordinates(mesh)[np.unique(corners)] @ to_world[:3, :3].T + to_world[:3, 3]
@@ -219,7 +227,7 @@ def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _normalize(mode: NormalizeMode) -> Normalization:
-    """Put every root under one empty that moves the bounds' center to the origin and scales the whole."""
+    """Parent all roots to one empty that moves the center of the bounds to the origin and scales the object."""
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
         raise ObjectError("prepare", "NoMesh", "the file holds no visible face")
@@ -228,7 +236,7 @@ def _normalize(mode: NormalizeMode) -> Normalization:
     low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
     center, longest = (low + high) / 2, float((high - low).max())
     if longest < _SMALLEST:
-        raise ObjectError("prepare", "ZeroSize", "all vertices are in one point")
+        raise ObjectError("prepare", "ZeroSize", "all vertices are at one point")
     scale = 1.0 / longest if mode == "longest" else SPHERE_RADIUS / _radius(center)
     scene = bpy.context.scene
     root = bpy.data.objects.new("normalized", None)
@@ -247,7 +255,10 @@ def _radius(center: NDArray[np.float64]) -> float:
 
 
 def light_scene(light: Light, path: Path) -> Hdri:
-    """Light the scene by an environment map alone, turned about z, scaled to a mean luminance of MEAN_LUMINANCE."""
+    """Light the scene with an environment map only, rotated about z and scaled to a mean of MEAN_LUMINANCE.
+
+    Raises ObjectError when the map is black or cannot be read.
+    """
     image = bpy.data.images.load(str(path))
     if path not in _strengths:
         _strengths[path] = round(MEAN_LUMINANCE / _mean_luminance(image, path), 4)
@@ -258,7 +269,7 @@ def light_scene(light: Light, path: Path) -> Hdri:
     world.cycles.sample_map_resolution = _importance_map(image.size[0])
     nodes, links = world.node_tree.nodes, world.node_tree.links
     environment, background = nodes.new("ShaderNodeTexEnvironment"), nodes["Background"]
-    # A mapping node would compute its matrix anew, sines and all, for every ray: 3 % of a picture's time.
+    # A mapping node would compute its rotation matrix for every ray, which takes 3 % of the render time.
     environment.texture_mapping.rotation[2] = math.radians(light.rotation_deg)
     environment.image = image
     background.inputs["Strength"].default_value = _strengths[path]
@@ -267,17 +278,17 @@ def light_scene(light: Light, path: Path) -> Hdri:
 
 
 def _importance_map(width: int) -> int:
-    """Width of the map by which Cycles finds the light: twice the picture's, for it is turned. 0.5 s an object at 2048.
+    """Width of Cycles' importance map: twice the width of the environment map, because that is rotated.
 
-    A coarser one blurs the sun away: 22 instead of 35 dB at 16 samples (docs/LOG.md). Blender's own choice, 4096 and
-    more, is no better and takes 2 s.
+    It takes 0.5 s per object at 2048. A coarser one blurs the sun: 22 instead of 35 dB at 16 samples (docs/LOG.md).
+    Blender's default, 4096 and more, is no better and takes 2 s.
     """
     narrowest, widest = IMPORTANCE_MAP
     return min(max(2 * width, narrowest), widest)
 
 
 def _mean_luminance(image: Any, path: Path) -> float:
-    """Over the sphere: rows of an equirectangular map weigh as the cosine of their latitude."""
+    """Mean over the sphere: rows of an equirectangular map are weighted by the cosine of their latitude."""
     width, height = image.size
     pixels = np.empty(width * height * 4, np.float32)
     if pixels.size:

@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from dataset.camera import convert_c2w, intrinsics
 
-MARGIN: Final = 2  # pixels; the rectangle of the vertices is exact, this is for rounding
-_NEAREST: Final = 1e-3  # of the camera's distance; a vertex nearer than that has no useful place in the picture
+MARGIN: Final = 2  # pixels, for rounding errors
+_NEAREST: Final = 1e-3  # depth; the projection of a closer vertex is not usable
 
 
 @dataclass(frozen=True)
 class PixelBox:
-    """Pixels left <= x < right, top <= y < bottom of a picture, y down."""
+    """The pixels left <= x < right, top <= y < bottom of an image, y down."""
 
     left: int
     top: int
@@ -26,14 +26,15 @@ class PixelBox:
     bottom: int
 
     def is_empty(self) -> bool:
+        """Whether the box holds no pixel."""
         return self.right <= self.left or self.bottom <= self.top
 
 
 def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
-    """The rectangle that holds the points [3, n] with MARGIN pixels about, inside of a picture of `resolution`.
+    """The bounding rectangle of the projected points [3, n], plus MARGIN pixels, in a square image of `resolution`.
 
-    A face's silhouette lies within its vertices' hull, whose projection lies within this rectangle as long as every
-    point is in front of the camera; if one is not, the whole picture is returned. float32: a million points take 20 ms.
+    If all vertices are in front of the camera, their faces lie inside the rectangle too. If a point is not in front of
+    the camera [4, 4], the whole image is returned. Computes in float32: a million points take 20 ms.
     """
     positions = np.asarray(points, np.float32)
     local = _camera_axes(c2w) @ positions + _camera_shift(c2w)

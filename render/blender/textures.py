@@ -13,14 +13,14 @@ from render.model_files.obj import check_inside_folder
 MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 256
 _GRAY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base color
 _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
-_DULL: Final = (1.0, 1.0, 0.0, 1.0)  # of glTF's packed data: not occluded, rough, not metallic
+_DULL: Final = (1.0, 1.0, 0.0, 1.0)  # glTF's packed occlusion, roughness, metallic: not occluded, rough, not metallic
 
 
 def sanitize_textures(folder: Path) -> bool:
-    """Make every texture of the open scene usable; whether any was missing. `folder` holds the model file.
+    """Make every texture of the open scene usable and return whether any was missing. `folder` holds the model file.
 
-    One that cannot be decoded is replaced by a plain color (Cycles would show magenta); one with a side above MAX_SIDE
-    is scaled down. Raises ObjectError for a file outside of `folder` and for more than MAX_PIXELS.
+    A texture that cannot be decoded is replaced by a plain color (Cycles would show magenta). One with a side above
+    MAX_SIDE is scaled down. Raises ObjectError for a file outside of `folder` and for more than MAX_PIXELS.
     """
     trees = [material.node_tree for material in bpy.data.materials if material.node_tree]
     nodes = [node for tree in (*trees, *bpy.data.node_groups) for node in tree.nodes if node.type == "TEX_IMAGE"]
@@ -36,7 +36,7 @@ def sanitize_textures(folder: Path) -> bool:
 
 
 def _check(image: Any, folder: Path) -> None:
-    """Refuse a picture that lies outside or claims too many pixels. Nothing is decoded yet."""
+    """Raise ModelError for a image outside of `folder` or with too many pixels, without decoding it."""
     if image.packed_file:
         header = image.packed_file.data
     else:
@@ -50,21 +50,21 @@ def _check(image: Any, folder: Path) -> None:
 
 
 def _decodes(image: Any) -> bool:
-    """Decode a picture, and scale it down if need be."""
-    if image.source not in ("FILE", "GENERATED"):  # a film, or a row of tiles
+    """Decode a image and scale it down if it is too large. Returns whether it could be decoded."""
+    if image.source not in ("FILE", "GENERATED"):  # a movie, an image sequence or tiles
         return False
-    width, height = image.size  # asking decodes it
+    width, height = image.size  # reading the size decodes the image
     longest = max(width, height)
     if longest > MAX_SIDE:
         image.scale(max(1, width * MAX_SIDE // longest), max(1, height * MAX_SIDE // longest))
-        image.pack()  # else Blender would decode the large one again
+        image.pack()  # otherwise Blender would decode the original again
     return bool(longest)
 
 
 def _make_plain(node: Any) -> None:
-    """Give a node the one color that says least, by where its picture would have gone."""
+    """Replace the image of a node by a neutral color, depending on what the image is used for."""
     uses = _uses(node)
-    if "NORMAL_MAP" in uses:  # which is flat by itself, more exactly than 8 bits can say
+    if "NORMAL_MAP" in uses:  # an unconnected normal map is flat, without 8-bit rounding
         for link in list(node.outputs["Color"].links):
             node.id_data.links.remove(link)
         return
@@ -76,18 +76,18 @@ def _make_plain(node: Any) -> None:
         color = _GRAY
     image = bpy.data.images.new("missing", 1, 1)
     image.generated_color = color
-    image.colorspace_settings.is_data = True  # the color as it stands
+    image.colorspace_settings.is_data = True  # no color conversion
     node.image = image
 
 
 def _uses(node: Any) -> set[str]:
-    """Types of the nodes that a picture's color reaches, and names of their inputs."""
-    found: set[str] = set()
-    waiting, met = [node.outputs["Color"]], {node}
-    while waiting:
-        for link in waiting.pop().links:
-            found |= {link.to_node.type, link.to_socket.name}
-            if link.to_node not in met:
-                met.add(link.to_node)
-                waiting += link.to_node.outputs
-    return found
+    """Types of the nodes that use a image's color, directly or indirectly, and names of their inputs."""
+    names: set[str] = set()
+    pending, visited = [node.outputs["Color"]], {node}
+    while pending:
+        for link in pending.pop().links:
+            names |= {link.to_node.type, link.to_socket.name}
+            if link.to_node not in visited:
+                visited.add(link.to_node)
+                pending += link.to_node.outputs
+    return names

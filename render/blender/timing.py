@@ -6,19 +6,20 @@ from contextlib import contextmanager
 from typing import Final
 
 # import: file -> scene. light: environment map. sync: scene -> Cycles, until its first sample. sample: sampling and
-# denoising, which Cycles' status lines do not separate (benchmarks.render.denoise_share does, by leaving the denoiser
-# out). write: picture -> file -> array -> WebP.
+# denoising, which Cycles' status lines do not separate (benchmarks.render.denoise_share separates them by disabling
+# the denoiser). write: image -> file -> array -> WebP.
 PARTS: Final = ("import", "light", "sync", "sample", "write")
 
 
-class Stopwatch:
-    """Adds up the seconds of named parts."""
+class PartTimer:
+    """Sums the wall time of named parts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Add the time of the `with` block to part `name`."""
         started = time.perf_counter()
         try:
             yield
@@ -26,31 +27,35 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - started
 
     def rounded(self) -> dict[str, float]:
+        """Seconds per part, rounded to 0.1 ms."""
         return {name: round(value, 4) for name, value in self.seconds.items()}
 
 
 class RenderClock:
-    """The moments of one rendering: called, first sample, picture done. The `on_` methods are Blender's handlers."""
+    """Times of one rendering: call, first sample, image finished. The `on_` methods are Blender handlers."""
 
     def __init__(self) -> None:
         self.called = self.sampling = self.done = time.perf_counter()
-        self._waits = False
+        self._waiting = False
 
     def start(self) -> None:
+        """Call this just before the rendering."""
         self.called = self.sampling = self.done = time.perf_counter()
-        self._waits = True
+        self._waiting = True
 
     def on_status(self, status: str, *_: object) -> None:
-        if self._waits and "Sample 0/" in status:
-            self.sampling, self._waits = time.perf_counter(), False
+        """Handler of `render_stats`: note the time of the first sample."""
+        if self._waiting and "Sample 0/" in status:
+            self.sampling, self._waiting = time.perf_counter(), False
 
     def on_post(self, *_: object) -> None:
+        """Handler of `render_post`: note the time at which the image is finished."""
         self.done = time.perf_counter()
 
-    def add_to(self, watch: Stopwatch) -> None:
-        """Book the rendering that has just returned; a status line that never came leaves all of it in `sync`."""
-        if self._waits:
+    def add_to(self, timer: PartTimer) -> None:
+        """Add the rendering that has just returned. Without a status line all of its time counts as `sync`."""
+        if self._waiting:
             self.sampling = self.done
-        watch.seconds["sync"] += self.sampling - self.called
-        watch.seconds["sample"] += self.done - self.sampling
-        watch.seconds["write"] += time.perf_counter() - self.done
+        timer.seconds["sync"] += self.sampling - self.called
+        timer.seconds["sample"] += self.done - self.sampling
+        timer.seconds["write"] += time.perf_counter() - self.done

@@ -19,6 +19,8 @@ from typing import IO, Any, Final, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
 
+from dataset.format.outcomes import Failure
+
 BASE_URL: Final = "https://huggingface.co/datasets/allenai/objaverse/resolve/main"
 TOKEN_HOST: Final = "huggingface.co"  # the only host that HF_TOKEN is sent to
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -30,16 +32,14 @@ T = TypeVar("T")
 
 
 class DownloadError(Exception):
-    """A download failed. `kind` is stored as the error class of the outcome; a later run may succeed."""
-
-    stage: Final = "download"
+    """A download failed. `kind` is the error class of the outcome; a later run may succeed."""
 
     def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
         super().__init__(kind, message, attempts)
-        self.kind, self.message, self.attempts = kind, message, attempts
+        self.failure, self.attempts = Failure("download", kind, message), attempts
 
     def __str__(self) -> str:
-        return self.message
+        return self.failure.message
 
 
 class RetryableError(Exception):
@@ -82,7 +82,7 @@ def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) ->
         try:
             return attempt(), number
         except DownloadError as error:
-            raise DownloadError(error.kind, f"{name}: {error}", number) from error
+            raise DownloadError(error.failure.error_class, f"{name}: {error}", number) from error
         except RetryableError as error:
             if number >= policy.attempts:
                 raise DownloadError(error.kind, f"{name}: {error} ({number} attempts)", number) from error

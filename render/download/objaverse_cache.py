@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.format.manifest import Asset
+from dataset.format.outcomes import Failure
 from render.download.http import DownloadError, DownloadPolicy, RetryableError, check_size, transfer, with_retries
 
 _OBJECT_PATH: Final = re.compile(r"glbs/\d{3}-\d{3}/[0-9a-f]{32}\.glb", re.ASCII)
@@ -42,13 +43,12 @@ class CachedFile:
 
 @dataclass(frozen=True)
 class Download:
-    """The result of a download: the bytes `data` [n], or None with the reason in `error_class` and `message`."""
+    """The result of a download: the bytes `data` [n], or None and the reason in `failure`."""
 
     data: NDArray[np.uint8] | None = None
     sha256: str = ""
     attempts: int = 0  # 0: it was in the cache
-    error_class: str = ""  # DownloadError.kind
-    message: str = ""
+    failure: Failure | None = None
     seconds: float = 0.0
 
 
@@ -80,7 +80,7 @@ def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Downlo
         file = fetch(asset, cache or cache_folder(), policy)
     except DownloadError as error:
         seconds = round(time.monotonic() - started, 3)
-        return Download(attempts=error.attempts, error_class=error.kind, message=str(error), seconds=seconds)
+        return Download(attempts=error.attempts, failure=error.failure, seconds=seconds)
     return Download(file.data, file.sha256, file.attempts, seconds=round(time.monotonic() - started, 3))
 
 

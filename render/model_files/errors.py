@@ -2,16 +2,16 @@
 
 
 class ModelError(ValueError):
-    """The file is not usable; the message says why."""
+    """The file cannot be used; the message states the reason."""
 
 
 class UnsafeReference(ModelError):
-    """The file refers to something outside of its own folder."""
+    """The file refers to a path outside of its folder."""
 
 
 class NonFinitePositions(ModelError):
-    """A vertex position or a node's place is NaN or infinite."""
+    """A vertex position or the transform of a node is NaN or infinite."""
 
 
 class TooLarge(ModelError):
-    """The file claims more than any machine should try to hold."""
+    """The file declares more data than the limits allow."""

@@ -25,7 +25,7 @@ _CHUNK_BIN: Final = 0x004E4942
 _DATA_URI: Final = "data:"
 _TRANSFORMS: Final = ("matrix", "translation", "rotation", "scale")
 _INSTANCING: Final = "EXT_mesh_gpu_instancing"
-# What a file may claim without holding it. The most detailed objects known hold a tenth of it.
+# Limits of what a file may declare. The most detailed objects known have a tenth of it.
 MAX_JSON_VALUES: Final = 1 << 23  # values of the JSON text; Python needs about 100 bytes for each
 MAX_ABSENT: Final = 1 << 25  # elements of accessors without data, which are allocated as zeros
 MAX_CORNERS: Final = 1 << 27  # triangle corners (and morphed vertices) of all meshes; primitives may share data
@@ -34,21 +34,24 @@ MAX_INSTANCES: Final = 1 << 17  # objects made of one node by EXT_mesh_gpu_insta
 
 @dataclass(frozen=True)
 class Scenes:
-    """How many scenes a file holds, and which one it shows: the first, when it does not say."""
+    """The number of scenes in a file and the index of its default scene, 0 if none is declared."""
 
     count: int
-    shown: int
+    default: int
 
 
 def check_gltf(path: Path) -> Scenes:
-    """Raise a ModelError unless the .gltf or .glb file is well formed, stays in its folder and has finite positions."""
+    """Return the scenes of a .gltf or .glb file.
+
+    Raises ModelError when it is malformed, refers to files outside of its folder or has non-finite positions.
+    """
     document, binary = _read(path)
     try:
         for reference, needed in _references(document):
             _check_reference(reference, needed, path)
         data = GltfData(document, binary, path)
         _check_claims(document, path.name)
-        _check_places(document, path.name)
+        _check_transforms(document, path.name)
         _check_positions(document, data, path.name)
         _check_indices(document, data, path.name)
         return Scenes(len(document.get("scenes", [])), int(document.get("scene", 0)))
@@ -56,18 +59,18 @@ def check_gltf(path: Path) -> Scenes:
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
     except ModelError:
         raise
-    except ValueError as error:  # a number or a path that is none
+    except ValueError as error:  # an invalid number or path
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], memoryview]:
-    """The JSON document and the binary chunk (empty when there is none)."""
+    """Return the JSON document and the binary chunk (empty if there is none)."""
     data = path.read_bytes()
     if not data:
         raise ModelError(f"{path.name} is empty")
     text, binary = _split_glb(data, path.name) if data[:4] == _GLB_MAGIC else (data, memoryview(b""))
     if sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
-        raise TooLarge(f"{path.name}: its JSON holds more than {MAX_JSON_VALUES:,} values")
+        raise TooLarge(f"{path.name}: its JSON has more than {MAX_JSON_VALUES:,} values")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -79,7 +82,7 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview]:
 
 def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
     if len(data) < _GLB_HEADER + 8:
-        raise ModelError(f"{name} is truncated: {len(data)} bytes do not hold a GLB header")
+        raise ModelError(f"{name} is truncated: {len(data)} bytes are less than a GLB header")
     length = struct.unpack_from("<I", data, 8)[0]
     if length > len(data):
         raise ModelError(f"{name} is truncated: {len(data)} bytes of {length}")
@@ -87,7 +90,7 @@ def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
     while offset + 8 <= length:
         size, kind = struct.unpack_from("<II", data, offset)
         if offset + 8 + size > length:
-            raise ModelError(f"{name} is truncated: a chunk of {size} bytes passes the end of the file")
+            raise ModelError(f"{name} is truncated: a chunk of {size} bytes exceeds the file")
         chunks.setdefault(kind, view[offset + 8 : offset + 8 + size])
         offset += 8 + size
     if _CHUNK_JSON not in chunks:
@@ -96,7 +99,7 @@ def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
 
 
 def _references(document: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Every URI of buffers and pictures that is not embedded data, and whether nothing can be made without it."""
+    """Yield each URI of a buffer or image that is not a data URI, and whether the file is required."""
     for key, needed in (("buffers", True), ("images", False)):
         for entry in document.get(key, []):
             uri = entry.get("uri")
@@ -104,8 +107,8 @@ def _references(document: dict[str, Any]) -> Iterator[tuple[str, bool]]:
                 continue
             if not str(uri).startswith(_DATA_URI):
                 yield str(uri), needed
-            elif ";base64," not in uri:  # Blender's importer takes such a one for the path of a file
-                raise ModelError(f"a data URI of its {key} is not in base64")
+            elif ";base64," not in uri:  # Blender's importer would read it as a file path
+                raise ModelError(f"a data URI in {key!r} is not base64")
 
 
 def _check_reference(reference: str, needed: bool, path: Path) -> None:
@@ -113,7 +116,7 @@ def _check_reference(reference: str, needed: bool, path: Path) -> None:
     folder = path.parent.resolve()
     absolute = bool(urlsplit(target).scheme) or target.startswith("/")
     if absolute or not (folder / target).resolve().is_relative_to(folder):
-        raise UnsafeReference(f"{path.name} refers to {reference!r}, outside of its own folder")
+        raise UnsafeReference(f"{path.name} refers to {reference!r}, outside of its folder")
     exists = (folder / target).exists()
     if exists and not (folder / target).is_file():
         raise ModelError(f"{path.name} refers to {reference!r}, which is not a file")
@@ -128,7 +131,7 @@ def _primitives(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _check_claims(document: dict[str, Any], name: str) -> None:
-    """Refuse what is cheap to write and dear to build."""
+    """Raise TooLarge when small declarations would make Blender allocate much memory."""
     counts = [_count(accessor) for accessor in document.get("accessors", [])]
     absent = [n for n, a in zip(counts, document.get("accessors", []), strict=True) if "bufferView" not in a]
     corners = [
@@ -139,23 +142,23 @@ def _check_claims(document: dict[str, Any], name: str) -> None:
     extensions = [node.get("extensions", {}) for node in document.get("nodes", [])]
     instanced = [e[_INSTANCING]["attributes"] for e in extensions if _INSTANCING in e]
     copies = [max((counts[i] for i in attributes.values()), default=0) for attributes in instanced]
-    for claimed, most, what in (
+    for declared, most, what in (
         (absent, MAX_ABSENT, "elements without data"),
         (corners, MAX_CORNERS, "triangle corners and morphed vertices"),
         (copies, MAX_INSTANCES, "instances"),
     ):
-        if sum(claimed) > most:
-            raise TooLarge(f"{name} claims {sum(claimed):,} {what}; the most is {most:,}")
+        if sum(declared) > most:
+            raise TooLarge(f"{name} declares {sum(declared):,} {what}; the limit is {most:,}")
 
 
 def _count(accessor: dict[str, Any]) -> int:
     count = accessor["count"]
     if not isinstance(count, int) or count < 0:
-        raise ValueError(f"an accessor counts {count!r} elements")
+        raise ValueError(f"an accessor has a count of {count!r}")
     return count
 
 
-def _check_places(document: dict[str, Any], name: str) -> None:
+def _check_transforms(document: dict[str, Any], name: str) -> None:
     for index, node in enumerate(document.get("nodes", [])):
         for key in _TRANSFORMS:
             if key in node and not np.isfinite(np.asarray(node[key], np.float32)).all():
@@ -163,12 +166,14 @@ def _check_places(document: dict[str, Any], name: str) -> None:
 
 
 def _check_positions(document: dict[str, Any], data: GltfData, name: str) -> None:
-    found = set()
+    accessors = set()
     for primitive in _primitives(document):
-        found |= {s["POSITION"] for s in (primitive["attributes"], *primitive.get("targets", [])) if "POSITION" in s}
-    for index in sorted(found):
+        accessors |= {
+            s["POSITION"] for s in (primitive["attributes"], *primitive.get("targets", [])) if "POSITION" in s
+        }
+    for index in sorted(accessors):
         if not all(np.isfinite(values).all() for values in data.float_arrays(index)):
-            raise NonFinitePositions(f"{name}: accessor {index} holds positions that are NaN or infinite")
+            raise NonFinitePositions(f"{name}: accessor {index} has positions that are NaN or infinite")
 
 
 def _check_indices(document: dict[str, Any], data: GltfData, name: str) -> None:
@@ -176,4 +181,4 @@ def _check_indices(document: dict[str, Any], data: GltfData, name: str) -> None:
         indices = data.array(primitive["indices"]) if "indices" in primitive else None
         vertices = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
         if indices is not None and indices.size and int(indices.max()) >= vertices:
-            raise ModelError(f"{name}: an index names vertex {int(indices.max())} of {vertices}")
+            raise ModelError(f"{name}: an index refers to vertex {int(indices.max())}, but there are {vertices}")

@@ -20,21 +20,24 @@ _WIDTHS: Final = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3
 
 
 class GltfData:
-    """A document's buffers, each read once. Errors of its structure surface as LookupError, TypeError or ValueError."""
+    """Reads accessors of a glTF document, each buffer once.
+
+    A malformed document raises LookupError, TypeError or ValueError.
+    """
 
     def __init__(self, document: dict[str, Any], binary: memoryview, path: Path) -> None:
         self._document, self._binary, self._path = document, binary, path
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """An accessor's own values [count, width], a view of the file; None if it has none (zeros or compressed)."""
+        """Values [count, width] of an accessor, a view of the file; None if it has no data (zeros or compressed)."""
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
             return None
         return self._view(accessor, accessor, accessor["type"], f"accessor {index}")
 
     def float_arrays(self, index: int) -> Iterator[NDArray[Any]]:
-        """The values of a float accessor, then its sparse replacements; nothing when it is quantized or compressed."""
+        """Yield the values of a float accessor, then its sparse values; nothing if it is quantized or compressed."""
         accessor = self._document["accessors"][index]
         if accessor["componentType"] != _FLOAT:
             return

@@ -9,8 +9,8 @@ from typing import Final
 
 from render.model_files.errors import TooLarge
 
-HEADER_BYTES: Final = 1 << 24  # enough of a file: a JPEG may hold megabytes of metadata before its size
-MAX_PIXELS: Final = 1 << 28  # 16384 x 16384: what more claims to be is not decoded
+HEADER_BYTES: Final = 1 << 24  # bytes to read: a JPEG may have megabytes of metadata before its size
+MAX_PIXELS: Final = 1 << 28  # 16384 x 16384; larger images are not decoded
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers, with the size
@@ -22,18 +22,18 @@ ImageSize = tuple[int, int]  # width, height in pixels
 
 
 def image_size(data: bytes) -> ImageSize | None:
-    """(width, height) that the header in `data` (a file, or its first HEADER_BYTES) claims; None when unknown."""
+    """(width, height) from the header in `data` (a file or its first HEADER_BYTES); None if unknown."""
     try:
         return _size(data)
-    except (struct.error, IndexError):  # cut off within its header: no decoder will make anything of it
+    except (struct.error, IndexError):  # truncated in its header: no decoder can read it
         return None
 
 
 def check_image_size(name: str, data: bytes) -> None:
-    """Raise TooLarge when the header in `data` claims more than MAX_PIXELS."""
+    """Raise TooLarge when the header in `data` declares more than MAX_PIXELS."""
     width, height = image_size(data) or (0, 0)
     if width * height > MAX_PIXELS:
-        raise TooLarge(f"the picture {name!r} claims {width} x {height} pixels; the most is {MAX_PIXELS:,}")
+        raise TooLarge(f"the image {name!r} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
 
 
 def _size(data: bytes) -> ImageSize | None:

@@ -24,23 +24,23 @@ _HEADER_END: Final = b"end_header"
 
 
 def check_ply(path: Path) -> None:
-    """Raise a ModelError unless the file is a PLY whose first element is vertices with finite positions."""
+    """Raise ModelError unless the file is a PLY whose first element is vertices with finite positions."""
     data = path.read_bytes()
-    header, found, body = data.partition(_HEADER_END)
+    header, end, body = data.partition(_HEADER_END)
     lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]
-    if not found or not lines or lines[0] != ["ply"]:
-        raise ModelError(f"{path.name} is not PLY")
+    if not end or not lines or lines[0] != ["ply"]:
+        raise ModelError(f"{path.name} is not a PLY file")
     try:
         order = next(line[1] for line in lines if line[:1] == ["format"])
         counts = [int(line[2]) for line in lines if line[:1] == ["element"]]
-        if min(counts) < 0 or sum(counts) > len(body):  # Blender would make room for them before it reads one
+        if min(counts) < 0 or sum(counts) > len(body):  # Blender would allocate memory for all of them
             raise ValueError(f"{sum(counts):,} elements in {len(body):,} bytes")
         count, names = _vertex_element(lines)
         values = _values(body[body.index(b"\n") + 1 :], order, count, names)
     except (StopIteration, KeyError, IndexError, ValueError) as error:
         raise ModelError(f"{path.name}: its PLY vertices cannot be read ({error!r})") from error
     if not np.isfinite(values).all():
-        raise NonFinitePositions(f"{path.name} holds vertices that are NaN or infinite")
+        raise NonFinitePositions(f"{path.name} has vertices that are NaN or infinite")
 
 
 def _vertex_element(lines: list[list[str]]) -> tuple[int, list[tuple[str, str]]]:

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from dataset.format.manifest import Asset
-from dataset.format.outcomes import Outcome
+from dataset.format.outcomes import Failure, Outcome
 from dataset.format.shards import shard_name
 from render.output.shard_set_writer import ShardSetWriter
-from render.workers.messages import Batch, Result, Task
+from render.workers.messages import RenderBatch, RenderResult, RenderTask
 
 _WRITERS: Final = 2
 _WAITING: Final = 4  # shards being written at a time, to bound memory
@@ -33,7 +33,7 @@ class ShardAssembler:
     def __init__(self, output: ShardSetWriter) -> None:
         self._output = output
         self._open: dict[
-            int, tuple[int, list[Result]]
+            int, tuple[int, list[RenderResult]]
         ] = {}  # shard -> (results to come, results that were never staged)
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="shard-writer")
         self._writing: deque[Future[None]] = deque()
@@ -50,7 +50,7 @@ class ShardAssembler:
         if kind is None:
             self._settle(0)
 
-    def tasks(self) -> Iterator[Task]:
+    def tasks(self) -> Iterator[RenderTask]:
         """Iterate over the objects to render, in manifest order. The first task of a shard opens the shard."""
         finished = self._output.finished_shards()
         for shard in range(self._output.num_shards):
@@ -60,13 +60,13 @@ class ShardAssembler:
                 continue
             name, missing = shard_name(shard), set(self._output.missing(shard))
             self.done += len(positions) - len(missing)
-            fresh: list[Result] = []
+            fresh: list[RenderResult] = []
             tasks = []
             for position, asset in zip(positions, self._assets(positions), strict=True):
                 if position in missing and asset.excluded:
                     fresh.append(_excluded(asset, position, name))
                 elif position in missing:
-                    tasks.append(Task(asset, position, name))
+                    tasks.append(RenderTask(asset, position, name))
             self.done += len(fresh)
             self.skipped += len(fresh)
             self._open[shard] = (len(tasks), fresh)
@@ -75,7 +75,7 @@ class ShardAssembler:
             else:
                 self._finish(shard)
 
-    def accept(self, batch: Batch) -> None:
+    def accept(self, batch: RenderBatch) -> None:
         """Stage a batch, or write the shard that it completes. Re-raises errors of earlier shards' writers."""
         results = batch.results
         shard = self._output.shard_of(results[0].outcome.position)
@@ -105,19 +105,8 @@ class ShardAssembler:
             self._writing.popleft().result()
 
 
-def _excluded(asset: Asset, position: int, shard: str) -> Result:
+def _excluded(asset: Asset, position: int, shard: str) -> RenderResult:
     kind, message = _EXCLUDED[asset.excluded]
     detail = asset.license if kind == "LicenceExcluded" else f"{(asset.bytes or 0) / 1e6:.1f} MB"
-    return Result(
-        Outcome(
-            asset.uid,
-            position,
-            shard,
-            "skipped",
-            stage="select",
-            error_class=kind,
-            message=f"{message} ({detail})",
-            attempts=0,
-            flags=(asset.excluded,),
-        )
-    )
+    failure = Failure("select", kind, f"{message} ({detail})", (asset.excluded,))
+    return RenderResult(Outcome(asset.uid, position, shard, "ok", attempts=0).with_failure("skipped", failure))

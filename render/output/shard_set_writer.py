@@ -32,12 +32,12 @@ from dataset.format.shards import (
     write_index,
     write_shard,
 )
+from dataset.format.tar import pack, unpack
 from dataset.io.files import check_reachable, exists, json_bytes, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned
 from dataset.io.resume import differences, settings_differ
 from render.output.staging import Staging
-from render.workers.messages import Result
-from render.workers.protocol import pack, unpack
+from render.workers.messages import RenderResult
 
 STAGING: Final = ".staging"
 LOGS_FOLDER: Final = "logs"
@@ -129,11 +129,11 @@ class ShardSetWriter:
         staged = self.staging.positions(shard_name(shard))
         return [position for position in self.positions(shard) if position not in staged]
 
-    def stage(self, results: Sequence[Result]) -> None:
+    def stage(self, results: Sequence[RenderResult]) -> None:
         """Stage results of one shard until it is written."""
         self.staging.add(results[0].outcome.shard, results)
 
-    def finish_shard(self, shard: int, fresh: Sequence[Result] = ()) -> None:
+    def finish_shard(self, shard: int, fresh: Sequence[RenderResult] = ()) -> None:
         """Write a shard whose objects are all staged or in `fresh`, then its outcome table; drop its staged files."""
         name = shard_name(shard)
         results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
@@ -196,7 +196,7 @@ class ShardSetWriter:
         for row in rows:
             places = members[row.uid].items() if row.status == "ok" else ()
             parts = {f"{row.uid}.{suffix}": data[m.offset : m.offset + m.size] for suffix, m in places}
-            results.append(Result(row, pack(parts) if parts else b""))
+            results.append(RenderResult(row, pack(parts) if parts else b""))
         self.staging.drop(name)
         if results:
             self.staging.add(name, results)

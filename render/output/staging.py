@@ -16,9 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
 from dataset.format.outcomes import Outcome, from_json, to_json
+from dataset.format.tar import pack
 from dataset.io.files import TEMPORARY_SUFFIX, write_bytes_atomic
-from render.workers.messages import Result
-from render.workers.protocol import pack
+from render.workers.messages import RenderResult
 
 PART_SUFFIX: Final = ".part"
 _ROWS: Final = "rows.json"
@@ -31,7 +31,7 @@ class Staging:
         self.folder = folder
         self._fs = LocalFileSystem()
 
-    def add(self, shard: str, results: Sequence[Result]) -> Path:
+    def add(self, shard: str, results: Sequence[RenderResult]) -> Path:
         """Stage some results of a shard as one file and return its path."""
         positions = [result.outcome.position for result in results]
         path = self.folder / shard / f"{min(positions):08d}-{max(positions):08d}{PART_SUFFIX}"
@@ -40,13 +40,13 @@ class Staging:
         write_bytes_atomic(self._fs, str(path), pack({_ROWS: rows, **samples}))
         return path
 
-    def read(self, shard: str) -> Iterator[Result]:
+    def read(self, shard: str) -> Iterator[RenderResult]:
         """All staged results of a shard."""
         for path in self._parts(shard):
             with _open(path) as tar:
                 for row in _rows(tar, path):
                     sample = tar.extractfile(str(row.position)) if row.status == "ok" else None
-                    yield Result(row, sample.read() if sample else b"")
+                    yield RenderResult(row, sample.read() if sample else b"")
 
     def positions(self, shard: str) -> set[int]:
         """Positions of a shard's staged objects. Removes the temporary files of killed writers."""

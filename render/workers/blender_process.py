@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dataset.format.outcomes import Failure
 from dataset.io.paths import ROOT
 from render.settings import Device
 from render.workers.protocol import Hello, RenderJob, Reply, parse_hello, parse_reply, to_line
@@ -25,11 +26,11 @@ _RESET_PEAK: Final = "5"  # proc(5), clear_refs: forget the peak of resident mem
 
 
 class BlenderEnded(Exception):
-    """Blender died or was killed. `kind` is Crash, Timeout or MemoryLimit."""
+    """Blender died or was killed. `error_class` is Crash, Timeout, MemoryLimit or Unavailable."""
 
-    def __init__(self, kind: str, message: str, exit_signal: int | None) -> None:
+    def __init__(self, error_class: str, message: str, exit_signal: int | None) -> None:
         super().__init__(message)
-        self.kind, self.exit_signal = kind, exit_signal
+        self.failure, self.exit_signal = Failure("worker", error_class, message), exit_signal
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class BlenderProcess:
         except BlenderEnded as error:
             message = f"Blender did not start: {error}: {self.stderr_tail()}"
             self.close()
-            raise BlenderEnded(error.kind, message, error.exit_signal) from error
+            raise BlenderEnded(error.failure.error_class, message, error.exit_signal) from error
 
     def render(self, job: RenderJob, limits: Limits) -> Reply:
         """Render one object. Raises BlenderEnded when there is no reply; then only call `stderr_tail` and `close`."""
@@ -139,9 +140,9 @@ class BlenderProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
-    def _killed(self, kind: str, message: str) -> BlenderEnded:
+    def _killed(self, error_class: str, message: str) -> BlenderEnded:
         self._kill()
-        return BlenderEnded(kind, message, int(signal.SIGKILL))
+        return BlenderEnded(error_class, message, int(signal.SIGKILL))
 
     def _crashed(self) -> BlenderEnded:
         try:

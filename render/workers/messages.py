@@ -11,7 +11,7 @@ MAX_ATTEMPTS: Final = 2  # per object, for failures that a retry may cure: a cra
 
 
 @dataclass(frozen=True)
-class Task:
+class RenderTask:
     """One object to render: the asset, its position in the manifest, its shard, and its download if it has one."""
 
     asset: Asset
@@ -21,7 +21,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Result:
+class RenderResult:
     """The outcome of an object, and its sample as the bytes of a tar if it succeeded."""
 
     outcome: Outcome
@@ -29,13 +29,13 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Batch:
+class RenderBatch:
     """The results of some tasks in order, the time they took, and the worker's log messages.
 
     A batch without results only carries a log message of the pool, or signals that no result arrived.
     """
 
-    results: list[Result]
+    results: list[RenderResult]
     seconds: float
     worker: str
     log: str = ""
@@ -43,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at an object; `reply.stage` is "worker" when Blender itself failed, which a retry may cure."""
+    """One attempt at an object; the failure's stage is "worker" if Blender itself failed, which a retry may cure."""
 
     reply: Reply
     exit_signal: int | None = None

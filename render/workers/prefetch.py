@@ -13,7 +13,7 @@ from dataset.format.manifest import Asset
 from dataset.io.read_ahead import draw_ahead
 from render.download.http import DownloadPolicy
 from render.download.objaverse_cache import download
-from render.workers.messages import Task
+from render.workers.messages import RenderTask
 
 MAX_RETRIES: Final = 3  # by Ray, when the node or process of a download died
 
@@ -27,7 +27,7 @@ def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[As
     return lambda asset: task.remote(asset, cache, policy)
 
 
-def downloads_ahead(tasks: Iterator[Task], submit: Callable[[Asset], Any], ahead: int) -> Iterator[Task]:
+def downloads_ahead(tasks: Iterator[RenderTask], submit: Callable[[Asset], Any], ahead: int) -> Iterator[RenderTask]:
     """Yield the same tasks in order, with the downloads of the next `ahead` ones already started."""
     started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
     return draw_ahead(started, ahead)

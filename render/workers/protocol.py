@@ -3,15 +3,12 @@
 The rendered sample is written to a small tar file.
 """
 
-import io
 import json
-import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 
 from dataset.format.manifest import Asset
-from dataset.format.outcomes import Stage
+from dataset.format.outcomes import Failure
 from render.settings import Settings
 
 
@@ -29,14 +26,10 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class Reply:
-    """The result of a job in Blender. `stage`, `error_class` and `message` are empty on success."""
+    """The result of a job in Blender: `failure`, or on success the flags and timings of the sample."""
 
-    status: Literal["ok", "failed"]
-    stage: Stage = ""
-    error_class: str = ""
-    message: str = ""
+    failure: Failure | None = None
     flags: tuple[str, ...] = ()
-    asset_sha256: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds by part (render.blender.timing)
 
 
@@ -51,10 +44,12 @@ class Hello:
 
 
 def to_line(message: RenderJob | Reply | Hello) -> bytes:
+    """Serialize a message as one line of JSON."""
     return json.dumps(asdict(message)).encode() + b"\n"
 
 
 def parse_job(line: str) -> RenderJob:
+    """Parse a line that holds a `RenderJob`."""
     raw = json.loads(line)
     return RenderJob(
         Asset(**raw["asset"]), raw["path"], raw["asset_sha256"], raw["seed"], Settings(**raw["settings"]), raw["tar"]
@@ -62,26 +57,14 @@ def parse_job(line: str) -> RenderJob:
 
 
 def parse_reply(line: bytes) -> Reply:
+    """Parse a line that holds a `Reply`."""
     raw = json.loads(line)
-    return Reply(**{**raw, "flags": tuple(raw["flags"])})
+    failure = raw["failure"]
+    if failure is not None:
+        failure = Failure(**{**failure, "flags": tuple(failure["flags"])})
+    return Reply(failure, tuple(raw["flags"]), raw["timings"])
 
 
 def parse_hello(line: bytes) -> Hello:
+    """Parse a line that holds a `Hello`."""
     return Hello(**json.loads(line))
-
-
-def pack(members: Mapping[str, bytes]) -> bytes:
-    """Serialize the members of a sample as a tar."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def unpack(data: bytes) -> dict[str, bytes]:
-    """The members of a tar that was made by `pack`."""
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]

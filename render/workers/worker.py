@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import UserError
-from dataset.format.outcomes import Outcome
+from dataset.format.outcomes import Failure, Outcome
 from render.download.objaverse_cache import Download
 from render.settings import Settings
 from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
 from render.workers.logs import stamped
-from render.workers.messages import MAX_ATTEMPTS, Attempt, Batch, Result, Task
+from render.workers.messages import MAX_ATTEMPTS, Attempt, RenderBatch, RenderResult, RenderTask
 from render.workers.protocol import RenderJob, Reply
 from render.workers.resources import machine_size, memory_limit_mb
 
@@ -27,22 +27,34 @@ def _wait_for_download(reference: Any) -> Download:
     import ray
 
     try:
-        found: Download = ray.get(reference)
-    except ray.exceptions.RayError as error:  # its process was killed, its node is gone: this object only
+        download: Download = ray.get(reference)
+    except ray.exceptions.RayError as error:  # its process or node died; only this object is affected
         message = str(error).strip().partition("\n")[0] or "Ray lost the download"
-        return Download(error_class=type(error).__name__, message=message, attempts=MAX_ATTEMPTS)
-    return found
+        return Download(failure=Failure("download", type(error).__name__, message), attempts=MAX_ATTEMPTS)
+    return download
+
+
+def _may_be_cured(reply: Reply) -> bool:
+    """Whether Blender itself failed, so that another attempt in a new process may succeed."""
+    return reply.failure is not None and reply.failure.stage == "worker"
+
+
+def _with_failure(outcome: Outcome, failure: Failure) -> Outcome:
+    """The outcome of a failed object; a download above --max-file-mb counts as skipped."""
+    if (failure.stage, failure.error_class) == ("download", "TooLarge"):
+        return outcome.with_failure("skipped", replace(failure, flags=("too-large",)))
+    return outcome.with_failure("failed", failure)
 
 
 class DownloadFailed(Exception):
-    """The download of an object failed; `reply` has the reason."""
+    """The download of an object failed."""
 
-    def __init__(self, reply: Reply, attempts: int) -> None:
-        super().__init__(reply.message)
-        self.reply, self.attempts = reply, attempts
+    def __init__(self, failure: Failure, attempts: int) -> None:
+        super().__init__(failure.message)
+        self.failure, self.attempts = failure, attempts
 
 
-class Worker:
+class RenderWorker:
     """Renders tasks in a Blender process, which is replaced when it dies or is due for recycling.
 
     `root` is the folder of a folder source.
@@ -71,14 +83,15 @@ class Worker:
         """The process id of Blender, if it is running."""
         return self._process.pid if self._process else None
 
-    def render(self, tasks: Sequence[Task]) -> Batch:
+    def render(self, tasks: Sequence[RenderTask]) -> RenderBatch:
         """Render some objects. A failure of an object is reported in its result."""
         started = time.monotonic()
         results = [self.render_one(task) for task in tasks]
         log, self._log = "\n".join(self._log), []
-        return Batch(results, time.monotonic() - started, self._name, log)
+        return RenderBatch(results, time.monotonic() - started, self._name, log)
 
-    def render_one(self, task: Task) -> Result:
+    def render_one(self, task: RenderTask) -> RenderResult:
+        """Render one object. A failure is reported in the result."""
         started = time.monotonic()
         tar = self._folder / f"{task.asset.uid}.tar"
         data, attempts, digest = b"", 1, ""
@@ -86,40 +99,36 @@ class Worker:
             path, digest = self._model_file(task)
             job = RenderJob(task.asset, str(path), digest, self._seed, self._settings, str(tar))
             last = self._attempt(job)
-            while last.reply.stage == "worker" and attempts < MAX_ATTEMPTS:
+            while _may_be_cured(last.reply) and attempts < MAX_ATTEMPTS:
                 attempts, last = attempts + 1, self._attempt(job)
-            if last.reply.status == "ok":
+            if last.reply.failure is None:
                 data = tar.read_bytes()
                 tar.unlink()
         except DownloadFailed as error:
-            attempts, last = error.attempts, Attempt(error.reply)
+            attempts, last = error.attempts, Attempt(Reply(error.failure))
         except (OSError, UserError) as error:
-            last = Attempt(Reply("failed", "source", type(error).__name__, f"{task.asset.uid}: {error}"))
-        reply = last.reply
+            last = Attempt(Reply(Failure("source", type(error).__name__, f"{task.asset.uid}: {error}")))
         if task.blob is not None:
             self._downloaded(task).unlink(missing_ok=True)
-        too_large = (reply.stage, reply.error_class) == ("download", "TooLarge")
         outcome = Outcome(
             uid=task.asset.uid,
             position=task.position,
             shard=task.shard,
-            status="skipped" if too_large else reply.status,
-            stage=reply.stage,
-            error_class=reply.error_class,
-            message=reply.message,
+            status="ok",
             exit_signal=last.exit_signal,
             seconds=round(time.monotonic() - started, 3),
             peak_rss_mb=round(last.peak_rss_mb, 1),
             attempts=attempts,
             stderr_tail=last.stderr_tail,
-            flags=("too-large",) if too_large else reply.flags,
-            asset_sha256=digest or reply.asset_sha256,
+            flags=last.reply.flags,
+            asset_sha256=digest,
         )
-        if reply.status == "failed":
-            self._note(
-                f"{outcome.uid}: {reply.stage}: {reply.error_class}: {reply.message}\n{last.stderr_tail}".rstrip()
-            )
-        return Result(outcome, data)
+        failure = last.reply.failure
+        if failure is not None:
+            outcome = _with_failure(outcome, failure)
+            text = f"{outcome.uid}: {failure.stage}: {failure.error_class}: {failure.message}\n{last.stderr_tail}"
+            self._note(text.rstrip())
+        return RenderResult(outcome, data)
 
     def close(self) -> None:
         """End the Blender process and remove the temporary folder."""
@@ -128,7 +137,7 @@ class Worker:
             self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _model_file(self, task: Task) -> tuple[Path, str]:
+    def _model_file(self, task: RenderTask) -> tuple[Path, str]:
         """The object's local file and its sha256; both empty for a procedural object."""
         asset = task.asset
         if asset.procedural_index is not None:
@@ -143,31 +152,32 @@ class Worker:
         with path.open("rb") as file:
             return path, hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _received(self, task: Task) -> tuple[Path, str]:
+    def _received(self, task: RenderTask) -> tuple[Path, str]:
         """The downloaded file and its sha256. Raises DownloadFailed when its download failed."""
         download = task.blob if isinstance(task.blob, Download) else _wait_for_download(task.blob)
-        if download.data is None:
-            raise DownloadFailed(Reply("failed", "download", download.error_class, download.message), download.attempts)
+        if download.failure is not None:
+            raise DownloadFailed(download.failure, download.attempts)
+        assert download.data is not None
         path = self._downloaded(task)
         path.parent.mkdir(exist_ok=True)
         download.data.tofile(path)
         return path, download.sha256
 
-    def _downloaded(self, task: Task) -> Path:
+    def _downloaded(self, task: RenderTask) -> Path:
         return self._folder / f"{task.asset.uid}.glb"
 
     def _attempt(self, job: RenderJob) -> Attempt:
         try:
             process = self._living_process()
         except BlenderEnded as error:
-            return Attempt(Reply("failed", "worker", error.kind, str(error)), error.exit_signal)
+            return Attempt(Reply(error.failure), error.exit_signal)
         exit_signal = None
         try:
             reply = process.render(job, self._limits)
         except BlenderEnded as error:
-            reply, exit_signal = Reply("failed", "worker", error.kind, str(error)), error.exit_signal
-        tail = process.stderr_tail() if reply.status == "failed" else ""
-        if reply.stage == "worker" or process.should_recycle(self._limits):
+            reply, exit_signal = Reply(error.failure), error.exit_signal
+        tail = process.stderr_tail() if reply.failure else ""
+        if _may_be_cured(reply) or process.should_recycle(self._limits):
             self._note(f"Blender {process.pid} replaced after {process.jobs} objects, {process.rss_mb:.0f} MB")
             process.close()
             self._process = None

@@ -12,8 +12,8 @@ import pytest
 from dataset.format.manifest import Asset
 from render.settings import Settings
 from render.workers.blender_process import Limits
-from render.workers.messages import Task
-from render.workers.worker import Worker
+from render.workers.messages import RenderTask
+from render.workers.worker import RenderWorker
 from tests.support.fault_models import boxed, png, textured
 from tests.support.fault_zoo import zoo
 from tests.support.make_models import box_glb
@@ -38,12 +38,12 @@ CHOSEN = {
 
 def task(path):
     file = path.absolute().relative_to("/").as_posix()
-    return Task(Asset(path.stem, "test", "CC0-1.0", "nobody", file=file), 0, "shard-000000")
+    return RenderTask(Asset(path.stem, "test", "CC0-1.0", "nobody", file=file), 0, "shard-000000")
 
 
 @contextmanager
 def worker(limits=Limits(timeout_s=120.0)):  # noqa: B008  (frozen)
-    opened = Worker(0, TINY, limits, 1, root="/")
+    opened = RenderWorker(0, TINY, limits, 1, root="/")
     try:
         yield opened
     finally:

@@ -101,7 +101,7 @@ def test_twenty_kills_of_the_driver_at_random_moments(models, reference, tmp_pat
     assert is_whole(last, reference)
 
 
-@pytest.mark.parametrize("victim", [b"ray::Worker", b"raylet/raylet", b"gcs_server"])
+@pytest.mark.parametrize("victim", [b"ray::RenderWorker", b"raylet/raylet", b"gcs_server"])
 def test_ray_killed_under_the_driver(models, reference, tmp_path, victim):
     shards, mark, log = tmp_path / "set", uuid.uuid4().hex, tmp_path / "log"
     driver = start(models, shards, log, mark)

@@ -38,7 +38,7 @@ def outcome(path, scratch):
     try:
         image, flags = rendered(path, scratch)
     except scene.ObjectError as error:
-        return None, error.kind if str(error) else "unexplained", ()
+        return None, error.failure.error_class if str(error) else "unexplained", ()
     return image, "", flags
 
 

@@ -8,9 +8,9 @@ from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.schema import member_names
 from dataset.format.shards import shard_name
+from dataset.format.tar import pack
 from render.output.shard_set_writer import ShardSetWriter
-from render.workers.messages import Result
-from render.workers.protocol import pack
+from render.workers.messages import RenderResult
 
 UIDS = ["a", "b", "c", "d", "e"]
 HASHES = {uid: hashlib.sha256(uid.encode()).hexdigest() for uid in UIDS}
@@ -34,8 +34,8 @@ def result(output, uid, failed=FAILED, hashes=HASHES):
     position = UIDS.index(uid)
     row = Outcome(uid, position, shard_name(output.shard_of(position)), "ok", seconds=1.5, asset_sha256=hashes[uid])
     if uid in failed:
-        return Result(replace(row, status="failed", stage="import", error_class="X", message="no"))
-    return Result(row, pack({name: f"{name} {uid}".encode() for name in member_names(uid)}))
+        return RenderResult(replace(row, status="failed", stage="import", error_class="X", message="no"))
+    return RenderResult(row, pack({name: f"{name} {uid}".encode() for name in member_names(uid)}))
 
 
 def stage(output, *uids, **options):

@@ -93,7 +93,7 @@ def test_wrong_members_and_repeated_uids_are_refused_and_leave_nothing(tmp_path:
     incomplete = {name: data for name, data in members.items() if "random_07" not in name}
     foreign = {**members, "a.extra.txt": b""}
     cases: list[list[Sample]] = [[(uid, incomplete)], [(uid, foreign)], [(uid, members), (uid, members)]]
-    for samples, word in zip(cases, ("random_07", "extra", "twice"), strict=True):
+    for samples, word in zip(cases, ("random_07", "extra", "repeated"), strict=True):
         with pytest.raises(UserError, match=word):
             write_shard(fs, root, "shard-000000", samples)
     assert list(tmp_path.iterdir()) == []

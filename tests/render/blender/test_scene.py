@@ -159,7 +159,7 @@ def test_other_formats_come_in_upright_and_are_checked_for_nan(tmp_path, suffix,
     path.write_text(text("nan 0 0"))
     with pytest.raises(scene.ObjectError) as caught:
         scene.build(path, "longest")
-    assert caught.value.kind == "NonFinitePositions"
+    assert caught.value.failure.error_class == "NonFinitePositions"
 
 
 def test_vertex_colors_without_a_material_are_shown(tmp_path):
@@ -183,7 +183,7 @@ def test_bad_files_are_named_failures(tmp_path):
     for uid, kind in bad_models(tmp_path).items():
         with pytest.raises(scene.ObjectError) as caught:
             scene.build(tmp_path / f"{uid}.glb", "longest")
-        assert caught.value.kind == kind
+        assert caught.value.failure.error_class == kind
     with pytest.raises(scene.ObjectError, match="one point"):
         scene.build(box_glb(tmp_path / "dot.glb", size=(0, 0, 0)), "longest")
 
@@ -197,7 +197,7 @@ def test_references_out_of_the_folder_are_not_followed(tmp_path):
     (tmp_path / "in" / "a.gltf").write_text(json.dumps(gltf.document))
     with pytest.raises(scene.ObjectError) as caught:
         scene.build(tmp_path / "in" / "a.gltf", "longest")
-    assert caught.value.kind == "UnsafeReference"
+    assert caught.value.failure.error_class == "UnsafeReference"
 
 
 def test_nothing_is_drawn_where_alpha_is_zero_and_alpha_is_straight(tmp_path):

@@ -85,7 +85,7 @@ def test_a_picture_outside_is_refused_whatever_the_format_that_named_it(tmp_path
     node.image = bpy.data.images.load(str(outside if name == "ABSOLUTE" else tmp_path / "in" / name))
     with pytest.raises(scene.ObjectError) as caught:
         sanitize_textures(path.parent)
-    assert caught.value.kind == "UnsafeReference"
+    assert caught.value.failure.error_class == "UnsafeReference"
     assert not node.image.has_data
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from render.blender import timing
-from render.blender.timing import PARTS, RenderClock, Stopwatch
+from render.blender.timing import PARTS, PartTimer, RenderClock
 
 
 @pytest.fixture
@@ -15,42 +15,42 @@ def clock(monkeypatch):
 
 
 def test_parts_add_up(clock):
-    watch = Stopwatch()
+    timer = PartTimer()
     for seconds in (2.0, 3.0):
-        with watch.part("import"):
+        with timer.part("import"):
             clock[0] += seconds
-    assert watch.rounded() == {**dict.fromkeys(PARTS, 0.0), "import": 5.0}
+    assert timer.rounded() == {**dict.fromkeys(PARTS, 0.0), "import": 5.0}
 
 
 def test_an_error_is_timed_too(clock):
-    watch = Stopwatch()
+    timer = PartTimer()
 
     def late_failure():
-        with watch.part("light"):
+        with timer.part("light"):
             clock[0] += 1.0
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
         late_failure()
-    assert watch.seconds["light"] == 1.0
+    assert timer.seconds["light"] == 1.0
 
 
 def test_a_rendering_is_split_at_its_first_sample_and_at_its_end(clock):
-    rendering, watch = RenderClock(), Stopwatch()
+    rendering, timer = RenderClock(), PartTimer()
     rendering.start()
     for seconds, status in ((1.0, "Updating Images"), (2.0, "Scene | Sample 0/24"), (3.0, "Scene | Sample 0/24")):
         clock[0] += seconds
         rendering.on_status(status)
     rendering.on_post(None)
     clock[0] += 4.0
-    rendering.add_to(watch)
-    assert (watch.seconds["sync"], watch.seconds["sample"], watch.seconds["write"]) == (3.0, 3.0, 4.0)
+    rendering.add_to(timer)
+    assert (timer.seconds["sync"], timer.seconds["sample"], timer.seconds["write"]) == (3.0, 3.0, 4.0)
 
 
 def test_without_a_status_line_nothing_counts_as_sampling(clock):
-    rendering, watch = RenderClock(), Stopwatch()
+    rendering, timer = RenderClock(), PartTimer()
     rendering.start()
     clock[0] += 2.0
     rendering.on_post()
-    rendering.add_to(watch)
-    assert (watch.seconds["sync"], watch.seconds["sample"]) == (2.0, 0.0)
+    rendering.add_to(timer)
+    assert (timer.seconds["sync"], timer.seconds["sample"]) == (2.0, 0.0)

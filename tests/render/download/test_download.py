@@ -26,7 +26,7 @@ def failed(server, cache, **changes):
     with pytest.raises(DownloadError) as caught:
         fetch(asset(), cache, policy(server, **changes))
     assert files(cache) == []
-    assert caught.value.stage == "download"
+    assert caught.value.failure.stage == "download"
     assert NAME in str(caught.value)
     return caught.value
 
@@ -64,7 +64,7 @@ def test_a_damaged_cached_file_is_replaced(server, tmp_path):
 def test_a_refusal_is_not_tried_again(server, tmp_path, status):
     server.give(NAME, Answer(b"", status))
     error = failed(server, tmp_path)
-    assert (error.kind, error.attempts, len(server.asked(NAME))) == (f"Http{status}", 1, 1)
+    assert (error.failure.error_class, error.attempts, len(server.asked(NAME))) == (f"Http{status}", 1, 1)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -74,7 +74,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path, status):
     server.give(NAME, Answer(b"busy", status))
     (tmp_path / NAME).unlink()
     error = failed(server, tmp_path)
-    assert (error.kind, error.attempts) == (f"Http{status}", 3)
+    assert (error.failure.error_class, error.attempts) == (f"Http{status}", 3)
 
 
 def test_retry_after_is_honoured(server, tmp_path):
@@ -109,16 +109,16 @@ def test_what_came_damaged_is_downloaded_again(server, tmp_path, answer, kind):
     (tmp_path / NAME).unlink()
     server.give(NAME, answer)
     error = failed(server, tmp_path)
-    assert (error.kind, error.attempts) == (kind, 3)
+    assert (error.failure.error_class, error.attempts) == (kind, 3)
     error = failed(server, tmp_path, keep=False)
-    assert error.kind == kind
+    assert error.failure.error_class == kind
 
 
 def test_a_file_that_is_published_damaged_is_not_tried_again(server, tmp_path):
     text = b"this is no model"
     server.give(NAME, Answer(text, headers={"X-Linked-ETag": hashlib.sha256(text).hexdigest()}))
     error = failed(server, tmp_path)
-    assert (error.kind, error.attempts) == ("NotGlb", 1)
+    assert (error.failure.error_class, error.attempts) == ("NotGlb", 1)
 
 
 def test_etags_that_are_no_sha256_say_nothing(server, tmp_path):
@@ -129,16 +129,16 @@ def test_etags_that_are_no_sha256_say_nothing(server, tmp_path):
 def test_a_silent_server_and_a_trickling_one_time_out(server, tmp_path):
     server.give(NAME, Answer(pauses_s=0.5))
     error = failed(server, tmp_path, attempts=2, silence_s=0.1)
-    assert (error.kind, error.attempts) == ("Timeout", 2)
+    assert (error.failure.error_class, error.attempts) == ("Timeout", 2)
     server.give(NAME, Answer(pauses_s=0.05))
     error = failed(server, tmp_path, attempts=1, whole_s=0.2)
-    assert error.kind == "Timeout"
+    assert error.failure.error_class == "Timeout"
 
 
 def test_a_refused_connection_is_tried_again(server, tmp_path):
     with pytest.raises(DownloadError) as caught:
         fetch(asset(), tmp_path, DownloadPolicy(attempts=2, backoff_s=0.01, base_url="http://127.0.0.1:9"))
-    assert (caught.value.kind, caught.value.attempts) == ("Connection", 2)
+    assert (caught.value.failure.error_class, caught.value.attempts) == ("Connection", 2)
     assert isinstance(_network_failure(TimeoutError(), DownloadPolicy()), RetryableError)
 
 
@@ -148,13 +148,13 @@ def test_a_file_over_the_limit_is_given_up_early(server, tmp_path, length):
     server.give(NAME, Answer(big, length=len(big) if length else None, pauses_s=0.001))
     started = time.monotonic()
     error = failed(server, tmp_path, max_bytes=1000)
-    assert (error.kind, error.attempts, len(server.asked(NAME))) == ("TooLarge", 1, 1)
+    assert (error.failure.error_class, error.attempts, len(server.asked(NAME))) == ("TooLarge", 1, 1)
     assert time.monotonic() - started < 1.5  # all of it would take 2 s
     server.give(NAME, Answer())
     assert fetch(asset(), tmp_path, policy(server, max_bytes=1000)).size == 1000
     with pytest.raises(DownloadError, match="at least 1000 bytes") as caught:
         fetch(asset(), tmp_path, policy(server, max_bytes=999))  # also when it is cached
-    assert caught.value.kind == "TooLarge"
+    assert caught.value.failure.error_class == "TooLarge"
 
 
 def test_redirects_lead_on_and_bring_the_checksum(server, tmp_path):
@@ -169,7 +169,7 @@ def test_redirects_lead_on_and_bring_the_checksum(server, tmp_path):
     assert fetch(asset(), tmp_path, policy(server)).attempts == 1
     (tmp_path / NAME).unlink()
     server.give(NAME, moved(f'"{"3" * 64}"'))
-    assert failed(server, tmp_path).kind == "ChecksumMismatch"
+    assert failed(server, tmp_path).failure.error_class == "ChecksumMismatch"
 
 
 @pytest.mark.parametrize("target", ["http://example.org/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])
@@ -177,7 +177,7 @@ def test_redirects_to_anything_but_https_are_refused(server, tmp_path, target):
     server.give(NAME, Answer(b"", 302, {"Location": target}))
     error = failed(server, tmp_path)
     assert error.attempts == 1
-    assert error.kind in ("UnsafeRedirect", "Http302")  # urllib itself refuses file:
+    assert error.failure.error_class in ("UnsafeRedirect", "Http302")  # urllib itself refuses file:
     assert len(server.requests) == 1
 
 
@@ -195,7 +195,7 @@ def test_redirects_to_anything_but_https_are_refused(server, tmp_path, target):
 def test_paths_that_are_not_objaverses_are_refused_before_anything(server, tmp_path, name):
     with pytest.raises(DownloadError) as caught:
         fetch(asset(name), tmp_path / "cache", policy(server))
-    assert (caught.value.kind, caught.value.attempts) == ("BadPath", 0)
+    assert (caught.value.failure.error_class, caught.value.attempts) == ("BadPath", 0)
     assert files(tmp_path) == []
     assert server.requests == []
 
@@ -205,7 +205,7 @@ def test_a_full_disk_is_said(server, tmp_path):
     (tmp_path / "glbs").write_text("a file where the folder should be")
     with pytest.raises(DownloadError) as caught:
         fetch(asset(), tmp_path, policy(server))
-    assert caught.value.kind == "Disk"
+    assert caught.value.failure.error_class == "Disk"
 
 
 def test_the_token_goes_to_hugging_face_alone(server, tmp_path, monkeypatch):

@@ -8,14 +8,14 @@ import pytest
 from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
-from render.workers.actor_pool import LARGEST_BATCH, ActorPool, _Queue
-from render.workers.messages import MAX_ATTEMPTS, Batch, Result, Task
+from render.workers.actor_pool import LARGEST_BATCH, RenderPool, TaskQueue
+from render.workers.messages import MAX_ATTEMPTS, RenderBatch, RenderResult, RenderTask
 
 pytestmark = pytest.mark.integration
 
 
 def task(position, uid=None, per_shard=100):
-    return Task(Asset(uid or f"uid-{position}", "test"), position, f"shard-{position // per_shard:06d}")
+    return RenderTask(Asset(uid or f"uid-{position}", "test"), position, f"shard-{position // per_shard:06d}")
 
 
 class Stub:
@@ -33,8 +33,8 @@ class Stub:
             time.sleep(self._seconds)
             if one.asset.uid == "poison":
                 os._exit(1)
-        results = [Result(Outcome(t.asset.uid, t.position, t.shard, "ok")) for t in tasks]
-        return Batch(results, time.monotonic() - started, "stub")
+        results = [RenderResult(Outcome(t.asset.uid, t.position, t.shard, "ok")) for t in tasks]
+        return RenderBatch(results, time.monotonic() - started, "stub")
 
     def close(self):
         pass
@@ -63,14 +63,14 @@ def small_ray():
 
 def run(ray, tasks, seconds=0.0, workers=2, kind=Stub):
     actor = ray.remote(kind).options(num_cpus=1)
-    pool = ActorPool(lambda: actor.remote(seconds), workers)
+    pool = RenderPool(lambda: actor.remote(seconds), workers)
     batches = [batch for batch in pool.results(iter(tasks)) if batch.results]
     pool.close()
     return batches
 
 
 def test_a_queue_never_crosses_a_shard():
-    queue = _Queue(task(position, per_shard=4) for position in range(10))
+    queue = TaskQueue(task(position, per_shard=4) for position in range(10))
     taken = []
     while queue:
         taken.append([t.position for t in queue.take(3)])

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from dataset.format.manifest import Asset
+from dataset.format.outcomes import Failure
 from render.settings import Settings
 from render.workers.blender_process import Limits
-from render.workers.messages import Attempt, Task
+from render.workers.messages import Attempt, RenderTask
 from render.workers.prefetch import downloads_ahead, submitter
 from render.workers.protocol import Reply
-from render.workers.worker import Worker
+from render.workers.worker import RenderWorker
 from tests.support.loopback import NAME, Answer, asset, files, glb, policy
 
 pytestmark = pytest.mark.integration
@@ -37,8 +38,8 @@ def small_ray():
 
 
 def test_downloads_begin_a_bounded_number_of_tasks_ahead():
-    tasks = [Task(asset(f"glbs/000-000/{n:032x}.glb", f"{n:032x}"), n, "shard-000000") for n in range(9)]
-    tasks[3] = Task(Asset("made", "procedural", procedural_index=0), 3, "shard-000000")
+    tasks = [RenderTask(asset(f"glbs/000-000/{n:032x}.glb", f"{n:032x}"), n, "shard-000000") for n in range(9)]
+    tasks[3] = RenderTask(Asset("made", "procedural", procedural_index=0), 3, "shard-000000")
     begun = []
 
     def submit(one):
@@ -60,13 +61,13 @@ def test_a_worker_gets_its_file_or_the_reason_and_keeps_nothing(server, small_ra
         server.give(f"glbs/000-000/{uid}.glb", answer)
     submit = submitter(policy(server, keep=False, max_bytes=10**6), tmp_path / "cache")
     server.give(f"glbs/000-000/{uids[2]}.glb", Answer(glb(2 * 10**6)))
-    tasks = [Task(asset(f"glbs/000-000/{uid}.glb", uid), n, "shard-000000") for n, uid in enumerate(uids)]
+    tasks = [RenderTask(asset(f"glbs/000-000/{uid}.glb", uid), n, "shard-000000") for n, uid in enumerate(uids)]
     seen = []
 
-    class Told(Worker):
+    class Told(RenderWorker):
         def _attempt(self, job):
             seen.append((job.asset.uid, hashlib.sha256(Path(job.path).read_bytes()).hexdigest() == job.asset_sha256))
-            return Attempt(Reply("failed", "import", "Stub", "nothing renders here"))
+            return Attempt(Reply(Failure("import", "Stub", "nothing renders here")))
 
     worker = Told(0, Settings(), Limits(), 1)
     batch = worker.render(list(downloads_ahead(iter(tasks), submit, ahead=5)))
@@ -91,7 +92,9 @@ def test_a_download_whose_process_is_gone_costs_its_object_alone(server, small_r
     while not server.asked(NAME):
         time.sleep(0.01)
     small_ray.cancel(reference, force=True)
-    outcome = Worker(0, Settings(), Limits(), 1).render_one(Task(asset(), 0, "shard-000000", reference)).outcome
+    outcome = (
+        RenderWorker(0, Settings(), Limits(), 1).render_one(RenderTask(asset(), 0, "shard-000000", reference)).outcome
+    )
     assert (outcome.status, outcome.stage) == ("failed", "download")
     assert outcome.error_class in ("WorkerCrashedError", "TaskCancelledError")
     assert outcome.message

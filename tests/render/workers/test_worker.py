@@ -11,11 +11,11 @@ import pytest
 
 from dataset.format.manifest import Asset
 from dataset.format.schema import member_names, validate_sample
+from dataset.format.tar import unpack
 from render.settings import Settings
 from render.workers.blender_process import Limits
-from render.workers.messages import Task
-from render.workers.protocol import unpack
-from render.workers.worker import Worker
+from render.workers.messages import RenderTask
+from render.workers.worker import RenderWorker
 from tests.support.make_models import box_glb
 
 pytestmark = pytest.mark.integration
@@ -25,7 +25,7 @@ TINY = Settings(resolution=16, samples=1)
 
 
 def task(path):
-    return Task(Asset(path.stem, "test", "CC0-1.0", "nobody", file=path.name), 0, "shard-000000")
+    return RenderTask(Asset(path.stem, "test", "CC0-1.0", "nobody", file=path.name), 0, "shard-000000")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def worker(tmp_path):
 
 @contextmanager
 def open_worker(folder, limits=Limits(timeout_s=60.0), settings=TINY, threads=1):  # noqa: B008  (frozen)
-    opened = Worker(0, settings, limits, threads, str(folder))
+    opened = RenderWorker(0, settings, limits, threads, str(folder))
     try:
         yield opened
     finally:
@@ -146,7 +146,7 @@ def test_procedural_objects_render(worker, tmp_path):
 
     asset = Asset(uid_of(3, 0), "procedural", "CC0-1.0", "us", procedural_index=3)
     with worker() as opened:
-        result = opened.render_one(Task(asset, 0, "shard-000000"))
+        result = opened.render_one(RenderTask(asset, 0, "shard-000000"))
     assert result.outcome.status == "ok", result.outcome
     meta = validate_sample(unpack(result.tar), "test")
     assert max(view.alpha_coverage for view in meta.views["fixed"]) > 0.05
@@ -164,7 +164,7 @@ def test_a_path_that_leads_out_of_the_folder_is_never_opened(worker, tmp_path):
     box_glb(tmp_path / "secret.glb")
     (tmp_path / "models").mkdir()
     with open_worker(tmp_path / "models") as opened:
-        outcome = opened.render_one(Task(Asset("x", "test", file="../secret.glb"), 0, "shard-000000")).outcome
+        outcome = opened.render_one(RenderTask(Asset("x", "test", file="../secret.glb"), 0, "shard-000000")).outcome
         assert opened.pid() is None
     assert (outcome.status, outcome.stage) == ("failed", "source")
     assert "is outside of" in outcome.message
