@@ -17,20 +17,25 @@ from dataset.io.ray_env import code_for_nodes
 from render.cli import Command
 from render.driver import run
 
-SENT: Final = ("dataset", "render")  # what a worker imports
+WORKER_PACKAGES: Final = ("dataset", "render")  # imported by workers
 
 
 @contextmanager
 def cluster_connection() -> Iterator[None]:
-    """A connection to the cluster, with this checkout's code on its nodes. Raises UserError when none runs here."""
+    """Connect to the cluster and send it this checkout's code. Raises UserError when no cluster runs here."""
     import ray
 
     os.environ |= {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": "auto",
-    }  # which tells the renderer not to start its own
+    }  # makes the renderer use this cluster
     try:
-        ray.init(address="auto", runtime_env=code_for_nodes(SENT), log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address="auto",
+            runtime_env=code_for_nodes(WORKER_PACKAGES),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except ConnectionError as error:
         raise UserError("no Ray cluster runs on this machine; start one with `ray up cluster/render.yaml`") from error
     try:

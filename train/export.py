@@ -1,15 +1,17 @@
-"""A model folder in other programs' formats, and onto the Hub.
+"""Export a model folder to other formats, or upload it to the Hub.
 
     python -m train.export MODEL OUT_FOLDER --format diffusers
     python -m train.export MODEL OUT.ckpt --format ldm
     python -m train.export push MODEL OWNER/NAME
 
-diffusers: `unet/ vae/ scheduler/ image_encoder/ model_index.json`, safetensors, and `model.json`, so that the folder is
-a model folder here too. ldm: the key layout of Isotropic3D's release (`model.diffusion_model.*`, `first_stage_model.*`,
-`cond_stage_model.model.visual.*`), flat. What tensors do not say goes into notes that other programs do not read.
+diffusers: `unet/ vae/ scheduler/ image_encoder/ model_index.json` with safetensors, and `model.json`, so that the
+result is also a model folder. ldm: one flat state dict with the keys of Isotropic3D's release
+(`model.diffusion_model.*`, `first_stage_model.*`, `cond_stage_model.model.visual.*`). Settings that tensors do not
+contain are stored in metadata that other programs ignore.
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -37,36 +39,38 @@ from train.model.multiview import ModelSpec, load_vae, read_image_encoder, read_
 from train.model.reference import reads_reference
 from train.model.unet import UNetShape, load_unet
 
+logger = logging.getLogger(__name__)
+
 LDM_ENDINGS: Final = (".ckpt", ".pt", ".safetensors")
 LDM_NORM_GROUPS: Final = 32  # openaimodel.py's GroupNorm32, the first stage's Normalize
 
 
 @dataclass(frozen=True)
-class Export:
-    """Write a model in another program's format. `push MODEL OWNER/NAME` uploads it to the Hub instead."""
+class ExportArgs:
+    """Write a model in the format of another program. `push MODEL OWNER/NAME` uploads it to the Hub instead."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """diffusers: a new folder. ldm: a new file ending in .ckpt, .pt or .safetensors."""
     format: Literal["diffusers", "ldm"] = "diffusers"
-    """diffusers: safetensors folders that its own classes open. ldm: one file as Isotropic3D's code loads it."""
+    """diffusers: a folder that diffusers' classes load. ldm: one file that Isotropic3D's code loads."""
 
 
 @dataclass(frozen=True)
-class Push:
-    """Upload a model as a diffusers folder with a model card. The token is the one of `hf auth login` or HF_TOKEN."""
+class PushArgs:
+    """Upload a model as a diffusers folder with a model card, with the token of `hf auth login` or HF_TOKEN."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
     repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
-    """Repository on the Hub; made if it is not there."""
+    """Repository on the Hub, created if it does not exist."""
     private: bool = True
-    """A repository made now is private; --no-private makes it public."""
+    """Create the repository as private; --no-private makes it public."""
 
 
 class HubApi(Protocol):
-    """What `push` needs of `huggingface_hub.HfApi`."""
+    """The methods of `huggingface_hub.HfApi` that `push` uses."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
 
@@ -75,7 +79,7 @@ class HubApi(Protocol):
 
 @dataclass(frozen=True)
 class ModelParts:
-    """A model folder's parts; a base such as MVDream's has no image encoder, a bare UNet has no VAE either."""
+    """The parts of a model folder. MVDream has no image encoder; a UNet alone has no VAE either."""
 
     spec: ModelSpec
     unet: nn.Module
@@ -83,12 +87,16 @@ class ModelParts:
     image_encoder: ImageEncoder | None
 
 
-def export(args: Export) -> None:
-    """The command."""
+def export(args: ExportArgs) -> None:
+    """Write a model in another format.
+
+    Raises:
+        UserError: the output exists or has the wrong suffix, or the model cannot be read or exported.
+    """
     if args.out.exists():
-        raise UserError(f"{args.out}: exists already; remove it, or give another")
+        raise UserError(f"{args.out}: exists already; remove it, or give another OUT")
     if args.format == "ldm" and args.out.suffix not in LDM_ENDINGS:
-        raise UserError(f"{args.out}: an LDM checkpoint is one file; let it end in one of {', '.join(LDM_ENDINGS)}")
+        raise UserError(f"{args.out}: --format ldm writes one file, which must end in {', '.join(LDM_ENDINGS)}")
     parts = read_parts(model_folder(args.model))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     temporary = args.out.with_name(f".{args.out.stem}.{os.getpid()}.tmp{args.out.suffix}")
@@ -105,20 +113,20 @@ def export(args: Export) -> None:
 
 
 def read_parts(folder: Path) -> ModelParts:
-    """Read a model folder, and say which parts it lacks."""
+    """Read a model folder, and log which parts it lacks."""
     spec = read_spec(folder)
     vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
     parts = ModelParts(spec, load_unet(folder / "unet"), vae, read_image_encoder(folder))
     for name, part in (("VAE", parts.vae), ("image encoder", parts.image_encoder)):
         if part is None:
-            print(f"note: {folder} has no {name}; neither has what is written")
+            logger.info("note: %s has no %s, so the output has none", folder, name)
     if parts.image_encoder is not None and parts.image_encoder.object_fill is not None:
-        print(f"note: {centering_note(parts.image_encoder.object_fill)}")
+        logger.info("note: %s", centering_note(parts.image_encoder.object_fill))
     return parts
 
 
 def write_diffusers(parts: ModelParts, folder: Path) -> None:
-    """The folder described at the top of this module; `model.json` comes last."""
+    """Write a diffusers folder; see the module docstring. `model.json` is written last."""
     folder.mkdir(parents=True)
     parts.unet.save_pretrained(folder / "unet")  # type: ignore[operator]
     ddim_scheduler(1, torch.device("cpu")).save_pretrained(folder / "scheduler")
@@ -139,31 +147,38 @@ def write_diffusers(parts: ModelParts, folder: Path) -> None:
 
 
 def write_ldm(parts: ModelParts, path: Path) -> None:
-    """One flat state dict; for .ckpt and .pt torch's zip of tensors, which `weights_only=True` reads."""
+    """Write one flat state dict. .ckpt and .pt are torch files that `weights_only=True` can read."""
     state = ldm_state(parts)
     notes = json.dumps(asdict(ldm_notes(parts)))
     if parts.spec.cameras != "released_isotropic3d":
-        print(
-            "note: these weights expect true camera angles; Isotropic3D's released code converts degrees to radians "
-            "twice (get_camera_cond, create_camera_to_world_matrix): take one of the two out when it loads this file"
+        logger.warning(
+            "these weights expect true camera angles, but Isotropic3D's released code converts degrees to radians "
+            "twice (get_camera_cond, create_camera_to_world_matrix); remove one conversion to use this file with it"
         )
     if path.suffix == ".safetensors":
         save_file(state, path, metadata={NOTES: notes, "format": "pt"})
         return
     flat = OrderedDict(state)
-    flat._metadata = {NOTES: notes}  # type: ignore[attr-defined]  # where torch keeps versions; load_state_dict skips it
+    flat._metadata = {NOTES: notes}  # type: ignore[attr-defined]  # where torch stores versions; load_state_dict ignores it
     torch.save(flat, path)
 
 
 def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
-    """The model's float32 tensors under the names of Isotropic3D's release."""
+    """Return the model's float32 tensors with the names of Isotropic3D's release.
+
+    Raises:
+        UserError: the architecture cannot be expressed in that layout.
+    """
     if reads_reference(parts.unet):
-        raise UserError("the UNet reads a channel-concatenated reference: the official code has no such model")
+        raise UserError(
+            "the UNet reads the reference image as input channels, which the official code does not support; "
+            "export it as diffusers"
+        )
     for name, part in (("UNet", parts.unet), ("VAE", parts.vae)):
         if part is not None and part.config.norm_num_groups != LDM_NORM_GROUPS:  # type: ignore[union-attr]
             raise UserError(
-                f"the {name} normalises in {part.config.norm_num_groups} groups, the official code always in "  # type: ignore[union-attr]
-                f"{LDM_NORM_GROUPS}: it would compute something else; export it as diffusers"
+                f"the {name} normalizes in {part.config.norm_num_groups} groups, the official code always in "  # type: ignore[union-attr]
+                f"{LDM_NORM_GROUPS}, so its results would differ; export it as diffusers"
             )
     state = {
         LDM_UNET_PREFIX + name: tensor
@@ -180,7 +195,7 @@ def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
 
 
 def ldm_notes(parts: ModelParts) -> Notes:
-    """What `train.convert` needs beside the tensors to read the file back."""
+    """Return the settings that `train.convert` needs to read the file back, in addition to the tensors."""
     spec, image_encoder = parts.spec, parts.image_encoder
     kind = Notes.image_tower if image_encoder is None else image_encoder.spec
     return Notes(
@@ -194,7 +209,7 @@ def ldm_notes(parts: ModelParts) -> Notes:
 
 
 def shape_of(unet: nn.Module) -> UNetShape:
-    """The shape that `build_unet` would make this UNet from."""
+    """Return the `UNetShape` from which `build_unet` builds this UNet."""
     config: Any = unet.config
     widths = tuple(int(width) for width in config.block_out_channels)
     heads = config.attention_head_dim  # diffusers' historical name for the number of heads
@@ -210,8 +225,12 @@ def shape_of(unet: nn.Module) -> UNetShape:
     )
 
 
-def push(args: Push, api: HubApi) -> None:
-    """Upload MODEL as a diffusers folder with its card."""
+def push(args: PushArgs, api: HubApi) -> None:
+    """Upload a model as a diffusers folder with a model card.
+
+    Raises:
+        UserError: the repository name is malformed, the model cannot be read, or the upload failed.
+    """
     if args.repo.count("/") != 1 or not all(args.repo.split("/")):
         raise UserError(f"{args.repo}: not a Hub repository; write OWNER/NAME")
     folder = model_folder(args.model)
@@ -226,27 +245,31 @@ def push(args: Push, api: HubApi) -> None:
             api.upload_folder(repo_id=args.repo, folder_path=upload, commit_message="Model, exported as diffusers")
         except OSError as error:
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{args.repo}: the Hub did not take it ({reason}); the same command tries again") from error
+            raise UserError(f"{args.repo}: the upload failed ({reason}); repeat the command to try again") from error
     print(f"pushed to https://huggingface.co/{args.repo}; use it as MODEL=hf:{args.repo}")
 
 
 def hub_api() -> HubApi:
-    """The Hub with the token of the environment or of `hf auth login`."""
+    """Return the Hub's API with the token of the environment or of `hf auth login`.
+
+    Raises:
+        UserError: there is no token.
+    """
     from huggingface_hub import HfApi, get_token
 
     token = get_token()
     if token is None:
-        raise UserError("no Hub token: run `hf auth login`, or set HF_TOKEN; it is never given on the command line")
+        raise UserError("no Hub token; run `hf auth login`, or set the environment variable HF_TOKEN")
     api: HubApi = HfApi(token=token)
     return api
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     if sys.argv[1:2] == ["push"]:
-        push(tyro.cli(Push, prog="python -m train.export push", args=sys.argv[2:]), hub_api())
+        push(tyro.cli(PushArgs, prog="python -m train.export push", args=sys.argv[2:]), hub_api())
     else:
-        export(tyro.cli(Export, prog="python -m train.export"))
+        export(tyro.cli(ExportArgs, prog="python -m train.export"))
 
 
 if __name__ == "__main__":

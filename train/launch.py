@@ -1,7 +1,7 @@
-"""Starting a training on the processes asked for: this one, those that torchrun started, or Ray Train's workers.
+"""Start training in this process, in the processes of torchrun, or in workers of Ray Train.
 
-Each of them runs `train.loop.loop.train`. When a Ray worker dies, Ray starts all of them anew and they resume from
-OUT's last checkpoint, by the loop's own restore; on several machines OUT must be a shared folder, which is checked.
+Each process runs `train.loop.loop.train`. When a Ray worker dies, Ray restarts all of them and they resume from the
+last checkpoint in OUT. With several machines OUT must be a shared folder, which is checked.
 """
 
 import logging
@@ -19,15 +19,18 @@ import torch
 
 from dataset.errors import UserError
 from dataset.io.ray_env import code_for_nodes
+from dataset.log import configure_logging
 from train.distributed.process_group import Parallel, from_environment, init_process_group
 from train.loop.loop import train
 from train.loop.run_config import TrainingRun, check_run
 from train.model.multiview import SPEC_FILE
 
-STOP_FILE: Final = ".stop"  # in OUT: the driver asks the workers to stop
-ERROR_FILE: Final = ".error"  # in OUT: what a worker's UserError said; starting anew would meet it again
-RAY_FOLDER: Final = "ray"  # in OUT: what Ray Train notes about the run
-SENT: Final = ("dataset", "train")  # what a worker imports
+logger = logging.getLogger(__name__)
+
+STOP_FILE: Final = ".stop"  # in OUT: the driver requests the workers to stop
+ERROR_FILE: Final = ".error"  # in OUT: the message of a worker's UserError, which a restart would raise again
+RAY_FOLDER: Final = "ray"  # in OUT: Ray Train's own files
+WORKER_PACKAGES: Final = ("dataset", "train")  # packages that a worker imports
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,17 @@ class Launch:
 
 
 def start(run: TrainingRun, launch: Launch) -> None:
-    """Train `run` to its end. Raises UserError when it cannot start or go on, KeyboardInterrupt when it was stopped."""
+    """Train `run` to its end.
+
+    Raises:
+        UserError: the options contradict each other, or training cannot start or continue.
+        KeyboardInterrupt: training was stopped, after writing a checkpoint.
+    """
     rank, world, local = from_environment()
     if launch.workers < 1 or launch.max_failures < 0:
         raise UserError("--workers must be at least 1 and --max-failures at least 0")
     if (several := max(world, launch.workers)) > 1 and run.device.index is not None:
-        raise UserError(f"--device {run.device} is one GPU, for {several} processes; --device cuda gives each its own")
+        raise UserError(f"--device {run.device} is one GPU for {several} processes; --device cuda gives each its own")
     if world > 1:
         if launch.workers not in (1, world):
             raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")
@@ -83,14 +91,14 @@ def _train_with_ray(run: TrainingRun, launch: Launch) -> None:
     stop, error = run.out / STOP_FILE, run.out / ERROR_FILE
     for left_over in (stop, error):
         left_over.unlink(missing_ok=True)
-    with ray_for(launch.workers, launch.address, SENT, gpus=run.device.type == "cuda"):
+    with ray_for(launch.workers, launch.address, WORKER_PACKAGES, gpus=run.device.type == "cuda"):
         failure = _in_thread(lambda: _fit(run, launch), stop)
     asked_to_stop = stop.exists()
     stop.unlink(missing_ok=True)
     if error.exists():
-        told = error.read_text()
+        message = error.read_text()
         error.unlink()
-        raise UserError(told)
+        raise UserError(message)
     if failure is not None:
         raise UserError(
             f"{run.out}: its workers failed more than {launch.max_failures} times ({_last_line(failure)}); the same "
@@ -101,15 +109,19 @@ def _train_with_ray(run: TrainingRun, launch: Launch) -> None:
 
 
 def _with_whole_paths(run: TrainingRun) -> TrainingRun:
-    """Ray's workers have another working folder."""
+    """Make all paths absolute, since Ray's workers have another working folder."""
     shards = run.shards if "://" in run.shards else str(Path(run.shards).resolve())
     base, uids = (None if path is None else path.resolve() for path in (run.base, run.filters.uids))
     return replace(run, shards=shards, out=run.out.resolve(), base=base, filters=replace(run.filters, uids=uids))
 
 
 @contextmanager
-def ray_for(workers: int, address: str | None, sent: Sequence[str], *, gpus: bool) -> Iterator[None]:
-    """Ray on this machine alone, or the cluster at `address` with these packages of the checkout on its nodes."""
+def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus: bool) -> Iterator[None]:
+    """Connect to Ray inside the block: a local instance, or the cluster at `address` with these packages on its nodes.
+
+    Raises:
+        UserError: there are fewer GPUs than workers, or there is no cluster at `address`.
+    """
     import ray
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # one rank prints, not all
@@ -121,7 +133,7 @@ def ray_for(workers: int, address: str | None, sent: Sequence[str], *, gpus: boo
         ray.init(address="local", num_cpus=workers, num_gpus=count, include_dashboard=False, **quiet)
     else:
         try:
-            ray.init(address=address, runtime_env=code_for_nodes(sent), **quiet)
+            ray.init(address=address, runtime_env=code_for_nodes(packages), **quiet)
         except ConnectionError as error:
             raise UserError(f"no Ray cluster at {address}; start one with `ray up cluster/train.yaml`") from error
     try:
@@ -131,7 +143,7 @@ def ray_for(workers: int, address: str | None, sent: Sequence[str], *, gpus: boo
 
 
 def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
-    """Ray Train from first to last start. Returns why it gave up, if it did."""
+    """Run Ray Train, including restarts. Return the failure if it gave up, otherwise None."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -155,7 +167,8 @@ def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What each of Ray Train's workers runs; Ray has made the process group."""
+    """Train in one worker of Ray Train, which has initialized the process group."""
+    configure_logging()
     import ray.train.torch
 
     run: TrainingRun = config["run"]
@@ -167,37 +180,38 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         with init_process_group(rank, world, device, config["parallel"], stop_file=run.out / STOP_FILE) as ranks:
             train(replace(run, device=device), ranks)
-    except UserError as told:
+    except UserError as failure:
         run.out.mkdir(parents=True, exist_ok=True)
-        error.write_text(str(told))
+        error.write_text(str(failure))
         raise
     except KeyboardInterrupt:
         return  # all ranks stopped at the same step, with a checkpoint
 
 
 def _in_thread(work: Callable[[], Exception | None], stop: Path) -> Exception | None:
-    """`work` in a thread, while this one turns Ctrl-C and SIGTERM into the stop file: a checkpoint, then the end.
+    """Run `work` in a thread while this one turns Ctrl-C and SIGTERM into the stop file.
 
-    A second signal ends at once. In the main thread `fit` would take Ctrl-C for an order to kill the workers.
+    The workers then write a checkpoint and stop; a second signal stops at once. In the main thread, `fit` would react
+    to Ctrl-C by killing the workers.
     """
-    found: list[Exception | None] = []
+    results: list[Exception | None] = []
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            found.append(work())
+            results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
             failed.append(error)
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         if stop.exists():
             raise KeyboardInterrupt
         stop.touch()
-        print("stopping: the workers write a checkpoint first; again to stop at once", flush=True)
+        logger.info("stopping after a checkpoint; send the signal again to stop at once")
 
     thread = threading.Thread(target=run, daemon=True, name="ray-train")
     listening = threading.current_thread() is threading.main_thread()
-    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)} if listening else {}
+    before = {n: signal.signal(n, request_stop) for n in (signal.SIGINT, signal.SIGTERM)} if listening else {}
     try:
         thread.start()
         while thread.is_alive():
@@ -207,7 +221,7 @@ def _in_thread(work: Callable[[], Exception | None], stop: Path) -> Exception | 
             signal.signal(signal_number, handler)
     if failed:
         raise failed[0]
-    return found[0]
+    return results[0]
 
 
 def _last_line(failure: Exception) -> str:

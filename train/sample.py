@@ -1,12 +1,15 @@
-"""Views from one picture's embedding alone: DDIM over N views at once, with classifier-free guidance.
+"""Sample views of an object from the embedding of one image, with DDIM and classifier-free guidance.
 
     python -m train.sample --image IMG --model MODEL --out OUT.png
 
-A label is the world camera minus the reference camera (App. A): `--elevation-deg` says from where the picture was
-taken, and the views stand at elevation 30 (`--view-elevation-deg`), the fixed set's, which training taught.
+Camera labels are relative to the reference image (App. A): `--elevation-deg` is the elevation of the image, and
+`--view-elevation-deg` that of the views. Its default of 30 is the elevation of the fixed views in the training data.
 """
 
+import logging
 import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,51 +22,55 @@ from torch import Tensor
 
 from dataset.errors import UserError, run_cli
 from dataset.images.prepare import contact_sheet, prepare_image
+from dataset.io.old_flags import rename_old_flags
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.model.ddim import sample_views
 from train.model.multiview import EMBEDDED_MODEL, MultiViewModel, load_model
 from train.model.reference import check_reference_options, with_reference_image
 
-VIEW_ELEVATION_DEG: Final = 30.0  # the fixed set's elevation (4.1)
+logger = logging.getLogger(__name__)
+
+VIEW_ELEVATION_DEG: Final = 30.0  # elevation of the fixed views (4.1)
+RENAMED: Final = {"--steps": "--ddim-steps"}  # old name -> new name; the old ones will be removed
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Draw views of the object in a picture into one PNG."""
+class SampleArgs:
+    """Sample views of the object in an image and write them as one PNG."""
 
     image: Path
-    """Picture of the object; transparency marks the object best."""
+    """Image of the object, preferably with a transparent background."""
     model: Path = EMBEDDED_MODEL
-    """Model folder (a finished training run), checkpoint file, or Hub name; the embedded one if not given."""
+    """Model folder (a finished training run), checkpoint file, or Hub name. Default: the bundled model."""
     out: Path = Path("data/sample.png")
-    """PNG to write: the prepared picture, then the views."""
+    """PNG to write: the prepared image, then the views."""
     views: int = 4
-    """How many views, evenly spaced around the object."""
+    """Number of views, evenly spaced around the object."""
     elevation_deg: float = 15.0
-    """Elevation from which the picture was taken. 15 is the middle of training's references, -10 to 40."""
+    """Elevation of the image in degrees. 15 is the middle of the training references, which are at -10 to 40."""
     view_elevation_deg: float = VIEW_ELEVATION_DEG
-    """Elevation of the views."""
+    """Elevation of the views in degrees."""
     azimuth_offset_deg: float = 0.0
-    """Azimuth of the first view, from the picture's own."""
-    steps: int = 50
-    """DDIM steps."""
+    """Azimuth of the first view in degrees, relative to the image."""
+    ddim_steps: int = 50
+    """Number of DDIM steps, 1 to 1000."""
     guidance_scale: float | None = None
-    """Classifier-free guidance; the model's own default (10 for the paper's) if not given."""
+    """Scale of classifier-free guidance. Default: the model's (10 for the paper's)."""
     seed: int = 0
     """Seed of the initial noise."""
     device: str = "auto"
-    """auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     with_reference: bool = False
-    """Show the model the picture itself as stage 2 did, a clean frame beside the views; without, as in the paper, they
-    come from its embedding alone."""
+    """Also condition on the image as a clean frame, as in training stage 2. Without it, as in the paper, the model uses
+    only its embedding."""
     azimuth_deg: float = 0.0
-    """With --with-reference, for models with absolute camera labels: how far around the object's front, in degrees
-    towards its left (Blender's +x is 90), the picture was taken."""
+    """Azimuth of the image in degrees, relative to the object's front; Blender's +x is 90. Only with --with-reference
+    and models with absolute camera labels."""
     remove_background: bool = False
-    """Cut the object out with rembg first."""
+    """Remove the background with rembg first."""
     dry_run: bool = False
-    """Print what would be done."""
+    """Print the plan and exit."""
 
 
 def orthogonal_cameras(
@@ -74,30 +81,41 @@ def orthogonal_cameras(
     view_elevation_deg: float = VIEW_ELEVATION_DEG,
     azimuth_offset_deg: float = 0.0,
 ) -> Tensor:
-    """Labels [1, views, 16] of views evenly around the object, relative to a picture taken from `elevation_deg`."""
+    """Return the camera labels [1, views, 16] of evenly spaced views, relative to an image at `elevation_deg`."""
     azimuth_deg = azimuth_offset_deg + np.arange(views) * 360 / views
     return model.labels(np.full(views, view_elevation_deg), azimuth_deg, elevation_deg, 0.0)[None]
 
 
-def to_pictures(images: Tensor) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    """[n, 3, h, w] in [0, 1] -> n float32 arrays [h, w, 3]."""
+def to_arrays(images: Tensor) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Convert images [n, 3, h, w] in [0, 1] to n float32 arrays [h, w, 3]."""
     return list(images.detach().float().cpu().permute(0, 2, 3, 1).numpy())
 
 
-def run(args: Sample) -> None:
-    """The command."""
-    if args.views < 1 or not -90 <= args.elevation_deg <= 90:
-        raise UserError(f"views {args.views} must be at least 1, elevation {args.elevation_deg} within -90 and 90")
+def parse(argv: Sequence[str]) -> SampleArgs:
+    """Parse a command line, without the program's name. Raises SystemExit after --help and on malformed options."""
+    return tyro.cli(SampleArgs, prog="python -m train.sample", args=rename_old_flags(argv, RENAMED))
+
+
+def run(args: SampleArgs) -> None:
+    """Sample views and write them, or print the plan with --dry-run.
+
+    Raises:
+        UserError: an option is out of range, or image or model cannot be read.
+    """
+    if args.views < 1:
+        raise UserError(f"--views is {args.views}; it must be at least 1")
+    if not -90 <= args.elevation_deg <= 90:
+        raise UserError(f"--elevation-deg is {args.elevation_deg}; it must be -90 to 90")
     device = pick_device(args.device)
     if args.dry_run:
-        print(f"would draw {args.views} views of {args.image} with {args.model} on {device} into {args.out}")
+        print(f"would sample {args.views} views of {args.image} with {args.model} on {device} and write {args.out}")
         return
     folder = model_folder(args.model)
     check_reference_options(folder, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     model = load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     prepared = prepare_image(args.image, model.spec.image_size, remove_background=args.remove_background)
     for notice in prepared.notices:
-        print(f"note: {notice}")
+        logger.info("note: %s", notice)
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
     model = with_reference_image(
         model,
@@ -118,26 +136,26 @@ def run(args: Sample) -> None:
         model,
         model.embed_image(rgb),
         cameras,
-        steps=args.steps,
+        steps=args.ddim_steps,
         guidance_scale=scale,
         generator=torch.Generator().manual_seed(args.seed),
     )
     save_sheet(torch.cat([rgb.cpu(), images[0].cpu()]), args.out)
-    print(f"wrote {args.out} (guidance {scale:g}, {args.steps} steps)")
+    print(f"wrote {args.out} (guidance {scale:g}, {args.ddim_steps} steps)")
 
 
 def save_sheet(images: Tensor, path: Path, columns: int = 9) -> None:
-    """Pictures [n, 3, h, w] as one PNG, in rows of at most `columns`, small ones enlarged without blur."""
-    pictures = to_pictures(images)
-    sheet = contact_sheet(pictures, columns=min(len(pictures), columns))
-    factor = math.ceil(128 / pictures[0].shape[0])
+    """Write images [n, 3, h, w] in [0, 1] as one PNG with rows of at most `columns`. Small images are enlarged."""
+    arrays = to_arrays(images)
+    sheet = contact_sheet(arrays, columns=min(len(arrays), columns))
+    factor = math.ceil(128 / arrays[0].shape[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST).save(path)
 
 
 def main() -> None:
-    """Command line."""
-    run(tyro.cli(Sample, prog="python -m train.sample"))
+    """Run the command line."""
+    run(parse(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How much of the GPU training uses: `python -m benchmarks.train.train_bench`, minutes on one GPU.
+"""Measure training speed and MFU: `python -m benchmarks.train.train_bench`, minutes on one GPU.
 
-The UNet has Stable Diffusion 2.1's size and random weights; latents and embeddings are random too, as a latent set
-would give them. One run measures the matrix peak of the machine, a plain eager loop as people write it (bf16 autocast,
-default AdamW, the loss read in every step), and what `train.loop.loop` does: `train.layers.compile`, `train.loop.loss`.
-FLOPs are counted by `train.loop.flops`. The last line is JSON.
+The UNet has the size of Stable Diffusion 2.1 and random weights; latents and embeddings are random too. Measured are
+the matmul peak of the machine, a plain eager loop (bf16 autocast, default AdamW, reading the loss in every step) and
+the steps of `train.loop.loop`, with `train.layers.compile` and `train.loop.loss`. FLOPs are counted by
+`train.loop.flops`. The last line is JSON.
 """
 
 import argparse
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from dataset.io.old_flags import rename_old_flags
 from train.config.unet_shapes import SD21_UNET, TINY_UNET
 from train.data.sampling import DiffusionNoise
 from train.device import mixed_precision
-from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimiser, prepare
+from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimizer, prepare
 from train.loop.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import NUM_TIMESTEPS, noise_schedule
@@ -36,9 +37,9 @@ SHAPES: Final = {
 }
 VIEWS: Final = 4
 PROFILED_STEPS: Final = 3
-# Words in kernels' names, the first that fit. Inductor's come first: its names list what it fused, attention too.
+# Words in the names of kernels; the first match counts. Inductor comes first: its names list the fused operations.
 KERNELS: Final = {
-    "normalisation, activations, sums (Inductor)": ("triton_",),
+    "normalization, activations, sums (Inductor)": ("triton_",),
     "attention": ("sdpa", "flash", "fmha", "attention"),
     "convolutions": ("fprop", "dgrad", "wgrad", "convolve", "conv2d"),
     "layout changes": ("nchwtonhwc", "nhwctonchw", "transpose"),
@@ -50,15 +51,15 @@ KERNELS: Final = {
 
 
 @dataclass(frozen=True)
-class Result:
-    """One way to train, measured."""
+class TrainSpeed:
+    """Measurements of one training loop."""
 
     views_per_s: float  # target views
-    seconds_a_step: float
+    seconds_per_step: float
     flops_per_s: float
     gpu_idle_share: float | None
     peak_gib: float
-    compile_s: float  # first step: compilation included
+    compile_s: float  # first step, includes the compilation
     loss: float
 
 
@@ -70,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with torch.device("meta"):
         counted = starting_unet(options)
     flops = object_flops(counted, reference_use(options), VIEWS) * options.objects
-    print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; {flops / 1e12:.3f} TFLOP a micro-batch", flush=True)
-    results: dict[str, Result] = {}
+    print(f"matmul peak {peak / 1e12:.1f} TFLOP/s; {flops / 1e12:.3f} TFLOP per micro-batch", flush=True)
+    results: dict[str, TrainSpeed] = {}
     ways = {"eager": Compute()} if not options.skip_eager else {}
     chosen = choose_compute(device, options.compile, checkpointing=options.checkpointing, blocks=options.blocks)
     for name, compute in {**ways, "ours": chosen}.items():
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = {
         "stage": options.stage,
         "objects": options.objects,
-        "accumulation": options.accumulation,
+        "accumulation": options.grad_accum_steps,
         "blocks": chosen.blocks,
         "views_per_s": round(ours.views_per_s, 2),
         "share_of_peak": round(ours.flops_per_s / peak, 4),
@@ -99,20 +100,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
-    parser.add_argument("--objects", type=int, default=16, help="objects a micro-batch, four target views each")
-    parser.add_argument("--accumulation", type=int, default=2, help="micro-batches a step")
+    parser.add_argument("--objects", type=int, default=16, help="objects per micro-batch, with four target views each")
+    parser.add_argument("--grad-accum-steps", type=int, default=2, help="micro-batches per step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
     parser.add_argument("--compile", choices=get_args(CompileChoice), default="auto")
-    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.layers.compile")
+    parser.add_argument(
+        "--blocks",
+        choices=BLOCKS,
+        default="auto",
+        help="network blocks, see train.layers.compile",
+    )
     parser.add_argument("--checkpointing", action="store_true")
-    parser.add_argument("--kernels", type=int, default=0, help="print so many of the kernels that take most of a step")
+    parser.add_argument("--kernels", type=int, default=0, help="number of the slowest kernels to print")
     parser.add_argument("--skip-eager", action="store_true")
-    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
+    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices that measure the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    if options.compile == "graphs" and options.accumulation > 1:
-        parser.error("--compile graphs: gradients cannot be added up; give --accumulation 1")
+    argv = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
+    if options.compile == "graphs" and options.grad_accum_steps > 1:
+        parser.error("--compile graphs cannot accumulate gradients; give --grad-accum-steps 1")
     return options
 
 
@@ -147,18 +154,18 @@ def random_batch(options: argparse.Namespace, device: torch.device) -> tuple[Enc
 
 def measure(
     options: argparse.Namespace, compute: Compute, device: torch.device, flops: float, *, plain: bool
-) -> Result:
+) -> TrainSpeed:
     torch.manual_seed(1)
     unet = starting_unet(options)
     nn.Module.to(unet, device)
-    optimizer = make_optimiser(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
-    trainee = Trainee(prepare(unet, compute), optimizer, noise_schedule().to(device), plain)
+    optimizer = make_optimizer(unet.parameters(), compute, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2)
+    trainer = BenchTrainer(prepare(unet, compute), optimizer, noise_schedule().to(device), plain)
     encoded, draw = random_batch(options, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
     def step() -> Tensor:
-        return trainee.step(encoded, draw, options.accumulation)
+        return trainer.step(encoded, draw, options.grad_accum_steps)
 
     compile_s = seconds_of(step, device)
     for _ in range(2):
@@ -170,27 +177,27 @@ def measure(
         idle = round(max(0.0, 1 - _busy_s(trace) / traced_s), 4)
         print_kernels(trace, options.kernels)
     loss = float(step())
-    views = options.objects * VIEWS * options.accumulation
+    views = options.objects * VIEWS * options.grad_accum_steps
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    return Result(views / seconds, seconds, flops * options.accumulation / seconds, idle, peak, compile_s, loss)
+    return TrainSpeed(views / seconds, seconds, flops * options.grad_accum_steps / seconds, idle, peak, compile_s, loss)
 
 
 @dataclass(frozen=True)
-class Trainee:
-    """A network in training. `plain`: the loop as people write it, that reads the loss of every micro-batch."""
+class BenchTrainer:
+    """A network in training. `plain`: the plain loop, which reads the loss of every micro-batch."""
 
     unet: nn.Module
     optimizer: torch.optim.Optimizer
     alphas: Tensor
     plain: bool
 
-    def step(self, encoded: Encoded, draw: DiffusionNoise, accumulation: int) -> Tensor:
+    def step(self, encoded: Encoded, draw: DiffusionNoise, grad_accum_steps: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.alphas.device)
-        for _ in range(accumulation):
+        for _ in range(grad_accum_steps):
             precision = _plain_precision if self.plain else mixed_precision
             predicted = predict(self.unet, encoded, draw, self.alphas, precision)
-            loss = training_loss(predicted, draw, self.alphas) / accumulation
+            loss = training_loss(predicted, draw, self.alphas) / grad_accum_steps
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             if self.plain:
@@ -205,7 +212,7 @@ def _plain_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def traced(step: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """torch's profile of some steps on a GPU, and the seconds that they took."""
+    """Profile some steps on a GPU. Returns the profile and the seconds."""
     with profile(activities=[ProfilerActivity.CUDA]) as trace:
         seconds = seconds_of(lambda: [step() for _ in range(PROFILED_STEPS)], device)
     return trace, seconds
@@ -217,21 +224,21 @@ def _busy_s(trace: Any) -> float:
 
 
 def print_kernels(trace: Any, most: int) -> None:
-    """Where a step's GPU time goes: by kind of kernel, then the `most` kernels that take most."""
+    """Print the GPU time per step by kind of kernel, then the `most` slowest kernels."""
     events = [(event.self_device_time_total, event.count, event.key) for event in trace.key_averages()]
     total = sum(event[0] for event in events)
     kinds: Counter[str] = Counter()
     for microseconds, _, name in events:
         kinds[kind_of_kernel(name)] += microseconds
     for name, microseconds in kinds.most_common():
-        print(f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms a step: {name}")
+        print(f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms per step: {name}")
     for microseconds, count, name in sorted(events, reverse=True)[:most]:
         share = f"{microseconds / total:6.1%} {microseconds / PROFILED_STEPS / 1e3:9.2f} ms"
         print(f"{share} {count // PROFILED_STEPS:5d} x {name[:110]}")
 
 
 def kind_of_kernel(name: str) -> str:
-    """What a GPU kernel computes, by the names that cuDNN, cuBLAS, Inductor and torch give theirs."""
+    """Return what a GPU kernel computes, from its name in cuDNN, cuBLAS, Inductor or torch."""
     lower = name.lower()
     return next((kind for kind, words in KERNELS.items() if any(word in lower for word in words)), "other")
 

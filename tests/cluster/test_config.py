@@ -13,9 +13,9 @@ from moto import mock_aws
 from ray._private.runtime_env.packaging import _zip_files
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.driver import SENT
+from cluster.driver import WORKER_PACKAGES
 from cluster.render_job import MOUNT
-from dataset.io.ray_env import all_but
+from dataset.io.ray_env import exclude_all_but
 from render.environment import SYSTEM_LIBRARIES
 from tests.support.paths import ROOT
 
@@ -52,7 +52,7 @@ def test_ray_refuses_a_file_with_a_typing_error(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_mounts_hold_what_the_job_needs(name):
     mounts = load(name)["file_mounts"]
-    for package in (*SENT, "cluster"):
+    for package in (*WORKER_PACKAGES, "cluster"):
         assert mounts[f"{MOUNT}/{package}"] == package
     for local in mounts.values():
         assert (ROOT / local).exists()
@@ -170,6 +170,8 @@ def test_a_worker_is_sent_the_packages_and_nothing_else(tmp_path):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    _zip_files(str(tmp_path / "checkout"), all_but(SENT), str(tmp_path / "sent.zip"), include_gitignore=True)
+    _zip_files(
+        str(tmp_path / "checkout"), exclude_all_but(WORKER_PACKAGES), str(tmp_path / "sent.zip"), include_gitignore=True
+    )
     with zipfile.ZipFile(tmp_path / "sent.zip") as sent:
         assert sorted(sent.namelist()) == ["dataset/a.py", "render/b.py", "render/procedural/c.py"]

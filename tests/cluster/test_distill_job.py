@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from cluster import distill_job, train_job
-from dataset.io.ray_env import all_but
-from distill.runs.ray_workers import SENT
+from dataset.io.ray_env import exclude_all_but
+from distill.runs.ray_workers import WORKER_PACKAGES
 from tests.support.paths import ROOT
 
 
@@ -42,7 +42,7 @@ def test_job_says_where_no_checkout_is(tmp_path):
 
 def test_the_mounts_hold_all_that_workers_import():
     mounts = yaml.safe_load((ROOT / "cluster" / "train.yaml").read_text())["file_mounts"]
-    assert {f"{distill_job.MOUNT}/{package}" for package in SENT} <= mounts.keys()
+    assert {f"{distill_job.MOUNT}/{package}" for package in WORKER_PACKAGES} <= mounts.keys()
     assert distill_job.MOUNT == train_job.MOUNT
-    sent = [line for line in all_but(SENT) if line.startswith("!")]
+    sent = [line for line in exclude_all_but(WORKER_PACKAGES) if line.startswith("!")]
     assert sent == [f"!/{package}{more}" for package in ("dataset", "train", "distill") for more in ("", "/**")]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.driver import SENT, cluster_connection
+from cluster.driver import WORKER_PACKAGES, cluster_connection
 from cluster.render_job import interpreter
 from dataset.errors import UserError
 from dataset.io.paths import ROOT as CHECKOUT
-from dataset.io.ray_env import all_but
+from dataset.io.ray_env import exclude_all_but
 from tests.support.paths import ROOT
 
 DRIVER = "import os, sys; print(sys.argv[1:], os.getcwd()); sys.exit(7)\n"
@@ -48,7 +48,7 @@ def test_job_says_where_no_checkout_is(home):
     shutil.rmtree(home / "isotropic3d")
     done = submit(home, "--source", "procedural:3")
     assert done.returncode == 1
-    assert f"{home / 'isotropic3d'} holds no checkout" in done.stderr
+    assert f"{home / 'isotropic3d'} contains no checkout" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -64,7 +64,7 @@ def test_job_knows_the_standard_library_alone():
     """It runs with whatever Python is first on PATH, before anything of ours can be imported."""
     command = [sys.executable, "-I", "-S", ROOT / "cluster" / "render_job.py", "--root", "/nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "/nowhere holds no checkout" in done.stderr
+    assert "/nowhere contains no checkout" in done.stderr
 
 
 def test_driver_sends_the_code_along(monkeypatch):
@@ -77,7 +77,7 @@ def test_driver_sends_the_code_along(monkeypatch):
         environ.setenv("RAY_ADDRESS", "")
         with cluster_connection():
             assert asked["address"] == "auto"
-            assert asked["runtime_env"] == {"working_dir": str(CHECKOUT), "excludes": all_but(SENT)}
+            assert asked["runtime_env"] == {"working_dir": str(CHECKOUT), "excludes": exclude_all_but(WORKER_PACKAGES)}
             assert "closed" not in asked
     assert asked["closed"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from cluster import render_job, train_job
-from dataset.io.ray_env import all_but
+from dataset.io.ray_env import exclude_all_but
 from tests.support.paths import ROOT
-from train.launch import SENT
+from train.launch import WORKER_PACKAGES
 
 
 def submit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,14 +36,14 @@ def test_job_starts_the_mounted_training_on_this_cluster(tmp_path):
 def test_job_says_where_no_checkout_is(tmp_path):
     done = submit(tmp_path, "stage1")
     assert done.returncode == 1
-    assert "holds no checkout" in done.stderr
+    assert "contains no checkout" in done.stderr
 
 
 def test_the_mounts_hold_all_that_workers_import():
     mounts = yaml.safe_load((ROOT / "cluster" / "train.yaml").read_text())["file_mounts"]
-    assert {f"{train_job.MOUNT}/{package}" for package in SENT} <= mounts.keys()
+    assert {f"{train_job.MOUNT}/{package}" for package in WORKER_PACKAGES} <= mounts.keys()
     assert train_job.MOUNT == render_job.MOUNT
-    assert [line for line in all_but(SENT) if line.startswith("!")] == [
+    assert [line for line in exclude_all_but(WORKER_PACKAGES) if line.startswith("!")] == [
         "!/dataset",
         "!/dataset/**",
         "!/train",

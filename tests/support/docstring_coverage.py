@@ -13,8 +13,8 @@ from typing import Final
 from tests.support.paths import ROOT
 
 PACKAGES: Final = ("dataset", "render", "train", "distill")
-_ARRAY: Final = re.compile(r"\b(Tensor|NDArray|ArrayLike|ndarray|Float\w*|U?Int\d+)\b")
-_SHAPE: Final = re.compile(r"\[[a-z0-9_*+. -]+(, ?[a-z0-9_*+. -]+)*\]|\bscalar|any shape|same shape|0-d")
+_ARRAY: Final = re.compile(r"\b(Tensor|NDArray|ArrayLike|ndarray|Float\w*|U?Int\d+|IntArray)\b")
+_SHAPE: Final = re.compile(r"\[[a-z0-9_*+. ()-]+(, ?[a-z0-9_*+. ()-]+)*\]|\bscalar|any shape|same shape|0-d")
 _RAISES: Final = re.compile(r"\bRaises?\b")
 _KERNELS: Final = "kernels"  # Triton functions take pointers, not arrays
 

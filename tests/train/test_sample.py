@@ -14,7 +14,7 @@ from train.device import pick_device
 from train.model.ddim import ddim_scheduler, guided_noise, sample_views
 from train.model.multiview import MultiViewModel, save_model
 from train.model.noise_schedule import noise_schedule
-from train.sample import Sample, orthogonal_cameras, run
+from train.sample import SampleArgs, orthogonal_cameras, parse, run
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_ddim_recovers_a_latent_whose_noise_is_known() -> None:
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_impossible_step_counts_are_refused(steps: int) -> None:
-    with pytest.raises(UserError, match="DDIM takes"):
+    with pytest.raises(UserError, match="number of DDIM steps"):
         ddim_scheduler(steps, torch.device("cpu"))
 
 
@@ -90,18 +90,26 @@ def test_command_writes_the_picture_and_its_views(
     save_model(model, tmp_path / "model")
     Image.new("RGBA", (40, 30), (200, 30, 30, 255)).save(tmp_path / "in.png")
     image, out = tmp_path / "in.png", tmp_path / "a" / "out.png"
-    run(Sample(image=image, model=tmp_path / "model", out=out, views=3, steps=2, device="cpu"))
+    run(SampleArgs(image=image, model=tmp_path / "model", out=out, views=3, ddim_steps=2, device="cpu"))
     with Image.open(out) as sheet:
         assert sheet.width > 3.5 * sheet.height  # four pictures in a row
-    printed = capsys.readouterr().out
-    assert "guidance 3" in printed  # the model's default
-    assert "note:" in printed  # an opaque picture is announced
+    printed = capsys.readouterr()
+    assert "guidance 3" in printed.out  # the model's default
+    assert "note:" in printed.err  # an opaque image is announced
+
+
+def test_the_old_name_of_ddim_steps_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["--image", "a.png", "--steps", "7"]) == parse(["--image", "a.png", "--ddim-steps", "7"])
+    assert "--steps is now --ddim-steps" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    assert "--steps" not in capsys.readouterr().out.replace("--ddim-steps", "").split()
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="views 0"):
-        run(Sample(image=tmp_path / "x.png", views=0))
+    with pytest.raises(UserError, match="--views is 0"):
+        run(SampleArgs(image=tmp_path / "x.png", views=0))
     with pytest.raises(UserError, match="unknown device"):
         pick_device("tpux")
     with pytest.raises(UserError, match=r"model\.json"):
-        run(Sample(image=tmp_path / "x.png", model=tmp_path / "none", device="cpu"))
+        run(SampleArgs(image=tmp_path / "x.png", model=tmp_path / "none", device="cpu"))

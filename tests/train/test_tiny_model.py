@@ -16,7 +16,7 @@ from train import tiny_model
 from train.config.presets import EMBEDDED, TINY
 from train.evaluate.protocol import training_notes
 from train.model.multiview import load_model, read_spec
-from train.tiny_model import TinyModel, build, embedded, options
+from train.tiny_model import TinyModelArgs, build, embedded_recipe, make_arguments, parse
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
@@ -35,7 +35,7 @@ RECIPE = replace(
 def made(tmp_path_factory):
     """A model made from 24 objects, of which some are for validation and testing."""
     folder = tmp_path_factory.mktemp("tiny")
-    args = TinyModel(make_shard_set(folder / "set", 24, 32), folder / "work", folder / "model")
+    args = TinyModelArgs(make_shard_set(folder / "set", 24, 32), folder / "work", folder / "model")
     build(args, RECIPE, CPU)
     return args
 
@@ -48,7 +48,7 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
     trained = load_model(made.work / "stage2", CPU)
     assert model.spec == trained.spec
     assert model.spec.cameras == "absolute"
-    for part in ("unet", "vae", "image_tower"):
+    for part in ("unet", "vae", "image_encoder"):
         found, expected = getattr(model, part).state_dict(), getattr(trained, part).state_dict()
         assert all(tensor.dtype == torch.float32 for tensor in found.values())
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -61,12 +61,12 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
 def test_repeated_nothing_is_trained_again(made, capsys, monkeypatch):
     monkeypatch.setattr("train.components.component.optimize", None)
     build(made, RECIPE, CPU)
-    said = capsys.readouterr().out
-    assert said.count("is trained already") == 2
+    said = "".join(capsys.readouterr())
+    assert said.count("is already trained") == 2
     assert said.count("finished already") == 3  # latents and both stages
 
 
-@pytest.mark.parametrize(("part", "name"), [("autoencoder", "vae"), ("tower", "image_tower")])
+@pytest.mark.parametrize(("part", "name"), [("autoencoder", "vae"), ("image-encoder", "image_tower")])
 def test_one_part_alone_is_what_the_whole_would_have_made(made, tmp_path, part, name):
     build(replace(made, work=tmp_path / "work", out=tmp_path / "out", part=part), RECIPE, CPU)
     assert [path.name for path in (tmp_path / "work" / "stage1").iterdir()] == [name]
@@ -100,22 +100,30 @@ def test_no_part_sees_a_test_object(made, monkeypatch):
 def test_the_card_says_what_was_typed(made):
     card = (made.out / "README.md").read_text()
     assert "    make tiny-model\n" in card
-    asked = replace(made, effort=0.15, parts_effort=0.5, cameras="relative")
-    assert options(asked) == ' ARGS="--effort 0.15 --parts-effort 0.5 --cameras relative"'
+    changed = replace(made, steps_scale=0.15, parts_steps_scale=0.5, cameras="relative")
+    assert make_arguments(changed) == ' ARGS="--steps-scale 0.15 --parts-steps-scale 0.5 --cameras relative"'
 
 
-def test_effort_is_of_steps_alone():
-    half = embedded(0.5, "relative")
+def test_the_scale_is_of_steps_alone():
+    half = embedded_recipe(0.5, "relative")
     assert half.cameras == "relative"
     assert half.stage1.steps == EMBEDDED.stage1.steps // 2
     assert half.stage1.objects == EMBEDDED.stage1.objects
-    assert embedded(1.0, "absolute") == EMBEDDED
+    assert embedded_recipe(1.0, "absolute") == EMBEDDED
     assert EMBEDDED.unet == TINY.unet
-    quick = embedded(1.0, "absolute", 0.25)
+    quick = embedded_recipe(1.0, "absolute", 0.25)
     assert quick.stage1 == EMBEDDED.stage1
     assert quick.autoencoder.schedule.steps == EMBEDDED.autoencoder.schedule.steps // 4
-    with pytest.raises(UserError, match="effort"):
-        embedded(0, "absolute")
+    with pytest.raises(UserError, match="steps-scale"):
+        embedded_recipe(0, "absolute")
+
+
+def test_old_names_of_options_still_work(capsys):
+    new = parse(["--steps-scale", "0.5", "--parts-steps-scale", "0.25", "--part", "image-encoder"])
+    assert capsys.readouterr().err == ""
+    assert parse(["--effort", "0.5", "--parts-effort", "0.25", "--part", "tower"]) == new
+    assert capsys.readouterr().err.count("is now") == 3
+    assert parse(["--effort=0.5", "--parts-effort=0.25", "--part=tower"]) == new
 
 
 def test_the_camera_labels_are_written_down(made):

@@ -1,23 +1,36 @@
-"""An LDM checkpoint (MVDream's sd-v2.1-base-4view.pt, isotropic3d.ckpt) -> a model folder of diffusers parts.
+"""Convert an LDM checkpoint, such as MVDream's or Isotropic3D's, to a model folder in diffusers format.
 
     python -m train.convert CHECKPOINT OUT_FOLDER [--head-width 64]
 
 CHECKPOINT is a file or a published name (MVDream/MVDream, pkunliu/Isotropic3D). Widths and depths are read from the
-tensors' shapes; the width of an attention head and the camera convention leave no trace in them: they come from the
-command line, the published name, or the notes that `train.export` leaves in a file, in this order.
-MVDream adds `camera_embed` to the time embedding exactly as diffusers adds a projected class embedding; that renamed,
-diffusers' own key conversion applies. Every load is strict, in both directions.
+shapes of the tensors. The width of attention heads and the camera convention are not stored in them; they are taken
+from the command line, the published name, or the notes that `train.export` writes into a file, in this order.
+
+MVDream adds `camera_embed` to the time embedding as diffusers adds a projected class embedding. With these keys
+renamed, diffusers' key conversion is used. Missing and unexpected keys are errors.
 """
+
+import sys
+from collections.abc import Sequence
+from typing import Final
 
 import tyro
 
 from dataset.errors import run_cli
-from train.convert.convert import Convert, convert
+from dataset.io.old_flags import rename_old_flags
+from train.convert.convert import ConvertArgs, convert
+
+RENAMED: Final = {"--image-tower": "--image-encoder"}  # old name -> new name; the old ones will be removed
+
+
+def parse(argv: Sequence[str]) -> ConvertArgs:
+    """Parse a command line, without the program's name. Raises SystemExit after --help and on malformed options."""
+    return tyro.cli(ConvertArgs, prog="python -m train.convert", args=rename_old_flags(argv, RENAMED))
 
 
 def main() -> None:
-    """Command line."""
-    convert(tyro.cli(Convert, prog="python -m train.convert"))
+    """Run the command line."""
+    convert(parse(sys.argv[1:]))
 
 
 if __name__ == "__main__":

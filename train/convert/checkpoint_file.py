@@ -1,4 +1,4 @@
-"""A checkpoint file: its tensors without running pickled code, and the notes that `train.export` leaves beside them."""
+"""Read a checkpoint's tensors without running pickled code, and the notes that `train.export` stores in it."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ from dataset.errors import UserError
 from train.model.image_encoder import SmallEncoder
 from train.model.multiview import CameraConvention
 
-NOTES: Final = "isotropic3d"  # where the notes are: beside torch's versions, or in safetensors' metadata
+NOTES: Final = "isotropic3d"  # key of the notes in torch's version metadata or in safetensors' metadata
 HEAD_WIDTH: Final = 64
 IMAGE_SIZE: Final = 256
 IMAGE_ENCODER: Final = "ViT-H-14"
@@ -26,7 +26,10 @@ GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 
 @dataclass(frozen=True)
 class Notes:
-    """What a checkpoint's tensors do not say; None where nobody said it. `image_tower` is a name or a small tower."""
+    """Settings that the tensors do not contain; None if unknown. `image_tower` is open_clip's name or a small encoder.
+
+    The field names are stored in exported files.
+    """
 
     cameras: CameraConvention | None = None
     head_width: int = HEAD_WIDTH
@@ -37,12 +40,20 @@ class Notes:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Flat name -> tensor of a checkpoint, memory-mapped where the format allows. Pickled code is never run."""
-    return read_noted(path)[0]
+    """Read the tensors of a checkpoint by name, memory-mapped if the format allows. Pickled code is never run.
+
+    Raises:
+        UserError: see `read_with_notes`.
+    """
+    return read_with_notes(path)[0]
 
 
-def read_noted(path: Path) -> tuple[dict[str, Tensor], Notes]:
-    """As `read_checkpoint`, with the notes that `train.export` left in the file."""
+def read_with_notes(path: Path) -> tuple[dict[str, Tensor], Notes]:
+    """Read the tensors of a checkpoint and the notes that `train.export` stored in it.
+
+    Raises:
+        UserError: the file is missing, damaged, not a state dict, or contains pickled objects other than tensors.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file; download the checkpoint first")
     loaded: Any
@@ -60,20 +71,24 @@ def read_noted(path: Path) -> tuple[dict[str, Tensor], Notes]:
         notes = versions.get(NOTES) if isinstance(versions, dict) else None
     nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(nested, dict):
-        raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict; give an LDM checkpoint")
+        raise UserError(f"{path}: contains a {type(loaded).__name__}, not a state dict; give an LDM checkpoint")
     state = {name: value for name, value in nested.items() if isinstance(value, Tensor)}
     return state, Notes() if notes is None else parse_notes(notes, str(path))
 
 
 def parse_notes(text: Any, where: str) -> Notes:
-    """Notes from JSON; a `small` image encoder is a dict of `SmallEncoder`."""
+    """Parse notes from JSON. `image_tower` is a string, or an object with the fields of `SmallEncoder`.
+
+    Raises:
+        UserError: the notes are damaged.
+    """
     try:
         values = json.loads(text)
         if isinstance(values["image_tower"], dict):
             values["image_tower"] = SmallEncoder(**values["image_tower"])
         notes = Notes(**values)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{where}: its notes for this program are damaged ({error}); export it again") from error
+        raise UserError(f"{where}: damaged `{NOTES}` metadata ({error}); export the model again") from error
     if notes.cameras not in get_args(CameraConvention):
         raise UserError(f"{where}: unknown camera convention {notes.cameras!r}; known: {get_args(CameraConvention)}")
     return notes
@@ -85,7 +100,7 @@ def _read_pickle(path: Path) -> Any:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         if re.search(r"Unsupported (global|class)|GLOBAL", str(error)):
             raise UserError(
-                f"{path}: holds pickled Python objects beside its tensors, which could run code; "
-                "save its state dict alone, or use a .safetensors file"
+                f"{path}: contains pickled Python objects, which could run code; save only the state dict, "
+                "or use a .safetensors file"
             ) from error
         raise UserError(f"{path}: truncated or not a PyTorch checkpoint; download it again") from error

@@ -1,5 +1,6 @@
-"""Convert an LDM checkpoint to a model folder of diffusers parts."""
+"""Convert an LDM checkpoint to a model folder in diffusers format."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import tyro
 from torch import nn
 
 from dataset.errors import UserError
-from train.convert.checkpoint_file import Notes, read_noted
+from train.convert.checkpoint_file import Notes, read_with_notes
 from train.convert.hub import PUBLISHED, hub_name, published_file
 from train.convert.key_names import (
     IMAGE_ENCODER_PREFIX,
@@ -27,77 +28,86 @@ from train.model.image_encoder import (
 )
 from train.model.multiview import CameraConvention, ModelSpec, write_spec
 
-CONVERTER_VERSION: Final = 1  # raise it when the same file would become another model
+logger = logging.getLogger(__name__)
+
+CONVERTER_VERSION: Final = 1  # increase when the same file would be converted differently
 LATENT_SCALE: Final = 0.18215  # Stable Diffusion's
 
 
 @dataclass(frozen=True)
-class Convert:
-    """Convert an LDM checkpoint into a model folder: unet/, and vae/ and image_tower/ where the checkpoint has them."""
+class ConvertArgs:
+    """Convert an LDM checkpoint to a model folder: unet/, and vae/ and image_tower/ if the checkpoint has them."""
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """.ckpt or .pt (read without running pickled code) or .safetensors; or MVDream/MVDream, pkunliu/Isotropic3D."""
+    """.ckpt, .pt (read without running pickled code) or .safetensors file; or MVDream/MVDream, pkunliu/Isotropic3D."""
     out_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT_FOLDER")]
-    """Where to write unet/, vae/, image_tower/ and model.json."""
+    """Folder to write unet/, vae/, image_tower/ and model.json to."""
     head_width: int | None = None
-    """Channels of an attention head. Default: what is known of the file, else Stable Diffusion 2.1's 64."""
+    """Channels per attention head. Default: as stored in the file or published, otherwise 64 (Stable Diffusion 2.1)."""
     cameras: Literal["auto", "relative", "absolute", "released_isotropic3d"] = "auto"
-    """Camera labels the weights expect. auto: what is known of the file; else a checkpoint with an image encoder is
-    Isotropic3D's, whose weights convert degrees to radians twice, and all others do not."""
+    """Camera labels that the weights expect. auto: as stored in the file or published; otherwise a checkpoint with an
+    image encoder is taken for Isotropic3D's, whose labels convert degrees to radians twice, and others are relative."""
     image_size: int | None = None
-    """Pixels a side that the model was trained at. Default: what is known of the file, else 256."""
-    image_tower: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """open_clip architecture of the checkpoint's image encoder. Default: what is known of the file, else ViT-H-14."""
+    """Image size in pixels used in training. Default: as stored in the file or published, otherwise 256."""
+    image_tower: Annotated[str | None, tyro.conf.arg(name="image-encoder", metavar="NAME")] = None
+    """open_clip architecture of the image encoder. Default: as stored in the file or published, otherwise ViT-H-14."""
 
 
-def convert(args: Convert) -> None:
-    """Read, convert and write part by part, so that at most one float32 part is in memory beside the mapped file."""
+def convert(args: ConvertArgs) -> None:
+    """Convert part by part, so that at most one float32 part is in memory in addition to the memory-mapped file.
+
+    Raises:
+        UserError: the checkpoint cannot be read or is of another kind, or the output folder is in use.
+    """
     _check_out_folder(args.out_folder)
     repo = hub_name(args.checkpoint)
     path = args.checkpoint if repo is None else published_file(_published(repo))
-    state, notes = read_noted(path)
+    state, notes = read_with_notes(path)
     where = str(path)
     notes = _resolve(args, notes, repo)
     unet_state = find_unet(state, where)
     image_encoder_state = {name: tensor for name, tensor in state.items() if name.startswith(IMAGE_ENCODER_PREFIX)}
     vae_state = {name: tensor for name, tensor in state.items() if name.startswith(VAE_PREFIX)}
     cameras = notes.cameras or _guess_cameras(bool(image_encoder_state))
-    factor = 2 ** (len(vae_widths(vae_state)) - 1) if vae_state else 8
-    latent_size = notes.image_size // factor
+    downscale = 2 ** (len(vae_widths(vae_state)) - 1) if vae_state else 8
+    latent_size = notes.image_size // downscale
     unet = convert_unet(unet_state, notes.head_width, latent_size, where, whole=state)
     unet.save_pretrained(args.out_folder / "unet")  # type: ignore[operator]
-    print(f"unet: {_millions(unet)}")
+    logger.info("unet: %s", _millions(unet))
     del unet
     scale = notes.latent_scale or LATENT_SCALE
     if vae_state:
         scale = float(state["scale_factor"]) if "scale_factor" in state else scale
         vae = convert_vae(vae_state, notes.image_size, scale, where, whole=state)
         vae.save_pretrained(args.out_folder / "vae")  # type: ignore[operator]
-        print(f"vae: {_millions(vae)}")
+        logger.info("vae: %s", _millions(vae))
     if image_encoder_state:
         image_encoder = _convert_image_encoder(image_encoder_state, notes.image_tower, where)
         save_image_encoder(image_encoder, args.out_folder / "image_tower")
-        print(f"image encoder: {_millions(image_encoder)}")
-    _say_left_out(state)
+        logger.info("image encoder: %s", _millions(image_encoder))
+    _log_skipped(state)
     write_spec(ModelSpec(notes.image_size, latent_size, scale, cameras, notes.guidance_scale), args.out_folder)
     print(f"wrote {args.out_folder}")
 
 
 def _published(repo: str) -> str:
     if repo not in PUBLISHED:
-        raise UserError(f"{repo}: not an official checkpoint ({sorted(PUBLISHED)}); other models need no conversion")
+        raise UserError(
+            f"{repo}: not an official checkpoint ({', '.join(sorted(PUBLISHED))}); other models need no conversion"
+        )
     return repo
 
 
-def _resolve(args: Convert, notes: Notes, repo: str | None) -> Notes:
-    """The command line over the published name over the file's own notes."""
+def _resolve(args: ConvertArgs, notes: Notes, repo: str | None) -> Notes:
+    """Merge the settings: the command line overrides the published ones, which override the file's notes."""
     if repo is not None:
-        about = PUBLISHED[repo]
-        notes = Notes(about.cameras, about.head_width, about.image_size, about.image_tower)
+        published = PUBLISHED[repo]
+        notes = Notes(published.cameras, published.head_width, published.image_size, published.image_tower)
     if args.cameras != "auto":
         notes = replace(notes, cameras=args.cameras)
     elif notes.cameras is not None:
-        print(f"camera labels: {notes.cameras} (known of {repo or 'this file'}; --cameras overrides)")
+        source = "the file" if repo is None else repo
+        logger.info("camera labels: %s (according to %s; --cameras overrides)", notes.cameras, source)
     return replace(
         notes,
         head_width=args.head_width or notes.head_width,
@@ -116,8 +126,8 @@ def _convert_image_encoder(state: State, kind: str | SmallEncoder, where: str) -
     return image_encoder
 
 
-def _say_left_out(state: State) -> None:
-    """Count the tensors that no part takes: the noise schedule, a text encoder, averaged weights."""
+def _log_skipped(state: State) -> None:
+    """Log how many tensors no part uses, such as the noise schedule, a text encoder or averaged weights."""
     rest = Counter(
         name.split(".")[0]
         for name in state
@@ -125,12 +135,13 @@ def _say_left_out(state: State) -> None:
     )
     if rest and any(name.startswith(LDM_UNET_PREFIX) for name in state):
         shown = ", ".join(f"{count} of {name}" for name, count in rest.most_common(4))
-        print(f"left out: {rest.total()} tensors ({shown}{', ...' if len(rest) > 4 else ''})")
+        more = ", ..." if len(rest) > 4 else ""
+        logger.info("skipped %d tensors (%s%s)", rest.total(), shown, more)
 
 
 def _check_out_folder(folder: Path) -> None:
     if (folder / "checkpoints").exists() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"{folder}: a training run or a file; give a folder of its own for the converted model")
+        raise UserError(f"{folder} is a training run or a file; give a new folder for the converted model")
 
 
 def _guess_cameras(has_image_encoder: bool) -> CameraConvention:
@@ -140,7 +151,7 @@ def _guess_cameras(has_image_encoder: bool) -> CameraConvention:
         if has_image_encoder
         else "has no image encoder: not Isotropic3D's release"
     )
-    print(f"camera labels: {chosen} (the checkpoint {reason}; --cameras overrides)")
+    logger.info("camera labels: %s (the checkpoint %s; --cameras overrides)", chosen, reason)
     return chosen
 
 

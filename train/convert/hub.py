@@ -1,16 +1,18 @@
-"""Published weights by their Hub name: `pkunliu/Isotropic3D`, `MVDream/MVDream`, and `hf:OWNER/NAME` for model folders.
+"""Weights on the Hub by name: `pkunliu/Isotropic3D`, `MVDream/MVDream`, and `hf:OWNER/NAME` for model folders.
 
-A file in the Hub's own cache is taken as it is, without a word to the network; what is not there is downloaded into it.
+Files in the Hub's cache are used without network access; others are downloaded into it.
 """
 
+import logging
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dataset.errors import UserError
 from train.model.multiview import SPEC_FILE, CameraConvention
+
+logger = logging.getLogger(__name__)
 
 _HUB: Final = "hf:"
 _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -19,10 +21,12 @@ _MODEL_FILES: Final = ("*.json", "*.safetensors")  # never a pickle
 
 @dataclass(frozen=True)
 class Published:
-    """An official checkpoint in LDM layout and what its tensors do not say."""
+    """An official checkpoint in LDM layout, and settings that its tensors do not contain."""
 
     file: str
-    cameras: CameraConvention  # the released Isotropic3D code converts degrees to radians twice; its weights expect it
+    cameras: (
+        CameraConvention  # Isotropic3D's released code converts degrees to radians twice, and its weights expect that
+    )
     has_image_encoder: bool
     head_width: int = 64
     image_size: int = 256
@@ -36,10 +40,13 @@ PUBLISHED: Final[dict[str, Published]] = {
 
 
 def hub_name(model: Path) -> str | None:
-    """The Hub repository that `model` names, None for a path.
+    """Return the Hub repository that `model` names, or None if it is a path.
 
-    Only the published names are taken without `hf:`: a mistyped folder must not become a question to the network.
-    What lies on this disk under the name comes first.
+    Without `hf:` only published names are repositories, so that a mistyped folder causes no network access. An existing
+    path of that name takes precedence.
+
+    Raises:
+        UserError: the name after `hf:` is malformed.
     """
     text = model.as_posix()
     if text.startswith(_HUB):
@@ -51,15 +58,19 @@ def hub_name(model: Path) -> str | None:
 
 
 def published_file(repo: str) -> Path:
-    """The official checkpoint of a repository in `PUBLISHED`: from the Hub's cache, else downloaded into it."""
+    """Return the official checkpoint of a repository in `PUBLISHED`, from the Hub's cache or downloaded into it.
+
+    Raises:
+        UserError: the file is not in the cache and cannot be downloaded.
+    """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     name = PUBLISHED[repo].file
     cached = try_to_load_from_cache(repo, name)
     if isinstance(cached, str):
-        print(f"{repo}: {name} from the Hub's cache ({cached})", file=sys.stderr)
+        logger.info("%s: using %s from the Hub's cache (%s)", repo, name, cached)
         return Path(cached)
-    print(f"{repo}: {name} is not in the Hub's cache; downloading it (several GB)", file=sys.stderr)
+    logger.info("%s: %s is not in the Hub's cache; downloading several GB", repo, name)
     try:
         return Path(hf_hub_download(repo, name))
     except (OSError, ValueError) as error:
@@ -67,7 +78,11 @@ def published_file(repo: str) -> Path:
 
 
 def model_snapshot(repo: str) -> Path:
-    """A model folder that `python -m train.export push` wrote, from the Hub; JSON and safetensors alone."""
+    """Return a model folder that `python -m train.export push` uploaded; only JSON and safetensors files.
+
+    Raises:
+        UserError: it cannot be downloaded, or is not a model folder.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -76,11 +91,14 @@ def model_snapshot(repo: str) -> Path:
         raise UserError(_unreachable(repo, repo, error)) from error
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
-            f"{repo}: no model folder of this program ({SPEC_FILE} is missing); official: {', '.join(PUBLISHED)}"
+            f"{repo}: not a model folder ({SPEC_FILE} is missing); official checkpoints are {', '.join(PUBLISHED)}"
         )
     return folder
 
 
 def _unreachable(repo: str, download: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
-    return f"{repo}: not in the Hub's cache and not to be had ({reason}); connect once, or run `hf download {download}`"
+    return (
+        f"{repo}: not in the Hub's cache, and the download failed ({reason}); connect to the network, or run "
+        f"`hf download {download}` where there is one"
+    )

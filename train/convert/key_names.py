@@ -1,7 +1,7 @@
-"""Key names: diffusers' -> LDM's (the layout of MVDream's and Isotropic3D's files), and strict comparison of key sets.
+"""Rename parameters from diffusers to LDM, the layout of MVDream's and Isotropic3D's files, and compare key sets.
 
-diffusers converts from LDM to its own names alone (`diffusers.loaders.single_file_utils`); this is the way back. The
-tests hold the two against each other.
+`diffusers.loaders.single_file_utils` only converts from LDM to diffusers; this is the inverse. The tests check that the
+two are consistent.
 """
 
 import re
@@ -16,7 +16,7 @@ from train.model.unet import UNetShape
 LDM_UNET_PREFIX: Final = "model.diffusion_model."
 VAE_PREFIX: Final = "first_stage_model."
 IMAGE_ENCODER_PREFIX: Final = "cond_stage_model.model.visual."
-_SHOWN: Final = 3  # names in an error
+_SHOWN: Final = 3  # names per error message
 
 _UNET_ENDS: Final = {
     "time_embedding.linear_1": "time_embed.0",
@@ -42,7 +42,11 @@ Shape = tuple[int, ...]
 
 
 def ldm_unet_name(name: str, shape: UNetShape) -> str:
-    """A parameter of diffusers' UNet -> its name in MVDream's openaimodel.py, without `model.diffusion_model.`."""
+    """Return the name of a diffusers UNet parameter in MVDream's openaimodel.py, without `model.diffusion_model.`.
+
+    Raises:
+        UserError: the parameter has no counterpart.
+    """
     for theirs, ours in _UNET_ENDS.items():
         if name.startswith(f"{theirs}."):
             return ours + name.removeprefix(theirs)
@@ -51,13 +55,13 @@ def ldm_unet_name(name: str, shape: UNetShape) -> str:
         return f"middle_block.1.{rest}" if kind == "attentions" else f"middle_block.{2 * int(number)}.{_resnet(rest)}"
     match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
     if match is None:
-        raise UserError(f"the UNet's parameter {name} has no name in the LDM layout; export it as diffusers")
+        raise UserError(f"the UNet's parameter {name} has no counterpart in the LDM layout; give --format diffusers")
     side, block, kind, number, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
     stride = shape.blocks_per_level + 1
     if kind == "downsamplers":
         return f"input_blocks.{(block + 1) * stride}.0.op.{rest.removeprefix('conv.')}"
     if kind == "upsamplers":
-        after = 2 if shape.attention[::-1][block] else 1  # it stands behind the level's transformer, where there is one
+        after = 2 if shape.attention[::-1][block] else 1  # after the level's transformer, if there is one
         return f"output_blocks.{block * stride + stride - 1}.{after}.{rest}"
     place = (
         f"input_blocks.{1 + block * stride + number}" if side == "down" else f"output_blocks.{block * stride + number}"
@@ -71,7 +75,7 @@ def _resnet(rest: str) -> str:
 
 
 def ldm_vae_name(name: str, levels: int) -> str:
-    """A parameter of diffusers' AutoencoderKL -> its name in LDM's first stage, without `first_stage_model.`."""
+    """Return the name of a diffusers AutoencoderKL parameter in LDM's first stage, without `first_stage_model.`."""
     name = name.replace("conv_norm_out.", "norm_out.").replace("conv_shortcut.", "nin_shortcut.")
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
     if match := re.fullmatch(r"(encoder|decoder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", name):
@@ -82,16 +86,21 @@ def ldm_vae_name(name: str, levels: int) -> str:
     if up is None:
         return name
     kind = "block." if up[2] == "resnets." else "upsample."
-    return name.replace(up[0], f"up.{levels - 1 - int(up[1])}.{kind}")  # LDM counts the decoder's levels from fine
+    return name.replace(
+        up[0], f"up.{levels - 1 - int(up[1])}.{kind}"
+    )  # LDM counts the decoder's levels from fine to coarse
 
 
 def ldm_unet_state(state: Mapping[str, Tensor], shape: UNetShape) -> dict[str, Tensor]:
-    """diffusers' UNet state under LDM's names, without prefix; the tensors themselves are shared."""
+    """Rename a diffusers UNet state dict (tensors of any shape, which are shared) to LDM's names without prefix."""
     return {ldm_unet_name(name, shape): tensor for name, tensor in state.items()}
 
 
 def ldm_vae_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """diffusers' VAE state under LDM's names, without prefix; LDM's attention has 1x1 convolutions for matrices."""
+    """Rename a diffusers VAE state dict to LDM's names without prefix.
+
+    Attention matrices [c, c] become 1x1 convolutions [c, c, 1, 1]; other tensors are shared.
+    """
     renamed = {ldm_vae_name(name, levels): tensor for name, tensor in state.items()}
     return {
         name: tensor[:, :, None, None] if _VAE_MATRIX.search(name) and tensor.ndim == 2 else tensor
@@ -100,28 +109,35 @@ def ldm_vae_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]
 
 
 def require_same(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, whole: Iterable[str] | None = None
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, whole: Iterable[str] | None = None
 ) -> None:
-    """UserError naming the first keys that are missing, unexpected or of another shape, and what the file seems to be.
+    """Check that two state dicts have the same keys and shapes.
 
-    `whole` are all of the file's keys, where `found` is only a part of them.
+    Args:
+        actual: Tensors of any shape, from a file.
+        expected: Tensors of the expected names and shapes.
+        where: File name for the error message.
+        whole: All keys of the file, if `actual` is only a part of them. Used to guess what the file is.
+
+    Raises:
+        UserError: keys are missing or unexpected, or shapes differ. It names some, and what the file seems to be.
     """
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
+    missing = [name for name in expected if name not in actual]
+    unexpected = [name for name in actual if name not in expected]
     other = [
-        f"{name} is {list(found[name].shape)}, not {list(expected[name].shape)}"
+        f"{name} is {list(actual[name].shape)}, not {list(expected[name].shape)}"
         for name in expected
-        if name in found and found[name].shape != expected[name].shape
+        if name in actual and actual[name].shape != expected[name].shape
     ]
-    told = [
+    problems = [
         f"{what} {_few(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("another shape:", other))
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape:", other))
         if names
     ]
-    if told:
+    if problems:
         raise UserError(
-            f"{where} does not fit its own shape: {'; '.join(told)}. The file seems to be "
-            f"{seems_to_be(list(whole) if whole is not None else list(found))}"
+            f"{where}: unexpected parameters: {'; '.join(problems)}. The file seems to be "
+            f"{seems_to_be(list(whole) if whole is not None else list(actual))}"
         )
 
 
@@ -131,17 +147,17 @@ def _few(names: Sequence[str]) -> str:
 
 
 def seems_to_be(names: Sequence[str]) -> str:
-    """What a file with these keys probably is, in words for an error."""
+    """Describe what a file with these keys probably is, for an error message."""
     for words, marks in _KINDS:
         if all(any(re.search(mark, name) for name in names) for mark in marks):
             return words
     if not names:
-        return "empty: it holds no tensor"
-    return f"none of the kinds known here (its first keys: {_few(sorted(names))})"
+        return "empty (it contains no tensors)"
+    return f"of an unknown kind (its first keys: {_few(sorted(names))})"
 
 
 _KINDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("a LoRA, which holds no whole model", (r"lora[_.]?(up|down|A|B)\b|lora_(up|down|A|B)",)),
+    ("a LoRA, which is not a complete model", (r"lora[_.]?(up|down|A|B)\b|lora_(up|down|A|B)",)),
     ("Zero123's checkpoint (cc_projection), a single-view model", (r"^cc_projection\.",)),
     (
         "an Isotropic3D-like checkpoint (multi-view UNet and image encoder)",
@@ -156,8 +172,8 @@ _KINDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "a diffusers UNet; give its folder, not its file",
         (r"^down_blocks\.0\.", r"^(mid_block|conv_in)\.", r"^up_blocks\."),
     ),
-    ("a checkpoint of a training run here; give the run's folder", (r"^(exp_avg|exp_avg_sq)\.",)),
-    ("a VAE alone", (r"^(first_stage_model\.)?encoder\.", r"^(first_stage_model\.)?decoder\.")),
-    ("a CLIP model alone (open_clip's names)", (r"(^|\.)transformer\.resblocks\.0\.",)),
-    ("a CLIP model alone (transformers' names)", (r"(^|\.)(vision|text)_model\.",)),
+    ("a checkpoint of one of our training runs; give the run's folder", (r"^(exp_avg|exp_avg_sq)\.",)),
+    ("only a VAE", (r"^(first_stage_model\.)?encoder\.", r"^(first_stage_model\.)?decoder\.")),
+    ("only a CLIP model (open_clip's names)", (r"(^|\.)transformer\.resblocks\.0\.",)),
+    ("only a CLIP model (transformers' names)", (r"(^|\.)(vision|text)_model\.",)),
 )

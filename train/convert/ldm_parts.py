@@ -19,15 +19,19 @@ from train.convert.key_names import (
 from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet
 
 State = Mapping[str, Tensor]
-UNET_MARK: Final = "input_blocks.0.0.weight"  # what stands before it is the UNet's prefix
+UNET_MARK: Final = "input_blocks.0.0.weight"  # what precedes it is the UNet's prefix
 
 
 def find_unet(state: State, where: str) -> dict[str, Tensor]:
-    """The UNet's tensors with their prefix (`model.diffusion_model.`, or any, or none) cut off."""
+    """Return the UNet's tensors without their prefix, which is `model.diffusion_model.`, another one or none.
+
+    Raises:
+        UserError: there is no UNet.
+    """
     prefixes = [name.removesuffix(UNET_MARK) for name in state if name.endswith(UNET_MARK)]
     if not prefixes:
         raise UserError(
-            f"{where}: no UNet in it (no {UNET_MARK}); give an LDM checkpoint such as MVDream's. "
+            f"{where}: no UNet found ({UNET_MARK} is missing); give an LDM checkpoint such as MVDream's. "
             f"The file seems to be {seems_to_be(list(state))}"
         )
     prefix = LDM_UNET_PREFIX if LDM_UNET_PREFIX in prefixes else prefixes[0]
@@ -39,15 +43,26 @@ def find_unet(state: State, where: str) -> dict[str, Tensor]:
 def unet_shape(
     state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
 ) -> UNetShape:
-    """Read the UNet's widths off its tensors (MVDream's key names). `whole`: the file's keys, to say what it is."""
+    """Infer the UNet's sizes from the shapes of its tensors, which have MVDream's names.
+
+    Args:
+        state: The UNet's tensors.
+        head_width: Channels per attention head.
+        latent_size: Height and width of the latents.
+        where: File name for error messages.
+        whole: All keys of the file, to describe it in error messages.
+
+    Raises:
+        UserError: the UNet is incomplete or not MVDream's architecture.
+    """
     if "camera_embed.0.weight" not in state:
         raise UserError(
-            f"{where}: a UNet without camera_embed; give a multi-view checkpoint such as MVDream's. "
+            f"{where}: the UNet has no camera_embed; give a multi-view checkpoint such as MVDream's. "
             f"The file seems to be {seems_to_be(list(state if whole is None else whole))}"
         )
     try:
         ops = [int(name.split(".")[1]) for name in state if re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name)]
-        stride = min(ops)  # residual blocks and one downsampling a level
+        stride = min(ops)  # residual blocks and one downsampling per level
         first = [1 + stride * level for level in range(len(ops) + 1)]
         proj = next(state[name] for name in state if name.endswith(".1.proj_in.weight"))
         token_width = next(t.shape[1] for name, t in state.items() if name.endswith("attn2.to_k.weight"))
@@ -61,14 +76,16 @@ def unet_shape(
             token_width=token_width,
         )
     except (KeyError, ValueError, StopIteration) as error:
-        raise UserError(f"{where}: its UNet is incomplete ({error}); download the checkpoint again") from error
+        raise UserError(f"{where}: the UNet is incomplete ({error}); download the checkpoint again") from error
     if proj.ndim != 2 or state["camera_embed.0.weight"].shape[1] != CAMERA_NUMBERS:
-        raise UserError(f"{where}: not a Stable Diffusion 2.1 UNet with {CAMERA_NUMBERS} camera numbers")
+        raise UserError(
+            f"{where}: not a Stable Diffusion 2.1 UNet with {CAMERA_NUMBERS} camera values; give MVDream's checkpoint"
+        )
     return shape
 
 
 def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
-    """MVDream's UNet keys -> diffusers' (FrozenDict key names of UNet2DConditionModel)."""
+    """Rename MVDream's UNet parameters to those of diffusers' UNet2DConditionModel."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     ldm = {LDM_UNET_PREFIX + re.sub(r"^camera_embed\.", "label_emb.0.", name): tensor for name, tensor in state.items()}
@@ -80,7 +97,11 @@ def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
 def convert_unet(
     state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
 ) -> nn.Module:
-    """MVDream's UNet as diffusers', float32, all tensors accounted for. `whole`: the file's keys, to say what it is."""
+    """Convert MVDream's UNet to diffusers in float32; see `unet_shape` for the arguments.
+
+    Raises:
+        UserError: the UNet is incomplete, has unexpected tensors, or is of another architecture.
+    """
     shape = unet_shape(state, head_width, latent_size, where, whole)
     with torch.device("meta"):
         unet = build_unet(shape)
@@ -91,7 +112,11 @@ def convert_unet(
 def convert_vae(
     state: State, image_size: int, latent_scale: float, where: str, whole: Iterable[str] | None = None
 ) -> nn.Module:
-    """Stable Diffusion's first stage as diffusers' AutoencoderKL, float32."""
+    """Convert Stable Diffusion's first stage to diffusers' AutoencoderKL in float32.
+
+    Raises:
+        UserError: the first stage is incomplete or has unexpected tensors.
+    """
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -101,7 +126,9 @@ def convert_vae(
     try:
         latent_channels = state[f"{VAE_PREFIX}post_quant_conv.weight"].shape[0]
     except KeyError as error:
-        raise UserError(f"{where}: its first stage is incomplete ({error}); download the checkpoint again") from error
+        raise UserError(
+            f"{where}: the first stage (VAE) is incomplete ({error}); download the checkpoint again"
+        ) from error
     with torch.device("meta"):
         vae = AutoencoderKL(
             block_out_channels=widths,
@@ -114,7 +141,7 @@ def convert_vae(
         )
     expected = {VAE_PREFIX + name: shape for name, shape in ldm_vae_state(vae.state_dict(), len(widths)).items()}
     require_same(state, expected, f"{where}: first stage", whole)
-    blocks_of = {"down_block_types": widths, "up_block_types": widths}  # only their number is read
+    blocks_of = {"down_block_types": widths, "up_block_types": widths}  # diffusers only uses their number
     renamed = convert_ldm_vae_checkpoint(dict(state), blocks_of)  # type: ignore[no-untyped-call]
     return _fill(vae, renamed, f"{where}: first stage")
 
@@ -127,7 +154,7 @@ def vae_widths(state: State) -> tuple[int, ...]:
     name = VAE_PREFIX + "encoder.down.{}.block.0.conv2.weight"
     levels = sum(1 for level in range(16) if name.format(level) in state)
     if state and not levels:
-        raise UserError("the checkpoint's first stage is incomplete; download the checkpoint again")
+        raise UserError("the checkpoint's first stage (VAE) is incomplete; download the checkpoint again")
     return tuple(state[name.format(level)].shape[0] for level in range(levels))
 
 
@@ -135,5 +162,7 @@ def _fill(module: nn.Module, state: State, where: str) -> nn.Module:
     try:
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
-        raise UserError(f"{where} does not fit its own shape ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(
+            f"{where}: the converted parameters do not match ({' '.join(str(error).split())[:200]}); download it again"
+        ) from error
     return module

@@ -1,6 +1,7 @@
-"""The README.md of a model on the Hub, written from what the run's folder knows of itself."""
+"""The README.md of a model on the Hub, generated from the files of the model folder."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,9 @@ from dataset.errors import UserError
 from train.convert.resolve import SOURCE_FILE
 from train.model.multiview import ModelSpec
 
-CONFIG_FILE: Final = "config.json"  # a training run's
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE: Final = "config.json"  # of a training run
 _LICENSES_SHOWN: Final = 12
 
 _HEAD: Final = """---
@@ -19,27 +22,27 @@ tags: [multi-view, image-to-3d, isotropic3d]
 ---
 # {name}
 
-A multi-view diffusion model after Isotropic3D (arXiv 2403.10395): from the CLIP embedding of one picture to several
-views of the object, and by score distillation to a mesh.
+A multi-view diffusion model after Isotropic3D (arXiv 2403.10395): from the CLIP embedding of one image to several
+views of the object, and to a mesh by score distillation.
 """
 
 _USE: Final = """
 ## Use
 
-    make sample MODEL=hf:{repo} IMG=picture.png
-    make distill MODEL=hf:{repo} IMG=picture.png
+    make sample MODEL=hf:{repo} IMG=image.png
+    make distill MODEL=hf:{repo} IMG=image.png
 
-The parts open with diffusers alone: `UNet2DConditionModel.from_pretrained("{repo}", subfolder="unet")`, and so on. The
-camera (16 numbers, camera-to-world, row by row) is `class_labels`, the picture's embedding is the one token of
+The parts can be loaded with diffusers: `UNet2DConditionModel.from_pretrained("{repo}", subfolder="unet")`, and so on.
+The camera (16 values, camera-to-world, row by row) is `class_labels`, the embedding of the image is the only token of
 cross-attention, and **self-attention must run over the tokens of all frames of an object**: set such an attention
-processor (`JointAttention` in `train/model/attention.py`), or every view is drawn alone.
+processor (`JointAttention` in `train/model/attention.py`), otherwise each view is generated independently.
 """
 
 
 def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
-    """The card of a model folder: of a training run (`config.json`), a converted file (`source.json`), or neither.
+    """Return the card of a model folder: a training run (`config.json`), a converted file (`source.json`), or neither.
 
-    `object_fill` is its image encoder's.
+    `object_fill` is that of its image encoder.
     """
     config = _read(folder / CONFIG_FILE)
     parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]
@@ -48,7 +51,7 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
     elif (source := _read(folder / SOURCE_FILE)) is not None:
         parts.append(
             f"\n## Origin\n\nConverted, not trained, from {_last_part(source['name'])} (sha256 `{source['sha256']}`). "
-            "The license of those weights holds.\n"
+            "The license of those weights applies.\n"
         )
     else:
         parts.append("\n## Origin\n\nNot recorded in the model's folder.\n")
@@ -56,26 +59,26 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
 
 
 def centering_note(object_fill: float) -> str:
-    """What programs must know that take the image encoder alone."""
+    """Return a note for programs that use the image encoder alone."""
     return (
-        "The image encoder expects the picture's object in the middle, its longer side "
-        f"{object_fill:.0%} of the frame, on white "
-        "(`train.model.image_encoder.center_object`); other programs must see to it"
+        "The image encoder expects the object centered on white, its longer side at "
+        f"{object_fill:.0%} of the image "
+        "(`train.model.image_encoder.center_object`); other programs must do this themselves"
     )
 
 
 def _model(spec: ModelSpec, object_fill: float | None) -> str:
     cameras = {
-        "relative": "relative to the reference: (elevation - reference's, azimuth - reference's), in true angles",
-        "absolute": "absolute: azimuth 0 is the object's front, whatever the reference shows, in true angles",
+        "relative": "relative to the reference image: differences of elevation and azimuth, in true angles",
+        "absolute": "absolute: azimuth 0 is the object's front, whatever the reference image shows, in true angles",
         "released_isotropic3d": "as in the released Isotropic3D code, which converts degrees to radians twice; "
         "`model.json` says so, and other programs must do the same",
     }[spec.cameras]
-    centred = "" if object_fill is None else f"- {centering_note(object_fill)}\n"
+    centering = "" if object_fill is None else f"- {centering_note(object_fill)}\n"
     return (
-        f"\n## Model\n\n- Pictures of {spec.image_size} pixels a side, latents of {spec.latent_size}, "
-        f"scaled by {spec.latent_scale:g}\n"
-        f"- Camera labels: {cameras}\n- Default guidance scale: {spec.guidance_scale:g}\n{centred}"
+        f"\n## Model\n\n- Images of {spec.image_size} x {spec.image_size} pixels, "
+        f"latents of {spec.latent_size} x {spec.latent_size}, scaled by {spec.latent_scale:g}\n"
+        f"- Camera labels: {cameras}\n- Default guidance scale: {spec.guidance_scale:g}\n{centering}"
     )
 
 
@@ -83,7 +86,9 @@ def _training(config: dict[str, Any]) -> str:
     recipe: dict[str, Any] = config["recipe"]
     base = config.get("base")
     start = "from scratch" if base is None else f"from `{_last_part(base)}`, whose license applies to this model too"
-    stages = (1, 2) if config["stage"] == 2 and base is None else (config["stage"],)  # both, where one command made it
+    stages = (
+        (1, 2) if config["stage"] == 2 and base is None else (config["stage"],)
+    )  # both, if one command trained them
     name = f"Stage {' and '.join(map(str, stages))}"
     tables = "".join(_schedule(stage, recipe.get(f"stage{stage}", {})) for stage in stages)
     return f"\n## Training\n\n{name}, preset `{recipe.get('name')}`, seed {config['seed']}, {start}.\n{tables}"
@@ -100,16 +105,16 @@ def _data(data: dict[str, Any]) -> str:
     try:
         counts = info(data["url"], quick=True).licenses
     except UserError as error:
-        print(f"note: the shard set is not at hand, so the card counts no licenses ({error})")
-        return f"{text}The set was not at hand when this card was written, so its licenses are not counted here.\n"
+        logger.info("note: the shard set cannot be read, so the card counts no licenses (%s)", error)
+        return f"{text}The set could not be read when this card was written, so its licenses are not counted here.\n"
     shown = counts.most_common(_LICENSES_SHOWN)
     rows = "".join(f"| {license} | {count} |\n" for license, count in shown)
-    more = f"\nand {len(counts) - len(shown)} licenses more.\n" if len(counts) > len(shown) else ""
+    more = f"\nand {len(counts) - len(shown)} more licenses.\n" if len(counts) > len(shown) else ""
     return f"{text}\n| license of objects | objects |\n|---|---|\n{rows}{more}"
 
 
 def _last_part(place: str) -> str:
-    """The end of a path or URL: what stands before it is nobody else's business."""
+    """Return the last component of a path or URL. The rest is private and not published."""
     return place.rstrip("/").split("/")[-1]
 
 

@@ -1,5 +1,6 @@
-"""How the UNet is computed: memory layout, compilation, attention kernels, optimiser. Nothing of it changes what is
-computed beyond rounding; the same weights train with any of it.
+"""Options of how the UNet is computed: memory layout, compilation, block implementation and optimizer.
+
+They change results only by rounding. A run may resume with other options.
 """
 
 import importlib.util
@@ -22,22 +23,24 @@ Blocks = Literal["diffusers", "lean", "fused"]
 BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
 BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
 BACKEND: Final = "inductor"
-# Kept graphs of one piece of code. Of the whole UNet there are two; but the blocks of all levels share their code, and
-# each width and each number of frames is a graph of its own.
+# Recompilations of one code object. The whole UNet needs two; the blocks of all levels share their code, and each
+# combination of width and number of frames is a graph of its own.
 MAX_GRAPHS: Final = 128
 
 
 @dataclass(frozen=True)
 class Compute:
-    """`compile` whole: the UNet is one graph for each of the two shapes (1 or 4 targets); blocks: each residual and
-    each transformer block by itself, quicker to compile and little slower to run; graphs: whole, and the GPU is handed
-    its kernels as CUDA graphs, forward and backward, for networks so small that launching them takes longer than they.
+    """How the UNet is computed.
+
+    `compile` is one of: whole, one graph per input shape (1 or 4 targets); blocks, one graph per residual and
+    transformer block, which compiles faster and runs slightly slower; graphs, like whole and replayed as CUDA graphs in
+    both passes, for networks so small that kernel launches dominate; none.
     """
 
     compile: Compile = "none"
     channels_last: bool = False
-    fused_optimiser: bool = False
-    checkpointing: bool = False  # activations are computed again in the backward pass: less memory, a third more time
+    fused_optimizer: bool = False
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
     blocks: Blocks = "diffusers"
 
 
@@ -49,23 +52,31 @@ def choose_compute(
     split: bool = False,
     blocks: BlocksChoice = "auto",
 ) -> Compute:
-    """What makes a device fast. auto: the whole UNet is compiled on a GPU, its blocks where it is `split`, nothing on
-    a CPU. Split (`Ranks.splits`) it cannot be compiled as a whole: FSDP2 gathers weights between its levels.
+    """Choose the fastest options for a device.
 
-    The blocks (`train.layers.unet_blocks`) are fused where they are compiled for a GPU, diffusers' own elsewhere.
+    Args:
+        device: Device to train on.
+        compiling: auto compiles the whole UNet on a GPU (its blocks if `split`) and nothing on a CPU.
+        checkpointing: Recompute activations in the backward pass.
+        split: Whether FSDP2 shards the UNet. It gathers weights between the levels, which cannot be in one graph.
+        blocks: auto uses fused blocks (`train.layers.unet_blocks`) if compiled for a GPU, otherwise diffusers'.
 
-    The optimiser is fused everywhere: it alone leaves an update out without asking the host (`update`).
+    Returns:
+        The options. The optimizer is always fused, since only that can skip an update without synchronizing (`update`).
+
+    Raises:
+        UserError: the options contradict each other, or Triton is needed and not installed.
     """
     gpu = device.type == "cuda"
     fastest: Compile = ("blocks" if split else "whole") if gpu else "none"
     chosen = fastest if compiling == "auto" else compiling
     if chosen in ("whole", "graphs") and split:
         raise UserError(
-            f"--compile {chosen}: FSDP2 gathers weights between the UNet's levels, out of any graph; "
+            f"--compile {chosen} does not work with --parallel fsdp, which gathers weights between the UNet's levels; "
             "give --compile blocks"
         )
     if chosen == "graphs" and not gpu:
-        raise UserError(f"--compile graphs: CUDA graphs need a GPU, this is {device}")
+        raise UserError(f"--compile graphs needs a GPU, but the device is {device}")
     if gpu and importlib.util.find_spec("triton") is None:
         if chosen != "none":
             raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
@@ -73,29 +84,29 @@ def choose_compute(
             raise UserError("--blocks fused needs the package triton, which is not installed; give --blocks lean")
     if blocks == "auto":
         blocks = "fused" if gpu and chosen != "none" else "diffusers"
-    return Compute(chosen, channels_last=gpu, fused_optimiser=True, checkpointing=checkpointing, blocks=blocks)
+    return Compute(chosen, channels_last=gpu, fused_optimizer=True, checkpointing=checkpointing, blocks=blocks)
 
 
 def announcement(compute: Compute, device: torch.device) -> str:
-    """The choice in a line, for the person at the keyboard."""
-    said = ["bf16 over float32 weights, channels last" if device.type == "cuda" else "float32"]
+    """Describe the options in one line."""
+    words = ["bf16 autocast, channels last" if device.type == "cuda" else "float32"]
     if compute.checkpointing:
-        said.append("activations computed twice")
-    said.append(
+        words.append("activation checkpointing")
+    words.append(
         {
             "none": "not compiled",
-            "blocks": "compiled block by block (the first step of each number of views takes longer)",
-            "whole": "compiled as a whole (the first step of each number of views takes a minute or more)",
-            "graphs": "compiled as a whole, replayed as CUDA graphs (the first step of each number of views takes a "
+            "blocks": "compiled per block (the first step with each number of views takes longer)",
+            "whole": "compiled as a whole (the first step with each number of views takes a minute or more)",
+            "graphs": "compiled as a whole, replayed as CUDA graphs (the first step with each number of views takes a "
             "minute or more)",
         }[compute.compile]
     )
-    said += {"diffusers": [], "lean": ["without copies"], "fused": ["norms as one kernel"]}[compute.blocks]
-    return f"the UNet on {device}: {', '.join(said)}"
+    words += {"diffusers": [], "lean": ["lean blocks"], "fused": ["fused group norm"]}[compute.blocks]
+    return f"UNet on {device}: {', '.join(words)}"
 
 
 def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
-    """The UNet as it is to be trained, changed in place: its state has the same names and values as before."""
+    """Apply the options to a UNet in place. Its state dict keeps its names and values."""
     if compute.channels_last:
         unet.to(memory_format=torch.channels_last)
     if compute.blocks != "diffusers":
@@ -103,16 +114,16 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
 
         make_lean(unet, fused=compute.blocks == "fused")
     if compute.checkpointing:
-        # diffusers' own function is the same with a look at torch's version, which compiling warns about
-        again = partial(checkpoint, use_reentrant=False)
-        unet.enable_gradient_checkpointing(gradient_checkpointing_func=again)  # type: ignore[operator]
+        # diffusers' default does the same but checks torch's version, which makes the compiler warn
+        recompute = partial(checkpoint, use_reentrant=False)
+        unet.enable_gradient_checkpointing(gradient_checkpointing_func=recompute)  # type: ignore[operator]
     if compute.compile != "none":
         _compile(_blocks(unet) if compute.compile == "blocks" else [unet], graphs=compute.compile == "graphs")
     return unet
 
 
 def _compile(parts: Iterable[nn.Module], *, graphs: bool) -> None:
-    """Compile in place, at the first call of each shape. What cannot be one graph is an error, not a slow run."""
+    """Compile in place, at the first call with each shape. A graph break is an error instead of a slowdown."""
     _set_compiler()
     mode = {"mode": "reduce-overhead"} if graphs else {}
     for part in parts:
@@ -123,9 +134,9 @@ def _set_compiler() -> None:
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = MAX_GRAPHS
-    # torch asks for TensorFloat32 in float32 matrix products; under autocast there are none
+    # torch recommends TensorFloat32 for float32 matrix products; under autocast there are none
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
-    # diffusers asks for torch's version inside of its layers, through a cache that tracing passes by
+    # diffusers checks torch's version in its layers, through an lru_cache that Dynamo ignores
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
 
 
@@ -137,14 +148,14 @@ def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
 
 
 def uncompiled(compute: Compute) -> AbstractContextManager[Any]:
-    """Inside, a compiled UNet runs as it is written: other shapes, and passes without gradient, compile nothing."""
+    """Run a compiled UNet eagerly inside the block, so that other shapes and passes without gradient do not compile."""
     if compute.compile == "none":
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
 
 
-def make_optimiser(
+def make_optimizer(
     parameters: Iterable[nn.Parameter],
     compute: Compute,
     *,
@@ -152,17 +163,17 @@ def make_optimiser(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """AdamW over float32 weights; fused: one kernel for all of them."""
-    fused: Any = True if compute.fused_optimiser else None
+    """Build AdamW for float32 parameters, fused into one kernel if the options say so."""
+    fused: Any = True if compute.fused_optimizer else None
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
 
-def update(optimiser: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
-    """One optimiser step, left out as a whole when loss or gradient is not finite; decided on the device.
+def update(optimizer: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
+    """Step the optimizer, or skip the step if loss or gradient norm (both 0-d) is not finite, without synchronizing.
 
-    `found_inf` is how torch's gradient scaler tells a fused optimiser: neither weights nor moments nor the optimiser's
-    own count of steps change.
+    `found_inf` is how torch's gradient scaler informs a fused optimizer: weights, moments and the step count then stay
+    unchanged.
     """
     bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
-    optimiser.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
-    optimiser.step()
+    optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+    optimizer.step()

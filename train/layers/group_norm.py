@@ -1,10 +1,10 @@
-"""Group normalisation, with a shift before it and SiLU behind it, as one operation that keeps channels last.
+"""Group normalization with an optional shift before and SiLU after it, as one operation in channels-last layout.
 
     y = silu((x + shift - mean) / deviation * weight + bias)
 
-torch's own group norm runs in float32 under autocast and gives its result in the other layout, so that a compiler
-writes kernels that transpose around each of them. This one is opaque to the compiler: bf16 in and out, sums in
-float32. On a CUDA GPU it is made of Triton kernels (`train.layers.group_norm_triton`), elsewhere of torch's.
+Under autocast torch's group norm runs in float32 and returns a contiguous result, so that compiled code transposes
+around each call. This operation is opaque to the compiler: input and output are bf16, sums are float32. On a CUDA GPU
+it uses Triton kernels (`train.layers.group_norm_triton`), elsewhere torch functions.
 """
 
 import math
@@ -25,8 +25,19 @@ def _has_kernels(x: Tensor) -> bool:
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """`x` [n, c, h, w], weight and bias [c], shift [n, c] or None -> the same as x, channels last, and mean and
-    1 / deviation [2, n, groups] in float32, for the gradient.
+    """Normalize `x` [n, c, h, w] in groups of channels.
+
+    Args:
+        x: Input [n, c, h, w].
+        weight: Scale [c].
+        bias: Offset [c].
+        shift: Added to `x` first, [n, c]; or None.
+        groups: Number of groups.
+        eps: Added to the variance.
+        silu: Apply SiLU to the result.
+
+    Returns:
+        The result [n, c, h, w], channels last, and mean and 1 / deviation [2, n, groups] in float32 for the gradient.
     """
     x = x.contiguous(memory_format=_LAST)
     if _has_kernels(x):
@@ -46,7 +57,17 @@ def group_norm(
 def group_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight, bias and shift (empty without one) from that of `group_norm`'s result."""
+    """Compute the gradients of x, weight, bias and shift (empty without one) of `group_norm`.
+
+    Args:
+        grad: Gradient of the result [n, c, h, w].
+        x: Input [n, c, h, w].
+        weight: Scale [c].
+        bias: Offset [c].
+        shift: Shift [n, c], or None.
+        statistics: Mean and 1 / deviation [2, n, groups].
+        silu: Whether SiLU was applied.
+    """
     x, grad = x.contiguous(memory_format=_LAST), grad.contiguous(memory_format=_LAST)
     if _has_kernels(x):
         from train.layers.group_norm_triton import backward
@@ -61,7 +82,7 @@ def group_norm_backward(
 
 
 def _shifted(x: Tensor, shift: Tensor | None) -> Tensor:
-    """At least in float32."""
+    """Return `x` plus the shift, in float32 or wider."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     return x if shift is None else x + shift.to(x.dtype)[:, :, None, None]
 
@@ -69,7 +90,7 @@ def _shifted(x: Tensor, shift: Tensor | None) -> Tensor:
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """In torch, in the kernels' order: [n, g, c / g, pixels] throughout."""
+    """Compute the gradients in torch, as the kernels do. All tensors are [n, g, c / g, pixels]."""
     groups = statistics.shape[-1]
     shape = (len(x), groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
     mean, scale = (values[:, :, None, None] for values in statistics)

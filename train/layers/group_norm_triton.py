@@ -1,8 +1,8 @@
-"""Group normalisation of channels-last pictures as Triton kernels; `train.layers.group_norm` says what they compute.
+"""Group normalization of channels-last images as Triton kernels; see `train.layers.group_norm` for the formula.
 
-A program goes through some of the pixels of one image and `_WIDTH` of its channels: neighbours in memory, whatever the
-width of a group. So what a group sums up comes in parts, a mean and a sum of squares about it for each channel and
-part, which another kernel puts together (Chan, Golub and LeVeque 1979).
+A program processes some pixels of one image and `_WIDTH` channels, which are adjacent in memory whatever the width of a
+group. A group's statistics are therefore computed in parts, a mean and a sum of squared deviations per channel and
+part, which a second kernel merges (Chan, Golub and LeVeque 1979).
 """
 
 from typing import Any, Final, NamedTuple
@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_WIDTH: Final = 64  # channels of a program: 128 bytes in bf16
-_ROWS: Final = 32  # pixels that a program reads at a time
-_PIXELS: Final = 256  # pixels of a part, at least
+_WIDTH: Final = 64  # channels per program: 128 bytes in bf16
+_ROWS: Final = 32  # pixels that a program reads at once
+_PIXELS: Final = 256  # minimum pixels per part
 _MOST_PARTS: Final = 64
 
 
@@ -26,7 +26,7 @@ class _Sizes(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Pixels of a part: a multiple of `_ROWS`."""
+        """Pixels per part, a multiple of `_ROWS`."""
         least = triton.cdiv(self.pixels, _MOST_PARTS)
         return int(triton.cdiv(max(least, _PIXELS), _ROWS)) * _ROWS
 
@@ -36,7 +36,7 @@ class _Sizes(NamedTuple):
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """What a merging program reads: parts and channels of a group, rounded up to powers of two."""
+        """Tile of a merging program: parts and channels per group, rounded up to powers of two."""
         return triton.next_power_of_2(self.parts), triton.next_power_of_2(self.channels // self.groups)
 
 
@@ -48,7 +48,11 @@ def _sizes(x: Tensor, groups: int) -> _Sizes:
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """`x` [n, c, h, w], channels last -> the same, and mean and 1 / deviation [2, n, g] of its groups in float32."""
+    """Normalize `x` [n, c, h, w], channels last; see `group_norm`.
+
+    Returns:
+        The result [n, c, h, w], and mean and 1 / deviation [2, n, g] of the groups in float32.
+    """
     sizes = _sizes(x, groups)
     out = torch.empty_like(x)
     statistics = x.new_empty(2, sizes.images, groups, dtype=torch.float32)
@@ -56,7 +60,7 @@ def forward(
     _run(_moments, sizes, x, _or(shift, x), parts, HAS_SHIFT=shift is not None)
     _merge_run(_merge, sizes, parts, statistics, eps)
     _run(
-        *(_normalise, sizes, x, _or(shift, x), weight, bias, statistics, out),
+        *(_normalize, sizes, x, _or(shift, x), weight, bias, statistics, out),
         HAS_SHIFT=shift is not None,
         SILU=silu,
     )
@@ -66,8 +70,11 @@ def forward(
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, of the shift [n, c] (in float32; empty without one), and parts [2, n, parts, c] that, summed up,
-    are those of bias and weight. `grad` is channels last too.
+    """Compute the gradients of `group_norm` from `grad` [n, c, h, w], channels last.
+
+    Returns:
+        The gradient of x [n, c, h, w]; that of the shift [n, c] in float32, empty without a shift; and partial sums
+        [2, n, parts, c], which add up to the gradients of bias and weight.
     """
     sizes = _sizes(x, statistics.shape[-1])
     has_shift = shift is not None
@@ -75,22 +82,22 @@ def backward(
     by_shift = x.new_empty((sizes.images, sizes.channels) if has_shift else (0, 0), dtype=torch.float32)
     parts = x.new_empty(3 if has_shift else 2, sizes.images, sizes.parts, sizes.channels, dtype=torch.float32)
     means = x.new_empty(2, sizes.images, sizes.groups, dtype=torch.float32)
-    given = (x, _or(shift, x), weight, bias, statistics, grad)
-    _run(_gradient_sums, sizes, *given, parts, HAS_SHIFT=has_shift, SILU=silu)
+    inputs = (x, _or(shift, x), weight, bias, statistics, grad)
+    _run(_gradient_sums, sizes, *inputs, parts, HAS_SHIFT=has_shift, SILU=silu)
     _merge_run(_merge_gradients, sizes, parts, weight, statistics, means, by_shift, HAS_SHIFT=has_shift)
-    _run(_gradient, sizes, *given, means, by_x, HAS_SHIFT=has_shift, SILU=silu)
+    _run(_gradient, sizes, *inputs, means, by_x, HAS_SHIFT=has_shift, SILU=silu)
     return by_x, by_shift, parts[:2]
 
 
 def _or(shift: Tensor | None, other: Tensor) -> Tensor:
-    """A pointer that is not read stands for a shift that is not there."""
+    """Return the shift, or any other tensor as a pointer that is not read."""
     return other if shift is None else shift
 
 
 def _run(kernel: Any, sizes: _Sizes, *tensors: Tensor, **choices: bool) -> None:
     grid = (sizes.images, sizes.parts, triton.cdiv(sizes.channels, _WIDTH))
     if sizes.images:
-        with torch.cuda.device_of(tensors[0]):  # a launch goes to the current device, whatever holds its tensors
+        with torch.cuda.device_of(tensors[0]):  # a kernel is launched on the current device, wherever its tensors are
             kernel[grid](*tensors, *sizes, sizes.parts, sizes.chunk, **choices, ROWS=_ROWS, WIDTH=_WIDTH, num_warps=4)
 
 
@@ -105,13 +112,13 @@ def _merge_run(kernel: Any, sizes: _Sizes, *arguments: Any, **choices: bool) -> 
 
 @triton.jit
 def _far(rows, width):
-    """rows * width, which may pass 2^31; a size of 1 is a constant to Triton and has no type."""
+    """rows * width in int64, as it may exceed 2^31. Triton treats a size of 1 as a constant without a type."""
     return (tl.zeros((), tl.int64) + rows) * width
 
 
 @triton.jit
 def _program(pixels, channels, chunk, WIDTH: tl.constexpr):
-    """Which image and part this program has, its channels and which of them there are, and its pixels' bounds."""
+    """The image and part of this program, its channels with their mask, and its first and last pixel."""
     image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     return image, part, channel, channel < channels, part * chunk, tl.minimum((part + 1) * chunk, pixels)
@@ -119,7 +126,7 @@ def _program(pixels, channels, chunk, WIDTH: tl.constexpr):
 
 @triton.jit
 def _tile(image, start, end, channel, inside, pixels, channels, ROWS: tl.constexpr):
-    """Where the numbers [rows, channels] of the pixels from `start` on lie, and which of them there are."""
+    """Offsets [rows, channels] of the pixels from `start` on, and their mask."""
     row = start + tl.arange(0, ROWS)
     place = (image * pixels + row)[:, None] * channels + channel[None, :]
     return place, (row < end)[:, None] & inside[None, :]
@@ -127,20 +134,20 @@ def _tile(image, start, end, channel, inside, pixels, channels, ROWS: tl.constex
 
 @triton.jit
 def _of_channels(values, inside, place):
-    """One number a channel, as a row."""
+    """One value per channel, as a row [1, channels]."""
     return tl.load(values + place, inside, 0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
 def _of_groups(pair, inside, image, channel, images, channels, groups):
-    """A channel's group's two numbers of `pair` [2, n, g], each as a row."""
+    """Both values of `pair` [2, n, g] of each channel's group, each as a row [1, channels]."""
     place = image * groups + channel // (channels // groups)
     return _of_channels(pair, inside, place), _of_channels(pair, inside, place + images * groups)
 
 
 @triton.jit
 def _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT: tl.constexpr):
-    """What is taken from x, and 1 / deviation, as rows: normalised is (x - middle) * scale."""
+    """Rows `middle` and `scale`, where the normalized value is (x - middle) * scale."""
     middle, scale = _of_groups(statistics, inside, image, channel, images, channels, groups)
     if HAS_SHIFT:
         middle -= _of_channels(shift, inside, image * channels + channel)
@@ -162,7 +169,7 @@ def _moments(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Mean and squares about it of each channel in a part of the pixels."""
+    """Mean and sum of squared deviations per channel, over a part of the pixels."""
     image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     mean, square = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
     seen = 0.0
@@ -197,7 +204,7 @@ def _merge(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Mean and 1 / deviation of a group, from its channels' parts."""
+    """Mean and 1 / deviation of a group, merged from the parts of its channels."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
     part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)
@@ -215,7 +222,7 @@ def _merge(
 
 
 @triton.jit
-def _normalise(
+def _normalize(
     x,
     shift,
     weight,
@@ -233,6 +240,7 @@ def _normalise(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    """The normalized, scaled and activated values of a part of the pixels."""
     image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
     middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
@@ -246,7 +254,7 @@ def _normalise(
 
 @triton.jit
 def _slope(grad, place, mask, normal, factor, offset, SILU: tl.constexpr):
-    """The gradient of what SiLU was given."""
+    """The gradient of SiLU's input."""
     slope = tl.load(grad + place, mask, 0.0).to(tl.float32)
     if SILU:
         value = normal * factor + offset
@@ -275,7 +283,7 @@ def _gradient_sums(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Sums over a part's pixels: gradient, gradient times normalised value and, with a shift, normalised value."""
+    """Sums over the pixels of a part: gradient, gradient * normalized and, with a shift, normalized value."""
     image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
     middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
@@ -314,7 +322,7 @@ def _merge_gradients(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """A group's two means of gradients, and the gradient of the shift, which is the sum of x's over the pixels."""
+    """Two mean gradients of a group, and the gradient of the shift, the sum of that of x over the pixels."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
     part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)
@@ -357,6 +365,7 @@ def _gradient(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
+    """The gradient of x for a part of the pixels."""
     image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
     middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
@@ -365,5 +374,5 @@ def _gradient(
         place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
         normal = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale
         slope = _slope(grad, place, mask, normal, factor, offset, SILU)
-        found = scale * (slope * factor - mean - normal * product)
-        tl.store(by_x + place, found.to(by_x.dtype.element_ty), mask)
+        value = scale * (slope * factor - mean - normal * product)
+        tl.store(by_x + place, value.to(by_x.dtype.element_ty), mask)

@@ -1,9 +1,9 @@
-"""diffusers' blocks without their copies: activations stay channels last from `conv_in` to `conv_out`.
+"""diffusers' UNet blocks without layout copies: activations stay channels last from `conv_in` to `conv_out`.
 
-diffusers makes its activations contiguous, which is the other layout, behind every transformer, before every shortcut
-in training (lest DDP warn of gradients' strides) and before upsampling large batches (for a bug that torch had). Each
-of these is copied back for the next convolution, and again in the backward pass. These classes compute the same.
-Modules change their class in place, so that names and weights stay.
+diffusers makes activations contiguous, which is not channels last, after every transformer, before every shortcut in
+training (to avoid DDP's warning about gradient strides) and before upsampling large batches (to avoid an old torch
+bug). Each is copied back for the next convolution, and again in the backward pass. The classes here compute the same.
+`make_lean` changes the class of modules in place, so that names and weights stay.
 """
 
 from typing import Any, cast
@@ -18,26 +18,30 @@ from train.layers.group_norm import group_norm
 
 
 class TorchNorm(nn.GroupNorm):
-    """`train.layers.group_norm`'s sum as torch's own operations."""
+    """The operation of `train.layers.group_norm` without SiLU, from torch's own functions."""
 
     silu = False
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Normalize `x` [n, c, h, w] after adding `shift` [n, c]."""
         x = super().forward(x if shift is None else x + shift[:, :, None, None])
         return functional.silu(x) if self.silu else x
 
 
 class TorchNormSilu(TorchNorm):
+    """`TorchNorm` with SiLU."""
+
     silu = True
 
 
 class FusedNorm(nn.GroupNorm):
-    """`train.layers.group_norm.group_norm`."""
+    """`train.layers.group_norm.group_norm` without SiLU, as a module."""
 
     silu = False
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        if x.dim() != 4:  # the VAE's attention normalises a sequence
+        """Normalize `x` [n, c, h, w] after adding `shift` [n, c]; or a sequence [n, c, l] without a shift."""
+        if x.dim() != 4:  # the VAE's attention normalizes a sequence
             return super().forward(x)
         operation = cast(Any, group_norm)
         out: Tensor = operation(x, self.weight, self.bias, shift, self.num_groups, self.eps, self.silu)[0]
@@ -45,20 +49,22 @@ class FusedNorm(nn.GroupNorm):
 
 
 class FusedNormSilu(FusedNorm):
+    """`FusedNorm` with SiLU."""
+
     silu = True
 
 
 class LeanResnet(ResnetBlock2D):
-    """A residual block of `fits`' kind, its norms of the classes above."""
+    """A residual block whose norms are of the classes above."""
 
     @staticmethod
     def fits(block: ResnetBlock2D) -> bool:
-        """Neither scales by time nor changes the resolution, and is activated by SiLU, as all of Stable Diffusion's."""
+        """Return whether a block has no time scaling and no resampling, and uses SiLU, as Stable Diffusion's do."""
         plain = block.upsample is None and block.downsample is None and isinstance(block.nonlinearity, nn.SiLU)
         return plain and block.time_embedding_norm == "default" and not block.skip_time_act
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None) -> Tensor:
-        """[n, c, h, w] and [n, t], or None in a VAE."""
+        """Compute the block for `input_tensor` [n, c, h, w] and the time embedding [n, t], None in a VAE."""
         shift = None if temb is None or self.time_emb_proj is None else self.time_emb_proj(self.nonlinearity(temb))
         hidden = self.conv1(self.norm1(input_tensor))
         hidden = self.conv2(self.dropout(self.norm2(hidden, shift)))
@@ -68,30 +74,35 @@ class LeanResnet(ResnetBlock2D):
 
 
 class LeanTransformer(Transformer2DModel):
+    """A transformer block whose output stays channels last."""
+
     def _get_output_for_continuous_inputs(  # noqa: PLR0917 (the base's)
         self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
     ) -> Tensor:
-        def picture(states: Tensor) -> Tensor:
+        def to_image(states: Tensor) -> Tensor:
             return states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)
 
         if self.use_linear_projection:
-            return picture(self.proj_out(hidden_states)) + residual
-        projected: Tensor = self.proj_out(picture(hidden_states))
+            return to_image(self.proj_out(hidden_states)) + residual
+        projected: Tensor = self.proj_out(to_image(hidden_states))
         return projected + residual
 
 
 class LeanUpsample(Upsample2D):
-    """Twice as large by repeating pixels, which is a view until it is copied: torch's own kernel of this layout gives
-    wrong pixels beyond 2^31 numbers.
+    """Nearest-neighbor upsampling by 2, as an expanded view that is then copied.
+
+    torch's own kernel for channels last returns wrong pixels beyond 2^31 elements.
     """
 
     @staticmethod
     def fits(block: Upsample2D) -> bool:
+        """Return whether a block interpolates without a norm or a transposed convolution."""
         settings: Any = block
         plain = settings.norm is None and not settings.use_conv_transpose
         return plain and settings.interpolate and settings.name == "conv"
 
     def forward(self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        """Upsample `hidden_states` [n, c, h, w] to [n, c, 2h, 2w]; other output sizes use diffusers' code."""
         if output_size is not None:
             return super().forward(hidden_states, output_size, *args, **kwargs)
         n, c, h, w = hidden_states.shape
@@ -101,9 +112,7 @@ class LeanUpsample(Upsample2D):
 
 
 def make_lean(network: nn.Module, *, fused: bool) -> None:
-    """Change the blocks of a diffusers UNet or VAE encoder in place; `fused`: their norms are
-    `train.layers.group_norm`'s.
-    """
+    """Replace the blocks of a diffusers UNet or VAE encoder in place. `fused` uses `train.layers.group_norm`."""
     norm, norm_silu = (FusedNorm, FusedNormSilu) if fused else (TorchNorm, TorchNormSilu)
     for module in list(network.modules()):
         if isinstance(module, ResnetBlock2D) and LeanResnet.fits(module):

@@ -1,4 +1,4 @@
-"""The attention processor that joins the frames of an object in self-attention.
+"""Attention processor that runs self-attention over all frames of an object.
 
 Axis letters as in `train.model.multiview`.
 """
@@ -12,9 +12,10 @@ from dataset.errors import UserError
 
 
 class JointAttention:
-    """Attention processor: self-attention runs over the tokens of all frames of an object; cross-attention is as usual.
+    """Run self-attention over the tokens of all frames of an object, and cross-attention per frame.
 
-    MVDream's 3D attention and, with the reference among the frames, the paper's Explicit Multi-view Attention (Fig. 4).
+    This is MVDream's 3D attention. With the reference image among the frames it is the paper's Explicit Multi-view
+    Attention (Fig. 4).
     """
 
     def __call__(
@@ -25,9 +26,23 @@ class JointAttention:
         attention_mask: Tensor | None = None,
         num_frames: int = 1,
     ) -> Tensor:
-        """`hidden_states` [(b f), l, c]; `encoder_hidden_states` [(b f), l, c] means cross-attention."""
+        """Compute attention for one layer, as diffusers calls its processors.
+
+        Args:
+            attn: diffusers' attention module, which holds the projections.
+            hidden_states: Tokens [(b f), l, c].
+            encoder_hidden_states: Conditioning tokens [(b f), m, d] for cross-attention; None means self-attention.
+            attention_mask: Must be None.
+            num_frames: Frames per object, f.
+
+        Returns:
+            Tokens [(b f), l, c].
+
+        Raises:
+            UserError: an attention mask is passed.
+        """
         if attention_mask is not None:
-            raise UserError("the multi-view model has no attention mask")
+            raise UserError("the multi-view model does not support an attention mask; pass None")
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         joined = num_frames if encoder_hidden_states is None else 1
         query, key, value = (
@@ -41,6 +56,6 @@ class JointAttention:
 
 
 def _split_heads(states: Tensor, heads: int, frames: int) -> Tensor:
-    """[(b f), l, c] -> [b, heads, (f l), c / heads]."""
+    """Reshape tokens [(b f), l, c] to [b, heads, (f l), c / heads]."""
     batch, tokens, channels = states.shape
     return states.reshape(batch // frames, frames * tokens, heads, channels // heads).transpose(1, 2)

@@ -1,9 +1,9 @@
-"""An image encoder as transformers' `CLIPVisionModelWithProjection`: the `image_encoder/` of a diffusers folder.
+"""Read and write an image encoder as transformers' `CLIPVisionModelWithProjection`, as diffusers folders store it.
 
-The same network under other names: `config.json` and `model.safetensors`. open_clip keeps query, key and value in one
-matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer. What a small
-tower does before (`train.model.image_encoder.center_object`) is not the network's: `config.json` names its
-`object_fill`, and other programs must centre the object themselves.
+The network is the same, with other parameter names. open_clip keeps query, key and value in one matrix and multiplies
+by the projection from the right; transformers has three matrices and a linear layer. The centering that a small encoder
+applies to its input (`train.model.image_encoder.center_object`) is not part of the network: `config.json` stores its
+`object_fill`, and other programs must center the object themselves.
 """
 
 import json
@@ -23,7 +23,7 @@ from train.model.image_encoder import ImageEncoder, SmallEncoder, build_image_en
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 MLP_RATIO: Final = 4
-FILL_KEY: Final = "object_fill"  # of `SmallEncoder`; transformers keeps it and does nothing about it
+FILL_KEY: Final = "object_fill"  # of `SmallEncoder`; transformers keeps the key but does not use it
 
 _TOP: Final = {
     "class_embedding": "vision_model.embeddings.class_embedding",
@@ -45,7 +45,14 @@ _LAYER_NAME: Final = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weigh
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's `visual` state -> CLIPVisionModelWithProjection's."""
+    """Rename open_clip's `visual` state dict to that of CLIPVisionModelWithProjection, in float32.
+
+    Args:
+        state: Parameters by open_clip's names, each of any shape.
+
+    Raises:
+        UserError: a parameter has no counterpart.
+    """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name in _TOP:
@@ -59,15 +66,22 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             renamed[f"{_layer(match[1])}.{_LAYER[match[2]]}.{match[3]}"] = tensor
         else:
             raise UserError(
-                f"the image encoder's parameter {name} has no name in transformers; only CLIP's ViTs have one"
+                f"the image encoder's parameter {name} has no counterpart in transformers; only CLIP ViTs have one"
             )
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in renamed.items()}
 
 
 def from_transformers(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The way back. A name that is missing raises KeyError; a name too many stays, for a strict load to refuse."""
+    """Rename a CLIPVisionModelWithProjection state dict to open_clip's `visual`; the inverse of `to_transformers`.
+
+    Raises KeyError when a parameter is missing. Unknown parameters are kept, so that a strict load reports them.
+
+    Args:
+        state: Parameters by transformers' names, each of any shape.
+        layers: Number of transformer layers.
+    """
     left = dict(state)
-    left.pop("vision_model.embeddings.position_ids", None)  # older files store the numbers 0, 1, 2, ...
+    left.pop("vision_model.embeddings.position_ids", None)  # older files store the indices 0, 1, 2, ...
     renamed = {ours: left.pop(theirs) for ours, theirs in _TOP.items()}
     renamed["proj"] = left.pop("visual_projection.weight").T.contiguous()
     for layer in range(layers):
@@ -84,7 +98,7 @@ def _layer(number: str) -> str:
 
 
 def save_clip_vision(image_encoder: ImageEncoder, folder: Path) -> None:
-    """Write a folder that `CLIPVisionModelWithProjection.from_pretrained` opens; float32."""
+    """Write a float32 folder that `CLIPVisionModelWithProjection.from_pretrained` opens."""
     config = _config(image_encoder.visual)
     if image_encoder.object_fill is not None:
         config[FILL_KEY] = image_encoder.object_fill
@@ -94,7 +108,7 @@ def save_clip_vision(image_encoder: ImageEncoder, folder: Path) -> None:
 
 
 def _config(visual: nn.Module) -> dict[str, Any]:
-    """transformers' config of an open_clip VisionTransformer with class-token pooling and exact GELU."""
+    """Return transformers' config of an open_clip VisionTransformer with class-token pooling and exact GELU."""
     image_encoder: Any = visual
     block = image_encoder.transformer.resblocks[0]
     if (
@@ -102,7 +116,7 @@ def _config(visual: nn.Module) -> dict[str, Any]:
         or image_encoder.pool_type != "tok"
         or image_encoder.attn_pool is not None
     ):
-        raise UserError("this image encoder is not CLIP's plain ViT; it cannot be written for transformers")
+        raise UserError("this image encoder is not a plain CLIP ViT and cannot be exported to transformers")
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
@@ -121,7 +135,11 @@ def _config(visual: nn.Module) -> dict[str, Any]:
 
 
 def load_clip_vision(folder: Path) -> ImageEncoder:
-    """Read a CLIPVisionModelWithProjection folder as a tower of its own size, in evaluation mode; strict."""
+    """Read a CLIPVisionModelWithProjection folder, in evaluation mode.
+
+    Raises:
+        UserError: a file is missing or damaged, the architecture differs, or the weights do not match it exactly.
+    """
     path = folder / CONFIG_FILE
     try:
         config: dict[str, Any] = json.loads(path.read_text())
@@ -137,13 +155,15 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
         )
         plain = config["hidden_act"] == "gelu" and int(config["intermediate_size"]) == MLP_RATIO * width
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: not a CLIP image encoder's settings ({error}); export the model again") from error
+        raise UserError(
+            f"{path}: not the settings of a CLIP image encoder ({error}); export the model again"
+        ) from error
     if not plain:
-        raise UserError(f"{path}: not an exact-GELU ViT with {MLP_RATIO}-fold MLPs, as the paper's ViT-H-14 is")
+        raise UserError(f"{path}: only ViTs with exact GELU and MLP ratio {MLP_RATIO}, such as ViT-H-14, are supported")
     image_encoder = build_image_encoder(spec)
     try:
         image_encoder.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))
     except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder / WEIGHTS_FILE}: not the weights of this encoder ({reason})") from error
+        raise UserError(f"{folder / WEIGHTS_FILE}: the weights do not match config.json ({reason})") from error
     return image_encoder.eval()

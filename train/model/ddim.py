@@ -38,7 +38,7 @@ def ddim_scheduler(steps: int, device: torch.device) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     if not 1 <= steps <= NUM_TIMESTEPS:
-        raise UserError(f"steps is {steps}; DDIM takes 1 to {NUM_TIMESTEPS}")
+        raise UserError(f"the number of DDIM steps is {steps}; it must be 1 to {NUM_TIMESTEPS}")
     scheduler = DDIMScheduler(
         num_train_timesteps=NUM_TIMESTEPS,
         beta_start=BETA_START,
@@ -81,7 +81,10 @@ def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: to
 def denoise_views(
     model: MultiViewModel, noise: Tensor, tokens: Tensor, cameras: Tensor, *, steps: int, guidance_scale: float
 ) -> Tensor:
-    """Sample images [b, f, 3, h, w] from given noise [b, f, c, h, w]; see `sample_views`."""
+    """Sample images [b, f, 3, h, w] from initial noise [b, f, c, h, w]; see `sample_views` for the other arguments.
+
+    `tokens` [b, 1, c], `cameras` [b, f, 16].
+    """
     batch, frames = cameras.shape[:2]
     latents = noise.to(model.device)
     scheduler = ddim_scheduler(steps, model.device)

@@ -1,4 +1,4 @@
-"""Hashes that identify the frozen parts of a model, so that latents are used with the model that encoded them."""
+"""Hashes of the frozen parts of a model, to check that latents are used with the model that encoded them."""
 
 import hashlib
 from typing import Any, Protocol
@@ -22,11 +22,11 @@ class FrozenParts(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """Settings that the weights do not contain."""
+        """Settings that are not part of the weights."""
 
 
 def weights_sha256(part: nn.Module) -> str:
-    """Of a part's names, shapes and float32 weights: the same for the same model in another folder or layout."""
+    """Hash the names, shapes and float32 values of a module's parameters, independent of file names and formats."""
     digest = hashlib.sha256()
     for name, tensor in sorted(part.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
@@ -35,7 +35,7 @@ def weights_sha256(part: nn.Module) -> str:
 
 
 def model_settings(model: FrozenParts) -> dict[str, Any]:
-    """What of `latents.json` a model decides: training with latents must use the model that encoded them."""
+    """Return the entries of `latents.json` that depend on the model. Training must use the model that has the same."""
     return {
         "latent_scale": model.spec.latent_scale,
         "image_size": model.spec.image_size,
@@ -45,7 +45,7 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
 
 
 def _image_encoder_sha256(image_encoder: ImageEncoder) -> str:
-    """Of its weights, and of how it centres what it sees where it does."""
+    """Hash the weights and, if the encoder centers its input, `object_fill`."""
     weights = weights_sha256(image_encoder)
     if image_encoder.object_fill is None:
         return weights

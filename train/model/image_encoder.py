@@ -1,8 +1,9 @@
-"""The image encoder: pictures in, one pooled vector each out: CLIP ViT-H-14 in the paper, or a small one trained here.
+"""The CLIP image encoder, which maps an image to one embedding: ViT-H-14 in the paper, or a small ViT trained here.
 
-The embedding is the tower's projected output, *not* normalised: so the released model was conditioned.
+The embedding is the projected output, not normalized, as in the released model.
 
-Folder: `image_tower.json`, and `model.safetensors` unless the JSON names an open_clip tag that supplies the weights.
+An image encoder's folder holds `image_tower.json` and, unless the JSON names an open_clip tag to download, the weights
+in `model.safetensors`.
 """
 
 import json
@@ -28,7 +29,7 @@ WEIGHTS_FILE: Final = "model.safetensors"
 
 @dataclass(frozen=True)
 class OpenClipEncoder:
-    """An open_clip architecture; `pretrained` is open_clip's tag or a file, None when the folder holds the weights."""
+    """An open_clip architecture. `pretrained` is open_clip's tag or a file, or None if the folder holds the weights."""
 
     architecture: str = "ViT-H-14"
     pretrained: str | None = "laion2b_s32b_b79k"
@@ -36,7 +37,7 @@ class OpenClipEncoder:
 
 @dataclass(frozen=True)
 class SmallEncoder:
-    """An open_clip VisionTransformer of our own size (pixels and channels)."""
+    """An open_clip VisionTransformer of any size. `image_size` and `patch_size` are in pixels, widths in channels."""
 
     embed_dim: int
     image_size: int
@@ -45,10 +46,10 @@ class SmallEncoder:
     layers: int
     head_width: int
     object_fill: float | None = None
-    """It looks at pictures as `center_object` shows them; None: as they are."""
+    """If given, images are passed through `center_object` with this value first."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a fill that no picture could have."""
+        """Raises ValueError when `object_fill` is not in (0, 1]."""
         if self.object_fill is not None and not 0 < self.object_fill <= 1:
             raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
@@ -57,7 +58,7 @@ ImageEncoderSpec = OpenClipEncoder | SmallEncoder
 
 
 class ImageEncoder(nn.Module):
-    """`visual` behind CLIP's preprocessing done on tensors, so that it runs on the device of the pictures."""
+    """An open_clip `visual` network together with CLIP's preprocessing, done on tensors on the device of the images."""
 
     mean: Tensor
     std: Tensor
@@ -76,11 +77,11 @@ class ImageEncoder(nn.Module):
 
     @property
     def object_fill(self) -> float | None:
-        """Of `SmallEncoder`; None for all others."""
+        """`SmallEncoder.object_fill`; None for other encoders."""
         return self.spec.object_fill if isinstance(self.spec, SmallEncoder) else None
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """Pictures [b, 3, h, w] in [0, 1] -> embeddings [b, c] in float32."""
+        """Embed images [b, 3, h, w] in [0, 1]; return [b, c] in float32."""
         size = _square_size(self.visual)
         resized = resize(rgb.float(), size).clamp(0, 1)
         if self.object_fill is not None:
@@ -91,25 +92,28 @@ class ImageEncoder(nn.Module):
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """[n, c, h, w] -> [n, c, size, size], antialiased bicubic; the one way pictures change size in `train`."""
+    """Resize images [n, c, h, w] to [n, c, size, size] with antialiased bicubic interpolation.
+
+    All resizing of images in `train` uses this function.
+    """
     if images.shape[-2:] == (size, size):
         return images
     return functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
 
 
 def center_object(rgb: Tensor, fill: float) -> Tensor:
-    """Pictures [n, 3, s, s] on white in [0, 1] with the box around all that is not white in the middle, scaled so that
-    its longer side is `fill` of the frame; white pictures stay white.
+    """Center and scale the object in images [n, 3, s, s] in [0, 1] on white.
 
-    So an embedding cannot depend on how large and where an object is in its picture, which people choose as they like.
-    Never waits for the device, and is the same under autocast.
+    The bounding box of the non-white pixels is moved to the center and scaled so that its longer side is `fill` of the
+    image. White images stay white. Thus embeddings do not depend on the size and position of the object in the image.
+    Does not synchronize with the device; autocast does not change the result.
     """
     object_seen = (1 - rgb).amax(1) > WHITE_LEVEL / 255
     side = rgb.shape[-1]
-    at = (torch.arange(side, device=rgb.device) * 2 + 1) / side - 1  # the pixels' middles, the frame being -1 to 1
+    at = (torch.arange(side, device=rgb.device) * 2 + 1) / side - 1  # pixel centers in [-1, 1]
     middles, extents = [], []
     for dim in (1, 2):
-        line = object_seen.any(dim).to(torch.uint8)  # along x, then along y
+        line = object_seen.any(dim).to(torch.uint8)  # x, then y
         low, high = line.argmax(1) * 2 / side - 1, 1 - line.flip(1).argmax(1) * 2 / side
         middles.append((low + high) / 2)
         extents.append(high - low)
@@ -120,19 +124,23 @@ def center_object(rgb: Tensor, fill: float) -> Tensor:
 
 
 def build_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
-    """A tower of this shape with random weights (a pretrained tag is not fetched)."""
+    """Build an image encoder with random weights; a pretrained tag is not downloaded."""
     if isinstance(spec, SmallEncoder):
         return ImageEncoder(spec, _small_visual(spec))
     return ImageEncoder(spec, _named_visual(spec.architecture))
 
 
 def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
-    """A tower with open_clip's pretrained weights, downloaded into its cache at first use."""
+    """Load open_clip's pretrained weights, downloading them into its cache at first use.
+
+    Raises:
+        UserError: the architecture is unknown, no tag is given, or the weights cannot be loaded or downloaded.
+    """
     import open_clip
 
     _check_architecture(spec.architecture)
     if spec.pretrained is None:
-        raise UserError(f"the image encoder {spec.architecture} has no pretrained tag; name one of open_clip's")
+        raise UserError(f"the image encoder {spec.architecture} has no pretrained tag; give one of open_clip's tags")
     try:
         clip = open_clip.create_model(spec.architecture, pretrained=spec.pretrained)
     except (OSError, RuntimeError, ValueError) as error:
@@ -144,18 +152,27 @@ def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
 
 
 def image_encoder_from_state(architecture: str, state: Mapping[str, Tensor], where: str) -> ImageEncoder:
-    """A named tower with the weights given (open_clip's key names below `visual.`); strict."""
+    """Build an image encoder of an open_clip architecture from a state dict, in float32.
+
+    Args:
+        architecture: open_clip's name.
+        state: Parameters by open_clip's names without `visual.`, each of any shape.
+        where: File name for the error message.
+
+    Raises:
+        UserError: the state does not match the architecture exactly.
+    """
     with torch.device("meta"):
         visual = _named_visual(architecture)
     try:
         visual.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
-        raise UserError(f"{where}: its image encoder is not a {architecture} ({_first_line(error)})") from error
+        raise UserError(f"{where}: the image encoder is not a {architecture} ({_first_line(error)})") from error
     return ImageEncoder(OpenClipEncoder(architecture, None), visual)
 
 
 def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
-    """Write the folder described at the top of this module."""
+    """Write an image encoder's folder; see the module docstring."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = image_encoder.spec
     kind = "small" if isinstance(spec, SmallEncoder) else "open_clip"
@@ -166,7 +183,11 @@ def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
 
 
 def load_image_encoder(folder: Path) -> ImageEncoder:
-    """Read a folder that `save_image_encoder` wrote, in evaluation mode."""
+    """Read a folder that `save_image_encoder` wrote, in evaluation mode.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights do not match the settings.
+    """
     spec = _read_spec(folder / SETTINGS_FILE)
     if isinstance(spec, OpenClipEncoder) and spec.pretrained is not None:
         return fetch_image_encoder(spec).eval()
@@ -174,7 +195,9 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     try:
         image_encoder.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS_FILE}: not the weights of this tower ({_first_line(error)})") from error
+        raise UserError(
+            f"{folder / WEIGHTS_FILE}: not the weights of this image encoder ({_first_line(error)})"
+        ) from error
     return image_encoder.eval()
 
 
@@ -221,7 +244,7 @@ def _check_architecture(architecture: str) -> None:
     import open_clip
 
     if architecture not in open_clip.list_models():
-        raise UserError(f"open_clip knows no architecture {architecture!r}; the paper's is ViT-H-14")
+        raise UserError(f"open_clip has no architecture {architecture!r}; the paper uses ViT-H-14")
 
 
 def _square_size(visual: nn.Module) -> int:

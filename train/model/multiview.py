@@ -1,11 +1,11 @@
-"""The multi-view diffusion model: stock diffusers parts and one attention processor.
+"""The multi-view diffusion model: UNet, VAE and image encoder, and the model folder that stores them.
 
-Axis letters: `b` objects, `f` frames (views of one object), `c` channels, `h w` rows and columns, `l` tokens. Frames of
-one object are neighbours in the `(b f)` axis.
+Axis letters: `b` objects, `f` frames (views of one object), `c` channels, `h w` rows and columns, `l` tokens. The
+frames of one object are adjacent in the `(b f)` axis.
 
-The UNet is MVDream's, expressed as diffusers' `UNet2DConditionModel`: the camera's 16 numbers are its class labels
-(a two-layer MLP added to the time embedding), and self-attention joins the frames of an object. The same network runs
-with any number of frames: the reference frame of stage 2 is one more in front, and at inference it is absent.
+The UNet is MVDream's, expressed as diffusers' `UNet2DConditionModel`. The 16 camera values are its class labels (a
+two-layer MLP adds them to the time embedding), and self-attention runs over all frames of an object. The network
+accepts any number of frames. Stage 2 adds the reference image as an additional first frame; inference omits it.
 """
 
 import json
@@ -27,7 +27,7 @@ from train.model.image_encoder import ImageEncoder, load_image_encoder, resize, 
 from train.model.noise_schedule import noise_schedule
 from train.model.unet import load_pretrained, load_unet, run_unet
 
-EMBEDDED_MODEL: Final = Path("weights/tiny")  # of the checkout: what is used when no model is given
+EMBEDDED_MODEL: Final = Path("weights/tiny")  # the bundled model, relative to the checkout; used when no model is given
 SPEC_FILE: Final = "model.json"
 
 CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
@@ -35,13 +35,13 @@ CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the weights do not say. `latent_scale` multiplies the VAE's latents so that their deviation is about 1."""
+    """Settings that are not part of the weights. `latent_scale` scales the VAE's latents to a deviation of about 1."""
 
-    image_size: int  # pixels a side, what the VAE sees
-    latent_size: int  # rows of a latent
+    image_size: int  # height and width of the VAE's input in pixels
+    latent_size: int  # height and width of the latents
     latent_scale: float
     cameras: CameraConvention
-    guidance_scale: float  # default of sampling: how far to go beyond the unconditional prediction
+    guidance_scale: float  # default of classifier-free guidance when sampling
 
 
 def camera_labels(
@@ -51,10 +51,16 @@ def camera_labels(
     ref_elevation_deg: ArrayLike,
     ref_azimuth_deg: ArrayLike,
 ) -> Tensor:
-    """Labels [..., 16] of views, in the convention that the weights are trained with.
+    """Return the camera labels [..., 16] of views, in the convention that the weights were trained with.
 
-    relative: to the reference (App. A). absolute: as MVDream's, for objects that have a front; the reference's is its
-    own camera then (with the others elevation = azimuth = 0).
+    Args:
+        convention: relative: camera relative to the reference image (App. A). absolute: MVDream's world camera, for
+            objects with a known front. released_isotropic3d: relative, as computed by the released code, which converts
+            degrees to radians twice.
+        elevation_deg: Elevations [...] of the views.
+        azimuth_deg: Azimuths [...] of the views.
+        ref_elevation_deg: Elevations [...] of the reference images, or a scalar. Ignored if absolute.
+        ref_azimuth_deg: Azimuths [...] of the reference images, or a scalar. Ignored if absolute.
     """
     if convention == "absolute":
         return torch.from_numpy(mvdream_camera(elevation_deg, azimuth_deg))
@@ -66,9 +72,9 @@ def camera_labels(
 
 
 def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-    """Pictures [n, 3, h, w] in [0, 1] -> mean and log variance of the VAE's posterior, float32 [n, c, h, w] each.
+    """Encode images [n, 3, h, w] in [0, 1]; return mean and log variance of the posterior, float32 [n, c, h, w] each.
 
-    As the VAE gives them: not yet multiplied by the model's latent scale. Differentiable.
+    Neither is multiplied by the model's latent scale. Differentiable.
     """
     pixels = resize(images.float(), image_size) * 2 - 1
     distribution = vae.encode(pixels.to(_dtype(vae))).latent_dist  # type: ignore[operator]
@@ -87,29 +93,29 @@ class MultiViewModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the UNet is."""
+        """The UNet's device."""
         return next(self.unet.parameters()).device
 
     @torch.no_grad()
     def embed_image(self, rgb: Tensor) -> Tensor:
-        """Pictures [b, 3, h, w] in [0, 1] on white -> conditioning tokens [b, 1, c]; zeros mean unconditional."""
+        """Embed images [b, 3, h, w] in [0, 1] on white as conditioning tokens [b, 1, c]. Zeros mean unconditional."""
         tokens: Tensor = self.image_encoder(rgb)
         return tokens[:, None]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures [n, 3, h, w] in [0, 1] -> scaled latents [n, c, h, w]; the mean of the posterior, differentiable.
+        """Encode images [n, 3, h, w] in [0, 1] as scaled latents [n, c, h, w]. Differentiable and deterministic.
 
-        The posterior's own deviation is small beside the latents'; its mean makes encoding a function.
+        Returns the mean of the posterior, whose deviation is small compared with that of the latents.
         """
         mean, _ = self.posterior(images)
         return mean * self.spec.latent_scale
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`posterior` of pictures [n, 3, h, w] at this model's size."""
+        """Call `posterior` with this model's VAE and image size for images [n, 3, h, w] in [0, 1]."""
         return posterior(self.vae, images, self.spec.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents [n, c, h, w] -> pictures [n, 3, h, w] in [0, 1]."""
+        """Decode scaled latents [n, c, h, w] to images [n, 3, h, w] in [0, 1]."""
         unscaled = latents.float() / self.spec.latent_scale
         pixels: Tensor = self.vae.decode(unscaled.to(_dtype(self.vae))).sample  # type: ignore[operator]
         return ((pixels.float() + 1) / 2).clamp(0, 1)
@@ -117,15 +123,23 @@ class MultiViewModel:
     def predict_noise(
         self, latents: Tensor, timesteps: Tensor, cameras: Tensor, tokens: Tensor, num_frames: int
     ) -> Tensor:
-        """As `run_unet`, with one token row an object: `tokens` [b, 1, c].
+        """Predict noise [(b f), c, h, w] with one conditioning token per object; see `run_unet`.
 
-        Raises UserError where the UNet reads the reference picture too and was not given it.
+        Args:
+            latents: Noisy latents [(b f), c, h, w].
+            timesteps: Timesteps [(b f)].
+            cameras: Camera labels [(b f), 16].
+            tokens: Conditioning tokens [b, 1, c].
+            num_frames: Frames per object, f.
+
+        Raises:
+            UserError: the UNet also reads the reference image as input channels, and it is missing.
         """
         expected = int(self.unet.config.in_channels)  # type: ignore[union-attr, arg-type]
         if latents.shape[1] != expected:
             raise UserError(
-                f"the model reads {expected} channels, the latents have {latents.shape[1]}: it was trained with "
-                "--reference channels and needs the picture itself (`train.model.reference.with_reference_image`)"
+                f"the UNet expects {expected} channels, the latents have {latents.shape[1]}. It was trained with "
+                "--reference-mode channels and needs the reference image (`train.model.reference.with_reference_image`)"
             )
         context = tokens.repeat_interleave(num_frames, dim=0)
         return run_unet(self.unet, latents, timesteps, cameras, context, num_frames=num_frames)
@@ -137,7 +151,7 @@ class MultiViewModel:
         ref_elevation_deg: ArrayLike,
         ref_azimuth_deg: ArrayLike,
     ) -> Tensor:
-        """`camera_labels` in this model's convention, on its device."""
+        """Call `camera_labels` with this model's convention; return [..., 16] on its device. Angles are [...]."""
         labels = camera_labels(self.spec.cameras, elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg)
         return to_device(labels, self.device)
 
@@ -155,41 +169,57 @@ def assemble(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> MultiViewModel:
-    """The model on a device; VAE and image encoder are frozen (the paper trains the UNet alone)."""
+    """Assemble a model on a device. VAE and image encoder are frozen, as in the paper.
+
+    Raises:
+        UserError: UNet and image encoder have different embedding widths.
+    """
     for part in (vae, image_encoder):
         part.requires_grad_(False).eval()
     token_width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr, arg-type]
     if token_width != image_encoder.embed_dim:
         raise UserError(
-            f"the UNet attends to tokens of width {token_width}, the image encoder gives {image_encoder.embed_dim}; "
+            f"the UNet expects embeddings of width {token_width}, the image encoder's have {image_encoder.embed_dim}; "
             "they belong to different models"
         )
     for part in (unet, vae, image_encoder):
-        nn.Module.to(part, device, dtype)  # diffusers' own `to` warns about lists that are empty
+        nn.Module.to(part, device, dtype)  # diffusers' own `to` warns about empty lists
     return MultiViewModel(unet, vae, image_encoder, spec, noise_schedule().to(device))
 
 
 def load_model(
     folder: Path, device: torch.device, dtype: torch.dtype = torch.float32, image_encoder: ImageEncoder | None = None
 ) -> MultiViewModel:
-    """Read a model folder, in evaluation mode. `image_tower` stands in where the folder has none (MVDream's)."""
+    """Read a model folder, in evaluation mode.
+
+    Args:
+        folder: Model folder.
+        device: Device to load it to.
+        dtype: Floating-point type of all parts.
+        image_encoder: Image encoder to use if the folder has none, such as a converted MVDream.
+
+    Raises:
+        UserError: the folder is incomplete or damaged, or there is no image encoder.
+    """
     spec = read_spec(folder)
     image_encoder = read_image_encoder(folder) or image_encoder
     if image_encoder is None:
-        raise UserError(f"{folder}: holds no image_tower/; it is a base for `python -m train stage1`, not yet a model")
+        raise UserError(
+            f"{folder}: holds no image_tower/; use it with `python -m train stage1 --init-from` to train a model"
+        )
     unet = load_unet(folder / "unet").eval()
     return assemble(unet, load_vae(folder / "vae"), image_encoder, spec, device=device, dtype=dtype)
 
 
 def read_image_encoder(folder: Path) -> ImageEncoder | None:
-    """A model folder's tower: `image_tower/`, or the `image_encoder/` of a diffusers folder; None without one."""
+    """Read a model folder's `image_tower/`, or the `image_encoder/` of a diffusers folder; None if there is neither."""
     if (folder / "image_tower").is_dir():
         return load_image_encoder(folder / "image_tower")
     return load_clip_vision(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
 
 
 def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("unet", "vae", "image_tower")) -> None:
-    """Write a model folder in float32; `model.json` comes last and marks it complete."""
+    """Write a model folder. `model.json` is written last and marks the folder as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     if "unet" in parts:
         model.unet.save_pretrained(folder / "unet")  # type: ignore[operator]
@@ -206,26 +236,30 @@ def write_spec(spec: ModelSpec, folder: Path) -> None:
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """Read `model.json`; its absence means that the folder is no (finished) model."""
+    """Read `model.json`.
+
+    Raises:
+        UserError: the file is missing, which means that the folder is not a finished model, or it is damaged.
+    """
     path = folder / SPEC_FILE
     if folder == EMBEDDED_MODEL and not folder.exists():
         raise UserError(
-            f"{folder} is not in this folder: run from the checkout, whose embedded model it is, or give another one "
-            "(MODEL=... or --model)"
+            f"{folder}: the bundled model is not in the current folder; run from the checkout, or give a model with "
+            "MODEL=... or --model"
         )
     if not path.is_file():
         raise UserError(f"{folder}: not a model folder ({SPEC_FILE} is missing); train or convert one first")
     try:
         spec = ModelSpec(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a model's settings ({error}); train or convert the model again") from error
+        raise UserError(f"{path}: damaged model settings ({error}); train or convert the model again") from error
     if spec.cameras not in get_args(CameraConvention):
         raise UserError(f"{path}: unknown camera convention {spec.cameras!r}; known: {get_args(CameraConvention)}")
     return spec
 
 
 def load_vae(folder: Path) -> nn.Module:
-    """Read a diffusers AutoencoderKL folder, float32."""
+    """Read a diffusers AutoencoderKL folder in float32."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return load_pretrained(AutoencoderKL, folder)

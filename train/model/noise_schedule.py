@@ -1,4 +1,4 @@
-"""Stable Diffusion's noise schedule, adding and removing its noise, and classifier-free guidance."""
+"""Stable Diffusion's noise schedule, adding and removing noise, and classifier-free guidance."""
 
 from typing import Final
 

@@ -19,10 +19,11 @@ from dataset.errors import UserError
 from train.model.multiview import MultiViewModel, read_spec
 from train.model.unet import widen_conv_in
 
-_AS_CHANNELS: Final = "it reads the reference as input channels and always sees it, not as a frame"
+_AS_CHANNELS: Final = "the model always reads the reference image as input channels, not as a frame"
 ReferenceMode = Literal["attention", "none", "channels"]
-"""How a training step sees the reference's latent: as a clean frame in attention (the paper's Explicit Multi-view
-Attention), not at all (stage 1, and the ablation of Fig. 7), or as more input channels of every frame."""
+"""How the UNet reads the reference latent. attention: as a clean frame in self-attention (the paper's Explicit
+Multi-view Attention). none: not at all (stage 1, and the ablation of Fig. 7). channels: as additional input channels of
+each frame."""
 
 
 def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
@@ -31,8 +32,8 @@ def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
         return start_channel_concat(unet)
     if reads_reference(unet):
         raise UserError(
-            "the base reads the reference as input channels (it was trained with --reference channels); start from a "
-            "model without"
+            "the base model reads the reference image as input channels (--reference-mode channels); start from a "
+            "model that does not"
         )
     return unet
 
@@ -44,7 +45,9 @@ def start_channel_concat(unet: nn.Module) -> nn.Module:
     """
     settings: Any = unet.config
     if settings.in_channels != settings.out_channels:
-        raise UserError(f"the base reads {settings.in_channels} channels already; start from a model without reference")
+        raise UserError(
+            f"the base model already reads {settings.in_channels} channels; start from a model that does not"
+        )
     return widen_conv_in(unet, 2 * int(settings.out_channels))
 
 
@@ -65,37 +68,40 @@ def _widened(in_channels: int, out_channels: int) -> bool:
 
 
 def check_reference_options(folder: Path, *, with_reference: bool, azimuth_deg: float) -> None:
-    """Raise UserError where the options --with-reference and --azimuth-deg do not fit a model folder or each other."""
+    """Raises UserError when --with-reference and --azimuth-deg do not fit a model folder or each other."""
     if with_reference and folder_reads_reference(folder):
         raise UserError(f"{folder}: {_AS_CHANNELS}; drop --with-reference")
     if not math.isfinite(azimuth_deg):
-        raise UserError(f"--azimuth-deg is {azimuth_deg}; give a number of degrees")
+        raise UserError(f"--azimuth-deg is {azimuth_deg}; give a finite angle in degrees")
     if azimuth_deg and not with_reference:
-        raise UserError("--azimuth-deg is of the picture that --with-reference shows; give both or neither")
+        raise UserError("--azimuth-deg needs --with-reference; give both or neither")
     if azimuth_deg and read_spec(folder).cameras != "absolute":
-        raise UserError(f"{folder}: its camera labels begin at the picture, wherever that is; drop --azimuth-deg")
+        raise UserError(f"{folder}: its camera labels are relative to the reference image; drop --azimuth-deg")
 
 
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
-    """Noisy latents [(b f), c, h, w] and references [b, c, h, w] -> [(b f), 2c, h, w].
+    """Concatenate noisy latents [(b f), c, h, w] and references [b, c, h, w] to [(b f), 2c, h, w].
 
-    With classifier-free guidance `latents` holds the objects several times, one block after the other; the references
+    With classifier-free guidance `latents` contains the objects several times, one block after another. The references
     are repeated to match.
 
     Raises:
-        UserError: the number of latents is no multiple of objects times frames.
+        UserError: the number of latents is not a multiple of objects times frames.
     """
     objects = len(latents) // num_frames
     if objects % len(reference) or len(latents) % num_frames:
         raise UserError(
-            f"{len(latents)} latents are no multiple of {len(reference)} objects with {num_frames} frames each"
+            f"got {len(latents)} latents, not a multiple of {len(reference)} objects with {num_frames} frames each"
         )
     rounds = reference.repeat(objects // len(reference), 1, 1, 1)
     return torch.cat([latents, rounds.repeat_interleave(num_frames, dim=0).to(latents.dtype)], dim=1)
 
 
 class ReferenceChannelsUNet(nn.Module):
-    """A widened UNet that appends the references [b, c, h, w] of its objects to its input; called as the base is."""
+    """A widened UNet that concatenates the reference latents [b, c, h, w] of its objects to its input.
+
+    It is called as the base UNet is.
+    """
 
     reference: Tensor
 
@@ -106,21 +112,21 @@ class ReferenceChannelsUNet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's own, but that callers give it the latent's channels."""
+        """The UNet's config, with the number of channels that callers pass."""
         settings: Any = self.unet.config
         return type(settings)({**settings, "in_channels": settings.out_channels})
 
     def forward(self, sample: Tensor, timestep: Tensor, *, cross_attention_kwargs: dict[str, int], **rest: Any) -> Any:
-        """As UNet2DConditionModel's; `sample` has the latent's channels."""
+        """Call the UNet as UNet2DConditionModel is called; `sample` [(b f), c, h, w], `timestep` [(b f)]."""
         joined = concat_reference(sample, self.reference, cross_attention_kwargs["num_frames"])
         return self.unet(joined, timestep, cross_attention_kwargs=cross_attention_kwargs, **rest)
 
 
 class ReferenceFrameUNet(nn.Module):
-    """A UNet that gets the references [b, c, h, w] of its objects as in stage 2: one clean frame before the others,
-    at timestep 0 (Eq. 4) and with its camera label [b, 16].
+    """A UNet that reads the reference latents [b, c, h, w] of its objects as in stage 2.
 
-    Called as the UNet is; the prediction for the reference frame is dropped.
+    The reference is a clean first frame at timestep 0 (Eq. 4) with its camera label [b, 16]. The wrapper is called as
+    the UNet is; the prediction for the reference frame is discarded.
     """
 
     reference: Tensor
@@ -134,7 +140,7 @@ class ReferenceFrameUNet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's own."""
+        """The UNet's config."""
         return self.unet.config
 
     def forward(
@@ -147,15 +153,24 @@ class ReferenceFrameUNet(nn.Module):
         cross_attention_kwargs: dict[str, int],
         **rest: Any,
     ) -> tuple[Tensor]:
-        """As UNet2DConditionModel's, with `return_dict=False`."""
+        """Call the UNet as UNet2DConditionModel is called with `return_dict=False`.
+
+        Args:
+            sample: Noisy latents [(b f), c, h, w].
+            timestep: Timesteps [(b f)].
+            encoder_hidden_states: Conditioning tokens [(b f), l, c], the same for all frames of an object.
+            class_labels: Camera labels [(b f), 16].
+            cross_attention_kwargs: `num_frames`, f.
+            **rest: Further arguments of the UNet.
+        """
         frames = cross_attention_kwargs["num_frames"]
         objects = len(sample) // frames
         token = encoder_hidden_states[::frames]
         predicted = self.unet(
-            _in_front(self.reference.repeat(objects // len(self.reference), 1, 1, 1), sample),
-            _in_front(torch.zeros_like(timestep[:objects]), timestep),
-            encoder_hidden_states=_in_front(token, encoder_hidden_states),
-            class_labels=_in_front(self.camera.repeat(objects // len(self.camera), 1), class_labels),
+            _prepend_frame(self.reference.repeat(objects // len(self.reference), 1, 1, 1), sample),
+            _prepend_frame(torch.zeros_like(timestep[:objects]), timestep),
+            encoder_hidden_states=_prepend_frame(token, encoder_hidden_states),
+            class_labels=_prepend_frame(self.camera.repeat(objects // len(self.camera), 1), class_labels),
             cross_attention_kwargs={"num_frames": frames + 1},
             **rest,
         )[0]
@@ -163,8 +178,8 @@ class ReferenceFrameUNet(nn.Module):
         return (own.flatten(0, 1),)
 
 
-def _in_front(first: Tensor, rest: Tensor) -> Tensor:
-    """One more frame an object: [b, ...] and [(b f), ...] -> [(b (1 + f)), ...]."""
+def _prepend_frame(first: Tensor, rest: Tensor) -> Tensor:
+    """Prepend one frame per object: [b, ...] and [(b f), ...] -> [(b (1 + f)), ...]."""
     frames = rest.reshape(len(first), -1, *rest.shape[1:])
     return torch.cat([first[:, None].to(rest.dtype), frames], dim=1).flatten(0, 1)
 
@@ -182,7 +197,7 @@ def with_reference_image(
     """
     channels = reads_reference(model.unet)
     if channels and as_frame:
-        raise UserError(f"the model: {_AS_CHANNELS}; drop --with-reference")
+        raise UserError(f"{_AS_CHANNELS}; drop --with-reference")
     if not channels and not as_frame:
         return model
     with torch.no_grad():
@@ -194,7 +209,7 @@ def with_reference_image(
 def with_reference_latents(model: MultiViewModel, reference: Tensor, camera: Tensor) -> MultiViewModel:
     """Condition the model on reference latents [b, c, h, w] with camera labels [b, 16].
 
-    They become input channels if the UNet was widened for them, otherwise one clean frame in front of the views.
+    They become input channels if the UNet was widened for them, otherwise a clean first frame.
     """
     if reads_reference(model.unet):
         return replace(model, unet=ReferenceChannelsUNet(model.unet, reference))

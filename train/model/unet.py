@@ -19,7 +19,7 @@ CAMERA_NUMBERS: Final = 16
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Widths of the UNet; `attention` says which levels, from fine to coarse, have transformer blocks.
+    """Sizes of the UNet. `attention` tells which levels, from fine to coarse, have transformer blocks.
 
     `norm_groups` should leave several channels per group: the time and camera embedding is added per channel, and a
     group norm over a single channel removes it.
@@ -44,7 +44,9 @@ def build_unet(shape: UNetShape) -> nn.Module:
 
     for width in shape.widths:
         if width % shape.head_width:
-            raise UserError(f"head width {shape.head_width} does not divide the width {width}; pass --head-width")
+            raise UserError(
+                f"the width {width} is not divisible by the head width {shape.head_width}; give --head-width"
+            )
     unet: nn.Module = UNet2DConditionModel(
         sample_size=shape.latent_size,
         in_channels=shape.latent_channels,
@@ -71,15 +73,15 @@ def join_frames(unet: nn.Module) -> nn.Module:
 
 
 def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
-    """Widen the UNet to `channels` input channels, in place: existing ones come first, new weights are zero.
+    """Widen the UNet to `channels` input channels, in place. The existing ones come first; new weights are zero.
 
-    The outputs stay the same, whatever the new channels hold, until training changes the zeros. Raises UserError when
-    the UNet has more channels already.
+    The output does not depend on the new channels until training changes these weights. Raises UserError when the UNet
+    already has more channels.
     """
     settings: Any = unet.config
     before = unet.conv_in
     if not isinstance(before, nn.Conv2d) or channels < before.in_channels:
-        raise UserError(f"a UNet of {settings.in_channels} input channels cannot be widened to {channels}")
+        raise UserError(f"a UNet with {settings.in_channels} input channels cannot be widened to {channels}")
     with torch.device(before.weight.device):
         after = nn.Conv2d(channels, before.out_channels, before.kernel_size, before.stride, before.padding)  # type: ignore[arg-type]
     after.to(before.weight.dtype)
@@ -96,9 +98,15 @@ def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
 def run_unet(
     unet: nn.Module, latents: Tensor, timesteps: Tensor, cameras: Tensor, context: Tensor, *, num_frames: int
 ) -> Tensor:
-    """Noise prediction [(b f), c, h, w], float32, of latents [(b f), c, h, w].
+    """Predict the noise [(b f), c, h, w] in float32.
 
-    `timesteps` [(b f)], `cameras` [(b f), 16], `context` [(b f), l, c]: each frame has its own.
+    Args:
+        unet: UNet with joint attention.
+        latents: Noisy latents [(b f), c, h, w].
+        timesteps: Timesteps [(b f)].
+        cameras: Camera labels [(b f), 16].
+        context: Conditioning tokens [(b f), l, c].
+        num_frames: Frames per object, f.
     """
     dtype = next(unet.parameters()).dtype
     prediction: Tensor = unet(
@@ -122,24 +130,26 @@ def load_unet(folder: Path) -> nn.Module:
     unet = load_pretrained(UNet2DConditionModel, folder)
     settings: Any = unet.config
     if settings.class_embed_type != "projection" or settings.projection_class_embeddings_input_dim != CAMERA_NUMBERS:
-        raise UserError(f"{folder}: a UNet without the {CAMERA_NUMBERS}-number camera; convert MVDream's checkpoint")
+        raise UserError(f"{folder}: the UNet has no {CAMERA_NUMBERS}-value camera input; convert MVDream's checkpoint")
     return join_frames(unet)
 
 
 def load_pretrained(kind: Any, folder: Path) -> nn.Module:
-    """Read a folder of the diffusers class `kind` from disk, float32.
+    """Read a folder of the diffusers class `kind` from disk in float32.
 
     Raises UserError when the folder cannot be read or lacks weights.
     """
     try:
-        found = kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True)
+        part, info = kind.from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert it again") from error
-    part: nn.Module = found[0]
-    if missing := found[1]["missing_keys"]:  # diffusers would continue with whatever is in memory
+    if missing := info["missing_keys"]:  # diffusers would leave these parameters uninitialized
         raise UserError(
-            f"{folder}: half a {kind.__name__}: it lacks {sorted(missing)[0]} ({len(missing)} of its weights); "
-            "copy, train or convert it again"
+            f"{folder}: incomplete {kind.__name__}: {len(missing)} parameters are missing, such as "
+            f"{sorted(missing)[0]}; copy, train or convert it again"
         )
-    return part
+    module: nn.Module = part
+    return module

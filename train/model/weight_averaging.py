@@ -1,6 +1,6 @@
-"""Averaged weights: an exponential moving average of the UNet's parameters over the steps (no part of the paper).
+"""Exponential moving average of the UNet's weights over the training steps. The paper does not use one.
 
-Not to be mixed up with the paper's EMA, Explicit Multi-view Attention.
+Not to be confused with the paper's EMA, Explicit Multi-view Attention.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,15 +13,15 @@ Average = Mapping[str, Tensor]  # by parameter name, on the parameter's device
 
 
 def start_average(unet: nn.Module) -> Average:
-    """The average before the first step: the parameters themselves."""
+    """Return the average before the first step: a copy of the parameters."""
     return {name: parameter.detach().clone() for name, parameter in unet.named_parameters()}
 
 
 def decay_at(step: int, decay: float) -> float:
-    """Decay after step `step` (from 0): min(decay, (1 + n) / (10 + n)) with n = step + 1 steps done.
+    """Return the decay after step `step` (from 0): min(decay, (1 + n) / (10 + n)) after n = step + 1 steps.
 
-    The ramp (TensorFlow's `ExponentialMovingAverage(num_updates=n)`, also in diffusers' `EMAModel.get_decay`) keeps the
-    first weights from standing out in short runs.
+    The warmup limits the influence of the initial weights in short runs. It is the one of TensorFlow's
+    `ExponentialMovingAverage(num_updates=n)` and diffusers' `EMAModel.get_decay`.
     """
     done = step + 1
     return min(decay, (1 + done) / (10 + done))
@@ -29,14 +29,14 @@ def decay_at(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update_average(average: Average, unet: nn.Module, step: int, decay: float) -> None:
-    """average <- d average + (1 - d) parameters. A step whose update was left out counts with the weights it left."""
+    """Update in place: average <- d average + (1 - d) parameters. A step whose update was skipped counts as well."""
     parameters = dict(unet.named_parameters())
     torch._foreach_lerp_(list(average.values()), [parameters[name] for name in average], 1 - decay_at(step, decay))
 
 
 @contextmanager
 def averaged(unet: nn.Module, average: Average | None) -> Iterator[None]:
-    """Inside, the UNet has the averaged weights; afterwards its own again, bit by bit. None: nothing changes."""
+    """Use the averaged weights inside the block, then restore the exact own weights. None changes nothing."""
     _swap(unet, average)
     try:
         yield

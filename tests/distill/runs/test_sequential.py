@@ -94,7 +94,7 @@ def test_failures_do_not_stop_the_others(args, tmp_path, monkeypatch, capsys):
     printed, errors = capsys.readouterr()
     found = rows(printed)
     assert [row[0] for row in found.values()] == ["failed", "failed", "failed", "done", "failed", "done"]
-    assert "not a readable picture" in " ".join(found["cut-seed-1"])
+    assert "cannot be read as an image" in " ".join(found["cut-seed-1"])
     assert "cannot be written (File exists)" in " ".join(found["red-seed-0"])
     assert "KeyError: 'a mistake'" in " ".join(found["blue-seed-0"])
     assert "in mistaken" in errors  # where it happened
@@ -159,6 +159,11 @@ def test_dry_run_lists_all_runs_and_writes_nothing(args, tmp_path, capsys):
     planned = json.loads(capsys.readouterr().out)
     assert "no known format" in planned[2]["error"]
     assert not args.out.exists()
+
+
+def test_glb_is_always_written(args):
+    jobs, _ = plan.plan_command(replace(args, formats=("ply",)))
+    assert {job.formats for job in jobs} == {("glb", "ply")}
 
 
 def test_previews_come_as_asked_and_the_first_is_named(args, capsys):
@@ -236,9 +241,12 @@ def test_a_folder_that_cannot_be_written_is_named(args, tmp_path):
         (lambda folder: next((folder / "unet").glob("*.safetensors")).unlink(), r"unet: cannot be read as UNet2D"),
         (lambda folder: shutil.rmtree(folder / "vae"), r"vae: cannot be read as AutoencoderKL"),
         (lambda folder: shutil.rmtree(folder / "image_tower"), r"holds no image_tower/"),
-        (lambda folder: (folder / "image_tower" / "model.safetensors").unlink(), "not the weights of this image encoder"),
+        (lambda folder: (folder / "image_tower" / "model.safetensors").unlink(), "not the weights of this image enc"),
         (lambda folder: halve(next((folder / "unet").glob("*.safetensors"))), r"unet: cannot be read as UNet2D"),
-        (lambda folder: drop_a_tensor(next((folder / "unet").glob("*.safetensors"))), r"unet: .*lacks conv_in\.weight"),
+        (
+            lambda folder: drop_a_tensor(next((folder / "unet").glob("*.safetensors"))),
+            r"unet: .*missing, such as conv_in\.weight",
+        ),
         (lambda folder: swap(folder / "unet", folder / "vae"), r"(unet|vae): "),
     ],
 )

@@ -19,7 +19,7 @@ from tests.support.ldm_files import (
     vae_state,
 )
 from train.convert.checkpoint_file import read_checkpoint
-from train.convert.convert import Convert, convert
+from train.convert.convert import ConvertArgs, convert
 from train.convert.key_names import IMAGE_ENCODER_PREFIX, VAE_PREFIX, ldm_unet_state
 from train.convert.ldm_parts import find_unet, rename_unet, unet_shape
 from train.model.image_encoder import load_image_encoder
@@ -40,7 +40,7 @@ def bare() -> dict[str, Tensor]:
 def test_command_on_the_golden_file_writes_a_unet_that_reproduces_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    convert(Convert(GOLDEN, tmp_path / "out", head_width=16))
+    convert(ConvertArgs(GOLDEN, tmp_path / "out", head_width=16))
     unet = load_unet(tmp_path / "out" / "unet").eval()
     golden = load_file(GOLDEN)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_command_on_the_golden_file_writes_a_unet_that_reproduces_it(
         )
     torch.testing.assert_close(output, golden["case2.output"], rtol=0, atol=1e-4)
     assert read_spec(tmp_path / "out").cameras == "relative"
-    assert "camera labels: relative" in capsys.readouterr().out
+    assert "camera labels: relative" in capsys.readouterr().err
     assert not (tmp_path / "out" / "vae").exists()
 
 
@@ -177,10 +177,12 @@ def test_a_release_with_first_stage_and_tower_becomes_a_whole_folder(
     state |= vae_state() | image_encoder_state() | {"scale_factor": torch.tensor(0.5)}
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "isotropic3d.ckpt")
     out = tmp_path / "out"
-    convert(Convert(tmp_path / "isotropic3d.ckpt", out, head_width=16, image_tower=TINY_IMAGE_ENCODER, image_size=32))
+    convert(
+        ConvertArgs(tmp_path / "isotropic3d.ckpt", out, head_width=16, image_tower=TINY_IMAGE_ENCODER, image_size=32)
+    )
     spec = read_spec(out)
     assert (spec.cameras, spec.latent_size, spec.latent_scale) == ("released_isotropic3d", 16, 0.5)
-    assert "released_isotropic3d" in capsys.readouterr().out
+    assert "released_isotropic3d" in capsys.readouterr().err
     vae: Any = load_vae(out / "vae")
     assert tuple(vae.config.block_out_channels) == (32, 64)
     assert torch.equal(vae.encoder.conv_in.weight, state[f"{VAE_PREFIX}encoder.conv_in.weight"])
@@ -195,7 +197,7 @@ def test_a_tower_of_another_architecture_is_refused(bare: dict[str, Tensor], tmp
     state[IMAGE_ENCODER_PREFIX + "conv1.weight"] = torch.zeros(8, 3, 4, 4)
     torch.save(state, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="not a tiny-24"):
-        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_IMAGE_ENCODER))
+        convert(ConvertArgs(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_IMAGE_ENCODER))
 
 
 class _Evil:
@@ -234,20 +236,20 @@ def test_checkpoints_without_the_right_unet_are_refused(bare: dict[str, Tensor],
     without = {name: tensor for name, tensor in bare.items() if not name.startswith("camera_embed")}
     with pytest.raises(UserError, match="camera_embed"):
         unet_shape(without, 16, 16, "x")
-    with pytest.raises(UserError, match="head width 64 does not divide"):
-        convert(Convert(GOLDEN, tmp_path / "out"))
+    with pytest.raises(UserError, match="not divisible by the head width 64"):
+        convert(ConvertArgs(GOLDEN, tmp_path / "out"))
     holed = {f"model.diffusion_model.{n}": t for n, t in bare.items() if n != "middle_block.0.in_layers.2.weight"}
     save_file(holed, tmp_path / "holed.safetensors")
     with pytest.raises(UserError, match=r"missing middle_block\.0\.in_layers\.2\.weight"):
-        convert(Convert(tmp_path / "holed.safetensors", tmp_path / "out", head_width=16))
+        convert(ConvertArgs(tmp_path / "holed.safetensors", tmp_path / "out", head_width=16))
     extra = {f"model.diffusion_model.{n}": t for n, t in bare.items()}
     extra["model.diffusion_model.out.9.weight"] = torch.zeros(1)
     save_file(extra, tmp_path / "extra.safetensors")
     with pytest.raises(UserError, match=r"unexpected out\.9\.weight"):
-        convert(Convert(tmp_path / "extra.safetensors", tmp_path / "out", head_width=16))
+        convert(ConvertArgs(tmp_path / "extra.safetensors", tmp_path / "out", head_width=16))
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError, match="training run"):
-        convert(Convert(GOLDEN, tmp_path / "run", head_width=16))
+        convert(ConvertArgs(GOLDEN, tmp_path / "run", head_width=16))
 
 
 @pytest.mark.parametrize(
@@ -270,14 +272,14 @@ def test_the_first_keys_that_do_not_fit_are_named(
             state[VAE_PREFIX + name] = torch.zeros(shape)
     torch.save(state, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=told):
-        convert(Convert(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_IMAGE_ENCODER))
+        convert(ConvertArgs(tmp_path / "x.ckpt", tmp_path / "out", head_width=16, image_tower=TINY_IMAGE_ENCODER))
 
 
 def test_many_wrong_keys_are_counted_and_the_first_named(bare: dict[str, Tensor], tmp_path: Path) -> None:
     state = {f"model.diffusion_model.{n}": t for n, t in bare.items() if not n.startswith("output_blocks.11.")}
     torch.save(state | {"model.diffusion_model.out.2.weight": torch.zeros(9, 32, 3, 3)}, tmp_path / "x.pt")
     with pytest.raises(UserError) as raised:
-        convert(Convert(tmp_path / "x.pt", tmp_path / "out", head_width=16))
+        convert(ConvertArgs(tmp_path / "x.pt", tmp_path / "out", head_width=16))
     message = str(raised.value)
     assert message.count("output_blocks.11.") == 3
     assert "(and " in message
@@ -303,7 +305,7 @@ def test_many_wrong_keys_are_counted_and_the_first_named(bare: dict[str, Tensor]
 def test_a_wrong_file_is_told_what_it_seems_to_be(tmp_path: Path, keys: list[str], kind: str) -> None:
     torch.save({key: torch.zeros(1) for key in keys}, tmp_path / "wrong.ckpt")
     with pytest.raises(UserError, match=rf"wrong\.ckpt.*seems to be {kind}"):
-        convert(Convert(tmp_path / "wrong.ckpt", tmp_path / "out"))
+        convert(ConvertArgs(tmp_path / "wrong.ckpt", tmp_path / "out"))
 
 
 def test_the_way_back_to_mvdreams_names_at_full_size() -> None:

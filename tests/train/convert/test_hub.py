@@ -31,12 +31,12 @@ from tests.support.ldm_files import (
 )
 from tests.support.paths import GOLDEN_FOLDER
 from tests.support.train_micro import CPU, micro_model
-from train.convert.convert import Convert, convert
+from train.convert.convert import ConvertArgs, convert
 from train.convert.hub import PUBLISHED, hub_name
 from train.convert.resolve import file_sha256, model_folder
 from train.model.multiview import load_model, read_spec, save_model
 from train.model.unet import load_unet
-from train.sample import Sample, run
+from train.sample import SampleArgs, run
 
 RELEASE = "pkunliu/Isotropic3D"
 BASE = "MVDream/MVDream"
@@ -102,7 +102,7 @@ def test_the_table_of_published_weights_is_as_the_papers_authors_published_them(
 
 
 def test_the_released_quirk_reaches_sampling(hub: Path, picture: Path, seen_cameras: list[Tensor]) -> None:
-    run(Sample(picture, Path(RELEASE), Path("views.png"), elevation_deg=0.0, steps=1, device="cpu"))
+    run(SampleArgs(picture, Path(RELEASE), Path("views.png"), elevation_deg=0.0, ddim_steps=1, device="cpu"))
     assert Path("views.png").is_file()
     assert len(seen_cameras) == 1
     for cameras in seen_cameras[0].split(4):  # with the picture and without
@@ -152,13 +152,13 @@ def test_a_dry_run_by_hub_name_prints_json_alone(hub: Path, picture: Path, capsy
 
 
 def test_convert_takes_the_name_of_mvdream(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    convert(Convert(Path(BASE), Path("base")))
-    assert "camera labels: relative (known of MVDream/MVDream" in capsys.readouterr().out
+    convert(ConvertArgs(Path(BASE), Path("base")))
+    assert "camera labels: relative (according to MVDream/MVDream" in capsys.readouterr().err
     assert read_spec(Path("base")).cameras == "relative"
     assert not Path("base/image_tower").exists()
     weight: Any = load_unet(Path("base/unet")).conv_in
     assert torch.equal(weight.weight, golden_unet()["input_blocks.0.0.weight"].float())
-    convert(Convert(Path(RELEASE), Path("asked"), cameras="relative"))
+    convert(ConvertArgs(Path(RELEASE), Path("asked"), cameras="relative"))
     assert read_spec(Path("asked")).cameras == "relative"  # the command line has the last word
 
 
@@ -181,7 +181,7 @@ def test_another_file_under_the_published_name_is_refused(hub: Path) -> None:
 def test_what_is_not_cached_says_how_to_get_it(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub / "elsewhere"))
     for name in (RELEASE, "hf:someone/model"):
-        with pytest.raises(UserError, match=r"connect once, or run `hf download (pkunliu|someone)/"):
+        with pytest.raises(UserError, match=r"connect to the network, or run `hf download (pkunliu|someone)/"):
             model_folder(Path(name))
 
 
@@ -195,7 +195,7 @@ def test_names_and_paths_are_told_apart(hub: Path) -> None:
     with pytest.raises(UserError, match="OWNER/NAME"):
         hub_name(Path("hf:model"))
     with pytest.raises(UserError, match="not an official checkpoint"):
-        convert(Convert(Path("hf:someone/model"), Path("out")))
+        convert(ConvertArgs(Path("hf:someone/model"), Path("out")))
 
 
 def test_a_model_folder_in_the_hubs_cache_is_used_in_place(hub: Path) -> None:
@@ -208,5 +208,5 @@ def test_a_model_folder_in_the_hubs_cache_is_used_in_place(hub: Path) -> None:
     assert found.resolve() == (folder / "snapshots" / revision).resolve()
     assert load_model(found, CPU).spec == micro_model().spec
     (found / "model.json").unlink()
-    with pytest.raises(UserError, match="no model folder of this program"):
+    with pytest.raises(UserError, match="not a model folder"):
         model_folder(Path("hf:someone/model"))

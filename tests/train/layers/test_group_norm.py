@@ -80,7 +80,7 @@ CHOICES = {"HAS_SHIFT": True, "SILU": True}
 KERNELS = {
     "_moments": ((HALF, HALF, FLOAT, *SIZES), {"HAS_SHIFT": True, **TILE}),
     "_merge": ((FLOAT, FLOAT, "fp32", *SIZES), {"PARTS": 4, "WIDTH": 16}),
-    "_normalise": ((*GIVEN, HALF, *SIZES), {**CHOICES, **TILE}),
+    "_normalize": ((*GIVEN, HALF, *SIZES), {**CHOICES, **TILE}),
     "_gradient_sums": ((*GIVEN, HALF, FLOAT, *SIZES), {**CHOICES, **TILE}),
     "_merge_gradients": ((*[FLOAT] * 5, *SIZES), {"HAS_SHIFT": True, "PARTS": 4, "WIDTH": 16}),
     "_gradient": ((*GIVEN, HALF, FLOAT, HALF, *SIZES), {**CHOICES, **TILE}),

@@ -52,7 +52,7 @@ def test_every_frame_sees_its_own_objects_reference_in_every_round() -> None:
     assert torch.equal(joined[:, :4], latents)
     for frame, owner in enumerate((0, 0, 0, 1, 1, 1) * 2):
         assert torch.equal(joined[frame, 4:], reference[owner])
-    with pytest.raises(UserError, match="no multiple of"):
+    with pytest.raises(UserError, match="not a multiple of"):
         concat_reference(latents[:9], reference, 3)
 
 
@@ -76,7 +76,7 @@ def test_a_widened_model_is_saved_loaded_and_sampled_with_its_picture(base: Path
     assert not torch.equal(sample(torch.zeros(1, 3, 32, 32)), sample(torch.rand(1, 3, 32, 32)))
     with pytest.raises(UserError, match="no such model"):
         export(Export(tmp_path / "ablation", tmp_path / "x.ckpt", "ldm"))
-    with pytest.raises(UserError, match="reads 8 channels already"):
+    with pytest.raises(UserError, match="already reads 8 channels"):
         start_channel_concat(again.unet)
     with pytest.raises(UserError, match="cannot be widened to 4"):
         widen_conv_in(again.unet, 4)
