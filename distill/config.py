@@ -51,10 +51,10 @@ class DistillRequest:
 class DistillArgs:
     """Distill images into textured meshes. The same command resumes interrupted runs and skips finished ones.
 
-    A run folder receives mesh.glb, turntable.mp4, views.png, field.safetensors, config.json, input.png, previews/ and a
-    checkpoint. Each image and seed is one run. A failed run does not stop the others: a table at the end lists the
-    outcome of each, and the exit status is 1 if any failed. Runs are sequential on one GPU or on a CPU, and parallel on
-    several GPUs or with --workers.
+    A run folder receives mesh.glb, turntable.mp4, views.png, field.safetensors, config.json, input.png, previews/, a
+    checkpoint and, at the end, done.json. Each image and seed is one run. A failed run does not stop the others: a
+    table at the end lists the outcome of each, and the exit status is 1 if any failed. Runs are sequential on one GPU
+    or on a CPU, and parallel on several GPUs or with --workers.
     """
 
     image: tuple[Path, ...]

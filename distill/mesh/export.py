@@ -1,10 +1,9 @@
-"""A field as an asset: density -> marching cubes -> clean -> simplify -> UV -> baked albedo -> files.
+"""Export a field as a textured mesh: marching cubes, cleaning, simplification, UV unwrapping, albedo baking, files.
 
-The geometry stays in the world's axes (Blender, z up) until a file is written (distill.mesh.formats). Albedo is
-display-referred (sRGB) color, as in the pictures that trained it, and textures of files are sRGB too: the numbers
-pass unchanged.
+The geometry stays in world axes (Blender, z up) until a file is written (`distill.mesh.formats`). Albedo is
+display-referred sRGB, as in the training images, and so are the textures of the files: values are not converted.
 
-Letters: `v` vertices, `m` faces, `n` points.
+Axis letters: `v` vertices, `m` faces, `n` points.
 """
 
 import logging
@@ -22,10 +21,10 @@ from torch import Tensor
 from dataset.errors import UserError
 from dataset.io.files import write_file_atomic
 from distill.mesh import formats
-from distill.mesh.bake import Color, as_bytes, bake
-from distill.mesh.formats import Textured
+from distill.mesh.bake import ColorFunction, as_bytes, bake
+from distill.mesh.formats import TexturedMesh
 from distill.mesh.isosurface import (
-    Surface,
+    TriangleMesh,
     clean,
     extract,
     is_watertight,
@@ -43,11 +42,11 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 logger = logging.getLogger(__name__)
 
 _POINTS_PER_CALL: Final = 1 << 17
-_ROWS_PER_CALL: Final = 1 << 13  # points of the surface, each of which asks for the color at a dozen
-_REACH_CELLS: Final = 2.0  # how far the field's surface may be from the mesh, in cells of the density grid
-_SIMPLIFICATIONS: Final = 4  # cleaning frees edges that can be collapsed next
-FACE_LIMIT: Final = 200_000  # unwrapping takes minutes beyond it
-EMPTY_OPACITY: Final = 0.05  # a field that stops less light than this along its densest diameter shows nothing
+_ROWS_PER_CALL: Final = 1 << 13  # points of the surface; each evaluates the albedo at a dozen points
+_REACH_CELLS: Final = 2.0  # largest distance between mesh and surface of the field, in cells of the density grid
+_SIMPLIFICATIONS: Final = 4  # rounds: cleaning makes more edges collapsible
+FACE_LIMIT: Final = 200_000  # with more faces, unwrapping takes minutes
+EMPTY_OPACITY: Final = 0.05  # a field with less opacity at its highest density along a diameter is empty
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
@@ -60,21 +59,21 @@ class MeshSettings:
     """How a field becomes a mesh."""
 
     resolution: int = 128
-    """Density samples along an edge of the cube [-radius, radius]^3."""
+    """Density samples per edge of the cube [-radius, radius]^3."""
     threshold: float = 10.0
-    """Density at the surface, per unit of length; the released configuration's."""
+    """Density at the surface, per world unit. The default is that of the released configuration."""
     threshold_fraction: float = 0.25
-    """The surface lies at this fraction of the highest density at most: a thin field lowers it, with a warning."""
+    """Upper limit of the surface density as a fraction of the highest density: lowers `threshold` for thin fields."""
     floater_fraction: float = 0.05
-    """Components with less than this fraction of the largest one's volume are removed."""
+    """Components with less than this fraction of the largest volume are removed."""
     faces: int = 20_000
     """Face budget after simplification."""
     texture_size: int = 1024
     """Edge of the square texture in texels."""
     unwrap_seconds: float = 300.0
-    """Time for UV charts that can be painted on; after it each face gets a cell of the texture, with a warning."""
+    """Time limit of xatlas; after it, each face gets its own cell of the texture, with a warning."""
     points: int = 100_000
-    """Points of the format `points`."""
+    """Number of points of the format `points`."""
 
     def __post_init__(self) -> None:
         _in_range("resolution", self.resolution, 8, 1024)
@@ -95,7 +94,7 @@ PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
 
 @dataclass(frozen=True)
 class MeshReport:
-    """What was written. `vertices` counts welded vertices; GLB splits them at texture seams."""
+    """Data of an exported mesh. `vertices` counts them before GLB splits them at texture seams."""
 
     faces: int
     vertices: int
@@ -118,10 +117,19 @@ def export_mesh(
     kinds: Sequence[Format] = ("glb",),
     device: torch.device | str = "cpu",
 ) -> MeshReport:
-    """Write a field inside [-radius, radius]^3, whose functions take points on `device`, as `out` in some formats.
+    """Export the field inside [-radius, radius]^3 as a mesh.
 
-    `out` is NAME.glb. `obj` adds NAME.obj, NAME.mtl and NAME.png, `ply` NAME.ply (a color for each vertex), `points`
-    NAME-points.ply. Files are written atomically and are deterministic unless unwrapping times out.
+    Files are written atomically. They are deterministic unless unwrapping times out.
+
+    Args:
+        density: Density [n] at points [n, 3] on `device`.
+        albedo: Albedo [n, 3] at points [n, 3] on `device`.
+        radius: Half the edge of the cube that contains the field.
+        out: Path of the GLB, NAME.glb; other formats are written beside it.
+        settings: Settings of the mesh.
+        kinds: Formats: glb; obj (NAME.obj, NAME.mtl and NAME.png); ply (NAME.ply, with a color per vertex); points
+            (NAME-points.ply).
+        device: Device of the field.
 
     Raises:
         UserError: a format is unknown, or the field is empty or holds NaN.
@@ -148,7 +156,7 @@ def export_mesh(
         watertight=is_watertight(surface),
         components_removed=removed,
         texture_size=0 if textured is None else len(textured.texture),
-        charts=None if textured is None else textured.charts.made_by,
+        charts=None if textured is None else textured.charts.method,
         threshold=threshold,
         files=tuple(files),
         seconds=time.perf_counter() - started,
@@ -157,54 +165,56 @@ def export_mesh(
 
 def surface_of(
     grid: NDArray[np.float32], threshold: float, radius: float, settings: MeshSettings
-) -> tuple[Surface, int]:
-    """(closed manifold of a density grid [r, r, r] within the face budget, number of removed components)."""
+) -> tuple[TriangleMesh, int]:
+    """Return a closed manifold of a density grid [r, r, r] within the face budget, and how many components it lost."""
     surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
     for _ in range(_SIMPLIFICATIONS):
         surface = clean(simplify(surface, settings.faces))
         if len(surface.faces) <= settings.faces:
             break
     else:
-        logger.warning("the mesh has %d faces; fewer would break the surface", len(surface.faces))
-    surface, crumbs = keep_components(surface, settings.floater_fraction)  # what simplifying cut off
-    return surface, removed + crumbs
+        logger.warning("the mesh has %d faces, more than the budget: fewer would not be manifold", len(surface.faces))
+    surface, more_removed = keep_components(surface, settings.floater_fraction)  # parts cut off by simplification
+    return surface, removed + more_removed
 
 
-def texture_of(surface: Surface, color: Color, settings: MeshSettings) -> Textured:
-    """The surface with UV charts and a texture of `color`, a function of places and normals [n, 6]."""
+def texture_of(surface: TriangleMesh, color: ColorFunction, settings: MeshSettings) -> TexturedMesh:
+    """Unwrap a mesh and bake the texture of `color`, a function of positions and normals [n, 6]."""
     charts = unwrap(surface, settings.texture_size, settings.unwrap_seconds)
     normals = vertex_normals(surface)
     rows = np.concatenate([surface.vertices, normals], 1)[charts.source]
     texture = bake(rows, charts.uv, charts.faces[charts.charted], charts.texture_size, color)
-    return Textured(surface, normals, charts, texture)
+    return TexturedMesh(surface, normals, charts, texture)
 
 
-def _textured_files(textured: Textured, stem: str, asked: Sequence[Format]) -> dict[str, bytes]:
+def _textured_files(textured: TexturedMesh, stem: str, kinds: Sequence[Format]) -> dict[str, bytes]:
     files = {}
-    if "glb" in asked:
+    if "glb" in kinds:
         files[f"{stem}.glb"] = formats.glb(textured)
-    if "obj" in asked:
+    if "obj" in kinds:
         files[f"{stem}.png"] = formats.png(textured.texture)
         files[f"{stem}.mtl"] = formats.mtl(f"{stem}.png")
         files[f"{stem}.obj"] = formats.obj(textured, f"{stem}.mtl")
     return files
 
 
-def _plain_files(surface: Surface, color: Color, stem: str, asked: Sequence[Format], points: int) -> dict[str, bytes]:
+def _plain_files(
+    surface: TriangleMesh, color: ColorFunction, stem: str, kinds: Sequence[Format], points: int
+) -> dict[str, bytes]:
     files = {}
-    if "ply" in asked:
+    if "ply" in kinds:
         normals = vertex_normals(surface)
         colors = as_bytes(color(np.concatenate([surface.vertices, normals], 1)))
         files[f"{stem}.ply"] = formats.ply(surface, normals, colors)
-    if "points" in asked:
-        places, normals = random_points(surface, points, seed=0)
-        colors = as_bytes(color(np.concatenate([places, normals], 1)))
-        files[f"{stem}-points.ply"] = formats.points_ply(places, normals, colors)
+    if "points" in kinds:
+        positions, normals = random_points(surface, points, seed=0)
+        colors = as_bytes(color(np.concatenate([positions, normals], 1)))
+        files[f"{stem}-points.ply"] = formats.points_ply(positions, normals, colors)
     return files
 
 
-def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> Color:
-    """`color` for places and normals [n, 6] on the host."""
+def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> ColorFunction:
+    """Return `color` as a function of positions and normals [n, 6] on the host."""
     return lambda rows: evaluate(
         lambda part: color(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
     )
@@ -213,7 +223,7 @@ def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> Color:
 def sample_density(
     density: PointFunction, radius: float, resolution: int, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Density [resolution]^3, indexed [x, y, z], at the nodes of a grid whose outermost ones lie at +-radius."""
+    """Sample density [r, r, r], indexed by x, y, z, on a grid whose outermost nodes are at +-radius."""
     axis = torch.linspace(-radius, radius, resolution)
     plane = torch.cartesian_prod(axis, axis)  # [(y z), 2]
     slabs = [torch.cat([x.expand(len(plane), 1), plane], -1) for x in axis]
@@ -227,7 +237,7 @@ def sample_density(
 def evaluate(
     function: PointFunction, points: Tensor, device: torch.device | str, points_per_call: int | None = None
 ) -> NDArray[np.float32]:
-    """`function` of rows of `points` [n, c], a bounded number at a time; float32 on the host.
+    """Evaluate `function` at `points` [n, c] in chunks of bounded size; return float32 values on the host.
 
     Raises:
         UserError: a value is NaN or infinite.
@@ -244,7 +254,7 @@ def evaluate(
 
 
 def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
-    """The surface's density in a grid [r, r, r]: the setting, or less (with a warning) for a thin field.
+    """Return the density of the surface in a grid [r, r, r]: the setting or, for a thin field, less with a warning.
 
     Raises:
         UserError: the field is empty.
@@ -253,10 +263,10 @@ def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSe
     if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
         raise UserError(
             f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so it has no surface. "
-            "PreviewImages at the previews to see whether there ever was an object; try another --seed, more --steps, "
-            "a --guidance-scale of the model's training, or a picture of one whole object cut out from its background"
+            "Look at the previews to see whether there was an object earlier; try another --seed, more --steps, the "
+            "--guidance-scale the model was trained for, or an image of one whole object cut out from its background"
         )
     lowered = settings.threshold_fraction * highest
     if lowered < settings.threshold:
-        logger.warning("the field is thin: surface at density %.3g instead of %.3g", lowered, settings.threshold)
+        logger.warning("the field is thin: the surface is at density %.3g instead of %.3g", lowered, settings.threshold)
     return min(settings.threshold, lowered)

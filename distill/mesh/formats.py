@@ -1,10 +1,10 @@
-"""A colored surface as the bytes of files: GLB, OBJ with MTL and PNG, PLY, and a PLY of points.
+"""Encode a colored mesh as GLB, OBJ with MTL and PNG, PLY, and a point cloud as PLY.
 
-Surfaces come in the world's axes (Blender, z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as
-(x, z, -y), and the front faces +z in a viewer. PLY has no convention and keeps z up, as programs read it that do not
-turn it (Blender's importer does not). A unit of length is a meter.
+Meshes are in world axes (Blender: z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as (x, z, -y),
+and the front faces +z in a viewer. PLY has no convention and keeps z up, since Blender and others import it without
+rotation. A unit of length is a meter.
 
-Letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels a side.
+Axis letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels a side.
 """
 
 import io
@@ -18,11 +18,9 @@ from PIL import Image
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from distill.mesh.isosurface import Surface
-from distill.mesh.manifold import Float
-from distill.mesh.uv_unwrap import Unwrapped
-
-UInt8 = NDArray[np.uint8]
+from distill.mesh.arrays import FloatArray, UInt8
+from distill.mesh.isosurface import TriangleMesh
+from distill.mesh.uv_unwrap import UnwrappedMesh
 
 ROUGHNESS: Final = 0.9
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963  # glTF's bufferView.target
@@ -33,26 +31,26 @@ _PLY_TYPE: Final = {"<f4": "float", "u1": "uchar"}
 
 
 @dataclass(frozen=True)
-class Textured:
-    """A surface with normals, UV charts and the texture that belongs to them."""
+class TexturedMesh:
+    """A mesh with normals, UV charts and a texture."""
 
-    surface: Surface
-    normals: Float  # [v, 3], unit length
-    charts: Unwrapped
+    surface: TriangleMesh
+    normals: FloatArray  # [v, 3], unit length
+    charts: UnwrappedMesh
     texture: UInt8  # [t, t, 3], sRGB
 
 
-def to_y_up(vectors: Float) -> Float:
+def to_y_up(vectors: FloatArray) -> FloatArray:
     """Rotate vectors [..., 3] from Blender's axes (z up) to glTF's and OBJ's (y up): (x, y, z) -> (x, z, -y)."""
     return np.stack([vectors[..., 0], vectors[..., 2], -vectors[..., 1]], -1)
 
 
-def glb(textured: Textured) -> bytes:
-    """One mesh, smooth normals, one PBR material with the texture as an embedded PNG."""
+def glb(textured: TexturedMesh) -> bytes:
+    """Return a GLB with one mesh, smooth normals and one PBR material with the texture as an embedded PNG."""
     surface, charts = textured.surface, textured.charts
     material = PBRMaterial(  # type: ignore[no-untyped-call]
         name="baked",
-        baseColorTexture=Image.open(io.BytesIO(png(textured.texture))),  # as a PNG, which is embedded without loss
+        baseColorTexture=Image.open(io.BytesIO(png(textured.texture))),  # a PNG is embedded as it is
         metallicFactor=0.0,
         roughnessFactor=ROUGHNESS,
         doubleSided=False,
@@ -66,13 +64,13 @@ def glb(textured: Textured) -> bytes:
     )
     scene = trimesh.Scene(mesh)
     data: bytes = scene.export(  # type: ignore[no-untyped-call]
-        file_type="glb", include_normals=True, tree_postprocessor=_name_buffers
+        file_type="glb", include_normals=True, tree_postprocessor=_set_buffer_targets
     )
     return data
 
 
-def _name_buffers(tree: dict[str, Any]) -> None:
-    """Say of each buffer view what it is for, which trimesh leaves out and glTF recommends."""
+def _set_buffer_targets(tree: dict[str, Any]) -> None:
+    """Set the target of each buffer view, which glTF recommends and trimesh leaves out."""
     for primitive in (primitive for mesh in tree["meshes"] for primitive in mesh["primitives"]):
         for accessor in primitive["attributes"].values():
             tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]["target"] = _VERTEX_BUFFER
@@ -80,14 +78,14 @@ def _name_buffers(tree: dict[str, Any]) -> None:
 
 
 def png(texture: UInt8) -> bytes:
-    """An image [h, w, 3] as PNG."""
+    """Encode an image [h, w, 3] as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(texture).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def obj(textured: Textured, material_file: str) -> bytes:
-    """An OBJ whose material is in `material_file`, beside it."""
+def obj(textured: TexturedMesh, material_file: str) -> bytes:
+    """Return an OBJ that refers to `material_file` in the same folder."""
     surface, charts = textured.surface, textured.charts
     corners = np.stack([charts.source[charts.faces], charts.faces, charts.source[charts.faces]], -1) + 1
     lines = [
@@ -107,28 +105,28 @@ def _rows(pattern: str, values: NDArray[Any]) -> list[str]:
     return [pattern.format(*row) for row in values.tolist()]
 
 
-def mtl(picture_file: str) -> bytes:
-    """The material of an OBJ, its texture in `picture_file`. Pr and Pm are roughness and metalness."""
+def mtl(texture_file: str) -> bytes:
+    """Return the material file of an OBJ with the texture `texture_file`. Pr and Pm are roughness and metalness."""
     return (
-        f"newmtl baked\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nPr {ROUGHNESS}\nPm 0\nillum 1\nmap_Kd {picture_file}\n".encode()
+        f"newmtl baked\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nPr {ROUGHNESS}\nPm 0\nillum 1\nmap_Kd {texture_file}\n".encode()
     )
 
 
-def ply(surface: Surface, normals: Float, colors: UInt8) -> bytes:
-    """A binary PLY of a surface with a normal [v, 3] and a color [v, 3] (sRGB) for each vertex."""
+def ply(surface: TriangleMesh, normals: FloatArray, colors: UInt8) -> bytes:
+    """Return a binary PLY of a mesh with a normal [v, 3] and an sRGB color [v, 3] per vertex."""
     faces = np.empty(len(surface.faces), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, surface.faces
     lines = [f"element face {len(faces)}", "property list uchar int vertex_indices"]
     return _ply(surface.vertices, normals, colors, lines) + faces.tobytes()
 
 
-def points_ply(points: Float, normals: Float, colors: UInt8) -> bytes:
-    """A binary PLY of points [n, 3] with normals [n, 3] and colors [n, 3] (sRGB)."""
+def points_ply(points: FloatArray, normals: FloatArray, colors: UInt8) -> bytes:
+    """Return a binary PLY of points [n, 3] with normals [n, 3] and sRGB colors [n, 3]."""
     return _ply(points, normals, colors, [])
 
 
-def _ply(points: Float, normals: Float, colors: UInt8, elements: list[str]) -> bytes:
-    """The header and the vertices; `elements` are the header's lines of what follows them."""
+def _ply(points: FloatArray, normals: FloatArray, colors: UInt8, elements: list[str]) -> bytes:
+    """Return the header and the vertices; `elements` are header lines of the elements that follow."""
     rows = np.empty(len(points), _POINT)
     for names, values in (
         (("x", "y", "z"), points),

@@ -1,6 +1,6 @@
-"""Triangle surfaces: out of a density grid by marching cubes, without floaters, simplified, manifold. Numpy only.
+"""Extract a surface from a density grid by marching cubes, remove floaters, simplify it, make it manifold. Numpy only.
 
-Letters: `v` vertices, `m` faces, `r` nodes of the grid along an axis.
+Axis letters: `v` vertices, `m` faces, `r` nodes of the grid along an axis.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
-from distill.mesh.manifold import Float, Int, components, half_edges, is_closed, make_manifold
+from distill.mesh.arrays import FloatArray, IntArray
+from distill.mesh.manifold import components, half_edges, is_closed, make_manifold
 
 
 @dataclass(frozen=True)
-class Surface:
-    """A triangle mesh in world units, outward faces counter-clockwise."""
+class TriangleMesh:
+    """A triangle mesh in world units; faces are counter-clockwise when seen from outside."""
 
-    vertices: Float  # [v, 3]
-    faces: Int  # [m, 3]
+    vertices: FloatArray  # [v, 3]
+    faces: IntArray  # [m, 3]
 
 
-def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> Surface:
-    """The surface where density [r, r, r] crosses `threshold`, closed where matter touches the cube's walls.
+def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> TriangleMesh:
+    """Extract the surface where density [r, r, r] crosses `threshold`; it is closed at the walls of the cube.
 
-    Marching cubes interpolates linearly, and density may jump from 0 to 1,000 between two nodes, which would push the
-    surface outwards by up to a cell. It runs on the opacity 1 - exp(-density * length) with the length that makes the
-    threshold one half: the same surface, but bounded values on both sides.
+    Marching cubes interpolates linearly. Density may jump from 0 to 1,000 between two nodes, which would push the
+    surface outwards by up to a cell. So it runs on the opacity 1 - exp(-density * length), with the length for which
+    the threshold has opacity 0.5: the same surface, but with bounded values on both sides.
     """
     opacity = 1.0 - np.exp2(-np.maximum(grid, 0.0) / threshold)
     spacing = 2 * radius / (len(grid) - 1)
@@ -34,13 +35,17 @@ def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> Surfa
     vertices, faces, _, _ = marching_cubes(  # type: ignore[no-untyped-call]
         padded, 0.5, gradient_direction="ascent", allow_degenerate=False
     )
-    return Surface((vertices - 1.0) * spacing - radius, faces.astype(np.int64))
+    return TriangleMesh((vertices - 1.0) * spacing - radius, faces.astype(np.int64))
 
 
-def keep_components(surface: Surface, floater_fraction: float) -> tuple[Surface, int]:
-    """Without floaters (components below that fraction of the largest volume) and walls of inner cavities.
+def keep_components(surface: TriangleMesh, floater_fraction: float) -> tuple[TriangleMesh, int]:
+    """Remove floaters and the walls of inner cavities.
 
-    A cavity's wall is its own component with negative volume; nobody sees it. Returns the number removed too.
+    A floater is a component whose volume is below `floater_fraction` of the largest one. The wall of a cavity is a
+    component with negative volume, and invisible.
+
+    Returns:
+        The remaining mesh and the number of removed components.
     """
     count, label = components(surface.faces.ravel(), np.repeat(surface.faces[:, 0], 3), len(surface.vertices))
     face_label = label[surface.faces[:, 0]]
@@ -52,47 +57,48 @@ def keep_components(surface: Surface, floater_fraction: float) -> tuple[Surface,
     return kept, int(count - keep.sum())
 
 
-def simplify(surface: Surface, faces: int) -> Surface:
-    """At most about `faces` faces, by quadric edge collapse."""
+def simplify(surface: TriangleMesh, faces: int) -> TriangleMesh:
+    """Simplify to about `faces` faces or fewer by quadric edge collapse."""
     if len(surface.faces) <= faces:
         return surface
     vertices, kept = fast_simplification.simplify(surface.vertices, surface.faces.astype(np.int32), target_count=faces)
-    return Surface(np.asarray(vertices, np.float64), np.asarray(kept, np.int64))
+    return TriangleMesh(np.asarray(vertices, np.float64), np.asarray(kept, np.int64))
 
 
-def clean(surface: Surface) -> Surface:
-    """A manifold, closed if the surface was: edge collapse leaves folds, coincident vertices, parts that touch.
+def clean(surface: TriangleMesh) -> TriangleMesh:
+    """Repair a mesh after edge collapse, which leaves folds, coincident vertices and parts that touch.
 
-    Coincident neighbors become one vertex; the rest is `manifold.make_manifold`'s.
+    Returns:
+        A manifold (see `make_manifold`), closed if the surface was, in which coincident neighbors are one vertex.
     """
     return _compact(*make_manifold(surface.vertices, _weld(surface)))
 
 
-def _weld(surface: Surface) -> Int:
-    """The faces with the ends of every edge shorter than 0.1 % of the median edge made one vertex."""
+def _weld(surface: TriangleMesh) -> IntArray:
+    """Return the faces after merging the ends of all edges shorter than 0.1 % of the median edge."""
     edges = half_edges(surface.faces)
     lengths = np.linalg.norm(surface.vertices[edges[:, 0]] - surface.vertices[edges[:, 1]], axis=1)
     short = edges[lengths < 1e-3 * np.median(lengths)]
     count, label = components(short[:, 0], short[:, 1], len(surface.vertices))
     kept = np.empty(count, np.int64)
     kept[label] = np.arange(len(surface.vertices))
-    welded: Int = kept[label][surface.faces]
+    welded: IntArray = kept[label][surface.faces]
     return welded
 
 
-def is_watertight(surface: Surface) -> bool:
-    """Whether every edge has exactly two faces, which run along it in opposite directions."""
+def is_watertight(surface: TriangleMesh) -> bool:
+    """Return whether every edge has exactly two faces, with opposite directions."""
     return is_closed(surface.faces)
 
 
-def _compact(vertices: Float, faces: Int) -> Surface:
-    """Without vertices that no face uses."""
+def _compact(vertices: FloatArray, faces: IntArray) -> TriangleMesh:
+    """Remove the vertices that no face uses."""
     used, index = np.unique(faces, return_inverse=True)
-    return Surface(vertices[used], index.reshape(-1, 3).astype(np.int64))
+    return TriangleMesh(vertices[used], index.reshape(-1, 3).astype(np.int64))
 
 
-def vertex_normals(surface: Surface) -> Float:
-    """Unit normals [v, 3]: the mean of the neighboring faces' normals, weighted by area."""
+def vertex_normals(surface: TriangleMesh) -> FloatArray:
+    """Return unit normals [v, 3]: the mean normal of the adjacent faces, weighted by area."""
     corners = surface.vertices[surface.faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(surface.vertices)
@@ -101,8 +107,8 @@ def vertex_normals(surface: Surface) -> Float:
     return np.where(lengths > 0, normals / np.where(lengths > 0, lengths, 1.0), [0.0, 0.0, 1.0])
 
 
-def random_points(surface: Surface, count: int, seed: int) -> tuple[Float, Float]:
-    """`count` points [n, 3] spread evenly over the area, and their smooth unit normals [n, 3]."""
+def random_points(surface: TriangleMesh, count: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Sample `count` points [n, 3] uniformly by area; return them and their interpolated unit normals [n, 3]."""
     rng = np.random.default_rng(seed)
     corners = surface.vertices[surface.faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
@@ -112,6 +118,6 @@ def random_points(surface: Surface, count: int, seed: int) -> tuple[Float, Float
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     flat = np.cross(
         corners[face, 1] - corners[face, 0], corners[face, 2] - corners[face, 0]
-    )  # where smooth ones cancel
+    )  # where interpolated ones cancel
     normals = np.where(lengths > 1e-6, normals, flat)
     return (weight * corners[face]).sum(1), normals / np.linalg.norm(normals, axis=1, keepdims=True)

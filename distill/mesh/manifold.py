@@ -1,10 +1,10 @@
-"""Triangles as a closed manifold again, after edges were collapsed: fewer faces, the same boundary. Numpy only.
+"""Make a triangle mesh manifold again after edge collapse; a closed mesh stays closed. Numpy only.
 
-Collapsing an edge maps vertices onto vertices, so the oriented faces of a closed surface still cancel along every edge
-afterwards. They need not be a manifold any more: faces lie on their own reverse, parts touch along edges and at points.
-Each step here keeps that cancellation, so what was closed stays closed, whatever the collapse did to it.
+Edge collapse merges vertices, so along every edge of a closed mesh the directions of the faces still cancel afterwards.
+But the mesh may not be manifold: faces coincide with their reverse, and parts touch along edges and at points. Every
+step of this module keeps the cancellation, so a closed mesh stays closed.
 
-A half edge 3m + k runs from corner k of face m to corner k + 1. Letters: `v` vertices, `m` faces, `e` half edges.
+Half edge 3m + k runs from corner k of face m to corner k + 1. Axis letters: `v` vertices, `m` faces, `e` half edges.
 """
 
 import numpy as np
@@ -12,30 +12,37 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from distill.mesh.arrays import FloatArray, IntArray
 
 
-def make_manifold(vertices: Float, faces: Int) -> tuple[Float, Int]:
-    """A manifold of the same faces, less those that cancel: ([v, 3], [m, 3]). Closed if `faces` [m, 3] cancel so.
+def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return a manifold with the same faces, without those that cancel.
 
-    Vertices where parts touch are doubled, so every vertex has one fan of faces around it. Vertices may be left over.
+    Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
+    if along every edge the directions of the faces cancel.
+
+    Args:
+        vertices: Positions [v, 3].
+        faces: Vertex indices [m, 3].
+
+    Returns:
+        Positions [v, 3], of which some may be unused, and faces [m, 3].
     """
     faces = cancel(faces)
-    vertices, faces = _cut(vertices, faces, partners(vertices, faces))
-    while len(doubled := _doubled_edges(faces)):
-        vertices, faces = _split(vertices, faces, doubled)
+    vertices, faces = _split_vertices(vertices, faces, partners(vertices, faces))
+    while len(pairs := _opposed_pairs(faces)):
+        vertices, faces = _split_edges(vertices, faces, pairs)
     return vertices, faces
 
 
-def half_edges(faces: Int) -> Int:
-    """The directed edges [e, 2] of faces [m, 3]."""
-    edges: Int = np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
+def half_edges(faces: IntArray) -> IntArray:
+    """Return the directed edges [e, 2] of faces [m, 3]."""
+    edges: IntArray = np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
     return edges
 
 
-def cancel(faces: Int) -> Int:
-    """Without faces of fewer than three corners, and without pairs of a face and its reverse."""
+def cancel(faces: IntArray) -> IntArray:
+    """Remove from faces [m, 3] those with repeated vertices, and pairs of a face and its reverse."""
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
     low = faces.argmin(1)
@@ -48,14 +55,21 @@ def cancel(faces: Int) -> Int:
     starts = np.flatnonzero(np.r_[True, (np.diff(group[order]) != 0) | (np.diff(sign[order]) != 0)][: len(order)])
     rank = np.empty(len(faces), np.int64)
     rank[order] = np.arange(len(faces)) - np.repeat(starts, np.diff(np.r_[starts, len(faces)]))
-    left: Int = faces[(total[group] * sign > 0) & (rank < np.abs(total[group]))]
+    left: IntArray = faces[(total[group] * sign > 0) & (rank < np.abs(total[group]))]
     return left
 
 
-def partners(vertices: Float, faces: Int) -> Int:
-    """For each half edge [e] the one that runs back and bounds the same matter; -1 where there is none.
+def partners(vertices: FloatArray, faces: IntArray) -> IntArray:
+    """Match each half edge with the opposite half edge of the neighboring face.
 
-    Where more than two faces share an edge, a face belongs with the next one around the edge on its inner side.
+    If more than two faces share an edge, a face is matched with the next face around the edge on its inner side.
+
+    Args:
+        vertices: Positions [v, 3].
+        faces: Vertex indices [m, 3].
+
+    Returns:
+        The partner [e] of each half edge; -1 for none.
     """
     edges = half_edges(faces)
     partner = np.full(len(edges), -1, np.int64)
@@ -65,43 +79,45 @@ def partners(vertices: Float, faces: Int) -> Int:
     opposed = edges[left, 0] == edges[right, 1]
     partner[left[opposed]], partner[right[opposed]] = right[opposed], left[opposed]
     for start, count in zip(first[size > 2], size[size > 2], strict=True):
-        for one, other in _around(vertices, faces, edges, order[start : start + count]):
+        for one, other in _match_around_edge(vertices, faces, edges, order[start : start + count]):
             partner[one], partner[other] = other, one
     return partner
 
 
-def _by_edge(edges: Int) -> tuple[Int, Int, Int]:
-    """(half edges [e] sorted so that those of one undirected edge follow each other; where each begins; how many)."""
+def _by_edge(edges: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Group half edges by undirected edge: (their order [e], the start of each group, the size of each group)."""
     undirected = np.sort(edges, 1)
     order = np.lexsort(undirected.T)
     first = np.flatnonzero(np.r_[True, (np.diff(undirected[order], axis=0) != 0).any(1)][: len(order)])
     return order, first, np.diff(np.r_[first, len(edges)])
 
 
-def _around(vertices: Float, faces: Int, edges: Int, shared: Int) -> list[tuple[int, int]]:
-    """Pairs of the half edges `shared` of one edge, matched like brackets in the order of their angle about it."""
+def _match_around_edge(
+    vertices: FloatArray, faces: IntArray, edges: IntArray, shared: IntArray
+) -> list[tuple[int, int]]:
+    """Match the half edges `shared` of one edge like brackets, in the order of their angle around the edge."""
     low, high = np.sort(edges[shared[0]])
     axis = vertices[high] - vertices[low]
     axis = axis / max(float(np.linalg.norm(axis)), 1e-300)
     across = vertices[faces[shared // 3, (shared % 3 + 2) % 3]] - vertices[low]
     across = across - (across @ axis)[:, None] * axis
     angle = np.arctan2(across @ np.cross(axis, across[0]), across @ across[0])
-    # Matter lies on the side of smaller angles of a face that runs along the axis: it closes what a reverse one opens.
-    found: list[tuple[int, int]] = []
+    # The inside is on the side of smaller angles of a face along the axis: it closes what a reverse face opens.
+    matched: list[tuple[int, int]] = []
     opened: list[int] = []
     closing: list[int] = []
     for half in shared[np.argsort(angle, kind="stable")]:
         if edges[half, 0] != low:
             opened.append(int(half))
         elif opened:
-            found.append((opened.pop(), int(half)))
+            matched.append((opened.pop(), int(half)))
         else:
             closing.append(int(half))
-    return found + list(zip(opened[::-1], closing, strict=False))  # the angle is cyclic: these meet at its end
+    return matched + list(zip(opened[::-1], closing, strict=False))  # the angle is cyclic, so the rest match in turn
 
 
-def _cut(vertices: Float, faces: Int, partner: Int) -> tuple[Float, Int]:
-    """One vertex for each fan of faces that paired half edges connect."""
+def _split_vertices(vertices: FloatArray, faces: IntArray, partner: IntArray) -> tuple[FloatArray, IntArray]:
+    """Give each fan of faces that is connected by matched half edges its own vertex."""
     paired = partner >= 0
     corner = np.arange(len(partner))
     following = corner - corner % 3 + (corner + 1) % 3
@@ -113,8 +129,8 @@ def _cut(vertices: Float, faces: Int, partner: Int) -> tuple[Float, Int]:
     return vertices[fans], label.reshape(-1, 3).astype(np.int64)
 
 
-def _doubled_edges(faces: Int) -> Int:
-    """One opposed pair [n, 2] of half edges of each edge with more than two, no face in two pairs."""
+def _opposed_pairs(faces: IntArray) -> IntArray:
+    """Return one opposed pair [n, 2] of half edges per edge with more than two; no face is in two pairs."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
     pairs: list[tuple[int, int]] = []
@@ -130,8 +146,8 @@ def _doubled_edges(faces: Int) -> Int:
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _split(vertices: Float, faces: Int, pairs: Int) -> tuple[Float, Int]:
-    """A vertex of its own in the middle of the edge of each pair of half edges [n, 2]: two faces become four."""
+def _split_edges(vertices: FloatArray, faces: IntArray, pairs: IntArray) -> tuple[FloatArray, IntArray]:
+    """Split the edge of each pair of half edges [n, 2] at a new vertex of its own: two faces become four."""
     edges = half_edges(faces)
     middle = len(vertices) + np.arange(len(pairs))
     vertices = np.concatenate([vertices, vertices[edges[pairs[:, 0]]].mean(1)])
@@ -145,8 +161,8 @@ def _split(vertices: Float, faces: Int, pairs: Int) -> tuple[Float, Int]:
     return vertices, np.concatenate([faces, *extra])
 
 
-def is_closed(faces: Int) -> bool:
-    """Whether every edge has exactly two faces, which run along it in opposite directions."""
+def is_closed(faces: IntArray) -> bool:
+    """Return whether every edge of faces [m, 3] has exactly two faces, with opposite directions."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
     if not len(faces) or (size != 2).any():
@@ -154,8 +170,8 @@ def is_closed(faces: Int) -> bool:
     return bool((edges[order[first], 0] == edges[order[first + 1], 1]).all())
 
 
-def components(a: Int, b: Int, nodes: int) -> tuple[int, NDArray[np.int32]]:
-    """(number of connected components, component of each node) of the graph whose edges are a[i] - b[i]."""
+def components(a: IntArray, b: IntArray, nodes: int) -> tuple[int, NDArray[np.int32]]:
+    """Return the number of connected components of a graph with edges a[i] - b[i] ([n]), and that of each node [k]."""
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(nodes, nodes))
     count, label = connected_components(graph, directed=False)
     return int(count), label

@@ -1,8 +1,8 @@
-"""The color a field shows at its surface: what light coming straight in would see, without any lighting.
+"""Unlit color of a field at points near its surface.
 
-A mesh is not exactly where the field's surface is (it was simplified), and a field's surface has a depth: its pictures
-mix the colors of all that a ray goes through. So a point takes the mean albedo along its normal, from outside to
-inside, weighted as in a picture. Letters: `n` points, `k` samples along a normal.
+A simplified mesh does not coincide with the surface of the field, and rendered pixels mix the colors of all samples
+along a ray. So the color of a point is the mean albedo along its normal, from outside to inside, weighted as in volume
+rendering. Axis letters: `n` points, `k` samples along a normal.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ PointFunction = Callable[[Tensor], Tensor]  # points [n, 3] -> density [n] or al
 SurfaceColor = Callable[[Tensor, Tensor], Tensor]  # points [n, 3], unit outward normals [n, 3] -> colors [n, 3]
 
 _SAMPLES: Final = 16
-_NOTHING_MET: Final = 0.01  # opacity along the whole way below which the point's own albedo is the answer
-_WEIGHTLESS: Final = 1e-3  # samples that weigh less are not asked for their color
+_LEAST_OPACITY: Final = 0.01  # with less opacity along the normal, the albedo of the point itself is used
+_LEAST_WEIGHT: Final = 1e-3  # the albedo of samples with less weight is not evaluated
 
 
 def color_along_normals(density: PointFunction, albedo: PointFunction, reach: float) -> SurfaceColor:
-    """The color function of a surface that lies within `reach` (world units) of the field's."""
+    """Return the color function of a mesh that is at most `reach` world units away from the surface of the field."""
 
     def color(points: Tensor, normals: Tensor) -> Tensor:
         step = 2 * reach / _SAMPLES
@@ -29,13 +29,13 @@ def color_along_normals(density: PointFunction, albedo: PointFunction, reach: fl
         depth = density(x.view(-1, 3)).view(x.shape[:2]) * step
         weight = torch.exp(depth - depth.cumsum(1)) * (1 - torch.exp(-depth))
         opacity = weight.sum(1)
-        relevant = (weight > _WEIGHTLESS) & (opacity > _NOTHING_MET)[:, None]
+        relevant = (weight > _LEAST_WEIGHT) & (opacity > _LEAST_OPACITY)[:, None]
         colors = torch.zeros_like(x)
         colors[relevant] = albedo(x[relevant]).to(colors.dtype)
         weight = weight * relevant
-        met = relevant.any(1)
-        found = (weight[..., None] * colors).sum(1) / weight.sum(1, keepdim=True).clamp(min=_WEIGHTLESS)
-        found[~met] = albedo(points[~met]).to(found.dtype)
-        return found
+        hit = relevant.any(1)
+        mean = (weight[..., None] * colors).sum(1) / weight.sum(1, keepdim=True).clamp(min=_LEAST_WEIGHT)
+        mean[~hit] = albedo(points[~hit]).to(mean.dtype)
+        return mean
 
     return color

@@ -1,7 +1,7 @@
-"""xatlas as a process of its own: `python -m distill.mesh.xatlas_worker` reads a mesh from its input and writes its UV
-charts.
+"""Run xatlas in a child process: `python -m distill.mesh.xatlas_worker`.
 
-Imports little, so that the process starts in a moment. Arrays are passed in both directions as .npz archives.
+It reads a mesh from stdin and writes its UV charts to stdout. It imports little, so that the process starts
+quickly. Arrays are passed in both directions as .npz archives.
 """
 
 import io
@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 Arrays = tuple[NDArray[Any], ...]
 
 PADDING_TEXELS: Final = 2  # between charts
-NO_CHART: Final = 2**32 - 1  # xatlas's mark of a vertex without a chart
+NO_CHART: Final = 2**32 - 1  # chart number that xatlas gives to vertices without a chart
 
 
 def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_size: int) -> Arrays:
-    """The vertex [s] that each split vertex copies, faces [m, 3] over those, uv [s, 2] with v up, chart [s]."""
+    """Unwrap vertices [v, 3] and faces [m, 3] with xatlas.
+
+    Returns:
+        The vertex [s] that each split vertex copies, faces [m, 3] of split vertices, their uv [s, 2] with v up and
+        their chart [s].
+    """
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, faces)
     options = xatlas.PackOptions()
@@ -29,19 +34,20 @@ def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_siz
 
 
 def to_npz(*arrays: NDArray[Any]) -> bytes:
-    """Arrays as the bytes of an archive."""
+    """Encode arrays of any shape as an .npz archive."""
     buffer = io.BytesIO()
     np.savez(buffer, *arrays)
     return buffer.getvalue()
 
 
 def from_npz(data: bytes) -> Arrays:
-    """The arrays of an archive written by `to_npz`."""
+    """Decode the arrays of an archive written by `to_npz`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return tuple(file[f"arr_{i}"] for i in range(len(file.files)))
 
 
 def main() -> None:
+    """Unwrap the mesh on stdin."""
     vertices, faces, texture_size = from_npz(sys.stdin.buffer.read())
     sys.stdout.buffer.write(to_npz(*charts(vertices, faces, int(texture_size))))
 

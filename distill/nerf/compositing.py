@@ -1,9 +1,9 @@
-"""Compositing of packed samples along rays, with a backward pass of its own.
+"""Compositing of packed samples along rays, with a custom backward pass.
 
-The formulas are nerfacc's (`render_weight_from_density`, `accumulate_along_rays`; Max, "Optical Models for Direct
-Volume Rendering", 1995): sample i of a ray lets exp(-density_i * step) of the light through, its weight is
-w_i = T_i (1 - exp(-density_i * step)), T_i the light that comes through the samples before it; a ray's sum of values v
-is sum_i w_i v_i. The functions here are plain torch and run on any device; `kernels.composite` does the same on a GPU.
+The formulas are those of nerfacc (`render_weight_from_density`, `accumulate_along_rays`; Max, "Optical Models for
+Direct Volume Rendering", 1995). Sample i of a ray has the weight w_i = T_i (1 - exp(-density_i * step)), where the
+transmittance T_i is the product of exp(-density_j * step) over the samples j before it. The composited value of a ray
+is sum_i w_i v_i. The functions are plain torch and run on any device; `kernels.composite` does the same on a GPU.
 
 Samples are packed and sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
 Axis letters: `n` rays, `m` samples, `k` values of a sample.
@@ -19,16 +19,24 @@ from distill.nerf.rays import MAX_OPTICAL_DEPTH, ray_of_samples
 
 
 def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, detached: int = 0) -> Tensor:
-    """Sums [n, k] of `values` [m, k] by the weights of `density` [m] per world unit, in steps of world length `step`.
+    """Sum values along rays with volume rendering weights.
 
-    The weights of the last `detached` values carry no gradient to the density.
+    Args:
+        density: Density [m] per world unit.
+        values: Values [m, k].
+        starts: First sample of each ray, [n + 1].
+        step: World length of a step.
+        detached: The last `detached` values have no gradient with respect to the density.
+
+    Returns:
+        Weighted sums [n, k].
     """
     summed: Tensor = _Composite.apply(density, values, starts, (step, detached))
     return summed
 
 
 class _Composite(torch.autograd.Function):
-    """Saves the weights, so that the backward pass is one sum from each ray's end to its beginning."""
+    """Saves the weights, so that the backward pass is one sum from the end of each ray to its start."""
 
     @staticmethod
     def forward(ctx: Any, density: Tensor, values: Tensor, starts: Tensor, plan: tuple[float, int]) -> Tensor:
@@ -57,7 +65,7 @@ class _Composite(torch.autograd.Function):
 
 @torch.no_grad()
 def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Weights [m] and the transmittance before each sample [m]."""
+    """Return the weight [m] of each sample and the transmittance [m] before it, for density [m] and starts [n + 1]."""
     if has_kernels(density.device.type):
         from distill.nerf.kernels.composite import weight_kernel
 
@@ -66,7 +74,7 @@ def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, T
 
 
 def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """`ray_weights` in plain torch: [m], [m] from density [m], by one running sum over all samples in float64."""
+    """`ray_weights` in plain torch, by a cumulative sum over all samples [m] in float64."""
     optical = (density * step).clamp(max=MAX_OPTICAL_DEPTH)
     before = _sums_before(optical, starts)
     transmittance = torch.exp(-before).to(density.dtype)
@@ -74,7 +82,7 @@ def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Te
 
 
 def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
-    """Sums [n, k] of values [m, k] times weights [m] in plain torch."""
+    """Return the sums [n, k] of values [m, k] times weights [m] in plain torch."""
     sums = values.new_zeros(len(starts) - 1, values.shape[1])
     return sums.index_add_(0, ray_of_samples(starts, len(weights)), weights[:, None] * values)
 
@@ -82,9 +90,10 @@ def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def composite_gradients(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the density [m] and the values [m, k] from that of the sums [n, k], in plain torch.
+    """Return the gradients of density [m] and values [m, k], given that of the sums [n, k], in plain torch.
 
-    With g_i = grad . v_i over the first `attached` values, the density's is step (T_(i+1) g_i - sum_{j > i} w_j g_j).
+    With g_i = grad . v_i over the first `attached` values, the gradient of density i is
+    step (T_(i+1) g_i - sum_{j > i} w_j g_j).
     """
     at_sample = grad[ray_of_samples(starts, len(weights))]
     gain = (at_sample[:, :attached] * values[:, :attached]).sum(-1)
@@ -94,8 +103,8 @@ def composite_gradients(
 
 
 def _sums_before(values: Tensor, starts: Tensor) -> Tensor:
-    """Sum [m] of a ray's values before each, in float64."""
+    """Return for each value [m] the sum of the values before it on the same ray, in float64."""
     wide = values.double()
     running = wide.cumsum(0) - wide
-    first = starts[:-1].clamp(max=max(0, len(values) - 1))  # rays without samples are never looked up
+    first = starts[:-1].clamp(max=max(0, len(values) - 1))  # rays without samples are not used below
     return running - running[first[ray_of_samples(starts, len(values))]]

@@ -30,7 +30,7 @@ _FORMAT = "isotropic3d-field-1"
 
 
 class Samples(NamedTuple):
-    """What a scene is at points: density [n] per world unit, albedo [n, 3], unit normal [n, 3] pointing outwards."""
+    """A scene at points: density [n] per world unit, albedo [n, 3], outward unit normal [n, 3]."""
 
     density: Tensor
     albedo: Tensor
@@ -38,7 +38,7 @@ class Samples(NamedTuple):
 
 
 class Scene(Protocol):
-    """What the renderer needs: density [n] and `Samples` at world points [n, 3] within `radius` of the origin."""
+    """The interface that the renderer needs, at world points [n, 3] within `radius` of the origin."""
 
     @property
     def radius(self) -> float: ...
@@ -47,7 +47,7 @@ class Scene(Protocol):
 
 
 class Field(nn.Module):
-    """A `Scene` with parameters."""
+    """A `Scene` with trainable parameters."""
 
     def __init__(self, settings: FieldSettings | None = None, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -58,35 +58,35 @@ class Field(nn.Module):
 
     @property
     def radius(self) -> float:
-        """Radius of the ball that holds the scene."""
+        """Radius of the ball that contains the scene."""
         return self.settings.radius
 
     def density(self, x: Tensor) -> Tensor:
-        """Density [n] at world points [n, 3]."""
+        """Return density [n] at world points [n, 3]."""
         if has_kernels(x.device.type) and not torch.is_grad_enabled():
             from distill.nerf.kernels.field import decode_density
 
-            return decode_density(self.grid.look_up(x, jacobian=False), x, *self.decoded_by())
+            return decode_density(self.grid.look_up(x, jacobian=False), x, *self.kernel_arguments())
         return self._density_of(x, self.grid(x))
 
     def albedo(self, x: Tensor) -> Tensor:
-        """Albedo [n, 3] in [0, 1] at world points [n, 3]."""
+        """Return albedo [n, 3] in [0, 1] at world points [n, 3]."""
         return torch.sigmoid(self.albedo_mlp(self.grid(x)))
 
     def density_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Density [n] and outward unit normal [n, 3] (minus its normalized gradient) at world points [n, 3]."""
+        """Return density [n] and outward unit normal [n, 3] (minus its normalized gradient) at points [n, 3]."""
         return self._density_and_normal(x, *self.grid.with_jacobian(x))
 
     def query(self, x: Tensor) -> Samples:
-        """Density, albedo and normal at world points [n, 3], from one look-up of the grid."""
+        """Return density, albedo and normal at world points [n, 3] with one look-up of the grid."""
         if has_kernels(x.device.type):
             from distill.nerf.kernels.field import decode
 
-            return Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.decoded_by()))
-        return Samples(*self.samples_of(x, *self.grid.with_jacobian(x)))
+            return Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.kernel_arguments()))
+        return Samples(*self.query_features(x, *self.grid.with_jacobian(x)))
 
-    def decoded_by(self) -> tuple["MlpWeights", "FieldShape"]:
-        """The weights and constants that `kernels.field` needs."""
+    def kernel_arguments(self) -> tuple["MlpWeights", "FieldShape"]:
+        """Return the weights and constants that `kernels.field` needs."""
         from distill.nerf.kernels.field import FieldShape, MlpWeights
 
         networks = (self.density_mlp, self.albedo_mlp)
@@ -96,14 +96,14 @@ class Field(nn.Module):
     def _density_of(self, x: Tensor, features: Tensor) -> Tensor:
         return self._activate(x, self.density_mlp(features)[:, 0])
 
-    def samples_of(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`query` from features [n, w] and their Jacobian [n, w, 3], in plain torch."""
+    def query_features(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`query` in plain torch, given features [n, w] and their Jacobian [n, w, 3]."""
         density, normal = self._density_and_normal(x, features, jacobian)
         return density, torch.sigmoid(self.albedo_mlp(features)), normal
 
     def _density_and_normal(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         raw, raw_by_features = self.density_mlp.with_gradient(features)
-        # Softplus increases, so the density's gradient has the direction of the raw value's.
+        # Softplus is increasing, so the gradients of density and raw value have the same direction.
         gradient = (raw_by_features[..., None] * jacobian).sum(1) + self._bias_gradient(x)
         return self._activate(x, raw), -F.normalize(gradient, dim=-1)
 
@@ -117,7 +117,7 @@ class Field(nn.Module):
         return -self.settings.blob_density / self.settings.blob_radius * F.normalize(x, dim=-1)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file whose header holds the settings; appears complete or not at all."""
+        """Write a safetensors file with the settings in its header, atomically."""
         write_tensors(path, self.state_dict(), {"format": _FORMAT, "settings": json.dumps(asdict(self.settings))})
 
 
@@ -146,13 +146,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read (tensors, header) of a safetensors file. Raises UserError if it is missing or damaged."""
+    """Read the tensors and the header of a safetensors file. Raises UserError if it is missing or damaged."""
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Only the header of `read_tensors`."""
+    """Read the header of a safetensors file. Raises UserError if it is missing or damaged."""
     with _opened(path) as file:
         header: dict[str, str] = file.metadata() or {}
         return header
@@ -171,7 +171,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 class _Mlp(nn.Module):
-    """Linear, ReLU, linear; no biases, as released."""
+    """Linear, ReLU, linear, without biases, as in the released code."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator | None) -> None:
         super().__init__()
@@ -181,14 +181,14 @@ class _Mlp(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
 
     def forward(self, features: Tensor) -> Tensor:
-        found: Tensor = self.output(torch.relu(self.hidden(features)))
-        return found
+        outputs: Tensor = self.output(torch.relu(self.hidden(features)))
+        return outputs
 
     def with_gradient(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The first output [n] and its derivative by the features [n, c], in closed form.
+        """Return the first output [n] and its derivative with respect to the features [n, c], in closed form.
 
-        The derivative is itself differentiable by the weights: no second pass of autograd is needed. The matrices are
-        transposed because the grid's features are (points last).
+        The derivative is itself differentiable with respect to the weights, without double backward. The products are
+        transposed because the features of the grid have points last in memory.
         """
         before = self.hidden.weight @ features.T  # [hidden, n]
         raw = self.output.weight[0] @ torch.relu(before)

@@ -1,11 +1,11 @@
 """A multi-resolution hash grid: features at points and their Jacobian, both linear in the table.
 
-The functions are plain torch: the reference, and the CPU implementation. `kernels.hash_grid` does the same on a GPU.
+The functions here are plain torch; `kernels.hash_grid` does the same on a GPU and is tested against them.
 
-After Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit its table
-is indexed densely; finer ones are hashed. A level of resolution N has N cells, so N + 1 vertices, along each axis.
+See Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit into its
+table is indexed densely; finer levels are hashed. A level of resolution N has N cells, so N + 1 vertices, per axis.
 
-Inside, points are the last axis (a CPU's vector units want that); the public methods transpose.
+Internally points are the last axis, which is faster on a CPU; the public methods transpose.
 Axis letters: `n` points, `k` the 8 corners of a cell, `c` features of one level, `w` features of all levels.
 """
 
@@ -22,9 +22,9 @@ _INIT_RANGE: Final = 1e-4  # Instant-NGP, section 4
 
 
 def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
-    """Table rows [2, 2, 2, n] of the corners (x, y, z; 0 low, 1 high) of integer cells [3, n].
+    """Return the table rows [2, 2, 2, n] of the corners (x, y, z; 0 low, 1 high) of integer cells [3, n].
 
-    Hashed unless every vertex fits; a hashed level's table size is a power of two.
+    They are hashed unless all vertices fit; the table size of a hashed level is a power of two.
     """
     dense = (resolution + 1) ** 3 <= table_size
     factors = ((resolution + 1) ** 2, resolution + 1, 1) if dense else _PRIMES
@@ -36,9 +36,15 @@ def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
 
 
 def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
-    """Trilinear interpolation of corners [c, 2, 2, 2, n] at places `fraction` [3, n] in their cells -> [c, 1 or 4, n].
+    """Interpolate corners trilinearly.
 
-    With `slope` [3, n] the value is followed by the derivatives by x, y, z, each times that axis's slope.
+    Args:
+        corners: Values at the corners, [c, 2, 2, 2, n].
+        fraction: Positions within the cells, [3, n].
+        slope: Factors [3, n] for the derivatives, or None for no derivatives.
+
+    Returns:
+        Values [c, 1, n], or [c, 4, n]: the value and its derivatives with respect to x, y, z times `slope`.
     """
     x, y, z = fraction
     along_z = corners[:, :, :, 0].lerp(corners[:, :, :, 1], z)  # [c, 2, 2, n]
@@ -55,7 +61,7 @@ def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tens
 
 
 def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
-    """The transpose of `interpolate`: gradients [c, 1 or 4, n] -> gradients of the corners [c, 2, 2, 2, n]."""
+    """Apply the transpose of `interpolate`: gradients [c, 1 or 4, n] -> gradients of the corners [c, 2, 2, 2, n]."""
     x, y, z = fraction
     if slope is None:
         return _spread(_spread(_spread(grads[:, 0], x), y), z)
@@ -65,21 +71,21 @@ def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None
     return _spread(along_z, z, _spread(_spread(by_z, x), y))
 
 
-def _spread(grad: Tensor, place: Tensor, grad_difference: Tensor | None = None) -> Tensor:
-    """Transpose of low + place * (high - low), and of high - low if its gradient is given: [..., n] -> [..., 2, n]."""
-    high = grad * place if grad_difference is None else torch.addcmul(grad_difference, grad, place)
+def _spread(grad: Tensor, fraction: Tensor, grad_difference: Tensor | None = None) -> Tensor:
+    """Transpose of lerp(low, high, fraction), plus high - low if its gradient is given: [..., n] -> [..., 2, n]."""
+    high = grad * fraction if grad_difference is None else torch.addcmul(grad_difference, grad, fraction)
     return torch.stack([grad - high, high], -2)
 
 
 class _LookUp(torch.autograd.Function):
-    """One level's look-up. Saves the points alone and works the corners out again: little memory a point."""
+    """Look-up of one level. Saves only the points and recomputes the corners, to save memory."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, resolution: int, jacobian: bool) -> Tensor:
-        """Rows `table` [c, t] at points `unit` [3, n] in unit coordinates -> [c, 1 or 4, n]."""
+        """Look up a table [c, t] at points [3, n] in unit coordinates -> [c, 1 or 4, n]."""
         ctx.save_for_backward(unit)
         ctx.plan = (table.shape, resolution, jacobian)
-        index, fraction, slope = _place(unit, resolution, table.shape[1], jacobian)
+        index, fraction, slope = _locate(unit, resolution, table.shape[1], jacobian)
         corners = torch.stack([row.index_select(0, index.flatten()) for row in table])
         return interpolate(corners.view(len(table), *index.shape), fraction, slope)
 
@@ -87,7 +93,7 @@ class _LookUp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (unit,) = ctx.saved_tensors
         shape, resolution, jacobian = ctx.plan
-        index, fraction, slope = _place(unit, resolution, shape[1], jacobian)
+        index, fraction, slope = _locate(unit, resolution, shape[1], jacobian)
         corners = interpolate_transposed(grads[0], fraction, slope).flatten(1)
         table = grads[0].new_zeros(shape)
         for row, values in zip(table, corners, strict=True):
@@ -95,10 +101,10 @@ class _LookUp(torch.autograd.Function):
         return table, None, None, None
 
 
-def _place(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Table rows [2, 2, 2, n], places in the cells [3, n] and slopes [3, n] of points in unit coordinates [3, n].
+def _locate(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return table rows [2, 2, 2, n], positions in the cells [3, n] and slopes [3, n] of points `unit` [3, n].
 
-    A coordinate outside the box is clamped to it, so the slope along that axis is 0 there.
+    Coordinates outside the box are clamped to it, so the slope along that axis is 0.
     """
     position = unit.clamp(0, 1) * resolution
     cell = position.floor().clamp(max=resolution - 1)
@@ -107,14 +113,14 @@ def _place(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> tu
 
 
 def look_up(table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
-    """All levels of a table [c, t] at points [3, n] in unit coordinates -> [w, 1 or 4, n], in plain torch."""
+    """Look up all levels of a table [c, t] at points [3, n] in unit coordinates -> [w, 1 or 4, n], in plain torch."""
     tables = torch.split(table, list(settings.table_sizes()), dim=1)
     levels = zip(tables, settings.resolutions(), strict=True)
     return torch.cat([_LookUp.apply(part, unit, resolution, jacobian) for part, resolution in levels])
 
 
 class HashGrid(nn.Module):
-    """Features of points in the cube [-radius, radius]^3; outside it, those of the nearest point on its surface."""
+    """Features of points in the cube [-radius, radius]^3; points outside are clamped to it."""
 
     def __init__(
         self, settings: HashGridSettings, radius: float = 1.0, generator: torch.Generator | None = None
@@ -127,24 +133,28 @@ class HashGrid(nn.Module):
 
     @property
     def width(self) -> int:
-        """Number of features of a point."""
+        """Number of features per point."""
         return self.settings.levels * self.settings.features_per_level
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [n, w] at world points [n, 3]. Gradients flow to the table alone."""
+        """Return features [n, w] at world points [n, 3]; gradients flow to the table only."""
         return self.look_up(x, jacobian=False)[:, 0].T
 
     def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [n, w] and their derivatives by the world coordinates [n, w, 3], from one gather a level.
+        """Return features [n, w] at world points [n, 3], and their derivatives with respect to these, [n, w, 3].
 
-        Both are linear in the table and carry its gradient, so a normal needs no second derivative of the grid.
+        It takes one gather per level. Both are linear in the table and have gradients with respect to it, so that
+        normals need no second derivative of the grid.
         """
-        found = self.look_up(x, jacobian=True)
-        return found[:, 0].T, found[:, 1:].permute(2, 0, 1) / (2 * self.radius)
+        encoded = self.look_up(x, jacobian=True)
+        return encoded[:, 0].T, encoded[:, 1:].permute(2, 0, 1) / (2 * self.radius)
 
     def look_up(self, x: Tensor, jacobian: bool) -> Tensor:
-        """Features [w, 1 or 4, n] at world points [n, 3], levels coarsest first; with their derivatives by the unit
-        coordinates, which span the cube, if wanted."""
+        """Return features [w, 1, n] at world points [n, 3], coarsest level first.
+
+        With `jacobian` they are [w, 4, n]: features and their derivatives with respect to unit coordinates, in which
+        the cube is [0, 1]^3.
+        """
         unit = ((x.detach() + self.radius) / (2 * self.radius)).T.contiguous()
         if has_kernels(unit.device.type):
             from distill.nerf.kernels.hash_grid import LookUp

@@ -1,7 +1,7 @@
-"""Read integers from the GPU that the host needs, such as the number of samples.
+"""Copy integers that the host needs, such as the number of samples, from the GPU.
 
-Each read makes the host wait for the GPU, so there are few. They are not flagged by torch's detection of accidental
-synchronization (`torch.cuda.set_sync_debug_mode`).
+The host waits for the GPU at each copy, so there are few. `torch.cuda.set_sync_debug_mode`, which detects accidental
+synchronization, does not report them.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ def read_counts(numbers: Tensor) -> list[int]:
         return [int(number) for number in numbers.tolist()]
     copy = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
     copy.copy_(numbers, non_blocking=True)
-    there: Any = torch.cuda.current_stream(numbers.device).record_event()
-    there.synchronize()
+    event: Any = torch.cuda.current_stream(numbers.device).record_event()
+    event.synchronize()
     return [int(number) for number in copy.tolist()]
 
 

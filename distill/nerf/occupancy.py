@@ -1,6 +1,6 @@
-"""The occupancy grid: which parts of the scene hold any density, so that rays skip the rest.
+"""The occupancy grid: which parts of the scene have density, so that rays skip the rest.
 
-The grid and its update are nerfacc's `OccGridEstimator`.
+The grid and its update are `OccGridEstimator` of nerfacc.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from distill.nerf.settings import MarchSettings
 
 
 class OccupancyCells(NamedTuple):
-    """Which cells of the cube [-radius, radius]^3 are occupied."""
+    """The occupied cells of the cube [-radius, radius]^3."""
 
     occupied: Tensor  # [side, side, side] bool, indexed by x, y, z
     radius: float
 
 
 def in_occupied_cell(x: Tensor, cells: OccupancyCells) -> Tensor:
-    """Whether the cells of world points [..., 3] are occupied, [...]."""
+    """Return whether the cells of world points [..., 3] are occupied, [...]."""
     side = len(cells.occupied)
     cell = ((x + cells.radius) * (side / (2 * cells.radius))).long().clamp(0, side - 1)
-    found: Tensor = cells.occupied.reshape(-1)[(cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]]
-    return found
+    occupied: Tensor = cells.occupied.reshape(-1)[(cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]]
+    return occupied
 
 
 class Occupancy(nn.Module):
-    """Which cells of the cube around the scene's ball are occupied: a buffer, saved in checkpoints."""
+    """The occupancy grid of the cube around the scene, saved in checkpoints."""
 
     def __init__(self, radius: float, settings: MarchSettings) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class Occupancy(nn.Module):
         self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
 
     def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
-        """Update the grid every `occupancy_every` steps from `density`, which maps world points [n, 3] to [n].
+        """Update the grid from `density` [n] at world points [n, 3], every `occupancy_every` steps.
 
-        The random sampling points are a function of (seed, step).
+        The points are random and a function of (seed, step).
         """
         settings = self.settings
         if step % settings.occupancy_every:
@@ -59,9 +59,9 @@ class Occupancy(nn.Module):
 
     @property
     def cells(self) -> OccupancyCells:
-        """The current grid."""
+        """The current occupied cells."""
         return OccupancyCells(self.grid.binaries[0], self.radius)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Whether the cells of world points [..., 3] are occupied, [...]."""
+        """Return whether the cells of world points [..., 3] are occupied, [...]."""
         return in_occupied_cell(x, self.cells)

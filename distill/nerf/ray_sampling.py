@@ -1,6 +1,6 @@
-"""Ray marching: sample rays at the midpoints of equal steps that lie in the ball and in an occupied cell.
+"""Ray marching: sample rays at the midpoints of equal steps inside the ball and inside occupied cells.
 
-Plain torch tests every step of a chunk of rays at once; on a GPU `kernels.ray_march` walks along each ray instead.
+Plain torch tests all steps of a chunk of rays at once; on a GPU `kernels.ray_march` marches along each ray instead.
 Axis letters: `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by ray, then by distance).
 """
 
@@ -15,11 +15,19 @@ from distill.nerf.rays import PackedSamples, RaySegments, ray_of_samples
 def occupied_samples(
     segments: RaySegments, cells: OccupancyCells | None, step: float, longest: float, budget: int
 ) -> PackedSamples:
-    """The samples of all rays at steps of world length `step`; without `cells` everything counts as occupied.
+    """Sample rays.
 
-    `longest` bounds far - near. Plain torch looks at about `budget` steps at a time.
+    Args:
+        segments: The part of each ray [n] to sample.
+        cells: The occupied cells; None if all are occupied.
+        step: World length of a step.
+        longest: Upper bound of far - near.
+        budget: Plain torch tests about so many steps at once.
+
+    Returns:
+        The samples of all rays.
     """
-    steps = int(longest / step) + 2  # shifted by less than one
+    steps = int(longest / step) + 2  # the shift is less than one step
     if has_kernels(segments.near.device.type):
         from distill.nerf.kernels.ray_march import march_kernel
 
@@ -30,24 +38,24 @@ def occupied_samples(
 def march_dense(
     segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int, rays_at_once: int
 ) -> PackedSamples:
-    """`occupied_samples` in plain torch, some rays at a time."""
+    """`occupied_samples` in plain torch, in chunks of `rays_at_once` rays."""
     rays = len(segments.near)
-    counts, places = [], []
+    counts, distances = [], []
     for start in range(0, max(1, rays), rays_at_once):
         part = RaySegments(*(values[start : start + rays_at_once] for values in segments))
         t, count = _march_chunk(part, cells, step, steps)
         counts.append(count)
-        places.append(t)
+        distances.append(t)
     starts = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
-    t = torch.cat(places)
+    t = torch.cat(distances)
     return PackedSamples(ray_of_samples(starts, len(t)), t, starts)
 
 
 def _march_chunk(part: RaySegments, cells: OccupancyCells | None, step: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Distances [m] of the samples of a few rays, and how many each has [n]."""
-    places = torch.arange(steps, device=part.near.device)
-    # [n, s]; the first may lie before the ball: empty there
-    t = part.near[:, None] + (places + part.shift[:, None] - 0.5) * step
+    """Return the distances [m] of the samples of a chunk of rays, and the number of samples per ray [n]."""
+    indices = torch.arange(steps, device=part.near.device)
+    # [n, s]; the first may be before the ball and is dropped below
+    t = part.near[:, None] + (indices + part.shift[:, None] - 0.5) * step
     ray, column = torch.nonzero((t < part.far[:, None]) & (t > part.near[:, None]), as_tuple=True)
     t = t[ray, column]
     if cells is not None:

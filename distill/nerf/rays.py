@@ -1,6 +1,6 @@
 """Camera rays, and samples along them stored as packed tensors.
 
-PackedSamples samples are sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
+Samples are sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
 Axis letters: `f` frames, `n` rays, `m` samples of all rays.
 """
 
@@ -16,11 +16,13 @@ from torch import Tensor
 from distill.nerf.host_sync import read_count, read_counts
 from train.device import to_device
 
-# A sample of this optical depth lets nothing through in float32. Deeper ones would spoil running sums.
+# Samples of this optical depth are opaque in float32. Larger depths would make cumulative sums inexact.
 MAX_OPTICAL_DEPTH: Final = 104.0
 
 
 class Rays(NamedTuple):
+    """Rays of the pixels of several frames."""
+
     origin: Tensor  # [n, 3]
     direction: Tensor  # [n, 3] unit length
     frame: Tensor  # [n]
@@ -31,52 +33,56 @@ class RaySegments(NamedTuple):
 
     origin: Tensor  # [n, 3]
     direction: Tensor  # [n, 3] unit length
-    near: Tensor  # [n] distance at which it begins
-    far: Tensor  # [n] distance at which it ends
-    shift: Tensor  # [n] of the steps, in [0, 1): sample i lies (i + shift - 0.5) steps after `near`
+    near: Tensor  # [n] distance of its start
+    far: Tensor  # [n] distance of its end
+    shift: Tensor  # [n] shift of the steps in [0, 1): sample i is (i + shift - 0.5) steps after `near`
 
 
 class PackedSamples(NamedTuple):
-    """Samples of n rays."""
+    """The samples of n rays."""
 
-    ray: Tensor  # [m] the ray of each
-    t: Tensor  # [m] distance from the ray's origin
-    starts: Tensor  # [n + 1] the first sample of each ray; the last entry is m
+    ray: Tensor  # [m] ray of each sample
+    t: Tensor  # [m] distance from the origin of the ray
+    starts: Tensor  # [n + 1] first sample of each ray; the last entry is m
 
     def keep(self, wanted: Tensor) -> "PackedSamples":
-        """The samples for which `wanted` [m] holds."""
+        """Return the samples for which `wanted` [m] is true."""
         kept = torch.cat([wanted.new_zeros(1, dtype=torch.long), wanted.cumsum(0)])
         total = read_count(kept[-1])
-        # Indexing by `wanted` itself would make the host wait for a GPU once an array. What is not wanted goes one past
-        # the end.
+        # Indexing by `wanted` would make the host wait for the GPU once per array. Other samples are scattered to one
+        # past the end.
         places = torch.where(wanted, kept[1:] - 1, total)
         chosen = places.new_empty(total + 1).scatter_(0, places, torch.arange(len(wanted), device=places.device))
         chosen = chosen[:total]
         return PackedSamples(self.ray[chosen], self.t[chosen], kept[self.starts])
 
     def of_rays(self, chunk: "RayChunk") -> "PackedSamples":
-        """The samples of a chunk's rays, which are then counted from 0."""
+        """Return the samples of a chunk of rays, with rays numbered from 0."""
         first, last, begin, end = chunk
         return PackedSamples(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
 
 
 class RayChunk(NamedTuple):
-    """Some neighboring rays, and where their samples are."""
+    """A range of rays and the range of their samples."""
 
     first_ray: int
     last_ray: int  # one past the last
     begin: int
-    end: int
+    end: int  # one past the last
 
 
 def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
-    """Rays through the pixel centers of square pictures, frame by frame, row by row from the top left.
+    """Return rays through the pixel centers of square images, frame by frame, row by row from the top left.
 
-    `c2w` [f, 4, 4] in Blender's axes; `fov_deg` the full field of view, one number or [f].
+    Args:
+        c2w: Cameras [f, 4, 4] in Blender axes.
+        fov_deg: Full field of view, one number or [f].
+        resolution: Edge of the images in pixels.
+        device: Device of the rays.
     """
     matrix = np.asarray(c2w, np.float64)
     half = np.broadcast_to(np.tan(np.deg2rad(np.asarray(fov_deg, np.float64)) / 2), (len(matrix),))
-    # In float64, but on the device: it is sent a row of numbers a camera, not a picture of them.
+    # Computed in float64 on the device, so that only one row of numbers per camera is copied there.
     camera = to_device(torch.from_numpy(np.c_[matrix[:, :3].reshape(-1, 12), half]), torch.device(device))
     axes, half_frame = camera[:, :12].view(-1, 1, 1, 3, 4), camera[:, 12:]
     offset = (torch.arange(resolution, dtype=torch.float64, device=device) + 0.5) / resolution * 2 - 1
@@ -89,9 +95,9 @@ def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: tor
 
 
 def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
-    """Distances [n], [n] at which rays enter and leave the ball about the origin; equal where they miss it.
+    """Return the distances [n], [n] at which rays enter and leave the ball around the origin.
 
-    A camera inside the ball enters at 0.
+    They are equal for rays that miss the ball. Rays that start inside it enter at 0.
     """
     middle = -(rays.origin * rays.direction).sum(-1)
     closest = rays.origin + rays.direction * middle[:, None]
@@ -101,13 +107,13 @@ def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
 
 
 def ray_of_samples(starts: Tensor, samples: int) -> Tensor:
-    """The ray [m] of each sample."""
+    """Return the ray [m] of each of `samples` samples, given the first sample of each ray [n + 1]."""
     counts = starts.diff()
     return torch.repeat_interleave(torch.arange(len(counts), device=starts.device), counts, output_size=samples)
 
 
 def join(parts: Sequence[PackedSamples]) -> PackedSamples:
-    """The rays of one part after those of another."""
+    """Concatenate the rays and samples of several parts."""
     if len(parts) == 1:
         return parts[0]
     rays, starts = [parts[0].ray], [parts[0].starts]
@@ -119,7 +125,7 @@ def join(parts: Sequence[PackedSamples]) -> PackedSamples:
 
 
 def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
-    """Neighboring rays in chunks of at most `budget` samples and those of one ray more."""
+    """Split rays into chunks of at most `budget` samples plus those of one ray."""
     rays, samples = len(packed.starts) - 1, len(packed.t)
     if samples <= budget:
         return [RayChunk(0, rays, 0, samples)]
@@ -132,6 +138,6 @@ def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
 
 
 def sample_chunks(samples: int, budget: int) -> Iterator[slice]:
-    """Slices of at most `budget` samples; an empty one if there are none."""
+    """Yield slices of at most `budget` samples; one empty slice if there are no samples."""
     for start in range(0, max(1, samples), budget):
         yield slice(start, start + budget)

@@ -1,9 +1,9 @@
 """Volume rendering of a scene on a white background.
 
-The occupancy grid is nerfacc's; ray marching (`ray_sampling`) and compositing (`compositing`) are our own because
-nerfacc's need its CUDA extension. A ray is cut into equal steps inside the scene's ball; samples are the midpoints of
-the steps that are occupied and not yet occluded. Rays are marched, then rendered, in separate chunks, so that
-`MarchSettings.sample_budget` bounds the memory of both.
+Rays are divided into equal steps inside the ball of the scene; samples are the midpoints of steps that are occupied and
+not occluded. Rays are marched and then rendered in separate chunks, so that `MarchSettings.sample_budget` bounds the
+memory of both. The occupancy grid is that of nerfacc; its ray marching and compositing need its CUDA extension, so
+`ray_sampling` and `compositing` replace them.
 
 Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
 """
@@ -35,20 +35,20 @@ from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import Shade, albedo_only, facing_away
 from train.device import to_device
 
-# Steps marched together, a sample of the budget: a step that is only looked at takes tens of bytes, not thousands; the
-# kernel keeps none but those in occupied cells.
+# Steps marched at once per sample of the budget: testing a step takes tens of bytes, not thousands, and the kernel
+# stores only steps in occupied cells.
 _STEPS_MARCHED: Final = 8
 _STEPS_MARCHED_BY_KERNEL: Final = 10
 
 
 class RenderOutput(NamedTuple):
-    """Images of a scene from `f` cameras."""
+    """Images of a scene from f cameras."""
 
     rgb: Tensor  # [f, h, w, 3] in [0, 1], on white
     alpha: Tensor  # [f, h, w] in [0, 1]
-    depth: Tensor  # [f, h, w] mean distance from the camera along the ray; 0 where nothing is met
+    depth: Tensor  # [f, h, w] mean distance from the camera along the ray; 0 for empty pixels
     normal: Tensor  # [f, h, w, 3] world, weighted by opacity (shorter than 1 at soft edges, 0 outside)
-    away: Tensor  # [f, h, w] the sum of Eq. 8 along the ray, weights detached
+    away: Tensor  # [f, h, w] sum of Eq. 8 along the ray, with detached weights
 
 
 def render_views(
@@ -63,10 +63,19 @@ def render_views(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> RenderOutput:
-    """Render a scene from cameras `c2w` [f, 4, 4] of full field of view `fov_deg` (one number or [f]).
+    """Render a scene. Gradients flow if enabled; if there are several chunks, each is recomputed in the backward pass.
 
-    With a `generator` (a CPU one) the steps of each ray are shifted by a random part of a step, as for training;
-    without, rendering is deterministic. Gradients flow if enabled; of several chunks, each is computed again for them.
+    Args:
+        scene: The scene.
+        c2w: Cameras [f, 4, 4] in Blender axes.
+        fov_deg: Full field of view, one number or [f].
+        resolution: Edge of the images in pixels.
+        settings: Settings of ray marching.
+        occupancy: The occupancy grid; None if all cells are occupied.
+        shade: The shading.
+        generator: A CPU generator that shifts the steps of each ray at random, for training; None renders
+            deterministically.
+        device: Device of the scene.
     """
     rays = camera_rays(c2w, fov_deg, resolution, device)
     if generator is None:
@@ -82,27 +91,27 @@ def render_views(
 def render_rays(
     scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
 ) -> Tensor:
-    """Composited [n, 9]: color (3, on black), alpha, distance times alpha, normal (3), Eq. 8's sum."""
+    """Return composited values [n, 9]: color on black (3), alpha, distance times alpha, normal (3), sum of Eq. 8."""
     step = settings.step_length(scene.radius)
-    samples = _samples_in_sight(scene, rays, shift, settings, occupancy)
+    samples = _visible_samples(scene, rays, shift, settings, occupancy)
     chunks = ray_chunks(samples, settings.samples_at_once(shift.device))
     if len(chunks) == 1:
         return _composite(scene, rays, samples, step=step, shade=shade)
     rendered: list[Tensor] = []
     for chunk in chunks:
-        seen = Rays(*(values[chunk.first_ray : chunk.last_ray] for values in rays))
-        compose = partial(_composite, scene, seen, step=step, shade=shade)
+        chunk_rays = Rays(*(values[chunk.first_ray : chunk.last_ray] for values in rays))
+        compose = partial(_composite, scene, chunk_rays, step=step, shade=shade)
         part = samples.of_rays(chunk)
-        # Nothing random happens there. Without gradients this is a plain call.
+        # No random numbers are used there. Without gradients this is a plain call.
         rendered.append(checkpoint(compose, part, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(rendered)
 
 
 @torch.no_grad()
-def _samples_in_sight(
+def _visible_samples(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> PackedSamples:
-    """The samples that are in the ball, occupied and not hidden."""
+    """Return the samples that are in the ball, occupied and not occluded."""
     steps = 2 * scene.radius / settings.step_length(scene.radius)
     marched = _STEPS_MARCHED_BY_KERNEL if has_kernels(shift.device.type) else _STEPS_MARCHED
     rays_at_once = max(1, int(marched * settings.samples_at_once(shift.device) / steps))
@@ -110,14 +119,14 @@ def _samples_in_sight(
     for start in range(0, max(1, len(shift)), rays_at_once):
         group = slice(start, start + rays_at_once)
         part = Rays(*(values[group] for values in rays))
-        parts.append(_group_in_sight(scene, part, shift[group], settings, occupancy))
+        parts.append(_visible_samples_of_group(scene, part, shift[group], settings, occupancy))
     return join(parts)
 
 
-def _group_in_sight(
+def _visible_samples_of_group(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> PackedSamples:
-    """The same of rays that are few enough to be marched together."""
+    """`_visible_samples` of rays that are few enough to be marched at once."""
     step, budget = settings.step_length(scene.radius), settings.samples_at_once(shift.device)
     segments = RaySegments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells
@@ -125,21 +134,21 @@ def _group_in_sight(
     chunks = sample_chunks(len(samples.t), budget)
     density = torch.cat([scene.density(_points(rays, samples.ray[chunk], samples.t[chunk])) for chunk in chunks])
     _, transmittance = ray_weights(density, samples.starts, step)
-    # Not "> limit": NaN samples must be kept so that the loss becomes NaN too.
+    # Not "> limit": NaN samples are kept, so that the loss becomes NaN too.
     return samples.keep(~(transmittance <= settings.min_transmittance))
 
 
 def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:
-    """World points [m, 3] at distances t [m] along the rays `ray` [m]."""
+    """Return world points [m, 3] at distances t [m] along the rays with indices `ray` [m]."""
     return rays.origin[ray] + rays.direction[ray] * t[:, None]
 
 
 def _composite(scene: Scene, rays: Rays, samples: PackedSamples, *, step: float, shade: Shade) -> Tensor:
-    """Color, alpha, distance, normal and Eq. 8's sum of the rays [n, 9]."""
+    """Return color, alpha, distance, normal and the sum of Eq. 8 of rays [n, 9]."""
     x = _points(rays, samples.ray, samples.t)
-    found = scene.query(x)
-    color = shade(x, found, rays.frame[samples.ray])
+    point_samples = scene.query(x)
+    color = shade(x, point_samples, rays.frame[samples.ray])
     t = samples.t[:, None]
-    away = facing_away(found.normal, rays.direction[samples.ray])[:, None]
-    values = torch.cat([color, torch.ones_like(t), t, found.normal, away], -1)
-    return composite(found.density, values, samples.starts, step, detached=1)
+    away = facing_away(point_samples.normal, rays.direction[samples.ray])[:, None]
+    values = torch.cat([color, torch.ones_like(t), t, point_samples.normal, away], -1)
+    return composite(point_samples.density, values, samples.starts, step, detached=1)

@@ -1,7 +1,7 @@
 """Shading of scene points: unlit albedo, diffuse or textureless, under one point light and ambient light.
 
-As released (MVDream's settings): a step draws one kind of shading for all its views and the share of ambient light;
-Eq. 8 keeps visible normals towards the camera.
+As in the released code (the settings of MVDream), a step draws one kind of shading and the share of ambient light for
+all its views. Eq. 8 makes visible normals face the camera.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ from distill.nerf.field import Samples
 
 ShadingKind = Literal["albedo", "diffuse", "textureless"]
 Shade = Callable[[Tensor, Samples, Tensor], Tensor]
-"""(world points [n, 3], what the scene is there, the frame each belongs to [n]) -> colors [n, 3]."""
+"""(world points [n, 3], samples of the scene there, frame of each point [n]) -> colors [n, 3]."""
 
 
 @dataclass(frozen=True)
 class PointLight:
-    """One point light a frame."""
+    """One point light per frame."""
 
     position: Tensor  # [f, 3] world
-    ambient: float  # share in [0, 1]; the point light has the rest
+    ambient: float  # ambient share in [0, 1]; the rest is the point light
 
 
 def albedo_only(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
-    """The albedo [n, 3] at world points x [n, 3] of frames [n], without lighting."""
+    """Return the unlit albedo [n, 3] at world points x [n, 3] of frames [n]."""
     return samples.albedo
 
 
 def lit(kind: ShadingKind, light: PointLight) -> Shade:
-    """Lambertian shading by `light`: of the albedo ("diffuse") or of a white body ("textureless")."""
+    """Return Lambertian shading by `light`, of the albedo ("diffuse") or of white albedo ("textureless")."""
 
     def shade(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
         to_light = F.normalize(light.position[frame] - x, dim=-1)
@@ -45,14 +45,18 @@ def lit(kind: ShadingKind, light: PointLight) -> Shade:
 
 
 def facing_away(normal: Tensor, direction: Tensor) -> Tensor:
-    """max(0, n . v)^2 [n] of Eq. 8 for unit normals and ray directions v [n, 3] (from the camera into the scene)."""
+    """Return max(0, n . v)^2 [n] of Eq. 8 for unit normals n [n, 3] and ray directions v [n, 3] (into the scene)."""
     return (normal * direction).sum(-1).clamp(min=0).square()
 
 
 def orientation_loss(away: Tensor, alpha: Tensor) -> Tensor:
-    """Eq. 8 from its sum along each ray and the rays' opacity, a scalar.
+    """Return Eq. 8, a scalar.
 
-    The paper writes the sum over samples; as in the release it is divided by the number of rays that meet anything, so
-    that its weight (Eq. 10) does not depend on the resolution.
+    The paper has the sum over samples. As in the released code it is divided by the number of rays that hit anything,
+    so that its weight (Eq. 10) does not depend on the resolution.
+
+    Args:
+        away: Sum of Eq. 8 along each ray, of any shape.
+        alpha: Opacity of the rays, same shape.
     """
     return away.sum() / torch.count_nonzero(alpha).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Write the results of a finished distillation: field, sheet of views, video, mesh and metrics."""
+"""Write the results of a distillation: field, sheet of views, video, mesh and metrics."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import LOSSES, METRICS, read_losses
 from distill.sds.schedule import DistillSettings
 
-VIEW_RESOLUTION: Final = 128  # pixels a side of the video's panels and of the sheet's pictures, at least
+VIEW_RESOLUTION: Final = 128  # smallest edge in pixels of the images in the video and the sheet of views
 
 
 def write_results(
@@ -28,38 +28,52 @@ def write_results(
     *,
     kinds: Sequence[export.Format] = ("glb",),
 ) -> export.MeshReport:
-    """The field, the sheet of views, the video, the mesh and the metrics; these also where there is nothing to mesh."""
+    """Write all results into the folder `out`.
+
+    Args:
+        state: The final state.
+        settings: Settings of the distillation.
+        mesh_settings: Settings of the mesh.
+        out: The run folder.
+        kinds: Formats of the mesh.
+
+    Returns:
+        Data of the mesh.
+
+    Raises:
+        UserError: the field is empty or holds NaN. The other results are written nevertheless.
+    """
     started = time.perf_counter()
     field = state.field.eval()
     field.save(out / "field.safetensors")
-    look = view_renderer(field, state.occupancy, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
+    render = view_renderer(field, state.occupancy, settings, max(VIEW_RESOLUTION, settings.fine_resolution))
     distance = view_distance(settings)
     write_views(
-        lambda c2w: look(c2w).pictures, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG
+        lambda c2w: render(c2w).panels, out / "views.png", distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG
     )
-    coverage = _write_video(look, out / "turntable.mp4", distance)
+    coverage = _write_video(render, out / "turntable.mp4", distance)
     losses = read_losses(out / LOSSES)
-    distilled = losses.rows[-1]["seconds"] if losses.rows else 0.0
-    took = RunSeconds(distilled, time.perf_counter() - started)
-    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, took=took))
+    distill_s = losses.rows[-1]["seconds"] if losses.rows else 0.0
+    durations = RunSeconds(distill_s, time.perf_counter() - started)
+    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, durations=durations))
     device = field.grid.table.device
     with torch.no_grad():
         report = export.export_mesh(
             field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, kinds=kinds, device=device
         )
-    took = RunSeconds(took.distill, took.pictures, report.seconds)
-    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, report=report, took=took))
+    durations = RunSeconds(durations.distill, durations.pictures, report.seconds)
+    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, report=report, durations=durations))
     return report
 
 
-def _write_video(look: ViewRenderer, path: Path, distance: float) -> list[float]:
-    """One turn: colors, normals and the textureless body side by side. The opacity of each frame's picture."""
+def _write_video(render: ViewRenderer, path: Path, distance: float) -> list[float]:
+    """Write one turn of colors, normals and textureless shape side by side; return the mean opacity of each frame."""
     coverage: list[float] = []
 
     def panels(c2w: NDArray[np.float64]) -> NDArray[np.float32]:
-        seen = look(c2w)
-        coverage.extend(seen.alpha.mean((1, 2)).tolist())
-        return np.concatenate(seen.pictures, 2)
+        images = render(c2w)
+        coverage.extend(images.alpha.mean((1, 2)).tolist())
+        return np.concatenate(images.panels, 2)
 
     write_turntable(panels, path, distance=distance, elevation_deg=PREVIEW_ELEVATION_DEG)
     return coverage

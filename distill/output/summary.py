@@ -1,6 +1,6 @@
-"""The summary of a distillation in numbers: `metrics.json`.
+"""The metrics of a distillation, `metrics.json`.
 
-All but the part `took` is a function of the run: repeated on a CPU it is the same.
+All but the key `took` are the same when a run is repeated on a CPU.
 """
 
 import json
@@ -20,16 +20,18 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import Losses
 from distill.sds.schedule import DistillSettings, views_until
 
-_DENSITY_NODES: Final = 64  # along an edge of the cube that is asked for the highest density
-_END: Final = 0.1  # the last part of the run over which a loss is averaged: single steps differ in timestep and views
+_DENSITY_NODES: Final = 64  # per edge of the grid on which the highest density is searched
+_END: Final = (
+    0.1  # the last fraction of the run, over which losses are averaged, since single steps differ in timestep and views
+)
 
 
 @dataclass(frozen=True)
 class RunSeconds:
-    """Seconds of the parts of a run."""
+    """Seconds of the parts of a run, by their names in metrics.json."""
 
     distill: float
-    pictures: float
+    pictures: float  # of the sheet of views and the video
     mesh: float | None = None
 
 
@@ -39,10 +41,19 @@ def metrics(
     losses: Losses,
     coverage: Sequence[float],
     *,
-    took: RunSeconds,
+    durations: RunSeconds,
     report: MeshReport | None = None,
 ) -> dict[str, Any]:
-    """The content of `metrics.json`. `coverage`: the turntable's mean opacity, frame by frame; no `report`: no mesh."""
+    """Return the content of `metrics.json`.
+
+    Args:
+        state: The final state.
+        settings: Settings of the distillation.
+        losses: The loss log.
+        coverage: Mean opacity of each frame of the turntable.
+        durations: Durations of the parts of the run.
+        report: Data of the mesh; None if there is no mesh.
+    """
     return {
         "steps": settings.steps,
         "views": views_until(settings, settings.steps),
@@ -55,15 +66,17 @@ def metrics(
         },
         "mesh": None if report is None else {k: v for k, v in asdict(report).items() if k != "seconds"},
         "took": {
-            "seconds": {name: round(value, 2) for name, value in asdict(took).items() if value is not None},
-            "views_per_s": round(views_until(settings, settings.steps) / took.distill, 2) if took.distill else None,
+            "seconds": {name: round(value, 2) for name, value in asdict(durations).items() if value is not None},
+            "views_per_s": round(views_until(settings, settings.steps) / durations.distill, 2)
+            if durations.distill
+            else None,
             **_memory(state),
         },
     }
 
 
 def final_losses(losses: Losses, steps: int) -> dict[str, float]:
-    """Each loss averaged over the last tenth of the run's steps, where it was read."""
+    """Return each loss averaged over the last tenth of the steps."""
     end = [row for row in losses.rows if row["step"] > steps * (1 - _END)]
     named = {name: [row[name] for row in end if name in row] for name in losses.names}
     return {name: _rounded(np.mean(values)) for name, values in named.items() if values}
@@ -78,9 +91,9 @@ def _field(state: Distillation) -> dict[str, float]:
 
 
 def _memory(state: Distillation) -> dict[str, float | None]:
-    """Peak memory of this process on the host and on its GPU."""
+    """Return the peak memory of this process on the host and on its GPU."""
     device = state.field.grid.table.device
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # units of ru_maxrss per MiB
     return {
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit),
         "peak_gpu_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
@@ -93,6 +106,6 @@ def _rounded(value: Any) -> float:
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
-    """The file appears whole or not at all."""
+    """Write `metrics.json` atomically."""
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     write_file_atomic(path, text.encode())

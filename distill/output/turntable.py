@@ -1,7 +1,7 @@
-"""Turntable video and contact sheet of a scene. Both take a function that renders cameras.
+"""Turntable video and sheet of views of a scene. Both take a function that renders cameras.
 
-`Render`: camera-to-world [f, 4, 4] (Blender axes) -> pictures in [0, 1]: [f, h, w, 3], or gray as [f, h, w(, 1)].
-`RenderRows`: the same, but several pictures of each camera, such as its colors and its normals.
+`Render`: camera-to-world [f, 4, 4] (Blender axes) -> images in [0, 1]: [f, h, w, 3], or gray as [f, h, w(, 1)].
+`RenderRows`: the same with several images per camera, such as colors and normals.
 """
 
 import io
@@ -19,18 +19,21 @@ from dataset.io.files import write_file_atomic
 
 Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 RenderRows = Callable[[NDArray[np.float64]], Sequence[NDArray[np.float32]]]
-UInt8 = NDArray[np.uint8]
-
 _FFMPEG: Final = (
-    *("-crf", "18"),  # libx264's constant quality, close to lossless to the eye
-    # BT.709 throughout, and the file says so: players guess otherwise, and guess other colors.
+    *("-crf", "18"),  # constant quality of libx264, visually lossless
+    # Store that colors are BT.709; without it, players guess and show other colors.
     *("-vf", "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"),
-    *("-movflags", "+faststart", "-f", "mp4"),  # the index first: browsers start before the end arrives
+    *(
+        "-movflags",
+        "+faststart",
+        "-f",
+        "mp4",
+    ),  # the index first, so that browsers can play before the whole file is loaded
 )
 
 
 def ring(count: int, elevation_deg: float, distance: float) -> NDArray[np.float64]:
-    """Cameras [count, 4, 4] evenly spaced on a circle that look at the origin, the first in front (azimuth 0)."""
+    """Return cameras [count, 4, 4] evenly spaced on a circle, looking at the origin; the first has azimuth 0."""
     return spherical_to_c2w(elevation_deg, np.arange(count) * 360.0 / count, distance)
 
 
@@ -44,10 +47,19 @@ def write_turntable(
     fps: int = 20,
     frames_per_call: int = 4,
 ) -> None:
-    """An H.264 video (yuv420p, plays in browsers) of one turn; loops smoothly.
+    """Write an H.264 video (yuv420p, plays in browsers) of one turn, as a seamless loop.
 
-    Only `frames_per_call` pictures are held at a time; odd sizes gain a white row or column, since the codec needs even
-    ones. The file is written atomically, after its frames were counted.
+    Images of odd size get an additional white row or column, since the codec needs even sizes. The file is written
+    atomically, after its frames were counted.
+
+    Args:
+        render: Renders cameras.
+        path: The video file, .mp4.
+        distance: Distance of the cameras from the origin.
+        elevation_deg: Elevation of the cameras.
+        frames: Number of frames.
+        fps: Frames per second.
+        frames_per_call: Number of cameras per call of `render`, which bounds the memory.
 
     Raises:
         OSError: ffmpeg did not write all frames.
@@ -67,17 +79,17 @@ def write_turntable(
         temporary.unlink(missing_ok=True)
 
 
-def _stream(render: Render, cameras: NDArray[np.float64], frames_per_call: int) -> Iterator[UInt8]:
+def _stream(render: Render, cameras: NDArray[np.float64], frames_per_call: int) -> Iterator[NDArray[np.uint8]]:
     for first in range(0, len(cameras), frames_per_call):
-        for picture in render(cameras[first : first + frames_per_call]):
-            yield _even(_quantize(picture))
+        for image in render(cameras[first : first + frames_per_call]):
+            yield _even(_quantize(image))
 
 
-def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
-    """Write pictures [h, w, 3] of one size as a video."""
+def _encode(images: Iterator[NDArray[np.uint8]], path: Path, fps: int) -> None:
+    """Write images [h, w, 3] of one size as a video."""
     import imageio_ffmpeg
 
-    first = next(pictures)
+    first = next(images)
     height, width = first.shape[:2]
     writer = imageio_ffmpeg.write_frames(
         str(path),
@@ -92,8 +104,8 @@ def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
     writer.send(None)  # starts ffmpeg
     try:
         writer.send(first.tobytes())
-        for picture in pictures:
-            writer.send(picture.tobytes())
+        for image in images:
+            writer.send(image.tobytes())
     finally:
         writer.close()
 
@@ -101,23 +113,23 @@ def _encode(pictures: Iterator[UInt8], path: Path, fps: int) -> None:
 def write_views(
     render: RenderRows, path: Path, *, distance: float, elevation_deg: float = 15.0, views: int = 8
 ) -> None:
-    """A PNG sheet of `views` azimuths, the front first, with a row for each kind of picture that `render` returns."""
+    """Write a PNG sheet of `views` azimuths, starting at the front, with one row per kind of image from `render`."""
     cameras = ring(views, elevation_deg, distance)
-    pictures = [_quantize(picture) for row in render(cameras) for picture in row]
+    images = [_quantize(image) for row in render(cameras) for image in row]
     captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
     buffer = io.BytesIO()
-    contact_sheet(pictures, columns=views, captions=captions).save(buffer, format="PNG")
+    contact_sheet(images, columns=views, captions=captions).save(buffer, format="PNG")
     write_file_atomic(path, buffer.getvalue())
 
 
-def _quantize(picture: NDArray[np.float32]) -> UInt8:
-    """[h, w], [h, w, 1] or [h, w, 3] in [0, 1] -> uint8 [h, w, 3]."""
-    gray_or_rgb = picture.reshape(*picture.shape[:2], -1)
-    quantized: UInt8 = np.rint(np.clip(gray_or_rgb, 0.0, 1.0) * 255).astype(np.uint8)
-    return np.broadcast_to(quantized, (*picture.shape[:2], 3))
+def _quantize(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Convert [h, w], [h, w, 1] or [h, w, 3] in [0, 1] to uint8 [h, w, 3]."""
+    gray_or_rgb = image.reshape(*image.shape[:2], -1)
+    quantized: NDArray[np.uint8] = np.rint(np.clip(gray_or_rgb, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.broadcast_to(quantized, (*image.shape[:2], 3))
 
 
-def _even(picture: UInt8) -> UInt8:
-    """With a white row or column more where the size is odd."""
-    height, width = picture.shape[:2]
-    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255)
+def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Add a white row or column if the size is odd."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255)

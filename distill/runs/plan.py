@@ -133,7 +133,7 @@ def plan_jobs(
                 model=model,
                 model_name=str(options.model),
                 request=request,
-                formats=options.formats,
+                formats=tuple(dict.fromkeys(("glb", *options.formats))),
                 compile=options.compile,
             )
         )

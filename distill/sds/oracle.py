@@ -1,8 +1,7 @@
 """Oracle denoisers that know the true scene, to test score distillation independently of a trained model.
 
-The truth is an analytic scene, traced exactly at the step's own cameras, shaded as the step shades the field (the scene
-has normals), and encoded by the encoder the field's pictures go through; the noise that the oracle "predicts" follows
-from the noisy latents and that truth.
+The true scene is analytic. It is ray traced at the cameras of a step, shaded as the step shades the field, and encoded
+by the same encoder. The predicted noise follows from the noisy latents and the true latents.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from distill.sds.schedule import VIEWS_PER_GROUP, CameraViews, StepPlan
 
 Point = tuple[float, float, float]
 
-_DARK_STRIPE = 0.45  # of the color beside it
+_DARK_STRIPE = 0.45  # brightness relative to the color beside it
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Ball:
     front: Point
     back: Point
     stripe: float = 0.0
-    """Height of horizontal stripes, alternately darker, in world units; 0 is none."""
+    """Height of horizontal stripes, of which every second one is darker, in world units; 0 for no stripes."""
 
     def hit(self, rays: Rays) -> Tensor:
-        """Distance [n] at which rays enter; inf where they miss or start inside."""
+        """Return the distance [n] at which rays enter; inf for rays that miss or start inside."""
         to_center = rays.origin.new_tensor(self.center) - rays.origin
         middle = (to_center * rays.direction).sum(-1)
         half_squared = self.radius**2 - (to_center.square().sum(-1) - middle.square())
@@ -46,7 +45,7 @@ class Ball:
         return torch.where((half_squared > 0) & (near > 0), near, torch.inf)
 
     def normal(self, x: Tensor) -> Tensor:
-        """Outward unit normals [n, 3] at points [n, 3] of the surface."""
+        """Return outward unit normals [n, 3] at points [n, 3] of the surface."""
         return F.normalize(x - x.new_tensor(self.center), dim=-1)
 
 
@@ -62,12 +61,12 @@ class Cuboid:
 
     @property
     def center(self) -> Point:
-        """Its middle."""
+        """The center of the box."""
         x, y, z = ((a + b) / 2 for a, b in zip(self.low, self.high, strict=True))
         return x, y, z
 
     def hit(self, rays: Rays) -> Tensor:
-        """Distance [n] at which rays enter; inf where they miss or start inside."""
+        """Return the distance [n] at which rays enter; inf for rays that miss or start inside."""
         slope = 1 / torch.where(rays.direction == 0, 1e-12, rays.direction)
         at_low, at_high = ((rays.origin.new_tensor(corner) - rays.origin) * slope for corner in (self.low, self.high))
         near = torch.minimum(at_low, at_high).amax(-1)
@@ -75,42 +74,42 @@ class Cuboid:
         return torch.where((near < far) & (near > 0), near, torch.inf)
 
     def normal(self, x: Tensor) -> Tensor:
-        """Outward unit normals [n, 3] at points [n, 3] of the surface: of the face they lie on."""
+        """Return outward unit normals [n, 3] of the faces at points [n, 3] of the surface."""
         size = x.new_tensor(self.high) - x.new_tensor(self.low)
-        place = (x - x.new_tensor(self.center)) / size
-        face = F.one_hot(place.abs().argmax(-1), 3)
-        return face * place.sign()
+        position = (x - x.new_tensor(self.center)) / size
+        face = F.one_hot(position.abs().argmax(-1), 3)
+        return face * position.sign()
 
 
 AnalyticSolid = Ball | Cuboid
 Solids = tuple[AnalyticSolid, ...]
 
 
-class Traced(NamedTuple):
-    """What rays meet first."""
+class SurfaceHits(NamedTuple):
+    """First intersections of rays with a scene."""
 
-    met: Tensor  # [n] whether there is anything
-    x: Tensor  # [n, 3] world point; the ray's origin where there is nothing
-    samples: Samples  # of that point
+    hit: Tensor  # [n] whether the ray hits a solid
+    x: Tensor  # [n, 3] world point of the hit; the origin of the ray if there is none
+    samples: Samples  # at that point
 
 
-def trace(solids: Solids, rays: Rays) -> Traced:
-    """The nearest solids along the rays; white where there is none."""
+def trace(solids: Solids, rays: Rays) -> SurfaceHits:
+    """Return the first intersections of rays with solids; rays without intersection are white."""
     distance, nearest = torch.stack([solid.hit(rays) for solid in solids], -1).min(-1)
-    met = distance.isfinite()
-    x = rays.origin + rays.direction * torch.where(met, distance, 0)[:, None]
+    hit = distance.isfinite()
+    x = rays.origin + rays.direction * torch.where(hit, distance, 0)[:, None]
     albedo, normal = torch.ones_like(x), -rays.direction
     for index, solid in enumerate(solids):
-        here = ((nearest == index) & met)[:, None]
+        here = ((nearest == index) & hit)[:, None]
         albedo = torch.where(here, _color(solid, x), albedo)
         normal = torch.where(here, solid.normal(x), normal)
-    return Traced(met, x, Samples(torch.where(met, torch.inf, 0.0), albedo, normal))
+    return SurfaceHits(hit, x, Samples(torch.where(hit, torch.inf, 0.0), albedo, normal))
 
 
 def _color(solid: AnalyticSolid, x: Tensor) -> Tensor:
-    """The solid's colors [n, 3] at points [n, 3]."""
-    in_front = (x[:, 1] < solid.center[1])[:, None]
-    color = torch.where(in_front, x.new_tensor(solid.front), x.new_tensor(solid.back))
+    """Return the colors [n, 3] of a solid at points [n, 3]."""
+    is_front = (x[:, 1] < solid.center[1])[:, None]
+    color = torch.where(is_front, x.new_tensor(solid.front), x.new_tensor(solid.back))
     if not solid.stripe:
         return color
     dark = ((x[:, 2] / solid.stripe).floor() % 2 == 1)[:, None]
@@ -127,13 +126,26 @@ def render_rgba(
     shade: Shade = albedo_only,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Pictures [f, 4, h, w] of the scene: colors on white, and alpha; a pixel is the mean of supersampling^2 rays."""
+    """Render solids; a pixel is the mean of supersampling^2 rays.
+
+    Args:
+        solids: The scene.
+        c2w: Cameras [f, 4, 4] in Blender axes.
+        fov_deg: Field of view, one number or [f].
+        resolution: Edge of the images in pixels.
+        supersampling: Rays per pixel along each axis.
+        shade: The shading.
+        device: Device of the images.
+
+    Returns:
+        Images [f, 4, h, w]: colors on white, and alpha.
+    """
     fine = resolution * supersampling
     rays = camera_rays(c2w, fov_deg, fine, device)
-    found = trace(solids, rays)
-    met = found.met[:, None]
-    colors = torch.where(met, shade(found.x, found.samples, rays.frame), 1.0)
-    rgba = torch.cat([colors, met.to(colors.dtype)], -1)
+    hits = trace(solids, rays)
+    hit = hits.hit[:, None]
+    colors = torch.where(hit, shade(hits.x, hits.samples, rays.frame), 1.0)
+    rgba = torch.cat([colors, hit.to(colors.dtype)], -1)
     return F.avg_pool2d(rgba.view(-1, fine, fine, 4).permute(0, 3, 1, 2), supersampling)
 
 
@@ -147,19 +159,18 @@ def render_truth(
     shade: Shade = albedo_only,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """The colors [f, 3, h, w] of `render_rgba`."""
+    """Return the colors [f, 3, h, w] of `render_rgba`, with the same arguments."""
     rgba = render_rgba(solids, c2w, fov_deg, resolution, supersampling=supersampling, shade=shade, device=device)
     return rgba[:, :3]
 
 
 def oracle_denoiser(truth: Callable[[CameraViews], Tensor], encode: EncodeImages, alphas_cumprod: Tensor) -> Denoise:
-    """A `Denoise` whose clean latents are those of `truth`: views -> pictures [f, 3, h, w]. It needs no guidance."""
+    """Return a denoiser that knows the true images [f, 3, h, w] of any views; it needs no guidance."""
 
     @torch.no_grad()
     def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        noise = (noisy - alpha_bar.sqrt() * encode(truth(views))) / (1 - alpha_bar).sqrt()
-        return Prediction(noise, noise)
+        return _prediction(noisy, encode(truth(views)), alpha_bar)
 
     return denoise
 
@@ -171,9 +182,9 @@ def oracle_guidance(
     alphas_cumprod: Tensor,
     device: torch.device | str = "cpu",
 ) -> Guidance:
-    """The oracle's guidance for the step of this plan, with the noise schedule `alphas_cumprod` [t].
+    """Return oracle guidance for the step with this plan, with the noise schedule `alphas_cumprod` [t].
 
-    A denoiser does not receive the light, so each step needs its own.
+    Each step needs its own guidance, since a denoiser does not receive the light.
     """
     light = PointLight(torch.as_tensor(plan.light_position, dtype=torch.float32, device=device), plan.ambient)
 
@@ -187,15 +198,21 @@ def oracle_guidance(
 def mixture_denoiser(
     truths: Callable[[CameraViews], Sequence[Tensor]], encode: EncodeImages, alphas_cumprod: Tensor, *, jointly: bool
 ) -> Denoise:
-    """The ideal denoiser for several equally likely scenes: `truths` gives the images [f, 3, h, w] of each.
+    """Return the ideal denoiser for several equally likely scenes.
 
-    Its clean latents are the posterior mean given the noisy ones: of all views of a group together (what attention
-    between views allows) or, not `jointly`, of each view by itself (a model of single views that is not told which).
+    Its clean latents are the posterior mean given the noisy latents.
+
+    Args:
+        truths: Returns the images [f, 3, h, w] of each scene.
+        encode: The image encoder.
+        alphas_cumprod: Noise schedule [t].
+        jointly: Whether the posterior is that of all views of a group together, as for a model with attention between
+            views, or of each view by itself, as for a model of single views without camera labels.
     """
 
     @torch.no_grad()
     def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
-        clean = torch.stack([encode(pictures) for pictures in truths(views)])  # [k, f, c, h, w]
+        clean = torch.stack([encode(images) for images in truths(views)])  # [k, f, c, h, w]
         alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         misfit = (noisy - alpha_bar.sqrt() * clean).square().flatten(2).sum(-1)
         likelihood = -misfit / (2 * (1 - alpha_bar.flatten()))
@@ -203,7 +220,12 @@ def mixture_denoiser(
             together = likelihood.view(len(clean), -1, VIEWS_PER_GROUP).sum(-1)
             likelihood = together.repeat_interleave(VIEWS_PER_GROUP, 1)
         mean = (likelihood.softmax(0)[..., None, None, None] * clean).sum(0)
-        noise = (noisy - alpha_bar.sqrt() * mean) / (1 - alpha_bar).sqrt()
-        return Prediction(noise, noise)
+        return _prediction(noisy, mean, alpha_bar)
 
     return denoise
+
+
+def _prediction(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Prediction:
+    """Return the noise [f, c, h, w] in noisy latents, given the clean ones; the same with and without guidance."""
+    noise = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
+    return Prediction(noise, noise)

@@ -1,7 +1,7 @@
 """Settings and presets of a distillation, and the plan of each step (`plan_step`).
 
-Pure functions of the settings and the step: random numbers are drawn from (seed, step), so a resumed run draws the
-same. Changes over time are fractions of the run, so that `--steps` stretches all of them together.
+Pure functions of the settings and the step: random numbers are drawn from (seed, step), so a resumed run draws the same
+numbers. Schedules are defined as fractions of the run, so that `--steps` scales all of them.
 """
 
 import math
@@ -20,15 +20,14 @@ from dataset.errors import UserError
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from distill.nerf.shading import ShadingKind
 
-Float = NDArray[np.float64]
 SdsForm = Literal["x0", "eps"]
 WITHOUT_EFFECT: Final = frozenset({"settings.checkpoint_every", "settings.preview_every"})
 """Settings, by their names in a request, that do not affect the result: they may change when a run is resumed."""
-VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises together
+VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises jointly
 
 
 class RandomPurpose(IntEnum):
-    """What a random stream of a step is for; each has its own."""
+    """Purposes of random numbers; each has its own stream per step."""
 
     CAMERAS = 0
     SHADING = 1
@@ -41,53 +40,54 @@ class RandomPurpose(IntEnum):
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Ranges of uniform draws, one draw a group of views. Defaults are the released configuration's."""
+    """Ranges of uniform draws, one draw per group of views. Defaults are those of the released configuration."""
 
     fov_deg: tuple[float, float] = (15.0, 60.0)
     elevation_deg: tuple[float, float] = (0.0, 30.0)
     half_frame: tuple[float, float] = (0.8, 1.0)
-    """World units from the middle of the picture to its edge, at the origin's depth: distance * tan(fov / 2)."""
+    """Half the frame in world units at the depth of the origin: distance * tan(fov / 2)."""
 
 
 @dataclass(frozen=True)
 class ShadingSettings:
-    """Draws once the coarse part is over; before, everything is unlit albedo. Defaults as released."""
+    """Shading after the coarse part of the run, which is unlit. Defaults are those of the released configuration."""
 
     lit_probability: float = 0.75
     textureless_probability: float = 0.5
-    """Of the lit steps."""
+    """Probability of textureless shading in lit steps."""
     light_perturbation: float = 1.0
-    """Deviation of the normal noise on the light's direction, which starts out as the camera's position."""
+    """Standard deviation of the noise that is added to the camera position to get the direction of the light."""
     light_distance: tuple[float, float] = (0.8, 1.5)
 
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Defaults are the paper's (App. B), completed from the released configuration."""
+    """Settings of a distillation. Defaults are those of the paper (App. B) or else of the released configuration."""
 
     steps: int = 10_000
     seed: int = 0
     coarse_fraction: float = 0.5
-    """The part of the run at `coarse_*` that has no shading and in which Eq. 10 rises: 5,000 of 10,000 steps."""
+    """Fraction of the run with `coarse_*`, without shading, while the weight of Eq. 10 rises: 5,000 of 10,000 steps."""
     coarse_resolution: int = 64
     fine_resolution: int = 256
     coarse_views: int = 8
     fine_views: int = 4
     anneal_fraction: float = 0.8
-    """Until here both ends of the timestep range move: 8,000 of 10,000 steps."""
+    """Fraction of the run during which both ends of the timestep range move: 8,000 of 10,000 steps."""
     timestep_start: float = 0.98
-    """Both ends of the range, as a fraction of the noise schedule, at step 0."""
+    """Both ends of the timestep range at step 0, as a fraction of the noise schedule."""
     timestep_end: tuple[float, float] = (0.02, 0.50)
+    """The ends of the timestep range after annealing."""
     sds_form: SdsForm = "x0"
     sds_rescale: float = 0.5
     sds_weight: float = 1.0
     orientation_weight: float = 1000.0
-    """Where Eq. 10 ends. It rises from 0 as 0.2 x (the paper's formula; the released code rises from 10 instead)."""
+    """Final weight of Eq. 10. It rises from 0 as 0.2 x, as in the paper; the released code rises from 10 instead."""
     reference_weight: float = 0.0
-    """Of the peers' L2 loss at the reference view (`reference`), an ablation; 0 leaves it out, as the paper does."""
+    """Weight of the L2 loss at the reference view (`reference_loss`), an ablation; 0, as in the paper, omits it."""
     grid_learning_rate: float = 1e-2
     mlp_learning_rate: float = 1e-3
-    """The paper says 0.01 without saying of what; the released code uses it for the grid only."""
+    """The paper gives one learning rate, 0.01; the released code uses that for the grid only."""
     betas: tuple[float, float] = (0.9, 0.99)
     adam_epsilon: float = 1e-15
     weight_decay: float = 0.01
@@ -95,14 +95,14 @@ class DistillSettings:
     shading: ShadingSettings = field(default_factory=ShadingSettings)
     nerf: FieldSettings = field(default_factory=FieldSettings)
     march: MarchSettings = field(default_factory=partial(MarchSettings, samples_per_ray=256))
-    """Released: 512 samples a ray. Half of them fit pictures of 256 pixels as well, in half the time."""
+    """The released configuration has 512 samples per ray. At 256 pixels, half of them give the same quality."""
     checkpoint_every: int = 500
     preview_every: int = 500
 
     def __post_init__(self) -> None:
-        """Raises UserError for values that no run could use."""
+        """Raises UserError for invalid values."""
         if self.steps < 1:
-            raise UserError(f"steps is {self.steps}; at least 1")
+            raise UserError(f"steps is {self.steps}; it must be at least 1")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
         if not 0 <= self.reference_weight < math.inf:
@@ -112,12 +112,12 @@ class DistillSettings:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be a multiple of {VIEWS_PER_GROUP}")
 
 
-# The object of a training render has its longest side 1 and is seen from distance 1.5 with a 35 mm lens on a 32 mm
-# sensor: half a frame at the origin is 1.5 * 16 / 35 world units and the field of view 49.13 degrees. A small model has
-# seen nothing else, so `tiny` keeps exactly that framing (MVDream's range assumes varied training cameras) and stays
-# unlit. Its ball just holds a cube of side 1. Its score distillation loss is a few hundred: Eq. 8's weight follows.
-# Its timesteps end high: at low ones a small model takes the brightness from the rendering, and its errors add up to
-# pale objects.
+# In training renders the longest side of an object is 1, and the camera has distance 1.5, a 35 mm lens and a 32 mm
+# sensor: half the frame at the origin is 1.5 * 16 / 35 world units, and the field of view is 49.13 degrees. Small
+# models are trained on this framing only, so `tiny` uses exactly that (the range of MVDream assumes varied training
+# cameras) and stays unlit. The radius of its scene just contains a cube of side 1. Its SDS loss is a few hundred, and
+# the weight of Eq. 8 is chosen accordingly. Its timesteps stay high: at low timesteps a small model copies the
+# brightness of the rendering, and its errors accumulate to pale objects.
 _TRAINING_HALF_FRAME: Final = 1.5 * 16 / 35
 _TRAINING_FOV_DEG: Final = 49.1343
 PRESETS: Final[Mapping[str, DistillSettings]] = {
@@ -154,19 +154,19 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 
 @dataclass(frozen=True)
 class CameraViews:
-    """Cameras of a step [f], all looking at the origin; `VIEWS_PER_GROUP` neighbors are orthogonal views."""
+    """The cameras [f] of a step, looking at the origin; every `VIEWS_PER_GROUP` of them are orthogonal views."""
 
-    elevation_deg: Float
-    azimuth_deg: Float
-    distance: Float
-    fov_deg: Float
+    elevation_deg: NDArray[np.float64]
+    azimuth_deg: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    fov_deg: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.azimuth_deg)
 
     @property
-    def c2w(self) -> Float:
-        """Camera-to-world [f, 4, 4] in Blender's axes."""
+    def c2w(self) -> NDArray[np.float64]:
+        """Camera-to-world [f, 4, 4] in Blender axes."""
         return spherical_to_c2w(self.elevation_deg, self.azimuth_deg, self.distance)
 
 
@@ -177,15 +177,15 @@ class StepPlan:
     resolution: int
     views: CameraViews
     timesteps: tuple[int, int]
-    """First and last possible timestep."""
+    """Smallest and largest possible timestep."""
     shading: ShadingKind
-    light_position: Float  # [f, 3] world
+    light_position: NDArray[np.float64]  # [f, 3] world
     ambient: float
     orientation_weight: float
 
 
 def plan_step(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> StepPlan:
-    """What step `step` (0-based) of a run uses."""
+    """Return the cameras, light and weights of step `step` (0-based)."""
     coarse = step < settings.coarse_fraction * settings.steps
     views = draw_views(settings, step, settings.coarse_views if coarse else settings.fine_views)
     shading, ambient = _draw_shading(settings, step, coarse)
@@ -201,25 +201,25 @@ def plan_step(settings: DistillSettings, step: int, num_timesteps: int = 1000) -
 
 
 def views_until(settings: DistillSettings, step: int) -> int:
-    """How many views the first `step` steps render."""
+    """Return the number of views that the first `step` steps render."""
     coarse = min(step, math.ceil(settings.coarse_fraction * settings.steps))
     return coarse * settings.coarse_views + (step - coarse) * settings.fine_views
 
 
 def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> tuple[int, int]:
-    """First and last timestep that may be drawn: linear from `timestep_start` to `timestep_end`, then constant."""
+    """Return the smallest and largest timestep: linear from `timestep_start` to `timestep_end`, then constant."""
     progress = min(1.0, step / (settings.anneal_fraction * settings.steps))
     low, high = (settings.timestep_start + progress * (end - settings.timestep_start) for end in settings.timestep_end)
     return int(num_timesteps * low), int(num_timesteps * high)
 
 
 def orientation_weight(settings: DistillSettings, step: int) -> float:
-    """Eq. 10: 0.2 x up to step 5,000 of 10,000, then 1,000; other lengths and weights stretch it."""
+    """Return the weight of Eq. 10: 0.2 x up to step 5,000 of 10,000, then 1,000, scaled to the settings."""
     return settings.orientation_weight * min(1.0, step / (settings.coarse_fraction * settings.steps))
 
 
 def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:
-    """`count` cameras in groups of orthogonal views; a group shares all but its azimuths."""
+    """Draw `count` cameras in groups of orthogonal views, which share all but their azimuths."""
     cameras = settings.cameras
     rng = random_stream(settings.seed, step, RandomPurpose.CAMERAS)
     groups = count // VIEWS_PER_GROUP
@@ -233,28 +233,28 @@ def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:
 
 
 def _draw_shading(settings: DistillSettings, step: int, coarse: bool) -> tuple[ShadingKind, float]:
-    """The kind of shading and the ambient share of a step, the same for all its views."""
+    """Draw the kind of shading and the ambient share of a step, which are the same for all its views."""
     lit, textureless, ambient = random_stream(settings.seed, step, RandomPurpose.SHADING).uniform(size=3)
     if coarse or lit >= settings.shading.lit_probability:
         return "albedo", 1.0
     return "textureless" if textureless < settings.shading.textureless_probability else "diffuse", float(ambient)
 
 
-def _draw_lights(settings: DistillSettings, step: int, views: CameraViews) -> Float:
-    """Point lights [f, 3]: about the camera's direction (DreamFusion, App. A.2), at `light_distance`."""
+def _draw_lights(settings: DistillSettings, step: int, views: CameraViews) -> NDArray[np.float64]:
+    """Draw point lights [f, 3] around the direction of the camera (DreamFusion, App. A.2), at `light_distance`."""
     shading = settings.shading
     rng = random_stream(settings.seed, step, RandomPurpose.LIGHT)
     direction = views.c2w[:, :3, 3] + rng.normal(scale=shading.light_perturbation, size=(len(views), 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    lights: Float = direction * rng.uniform(*shading.light_distance, size=(len(views), 1))
+    lights: NDArray[np.float64] = direction * rng.uniform(*shading.light_distance, size=(len(views), 1))
     return lights
 
 
 def random_stream(seed: int, step: int, purpose: RandomPurpose) -> np.random.Generator:
-    """The numpy generator of one purpose in one step."""
+    """Return the numpy generator of one purpose in one step."""
     return np.random.default_rng((seed, step, purpose))
 
 
 def torch_stream(seed: int, step: int, purpose: RandomPurpose) -> torch.Generator:
-    """A CPU torch generator of one purpose in one step."""
+    """Return the torch generator, on the CPU, of one purpose in one step."""
     return torch.Generator().manual_seed(int(random_stream(seed, step, purpose).integers(2**62)))

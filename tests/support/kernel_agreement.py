@@ -63,9 +63,9 @@ def field_difference(device: str, dtype: torch.dtype, hidden_width: int, count: 
     found = torch.randn(scene.grid.width, 4, count, generator=generator, dtype=dtype)
     scene, x, found = scene.to(device), x.to(device), found.to(device).requires_grad_()
     with computed_by(True):
-        weights, shape = scene.decoded_by()
+        weights, shape = scene.kernel_arguments()
         seen = field_triton.decode(found, x, weights, shape, exact=True)
-    expected = scene.samples_of(x, found[:, 0].T, found[:, 1:].permute(2, 0, 1) / (2 * scene.radius))
+    expected = scene.query_features(x, found[:, 0].T, found[:, 1:].permute(2, 0, 1) / (2 * scene.radius))
     density = field_triton.decode_density(found[:, :1].detach().contiguous(), x, weights, shape, exact=True)
     upstream = [torch.randn(values.shape, generator=generator, dtype=dtype).to(device) for values in expected]
     gradients = [torch.autograd.grad(values, [found, *weights], upstream) for values in (seen, expected)]

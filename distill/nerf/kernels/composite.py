@@ -1,7 +1,6 @@
-"""Compositing as Triton kernels, one program a ray: the same sums as `distill.nerf.compositing`, which says what they
-mean.
+"""Triton kernels for compositing, with the same formulas as `distill.nerf.compositing`.
 
-A program goes through its ray's samples a block at a time and carries what is summed so far.
+Each program handles one ray. It iterates over blocks of samples and keeps running sums.
 """
 
 from typing import Any, Final
@@ -13,18 +12,18 @@ from torch import Tensor
 
 from distill.nerf.rays import MAX_OPTICAL_DEPTH
 
-_BLOCK: Final = 32  # most rays keep a few tens of samples
+_BLOCK: Final = 32  # most rays have a few tens of samples
 
 
 def weight_kernel(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Weights [m] and the transmittance before each sample [m]."""
+    """Return the weight [m] of each sample and the transmittance [m] before it; see `ray_weights`."""
     weights, transmittance = density.new_empty(len(density)), density.new_empty(len(density))
     _launch(_weight_kernel, starts, density.contiguous(), weights, transmittance, step, MAX_OPTICAL_DEPTH)
     return weights, transmittance
 
 
 def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
-    """Sums [n, k] of values [m, k] times weights [m]."""
+    """Return the sums [n, k] of values [m, k] times weights [m]."""
     width = values.shape[1]
     sums = values.new_zeros(len(starts) - 1, width)
     _launch(_sum_kernel, starts, weights, values.contiguous(), sums, width, triton.next_power_of_2(width))
@@ -34,7 +33,7 @@ def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def gradient_kernel(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the density [m] and the values [m, k] from that of the sums [n, k]; see `composite_gradients`."""
+    """Return the gradients of density [m] and values [m, k] from that of the sums [n, k]; see `composite_gradients`."""
     width = values.shape[1]
     by_density, by_values = _like(weights), _like(values)
     tensors = (grad.contiguous(), values.contiguous(), weights, transmittance, by_density, by_values)
@@ -43,14 +42,14 @@ def gradient_kernel(
 
 
 def _like(tensor: Tensor) -> Tensor:
-    """An uninitialised contiguous tensor of the same shape, type and device."""
+    """Return an uninitialized contiguous tensor of the same shape, type and device."""
     return tensor.new_empty(tensor.shape)
 
 
 def _launch(kernel: Any, starts: Tensor, *arguments: Any) -> None:
     rays = len(starts) - 1
     if rays:
-        with torch.cuda.device_of(starts):  # a launch goes to the current device, whatever holds its tensors
+        with torch.cuda.device_of(starts):  # kernels are launched on the current device
             kernel[(rays,)](starts, *arguments, _BLOCK, num_warps=1)
 
 
@@ -97,7 +96,7 @@ def _gradient_kernel(
     attached = tl.where(column < ATTACHED, upstream, 0.0)
     behind = tl.sum(tl.zeros((BLOCK,), values.dtype.element_ty), 0)
     for block in range(0, tl.cdiv(end - first, BLOCK)):
-        sample = end - 1 - (block * BLOCK + tl.arange(0, BLOCK))  # the ray's last sample first
+        sample = end - 1 - (block * BLOCK + tl.arange(0, BLOCK))  # from the last sample of the ray to the first
         here = sample >= first
         there = here[:, None] & (column < WIDTH)[None, :]
         cell = sample[:, None] * WIDTH + column[None, :]

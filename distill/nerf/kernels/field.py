@@ -1,8 +1,8 @@
-"""The field's two networks as Triton kernels: what `Field.query` and `Field.density` make of the hash grid's features.
+"""Triton kernels for the two networks of the field: `Field.query` and `Field.density` from hash grid features.
 
-The sums are those of `distill.nerf.field` in plain torch, which say what they mean. One program is `_BLOCK` points:
-hidden layers live in registers, only features go in and samples come out. The backward kernels work the layers out
-again; their programs go through many blocks each and leave a part of the weights' gradients, which torch then adds up.
+The formulas are those of `distill.nerf.field` in plain torch. One program computes `_BLOCK` points; hidden layers stay
+in registers. The backward kernels recompute the layers. Each of their programs iterates over many blocks and writes its
+part of the gradients of the weights; torch sums the parts.
 
 Names: f features [w, n], h and a the hidden layer before and after ReLU, q = d raw / d f, and for the backward pass
 (raw = w2 . relu(W1 f), G = J^T q + bias, s = w2 where h > 0, r = d_raw f + J d_G):
@@ -22,21 +22,21 @@ _BLOCK: Final = 64
 _BLOCK_BACKWARD: Final = 32
 _WARPS: Final = 4
 _WARPS_BACKWARD: Final = 4
-_PROGRAMS: Final = 528  # of a backward kernel, at most: four for each multiprocessor of an H100
-_LEAST: Final = 16  # side of a matrix product's operands
-_EPSILON: Final = 1e-12  # as in torch's normalize
+_PROGRAMS: Final = 528  # at most, of a backward kernel: four per multiprocessor of an H100
+_LEAST: Final = 16  # smallest edge of the operands of a matrix product
+_EPSILON: Final = 1e-12  # as in F.normalize of torch
 
 
 class FieldShape(NamedTuple):
-    """What a field is beside its weights."""
+    """The constants of a field."""
 
-    radius: float  # of the ball that holds the scene
+    radius: float  # of the ball that contains the scene
     blob_density: float
     blob_radius: float
 
 
 class MlpWeights(NamedTuple):
-    """The networks' matrices; w features, h hidden."""
+    """The matrices of the networks, with w features and h hidden units."""
 
     density_hidden: Tensor  # [h, w]
     density_output: Tensor  # [1, h]
@@ -44,56 +44,63 @@ class MlpWeights(NamedTuple):
     albedo_output: Tensor  # [3, h]
 
 
-def decode_density(found: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False) -> Tensor:
-    """Density [n] at world points [n, 3] of features [w, 1, n]; carries no gradient."""
+def decode_density(
+    encoded: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
+) -> Tensor:
+    """Return density [n], without gradient, at world points [n, 3] with features [w, 1, n]."""
     density = x.new_empty(len(x))
-    _launch(len(x), found, x, weights, shape, exact, _decode, density, density, density, everything=False)
+    _launch(len(x), encoded, x, weights, shape, exact, _decode, density, density, density, everything=False)
     return density
 
 
 def decode(
-    found: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
+    encoded: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Density [n], albedo [n, 3] and normal [n, 3] at world points [n, 3] of features with their Jacobian [w, 4, n].
+    """Return density [n], albedo [n, 3] and normal [n, 3]; gradients flow to the features and the weights.
 
-    `found` is as `HashGrid.look_up` gives it. Gradients flow to it and to the weights. `exact`: no TensorFloat32.
+    Args:
+        encoded: Features and their Jacobian [w, 4, n], as returned by `HashGrid.look_up`.
+        x: World points [n, 3].
+        weights: The matrices of the networks.
+        shape: The constants of the field.
+        exact: Use float32 instead of TensorFloat32 in matrix products.
     """
-    samples: tuple[Tensor, Tensor, Tensor] = _Decode.apply(found, x, shape, exact, *weights)
+    samples: tuple[Tensor, Tensor, Tensor] = _Decode.apply(encoded, x, shape, exact, *weights)
     return samples
 
 
 class _Decode(torch.autograd.Function):
-    """Saves features and points, and works the layers out again."""
+    """Saves features and points, and recomputes the layers in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, found: Tensor, x: Tensor, shape: FieldShape, exact: bool, *matrices: Tensor
+        ctx: Any, encoded: Tensor, x: Tensor, shape: FieldShape, exact: bool, *matrices: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         weights = MlpWeights(*matrices)
-        ctx.save_for_backward(found, x, *matrices)
+        ctx.save_for_backward(encoded, x, *matrices)
         ctx.plan = (shape, exact)
         density, albedo, normal = x.new_empty(len(x)), torch.empty_like(x), torch.empty_like(x)
-        _launch(len(x), found, x, weights, shape, exact, _decode, density, albedo, normal, everything=True)
+        _launch(len(x), encoded, x, weights, shape, exact, _decode, density, albedo, normal, everything=True)
         return density, albedo, normal
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found, x, *matrices = ctx.saved_tensors
+        encoded, x, *matrices = ctx.saved_tensors
         shape, exact = ctx.plan
         weights = MlpWeights(*matrices)
         by_density, by_albedo, by_normal = (grad.contiguous() for grad in grads)
-        by_found = torch.empty_like(found)
+        by_encoded = torch.empty_like(encoded)
         programs = max(1, min(triton.cdiv(len(x), _BLOCK_BACKWARD), _PROGRAMS))
         parts = MlpWeights(*(matrix.new_zeros(programs, *matrix.shape) for matrix in weights))
-        launch = partial(_launch, len(x), found, x, weights, shape, exact, programs=programs)
-        launch(_density_backward, by_density, by_normal, by_found, parts.density_hidden, parts.density_output)
-        launch(_albedo_backward, by_albedo, by_found, parts.albedo_hidden, parts.albedo_output)
-        return by_found, None, None, None, *(part.sum(0) for part in parts)
+        launch = partial(_launch, len(x), encoded, x, weights, shape, exact, programs=programs)
+        launch(_density_backward, by_density, by_normal, by_encoded, parts.density_hidden, parts.density_output)
+        launch(_albedo_backward, by_albedo, by_encoded, parts.albedo_hidden, parts.albedo_output)
+        return by_encoded, None, None, None, *(part.sum(0) for part in parts)
 
 
 def _launch(
     points: int,
-    found: Tensor,
+    encoded: Tensor,
     x: Tensor,
     weights: MlpWeights,
     shape: FieldShape,
@@ -103,7 +110,7 @@ def _launch(
     programs: int | None = None,
     everything: bool | None = None,
 ) -> None:
-    """Run a kernel on all points: a block a program, or on `programs` that go through many."""
+    """Run a kernel on all points: one program per block, or `programs` that iterate over many blocks."""
     if points == 0:
         return
     hidden, width = weights.density_hidden.shape
@@ -111,9 +118,9 @@ def _launch(
     options = () if everything is None else (everything,)
     block, warps = (_BLOCK, _WARPS) if programs is None else (_BLOCK_BACKWARD, _WARPS_BACKWARD)
     matrices = (matrix.contiguous() for matrix in weights)
-    with torch.cuda.device_of(x):  # a launch goes to the current device, whatever holds its tensors
+    with torch.cuda.device_of(x):  # kernels are launched on the current device
         kernel[(programs or triton.cdiv(points, block),)](
-            found.contiguous(), x.contiguous(), *matrices, *tensors, points, *shape,
+            encoded.contiguous(), x.contiguous(), *matrices, *tensors, points, *shape,
             *sizes, *options, "ieee" if exact else "tf32", _EPSILON, block, num_warps=warps,
         )  # fmt: skip
 
@@ -125,16 +132,16 @@ def _padded(size: int) -> int:
 
 @triton.jit
 def _decode(
-    found, x, density_hidden, density_output, albedo_hidden, albedo_output,
+    encoded, x, density_hidden, density_output, albedo_hidden, albedo_output,
     density_out, albedo_out, normal_out, points, radius, blob_density, blob_radius,
     WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     EVERYTHING: tl.constexpr, PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Samples of features found [w, 4, n]; the density alone, of [w, 1, n], unless EVERYTHING."""
+    """Samples from features [w, 4, n] or, without EVERYTHING, only the density from features [w, 1, n]."""
     point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = point < points
     ROWS: tl.constexpr = 4 if EVERYTHING else 1
-    f = _features(found, point, inside, points, 0, ROWS, WIDTH, W)
+    f = _features(encoded, point, inside, points, 0, ROWS, WIDTH, W)
     hidden = _matrix(density_hidden, HIDDEN, H, WIDTH, W)
     output = _row(density_output, HIDDEN, H)
     h = tl.dot(hidden, f, input_precision=PRECISION)
@@ -148,36 +155,36 @@ def _decode(
         q = tl.dot(tl.trans(hidden), s.to(f.dtype), input_precision=PRECISION)
         outwards = -blob_density / blob_radius / tl.maximum(distance, EPSILON)
         scale = 0.5 / radius
-        g_x = tl.sum(q * _features(found, point, inside, points, 1, 4, WIDTH, W), 0) * scale + outwards * place_x
-        g_y = tl.sum(q * _features(found, point, inside, points, 2, 4, WIDTH, W), 0) * scale + outwards * place_y
-        g_z = tl.sum(q * _features(found, point, inside, points, 3, 4, WIDTH, W), 0) * scale + outwards * place_z
+        g_x = tl.sum(q * _features(encoded, point, inside, points, 1, 4, WIDTH, W), 0) * scale + outwards * place_x
+        g_y = tl.sum(q * _features(encoded, point, inside, points, 2, 4, WIDTH, W), 0) * scale + outwards * place_y
+        g_z = tl.sum(q * _features(encoded, point, inside, points, 3, 4, WIDTH, W), 0) * scale + outwards * place_z
         length = tl.maximum(tl.sqrt(g_x * g_x + g_y * g_y + g_z * g_z), EPSILON)
         _store_vector(normal_out, point, inside, -g_x / length, -g_y / length, -g_z / length)
-        painted = tl.dot(_matrix(albedo_hidden, HIDDEN, H, WIDTH, W), f, input_precision=PRECISION)
-        painted = tl.maximum(painted, 0.0).to(f.dtype)
-        color = tl.dot(_matrix(albedo_output, 3, COLORS, HIDDEN, H), painted, input_precision=PRECISION)
+        a = tl.dot(_matrix(albedo_hidden, HIDDEN, H, WIDTH, W), f, input_precision=PRECISION)
+        a = tl.maximum(a, 0.0).to(f.dtype)
+        color = tl.dot(_matrix(albedo_output, 3, COLORS, HIDDEN, H), a, input_precision=PRECISION)
         at, there = _colors(point, inside, COLORS)
         tl.store(albedo_out + at, _sigmoid(color), mask=there)
 
 
 @triton.jit
 def _density_backward(
-    found, x, density_hidden, density_output, albedo_hidden, albedo_output,
-    by_density, by_normal, by_found, by_hidden, by_output, points, radius, blob_density, blob_radius,
+    encoded, x, density_hidden, density_output, albedo_hidden, albedo_output,
+    by_density, by_normal, by_encoded, by_hidden, by_output, points, radius, blob_density, blob_radius,
     WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What density and normal say: writes by_found [w, 4, n], and a row of the matrices' parts [programs, ...]."""
+    """Gradients from density and normal: writes by_encoded [w, 4, n] and a row of the matrix parts [programs, ...]."""
     hidden = _matrix(density_hidden, HIDDEN, H, WIDTH, W)
     output = _row(density_output, HIDDEN, H)
-    kind = found.dtype.element_ty
+    kind = encoded.dtype.element_ty
     sum_hidden = tl.zeros((H, W), kind)
     sum_output = tl.zeros((H,), kind)
     scale = 0.5 / radius
     for block in range(tl.program_id(0), tl.cdiv(points, BLOCK), tl.num_programs(0)):
         point = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = point < points
-        f = _features(found, point, inside, points, 0, 4, WIDTH, W)
+        f = _features(encoded, point, inside, points, 0, 4, WIDTH, W)
         h = tl.dot(hidden, f, input_precision=PRECISION)
         raw = tl.sum(output[:, None] * tl.maximum(h, 0.0), 0)
         place_x, place_y, place_z = _vector(x, point, inside)
@@ -189,25 +196,25 @@ def _density_backward(
         s = tl.where(h > 0, output[:, None], 0.0).to(kind)
         q = tl.dot(tl.trans(hidden), s, input_precision=PRECISION)
         outwards = -blob_density / blob_radius / tl.maximum(distance, EPSILON)
-        j_x = _features(found, point, inside, points, 1, 4, WIDTH, W)
-        j_y = _features(found, point, inside, points, 2, 4, WIDTH, W)
-        j_z = _features(found, point, inside, points, 3, 4, WIDTH, W)
+        j_x = _features(encoded, point, inside, points, 1, 4, WIDTH, W)
+        j_y = _features(encoded, point, inside, points, 2, 4, WIDTH, W)
+        j_z = _features(encoded, point, inside, points, 3, 4, WIDTH, W)
         g_x = tl.sum(q * j_x, 0) * scale + outwards * place_x
         g_y = tl.sum(q * j_y, 0) * scale + outwards * place_y
         g_z = tl.sum(q * j_z, 0) * scale + outwards * place_z
         length = tl.sqrt(g_x * g_x + g_y * g_y + g_z * g_z)
         n_x, n_y, n_z = _vector(by_normal, point, inside)
-        # Of -G / |G|; torch's normalize divides by a constant where there is no length.
+        # The gradient of -G / |G|; F.normalize of torch divides by a constant if |G| is 0.
         safe = tl.maximum(length, EPSILON)
         along = tl.where(length > EPSILON, (n_x * g_x + n_y * g_y + n_z * g_z) / (safe * safe), 0.0)
         share = -scale / safe
         d_x = (n_x - along * g_x) * share
         d_y = (n_y - along * g_y) * share
         d_z = (n_z - along * g_z) * share
-        _store_features(by_found, point, inside, points, 0, WIDTH, W, q * d_raw[None, :])
-        _store_features(by_found, point, inside, points, 1, WIDTH, W, q * d_x[None, :])
-        _store_features(by_found, point, inside, points, 2, WIDTH, W, q * d_y[None, :])
-        _store_features(by_found, point, inside, points, 3, WIDTH, W, q * d_z[None, :])
+        _store_features(by_encoded, point, inside, points, 0, WIDTH, W, q * d_raw[None, :])
+        _store_features(by_encoded, point, inside, points, 1, WIDTH, W, q * d_x[None, :])
+        _store_features(by_encoded, point, inside, points, 2, WIDTH, W, q * d_y[None, :])
+        _store_features(by_encoded, point, inside, points, 3, WIDTH, W, q * d_z[None, :])
         r = f * d_raw[None, :] + j_x * d_x[None, :] + j_y * d_y[None, :] + j_z * d_z[None, :]
         r = r.to(kind)
         sum_hidden += tl.dot(s, tl.trans(r), input_precision=PRECISION)
@@ -220,21 +227,21 @@ def _density_backward(
 
 @triton.jit
 def _albedo_backward(
-    found, x, density_hidden, density_output, albedo_hidden, albedo_output,
-    by_albedo, by_found, by_hidden, by_output, points, radius, blob_density, blob_radius,
+    encoded, x, density_hidden, density_output, albedo_hidden, albedo_output,
+    by_albedo, by_encoded, by_hidden, by_output, points, radius, blob_density, blob_radius,
     WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What the albedo says: adds to by_found [w, 4, n], and writes a row of the matrices' parts [programs, ...]."""
+    """Gradients from the albedo: adds to by_encoded [w, 4, n], writes a row of the matrix parts [programs, ...]."""
     hidden = _matrix(albedo_hidden, HIDDEN, H, WIDTH, W)
     output = _matrix(albedo_output, 3, COLORS, HIDDEN, H)
-    kind = found.dtype.element_ty
+    kind = encoded.dtype.element_ty
     sum_hidden = tl.zeros((H, W), kind)
     sum_output = tl.zeros((COLORS, H), kind)
     for block in range(tl.program_id(0), tl.cdiv(points, BLOCK), tl.num_programs(0)):
         point = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = point < points
-        f = _features(found, point, inside, points, 0, 4, WIDTH, W)
+        f = _features(encoded, point, inside, points, 0, 4, WIDTH, W)
         a = tl.maximum(tl.dot(hidden, f, input_precision=PRECISION), 0.0).to(kind)
         albedo = _sigmoid(tl.dot(output, a, input_precision=PRECISION))
         at, there = _colors(point, inside, COLORS)
@@ -244,8 +251,8 @@ def _albedo_backward(
         d_a = tl.where(a > 0, d_a, 0.0).to(kind)
         sum_hidden += tl.dot(d_a, tl.trans(f), input_precision=PRECISION)
         d_f = tl.dot(tl.trans(hidden), d_a, input_precision=PRECISION)
-        d_f += _features(by_found, point, inside, points, 0, 4, WIDTH, W)
-        _store_features(by_found, point, inside, points, 0, WIDTH, W, d_f)
+        d_f += _features(by_encoded, point, inside, points, 0, 4, WIDTH, W)
+        _store_features(by_encoded, point, inside, points, 0, WIDTH, W, d_f)
 
     part = tl.program_id(0)
     _store_matrix(by_hidden + part * HIDDEN * WIDTH, HIDDEN, H, WIDTH, W, sum_hidden)
@@ -254,24 +261,24 @@ def _albedo_backward(
 
 @triton.jit
 def _features(
-    found, point, inside, points, ROW: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, W: tl.constexpr
+    encoded, point, inside, points, ROW: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, W: tl.constexpr
 ):
-    """[W, BLOCK]: of found [w, ROWS, n] the features (ROW 0) or one of their derivatives."""
+    """Load [W, BLOCK] of encoded [w, ROWS, n]: the features (ROW 0) or one of their derivatives."""
     channel = tl.arange(0, W)
-    at = found + ((channel * ROWS + ROW).to(tl.int64) * points)[:, None] + point[None, :]
+    at = encoded + ((channel * ROWS + ROW).to(tl.int64) * points)[:, None] + point[None, :]
     return tl.load(at, mask=(channel < WIDTH)[:, None] & inside[None, :], other=0.0)
 
 
 @triton.jit
-def _store_features(found, point, inside, points, ROW: tl.constexpr, WIDTH: tl.constexpr, W: tl.constexpr, values):
+def _store_features(encoded, point, inside, points, ROW: tl.constexpr, WIDTH: tl.constexpr, W: tl.constexpr, values):
     channel = tl.arange(0, W)
-    at = found + ((channel * 4 + ROW).to(tl.int64) * points)[:, None] + point[None, :]
+    at = encoded + ((channel * 4 + ROW).to(tl.int64) * points)[:, None] + point[None, :]
     tl.store(at, values, mask=(channel < WIDTH)[:, None] & inside[None, :])
 
 
 @triton.jit
 def _matrix(matrix, HEIGHT: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, W: tl.constexpr):
-    """A matrix [HEIGHT, WIDTH] within zeros [H, W]."""
+    """Load a matrix [HEIGHT, WIDTH], padded with zeros to [H, W]."""
     row, column = tl.arange(0, H), tl.arange(0, W)
     there = (row < HEIGHT)[:, None] & (column < WIDTH)[None, :]
     return tl.load(matrix + row[:, None] * WIDTH + column[None, :], mask=there, other=0.0)
@@ -292,7 +299,7 @@ def _row(row, LENGTH: tl.constexpr, L: tl.constexpr):
 
 @triton.jit
 def _colors(point, inside, COLORS: tl.constexpr):
-    """(places, whether they exist) [COLORS, BLOCK] in a tensor [n, 3], a color a row."""
+    """Return the offsets of a tensor [n, 3] and whether they are valid, [COLORS, BLOCK] with one channel per row."""
     row = tl.arange(0, COLORS)
     return point[None, :] * 3 + row[:, None], (row < 3)[:, None] & inside[None, :]
 

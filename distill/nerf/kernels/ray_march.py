@@ -1,8 +1,8 @@
-"""Marching as a Triton kernel: each lane walks along one ray and looks up the occupancy grid, see
-`distill.nerf.ray_sampling`.
+"""Triton kernel for ray marching, with the same result as `distill.nerf.ray_sampling`.
 
-It runs twice: to count a ray's samples, then to write them where they belong. Both passes must decide alike, and as
-plain torch does, so multiplications and additions are not fused.
+Each lane marches along one ray and reads the occupancy grid. The kernel runs twice: once to count the samples of each
+ray, then to write them. Both passes and plain torch must take the same decisions, so multiplications and additions are
+not fused.
 """
 
 from typing import Any, Final
@@ -20,7 +20,7 @@ _BLOCK: Final = 128
 
 
 def march_kernel(segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int) -> PackedSamples:
-    """The samples of all rays among `steps` steps of world length `step`."""
+    """Return the samples of all rays [n] within `steps` steps of world length `step`."""
     rays = len(segments.near)
     counts = torch.zeros(rays + 1, dtype=torch.long, device=segments.near.device)
     _launch(segments, cells, step, steps, starts=counts, t=segments.near, ray=counts, write=False)
@@ -48,7 +48,7 @@ def _launch(
     inputs = [values.contiguous() for values in segments]
     occupied: Any = starts if cells is None else cells.occupied.contiguous().view(torch.uint8)  # unused without cells
     radius, side = (1.0, 1) if cells is None else (cells.radius, len(cells.occupied))
-    with torch.cuda.device_of(starts):  # a launch goes to the current device, whatever holds its tensors
+    with torch.cuda.device_of(starts):  # kernels are launched on the current device
         _march[(triton.cdiv(rays, _BLOCK),)](
             *inputs, occupied, starts, t, ray, rays, steps, step, radius, side / (2 * radius),
             side, cells is not None, write, _BLOCK, enable_fp_fusion=False,
@@ -58,41 +58,41 @@ def _launch(
 @triton.jit
 def _march(
     origin, direction, near, far, shift, occupied, starts, t_out, ray_out, rays, steps, step, radius, scale,
-    SIDE: tl.constexpr, LOOK: tl.constexpr, WRITE: tl.constexpr, BLOCK: tl.constexpr,
+    SIDE: tl.constexpr, HAS_CELLS: tl.constexpr, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Without WRITE: starts[r + 1] = samples of ray r. With it, from starts[r] on: distances to t_out, r to ray_out."""
+    """Without WRITE, count: starts[r + 1] = samples of ray r. With it, write distances and r from starts[r] on."""
     ray = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real = ray < rays
-    origin_x, origin_y, origin_z = _vector(origin, ray, real)
-    direction_x, direction_y, direction_z = _vector(direction, ray, real)
-    begin, end = tl.load(near + ray, mask=real, other=0), tl.load(far + ray, mask=real, other=0)
-    offset = tl.load(shift + ray, mask=real, other=0)
-    found = tl.zeros((BLOCK,), tl.int64)
+    valid = ray < rays
+    origin_x, origin_y, origin_z = _vector(origin, ray, valid)
+    direction_x, direction_y, direction_z = _vector(direction, ray, valid)
+    begin, end = tl.load(near + ray, mask=valid, other=0), tl.load(far + ray, mask=valid, other=0)
+    offset = tl.load(shift + ray, mask=valid, other=0)
+    count = tl.zeros((BLOCK,), tl.int64)
     if WRITE:
-        found += tl.load(starts + ray, mask=real, other=0)
+        count += tl.load(starts + ray, mask=valid, other=0)
     for place in range(steps):
         t = begin + (tl.cast(place, tl.float32) + offset - 0.5) * step
-        here = (t < end) & (t > begin)
-        if LOOK:
+        keep = (t < end) & (t > begin)
+        if HAS_CELLS:
             x = _cell(origin_x + direction_x * t, radius, scale, SIDE)
             y = _cell(origin_y + direction_y * t, radius, scale, SIDE)
             z = _cell(origin_z + direction_z * t, radius, scale, SIDE)
-            here = here & (tl.load(occupied + (x * SIDE + y) * SIDE + z, mask=here, other=0) != 0)
+            keep = keep & (tl.load(occupied + (x * SIDE + y) * SIDE + z, mask=keep, other=0) != 0)
         if WRITE:
-            tl.store(t_out + found, t, mask=here)
-            tl.store(ray_out + found, ray.to(tl.int64), mask=here)
-        found += here.to(tl.int64)
+            tl.store(t_out + count, t, mask=keep)
+            tl.store(ray_out + count, ray.to(tl.int64), mask=keep)
+        count += keep.to(tl.int64)
     if not WRITE:
-        tl.store(starts + 1 + ray, found, mask=real)
+        tl.store(starts + 1 + ray, count, mask=valid)
 
 
 @triton.jit
-def _vector(vectors, ray, real):
+def _vector(vectors, ray, valid):
     at = vectors + ray * 3
-    return tl.load(at, mask=real, other=0), tl.load(at + 1, mask=real, other=0), tl.load(at + 2, mask=real, other=0)
+    return tl.load(at, mask=valid, other=0), tl.load(at + 1, mask=valid, other=0), tl.load(at + 2, mask=valid, other=0)
 
 
 @triton.jit
 def _cell(coordinate, radius, scale, SIDE: tl.constexpr):
-    """The cell along an axis [BLOCK]; the outermost one beyond the cube."""
+    """Return the cell index along an axis [BLOCK], clamped to the cube."""
     return tl.minimum(tl.maximum(((coordinate + radius) * scale).to(tl.int32), 0), SIDE - 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from dataset.errors import UserError
 from distill.mesh import bake, export, formats, isosurface, uv_unwrap
 from distill.mesh.export import MeshReport, MeshSettings, export_mesh
-from distill.mesh.isosurface import Surface
+from distill.mesh.isosurface import TriangleMesh
 
 SETTINGS = MeshSettings(threshold=10.0, resolution=64, faces=6_000, texture_size=256)
 BOX_CENTRE, BOX_HALF = (0.45, 0.0, 0.0), (0.25, 0.3, 0.35)
@@ -59,7 +59,7 @@ def load(path: Path) -> Any:
     return only
 
 
-def as_trimesh(shape: Surface) -> Any:
+def as_trimesh(shape: TriangleMesh) -> Any:
     return trimesh.Trimesh(shape.vertices, shape.faces, process=False)
 
 
@@ -227,11 +227,13 @@ def test_floaters_and_cavities_go() -> None:
     kept.apply_translation((3, 0, 0))
     floater.apply_translation((0, 4, 0))
     parts: Any = trimesh.util.concatenate([floater, cavity, kept, body])
-    found, removed = isosurface.keep_components(Surface(parts.vertices, parts.faces), 0.05)
+    found, removed = isosurface.keep_components(TriangleMesh(parts.vertices, parts.faces), 0.05)
     assert removed == 2
     assert as_trimesh(found).volume == pytest.approx(body.volume + kept.volume)
     assert len(found.vertices) == len(body.vertices) + len(kept.vertices)
-    assert isosurface.keep_components(Surface(parts.vertices, parts.faces), 0.0)[1] == 1  # the cavity goes all the same
+    assert (
+        isosurface.keep_components(TriangleMesh(parts.vertices, parts.faces), 0.0)[1] == 1
+    )  # the cavity goes all the same
 
 
 TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
@@ -240,9 +242,9 @@ TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 def test_bodies_that_share_an_edge_are_cut_apart() -> None:
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, -1, 0], [0, 0, -1]], float)
     other = np.array([0, 1, 4, 5])[TETRAHEDRON]
-    if as_trimesh(Surface(vertices, other)).volume < 0:
+    if as_trimesh(TriangleMesh(vertices, other)).volume < 0:
         other = other[:, ::-1]
-    together = Surface(vertices, np.concatenate([TETRAHEDRON, other]))
+    together = TriangleMesh(vertices, np.concatenate([TETRAHEDRON, other]))
     assert not isosurface.is_watertight(together)
     apart = isosurface.clean(together)
     assert isosurface.is_watertight(apart)
@@ -253,8 +255,8 @@ def test_bodies_that_share_an_edge_are_cut_apart() -> None:
 def test_coincident_neighbors_are_welded() -> None:
     vertices = np.concatenate([np.eye(4)[:, :3], [[1e-9, 0, 0]]])  # vertex 4 beside vertex 3, the origin
     faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 4], [1, 4, 3], [2, 0, 4], [0, 3, 4]])
-    assert isosurface.is_watertight(Surface(vertices, faces))
-    cleaned = isosurface.clean(Surface(vertices, faces))
+    assert isosurface.is_watertight(TriangleMesh(vertices, faces))
+    cleaned = isosurface.clean(TriangleMesh(vertices, faces))
     assert isosurface.is_watertight(cleaned)
     assert (len(cleaned.vertices), len(cleaned.faces)) == (4, 4)
 
@@ -266,12 +268,14 @@ def test_every_vertex_has_a_place_in_the_texture(tmp_path: Path) -> None:
     a, b, c = faces[0]
     vertices = np.concatenate([vertices, vertices[[a, b]].mean(0, keepdims=True)])
     faces = np.concatenate([[[a, middle, c], [middle, b, c], [a, b, middle]], faces[1:]])
-    charts = uv_unwrap.unwrap(Surface(vertices, faces), 128, 60.0)
+    charts = uv_unwrap.unwrap(TriangleMesh(vertices, faces), 128, 60.0)
     np.testing.assert_array_equal(charts.source[charts.faces], faces)
     np.testing.assert_array_equal(np.flatnonzero(~charts.charted), [2])
     path = tmp_path / "sliver.glb"
     settings = replace(SETTINGS, texture_size=128)
-    textured = export.texture_of(Surface(vertices, faces), lambda rows: rows[:, :3].astype(np.float32) + 0.5, settings)
+    textured = export.texture_of(
+        TriangleMesh(vertices, faces), lambda rows: rows[:, :3].astype(np.float32) + 0.5, settings
+    )
     path.write_bytes(formats.glb(textured))
     loaded = load(path)
     picture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"))
@@ -281,7 +285,7 @@ def test_every_vertex_has_a_place_in_the_texture(tmp_path: Path) -> None:
 def test_fins_folds_and_slivers_are_dropped() -> None:
     vertices = np.concatenate([np.eye(4)[:, :3], [[5.0, 5, 5]]])
     fold, sliver = [[2, 3, 4], [2, 4, 3]], [[0, 0, 1]]
-    cleaned = isosurface.clean(Surface(vertices, np.concatenate([TETRAHEDRON, fold, sliver])))
+    cleaned = isosurface.clean(TriangleMesh(vertices, np.concatenate([TETRAHEDRON, fold, sliver])))
     assert isosurface.is_watertight(cleaned)
     assert (len(cleaned.vertices), len(cleaned.faces)) == (4, 4)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distill.mesh import export, manifold
 from distill.mesh.export import MeshSettings
-from distill.mesh.isosurface import Surface
+from distill.mesh.isosurface import TriangleMesh
 
 Distance = Callable[[Tensor], Tensor]  # points [n, 3] -> signed distance [n], negative inside
 SETTINGS = MeshSettings(threshold=10.0, resolution=48, faces=1500)
@@ -53,7 +53,7 @@ def rough(distance: Distance, nodes: int, amount: float) -> Distance:
     return lambda x: distance(x) + F.grid_sample(noise, x.view(1, 1, 1, -1, 3), align_corners=True).view(-1)
 
 
-def surface_in_field(distance: Distance, settings: MeshSettings) -> Surface:
+def surface_in_field(distance: Distance, settings: MeshSettings) -> TriangleMesh:
     def density(x: Tensor) -> Tensor:
         return 10.0 * torch.exp((-60 * distance(x)).clamp(max=4.6))
 

@@ -8,18 +8,18 @@ import pytest
 import trimesh
 
 from distill.mesh import bake, uv_unwrap, xatlas_worker
-from distill.mesh.isosurface import Surface
+from distill.mesh.isosurface import TriangleMesh
 
 
-def sphere(subdivisions: int) -> Surface:
+def sphere(subdivisions: int) -> TriangleMesh:
     made = trimesh.creation.icosphere(subdivisions=subdivisions)
-    return Surface(np.asarray(made.vertices), np.asarray(made.faces))
+    return TriangleMesh(np.asarray(made.vertices), np.asarray(made.faces))
 
 
 def test_charts_are_xatlas_own_and_cover_the_surface():
     surface = sphere(3)
     found = uv_unwrap.unwrap(surface, 128, 60.0)
-    assert (found.made_by, found.texture_size) == ("xatlas", 128)
+    assert (found.method, found.texture_size) == ("xatlas", 128)
     np.testing.assert_array_equal(found.source[found.faces], surface.faces)
     assert found.charted.all()
     assert (found.uv >= 0).all()
@@ -29,22 +29,22 @@ def test_charts_are_xatlas_own_and_cover_the_surface():
 def test_what_takes_too_long_ends_and_is_announced(caplog: pytest.LogCaptureFixture):
     surface = sphere(6)
     noise = np.random.default_rng(0).normal(0, 1e-4, surface.vertices.shape)
-    surface = Surface(surface.vertices + noise, surface.faces)  # xatlas needs ten seconds or more
+    surface = TriangleMesh(surface.vertices + noise, surface.faces)  # xatlas needs ten seconds or more
     started = time.monotonic()
     with caplog.at_level(logging.WARNING, "distill.mesh.uv_unwrap"):
         found = uv_unwrap.unwrap(surface, 512, 1.0)
     assert time.monotonic() - started < 10
-    assert found.made_by == "faces"
-    assert "not done after 1 s with 81920 faces" in caplog.text
+    assert found.method == "faces"
+    assert "did not finish in 1 s for 81920 faces" in caplog.text
     assert found.texture_size > 512
-    assert f"{found.texture_size} texels a side instead of 512" in caplog.text
+    assert f"{found.texture_size} texels instead of 512" in caplog.text
 
 
 def test_a_process_that_dies_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(uv_unwrap, "to_npz", lambda *_: b"no archive")
     with caplog.at_level(logging.WARNING, "distill.mesh.uv_unwrap"):
-        assert uv_unwrap.unwrap(sphere(1), 64, 60.0).made_by == "faces"
-    assert "ended with status 1: " in caplog.text
+        assert uv_unwrap.unwrap(sphere(1), 64, 60.0).method == "faces"
+    assert "ended with status 1 (" in caplog.text
 
 
 @pytest.mark.parametrize(("subdivisions", "size"), [(0, 16), (1, 64), (3, 128), (3, 333)])

@@ -103,7 +103,7 @@ KERNELS = {
     "march": (
         "ray_march._march",
         (*[FLOAT] * 5, BYTE, LONG, FLOAT, LONG, "i32", "i32", "fp32", "fp32", "fp32"),
-        {"SIDE": 32, "LOOK": True, "WRITE": True, "BLOCK": 128},
+        {"SIDE": 32, "HAS_CELLS": True, "WRITE": True, "BLOCK": 128},
     ),
 }
 
@@ -118,11 +118,11 @@ def ptx_of(name: str) -> str:
 
 def test_plain_torch_is_announced_once(caplog):
     has_kernels.cache_clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert not has_kernels("cpu")
         assert not has_kernels("cpu")
     assert [record.message for record in caplog.records] == [
-        "hash grid, marching and compositing run in plain torch: the Triton kernels need a CUDA GPU, this is cpu"
+        "hash grid, ray marching and compositing run in plain torch: the Triton kernels need a CUDA GPU, this is cpu"
     ]
     assert missing_for("cuda", installed=True) == ""
     assert missing_for("cuda", installed=False) == "Triton is not installed"

@@ -26,10 +26,10 @@ def blob() -> tuple[np.ndarray, ...]:
 
 def test_pictures_are_on_white_and_within_range() -> None:
     look = blob()
-    assert [picture.shape for picture in look.pictures] == [(2, SIDE, SIDE, 3)] * 3
+    assert [picture.shape for picture in look.panels] == [(2, SIDE, SIDE, 3)] * 3
     assert look.alpha[:, SIDE // 2, SIDE // 2].min() > 0.99
     assert look.alpha[:, 0, 0].max() < 1e-3
-    for picture in look.pictures:
+    for picture in look.panels:
         np.testing.assert_allclose(picture[:, 0, 0], 1.0, atol=1e-3)
         assert picture.min() > -1e-5
         assert picture.max() < 1 + 1e-5

@@ -171,7 +171,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, model_folder, pict
 
 def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="weights/tiny is not in this folder"):
+    with pytest.raises(UserError, match="weights/tiny: the bundled model is not in the current folder"):
         main(DistillArgs(image=(picture,)))
     with pytest.raises(UserError, match="nowhere"):
         main(DistillArgs(image=(picture,), model=Path("nowhere")))

@@ -1,0 +1,8 @@
+"""Array types of this folder."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
