@@ -1,4 +1,4 @@
-"""The demo's page: every picture that the demo made, and the model to turn."""
+"""Write the page of the demo: all images that the demo made, and the 3D model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,17 @@ from dataset.format.shards import read_index
 from distill.view.page import Section, write_page
 
 LEAD = (
-    "Every step of the pipeline, run on this machine in minutes: it shows that the pipeline works, not what it can "
-    "reach with larger models and more objects."
+    "Every step of the pipeline, run on this machine in minutes. It shows that the pipeline works, not the quality "
+    "that larger models and more objects reach."
 )
 
 
 def write_demo_page(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], float]]) -> Path:
-    """Write `out`/index.html. `steps`: title, arguments after `python -m`, seconds."""
+    """Write `out`/index.html and return its path. A step is its title, the arguments of `python -m` and its seconds.
+
+    Raises:
+        UserError: an image or the model is missing.
+    """
     page = out / "index.html"
     write_page(page, "Isotropic3D: the demo", _sections(out, image, steps), lead=LEAD)
     return page
@@ -23,16 +27,16 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
     asset, index = out / "asset", read_index(str(out / "shards"))
     return [
         Section(
-            "The result",
-            "One picture's embedding, distilled. Drag to turn it.",
-            images=[(asset / "input.png", "The picture, as the model sees it")],
+            "Result",
+            "The mesh distilled from the embedding of one image. Drag to turn it.",
+            images=[(asset / "input.png", "The input image, as the model sees it")],
             glb=(asset / "mesh.glb", "mesh.glb: the textured mesh"),
         ),
         Section(
-            "All around",
-            "The distilled field: its colours, its normals, and its shape alone under one lamp.",
-            video=(asset / "turntable.mp4", "In one turn"),
-            images=[(asset / "views.png", "From eight sides")],
+            "Turntable",
+            "The distilled field: colors, normals and shape (white under one light).",
+            video=(asset / "turntable.mp4", "One turn"),
+            images=[(asset / "views.png", "Eight views")],
         ),
         Section(
             "Views",
@@ -42,55 +46,55 @@ def _sections(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], 
                 ("views", str(index.views)),
                 ("size of the shards", f"{index.bytes / 1e6:.1f} MB"),
             ],
-            images=[(out / "preview.png", "Fixed views (left four) and random views (right four) of some objects")],
+            images=[(out / "preview.png", "Four fixed views (left) and four random views (right) of some objects")],
         ),
         *_training(out),
         Section(
-            "Views of the picture",
-            "The picture was never seen in training." if image == Path("examples/cat.png") else "",
-            images=[(out / "sample.png", "The picture, and four views sampled from its embedding alone")],
+            "Views of the input image",
+            "This image was not seen in training." if image == Path("examples/cat.png") else "",
+            images=[(out / "sample.png", "The input image, and four views sampled from its embedding only")],
         ),
         Section(
-            "Distillation on its way",
+            "Distillation",
             images=[(path, f"Step {int(path.stem.split('-')[1])}") for path in _some(asset / "previews", 4)],
         ),
         Section(
-            "What it took",
-            "On this machine, in this run:",
+            "Time",
+            "Measured on this machine, in this run:",
             figures=[(title, f"{seconds:.0f} s") for title, _, seconds in steps]
-            + [("all", f"{sum(seconds for *_, seconds in steps) / 60:.1f} minutes")],
+            + [("total", f"{sum(seconds for *_, seconds in steps) / 60:.1f} minutes")],
         ),
-        Section("The commands", "\n\n".join(f"python -m {' '.join(arguments)}" for _, arguments, _ in steps)),
+        Section("Commands", "\n\n".join(f"python -m {' '.join(arguments)}" for _, arguments, _ in steps)),
     ]
 
 
 def _training(out: Path) -> list[Section]:
-    row = "Each row is one object: the reference picture, the four true views, four views sampled from the "
+    row = "Each row is one object: the reference image, the four true views, and four views sampled from the "
     second = Section(
         "Training: Explicit Multi-view Attention",
-        row + "reference's embedding alone, at two guidance scales. The clean reference joins the noisy views in "
-        "training and is absent here.",
+        row + "embedding of the reference only, at two guidance scales. In training, the clean reference image joins "
+        "the noisy views; here it is absent.",
         images=[(_last(out / "model" / "samples"), "After training: reference | truth | samples")],
     )
     if not (out / "stage1").is_dir():  # fine-tuned
         return [second]
     first = Section(
-        "Stage 1: a multi-view model learns to see",
-        row + "reference's embedding alone.",
+        "Stage 1: condition the multi-view model on images",
+        row + "embedding of the reference only.",
         images=[(_last(out / "stage1" / "samples"), "After stage 1: reference | truth | samples")],
     )
     return [first, second]
 
 
 def _last(folder: Path) -> Path:
-    """The newest numbered picture; the missing file's name when there is none, for the page's error."""
-    pictures = sorted(folder.glob("step-*.png"))
-    return pictures[-1] if pictures else folder / "step-*.png"
+    """The newest numbered image; without any, a name that the error message of the page shows."""
+    images = sorted(folder.glob("step-*.png"))
+    return images[-1] if images else folder / "step-*.png"
 
 
 def _some(folder: Path, count: int) -> list[Path]:
-    """`count` pictures of a numbered series, evenly spread, the last among them."""
-    pictures = sorted(folder.glob("step-*.png"))
-    if len(pictures) <= count:
-        return pictures
-    return [pictures[round(i * (len(pictures) - 1) / (count - 1))] for i in range(count)]
+    """`count` images of a numbered series, evenly spread and including the last."""
+    images = sorted(folder.glob("step-*.png"))
+    if len(images) <= count:
+        return images
+    return [images[round(i * (len(images) - 1) / (count - 1))] for i in range(count)]

@@ -1,4 +1,4 @@
-"""A shard set as a contact sheet: what it looks like, at a glance."""
+"""Write a contact sheet of a shard set: some views of some objects in one PNG."""
 
 from pathlib import Path
 
@@ -12,28 +12,33 @@ from dataset.reading.shard_set import ShardSet
 
 
 def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int = 4) -> int:
-    """Write a contact sheet (PNG, on white): a row an object, its fixed then its random views, uid above.
+    """Write a contact sheet (PNG, on white): one row per object with its uid, its fixed views and its random views.
 
-    The objects are spread evenly over the set and the views over the circle, so the choice never changes. Returns the
-    number of objects shown. Raises UserError for an empty set or an output that cannot be written.
+    Objects are spread evenly over the set and views evenly over each view set, so the choice is always the same.
+
+    Returns:
+        The number of objects shown.
+
+    Raises:
+        UserError: the set is empty, a number is out of range, or `out` cannot be written.
     """
     if objects < 1 or not 1 <= views_per_set <= VIEWS_PER_SET:
-        raise UserError(f"preview needs at least 1 object and 1 to {VIEWS_PER_SET} views a set")
+        raise UserError(f"preview needs at least 1 object and 1 to {VIEWS_PER_SET} views per view set")
     shards = ShardSet(url)
     if not len(shards):
-        raise UserError(f"{url} holds no objects; see `python -m dataset info {url}` for what failed")
+        raise UserError(f"{url} holds no objects; run `python -m dataset info {url}` to see what failed")
     wanted: list[tuple[ViewSet, int]] = [
         (view_set, i * VIEWS_PER_SET // views_per_set) for view_set in VIEW_SETS for i in range(views_per_set)
     ]
     places = _spread(shards.samples_per_shard, objects)
-    pictures = [picture for place in places for picture in shards.views(*place, wanted)]
+    views = [view for place in places for view in shards.views(*place, wanted)]
     captions = [text for place in places for text in (shards.uid(*place), *[""] * (len(wanted) - 1))]
-    _save(contact_sheet(pictures, len(wanted), captions=captions), out)
+    _save(contact_sheet(views, len(wanted), captions=captions), out)
     return len(places)
 
 
 def _spread(samples_per_shard: tuple[int, ...], count: int) -> list[tuple[int, int]]:
-    """`count` (shard, sample) at even distances, first object included."""
+    """Return `count` pairs (shard, sample), evenly spread and including the first object."""
     ends = np.cumsum(samples_per_shard)
     total = int(ends[-1])
     chosen = [i * total // min(count, total) for i in range(min(count, total))]

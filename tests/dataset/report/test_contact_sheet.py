@@ -16,7 +16,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shard_set(tmp_path_factory.mktemp("preview"), 5, resolution=32, objects_per_shard=2)
 
 
-def test_the_preview_shows_the_right_pictures_on_white(folder: Path, tmp_path: Path) -> None:
+def test_the_preview_shows_the_right_views_on_white(folder: Path, tmp_path: Path) -> None:
     assert preview(folder, tmp_path / "sheet.png", objects=2, views_per_set=4) == 2
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (2 * (32 + 14 + 2) + 2, 8 * (32 + 2) + 2, 3)

@@ -87,8 +87,8 @@ def test_orders(page: Page) -> None:
     assert page.value(SHOWN) == sorted(ALL)
 
 
-def picture(page: Page, out: Path) -> np.ndarray:
-    """Pixels [h, w, 3] of the first tile's picture, as painted."""
+def pixels(page: Page, out: Path) -> np.ndarray:
+    """Pixels [h, w, 3] of the first tile's image on the screen."""
     page.screenshot(out)
     x, y, width, height = page.box(FIRST)
     with Image.open(out) as image:
@@ -100,10 +100,10 @@ def test_the_mouse_turns_an_object(page: Page, tmp_path: Path) -> None:
     shown = {}
     for at in (0.01, 0.26, 0.51, 0.99):
         page.move(FIRST, at)
-        shown[page.value(view)] = picture(page, tmp_path / "shot.png")
+        shown[page.value(view)] = pixels(page, tmp_path / "shot.png")
     assert list(shown) == ["0", "4", "8", "15"]
     assert all(image.min() < 200 for image in shown.values())  # something is painted
-    front, side, back, _ = shown.values()  # a box, its sides coloured differently
+    front, side, back, _ = shown.values()  # a box, its sides colored differently
     assert np.abs(front - side).mean() > 5
     assert np.abs(front - back).mean() > 5
     page.move("h1")

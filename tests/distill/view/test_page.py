@@ -20,7 +20,7 @@ from tests.support.result_page_tags import Tags
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture, a video and a magenta GLB."""
+    """A folder with an image, a video and a magenta GLB."""
     folder = tmp_path_factory.mktemp("media")
     Image.new("RGB", (40, 20), (10, 120, 30)).save(folder / "small.png")
     write_turntable(lambda c2w: np.ones((len(c2w), 16, 16, 3), np.float32), folder / "turn.mp4", distance=2.0, frames=2)
@@ -64,9 +64,9 @@ def test_structure_alternatives_and_escaping(media: Path, tmp_path: Path) -> Non
     tags = Tags((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert len(tags.named("h1")) == 1
     assert [link["href"] for link in tags.named("a")] == ["#" + section["id"] for section in tags.named("section")]
-    (picture,) = tags.named("img")
-    assert picture["alt"] == 'A "green" field'
-    assert (picture["width"], picture["height"], picture["class"]) == ("320", "160", "pixelated")
+    (image,) = tags.named("img")
+    assert image["alt"] == 'A "green" field'
+    assert (image["width"], image["height"], image["class"]) == ("320", "160", "pixelated")
     (video,) = tags.named("video")
     assert {"controls", "loop", "autoplay", "muted", "playsinline"} <= video.keys()
     assert len(tags.named("th")) == len(tags.named("td")) == 2
@@ -94,7 +94,7 @@ def test_a_page_with_a_model_carries_three_js_and_its_copyright(media: Path) -> 
 
 def test_bad_files_are_named_and_no_page_is_left(media: Path, tmp_path: Path) -> None:
     text = media / "text.png"
-    text.write_text("no picture")
+    text.write_text("not an image")
     bad = [
         (Section("x", images=[(media / "absent.png", "")]), "absent.png"),
         (Section("x", images=[(text, "")]), "text.png"),
@@ -114,7 +114,7 @@ def test_a_browser_shows_the_textured_model_from_disk(media: Path, tmp_path: Pat
         page.open(tmp_path / "page.html", width=600)
         deadline = time.monotonic() + 30
         share = 0.0
-        while share <= 0.05 and time.monotonic() < deadline:  # the picture comes some frames after the page
+        while share <= 0.05 and time.monotonic() < deadline:  # the model is drawn some frames after the page is loaded
             page.screenshot(tmp_path / "page.png")
             with Image.open(tmp_path / "page.png") as image:
                 red, green, blue = np.asarray(image.convert("RGB")).astype(int).transpose(2, 0, 1)
