@@ -106,10 +106,10 @@ def _tile(part: Slice, place: int) -> Tile:
     meta = parse_meta(members[names[0]], where + names[0])
     coverage = float(np.mean([view.alpha_coverage for views in meta.views.values() for view in views]))
     views = [decode_webp(members[name], where + name) for name in names[1:]]
-    return Tile(asset, row, coverage, meta.hdri.name, strip(views))
+    return Tile(asset, row, coverage, meta.hdri.name, encode_strip(views))
 
 
-def strip(views: list[NDArray[np.uint8]]) -> bytes:
+def encode_strip(views: list[NDArray[np.uint8]]) -> bytes:
     """Return square RGBA views uint8 [h, h, 4] side by side on white, at most VIEW_SIDE pixels each, as lossy WebP."""
     side = min(VIEW_SIDE, views[0].shape[0])
     sheet = Image.new("RGB", (side * len(views), side), "white")

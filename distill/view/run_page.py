@@ -29,7 +29,7 @@ def run_page(run: StoredRun, *, served: bool = False, back: tuple[str, str] | No
     Raises:
         UserError: a file of the run cannot be shown.
     """
-    parts = (_result, _around, _losses, _previews, _numbers, _inputs)
+    parts = (_result, _turntable, _losses, _previews, _numbers, _inputs)
     sections = [section for part in parts if (section := part(run))]
     if served:
         sections.append(_files(run))
@@ -45,7 +45,7 @@ def index_page(runs: Sequence[StoredRun], href: Callable[[StoredRun], str], *, s
         UserError: a file of a run cannot be shown.
     """
     unfinished = [run for run in runs if not run.finished]
-    done = f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished."
+    done = f"{len(runs) - len(unfinished)} of {len(runs)} runs finished."
     section = Section("Runs", cards=[_card(run, href(run)) for run in runs])
     return make_page("Distillations", [section], lead=done, reload_s=RELOAD_S if served and unfinished else None)
 
@@ -57,11 +57,11 @@ def _lead(run: StoredRun) -> str:
 
 
 def _card(run: StoredRun, href: str) -> Card:
-    film = run.file("turntable.mp4")
+    video = run.file("turntable.mp4")
     image = run.file("input.png")
-    newest = [] if film or not run.previews else [run.previews[-1][1]]
+    newest = [] if video or not run.previews else [run.previews[-1][1]]
     figures = _headline(run)
-    return Card(run.name, href, run.status, figures=figures, images=[*([image] if image else []), *newest], video=film)
+    return Card(run.name, href, run.status, figures=figures, images=[*([image] if image else []), *newest], video=video)
 
 
 def _headline(run: StoredRun) -> list[tuple[str, str]]:
@@ -98,14 +98,14 @@ def _result(run: StoredRun) -> Section | None:
     )
 
 
-def _around(run: StoredRun) -> Section | None:
-    film, views = run.file("turntable.mp4"), run.file("views.png")
-    if not film and not views:
+def _turntable(run: StoredRun) -> Section | None:
+    video, views = run.file("turntable.mp4"), run.file("views.png")
+    if not video and not views:
         return None
     return Section(
         "Turntable",
         images=[(views, f"Eight views; the rows are {_PANELS}.")] if views else [],
-        video=(film, f"One turn of the field: {_PANELS}.") if film else None,
+        video=(video, f"One turn of the field: {_PANELS}.") if video else None,
     )
 
 

@@ -1,5 +1,7 @@
 """The HTML toolkit: texts are escaped, missing values are errors, embedded files cannot end their element early."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from dataset.html import templates
 from dataset.html.formats import format_bytes, format_object_count
 from dataset.html.parts import BarTable, Histogram, KeyNumber, make_bar_table, make_histogram, round_up
 from dataset.html.templates import data_url, embed_file, render_page
+from tests.support.paths import ROOT
 
 BAD = "<script>'\"&"
 ESCAPED = "&lt;script&gt;&#39;&#34;&amp;"
@@ -98,3 +101,26 @@ def test_counts_sizes_and_urls_as_text() -> None:
     sizes = {500: "0.5 kB", 12_300: "12.3 kB", 4_500_000: "4.5 MB", 1_200_000_000: "1.20 GB", 3 * 10**12: "3.00 TB"}
     assert {count: format_bytes(count) for count in sizes} == sizes
     assert data_url("image/png", b"abc") == "data:image/png;base64,YWJj"
+
+
+MARKUP = re.compile(r"</?(a|article|b|body|dd|div|dl|dt|figure|h\d|html|i|img|li|p|section|span|svg|table|td|th|tr|ul)\b")
+    r"</?(a|article|b|body|dd|div|dl|dt|figure|h\d|html|i|img|li|p|script|section|span|svg|table|td|th|tr|ul)\b"
+)
+
+
+@pytest.mark.parametrize("package", ["dataset", "render", "train", "distill", "examples", "benchmarks"])
+def test_markup_is_in_templates_only(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        found = [text for text in texts if isinstance(text, str) and MARKUP.search(text)]
+        assert not found, f"{path.relative_to(ROOT)} writes HTML; move it to a template"
+
+
+def test_every_page_extends_the_one_base_and_has_no_style_of_its_own() -> None:
+    pages = [path for package in ("dataset", "train", "distill") for path in (ROOT / package).rglob("page.html")]
+    assert len(pages) == 3
+    for path in pages:
+        text = path.read_text()
+        assert text.startswith('{% extends "dataset/html/base.html" %}')
+        assert "<style" not in text
+        assert "| safe" not in text

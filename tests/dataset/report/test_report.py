@@ -17,7 +17,7 @@ from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.images.prepare import composite_white
 from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
-from dataset.report.collect import VIEW_SIDE, collect_report, strip
+from dataset.report.collect import VIEW_SIDE, collect_report, encode_strip
 from dataset.report.page import report_page, write_report
 from tests.support.make_shards import make_shard_set, write_set_request
 from tests.support.paths import ROOT
@@ -97,7 +97,7 @@ def test_the_strips_are_the_fixed_views_on_white(tmp_path: Path) -> None:
 
 
 def test_small_views_are_not_blown_up() -> None:
-    with Image.open(io.BytesIO(strip([np.zeros((8, 8, 4), np.uint8)] * 16))) as image:
+    with Image.open(io.BytesIO(encode_strip([np.zeros((8, 8, 4), np.uint8)] * 16))) as image:
         assert image.size == (128, 8)
         assert np.asarray(image.convert("RGB")).min() > 250  # transparent is white
 

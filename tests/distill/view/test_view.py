@@ -107,7 +107,7 @@ def test_several_runs_are_an_overview_with_pages(runs: Path, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all-1.html", "all-2.html", "all.html"]
     overview = Tags((tmp_path / "all.html").read_text())
     assert [link["href"] for link in overview.named("a")] == ["all-1.html", "all-2.html"]
-    assert "1 of 2 runs are finished" in overview.text
+    assert "1 of 2 runs finished" in overview.text
     assert len(overview.named("video")) == 1  # of the finished one; the other shows its newest preview
     assert len(overview.named("img")) == 3
     assert "all.html" in [link["href"] for link in Tags((tmp_path / "all-2.html").read_text()).named("a")]

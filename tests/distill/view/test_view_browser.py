@@ -1,4 +1,4 @@
-"""Run pages in headless Chromium: the model is drawn, the video plays, the slider turns pages, nothing is fetched."""
+"""Run pages in headless Chromium: the model is drawn, the video plays, the slider moves, nothing is fetched."""
 
 import threading
 import time
