@@ -14,7 +14,7 @@ import tyro
 
 from dataset.errors import UserError, run_cli
 from dataset.io.ray_env import code_for_nodes
-from render.cli import Command
+from render.cli import RenderCommand
 from render.driver import run
 
 WORKER_PACKAGES: Final = ("dataset", "render")  # imported by workers
@@ -45,7 +45,7 @@ def cluster_connection() -> Iterator[None]:
 
 
 def main() -> int:
-    command = tyro.cli(Command, prog="cluster/render_job.py", description="Render on this Ray cluster.")
+    command = tyro.cli(RenderCommand, prog="cluster/render_job.py", description="Render on this Ray cluster.")
     with cluster_connection():
         return run(command)
 

@@ -3,7 +3,7 @@
     ray submit cluster/render.yaml cluster/render_job.py -- --source objaverse:lvis --shards s3://bucket/lvis
 
 `ray submit` copies only this file and runs it as `python ~/render_job.py ...` in the home folder with the first
-`python` on PATH. It therefore uses the standard library alone and starts `python -m cluster.driver` in the checkout's
+`python` on PATH. It therefore uses the standard library only and starts `python -m cluster.driver` in the checkout's
 own environment.
 """
 
@@ -17,15 +17,15 @@ MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/*.yaml put th
 
 
 def checkout(given: str) -> Path:
-    """The folder of the checkout. Ends the program, with the remedy, when there is none."""
+    """Return the folder of the checkout; exit with an error if there is none."""
     root = Path(given).expanduser().resolve()
     if not (root / "cluster" / "driver.py").is_file():
-        sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
+        sys.exit(f"error: {root} contains no checkout; `ray up` mounts one at {MOUNT}, or give --root DIR")
     return root
 
 
 def interpreter(root: Path) -> str:
-    """The checkout's own Python; in a container that has no .venv, the one that is running."""
+    """Return the Python of the checkout's .venv; without one (in a container), the running Python."""
     own = root / ".venv" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 

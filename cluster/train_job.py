@@ -4,7 +4,7 @@
         --init-from /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
 `ray submit` copies only this file and runs it as `python ~/train_job.py ...` in the home folder with the first
-`python` on PATH, so it uses the standard library alone. `--address auto` is added for the stages.
+`python` on PATH, so it uses the standard library only. `--address auto` is added for the stages.
 """
 
 import argparse
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Final
 
 MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml put the checkout, on every node
-STAGES: Final = ("stage1", "stage2")  # what trains on a cluster; the small parts train on the head alone
+STAGES: Final = ("stage1", "stage2")  # trained on the cluster; components are trained on the head node
 
 
 def checkout(given: str) -> Path:
-    """The folder of the checkout. Ends the program, with the remedy, when there is none."""
+    """Return the folder of the checkout; exit with an error if there is none."""
     root = Path(given).expanduser().resolve()
     if not (root / "train" / "launch.py").is_file():
-        sys.exit(f"error: {root} holds no checkout; `ray up` mounts one at {MOUNT}, --root DIR names another")
+        sys.exit(f"error: {root} contains no checkout; `ray up` mounts one at {MOUNT}, or give --root DIR")
     return root
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process by the training's driver."""
+    """Replace this process by the driver of the training."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

@@ -23,8 +23,8 @@ Shards = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
 
 
 @dataclass(frozen=True)
-class Verify:
-    """Find every truncated, missing, foreign or corrupt member, and name it. Exit status 1 if there is any."""
+class VerifyCommand:
+    """List every truncated, missing, foreign or corrupt member. The exit status is 1 if there are any."""
 
     shards: Shards
     """Shard set or latent set (train.encode): a folder or an fsspec URL such as s3://bucket/set."""
@@ -42,10 +42,10 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Info:
+class InfoCommand:
     """Print counts, sizes, rates, failures by reason, flags, licenses, sources, environment lights, clipped views.
 
-    Exit status 2 if manifest, outcome tables and shards disagree.
+    The exit status is 2 if manifest, outcome tables and shards disagree.
     """
 
     shards: Shards
@@ -59,13 +59,13 @@ class Info:
 
 
 @dataclass(frozen=True)
-class Preview:
+class PreviewCommand:
     """Write a contact sheet (PNG): one row per object, fixed views on the left, random views on the right."""
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where to write it. Default: preview.png in the set's folder; for a remote set, in the current folder."""
+    """Output file. Default: preview.png in the set's folder; for a remote set, in the current folder."""
     objects: int = 12
     """Number of objects, spread evenly over the set."""
     views_per_set: int = 4
@@ -79,26 +79,26 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportCommand:
     """Write one self-contained HTML page: counts, rates, failures with their stderr, and turntables of objects."""
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where to write it. Default: report.html in the set's folder; for a remote set, in the current folder."""
+    """Output file. Default: report.html in the set's folder; for a remote set, in the current folder."""
     max_objects: int = 1000
-    """Objects with images, spread evenly over the set (about 7 kB each); failed objects are always listed."""
+    """Number of objects with images, spread evenly over the set (about 7 kB each). Failed objects are always listed."""
 
     def run(self) -> int:
         out = self.out or _beside(self.shards, "report.html")
         report = write_report(self.shards, out, max_objects=self.max_objects, progress=True)
         statuses = report.about.outcomes.statuses
-        print(f"{out}: {len(report.tiles)} of {report.about.asked} objects, {statuses['failed']} failed")
+        print(f"{out}: {len(report.tiles)} of {report.about.requested} objects, {statuses['failed']} failed")
         return 0
 
 
 @dataclass(frozen=True)
-class Copy:
+class CopyCommand:
     """Merge one or several rendered sets into one, optionally at a lower resolution. Repeat the command to resume.
 
     Objects keep the order of the sets and of each set's manifest. Without filters, the outcome rows of failed and
@@ -138,15 +138,19 @@ class Copy:
 
 
 def _beside(shards: str, name: str) -> Path:
-    """A file in the set's folder; for a remote set, in the current one."""
+    """Return a path in the set's folder; for a remote set, in the current folder."""
     fs, root = url_to_fs(shards)
     return Path(root) / name if isinstance(fs, LocalFileSystem) else Path(name)
 
 
 def main() -> int:
     """Parse the command line and run one of the five commands."""
-    command: Verify | Info | Preview | Report | Copy = tyro.cli(
-        Verify | Info | Preview | Report | Copy,
+    command: VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CopyCommand = tyro.cli(
+        Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+        | Annotated[InfoCommand, tyro.conf.subcommand("info")]
+        | Annotated[PreviewCommand, tyro.conf.subcommand("preview")]
+        | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+        | Annotated[CopyCommand, tyro.conf.subcommand("copy")],
         prog="python -m dataset",
         args=rename_old_flags(sys.argv[1:], {"--licences": "--licenses"}),
         description="Check, describe, preview, report on or copy shard sets.",

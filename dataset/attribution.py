@@ -1,7 +1,7 @@
-"""Attribution of the objects of a set: `attribution.csv`, one line per object in the shards, in manifest order.
+"""Write and check `attribution.csv`: one line per object in the shards of a set, in manifest order.
 
-Licenses that require attribution require it for copies of the images too, so the file lies beside the shards. Its bytes
-depend on the manifest and the shards alone.
+Licenses that require attribution also require it for copies of the images, so the file is stored with the shards. Its
+bytes depend only on the manifest and the shards.
 """
 
 import csv
@@ -10,17 +10,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from dataset.format.manifest import Asset
+from dataset.format.set_request import read_set_request
 from dataset.format.shards import read_stats, shard_name
 from dataset.io.files import atomic_file
-from dataset.reading.reconcile import read_asked, read_manifest
+from dataset.reading.reconcile import read_manifest
 
 ATTRIBUTION_FILE: Final = "attribution.csv"
 _COLUMNS: Final = ("uid", "title", "author", "license", "url", "source")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run instead of showing it
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would evaluate cells that start with these
 
 
 def write_attribution(fs: Any, root: str) -> int:
-    """Write the file atomically for a set whose shards are all written. Returns the number of objects in it.
+    """Write the file for a set whose shards are complete. Returns the number of objects in it.
 
     One shard's part of the manifest is in memory at a time. Raises UserError when a part of the set is missing.
     """
@@ -34,11 +35,11 @@ def write_attribution(fs: Any, root: str) -> int:
 
 
 def _credited(fs: Any, root: str) -> Iterator[Asset]:
-    asked = read_asked(fs, root)
-    manifest = read_manifest(fs, root, asked)
-    for shard in range(asked.num_shards):
+    request = read_set_request(fs, root)
+    manifest = read_manifest(fs, root, request)
+    for shard in range(request.num_shards):
         stored = {sample.uid for sample in read_stats(fs, root, shard_name(shard)).samples}
-        places = asked.positions(shard)
+        places = request.positions(shard)
         yield from (asset for asset in manifest.assets(places.start, places.stop) if asset.uid in stored)
 
 
@@ -47,13 +48,13 @@ def _header() -> bytes:
 
 
 def _line(asset: Asset) -> bytes:
-    """One object's line, UTF-8 with its line end. A cell that a spreadsheet would run starts with an apostrophe."""
+    """One object's line, UTF-8 with its line end. Cells that a spreadsheet would evaluate get a leading apostrophe."""
     cells = (asset.uid, asset.title, asset.author, asset.license, asset.url, asset.source)
     return _row(tuple(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells))
 
 
 class AttributionCheck:
-    """The file, read once from front to back beside the shards that it must agree with. A context manager."""
+    """Compare the file with the shards, reading it once from start to end. A context manager."""
 
     def __init__(self, fs: Any, root: str) -> None:
         self._path, self._fault, self._expects = f"{root}/{ATTRIBUTION_FILE}", "", True
@@ -61,29 +62,29 @@ class AttributionCheck:
             self._file = fs.open(self._path, "rb")
         except FileNotFoundError:
             self._file, self._fault = io.BytesIO(), "missing"
-        self._compare(_header(), "its header is not the expected one")
+        self._compare(_header(), "has another header than expected")
 
     def __enter__(self) -> "AttributionCheck":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing may be left of the file when all shards were held against it."""
+        """Check that the file has no further lines."""
         if self._expects and not self._fault and self._file.read(1):
             self._fault = "has more lines than the shards have objects"
         self._file.close()
 
     @property
     def fault(self) -> str:
-        """The first disagreement (after it the lines may be shifted), empty when there is none."""
+        """The first difference, empty when there is none. Later lines are not compared."""
         return self._fault
 
     def expect(self, assets: Iterable[Asset]) -> None:
-        """The next lines must be those of these objects."""
+        """Check that the next lines are those of these objects."""
         for asset in assets:
-            self._compare(_line(asset), f"does not agree with shards and manifest from {asset.uid} on")
+            self._compare(_line(asset), f"differs from shards and manifest, starting at {asset.uid}")
 
-    def give_up(self) -> None:
-        """Some objects cannot be known: what follows cannot be held against anything."""
+    def stop_comparing(self) -> None:
+        """Stop comparing, because the expected objects are unknown."""
         self._expects = False
 
     def _compare(self, expected: bytes, fault: str) -> None:

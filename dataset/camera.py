@@ -1,7 +1,7 @@
-"""Camera positions and matrices in the conventions that this project uses. Pure numpy, float64 inside.
+"""Camera positions, matrices and labels, in numpy. Computations are in float64.
 
-The project's convention, "blender": world z up; azimuth 0 is the camera at -y, 90 at +x; elevation is positive upwards;
-the camera looks along its own -z with y up. The others differ by two fixed rotations:
+The project uses the "blender" convention: the world's z axis points up; a camera at azimuth 0 is at -y, at 90 at +x;
+elevation is positive upwards; a camera looks along its -z axis and y is up. The others differ by fixed rotations:
 
     name       camera axes                    world axes
     blender    x right, y up, z backwards     z up
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dataset.errors import UserError
 
-Float = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 Convention = Literal["blender", "opengl", "opencv"]
 
 LENS_MM: Final = 35.0  # SyncDreamer's render settings, which the paper (4.1) follows
@@ -26,17 +26,17 @@ DISTANCE: Final = 1.5
 _Y_UP_FROM_Z_UP: Final = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 _FLIP_YZ: Final = np.diag([1.0, -1.0, -1.0, 1.0])
 # (world from blender world, blender camera from camera), both self-inverse or orthogonal
-_AXES: Final[dict[str, tuple[Float, Float]]] = {
+_AXES: Final[dict[str, tuple[Float64Array, Float64Array]]] = {
     "blender": (np.eye(4), np.eye(4)),
     "opengl": (_Y_UP_FROM_Z_UP, np.eye(4)),
     "opencv": (np.eye(4), _FLIP_YZ),
 }
 
 
-def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance: ArrayLike = 1.0) -> Float:
-    """Camera-to-world [..., 4, 4] of cameras that look at the origin. The arguments broadcast.
+def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance: ArrayLike = 1.0) -> Float64Array:
+    """Return camera-to-world matrices [..., 4, 4] of cameras that look at the origin. The arguments are broadcast.
 
-    At elevations of +-90 degrees the up vector is the limit along the meridian: the matrix stays a rotation.
+    At elevations of +-90 degrees the up vector is the limit along the meridian, so the matrix is still a rotation.
     """
     elevation, azimuth, radius = np.broadcast_arrays(
         np.deg2rad(np.asarray(elevation_deg, np.float64)),
@@ -55,10 +55,11 @@ def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance:
     return c2w
 
 
-def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float, Float, Float]:
-    """(elevation_deg, azimuth_deg in [0, 360), distance) of the camera positions of [..., 4, 4] matrices.
+def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return elevation_deg, azimuth_deg in [0, 360) and distance, each [...], of cameras [..., 4, 4].
 
-    Straight above or below, the azimuth is read from the camera's right axis, so the round trip holds there too.
+    For a camera straight above or below the origin, the azimuth is taken from its right axis. The result is therefore
+    the inverse of `spherical_to_c2w` there too.
     """
     matrix = np.asarray(c2w, np.float64)
     x, y, z = np.moveaxis(matrix[..., :3, 3], -1, 0)
@@ -70,7 +71,7 @@ def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float, Float, Float]:
     return elevation_deg, np.mod(np.rad2deg(azimuth), 360.0), distance
 
 
-def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float:
+def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float64Array:
     """Convert camera-to-world matrices [..., 4, 4] to another convention (see the table above).
 
     Raises:
@@ -82,17 +83,17 @@ def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float
     world_source, camera_source = _AXES[source]
     world_target, camera_target = _AXES[target]
     blender = world_source.T @ np.asarray(c2w, np.float64) @ camera_source
-    converted: Float = world_target @ blender @ camera_target
+    converted: Float64Array = world_target @ blender @ camera_target
     return converted
 
 
-def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SENSOR_MM) -> Float:
-    """K [3, 3] in pixels of a square picture: focal length from lens and sensor, principal point in the middle."""
+def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SENSOR_MM) -> Float64Array:
+    """Return K [3, 3] in pixels of a square image: focal length from lens and sensor, principal point in the center."""
     focal = resolution * lens_mm / sensor_mm
     return np.array([[focal, 0.0, resolution / 2], [0.0, focal, resolution / 2], [0.0, 0.0, 1.0]])
 
 
-def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float:
+def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float64Array:
     """Return K [3, 3] in pixels of a square image whose full field of view is `fov_deg`.
 
     Raises UserError when `fov_deg` is not between 0 and 180.
@@ -103,26 +104,27 @@ def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float:
 
 
 def fov_deg(K: ArrayLike, resolution: int) -> float:
-    """Full field of view in degrees of a square picture with intrinsics K [3, 3]."""
+    """Return the full field of view in degrees of a square image with intrinsics K [3, 3]."""
     focal = float(np.asarray(K, np.float64)[0, 0])
     return float(np.rad2deg(2 * np.arctan(resolution / (2 * focal))))
 
 
-def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float, Float]:
-    """World points [n, 3] -> (pixels [n, 2], depth [n]); pixel (0, 0) is the top-left corner, x right, y down.
+def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float64Array, Float64Array]:
+    """Project world points [n, 3]. Returns pixels [n, 2] and depth [n].
 
-    `depth` is along the viewing direction; points behind the camera (depth <= 0) get NaN pixels.
+    Pixel coordinates start at the top-left corner, x to the right, y down. Depth is measured along the viewing
+    direction; points with depth <= 0 get NaN pixels.
     """
     opencv = convert_c2w(c2w, "blender", "opencv")
     local = (np.asarray(points, np.float64) - opencv[:3, 3]) @ opencv[:3, :3]
-    depth: Float = local[:, 2]
+    depth: Float64Array = local[:, 2]
     homogeneous = local @ np.asarray(K, np.float64).T
     safe = np.where(depth > 0, depth, np.nan)
     return homogeneous[:, :2] / safe[:, None], depth
 
 
 def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
-    """MVDream's camera label [..., 16]: 4x4 camera-to-world on the unit sphere, row major."""
+    """Return MVDream's camera labels [..., 16]: 4x4 camera-to-world matrices on the unit sphere, row major."""
     c2w = spherical_to_c2w(elevation_deg, azimuth_deg)
     return c2w.reshape(*c2w.shape[:-2], 16).astype(np.float32)
 
@@ -130,7 +132,7 @@ def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[
 def relative_camera(
     elevation_deg: ArrayLike, azimuth_deg: ArrayLike, ref_elevation_deg: ArrayLike, ref_azimuth_deg: ArrayLike
 ) -> NDArray[np.float32]:
-    """Label [..., 16] of a view relative to the reference view: MVDream's camera of the angle differences (App. A)."""
+    """Return labels [..., 16] relative to a reference view: MVDream's label of the angle differences (appendix A)."""
     return mvdream_camera(
         np.asarray(elevation_deg, np.float64) - np.asarray(ref_elevation_deg, np.float64),
         np.asarray(azimuth_deg, np.float64) - np.asarray(ref_azimuth_deg, np.float64),
@@ -138,9 +140,9 @@ def relative_camera(
 
 
 def released_isotropic3d_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
-    """Label [..., 16] as the published Isotropic3D weights expect it: degrees converted to radians twice.
+    """Return labels [..., 16] as the released Isotropic3D weights expect them: degrees converted to radians twice.
 
-    The released code hands radians to a function that converts degrees, so 90 degrees acts as 1.57. Training from
-    MVDream must not repeat this.
+    The released code passes radians to a function that expects degrees, so 90 degrees acts as 1.57 degrees. Do not use
+    this for training from MVDream.
     """
     return mvdream_camera(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg))

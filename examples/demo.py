@@ -1,9 +1,9 @@
-"""The whole pipeline on this machine in minutes: objects -> views -> training -> a mesh -> a page.
+"""Run the whole pipeline in minutes: render objects, train on them, distill a mesh, and write a page.
 
-The embedded model is fine-tuned a little on new objects; with --from-nothing both stages begin with random weights.
+The bundled model is fine-tuned briefly on new objects; --from-scratch trains both stages from random weights instead.
 
-Each step is the command line that a user would type, so the demo is also its own test: `--dry-run` prints them.
-Every step resumes, so repeat an interrupted demo to continue it.
+Each step is a command line that a user would type; `--dry-run` prints them. Every step resumes, so repeat an
+interrupted demo to continue it.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Final
 import tyro
 
 from dataset.errors import UserError, run_cli
+from dataset.io.old_flags import rename_old_flags
 from train.model.multiview import EMBEDDED_MODEL
 
 PYTHON: Final = sys.executable
@@ -28,31 +29,32 @@ FINE_TUNING_LR: Final = 5e-5
 
 @dataclass(frozen=True)
 class Demo:
-    """Render objects, fine-tune the embedded model on them for a short while, distill one picture, write index.html."""
+    """Render objects, fine-tune the bundled model on them briefly, distill one image, and write index.html."""
 
     source: str = "procedural:24"
-    """What to render and train on: procedural:N, folder:DIR or objaverse:FILE."""
+    """Objects to render and train on: procedural:N, folder:DIR or objaverse:FILE."""
     out: Path = Path("data/demo")
-    """Folder of everything the demo makes."""
+    """Output folder."""
     image: Path = Path("examples/cat.png")
-    """The picture to turn into 3D. The default is a procedural cat that the training set does not hold."""
+    """Image to convert to 3D. The default is a procedural cat that is not in the training set."""
     workers: int | None = None
-    """Blender processes; default: chosen by the renderer."""
+    """Blender processes. Default: chosen by the renderer."""
     model: Path = EMBEDDED_MODEL
-    """What is fine-tuned: a model folder, a checkpoint file or a Hub name."""
-    from_nothing: bool = False
-    """Train the tiny preset from random weights instead: minutes of training make blobs."""
+    """Model to fine-tune: a model folder, a checkpoint file or a Hub name."""
+    from_scratch: bool = False
+    """Train the tiny preset from random weights instead. In minutes, this only gives blobs."""
     autoencoder_steps: int = 400
-    """Of --from-nothing."""
-    tower_steps: int = 200
-    """Of --from-nothing."""
+    """Steps of the autoencoder, for --from-scratch."""
+    image_encoder_steps: int = 200
+    """Steps of the image encoder, for --from-scratch."""
     stage1_steps: int = 300
-    """Of --from-nothing."""
+    """Steps of stage 1, for --from-scratch."""
     stage2_steps: int = 100
+    """Steps of stage 2."""
     distill_steps: int | None = None
-    """Steps of distillation; default: the tiny preset's."""
+    """Steps of the distillation. Default: those of the tiny preset."""
     seed: int = 1
-    """Of the objects (the embedded model knows some of those of seed 0), the training and the distillation."""
+    """Seed of objects (seed 0 has objects that the bundled model was trained on), training and distillation."""
     dry_run: bool = False
     """Print the commands and exit."""
 
@@ -67,20 +69,20 @@ class Step:
 
 
 def plan(demo: Demo) -> list[Step]:
-    """The demo's steps in order."""
+    """Return the steps of the demo, in order."""
     out, seed = demo.out, ("--seed", str(demo.seed))
     shards, model = str(out / "shards"), str(out / "model")
     workers = ("--workers", str(demo.workers)) if demo.workers else ()
     distill_steps = ("--steps", str(demo.distill_steps)) if demo.distill_steps else ()
-    picture = ("--image", str(demo.image), "--model", model, *seed)
+    image = ("--image", str(demo.image), "--model", model, *seed)
     render = ("render", "--source", demo.source, "--shards", shards, "--resolution", "64", "--samples", "8")
     return [
         Step("render", "Render", (*render, "--objects-per-shard", "8", *seed, *workers)),
         Step("verify", "Check the shards", ("dataset", "verify", shards)),
         Step("preview", "Contact sheet", ("dataset", "preview", shards, "--out", str(out / "preview.png"))),
-        *(_from_nothing(demo) if demo.from_nothing else _fine_tuning(demo)),
-        Step("sample", "Sample views", ("train.sample", *picture, "--out", str(out / "sample.png"))),
-        Step("distill", "Distill", ("distill", *picture, "--out", str(out / "asset"), *distill_steps)),
+        *(_from_scratch(demo) if demo.from_scratch else _fine_tuning(demo)),
+        Step("sample", "Sample views", ("train.sample", *image, "--out", str(out / "sample.png"))),
+        Step("distill", "Distill", ("distill", *image, "--out", str(out / "asset"), *distill_steps)),
     ]
 
 
@@ -90,7 +92,7 @@ def _fine_tuning(demo: Demo) -> list[Step]:
     return [Step("stage2", "Fine-tune stage 2 (EMA)", ("train", "stage2", *_data(demo), *base, *steps))]
 
 
-def _from_nothing(demo: Demo) -> list[Step]:
+def _from_scratch(demo: Demo) -> list[Step]:
     data, stage1, model = _data(demo), str(demo.out / "stage1"), str(demo.out / "model")
 
     def part(name: str, title: str, steps: int) -> Step:
@@ -99,7 +101,7 @@ def _from_nothing(demo: Demo) -> list[Step]:
     second = ("train", "stage2", *data, "--init-from", stage1, "--out", model, "--steps", str(demo.stage2_steps))
     return [
         part("autoencoder", "Train the autoencoder", demo.autoencoder_steps),
-        part("tower", "Train the image encoder", demo.tower_steps),
+        part("tower", "Train the image encoder", demo.image_encoder_steps),
         part("stage1", "Train stage 1", demo.stage1_steps),
         Step("stage2", "Train stage 2 (EMA)", second),
     ]
@@ -110,7 +112,7 @@ def _data(demo: Demo) -> tuple[str, ...]:
 
 
 def run_child(command: Sequence[str]) -> int:
-    """The exit status of a command. Ctrl-C reaches both of us; SIGTERM comes to one alone and is passed on."""
+    """Run a command and return its exit status. SIGTERM is passed on to it; Ctrl-C reaches it anyway."""
     with subprocess.Popen(command) as child:
 
         def end(number: int, frame: FrameType | None) -> None:
@@ -121,7 +123,7 @@ def run_child(command: Sequence[str]) -> int:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            child.wait()  # every step ends by itself: it writes a checkpoint first
+            child.wait()  # it writes a checkpoint and ends
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -134,16 +136,16 @@ def run_step(step: Step, demo: Demo) -> float:
     status = run_child((PYTHON, "-m", *step.arguments))
     finished_set = step.name == "render" and (demo.out / "shards" / "index.json").is_file()
     if status and finished_set:
-        print("   some objects did not render (listed above); going on with the others", flush=True)
+        print("   some objects were not rendered (see above); continuing with the others", flush=True)
     elif status:
         raise UserError(
-            f"step {step.name!r} of the demo ended with status {status}; run the same command to resume from here"
+            f"step {step.name!r} of the demo failed with status {status}; run the same command to resume from it"
         )
     return time.monotonic() - start
 
 
 def record_seconds(path: Path, name: str, seconds: float) -> dict[str, float]:
-    """Add a step's seconds to the record: a resumed demo keeps the longest, which is the run that did the work."""
+    """Record the seconds of a step. A resumed demo keeps the longest time, which is that of the actual run."""
     record: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     record[name] = round(max(seconds, record.get(name, 0.0)), 1)
     path.write_text(json.dumps(record, indent=2) + "\n")
@@ -151,13 +153,14 @@ def record_seconds(path: Path, name: str, seconds: float) -> dict[str, float]:
 
 
 def main() -> int:
-    demo = tyro.cli(Demo, description=__doc__)
+    renamed = {"--from-nothing": "--from-scratch", "--tower-steps": "--image-encoder-steps"}
+    demo = tyro.cli(Demo, args=rename_old_flags(sys.argv[1:], renamed), description=__doc__)
     steps = plan(demo)
     if demo.dry_run:
         print("\n".join(f"python -m {' '.join(step.arguments)}" for step in steps))
         return 0
     if not demo.image.is_file():
-        raise UserError(f"{demo.image} is not a file; give --image a picture")
+        raise UserError(f"{demo.image} is not a file; give an image with --image")
     demo.out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     for step in steps:

@@ -1,4 +1,4 @@
-"""The baseline of `field_fit`: density and albedo at the nodes of one dense grid, interpolated, and nothing else."""
+"""The baseline of `field_fit`: density and albedo interpolated from the nodes of a dense grid."""
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,12 @@ CHANNELS = 4  # raw density and raw albedo
 
 
 def nodes_of(parameters: int) -> int:
-    """Nodes along an axis of the largest grid with at most so many parameters."""
+    """Return the nodes per axis of the largest grid with at most this number of parameters."""
     return max(2, int((parameters / CHANNELS) ** (1 / 3) + 1e-6))
 
 
 class DenseGrid(nn.Module):
-    """A `Scene` like `Field`, with its activations and blob; its normals are all 0 (a fit of colors needs none)."""
+    """A `Scene` like `Field`, with the same activations and blob. Normals are 0, as a fit of colors needs none."""
 
     def __init__(self, settings: FieldSettings, nodes: int) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class DenseGrid(nn.Module):
         return self.settings.radius
 
     def density(self, x: Tensor) -> Tensor:
-        """Density [n] at world points [n, 3]."""
+        """Return the density [n] at world points [n, 3]."""
         return self._density(x, self._raw(x)[0])
 
     def query(self, x: Tensor) -> Samples:
-        """Everything at world points [n, 3]."""
+        """Return density, albedo and normals at world points [n, 3]."""
         raw = self._raw(x)
         return Samples(self._density(x, raw[0]), torch.sigmoid(raw[1:].T), torch.zeros_like(x))
 

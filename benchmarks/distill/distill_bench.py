@@ -1,13 +1,11 @@
-"""How long an asset takes: `python -m benchmarks.distill.distill_bench`, minutes on one GPU; `--preset tiny` on two
-cores.
+"""Measure the time per asset: `python -m benchmarks.distill.distill_bench`, minutes on one GPU (`--preset tiny`: CPU).
 
-A schedule of the preset's settings is run at `--steps` of each phase by `distill.sds.loop.train_step` itself, with
-networks of Stable Diffusion 2.1's size and random weights in the loop and an oracle that drives the field
-(`distill_parts`), so that what is marched through is a real object. The first `--warm-up` steps of a phase, which
-compile, do not count; the rest is extrapolated to the preset's number of steps, and checkpoints and previews are added.
-Printed are where a step's time goes, the floor (the networks' operations at the measured matrix peak) and, for
-comparison, the loop as people write it: eager, float32 weights under bf16 autocast, every loss read. The last line is
-JSON.
+Runs `--steps` steps of each phase of a preset with `distill.sds.loop.train_step`. The networks have the size of Stable
+Diffusion 2.1 and random weights; an oracle drives the field (`distill_parts`), so that rays march through a real
+object. The first `--warm-up` steps of a phase, which compile, are not counted. The time is extrapolated to the preset's
+number of steps, and the time of checkpoints and previews is added. Reported are the time of a step by part, the lower
+bound (the networks' operations at the measured matmul peak) and, for comparison, a plain loop: eager, float32 weights
+under bf16 autocast, reading every loss. The last line is JSON.
 """
 
 import argparse
@@ -24,7 +22,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from benchmarks.distill.distill_parts import FIGURE, SIZES, Driven, Stopwatch, Truths, random_model, step_flops
+from benchmarks.distill.distill_parts import FIGURE, SIZES, DeviceTimer, Driven, Truths, random_model, step_flops
 from dataset.camera import spherical_to_c2w
 from distill.nerf.render import render_views
 from distill.output.preview import view_distance, view_fov_deg, write_preview
@@ -42,11 +40,11 @@ PHASES: Final = ("coarse", "fine")
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase, one way."""
+    """Measurements of one phase."""
 
     step_s: float
-    parts_s: dict[str, float]  # of a step
-    first_step_s: float  # compilation included
+    parts_s: dict[str, float]  # per step
+    first_step_s: float  # includes the compilation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,17 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paper = PRESETS[options.preset]
     if options.samples_per_ray is not None:
         paper = replace(paper, march=replace(paper.march, samples_per_ray=options.samples_per_ray))
-    # Half of the short run for each phase, like the preset's own. Rescaling (the networks' answer) would reach the
-    # oracle's channels through their common deviation.
+    # Each phase is half of the short run. Rescaling is off: it would mix the channels of networks and oracle through
+    # their common standard deviation.
     settings = replace(paper, steps=2 * options.steps, coarse_fraction=0.5, sds_rescale=0.0)
-    # In the type that the networks have there: a CPU's bf16 is no measure.
+    # In the networks' type: bf16 is slow on a CPU.
     peak = matmul_peak(device, options.matmul, network_type(device))
     sizes = SIZES[options.preset]
     flops = {
         phase: step_flops(sizes, views)
         for phase, views in zip(PHASES, (paper.coarse_views, paper.fine_views), strict=True)
     }
-    print(f"matmul peak {peak / 1e12:.3g} TFLOP/s; TFLOP a step: {_rounded(flops, 1e-12)}", flush=True)
+    print(f"matmul peak {peak / 1e12:.3g} TFLOP/s; TFLOP per step: {_rounded(flops, 1e-12)}", flush=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     compute = choose_compute(device, options.compile, blocks=options.blocks)
@@ -81,14 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ways is not None:
         plain_s, same_s = (sum(way[phase].step_s * steps[phase] for phase in PHASES) for way in ways)
         speedup = plain_s / same_s
-        print(f"on the same field: {plain_s / 60:.2f} min as people write it, {same_s / 60:.2f} min by this loop")
+        print(f"same field: {plain_s / 60:.2f} min with the plain loop, {same_s / 60:.2f} min with ours")
     for phase in PHASES:
         floors = {name: 1000 * number / peak for name, number in flops[phase].items()}
-        print(f"{phase}: {1000 * ours[phase].step_s:.2f} ms a step: {_rounded(ours[phase].parts_s, 1000)}")
-        print(f"{phase}: floor {_rounded(floors)} ms; first step {ours[phase].first_step_s:.1f} s")
+        print(f"{phase}: {1000 * ours[phase].step_s:.2f} ms per step: {_rounded(ours[phase].parts_s, 1000)}")
+        print(f"{phase}: lower bound {_rounded(floors)} ms; first step {ours[phase].first_step_s:.1f} s")
     print(
         f"{paper.steps} steps, extrapolated from {options.steps - options.warm_up} of each phase: "
-        f"{run_s / 60:.2f} min; the networks' floor is {floor_s / 60:.2f} min; checkpoints and previews {extra_s:.1f} s"
+        f"{run_s / 60:.2f} min; lower bound of the networks {floor_s / 60:.2f} min; "
+        f"checkpoints and previews {extra_s:.1f} s"
     )
     line = {
         "preset": options.preset,
@@ -118,15 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=sorted(SIZES), default="paper")
-    parser.add_argument("--steps", type=int, default=330, help="of each phase, the warm-up included")
-    parser.add_argument("--warm-up", type=int, default=30, help="steps of each phase that do not count")
-    parser.add_argument(
-        "--plain-steps", type=int, default=20, help="of each phase, the loop as people write it; 0: none"
-    )
-    parser.add_argument("--samples-per-ray", type=int, help="in place of the preset's")
+    parser.add_argument("--steps", type=int, default=330, help="steps per phase, including the warm-up")
+    parser.add_argument("--warm-up", type=int, default=30, help="steps per phase that are not counted")
+    parser.add_argument("--plain-steps", type=int, default=20, help="steps per phase of the plain loop; 0: none")
+    parser.add_argument("--samples-per-ray", type=int, help="replaces that of the preset")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
-    parser.add_argument("--blocks", choices=BLOCKS, default="auto", help="of the networks; see train.layers.compile")
-    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices of the peak")
+    parser.add_argument(
+        "--blocks",
+        choices=BLOCKS,
+        default="auto",
+        help="network blocks, see train.layers.compile",
+    )
+    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices that measure the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.plain_steps == 1 or options.plain_steps > options.steps:
@@ -137,19 +139,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def network_type(device: torch.device) -> torch.dtype:
-    """What `python -m distill` loads a model in."""
+    """Return the type in which `python -m distill` loads a model."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def measure_ours(
     options: argparse.Namespace, settings: DistillSettings, compute: Compute, device: torch.device
 ) -> tuple[dict[str, Phase], Distillation, Driven]:
-    """Both phases as `python -m distill` runs them; the state at the end, and what guided."""
+    """Measure both phases as `python -m distill` runs them. Returns also the final state and the guidance."""
     model = random_model(SIZES[options.preset], device, network_type(device))
     tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device, dtype=_dtype(model.unet))
     networks = model_guidance(model, tokens, 15.0, 10.0, compute)
     state = new_distillation(settings, device)
-    watch, truths = Stopwatch(device), Truths(settings, model.spec.latent_size, device)
+    watch, truths = DeviceTimer(device), Truths(settings, model.spec.latent_size, device)
     driven = Driven(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
     found = {}
     for number, phase in enumerate(PHASES):
@@ -161,9 +163,9 @@ def measure_ours(
 def compare(
     options: argparse.Namespace, settings: DistillSettings, state: Distillation, ours: Driven
 ) -> tuple[dict[str, Phase], dict[str, Phase]]:
-    """A few steps of both phases as people write them, and the same steps by this loop: on equal copies of a field.
+    """Measure some steps of both phases with the plain loop and with ours, on equal copies of a field.
 
-    What a step costs depends on what is in sight, so neither is held against the whole run's mean.
+    The time of a step depends on the field, so the plain loop is not compared with the mean of the whole run.
     """
     device = state.field.grid.table.device
     found: tuple[dict[str, Phase], dict[str, Phase]] = ({}, {})
@@ -179,14 +181,14 @@ def compare(
 
 
 def plain_networks(options: argparse.Namespace, settings: DistillSettings, device: torch.device) -> Driven:
-    """Guidance as people write it: eager, float32 weights under autocast."""
+    """Return the guidance of the plain loop: eager, float32 weights under autocast."""
     model = random_model(SIZES[options.preset], device, torch.float32)
     tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device)
     eager = model_guidance(model, tokens, 15.0, 10.0)
 
-    def encode(pictures: Tensor) -> Tensor:
+    def encode(images: Tensor) -> Tensor:
         with _autocast(device):
-            return eager.encode(pictures)
+            return eager.encode(images)
 
     def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
         with _autocast(device):
@@ -194,7 +196,7 @@ def plain_networks(options: argparse.Namespace, settings: DistillSettings, devic
 
     truths = Truths(settings, model.spec.latent_size, device)
     guidance = Guidance(encode, denoise, eager.alphas_cumprod)
-    return Driven(guidance, SIZES[options.preset].unet.latent_channels, truths, Stopwatch(device))
+    return Driven(guidance, SIZES[options.preset].unet.latent_channels, truths, DeviceTimer(device))
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -204,7 +206,7 @@ def _autocast(device: torch.device) -> AbstractContextManager[Any]:
 def run_phase(
     state: Distillation, settings: DistillSettings, driven: Driven, steps: range, warm_up: int, *, plain: bool
 ) -> Phase:
-    """Run some steps; the first `warm_up` of them do not count. `plain`: each loss is read when there is one."""
+    """Run and measure some steps; the first `warm_up` are not counted. `plain` reads every loss immediately."""
     watch, device = driven.watch, state.field.grid.table.device
     driven.truths.prepare(steps)
     hook = state.optimizer.register_step_pre_hook(lambda *_: watch.mark("render backward"))
@@ -229,7 +231,7 @@ def run_phase(
 
 
 def _between_steps(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
-    """Seconds that a run of the preset spends on checkpoints and previews."""
+    """Return the seconds that a run of the preset spends on checkpoints and previews."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_preview(state.field, state.occupancy, paper, folder / "first.png")
@@ -245,7 +247,7 @@ def _between_steps(state: Distillation, paper: DistillSettings, device: torch.de
 
 @torch.no_grad()
 def _psnr(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
-    """Decibels of four views of what the oracle made: that there is an object."""
+    """Return the PSNR of four views in dB, to show that there is an object."""
     cameras = spherical_to_c2w([15.0] * 4, [20.0, 110.0, 200.0, 290.0], [view_distance(paper)] * 4)
     fov_deg, resolution = view_fov_deg(paper), 64
     found = render_views(
@@ -260,7 +262,7 @@ def _dtype(module: torch.nn.Module) -> torch.dtype:
 
 
 def _rounded(values: Any, factor: float = 1.0) -> Any:
-    """A number, or numbers by name, times a factor, to three places."""
+    """Multiply a number, or numbers by name, by a factor and round to three places."""
     if isinstance(values, dict):
         return {name: _rounded(value, factor) for name, value in values.items()}
     return round(values * factor, 3)

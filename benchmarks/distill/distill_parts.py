@@ -1,7 +1,7 @@
-"""What `distill_bench` measures: networks of Stable Diffusion 2.1's size that guide nothing, and an oracle that does.
+"""Networks of Stable Diffusion 2.1's size for `distill_bench`, and an oracle that drives the field.
 
-The networks have random weights, so following them would leave no object to look at. Their latents and the oracle's are
-channels of one tensor; all that the networks do is done, forward and backward, and then multiplied by zero.
+The networks have random weights, so their gradients would not form an object. Their latents and those of the oracle are
+channels of one tensor: the networks run forward and backward, but their gradients are multiplied by zero.
 """
 
 import time
@@ -29,14 +29,14 @@ FIGURE: Final[tuple[AnalyticSolid, ...]] = (
     Ball((0.0, 0.0, 0.25), 0.2, (0.95, 0.8, 0.2), (0.3, 0.2, 0.1)),
     Ball((0.32, 0.0, -0.2), 0.12, (0.1, 0.7, 0.2), (0.1, 0.7, 0.2)),
 )
-_ORACLE_SIDE: Final = 64  # pixels that the oracle compares
-_ORACLE_SCALE: Final = 2.0  # its latents' range, about that of a VAE's
+_ORACLE_SIDE: Final = 64  # pixels per side of the oracle's images
+_ORACLE_SCALE: Final = 2.0  # range of its latents, about that of a VAE
 Networks = tuple[nn.Module, nn.Module]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Which networks guide."""
+    """Sizes of the networks."""
 
     unet: UNetShape
     vae_widths: tuple[int, ...]
@@ -51,22 +51,22 @@ SIZES: Final[Mapping[str, Sizes]] = {
 }
 
 
-class Stopwatch:
-    """Seconds between marks, added up by name: of the GPU's own clock, or the host's where there is no GPU."""
+class DeviceTimer:
+    """Sums of seconds between marks, by name, measured by CUDA events or, without a GPU, by the host's clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
         self._marks: list[tuple[str, Any]] = []
 
     def mark(self, name: str) -> None:
-        """What has been done since the mark before was `name`."""
+        """Attribute the time since the previous mark to `name`."""
         moment: Any = time.perf_counter()
         if self._gpu:
             moment = torch.cuda.current_stream().record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
         self._marks.append((name, moment))
 
     def seconds(self) -> dict[str, float]:
-        """By name, since the last call; waits for the device."""
+        """Return the seconds by name since the last call, after synchronizing the device."""
         if self._gpu:
             torch.cuda.synchronize()
         found: dict[str, float] = {}
@@ -78,10 +78,10 @@ class Stopwatch:
 
 
 class _Mark(torch.autograd.Function):
-    """The identity; marks when it is passed, in either direction."""
+    """The identity; marks the time in the forward and the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, watch: Stopwatch, names: tuple[str, str]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, watch: DeviceTimer, names: tuple[str, str]) -> Tensor:
         ctx.watch, ctx.name = watch, names[1]
         watch.mark(names[0])
         return x.view_as(x)
@@ -93,7 +93,7 @@ class _Mark(torch.autograd.Function):
 
 
 class _Weightless(torch.autograd.Function):
-    """The identity, whose gradient is computed all the way here and then zero."""
+    """The identity; multiplies the gradient by zero."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class _Weightless(torch.autograd.Function):
 
 
 def random_model(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> MultiViewModel:
-    """A model of random weights; it has no image encoder, which no step needs."""
+    """Return a model with random weights, without an image encoder, which no step needs."""
     with torch.device(device):
         unet, vae = build_networks(sizes)
     for part in (unet, vae):
@@ -116,7 +116,7 @@ def random_model(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Mult
 
 
 def build_networks(sizes: Sizes) -> Networks:
-    """(UNet, VAE) on torch's default device."""
+    """Return UNet and VAE on torch's default device."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(sizes.vae_widths)
@@ -133,10 +133,10 @@ def build_networks(sizes: Sizes) -> Networks:
 
 
 def step_flops(sizes: Sizes, views: int) -> dict[str, float]:
-    """Floating-point operations of a step's networks, by name: counted on the meta device, nothing is computed.
+    """Count the floating-point operations of the networks per step, by name, on the meta device.
 
-    The UNet sees every view twice (classifier-free guidance); the VAE's encoder is gone through forward and, for its
-    input's gradient alone, backward.
+    The UNet processes every view twice (classifier-free guidance); the VAE encoder runs forward and backward for the
+    gradient of its input.
     """
     shape, size, frames = sizes.unet, sizes.image_size, 2 * views
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
@@ -146,44 +146,44 @@ def step_flops(sizes: Sizes, views: int) -> dict[str, float]:
         with FlopCounterMode(display=False) as unet_counter, torch.no_grad():
             run_unet(unet, latents, *inputs, num_frames=4)
         vae.requires_grad_(False)
-        pictures = torch.empty(views, 3, size, size, requires_grad=True)
+        images = torch.empty(views, 3, size, size, requires_grad=True)
         encoder: Any = vae
         with FlopCounterMode(display=False) as vae_counter:
-            encoder.encode(pictures).latent_dist.mean.sum().backward()
+            encoder.encode(images).latent_dist.mean.sum().backward()
     return {"unet": float(unet_counter.get_total_flops()), "vae": float(vae_counter.get_total_flops())}
 
 
 class Truths:
-    """What the oracle knows, worked out before it is asked, so that a step's time has none of it."""
+    """Ground-truth latents of the oracle, computed in advance so that they do not count in the time of a step."""
 
     def __init__(self, settings: DistillSettings, latent_size: int, device: torch.device) -> None:
         self.settings, self.latent_size, self.device = settings, latent_size, device
         self._latents: dict[int, Tensor] = {}
 
     def prepare(self, steps: range) -> None:
-        """For these steps and no others."""
+        """Compute the latents of these steps, and drop others."""
         self._latents = {step: self._of(step) for step in steps}
 
     def latents(self, step: int) -> Tensor:
-        """The true pictures' latents at the cameras of a step."""
+        """Return the latents of the true images at the cameras of a step."""
         return self._latents[step]
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """[f, 3, h, w] in [0, 1] -> [f, c, latent, latent]: pixels, rearranged."""
-        small = F.adaptive_avg_pool2d(pictures, _ORACLE_SIDE)
+    def encode(self, images: Tensor) -> Tensor:
+        """Rearrange the pixels of [f, 3, h, w] in [0, 1] into latents [f, c, latent, latent]."""
+        small = F.adaptive_avg_pool2d(images, _ORACLE_SIDE)
         return F.pixel_unshuffle(small * 2 - 1, _ORACLE_SIDE // self.latent_size) * _ORACLE_SCALE
 
     @torch.no_grad()
     def _of(self, step: int) -> Tensor:
         plan = plan_step(self.settings, step)
-        pictures = render_truth(FIGURE, plan.views.c2w, plan.views.fov_deg, plan.resolution, device=self.device)
-        return self.encode(pictures)
+        images = render_truth(FIGURE, plan.views.c2w, plan.views.fov_deg, plan.resolution, device=self.device)
+        return self.encode(images)
 
 
 class Driven:
-    """Guidance by the oracle of step `step`, with networks in the loop; `watch` learns when what is done."""
+    """Guidance by the oracle for step `step`, with the networks in the loop, timed by `watch`."""
 
-    def __init__(self, networks: Guidance, channels: int, truths: Truths, watch: Stopwatch) -> None:
+    def __init__(self, networks: Guidance, channels: int, truths: Truths, watch: DeviceTimer) -> None:
         self.networks, self.channels, self.truths, self.watch = networks, channels, truths, watch
         self.step = 0
 
@@ -192,16 +192,16 @@ class Driven:
         """For `distill.sds.loop.train_step`."""
         return Guidance(self.encode, self.denoise, self.networks.alphas_cumprod)
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """The networks' latents, then the oracle's."""
-        known = self.truths.encode(pictures)
-        given = _Mark.apply(_Weightless.apply(pictures), self.watch, ("render forward", "vae"))
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents of the networks, then those of the oracle, as channels of one tensor."""
+        known = self.truths.encode(images)
+        given = _Mark.apply(_Weightless.apply(images), self.watch, ("render forward", "vae"))
         latents = _Mark.apply(self.networks.encode(given), self.watch, ("vae", "rest"))
         return torch.cat([latents, known], 1)
 
     @torch.no_grad()
     def denoise(self, noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
-        """The networks' noise, then the noise that is left over the truth."""
+        """Return the noise predicted by the networks, then the exact noise by the oracle."""
         self.watch.mark("rest")
         predicted = self.networks.denoise(noisy[:, : self.channels], timesteps, views)
         self.watch.mark("unet")

@@ -1,8 +1,8 @@
-"""What field and renderer cost: `python -m benchmarks.distill.field_bench`, a minute on a GPU.
+"""Time the field and its renderer: `python -m benchmarks.distill.field_bench`, a minute on a GPU.
 
-The field is a new one, a blob, with the released configuration's hash grid (other sizes by options). Timed are the two
-phases of the paper's schedule (8 views of 64^2, 4 of 256^2) as pictures and as pictures with gradients, and their parts
-(look-up, marching, weights and sums) with the Triton kernels and in plain torch. The last line is JSON.
+The field is newly initialized, with the hash grid of the preset. Rendering the views of both phases of the paper's
+schedule (8 views of 64^2, 4 of 256^2) is timed without and with gradients, and so is a look-up of the hash grid, with
+the Triton kernels and in plain torch. The last line is JSON.
 """
 
 import argparse
@@ -63,15 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
-    parser.add_argument("--points", type=int, default=2**20, help="points of one look-up of the grid")
-    parser.add_argument("--repeats", type=int, default=10, help="the median of so many counts")
+    parser.add_argument("--points", type=int, default=2**20, help="points per look-up of the hash grid")
+    parser.add_argument("--repeats", type=int, default=10, help="repetitions; the median is reported")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
 
 
 @contextmanager
 def _computed_by(way: str) -> Iterator[None]:
-    """Within, the inner loops run as the device has them ("kernels") or in plain torch ("torch")."""
+    """Use the Triton kernels in the `with` block ("kernels"), or plain torch ("torch")."""
     if way == "kernels":
         yield
         return
@@ -87,12 +87,12 @@ def _computed_by(way: str) -> Iterator[None]:
 def phase_times(
     settings: DistillSettings, field: Field, occupancy: Occupancy, *, views: int, resolution: int, repeats: int
 ) -> dict[str, float | None]:
-    """Milliseconds of one step's pictures, without and with gradients, and the latter's peak memory (None on a CPU)."""
+    """Time rendering one step's images in ms, without and with gradients, with the peak memory (None on a CPU)."""
     device = field.grid.table.device
     azimuths = np.arange(views) * 360 / views
     cameras = spherical_to_c2w(np.full(views, 15.0), azimuths, np.full(views, DISTANCE))
 
-    def pictures() -> Tensor:
+    def images() -> Tensor:
         rendered = render_views(
             field, cameras, FOV_DEG, resolution, settings=settings.march, occupancy=occupancy, device=device
         )
@@ -100,12 +100,12 @@ def phase_times(
 
     def gradients() -> Tensor:
         field.zero_grad(set_to_none=True)
-        loss = pictures()
+        loss = images()
         torch.autograd.backward(loss)
         return loss
 
     with torch.no_grad():
-        forward = _milliseconds(pictures, device, repeats)
+        forward = _milliseconds(images, device, repeats)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     both = _milliseconds(gradients, device, repeats)
@@ -114,7 +114,7 @@ def phase_times(
 
 
 def grid_times(field: Field, points: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of one look-up of features and Jacobian at random points, and of it with the table's gradient."""
+    """Time a look-up of features and Jacobian at random points in ms, without and with the gradient of the table."""
     grid, device = field.grid, field.grid.table.device
     x = (torch.rand(points, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(device) * grid.radius
     upstream = torch.randn(grid.width, 4, points, device=device)
@@ -135,7 +135,7 @@ def grid_times(field: Field, points: int, repeats: int) -> dict[str, float]:
 
 
 def _milliseconds(work: Callable[[], Tensor], device: torch.device, repeats: int) -> float:
-    """The median of `repeats` runs after one that compiles."""
+    """Return the median of `repeats` runs, after one that compiles."""
     work()
     return round(1000 * statistics.median(seconds_of(work, device) for _ in range(repeats)), 3)
 

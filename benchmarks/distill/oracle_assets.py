@@ -1,8 +1,7 @@
-"""What the distiller makes of three objects when its model knows the answer: `python -m
-benchmarks.distill.oracle_assets`.
+"""Distill three objects with a perfect denoiser: `python -m benchmarks.distill.oracle_assets`.
 
-Each object of `oracle_objects` is rebuilt from its oracle and written like any result (mesh, video, sheet of views),
-beside `compare.png`: truth, colors, normals and silhouette from the held-out cameras. The last line is JSON.
+Each object of `oracle_objects` is distilled from its oracle and written like any result (mesh, video, sheet of views),
+with `compare.png`: ground truth, colors, normals and silhouettes of held-out views. The last line is JSON.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.oracle import Solids, render_truth
 from distill.sds.schedule import DistillSettings
 
-_RESOLUTION = 96  # of compare.png's pictures
+_RESOLUTION = 96  # of the images in compare.png
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +58,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare(state: Distillation, solids: Solids, settings: DistillSettings, path: Path) -> None:
-    """Write a sheet of the held-out views: rows of truth, colors, normals and silhouette."""
+    """Write a sheet of the held-out views: rows of ground truth, colors, normals and silhouettes."""
     fov_deg = view_fov_deg(settings)
     truth = render_truth(solids, HELD_OUT, fov_deg, _RESOLUTION, supersampling=4).permute(0, 2, 3, 1)
     with torch.no_grad():

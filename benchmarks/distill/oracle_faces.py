@@ -1,15 +1,15 @@
-"""Which part of a many-faced result is the distiller's: `python -m benchmarks.distill.oracle_faces`, last line JSON.
+"""Measure Janus artifacts with ideal denoisers: `python -m benchmarks.distill.oracle_faces`. The last line is JSON.
 
-An object is distilled from ideal models that know less and less, each exact for what it knows, with the small preset
-(unlit, one resolution) and with one thing of the schedule changed at a time:
+An object is distilled with ideal denoisers that know more or less about it, with the small preset (unlit, one
+resolution) and one change of the schedule at a time:
 
-    decided     knows the object and which way it stands
-    guided      conditional: decided; unconditional: the four turns by 90 degrees; classifier-free guidance of both
-    turns       the four turns are equally likely, views of a group agree (a model that knows no absolute azimuth)
-    single      the same, each view by itself (a model of single views that does not heed its camera)
+    decided     knows the object and its orientation
+    guided      classifier-free guidance of decided (conditional) and turns (unconditional)
+    turns       four orientations, 90 degrees apart, are equally likely; the views of a group agree
+    single      like turns, but every view is denoised independently
 
-`looks_like` is, for the sides at azimuth 0, 90, 180, 270, the true side that each is nearest to; how often it names 0
-is the number of faces. `psnr_db` is of those four sides against the object, turned as it fits best.
+`looks_like` is the most similar true side for each of the sides at azimuth 0, 90, 180 and 270; the number of zeros is
+the number of faces. `psnr_db` is that of the four sides, for the best orientation of the object.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = replace(SCHEDULES[schedule], seed=options.seed)
             if options.steps:
                 settings = replace(settings, steps=options.steps)
-            found = faces(OBJECTS[options.object], settings, model, options.guidance_scale)
-            line[f"{model}, {schedule}"] = found
-            print(f"{model}, {schedule}: {found}", flush=True)
+            result = faces(OBJECTS[options.object], settings, model, options.guidance_scale)
+            line[f"{model}, {schedule}"] = result
+            print(f"{model}, {schedule}: {result}", flush=True)
     print(json.dumps(line))
     return 0
 
@@ -67,14 +67,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--object", choices=sorted(OBJECTS), default="skittle")
     parser.add_argument("--models", nargs="+", choices=models, default=models)
     parser.add_argument("--schedules", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
-    parser.add_argument("--steps", type=int, help="of all schedules; default: each one's own")
+    parser.add_argument("--steps", type=int, help="steps of all schedules (default: those of each schedule)")
     parser.add_argument("--guidance-scale", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 
 def faces(solids: Solids, settings: DistillSettings, model: str, guidance_scale: float) -> dict[str, Any]:
-    """Distil, and see what stands on each of the four sides."""
+    """Distill an object and compare its four sides with the true ones."""
     state = new_distillation(settings, "cpu")
     guidance = Guidance(encode, denoiser(solids, model, guidance_scale), ALPHAS)
     for step in range(settings.steps):
@@ -83,7 +83,7 @@ def faces(solids: Solids, settings: DistillSettings, model: str, guidance_scale:
 
 
 def denoiser(solids: Solids, model: str, guidance_scale: float) -> Denoise:
-    """The ideal model of this name."""
+    """Return the ideal denoiser of this name."""
 
     def turned(views: CameraViews, turn_deg: float) -> Tensor:
         return render_truth(
@@ -103,7 +103,7 @@ def denoiser(solids: Solids, model: str, guidance_scale: float) -> Denoise:
 
 
 def look_around(state: Distillation, solids: Solids, settings: DistillSettings) -> dict[str, Any]:
-    """Compare four sides with the truth's."""
+    """Compare four sides with the true ones."""
     cameras, fov_deg = spherical_to_c2w(12.0, _TURNS_DEG, view_distance(settings)), view_fov_deg(settings)
     with torch.no_grad():
         seen = render_views(state.field, cameras, fov_deg, 48, settings=settings.march, occupancy=state.occupancy).rgb

@@ -1,8 +1,8 @@
-"""Three objects with one face each, and the paper's preset at a size that a CPU rebuilds them with from their oracle.
+"""Three objects with one face each, and a preset that distills them from their oracle on a CPU.
 
-Everything of the preset that is about losses and schedules stays: the x0 form with rescale 0.5, Eq. 8 with Eq. 10's
-weight, the timesteps' annealing, 8 views then 4, unlit then lit, its cameras, the blob. Smaller are pictures, steps,
-hash grid and samples a ray; learning rates are higher, since there are fewer steps.
+The preset has the losses and schedules of the paper: the x0 form with rescale 0.5, Eq. 8 with the weight of Eq. 10, the
+annealed timesteps, 8 views then 4, unlit then lit, the cameras and the blob. Images, steps, hash grid and samples per
+ray are smaller; learning rates are higher, because there are fewer steps.
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ _TORSO: Final = (
     Ball((0.0, 0.0, 0.35), 0.32, YELLOW, BROWN),
 )
 OBJECTS: Final[Mapping[str, Solids]] = {
-    # Its shape says nothing about where the front is.
+    # Rotationally symmetric: its shape does not show the front.
     "skittle": (Ball((0.0, 0.0, -0.28), 0.45, RED, BLUE), Ball((0.0, 0.0, 0.37), 0.3, YELLOW, BROWN)),
-    # The same on its left and its right.
+    # Left and right are symmetric.
     "figure": (*_TORSO, Ball((0.45, 0.0, -0.25), 0.17, GREEN, PURPLE), Ball((-0.45, 0.0, -0.25), 0.17, GREEN, PURPLE)),
     # A hand to its left (+x) and a foot in front.
     "waver": (
@@ -74,12 +74,12 @@ _MIXING: Final = torch.linalg.qr(torch.randn(48, 48, generator=torch.Generator()
 
 
 def encode(images: Tensor) -> Tensor:
-    """A frozen linear stand-in for the VAE: patches of 4 x 4 pixels, rotated; [f, 48, h / 4, w / 4]."""
+    """Encode images [f, 3, h, w] as rotated 4 x 4 patches [f, 48, h / 4, w / 4]: a linear substitute of the VAE."""
     return torch.einsum("oc,fchw->fohw", _MIXING, F.pixel_unshuffle(images * 2 - 1, 4))
 
 
 def rebuild(solids: Solids, settings: DistillSettings) -> Distillation:
-    """Distil an object from its oracle."""
+    """Distill an object from its oracle."""
     state = new_distillation(settings, "cpu")
     for step in range(settings.steps):
         guidance = oracle_guidance(solids, plan_step(settings, step, len(ALPHAS)), encode, ALPHAS)
@@ -88,16 +88,16 @@ def rebuild(solids: Solids, settings: DistillSettings) -> Distillation:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How near a field is to its truth, from cameras that no step used."""
+class OracleQuality:
+    """How close a field is to the ground truth, from held-out cameras."""
 
-    psnr_db: float  # the worst view's
-    iou: float  # the worst silhouette's
-    face_margin_db: float  # how much nearer the front is to the true front than the back is, and the reverse; the less
+    psnr_db: float  # of the worst view
+    iou: float  # of the worst silhouette
+    face_margin_db: float  # see `face_margin`
 
 
-def quality(state: Distillation, solids: Solids, settings: DistillSettings, resolution: int = 64) -> Quality:
-    """Compare a field with its truth at `HELD_OUT`, and its faces at azimuths 0 and 180."""
+def quality(state: Distillation, solids: Solids, settings: DistillSettings, resolution: int = 64) -> OracleQuality:
+    """Compare a field with the ground truth at `HELD_OUT`, and its sides at azimuths 0 and 180."""
     cameras, fov_deg = np.concatenate([HELD_OUT, FACES]), view_fov_deg(settings)
     with torch.no_grad():
         seen = render_views(
@@ -107,7 +107,7 @@ def quality(state: Distillation, solids: Solids, settings: DistillSettings, reso
     truth, mask, shown = rgba[:, :3].permute(0, 2, 3, 1), rgba[:, 3] > 0.5, seen.alpha > 0.5
     iou = (mask & shown).flatten(1).sum(1) / (mask | shown).flatten(1).sum(1)
     held_out = len(HELD_OUT)
-    return Quality(
+    return OracleQuality(
         min(psnr(seen.rgb[:held_out], truth[:held_out])),
         float(iou[:held_out].min()),
         face_margin(seen.rgb[held_out:], truth[held_out:]),
@@ -115,16 +115,16 @@ def quality(state: Distillation, solids: Solids, settings: DistillSettings, reso
 
 
 def face_margin(seen: Tensor, truth: Tensor) -> float:
-    """Decibels by which the front seen is nearer to the true front than to the true back, or the reverse: the less.
+    """Return by how many dB the front is closer to the true front than to the true back, or the back to the true back.
 
-    Both are [front and back, h, w, 3]. Two faces make one of them negative, a mixture of both about 0. What a side is
-    wrongly compared with is mirrored, so that the outlines agree.
+    The smaller value is returned. Both arguments are [front and back, h, w, 3]. It is negative for an object with two
+    fronts, and about 0 for a mixture. The opposite side is mirrored before the comparison, so that the outlines agree.
     """
     right, wrong = psnr(seen, truth), psnr(seen, truth.flip(0).flip(2))
     return min(good - bad for good, bad in zip(right, wrong, strict=True))
 
 
-def psnr(pictures: Tensor, truth: Tensor) -> list[float]:
-    """Decibels of each frame [f, h, w, 3] in [0, 1]."""
-    decibels: list[float] = (-10 * (pictures - truth).square().flatten(1).mean(1).log10()).tolist()
+def psnr(images: Tensor, truth: Tensor) -> list[float]:
+    """Return the PSNR of each frame [f, h, w, 3] in [0, 1], in dB."""
+    decibels: list[float] = (-10 * (images - truth).square().flatten(1).mean(1).log10()).tolist()
     return decibels

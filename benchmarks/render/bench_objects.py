@@ -46,7 +46,7 @@ KNOTS: Final[dict[str, tuple[int, int, dict[str, Any]]]] = {
 
 @dataclass(frozen=True)
 class BenchObject:
-    """One object of the list as a file."""
+    """A benchmark object and its model file."""
 
     uid: str
     path: Path
@@ -54,7 +54,7 @@ class BenchObject:
 
 
 def listed(models: Path = MODELS) -> list[str]:
-    """Uids in the order of the benchmark: large and glossy ones early, so that --objects N keeps some of them."""
+    """Return the uids in order, large and glossy objects early, so that --objects N includes some of them."""
     first = [uid_of(PROCEDURAL[0], SEED), *KNOTS]
     files = [file_uid(name) for name in FILES]
     if not models.is_dir():
@@ -68,13 +68,13 @@ def file_uid(name: str) -> str:
 
 
 def prepare(uid: str, folder: Path, models: Path = MODELS) -> BenchObject:
-    """The object's file: in `models`, or made once in `folder`. Raises FileNotFoundError when a listed file is gone."""
+    """Return the object's file, from `models` or created in `folder`. Raises FileNotFoundError for a missing file."""
     names = {file_uid(name): models / name for name in FILES}
-    path = names.get(uid) or _made(uid, folder)
+    path = names.get(uid) or _create(uid, folder)
     return BenchObject(uid, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _made(uid: str, folder: Path) -> Path:
+def _create(uid: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if uid in KNOTS:
         path = folder / f"{uid}.gltf"
@@ -92,7 +92,7 @@ def _made(uid: str, folder: Path) -> Path:
 
 
 def knot(around: int, across: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """A (2, 3) torus knot: vertices [around * across, 3] and triangles [2 * around * across, 3]."""
+    """Return a (2, 3) torus knot: vertices [around * across, 3] and triangles [2 * around * across, 3]."""
     t, s = np.meshgrid(np.arange(around) * 2 * np.pi / around, np.arange(across) * 2 * np.pi / across, indexing="ij")
     center = _knot_curve(t)
     tangent = _knot_curve(t + 1e-3) - _knot_curve(t - 1e-3)
@@ -113,7 +113,7 @@ def _knot_curve(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def gltf(points: NDArray[np.float32], triangles: NDArray[np.uint32], material: dict[str, Any]) -> str:
-    """A glTF document of one mesh with smooth normals, its buffer inside."""
+    """Return a glTF document of a mesh [n, 3], [m, 3] with smooth normals and an embedded buffer."""
     corners = points[triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(points)

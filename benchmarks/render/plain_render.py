@@ -16,7 +16,7 @@ import bpy
 from mathutils import Matrix
 from PIL import Image
 
-from benchmarks.render.plain_settings import PEOPLE, RESOLUTION, PlainJob
+from benchmarks.render.plain_settings import BASELINE, RESOLUTION, PlainJob
 from render.blender.__main__ import bundled_maps
 from render.blender.cameras import Pose, light, noise_seed, poses
 from render.blender.cycles import CYCLES, configure, render_view
@@ -36,7 +36,7 @@ def main() -> None:
     hdri = light_scene(chosen, maps[chosen.hdri])
     seconds["import"] = time.monotonic() - started
     configure(Settings(RESOLUTION, job.samples, noise_threshold=0.0), job.threads)
-    _as_people_do(job)
+    _apply_baseline_settings(job)
     cameras = [pose for view_set in poses(job.seed, job.uid).values() for pose in view_set]
     points = visible_points().T
     started = time.monotonic()
@@ -50,19 +50,19 @@ def main() -> None:
             box = object_box(points, pose.c2w(), RESOLUTION)
             Image.fromarray(render_view(pose, noise, out, box)).save(path)
         else:
-            _picture(pose, noise, path)
+            _render_image(pose, noise, path)
     seconds["render"] = time.monotonic() - started
     scene = {"scale": normalization.scale, "offset": normalization.offset, "hdri": hdri.__dict__}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     (out / "done.json").write_text(json.dumps({"scene": scene, "seconds": seconds, "peak_rss_mb": peak}))
 
 
-def _as_people_do(job: PlainJob) -> None:
-    """Everything that our renderer tunes, back to what Blender or SyncDreamer's script has."""
-    missing = set(CYCLES) - set(PEOPLE)
-    assert not missing, f"plain_settings.PEOPLE does not say what people have for {sorted(missing)}"
+def _apply_baseline_settings(job: PlainJob) -> None:
+    """Reset everything that our renderer tunes to the settings of Blender or of SyncDreamer's script."""
+    missing = set(CYCLES) - set(BASELINE)
+    assert not missing, f"plain_settings.BASELINE lacks {sorted(missing)}"
     scene: Any = bpy.context.scene
-    for name, value in PEOPLE.items():
+    for name, value in BASELINE.items():
         setattr(scene.cycles, name, value)
     scene.cycles.samples, scene.cycles.use_denoising = job.samples, job.denoise
     scene.cycles.use_light_tree = job.light_tree
@@ -73,7 +73,7 @@ def _as_people_do(job: PlainJob) -> None:
     scene.render.image_settings.file_format, scene.render.image_settings.compression = "PNG", 15
 
 
-def _picture(pose: Pose, seed: int, path: Path) -> None:
+def _render_image(pose: Pose, seed: int, path: Path) -> None:
     scene: Any = bpy.context.scene
     scene.camera.matrix_world = Matrix(pose.c2w().tolist())
     scene.cycles.seed = seed

@@ -5,8 +5,8 @@ from typing import Final
 
 from dataset.format.schema import RendererValue
 
-# SyncDreamer's script where it says something, Blender's own defaults elsewhere.
-PEOPLE: Final[dict[str, RendererValue]] = {
+# Settings of SyncDreamer's script, and Blender's defaults for the others.
+BASELINE: Final[dict[str, RendererValue]] = {
     "use_adaptive_sampling": False,
     "use_denoising": True,
     "denoiser": "OPENIMAGEDENOISE",
@@ -22,15 +22,13 @@ PEOPLE: Final[dict[str, RendererValue]] = {
     "filter_width": 0.01,
 }
 RESOLUTION: Final = 256
-PEOPLE_SAMPLES: Final = 128
+BASELINE_SAMPLES: Final = 128
 REFERENCE_SAMPLES: Final = 1024
 
 
 @dataclass(frozen=True)
 class PlainJob:
-    """What one process of `benchmarks.render.plain_render` does: views VIEWS of one file, as PNG files in the folder
-    OUT.
-    """
+    """Job of a `benchmarks.render.plain_render` process: render `views` of a file into the folder `out` as PNG."""
 
     uid: str
     path: str
@@ -40,7 +38,7 @@ class PlainJob:
     denoise: bool
     threads: int
     views: list[int]
-    # For the reference alone: other noise than what it judges, and two things that change no expected value, only time.
+    # For reference images only: another noise seed, and two settings that affect the time but not the expected value.
     noise_offset: int = 0
     light_tree: bool = True
     only_object: bool = False

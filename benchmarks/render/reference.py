@@ -1,4 +1,4 @@
-"""Reference images: 1,024 samples without a denoiser, computed once per object and cached by their settings.
+"""ReferenceImages images: 1,024 samples without a denoiser, computed once per object and cached by their settings.
 
 `python -m benchmarks.render.reference` computes the missing ones. A folder gets its final name only when its object is
 complete, so an interrupted run can be resumed with the same command.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
-from benchmarks.render.plain_settings import PEOPLE, REFERENCE_SAMPLES, RESOLUTION, PlainJob
+from benchmarks.render.plain_settings import BASELINE, REFERENCE_SAMPLES, RESOLUTION, PlainJob
 from dataset.io.paths import ROOT
 from render.blender.cameras import poses
 
@@ -32,17 +32,15 @@ _NOISE_OFFSET: Final = 1000
 
 
 @dataclass(frozen=True)
-class Reference:
-    """`views` of an object as uint8 [v, h, w, 4] and the scene that they show (normalization and light)."""
+class ReferenceImages:
+    """Images uint8 [v, h, w, 4] of an object and their scene (normalization and light)."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     scene: dict[str, Any]
 
 
 def key_of(item: BenchObject, views: tuple[int, ...] = VIEWS) -> str:
-    """Of everything that determines the pictures, but for the code of render.blender.scene: its results are in
-    `scene`.
-    """
+    """Return a hash of everything that determines the images, except the code of render.blender.scene."""
     cameras = [pose for view_set in poses(SEED, item.uid).values() for pose in view_set]
     what = {
         "asset": item.sha256,
@@ -51,7 +49,7 @@ def key_of(item: BenchObject, views: tuple[int, ...] = VIEWS) -> str:
         "noise": _NOISE_OFFSET,
         "views": [asdict(cameras[view]) for view in views],
         "samples": REFERENCE_SAMPLES,
-        "cycles": {**PEOPLE, "use_denoising": False, "use_light_tree": False},
+        "cycles": {**BASELINE, "use_denoising": False, "use_light_tree": False},
         "resolution": RESOLUTION,
         "blender": version("bpy"),
     }
@@ -59,7 +57,7 @@ def key_of(item: BenchObject, views: tuple[int, ...] = VIEWS) -> str:
 
 
 def run_plain(job: PlainJob) -> None:
-    """One process of benchmarks.render.plain_render from start to end. Raises CalledProcessError when it fails."""
+    """Run benchmarks.render.plain_render in a new process. Raises CalledProcessError when it fails."""
     out = Path(job.out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -69,21 +67,21 @@ def run_plain(job: PlainJob) -> None:
         subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=log)
 
 
-def load_pictures(folder: Path, views: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
-    """PNG files VIEW.png of a folder as [v, h, w, 4]; color under zero alpha is blackened, as in our own pictures."""
-    pictures: NDArray[np.uint8] = np.stack(
+def load_images(folder: Path, views: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
+    """Load the files VIEW.png of a folder as uint8 [v, h, w, 4]; colors under zero alpha become black, as in ours."""
+    images: NDArray[np.uint8] = np.stack(
         [np.asarray(Image.open(folder / f"{view:02d}.png").convert("RGBA")) for view in views]
     )
-    pictures[pictures[..., 3] == 0] = 0
-    return pictures
+    images[images[..., 3] == 0] = 0
+    return images
 
 
 def folder_of(item: BenchObject, cache: Path = CACHE) -> Path:
     return cache / "reference" / f"{item.uid}-{key_of(item)}"
 
 
-def reference(item: BenchObject, threads: int, cache: Path = CACHE) -> Reference:
-    """From the cache, or computed now and kept there."""
+def reference(item: BenchObject, threads: int, cache: Path = CACHE) -> ReferenceImages:
+    """Return the reference images of an object from the cache, or render them and add them to it."""
     folder = folder_of(item, cache)
     if not (folder / "done.json").is_file():
         unfinished = folder.with_suffix(".tmp")
@@ -104,12 +102,12 @@ def reference(item: BenchObject, threads: int, cache: Path = CACHE) -> Reference
         )
         unfinished.replace(folder)
     scene = json.loads((folder / "done.json").read_text())["scene"]
-    return Reference(load_pictures(folder, VIEWS), scene)
+    return ReferenceImages(load_images(folder, VIEWS), scene)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", type=int, default=None, help="only the first N of the list")
+    parser.add_argument("--objects", type=int, default=None, help="use only the first N objects")
     names = listed()[: parser.parse_args().objects]
     for number, uid in enumerate(names, start=1):
         started = time.monotonic()

@@ -1,8 +1,8 @@
 """Benchmark rendering speed at a given quality: `python -m benchmarks.render.render_bench` (90 minutes on two cores).
 
 (a) is common practice: one process per object, SyncDreamer's settings, all cores. (b) is `render`'s workers, one thread
-per core. Both render the same files under the same light in alternating blocks, so that noise of the machine affects
-both. Four views per object are compared with a reference of 1,024 samples without a denoiser
+per core. Both render the same files under the same light in alternating blocks, so that other load on the machine
+affects both. Four views per object are compared with a reference of 1,024 samples without a denoiser
 (benchmarks.render.reference).
 """
 
@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
 from benchmarks.render.bench_workers import Rendered, cores, render_all, workers
-from benchmarks.render.plain_settings import PEOPLE_SAMPLES, RESOLUTION, PlainJob
-from benchmarks.render.quality import Quality, compare
-from benchmarks.render.reference import CACHE, VIEWS, Reference, load_pictures, reference, run_plain
+from benchmarks.render.plain_settings import BASELINE_SAMPLES, RESOLUTION, PlainJob
+from benchmarks.render.quality import ImageQuality, compare
+from benchmarks.render.reference import CACHE, VIEWS, ReferenceImages, load_images, reference, run_plain
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET
 from dataset.io.paths import ROOT
 from render.blender.timing import PARTS
@@ -32,23 +32,23 @@ from render.settings import Settings
 
 ALL_VIEWS: Final = len(VIEW_SETS) * VIEWS_PER_SET
 BLOCK: Final = 7  # objects of (a), then the same of (b)
-REPEATS: Final = 2  # of (b) in a block: it is short, and its last object leaves a worker idle
+REPEATS: Final = 2  # of (b) per block, to reduce the effect of idle workers at its end
 
 
 @dataclass
-class Tally:
-    """What one variant has done."""
+class VariantResults:
+    """Results of one variant."""
 
     objects: int = 0
     views: int = 0
     seconds: float = 0.0
     peak_mb: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)  # seconds of all processes together
-    quality: list[tuple[str, Quality]] = field(default_factory=list)
+    quality: list[tuple[str, ImageQuality]] = field(default_factory=list)
     object_seconds: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
-        """Figures of the variant; PSNR over views."""
+        """Return the variant's figures; PSNR is over views."""
         white = [db for _, quality in self.quality for db in quality.white_db]
         box = [db for _, quality in self.quality for db in quality.box_db]
         return {
@@ -68,16 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _settings(options)
     items = [prepare(uid, CACHE / "objects") for uid in listed()[: options.objects]]
     truths = {item.uid: _reference(item, number, len(items)) for number, item in enumerate(items, start=1)}
-    people, ours = Tally(), Tally()
+    baseline, ours = VariantResults(), VariantResults()
     with workers(cores()) as pool, tempfile.TemporaryDirectory(prefix="bench-render-") as scratch:
-        render_all(pool, items[:1], settings, Path(scratch))  # first use of the processes is not counted
+        render_all(pool, items[:1], settings, Path(scratch))  # warm-up
         for start in range(0, len(items), BLOCK):
             block = items[start : start + BLOCK]
             for item in block:
-                _run_people(people, item, truths[item.uid], options.views, Path(scratch))
-            longest_first = sorted(block * REPEATS, key=lambda item: -people.object_seconds[item.uid])
+                _run_baseline(baseline, item, truths[item.uid], options.views, Path(scratch))
+            longest_first = sorted(block * REPEATS, key=lambda item: -baseline.object_seconds[item.uid])
             _run_ours(ours, block, truths, render_all(pool, longest_first, settings, Path(scratch)))
-    results: dict[str, Any] = {"a": people.row(), "b": ours.row(), "views": {"a": people.quality, "b": ours.quality}}
+    results: dict[str, Any] = {
+        "a": baseline.row(),
+        "b": ours.row(),
+        "views": {"a": baseline.quality, "b": ours.quality},
+    }
     results["b"] |= _split_sampling(results["b"], items[:BLOCK], settings)
     if not options.skip_scaling:
         results["scaling"] = _scaling(items[:BLOCK], settings)
@@ -91,14 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", type=int, default=None, help="only the first N of the list")
+    parser.add_argument("--objects", type=int, default=None, help="use only the first N objects")
     parser.add_argument(
-        "--views", type=int, default=ALL_VIEWS, help="views of (a), 4 to 32; its time is scaled up to 32"
+        "--views", type=int, default=ALL_VIEWS, help="views per object of (a), 4 to 32; its time is scaled to 32 views"
     )
-    parser.add_argument("--samples", type=int, default=None, help="at most, of (b), instead of the default")
-    parser.add_argument("--noise-threshold", type=float, default=None, help="of (b), instead of the default")
-    parser.add_argument("--skip-scaling", action="store_true", help="leave out one worker against two")
-    parser.add_argument("--out", type=Path, default=None, help="write all figures there as JSON")
+    parser.add_argument("--samples", type=int, default=None, help="maximum samples of (b) (default: that of `render`)")
+    parser.add_argument("--noise-threshold", type=float, default=None, help="of (b) (default: that of `render`)")
+    parser.add_argument("--skip-scaling", action="store_true", help="do not compare one worker with two")
+    parser.add_argument("--out", type=Path, default=None, help="file for all figures, as JSON")
     options = parser.parse_args(arguments)
     if not len(VIEWS) <= options.views <= ALL_VIEWS:
         parser.error(f"--views is {options.views}; choose {len(VIEWS)} to {ALL_VIEWS}")
@@ -110,7 +114,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(RESOLUTION, **{name: value for name, value in given.items() if value is not None})
 
 
-def _reference(item: BenchObject, number: int, total: int) -> Reference:
+def _reference(item: BenchObject, number: int, total: int) -> ReferenceImages:
     started = time.monotonic()
     truth = reference(item, cores())
     print(f"reference {number}/{total} {item.uid}: {time.monotonic() - started:.1f} s", flush=True)
@@ -118,14 +122,16 @@ def _reference(item: BenchObject, number: int, total: int) -> Reference:
 
 
 def view_list(count: int) -> list[int]:
-    """The compared views, then others up to `count`."""
+    """Return the compared views, then others, `count` in total."""
     return [*VIEWS, *(view for view in range(ALL_VIEWS) if view not in VIEWS)][:count]
 
 
-def _run_people(tally: Tally, item: BenchObject, truth: Reference, count: int, scratch: Path) -> None:
-    """One object by (a). With fewer than 32 views the start and the import count once, the views are scaled up."""
+def _run_baseline(
+    results: VariantResults, item: BenchObject, truth: ReferenceImages, count: int, scratch: Path
+) -> None:
+    """Render one object with (a). With fewer than 32 views, the render time is scaled up, the start-up time is not."""
     out = scratch / "plain"
-    job = PlainJob(item.uid, str(item.path), str(out), SEED, PEOPLE_SAMPLES, True, cores(), view_list(count))
+    job = PlainJob(item.uid, str(item.path), str(out), SEED, BASELINE_SAMPLES, True, cores(), view_list(count))
     started = time.monotonic()
     run_plain(job)
     seconds = time.monotonic() - started
@@ -133,40 +139,43 @@ def _run_people(tally: Tally, item: BenchObject, truth: Reference, count: int, s
     _same_scene(item, truth, done["scene"])
     rendering = done["seconds"]["render"] * ALL_VIEWS / count
     once = seconds - done["seconds"]["render"]
-    tally.objects, tally.views, tally.seconds = (
-        tally.objects + 1,
-        tally.views + ALL_VIEWS,
-        tally.seconds + once + rendering,
+    results.objects, results.views, results.seconds = (
+        results.objects + 1,
+        results.views + ALL_VIEWS,
+        results.seconds + once + rendering,
     )
-    tally.peak_mb = max(tally.peak_mb, done["peak_rss_mb"])
+    results.peak_mb = max(results.peak_mb, done["peak_rss_mb"])
     for name, value in (("start_and_import", once), ("render", rendering)):
-        tally.parts[name] = tally.parts.get(name, 0.0) + value
-    tally.quality.append((item.uid, compare(load_pictures(out, VIEWS), truth.pictures)))
-    tally.object_seconds[item.uid] = once + rendering
-    _progress("a", item.uid, once + rendering, tally)
+        results.parts[name] = results.parts.get(name, 0.0) + value
+    results.quality.append((item.uid, compare(load_images(out, VIEWS), truth.images)))
+    results.object_seconds[item.uid] = once + rendering
+    _progress("a", item.uid, once + rendering, results)
 
 
 def _run_ours(
-    tally: Tally, block: list[BenchObject], truths: dict[str, Reference], done: tuple[float, list[Rendered]]
+    results: VariantResults,
+    block: list[BenchObject],
+    truths: dict[str, ReferenceImages],
+    done: tuple[float, list[Rendered]],
 ) -> None:
     seconds, rendered = done
-    tally.objects, tally.views = tally.objects + len(rendered), tally.views + ALL_VIEWS * len(rendered)
-    tally.seconds += seconds
+    results.objects, results.views = results.objects + len(rendered), results.views + ALL_VIEWS * len(rendered)
+    results.seconds += seconds
     seen: set[str] = set()
     for one in rendered:
-        tally.peak_mb = max(tally.peak_mb, one.peak_rss_mb)
+        results.peak_mb = max(results.peak_mb, one.peak_rss_mb)
         for name in PARTS:
-            tally.parts[name] = tally.parts.get(name, 0.0) + one.timings[name]
+            results.parts[name] = results.parts.get(name, 0.0) + one.timings[name]
         if one.uid not in seen:
             seen.add(one.uid)
             item = next(item for item in block if item.uid == one.uid)
             _same_scene(item, truths[one.uid], one.scene)
-            tally.quality.append((one.uid, compare(one.pictures[list(VIEWS)], truths[one.uid].pictures)))
-            _progress("b", one.uid, one.seconds, tally)
+            results.quality.append((one.uid, compare(one.images[list(VIEWS)], truths[one.uid].images)))
+            _progress("b", one.uid, one.seconds, results)
 
 
 def _split_sampling(row: dict[str, float], items: list[BenchObject], settings: Settings) -> dict[str, float]:
-    """Cycles' seconds a view after the first sample, apart: the denoiser's share is measured on a few objects alone."""
+    """Split the sampling time per view into sampling and denoising, by the denoiser's share on a few objects."""
     arguments = [f"{item.uid}={item.path}" for item in items]
     command = [
         sys.executable,
@@ -178,37 +187,38 @@ def _split_sampling(row: dict[str, float], items: list[BenchObject], settings: S
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     shares = json.loads(done.stdout.decode().splitlines()[-1])
     share, both = float(np.mean(list(shares.values()))), row["sample_s_per_view"]
-    print(f"denoiser's share of sampling and denoising: {shares}", flush=True)
+    print(f"share of the denoiser in sampling and denoising: {shares}", flush=True)
     return {"sample_s_per_view": both * (1 - share), "denoise_s_per_view": both * share}
 
 
-def _same_scene(item: BenchObject, truth: Reference, scene: dict[str, Any]) -> None:
+def _same_scene(item: BenchObject, truth: ReferenceImages, scene: dict[str, Any]) -> None:
     if json.loads(json.dumps(scene)) != truth.scene:
         sys.exit(
-            f"{item.uid}: its scene is not the reference's ({scene} and {truth.scene}); delete {CACHE / 'reference'}"
+            f"{item.uid}: its scene is not that of the reference ({scene} and {truth.scene}); "
+            f"delete {CACHE / 'reference'}"
         )
 
 
-def _progress(variant: str, uid: str, seconds: float, tally: Tally) -> None:
-    quality = tally.quality[-1][1]
+def _progress(variant: str, uid: str, seconds: float, results: VariantResults) -> None:
+    quality = results.quality[-1][1]
     decibels = " ".join(f"{db:.1f}" for db in quality.white_db)
     print(f"({variant}) {uid}: {seconds:.1f} s, PSNR over white {decibels} dB", flush=True)
 
 
 def _scaling(items: list[BenchObject], settings: Settings) -> dict[str, float]:
-    """Objects an hour of one worker of one thread, and of two."""
+    """Measure objects per hour with one single-threaded worker and with two."""
     rates = {}
     for count in (1, 2):
         with workers(count) as pool, tempfile.TemporaryDirectory(prefix="bench-render-") as scratch:
             render_all(pool, items[:1], settings, Path(scratch))
             seconds, rendered = render_all(pool, items, settings, Path(scratch))
         rates[f"workers_{count}"] = 3600 * len(rendered) / seconds
-        print(f"scaling: {count} worker(s) of one thread: {rates[f'workers_{count}']:.1f} objects/hour", flush=True)
+        print(f"scaling: {count} single-threaded worker(s): {rates[f'workers_{count}']:.1f} objects/hour", flush=True)
     return {**rates, "scaling": rates["workers_2"] / rates["workers_1"]}
 
 
 def summarize(results: dict[str, Any]) -> dict[str, float]:
-    """The last line: speed of (b) over (a), and (b)'s quality."""
+    """Return the last line: the speed-up of (b) over (a), and the quality of (b)."""
     ours = results["b"]
     names = ("psnr_mean_db", "psnr_worst_db", "seconds_per_view", "objects_per_hour", "peak_rss_mb")
     summary = {"speedup": ours["objects_per_hour"] / results["a"]["objects_per_hour"]}

@@ -37,7 +37,7 @@ _SMI: Final = ("nvidia-smi", "--query-gpu=name,utilization.gpu,memory.used", "--
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit-s", type=float, default=540.0, help="seconds after which everything is killed")
+    parser.add_argument("--limit-s", type=float, default=540.0, help="seconds after which all processes are killed")
     parser.add_argument("--stage", choices=("cpu", "gpu"), default=None, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(cpu: dict[str, Any], gpu: dict[str, Any], psnr: float | None) -> dict[str, Any]:
-    """The last line: what was measured, and the reason where something was not."""
+    """Return the last line: the measurements, and errors for missing ones."""
     return {
         "backend": gpu.get("device"),
         "kernels_ready_s": gpu.get("ready_s"),
@@ -69,7 +69,7 @@ def report(cpu: dict[str, Any], gpu: dict[str, Any], psnr: float | None) -> dict
 
 
 def _limited(stage: Device, folder: Path, deadline: float) -> dict[str, Any]:
-    """One stage in a process of its own, which is killed at the deadline (and its Blender ends with it)."""
+    """Run one stage in a new process, which is killed at the deadline together with its Blender."""
     command = [
         sys.executable,
         "-m",
@@ -111,7 +111,7 @@ def _stage(device: Device, out: Path) -> dict[str, Any]:
 def _on_cores(item: BenchObject, settings: Settings, scratch: Path, out: Path) -> dict[str, Any]:
     with workers(cores()) as pool:
         seconds, rendered = render_all(pool, [item] * len(pool), settings, scratch)
-    np.save(out, rendered[0].pictures)
+    np.save(out, rendered[0].images)
     return {"workers": len(rendered), "seconds_per_view": round(seconds / len(rendered) / VIEWS, 4)}
 
 
@@ -123,11 +123,11 @@ def _on_gpu(item: BenchObject, settings: Settings, scratch: Path, out: Path) -> 
         if process.hello.error:
             return {"error": process.hello.error, "ready_s": round(ready, 1)}
         render_all([process], [item], settings, scratch)
-        with _Watch() as watch:
+        with _GpuMonitor() as watch:
             seconds, rendered = render_all([process], [item] * 2, settings, scratch)
     finally:
         process.close()
-    np.save(out, rendered[0].pictures)
+    np.save(out, rendered[0].images)
     return {
         "device": process.hello.device,
         "ready_s": round(ready, 1),
@@ -142,14 +142,14 @@ def _per_view(rendered: list[Rendered]) -> dict[str, float]:
     return {name: round(sum(one.timings[name] for one in rendered) / len(rendered) / VIEWS, 4) for name in names}
 
 
-class _Watch:
-    """Asks nvidia-smi twice a second while it is open; `busiest` is its line with the highest utilisation."""
+class _GpuMonitor:
+    """Poll nvidia-smi twice per second in a `with` block; `busiest` is the line with the highest utilization."""
 
     def __init__(self) -> None:
         self.busiest, self._highest, self._over = "", -1, threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_GpuMonitor":
         self._thread.start()
         return self
 
@@ -166,19 +166,19 @@ class _Watch:
             except (OSError, subprocess.SubprocessError, IndexError) as error:
                 self.busiest = self.busiest or f"nvidia-smi: {error}"
                 return
-            used = utilisation(line)
+            used = utilization(line)
             if used > self._highest:
                 self.busiest, self._highest = line, used
 
 
-def utilisation(line: str) -> int:
-    """Percent in a line of nvidia-smi like "NVIDIA H100 80GB HBM3, 37 %, 1234 MiB"; 0 when it does not say."""
+def utilization(line: str) -> int:
+    """Return the percentage in an nvidia-smi line like "NVIDIA H100 80GB HBM3, 37 %, 1234 MiB"; 0 if there is none."""
     field = line.split(",")[1].strip() if line.count(",") >= 2 else ""
     return int(field.split()[0]) if field and field.split()[0].isdecimal() else 0
 
 
 def _agreement(folder: Path) -> float | None:
-    """PSNR over white of the GPU's pictures against the CPU's; they share samples, not arithmetic."""
+    """Return the PSNR on white between the images of GPU and CPU, which use the same samples."""
     files = folder / "cpu.npy", folder / "gpu.npy"
     if not all(file.is_file() for file in files):
         return None

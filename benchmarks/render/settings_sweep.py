@@ -22,7 +22,7 @@ from render.blender.__main__ import allowed_cpus
 with allowed_cpus(1):
     import bpy
 
-    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts the threads that `allowed_cpus` is about
+    bpy.ops.wm.read_factory_settings(use_empty=True)  # starts Blender's threads while `allowed_cpus` applies
 
 from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
 from benchmarks.render.bench_workers import cores
@@ -36,7 +36,7 @@ from render.blender.scene import build, light_scene, outline_points
 from render.blender.screen_bounds import object_box
 from render.settings import Settings, environment_maps
 
-Figures = dict[str, tuple[float, tuple[float, ...]]]  # object -> CPU seconds a view, dB of each view
+Figures = dict[str, tuple[float, tuple[float, ...]]]  # object -> CPU seconds per view, dB of each view
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument(
         "variants",
         nargs="+",
-        help="NAME=VALUE,... of scene.cycles; share_base and share_slope: of _share_input; '' is as it is",
+        help="NAME=VALUE,... of scene.cycles, or share_base and share_slope (see _share_input); '' changes nothing",
     )
-    parser.add_argument("--only", nargs="*", default=None, help="uids holding one of these words")
+    parser.add_argument("--only", nargs="*", default=None, help="use only uids that contain one of these words")
     options = parser.parse_args()
     uids = [uid for uid in listed() if options.only is None or any(word in uid for word in options.only)]
     found: dict[str, Figures] = {variant: {} for variant in options.variants}
@@ -58,12 +58,12 @@ def main() -> None:
     for variant, by_uid in found.items():
         white = [db for _, views in by_uid.values() for db in views]
         seconds = float(np.mean([seconds for seconds, _ in by_uid.values()]))
-        print(f"{variant:60s} {seconds:.3f} CPU s a view, mean {np.mean(white):.2f} dB, worst {min(white):.2f} dB")
+        print(f"{variant:60s} {seconds:.3f} CPU s per view, mean {np.mean(white):.2f} dB, worst {min(white):.2f} dB")
     print(json.dumps(found))
 
 
 def sweep(item: BenchObject, variants: list[str]) -> Figures:
-    truth = reference(item, cores()).pictures
+    truth = reference(item, cores()).images
     build(item.path, "longest")
     points = outline_points()
     maps = environment_maps(bundled_maps())
@@ -74,16 +74,16 @@ def sweep(item: BenchObject, variants: list[str]) -> Figures:
     boxes = [object_box(points, cameras[view].c2w(), RESOLUTION) for view in VIEWS]
     figures: Figures = {}
     with tempfile.TemporaryDirectory(prefix="settings-sweep-") as scratch:
-        render_view(cameras[0], 0, Path(scratch), boxes[0])  # the BVH is not counted: 32 views share it
+        render_view(cameras[0], 0, Path(scratch), boxes[0])  # warm-up: 32 views share the BVH
         for variant in variants:
             before = apply(parse(variant))
-            started, pictures = time.process_time(), []
+            started, images = time.process_time(), []
             for view, box in zip(VIEWS, boxes, strict=True):
-                pictures.append(render_view(cameras[view], noise_seed(SEED, item.uid) + view, Path(scratch), box))
+                images.append(render_view(cameras[view], noise_seed(SEED, item.uid) + view, Path(scratch), box))
             seconds = (time.process_time() - started) / len(VIEWS)
             figures[variant] = (
                 round(seconds, 4),
-                tuple(round(db, 3) for db in compare(np.stack(pictures), truth).white_db),
+                tuple(round(db, 3) for db in compare(np.stack(images), truth).white_db),
             )
             apply(before)
     return figures
@@ -95,7 +95,7 @@ def parse(variant: str) -> dict[str, Any]:
 
 
 def apply(values: dict[str, Any]) -> dict[str, Any]:
-    """Set properties; their former values."""
+    """Set properties. Returns their former values."""
     before: dict[str, Any] = {}
     for name, value in values.items():
         target, attribute = _share_input(name) if name.startswith("share_") else (bpy.context.scene.cycles, name)
@@ -105,7 +105,7 @@ def apply(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _share_input(name: str) -> tuple[Any, str]:
-    """share_base: the noisy share of what mirrors nothing; share_slope: how much more of a mirror."""
+    """Return the node input for share_base (noisy share of a diffuse surface) or share_slope (added for a mirror)."""
     scene: Any = bpy.context.scene
     return scene.node_tree.nodes[NOISY_SHARE_NODE].inputs[{"share_base": 2, "share_slope": 1}[name]], "default_value"
 

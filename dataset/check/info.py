@@ -1,4 +1,4 @@
-"""Statistics of a shard set, after checking that manifest, outcome tables and shards agree."""
+"""Compute statistics of a shard set, and check that manifest, outcome tables and shards agree."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dataset.check.statistics import Measured, Tally
+from dataset.check.statistics import Distribution, OutcomeCounts
 from dataset.format.manifest import UNKNOWN
 from dataset.format.schema import Meta, meta_name, parse_meta
 from dataset.format.shards import Index, read_index
@@ -15,11 +15,11 @@ from dataset.io.progress import ProgressBar
 from dataset.reading.reconcile import Slice, slices
 
 _LISTED: Final = 10  # rows of a table in the text before "... and N more"
-_READERS: Final = 8  # threads: a remote set answers each in its own time
+_READERS: Final = 8  # threads, for the latency of remote storage
 
 
 @dataclass
-class Pictures:
+class ImageStatistics:
     """Statistics of the images from the metadata; no image is read."""
 
     resolutions: Counter[str] = field(default_factory=Counter)  # of objects
@@ -46,20 +46,20 @@ class Pictures:
 
 
 @dataclass
-class Info:
-    """A set in numbers. Licenses and sources count the objects that are in shards."""
+class SetStatistics:
+    """Statistics of a set. Licenses and sources count the objects that are in shards."""
 
     url: str
     index: Index
-    asked: int = 0  # objects of the manifest
-    outcomes: Tally = field(default_factory=Tally)
+    requested: int = 0  # objects in the manifest
+    outcomes: OutcomeCounts = field(default_factory=OutcomeCounts)
     licenses: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    pictures: Pictures | None = None  # None when the metadata were not read
+    images: ImageStatistics | None = None  # None when the metadata were not read
 
     def add(self, part: Slice) -> None:
-        """Count a shard's objects; its metadata are not read here."""
-        self.asked += len(part.assets)
+        """Count a shard's objects, without reading their metadata."""
+        self.requested += len(part.assets)
         for asset, row in zip(part.assets, part.rows, strict=True):
             self.outcomes.add(row)
             if row.status == "ok":
@@ -67,19 +67,19 @@ class Info:
                 self.sources[asset.source] += 1
 
 
-def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> Info:
-    """Read outcome tables, statistics and, unless `quick`, every object's metadata: a shard at a time, no picture.
+def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> SetStatistics:
+    """Read outcome tables, statistics and, unless `quick`, all metadata, one shard at a time. No image is read.
 
-    Raises UserError when the set is not complete, or when manifest, outcome tables and shards do not agree: it names
-    the first objects and what to do.
+    Raises UserError when the set is not complete, or when manifest, outcome tables and shards disagree; the error
+    names the first objects and what to do.
     """
-    about = Info(str(url), read_index(url), pictures=None if quick else Pictures())
+    about = SetStatistics(str(url), read_index(url), images=None if quick else ImageStatistics())
     with ProgressBar(desc="info", unit="object", disable=not progress) as bar:
         for part in slices(url):
             about.add(part)
-            if about.pictures is not None:
+            if about.images is not None:
                 for meta in metas(part):
-                    about.pictures.add(meta)
+                    about.images.add(meta)
             bar.update(len(part.rows))
     return about
 
@@ -95,24 +95,24 @@ def metas(part: Slice) -> Iterator[Meta]:
         yield from pool.map(read, range(len(part.uids)))
 
 
-def format_info(about: Info) -> str:
+def format_info(about: SetStatistics) -> str:
     """Format the statistics for a terminal; long tables are truncated with a note."""
     index, outcomes = about.index, about.outcomes
     statuses = ", ".join(f"{outcomes.statuses[status]} {status}" for status in ("ok", "failed", "skipped"))
     attempts = ", ".join(f"{n} for {count} objects" for n, count in sorted(outcomes.attempts.items()))
     lines = [
-        f"{about.url}: {index.objects} objects of {about.asked} asked for, {index.views} views",
+        f"{about.url}: {index.objects} of {about.requested} requested objects, {index.views} views",
         f"in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB",
         f"outcomes: {statuses}; manifest, outcome tables and shards agree",
         f"seconds per object: {_spread(outcomes.seconds, '.1f')}; "
-        f"{outcomes.objects_an_hour:.0f} objects per hour and worker",
+        f"{outcomes.objects_per_hour:.0f} objects per hour and worker",
         f"peak memory per object, MB: {_spread(outcomes.peak_rss_mb, '.0f')}",
         f"attempts: {attempts or 'none'}",
     ]
-    if pictures := about.pictures:
+    if images := about.images:
         lines += [
-            f"clipped: {pictures.clipped_views} views of {pictures.clipped_objects} objects",
-            f"mean alpha coverage: {pictures.mean_coverage:.1%}",
+            f"clipped: {images.clipped_views} views of {images.clipped_objects} objects",
+            f"mean alpha coverage: {images.mean_coverage:.1%}",
         ]
     tables: dict[str, Mapping[str, int]] = {
         "failed, by stage and error": outcomes.failures,
@@ -120,15 +120,15 @@ def format_info(about: Info) -> str:
         "flags": outcomes.flags,
         "licenses": about.licenses,
         "sources": about.sources,
-        "resolutions": pictures.resolutions if pictures else {},
-        "environment lights": pictures.hdris if pictures else {},
+        "resolutions": images.resolutions if images else {},
+        "environment lights": images.hdris if images else {},
     }
     for title, counts in tables.items():
         lines += _table(title, counts)
     return "\n".join(lines)
 
 
-def _spread(measured: Measured, digits: str) -> str:
+def _spread(measured: Distribution, digits: str) -> str:
     if not measured.values:
         return "not measured"
     middle, high = measured.percentile(50), measured.percentile(95)

@@ -1,4 +1,4 @@
-"""What `dataset.check.verify` looks at in a latent set beside what it looks at in every set: arrays and tables."""
+"""Checks of `dataset.check.verify` that only latent sets need: arrays and index tables."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dataset.check.shard import Kind, ShardCheck
+from dataset.check.shard import SetKind, ShardCheck
 from dataset.errors import UserError
-from dataset.format.latent_index import Table, load_table
+from dataset.format.latent_index import LatentTable, load_table
 from dataset.format.latents import (
     FLOAT16,
     LATENTS_FILE,
@@ -22,42 +22,42 @@ from dataset.format.schema import VIEW_SETS, Meta, ViewSet, parse_meta
 from dataset.format.shards import ShardEntry, ShardStats
 
 
-def latent_kind(url: str, form: LatentFormat) -> Kind:
-    """How the shards of a latent set are checked."""
+def latent_kind(url: str, form: LatentFormat) -> SetKind:
+    """Return how the shards of a latent set are checked."""
 
     def fault(name: str, data: bytes, meta: Meta | None) -> str:
         view_set: ViewSet = "fixed" if ".fixed_" in name else "random"
         header = form.headers[view_set]
         if not data.startswith(header) or len(data) != form.member_bytes(view_set):
             return f"not the array that {LATENTS_FILE} describes"
-        return "" if np.isfinite(np.frombuffer(data, FLOAT16, offset=len(header))).all() else "not finite"
+        return "" if np.isfinite(np.frombuffer(data, FLOAT16, offset=len(header))).all() else "has non-finite values"
 
     def validate(members: Mapping[str, bytes], where: str) -> Meta:
         about, *views = sorted(members, key=lambda name: not name.endswith(".meta.json"))
         meta = parse_meta(members[about], f"{where}/{about}")
         if set(members) != set(latent_names(meta.uid)):
             raise UserError(f"{where}: not the members of {meta.uid}")
-        if found := next((told for name in views if (told := fault(name, members[name], meta))), ""):
+        if found := next((text for name in views if (text := fault(name, members[name], meta))), ""):
             raise UserError(f"{where}: {found}")
         return meta
 
-    return Kind(
+    return SetKind(
         names=latent_names,
         validate=validate,
         fault=fault,
-        again=lambda shard: encode_again(url, shard),
-        repeat=encode_on(url),
-        anew=f"delete it and {encode_on(url)}: it is copied from the pictures",
+        shard_remedy=lambda shard: encode_again(url, shard),
+        missing_remedy=encode_on(url),
+        set_remedy=f"delete it and {encode_on(url)}: it is copied from the shard set",
     )
 
 
 class TableCheck:
-    """A shard's table held against its statistics and, as the tar passes, against the cameras in the metadata."""
+    """Compare a shard's table with its statistics and, while the tar is read, with the cameras in the metadata."""
 
     def __init__(self, check: ShardCheck, fs: Any, root: str, form: LatentFormat, stats: ShardStats | None) -> None:
         self._check, self._stats, self._differing = check, stats, list[str]()
-        self._table: Table | None = None
-        if stats is None:  # a problem by itself, and the remedy writes the table anew
+        self._table: LatentTable | None = None
+        if stats is None:  # already reported, and its remedy writes the table again
             return
         try:
             self._table = load_table(fs, root, form, ShardEntry(stats.name, len(stats.samples), 0, stats.sha256))
@@ -85,16 +85,16 @@ class TableCheck:
                 return
 
     def compare(self) -> None:
-        """After the walk: add what is wrong with the table to the shard's findings."""
+        """Add the table's problems to the shard's, after the whole tar was read."""
         if self._table is None or self._stats is None:
             return
         file, samples = table_file(self._check.name), self._stats.samples
         if self._table.uids != tuple(sample.uid for sample in samples):
-            self._check.add(file, f"other objects than {self._check.name}.json says")
+            self._check.add(file, f"lists other objects than {self._check.name}.json")
             return
         suffixes = [name.removeprefix("x.") for name in latent_names("x")]
         for sample, places in zip(samples, self._table.places.tolist(), strict=True):
             if [list(sample.members.get(suffix, ())) for suffix in suffixes] != places:
-                self._check.add(file, f"other places of {sample.uid} than {self._check.name}.json says")
+                self._check.add(file, f"has other offsets for {sample.uid} than {self._check.name}.json")
         for uid in self._differing:
-            self._check.add(file, f"other cameras of {uid} than its metadata")
+            self._check.add(file, f"has other cameras for {uid} than its metadata")

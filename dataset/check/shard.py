@@ -1,4 +1,4 @@
-"""One shard, read from front to back as WebDataset would read it: every finding names its member."""
+"""Check one shard by reading its tar from start to end, as WebDataset does. Every problem names its member."""
 
 import hashlib
 import tarfile
@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from dataset.errors import UserError
 from dataset.format.schema import Meta, check_uid, member_names, parse_meta, validate_sample
+from dataset.format.set_request import RENDER_AGAIN
 from dataset.format.shards import REPEAT_COMMAND, Member, render_again
 from dataset.images.prepare import decode_webp
-from dataset.reading.reconcile import ANEW
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding: the file and member, what is wrong with it, and what to do."""
+    """One problem: the file and member, what is wrong with it, and what to do."""
 
     where: str
     what: str
@@ -28,29 +28,29 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What differs between a set of pictures and one of latents."""
+class SetKind:
+    """The differences between a set of images and a set of latents."""
 
-    names: Callable[[str], list[str]]  # all members of a uid
-    validate: Callable[[Mapping[str, bytes], str], Meta]  # of a whole sample; UserError when it is not sound
-    fault: Callable[[str, bytes, Meta | None], str]  # of a member other than the metadata; empty when it is sound
-    again: Callable[[str], str]  # the remedy for a damaged shard
-    repeat: str  # for what is missing
-    anew: str  # for what is damaged and belongs to the whole set
+    names: Callable[[str], list[str]]  # all member names of a uid
+    validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError
+    fault: Callable[[str, bytes, Meta | None], str]  # problem of a member other than the metadata, or ""
+    shard_remedy: Callable[[str], str]  # what to do about a damaged shard
+    missing_remedy: str  # about missing files
+    set_remedy: str  # about damaged files of the whole set
 
 
-def _picture_fault(name: str, data: bytes, meta: Meta | None) -> str:
+def _image_fault(name: str, data: bytes, meta: Meta | None) -> str:
     shape = decode_webp(data, name).shape
     resolution = meta.resolution if meta else shape[0]
     square = (resolution, resolution, 4)
     return "" if shape == square else f"shape {shape}, its metadata says {square}"
 
 
-PICTURES: Final = Kind(member_names, validate_sample, _picture_fault, render_again, REPEAT_COMMAND, ANEW)
+IMAGE_SET: Final = SetKind(member_names, validate_sample, _image_fault, render_again, REPEAT_COMMAND, RENDER_AGAIN)
 
 
 class HashingReader:
-    """A file read from front to back, its sha256 and length taken as it passes."""
+    """A file that is read from start to end; its length and sha256 are computed meanwhile."""
 
     def __init__(self, file: Any, bar: Any) -> None:
         self.file, self.bar = file, bar
@@ -66,23 +66,23 @@ class HashingReader:
 
 @dataclass
 class ShardCheck:
-    """One shard's findings, gathered while its tar passes."""
+    """The problems of one shard, collected while its tar is read."""
 
     name: str
-    kind: Kind = PICTURES
-    expected: dict[str, Member] = field(default_factory=dict)  # from the statistics; empty when these are unusable
+    kind: SetKind = IMAGE_SET
+    expected: dict[str, Member] = field(default_factory=dict)  # from the statistics; empty when they are unusable
     problems: list[Problem] = field(default_factory=list)
-    uids: dict[str, None] = field(default_factory=dict)  # samples met, in order
-    metas: dict[str, Meta] = field(default_factory=dict)  # of the valid samples, without their views
-    seen: set[str] = field(default_factory=set)  # members met, sound or not
-    sound: dict[str, bytes] = field(default_factory=dict)  # the present sample's members that passed their own checks
+    uids: dict[str, None] = field(default_factory=dict)  # samples found, in order
+    metas: dict[str, Meta] = field(default_factory=dict)  # of valid samples, without their views
+    seen: set[str] = field(default_factory=set)  # members found, valid or not
+    sound: dict[str, bytes] = field(default_factory=dict)  # members of the current sample that passed their checks
 
     def add(self, where: str, what: str) -> None:
-        self.problems.append(Problem(where, what, self.kind.again(self.name)))
+        self.problems.append(Problem(where, what, self.kind.shard_remedy(self.name)))
 
     def walk(self, reader: HashingReader) -> None:
-        """Read the whole tar. Damage to its structure is named by the last member whose header was sound."""
-        uid, last = "", "the beginning"
+        """Read the whole tar. Damage to its structure is reported at the last member with a valid header."""
+        uid, last = "", "the start"
         try:
             with tarfile.open(fileobj=reader, mode="r|") as tar:  # type: ignore[call-overload]
                 for info in tar:
@@ -99,13 +99,13 @@ class ShardCheck:
             pass
 
     def _enter(self, uid: str, member: str) -> str:
-        """The uid `member` belongs to; the sample before it is closed when it is another one."""
+        """Return the uid that `member` belongs to; close the previous sample when that is another one."""
         new = member.partition(".")[0]
         if new == uid:
             return uid
         self._leave(uid)
         if new in self.uids:
-            self.add(f"{self.name}.tar/{member}", f"sample {new} comes twice, apart from its other members")
+            self.add(f"{self.name}.tar/{member}", f"sample {new} occurs twice, its members are not contiguous")
         return new
 
     def _member(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
@@ -123,18 +123,18 @@ class ShardCheck:
             self.sound[info.name] = data
 
     def _differs(self, info: tarfile.TarInfo, data: bytes) -> str:
-        """How a member disagrees with the statistics; empty when it does not or there are none."""
+        """How a member differs from the statistics; empty when it does not, or when there are none."""
         if not self.expected:
             return ""
         place = self.expected.get(info.name)
         if place is None:
             return f"foreign member: not in {self.name}.json"
         if (place.offset, place.size) != (info.offset_data, len(data)):
-            return f"lies elsewhere than {self.name}.json says"
+            return f"has another offset or size than in {self.name}.json"
         return "" if zlib.crc32(data) == place.crc32 else f"corrupt: its checksum differs from {self.name}.json"
 
     def _leave(self, uid: str) -> None:
-        """Close a sample: members that the schema wants and that never came, and contents that do not fit it."""
+        """Close a sample: report missing members, and contents that violate the schema."""
         members, self.sound = self.sound, {}
         if uid not in self.uids:
             return
@@ -146,7 +146,7 @@ class ShardCheck:
             self._each_content(uid, members)
 
     def _valid(self, members: Mapping[str, bytes]) -> bool:
-        """The schema's own check of a whole sample; it stops at the first fault, so it only says yes or no here."""
+        """Whether a whole sample passes the schema's check, which stops at the first problem."""
         try:
             meta = self.kind.validate(members, self.name)
         except UserError:
@@ -169,7 +169,7 @@ class ShardCheck:
                 self.add(f"{self.name}.tar/{name}", fault)
 
     def compare(self, sha256: str, size: int, expected_sha256: str | None) -> None:
-        """After the walk: samples that never came, and damage that no member accounts for."""
+        """Report missing samples, and damage outside of the members, after the whole tar was read."""
         absent = Counter(name.partition(".")[0] for name in self.expected if name.partition(".")[0] not in self.uids)
         for uid, count in absent.items():
             self.add(f"{self.name}.tar", f"sample {uid} is missing ({count} members)")
@@ -179,14 +179,14 @@ class ShardCheck:
             )
 
 
-def _foreign(info: tarfile.TarInfo, kind: Kind) -> str:
-    """Why a tar member can belong to no sample; empty when its name and kind are of the schema."""
+def _foreign(info: tarfile.TarInfo, kind: SetKind) -> str:
+    """Why a tar member belongs to no sample; empty when its name and type are valid."""
     if info.name.startswith("/") or ".." in info.name.split("/"):
-        return "an absolute or climbing path"
+        return "an absolute path or one with .."
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse():
         return "not a regular file"
     uid = info.name.partition(".")[0]
     try:
-        return "" if info.name in kind.names(check_uid(uid)) else "its name is not of the schema"
+        return "" if info.name in kind.names(check_uid(uid)) else "its name is not in the schema"
     except UserError as error:
         return str(error)

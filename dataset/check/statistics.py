@@ -1,4 +1,4 @@
-"""Outcome rows in numbers: added one at a time, none of them kept."""
+"""Count outcome rows one at a time, without keeping them."""
 
 from array import array
 from collections import Counter
@@ -10,8 +10,8 @@ from dataset.format.outcomes import Outcome
 
 
 @dataclass
-class Measured:
-    """One number an object, 8 bytes each (percentiles need them all), and which object has the largest."""
+class Distribution:
+    """Values of one quantity, one per object (8 bytes each, for percentiles), and the object with the largest value."""
 
     values: "array[float]" = field(default_factory=lambda: array("d"))
     largest: float = 0.0
@@ -23,21 +23,21 @@ class Measured:
             self.largest, self.largest_uid = value, uid
 
     def percentile(self, q: float) -> float:
-        """0 when nothing was measured."""
+        """Return the q-th percentile, 0 to 100; 0 when there are no values."""
         return float(np.percentile(np.asarray(self.values), q)) if self.values else 0.0
 
 
 @dataclass
-class Tally:
-    """Counters of objects; what was measured of those that were tried, that is not skipped."""
+class OutcomeCounts:
+    """Counts of objects by outcome, and time and memory of those that were not skipped."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)  # by `reason`
     skips: Counter[str] = field(default_factory=Counter)  # by `reason`
     flags: Counter[str] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
-    seconds: Measured = field(default_factory=Measured)
-    peak_rss_mb: Measured = field(default_factory=Measured)
+    seconds: Distribution = field(default_factory=Distribution)
+    peak_rss_mb: Distribution = field(default_factory=Distribution)
 
     def add(self, row: Outcome) -> None:
         self.statuses[row.status] += 1
@@ -52,12 +52,12 @@ class Tally:
         self.peak_rss_mb.add(row.uid, row.peak_rss_mb)
 
     @property
-    def objects_an_hour(self) -> float:
-        """Finished objects an hour of one worker's time, what failed ones took included; 0 when none was taken."""
+    def objects_per_hour(self) -> float:
+        """Rendered objects per hour of one worker, with the time of failed objects; 0 when no time was measured."""
         total = sum(self.seconds.values)
         return 3600 * self.statuses["ok"] / total if total else 0.0
 
 
 def reason(row: Outcome) -> str:
-    """Why an object has no sample, as a group that objects share: "stage: error class", for a skipped one its flags."""
+    """Return why an object has no sample, as a group: "stage: error class", or the flags of a skipped object."""
     return f"{row.stage or 'unknown'}: {row.error_class or ', '.join(row.flags) or row.message or 'unknown'}"

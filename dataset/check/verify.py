@@ -1,7 +1,7 @@
-"""Every truncated, missing, foreign, duplicate or corrupt member of a shard set, by name, in one pass over its bytes.
+"""Find every truncated, missing, foreign, duplicate or corrupt member of a shard set, in one pass over its bytes.
 
-Each tar is read from front to back as WebDataset would read it; statistics, index, outcome rows, manifest and
-attribution are then held against what was really there. One shard's rows are in memory at a time.
+Each tar is read from start to end, as WebDataset does. Statistics, index, outcome rows, manifest and attribution are
+then compared with its contents. The rows of one shard are in memory at a time.
 """
 
 import os
@@ -12,32 +12,34 @@ from typing import Any
 
 from dataset.attribution import ATTRIBUTION_FILE, AttributionCheck
 from dataset.check.latents import TableCheck, latent_kind
-from dataset.check.shard import PICTURES, HashingReader, Kind, Problem, ShardCheck
+from dataset.check.shard import IMAGE_SET, HashingReader, Problem, SetKind, ShardCheck
 from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE, LatentFormat, read_format
 from dataset.format.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER
+from dataset.format.set_request import SetRequest, read_set_request
 from dataset.format.shards import INDEX_NAME, SET_NAME, SHARD_FILE, Index, ShardEntry, read_index, read_stats
 from dataset.io.files import TEMPORARY_SUFFIX, exists, url_to_fs
 from dataset.io.progress import ProgressBar
-from dataset.reading.reconcile import Asked, differences, read_asked, read_manifest, read_table, set_differences
+from dataset.reading.reconcile import read_manifest, read_table, set_differences, shard_differences
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
-    """All problems of the set at `url`, an empty list when it is sound. Raises UserError when there is no set at all.
+    """Return all problems of the set at `url`; an empty list when it is valid.
 
-    Either kind of set: of pictures, or of latents (it holds latents.json), whose tables are checked too.
+    The set holds images, or latents (then it has latents.json); the tables of latent sets are checked too. Shards are
+    read by parallel threads, which does not change the order of the problems.
 
-    Shards are read in parallel threads; the order of the findings does not depend on it.
+    Raises UserError when there is no set.
     """
     fs, root = url_to_fs(url)
     form = read_format(str(url)) if exists(fs, f"{root}/{LATENTS_FILE}") else None
-    kind = PICTURES if form is None else latent_kind(str(url), form)
+    kind = IMAGE_SET if form is None else latent_kind(str(url), form)
     index, problems = _index(fs, root, str(url), kind)
     files = {path.removeprefix(f"{root}/"): int(size) for path, size in _sizes(fs, root).items()}
     entries = {entry.name: entry for entry in index.shards} if index else {}
     problems += _stray_files(files, entries if index else None)
-    wanted, found = _Wanted.read(fs, root, index, kind)
+    request_parts, found = _Request.read(fs, root, index, kind)
     problems += found
     names = sorted(set(entries) | {name.removesuffix(".tar") for name in files if SHARD_FILE.fullmatch(name)})
     total = sum(files.get(f"{name}.tar", 0) for name in names)
@@ -52,9 +54,9 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
 
         for check in pool.map(check_one, names):
             problems += check.problems
-            problems += _reconcile(fs, root, check, wanted, attribution)
+            problems += _reconcile(fs, root, check, request_parts, attribution)
     if index and (fault := attribution.fault):
-        problems.append(Problem(ATTRIBUTION_FILE, fault, kind.repeat))
+        problems.append(Problem(ATTRIBUTION_FILE, fault, kind.missing_remedy))
     return problems
 
 
@@ -62,59 +64,64 @@ def _sizes(fs: Any, root: str) -> dict[str, int]:
     return {path: info["size"] for path, info in fs.find(root, detail=True).items()}
 
 
-def _index(fs: Any, root: str, url: str, kind: Kind) -> tuple[Index | None, list[Problem]]:
-    """The index, or the problem that stands for it. A set that does not exist at all stays a UserError."""
+def _index(fs: Any, root: str, url: str, kind: SetKind) -> tuple[Index | None, list[Problem]]:
+    """Return the index, or None and a problem. Raises UserError when there is no set."""
     try:
-        return read_index(url, kind.repeat), []
+        return read_index(url, kind.missing_remedy), []
     except UserError as error:
         if not exists(fs, f"{root}/{SET_NAME}") and not fs.glob(f"{root}/shard-*.tar"):
             raise
-        return None, [Problem(INDEX_NAME, str(error), kind.repeat)]
+        return None, [Problem(INDEX_NAME, str(error), kind.missing_remedy)]
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
-    """Leftovers of killed writers, and shard files that the index (when there is one) does not list."""
+    """Files left by killed writers, and shard files that the index does not list."""
     for name in sorted(files):
         stem = name.removeprefix(f"{OUTCOMES_FOLDER}/").partition(".")[0]
         if name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "temporary file of an interrupted writer", "delete it")
         elif name.startswith(".staging/") and entries is not None:
-            yield Problem(name, "staged objects of a set that is complete", "delete .staging")
+            yield Problem(name, "staged objects of a complete set", "delete .staging")
         elif entries is not None and stem.startswith("shard-") and stem not in entries:
             yield Problem(name, f"not listed in {INDEX_NAME}", "delete it")
 
 
-class _Wanted:
-    """What was asked for, a shard's part at a time; nothing is known of it when manifest or `set.json` are damaged."""
+class _Request:
+    """The requested objects, one shard at a time; unknown when the manifest or `set.json` is damaged."""
 
-    def __init__(self, asked: Asked | None, manifest: Manifest | None, kind: Kind) -> None:
-        self.asked, self.manifest, self.kind = asked, manifest, kind
+    def __init__(self, request: SetRequest | None, manifest: Manifest | None, kind: SetKind) -> None:
+        self.request, self.manifest, self.kind = request, manifest, kind
 
     @classmethod
-    def read(cls, fs: Any, root: str, index: Index | None, kind: Kind) -> tuple["_Wanted", list[Problem]]:
+    def read(cls, fs: Any, root: str, index: Index | None, kind: SetKind) -> tuple["_Request", list[Problem]]:
         try:
-            asked = read_asked(fs, root, kind.anew)
+            request = read_set_request(fs, root, kind.set_remedy)
         except UserError as error:
-            return cls(None, None, kind), [Problem(SET_NAME, str(error), kind.anew)]
+            return cls(None, None, kind), [Problem(SET_NAME, str(error), kind.set_remedy)]
         try:
-            manifest = read_manifest(fs, root, asked, kind.anew)
+            manifest = read_manifest(fs, root, request, kind.set_remedy)
         except UserError as error:
-            return cls(asked, None, kind), [Problem(MANIFEST_FILE, str(error), kind.anew)]
-        problems = [Problem(where, what, kind.anew) for where, what in set_differences(asked, len(manifest), index)]
-        return cls(asked, manifest, kind), problems
+            return cls(request, None, kind), [Problem(MANIFEST_FILE, str(error), kind.set_remedy)]
+        problems = [
+            Problem(where, what, kind.set_remedy) for where, what in set_differences(request, len(manifest), index)
+        ]
+        return cls(request, manifest, kind), problems
 
     def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
-        """Position of the shard's first object, and its assets. Raises UserError when that part is damaged."""
-        if not self.asked or not self.manifest or not SHARD_FILE.fullmatch(f"{shard}.tar"):
+        """Return the position of the shard's first object and its assets, None when they are unknown.
+
+        Raises UserError when that part of the manifest is damaged.
+        """
+        if not self.request or not self.manifest or not SHARD_FILE.fullmatch(f"{shard}.tar"):
             return 0, None
-        places = self.asked.positions(int(shard.removeprefix("shard-")))
+        places = self.request.positions(int(shard.removeprefix("shard-")))
         return places.start, list(self.manifest.assets(places.start, places.stop))
 
 
 def _check_shard(
-    fs: Any, root: str, name: str, entry: ShardEntry | None, *, bar: Any, kind: Kind, form: LatentFormat | None
+    fs: Any, root: str, name: str, entry: ShardEntry | None, *, bar: Any, kind: SetKind, form: LatentFormat | None
 ) -> ShardCheck:
-    """A shard's findings, and the samples in it."""
+    """Check one shard: its statistics, tar and table."""
     check = ShardCheck(name, kind)
     stats = None
     try:
@@ -142,32 +149,32 @@ def _check_shard(
 
 
 def _reconcile(
-    fs: Any, root: str, check: ShardCheck, wanted: _Wanted, attribution: AttributionCheck
+    fs: Any, root: str, check: ShardCheck, request_parts: _Request, attribution: AttributionCheck
 ) -> Iterator[Problem]:
-    """The shard's samples held against its outcome rows, its part of the manifest and the attribution."""
+    """Compare the shard's samples with its outcome rows, its part of the manifest and the attribution."""
     try:
-        start, assets = wanted.assets(check.name)
+        start, assets = request_parts.assets(check.name)
     except UserError as error:
         start, assets = 0, None
-        yield Problem(MANIFEST_FILE, str(error), check.kind.anew)
+        yield Problem(MANIFEST_FILE, str(error), check.kind.set_remedy)
     if assets is None:
-        attribution.give_up()
+        attribution.stop_comparing()
     else:
         yield from _credits(check, assets)
         stored = {name.partition(".")[0] for name in check.expected} or check.uids.keys()
         attribution.expect(asset for asset in assets if asset.uid in stored)
     where = f"{OUTCOMES_FOLDER}/{check.name}.parquet"
     if not exists(fs, f"{root}/{where}"):
-        yield Problem(where, "missing outcome table", check.kind.repeat)
+        yield Problem(where, "missing outcome table", check.kind.missing_remedy)
         return
     try:
         rows = read_table(fs, root, check.name)
     except UserError as error:
-        yield Problem(where, str(error), check.kind.again(check.name))
+        yield Problem(where, str(error), check.kind.shard_remedy(check.name))
         return
     uids = None if assets is None else [asset.uid for asset in assets]
-    for place, what in differences(check.name, start, uids, rows, list(check.uids)):
-        yield Problem(place, what, check.kind.again(check.name))
+    for place, what in shard_differences(check.name, start, uids, rows, list(check.uids)):
+        yield Problem(place, what, check.kind.shard_remedy(check.name))
 
 
 def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
@@ -175,5 +182,5 @@ def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
     for asset in assets:
         meta = check.metas.get(asset.uid)
         if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):
-            told = f"author, license or source differ from {MANIFEST_FILE}"
-            yield Problem(f"{check.name}.tar/{asset.uid}.meta.json", told, check.kind.again(check.name))
+            what = f"author, license or source differ from {MANIFEST_FILE}"
+            yield Problem(f"{check.name}.tar/{asset.uid}.meta.json", what, check.kind.shard_remedy(check.name))

@@ -1,8 +1,8 @@
-"""One shard set from one or several, with smaller pictures if asked. The same command again resumes.
+"""Copy one or several shard sets into one, optionally at a lower resolution. The same command again resumes.
 
-Shards are written as the renderer writes them: the tar, its statistics, then the outcome table that says that it is
-finished. So any moment is a good one to be killed at. Worker processes read, average and encode; this one writes, in
-order, so the bytes do not depend on how many there are.
+A shard is written as the renderer writes it: the tar, its statistics, then the outcome table, which marks the shard as
+finished. A copy that is killed therefore loses at most the current shard. Worker processes read, average and encode;
+the main process writes in order, so the bytes do not depend on the number of workers.
 """
 
 import json
@@ -14,13 +14,13 @@ from itertools import groupby
 from typing import Any, Final
 
 from dataset.attribution import write_attribution
-from dataset.copy.sources import Pick, Source, each_once, open_sources, picks
-from dataset.copy.worker import Members, Task, submitter
+from dataset.copy.sources import Pick, SourceSet, each_once, open_sources, picks
+from dataset.copy.worker import CopyTask, Members, submitter
 from dataset.errors import UserError
 from dataset.format.manifest import MANIFEST_FILE
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes
 from dataset.format.schema import SCHEMA_VERSION
-from dataset.format.set_request import begin_set
+from dataset.format.set_request import SetRequest, begin_set, read_set_request
 from dataset.format.shards import (
     INDEX_NAME,
     SET_NAME,
@@ -37,15 +37,15 @@ from dataset.io.progress import ProgressBar
 from dataset.io.read_ahead import draw_ahead
 from dataset.io.resume import differences, settings_differ
 from dataset.reading.filters import Filters
-from dataset.reading.reconcile import Asked, read_asked, read_manifest
+from dataset.reading.reconcile import read_manifest
 
 OBJECTS_PER_SHARD: Final = 64
-_AHEAD: Final = 4  # objects a worker that are read before their turn to be written
+_AHEAD: Final = 4  # objects per worker that are read before they can be written
 _ALL: Final = Filters()
-_FOUND: Final = {"sets", "objects", "manifest_sha256"}  # of set.json: not compared
-_BEGUN: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # what a copy that was killed before its set.json leaves
+_NOT_COMPARED: Final = {"sets", "objects", "manifest_sha256"}  # fields of set.json
+_BEFORE_REQUEST: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # files that a copy writes before its set.json
 
-Begun = tuple[Pick, Future[Members] | None]  # None: an object without pictures
+PendingObject = tuple[Pick, Future[Members] | None]  # None: an object without images
 
 
 def copy_sets(
@@ -60,10 +60,10 @@ def copy_sets(
 ) -> Index:
     """Write, or complete, the set `out` (folder or URL) with the objects of the sets `urls`, in that order.
 
-    Pictures of `resolution` pixels already, and all without it, are copied byte for byte, their metadata too; larger
-    ones are averaged (dataset.copy.downscale). Rows of objects that failed or were skipped come along, unless there are
-    filters: then only what these keep. Raises UserError when a set is unusable, two hold one uid, a member is damaged,
-    or `out` holds anything else than the beginning of this copy.
+    Without `resolution`, and for sets that already have it, images and metadata are copied byte for byte; larger images
+    are averaged (dataset.copy.downscale). Outcome rows of failed and skipped objects are copied too, unless there are
+    filters: then only objects that pass them. Raises UserError when a set is unusable, two sets hold the same uid, a
+    member is damaged, or `out` holds anything but the beginning of this copy.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value in (("--objects-per-shard", objects_per_shard), ("--workers", workers)):
@@ -73,57 +73,57 @@ def copy_sets(
     fs, root = url_to_fs(out)
     with owned_out(fs, root, out, "copy"):
         _claim(fs, root, out, sources, _request(sources, resolution, objects_per_shard, filters))
-        asked = read_asked(fs, root)
-        read_manifest(fs, root, asked)
-        finished = _finished(fs, root, asked)
-        if len(finished) == asked.num_shards and exists(fs, f"{root}/{INDEX_NAME}"):
+        request = read_set_request(fs, root)
+        read_manifest(fs, root, request)
+        finished = _finished(fs, root, request)
+        if len(finished) == request.num_shards and exists(fs, f"{root}/{INDEX_NAME}"):
             return read_index(out)
-        done = sum(len(asked.positions(shard)) for shard in finished)
+        done = sum(len(request.positions(shard)) for shard in finished)
         missing = (p for p in picks(sources, objects_per_shard) if p.row.position // objects_per_shard not in finished)
         with (
-            ProgressBar(total=asked.objects, initial=done, unit="object", desc="copy", disable=not progress) as bar,
+            ProgressBar(total=request.objects, initial=done, unit="object", desc="copy", disable=not progress) as bar,
             submitter(workers) as submit,
         ):
             _write_shards(fs, root, _read_ahead(missing, submit, resolution, _AHEAD * workers), bar)
         write_attribution(fs, root)
-        return write_index(fs, root, num_shards=asked.num_shards, objects_per_shard=objects_per_shard)
+        return write_index(fs, root, num_shards=request.num_shards, objects_per_shard=objects_per_shard)
 
 
 def _request(
-    sources: Sequence[Source], resolution: int | None, objects_per_shard: int, filters: Filters
+    sources: Sequence[SourceSet], resolution: int | None, objects_per_shard: int, filters: Filters
 ) -> dict[str, Any]:
-    """What determines the bytes of the set, as `set.json` holds it."""
+    """Everything that determines the bytes of the copy, as `set.json` stores it."""
     default = asdict(_ALL)
     chosen = {name: value for name, value in asdict(filters).items() if value != default[name]}
-    asked = {
+    values = {
         "schema_version": SCHEMA_VERSION,
         "source": "copy",
         "objects_per_shard": objects_per_shard,
         "resolution": resolution,
         "filters": {name: str(value) if name == "uids" else value for name, value in chosen.items()},
-        "sets": [{"url": s.url, "fingerprint": s.fingerprint, "asked": s.asked} for s in sources],
+        "sets": [{"url": s.url, "fingerprint": s.fingerprint, "asked": s.request} for s in sources],
     }
-    request: dict[str, Any] = json.loads(json_bytes(asked))
+    request: dict[str, Any] = json.loads(json_bytes(values))
     return request
 
 
-def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dict[str, Any]) -> None:
-    """Write manifest and `set.json`, or check that the set begun here is this one."""
+def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: dict[str, Any]) -> None:
+    """Write manifest and `set.json`, or check that the set in `out` has the same request."""
     if not exists(fs, f"{root}/{SET_NAME}"):
         if foreign := _foreign(fs, root):
-            raise UserError(f"{out} holds {foreign}, which is not of a copy; give another --out")
+            raise UserError(f"{out} holds {foreign}, which no copy writes; give another --out")
         remove_temporaries(fs, root)
         begin_set(fs, root, request, each_once(picks(sources, request["objects_per_shard"])))
         return
-    anew = "restore it, or delete the set and copy again"
-    there = read_json(fs, f"{root}/{SET_NAME}", anew)
+    remedy = "restore it, or delete the set and copy again"
+    there = read_json(fs, f"{root}/{SET_NAME}", remedy)
     if not isinstance(there, dict):
-        raise UserError(f"{root}/{SET_NAME} is damaged; {anew}")
+        raise UserError(f"{root}/{SET_NAME} is damaged; {remedy}")
     if there.get("source") != request["source"]:
         raise UserError(
             f"{out} holds a set that was not written by a copy (its source: {there.get('source')}); give another --out"
         )
-    changed = differences(there, request, _FOUND).values()
+    changed = differences(there, request, _NOT_COMPARED).values()
     if lines := [*_other_sets(there.get("sets", []), request["sets"]), *changed]:
         remedy = "Repeat the first command, give another --out, or delete the set"
         raise UserError(settings_differ(out, lines, remedy))
@@ -131,38 +131,38 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[Source], request: dic
 
 
 def _foreign(fs: Any, root: str) -> str:
-    """The first file, by name, that no copy leaves before its `set.json`; empty when there is none."""
+    """Name of the first file that a copy does not write before its `set.json`; empty when there is none."""
     paths = fs.ls(root, detail=False) if exists(fs, root) else []
     names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
-    return next((n for n in sorted(names) if n not in _BEGUN and not n.endswith(TEMPORARY_SUFFIX)), "")
+    return next((n for n in sorted(names) if n not in _BEFORE_REQUEST and not n.endswith(TEMPORARY_SUFFIX)), "")
 
 
-def _other_sets(there: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line when the source sets differ. Their present location does not matter."""
-    before, now = ([(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, asked))
-    if before != now:
-        urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, asked))
+def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line when the source sets differ. Where they are stored does not matter."""
+    keys = [[(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, now)]
+    if keys[0] != keys[1]:
+        urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, now))
         yield "source sets were {}, are now {} (or the objects of a set have changed)".format(*urls)
 
 
-def _finished(fs: Any, root: str, asked: Asked) -> set[int]:
-    """Numbers of the shards whose outcome table, written last, is there."""
+def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
+    """Numbers of the shards whose outcome table, which is written last, exists."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
     paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
     there = {path.rpartition("/")[2] for path in paths}
-    return {shard for shard in range(asked.num_shards) if f"{shard_name(shard)}.parquet" in there}
+    return {shard for shard in range(request.num_shards) if f"{shard_name(shard)}.parquet" in there}
 
 
-def _write_shards(fs: Any, root: str, objects: Iterator[Begun], bar: Any) -> None:
-    """Every shard that `objects` has a first object of, whole; they come in order."""
-    for name, group in groupby(objects, key=lambda begun: begun[0].row.shard):
+def _write_shards(fs: Any, root: str, objects: Iterator[PendingObject], bar: Any) -> None:
+    """Write the shards that `objects`, in order, belong to. Shards are always complete."""
+    for name, group in groupby(objects, key=lambda pending: pending[0].row.shard):
         rows: list[Outcome] = []
         write_shard(fs, root, name, _samples(group, rows, bar))
         write_bytes_atomic(fs, f"{root}/{OUTCOMES_FOLDER}/{name}.parquet", dump_outcomes(rows))
 
 
-def _samples(objects: Iterator[Begun], rows: list[Outcome], bar: Any) -> Iterator[tuple[str, Members]]:
-    """What `write_shard` takes; the rows of all objects are gathered as they pass."""
+def _samples(objects: Iterator[PendingObject], rows: list[Outcome], bar: Any) -> Iterator[tuple[str, Members]]:
+    """Yield the samples for `write_shard`, and append the outcome row of every object to `rows`."""
     for pick, future in objects:
         rows.append(pick.row)
         if future is not None:
@@ -171,8 +171,8 @@ def _samples(objects: Iterator[Begun], rows: list[Outcome], bar: Any) -> Iterato
 
 
 def _read_ahead(
-    objects: Iterator[Pick], submit: Callable[[Task], Future[Members]], target: int | None, ahead: int
-) -> Iterator[Begun]:
+    objects: Iterator[Pick], submit: Callable[[CopyTask], Future[Members]], target: int | None, ahead: int
+) -> Iterator[PendingObject]:
     """Yield each object with the future of its members, in order; at most `ahead` objects are in memory.
 
     The futures are not resolved here: an error must not stop the shard before the damaged object from being written.
@@ -181,5 +181,5 @@ def _read_ahead(
     return draw_ahead(started, ahead - 1)
 
 
-def _task(pick: Pick, shard: int, sample: int, target: int | None) -> Task:
-    return Task(pick.source.url, pick.source.tars, shard, sample, pick.source.resolution, target)
+def _task(pick: Pick, shard: int, sample: int, target: int | None) -> CopyTask:
+    return CopyTask(pick.source.url, pick.source.tars, shard, sample, pick.source.resolution, target)

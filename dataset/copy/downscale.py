@@ -1,7 +1,7 @@
-"""A sample's pictures made smaller by a whole factor, and its cameras with them.
+"""Downscale a sample's images by an integer factor, and adapt its cameras.
 
-Averages are taken in premultiplied alpha of the values as stored (sRGB-encoded), as everywhere here: compositing on
-white (`dataset.images.prepare.composite_white`) and averaging may change places, but for the rounding to 8 bits.
+Averages are taken of premultiplied, sRGB-encoded values. Compositing on white
+(`dataset.images.prepare.composite_white`) therefore commutes with averaging, except for the rounding to 8 bits.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from dataset.errors import UserError
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, View, dump_meta, member_name, meta_name
 from dataset.images.prepare import UInt8, decode_webp, encode_webp
 
-AVERAGED_FROM: Final = "averaged_from"  # in a Meta's `renderer`: pixels a side of the pictures that were rendered
+AVERAGED_FROM: Final = "averaged_from"  # key in a Meta's `renderer`: pixels per side of the rendered images
 
 
-def shrink(rgba: UInt8, factor: int) -> UInt8:
-    """Straight-alpha uint8 [h, w, 4] -> [h / factor, w / factor, 4]: each pixel the mean of factor x factor ones.
+def average_blocks(rgba: UInt8, factor: int) -> UInt8:
+    """Average blocks of factor x factor pixels of straight-alpha uint8 [h, w, 4]. Returns [h / factor, w / factor, 4].
 
-    Whole numbers throughout, halves rounded up, so every machine gets the same bytes. What comes out invisible is 0 in
+    Integer arithmetic with halves rounded up gives the same bytes on every machine. Fully transparent pixels are 0 in
     all channels. Raises ValueError when the factor does not divide height and width.
     """
     height, width, channels = rgba.shape
     if factor < 1 or height % factor or width % factor or channels != 4:
-        raise ValueError(f"cannot average blocks of {factor} pixels of a picture {rgba.shape}")
-    planes = np.ascontiguousarray(rgba.transpose(2, 0, 1)).astype(np.uint32)  # [4, h, w]: five times faster to sum
+        raise ValueError(f"cannot average blocks of {factor} pixels in an image of shape {rgba.shape}")
+    planes = np.ascontiguousarray(rgba.transpose(2, 0, 1)).astype(np.uint32)  # [4, h, w]: summing is five times faster
     planes[:3] *= planes[3]
     rows = planes.reshape(4, height // factor, factor, width).sum(2, dtype=np.int64)
     sums = rows.reshape(4, height // factor, width // factor, factor).sum(3)
@@ -37,17 +37,17 @@ def shrink(rgba: UInt8, factor: int) -> UInt8:
     return small
 
 
-def shrink_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, where: str) -> dict[str, bytes]:
-    """The sample's 33 members (full name -> bytes) at `resolution`, which divides that of `meta`.
+def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, where: str) -> dict[str, bytes]:
+    """Return the sample's 33 members (full name -> bytes) at `resolution`.
 
-    Raises UserError naming the member (after `where`) when a picture cannot be decoded or has another size
-    than the metadata say.
+    Raises UserError naming the member (after `where`) when an image cannot be decoded or has another size than the
+    metadata say, ValueError when `resolution` does not divide that of `meta`.
     """
     factor = meta.resolution // resolution
     if resolution < 1 or factor * resolution != meta.resolution:
         raise ValueError(f"{resolution} pixels do not divide {meta.resolution}")
     expected = (meta.resolution, meta.resolution, 4)
-    views, pictures = {}, {}
+    views, images = {}, {}
     for view_set in VIEW_SETS:
         smaller = []
         for i in range(VIEWS_PER_SET):
@@ -55,19 +55,19 @@ def shrink_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, whe
             rgba = decode_webp(members[name], f"{where}/{name}")
             if rgba.shape != expected:
                 raise UserError(f"{where}/{name}: damaged, shape {rgba.shape}, its metadata says {expected}")
-            small = shrink(rgba, factor)
+            small = average_blocks(rgba, factor)
             smaller.append(_view(meta.views[view_set][i], factor, small))
-            pictures[name] = encode_webp(small)
+            images[name] = encode_webp(small)
         views[view_set] = tuple(smaller)
     renderer = {AVERAGED_FROM: meta.resolution, **meta.renderer}
     about = replace(meta, resolution=resolution, views=views, renderer=renderer)
-    return {meta_name(meta.uid): dump_meta(about), **pictures}
+    return {meta_name(meta.uid): dump_meta(about), **images}
 
 
 def _view(view: View, factor: int, small: UInt8) -> View:
-    """The camera of the smaller picture: a pixel's corner (x, y) moves to (x, y) / factor (see dataset.camera.project).
+    """Return the camera of the smaller image: the pixel corner (x, y) moves to (x, y) / factor.
 
-    `alpha_coverage` is that of the picture as it is now; `clipped` says of the object what it said before.
+    `alpha_coverage` is computed from the smaller image; `clipped` is kept.
     """
     columns = (tuple(value / factor for value in row) for row in view.K[:2])
     coverage = float(small[..., 3].mean(dtype=np.float64) / 255)

@@ -1,4 +1,4 @@
-"""One object of a copy: read, checked and, if asked, made smaller, in a process beside the one that writes."""
+"""Read, check and optionally downscale one object of a copy, in a worker process."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataset.copy.downscale import shrink_sample
+from dataset.copy.downscale import downscale_sample
 from dataset.errors import UserError
 from dataset.format.schema import SchemaError, member_names, meta_name, parse_meta
 from dataset.format.shards import shard_name
@@ -20,11 +20,11 @@ from dataset.reading.shard_set import DamagedMember, ShardSet
 Members = Mapping[str, bytes]
 
 
-class Task(NamedTuple):
-    """One object for a worker. `resolution` is that of the source's first object, `target` what is asked for."""
+class CopyTask(NamedTuple):
+    """One object to copy. `resolution` is that of the set's first object, `target` that of the copy (None: same)."""
 
     url: str
-    tars: str  # the set's fingerprint: a worker must not read another set than the copy was begun with
+    tars: str  # the set's fingerprint, to notice a set that changed since the copy was started
     shard: int
     sample: int
     resolution: int | None
@@ -32,10 +32,10 @@ class Task(NamedTuple):
 
 
 @contextmanager
-def submitter(workers: int) -> Iterator[Callable[[Task], Future[Members]]]:
-    """What starts a task in one of several processes, or, where one is enough, in a thread of this one.
+def submitter(workers: int) -> Iterator[Callable[[CopyTask], Future[Members]]]:
+    """Yield a function that submits a task to `workers` processes, or to a thread when `workers` is 1.
 
-    Raises UserError when a process was killed.
+    Raises UserError when a worker process was killed.
     """
     pool: Executor
     if workers == 1:
@@ -46,14 +46,14 @@ def submitter(workers: int) -> Iterator[Callable[[Task], Future[Members]]]:
         yield lambda task: pool.submit(copy_object, task)
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed (out of memory?); give fewer --workers, and the same command resumes"
+            "a worker process was killed (out of memory?); run the same command with fewer --workers to resume"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker() -> None:
-    """Ctrl-C is the parent's to handle; when that is gone, however it ended, so is the worker."""
+    """Leave Ctrl-C to the parent process, and exit when the parent has ended for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -64,8 +64,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def copy_object(task: Task) -> Members:
-    """The members of one object as the copy holds them. Raises UserError naming a member that is damaged."""
+def copy_object(task: CopyTask) -> Members:
+    """Return the members of one object as the copy stores them. Raises UserError naming a damaged member."""
     shards = _reader(task.url, task.tars)
     uid = shards.uid(task.shard, task.sample)
     members = shards.read(task.shard, task.sample, member_names(uid))
@@ -76,17 +76,17 @@ def copy_object(task: Task) -> Members:
         raise DamagedMember(str(error)) from error
     if meta.resolution != task.resolution:
         raise UserError(
-            f"{where}/{about}: {meta.resolution} pixels, the set's first object has {task.resolution}; a copy needs "
-            "sets of one size each: copy the parts by themselves (--uids FILE)"
+            f"{where}/{about}: {meta.resolution} pixels, but the set's first object has {task.resolution}; all objects "
+            "of a set must have one size: copy the parts separately (--uids FILE)"
         )
     if task.target in (None, meta.resolution):
         return members
-    return shrink_sample(members, meta, task.target or 1, where)
+    return downscale_sample(members, meta, task.target or 1, where)
 
 
 @lru_cache(maxsize=16)
 def _reader(url: str, tars: str) -> ShardSet:
     shards = ShardSet(url)
     if shards.fingerprint != tars:
-        raise UserError(f"{url} has changed since the copy was begun; delete the copy and begin again")
+        raise UserError(f"{url} has changed since the copy was started; delete the copy and start again")
     return shards

@@ -1,4 +1,4 @@
-"""A latent shard's `NAME.table.npz` read back (see `dataset.format.latents`)."""
+"""Read the index table of a latent shard, `NAME.table.npz` (see `dataset.format.latents`)."""
 
 import io
 import threading
@@ -14,12 +14,12 @@ from dataset.format.latents import LATENTS_FILE, LatentFormat, table_file
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET
 from dataset.format.shards import ShardEntry
 
-# numpy parses array headers with `ast`, whose depth count Python 3.11's threads share: two at once end in SystemError
+# numpy parses array headers with `ast`, which is not thread-safe in Python 3.11 (SystemError)
 _PARSING: Final = threading.Lock()
 
 
-class Table(NamedTuple):
-    """A shard's places and cameras. Column 0 of the places: metadata; then the views, in schema order."""
+class LatentTable(NamedTuple):
+    """Offsets and cameras of a shard. Column 0 of `places` is the metadata, then the views follow in schema order."""
 
     name: str
     uids: tuple[str, ...]
@@ -28,14 +28,14 @@ class Table(NamedTuple):
     azimuth_deg: NDArray[np.float64]  # [objects, 2, 16]
 
 
-def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Table:
-    """The table of a shard. Raises UserError, without a remedy, when it is missing, damaged or another shard's."""
+def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> LatentTable:
+    """Load the table of a shard. Raises UserError, without a remedy, when it is missing, damaged or of another one."""
     file = table_file(entry.name)
     try:
         data = io.BytesIO(fs.cat_file(f"{root}/{file}"))
         with _PARSING, np.load(data, allow_pickle=False) as arrays:
             sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
-            table = Table(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
+            table = LatentTable(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error})") from error
     if sha256 != entry.sha256:
@@ -43,7 +43,7 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Tab
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):
-        raise UserError(f"{file} does not fit its {entry.samples} objects")
+        raise UserError(f"{file} has not the shape for {entry.samples} objects")
     sizes = [form.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
     if (table.places[:, 1:, 1] != sizes).any():
         raise UserError(f"its members have other sizes than {LATENTS_FILE} says")

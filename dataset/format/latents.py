@@ -1,12 +1,12 @@
-"""Format of a latent set: the numbers of each view, the names of its members, `latents.json`.
+"""Format of a latent set: the arrays of each view, the member names, and `latents.json`.
 
-A latent set is laid out as the shard set that it was made from: tars of the same names, the same objects in the same
-order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (the shard set's bytes)
-and for each view `UID.fixed_00.npy` ... `UID.random_15.npy`: one flat float16 array that holds the posterior's mean (c
-* h * w numbers), its log variance (as many; left out where the set keeps means only) and the image embedding (d
-numbers; the fixed views lack it where the set keeps the references' only). `latents.json` says which. `NAME.table.npz`,
-the last file of a shard, repeats as arrays what reading needs at every step: the places of `NAME.json`, and
-the camera angles of the metadata. Parsing the JSON of both would take longer than reading the latents.
+A latent set has the layout of the shard set that it was encoded from: tars with the same names, the same objects in the
+same order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (a copy) and one
+member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`: a flat float16 array with the mean of the posterior
+(c * h * w values), its log variance (as many; optional) and the image embedding (d values; optional for the fixed
+views). `latents.json` describes which parts are stored. `NAME.table.npz`, the last file of a shard, holds what reading
+needs at every step as arrays: the offsets of `NAME.json` and the camera angles of the metadata. Parsing the JSON of
+both would take longer than reading the latents.
 """
 
 import io
@@ -33,17 +33,17 @@ Float16 = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class LatentFormat:
-    """`latents.json`: what a view's numbers are and what made them."""
+    """`latents.json`: the contents of a view's array, and the networks that computed it."""
 
     schema_version: int
     channels: int
     height: int
     width: int
-    embedding: int  # numbers
+    embedding: int  # size of an embedding
     logvar: bool
-    embedded: Embedded  # which views carry an embedding; "random": those that can be a reference
-    latent_scale: float  # the model's; stored numbers are not multiplied by it
-    image_size: int  # pixels a side, what the autoencoder saw
+    embedded: Embedded  # views with an embedding; "random": those that can be a reference
+    latent_scale: float  # of the model; stored values are not multiplied by it
+    image_size: int  # pixels per side of the autoencoder's input
     precision: str  # of the encoding: float32, or bfloat16 autocast
     vae_sha256: str  # of the weights
     image_tower_sha256: str
@@ -51,11 +51,11 @@ class LatentFormat:
 
     @property
     def latent_numbers(self) -> int:
-        """c * h * w"""
+        """c * h * w: size of a latent."""
         return self.channels * self.height * self.width
 
     def numbers(self, view_set: ViewSet) -> int:
-        """Numbers in a member of this set of views."""
+        """Return the number of values in a member of this view set."""
         latents = self.latent_numbers * (2 if self.logvar else 1)
         return latents + (self.embedding if self.has_embedding(view_set) else 0)
 
@@ -64,7 +64,7 @@ class LatentFormat:
 
     @cached_property
     def headers(self) -> dict[ViewSet, bytes]:
-        """What every member of a set of views begins with: the header of .npy."""
+        """The .npy header of the members of each view set."""
         return {view_set: _npy_header(self.numbers(view_set)) for view_set in VIEW_SETS}
 
     def member_bytes(self, view_set: ViewSet) -> int:
@@ -82,7 +82,7 @@ def latent_name(uid: str, view_set: ViewSet, index: int) -> str:
 
 
 def latent_names(uid: str) -> list[str]:
-    """All 33 member names of an object, in the order in which a shard holds them."""
+    """Return all 33 member names of an object, in their order in a shard."""
     return [meta_name(uid)] + [latent_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
 
 
@@ -99,10 +99,10 @@ def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
 
 
 def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
-    """`NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
+    """Return `NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
 
-    uids [objects], places int64 [objects, 33, 3] (offset, size, crc32; the metadata, then the views in schema order),
-    elevation_deg and azimuth_deg float64 [objects, 2 sets, 16 views], and the tar's sha256.
+    Its arrays are uids [objects], places int64 [objects, 33, 3] (offset, size, crc32; the metadata, then the views in
+    schema order), elevation_deg and azimuth_deg float64 [objects, 2 sets, 16 views], and the tar's sha256.
     """
     suffixes = [name.removeprefix("x.") for name in latent_names("x")]
     places = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
@@ -113,7 +113,7 @@ def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
         for name in ("elevation_deg", "azimuth_deg")
     }
     buffer = io.BytesIO()
-    np.savez(  # a zip of fixed dates that checks its own sums
+    np.savez(  # a zip with fixed dates and checksums
         buffer,
         uids=np.array([sample.uid for sample in stats.samples], np.str_),
         places=np.array(places, np.int64).reshape(len(places), len(suffixes), 3),
@@ -128,35 +128,35 @@ def table_file(shard: str) -> str:
 
 
 def encode_on(url: str) -> str:
-    """The remedy for an unfinished latent set."""
+    """Return what to do about an incomplete latent set."""
     return f"repeat the `python -m train.encode ... {url}` command"
 
 
 def encode_again(url: str, shard: str) -> str:
-    """The remedy for a damaged shard: without its statistics it is not finished."""
+    """Return what to do about a damaged shard; without its statistics it counts as unfinished."""
     return f"delete {url}/{shard}.json and {encode_on(url)}"
 
 
 def read_format(url: str) -> LatentFormat:
-    """`latents.json` of a set, finished or not. Raises UserError when it is not there or not of this software."""
+    """Read `latents.json` of a set, complete or not. Raises UserError when it is missing or invalid."""
     fs, root = url_to_fs(url)
     path = f"{root}/{LATENTS_FILE}"
     if not exists(fs, path):
-        what = "a set of pictures, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "no latent set"
+        what = "a set of images, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "no latent set"
         raise UserError(f"{url}: {what}; make one with `python -m train.encode SHARDS OUT --model MODEL`")
     try:
         return parse_format(json.loads(fs.cat_file(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} does not describe latents ({error}); {encode_on(url)} into an empty folder") from error
+        raise UserError(f"{path} is invalid ({error}); {encode_on(url)} into an empty folder") from error
 
 
 def parse_format(raw: dict[str, Any]) -> LatentFormat:
-    """The inverse of `format_json`. Raises ValueError, TypeError or KeyError on anything else."""
+    """Parse the result of `format_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
     if raw["schema_version"] != LATENTS_VERSION:
         raise ValueError(f"version {raw['schema_version']}, this software reads {LATENTS_VERSION}")
     form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
     if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
-        raise ValueError("its sizes are not positive whole numbers")
+        raise ValueError("its sizes are not positive integers")
     if form.embedded not in get_args(Embedded) or not isinstance(form.logvar, bool):
         raise ValueError(f"embedded is {form.embedded!r} and logvar {form.logvar!r}")
     return form

@@ -1,6 +1,6 @@
-"""What a set consists of: its objects in order, as `manifest.parquet`, read a slice at a time however long it is.
+"""Write and read `manifest.parquet`, the objects of a set in order. Any slice can be read with bounded memory.
 
-An object's place in it decides its shard and its share of the order, so a manifest never changes once it is written.
+An object's position decides its shard and the training order, so a manifest never changes once it is written.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from dataset.format.schema import check_uid
 
 MANIFEST_FILE: Final = "manifest.parquet"
 UNKNOWN: Final = "unknown"
-ROWS_A_GROUP: Final = 4096
+ROWS_PER_GROUP: Final = 4096
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One object. At most one of `file`, `objaverse_path` and `procedural_index` says where it comes from."""
+    """One object. At most one of `file`, `objaverse_path` and `procedural_index` is set, and locates its model."""
 
     uid: str
     source: str
@@ -27,17 +27,17 @@ class Asset:
     author: str = UNKNOWN
     title: str = ""
     url: str = ""  # page of the original
-    bytes: int | None = None  # of the model file, where the listing knows it
-    file: str | None = None  # relative to the folder that is the source
-    objaverse_path: str | None = None  # inside of Objaverse's repository and cache
+    bytes: int | None = None  # size of the model file, if known
+    file: str | None = None  # path relative to the source folder
+    objaverse_path: str | None = None  # path in Objaverse's repository and cache
     procedural_index: int | None = None
-    excluded: str = ""  # why it is in the manifest and yet not rendered: a flag of dataset.format.outcomes, or empty
+    excluded: str = ""  # why it is not rendered: a flag of dataset.format.outcomes, or empty
 
 
 def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:
-    """Write Parquet to an open binary file; (number of objects, sha256 of what was written).
+    """Write a manifest to an open binary file. Returns the number of objects and the sha256 of the file.
 
-    Assets are consumed in groups of ROWS_A_GROUP. Raises UserError on a bad or repeated uid, or when there is none.
+    Assets are consumed in groups of ROWS_PER_GROUP. Raises UserError for an invalid or repeated uid, or no objects.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -47,21 +47,21 @@ def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:
     count = 0
     source = iter(assets)
     with pq.ParquetWriter(hashed, _arrow_schema(), compression="zstd") as writer:
-        while group := list(islice(source, ROWS_A_GROUP)):
+        while group := list(islice(source, ROWS_PER_GROUP)):
             for asset in group:
                 key = _key(check_uid(asset.uid))
                 if key in seen:
-                    raise UserError(f"the source names the uid {asset.uid!r} more than once; uids must be unique")
+                    raise UserError(f"the source has the uid {asset.uid!r} more than once; uids must be unique")
                 seen.add(key)
             writer.write_table(pa.Table.from_pylist([vars(asset) for asset in group], schema=_arrow_schema()))
             count += len(group)
     if not count:
-        raise UserError("the source holds no object")
+        raise UserError("the source has no objects; check its path and the filters")
     return count, hashed.digest.hexdigest()
 
 
 class Manifest:
-    """A written manifest, open for reading slices. Raises UserError when it is missing or damaged."""
+    """An open manifest, for reading slices. Raises UserError when it is missing or damaged."""
 
     def __init__(self, fs: Any, root: str) -> None:
         import pyarrow as pa
@@ -80,16 +80,16 @@ class Manifest:
         return int(self._parquet.metadata.num_rows)
 
     def assets(self, start: int = 0, stop: int | None = None) -> Iterator[Asset]:
-        """Objects `start` to `stop` - 1, in order."""
+        """Yield objects `start` to `stop` - 1, in order."""
         stop = len(self) if stop is None else min(stop, len(self))
         for position in range(start, stop):
-            number, place = divmod(position, ROWS_A_GROUP)
+            number, place = divmod(position, ROWS_PER_GROUP)
             if self._group[0] != number:
                 self._group = (number, self._read_group(number))
             yield self._group[1][place]
 
     def uids(self) -> Iterator[str]:
-        """All uids in order; no other column is read."""
+        """Yield all uids in order, reading no other column."""
         for number in range(self._parquet.num_row_groups):
             yield from self._parquet.read_row_group(number, columns=["uid"], use_threads=False)["uid"].to_pylist()
 
@@ -115,7 +115,7 @@ def _arrow_schema() -> Any:
 
 
 class _Hashing:
-    """A binary file whose sha256 is taken as it is written; what pyarrow needs of a file, and no more."""
+    """A binary file that computes its sha256 while it is written; has the methods that pyarrow needs."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.digest, self.closed = file, hashlib.sha256(), False
@@ -130,7 +130,7 @@ class _Hashing:
         return int(self._file.tell())
 
     def flush(self) -> None:
-        """Nothing is held back here."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
         self.closed = True

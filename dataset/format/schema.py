@@ -1,7 +1,7 @@
-"""What one sample (one object) holds, and the one validation of it.
+"""Schema of a sample (one object), and its validation.
 
 A sample is 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixed_15.webp` and `UID.random_00.webp` ...
-`UID.random_15.webp`: lossless RGBA, straight alpha. WebDataset splits a name at its first dot, so a uid has none.
+`UID.random_15.webp`: lossless RGBA, straight alpha. WebDataset splits a name at its first dot, so a uid has no dot.
 """
 
 import json
@@ -27,20 +27,20 @@ RendererValue = str | int | float | bool | None
 
 
 class SchemaError(UserError):
-    """A sample or its metadata breaks the schema; the message names the sample and the field."""
+    """A sample or its metadata violates the schema; the message names the sample and the field."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture's camera. `c2w` is Blender's convention (see dataset.camera), `K` in pixels of this picture."""
+    """Camera of one image. `c2w` is in Blender's convention (see dataset.camera), `K` in pixels."""
 
     elevation_deg: float
     azimuth_deg: float
     distance: float
     c2w: tuple[tuple[float, ...], ...]  # 4 x 4
     K: tuple[tuple[float, ...], ...]  # 3 x 3
-    alpha_coverage: float  # mean alpha of the picture, 0 to 1
-    clipped: bool  # the object touches the picture's border
+    alpha_coverage: float  # mean alpha of the image, 0 to 1
+    clipped: bool  # the object touches the image border
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Meta:
-    """Everything about one object that is not a picture."""
+    """Metadata of one object."""
 
     schema_version: int
     uid: str
@@ -103,7 +103,7 @@ def member_names(uid: str) -> list[str]:
 
 
 def dump_meta(meta: Meta) -> bytes:
-    """Deterministic JSON: the same Meta gives the same bytes. The inverse of `parse_meta`."""
+    """Serialize to deterministic JSON. The inverse of `parse_meta`."""
     return json.dumps(asdict(meta), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -213,7 +213,7 @@ def _parse_renderer(reader: _Reader) -> dict[str, RendererValue]:
 
 
 def parse_meta(data: bytes, where: str) -> Meta:
-    """Metadata from JSON bytes; `where` (shard and member) starts every error. Raises SchemaError."""
+    """Parse metadata from JSON bytes. Raises SchemaError, starting with `where` (shard and member)."""
     try:
         raw = json.loads(data)
     except ValueError as error:
@@ -221,7 +221,7 @@ def parse_meta(data: bytes, where: str) -> Meta:
     top = _Reader(raw, where)
     version = top.integer("schema_version")
     if version != SCHEMA_VERSION:
-        raise top.error("schema_version", f"is {version}, this software reads {SCHEMA_VERSION}")
+        raise top.error("schema_version", f"is {version}, this version reads {SCHEMA_VERSION}")
     hdri, views = top.nested("hdri"), top.nested("views")
     meta = Meta(
         schema_version=version,
@@ -245,7 +245,7 @@ def parse_meta(data: bytes, where: str) -> Meta:
 
 
 def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
-    """Check one whole sample (full member name -> bytes): names, metadata, every picture. Raises SchemaError."""
+    """Check one whole sample (full member name -> bytes): names, metadata, all images. Raises SchemaError."""
     from dataset.images.prepare import decode_webp
 
     metas = [name for name in members if name.endswith(".meta.json")]
@@ -258,7 +258,7 @@ def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
     if foreign := sorted(set(members) - set(expected)):
         raise SchemaError(f"{where}: foreign members {', '.join(foreign)}")
     for name in expected[1:]:
-        picture = decode_webp(members[name], f"{where}/{name}")
-        if picture.shape != (meta.resolution, meta.resolution, 4):
-            raise SchemaError(f"{where}/{name}: shape {picture.shape}, metadata says {meta.resolution} square RGBA")
+        image = decode_webp(members[name], f"{where}/{name}")
+        if image.shape != (meta.resolution, meta.resolution, 4):
+            raise SchemaError(f"{where}/{name}: shape {image.shape}, metadata says {meta.resolution} square RGBA")
     return meta

@@ -1,6 +1,6 @@
-"""Images: the WebP of the shards, compositing on white, contact sheets, and the preparation of input images.
+"""WebP images of shards, compositing on white, contact sheets, and the preparation of input images.
 
-Straight (not premultiplied) alpha everywhere. Resampling happens on premultiplied float32, so no dark fringe appears.
+Alpha is straight (not premultiplied). Images are resampled in premultiplied float32, which avoids dark fringes.
 """
 
 import io
@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from dataset.errors import UserError
-from dataset.images.decode import BROKEN, MIN_SIDE, read_picture
+from dataset.images.decode import BROKEN, MIN_SIDE, read_image
 
 UInt8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
-Picture = UInt8 | Float32  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
+FloatImage = NDArray[np.float32]
+AnyImage = UInt8 | FloatImage  # uint8 [h, w, 3 | 4], or float [h, w, 3] in [0, 1]
 
-# Our renders: side 1 across the middle of the view spans 35 / 32 / 1.5 = 0.73 of the frame, nearer parts more. Seen
-# from the random set's cameras, 160 varied objects of longest side 1 have a mean of 0.79 and a median of 0.78.
+# In our renders, a side of length 1 through the center spans 35 / 32 / 1.5 = 0.73 of the frame, closer parts more.
+# In the random views of 160 objects with longest side 1, the mean is 0.79 and the median 0.78.
 OBJECT_FILL: Final = 0.78
-_MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object when its bounding box is taken
-WHITE_LEVEL: Final = 12  # how much less than 255 a white background may be (JPEG's noise)
-_BLUR: Final = 3.0  # an object enlarged more than this looks blurred: a notice says so
+_MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel belongs to the object's bounding box
+WHITE_LEVEL: Final = 12  # by how much a white background may be darker than 255 (JPEG noise)
+_BLUR: Final = 3.0  # a notice is given for objects that are enlarged by more than this
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An input image as `sample` and `distill` use it. `notices` are sentences for the user."""
 
-    rgb: Float32  # [size, size, 3] in [0, 1], on white
+    rgb: FloatImage  # [size, size, 3] in [0, 1], on white
     rgba: UInt8  # [size, size, 4]
     notices: tuple[str, ...]
-    framing: str  # what was taken for the object and how it was placed, in words
+    framing: str  # a sentence: which part is the object, and how it was placed
 
 
 def encode_webp(rgba: UInt8) -> bytes:
@@ -47,7 +47,7 @@ def encode_webp(rgba: UInt8) -> bytes:
     if rgba.dtype != np.uint8 or rgba.ndim != 3 or rgba.shape[2] != 4:
         raise ValueError(f"expected uint8 [h, w, 4], got {rgba.dtype} {rgba.shape}")
     buffer = io.BytesIO()
-    # method 2: measured 17 ms a 256x256 view and no larger than the default's 110 ms
+    # method 2: 17 ms per 256x256 view instead of the default's 110 ms, and no larger
     Image.fromarray(np.ascontiguousarray(rgba)).save(buffer, "WEBP", lossless=True, exact=True, method=2, quality=50)
     return buffer.getvalue()
 
@@ -58,19 +58,19 @@ def decode_webp(data: bytes, where: str) -> UInt8:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return np.array(image.convert("RGBA"))  # the encoder drops an alpha that is 255 everywhere
     except BROKEN as error:
-        raise UserError(f"{where}: not a readable WebP picture ({type(error).__name__})") from error
+        raise UserError(f"{where}: not a readable WebP image ({type(error).__name__})") from error
 
 
-def composite_white(rgba: UInt8) -> Float32:
+def composite_white(rgba: UInt8) -> FloatImage:
     """Composite straight-alpha uint8 [..., 4] on white. Returns float32 [..., 3] in [0, 1]."""
     scaled = rgba.astype(np.float32) / 255
     alpha = scaled[..., 3:]
-    on_white: Float32 = scaled[..., :3] * alpha + (1 - alpha)
+    on_white: FloatImage = scaled[..., :3] * alpha + (1 - alpha)
     return on_white
 
 
-def _to_uint8_rgb(image: Picture) -> UInt8:
-    """Any picture as uint8 [h, w, 3] on white."""
+def _to_uint8_rgb(image: AnyImage) -> UInt8:
+    """Convert an image to uint8 [h, w, 3] on white."""
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         return image.astype(np.uint8)
     rgb = composite_white(image.astype(np.uint8)) if image.dtype == np.uint8 else image.astype(np.float32)
@@ -79,7 +79,7 @@ def _to_uint8_rgb(image: Picture) -> UInt8:
 
 
 def contact_sheet(
-    images: Sequence[Picture],
+    images: Sequence[AnyImage],
     columns: int,
     *,
     captions: Sequence[str] = (),
@@ -90,10 +90,10 @@ def contact_sheet(
     `captions`, one per image, are drawn above the images. Raises ValueError when there is no image or the sizes differ.
     """
     if not images or columns < 1:
-        raise ValueError("a contact sheet needs at least one picture and one column")
+        raise ValueError("a contact sheet needs at least one image and one column")
     height, width = images[0].shape[:2]
     if any(image.shape[:2] != (height, width) for image in images):
-        raise ValueError("the pictures of a contact sheet have one size")
+        raise ValueError("the images of a contact sheet must have the same size")
     band = 14 if any(captions) else 0
     rows = math.ceil(len(images) / columns)
     cell_w, cell_h = width + gap, height + band + gap
@@ -110,40 +110,41 @@ def contact_sheet(
 def prepare_image(source: Path | Image.Image, size: int, *, remove_background: bool = False) -> Prepared:
     """Prepare an input image as the model expects it: the object centered on white, `size` pixels square.
 
-    With transparency, or without it on a white background: cropped to the object's box and padded so that its longest
-    side fills OBJECT_FILL of the frame, as in our renders. Else: used whole, padded with white to a square, and a
-    notice says so. `remove_background` makes the transparency with rembg.
+    A transparent image, or one with a white background, is cropped to the object and padded so that the longest side
+    fills OBJECT_FILL of the frame, as in our renders. Any other image is used whole and padded to a white square, and a
+    notice is given. `remove_background` removes the background with rembg.
 
     Raises UserError when `size` is too small, or the image cannot be read or has no usable object.
     """
     if size < MIN_SIDE:
-        raise UserError(f"picture size {size} is too small; at least {MIN_SIDE} pixels")
-    name = "the picture" if isinstance(source, Image.Image) else str(source)
-    image, notices = read_picture(source, name)
+        raise UserError(f"image size {size} is too small; give at least {MIN_SIDE} pixels")
+    name = "the image" if isinstance(source, Image.Image) else str(source)
+    image, notices = read_image(source, name)
     opaque = image.getchannel("A").getextrema()[0] == 255
     if remove_background and opaque:
         image, opaque = _without_background(image), False
     elif remove_background:
-        notices.append(f"{name} is already transparent: its own alpha is used, no background removed")
+        notices.append(f"{name} is already transparent; its alpha is used and no background is removed")
     box = _box_on_white(image) if opaque else _object_box(image, name)
     fill = OBJECT_FILL
     if box is None:
         box, fill = (0, 0, image.width, image.height), 1.0
         notices.append(
-            f"{name} has no transparency and no object on plain white: it is used whole, background and all; "
-            "give an RGBA cut-out or pass --remove-background"
+            f"{name} has neither transparency nor a white background, so the whole image is used; "
+            "give an RGBA cut-out or --remove-background"
         )
     width, height = box[2] - box[0], box[3] - box[1]
     if max(width, height) < MIN_SIDE:
         raise UserError(
-            f"{name}: the object in it is only {width}x{height} pixels; it must have at least {MIN_SIDE} along one side"
+            f"{name}: the object is only {width}x{height} pixels; its longest side must have at least {MIN_SIDE}"
         )
     if fill * size > _BLUR * max(width, height):
         notices.append(
-            f"{name}: the object is {width}x{height} pixels, enlarged to {round(fill * size)}: it is blurred"
+            f"{name}: the object of {width}x{height} pixels is enlarged to {round(fill * size)} and will be blurred"
         )
-    what = "the whole picture" if fill == 1.0 else "what differs from white" if opaque else "what is not transparent"
-    framing = f"{what}, {width}x{height} pixels, is centered; its longest side fills {fill:.0%} of {size} pixels"
+    what = "the part that is not white" if opaque else "the part that is not transparent"
+    what = "the whole image" if fill == 1.0 else what
+    framing = f"{what}, {width}x{height} pixels, is centered; the longest side fills {fill:.0%} of {size} pixels"
     rgba = _fit(image.crop(box), size, fill)
     if opaque and fill < 1:
         rgba = _without_white(rgba)
@@ -151,7 +152,7 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
 
 
 def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
-    """Bounding box (left, top, right, bottom) of what is not white, where the whole border is white; else None."""
+    """Return the bounding box (left, top, right, bottom) of non-white pixels; None if the border is not white."""
     rgb = image.convert("RGB")
     darkest = ImageChops.darker(ImageChops.darker(*rgb.split()[:2]), rgb.split()[2])
     box = darkest.point(lambda value: 255 if value < 255 - WHITE_LEVEL else 0).getbbox()
@@ -160,7 +161,7 @@ def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _without_white(rgba: UInt8) -> UInt8:
-    """[h, w, 4] with no alpha where it is white and connected to the outside, whose corner is empty."""
+    """Make white regions of uint8 [h, w, 4] transparent that are connected to the (empty) corner."""
     white = (rgba[..., :3].min(-1) >= 255 - WHITE_LEVEL) | (rgba[..., 3] == 0)
     seen = Image.fromarray(white.astype(np.uint8))
     ImageDraw.floodfill(seen, (0, 0), 2)
@@ -181,15 +182,15 @@ def _without_background(image: Image.Image) -> Image.Image:
 
 
 def _object_box(image: Image.Image, name: str) -> tuple[int, int, int, int]:
-    """Bounding box (left, top, right, bottom) of what is not transparent."""
+    """Return the bounding box (left, top, right, bottom) of the pixels that are not transparent."""
     box = image.getchannel("A").point(lambda alpha: 255 if alpha >= _MASK_LEVEL else 0).getbbox()
     if box is None:
-        raise UserError(f"{name}: fully transparent; give a picture that shows an object")
+        raise UserError(f"{name}: fully transparent; give an image with an object")
     return box
 
 
 def _fit(image: Image.Image, size: int, fill: float) -> UInt8:
-    """RGBA scaled so that its longest side is `fill` of the frame, in the middle of a transparent [size, size, 4]."""
+    """Scale RGBA so that its longest side is `fill` of the frame, centered in a transparent [size, size, 4]."""
     factor = max(image.size) // (4 * size)
     if factor > 1:  # box reduction first: bounds memory and keeps the filter below small
         image = image.reduce(factor)
@@ -200,13 +201,13 @@ def _fit(image: Image.Image, size: int, fill: float) -> UInt8:
     canvas[..., :3] *= canvas[..., 3:]
     resized = np.stack([_resample(canvas[..., c], size) for c in range(4)], -1)
     alpha = np.clip(resized[..., 3:], 0, 1)
-    color = np.clip(resized[..., :3], 0, alpha)  # the filter's overshoot must not exceed the coverage
+    color = np.clip(resized[..., :3], 0, alpha)  # overshoot of the filter must not exceed alpha
     straight = np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 0)
     rgba: UInt8 = np.rint(np.concatenate([straight, alpha], -1) * 255).astype(np.uint8)
     return rgba
 
 
-def _resample(channel: Float32, size: int) -> Float32:
-    """[h, w] -> [size, size], antialiased."""
+def _resample(channel: FloatImage, size: int) -> FloatImage:
+    """Resize [h, w] to [size, size], with antialiasing."""
     image = Image.fromarray(np.ascontiguousarray(channel))
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS), np.float32)

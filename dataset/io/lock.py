@@ -1,7 +1,7 @@
-"""One writer a set: a lock of the kernel's on this machine, and a lease in the set when it is not a local folder.
+"""Allow one writer per set: a kernel lock on this machine and, for a remote set, a lease stored in the set.
 
-The lease is an object that its owner rewrites every minute. Another machine's is respected until it has been silent for
-LEASE_S; one of a process of this machine that is gone is taken over at once.
+The lease is a file that its owner rewrites every minute. A lease that was not renewed for LEASE_S is taken over, and so
+is, at once, the lease of a process of this machine that no longer exists.
 """
 
 import fcntl
@@ -25,14 +25,14 @@ LEASE_NAME: Final = "lease.json"
 LOCK_NAME: Final = "lock"
 LEASE_S: Final = 300.0
 RENEW_S: Final = 60.0
-_SETTLE_S: Final = 1.0  # two that began at once both wait this long, then see who wrote last
+_SETTLE_S: Final = 1.0  # after writing a lease, wait this long and check that no other writer replaced it
 
 
 @contextmanager
 def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rendering") -> Iterator[None]:
-    """Own the set at `root` while the block runs. Raises UserError when another `writer` (a noun) does.
+    """Lock the set at `root` in the `with` block. Raises UserError when another `writer` (a noun) has locked it.
 
-    `folder` is where it is staged on this machine, the set's own where it is local; None: the lease alone.
+    `folder` is its staging folder on this machine, or the set itself if local. None: use the lease only.
     """
     with _flock(folder / LOCK_NAME, url, writer) if folder is not None else nullcontext():
         if isinstance(fs, LocalFileSystem):
@@ -44,7 +44,7 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
 
 @contextmanager
 def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
-    """Own the set at the URL `out`, staged nowhere else; its folder is made. Raises UserError when it cannot be."""
+    """Lock the set at the URL `out`, without a staging folder, and create its folder. Raises UserError if it fails."""
     check_reachable(fs, root, out)
     folder = Path(root) if isinstance(fs, LocalFileSystem) else None
     try:
@@ -74,7 +74,7 @@ def _flock(path: Path, url: str, writer: str) -> Iterator[None]:
 
 
 def _locked(descriptor: int, path: Path) -> bool:
-    """Whether the open file is now ours alone, and still the one at `path` (its last owner may have removed it)."""
+    """Lock the open file. Returns whether that succeeded and the file still exists at `path`."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.fstat(descriptor).st_ino == path.stat().st_ino
@@ -88,13 +88,13 @@ def _lease(fs: Any, path: str, url: str, writer: str) -> Iterator[None]:
     if holder is not None and not _stale(holder):
         raise UserError(
             f"another {writer} is writing {url}: process {holder['pid']} on {holder['host']}; wait for it or stop it "
-            f"(a lease that is not renewed for {LEASE_S:.0f} s is taken over)"
+            f"(its lease expires {LEASE_S:.0f} s after the last renewal)"
         )
     mine = uuid.uuid4().hex
     _write(fs, path, mine)
     time.sleep(_SETTLE_S)
     if (_read(fs, path) or {}).get("id") != mine:
-        raise UserError(f"another {writer} began to write {url} at the same moment; wait for it or stop it")
+        raise UserError(f"another {writer} of {url} was started at the same time; wait for it or stop it")
     stop = threading.Event()
     thread = threading.Thread(target=_renew, args=(fs, path, mine, stop), daemon=True)
     thread.start()
@@ -109,7 +109,7 @@ def _lease(fs: Any, path: str, url: str, writer: str) -> Iterator[None]:
 
 def _renew(fs: Any, path: str, mine: str, stop: threading.Event) -> None:
     while not stop.wait(RENEW_S):
-        with suppress(OSError):  # the next minute is soon enough; the lease lasts for five
+        with suppress(OSError):  # retried in a minute; the lease lasts for five
             _write(fs, path, mine)
 
 
@@ -119,10 +119,10 @@ def _write(fs: Any, path: str, mine: str) -> None:
 
 def _read(fs: Any, path: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(fs.cat_file(path))
+        lease = json.loads(fs.cat_file(path))
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"id", "host", "pid", "time"} <= found.keys() else None
+    return lease if isinstance(lease, dict) and {"id", "host", "pid", "time"} <= lease.keys() else None
 
 
 def _stale(holder: dict[str, Any]) -> bool:

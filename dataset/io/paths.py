@@ -1,4 +1,4 @@
-"""Where this checkout lies: commands and worker processes are started from its root."""
+"""The root folder of this checkout, in which commands and worker processes are started."""
 
 from pathlib import Path
 from typing import Final

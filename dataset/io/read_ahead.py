@@ -1,4 +1,4 @@
-"""Start the work of later items early, with a bounded number of them in memory."""
+"""Start work on later items in advance, with a bounded number of items in memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order, each after the next `ahead` items were drawn from the iterable.
+    """Yield the items in order; `ahead` further items have been taken from the iterable before each is yielded.
 
     For items whose creation starts work, such as futures.
     """
@@ -23,9 +23,9 @@ def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
 
 
 def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Yield `function(item)` in order, computed by the pool; at most `ahead` later items are under way.
+    """Yield `function(item)` in order, computed by the pool; at most `ahead` later items are in progress.
 
-    Raises what `function` raises, at that item's turn. Closing the iterator cancels the calls that have not begun.
+    Exceptions of `function` are raised when their item is due. Closing the iterator cancels calls that have not begun.
     """
     started: deque[Future[R]] = deque()
 

@@ -1,6 +1,6 @@
-"""Damaged objects while training reads: counted, named and replaced, up to a stated share; beyond it an error.
+"""Replace damaged objects during training, and fail when they exceed a given share of the set.
 
-The replacement is a function of the item's position alone, so a resumed run reads what the first one read.
+The replacement depends only on the item's position, so a resumed run reads the same objects.
 """
 
 import logging
@@ -14,22 +14,23 @@ from dataset.reading.shard_set import DamagedMember
 
 MAX_DAMAGED_SHARE: Final = 0.001
 _ATTEMPTS: Final = 100
-_NAMED: Final = 5  # objects that the error names
+_NAMED: Final = 5  # objects in the error message
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
 class Damage:
-    """The damaged objects that a run has met. Thread-safe, made anew by a copy to another process.
+    """The damaged objects that a run has read. Thread-safe; a copy in another process starts empty.
 
-    `max_share` is of the set's objects: 0.001 lets 8 of 8,000 pass; sets of fewer than 1,000 objects, none. An object
-    counts once, however often it is drawn; a rank counts what it met itself, and what others met as soon as it hears.
+    `max_share` is a share of the set's objects: 0.001 allows 8 of 8,000 objects, and none in a set of fewer than 1,000.
+    An object counts once, however often it is drawn. A rank counts its own objects, and those of others after `join`.
+    Raises UserError when `max_share` is not in [0, 1).
     """
 
     def __init__(self, objects: int, max_share: float = MAX_DAMAGED_SHARE) -> None:
         if not 0 <= max_share < 1:
-            raise UserError(f"the share of damaged objects to pass over is {max_share}; it must be from 0 to below 1")
+            raise UserError(f"the allowed share of damaged objects is {max_share}; it must be at least 0 and below 1")
         self.objects, self.max_share = objects, max_share
         self.allowed = int(objects * max_share + 1e-9)
         self._found: dict[str, str] = {}
@@ -40,21 +41,21 @@ class Damage:
 
     @property
     def found(self) -> dict[str, str]:
-        """What was wrong, by uid."""
+        """Description of the damage, by uid."""
         with self._lock:
             return dict(self._found)
 
     def restore(self, found: Mapping[str, str]) -> None:
-        """Count what an earlier process of the same run met as met."""
+        """Add the damaged objects of an earlier process of the same run."""
         with self._lock:
             self._found = {**found, **self._found}
 
     def join(self, found: Mapping[str, str]) -> None:
-        """Count what the other ranks of the run met as met. Raises UserError when all together are too many."""
+        """Add the damaged objects of the other ranks. Raises UserError when there are too many in total."""
         before = len(self.found)
         self.restore(found)
         if len(self.found) > max(before, self.allowed):
-            self._refuse(f"the ranks met {len(self.found)} damaged objects")
+            self._refuse(f"the ranks read {len(self.found)} damaged objects")
 
     def log_all(self) -> None:
         """Log every damaged object and what was wrong with it, at the end of a run."""
@@ -64,7 +65,7 @@ class Damage:
             logger.warning("\n".join(lines))
 
     def add(self, uid: str, what: str) -> None:
-        """Say and count it. Raises UserError when it is one too many."""
+        """Log and count a damaged object. Raises UserError when there are now too many."""
         with self._lock:
             known = uid in self._found
             self._found[uid] = what
@@ -79,7 +80,7 @@ class Damage:
         count = len(uids)
         named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         raise UserError(
-            f"{what}. {count} of {self.objects} objects met so far are damaged ({named}), more than the "
+            f"{what}. {count} of {self.objects} objects are damaged so far ({named}), more than the "
             f"{self.allowed} that a share of {self.max_share:g} allows; repair the set, or allow a larger share"
         )
 

@@ -1,13 +1,13 @@
-"""The order in which training meets objects: a pure function of (seed, epoch, rank, world).
+"""The order in which training reads objects: a pure function of (seed, epoch, rank, world).
 
-Shards are shuffled, then objects inside a window of neighboring shards, so that reading stays local. With several
-items an object (`items_per_object` = K) the window is the bounded buffer: it is passed K times, each time shuffled
-anew, before the next window begins, so its files are read while the machine still remembers them, and an object's
-items lie about a window apart. The first pass has the order of K = 1.
+Shards are shuffled, then the objects within a window of consecutive shards, so that reads stay local. With several
+items per object (`items_per_object` = K) every window is read K times, in a new order each time, before the next window
+starts. Its files are then still in the page cache, and the items of an object are about a window apart. The first pass
+has the order of K = 1.
 
-Rank r of `world` takes every world-th item of that order, starting at r: one step of all ranks together sees the same
-items whatever the number of ranks (there may be more ranks than shards). All ranks get the same count; the last
-(items mod world) of an epoch's order are dropped, other ones each epoch.
+Rank r of `world` takes every world-th item of that order, starting at r. One step of all ranks together therefore reads
+the same items for any number of ranks (there may be more ranks than shards). All ranks get the same number of items:
+the last (items mod world) items of an epoch are dropped, which are different ones in each epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from dataset.errors import UserError
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 WINDOW_SHARDS: Final = 4
-_PASSES, _REPLACEMENTS = 1, 2  # random streams of a seed beside the objects' own
+_PASSES, _REPLACEMENTS = 1, 2  # random streams of a seed, besides that of the object order
 
 
 def epoch_order(
@@ -35,12 +35,12 @@ def epoch_order(
     *,
     window_shards: int = WINDOW_SHARDS,
 ) -> Int64:
-    """One rank's objects of one epoch, in order: int64 [n, 2] of (shard, sample), n = objects // world.
+    """Return one rank's objects of one epoch, in order: int64 [n, 2] of (shard, sample), n = objects // world.
 
     Raises UserError when rank, seed, epoch or `window_shards` is out of range.
     """
     if not 0 <= rank < world:
-        raise UserError(f"rank {rank} is not of a world of {world}")
+        raise UserError(f"rank {rank} is not in 0 to {world - 1}, the ranks of a world of {world}")
     if seed < 0 or epoch < 0 or window_shards < 1:
         raise UserError(f"seed {seed} and epoch {epoch} must be >= 0 and window_shards {window_shards} >= 1")
     order = _global_order(tuple(samples_per_shard), seed, epoch, window_shards)
@@ -56,8 +56,8 @@ def _global_order(samples_per_shard: tuple[int, ...], seed: int, epoch: int, win
 
 
 def _windows(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int) -> Iterator[Int64]:
-    """The shuffled objects [n, 2] of one window after the other."""
-    # Raw PCG64 words, sorted: numpy promises this stream for ever, unlike Generator.permutation's
+    """Yield the shuffled objects [n, 2] of each window."""
+    # Sort raw PCG64 words: numpy guarantees this stream in all versions, unlike that of Generator.permutation
     words = np.random.PCG64(np.random.SeedSequence((seed, epoch)))
     shards = _permutation(words, len(samples_per_shard))
     for start in range(0, len(shards), window_shards):
@@ -65,17 +65,17 @@ def _windows(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_s
         yield pairs[_permutation(words, len(pairs))]
 
 
-@lru_cache(maxsize=3)  # two epochs where one ends, and another order's beside them; 12 bytes an item
+@lru_cache(maxsize=3)  # two epochs at the end of one, and that of another order; 12 bytes per item
 def _global_items(
     samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int, items_per_object: int
 ) -> Int32:
-    """All items [items, 3] of (shard, sample, turn) in the order of an epoch, before the split among ranks."""
+    """All items [items, 3] of (shard, sample, repeat) in the order of an epoch, before the split among ranks."""
     words = np.random.PCG64(np.random.SeedSequence((seed, epoch, _PASSES)))
     items = []
     for window in _windows(samples_per_shard, seed, epoch, window_shards):
-        for turn in range(items_per_object):
-            shuffled = window[_permutation(words, len(window))] if turn else window
-            items.append(np.pad(shuffled, ((0, 0), (0, 1)), constant_values=turn).astype(np.int32))
+        for repeat in range(items_per_object):
+            shuffled = window[_permutation(words, len(window))] if repeat else window
+            items.append(np.pad(shuffled, ((0, 0), (0, 1)), constant_values=repeat).astype(np.int32))
     return np.concatenate(items) if items else np.zeros((0, 3), np.int32)
 
 
@@ -89,9 +89,9 @@ def _pairs(shard: int, samples: int) -> Int64:
 
 @dataclass(frozen=True)
 class Order:
-    """One rank's endless sequence of items, epoch after epoch, open at any place: resuming needs only a number.
+    """One rank's endless sequence of items, with access by index, so resuming needs only the index.
 
-    An item is an object and its turn, 0 ... items_per_object - 1. An epoch holds every object items_per_object times.
+    An item is an object and its repeat, 0 ... items_per_object - 1. An epoch has every object items_per_object times.
     """
 
     samples_per_shard: tuple[int, ...]
@@ -107,9 +107,9 @@ class Order:
 
     @property
     def per_epoch(self) -> int:
-        """Items of this rank in an epoch. Raises UserError when there are no objects, or fewer than ranks."""
+        """Items of this rank per epoch. Raises UserError when there are no objects, or fewer than ranks."""
         if not 0 <= self.rank < self.world:
-            raise UserError(f"rank {self.rank} is not of a world of {self.world}")
+            raise UserError(f"rank {self.rank} is not in 0 to {self.world - 1}, the ranks of a world of {self.world}")
         if self.seed < 0 or self.window_shards < 1 or self.items_per_object < 1:
             raise UserError(
                 f"seed {self.seed} must be >= 0, window_shards {self.window_shards} and items_per_object "
@@ -119,44 +119,45 @@ class Order:
             raise UserError("no objects to train on: an epoch would be empty; render some, or loosen the filters")
         if self.objects < self.world:
             raise UserError(
-                f"{self.objects} objects cannot feed {self.world} ranks; render more, loosen the filters, or start "
+                f"{self.objects} objects are too few for {self.world} ranks; render more, loosen the filters, or start "
                 f"at most {self.objects} ranks"
             )
         return self.objects * self.items_per_object // self.world
 
     def item(self, i: int) -> tuple[int, int, int]:
-        """(epoch, shard, sample) of this rank's i-th item since training began."""
-        epoch, place = self._place(i)
-        shard, sample, _ = self._items(epoch)[place]
+        """Return (epoch, shard, sample) of this rank's i-th item since the start of training."""
+        epoch, position = self._place(i)
+        shard, sample, _ = self._items(epoch)[position]
         return epoch, int(shard), int(sample)
 
     def repeat_index(self, i: int) -> int:
-        """How many items of the same object came before the i-th in its epoch."""
-        epoch, place = self._place(i)
-        return int(self._items(epoch)[place, 2])
+        """Return how many items of the same object precede the i-th item in its epoch."""
+        epoch, position = self._place(i)
+        return int(self._items(epoch)[position, 2])
 
     def replacement(self, i: int, attempt: int) -> tuple[int, int, int]:
-        """(epoch, shard, sample) to read in place of this rank's i-th item: a function of the epoch's place alone.
+        """Return (epoch, shard, sample) to read instead of this rank's i-th item.
 
-        Drawn evenly from all objects of the set; `attempt` 1, 2, ... when a replacement will not do either.
+        It is drawn uniformly from all objects and depends only on the position in the epoch and on `attempt`: 1, 2, ...
+        when the earlier replacements are damaged too.
         """
-        epoch, place = self._place(i)
-        entropy = np.random.SeedSequence((self.seed, epoch, _REPLACEMENTS, place, attempt))
+        epoch, position = self._place(i)
+        entropy = np.random.SeedSequence((self.seed, epoch, _REPLACEMENTS, position, attempt))
         items = self._items(epoch)
         shard, sample, _ = items[int(entropy.generate_state(1, np.uint64)[0]) % len(items)]
         return epoch, int(shard), int(sample)
 
     def _place(self, i: int) -> tuple[int, int]:
-        """(epoch, place in the epoch's order of all ranks)."""
-        epoch, place = divmod(i, self.per_epoch)
-        return epoch, place * self.world + self.rank
+        """Return the epoch and the position in its order of all ranks."""
+        epoch, position = divmod(i, self.per_epoch)
+        return epoch, position * self.world + self.rank
 
     def _items(self, epoch: int) -> Int32:
         return _global_items(self.samples_per_shard, self.seed, epoch, self.window_shards, self.items_per_object)
 
 
 class StreamState(NamedTuple):
-    """Where a run stands before step `step`, for its checkpoint: `item` items of each rank are behind."""
+    """Position of a run before step `step`, for its checkpoint: each rank has read `item` items."""
 
     step: int
     item: int
@@ -164,23 +165,24 @@ class StreamState(NamedTuple):
     items_per_object: int
 
 
-def same_place(i: int, before: Order, now: Order) -> tuple[int, str]:
-    """(item, message for the user): where `now` resumes when `before` stopped before its i-th item.
+def resume_item(i: int, before: Order, now: Order) -> tuple[int, str]:
+    """Return the item at which `now` resumes a run that stopped before item i of `before`, and a notice for the user.
 
-    For a run that resumes on another number of ranks. Both orders count a rank's items; the epoch's items that all
-    ranks had before are behind the new position, up to now.world - 1 of them excepted, which come again: nothing is
-    left out. Raises UserError when the two are orders of different items.
+    For a run that resumes on another number of ranks. No item of the epoch is left out; up to now.world - 1 items that
+    were already read are repeated. The notice is empty when the number of ranks is the same.
+
+    Raises UserError when the orders are of different items.
     """
     unchanged = ("samples_per_shard", "seed", "window_shards", "items_per_object")
     if changed := [name for name in unchanged if getattr(before, name) != getattr(now, name)]:
-        raise UserError(f"the position of a run with another {' and '.join(changed)} means nothing here; start anew")
+        raise UserError(f"cannot resume a run with another {' and '.join(changed)}; start a new run")
     if before.world == now.world:
         return i, ""
-    epoch, place = divmod(i, before.per_epoch)
-    done = place * before.world
+    epoch, position = divmod(i, before.per_epoch)
+    done = position * before.world
     again = done % now.world
-    told = (
+    notice = (
         f"resumed on {now.world} ranks instead of {before.world}: epoch {epoch} resumes after "
         f"{done - again} of its {before.objects * before.items_per_object} items"
     )
-    return epoch * now.per_epoch + done // now.world, told + (f" ({again} of them come again)" if again else "")
+    return epoch * now.per_epoch + done // now.world, notice + (f" ({again} of them are repeated)" if again else "")

@@ -1,4 +1,4 @@
-"""Select objects of a set for training or a copy, and count what the filters leave out.
+"""Select objects of a set for training or copying, and count those that the filters leave out.
 
 selection = select("data/shards", Filters(without_flags=("clipped",), split="train"))
 print(selection)
@@ -23,9 +23,9 @@ from dataset.reading.reconcile import Slice, slices
 from dataset.reading.shard_set import DamagedMember, Kept
 
 Split = Literal["all", "train", "validation", "test"]
-VALIDATION_SHARE: Final = 0.05  # of the objects, by a hash of their uids
-TEST_SHARE: Final = 0.05  # the others are trained on
-_SPLITTER: Final = "isotropic3d split 1"  # a change would move objects from one part to another
+VALIDATION_SHARE: Final = 0.05  # share of the objects, by a hash of their uids
+TEST_SHARE: Final = 0.05
+_SPLITTER: Final = "isotropic3d split 1"  # changing it would move objects between splits
 _SUMMED: Final = 2**64
 
 
@@ -48,13 +48,13 @@ class Filters:
     split: Split = "all"
     """Split to use. A hash of the uid decides an object's split: the same in every set and for every seed."""
     validation_share: float = VALIDATION_SHARE
-    """Share of the objects in the validation part."""
+    """Share of the objects in the validation split."""
     test_share: float = TEST_SHARE
-    """Share of the objects in the test part."""
+    """Share of the objects in the test split."""
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.without_flags) - set(get_args(Flag))):
-            raise UserError(f"no flag {', '.join(unknown)}; there are {', '.join(get_args(Flag))}")
+            raise UserError(f"unknown flag {', '.join(unknown)}; choose from {', '.join(get_args(Flag))}")
         if not 0 <= self.min_coverage <= self.max_coverage <= 1:
             raise UserError(
                 f"coverage from {self.min_coverage} to {self.max_coverage}: give a range within 0 to 1, lower end first"
@@ -65,14 +65,14 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The objects kept, and why the others were not: each is counted once, under the first filter that it failed."""
+class ObjectSelection:
+    """The kept objects, and counts of the others, each under the first filter that it fails."""
 
     url: str
     kept: Kept
     objects: int  # of the whole set
     dropped: Counter[str] = field(default_factory=Counter)
-    missing_uids: int = 0  # of the uid list: in no shard of this set
+    missing_uids: int = 0  # of the uid list; not in this set
     licences: Counter[str] = field(default_factory=Counter)  # of the whole set
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Selection:
 
 
 def split_of(uid: str, validation_share: float, test_share: float) -> Split:
-    """The part of an object, by its uid alone. A larger share takes from training, not from the other part."""
+    """Return the split of an object, a function of its uid. A larger share takes objects from the train split only."""
     place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / _SUMMED
     if place < validation_share:
         return "validation"
@@ -96,39 +96,39 @@ def split_of(uid: str, validation_share: float, test_share: float) -> Split:
 
 
 def read_uids(path: Path) -> frozenset[str]:
-    """The uids of a text file. Raises UserError when it is missing, empty or holds an invalid uid."""
+    """Read the uids of a text file. Raises UserError when it is missing or empty, or contains an invalid uid."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no readable list of uids ({error}); give a text file, one uid per line") from error
+        raise UserError(f"{path}: cannot read the uids ({error}); give a text file, one uid per line") from error
     found = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
     if not found:
-        raise UserError(f"{path}: holds no uid; give a text file, one uid per line")
+        raise UserError(f"{path}: contains no uid; give a text file, one uid per line")
     return found
 
 
-def select(url: str | Path, filters: Filters) -> Selection:
-    """`sift` for training. Raises UserError as `sift` and `check_left`."""
-    selection = sift(url, filters)
-    check_left([selection], filters)
+def select(url: str | Path, filters: Filters) -> ObjectSelection:
+    """Select the objects of one set that pass the filters. Raises UserError when none does, and as `apply_filters`."""
+    selection = apply_filters(url, filters)
+    check_not_empty([selection], filters)
     return selection
 
 
-def check_left(selections: Sequence[Selection], filters: Filters) -> None:
+def check_not_empty(selections: Sequence[ObjectSelection], filters: Filters) -> None:
     """Raise UserError when no object has one of the named licenses, or when no object is left."""
     licences = Counter({name: n for selection in selections for name, n in selection.licences.items()})
     if unknown := sorted(set(filters.licences) - licences.keys()):
         urls = ", ".join(selection.url for selection in selections)
-        raise UserError(f"{urls}: no object has the license {', '.join(unknown)}; there are {', '.join(licences)}")
+        raise UserError(f"{urls}: no object has the license {', '.join(unknown)}; choose from {', '.join(licences)}")
     if not any(len(selection) for selection in selections):
-        told = "\n".join(map(str, selections))
-        raise UserError(f"nothing is left to train on; loosen the filters. {told}")
+        counts = "\n".join(map(str, selections))
+        raise UserError(f"no objects pass the filters; loosen them. {counts}")
 
 
-def sift(url: str | Path, filters: Filters) -> Selection:
-    """Read manifest, outcome tables and shard statistics (for coverage, metadata too), a shard at a time.
+def apply_filters(url: str | Path, filters: Filters) -> ObjectSelection:
+    """Apply the filters to a set. Reads manifest, outcome tables and statistics (for coverage, also metadata).
 
-    Raises UserError when the set is missing, unfinished or at odds with itself.
+    Raises UserError when the set is missing, unfinished or inconsistent.
     """
     listed = read_uids(filters.uids) if filters.uids else None
     dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "license", "flag", "coverage")}
@@ -137,7 +137,7 @@ def sift(url: str | Path, filters: Filters) -> Selection:
     for part in slices(url):
         samples = []
         for stored in _stored(part):
-            licences[stored.licence] += 1
+            licences[stored.license] += 1
             found += listed is not None and stored.asset.uid in listed
             if failed := next(_failures(filters, listed, stored), None):
                 dropped[failed[0]][failed[1]] += 1
@@ -146,7 +146,7 @@ def sift(url: str | Path, filters: Filters) -> Selection:
         objects += len(part.uids)
         kept.append(np.array(samples, np.int32))
     counts = Counter({reason: n for group in dropped.values() for reason, n in sorted(group.items())})
-    return Selection(str(url), tuple(kept), objects, counts, len(listed) - found if listed else 0, licences)
+    return ObjectSelection(str(url), tuple(kept), objects, counts, len(listed) - found if listed else 0, licences)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class _Stored:
     row: Outcome
 
     @property
-    def licence(self) -> str:
+    def license(self) -> str:
         return self.asset.license or UNKNOWN
 
     def coverage(self) -> float:
@@ -169,31 +169,31 @@ class _Stored:
 
 
 def _stored(part: Slice) -> Iterator[_Stored]:
-    """A shard's samples in their order (`slices` has checked that the rows agree with them)."""
+    """Yield a shard's samples in order (`slices` has checked that the rows agree with them)."""
     rows = ((asset, row) for asset, row in zip(part.assets, part.rows, strict=True) if row.status == "ok")
     return (_Stored(part, sample, asset, row) for sample, (asset, row) in enumerate(rows))
 
 
-def _failures(filters: Filters, listed: frozenset[str] | None, found: _Stored) -> Iterator[tuple[str, str]]:
-    """(filter, reason) of each filter that an object fails; the costly one comes last."""
-    if listed is not None and found.asset.uid not in listed:
+def _failures(filters: Filters, listed: frozenset[str] | None, stored: _Stored) -> Iterator[tuple[str, str]]:
+    """Yield (filter, reason) for each filter that an object fails; the expensive one comes last."""
+    if listed is not None and stored.asset.uid not in listed:
         yield "uids", "not in the list of uids"
     if filters.split != "all":
-        part = split_of(found.asset.uid, filters.validation_share, filters.test_share)
+        part = split_of(stored.asset.uid, filters.validation_share, filters.test_share)
         if part != filters.split:
-            yield "split", f"in the {part} part"
-    if filters.licences and found.licence not in filters.licences:
-        yield "license", f"license {found.licence}"
+            yield "split", f"in the {part} split"
+    if filters.licences and stored.license not in filters.licences:
+        yield "license", f"license {stored.license}"
     for flag in filters.without_flags:
-        if flag in found.row.flags:
+        if flag in stored.row.flags:
             yield "flag", f"flag {flag}"
     if filters.min_coverage > 0 or filters.max_coverage < 1:
-        yield from _coverage_failures(filters, found)
+        yield from _coverage_failures(filters, stored)
 
 
-def _coverage_failures(filters: Filters, found: _Stored) -> Iterator[tuple[str, str]]:
+def _coverage_failures(filters: Filters, stored: _Stored) -> Iterator[tuple[str, str]]:
     try:
-        coverage = found.coverage()
+        coverage = stored.coverage()
     except DamagedMember:
         yield "coverage", "metadata damaged, coverage unknown"
         return

@@ -1,11 +1,10 @@
-"""What was asked for, what became of it and what lies in the shards, held against each other a shard at a time.
+"""Check that manifest, outcome tables and shards agree, one shard at a time.
 
-An object's place in the manifest decides its shard, so a shard needs its own slice of the manifest only: memory does
-not grow with the set. No picture is read.
+An object's position in the manifest decides its shard, so a shard needs only its own part of the manifest: memory does
+not grow with the set. No image is read.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,64 +14,34 @@ from typing import Any, Final, NamedTuple
 from dataset.errors import UserError
 from dataset.format.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, parse_outcomes
+from dataset.format.set_request import RENDER_AGAIN, SetRequest, read_set_request
 from dataset.format.shards import INDEX_NAME, REPEAT_COMMAND, SET_NAME, Index, read_index, render_again, shard_name
 from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
 
-ANEW: Final = "restore it, or delete the set and render it again"
 _BLOCK: Final = 1 << 20
 _NAMED: Final = 3  # differences that an error names
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What `set.json` says about the manifest beside it."""
+def read_manifest(fs: Any, root: str, request: SetRequest, remedy: str = RENDER_AGAIN) -> Manifest:
+    """Open the manifest after checking its hash.
 
-    objects: int
-    objects_per_shard: int
-    manifest_sha256: str
-
-    @property
-    def num_shards(self) -> int:
-        return -(-self.objects // self.objects_per_shard)
-
-    def positions(self, shard: int) -> range:
-        """Manifest positions of a shard's objects; none for a shard that the set does not have."""
-        start = shard * self.objects_per_shard
-        return range(start, max(start, min(start + self.objects_per_shard, self.objects)))
-
-
-def read_asked(fs: Any, root: str, anew: str = ANEW) -> Asked:
-    """Raises UserError when `set.json` is missing or says nothing about a manifest; `anew` is the remedy."""
-    path = f"{root}/{SET_NAME}"
-    try:
-        raw = json.loads(fs.cat_file(path))
-        asked = Asked(int(raw["objects"]), int(raw["objects_per_shard"]), str(raw["manifest_sha256"]))
-        if asked.objects < 0 or asked.objects_per_shard < 1:
-            raise ValueError(f"{asked.objects} objects, {asked.objects_per_shard} a shard")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {anew}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); {anew}") from error
-    return asked
-
-
-def read_manifest(fs: Any, root: str, asked: Asked, anew: str = ANEW) -> Manifest:
-    """The manifest, its hash checked before a byte of it is trusted. Raises UserError when it is missing or another."""
+    Raises UserError (ending in `remedy`) when it is missing or has another hash than `set.json` records.
+    """
     path, digest = f"{root}/{MANIFEST_FILE}", hashlib.sha256()
     try:
         with fs.open(path, "rb") as file:
             while data := file.read(_BLOCK):
                 digest.update(data)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {anew}") from error
-    if digest.hexdigest() != asked.manifest_sha256:
-        raise UserError(f"{path} is damaged or another: {SET_NAME} records another sha256; {anew}")
+        raise UserError(f"{path} is missing; {remedy}") from error
+    if digest.hexdigest() != request.manifest_sha256:
+        raise UserError(f"{path} is damaged or was replaced: {SET_NAME} records another sha256; {remedy}")
     return Manifest(fs, root)
 
 
 class Difference(NamedTuple):
-    """The file and object, and how it disagrees with the others."""
+    """A file or an object in it, and how it disagrees with the others."""
 
     where: str
     what: str
@@ -80,35 +49,35 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Slice:
-    """One shard's objects: asked for, ended, stored; each list in manifest order."""
+    """One shard's objects in the manifest, the outcome table and the tar; each list is in manifest order."""
 
     shard: int
     assets: list[Asset]
-    rows: list[Outcome]  # one an asset
+    rows: list[Outcome]  # one per asset
     uids: list[str]  # of the samples
-    reader: ShardSet  # for this shard alone: what it has cached goes with the slice
+    reader: ShardSet  # for this shard only, so its cache is freed with the slice
 
 
 def slices(url: str | Path) -> Iterator[Slice]:
-    """All shards of a complete set, one after the other.
+    """Yield every shard of a complete set, in order.
 
-    Raises UserError that names the first objects at the first difference between manifest, outcome tables and shards.
+    Raises UserError at the first shard where manifest, outcome table and tar differ; it names the first objects.
     """
     fs, root = url_to_fs(url)
     index = read_index(url)
-    asked = read_asked(fs, root)
-    manifest = read_manifest(fs, root, asked)
-    if told := list(set_differences(asked, len(manifest), index)):
-        raise _disagreement(str(url), told, "delete the set and render it again")
+    request = read_set_request(fs, root)
+    manifest = read_manifest(fs, root, request)
+    if found := list(set_differences(request, len(manifest), index)):
+        raise _disagreement(str(url), found, "delete the set and render it again")
     for shard in range(len(index.shards)):
-        places = asked.positions(shard)
+        places = request.positions(shard)
         assets = list(manifest.assets(places.start, places.stop))
         rows = read_table(fs, root, shard_name(shard))
         reader = ShardSet(url, index)
         uids = [reader.uid(shard, sample) for sample in range(index.shards[shard].samples)]
         name = shard_name(shard)
-        if told := list(differences(name, places.start, [asset.uid for asset in assets], rows, uids)):
-            raise _disagreement(str(url), told, render_again(name))
+        if found := list(shard_differences(name, places.start, [asset.uid for asset in assets], rows, uids)):
+            raise _disagreement(str(url), found, render_again(name))
         yield Slice(shard, assets, rows, uids, reader)
 
 
@@ -121,28 +90,36 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
         raise UserError(f"{path} is missing; {REPEAT_COMMAND}") from error
 
 
-def set_differences(asked: Asked, in_manifest: int, index: Index | None) -> Iterator[Difference]:
-    """How the set's own files disagree about its size. An unfinished set has no index yet."""
-    if in_manifest != asked.objects:
-        yield Difference(MANIFEST_FILE, f"holds {in_manifest} objects, {SET_NAME} says {asked.objects}")
-    if index and index.objects_per_shard != asked.objects_per_shard:
-        told = f"{index.objects_per_shard} objects a shard, {SET_NAME} says {asked.objects_per_shard}"
-        yield Difference(INDEX_NAME, told)
-    elif index and len(index.shards) != asked.num_shards:
-        told = f"lists {len(index.shards)} shards, {asked.objects} objects make {asked.num_shards}"
-        yield Difference(INDEX_NAME, told)
+def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
+    """Yield how the files of a set disagree about its size. `index` is None for an unfinished set."""
+    if in_manifest != request.objects:
+        yield Difference(MANIFEST_FILE, f"holds {in_manifest} objects, {SET_NAME} says {request.objects}")
+    if index and index.objects_per_shard != request.objects_per_shard:
+        what = f"{index.objects_per_shard} objects per shard, {SET_NAME} says {request.objects_per_shard}"
+        yield Difference(INDEX_NAME, what)
+    elif index and len(index.shards) != request.num_shards:
+        what = f"lists {len(index.shards)} shards, {request.objects} objects make {request.num_shards}"
+        yield Difference(INDEX_NAME, what)
     for i, entry in enumerate(index.shards if index else ()):
         if entry.name != shard_name(i):
             yield Difference(INDEX_NAME, f"lists {entry.name!r} in the place of {shard_name(i)}")
 
 
-def differences(
-    shard: str, start: int, asked: Sequence[str] | None, rows: Sequence[Outcome], samples: Sequence[str]
+def shard_differences(
+    shard: str, start: int, uids: Sequence[str] | None, rows: Sequence[Outcome], samples: Sequence[str]
 ) -> Iterator[Difference]:
-    """One shard's disagreements. `asked`: its manifest slice's uids, the first at position `start`; None: unknown."""
+    """Yield how one shard's manifest part, outcome rows and samples disagree.
+
+    Args:
+        shard: Name of the shard.
+        start: Manifest position of its first object.
+        uids: Uids of its part of the manifest; None when the manifest cannot be read.
+        rows: Its outcome rows.
+        samples: Uids of the samples in its tar, in order.
+    """
     table = f"{OUTCOMES_FOLDER}/{shard}.parquet"
-    if asked is not None:
-        yield from _rows_against_manifest(table, start, asked, rows)
+    if uids is not None:
+        yield from _rows_against_manifest(table, start, uids, rows)
     ok, stored = {row.uid for row in rows if row.status == "ok"}, set(samples)
     for uid in sorted(ok - stored):
         yield Difference(f"{table}/{uid}", "row says ok but the shard has no such sample")
@@ -159,23 +136,23 @@ def differences(
 
 
 def _rows_against_manifest(
-    table: str, start: int, asked: Sequence[str], rows: Sequence[Outcome]
+    table: str, start: int, uids: Sequence[str], rows: Sequence[Outcome]
 ) -> Iterator[Difference]:
-    places = {uid: start + i for i, uid in enumerate(asked)}
+    places = {uid: start + i for i, uid in enumerate(uids)}
     for uid in sorted(places.keys() - {row.uid for row in rows}):
-        yield Difference(f"{MANIFEST_FILE}/{uid}", "asked for, but has no outcome row")
+        yield Difference(f"{MANIFEST_FILE}/{uid}", "in the manifest, but has no outcome row")
     for row in rows:
         if row.uid not in places:
             yield Difference(f"{table}/{row.uid}", f"has a row but is not in this shard's part of {MANIFEST_FILE}")
         elif row.position != places[row.uid]:
-            told = f"row has position {row.position}, {MANIFEST_FILE} has it at {places[row.uid]}"
-            yield Difference(f"{table}/{row.uid}", told)
+            what = f"row has position {row.position}, {MANIFEST_FILE} has it at {places[row.uid]}"
+            yield Difference(f"{table}/{row.uid}", what)
 
 
-def _disagreement(url: str, told: Sequence[Difference], remedy: str) -> UserError:
-    first = "; ".join(f"{where}: {what}" for where, what in told[:_NAMED])
-    more = f"; and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+def _disagreement(url: str, found: Sequence[Difference], remedy: str) -> UserError:
+    first = "; ".join(f"{where}: {what}" for where, what in found[:_NAMED])
+    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return UserError(
-        f"{url} does not agree with itself: {first}{more}. {remedy[0].upper()}{remedy[1:]}; "
+        f"{url} is inconsistent: {first}{more}. {remedy[0].upper()}{remedy[1:]}; "
         f"`python -m dataset verify {url}` lists all differences"
     )

@@ -18,23 +18,23 @@ from dataset.images.prepare import decode_webp
 from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import epoch_order
 
-_CACHED_SHARDS: Final = 64  # statistics kept in memory: 1,000 objects are about 10 MB
+_CACHED_SHARDS: Final = 64  # statistics kept in memory; about 10 MB per 1,000 objects
 _CACHED_METAS: Final = 1024
-_CACHED_ANGLES: Final = 16384  # half a kilobyte each: a window of `dataset.reading.epoch_order` and more
+_CACHED_ANGLES: Final = 16384  # half a kilobyte each; more than a window of `dataset.reading.epoch_order`
 
-Kept = tuple[NDArray[np.int32], ...]  # of each shard, the samples that a filtered set holds, ascending
+Kept = tuple[NDArray[np.int32], ...]  # the samples of each shard that a filtered set has, ascending
 
 
 class DamagedMember(UserError):
-    """A member's bytes are corrupt: reading them again cannot help (unlike a storage failure)."""
+    """A member's bytes are corrupt. Unlike a storage failure, this is permanent."""
 
 
 class ShardSet:
     """A complete shard set. Objects are (shard, sample) numbers as `dataset.reading.epoch_order` gives them.
 
     Reading is thread-safe; an instance can be pickled or inherited by a fork (nothing open is kept). The index is read
-    when it is made, a shard's statistics when it is first touched. With `kept` (see `dataset.reading.filters`) the set
-    is a smaller one: sample numbers count the objects that are kept. Raises UserError when the set is missing or
+    at construction, a shard's statistics at its first use. `kept` (see `dataset.reading.filters`) selects samples;
+    sample numbers then count the selected ones. Raises UserError when the set is missing or
     unfinished, DamagedMember when a member is damaged.
     """
 
@@ -51,7 +51,7 @@ class ShardSet:
         return ShardSet, (self.url, self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "ShardSet":
-        """The same set with these of its stored samples, instead of those that it has now."""
+        """Return the same set with another selection of its stored samples."""
         return ShardSet(self.url, self.index, kept)
 
     def __len__(self) -> int:
@@ -63,18 +63,18 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what the set holds, the selection included: equal for sets that give the same objects by number."""
+        """sha256 of the set's contents and the selection: equal when (shard, sample) numbers mean the same objects."""
         return fingerprint_of(self.index, self.kept)
 
     def uid(self, shard: int, sample: int) -> str:
         return self._entry(shard, sample).uid
 
     def uids(self) -> list[str]:
-        """All uids, in the set's order. Reads every shard's statistics."""
+        """Return all uids, in order. Reads every shard's statistics."""
         return [self.uid(shard, i) for shard, samples in enumerate(self.samples_per_shard) for i in range(samples)]
 
     def objects(self, seed: int, epoch: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int]]:
-        """(shard, sample) of one rank's objects in the order of an epoch (see `dataset.reading.epoch_order`)."""
+        """Yield (shard, sample) of one rank's objects in the order of an epoch (see `dataset.reading.epoch_order`)."""
         return (
             (int(shard), int(sample)) for shard, sample in epoch_order(self.samples_per_shard, seed, epoch, rank, world)
         )
@@ -92,15 +92,15 @@ class ShardSet:
         chunks = self._ranges(f"{stats.name}.tar", places)
         for name, place, data in zip(members, places, chunks, strict=True):
             if len(data) != place.size or zlib.crc32(data) != place.crc32:
-                raise DamagedMember(self._told(stats.name, f"member {name} is truncated or corrupt"))
+                raise DamagedMember(self._message(stats.name, f"member {name} is truncated or corrupt"))
         return dict(zip(members, chunks, strict=True))
 
     def meta(self, shard: int, sample: int) -> Meta:
-        """The object's metadata; the most recent ones are kept."""
+        """Return the object's metadata; the most recent ones are cached."""
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.float64]:
-        """Elevation and azimuth [f, 2] of views: all that training needs of the metadata, remembered longer."""
+        """Return elevation and azimuth [f, 2] of views. They are cached longer than the metadata."""
         angles_deg = self._angles(shard, sample)
         return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
 
@@ -125,7 +125,7 @@ class ShardSet:
         entry = self.index.shards[shard]
         stats = read_stats(fs, root, entry.name)
         if (stats.sha256, len(stats.samples)) != (entry.sha256, entry.samples):
-            raise UserError(self._told(entry.name, "its statistics disagree with index.json"))
+            raise UserError(self._message(entry.name, "its statistics disagree with index.json"))
         return stats
 
     def _load_meta(self, shard: int, sample: int) -> Meta:
@@ -150,23 +150,23 @@ class ShardSet:
             chunks: list[bytes] = fs.cat_ranges([path] * len(places), [p.offset for p in places], ends)
             return chunks
         except OSError as error:
-            raise UserError(self._told(file_name, f"cannot be read ({error.strerror or error})")) from error
+            raise UserError(self._message(file_name, f"cannot be read ({error.strerror or error})")) from error
 
-    def _told(self, shard: str, what: str) -> str:
+    def _message(self, shard: str, what: str) -> str:
         return f"{self.url}/{shard}: {what}; `python -m dataset verify {self.url}` lists all damage"
 
 
 def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
-    """Count the objects of each shard of a set, or of a selection. Raises UserError when `kept` is of another set."""
+    """Count the objects per shard of a set or a selection. Raises UserError when `kept` belongs to another set."""
     if kept is None:
         return tuple(shard.samples for shard in index.shards)
     if len(kept) != len(index.shards):
-        raise UserError(f"{url}: a selection of {len(kept)} shards from {len(index.shards)}")
+        raise UserError(f"{url} has {len(index.shards)} shards, the selection {len(kept)}; select from this set")
     return tuple(len(samples) for samples in kept)
 
 
 def fingerprint_of(index: Index, kept: Kept | None) -> str:
-    """sha256 of the tars and of the selection."""
+    """Return the sha256 of the tars' hashes and of the selection."""
     digest = sha256("".join(shard.sha256 for shard in index.shards).encode())
     for samples in kept or ():
         digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())

@@ -6,7 +6,15 @@ from benchmarks.train import ranks_bench
 
 
 def test_the_benchmark_compares_the_same_training(capsys):
-    sizes = {"shape": "micro", "device": "cpu", "objects": 1, "accumulation": 2, "steps": 1, "rounds": 1, "stage": 1}
+    sizes = {
+        "shape": "micro",
+        "device": "cpu",
+        "objects": 1,
+        "grad-accum-steps": 2,
+        "steps": 1,
+        "rounds": 1,
+        "stage": 1,
+    }
     assert ranks_bench.main([text for name, value in sizes.items() for text in (f"--{name}", str(value))]) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["global_batch_objects"] == 4

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.render.bench_objects import FILES, MODELS, SEED, file_uid, gltf, knot, listed, prepare
-from benchmarks.render.plain_settings import PEOPLE
+from benchmarks.render.plain_settings import BASELINE
 from benchmarks.render.quality import alpha_box, compare, psnr_db
 from benchmarks.render.reference import VIEWS, folder_of, key_of
-from benchmarks.render.render_bench import ALL_VIEWS, Tally, summarize, view_list
-from benchmarks.render.render_gpu import report, utilisation
+from benchmarks.render.render_bench import ALL_VIEWS, VariantResults, summarize, view_list
+from benchmarks.render.render_gpu import report, utilization
 from dataset.format.schema import check_uid
 from render.model_files.gltf import check_gltf
 
@@ -74,7 +74,7 @@ def test_the_reference_key_changes_with_the_file_the_views_and_what_people_set(t
 
     item = BenchObject("a", tmp_path / "a.glb", "00")
     keys = {key_of(item), key_of(replace(item, sha256="01")), key_of(replace(item, uid="b")), key_of(item, VIEWS[:2])}
-    monkeypatch.setitem(PEOPLE, "filter_width", 1.5)
+    monkeypatch.setitem(BASELINE, "filter_width", 1.5)
     keys.add(key_of(item))
     assert len(keys) == 5
     assert folder_of(item, tmp_path).name == f"a-{key_of(item)}"
@@ -87,10 +87,10 @@ def test_a_few_views_hold_the_compared_ones():
 
 def test_the_last_line_is_json_with_the_goals_figures():
     quality = compare(np.stack([picture(), picture(250)]), np.stack([picture(), picture()]))
-    people, ours = Tally(2, 64, 600.0, 800.0), Tally(4, 128, 60.0, 500.0, {"import": 12.8})
-    for tally in (people, ours):
-        tally.quality.append(("a", compare(np.stack([picture(250)] * 2), np.stack([picture()] * 2))))
-    summary = json.loads(json.dumps(summarize({"a": people.row(), "b": ours.row(), "scaling": {"scaling": 1.8}})))
+    baseline, ours = VariantResults(2, 64, 600.0, 800.0), VariantResults(4, 128, 60.0, 500.0, {"import": 12.8})
+    for results in (baseline, ours):
+        results.quality.append(("a", compare(np.stack([picture(250)] * 2), np.stack([picture()] * 2))))
+    summary = json.loads(json.dumps(summarize({"a": baseline.row(), "b": ours.row(), "scaling": {"scaling": 1.8}})))
     assert summary["speedup"] == 20.0
     assert summary["seconds_per_view"] == pytest.approx(60 / 128, abs=1e-3)
     assert summary["psnr_mean_db"] == summary["psnr_worst_db"] == pytest.approx(quality.white_db[1], abs=1e-3)
@@ -109,6 +109,6 @@ def test_the_gpu_report_says_what_was_not_measured():
 
 
 def test_utilisation_from_nvidia_smi():
-    assert utilisation("NVIDIA H100 80GB HBM3, 37 %, 1234 MiB") == 37
-    assert utilisation("NVIDIA H100 80GB HBM3, [N/A], 1234 MiB") == 0
-    assert utilisation("no devices were found") == 0
+    assert utilization("NVIDIA H100 80GB HBM3, 37 %, 1234 MiB") == 37
+    assert utilization("NVIDIA H100 80GB HBM3, [N/A], 1234 MiB") == 0
+    assert utilization("no devices were found") == 0

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.data.latent_stream import latent_batches, made_latents
+from benchmarks.data.latent_stream import create_latent_set, latent_batches
 from benchmarks.data.plain_stream import plain_batches
 from benchmarks.data.stream_bench import (
-    Config,
-    Measured,
-    grained,
-    made_set,
+    PipelineRun,
+    StreamBenchConfig,
+    add_grain,
+    create_shard_set,
     measure,
     our_batches,
-    summarise,
-    their_batches,
+    plain_pipeline_batches,
+    summarize,
 )
 from dataset.format.schema import validate_sample
 from dataset.images.prepare import decode_webp
@@ -34,16 +34,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_set(tmp_path_factory.mktemp("bench") / "set", 6, 16)
+    return create_shard_set(tmp_path_factory.mktemp("bench") / "set", 6, 16)
 
 
 def test_the_made_set_is_valid_made_once_and_grained(folder: Path) -> None:
     before = (folder / "index.json").stat().st_mtime_ns
-    assert made_set(folder, 6, 16) == folder
+    assert create_shard_set(folder, 6, 16) == folder
     assert (folder / "index.json").stat().st_mtime_ns == before
     assert len(ShardSet(folder)) == 6
     plain = make_sample("a", 0, 16)
-    made = grained(plain, 0)
+    made = add_grain(plain, 0)
     validate_sample(made, "a")
     first, second = (decode_webp(members["a.fixed_00.webp"], "a") for members in (plain, made))
     assert (first[..., 3] == second[..., 3]).all()
@@ -54,10 +54,10 @@ def test_the_made_set_is_valid_made_once_and_grained(folder: Path) -> None:
 
 def test_both_pipelines_give_the_same_views_of_an_item(folder: Path) -> None:
     """Views a batch, sizes, values: what is compared is the same work."""
-    config = Config(batch=2)
+    config = StreamBenchConfig(batch=2)
     assert list(islice(our_batches(config, str(folder)), 4)) == [10] * 4
     for decode_all in (False, True):
-        assert list(islice(their_batches(config, str(folder), decode_all=decode_all), 4)) == [10] * 4
+        assert list(islice(plain_pipeline_batches(config, str(folder), decode_all=decode_all), 4)) == [10] * 4
         urls = [str(path) for path in sorted(folder.glob("*.tar"))]
         pictures, labels = next(plain_batches(urls, 2, 4, decode_all=decode_all))
         assert (pictures.shape, labels.shape) == ((2, 5, 3, 16, 16), (2, 4, 16))
@@ -73,15 +73,15 @@ def test_measuring_counts_after_the_first_batch() -> None:
 
 
 def test_the_last_line_compares_medians_and_shows_the_worst_growth(folder: Path) -> None:
-    def turns(*cpu_s: float) -> list[Measured]:
-        return [Measured(100, seconds, 1.0, 50.0, 50.0 + seconds) for seconds in cpu_s]
+    def runs(*cpu_s: float) -> list[PipelineRun]:
+        return [PipelineRun(100, seconds, 1.0, 50.0, 50.0 + seconds) for seconds in cpu_s]
 
-    result = summarise(
+    result = summarize(
         {
-            "ours": turns(1.0, 2.0, 9.0),
-            "plain": turns(4.0, 3.0, 5.0),
-            "plain_all": turns(8.0, 8.0, 8.0),
-            "latents": turns(0.1),
+            "ours": runs(1.0, 2.0, 9.0),
+            "plain": runs(4.0, 3.0, 5.0),
+            "plain_all": runs(8.0, 8.0, 8.0),
+            "latents": runs(0.1),
         },
         ShardSet(folder),
     )
@@ -93,11 +93,11 @@ def test_the_last_line_compares_medians_and_shows_the_worst_growth(folder: Path)
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_latents(tmp_path_factory.mktemp("latents") / "set", 1)
+    return create_latent_set(tmp_path_factory.mktemp("latents") / "set", 1)
 
 
 def test_latents_are_read_in_whole_batches_of_the_papers_shapes(latents: Path) -> None:
-    assert made_latents(latents, 1) == latents
+    assert create_latent_set(latents, 1) == latents
     assert list(islice(latent_batches(str(latents), 4, 4, 2), 3)) == [20] * 3
     views = LatentSet(latents).views(0, 3, [("random", 1)], embedding=True)
     assert views.embedding is not None
@@ -106,7 +106,7 @@ def test_latents_are_read_in_whole_batches_of_the_papers_shapes(latents: Path) -
 
 def test_the_command_ends_in_json(folder: Path, latents: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.data.stream_bench", "--shards", str(folder), "--latents", str(latents)]
-    options = ["--rounds", "1", "--items", "4", "--batch", "2", "--items-per-object", "2"]
+    options = ["--rounds", "1", "--items", "4", "--batch", "2", "--repeats-per-object", "2"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
     assert min(result["images_vs_plain"], result["latent_views_per_s_core"]) > 0

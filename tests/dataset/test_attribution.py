@@ -11,7 +11,7 @@ from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.io.files import url_to_fs
-from tests.support.make_shards import make_shard_set, write_asked
+from tests.support.make_shards import make_shard_set, write_set_request
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def test_objects_without_a_sample_are_not_credited(tmp_path: Path) -> None:
     lost = Outcome("lost", 1, "shard-000000", "failed", "import", "E")
     moved = [rows[0], lost, *(replace(row, position=row.position + 1) for row in rows[1:])]
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes(moved))
-    write_asked(fs, root, [assets[0], Asset("lost", "x"), *assets[1:]], objects_per_shard=4)
+    write_set_request(fs, root, [assets[0], Asset("lost", "x"), *assets[1:]], objects_per_shard=4)
     assert write_attribution(fs, root) == 3
     assert [row["uid"] for row in read(folder)] == [asset.uid for asset in assets]
     assert verify(folder) == []
@@ -53,7 +53,7 @@ def test_no_cell_is_a_formula_and_every_text_survives(tmp_path: Path) -> None:
     assets = list(Manifest(fs, root).assets())
     odd = replace(assets[0], title='=HYPERLINK("http://x")', author="@SUM(1)", url="-2", license="+3", source="\t=4")
     plain = replace(assets[1], title='A "chair", 1=1\nsecond line', author="Zoë 椅子 <script>")
-    write_asked(fs, root, [odd, plain], objects_per_shard=4)
+    write_set_request(fs, root, [odd, plain], objects_per_shard=4)
     write_attribution(fs, root)
     first, second = read(folder)
     assert [first[name] for name in ("title", "author", "url", "license", "source")] == [

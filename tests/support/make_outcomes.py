@@ -10,7 +10,7 @@ from dataset.format.manifest import Asset
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, Status, dump_outcomes
 from dataset.format.shards import shard_name, write_index, write_shard
 from dataset.io.files import url_to_fs, write_bytes_atomic
-from tests.support.make_shards import make_sample, write_asked
+from tests.support.make_shards import make_sample, write_set_request
 
 LICENSES = ("CC0-1.0", "CC-BY-4.0")
 
@@ -33,7 +33,7 @@ def make_set(
     fs, root = url_to_fs(folder)
     uids = [f"{prefix}{i}" for i in range(objects)]
     assets = [Asset(uid, "synthetic", LICENSES[i % 2], "tests", title=f"Title {uid}") for i, uid in enumerate(uids)]
-    write_asked(fs, root, assets, per_shard)
+    write_set_request(fs, root, assets, per_shard)
     shards = -(-objects // per_shard)
     for shard in range(shards):
         name, places = shard_name(shard), range(objects)[shard * per_shard : (shard + 1) * per_shard]

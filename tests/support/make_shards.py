@@ -47,7 +47,7 @@ def make_shard_set(
     """Write a complete set (shards, outcomes, set.json, index.json) into `folder`, a path or a URL; returns it."""
     fs, root = url_to_fs(folder)
     uids = [f"synthetic-{i:04d}" for i in range(num_objects)]
-    write_asked(fs, root, [_asset(uid, i) for i, uid in enumerate(uids)], objects_per_shard, seed)
+    write_set_request(fs, root, [_asset(uid, i) for i, uid in enumerate(uids)], objects_per_shard, seed)
     num_shards = -(-num_objects // objects_per_shard)
     for shard in range(num_shards):
         name, places = (
@@ -62,7 +62,7 @@ def make_shard_set(
     return Path(folder)
 
 
-def write_asked(fs: Any, root: str, assets: Sequence[Asset], objects_per_shard: int, seed: int = 0) -> None:
+def write_set_request(fs: Any, root: str, assets: Sequence[Asset], objects_per_shard: int, seed: int = 0) -> None:
     """The manifest of some objects (none, too), and the `set.json` that goes with it."""
     buffer = io.BytesIO()
     with suppress(UserError) if not assets else nullcontext():  # an empty one is written, and refused

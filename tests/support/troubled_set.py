@@ -7,7 +7,7 @@ from pathlib import Path
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.io.files import url_to_fs
-from tests.support.make_shards import make_shard_set, write_asked
+from tests.support.make_shards import make_shard_set, write_set_request
 
 BAD = '<script>document.title = "taken"</script>'
 
@@ -53,6 +53,6 @@ def troubled_set(folder: Path) -> Path:
     left = Outcome("left", 6, "shard-000000", "skipped", "select", message="too big", flags=("too-large",))
     more = [Asset(uid, "elsewhere", "CC-BY-4.0", f"{BAD}'\"", title="A & B") for uid in ("crash", "bad", "left")]
     rows[1] = replace(rows[1], flags=("clipped",), seconds=3.0, peak_rss_mb=700.0)
-    write_asked(fs, root, [*assets, *more], objects_per_shard=8)
+    write_set_request(fs, root, [*assets, *more], objects_per_shard=8)
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([*rows, crash, bad, left]))
     return folder

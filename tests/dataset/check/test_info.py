@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from dataset.check.info import format_info, info
-from dataset.check.statistics import Measured
+from dataset.check.statistics import Distribution
 from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.format.shards import shard_name
 from dataset.io.files import url_to_fs
 from dataset.reading.shard_set import ShardSet
-from tests.support.make_shards import make_shard_set, write_asked
+from tests.support.make_shards import make_shard_set, write_set_request
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +25,20 @@ def add_rows(folder: Path, *more: Outcome, license: str = "unknown") -> None:
     """Objects without samples, to the end of a set of one shard."""
     fs, root = url_to_fs(folder)
     assets = [*Manifest(fs, root).assets(), *(Asset(row.uid, "more", license) for row in more)]
-    write_asked(fs, root, assets, objects_per_shard=4)
+    write_set_request(fs, root, assets, objects_per_shard=4)
     (folder / "outcomes/shard-000000.parquet").write_bytes(dump_outcomes([*read_outcomes(fs, root), *more]))
 
 
 def test_info_counts_what_is_there(folder: Path) -> None:
     about = info(folder)
-    assert about.pictures is not None
+    assert about.images is not None
     shards = ShardSet(folder)
-    assert (len(about.index.shards), about.index.objects, about.index.views, about.asked) == (3, 5, 160, 5)
+    assert (len(about.index.shards), about.index.objects, about.index.views, about.requested) == (3, 5, 160, 5)
     assert about.index.bytes == sum(path.stat().st_size for path in folder.glob("*.tar"))
     assert about.licenses == {"CC0-1.0": 3, "CC-BY-4.0": 2}
     assert about.sources == {"synthetic": 5}
-    assert about.pictures.resolutions == {"32x32": 5}
-    assert about.pictures.hdris == {"none.exr": 5}
+    assert about.images.resolutions == {"32x32": 5}
+    assert about.images.hdris == {"none.exr": 5}
     assert about.outcomes.statuses == {"ok": 5}
     touching, alphas = 0, []
     for place in shards.objects(0):
@@ -47,8 +47,8 @@ def test_info_counts_what_is_there(folder: Path) -> None:
             border = [alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1]]
             touching += int(np.any([edge.any(1) for edge in border], 0).sum())
             alphas.append(alpha.mean() / 255)
-    assert about.pictures.clipped_views == touching
-    assert about.pictures.mean_coverage == pytest.approx(np.mean(alphas), abs=1e-4)
+    assert about.images.clipped_views == touching
+    assert about.images.mean_coverage == pytest.approx(np.mean(alphas), abs=1e-4)
 
 
 def test_quick_leaves_out_what_the_metadata_say_and_reads_no_shard(folder: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_quick_leaves_out_what_the_metadata_say_and_reads_no_shard(folder: Path,
     finally:
         for path in tmp_path.glob("*.tar"):
             path.rename(folder / path.name)
-    assert quick.pictures is None
+    assert quick.images is None
     assert (quick.licenses, quick.sources, quick.outcomes) == (full.licenses, full.sources, full.outcomes)
     assert "coverage" not in format_info(quick)
     assert "coverage" in format_info(full)
@@ -80,10 +80,10 @@ def test_outcomes_are_summed_up(tmp_path: Path) -> None:
     assert outcomes.attempts == {1: 2, 2: 1}
     assert (outcomes.seconds.largest, outcomes.seconds.largest_uid) == (4.0, "a")
     assert outcomes.seconds.percentile(50) == 1.0
-    assert outcomes.objects_an_hour == 2 * 3600 / 6
+    assert outcomes.objects_per_hour == 2 * 3600 / 6
     assert "CC-BY-NC-4.0" not in about.licenses  # licences of what is in the shards
     text = format_info(about)
-    assert "2 objects of 4 asked for" in text
+    assert "2 of 4 requested objects" in text
     assert "2 ok, 1 failed, 1 skipped" in text
     assert "1  import: ValueError" in text
     assert "1  select: licence-excluded" in text
@@ -99,7 +99,7 @@ def test_long_tables_say_that_they_are_cut(folder: Path) -> None:
 def test_nothing_measured_is_said(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 0)
     text = format_info(info(folder))
-    assert "0 objects of 0 asked for" in text
+    assert "0 of 0 requested objects" in text
     assert "not measured" in text
 
 
@@ -110,15 +110,15 @@ def test_an_object_that_is_nowhere_or_somewhere_only_is_an_error(tmp_path: Path,
     table = folder / "outcomes/shard-000001.parquet"
     if lost == "row":
         table.write_bytes(dump_outcomes(rows[2:3]))
-        expected = "synthetic-0003: asked for, but has no outcome row"
+        expected = "synthetic-0003: in the manifest, but has no outcome row"
     elif lost == "sample":
         table.write_bytes(dump_outcomes([rows[2], replace(rows[3], status="failed")]))
         expected = "synthetic-0003: sample has no ok row"
     else:
         fs, root = url_to_fs(folder)
         assets = list(Manifest(fs, root).assets())
-        write_asked(fs, root, [*assets, Asset("forgotten", "x")], objects_per_shard=2)
-        expected = "forgotten: asked for, but has no outcome row"
+        write_set_request(fs, root, [*assets, Asset("forgotten", "x")], objects_per_shard=2)
+        expected = "forgotten: in the manifest, but has no outcome row"
     for quick in (True, False):
         with pytest.raises(UserError, match=expected) as caught:
             info(folder, quick=quick)
@@ -144,7 +144,7 @@ def test_a_damaged_manifest_is_explained_whatever_byte_it_is(tmp_path: Path) -> 
     good = path.read_bytes()
     for offset in range(0, len(good), 29):
         path.write_bytes(good[:offset] + bytes([good[offset] ^ 0xFF]) + good[offset + 1 :])
-        with pytest.raises(UserError, match=r"manifest\.parquet is damaged or another"):
+        with pytest.raises(UserError, match=r"manifest\.parquet is damaged or was replaced"):
             info(folder, quick=True)
 
 
@@ -158,7 +158,7 @@ def test_many_differences_name_the_first_and_count_the_rest(tmp_path: Path) -> N
 def test_a_remote_set_is_summed_up_too() -> None:
     make_shard_set("memory://info/set", 3, resolution=8, objects_per_shard=2)
     about = info("memory://info/set")
-    assert (about.asked, about.outcomes.statuses["ok"]) == (3, 3)
+    assert (about.requested, about.outcomes.statuses["ok"]) == (3, 3)
 
 
 def test_one_shard_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_one_shard_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_percentiles_of_what_was_measured() -> None:
-    measured = Measured()
+    measured = Distribution()
     assert measured.percentile(50) == 0
     for i in range(101):
         measured.add(f"u{i}", float(i))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.__main__ import Verify
+from dataset.__main__ import VerifyCommand
 from dataset.check.verify import verify
 from dataset.errors import UserError
 from dataset.format.latents import dump_table, latent_names, read_format
@@ -64,7 +64,7 @@ def _rewrite(folder: Path, samples: dict[str, dict[str, bytes]], metas: list[Met
 
 def test_a_sound_set_has_no_problems_and_the_command_says_so(latents: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(latents) == []
-    assert Verify(str(latents)).run() == 0
+    assert VerifyCommand(str(latents)).run() == 0
     assert "is sound: 3 objects, 96 views in 2 shards" in capsys.readouterr().out
     _rewrite(latents, _members(latents))
     assert verify(latents) == []
@@ -99,7 +99,7 @@ def test_a_damaged_or_missing_member_is_named(latents: Path) -> None:
     [
         ("fixed_02.npy", lambda data: data[:-2], "not the array that latents.json describes"),
         ("random_02.npy", lambda data: b"x" + data[1:], "not the array that latents.json describes"),
-        ("random_02.npy", lambda data: data[:-2] + np.float16(np.nan).tobytes(), "not finite"),
+        ("random_02.npy", lambda data: data[:-2] + np.float16(np.nan).tobytes(), "has non-finite values"),
         ("meta.json", lambda data: data.replace(b"synthetic-0001", b"synthetic-0009"), "names another object"),
     ],
 )
@@ -126,11 +126,11 @@ def test_tables_that_disagree_are_found(latents: Path) -> None:
     assert written() == []
     angles = table["azimuth_deg"].copy()
     angles[1, 1, 5] += 1
-    assert written(azimuth_deg=angles) == [(TABLE, "other cameras of synthetic-0001 than its metadata")]
+    assert written(azimuth_deg=angles) == [(TABLE, "has other cameras for synthetic-0001 than its metadata")]
     places = table["places"].copy()
     places[0, [3, 4]] = places[0, [4, 3]]
-    assert written(places=places) == [(TABLE, "other places of synthetic-0000 than shard-000000.json says")]
-    assert written(uids=table["uids"][::-1]) == [(TABLE, "other objects than shard-000000.json says")]
+    assert written(places=places) == [(TABLE, "has other offsets for synthetic-0000 than shard-000000.json")]
+    assert written(uids=table["uids"][::-1]) == [(TABLE, "lists other objects than shard-000000.json")]
     assert written(sha256=np.array("0" * 64)) == [(TABLE, "disagrees with index.json")]
     (latents / TABLE).write_bytes(whole[:-30])
     assert [where for where, _ in _found(latents)] == [TABLE]
@@ -161,7 +161,7 @@ def test_index_statistics_and_copied_tables_are_held_against_the_shards(sound_se
 
 def test_damaged_latents_json_is_an_error(latents: Path) -> None:
     (latents / "latents.json").write_text("{}")
-    with pytest.raises(UserError, match=r"latents\.json does not describe latents"):
+    with pytest.raises(UserError, match=r"latents\.json is invalid"):
         verify(latents)
 
 

@@ -19,7 +19,7 @@ from dataset.format.schema import dump_meta, parse_meta
 from dataset.format.shards import read_stats, write_index, write_shard
 from dataset.images.prepare import encode_webp
 from dataset.io.files import url_to_fs
-from tests.support.make_shards import make_sample, make_shard_set, write_asked
+from tests.support.make_shards import make_sample, make_shard_set, write_set_request
 
 TAR = "shard-000000.tar"
 
@@ -134,7 +134,7 @@ def test_foreign_members_are_found_by_name(shard_set: Path) -> None:
         (link, b""),
     )
     problems = {problem.where: problem.what for problem in verify(shard_set)}
-    assert "climbing" in problems[f"{TAR}/../../escape.meta.json"]
+    assert "one with .." in problems[f"{TAR}/../../escape.meta.json"]
     assert "absolute" in problems[f"{TAR}//etc/passwd"]
     assert "foreign" in problems[f"{TAR}/stranger.txt"]
     assert "foreign" in problems[f"{TAR}/synthetic-0001.fixed_16.webp"]
@@ -257,7 +257,7 @@ def test_an_object_without_a_row_is_found(shard_set: Path) -> None:
     replace_rows(shard_set, 0, read_outcomes(*url_to_fs(shard_set))[:1])
     found = {problem.where: problem.what for problem in verify(shard_set)}
     assert found == {
-        "manifest.parquet/synthetic-0001": "asked for, but has no outcome row",
+        "manifest.parquet/synthetic-0001": "in the manifest, but has no outcome row",
         "outcomes/shard-000000.parquet/synthetic-0001": "sample has no ok row",
     }
 
@@ -282,7 +282,7 @@ def test_a_failed_and_a_skipped_object_are_no_problem_unless_they_have_samples(t
     rows, manifest = read_outcomes(fs, root), Manifest(fs, root)
     lost = Outcome("lost", 2, "shard-000000", "failed", "import", "E")
     left = Outcome("left", 3, "shard-000000", "skipped", "select", flags=("licence-excluded",))
-    write_asked(fs, root, [*manifest.assets(), Asset("lost", "x"), Asset("left", "x")], objects_per_shard=4)
+    write_set_request(fs, root, [*manifest.assets(), Asset("lost", "x"), Asset("left", "x")], objects_per_shard=4)
     replace_rows(folder, 0, [*rows, lost, left])
     assert verify(folder) == []
     replace_rows(folder, 0, [replace(rows[0], status="skipped"), rows[1], lost, left])
@@ -304,7 +304,7 @@ def test_a_manifest_that_is_not_the_recorded_one_is_found(shard_set: Path) -> No
     fs, root = url_to_fs(shard_set)
     asked = (shard_set / "set.json").read_bytes()
     assets = list(Manifest(fs, root).assets())
-    write_asked(fs, root, [replace(assets[0], title="Another"), *assets[1:]], objects_per_shard=2)
+    write_set_request(fs, root, [replace(assets[0], title="Another"), *assets[1:]], objects_per_shard=2)
     (shard_set / "set.json").write_bytes(asked)
     (problem,) = verify(shard_set)
     assert (problem.where, "sha256" in problem.what) == ("manifest.parquet", True)
@@ -344,7 +344,7 @@ def test_an_index_that_names_other_shards_is_found(shard_set: Path) -> None:
 def test_credits_of_manifest_metadata_and_attribution_agree(shard_set: Path) -> None:
     fs, root = url_to_fs(shard_set)
     assets = list(Manifest(fs, root).assets())
-    write_asked(fs, root, [assets[0], replace(assets[1], author="Somebody"), assets[2]], objects_per_shard=2)
+    write_set_request(fs, root, [assets[0], replace(assets[1], author="Somebody"), assets[2]], objects_per_shard=2)
     write_attribution(fs, root)
     assert wheres(verify(shard_set)) == {f"{TAR}/synthetic-0001.meta.json"}
 
@@ -353,16 +353,16 @@ def test_an_attribution_file_that_is_missing_or_wrong_is_found(shard_set: Path) 
     path = shard_set / "attribution.csv"
     good = path.read_bytes()
     lines = good.splitlines(keepends=True)
-    for data, told in [
-        (b"".join([lines[0], lines[1], lines[3]]), "synthetic-0001 on"),
-        (good.replace(b"CC-BY-4.0", b"CC0-1.0"), "synthetic-0001 on"),
-        (good[:-5], "synthetic-0002 on"),
+    for data, fault in [
+        (b"".join([lines[0], lines[1], lines[3]]), "starting at synthetic-0001"),
+        (good.replace(b"CC-BY-4.0", b"CC0-1.0"), "starting at synthetic-0001"),
+        (good[:-5], "starting at synthetic-0002"),
         (good + lines[1], "more lines"),
         (b"", "header"),
     ]:
         path.write_bytes(data)
         (problem,) = verify(shard_set)
         assert problem.where == "attribution.csv"
-        assert told in problem.what
+        assert fault in problem.what
     path.unlink()
     assert [(problem.where, problem.what) for problem in verify(shard_set)] == [("attribution.csv", "missing")]

@@ -14,8 +14,8 @@ from dataset.camera import intrinsics
 from dataset.check.info import info
 from dataset.check.verify import verify
 from dataset.copy.copy_set import copy_sets
-from dataset.copy.downscale import shrink
-from dataset.copy.worker import Task, submitter
+from dataset.copy.downscale import average_blocks
+from dataset.copy.worker import CopyTask, submitter
 from dataset.errors import UserError
 from dataset.format.outcomes import read_outcomes
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet, member_names
@@ -58,10 +58,10 @@ def both(large: str, small: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_two_sets_become_one_that_is_sound_and_reconciles(both: Path) -> None:
     assert verify(both) == []
     about = info(both)
-    assert (about.asked, about.index.objects, len(about.index.shards)) == (9, 7, 3)
+    assert (about.requested, about.index.objects, len(about.index.shards)) == (9, 7, 3)
     assert about.outcomes.statuses == {"ok": 7, "failed": 1, "skipped": 1}
-    assert about.pictures is not None
-    assert about.pictures.resolutions == {"8x8": 7}
+    assert about.images is not None
+    assert about.images.resolutions == {"8x8": 7}
     rows = read_outcomes(*url_to_fs(both))
     assert [row.uid for row in rows] == [f"large-{i}" for i in range(5)] + [f"small-{i}" for i in range(4)]
     assert [(row.position, row.shard) for row in rows] == [(i, shard_name(i // 3)) for i in range(9)]
@@ -91,7 +91,7 @@ def test_pictures_are_averaged_and_those_of_the_size_are_the_same_bytes(both: Pa
         if source.url == small:
             assert shards.read(*place, member_names(uid)) == source.read(*there, member_names(uid))
             continue
-        expected = [shrink(picture, 4) for picture in source.views(*there, ALL_VIEWS)]
+        expected = [average_blocks(picture, 4) for picture in source.views(*there, ALL_VIEWS)]
         assert np.array_equal(shards.views(*place, ALL_VIEWS), expected)
         meta, before = shards.meta(*place), source.meta(*there)
         assert (meta.resolution, meta.hdri, meta.seed) == (8, before.hdri, before.seed)
@@ -116,7 +116,7 @@ def test_smaller_pictures_are_written_as_the_renderer_writes_them(large: str, bo
     (shards, place), (before, there) = copy["large-0"], source["large-0"]
     name = "large-0.fixed_00.webp"
     picture = decode_webp(before.read(*there, [name])[name], name)
-    assert shards.read(*place, [name])[name] == encode_webp(shrink(picture, 4))
+    assert shards.read(*place, [name])[name] == encode_webp(average_blocks(picture, 4))
 
 
 def test_the_number_of_workers_changes_no_byte(both: Path, large: str, small: str, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_sizes_that_do_not_fit(large: str, small: str, tmp_path: Path, resolutio
 def test_an_object_of_another_size_than_its_set_is_named(tmp_path: Path) -> None:
     mixed = make_set(tmp_path / "mixed", "x", 2, 16, sample=lambda uid, i, size: make_sample(uid, i, size // (i + 1)))
     for resolution in (None, 8):
-        with pytest.raises(UserError, match=r"x1\.meta\.json: 8 pixels, the set's first object has 16"):
+        with pytest.raises(UserError, match=r"x1\.meta\.json: 8 pixels, but the set's first object has 16"):
             copy_sets([mixed], str(tmp_path / f"out{resolution}"), resolution=resolution, workers=1)
 
 
@@ -284,14 +284,14 @@ def test_a_damaged_member_is_named_and_what_is_finished_stays(large: str, tmp_pa
 
 
 def test_a_worker_that_is_killed_is_one_line(small: str) -> None:
-    task = Task(small, ShardSet(small).fingerprint, 0, 0, 8, None)
+    task = CopyTask(small, ShardSet(small).fingerprint, 0, 0, 8, None)
     with pytest.raises(UserError, match=r"a worker process was killed.*fewer --workers"):
         _two_workers_killed_between(task)
     with submitter(1) as submit, pytest.raises(UserError, match="has changed since"):
         submit(task._replace(tars="another")).result()
 
 
-def _two_workers_killed_between(task: Task) -> None:
+def _two_workers_killed_between(task: CopyTask) -> None:
     with submitter(2) as submit:
         assert submit(task).result().keys() == set(member_names("small-0"))
         for child in multiprocessing.active_children():
@@ -320,7 +320,7 @@ def test_filters_leave_only_what_they_keep(
     assert verify(tmp_path / "out") == []
     about = info(tmp_path / "out")
     assert ShardSet(tmp_path / "out").uids() == ["large-3", "small-1"]
-    assert (about.asked, about.outcomes.statuses) == (2, {"ok": 2})
+    assert (about.requested, about.outcomes.statuses) == (2, {"ok": 2})
     assert "left out: license CC0-1.0" in capsys.readouterr().err
 
 
@@ -329,7 +329,7 @@ def test_a_licence_may_be_in_one_set_only_and_one_set_may_be_filtered_away(small
     filters = Filters(licences=("CC-BY-4.0",))
     copy_sets([single, small], str(tmp_path / "out"), filters=filters, workers=1)
     assert ShardSet(tmp_path / "out").uids() == ["small-1", "small-3"]
-    with pytest.raises(UserError, match="nothing is left"):
+    with pytest.raises(UserError, match="no objects pass the filters"):
         copy_sets([single, small], str(tmp_path / "none"), filters=Filters(min_coverage=0.99), workers=1)
     with pytest.raises(UserError, match="no object has the license MIT"):
         copy_sets([single, small], str(tmp_path / "none"), filters=Filters(licences=("MIT",)), workers=1)

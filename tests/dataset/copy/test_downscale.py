@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dataset.camera import intrinsics, project
-from dataset.copy.downscale import AVERAGED_FROM, shrink, shrink_sample
+from dataset.copy.downscale import AVERAGED_FROM, average_blocks, downscale_sample
 from dataset.errors import UserError
 from dataset.format.schema import (
     VIEW_SETS,
@@ -46,35 +46,35 @@ def naive(picture: UInt8, factor: int) -> UInt8:
 def test_a_known_block() -> None:
     """One opaque red pixel of four: red, a quarter visible; the colour of what is invisible counts for nothing."""
     picture = np.array([[[255, 0, 0, 255], [0, 255, 0, 0]], [[0, 0, 255, 0], [9, 9, 9, 0]]], np.uint8)
-    assert shrink(picture, 2).tolist() == [[[255, 0, 0, 64]]]
+    assert average_blocks(picture, 2).tolist() == [[[255, 0, 0, 64]]]
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 6, 12])
 def test_the_mean_is_that_of_exact_fractions(factor: int) -> None:
     picture = random_picture(12, factor)
-    assert np.array_equal(shrink(picture, factor), naive(picture, factor))
+    assert np.array_equal(average_blocks(picture, factor), naive(picture, factor))
 
 
 def test_nothing_overflows() -> None:
-    assert (shrink(np.full((512, 512, 4), 255, np.uint8), 512) == 255).all()
+    assert (average_blocks(np.full((512, 512, 4), 255, np.uint8), 512) == 255).all()
 
 
 def test_compositing_and_averaging_change_places() -> None:
     picture = random_picture(48)
     on_white = composite_white(picture).reshape(12, 4, 12, 4, 3).mean((1, 3))
-    assert np.abs(composite_white(shrink(picture, 4)) - on_white).max() <= 1 / 255 + 1e-6
+    assert np.abs(composite_white(average_blocks(picture, 4)) - on_white).max() <= 1 / 255 + 1e-6
 
 
 @pytest.mark.parametrize(("shape", "factor"), [((6, 6, 4), 4), ((6, 6, 4), 0), ((6, 6, 3), 2)])
 def test_a_factor_must_fit(shape: tuple[int, ...], factor: int) -> None:
     with pytest.raises(ValueError, match="cannot average"):
-        shrink(np.zeros(shape, np.uint8), factor)
+        average_blocks(np.zeros(shape, np.uint8), factor)
 
 
 def test_points_of_the_world_move_with_the_pixels() -> None:
     sample = make_sample("a", 0, 32)
     before = parse_meta(sample[meta_name("a")], "a")
-    small = shrink_sample(sample, before, 8, "set")
+    small = downscale_sample(sample, before, 8, "set")
     after = validate_sample(small, "a")
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
     for view_set in VIEW_SETS:
@@ -94,7 +94,7 @@ def test_points_of_the_world_move_with_the_pixels() -> None:
 def test_an_objects_middle_stays_in_the_middle_of_its_picture() -> None:
     """Of the picture itself, not of the numbers beside it: centroids of alpha, in pixels from the corner."""
     sample = make_sample("a", 1, 64)
-    small = shrink_sample(sample, parse_meta(sample[meta_name("a")], "a"), 16, "set")
+    small = downscale_sample(sample, parse_meta(sample[meta_name("a")], "a"), 16, "set")
 
     def centroid(members: dict[str, bytes]) -> tuple[float, float]:
         alpha = decode_webp(members["a.random_03.webp"], "a")[..., 3].astype(float)
@@ -107,7 +107,7 @@ def test_an_objects_middle_stays_in_the_middle_of_its_picture() -> None:
 def test_the_rendered_size_is_remembered_through_two_reductions() -> None:
     members = make_sample("a", 0, 32)
     for resolution in (16, 8):
-        members = shrink_sample(members, parse_meta(members[meta_name("a")], "a"), resolution, "set")
+        members = downscale_sample(members, parse_meta(members[meta_name("a")], "a"), resolution, "set")
     after = parse_meta(members[meta_name("a")], "a")
     assert (after.resolution, after.renderer[AVERAGED_FROM]) == (8, 32)
 
@@ -117,7 +117,7 @@ def test_a_picture_that_is_none_or_of_another_size_is_named() -> None:
     meta = parse_meta(sample[meta_name("a")], "a")
     for data, told in ((b"no picture", "not a readable WebP"), (encode_webp(random_picture(8)), "shape")):
         with pytest.raises(UserError, match=rf"set/a\.fixed_02\.webp.*{told}"):
-            shrink_sample({**sample, "a.fixed_02.webp": data}, meta, 8, "set")
+            downscale_sample({**sample, "a.fixed_02.webp": data}, meta, 8, "set")
     with pytest.raises(ValueError, match="do not divide"):
-        shrink_sample(sample, meta, 5, "set")
+        downscale_sample(sample, meta, 5, "set")
     assert dump_meta(meta) == sample[meta_name("a")]

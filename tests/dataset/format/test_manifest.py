@@ -4,7 +4,7 @@ import fsspec
 import pytest
 
 from dataset.errors import UserError
-from dataset.format.manifest import MANIFEST_FILE, ROWS_A_GROUP, Asset, Manifest, write_manifest
+from dataset.format.manifest import MANIFEST_FILE, ROWS_PER_GROUP, Asset, Manifest, write_manifest
 
 
 def assets(count):
@@ -21,19 +21,22 @@ def opened(folder):
 
 
 def test_slices_are_what_was_written(tmp_path):
-    count = ROWS_A_GROUP + 10
+    count = ROWS_PER_GROUP + 10
     written, digest = write(tmp_path, assets(count))
     manifest, everything = opened(tmp_path), list(assets(count))
     assert (written, len(manifest)) == (count, count)
     assert list(manifest.assets()) == everything
-    assert list(manifest.assets(ROWS_A_GROUP - 2, ROWS_A_GROUP + 3)) == everything[ROWS_A_GROUP - 2 : ROWS_A_GROUP + 3]
+    assert (
+        list(manifest.assets(ROWS_PER_GROUP - 2, ROWS_PER_GROUP + 3))
+        == everything[ROWS_PER_GROUP - 2 : ROWS_PER_GROUP + 3]
+    )
     assert list(manifest.assets(count - 1, count + 5)) == everything[-1:]
     assert list(manifest.uids()) == [asset.uid for asset in everything]
     assert write(tmp_path, assets(count))[1] == digest
 
 
 def test_repeated_and_unusable_uids_are_refused(tmp_path):
-    twice = [*assets(ROWS_A_GROUP + 1), Asset("uid-3", "test")]
+    twice = [*assets(ROWS_PER_GROUP + 1), Asset("uid-3", "test")]
     with pytest.raises(UserError, match=r"'uid-3' more than once"):
         write(tmp_path, twice)
     with pytest.raises(UserError, match="not usable"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.errors import UserError
 from dataset.images import decode
-from dataset.images.decode import WORKING_SIDE, read_picture
+from dataset.images.decode import WORKING_SIDE, read_image
 from dataset.images.prepare import OBJECT_FILL, prepare_image
 from tests.support.paths import ROOT
 
@@ -26,7 +26,7 @@ def halves(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_picture(path, str(path))
+        read_image(path, str(path))
     said = str(caught.value)
     assert str(path) in said
     assert "\n" not in said
@@ -36,8 +36,8 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("empty.png", b"", r"empty (0 bytes); copy or save it again"),
-        ("letter.png", b"dear friend, this is no picture", "no known format"),
+        ("empty.png", b"", r"empty (0 bytes); save it again"),
+        ("letter.png", b"dear friend, this is no picture", "unknown format"),
         ("page.jpg", b"<html><body>404</body></html>", "PNG, JPEG or WebP"),
     ],
 )
@@ -47,7 +47,7 @@ def test_what_is_no_picture(tmp_path, name, content, says):
 
 
 def test_a_folder_and_nothing(tmp_path):
-    assert "a folder; give the path of one picture in it" in refusal(tmp_path)
+    assert "is a folder; give the paths of images in it" in refusal(tmp_path)
     assert "no such file" in refusal(tmp_path / "nothing.png")
     assert "not a file" in refusal(Path("/dev/zero"))  # reading it would never end
 
@@ -59,7 +59,7 @@ def test_a_file_that_was_cut_off(tmp_path, kind, share):
     Image.effect_noise((200, 200), 80).convert("RGB").save(whole)
     data = whole.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    assert "copy or save it again" in refusal(path)
+    assert "save it again" in refusal(path)
 
 
 def test_one_pixel_and_one_pixel_of_object(tmp_path):
@@ -67,21 +67,21 @@ def test_one_pixel_and_one_pixel_of_object(tmp_path):
     assert "1x1 pixels; both sides must have at least 8" in refusal(tmp_path / "dot.png")
     speck = Image.new("RGBA", (100, 100))
     speck.putpixel((40, 50), (255, 0, 0, 255))
-    with pytest.raises(UserError, match="the object in it is only 1x1 pixels"):
+    with pytest.raises(UserError, match="the object is only 1x1 pixels"):
         prepare_image(speck, 64)
 
 
 def test_an_animated_webp_shows_its_first_frame_and_says_so(tmp_path):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    rgba, notices = read_picture(tmp_path / "a.webp", "a.webp")
+    rgba, notices = read_image(tmp_path / "a.webp", "a.webp")
     assert rgba.getpixel((16, 16)) == (255, 0, 0, 255)
-    assert ["first frame" in notice for notice in notices] == [True]
+    assert ["the first one is used" in notice for notice in notices] == [True]
 
 
 def test_cmyk_as_printers_send_it(tmp_path):
     halves(40, 40, "CMYK").save(tmp_path / "print.jpg", quality=100)
-    rgba, notices = read_picture(tmp_path / "print.jpg", "print.jpg")
+    rgba, notices = read_image(tmp_path / "print.jpg", "print.jpg")
     assert np.abs(np.asarray(rgba, np.int16) - np.asarray(halves(40, 40, "RGBA"), np.int16)).max() < 8
     assert notices == []
 
@@ -89,7 +89,7 @@ def test_cmyk_as_printers_send_it(tmp_path):
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "grey.png")
-    rgba, _ = read_picture(tmp_path / "grey.png", "grey.png")
+    rgba, _ = read_image(tmp_path / "grey.png", "grey.png")
     assert np.abs(np.asarray(rgba)[..., 0] * 257.0 - ramp).max() <= 129
 
 
@@ -107,7 +107,7 @@ def test_every_exif_orientation_ends_upright(tmp_path, orientation, width):
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture.save(tmp_path / "photo.jpg", exif=exif, quality=95)
-    rgba, _ = read_picture(tmp_path / "photo.jpg", "photo.jpg")
+    rgba, _ = read_image(tmp_path / "photo.jpg", "photo.jpg")
     assert rgba.width == 2 * rgba.height
     for share, colour in ((0.2, (255, 0, 0)), (0.8, (0, 0, 255))):
         seen = rgba.getpixel((rgba.width // 3, int(share * rgba.height)))
@@ -126,11 +126,11 @@ def test_a_large_picture_is_read_as_the_mean_of_its_boxes(tmp_path, monkeypatch,
         picture = Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).convert(mode)
         whole = np.asarray(picture.convert("RGBA"), np.float64)
     picture.save(tmp_path / "large.png")
-    rgba, notices = read_picture(tmp_path / "large.png", "large.png")
+    rgba, notices = read_image(tmp_path / "large.png", "large.png")
     assert rgba.size == (30, 24)
     boxes = whole[:69].reshape(23, 3, 30, 3, 4).mean((1, 3))
     assert np.abs(np.asarray(rgba)[:23] - boxes).max() <= 1
-    assert notices == ["large.png is large, 90x70: reduced to 30x24 as it was read"]
+    assert notices == ["large.png is large, 90x70; it was reduced to 30x24"]
 
 
 def test_colours_under_zero_alpha_do_not_show_in_a_reduced_picture(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_colours_under_zero_alpha_do_not_show_in_a_reduced_picture(tmp_path, mon
     pixels[..., 1] = 255  # green, all transparent
     pixels[31:64, 31:64] = (255, 0, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "cut.png")
-    rgba = np.asarray(read_picture(tmp_path / "cut.png", "cut.png")[0])
+    rgba = np.asarray(read_image(tmp_path / "cut.png", "cut.png")[0])
     assert (rgba[rgba[..., 3] > 0][:, :3] == [255, 0, 0]).all()
 
 
@@ -158,7 +158,7 @@ def test_beyond_the_limit_a_picture_is_refused_by_its_header_without_eating_memo
         [sys.executable, "-c", command, tmp_path / "huge.png"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     said, grown_mb = done.stdout.splitlines()
-    assert "more than 500,000,000 pixels (22,360 a side); scale it down first" in said
+    assert "more than 500,000,000 pixels (22,360 per side); scale it down first" in said
     assert int(grown_mb) < 50
 
 
@@ -196,7 +196,7 @@ def test_twenty_thousand_pixels_a_side_are_read(tmp_path, kind):
 def test_the_limit_of_pillow_itself_is_left_as_it_was(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
-    read_picture(tmp_path / "a.png", "a.png")
+    read_image(tmp_path / "a.png", "a.png")
     refusal(tmp_path)
     assert before == Image.MAX_IMAGE_PIXELS
 
@@ -209,5 +209,5 @@ def test_what_pillow_warns_of_is_told(tmp_path):
     data = (tmp_path / "a.jpg").read_bytes()
     at = data.index(b"Exif\0\0") + 14
     (tmp_path / "a.jpg").write_bytes(data[:at] + b"\xff\x7f" + data[at + 2 :])
-    _, notices = read_picture(tmp_path / "a.jpg", "a.jpg")
+    _, notices = read_image(tmp_path / "a.jpg", "a.jpg")
     assert any("EXIF" in notice for notice in notices)

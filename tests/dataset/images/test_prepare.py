@@ -216,7 +216,7 @@ def test_on_a_white_background_the_object_is_framed_as_a_cut_out(white: int) -> 
     assert prepared.notices == ()
     assert (
         prepared.framing
-        == "what differs from white, 80x40 pixels, is centered; its longest side fills 78% of 128 pixels"
+        == "the part that is not white, 80x40 pixels, is centered; the longest side fills 78% of 128 pixels"
     )
 
 
@@ -235,8 +235,8 @@ def test_an_object_that_leaves_the_white_picture_is_used_whole() -> None:
     picture = Image.new("RGB", (60, 60), "white")
     picture.paste((200, 0, 0), (30, 20, 60, 50))
     prepared = prepare_image(picture, 64)
-    assert any("used whole" in notice for notice in prepared.notices)
-    assert prepared.framing.startswith("the whole picture, 60x60 pixels")
+    assert any("the whole image is used" in notice for notice in prepared.notices)
+    assert prepared.framing.startswith("the whole image, 60x60 pixels")
     assert prepared.rgb[32, 63, 1] < 0.1  # the edge is still the edge
 
 
@@ -272,5 +272,5 @@ def test_contact_sheet_captions_add_a_band() -> None:
     sheet = np.asarray(contact_sheet(tiles, 1, captions=["one", "two"]))
     assert sheet.shape == (2 * (16 + 14 + 2) + 2, 68, 3)
     assert sheet[2:16].min() < 128  # the text
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="same size"):
         contact_sheet([tiles[0], np.zeros((8, 8, 3), np.uint8)], 1)

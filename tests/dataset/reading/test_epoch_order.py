@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dataset.errors import UserError
-from dataset.reading.epoch_order import Order, epoch_order, same_place
+from dataset.reading.epoch_order import Order, epoch_order, resume_item
 
 SIZES = [(5,), (1, 1, 1), (3, 0, 4), (2, 7, 1, 5, 3), (4,) * 9]
 
@@ -88,7 +88,7 @@ def test_impossible_requests_are_explained() -> None:
         epoch_order((4,), 0, 0, 2, 2)
     with pytest.raises(UserError, match="seed -1"):
         epoch_order((4,), -1, 0, 0, 1)
-    with pytest.raises(UserError, match="3 objects cannot feed 4 ranks"):
+    with pytest.raises(UserError, match="3 objects are too few for 4 ranks"):
         Order((3,), seed=0, world=4).item(0)
 
 
@@ -155,7 +155,7 @@ def test_a_position_on_another_world_leaves_nothing_of_the_epoch_out() -> None:
     for before_world, now_world, i in product((1, 2, 3), (1, 2, 4), (0, 3, 9, 40)):
         before = Order(sizes, 4, 0, before_world, items_per_object=items)
         now = Order(sizes, 4, 0, now_world, items_per_object=items)
-        place, told = same_place(i, before, now)
+        place, told = resume_item(i, before, now)
         epoch, done = i // before.per_epoch, i % before.per_epoch * before_world
         at = divmod(place, now.per_epoch)
         assert at[0] * 28 + at[1] * now_world <= epoch * 28 + done or at == (epoch + 1, 0)
@@ -163,15 +163,15 @@ def test_a_position_on_another_world_leaves_nothing_of_the_epoch_out() -> None:
         assert (told == "") == (before_world == now_world)
         if told:
             assert f"{now_world} ranks instead of {before_world}" in told
-    assert same_place(7, Order((4,), 0, 0, 2), Order((4,), 0, 1, 2)) == (7, "")
-    assert "2 of them come again" in same_place(3, Order((8,), 0, 0, 2), Order((8,), 0, 0, 4))[1]
+    assert resume_item(7, Order((4,), 0, 0, 2), Order((4,), 0, 1, 2)) == (7, "")
+    assert "2 of them are repeated" in resume_item(3, Order((8,), 0, 0, 2), Order((8,), 0, 0, 4))[1]
 
 
 def test_a_position_in_another_order_is_refused() -> None:
     with pytest.raises(UserError, match="items_per_object"):
-        same_place(3, Order((8,), 0), Order((8,), 0, items_per_object=2))
+        resume_item(3, Order((8,), 0), Order((8,), 0, items_per_object=2))
     with pytest.raises(UserError, match="samples_per_shard and seed"):
-        same_place(3, Order((8,), 0), Order((7,), 1))
+        resume_item(3, Order((8,), 0), Order((7,), 1))
 
 
 def test_replacements_are_a_function_of_the_place_in_the_epoch_and_reach_every_object() -> None:
@@ -188,7 +188,7 @@ def test_replacements_are_a_function_of_the_place_in_the_epoch_and_reach_every_o
 def test_sets_that_cannot_feed_are_explained() -> None:
     with pytest.raises(UserError, match="no objects to train on"):
         _ = Order((0, 0), 0).per_epoch
-    with pytest.raises(UserError, match=r"3 objects cannot feed 4 ranks.*at most 3 ranks"):
+    with pytest.raises(UserError, match=r"3 objects are too few for 4 ranks.*at most 3 ranks"):
         _ = Order((1, 2), 0, world=4, items_per_object=4).per_epoch
     with pytest.raises(UserError, match="rank 4"):
         _ = Order((9,), 0, rank=4, world=4).per_epoch

@@ -12,7 +12,7 @@ from dataset.format.outcomes import OUTCOMES_FOLDER, dump_outcomes, read_outcome
 from dataset.format.shards import read_stats, shard_name
 from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import Order
-from dataset.reading.filters import Filters, Selection, read_uids, select, split_of
+from dataset.reading.filters import Filters, ObjectSelection, read_uids, select, split_of
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.outcome_flags import write_flags
@@ -33,7 +33,7 @@ def numbers(shards: ShardSet) -> list[int]:
     return [int(uid.removeprefix("synthetic-")) for uid in shards.uids()]
 
 
-def selected(folder: Path, filters: Filters) -> tuple[Selection, list[int]]:
+def selected(folder: Path, filters: Filters) -> tuple[ObjectSelection, list[int]]:
     selection = select(folder, filters)
     return selection, numbers(ShardSet(folder, kept=selection.kept))
 
@@ -79,7 +79,7 @@ def test_a_list_of_uids_may_name_others_and_they_are_counted(folder: Path, tmp_p
     assert (kept, selection.missing_uids) == ([3, 9], 2)
     assert "2 uids of the list are in no shard" in str(selection)
     path.write_text("# nothing\n")
-    with pytest.raises(UserError, match="holds no uid"):
+    with pytest.raises(UserError, match="contains no uid"):
         select(folder, Filters(uids=path))
     path.write_text("a.b\n")
     with pytest.raises(UserError, match="not usable"):
@@ -165,17 +165,17 @@ def test_damaged_metadata_is_counted_where_coverage_is_asked_for(tmp_path: Path)
 
 
 def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no flag blurred; there are empty, clipped"):
+    with pytest.raises(UserError, match="unknown flag blurred; choose from empty, clipped"):
         Filters(without_flags=("blurred",))
     with pytest.raises(UserError, match=r"coverage from 0\.5 to 0\.1"):
         Filters(min_coverage=0.5, max_coverage=0.1)
     with pytest.raises(UserError, match="leave something to train on"):
         Filters(validation_share=0.5, test_share=0.5)
-    with pytest.raises(UserError, match=r"no object has the license CC-BY; there are CC0-1\.0, CC-BY-4\.0"):
+    with pytest.raises(UserError, match=r"no object has the license CC-BY; choose from CC0-1\.0, CC-BY-4\.0"):
         select(folder, Filters(licences=("CC-BY",)))
-    with pytest.raises(UserError, match=r"(?s)nothing is left.*10 left out: coverage below 0\.9"):
+    with pytest.raises(UserError, match=r"(?s)no objects pass.*10 left out: coverage below 0\.9"):
         select(folder, Filters(min_coverage=0.9))
     with pytest.raises(UserError, match="no shard set at"):
         select(tmp_path / "nowhere", Filters())
-    with pytest.raises(UserError, match="a selection of 1 shards from 3"):
+    with pytest.raises(UserError, match="has 3 shards, the selection 1"):
         ShardSet(folder, kept=(np.zeros(1, np.int32),))

@@ -58,7 +58,7 @@ def test_means_alone_and_the_references_embeddings_alone(latent_folder: Path, le
     expected = whole.views(0, 1, WANTED[:1], embedding=True).embedding
     assert expected is not None
     np.testing.assert_array_equal(less.views(0, 1, WANTED[:1], embedding=True).embedding, expected)
-    with pytest.raises(UserError, match=r"keeps no embeddings of fixed views; .*--embedded all"):
+    with pytest.raises(UserError, match=r"has no embeddings of fixed views; .*--embedded all"):
         less.views(0, 1, WANTED, embedding=True)
 
 
@@ -158,7 +158,7 @@ def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path
     stats = read_stats(*url_to_fs(latent_folder), "shard-000000")
     (damaged / "latents.json").write_bytes((latent_folder / "latents.json").read_bytes())
     table.write_bytes(dump_table(stats, [LatentSet(latent_folder).meta(0, 0)]))
-    with pytest.raises(UserError, match="does not fit its 2 objects; delete"):
+    with pytest.raises(UserError, match="has not the shape for 2 objects; delete"):
         LatentSet(damaged).views(0, 0, WANTED)
 
 
@@ -167,11 +167,11 @@ def test_missing_unfinished_and_foreign_sets_read_differently(
 ) -> None:
     with pytest.raises(UserError, match=r"no latent set; make one with `python -m train\.encode"):
         LatentSet(tmp_path)
-    with pytest.raises(UserError, match="a set of pictures, not of latents"):
+    with pytest.raises(UserError, match="a set of images, not of latents"):
         LatentSet(pictures.url)
     unfinished = _copy(latent_folder, tmp_path / "set")
     (unfinished / "index.json").unlink()
-    with pytest.raises(UserError, match=r"is unfinished: repeat the `python -m train\.encode"):
+    with pytest.raises(UserError, match=r"is incomplete; repeat the `python -m train\.encode"):
         LatentSet(unfinished)
     (unfinished / "index.json").write_text("[]")
     with pytest.raises(UserError, match=r"not a shard set's index .*train\.encode"):
@@ -179,7 +179,7 @@ def test_missing_unfinished_and_foreign_sets_read_differently(
     good = format_json(read_format(str(latent_folder)))
     for change in ({"schema_version": 9}, {"channels": 0}, {"embedded": "none"}, {"extra": 1}):
         (unfinished / "latents.json").write_bytes(json_bytes({**good, **change}))
-        with pytest.raises(UserError, match=r"latents\.json does not describe latents"):
+        with pytest.raises(UserError, match=r"latents\.json is invalid"):
             read_format(str(unfinished))
 
 
@@ -223,7 +223,7 @@ def test_a_smaller_set_gives_the_objects_kept(latent_folder: Path) -> None:
     others = [whole, small, whole.narrowed((kept[0], kept[1], kept[1]))]
     assert len({latents.fingerprint for latents in others}) == 3
     assert again.fingerprint == small.fingerprint
-    with pytest.raises(UserError, match="a selection of 1 shards from 3"):
+    with pytest.raises(UserError, match="has 3 shards, the selection 1"):
         LatentSet(latent_folder, kept=(np.zeros(1, np.int32),))
 
 
