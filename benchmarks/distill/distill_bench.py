@@ -153,11 +153,11 @@ def measure_ours(
     state = new_distillation(settings, device)
     watch, truths = DeviceTimer(device), Truths(settings, model.spec.latent_size, device)
     driven = Driven(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
-    found = {}
+    measured = {}
     for number, phase in enumerate(PHASES):
         steps = range(number * options.steps, (number + 1) * options.steps)
-        found[phase] = run_phase(state, settings, driven, steps, options.warm_up, plain=False)
-    return found, state, driven
+        measured[phase] = run_phase(state, settings, driven, steps, options.warm_up, plain=False)
+    return measured, state, driven
 
 
 def compare(
@@ -168,8 +168,8 @@ def compare(
     The time of a step depends on the field, so the plain loop is not compared with the mean of the whole run.
     """
     device = state.field.grid.table.device
-    found: tuple[dict[str, Phase], dict[str, Phase]] = ({}, {})
-    for way, driven in zip(found, (plain_networks(options, settings, device), ours), strict=True):
+    measured: tuple[dict[str, Phase], dict[str, Phase]] = ({}, {})
+    for way, driven in zip(measured, (plain_networks(options, settings, device), ours), strict=True):
         plain = driven is not ours
         for number, phase in enumerate(PHASES, 1):
             steps = range(number * options.steps - options.plain_steps, number * options.steps)
@@ -177,7 +177,7 @@ def compare(
             copy.field.load_state_dict(state.field.state_dict())
             copy.occupancy.load_state_dict(state.occupancy.state_dict())
             way[phase] = run_phase(copy, settings, driven, steps, max(1, options.plain_steps // 2), plain=plain)
-    return found
+    return measured
 
 
 def plain_networks(options: argparse.Namespace, settings: DistillSettings, device: torch.device) -> Driven:
@@ -250,11 +250,11 @@ def _psnr(state: Distillation, paper: DistillSettings, device: torch.device) -> 
     """Return the PSNR of four views in dB, to show that there is an object."""
     cameras = spherical_to_c2w([15.0] * 4, [20.0, 110.0, 200.0, 290.0], [view_distance(paper)] * 4)
     fov_deg, resolution = view_fov_deg(paper), 64
-    found = render_views(
+    rendered = render_views(
         state.field, cameras, fov_deg, resolution, settings=paper.march, occupancy=state.occupancy, device=device
     ).rgb.permute(0, 3, 1, 2)
     truth = render_truth(FIGURE, cameras, fov_deg, resolution, device=device)
-    return float(-10 * (found - truth).square().mean().log10())
+    return float(-10 * (rendered - truth).square().mean().log10())
 
 
 def _dtype(module: torch.nn.Module) -> torch.dtype:

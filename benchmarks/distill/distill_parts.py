@@ -69,12 +69,12 @@ class DeviceTimer:
         """Return the seconds by name since the last call, after synchronizing the device."""
         if self._gpu:
             torch.cuda.synchronize()
-        found: dict[str, float] = {}
+        sums: dict[str, float] = {}
         for (_, before), (name, moment) in zip(self._marks, self._marks[1:], strict=False):
             passed = before.elapsed_time(moment) / 1000 if self._gpu else moment - before
-            found[name] = found.get(name, 0.0) + passed
+            sums[name] = sums.get(name, 0.0) + passed
         self._marks.clear()
-        return found
+        return sums
 
 
 class _Mark(torch.autograd.Function):

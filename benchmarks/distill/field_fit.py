@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line["objects"][name][way] = measured
             print(f"{name}, {way}: {measured}", flush=True)
     for way in options.ways:
-        line[f"{way}_psnr_db"] = min(found[way]["psnr_db"] for found in line["objects"].values())
+        line[f"{way}_psnr_db"] = min(result[way]["psnr_db"] for result in line["objects"].values())
     print(json.dumps(line))
     return 0
 

@@ -95,9 +95,9 @@ def _limited(stage: Device, folder: Path, deadline: float) -> dict[str, Any]:
                 process.wait()
                 return {"error": f"not done after {time.monotonic() - started:.0f} s, killed"}
     lines = log.read_text().splitlines()
-    found: dict[str, Any] = json.loads(lines[-1]) if code == 0 and lines else {"error": f"exit status {code}"}
-    print(f"{stage}: {found}", flush=True)
-    return found
+    result: dict[str, Any] = json.loads(lines[-1]) if code == 0 and lines else {"error": f"exit status {code}"}
+    print(f"{stage}: {result}", flush=True)
+    return result
 
 
 def _stage(device: Device, out: Path) -> dict[str, Any]:

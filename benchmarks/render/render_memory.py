@@ -47,7 +47,7 @@ def readings(config: MemoryBenchConfig) -> list[float]:
         Limits(recycle_after=sys.maxsize, recycle_rss_mb=float("inf")),
         threads=1,
     )
-    found: list[float] = []
+    memory_mb: list[float] = []
     pids = set()
     try:
         for position, asset in enumerate(procedural_assets(str(config.objects), seed=0)):
@@ -57,21 +57,21 @@ def readings(config: MemoryBenchConfig) -> list[float]:
                 raise UserError(f"{asset.uid} failed ({outcome.error_class}: {outcome.message}); nothing was measured")
             pids.add(pid)
             if (position + 1) % config.every == 0:
-                found.append(resident_mb(pid))
-                print(f"{position + 1} objects: {found[-1]:.0f} MB", flush=True)
+                memory_mb.append(resident_mb(pid))
+                print(f"{position + 1} objects: {memory_mb[-1]:.0f} MB", flush=True)
     finally:
         worker.close()
     if len(pids) != 1:
         raise UserError(f"Blender was restarted {len(pids) - 1} times; nothing was measured")
-    return found
+    return memory_mb
 
 
 def main() -> None:
     config = tyro.cli(MemoryBenchConfig, description=__doc__)
     if config.objects < 2 * config.every:
         raise UserError(f"--objects {config.objects} gives fewer than two readings; give at least {2 * config.every}")
-    found = readings(config)
-    first, last = round(found[0], 1), round(found[-1], 1)
+    memory_mb = readings(config)
+    first, last = round(memory_mb[0], 1), round(memory_mb[-1], 1)
     result = {
         "objects": config.objects,
         "rss_first_mb": first,

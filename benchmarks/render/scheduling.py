@@ -123,15 +123,15 @@ def one_run(bench: Bench) -> dict[str, float]:
         claimed = time.monotonic()
         try:
             with ShardAssembler(output) as assembly:
-                found = _render(bench, output, assembly)
+                figures = _render(bench, output, assembly)
         except Stop:
             logger.info("scheduling: the driver stops halfway")
             os._exit(0)
         rendered = time.monotonic()
         output.finish()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found |= {"nodes_s": nodes - begun, "manifest_s": claimed - nodes, "finish_s": time.monotonic() - rendered}
-    return {**found, "driver_peak_rss_mb": peak}
+    figures |= {"nodes_s": nodes - begun, "manifest_s": claimed - nodes, "finish_s": time.monotonic() - rendered}
+    return {**figures, "driver_peak_rss_mb": peak}
 
 
 def _render(bench: Bench, output: ShardSetWriter, assembly: ShardAssembler) -> dict[str, float]:

@@ -49,17 +49,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=None, help="use only uids that contain one of these words")
     options = parser.parse_args()
     uids = [uid for uid in listed() if options.only is None or any(word in uid for word in options.only)]
-    found: dict[str, Figures] = {variant: {} for variant in options.variants}
+    results: dict[str, Figures] = {variant: {} for variant in options.variants}
     for uid in uids:
         for variant, figures in sweep(prepare(uid, CACHE / "objects"), options.variants).items():
-            found[variant][uid] = figures
+            results[variant][uid] = figures
             decibels = " ".join(f"{db:.1f}" for db in figures[1])
             print(f"{uid:40s} {variant:60s} {figures[0]:.3f} s  {decibels} dB", flush=True)
-    for variant, by_uid in found.items():
+    for variant, by_uid in results.items():
         white = [db for _, views in by_uid.values() for db in views]
         seconds = float(np.mean([seconds for seconds, _ in by_uid.values()]))
         print(f"{variant:60s} {seconds:.3f} CPU s per view, mean {np.mean(white):.2f} dB, worst {min(white):.2f} dB")
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 def sweep(item: BenchObject, variants: list[str]) -> Figures:

@@ -37,8 +37,8 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
         meta = parse_meta(members[about], f"{where}/{about}")
         if set(members) != set(latent_names(meta.uid)):
             raise UserError(f"{where}: not the members of {meta.uid}")
-        if found := next((text for name in views if (text := fault(name, members[name], meta))), ""):
-            raise UserError(f"{where}: {found}")
+        if problem := next((text for name in views if (text := fault(name, members[name], meta))), ""):
+            raise UserError(f"{where}: {problem}")
         return meta
 
     return SetKind(

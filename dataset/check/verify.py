@@ -39,8 +39,8 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     files = {path.removeprefix(f"{root}/"): int(size) for path, size in _sizes(fs, root).items()}
     entries = {entry.name: entry for entry in index.shards} if index else {}
     problems += _stray_files(files, entries if index else None)
-    request_parts, found = _Request.read(fs, root, index, kind)
-    problems += found
+    request_parts, request_problems = _Request.read(fs, root, index, kind)
+    problems += request_problems
     names = sorted(set(entries) | {name.removesuffix(".tar") for name in files if SHARD_FILE.fullmatch(name)})
     total = sum(files.get(f"{name}.tar", 0) for name in names)
     with (

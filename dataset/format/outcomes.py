@@ -12,7 +12,7 @@ Status = Literal["ok", "failed", "skipped"]  # skipped: excluded by an option (l
 Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
 Flag = Literal[
     "empty",  # invisible in all images
-    "clipped",  # touches the border of a picture
+    "clipped",  # touches the border of an image
     "near-black",  # mean luminance of the visible pixels below 0.05
     "near-white",  # above 0.95
     "low-coverage",  # mean alpha over all images below 0.01

@@ -39,12 +39,12 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
         return
     bucket = root.partition("/")[0]
     try:
-        found = not url.startswith("s3:") or fs.exists(bucket)
+        bucket_exists = not url.startswith("s3:") or fs.exists(bucket)
     except _storage_errors(fs) as error:
         raise UserError(
             f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
         ) from error
-    if not found:
+    if not bucket_exists:
         raise UserError(
             f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs continues without "
             "any where it finds none); create it, correct the name, or set the credentials"

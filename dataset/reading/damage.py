@@ -33,50 +33,50 @@ class Damage:
             raise UserError(f"the allowed share of damaged objects is {max_share}; it must be at least 0 and below 1")
         self.objects, self.max_share = objects, max_share
         self.allowed = int(objects * max_share + 1e-9)
-        self._found: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["Damage"], tuple[int, float]]:
         return Damage, (self.objects, self.max_share)
 
     @property
-    def found(self) -> dict[str, str]:
+    def reasons(self) -> dict[str, str]:
         """Description of the damage, by uid."""
         with self._lock:
-            return dict(self._found)
+            return dict(self._reasons)
 
-    def restore(self, found: Mapping[str, str]) -> None:
+    def restore(self, reasons: Mapping[str, str]) -> None:
         """Add the damaged objects of an earlier process of the same run."""
         with self._lock:
-            self._found = {**found, **self._found}
+            self._reasons = {**reasons, **self._reasons}
 
-    def join(self, found: Mapping[str, str]) -> None:
+    def merge(self, reasons: Mapping[str, str]) -> None:
         """Add the damaged objects of the other ranks. Raises UserError when there are too many in total."""
-        before = len(self.found)
-        self.restore(found)
-        if len(self.found) > max(before, self.allowed):
-            self._refuse(f"the ranks read {len(self.found)} damaged objects")
+        before = len(self.reasons)
+        self.restore(reasons)
+        if len(self.reasons) > max(before, self.allowed):
+            self._refuse(f"the ranks read {len(self.reasons)} damaged objects")
 
     def log_all(self) -> None:
         """Log every damaged object and what was wrong with it, at the end of a run."""
-        if found := self.found:
-            lines = [f"{len(found)} damaged objects were replaced (at most {self.allowed} may be):"]
-            lines += (f"  {uid}: {what}" for uid, what in sorted(found.items()))
+        if reasons := self.reasons:
+            lines = [f"{len(reasons)} damaged objects were replaced (at most {self.allowed} may be):"]
+            lines += (f"  {uid}: {what}" for uid, what in sorted(reasons.items()))
             logger.warning("\n".join(lines))
 
     def add(self, uid: str, what: str) -> None:
         """Log and count a damaged object. Raises UserError when there are now too many."""
         with self._lock:
-            known = uid in self._found
-            self._found[uid] = what
-            count = len(self._found)
+            known = uid in self._reasons
+            self._reasons[uid] = what
+            count = len(self._reasons)
         if count > self.allowed:
             self._refuse(what)
         if not known:
             logger.warning("replaced (%d of at most %d damaged objects): %s", count, self.allowed, what)
 
     def _refuse(self, what: str) -> NoReturn:
-        uids = list(self.found)
+        uids = list(self.reasons)
         count = len(uids)
         named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         raise UserError(

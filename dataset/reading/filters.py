@@ -65,7 +65,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class ObjectSelection:
+class FilterResult:
     """The kept objects, and counts of the others, each under the first filter that it fails."""
 
     url: str
@@ -101,20 +101,20 @@ def read_uids(path: Path) -> frozenset[str]:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the uids ({error}); give a text file, one uid per line") from error
-    found = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
-    if not found:
+    uids = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
+    if not uids:
         raise UserError(f"{path}: contains no uid; give a text file, one uid per line")
-    return found
+    return uids
 
 
-def select(url: str | Path, filters: Filters) -> ObjectSelection:
+def select(url: str | Path, filters: Filters) -> FilterResult:
     """Select the objects of one set that pass the filters. Raises UserError when none does, and as `apply_filters`."""
     selection = apply_filters(url, filters)
     check_not_empty([selection], filters)
     return selection
 
 
-def check_not_empty(selections: Sequence[ObjectSelection], filters: Filters) -> None:
+def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> None:
     """Raise UserError when no object has one of the named licenses, or when no object is left."""
     licences = Counter({name: n for selection in selections for name, n in selection.licences.items()})
     if unknown := sorted(set(filters.licences) - licences.keys()):
@@ -125,7 +125,7 @@ def check_not_empty(selections: Sequence[ObjectSelection], filters: Filters) -> 
         raise UserError(f"no objects pass the filters; loosen them. {counts}")
 
 
-def apply_filters(url: str | Path, filters: Filters) -> ObjectSelection:
+def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
     """Apply the filters to a set. Reads manifest, outcome tables and statistics (for coverage, also metadata).
 
     Raises UserError when the set is missing, unfinished or inconsistent.
@@ -133,12 +133,12 @@ def apply_filters(url: str | Path, filters: Filters) -> ObjectSelection:
     listed = read_uids(filters.uids) if filters.uids else None
     dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "license", "flag", "coverage")}
     licences: Counter[str] = Counter()
-    kept, objects, found = [], 0, 0
+    kept, objects, listed_here = [], 0, 0
     for part in slices(url):
         samples = []
         for stored in _stored(part):
             licences[stored.license] += 1
-            found += listed is not None and stored.asset.uid in listed
+            listed_here += listed is not None and stored.asset.uid in listed
             if failed := next(_failures(filters, listed, stored), None):
                 dropped[failed[0]][failed[1]] += 1
             else:
@@ -146,7 +146,7 @@ def apply_filters(url: str | Path, filters: Filters) -> ObjectSelection:
         objects += len(part.uids)
         kept.append(np.array(samples, np.int32))
     counts = Counter({reason: n for group in dropped.values() for reason, n in sorted(group.items())})
-    return ObjectSelection(str(url), tuple(kept), objects, counts, len(listed) - found if listed else 0, licences)
+    return FilterResult(str(url), tuple(kept), objects, counts, len(listed) - listed_here if listed else 0, licences)
 
 
 @dataclass(frozen=True)

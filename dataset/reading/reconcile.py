@@ -67,8 +67,8 @@ def slices(url: str | Path) -> Iterator[Slice]:
     index = read_index(url)
     request = read_set_request(fs, root)
     manifest = read_manifest(fs, root, request)
-    if found := list(set_differences(request, len(manifest), index)):
-        raise _disagreement(str(url), found, "delete the set and render it again")
+    if differences := list(set_differences(request, len(manifest), index)):
+        raise _disagreement(str(url), differences, "delete the set and render it again")
     for shard in range(len(index.shards)):
         places = request.positions(shard)
         assets = list(manifest.assets(places.start, places.stop))
@@ -76,8 +76,8 @@ def slices(url: str | Path) -> Iterator[Slice]:
         reader = ShardSet(url, index)
         uids = [reader.uid(shard, sample) for sample in range(index.shards[shard].samples)]
         name = shard_name(shard)
-        if found := list(shard_differences(name, places.start, [asset.uid for asset in assets], rows, uids)):
-            raise _disagreement(str(url), found, render_again(name))
+        if differences := list(shard_differences(name, places.start, [asset.uid for asset in assets], rows, uids)):
+            raise _disagreement(str(url), differences, render_again(name))
         yield Slice(shard, assets, rows, uids, reader)
 
 
@@ -149,9 +149,9 @@ def _rows_against_manifest(
             yield Difference(f"{table}/{row.uid}", what)
 
 
-def _disagreement(url: str, found: Sequence[Difference], remedy: str) -> UserError:
-    first = "; ".join(f"{where}: {what}" for where, what in found[:_NAMED])
-    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+def _disagreement(url: str, differences: Sequence[Difference], remedy: str) -> UserError:
+    first = "; ".join(f"{where}: {what}" for where, what in differences[:_NAMED])
+    more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
     return UserError(
         f"{url} is inconsistent: {first}{more}. {remedy[0].upper()}{remedy[1:]}; "
         f"`python -m dataset verify {url}` lists all differences"

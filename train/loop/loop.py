@@ -144,7 +144,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
             if not due:
                 continue
             reading = meter.read()
-            setup.damage.join(ranks.gather(setup.damage.found))
+            setup.damage.merge(ranks.gather(setup.damage.reasons))
             progress = count_steps(
                 progress, reading.results, setup.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
@@ -156,7 +156,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
                 logger.info("%s", status.line())
             checkpoints.poll()
             if "checkpoint" in due:
-                saved = replace(progress, stream=setup.feed.state(progress.steps), damaged=setup.damage.found)
+                saved = replace(progress, stream=setup.feed.state(progress.steps), damaged=setup.damage.reasons)
                 checkpoints.save(unet, optimizer, saved, average)
             _validate_and_sample(setup, log, progress.steps, due)
             if "stop" in due and progress.steps < schedule.steps:

@@ -59,7 +59,7 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
         assert torch.equal(fresh.load(number).targets, broken[number].targets)
         assert torch.equal(fresh.load(number).cameras, broken[number].cameras)
     assert feed.damage is not None
-    assert list(feed.damage.found) == ["synthetic-0002"]
+    assert list(feed.damage.reasons) == ["synthetic-0002"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2  # once per feed, however often the object is drawn
     assert "warning: replaced (1 of at most 1 damaged objects)" in lines[0]
@@ -72,7 +72,7 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
     assert capsys.readouterr().err == ""
 
 
-def test_an_object_with_a_bad_picture_serves_where_that_picture_is_not_wanted(tmp_path: Path) -> None:
+def test_an_object_with_a_bad_image_serves_where_that_image_is_not_wanted(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 1, 16)
     feed = Feed(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative")
     sound = [feed.load(number) for number in range(8)]
@@ -97,7 +97,7 @@ def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
     feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
     with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\), more than the 1"):
         list(feed.micro_batches(0, 2))
-    assert set(damage.found) == {"synthetic-0001", "synthetic-0003"}
+    assert set(damage.reasons) == {"synthetic-0001", "synthetic-0003"}
     allowed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4, 0.5))
     assert len(list(allowed.micro_batches(0, 2))) == 2
 
@@ -109,7 +109,7 @@ def test_storage_that_fails_is_no_damage(tmp_path: Path) -> None:
     (folder / "shard-000000.tar").rename(folder / "away")
     with pytest.raises(UserError, match="cannot be read"):
         feed.load(0)
-    assert damage.found == {}
+    assert damage.reasons == {}
 
 
 def test_the_parts_training_passes_over_damage_too(tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_the_parts_training_passes_over_damage_too(tmp_path: Path) -> None:
         load_random_views(ShardSet(folder), 0, 0, objects=6, views=2)
     damage = Damage(3, 0.5)
     views = load_random_views(ShardSet(folder), 0, 0, objects=6, views=2, damage=damage)
-    pictures, numbers = views.images, views.objects
+    images, numbers = views.images, views.objects
     order = Order(ShardSet(folder).samples_per_shard, 0)
     places = [order.item(i)[1:] for i in range(6)]
-    assert [torch.equal(a, b) for a, b in zip(pictures, sound, strict=True)] == [place != (0, 1) for place in places]
-    assert list(damage.found) == ["synthetic-0001"]
+    assert [torch.equal(a, b) for a, b in zip(images, sound, strict=True)] == [place != (0, 1) for place in places]
+    assert list(damage.reasons) == ["synthetic-0001"]
     assert len(set(numbers.tolist())) == 2
 
 
@@ -137,7 +137,7 @@ def test_held_out_objects_count_with_the_others(tmp_path: Path) -> None:
     for number in range(2):
         held_out.fixed(number, 1)
     assert held_out.damage is damage
-    assert list(damage.found) == ["synthetic-0001"]
+    assert list(damage.reasons) == ["synthetic-0001"]
 
 
 def test_what_an_earlier_process_met_counts() -> None:
@@ -145,7 +145,7 @@ def test_what_an_earlier_process_met_counts() -> None:
     damage.restore({"a": "torn"})
     damage.add("b", "b.meta.json is corrupt")
     damage.add("a", "torn again")
-    assert set(damage.found) == {"a", "b"}
+    assert set(damage.reasons) == {"a", "b"}
     with pytest.raises(UserError, match=r"3 of 10 objects are damaged so far \(a, b, c\), more than the 2"):
         damage.add("c", "c.meta.json is corrupt")
 
@@ -153,11 +153,11 @@ def test_what_an_earlier_process_met_counts() -> None:
 def test_what_other_ranks_met_counts() -> None:
     damage = Damage(10, 0.2)
     damage.add("a", "a is torn")
-    damage.join({"a": "a is torn", "b": "b is torn"})
-    assert set(damage.found) == {"a", "b"}
-    damage.join({"b": "b is torn"})
+    damage.merge({"a": "a is torn", "b": "b is torn"})
+    assert set(damage.reasons) == {"a", "b"}
+    damage.merge({"b": "b is torn"})
     with pytest.raises(UserError, match=r"the ranks read 3 damaged objects\. 3 of 10 .*\(.*c.*\), more than the 2"):
-        damage.join({"c": "c is torn"})
+        damage.merge({"c": "c is torn"})
 
 
 def test_impossible_shares_are_refused() -> None:

@@ -12,7 +12,7 @@ from dataset.format.outcomes import OUTCOMES_FOLDER, dump_outcomes, read_outcome
 from dataset.format.shards import read_stats, shard_name
 from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import Order
-from dataset.reading.filters import Filters, ObjectSelection, read_uids, select, split_of
+from dataset.reading.filters import FilterResult, Filters, read_uids, select, split_of
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.outcome_flags import write_flags
@@ -33,7 +33,7 @@ def numbers(shards: ShardSet) -> list[int]:
     return [int(uid.removeprefix("synthetic-")) for uid in shards.uids()]
 
 
-def selected(folder: Path, filters: Filters) -> tuple[ObjectSelection, list[int]]:
+def selected(folder: Path, filters: Filters) -> tuple[FilterResult, list[int]]:
     selection = select(folder, filters)
     return selection, numbers(ShardSet(folder, kept=selection.kept))
 

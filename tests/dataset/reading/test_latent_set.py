@@ -62,12 +62,12 @@ def test_means_alone_and_the_references_embeddings_alone(latent_folder: Path, le
         less.views(0, 1, WANTED, embedding=True)
 
 
-def test_objects_metadata_and_cameras_are_the_pictures(pictures: ShardSet, latent_folder: Path) -> None:
+def test_objects_metadata_and_cameras_are_the_images(image_shards: ShardSet, latent_folder: Path) -> None:
     latents = LatentSet(latent_folder)
-    assert (len(latents), latents.samples_per_shard) == (len(pictures), pictures.samples_per_shard)
-    for shard, sample in pictures.objects(0):
-        assert latents.uid(shard, sample) == pictures.uid(shard, sample)
-        meta = pictures.meta(shard, sample)
+    assert (len(latents), latents.samples_per_shard) == (len(image_shards), image_shards.samples_per_shard)
+    for shard, sample in image_shards.objects(0):
+        assert latents.uid(shard, sample) == image_shards.uid(shard, sample)
+        meta = image_shards.meta(shard, sample)
         assert latents.meta(shard, sample) == meta
         views = [meta.views[view_set][index] for view_set, index in WANTED]
         angles = latents.angles_deg(shard, sample, WANTED)
@@ -163,12 +163,12 @@ def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path
 
 
 def test_missing_unfinished_and_foreign_sets_read_differently(
-    pictures: ShardSet, latent_folder: Path, tmp_path: Path
+    image_shards: ShardSet, latent_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"no latent set; make one with `python -m train\.encode"):
         LatentSet(tmp_path)
     with pytest.raises(UserError, match="a set of images, not of latents"):
-        LatentSet(pictures.url)
+        LatentSet(image_shards.url)
     unfinished = _copy(latent_folder, tmp_path / "set")
     (unfinished / "index.json").unlink()
     with pytest.raises(UserError, match=r"is incomplete; repeat the `python -m train\.encode"):
@@ -227,8 +227,8 @@ def test_a_smaller_set_gives_the_objects_kept(latent_folder: Path) -> None:
         LatentSet(latent_folder, kept=(np.zeros(1, np.int32),))
 
 
-def test_latents_json_tells_the_kind_of_a_set(pictures: ShardSet, latent_folder: Path, tmp_path: Path) -> None:
+def test_latents_json_tells_the_kind_of_a_set(image_shards: ShardSet, latent_folder: Path, tmp_path: Path) -> None:
     assert isinstance(open_views(latent_folder), LatentSet)
-    assert isinstance(open_views(pictures.url), ShardSet)
+    assert isinstance(open_views(image_shards.url), ShardSet)
     with pytest.raises(UserError, match=r"no shard set at .*make render"):
         open_views(tmp_path)

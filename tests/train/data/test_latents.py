@@ -1,4 +1,4 @@
-"""Micro-batches of latents against those of pictures: the same views, labels, latents, loss; damage; other models."""
+"""Micro-batches of latents against those of images: the same views, labels, latents, loss; damage; other models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,14 +40,14 @@ def _latents(feed: Feed, number: int) -> LatentBatch:
 
 @pytest.mark.parametrize("items", [1, 4])
 @pytest.mark.parametrize("kind", ["latent_folder", "lean"])
-def test_latents_agree_with_pictures_at_the_same_position(
-    pictures: ShardSet, model: MultiViewModel, items: int, kind: str, request: pytest.FixtureRequest
+def test_latents_agree_with_images_at_the_same_position(
+    image_shards: ShardSet, model: MultiViewModel, items: int, kind: str, request: pytest.FixtureRequest
 ) -> None:
     """float16 keeps three digits, more than the bfloat16 that training computes with."""
     latents = LatentSet(request.getfixturevalue(kind))
     shapes = set()
     for number in range(5):
-        views, ours = (_feed(shards, items=items).load(number) for shards in (pictures, latents))
+        views, ours = (_feed(shards, items=items).load(number) for shards in (image_shards, latents))
         for use in USES:
             expected, found = (encode_views(model, v, use) for v in (views, ours))  # type: ignore[arg-type]
             assert (expected.reference is None) == (found.reference is None) == (use == "none")
@@ -83,11 +83,11 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_step_has_the_same_loss_from_latents_as_from_pictures(
-    pictures: ShardSet, model: MultiViewModel, latent_folder: Path, use: ReferenceMode, sampled: bool
+def test_a_step_has_the_same_loss_from_latents_as_from_images(
+    image_shards: ShardSet, model: MultiViewModel, latent_folder: Path, use: ReferenceMode, sampled: bool
 ) -> None:
     step_key, losses = StepKey(7, 4), []
-    for shards in (pictures, LatentSet(latent_folder)):
+    for shards in (image_shards, LatentSet(latent_folder)):
         with torch.no_grad():
             encoded = encode_views(model, _feed(shards).load(4), use, step_key if sampled else None)
             draw = draw_noise(step_key, encoded.targets.shape, 0.0)
@@ -128,10 +128,10 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
     assert torch.equal(stage1.targets, drawn.targets)
 
 
-def test_shown_latents_look_like_their_pictures_through_the_vae(
-    pictures: ShardSet, model: MultiViewModel, latent_folder: Path
+def test_shown_latents_look_like_their_images_through_the_vae(
+    image_shards: ShardSet, model: MultiViewModel, latent_folder: Path
 ) -> None:
-    views, ours = _feed(pictures, 0.0).load(0), _latents(_feed(LatentSet(latent_folder), 0.0), 0)
+    views, ours = _feed(image_shards, 0.0).load(0), _latents(_feed(LatentSet(latent_folder), 0.0), 0)
     assert all(a is b for a, b in zip(views_to_images(model, views), (views.reference, views.targets), strict=True))  # type: ignore[union-attr]
     reference, targets = views_to_images(model, ours)
     assert (reference.shape, targets.shape) == ((3, 3, 32, 32), (3, 4, 3, 32, 32))
@@ -157,7 +157,7 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
 
 
 @pytest.mark.parametrize("items", [1, 3])
-def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp_path: Path, items: int) -> None:
+def test_a_damaged_object_is_replaced_as_among_images(latent_folder: Path, tmp_path: Path, items: int) -> None:
     whole = [_latents(_feed(LatentSet(latent_folder), 0.0, items), number) for number in range(5)]
     damaged = Path(copytree(latent_folder, tmp_path / "set"))
     tar = damaged / "shard-000000.tar"
@@ -181,8 +181,8 @@ def test_a_damaged_object_is_replaced_as_among_pictures(latent_folder: Path, tmp
         assert torch.equal(_latents(again, number).target_mean, found[number].target_mean)
         assert torch.equal(_latents(kept, number).target_mean, found[number].target_mean)
     assert kept.damage is not None
-    assert list(kept.damage.found) == ["synthetic-0001"]
-    assert list(damage.found) == ["synthetic-0001"]
+    assert list(kept.damage.reasons) == ["synthetic-0001"]
+    assert list(damage.reasons) == ["synthetic-0001"]
     with pytest.raises(UserError, match="1 of 5 objects are damaged so far"):
         list(_feed(LatentSet(damaged), 0.0, items, Damage(5)).micro_batches(0, 5))
 
