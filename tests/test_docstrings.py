@@ -9,8 +9,8 @@ from tests.support.paths import ROOT
 
 GOAL = 0.95
 # What is reached so far where the goal is not: raise these as docstrings are completed, never lower them.
-SHAPES = dict.fromkeys(PACKAGES, GOAL) | {"render": 0.71, "train": 0.67}
-RAISES = dict.fromkeys(PACKAGES, GOAL) | {"render": 0.86, "train": 0.42, "distill": 0.91}
+SHAPES = dict.fromkeys(PACKAGES, GOAL) | {"train": 0.67}
+RAISES = dict.fromkeys(PACKAGES, GOAL) | {"train": 0.42}
 
 EXAMPLE = '''
 def stated(values: Tensor) -> Tensor:

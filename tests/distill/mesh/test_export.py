@@ -1,4 +1,4 @@
-"""Fields with known shape and color through the whole chain, and each of its steps against a plain reference."""
+"""Export fields of known shape and color, and compare each step with a simple reference."""
 
 import importlib.util
 import json
@@ -35,12 +35,12 @@ def distance(x: Tensor) -> Tensor:
 
 
 def density(x: Tensor) -> Tensor:
-    """SETTINGS.threshold exactly on the surface, a hundred times that deep inside."""
+    """Density: SETTINGS.threshold on the surface, a hundred times that deep inside."""
     return 10.0 * torch.exp(-60 * distance(x)).clamp(max=100.0)
 
 
 def albedo(x: Tensor) -> Tensor:
-    """Red in front (-y), blue behind, greener towards the top."""
+    """Red at the front (-y), blue at the back, greener towards the top."""
     behind = torch.sigmoid(10 * x[:, 1])
     return torch.stack([0.9 - 0.8 * behind, 0.5 + 0.4 * x[:, 2], 0.1 + 0.8 * behind], -1)
 
@@ -103,12 +103,12 @@ def test_texture_at_random_surface_points_is_the_albedo(exported: tuple[Path, Me
 
 
 def to_world(points: NDArray[Any]) -> NDArray[Any]:
-    """glTF's axes -> Blender's."""
+    """Convert glTF axes to Blender axes."""
     return np.stack([points[:, 0], -points[:, 2], points[:, 1]], -1)
 
 
 def sample(picture: NDArray[np.uint8], uv: NDArray[Any]) -> NDArray[np.float64]:
-    """Bilinear look-up as a viewer does it, uv with v up."""
+    """Look up a texture bilinearly, as viewers do; v is up."""
     size = len(picture)
     x, y = np.clip(uv[:, 0] * size - 0.5, 0, size - 1), np.clip((1 - uv[:, 1]) * size - 0.5, 0, size - 1)
     x0, y0 = np.minimum(x.astype(int), size - 2), np.minimum(y.astype(int), size - 2)
@@ -179,7 +179,7 @@ def test_thin_field_lowers_the_threshold_and_says_so(tmp_path: Path, caplog: pyt
         (lambda x: density(x) * torch.nan, "NaN"),
     ],
 )
-def test_empty_or_broken_fields_are_told_and_leave_nothing(broken: Any, says: str, tmp_path: Path) -> None:
+def test_empty_or_broken_fields_raise_and_write_nothing(broken: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         export_mesh(broken, albedo, 1.0, tmp_path / "mesh.glb", replace(SETTINGS, resolution=16))
     assert list(tmp_path.iterdir()) == []

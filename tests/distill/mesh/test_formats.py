@@ -1,4 +1,4 @@
-"""OBJ, PLY and points beside the GLB: readable by others, colored, and in the same pose."""
+"""OBJ, PLY and point clouds are readable by other programs, colored, and in the same pose as the GLB."""
 
 import importlib.util
 import json
@@ -53,7 +53,7 @@ def test_the_report_names_what_was_written(exported: tuple[Path, MeshReport]):
     assert {path.name for path in folder.iterdir()} == NAMES == set(report.files)
 
 
-def test_only_what_is_asked_for_is_written(tmp_path: Path):
+def test_only_requested_formats_are_written(tmp_path: Path):
     report = export_mesh(density, albedo, 1.0, tmp_path / "cat.glb", SETTINGS, kinds=("points",))
     assert {path.name for path in tmp_path.iterdir()} == {"cat-points.ply"} == set(report.files)
     assert (report.charts, report.texture_size) == (None, 0)

@@ -1,4 +1,4 @@
-"""A closed field gives a closed mesh, whatever simplifying does to it; and each step of the repair by itself."""
+"""A closed field gives a closed mesh after any simplification; each step of the repair is tested by itself."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,7 +48,7 @@ def hollow_shell(x: Tensor) -> Tensor:
 
 
 def rough(distance: Distance, nodes: int, amount: float) -> Distance:
-    """Noise added: random values at `nodes`^3 places, linear between them."""
+    """Add noise: random values at `nodes`^3 points, interpolated linearly."""
     noise = amount * torch.randn(1, 1, nodes, nodes, nodes, generator=torch.Generator().manual_seed(0))
     return lambda x: distance(x) + F.grid_sample(noise, x.view(1, 1, 1, -1, 3), align_corners=True).view(-1)
 
@@ -114,7 +114,7 @@ def test_a_face_and_its_reverse_cancel_and_others_stay():
 
 
 def test_closed_surfaces_stay_closed_under_any_merging_of_vertices():
-    """What edge collapse may do in the worst case: any vertices become one."""
+    """The worst case of edge collapse: arbitrary vertices are merged."""
     sphere = trimesh.creation.icosphere(subdivisions=2)
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -131,7 +131,7 @@ def test_closed_surfaces_stay_closed_under_any_merging_of_vertices():
 
 
 def test_faces_around_a_shared_edge_pair_by_the_matter_between_them():
-    """Three wedges about the z axis, each a tetrahedron: whatever their order, each keeps its own two faces there."""
+    """Three tetrahedra around the z axis: in any order, each keeps its own two faces at the axis."""
     vertices, faces = [[0.0, 0, 0], [0, 0, 1.0]], []
     for start in (10, 130, 250):
         a, b = (np.deg2rad(angle) for angle in (start, start + 60))

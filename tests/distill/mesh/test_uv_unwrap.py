@@ -1,4 +1,4 @@
-"""UV charts: xatlas in its own process, and what there is instead when it takes too long or dies."""
+"""UV charts by xatlas in a child process, and the fallback if it takes too long or crashes."""
 
 import logging
 import time
@@ -49,7 +49,7 @@ def test_a_process_that_dies_is_announced(monkeypatch: pytest.MonkeyPatch, caplo
 
 @pytest.mark.parametrize(("subdivisions", "size"), [(0, 16), (1, 64), (3, 128), (3, 333)])
 def test_cells_of_faces_never_touch(subdivisions: int, size: int):
-    """No texel that bilinear filtering reads for one face is nearer to another one's."""
+    """Bilinear filtering of a face reads no texel that is nearer to another face."""
     surface = sphere(subdivisions)
     found = uv_unwrap.face_charts(surface, size)
     np.testing.assert_array_equal(found.source[found.faces], surface.faces)

@@ -1,4 +1,4 @@
-"""The GLB of a known field as others see it: Khronos' validator finds nothing, and its pictures are the field's."""
+"""The GLB of a known field passes the Khronos validator, and Cycles renders it like the field."""
 
 import importlib.util
 import json
@@ -71,8 +71,8 @@ def test_the_validators_lock_has_digests_and_no_hosts():
 @pytest.mark.integration
 @pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="bpy is not installed (it needs Python 3.11)")
 @pytest.mark.parametrize("charts", ["xatlas", "faces"])
-def test_pictures_of_the_glb_are_the_fields_albedo(charts: str, tmp_path: Path):
-    """Cycles' pictures, materials shining with their base color instead of being lit, against the field's own."""
+def test_renders_of_the_glb_match_the_albedo_of_the_field(charts: str, tmp_path: Path):
+    """Compare Cycles renders, with the base color as emission, with renders of the field."""
     settings = SETTINGS if charts == "xatlas" else replace(SETTINGS, unwrap_seconds=0.0)
     report = export_mesh(FIELD.density, FIELD.albedo, 1.0, tmp_path / "figure.glb", settings)
     assert report.charts == charts
@@ -86,7 +86,7 @@ def test_pictures_of_the_glb_are_the_fields_albedo(charts: str, tmp_path: Path):
 
 
 def unlit_views(glb: Path, folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pictures [f, h, w, 3] on white, and their cameras [f, 4, 4] in the field's world."""
+    """Return images [f, h, w, 3] on white and their cameras [f, 4, 4] in the world of the field."""
     out = folder / "views.npz"
     command = [sys.executable, "-m", "tests.support.unlit_views", str(glb), str(out), str(VIEWS), str(2 * RESOLUTION)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
@@ -101,7 +101,7 @@ def unlit_views(glb: Path, folder: Path) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def albedo_views(field: SolidField, cameras: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The field's own pictures without light, [f, h, w, 3] on white."""
+    """Return unlit images [f, h, w, 3] of the field on white."""
     march = MarchSettings(samples_per_ray=256, occupancy_resolution=48)
     occupancy = Occupancy(field.radius, march)
     occupancy.update(0, field.density, seed=0)
@@ -111,6 +111,6 @@ def albedo_views(field: SolidField, cameras: NDArray[np.float64]) -> NDArray[np.
 
 
 def halved(pictures: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Means of 2 x 2 pixels: neither renderer smooths edges."""
+    """Average 2 x 2 pixels, since neither renderer antialiases edges."""
     f, h, w, c = pictures.shape
     return pictures.astype(np.float64).reshape(f, h // 2, 2, w // 2, 2, c).mean((2, 4))

@@ -1,4 +1,4 @@
-"""Packed compositing against its definition, nerfacc's formulas, and the gradients of both."""
+"""Compare packed compositing and its gradients with the definition and with nerfacc."""
 
 import math
 
@@ -26,7 +26,7 @@ def samples(counts: tuple[int, ...] = COUNTS) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def by_nerfacc(density: Tensor, values: Tensor, counts: tuple[int, ...], detached: int) -> Tensor:
-    """nerfacc's batched form on samples padded with emptiness: its packed form is CUDA only."""
+    """The batched form of nerfacc on padded samples; its packed form needs CUDA."""
     shape = (len(counts), max(1, *counts))
     ray = ray_of_samples(starts_of(counts), len(density))
     place = torch.cat([torch.arange(count) for count in counts])
@@ -96,7 +96,7 @@ def test_nothing_sums_to_nothing(counts):
 
 
 def test_opaque_samples_spoil_nothing_in_later_rays():
-    """One running sum goes over all rays: 1e30 in it would leave no digits for the others."""
+    """The cumulative sum spans all rays: a value of 1e30 would leave no precision for the others."""
     density, values, starts = samples()
     alone = composite(density, values, starts, STEP)
     density[0] = 1e30

@@ -1,4 +1,4 @@
-"""The hash grid against loops over plain Python integers, finite differences and its own transpose."""
+"""Compare the hash grid with loops over Python integers, with finite differences and with its transpose."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def naive_row(vertex: tuple[int, int, int], resolution: int, size: int) -> int:
 
 
 def naive_features(grid: HashGrid, x: Tensor) -> list[float]:
-    """Features of one point, by the definition."""
+    """Return the features of one point by the definition."""
     features, first = [], 0
     for resolution, size in zip(SETTINGS.resolutions(), SETTINGS.table_sizes(), strict=True):
         position = [min(max((float(v) / RADIUS + 1) / 2, 0.0), 1.0) * resolution for v in x]
@@ -95,7 +95,7 @@ def test_jacobian_equals_finite_differences():
 
 
 def differentiable_features(grid: HashGrid, x: Tensor) -> Tensor:
-    """Features [n, w] of points in the box as polynomials of the cells, for autograd by the points."""
+    """Return features [n, w] as polynomials of the points in their cells, so that autograd can differentiate them."""
     features, first = [], 0
     for resolution, size in zip(SETTINGS.resolutions(), SETTINGS.table_sizes(), strict=True):
         position = (x + RADIUS) / (2 * RADIUS) * resolution  # [n, 3]
@@ -109,7 +109,7 @@ def differentiable_features(grid: HashGrid, x: Tensor) -> Tensor:
 
 
 def border_points() -> Tensor:
-    """Cell borders of some levels, the box's corners and edges, the inside between them."""
+    """Points on cell borders of some levels, on corners and edges of the box, and inside."""
     places = torch.tensor(
         [-1.0, -1 / 3, 0.2, 1 / 3, 1.0], dtype=torch.float64
     )  # thirds: borders of resolutions 3 and 9
@@ -118,7 +118,7 @@ def border_points() -> Tensor:
 
 @pytest.mark.parametrize("x", [points(40), border_points()], ids=["random", "borders"])
 def test_jacobian_equals_autograds(x):
-    """At a border the derivative is that of the cell which the point counts for."""
+    """At a border the derivative is that of the cell to which the point belongs."""
     grid = make_grid()
     x = x.clone().requires_grad_()
     features = differentiable_features(grid, x)

@@ -1,4 +1,4 @@
-"""The Triton kernels: in Triton's interpreter on the CPU, through its compiler for an H100, and, marked, on a GPU."""
+"""The Triton kernels: interpreted on the CPU, compiled for an H100 and, in tests marked gpu, run on a GPU."""
 
 import importlib
 import logging
@@ -56,8 +56,8 @@ def test_the_march_in_the_interpreter_is_exact(differences):
 
 @needs_triton
 def test_kernels_compile_for_an_h100(tmp_path, monkeypatch):
-    """The whole compiler, without a GPU; a corner's features travel together, the networks
-    are matrix products and the march fuses nothing."""
+    """Compile without a GPU; features of a corner are loaded together, networks use matrix
+    products and ray marching fuses nothing."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ptx = {name: ptx_of(name) for name in KERNELS}
     assert ptx["look_up"].count("ld.global.v2.b32") == 8
@@ -109,7 +109,7 @@ KERNELS = {
 
 
 def ptx_of(name: str) -> str:
-    """Of a kernel of `KERNELS`."""
+    """Return the PTX of a kernel of `KERNELS`."""
     place, types, constants = KERNELS[name]
     module, function = place.split(".")
     kernel = getattr(importlib.import_module(f"distill.nerf.kernels.{module}"), function)
@@ -133,7 +133,7 @@ CAMERAS = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])
 
 
 def rendered_on(device: str) -> tuple[RenderOutput, list[Tensor]]:
-    """Pictures of a field and their gradients, in several chunks."""
+    """Render a field with gradients, in several chunks."""
     generator = torch.Generator().manual_seed(0)
     grid = HashGridSettings(levels=6, log2_table_size=12, base_resolution=4, growth=1.6)
     field = Field(FieldSettings(grid=grid, radius=0.9, hidden_width=16), generator)
@@ -163,7 +163,7 @@ def test_kernels_agree_with_torch_on_a_gpu(name):
 
 @pytest.mark.gpu
 def test_a_gpu_renders_and_differentiates_as_a_cpu_does():
-    """All kernels together."""
+    """Compare all kernels with plain torch."""
     (on_cpu, expected), (on_gpu, found) = rendered_on("cpu"), rendered_on("cuda")
     torch.testing.assert_close(on_gpu.rgb, on_cpu.rgb, atol=2e-3, rtol=0)
     torch.testing.assert_close(on_gpu.alpha, on_cpu.alpha, atol=2e-3, rtol=0)
@@ -174,7 +174,7 @@ def test_a_gpu_renders_and_differentiates_as_a_cpu_does():
 
 @pytest.mark.gpu
 def test_memory_follows_the_budget():
-    """More pictures at once take longer, not more memory than their rays and samples."""
+    """Rendering more images at once takes no more memory than their rays and samples."""
     field = Field(FieldSettings(), torch.Generator().manual_seed(0)).cuda()
     settings = MarchSettings(sample_budget=2**18)
     peaks = []

@@ -1,4 +1,4 @@
-"""The sample budget bounds what rendering takes, with gradients too: counted as tensors come and go."""
+"""The sample budget bounds the memory of rendering, also with gradients, measured by the live tensors."""
 
 import weakref
 from dataclasses import replace
@@ -18,7 +18,7 @@ CAMERAS = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])
 
 
 class Memory(TorchDispatchMode):
-    """Bytes of all tensors made within that are still there, and the most there were."""
+    """Count the bytes of the tensors created inside that are alive, now and at the peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def most_bytes(budget: int, resolution: int) -> int:
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("one_thread")
-def test_memory_follows_the_budget_and_not_the_pictures():
+def test_memory_depends_on_the_budget_and_not_on_the_images():
     whole = most_bytes(10**9, 32)
     bounded = most_bytes(4_000, 32)
     assert bounded < whole / 4

@@ -1,4 +1,4 @@
-"""Marching against a loop over plain numbers, and how samples are packed and chunked."""
+"""Compare ray marching with a loop over numbers; packing and chunking of samples."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ STEPS = int(2 * RADIUS / STEP) + 2
 
 
 def some_rays(count: int = 30) -> Rays:
-    """Towards the ball and past it; every third begins inside."""
+    """Rays that hit and miss the ball; every third starts inside."""
     generator = torch.Generator().manual_seed(0)
     origin = torch.randn(count, 3, generator=generator) * 0.3
     origin[torch.arange(count) % 3 > 0] += torch.tensor([0.0, -2.0, 0.0])
@@ -36,7 +36,7 @@ def some_cells(side: int = 5) -> OccupancyCells:
 
 
 def naive_places(segments: RaySegments, cells: OccupancyCells | None, index: int) -> list[float]:
-    """Distances of one ray's samples, by the definition."""
+    """Return the distances of the samples of one ray by the definition."""
     found = []
     near, far, shift = (float(values[index]) for values in segments[2:])
     for place in range(STEPS):
@@ -120,7 +120,7 @@ def test_slices_cover_every_sample():
 
 
 class Fog:
-    """Density by a function; gray."""
+    """A gray scene with the density of a function."""
 
     radius = RADIUS
 
@@ -136,7 +136,7 @@ class Fog:
         return Samples(self.density(x), torch.full((len(x), 3), 0.5), F.normalize(x, dim=-1))
 
 
-def test_what_is_hidden_is_not_asked_about():
+def test_occluded_samples_are_not_evaluated():
     rays, settings = some_rays(), MarchSettings(samples_per_ray=100)
     thin, thick = Fog(0.1), Fog(1e4)
     for scene in (thin, thick):

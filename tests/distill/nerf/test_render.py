@@ -1,4 +1,4 @@
-"""Volume rendering against the closed form, a slow renderer of one ray at a time, and itself in chunks."""
+"""Compare volume rendering with the closed form, with a renderer of single rays, and with itself in chunks."""
 
 import math
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ CAMERAS = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])
 
 @dataclass(frozen=True)
 class Ball:
-    """A homogeneous ball, red where x > 0 and blue where not."""
+    """A homogeneous ball, red for x > 0 and blue elsewhere."""
 
     extent: float
     sigma: Tensor
@@ -102,7 +102,7 @@ def test_right_is_right_and_the_background_white():
 
 
 def naive_pixel(field: Field, rays: Rays, index: int, shade) -> tuple[Tensor, Tensor]:
-    """Color on white and Eq. 8's sum of one ray, marching sample by sample through the whole ball."""
+    """Return color on white and the sum of Eq. 8 of one ray, sample by sample through the whole ball."""
     step = FINE.step_length(field.radius)
     near, far = (float(bound[index]) for bound in ball_bounds(rays, field.radius))
     color, away, light, k = torch.zeros(3), torch.zeros(()), torch.ones(()), 0
@@ -118,7 +118,7 @@ def naive_pixel(field: Field, rays: Rays, index: int, shade) -> tuple[Tensor, Te
     return color + light, away
 
 
-def test_pictures_equal_the_naive_renderer():
+def test_images_equal_the_naive_renderer():
     field, rays = make_field(), camera_rays(CAMERAS, 45.0, 6)
     shade = lit("diffuse", PointLight(torch.tensor([[1.0, -1.0, 2.0], [-2.0, 0.0, 1.0]]), 0.3))
     with torch.no_grad():
@@ -135,7 +135,7 @@ def gradients(field: Field, settings: MarchSettings) -> tuple[Tensor, list[Tenso
     return rendered.rgb.detach(), list(torch.autograd.grad(loss, list(field.parameters())))
 
 
-def test_chunks_change_neither_pictures_nor_gradients():
+def test_chunks_change_neither_images_nor_gradients():
     field = make_field()
     whole, whole_gradients = gradients(field, FINE)
     parts, part_gradients = gradients(field, replace(FINE, sample_budget=5_000))
@@ -143,7 +143,7 @@ def test_chunks_change_neither_pictures_nor_gradients():
     torch.testing.assert_close(part_gradients, whole_gradients, atol=1e-3, rtol=1e-4)
 
 
-def test_pictures_differentiate_by_density():
+def test_images_have_gradients_by_density():
     sigma = torch.tensor(2.0, requires_grad=True)
     rendered = render_views(Ball(0.6, sigma), CAMERAS[:1], 40.0, 17, settings=FINE)
     (gradient,) = torch.autograd.grad(rendered.alpha[0, 8, 8], sigma)
@@ -169,7 +169,7 @@ def test_hidden_samples_are_dropped_without_a_trace():
     assert not torch.equal(some, all_samples)
 
 
-def test_shifted_steps_average_to_the_same_picture():
+def test_shifted_steps_average_to_the_same_image():
     scene = Ball(0.6, torch.tensor(2.0))
     coarse = replace(FINE, samples_per_ray=40)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Shading and the orientation loss against values worked out by hand."""
+"""Compare shading and the orientation loss with values calculated by hand."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What is looked at: the three pictures of a view agree with each other and with what they show."""
+"""The three preview images of a view agree with each other and with the field."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ SIDE = 32
 
 
 def blob() -> tuple[np.ndarray, ...]:
-    """A new field, its blob about as dense as a thing, from the front and from behind."""
+    """Render a new field, with a dense blob, from the front and from the back."""
     settings = replace(SETTINGS, nerf=replace(SETTINGS.nerf, blob_density=60.0))
     state = new_distillation(settings, "cpu")
     state.occupancy.update(0, state.field.density, 0)
@@ -24,7 +24,7 @@ def blob() -> tuple[np.ndarray, ...]:
     return view_renderer(state.field, state.occupancy, settings, SIDE)(ring(2, 0.0, view_distance(settings)))
 
 
-def test_pictures_are_on_white_and_within_range() -> None:
+def test_images_are_on_white_and_within_range() -> None:
     look = blob()
     assert [picture.shape for picture in look.panels] == [(2, SIDE, SIDE, 3)] * 3
     assert look.alpha[:, SIDE // 2, SIDE // 2].min() > 0.99
@@ -36,7 +36,7 @@ def test_pictures_are_on_white_and_within_range() -> None:
 
 
 def test_normals_are_the_worlds() -> None:
-    """In front the camera is at -y, so the middle faces -y; behind it faces +y."""
+    """The front camera is at -y, so the normal at the center is -y; at the back it is +y."""
     front, back = blob().normals[:, SIDE // 2, SIDE // 2]
     np.testing.assert_allclose(front, [0.5, 0.0, 0.5], atol=0.1)
     np.testing.assert_allclose(back, [0.5, 1.0, 0.5], atol=0.1)

@@ -1,4 +1,4 @@
-"""What a run leaves: a video of three panels, a sheet of three rows, metrics that are the same when it is repeated."""
+"""The results of a run: a video of three panels, a sheet of three rows, metrics that are reproducible."""
 
 import json
 from dataclasses import asdict, replace
@@ -89,7 +89,7 @@ def test_final_losses_average_the_last_tenth() -> None:
 
 
 def test_looking_changes_nothing(run: Path, tmp_path: Path) -> None:
-    """The state that the results were made of is the one that the loop ended with."""
+    """The results are made from the final state of the loop."""
     state = distill(SETTINGS, make_guidance(), tmp_path, request=asdict(SETTINGS))
     saved = load_field(run / "field.safetensors").state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in state.field.state_dict().items())

@@ -1,4 +1,4 @@
-"""Videos and sheets are read back: the count, the order, the colors; and what a failed render leaves behind."""
+"""Read back videos and sheets: number, order and colors of images; failed renders leave no files."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.support.video import HEIGHT, WIDTH, read
 
 
 def by_azimuth(c2w: NDArray[np.float64], height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.float32]:
-    """Red falls from 0.9 and green rises from 0.1 with the camera's azimuth; blue stays."""
+    """Red falls from 0.9 and green rises from 0.1 with the azimuth of the camera; blue is constant."""
     _, azimuth_deg, _ = c2w_to_spherical(c2w)
     turned = 0.8 * azimuth_deg / 360
     color = np.stack([0.9 - turned, 0.1 + turned, np.full_like(turned, 0.4)], -1)

@@ -1,4 +1,4 @@
-"""Several pictures and seeds in one command: each as if alone, whatever becomes of the others."""
+"""Several images and seeds in one command: each run gives the same result as alone, also if others fail."""
 
 import json
 import resource
@@ -26,14 +26,14 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Settings of a few small steps, and results that take no time."""
+    """Use settings with a few small steps, and results that take no time."""
     monkeypatch.setattr(plan, "PRESETS", {"tiny": SETTINGS})
     monkeypatch.setattr(one, "write_results", quick_results)
 
 
 @pytest.fixture
 def args(tmp_path, base, quick):
-    """Two pictures, two seeds."""
+    """Two images and two seeds."""
     images = draw(tmp_path / "red.png", (200, 30, 30)), draw(tmp_path / "blue.png", (30, 30, 200))
     return DistillArgs(image=images, num_seeds=2, model=base, out=tmp_path / "out", device="cpu")
 
@@ -59,7 +59,7 @@ def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, 
     assert written["mesh"]["faces"] == 12
 
 
-def test_what_is_finished_is_skipped_and_said(args, monkeypatch, capsys):
+def test_finished_runs_are_skipped_and_reported(args, monkeypatch, capsys):
     args = replace(args, num_seeds=1)
     assert main(args) == 0
     (args.out / "red-seed-0" / "mesh.glb").unlink()
@@ -76,7 +76,7 @@ def test_what_is_finished_is_skipped_and_said(args, monkeypatch, capsys):
 
 
 def test_failures_do_not_stop_the_others(args, tmp_path, monkeypatch, capsys):
-    """A picture cut off, a folder that is a file, a mistake of ours in one run."""
+    """A truncated image, a file in place of a folder, and an unexpected error in one run."""
     whole = args.image[0].read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     args.out.mkdir()
@@ -101,7 +101,7 @@ def test_failures_do_not_stop_the_others(args, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_keeps_everything_and_the_same_command_goes_on(args, tmp_path, monkeypatch, capsys, number):
+def test_a_stop_keeps_everything_and_the_same_command_resumes(args, tmp_path, monkeypatch, capsys, number):
     args = replace(args, num_seeds=1)
     assert main(replace(args, out=tmp_path / "whole")) == 0
     guide = one.model_guidance
@@ -134,7 +134,7 @@ def test_a_stop_keeps_everything_and_the_same_command_goes_on(args, tmp_path, mo
         assert same_field(args.out / name, tmp_path / "whole" / name)
 
 
-def test_pictures_of_one_name_are_refused(args, tmp_path):
+def test_images_of_one_name_are_refused(args, tmp_path):
     twin = draw(tmp_path / "more" / "RED.png", (1, 2, 3))
     with pytest.raises(UserError, match=r"red\.png and .*RED\.png would share the folder red-seed-0"):
         main(replace(args, image=(*args.image, twin)))
@@ -166,14 +166,14 @@ def test_glb_is_always_written(args):
     assert {job.formats for job in jobs} == {("glb", "ply")}
 
 
-def test_previews_come_as_asked_and_the_first_is_named(args, capsys):
+def test_previews_follow_the_setting_and_the_first_is_reported(args, capsys):
     alone = replace(args, image=args.image[:1], num_seeds=1, preview_every=3)
     assert main(alone) == 0
     assert f"{args.out / 'previews' / 'step-000003.png'}: the first preview" in capsys.readouterr().err
     assert [path.name for path in (args.out / "previews").iterdir()] == ["step-000003.png"]
 
 
-def test_numbers_that_are_none_name_the_folder_and_keep_the_checkpoint(args, monkeypatch):
+def test_a_loss_of_nan_names_the_folder_and_keeps_the_checkpoint(args, monkeypatch):
     guide = one.model_guidance
 
     def broken(*given):
@@ -206,8 +206,8 @@ def test_an_empty_field_leaves_all_but_the_mesh(args, monkeypatch):
     assert load_field(args.out / "field.safetensors").settings == empty.nerf
 
 
-def test_a_full_disk_at_the_end_is_told_and_the_checkpoint_goes_on(args, monkeypatch):
-    """A real refusal by the system: no file may grow beyond what the field needs."""
+def test_a_full_disk_at_the_end_is_reported_and_the_checkpoint_resumes(args, monkeypatch):
+    """A real error of the system: the limit on file sizes is smaller than the field."""
 
     def on_full_disk(state, settings, mesh_settings, out, **kinds):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Recorded work: recorded once a shape, replayed on new arguments; on a GPU the graph gives what the work gives."""
+"""A graph is recorded once per shape and replayed with new arguments; on a GPU it gives the results of the function."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from distill.sds.cuda_graph import GraphedFunction
 
 
 class Recorder:
-    """In a GPU's place: does the work again into the same tensor, and counts."""
+    """Stand-in for a GPU: repeats the work into the same tensor, and counts."""
 
     def __init__(self) -> None:
         self.recorded = self.replayed = 0

@@ -49,7 +49,7 @@ def test_what_is_no_number_is_found_by_its_step(total, norm, complaint):
 
 
 def fused(settings, device) -> Distillation:
-    """A state whose optimizer can leave an update out, as on a GPU."""
+    """A state whose optimizer can skip an update, as on a GPU."""
     state = new_distillation(settings, device)
     groups = [{"params": group["params"], "lr": group["lr"]} for group in state.optimizer.param_groups]
     optimizer = torch.optim.AdamW(
@@ -59,7 +59,7 @@ def fused(settings, device) -> Distillation:
 
 
 def broken_at(call: int) -> Guidance:
-    """Guidance whose answer to its call number `call` is not a number."""
+    """Guidance that returns NaN at its call number `call`."""
     good, calls = make_guidance(), 0
 
     def encode(images: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def test_a_bad_step_ends_the_run_before_the_next_checkpoint(tmp_path, monkeypatc
 
 
 def test_a_step_asks_the_host_for_one_number(monkeypatch):
-    """How many samples are in sight; and, where kernels march, in occupied cells. Losses stay on the device."""
+    """The number of visible samples and, with kernels, of samples in occupied cells. Losses stay on the device."""
     reads = []
     count = rays.read_count
     monkeypatch.setattr(rays, "read_count", lambda number: reads.append(number) or count(number))

@@ -1,4 +1,4 @@
-"""Score distillation: its gradients are the formulas', and the model is asked what the paper says."""
+"""The gradients of SDS follow the formulas, and the inputs of the model follow the paper."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 class Recorder:
-    """A denoiser with a fixed answer that remembers what it was asked; its answer would carry a gradient."""
+    """A denoiser with a fixed prediction that records its inputs; the prediction has a gradient."""
 
     def __init__(self) -> None:
         self.weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
@@ -32,7 +32,7 @@ class Recorder:
 
 
 def gradient(form, rescale: float) -> tuple[Tensor, Tensor, Tensor, Recorder, float]:
-    """(dL/dz, z, the drawn noise, the denoiser, alpha_bar) of one loss."""
+    """Return dL/dz, z, the noise, the denoiser and alpha_bar of one loss."""
     latents, recorder = normal(0, 8, 4, 6, 6).requires_grad_(), Recorder()
     guidance = Guidance(torch.nn.Identity(), recorder, ALPHAS)
     loss = sds_loss(latents, VIEWS, guidance, (20, 980), torch.Generator().manual_seed(3), form=form, rescale=rescale)
@@ -110,7 +110,7 @@ def test_rescaling_restores_the_deviation_of_each_group():
 
 
 class FakeModel:
-    """Answers with a different number for each token, and remembers what it was asked."""
+    """Predicts a different number for each token, and records its inputs."""
 
     def labels(self, elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg) -> Tensor:
         return camera_labels("relative", elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg)
@@ -120,7 +120,7 @@ class FakeModel:
         return latents + tokens.repeat_interleave(num_frames, 0).sum(-1)[..., None, None]
 
 
-def test_model_is_asked_with_and_without_the_picture():
+def test_model_is_called_with_and_without_the_image():
     model, noisy = FakeModel(), normal(0, 8, 4, 3, 3)
     tokens = torch.tensor([[[1.0, 2.0]]])
     denoise = model_denoiser(model, tokens, elevation_deg=20.0, scale=10.0)

@@ -1,5 +1,4 @@
-"""The loop as a whole: it resumes to the bit, stops cleanly, refuses what it cannot continue, and the command line
-leaves a folder that can be opened."""
+"""The whole loop: it resumes bit-identically, stops cleanly and refuses other settings; the command writes files."""
 
 import json
 import shutil
@@ -59,7 +58,7 @@ def test_the_seed_matters(tmp_path):
     assert not torch.equal(a, b)
 
 
-def test_previews_are_pictures(tmp_path):
+def test_previews_are_images(tmp_path):
     run(tmp_path)
     previews = sorted((tmp_path / "previews").iterdir())
     assert [path.name for path in previews] == ["step-000003.png", "step-000006.png"]
@@ -106,7 +105,7 @@ def test_numbers_that_are_none_stop_the_run_and_keep_the_checkpoint(tmp_path, sp
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with random weights, the smallest there can be."""
+    """The smallest possible model, with random weights."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     folder = tmp_path_factory.mktemp("model")
@@ -187,8 +186,8 @@ def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypat
 
 
 @pytest.mark.integration
-def test_the_picture_is_shown_on_request_from_where_it_was_taken(tmp_path, model_folder, picture, monkeypatch):
-    """A frame in front, with its camera's label; the config says so, and neither run is taken for the other."""
+def test_the_model_is_conditioned_on_the_image_on_request(tmp_path, model_folder, picture, monkeypatch):
+    """The image is an additional frame with its camera label; config.json tells such runs apart."""
     frames = []
     plain = run_unet
 
@@ -248,7 +247,7 @@ def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, pic
 
 
 @pytest.mark.integration
-def test_another_format_asked_of_a_finished_run_is_written(tmp_path, model_folder, picture, capsys):
+def test_another_format_of_a_finished_run_is_written(tmp_path, model_folder, picture, capsys):
     out = tmp_path / "out"
     args = DistillArgs(image=(picture,), model=model_folder, out=out, steps=2, device="cpu")
     assert main(args) == 0

@@ -1,4 +1,4 @@
-"""The record of losses: what a run appends, what a killed and repeated run leaves, what is no record."""
+"""The loss log: rows that a run appends, rows after a kill and a resume, and files that are no loss log."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -17,7 +17,7 @@ VIEWS = partial(views_until, SETTINGS)
 
 
 def columns_of(path: Path) -> list[tuple[float, ...]]:
-    """Step and losses of every row: all but the times."""
+    """Return step and losses of every row, without times."""
     losses = read_losses(path)
     return [tuple(row[name] for name in ("step", *losses.names)) for row in losses.rows]
 
@@ -36,7 +36,7 @@ def test_rows_read_back_as_they_were(tmp_path: Path) -> None:
     assert all(rate > 0 for rate in losses.of("views_per_s")[1])
 
 
-def test_rates_follow_the_clock_and_a_resumed_clock_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_follow_the_clock_and_a_resumed_run_continues_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("distill.sds.loss_log.time.perf_counter", lambda: now)
     path = tmp_path / "losses.csv"
@@ -85,7 +85,7 @@ def test_flush_is_what_reaches_the_disk(tmp_path: Path) -> None:
 
 
 def killed_after(steps: int) -> Callable[[], None]:
-    """Raises the second time that so many steps are done: what a kill leaves of the loop."""
+    """Raises after so many steps, the second time: simulates a kill."""
     left = steps
 
     def count() -> None:
@@ -98,7 +98,7 @@ def killed_after(steps: int) -> Callable[[], None]:
 
 
 def test_a_killed_and_repeated_run_has_each_step_once(tmp_path: Path) -> None:
-    """The kill falls behind the checkpoint of step 4: step 5 is on the disk already, and comes again."""
+    """The kill is after the checkpoint of step 4: step 5 is already on disk and is repeated."""
     distill(SETTINGS, make_guidance(), tmp_path / "whole", request=asdict(SETTINGS))
     guidance, count = make_guidance(), killed_after(6)
 

@@ -1,4 +1,4 @@
-"""Score distillation with a denoiser that knows the truth must rebuild it, seen from cameras that no step has used."""
+"""SDS with a denoiser that knows the true scene reconstructs it, measured at held-out cameras."""
 
 from dataclasses import replace
 
@@ -88,25 +88,25 @@ def test_trace_hits_where_geometry_says():
     body, head, _ = FIGURE
     torch.testing.assert_close(head.hit(rays), torch.tensor([2.8, 2.8, torch.inf, torch.inf, torch.inf]))
     torch.testing.assert_close(body.hit(rays), torch.tensor([torch.inf, torch.inf, 2.78, 2.78, torch.inf]))
-    found = trace(FIGURE, rays)
-    assert found.met.tolist() == [True, True, True, True, False]
-    torch.testing.assert_close(found.samples.albedo, torch.tensor([YELLOW, BROWN, RED, BLUE, (1.0, 1.0, 1.0)]))
-    torch.testing.assert_close(found.samples.normal, -direction)
-    torch.testing.assert_close(found.x[0], torch.tensor([0.0, -0.2, 0.25]))
+    hits = trace(FIGURE, rays)
+    assert hits.hit.tolist() == [True, True, True, True, False]
+    torch.testing.assert_close(hits.samples.albedo, torch.tensor([YELLOW, BROWN, RED, BLUE, (1.0, 1.0, 1.0)]))
+    torch.testing.assert_close(hits.samples.normal, -direction)
+    torch.testing.assert_close(hits.x[0], torch.tensor([0.0, -0.2, 0.25]))
 
 
 def test_normals_are_the_distances_gradient():
-    """A ray moved sideways by a little meets the surface where the plane through the point says."""
+    """A ray that is moved sideways a little hits the surface at the tangent plane."""
     rays = camera_rays(spherical_to_c2w([25.0], [40.0], 1.5), 50.0, 24)
-    found = trace(FIGURE, rays)
+    hits = trace(FIGURE, rays)
     sideways = torch.linalg.cross(rays.direction, torch.tensor([[0.0, 0.0, 1.0]]).expand_as(rays.direction))
     moved = trace(FIGURE, Rays(rays.origin + 1e-3 * sideways, rays.direction, rays.frame))
-    off_plane = ((moved.x - found.x) * found.samples.normal).sum(-1).abs()
-    smooth = found.met & moved.met & ((found.samples.normal - moved.samples.normal).norm(dim=-1) < 0.1)
-    smooth &= (found.samples.normal * rays.direction).sum(-1) < -0.3  # a ball's outline curves away
+    off_plane = ((moved.x - hits.x) * hits.samples.normal).sum(-1).abs()
+    smooth = hits.hit & moved.hit & ((hits.samples.normal - moved.samples.normal).norm(dim=-1) < 0.1)
+    smooth &= (hits.samples.normal * rays.direction).sum(-1) < -0.3  # a ball's outline curves away
     assert smooth.sum() > 100
     assert off_plane[smooth].max() < 1e-4
-    assert ((found.samples.normal * rays.direction).sum(-1)[found.met] < 0).all()
+    assert ((hits.samples.normal * rays.direction).sum(-1)[hits.hit] < 0).all()
 
 
 def test_stripes_darken_every_second_band():

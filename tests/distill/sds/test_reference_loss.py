@@ -1,4 +1,4 @@
-"""The reference view's L2 loss: its camera, that it changes the reference view, and that it is off by default."""
+"""The L2 loss at the reference view: its camera, its effect on the field, and that it is off by default."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,14 +35,14 @@ PICTURES: Final[Solids] = (Ball((0.1, 0.0, 0.1), 0.35, (0.1, 0.8, 0.1), (0.1, 0.
 
 
 def picture(solids: Solids, elevation_deg: float = ELEVATION_DEG, size: int = 32) -> np.ndarray:
-    """A cut-out [h, w, 4], uint8, of the scene as the renders frame it."""
+    """Return a cut-out [h, w, 4], uint8, of the scene, framed as in training renders."""
     rgba = render_rgba(solids, spherical_to_c2w([elevation_deg], [0.0], DISTANCE), FOV_DEG, size)[0].permute(1, 2, 0)
     color = (rgba[..., :3] - 1 + rgba[..., 3:]) / rgba[..., 3:].clamp(min=1e-6)
     return (torch.cat([color, rgba[..., 3:]], -1).clamp(0, 1) * 255).round().byte().numpy()
 
 
 class AnalyticSolid:
-    """The scene of one ball as a volume."""
+    """The scene of one ball as a density."""
 
     radius = 0.87
 
@@ -72,7 +72,7 @@ def test_the_camera_is_the_renders():
     assert mirrored > 10 * right
 
 
-def test_a_preset_with_other_frames_has_the_picture_as_large_a_part_of_them():
+def test_a_preset_with_other_frames_keeps_the_size_of_the_object_in_them():
     doubled = Ball((0.2, 0.0, 0.2), 0.7, PICTURES[0].front, PICTURES[0].back)
     wide = new_reference_view(picture(PICTURES), ELEVATION_DEG, (1.8 * HALF_FRAME[0], 2.2 * HALF_FRAME[1]))
     solid = AnalyticSolid(doubled)
@@ -80,7 +80,7 @@ def test_a_preset_with_other_frames_has_the_picture_as_large_a_part_of_them():
     assert loss_of(solid, wide) < 0.015
 
 
-def test_a_picture_with_its_background_has_no_outline():
+def test_an_image_with_background_has_no_outline():
     opaque = picture(PICTURES)
     opaque[..., 3] = 255
     with pytest.raises(UserError, match="remove-background"):
@@ -90,7 +90,7 @@ def test_a_picture_with_its_background_has_no_outline():
 
 
 def guidance_of(settings: DistillSettings, step: int) -> Guidance:
-    """A model that wants one ball, and a reference picture of another."""
+    """A model that generates one ball, and a reference image of another."""
     reference = new_reference_view(picture(PICTURES), ELEVATION_DEG, HALF_FRAME)
     return replace(oracle_guidance(MODELS, plan_step(settings, step), encode, ALPHAS), reference=reference)
 
@@ -128,6 +128,6 @@ def test_with_weight_the_reference_view_and_no_draw_changes():
     assert forced_error < 0.5 * plain_error
 
 
-def test_a_weight_without_a_picture_is_a_mistake():
+def test_a_weight_without_an_image_raises():
     with pytest.raises(ValueError, match="no reference view"):
         run(replace(TINY, steps=1, reference_weight=1.0), with_picture=False)

@@ -1,4 +1,4 @@
-"""What each step of a distillation uses: the paper's numbers, and draws that depend on (seed, step) alone."""
+"""The plan of each step: the numbers of the paper, and draws that depend on (seed, step) only."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from distill.sds.schedule import (
 
 
 def spans(values, low: float, high: float) -> bool:
-    """Whether values fill a range: all inside, and both ends nearly reached."""
+    """Return whether values fill a range: all are inside and both ends are nearly reached."""
     slack = 0.05 * (high - low)
     return low <= np.min(values) < low + slack and high - slack < np.max(values) <= high
 

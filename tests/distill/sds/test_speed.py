@@ -1,4 +1,4 @@
-"""Compiled guidance and field give what they give uncompiled; on a GPU a step never waits for it unasked."""
+"""Compiled guidance and field give the same results; on a GPU a step does not wait for the device."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def make_guidance(compute: Compute, device: str = "cpu", dtype: torch.dtype = to
 
 
 def loss_and_gradient(guidance: Guidance, views: int, side: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Score distillation of some pictures."""
+    """SDS of some images."""
     pictures = torch.rand(views, 3, side, side, generator=torch.Generator().manual_seed(views)).to(device)
     pictures.requires_grad_()
     cameras = draw_views(PRESETS["paper"], 0, views)
@@ -47,7 +47,7 @@ def loss_and_gradient(guidance: Guidance, views: int, side: int, device: str = "
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_networks_are_one_graph_each_for_the_two_shapes(compiler):
-    """A break of the graph would be an error. Pictures of either phase reach the encoder at the model's own size."""
+    """A graph break is an error. Images of both phases reach the encoder at the image size of the model."""
     plain = make_guidance(Compute())
     quick = make_guidance(Compute("whole", channels_last=True))
     for views, side in ((8, 16), (4, 64), (8, 16)):
@@ -59,7 +59,7 @@ def test_networks_are_one_graph_each_for_the_two_shapes(compiler):
 
 
 def test_rays_are_the_formula_to_the_bit():
-    """As numpy computes it in float64, then rounded."""
+    """The result of numpy in float64, rounded."""
     c2w = spherical_to_c2w(np.linspace(-20, 60, 6), np.linspace(0, 300, 6), np.linspace(1.2, 4, 6))
     fov_deg, side = np.linspace(15, 60, 6), 32
     half = np.tan(np.deg2rad(fov_deg) / 2)
@@ -75,7 +75,7 @@ def test_rays_are_the_formula_to_the_bit():
 
 
 def test_the_networks_operations_are_the_known_ones():
-    """For Stable Diffusion 2.1's size: 1.59 TFLOP for 8 frames, 0.55 for an encoding with its gradient."""
+    """At the size of Stable Diffusion 2.1: 1.59 TFLOP for 8 frames, 0.55 for encoding with gradient."""
     flops = step_flops(SIZES["paper"], 4)
     assert flops["unet"] == pytest.approx(1.59e12, rel=0.03)
     assert flops["vae"] / 4 == pytest.approx(0.55e12, rel=0.03)
@@ -96,7 +96,7 @@ def test_the_benchmark_at_toy_size(capsys):
 
 
 def test_the_benchmark_needs_few_packages():
-    """A bare GPU machine has torch; nerfacc and diffusers can be brought along. What is imported is what this runs."""
+    """The imports of a step: torch, nerfacc and diffusers, so that it runs on a minimal GPU machine."""
     missing = "ray webdataset open_clip tyro trimesh imageio_ffmpeg xatlas fast_simplification objaverse"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing.split()}))\n"
@@ -122,7 +122,7 @@ def test_compiled_guidance_is_close_on_a_gpu():
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiling", ["none", "whole"])
 def test_a_step_waits_for_the_gpu_only_to_count(compiling):
-    """Marching's counts are read by way of an event, which the guard lets pass; whatever else waits is an error."""
+    """The counts of ray marching are read through an event, which the guard permits; any other wait is an error."""
     torch._dynamo.reset()
     device = torch.device("cuda")
     guidance = make_guidance(choose_compute(device, compiling), "cuda", torch.bfloat16)
