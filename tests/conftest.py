@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_samples() -> Iterator[None]:
-    """The pictures of a training run take two steps."""
+    """Sample sheets of a training run take two DDIM steps."""
     from train.loop import sample_sheet
 
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +54,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A micro model to start training from, so that no parts are trained first."""
+    """A micro model to start training from, so that no components are trained first."""
     from tests.support.train_micro import micro_model
     from train.model.multiview import save_model
 
@@ -81,26 +81,26 @@ def model() -> "MultiViewModel":
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+def image_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """Five objects in three shards."""
     return ShardSet(make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2))
 
 
 @pytest.fixture(scope="module")
-def latent_folder(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`pictures`, encoded by `model`."""
+def latent_folder(image_shards: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`image_shards`, encoded by `model`."""
     from tests.support.make_latents import make_latent_set
 
-    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", pictures.url, model)
+    return make_latent_set(tmp_path_factory.mktemp("latents") / "set", image_shards.url, model)
 
 
 @pytest.fixture(scope="module")
-def lean(pictures: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lean(image_shards: ShardSet, model: "MultiViewModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with means only, and embeddings of the references only."""
     from tests.support.make_latents import make_latent_set
 
     return make_latent_set(
-        tmp_path_factory.mktemp("lean") / "set", pictures.url, model, logvar=False, embedded="random"
+        tmp_path_factory.mktemp("lean") / "set", image_shards.url, model, logvar=False, embedded="random"
     )
 
 

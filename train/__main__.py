@@ -132,7 +132,7 @@ class ComponentOptions(CommonOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Autoencoder(ComponentOptions):
+class AutoencoderOptions(ComponentOptions):
     """Train the preset's autoencoder alone into OUT/vae. Stage 1 with the same --out uses it."""
 
 
@@ -141,7 +141,7 @@ class Tower(ComponentOptions):
     """Train the preset's image encoder alone into OUT/image_tower. Stage 1 with the same --out uses it."""
 
 
-TrainCommand = Stage1 | Stage2 | Autoencoder | Tower
+TrainCommand = Stage1 | Stage2 | AutoencoderOptions | Tower
 
 
 def parse(argv: Sequence[str]) -> TrainCommand:
@@ -158,7 +158,7 @@ def parse(argv: Sequence[str]) -> TrainCommand:
     commands: Any = (
         Annotated[Stage1, tyro.conf.subcommand("stage1", default=stage1)]
         | Annotated[Stage2, tyro.conf.subcommand("stage2", default=stage2)]
-        | Annotated[Autoencoder, tyro.conf.subcommand("autoencoder")]
+        | Annotated[AutoencoderOptions, tyro.conf.subcommand("autoencoder")]
         | Annotated[Tower, tyro.conf.subcommand("tower")]
     )
     errors = io.StringIO()
@@ -184,7 +184,7 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
     """Return the run that a command line requests. Raises UserError when options contradict each other."""
     recipe = args.recipe
     if isinstance(args, Stage1):
-        recipe = replace(_with_part_steps(recipe, args), stage1=args.schedule)
+        recipe = replace(_with_component_steps(recipe, args), stage1=args.schedule)
     else:
         recipe = replace(recipe, stage2=args.schedule, reference=args.reference_mode)
     remote = args.launch.address is not None and args.device == "cuda"  # the GPUs are on the workers' machines
@@ -203,7 +203,7 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
     )
 
 
-def _with_part_steps(recipe: Recipe, args: Stage1) -> Recipe:
+def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
     """Apply `--autoencoder-steps` and `--tower-steps`. Raises UserError if it trains no components."""
     if recipe.autoencoder is None or recipe.tower_training is None:
         if args.autoencoder_steps is not None or args.tower_steps is not None:
@@ -229,29 +229,29 @@ def run_stage(args: Stage1 | Stage2) -> None:
     start(run, args.launch)
 
 
-def run_part(args: Autoencoder | Tower) -> None:
+def run_component(args: AutoencoderOptions | Tower) -> None:
     """Train one component, or print its recipe. Raises UserError when the preset trains none."""
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
-    part: AutoencoderRecipe | ImageEncoderRecipe | None = (
-        preset.autoencoder if isinstance(args, Autoencoder) else preset.tower_training
+    component: AutoencoderRecipe | ImageEncoderRecipe | None = (
+        preset.autoencoder if isinstance(args, AutoencoderOptions) else preset.tower_training
     )
-    if part is None or not isinstance(preset.tower, SmallEncoder):
+    if component is None or not isinstance(preset.tower, SmallEncoder):
         raise UserError(f"preset {preset.name} uses pretrained components and trains none; use --preset tiny")
-    part = replace(part, schedule=override(part.schedule, steps=args.steps, objects=args.batch_size))
+    component = replace(component, schedule=override(component.schedule, steps=args.steps, objects=args.batch_size))
     device = pick_device(args.device)
     if args.dry_run:
-        print(part)
+        print(component)
         return
     training, _ = split_set(open_views(args.shards), preset.validation, preset.test_share)
     shards = require_images(training, "a component of the model")
     damage = Damage(len(shards), preset.max_damaged_share)
-    if isinstance(part, AutoencoderRecipe):
+    if isinstance(component, AutoencoderRecipe):
         ensure_autoencoder(
-            args.out / "vae", shards, part, preset.image_size, seed=args.seed, device=device, damage=damage
+            args.out / "vae", shards, component, preset.image_size, seed=args.seed, device=device, damage=damage
         )
     else:
         ensure_image_encoder(
-            args.out / "image_tower", shards, preset.tower, part, seed=args.seed, device=device, damage=damage
+            args.out / "image_tower", shards, preset.tower, component, seed=args.seed, device=device, damage=damage
         )
 
 
@@ -261,7 +261,7 @@ def main() -> None:
     if isinstance(args, (Stage1, Stage2)):
         run_stage(args)
     else:
-        run_part(args)
+        run_component(args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training on a latent set: as on its pictures; with the model that made it; posteriors' means or draws."""
+"""Training on a latent set: as on its images; with the model that made it; posteriors' means or draws."""
 
 import json
 import math
@@ -28,26 +28,26 @@ pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mar
 
 
 @pytest.mark.parametrize("trained", [(1, "attention"), (2, "attention"), (2, "channels")])
-def test_training_on_latents_is_training_on_pictures(
+def test_training_on_latents_is_training_on_images(
     base: Path,
     tmp_path: Path,
     trained: tuple[int, ReferenceMode],
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    losses, pictures = [], []
+    losses, images = [], []
     for kind, fixture in (("pictures", "shards"), ("latents", "latents")):
         run = micro_run(request.getfixturevalue(fixture), tmp_path / kind, 4, stage=trained[0], base=base)
         losses.append(train(replace(run, recipe=replace(run.recipe, reference=trained[1]))))
         assert capsys.readouterr().err.count("latent set (has latents.json)") == (kind == "latents")
         assert json.loads((run.out / "config.json").read_text())["data"]["kind"] == kind
-        with Image.open(run.out / "samples" / "step-000000004.png") as picture:
-            pictures.append(np.asarray(picture.convert("RGB"), np.float32))
+        with Image.open(run.out / "samples" / "step-000000004.png") as image:
+            images.append(np.asarray(image.convert("RGB"), np.float32))
     assert losses[1] == pytest.approx(losses[0], rel=2e-3)
     assert losses[1] != losses[0]  # float16: another source, not the same one
-    width = pictures[0].shape[1] * 5 // 9  # reference and truth: an untrained VAE's, so only the shape is alike
-    assert pictures[0].shape == pictures[1].shape
-    assert np.abs(pictures[0][:, width:] - pictures[1][:, width:]).mean() < 2  # the samples come from equal weights
+    width = images[0].shape[1] * 5 // 9  # reference and truth: an untrained VAE's, so only the shape is alike
+    assert images[0].shape == images[1].shape
+    assert np.abs(images[0][:, width:] - images[1][:, width:]).mean() < 2  # the samples come from equal weights
 
 
 def test_latents_need_the_model_that_made_them(latents: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_parts_are_not_trained_from_latents(latents: Path, tmp_path: Path, monke
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("sampled", [False, True])
-def test_on_a_gpu_latents_are_the_pictures_within_bfloat16_and_no_step_waits(
+def test_on_a_gpu_latents_are_the_images_within_bfloat16_and_no_step_waits(
     shards: Path, latents: Path, tmp_path: Path, sampled: bool
 ) -> None:
     device, model = torch.device("cuda"), micro_model()

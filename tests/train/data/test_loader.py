@@ -35,8 +35,8 @@ def test_views_and_labels_are_those_of_the_object(shards: ShardSet) -> None:
     _, shard, sample = Order(shards.samples_per_shard, 3).item(0)
     meta = shards.meta(shard, sample)
     reference, targets = draw_views(generator(StepKey(3, 0), "views"), "multi", 4)
-    picture = composite_white(shards.views(shard, sample, [targets[1]]))[0]
-    np.testing.assert_array_equal(views.targets[0, 1].permute(1, 2, 0).numpy(), picture)
+    image = composite_white(shards.views(shard, sample, [targets[1]]))[0]
+    np.testing.assert_array_equal(views.targets[0, 1].permute(1, 2, 0).numpy(), image)
     ref = meta.views[reference[0]][reference[1]]
     for i, (view_set, index) in enumerate(targets):
         view = meta.views[view_set][index]
@@ -64,29 +64,29 @@ def test_ranks_share_the_branch_and_nothing_else(shards: ShardSet) -> None:
         assert not torch.equal(first.reference, second.reference)
 
 
-def _assert_angles_are_the_pictures(shards: ShardSet, pictures: Tensor, angles_deg: Tensor) -> None:
-    """Every picture is one of the set's, and stands beside the angles that the set names for it."""
+def _assert_angles_are_the_images(shards: ShardSet, images: Tensor, angles_deg: Tensor) -> None:
+    """Every image is one of the set's, and stands beside the angles that the set names for it."""
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     stored = torch.cat([to_tensor(shards.views(*place, ALL_VIEWS)) for place in places])
     named = torch.cat([torch.from_numpy(shards.angles_deg(*place, ALL_VIEWS)) for place in places])
-    for picture, angles in zip(pictures.flatten(0, 1), angles_deg.flatten(0, 1), strict=True):
-        same = (stored == picture).flatten(1).all(1)
+    for image, angles in zip(images.flatten(0, 1), angles_deg.flatten(0, 1), strict=True):
+        same = (stored == image).flatten(1).all(1)
         assert bool((named[same] == angles).all(1).any())
 
 
 def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet) -> None:
     views = load_random_views(shards, 0, 0, objects=7, views=2)
-    pictures, angles_deg, numbers = views.images, views.angles_deg, views.objects
-    for composited, rgba in zip(pictures, views.rgba.numpy(), strict=True):
+    images, angles_deg, numbers = views.images, views.angles_deg, views.objects
+    for composited, rgba in zip(images, views.rgba.numpy(), strict=True):
         assert torch.equal(composited, to_tensor(rgba))
-    assert pictures.shape == (7, 2, 3, 16, 16)
-    _assert_angles_are_the_pictures(shards, pictures, angles_deg)
+    assert images.shape == (7, 2, 3, 16, 16)
+    _assert_angles_are_the_images(shards, images, angles_deg)
     assert len(set(numbers.tolist())) == 5  # five objects: two come twice
     again = load_random_views(shards, 0, 0, objects=7, views=2).images
-    assert torch.equal(pictures, again)
-    assert not any(torch.equal(pair[0], pair[1]) for pair in pictures)
+    assert torch.equal(images, again)
+    assert not any(torch.equal(pair[0], pair[1]) for pair in images)
     other = load_random_views(shards, 0, 1, objects=7, views=2).images
-    assert not torch.equal(pictures, other)
+    assert not torch.equal(images, other)
 
 
 def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -> None:
@@ -100,9 +100,9 @@ def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -
             epoch, place = divmod(i, 5)
             shard, sample = map(int, epoch_order(shards.samples_per_shard, 3, epoch, 0, 1)[place])
             reference, targets = draw_views(rng, branch, 4)
-            pictures = to_tensor(shards.views(shard, sample, [reference, *targets]))
-            assert torch.equal(views.reference[row], pictures[0])
-            assert torch.equal(views.targets[row], pictures[1:])
+            images = to_tensor(shards.views(shard, sample, [reference, *targets]))
+            assert torch.equal(views.reference[row], images[0])
+            assert torch.equal(views.targets[row], images[1:])
             meta = shards.meta(shard, sample)
             ref = meta.views[reference[0]][reference[1]]
             chosen = [meta.views[view_set][index] for view_set, index in targets]
@@ -204,16 +204,16 @@ def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
         np.testing.assert_array_equal(composited.permute(0, 2, 3, 1).numpy(), composite_white(rgba))
 
 
-def test_kept_views_are_the_views_that_are_read(pictures):
+def test_kept_views_are_the_views_that_are_read(image_shards):
     """With room for all, for some and for none; what is kept is not read again."""
-    expected = [load_random_views(pictures, 3, step, objects=4, views=2) for step in range(6)]
-    found = list(read_random_views(pictures, 3, 6, objects=4, views=2))
+    expected = [load_random_views(image_shards, 3, step, objects=4, views=2) for step in range(6)]
+    found = list(read_random_views(image_shards, 3, 6, objects=4, views=2))
     for ours, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     for room in (0, 20_000, 1 << 30):
-        kept = ViewCache(pictures, room)
+        kept = ViewCache(image_shards, room)
         for step, theirs in enumerate(expected):
-            ours = load_random_views(pictures, 3, step, objects=4, views=2, cache=kept)
+            ours = load_random_views(image_shards, 3, step, objects=4, views=2, cache=kept)
             assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     kept.shards = None  # all of step 0 is there by now
-    load_random_views(pictures, 3, 0, objects=4, views=2, cache=kept)
+    load_random_views(image_shards, 3, 0, objects=4, views=2, cache=kept)

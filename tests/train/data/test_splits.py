@@ -73,7 +73,7 @@ def test_filters_are_printed_recorded_and_obeyed(
         train(replace(run, filters=replace(filters, uids=moved)))
 
 
-def test_coverage_filters_of_latents_are_those_of_pictures(shards: Path, latents: Path) -> None:
+def test_coverage_filters_of_latents_are_those_of_images(shards: Path, latents: Path) -> None:
     views = [meta.views for meta in (ShardSet(shards).meta(*place) for place in ShardSet(shards).objects(0))]
     middle = float(np.mean([view.alpha_coverage for sets in views for some in sets.values() for view in some]))
     found = loop.open_training_set(str(shards), Filters(min_coverage=middle)).uids()

@@ -93,8 +93,8 @@ def test_a_finished_run_is_a_model_folder_with_all_it_promises(stage1: Path) -> 
     assert list((stage1 / "tensorboard").iterdir())
     config = json.loads((stage1 / "config.json").read_text())
     assert (config["stage"], config["seed"], config["recipe"]["stage1"]["steps"]) == (1, 7, 6)
-    with Image.open(stage1 / "samples" / "step-000000006.png") as picture:
-        assert picture.width > picture.height  # 9 columns, 4 rows
+    with Image.open(stage1 / "samples" / "step-000000006.png") as image:
+        assert image.width > image.height  # 9 columns, 4 rows
 
 
 def test_the_same_command_again_changes_nothing(stage1: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +285,7 @@ def test_a_line_is_printed_every_so_many_steps(
     assert f"images {sum(views)} " in lines[-1]
 
 
-def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
+def test_images_show_guidance_3_and_the_models_own_always_the_same_way(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = micro_model()
@@ -301,8 +301,8 @@ def test_pictures_show_guidance_3_and_the_models_own_always_the_same_way(
     first = sample_sheets.write_sample_sheet(run, model, feed, 1)
     assert drawn == [(3.0, 7), (10.0, 7)]
     assert first.read_bytes() == sample_sheets.write_sample_sheet(run, model, feed, 2).read_bytes()
-    with Image.open(first) as picture:
-        assert picture.width / picture.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
+    with Image.open(first) as image:
+        assert image.width / image.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
 
 
 def test_command_line_values_replace_the_presets() -> None:

@@ -15,7 +15,7 @@ from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, split_of
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_model, micro_run
-from train.__main__ import Autoencoder, Tower, run_part
+from train.__main__ import AutoencoderOptions, Tower, run_component
 from train.data.loader import Feed
 from train.data.sampling import DiffusionNoise
 from train.data.splits import split_set
@@ -163,13 +163,13 @@ def test_a_test_share_that_leaves_nothing_is_refused(share: float, tmp_path: Pat
         resolved("stage1", f"--test-share={share}")
 
 
-@pytest.mark.parametrize("part", [Autoencoder, Tower])
+@pytest.mark.parametrize("part", [AutoencoderOptions, Tower])
 def test_parts_trained_alone_leave_the_test_objects_out_too(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Any
 ) -> None:
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     read = _noted_reads(monkeypatch)
-    run_part(part(out=tmp_path, shards=str(shards), steps=2, batch_size=8, device="cpu", test_share=0.5))
+    run_component(part(out=tmp_path, shards=str(shards), steps=2, batch_size=8, device="cpu", test_share=0.5))
     assert read == {f"synthetic-{i:04d}" for i in (1, 2, 5)}
 
 
