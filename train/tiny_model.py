@@ -124,12 +124,12 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
     training, _ = split_set(whole, recipe.validation, recipe.test_share)
-    seen = require_images(training, "the autoencoder")
+    training_shards = require_images(training, "the autoencoder")
     if args.part != "all":
         make: Callable[..., nn.Module] = make_autoencoder if args.part == "autoencoder" else make_image_encoder
-        make(seen, first, recipe, args.seed, device)
+        make(training_shards, first, recipe, args.seed, device)
         return
-    encode_all(whole, latents, make_parts(seen, first, recipe, args.seed, device))
+    encode_all(whole, latents, make_parts(training_shards, first, recipe, args.seed, device))
     for stage, folder, base in ((1, first, None), (2, second, first)):
         number: Literal[1, 2] = 1 if stage == 1 else 2
         run = TrainingRun(
@@ -147,30 +147,36 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     write_float16(second, args.out, make_arguments(args))
 
 
-def make_autoencoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
-    """Load the autoencoder in `folder`, or train it on `seen`.
+def make_autoencoder(
+    training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
+) -> nn.Module:
+    """Load the autoencoder in `folder`, or train it on `training_shards`.
 
     Raises:
         UserError: the preset trains no autoencoder.
     """
     if recipe.autoencoder is None:
         raise UserError(f"preset {recipe.name} trains no autoencoder")
-    damage, size = Damage(len(seen), recipe.max_damaged_share), recipe.image_size
-    return ensure_autoencoder(folder / "vae", seen, recipe.autoencoder, size, seed=seed, device=device, damage=damage)
+    damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
+    return ensure_autoencoder(
+        folder / "vae", training_shards, recipe.autoencoder, size, seed=seed, device=device, damage=damage
+    )
 
 
-def make_image_encoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> ImageEncoder:
-    """Load the image encoder in `folder`, or train it on `seen`.
+def make_image_encoder(
+    training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
+) -> ImageEncoder:
+    """Load the image encoder in `folder`, or train it on `training_shards`.
 
     Raises:
         UserError: the preset trains no image encoder.
     """
     if recipe.tower_training is None or not isinstance(recipe.tower, SmallEncoder):
         raise UserError(f"preset {recipe.name} trains no image encoder")
-    damage, target = Damage(len(seen), recipe.max_damaged_share), folder / "image_tower"
+    damage, target = Damage(len(training_shards), recipe.max_damaged_share), folder / "image_tower"
     return ensure_image_encoder(
         target,
-        seen,
+        training_shards,
         recipe.tower,
         recipe.tower_training,
         seed=seed,
@@ -180,7 +186,7 @@ def make_image_encoder(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, 
     )
 
 
-def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
+def make_parts(training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
     """Load or train autoencoder and image encoder, and return them on the device.
 
     Raises:
@@ -188,8 +194,8 @@ def make_parts(seen: ShardSet, folder: Path, recipe: Recipe, seed: int, device: 
     """
     if recipe.unet is None:
         raise UserError(f"preset {recipe.name} trains no UNet of its own")
-    vae = make_autoencoder(seen, folder, recipe, seed, device)
-    image_encoder = make_image_encoder(seen, folder, recipe, seed, device)
+    vae = make_autoencoder(training_shards, folder, recipe, seed, device)
+    image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
     spec = ModelSpec(
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale

@@ -328,7 +328,7 @@ def test_who_takes_the_image_encoder_is_told_that_it_wants_the_object_centred(
     hub = _Hub()
     push(PushArgs(model, "someone/model"), hub)
     for said in (hub.files["README.md"].decode(), capsys.readouterr().err):
-        assert ("75% of the frame" in said) == (object_fill is not None)
+        assert ("75% of the image" in said) == (object_fill is not None)
     assert json.loads(hub.files["image_encoder/config.json"]).get("object_fill") == object_fill
 
 
@@ -354,7 +354,7 @@ def test_a_card_without_its_data_says_so(model: Path, tmp_path: Path, capsys: py
     push(PushArgs(model, "someone/model", private=False), hub)
     assert hub.created == [("someone/model", False, True)]
     card = hub.files["README.md"].decode()
-    assert "was not at hand" in card
+    assert "could not be read" in card
     assert "Stage 1, preset `tiny`, seed 0, from scratch" in card
     assert "stage 2" not in card
     both = {**config, "stage": 2, "recipe": {**config["recipe"], "stage2": {"steps": 3}}}

@@ -136,7 +136,7 @@ def require_same(
     ]
     if problems:
         raise UserError(
-            f"{where}: unexpected parameters: {'; '.join(problems)}. The file seems to be "
+            f"{where} does not match the network inferred from its shapes: {'; '.join(problems)}. The file seems to be "
             f"{seems_to_be(list(whole) if whole is not None else list(actual))}"
         )
 
@@ -172,7 +172,7 @@ _KINDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "a diffusers UNet; give its folder, not its file",
         (r"^down_blocks\.0\.", r"^(mid_block|conv_in)\.", r"^up_blocks\."),
     ),
-    ("a checkpoint of one of our training runs; give the run's folder", (r"^(exp_avg|exp_avg_sq)\.",)),
+    ("a checkpoint of a training run of this project; give the run's folder", (r"^(exp_avg|exp_avg_sq)\.",)),
     ("only a VAE", (r"^(first_stage_model\.)?encoder\.", r"^(first_stage_model\.)?decoder\.")),
     ("only a CLIP model (open_clip's names)", (r"(^|\.)transformer\.resblocks\.0\.",)),
     ("only a CLIP model (transformers' names)", (r"(^|\.)(vision|text)_model\.",)),

@@ -292,14 +292,14 @@ def test_many_wrong_keys_are_counted_and_the_first_named(bare: dict[str, Tensor]
     [
         (["down_blocks.0.resnets.0.conv1.weight", "conv_in.weight", "up_blocks.0.x"], "a diffusers UNet"),
         (["unet.down.lora_up.weight"], "a LoRA"),
-        (["visual.transformer.resblocks.0.ln_1.weight"], r"a CLIP model alone \(open_clip"),
-        (["vision_model.post_layernorm.weight"], r"a CLIP model alone \(transformers"),
-        (["encoder.conv_in.weight", "decoder.conv_in.weight"], "a VAE alone"),
-        (["exp_avg.conv_in.weight", "step.conv_in.weight"], "a checkpoint of a training run here"),
+        (["visual.transformer.resblocks.0.ln_1.weight"], r"only a CLIP model \(open_clip"),
+        (["vision_model.post_layernorm.weight"], r"only a CLIP model \(transformers"),
+        (["encoder.conv_in.weight", "decoder.conv_in.weight"], "only a VAE"),
+        (["exp_avg.conv_in.weight", "step.conv_in.weight"], "a checkpoint of a training run of this project"),
         (["model.diffusion_model.input_blocks.0.0.weight"], "a Stable Diffusion checkpoint"),
         (["cc_projection.weight", "model.diffusion_model.input_blocks.0.0.weight"], "Zero123"),
-        (["b.weight", "a.weight"], r"none of the kinds known here \(its first keys: a\.weight, b\.weight\)"),
-        ([], "empty: it holds no tensor"),
+        (["b.weight", "a.weight"], r"of an unknown kind \(its first keys: a\.weight, b\.weight\)"),
+        ([], r"empty \(it contains no tensors\)"),
     ],
 )
 def test_a_wrong_file_is_told_what_it_seems_to_be(tmp_path: Path, keys: list[str], kind: str) -> None:

@@ -179,9 +179,7 @@ def test_half_the_objects_are_mirrored_with_all_their_views(tmp_path: Path) -> N
     shards = ShardSet(make_shard_set(tmp_path / "set", 4, 16))
     views = load_random_views(shards, 5, 0, objects=32, views=2)
     mirrored = mirror_half(views, torch.Generator().manual_seed(0))
-    flipped = [
-        torch.equal(after, before.flip(-1)) for before, after in zip(views.images, mirrored.images, strict=True)
-    ]
+    flipped = [torch.equal(after, before.flip(-1)) for before, after in zip(views.images, mirrored.images, strict=True)]
     assert 8 < sum(flipped) < 24
     for i, flip in enumerate(flipped):
         sign = torch.tensor([1.0, -1.0 if flip else 1.0])
