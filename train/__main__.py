@@ -137,11 +137,11 @@ class AutoencoderOptions(ComponentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tower(ComponentOptions):
+class ImageEncoderOptions(ComponentOptions):
     """Train the preset's image encoder alone into OUT/image_tower. Stage 1 with the same --out uses it."""
 
 
-TrainCommand = Stage1 | Stage2 | AutoencoderOptions | Tower
+TrainCommand = Stage1 | Stage2 | AutoencoderOptions | ImageEncoderOptions
 
 
 def parse(argv: Sequence[str]) -> TrainCommand:
@@ -159,7 +159,7 @@ def parse(argv: Sequence[str]) -> TrainCommand:
         Annotated[Stage1, tyro.conf.subcommand("stage1", default=stage1)]
         | Annotated[Stage2, tyro.conf.subcommand("stage2", default=stage2)]
         | Annotated[AutoencoderOptions, tyro.conf.subcommand("autoencoder")]
-        | Annotated[Tower, tyro.conf.subcommand("tower")]
+        | Annotated[ImageEncoderOptions, tyro.conf.subcommand("tower")]
     )
     errors = io.StringIO()
     try:
@@ -229,7 +229,7 @@ def run_stage(args: Stage1 | Stage2) -> None:
     start(run, args.launch)
 
 
-def run_component(args: AutoencoderOptions | Tower) -> None:
+def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
     """Train one component, or print its recipe. Raises UserError when the preset trains none."""
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
     component: AutoencoderRecipe | ImageEncoderRecipe | None = (

@@ -15,7 +15,7 @@ from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, split_of
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_model, micro_run
-from train.__main__ import AutoencoderOptions, Tower, run_component
+from train.__main__ import AutoencoderOptions, ImageEncoderOptions, run_component
 from train.data.loader import Feed
 from train.data.sampling import DiffusionNoise
 from train.data.splits import split_set
@@ -163,7 +163,7 @@ def test_a_test_share_that_leaves_nothing_is_refused(share: float, tmp_path: Pat
         resolved("stage1", f"--test-share={share}")
 
 
-@pytest.mark.parametrize("part", [AutoencoderOptions, Tower])
+@pytest.mark.parametrize("part", [AutoencoderOptions, ImageEncoderOptions])
 def test_parts_trained_alone_leave_the_test_objects_out_too(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Any
 ) -> None:
