@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from distill.mesh.export import Format
 from distill.sds.schedule import WITHOUT_EFFECT, DistillSettings
 from train.layers.compile import CompileChoice
-from train.model.multiview import EMBEDDED_MODEL
+from train.model.multiview import BUNDLED_MODEL
 
 Preset = Literal["paper", "tiny"]
 REFERENCE_KEY: Final = "shown_from_deg"  # the stored name of DistillRequest.reference_azimuth_deg
@@ -59,7 +59,7 @@ class DistillArgs:
 
     image: tuple[Path, ...]
     """One or more images: preferably RGBA cut-outs of one object, or one object on white, seen from its front."""
-    model: Path = EMBEDDED_MODEL
+    model: Path = BUNDLED_MODEL
     """A model folder written by training or train.convert, a checkpoint file, or a Hub name."""
     out: Path | None = None
     """The folder of a single run (default out/NAME), or of several runs, each in NAME-seed-K (default out)."""

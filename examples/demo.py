@@ -21,7 +21,7 @@ import tyro
 
 from dataset.errors import UserError, run_cli
 from dataset.io.old_flags import rename_old_flags
-from train.model.multiview import EMBEDDED_MODEL
+from train.model.multiview import BUNDLED_MODEL
 
 PYTHON: Final = sys.executable
 FINE_TUNING_LR: Final = 5e-5
@@ -39,7 +39,7 @@ class Demo:
     """Image to convert to 3D. The default is a procedural cat that is not in the training set."""
     workers: int | None = None
     """Blender processes. Default: chosen by the renderer."""
-    model: Path = EMBEDDED_MODEL
+    model: Path = BUNDLED_MODEL
     """Model to fine-tune: a model folder, a checkpoint file or a Hub name."""
     from_scratch: bool = False
     """Train the tiny preset from random weights instead. In minutes, this only gives blobs."""

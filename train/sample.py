@@ -26,7 +26,7 @@ from dataset.io.old_flags import rename_old_flags
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.model.ddim import sample_views
-from train.model.multiview import EMBEDDED_MODEL, MultiViewModel, load_model
+from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
 from train.model.reference import check_reference_options, with_reference_image
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class SampleArgs:
 
     image: Path
     """Image of the object, preferably with a transparent background."""
-    model: Path = EMBEDDED_MODEL
+    model: Path = BUNDLED_MODEL
     """Model folder (a finished training run), checkpoint file, or Hub name. Default: the bundled model."""
     out: Path = Path("data/sample.png")
     """PNG to write: the prepared image, then the views."""

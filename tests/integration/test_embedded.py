@@ -10,9 +10,9 @@ from dataset.reading.shard_set import ShardSet
 from distill.evaluate import __main__ as evaluate
 from tests.support.paths import ROOT
 from train.evaluate.protocol import training_notes
-from train.model.multiview import EMBEDDED_MODEL, load_model, read_spec
+from train.model.multiview import BUNDLED_MODEL, load_model, read_spec
 
-MODEL, HELD_OUT = ROOT / EMBEDDED_MODEL, ROOT / "tests" / "golden" / "held_out"
+MODEL, HELD_OUT = ROOT / BUNDLED_MODEL, ROOT / "tests" / "golden" / "held_out"
 STEPS = 100  # of the default's 400
 BOUND = 0.6
 

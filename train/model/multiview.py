@@ -27,7 +27,7 @@ from train.model.image_encoder import ImageEncoder, load_image_encoder, resize, 
 from train.model.noise_schedule import noise_schedule
 from train.model.unet import load_pretrained, load_unet, run_unet
 
-EMBEDDED_MODEL: Final = Path("weights/tiny")  # the bundled model, relative to the checkout; used when no model is given
+BUNDLED_MODEL: Final = Path("weights/tiny")  # the bundled model, relative to the checkout; used when no model is given
 SPEC_FILE: Final = "model.json"
 
 CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
@@ -242,7 +242,7 @@ def read_spec(folder: Path) -> ModelSpec:
         UserError: the file is missing, which means that the folder is not a finished model, or it is damaged.
     """
     path = folder / SPEC_FILE
-    if folder == EMBEDDED_MODEL and not folder.exists():
+    if folder == BUNDLED_MODEL and not folder.exists():
         raise UserError(
             f"{folder}: the bundled model is not in the current folder; run from the checkout, or give a model with "
             "MODEL=... or --model"

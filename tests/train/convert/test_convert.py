@@ -18,6 +18,7 @@ from tests.support.ldm_files import (
     release,
     vae_state,
 )
+from train.convert.__main__ import parse
 from train.convert.checkpoint_file import read_checkpoint
 from train.convert.convert import ConvertArgs, convert
 from train.convert.key_names import IMAGE_ENCODER_PREFIX, VAE_PREFIX, ldm_unet_state
@@ -315,3 +316,13 @@ def test_the_way_back_to_mvdreams_names_at_full_size() -> None:
     back = ldm_unet_state(rename_unet(state, shape), shape)
     assert back.keys() == state.keys()
     assert all(back[name] is state[name] for name in state)
+
+
+def test_the_old_name_of_image_encoder_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["a.ckpt", "out", "--image-tower", "ViT-B-32"]).image_tower == "ViT-B-32"
+    assert "--image-tower is now --image-encoder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = capsys.readouterr().out
+    assert "--image-encoder" in shown
+    assert "--image-tower" not in shown
