@@ -24,11 +24,12 @@ class AssetEvaluationArgs:
     uid: tuple[str, ...] = ()
     """The uid of each run's object, in the same order."""
     view: tuple[str, ...] = ()
-    """The view that each run was made from, fixed_00 to random_15. Default: found by the run's image. With --model: one
-    view for all objects; default: the reference of train.evaluate, a view of the random set chosen by the uid."""
+    """The view that each run was made from, fixed_00 to random_15. Default: the view most similar to the run's image.
+    With --model: one view for all objects; default: the reference of train.evaluate, a random view that
+    depends on the uid."""
     table: Path | None = None
     """CSV with the header run,uid,view, or JSON, instead of --run, --uid and --view. Run folders are
-    relative to its own."""
+    relative to the table's folder."""
     model: tuple[Path, ...] = ()
     """Model folders, checkpoint files or Hub names to distill objects of the set with. The others are compared with the
     first."""
@@ -45,15 +46,15 @@ class AssetEvaluationArgs:
     guidance_scale: float | None = None
     """With --model: classifier-free guidance scale, as in python -m distill."""
     compare_reference: Literal["without", "with", "both"] = "without"
-    """With --model: whether the model is conditioned on the image itself beside its embedding, as --with-reference of
-    python -m distill. without: as in the paper; both: two rows of the tables."""
+    """With --model: whether the model is conditioned on the image itself in addition to its embedding, as
+    --with-reference of python -m distill. without: as in the paper; both: two rows of the tables."""
     consistency: bool = False
     """With --model: also measure multi-view consistency. A field is fitted to views sampled by each model and rendered
     from the same cameras."""
     ddim_steps: int = 50
     """With --consistency: number of DDIM steps of the sampled views."""
     labels: Labels = "auto"
-    """The camera labels of the runs' models, which determine how assets are turned. auto: read from the model
+    """The camera labels of the runs' models, which determine how assets are rotated. auto: read from the model
     folders."""
     meshes: Path | None = None
     """Folder with the true meshes, UID.glb, that were rendered. Adds Chamfer distance, F-score and volume IoU."""

@@ -101,7 +101,7 @@ def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
         groups = [AssetGroup(Method(RUNS, "distilled assets", {}), pairs)]
         record = _open_record(args, shards, [group.method for group in groups])
         _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
-        _write(args, record, groups, [], lead="Given distillations", meshes=meshes)
+        print(_write(args, record, groups, [], lead="Given distillations", meshes=meshes))
     return 0
 
 
@@ -132,7 +132,7 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
     if args.consistency:
         _measure_consistency(args, record, shards, groups, methods)
-    _write(args, record, groups, notes, lead=f"Split {args.split}", meshes=meshes)
+    print(_write(args, record, groups, notes, lead=f"Split {args.split}", meshes=meshes))
     return 1 if failed else 0
 
 
@@ -257,11 +257,11 @@ def _write(
     *,
     lead: str,
     meshes: Mapping[str, Path],
-) -> None:
+) -> str:
     all_notes = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
     if args.consistency:
         all_notes.append(consistency_note(args.ddim_steps, args.seed))
-    write_asset_report(
+    return write_asset_report(
         args.out,
         args.shards,
         groups,

@@ -43,8 +43,8 @@ def write_asset_report(
     lead: str,
     with_mesh: int,
     consistency: bool = False,
-) -> None:
-    """Write evaluation.json, evaluation.md and evaluation.html of these assets, and print the first table.
+) -> str:
+    """Write evaluation.json, evaluation.md and evaluation.html of these assets.
 
     Args:
         out: The output folder.
@@ -55,13 +55,16 @@ def write_asset_report(
         lead: Which objects were evaluated, for the sentence below the heading.
         with_mesh: How many of the objects have their true mesh.
         consistency: Whether multi-view consistency was measured.
+
+    Returns:
+        The first table and the paths, to be printed by the command.
     """
     methods, uids = [group.method for group in groups], [pair.uid for pair in groups[0].pairs]
     rows = summarize(record, methods, uids, ASSET_METRICS)
     all_tables = _tables(rows, record, methods, uids)
     if consistency:
         all_tables[1:1] = consistency_tables(record, methods, uids)
-    write_report(
+    return write_report(
         out,
         title=f"Assets compared with {shards}",
         lead=f"{lead}: {format_object_count(len(uids))}.",

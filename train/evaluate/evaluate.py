@@ -28,7 +28,7 @@ from train.evaluate.score import SampledMethod, ScoringContext, score_methods
 from train.evaluate.selection import folder_sha256, name_models, open_images, part_of, select_objects
 from train.evaluate.tables import METRICS, summarize, tables
 from train.model.ddim import ddim_scheduler
-from train.model.multiview import EMBEDDED_MODEL, MultiViewModel, read_spec
+from train.model.multiview import BUNDLED_MODEL, MultiViewModel, read_spec
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 class NovelViewArgs:
     """Compare novel views of one or several models with the truth; write JSON, a Markdown table and an HTML page."""
 
-    model: tuple[Path, ...] = (EMBEDDED_MODEL,)
+    model: tuple[Path, ...] = (BUNDLED_MODEL,)
     """Model folders (finished training runs), checkpoint files or Hub names. The others are compared with the first."""
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
@@ -55,8 +55,8 @@ class NovelViewArgs:
     guidance_scale: float | None = None
     """Classifier-free guidance scale. Default: each model's own."""
     compare_reference: Literal["both", "without", "with"] = "both"
-    """Whether the model is conditioned on the reference image itself beside its embedding. with: stage 2's clean frame,
-    or the input channels of a model trained with them; without: as in the paper; both: two rows of the tables."""
+    """Whether the model is conditioned on the reference image itself in addition to its embedding. with: by stage 2's
+    clean frame, or by input channels if it was trained so; without: as in the paper; both: two rows of the tables."""
     baselines: bool = True
     """Also evaluate the mean image and the nearest object of the training split, and the truth passed through the first
     model's autoencoder."""
@@ -105,7 +105,7 @@ def evaluate_novel_views(args: NovelViewArgs) -> None:
     with ProgressBar(total=rings, desc="evaluate", unit="ring") as progress:
         for folder, group in groups:
             score_methods(context, group, folder, progress)
-    _write(args, record, methods, uids, [*protocol(size, args.num_seeds), lpips_note, *notes])
+    print(_write(args, record, methods, uids, [*protocol(size, args.num_seeds), lpips_note, *notes]))
 
 
 def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledMethod]:
@@ -180,11 +180,11 @@ def _check(args: NovelViewArgs) -> None:
 
 def _write(
     args: NovelViewArgs, record: Record, methods: Sequence[Method], uids: Sequence[str], notes: Sequence[str]
-) -> None:
+) -> str:
     rows = summarize(record, methods, uids)
     seeds = f"{args.num_seeds} seed{'s' if args.num_seeds > 1 else ''}"
     scales = sorted({m.settings["guidance_scale"] for m in methods if "guidance_scale" in m.settings})
-    write_report(
+    return write_report(
         args.out,
         title=f"Novel views of {args.shards}",
         lead=(

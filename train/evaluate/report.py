@@ -35,8 +35,8 @@ def write_report(
     page_methods: Sequence[Method] | None = None,
     page_metrics: Sequence[Metric] = RING_METRICS,
     caption: str = RING_CAPTION,
-) -> None:
-    """Write the three files and print the first table.
+) -> str:
+    """Write the three files.
 
     Args:
         out: The output folder.
@@ -53,6 +53,9 @@ def write_report(
         page_methods: The rings shown per object on the page. Default: `methods`.
         page_metrics: The metrics beside each ring on the page.
         caption: What the rings on the page show.
+
+    Returns:
+        The first table and the paths, to be printed by the command.
 
     Raises:
         UserError: an image of the record is missing.
@@ -79,8 +82,7 @@ def write_report(
         metrics=page_metrics,
         caption=caption,
     )
-    print(tables[0].markdown())
-    print(f"wrote {out}/evaluation.json, evaluation.md and evaluation.html")
+    return f"{tables[0].markdown()}\nwrote {out}/evaluation.json, evaluation.md and evaluation.html"
 
 
 def without_nan(value: Any) -> Any:

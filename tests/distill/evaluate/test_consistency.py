@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fit of a moment, and quick distillations."""
+    """A fit of a few steps, and short distillations."""
     monkeypatch.setattr(consistency, "_FIT_STEPS", 60)
     monkeypatch.setattr(consistency, "_RAYS_PER_STEP", 512)
     monkeypatch.setattr(consistency, "FIT", replace(FIT, march=replace(FIT.march, samples_per_ray=64)))
@@ -58,7 +58,7 @@ def test_views_of_one_object_agree_and_those_of_two_do_not(shards: Path) -> None
     assert colors < agree - 2
 
 
-def test_the_command_measures_it_once_and_shows_its_pictures(
+def test_the_command_measures_it_once_and_shows_its_images(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = AssetEvaluationArgs(
@@ -83,7 +83,7 @@ def test_the_command_measures_it_once_and_shows_its_pictures(
     assert f"| true views | {true:.2f} " in markdown
     assert "plain L2" in markdown
     before = (tmp_path / "out" / "evaluation.html").read_bytes()
-    monkeypatch.setattr(consistency, "rerendered", lambda *_: pytest.fail("it is measured"))
+    monkeypatch.setattr(consistency, "rerendered", lambda *_: pytest.fail("it is measured already"))
     monkeypatch.setattr(consistency, "load_model", lambda *_: pytest.fail("the model is not needed"))
     assert evaluate_assets(args) == 0
     assert (tmp_path / "out" / "evaluation.html").read_bytes() == before

@@ -68,7 +68,7 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(shards: Path, runs: Path, meshes: Path) -> AssetEvaluationArgs:
+def run_args(shards: Path, runs: Path, meshes: Path) -> AssetEvaluationArgs:
     """All three, their views to be found."""
     return AssetEvaluationArgs(
         str(shards),
@@ -81,9 +81,9 @@ def asked(shards: Path, runs: Path, meshes: Path) -> AssetEvaluationArgs:
 
 
 @pytest.fixture(scope="module")
-def done(asked: AssetEvaluationArgs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(run_args: AssetEvaluationArgs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "out"
-    assert evaluate_assets(replace(asked, out=out)) == 0
+    assert evaluate_assets(replace(run_args, out=out)) == 0
     return out
 
 
@@ -158,7 +158,7 @@ def test_the_page_shows_truth_asset_and_silhouettes(done: Path, tmp_path: Path) 
 
 
 def test_interrupted_and_repeated_is_the_same(
-    asked: AssetEvaluationArgs, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_args: AssetEvaluationArgs, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, out = Record.add, tmp_path / "out"
 
@@ -169,11 +169,11 @@ def test_interrupted_and_repeated_is_the_same(
 
     monkeypatch.setattr(Record, "add", killed)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_assets(replace(asked, out=out))
+        evaluate_assets(replace(run_args, out=out))
     with (out / "results.jsonl").open("a") as file:
         file.write('{"method": "runs", "uid')  # a kill in the middle of a line
     monkeypatch.setattr(Record, "add", plain)
-    evaluate_assets(replace(asked, out=out))
+    evaluate_assets(replace(run_args, out=out))
     for name in FILES:
         assert (out / name).read_bytes().replace(bytes(out), b"") == (done / name).read_bytes().replace(
             bytes(done), b""
@@ -181,7 +181,7 @@ def test_interrupted_and_repeated_is_the_same(
 
 
 def test_only_what_is_new_or_another_is_measured(
-    asked: AssetEvaluationArgs, done: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_args: AssetEvaluationArgs, done: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, copies = tmp_path / "out", tmp_path / "runs"
     shutil.copytree(done, out)
@@ -192,36 +192,40 @@ def test_only_what_is_new_or_another_is_measured(
         "render_asset",
         lambda *given, render=evaluate.render_asset: measured.append(given[3].uid) or render(*given),
     )
-    evaluate_assets(replace(asked, out=out))
+    evaluate_assets(replace(run_args, out=out))
     assert measured == []
     write_glb(box_mesh(2), copies / "b" / "mesh.glb")
-    evaluate_assets(replace(asked, out=out, run=tuple(copies / name for name in "abc")))
+    evaluate_assets(replace(run_args, out=out, run=tuple(copies / name for name in "abc")))
     assert measured == [BOXES[1]]
     assert len(lines(out)) == 4
-    evaluate_assets(replace(asked, out=out, meshes=None))  # those with a true mesh are measured without it
+    evaluate_assets(replace(run_args, out=out, meshes=None))  # those with a true mesh are measured without it
     assert measured == [BOXES[1], *BOXES[1:]]
     measured.clear()
-    evaluate_assets(replace(asked, out=tmp_path / "one", run=asked.run[:1], uid=BOXES[:1], meshes=None))
+    evaluate_assets(replace(run_args, out=tmp_path / "one", run=run_args.run[:1], uid=BOXES[:1], meshes=None))
     assert "none were given (--meshes)" in (tmp_path / "one" / "evaluation.md").read_text()
-    evaluate_assets(replace(asked, out=tmp_path / "one", meshes=None))  # others may come to it
+    evaluate_assets(replace(run_args, out=tmp_path / "one", meshes=None))  # others may come to it
     assert measured == [*BOXES]
 
 
-def test_a_table_is_the_same_as_the_options(asked: AssetEvaluationArgs, done: Path, runs: Path, tmp_path: Path) -> None:
+def test_a_table_is_the_same_as_the_options(
+    run_args: AssetEvaluationArgs, done: Path, runs: Path, tmp_path: Path
+) -> None:
     rows = [{"run": str(runs / name), "uid": uid} for name, uid in zip("abc", BOXES, strict=True)]
     (tmp_path / "t.json").write_text(json.dumps([{**rows[0], "view": "fixed_04"}, *rows[1:]]))
     shutil.copytree(done, tmp_path / "out")
     before = (tmp_path / "out" / "evaluation.md").read_text()
-    evaluate_assets(replace(asked, run=(), uid=(), table=tmp_path / "t.json", out=tmp_path / "out"))
+    evaluate_assets(replace(run_args, run=(), uid=(), table=tmp_path / "t.json", out=tmp_path / "out"))
     assert (tmp_path / "out" / "evaluation.md").read_text() == before
 
 
-def test_what_cannot_be_measured_is_named(asked: AssetEvaluationArgs, runs: Path, base: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_named(
+    run_args: AssetEvaluationArgs, runs: Path, base: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
 
     def refused(match: str, **options: Any) -> None:
         with pytest.raises(UserError, match=match):
-            evaluate_assets(replace(asked, out=out, **options))
+            evaluate_assets(replace(run_args, out=out, **options))
 
     refused("either --run with --uid, or --table, or --model .none of them is given", run=(), uid=())
     refused("--run and --model", model=(base,))
@@ -240,12 +244,12 @@ def test_what_cannot_be_measured_is_named(asked: AssetEvaluationArgs, runs: Path
     refused("no such folder", meshes=tmp_path / "none")
     refused("holds none of synthetic-0000.glb", meshes=runs)
     refused("--max-objects is 0", max_objects=0)
-    refused("is no finished distillation .config.json", run=(runs, *asked.run[1:]))
+    refused("is no finished distillation .config.json", run=(runs, *run_args.run[1:]))
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("damage", "says"),
     [
         (lambda run: (run / "mesh.glb").unlink(), "no finished distillation .mesh.glb missing"),
         (lambda run: (run / "mesh.glb").write_bytes(b"in a test"), "mesh.glb: not a readable GLB"),
@@ -256,28 +260,30 @@ def test_what_cannot_be_measured_is_named(asked: AssetEvaluationArgs, runs: Path
         (lambda run: (run / "config.json").write_text('{"mesh": {"faces": 1}}'), "lacks settings of this program"),
     ],
 )
-def test_a_spoilt_run_is_named(asked: AssetEvaluationArgs, runs: Path, tmp_path: Path, spoil: Any, says: str) -> None:
+def test_a_damaged_run_is_named(
+    run_args: AssetEvaluationArgs, runs: Path, tmp_path: Path, damage: Any, says: str
+) -> None:
     shutil.copytree(runs / "a", tmp_path / "a")
-    spoil(tmp_path / "a")
+    damage(tmp_path / "a")
     with pytest.raises(UserError, match=f"a.*{says}") as caught:
-        evaluate_assets(replace(asked, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
+        evaluate_assets(replace(run_args, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
     assert str(tmp_path / "a") in str(caught.value)
 
 
-def test_a_mesh_of_another_object_is_refused(asked: AssetEvaluationArgs, tmp_path: Path) -> None:
+def test_a_mesh_of_another_object_is_refused(run_args: AssetEvaluationArgs, tmp_path: Path) -> None:
     write_glb(box_mesh(0, scale=0.5), tmp_path / f"{BOXES[0]}.glb")
     with pytest.raises(UserError, match=r"is not the mesh that synthetic-0000 was rendered from.*longest side is 2"):
-        evaluate_assets(replace(asked, run=asked.run[:1], uid=BOXES[:1], meshes=tmp_path, out=tmp_path / "out"))
+        evaluate_assets(replace(run_args, run=run_args.run[:1], uid=BOXES[:1], meshes=tmp_path, out=tmp_path / "out"))
 
 
-def test_another_elevation_is_noted(asked: AssetEvaluationArgs, shards: Path, tmp_path: Path) -> None:
+def test_another_elevation_is_noted(run_args: AssetEvaluationArgs, shards: Path, tmp_path: Path) -> None:
     finished(tmp_path / "a", shards, BOXES[0], "fixed_04", box_mesh(0, 90.0), elevation_deg=15.0)
-    evaluate_assets(replace(asked, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
+    evaluate_assets(replace(run_args, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
     assert "as if seen from elevation 15, but fixed_04 is at 30.0" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
-def test_absolute_labels_need_no_turn(asked: AssetEvaluationArgs, tmp_path: Path) -> None:
-    evaluate_assets(replace(asked, labels="absolute", out=tmp_path / "out"))
+def test_absolute_labels_need_no_turn(run_args: AssetEvaluationArgs, tmp_path: Path) -> None:
+    evaluate_assets(replace(run_args, labels="absolute", out=tmp_path / "out"))
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [asset["turned_deg"] for asset in summary["assets"]] == [0.0] * 3
 
@@ -323,14 +329,14 @@ def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_picture_is_shown_or_not_in_two_rows(
+def test_with_and_without_the_reference_are_two_rows(
     shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows share the objects; the shown one knows where its picture was taken from, and is drawn with it."""
-    shown: list[bool] = []
+    """Both rows have the same objects; only the one with the reference stores its azimuth and samples with it."""
+    sampled_with: list[bool] = []
     monkeypatch.setattr(
         "distill.evaluate.consistency.draw_rings",
-        lambda _, truths, seed, **how: shown.append(how["with_reference"]) or [truths[0].ring_on_white],
+        lambda _, truths, seed, **how: sampled_with.append(how["with_reference"]) or [truths[0].ring_on_white],
     )
     monkeypatch.setattr("distill.evaluate.consistency._FIT_STEPS", 2)
     args = AssetEvaluationArgs(
@@ -350,7 +356,7 @@ def test_the_picture_is_shown_or_not_in_two_rows(
     configs = [json.loads((Path(asset["run"]) / "config.json").read_text()) for asset in summary["assets"]]
     assert "shown_from_deg" not in configs[0]
     assert configs[1]["shown_from_deg"] == read_evaluation_object(ShardSet(shards), (0, 0)).reference_angles_deg[1]
-    assert shown == [False, True]
+    assert sampled_with == [False, True]
 
 
 @pytest.mark.usefixtures("quick")
@@ -387,11 +393,11 @@ def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, 
 
 
 def test_dry_run_says_what_and_writes_nothing(
-    asked: AssetEvaluationArgs, base: Path, tmp_path: Path, capsys: Any
+    run_args: AssetEvaluationArgs, base: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "out"
-    evaluate_assets(replace(asked, out=out, dry_run=True))
-    evaluate_assets(AssetEvaluationArgs(asked.shards, model=(base,), split="validation", out=out, dry_run=True))
+    evaluate_assets(replace(run_args, out=out, dry_run=True))
+    evaluate_assets(AssetEvaluationArgs(run_args.shards, model=(base,), split="validation", out=out, dry_run=True))
     printed = capsys.readouterr().out
     assert "3 objects of " in printed
     assert "would measure: synthetic-0004" in printed

@@ -48,7 +48,7 @@ def scores(
 
 
 def test_an_asset_that_is_its_object_is_near_perfect_and_a_turned_one_is_not(truth: RenderedObject) -> None:
-    """Perfect is less than 100 dB: a true picture takes one ray a pixel, the field's walls have a depth."""
+    """Perfect is less than 100 dB: a true image has one ray per pixel, and the field's walls have a depth."""
     good, bad = scores(box_of(2), truth), scores(box_of(2, 90.0), truth)
     assert good["psnr"] > 24
     assert good["ssim"] > 0.93
@@ -106,12 +106,12 @@ def test_the_view_that_an_asset_was_made_from_is_not_counted(truth: RenderedObje
 
 def test_outlines_show_what_is_whose(truth: RenderedObject) -> None:
     nothing = render_asset(box_of(2, scale=50.0), SETTINGS.march, STRAIGHT, truth)
-    orange, blue, grey = (
-        sum(int((picture[..., :3] == colour).all(-1).sum()) for picture in outlines(nothing, truth))
-        for colour in ((214, 94, 0), (0, 114, 178), (196, 196, 196))
+    orange, blue, gray = (
+        sum(int((image[..., :3] == color).all(-1).sum()) for image in outlines(nothing, truth))
+        for color in ((214, 94, 0), (0, 114, 178), (196, 196, 196))
     )
     true = true_silhouettes(truth)[:16].sum()
-    assert grey + blue == true
+    assert gray + blue == true
     assert orange == 0
     assert blue > 0.9 * true
 

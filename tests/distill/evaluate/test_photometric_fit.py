@@ -1,4 +1,4 @@
-"""The fit of a field to pictures, at toy size: it learns, and so does its dense baseline."""
+"""The fit of a field to images, at toy size: the field and the dense baseline both learn."""
 
 import json
 from dataclasses import replace

@@ -95,7 +95,7 @@ def test_tables_and_page_show_every_method_and_ring(done: Path) -> None:
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in")
-def test_the_page_in_a_browser_fetches_nothing_and_shows_its_pictures(done: Path, tmp_path: Path) -> None:
+def test_the_page_in_a_browser_fetches_nothing_and_shows_its_images(done: Path, tmp_path: Path) -> None:
     with browser(tmp_path) as page:
         page.open(done / "evaluation.html")
         load = "(image) => { image.loading = 'eager'; return image.decode(); }"  # those out of sight too

@@ -1,4 +1,4 @@
-"""Metrics of pictures and of poses against naive references, invariances and known values."""
+"""Metrics of images and of poses against naive references, invariances and known values."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _images(number: int, side: int = 24, seed: int = 0) -> NDArray[np.float64]:
 
 
 def _naive_ssim(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Wang et al. 2004, Eq. 13, window by window, one colour at a time."""
+    """Wang et al. 2004, Eq. 13, window by window, one color at a time."""
     x = np.arange(-5, 6)
     window = np.exp(-(x[:, None] ** 2 + x[None] ** 2) / (2 * 1.5**2))
     window /= window.sum()
@@ -49,10 +49,10 @@ def test_ssim_is_the_papers_formula() -> None:
     assert ssim(ssim_map(first, second)) == pytest.approx(ssim(ssim_map(second[:, ::-1], first[:, ::-1])))
 
 
-def test_ssim_of_flat_pictures_is_its_first_term() -> None:
-    grey = np.full((16, 16, 3), 0.5)
+def test_ssim_of_flat_images_is_its_first_term() -> None:
+    gray = np.full((16, 16, 3), 0.5)
     expected = (2 * 0.5 * 0.8 + 1e-4) / (0.5**2 + 0.8**2 + 1e-4)
-    assert ssim(ssim_map(grey, grey + 0.3)) == pytest.approx(expected)
+    assert ssim(ssim_map(gray, gray + 0.3)) == pytest.approx(expected)
 
 
 def test_box_of_what_is_seen() -> None:
@@ -64,7 +64,7 @@ def test_box_of_what_is_seen() -> None:
 
 
 def test_scores_in_the_box_do_not_see_the_background() -> None:
-    """A wrong object alone in a large white frame: the whole picture forgives it, the box does not."""
+    """A wrong object alone in a large white frame: the whole image hides it, the box does not."""
     truth = np.ones((1, 40, 40, 3))
     truth[:, 15:25, 10:20] = 0.2
     alpha = np.zeros((1, 40, 40), np.uint8)
