@@ -21,7 +21,7 @@ from dataset.format.shards import INDEX_NAME, shard_name, write_index, write_sha
 from dataset.io.files import url_to_fs, write_bytes_atomic, write_json_atomic
 from dataset.reading.latent_set import LatentSet
 from train.data.latents import LatentBatch
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 
 PER_SHARD: Final = 64
 # SD 2.1's latents of 256 pixels, means and log variances, ViT-H-14 embeddings of all views; no actual model
@@ -59,8 +59,8 @@ def _views(uid: str, seed: int) -> dict[str, bytes]:
 
 def latent_batches(url: str, batch: int, num_views: int, repeats_per_object: int) -> Iterator[int]:
     """Yield the number of views of each batch, read as in training: in exact order, with checksums."""
-    feed = Feed(LatentSet(url), 0, batch, 1, num_views, 0.0, "relative", items_per_object=repeats_per_object)
+    loader = BatchLoader(LatentSet(url), 0, batch, 1, num_views, 0.0, "relative", items_per_object=repeats_per_object)
     for number in count():
-        views = feed.load(number)
+        views = loader.load(number)
         assert isinstance(views, LatentBatch)
         yield views.reference_mean.shape[0] + views.target_mean.shape[0] * views.target_mean.shape[1]

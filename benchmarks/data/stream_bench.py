@@ -121,11 +121,11 @@ def add_grain(members: Mapping[str, bytes], seed: int, level: int = 2) -> dict[s
 
 def our_batches(config: StreamBenchConfig, url: str) -> Iterator[int]:
     """Yield the number of views of each batch of our pipeline."""
-    from train.data.loader import Feed
+    from train.data.loader import BatchLoader
 
     whole = ShardSet(url)
     kept = tuple(np.arange(samples, dtype=np.int32) for samples in whole.samples_per_shard)  # like a filter
-    feed = Feed(
+    loader = BatchLoader(
         ShardSet(url, kept=kept),
         seed=0,
         objects=config.batch,
@@ -135,7 +135,7 @@ def our_batches(config: StreamBenchConfig, url: str) -> Iterator[int]:
         convention="relative",
         items_per_object=config.repeats_per_object,
     )
-    for views in feed.micro_batches(0, sys.maxsize):
+    for views in loader.micro_batches(0, sys.maxsize):
         yield views.cameras.shape[0] * (1 + views.cameras.shape[1])
 
 

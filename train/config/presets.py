@@ -62,7 +62,7 @@ class Recipe:
     guidance_scale: PresetOnly[float]  # default of sampling with the trained model
     stage1: PresetOnly[Schedule]
     stage2: PresetOnly[Schedule]
-    # Only for training from scratch. None: the initial model has these parts
+    # Only for training from scratch. None: the initial model has these components
     unet: PresetOnly[UNetShape | None]
     autoencoder: PresetOnly[AutoencoderRecipe | None]
     tower_training: PresetOnly[ImageEncoderRecipe | None]
@@ -91,7 +91,7 @@ class Recipe:
     objects (--test-share) are not."""
     test_share: float = TEST_SHARE
     """Fraction of the objects, by a hash of their uids, that is kept for `python -m train.evaluate` and never trained
-    on. 0 trains on all. Use the same value for all parts of a model. Sets of fewer than 20 objects are used for
+    on. 0 trains on all. Use the same value for all components of a model. Sets of fewer than 20 objects are used for
     training as a whole."""
     items_per_object: Annotated[int, tyro.conf.arg(name="repeats-per-object")] = 1
     """Times that an epoch uses each object, each time with another reference. Larger values read less data per step."""
@@ -102,7 +102,7 @@ class Recipe:
     max_damaged_share: Annotated[float, tyro.conf.arg(name="max-corrupt-fraction")] = field(
         default=MAX_DAMAGED_SHARE, metadata=FREE
     )
-    """Fraction of the objects that may be corrupt and are skipped. More is an error."""
+    """Fraction of the objects that may be corrupt and are replaced by others. More is an error."""
     checkpoint_every: int = field(default=500, metadata=FREE)
     """Steps between checkpoints. The last two are kept."""
     keep_checkpoints: PresetOnly[int] = field(default=2, metadata=FREE)

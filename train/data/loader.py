@@ -69,7 +69,7 @@ class ReplaceCorrupt(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Feed:
+class BatchLoader:
     """All micro-batches of a rank, in order, read ahead by threads (decoding WebP releases Python's lock).
 
     Micro-batch number n is a function of these fields; `readers`, `damage` and `cache` do not change it. Raises
@@ -116,14 +116,14 @@ class Feed:
         """Return what a checkpoint stores before step `step`; it is the same for all ranks."""
         return StreamState(step, self.item(step * self.accumulation), self.world, self.items_per_object)
 
-    def resumed(self, state: StreamState) -> tuple["Feed", str]:
-        """Return the feed that resumes from `state`, and a message if the number of ranks changed."""
+    def resumed(self, state: StreamState) -> tuple["BatchLoader", str]:
+        """Return the loader that resumes from `state`, and a message if the number of ranks changed."""
         before = replace(self.order, rank=0, world=state.world, items_per_object=state.items_per_object)
         first_item, message = resume_item(state.item, before, self.order)
         return replace(self, first_step=state.step, first_item=first_item), message
 
-    def of_objects(self, shards: TrainingSet) -> "Feed":
-        """Return the feed of other objects of the same set, for one rank. Both count corrupt objects together."""
+    def of_objects(self, shards: TrainingSet) -> "BatchLoader":
+        """Return the loader of other objects of the same set, for one rank. Both count corrupt objects together."""
         return replace(self, shards=shards, rank=0, world=1, cache=None)
 
     def load(self, number: int) -> TrainingBatch:
@@ -152,7 +152,7 @@ class Feed:
     def ahead(self, load: Callable[[int], T], first_step: int, last_step: int) -> Iterator[T]:
         """Yield `load(number)` of these steps' micro-batches, in order, computed ahead by threads."""
         numbers = iter(range(first_step * self.accumulation, last_step * self.accumulation))
-        with ThreadPoolExecutor(self.readers, thread_name_prefix="feed") as readers:
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="loader") as readers:
             yield from map_ahead(readers, load, numbers, max(_PREFETCH, self.readers))
 
     def _read(self, order: Order, key: StepKey, branch: Branch, objects: int, first_item: int) -> TrainingBatch:

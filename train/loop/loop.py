@@ -31,7 +31,7 @@ from train.components.component import is_whole
 from train.config.schedules import batch_in_shares, learning_rate, objects_per_micro_batch
 from train.data.latent_cache import cache_if_small
 from train.data.latents import TrainingBatch, check_latents
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.data.sampling import DiffusionNoise, StepKey, draw_noise
 from train.data.splits import split_set
 from train.data.training_set import TrainingSet, open_training_set, require_enough_objects, require_images
@@ -73,8 +73,8 @@ class TrainingSetup:
     model: MultiViewModel
     optimizer: torch.optim.AdamW
     average: Average | None
-    feed: Feed
-    held_out: Feed | None  # the objects that are not trained on
+    loader: BatchLoader
+    held_out: BatchLoader | None  # the objects that are not trained on
     damage: Damage
     compute: Compute = field(default_factory=Compute)
     mfu_meter: MfuMeter | None = None  # on a GPU
@@ -146,7 +146,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
             reading = meter.read()
             setup.damage.merge(ranks.gather(setup.damage.reasons))
             progress = count_steps(
-                progress, reading.results, setup.feed, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
+                progress, reading.results, setup.loader, run.out, stop_at_bad_loss=recipe.stop_at_bad_loss
             )
             losses += [result.loss for result in reading.results]
             status = _status(setup, progress, reading, (time.perf_counter() - began) / (progress.steps - first_step))
@@ -156,7 +156,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
                 logger.info("%s", status.line())
             checkpoints.poll()
             if "checkpoint" in due:
-                saved = replace(progress, stream=setup.feed.state(progress.steps), damaged=setup.damage.reasons)
+                saved = replace(progress, stream=setup.loader.state(progress.steps), damaged=setup.damage.reasons)
                 checkpoints.save(unet, optimizer, saved, average)
             _validate_and_sample(setup, log, progress.steps, due)
             if "stop" in due and progress.steps < schedule.steps:
@@ -217,8 +217,8 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
         model,
         optimizer,
         average=None if recipe.average_decay is None else start_average(unet),
-        feed=replace(_feed(run, training, model, damage, ranks), cache=cache),
-        held_out=None if held_out is None else _feed(run, training, model, damage).of_objects(held_out),
+        loader=replace(_loader(run, training, model, damage, ranks), cache=cache),
+        held_out=None if held_out is None else _loader(run, training, model, damage).of_objects(held_out),
         damage=damage,
         compute=compute,
         mfu_meter=meter,
@@ -232,10 +232,10 @@ def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
     setup.damage.restore(progress.damaged)
     if progress.stream is None:
         return setup
-    feed, message = setup.feed.resumed(progress.stream)
+    loader, message = setup.loader.resumed(progress.stream)
     if message:
         logger.info("%s", message)
-    return replace(setup, feed=feed)
+    return replace(setup, loader=loader)
 
 
 def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
@@ -255,18 +255,18 @@ def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
 def noised_micro_batches(
     setup: TrainingSetup, first_step: int, last_step: int
 ) -> Iterator[tuple[TrainingBatch, DiffusionNoise]]:
-    """Yield micro-batches with their random numbers, read ahead by the feed's threads."""
-    return setup.feed.ahead(partial(load_with_noise, setup.run, setup.model, setup.feed), first_step, last_step)
+    """Yield micro-batches with their random numbers, read ahead by the loader's threads."""
+    return setup.loader.ahead(partial(load_with_noise, setup.run, setup.model, setup.loader), first_step, last_step)
 
 
 def load_with_noise(
-    run: TrainingRun, model: MultiViewModel, feed: Feed, number: int
+    run: TrainingRun, model: MultiViewModel, loader: BatchLoader, number: int
 ) -> tuple[TrainingBatch, DiffusionNoise]:
     """Read micro-batch `number`, and draw its timesteps, noise and dropped tokens."""
-    views, size = feed.load(number), model.spec.latent_size
+    views, size = loader.load(number), model.spec.latent_size
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     shape = (*views.cameras.shape[:2], channels, size, size)
-    return views, draw_noise(feed.step_key(number), shape, run.recipe.drop_chance).pinned_for(model.device)
+    return views, draw_noise(loader.step_key(number), shape, run.recipe.drop_chance).pinned_for(model.device)
 
 
 def _step(
@@ -303,7 +303,7 @@ def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozen
             logger.info("validation  %s", "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
         if model is not None and "samples" in due:
             with continue_without(f"{run.out}: samples of step {steps}"):
-                write_sample_sheet(run, model, setup.held_out or setup.feed, steps)
+                write_sample_sheet(run, model, setup.held_out or setup.loader, steps)
     setup.ranks.wait()
 
 
@@ -342,10 +342,10 @@ def _write_log(log: Log, run: TrainingRun, reading: Reading, status: TrainingSta
     log(status.scalars(), status.steps - 1)
 
 
-def _feed(
+def _loader(
     run: TrainingRun, shards: TrainingSet, model: MultiViewModel, damage: Damage | None = None, ranks: Ranks = ALONE
-) -> Feed:
-    return Feed(
+) -> BatchLoader:
+    return BatchLoader(
         shards,
         run.seed,
         objects=objects_per_micro_batch(run.schedule, ranks.world),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dataset.errors import UserError
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.loop.checkpoint import Progress
 from train.loop.logging import StepResult
 
@@ -45,7 +45,7 @@ def stop_reason(progress: Progress, result: StepResult, stop_at_bad_loss: bool) 
 
 
 def count_steps(
-    progress: Progress, results: Sequence[StepResult], feed: Feed, out: Path, *, stop_at_bad_loss: bool
+    progress: Progress, results: Sequence[StepResult], loader: BatchLoader, out: Path, *, stop_at_bad_loss: bool
 ) -> Progress:
     """Return the progress after all of these steps.
 
@@ -57,8 +57,8 @@ def count_steps(
         reason = stop_reason(progress, result, stop_at_bad_loss)
         if reason is not None:
             path = out / BAD_BATCH_FILE
-            if feed.rank == 0:
-                write_bad_batch(out, result, uids_of_step(feed, result.step), reason)
+            if loader.rank == 0:
+                write_bad_batch(out, result, uids_of_step(loader, result.step), reason)
             raise UserError(
                 f"{reason}: stopped; {path} lists the objects of step {result.step}. Look at them; if they are fine, "
                 "the learning rate is too high: give a lower one with --lr and start again in another --out"
@@ -66,13 +66,13 @@ def count_steps(
     return progress
 
 
-def uids_of_step(feed: Feed, step: int) -> list[list[str]]:
+def uids_of_step(loader: BatchLoader, step: int) -> list[list[str]]:
     """Return the uids of each micro-batch of a step, of all ranks together."""
-    first = step * feed.accumulation
-    starts = [feed.item(number) for number in range(first, first + feed.accumulation)]
-    orders = [replace(feed, rank=rank).order for rank in range(feed.world)]
+    first = step * loader.accumulation
+    starts = [loader.item(number) for number in range(first, first + loader.accumulation)]
+    orders = [replace(loader, rank=rank).order for rank in range(loader.world)]
     return [
-        [feed.shards.uid(*order.item(i)[1:]) for i in range(start, start + feed.objects) for order in orders]
+        [loader.shards.uid(*order.item(i)[1:]) for i in range(start, start + loader.objects) for order in orders]
         for start in starts
     ]
 

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.device import mixed_precision
 from train.loop.loss import encode_views, views_to_images
 from train.loop.run_config import TrainingRun
@@ -20,13 +20,13 @@ SAMPLE_STEPS: Final = 25
 SAMPLE_GUIDANCE: Final = 3.0  # guidance scale, in addition to the model's own
 
 
-def write_sample_sheet(run: TrainingRun, model: MultiViewModel, feed: Feed, steps: int) -> Path:
+def write_sample_sheet(run: TrainingRun, model: MultiViewModel, loader: BatchLoader, steps: int) -> Path:
     """Sample views of a few objects, write them to samples/step-*.png and return its path.
 
     Each row is an object: reference | truth | samples from the embedding alone, per guidance scale. Objects, views and
     noise are the same in all images of a run.
     """
-    views = feed.fixed(0, min(SAMPLE_OBJECTS, len(feed.shards)))
+    views = loader.fixed(0, min(SAMPLE_OBJECTS, len(loader.shards)))
     encoded = encode_views(model, views, run.reference)
     reference, targets = views_to_images(model, views)
     conditioned = model

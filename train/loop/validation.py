@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from train.data.latents import TrainingBatch
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.data.sampling import DiffusionNoise
 from train.device import to_device
 from train.loop.loss import encode_views, object_losses, predict
@@ -48,25 +48,25 @@ def fixed_noise(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
     return DiffusionNoise(to_device(timesteps, device), to_device(noise, device), dropped)
 
 
-def validation_views(feed: Feed, number: int) -> TrainingBatch:
+def validation_views(loader: BatchLoader, number: int) -> TrainingBatch:
     """Read the views of one held-out object: those of the multi-view branch and a random reference."""
-    return feed.fixed(number, 1, micro=number)
+    return loader.fixed(number, 1, micro=number)
 
 
 @torch.no_grad()
-def validate(model: MultiViewModel, feed: Feed, use: ReferenceMode) -> Mapping[str, float]:
+def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> Mapping[str, float]:
     """Return the mean loss (Eq. 5 or 6, unweighted) of held-out objects per timestep bucket, and their mean `loss`.
 
     The same model gives the same numbers at any step and with any batch size.
 
     Args:
         model: Model to validate.
-        feed: Feed of the held-out objects, of which the first MAX_OBJECTS are used.
+        loader: Loader of the held-out objects, of which the first MAX_OBJECTS are used.
         use: How the model uses the reference.
     """
     losses = []
-    for number in range(min(MAX_OBJECTS, len(feed.shards))):
-        once = encode_views(model, validation_views(feed, number), use)
+    for number in range(min(MAX_OBJECTS, len(loader.shards))):
+        once = encode_views(model, validation_views(loader, number), use)
         buckets = NUM_TIMESTEPS // BUCKET
         encoded = replace(
             once,
@@ -76,7 +76,7 @@ def validate(model: MultiViewModel, feed: Feed, use: ReferenceMode) -> Mapping[s
             reference_camera=once.reference_camera.expand(buckets, *once.reference_camera.shape[1:]),
             tokens=once.tokens.expand(buckets, *once.tokens.shape[1:]),
         )
-        draw = fixed_noise(feed.seed, number, encoded.targets)
+        draw = fixed_noise(loader.seed, number, encoded.targets)
         losses.append(object_losses(predict(model.unet, encoded, draw, model.alphas_cumprod), draw.noise))
     means = torch.stack(losses).double().mean(0).tolist()
     return {"loss": sum(means) / len(means), **dict(zip(bucket_names(), means, strict=True))}

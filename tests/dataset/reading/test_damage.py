@@ -1,4 +1,4 @@
-"""Damaged objects while training reads: replaced, counted, named, and refused beyond the share."""
+"""Damaged objects in training: replacement, counts, messages, and the error beyond the allowed share."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from dataset.reading.damage import Damage
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.data.random_views import load_random_views
 from train.data.sampling import StepKey, draw_views, generator
 
@@ -35,7 +35,7 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
 ) -> None:
     folder = make_shard_set(tmp_path, 6, 16)
     make = partial(
-        Feed,
+        BatchLoader,
         seed=3,
         objects=3,
         accumulation=1,
@@ -46,9 +46,12 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
     )
     sound = [make(ShardSet(folder)).load(number) for number in range(4)]
     flip(folder, 2, ("meta.json",))
-    feed = make(ShardSet(folder), damage=Damage(6, 0.2))
-    broken = list(feed.micro_batches(0, 4))
-    bad = [(number, row) for number in range(4) for row in range(3) if feed.order.item(number * 3 + row)[1:] == (0, 2)]
+    loader = make(ShardSet(folder), damage=Damage(6, 0.2))
+    broken = list(loader.micro_batches(0, 4))
+    steps = [(number, row) for number in range(4) for row in range(3)]
+    bad = [(number, row) for number, row in steps if loader.order.item(number * 3 + row)[1:] == (0, 2)]
+        (number, row) for number in range(4) for row in range(3) if loader.order.item(number * 3 + row)[1:] == (0, 2)
+    ]
     assert bad
     for number in range(4):
         for row in range(3):
@@ -58,13 +61,13 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
     for number in (3, 0, 2, 1):  # any order, any reader: the very same replacement
         assert torch.equal(fresh.load(number).targets, broken[number].targets)
         assert torch.equal(fresh.load(number).cameras, broken[number].cameras)
-    assert feed.damage is not None
-    assert list(feed.damage.reasons) == ["synthetic-0002"]
+    assert loader.damage is not None
+    assert list(loader.damage.reasons) == ["synthetic-0002"]
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2  # once per feed, however often the object is drawn
+    assert len(lines) == 2  # once per loader, however often the object is drawn
     assert "warning: replaced (1 of at most 1 damaged objects)" in lines[0]
     assert "synthetic-0002.meta.json" in lines[0]
-    feed.damage.log_all()
+    loader.damage.log_all()
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("warning: 1 damaged objects were replaced (at most 1 may be):\n  synthetic-0002: ")
@@ -74,16 +77,16 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
 
 def test_an_object_with_a_bad_image_serves_where_that_image_is_not_wanted(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 1, 16)
-    feed = Feed(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative")
-    sound = [feed.load(number) for number in range(8)]
+    loader = BatchLoader(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative")
+    sound = [loader.load(number) for number in range(8)]
     numbers = [draw_views(generator(StepKey(3, number), "views"), "multi", 4)[0][1] for number in range(8)]
     flip(folder, 0, (f"random_{numbers[0]:02d}.webp",))
     for number in range(8):
         if numbers[number] == numbers[0]:
             with pytest.raises(UserError, match=f"random_{numbers[0]:02d}.webp is truncated or corrupt"):
-                Feed(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative").load(number)
+                BatchLoader(ShardSet(folder), 3, 1, 1, 4, 0.0, "relative").load(number)
         else:
-            assert torch.equal(feed.load(number).reference, sound[number].reference)
+            assert torch.equal(loader.load(number).reference, sound[number].reference)
     assert len(set(numbers)) > 1
 
 
@@ -92,23 +95,25 @@ def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
     flip(folder, 1, ("meta.json",))
     flip(folder, 3, ("meta.json",))
     with pytest.raises(UserError, match=r"1 of 4 objects are damaged so far .* the 0 that a share of 0\.001 allows"):
-        list(Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", readers=1, damage=Damage(4)).micro_batches(0, 2))
+        list(
+            BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", readers=1, damage=Damage(4)).micro_batches(0, 2)
+        )
     damage = Damage(4, 0.25)
-    feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
+    loader = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
     with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\), more than the 1"):
-        list(feed.micro_batches(0, 2))
+        list(loader.micro_batches(0, 2))
     assert set(damage.reasons) == {"synthetic-0001", "synthetic-0003"}
-    allowed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4, 0.5))
+    allowed = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4, 0.5))
     assert len(list(allowed.micro_batches(0, 2))) == 2
 
 
 def test_storage_that_fails_is_no_damage(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 4, 16)
     damage = Damage(4, 0.9)
-    feed = Feed(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
+    loader = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
     (folder / "shard-000000.tar").rename(folder / "away")
     with pytest.raises(UserError, match="cannot be read"):
-        feed.load(0)
+        loader.load(0)
     assert damage.reasons == {}
 
 
@@ -132,8 +137,8 @@ def test_held_out_objects_count_with_the_others(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 4, 16)
     flip(folder, 1, ("meta.json",))
     whole, damage = ShardSet(folder), Damage(4, 0.25)
-    feed = Feed(whole, 3, 1, 1, 4, 0.0, "relative", damage=damage)
-    held_out = feed.of_objects(whole.narrowed((np.array([1, 2], np.int32),)))
+    loader = BatchLoader(whole, 3, 1, 1, 4, 0.0, "relative", damage=damage)
+    held_out = loader.of_objects(whole.narrowed((np.array([1, 2], np.int32),)))
     for number in range(2):
         held_out.fixed(number, 1)
     assert held_out.damage is damage

@@ -87,13 +87,13 @@ def test_on_a_gpu_latents_are_the_images_within_bfloat16_and_no_step_waits(
     model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
     run = replace(micro_run(latents, tmp_path, 6, stage=2, base=tmp_path), device=device)
     run = replace(run, recipe=replace(run.recipe, sample_posterior=sampled))
-    feeds = [loop._feed(run, loop.open_training_set(str(data), Filters()), model) for data in (shards, latents)]
-    exact, stored = (encode_views(model, feed.load(0), "attention") for feed in feeds)
+    loaders = [loop._loader(run, loop.open_training_set(str(data), Filters()), model) for data in (shards, latents)]
+    exact, stored = (encode_views(model, loader.load(0), "attention") for loader in loaders)
     for name in ("targets", "reference", "tokens"):
         expected, found = (getattr(encoded, name).float() for encoded in (exact, stored))
         assert float((found - expected).norm() / expected.norm()) < 0.02
     optimizer = torch.optim.AdamW(model.unet.parameters(), fused=True)
-    setup, meter = loop.TrainingSetup(run, model, optimizer, None, feeds[1], None, Damage(6)), Meter()
+    setup, meter = loop.TrainingSetup(run, model, optimizer, None, loaders[1], None, Damage(6)), Meter()
     micro_batches = loop.noised_micro_batches(setup, 0, 5)
     for step in range(5):
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones load kernels

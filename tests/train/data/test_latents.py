@@ -18,7 +18,7 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import micro_model
 from train.data.latent_cache import cache_bytes, cache_if_small
 from train.data.latents import LatentBatch, check_latents
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.data.sampling import StepKey, draw_noise
 from train.loop.loss import encode_views, predict, training_loss, views_to_images
 from train.model.multiview import MultiViewModel
@@ -28,12 +28,14 @@ USES: Final[tuple[ReferenceMode, ...]] = ("none", "attention")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def _feed(shards: ShardSet | LatentSet, chance: float = 0.5, items: int = 1, damage: Damage | None = None) -> Feed:
-    return Feed(shards, 7, 3, 1, 4, chance, "relative", items_per_object=items, damage=damage)
+def _loader(
+    shards: ShardSet | LatentSet, chance: float = 0.5, items: int = 1, damage: Damage | None = None
+) -> BatchLoader:
+    return BatchLoader(shards, 7, 3, 1, 4, chance, "relative", items_per_object=items, damage=damage)
 
 
-def _latents(feed: Feed, number: int) -> LatentBatch:
-    views = feed.load(number)
+def _latents(loader: BatchLoader, number: int) -> LatentBatch:
+    views = loader.load(number)
     assert isinstance(views, LatentBatch)
     return views
 
@@ -47,7 +49,7 @@ def test_latents_agree_with_images_at_the_same_position(
     latents = LatentSet(request.getfixturevalue(kind))
     shapes = set()
     for number in range(5):
-        views, ours = (_feed(shards, items=items).load(number) for shards in (image_shards, latents))
+        views, ours = (_loader(shards, items=items).load(number) for shards in (image_shards, latents))
         for use in USES:
             expected, found = (encode_views(model, v, use) for v in (views, ours))  # type: ignore[arg-type]
             assert (expected.reference is None) == (found.reference is None) == (use == "none")
@@ -67,7 +69,7 @@ def test_a_set_kept_in_memory_gives_the_same_batches(kind: str, items: int, requ
     whole = LatentSet(request.getfixturevalue(kind))
     shapes = set()
     for latents in (whole, whole.narrowed(tuple(np.arange(n, dtype=np.int32)[-1:] for n in whole.samples_per_shard))):
-        read = _feed(latents, items=items)
+        read = _loader(latents, items=items)
         cache = cache_if_small(latents, "relative")
         assert cache is not None
         for number in range(6):
@@ -89,7 +91,7 @@ def test_a_step_has_the_same_loss_from_latents_as_from_images(
     step_key, losses = StepKey(7, 4), []
     for shards in (image_shards, LatentSet(latent_folder)):
         with torch.no_grad():
-            encoded = encode_views(model, _feed(shards).load(4), use, step_key if sampled else None)
+            encoded = encode_views(model, _loader(shards).load(4), use, step_key if sampled else None)
             draw = draw_noise(step_key, encoded.targets.shape, 0.0)
             losses.append(
                 float(
@@ -100,7 +102,7 @@ def test_a_step_has_the_same_loss_from_latents_as_from_images(
 
 
 def test_the_posteriors_mean_is_taken_unless_a_draw_is_asked_for(model: MultiViewModel, latent_folder: Path) -> None:
-    views, scale = _latents(_feed(LatentSet(latent_folder), 0.0), 0), model.spec.latent_scale
+    views, scale = _latents(_loader(LatentSet(latent_folder), 0.0), 0), model.spec.latent_scale
     mean = encode_views(model, views, "attention")
     assert mean.reference is not None
     assert torch.equal(mean.targets, views.target_mean.float() * scale)
@@ -110,7 +112,7 @@ def test_the_posteriors_mean_is_taken_unless_a_draw_is_asked_for(model: MultiVie
 def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alone(
     model: MultiViewModel, latent_folder: Path
 ) -> None:
-    views = _latents(_feed(LatentSet(latent_folder), 0.0), 0)
+    views = _latents(_loader(LatentSet(latent_folder), 0.0), 0)
     mean = encode_views(model, views, "attention")
     drawn, again, other = (encode_views(model, views, "attention", StepKey(7, 0, micro)) for micro in (0, 0, 1))
     deviations = []
@@ -131,7 +133,7 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
 def test_shown_latents_look_like_their_images_through_the_vae(
     image_shards: ShardSet, model: MultiViewModel, latent_folder: Path
 ) -> None:
-    views, ours = _feed(image_shards, 0.0).load(0), _latents(_feed(LatentSet(latent_folder), 0.0), 0)
+    views, ours = _loader(image_shards, 0.0).load(0), _latents(_loader(LatentSet(latent_folder), 0.0), 0)
     assert all(a is b for a, b in zip(views_to_images(model, views), (views.reference, views.targets), strict=True))  # type: ignore[union-attr]
     reference, targets = views_to_images(model, ours)
     assert (reference.shape, targets.shape) == ((3, 3, 32, 32), (3, 4, 3, 32, 32))
@@ -153,12 +155,12 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
     with pytest.raises(UserError, match="keeps no log variances to sample with"):
         check_latents(LatentSet(lean), model, sample_posterior=True)
     with pytest.raises(UserError, match="keeps no log variances"):
-        encode_views(model, _feed(LatentSet(lean)).load(0), "none", StepKey(7, 0))
+        encode_views(model, _loader(LatentSet(lean)).load(0), "none", StepKey(7, 0))
 
 
 @pytest.mark.parametrize("items", [1, 3])
 def test_a_damaged_object_is_replaced_as_among_images(latent_folder: Path, tmp_path: Path, items: int) -> None:
-    whole = [_latents(_feed(LatentSet(latent_folder), 0.0, items), number) for number in range(5)]
+    whole = [_latents(_loader(LatentSet(latent_folder), 0.0, items), number) for number in range(5)]
     damaged = Path(copytree(latent_folder, tmp_path / "set"))
     tar = damaged / "shard-000000.tar"
     data, members = bytearray(tar.read_bytes()), read_stats(*url_to_fs(damaged), "shard-000000").samples[1].members
@@ -167,15 +169,15 @@ def test_a_damaged_object_is_replaced_as_among_images(latent_folder: Path, tmp_p
             data[place.offset + 200] ^= 4
     tar.write_bytes(bytes(data))
     damage = Damage(5, 0.2)
-    feed = _feed(LatentSet(damaged), 0.0, items, damage)
+    loader = _loader(LatentSet(damaged), 0.0, items, damage)
     rows = [(number, row) for number in range(5) for row in range(3)]
-    bad = [place for place in rows if feed.order.item(place[0] * 3 + place[1])[1:] == (0, 1)]
+    bad = [place for place in rows if loader.order.item(place[0] * 3 + place[1])[1:] == (0, 1)]
     assert bad
-    found = [_latents(feed, number) for number in range(5)]
+    found = [_latents(loader, number) for number in range(5)]
     for number, row in rows:
         same = torch.equal(found[number].reference_mean[row], whole[number].reference_mean[row])
         assert same == ((number, row) not in bad)
-    again = _feed(LatentSet(damaged), 0.0, items, Damage(5, 0.2))
+    again = _loader(LatentSet(damaged), 0.0, items, Damage(5, 0.2))
     kept = replace(again, damage=Damage(5, 0.2), cache=cache_if_small(LatentSet(damaged), "relative"))
     for number in (4, 1, 0, 3, 2):
         assert torch.equal(_latents(again, number).target_mean, found[number].target_mean)
@@ -184,15 +186,15 @@ def test_a_damaged_object_is_replaced_as_among_images(latent_folder: Path, tmp_p
     assert list(kept.damage.reasons) == ["synthetic-0001"]
     assert list(damage.reasons) == ["synthetic-0001"]
     with pytest.raises(UserError, match="1 of 5 objects are damaged so far"):
-        list(_feed(LatentSet(damaged), 0.0, items, Damage(5)).micro_batches(0, 5))
+        list(_loader(LatentSet(damaged), 0.0, items, Damage(5)).micro_batches(0, 5))
 
 
 def test_a_filtered_latent_set_feeds_only_what_it_keeps(latent_folder: Path) -> None:
     whole = LatentSet(latent_folder)
     small = whole.narrowed((np.array([1], np.int32), np.zeros(0, np.int32), np.array([0], np.int32)))
-    feed = _feed(small, 0.0)
-    assert {small.uid(*feed.order.item(i)[1:]) for i in range(8)} == {"synthetic-0001", "synthetic-0004"}
-    shard, sample = {1: (0, 1), 4: (2, 0)}[int(small.uid(*feed.order.item(0)[1:])[-4:])]
+    loader = _loader(small, 0.0)
+    assert {small.uid(*loader.order.item(i)[1:]) for i in range(8)} == {"synthetic-0001", "synthetic-0004"}
+    shard, sample = {1: (0, 1), 4: (2, 0)}[int(small.uid(*loader.order.item(0)[1:])[-4:])]
     reference = whole.views(shard, sample, [("random", i) for i in range(16)]).mean
-    first = _latents(feed, 0).reference_mean[0].numpy()
+    first = _latents(loader, 0).reference_mean[0].numpy()
     assert any(np.array_equal(first, one) for one in reference)

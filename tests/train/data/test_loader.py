@@ -1,4 +1,4 @@
-"""The feed: views and labels, reading ahead, items, ranks, resuming, filtered sets; damaged objects: test_damage."""
+"""The loader: views and labels, reading ahead, items, ranks, resuming, filtered sets; damaged objects: test_damage."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from dataset.reading.epoch_order import Order, StreamState, epoch_order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from train.data.images import on_white, to_tensor
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.data.random_views import ViewCache, load_random_views, read_random_views
 from train.data.sampling import StepKey, draw_branch, draw_repeat, draw_views, generator
 
@@ -25,12 +25,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     return ShardSet(make_shard_set(tmp_path_factory.mktemp("set"), 5, 16))
 
 
-def _feed(shards: ShardSet, chance: float, rank: int = 0, world: int = 1, accumulation: int = 2) -> Feed:
-    return Feed(shards, 3, 2, accumulation, 4, chance, "relative", rank, world)
+def _loader(shards: ShardSet, chance: float, rank: int = 0, world: int = 1, accumulation: int = 2) -> BatchLoader:
+    return BatchLoader(shards, 3, 2, accumulation, 4, chance, "relative", rank, world)
 
 
 def test_views_and_labels_are_those_of_the_object(shards: ShardSet) -> None:
-    views = _feed(shards, 0.0).load(0)
+    views = _loader(shards, 0.0).load(0)
     assert views.targets.shape == (2, 4, 3, 16, 16)
     _, shard, sample = Order(shards.samples_per_shard, 3).item(0)
     meta = shards.meta(shard, sample)
@@ -45,12 +45,12 @@ def test_views_and_labels_are_those_of_the_object(shards: ShardSet) -> None:
 
 
 def test_reading_ahead_keeps_the_order_and_resuming_continues_it(shards: ShardSet) -> None:
-    feed = _feed(shards, 0.3)
-    whole = list(feed.micro_batches(0, 6))
+    loader = _loader(shards, 0.3)
+    whole = list(loader.micro_batches(0, 6))
     assert len(whole) == 12
-    resumed = list(feed.micro_batches(4, 6))
+    resumed = list(loader.micro_batches(4, 6))
     for number, views in enumerate(whole):
-        assert torch.equal(views.targets, feed.load(number).targets)
+        assert torch.equal(views.targets, loader.load(number).targets)
     for before, after in zip(whole[8:], resumed, strict=True):
         assert torch.equal(before.reference, after.reference)
         assert torch.equal(before.cameras, after.cameras)
@@ -59,7 +59,7 @@ def test_reading_ahead_keeps_the_order_and_resuming_continues_it(shards: ShardSe
 
 def test_ranks_share_the_branch_and_nothing_else(shards: ShardSet) -> None:
     for number in range(8):
-        first, second = (_feed(shards, 0.5, rank, 2).load(number) for rank in (0, 1))
+        first, second = (_loader(shards, 0.5, rank, 2).load(number) for rank in (0, 1))
         assert first.targets.shape == second.targets.shape
         assert not torch.equal(first.reference, second.reference)
 
@@ -91,8 +91,8 @@ def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet)
 
 def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -> None:
     """Against the loop that training had before there were items, filters and replacements."""
-    feed = _feed(shards, 0.3)
-    for number, views in enumerate(feed.micro_batches(0, 4)):
+    loader = _loader(shards, 0.3)
+    for number, views in enumerate(loader.micro_batches(0, 4)):
         step, micro = divmod(number, 2)
         rng = generator(StepKey(3, step, micro), "views")
         branch = draw_branch(3, step, 0.3)
@@ -115,8 +115,8 @@ def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -
 
 
 def test_absolute_labels_are_each_views_own_camera_the_references_too(shards: ShardSet) -> None:
-    feed = _feed(shards, 0.0)
-    relative, absolute = feed.load(0), replace(feed, convention="absolute").load(0)
+    loader = _loader(shards, 0.0)
+    relative, absolute = loader.load(0), replace(loader, convention="absolute").load(0)
     assert torch.equal(relative.targets, absolute.targets)
     step_key = StepKey(3, 0)
     rng = generator(step_key, "views")
@@ -130,19 +130,19 @@ def test_absolute_labels_are_each_views_own_camera_the_references_too(shards: Sh
         np.testing.assert_array_equal(absolute.cameras[row].numpy(), labels[1:])
 
 
-def _turns(shards: ShardSet, rank: int = 0, world: int = 1, items: int = 3, objects: int = 2) -> Feed:
-    return Feed(shards, 3, objects, 1, 4, 0.0, "relative", rank, world, items_per_object=items)
+def _turns(shards: ShardSet, rank: int = 0, world: int = 1, items: int = 3, objects: int = 2) -> BatchLoader:
+    return BatchLoader(shards, 3, objects, 1, 4, 0.0, "relative", rank, world, items_per_object=items)
 
 
 def test_several_items_are_the_views_of_their_objects_and_the_epoch_is_longer(shards: ShardSet) -> None:
-    feed = _turns(shards)
-    assert feed.order.per_epoch == 15
+    loader = _turns(shards)
+    assert loader.order.per_epoch == 15
     for number in range(3):
-        views = feed.load(number)
+        views = loader.load(number)
         for row in range(2):
             i = number * 2 + row
-            epoch, shard, sample = feed.order.item(i)
-            reference, targets = draw_repeat(3, (epoch, shard, sample), feed.order.repeat_index(i), "multi", 4)
+            epoch, shard, sample = loader.order.item(i)
+            reference, targets = draw_repeat(3, (epoch, shard, sample), loader.order.repeat_index(i), "multi", 4)
             truth = composite_white(shards.views(shard, sample, [reference, *targets]))
             np.testing.assert_array_equal(views.reference[row].permute(1, 2, 0).numpy(), truth[0])
             np.testing.assert_array_equal(views.targets[row].permute(0, 2, 3, 1).numpy(), truth[1:])
@@ -155,13 +155,13 @@ def test_a_run_resumed_on_another_number_of_ranks_goes_on_at_the_same_items(shar
     state = alone.state(3)
     assert state == (3, 12, 1, 3)
     for rank in range(2):
-        feed, told = _turns(shards, rank, 2).resumed(state)
+        loader, told = _turns(shards, rank, 2).resumed(state)
         assert "resumed on 2 ranks instead of 1: epoch 0 resumes after 12 of its 15 items" in told
-        assert torch.equal(feed.load(3).reference[0], truth[3].reference[rank])
-        assert feed.state(3).item == 6
-        again, told = _turns(shards, rank, 2).resumed(feed.state(4))  # and on the same world
+        assert torch.equal(loader.load(3).reference[0], truth[3].reference[rank])
+        assert loader.state(3).item == 6
+        again, told = _turns(shards, rank, 2).resumed(loader.state(4))  # and on the same world
         assert told == ""
-        assert torch.equal(again.load(4).targets, feed.load(4).targets)
+        assert torch.equal(again.load(4).targets, loader.load(4).targets)
     one, told = alone.resumed(alone.state(4))
     assert told == ""
     assert torch.equal(one.load(4).targets, truth[4].targets)
@@ -172,16 +172,16 @@ def test_a_state_of_another_order_is_refused(shards: ShardSet) -> None:
         _turns(shards).resumed(StreamState(3, 12, 1, 2))
 
 
-def test_what_cannot_feed_is_refused_when_the_feed_is_made(shards: ShardSet) -> None:
+def test_what_cannot_feed_is_refused_when_the_loader_is_made(shards: ShardSet) -> None:
     with pytest.raises(UserError, match="5 objects are too few for 6 ranks"):
-        _feed(shards, 0.3, 0, 6)
+        _loader(shards, 0.3, 0, 6)
     with pytest.raises(UserError, match="65 items per object: there are 1 to 64"):
         _turns(shards, items=65)
-    assert _feed(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards
+    assert _loader(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards
 
 
 def test_readers_change_nothing(shards: ShardSet) -> None:
-    one, four = replace(_feed(shards, 0.3), readers=1), replace(_feed(shards, 0.3), readers=4)
+    one, four = replace(_loader(shards, 0.3), readers=1), replace(_loader(shards, 0.3), readers=4)
     for first, second in zip(one.micro_batches(0, 5), four.micro_batches(0, 5), strict=True):
         assert torch.equal(first.targets, second.targets)
 
@@ -189,12 +189,12 @@ def test_readers_change_nothing(shards: ShardSet) -> None:
 def test_a_filtered_set_feeds_only_what_it_keeps(shards: ShardSet) -> None:
     kept = (np.array([1, 3], np.int32), np.zeros(0, np.int32))
     small = ShardSet(shards.url, kept=kept)
-    feed = _feed(small, 0.0)
-    assert {small.uid(*feed.order.item(i)[1:]) for i in range(12)} == {"synthetic-0001", "synthetic-0003"}
-    _, shard, sample = feed.order.item(0)
+    loader = _loader(small, 0.0)
+    assert {small.uid(*loader.order.item(i)[1:]) for i in range(12)} == {"synthetic-0001", "synthetic-0003"}
+    _, shard, sample = loader.order.item(0)
     reference, _ = draw_views(generator(StepKey(3, 0), "views"), "multi", 4)
     truth = composite_white(shards.views(shard, int(kept[0][sample]), [reference]))[0]
-    np.testing.assert_array_equal(feed.load(0).reference[0].permute(1, 2, 0).numpy(), truth)
+    np.testing.assert_array_equal(loader.load(0).reference[0].permute(1, 2, 0).numpy(), truth)
 
 
 def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:

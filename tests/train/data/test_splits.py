@@ -47,7 +47,7 @@ def test_filters_are_printed_recorded_and_obeyed(
     filters = Filters(without_flags=("clipped",), licences=("CC-BY-4.0",), uids=uids)
     run = replace(micro_run(data, tmp_path / "run", 2, base=base), filters=filters)
     setup = loop._set_up(run, loop.open_training_set(run.shards, run.filters))
-    assert setup.feed.shards.uids() == ["synthetic-0003", "synthetic-0005"]
+    assert setup.loader.shards.uids() == ["synthetic-0003", "synthetic-0005"]
     capsys.readouterr()
     train(run)
     told = capsys.readouterr().err

@@ -66,13 +66,13 @@ def trained_by_hand(run):
     model = load_model(run.base, CPU)
     unet = model.unet.train()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1.0, betas=run.recipe.betas, weight_decay=1e-2, fused=True)
-    feeds = [loop._feed(run, ShardSet(run.shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
+    loaders = [loop._loader(run, ShardSet(run.shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = loop.learning_rate(run.schedule, step)
         optimizer.zero_grad()
         for micro in range(run.schedule.accumulation):
-            for rank, feed in enumerate(feeds):
-                views, draw = loop.load_with_noise(run, model, feed, step * run.schedule.accumulation + micro)
+            for rank, loader in enumerate(loaders):
+                views, draw = loop.load_with_noise(run, model, loader, step * run.schedule.accumulation + micro)
                 step_key = StepKey(run.seed, step, micro, rank)
                 (loop._loss(run, model, views, draw, step_key) / run.schedule.accumulation / 2).backward()
         norm = nn.utils.clip_grad_norm_(unet.parameters(), run.recipe.clip_norm)
@@ -83,9 +83,9 @@ def trained_by_hand(run):
 def test_two_ranks_come_to_the_weights_of_one_with_the_same_batch(runs):
     assert_close(weights(runs["ddp"].out), trained_by_hand(runs["ddp"]))
     saved = json.loads((runs["ddp"].out / LAST / "progress.json").read_text())
-    feed = loop._feed(runs["ddp"], ShardSet(runs["ddp"].shards), micro_model())
+    loader = loop._loader(runs["ddp"], ShardSet(runs["ddp"].shards), micro_model())
     assert saved["seen_images"] == sum(
-        feed.load(step * 2 + micro).targets.shape[0] * feed.load(step * 2 + micro).targets.shape[1]
+        loader.load(step * 2 + micro).targets.shape[0] * loader.load(step * 2 + micro).targets.shape[1]
         for step in range(STEPS)
         for micro in range(2)
     )
@@ -103,8 +103,8 @@ def test_fsdp_trains_the_same_and_writes_the_same_files(runs, base):
 
 def test_items_of_a_step_are_the_same_whatever_the_number_of_ranks(shards):
     run, model = ranks_run(shards, Path("x"), None), micro_model()
-    alone = loop._feed(run, ShardSet(shards), model)
-    two = [loop._feed(run, ShardSet(shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
+    alone = loop._loader(run, ShardSet(shards), model)
+    two = [loop._loader(run, ShardSet(shards), model, ranks=Ranks(rank, 2)) for rank in range(2)]
     for step in range(5):
         assert {uid for batch in uids_of_step(alone, step) for uid in batch} == {
             uid for batch in uids_of_step(two[0], step) for uid in batch

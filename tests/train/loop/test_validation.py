@@ -16,7 +16,7 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_model, micro_run
 from train.__main__ import AutoencoderOptions, ImageEncoderOptions, run_component
-from train.data.loader import Feed
+from train.data.loader import BatchLoader
 from train.data.sampling import DiffusionNoise
 from train.data.splits import split_set
 from train.loop import loop
@@ -31,8 +31,10 @@ HELD_OUT = "synthetic-0003"  # of the six
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_samples")
 
 
-def _feed(shards: ShardSet, seed: int = 7) -> Feed:
-    return Feed(shards, seed, objects=2, accumulation=1, num_views=4, single_view_chance=0.3, convention="relative")
+def _loader(shards: ShardSet, seed: int = 7) -> BatchLoader:
+    return BatchLoader(
+        shards, seed, objects=2, accumulation=1, num_views=4, single_view_chance=0.3, convention="relative"
+    )
 
 
 def _noted_reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
@@ -127,20 +129,20 @@ def test_the_draw_has_a_timestep_of_each_bucket_and_depends_on_seed_and_object_a
 
 @pytest.mark.parametrize("use", ["none", "attention"])
 def test_validation_is_the_mean_loss_by_bucket(shards: Path, use: ReferenceMode) -> None:
-    model, feed = micro_model(), _feed(ShardSet(shards))
-    found = validate(model, feed, use)
-    assert found == validate(model, feed, use)
+    model, loader = micro_model(), _loader(ShardSet(shards))
+    found = validate(model, loader, use)
+    assert found == validate(model, loader, use)
     sums = [0.0] * 4
     with torch.no_grad():
         for number in range(6):  # one bucket at a time, not four at once
-            encoded = encode_views(model, validation_views(feed, number), use)
+            encoded = encode_views(model, validation_views(loader, number), use)
             draw = fixed_noise(7, number, encoded.targets.expand(4, -1, -1, -1, -1))
             for i in range(4):
                 one = DiffusionNoise(draw.timesteps[i : i + 1], draw.noise[i : i + 1], draw.dropped[i : i + 1])
                 sums[i] += float(object_losses(predict(model.unet, encoded, one, model.alphas_cumprod), one.noise)) / 6
     assert [found[name] for name in bucket_names()] == pytest.approx(sums, rel=1e-5)
     assert found["loss"] == pytest.approx(sum(sums) / 4, rel=1e-5)
-    assert found != validate(model, replace(feed, seed=8), use)
+    assert found != validate(model, replace(loader, seed=8), use)
 
 
 def test_test_objects_are_in_neither_part(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
