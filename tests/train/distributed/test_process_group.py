@@ -1,6 +1,7 @@
 """Two gloo processes against one: the same training, checkpoints that load into each other, one decision of all."""
 
 import json
+import logging
 import math
 import re
 import shutil
@@ -219,6 +220,19 @@ def test_ranks_hear_of_each_others_damage_and_of_rank_0s_failure(tmp_path):
         "UserError: the set is gone",
         "RuntimeError: rank 0 failed: oh",
     ]
+
+
+def test_other_ranks_print_nothing_and_log_only_warnings(capsys):
+    logger = logging.getLogger("train.loop.loop")
+    for rank in (0, 1):
+        with Ranks(rank, 2).rank0_stdout():
+            print(f"printed by {rank}")
+            logger.info("info of %d", rank)
+            logger.warning("warning of %d", rank)
+    logger.info("after")
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["printed by 0"]
+    assert shown.err.splitlines() == ["info of 0", "warning: warning of 0", "warning: warning of 1", "after"]
 
 
 def test_the_batch_is_derived():
