@@ -22,9 +22,8 @@ from torch.nn import functional as F
 
 from benchmarks.distill.dense_grid import DenseGrid, nodes_of
 from benchmarks.distill.oracle_objects import OBJECTS, psnr
-from dataset.camera import fov_deg, spherical_to_c2w
-from dataset.format.schema import VIEWS_PER_SET, ViewSet
-from dataset.images.prepare import composite_white
+from dataset.camera import spherical_to_c2w
+from dataset.reading.rendered_object import read_object
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.photometric_fit import PosedImages, fit_images
 from distill.nerf.field import Field, Scene
@@ -112,13 +111,10 @@ def analytic(
 
 def rendered(shards: ShardSet, shard: int, sample: int, resolution: int) -> PosedImages:
     """Return an object of a rendered set; four of its random views are held out."""
-    meta = shards.meta(shard, sample)
-    sets: tuple[ViewSet, ViewSet] = ("fixed", "random")
-    wanted = [(view_set, index) for view_set in sets for index in range(VIEWS_PER_SET)]
-    views = [meta.views[view_set][index] for view_set, index in wanted]
-    images = torch.from_numpy(composite_white(shards.views(shard, sample, wanted))).permute(0, 3, 1, 2)
+    truth = read_object(shards, (shard, sample))
+    images = torch.from_numpy(truth.on_white).permute(0, 3, 1, 2)
     reduced = F.interpolate(images, (resolution, resolution), mode="area").permute(0, 2, 3, 1)
-    return PosedImages(np.array([view.c2w for view in views]), fov_deg(views[0].K, meta.resolution), reduced)
+    return PosedImages(truth.c2w, float(truth.fov_deg[0]), reduced)
 
 
 def _scene(way: str, settings: DistillSettings, parameters: int) -> nn.Module:
