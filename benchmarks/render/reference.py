@@ -1,4 +1,4 @@
-"""ReferenceImages images: 1,024 samples without a denoiser, computed once per object and cached by their settings.
+"""Reference images: 1,024 samples without a denoiser, computed once per object and cached by their settings.
 
 `python -m benchmarks.render.reference` computes the missing ones. A folder gets its final name only when its object is
 complete, so an interrupted run can be resumed with the same command.

@@ -31,7 +31,7 @@ WARM_UP: Final = 3
 
 @dataclass(frozen=True)
 class EncodeSpeed:
-    """One network, one way to run it."""
+    """Encoding speed of one network in one configuration."""
 
     network: str
     precision: str
@@ -43,7 +43,7 @@ class EncodeSpeed:
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and at which sizes to measure."""
+    """Device and sizes of the measurements."""
 
     device: torch.device
     toy: bool
@@ -56,7 +56,7 @@ class Setup:
         return torch.float32 if self.toy else torch.bfloat16
 
     def seconds(self, call: Callable[[], Any]) -> float:
-        """Mean seconds per call after a warm-up, which compiles."""
+        """Return the mean seconds per call, after a warm-up that compiles."""
         for _ in range(WARM_UP):
             call()
         return seconds_of(lambda: [call() for _ in range(self.repeats)], self.device) / self.repeats
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_vae(setup: Setup) -> nn.Module:
-    """An autoencoder of Stable Diffusion's shape with random weights."""
+    """Return an autoencoder of Stable Diffusion's shape with random weights."""
     from diffusers import AutoencoderKL
 
     widths = TOY_WIDTHS if setup.toy else VAE_WIDTHS
@@ -113,7 +113,7 @@ def build_vit(setup: Setup) -> nn.Module:
 
 
 def encode_speeds(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Views per second of both encoders."""
+    """Measure views per second of both encoders."""
     side = 32 if setup.toy else 256
     networks: dict[str, tuple[Any, int]] = {"vae": (build_vae(setup).encoder, side), "vit": (build_vit(setup), 224)}
     for name, (network, size) in networks.items():
@@ -140,20 +140,20 @@ def _encode_seconds(
 
 
 def _compiled(network: nn.Module) -> Callable[..., Any]:
-    """One graph per input shape."""
+    """Compile a network, with one graph per input shape."""
     compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
     return compiled
 
 
 def _flops(network: nn.Module, images: Tensor) -> float:
-    """Counted operations of encoding one image [1, 3, h, w]."""
+    """Count the operations of encoding one image [1, 3, h, w]."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
     return float(counter.get_total_flops())
 
 
 def attention_ways(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Forward and backward of one-head attention [8, 1, 1024, 512] in each implementation."""
+    """Time forward and backward of one-head attention [8, 1, 1024, 512] in each implementation."""
     shape = (2, 1, 16, 32) if setup.toy else (8, 1, 1024, 512)
     for name, backend, attention in (
         ("sdpa math", SDPBackend.MATH, functional.scaled_dot_product_attention),
@@ -180,7 +180,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def image_gradients(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Milliseconds of encoding with the gradient of the images, as one step of score distillation does."""
+    """Time encoding with the gradient of the images, as in a step of score distillation, in ms."""
     encoder: Any = build_vae(setup).encoder
     encoder.to(setup.dtype)
     side = 32 if setup.toy else 256
@@ -201,7 +201,7 @@ def image_gradients(setup: Setup) -> Iterator[dict[str, Any]]:
 
 
 def _recorded(step: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
-    """A step as a CUDA graph, recorded after a warm-up on a stream of its own, as torch asks for."""
+    """Record a step as a CUDA graph, after a warm-up on a side stream, which torch requires."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

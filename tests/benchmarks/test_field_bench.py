@@ -1,4 +1,4 @@
-"""The benchmark of field and renderer, at toy size."""
+"""The benchmark of the field and its renderer, at toy size."""
 
 import json
 

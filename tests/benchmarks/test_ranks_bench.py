@@ -1,4 +1,4 @@
-"""The benchmark of several ranks at a size that takes seconds: two gloo processes against one."""
+"""The benchmark of several ranks with two gloo processes, at a size that takes seconds."""
 
 import json
 

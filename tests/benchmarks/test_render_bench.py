@@ -1,4 +1,4 @@
-"""The pure parts of the rendering benchmark: its list, its decibels, its last line."""
+"""The pure functions of the rendering benchmark: object list, PSNR, last line."""
 
 import json
 

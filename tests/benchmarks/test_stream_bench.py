@@ -53,7 +53,7 @@ def test_the_made_set_is_valid_made_once_and_grained(folder: Path) -> None:
 
 
 def test_both_pipelines_give_the_same_views_of_an_item(folder: Path) -> None:
-    """Views a batch, sizes, values: what is compared is the same work."""
+    """Both pipelines give batches of the same views, shapes and value range."""
     config = StreamBenchConfig(batch=2)
     assert list(islice(our_batches(config, str(folder)), 4)) == [10] * 4
     for decode_all in (False, True):

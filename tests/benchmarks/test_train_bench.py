@@ -1,4 +1,4 @@
-"""The training benchmark tells kinds of GPU kernels by their names."""
+"""The training benchmark classifies GPU kernels by their names."""
 
 import pytest
 

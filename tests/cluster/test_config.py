@@ -1,4 +1,4 @@
-"""The cluster files as Ray reads them, and what the nodes of each find: code, libraries, packages."""
+"""The cluster files as Ray reads them, and the code, libraries and packages on the nodes."""
 
 import re
 import tomllib
@@ -28,7 +28,7 @@ def load(name: str) -> dict:
 
 
 def apt_packages(text: str) -> set[str]:
-    """What a Dockerfile's `apt-get install` lines, continued ones too, name."""
+    """Packages in a Dockerfile's `apt-get install` lines, including continued lines."""
     joined = text.replace("\\\n", " ")
     found = re.findall(r"apt-get install -y --no-install-recommends ([^&\n]+)", joined)
     return set(" ".join(found).split())
@@ -79,7 +79,7 @@ def test_clouds_scale_spot_gpu_workers_from_none_to_64(name):
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_nothing_of_rays_own_installations_is_left(name):
-    """Ray's defaults install a nightly Ray; ours replace every list of commands."""
+    """Ray's default commands install a nightly Ray, so our files replace all of them."""
     config = prepare_config(load(name))
     commands = config["head_setup_commands"] + config["worker_setup_commands"] + config["setup_commands"]
     assert all("--constraint /opt/isotropic3d/requirements.lock" in command for command in commands)
@@ -92,7 +92,7 @@ def test_containers_mount_folders_only(name):
 
 @pytest.mark.parametrize("node_type", ["head", "gpu"])
 def test_ec2_knows_every_field_of_aws_nodes(node_type):
-    """By EC2's own description of RunInstances, as botocore holds it."""
+    """Checked against EC2's description of RunInstances in botocore."""
     shape = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     node_config = load("aws")["available_node_types"][node_type]["node_config"]
     report = ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape)
@@ -102,7 +102,7 @@ def test_ec2_knows_every_field_of_aws_nodes(node_type):
 
 
 def test_ray_launches_spot_workers_on_an_imitation_of_aws(monkeypatch, tmp_path):
-    """What `ray up` and the autoscaler ask of AWS: roles, key, subnets, security group, and then a node of type gpu."""
+    """Requests of `ray up` and the autoscaler to AWS: roles, key, subnets, security group, a node of type gpu."""
     for name, value in [("ACCESS_KEY_ID", "none"), ("SECRET_ACCESS_KEY", "none"), ("DEFAULT_REGION", "us-west-2")]:
         monkeypatch.setenv(f"AWS_{name}", value)
     with mock_aws():
@@ -161,7 +161,7 @@ def test_nodes_and_drivers_have_the_same_ray():
 
 
 def test_a_worker_is_sent_the_packages_and_nothing_else(tmp_path):
-    """With Ray's own matcher, which reads patterns in its own way."""
+    """Uses Ray's matcher, which differs from git's."""
     for name in ["dataset/a.py", "render/b.py", "render/procedural/c.py", "render/__pycache__/b.pyc", "cluster/d.py"]:
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Distillation on a cluster: what is mounted, what is started, what travels to the workers."""
+"""Distillation on a cluster: mounts, the started command, the code sent to workers."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 
 def submit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """As `ray submit` runs it: alone, with the standard library alone."""
+    """Run the job like `ray submit`: a single file, with the standard library only."""
     shutil.copy(ROOT / "cluster" / "distill_job.py", home)
     command = [sys.executable, "-I", "-S", "distill_job.py", *arguments]
     return subprocess.run(command, cwd=home, env={"HOME": str(home)}, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The file that `ray submit` copies finds the checkout and its Python; the driver joins the cluster or says why not."""
+"""The file that `ray submit` copies finds the checkout and its Python; the driver joins the cluster or fails."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ DRIVER = "import os, sys; print(sys.argv[1:], os.getcwd()); sys.exit(7)\n"
 
 @pytest.fixture
 def home(tmp_path):
-    """A home folder as `ray up` and `ray submit` leave it: the mounted checkout, and the one file beside it."""
+    """A home folder after `ray up` and `ray submit`: the mounted checkout and the copied file."""
     cluster = tmp_path / "isotropic3d" / "cluster"
     cluster.mkdir(parents=True)
     (cluster / "driver.py").write_text(DRIVER)
@@ -61,7 +61,7 @@ def test_job_prefers_the_python_of_the_checkout(tmp_path):
 
 
 def test_job_knows_the_standard_library_alone():
-    """It runs with whatever Python is first on PATH, before anything of ours can be imported."""
+    """The job runs with the first Python on PATH and cannot import the checkout."""
     command = [sys.executable, "-I", "-S", ROOT / "cluster" / "render_job.py", "--root", "/nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "/nowhere contains no checkout" in done.stderr

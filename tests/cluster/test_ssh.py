@@ -1,4 +1,4 @@
-"""The cluster of ssh machines for real: `ray up`, `ray submit`, a node lost in the middle, `ray down`."""
+"""A real cluster of ssh machines: `ray up`, `ray submit`, a node lost during the run, `ray down`."""
 
 import json
 import os
@@ -20,7 +20,7 @@ NEEDED = {"/usr/sbin/sshd": "openssh-server", "ssh": "openssh-client", "rsync": 
 
 
 def obstacle() -> str:
-    """Why these machines cannot be made here; empty when they can."""
+    """Why the machines cannot be created here; empty when they can."""
     if os.name != "posix" or os.geteuid() != 0:
         return "needs root, for namespaces and sshd"
     missing = [package for program, package in NEEDED.items() if not shutil.which(program)]

@@ -1,4 +1,4 @@
-"""The demo passes on what ends it, and says what failed."""
+"""The demo passes signals on to its steps, and reports the step that failed."""
 
 import os
 import signal

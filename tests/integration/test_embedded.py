@@ -1,4 +1,4 @@
-"""The model that comes with the checkout: its size and settings, and that a distillation by it shows the object."""
+"""The bundled model: its size and settings, and a distillation with it."""
 
 import json
 

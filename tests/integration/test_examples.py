@@ -1,4 +1,4 @@
-"""The pictures in examples/ are ones that a distillation takes without a remark, and their README names each."""
+"""The images in examples/ need no notice, and their README lists all of them."""
 
 import re
 

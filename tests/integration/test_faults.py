@@ -1,4 +1,4 @@
-"""What a bad object can do to its Blender process, and what it must not do to the next object."""
+"""Bad objects may crash their Blender process, but must not affect the next object."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ def every_process_meets(opened, number):
 
 
 def _renders(pid):
-    """Whether the process has finished a view: Blender has told its stderr so."""
+    """Whether the process has finished a view, according to its stderr."""
     try:
         with open(f"/proc/{pid}/fd/2", "rb") as file:
             return b"Saved" in file.read()
@@ -141,7 +141,7 @@ def test_a_mesh_bomb_meets_the_memory_limit(good, tmp_path):
 
 
 def keeps_to_its_outcomes(specimens, good, tmp_path):
-    """Through one worker, with the good object after each: its sample is the one it has alone."""
+    """Render each bad object and then the good one with one worker; the good sample must not change."""
     path, alone = good
     wrong = []
     with worker() as opened:

@@ -1,4 +1,4 @@
-"""Whatever is killed, at whatever moment: the set ends complete, and byte for byte as if nothing had been."""
+"""After any process was killed at any moment, the resumed set is complete and byte-identical."""
 
 import os
 import random
@@ -132,7 +132,7 @@ def test_two_drivers_on_one_output(models, reference, tmp_path):
 
 
 def test_a_full_disk_ends_in_one_line_and_resumes(models, reference, tmp_path):
-    """A real one: a file system of 2 MB, which a set does not fit into while it holds something else."""
+    """A real file system of 2 MB that is too full for a set."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=False)

@@ -1,4 +1,4 @@
-"""Every file of the zoo, in this process: one explained outcome each, and no trace of it in the next object."""
+"""Every file of the zoo, in this process: each has one outcome and does not affect the next object."""
 
 import logging
 
@@ -34,7 +34,7 @@ def rendered(path, scratch):
 
 
 def outcome(path, scratch):
-    """(picture or None, error class, flags); a failure that explains nothing is "unexplained"."""
+    """(image or None, error class, flags); a failure without a known class is "unexplained"."""
     try:
         image, flags = rendered(path, scratch)
     except scene.ObjectError as error:
@@ -62,7 +62,7 @@ def test_every_specimen_has_its_outcome_and_leaves_no_trace(tmp_path):
 
 
 def test_a_thousand_places_of_one_mesh_are_measured_one_by_one(tmp_path):
-    """Bounds need no list of all points: the largest array is that of one instance."""
+    """Bounds are computed per instance, without an array of all points."""
     path = box_glb(tmp_path / "a.glb")
     scene.build(path, "longest")
     mesh = bpy.data.meshes[0]

@@ -1,4 +1,4 @@
-"""Drive headless Chromium over its debugging pipe: clicks, moves and keys, by the standard library alone."""
+"""Drive headless Chromium over its debugging pipe: clicks, mouse moves and keys, with the standard library only."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ _LEFT: Final = ("navigated or closed", "context was destroyed", "Cannot find con
 
 
 class PageLeft(RuntimeError):
-    """The page gave way to another one before it could answer."""
+    """The page was replaced by another one before it could answer."""
 
 
 class Page:
@@ -55,7 +55,7 @@ class Page:
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression is in the page (a promise is waited for); in the next page, if this one goes."""
+        """Evaluate a JavaScript expression in the page, awaiting promises; in the next page if this one is replaced."""
         deadline = time.monotonic() + _LIMIT_S
         while True:
             try:
@@ -70,7 +70,7 @@ class Page:
         return answer["result"].get("value")
 
     def move(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
-        """The mouse over an element, at this fraction of its width and height."""
+        """Move the mouse over an element, to this fraction of its width and height."""
         find = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{find}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         box = self.box(selector)
@@ -101,7 +101,7 @@ class Page:
         self.settle()
 
     def settle(self) -> None:
-        """Until what was begun has been painted."""
+        """Wait until pending changes have been painted."""
         self.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def screenshot(self, out: Path) -> None:
@@ -149,7 +149,7 @@ class Page:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Page]:
-    """A page of a browser that keeps its profile in `folder` and ends with the block."""
+    """A browser page with its profile in `folder`; the browser is closed at the end of the `with` block."""
     to, back = folder / "to", folder / "back"
     os.mkfifo(to)
     os.mkfifo(back)

@@ -1,4 +1,4 @@
-"""Distillations small enough for tests: settings, pictures, and results that take no time."""
+"""Small distillations for tests: settings, images, and fake results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def draw(path: Path, color: tuple[int, int, int]) -> Path:
 def quick_results(
     state: Distillation, settings: DistillSettings, mesh_settings: MeshSettings, out: Path, **_: Any
 ) -> MeshReport:
-    """In place of `write_results`: the field for real, the rest by name only."""
+    """Replaces `write_results`: writes the real field, and empty files for the rest."""
     state.field.save(out / "field.safetensors")
     for name in ("views.png", "turntable.mp4", "mesh.glb"):
         (out / name).write_bytes(b"in a test")
@@ -49,7 +49,7 @@ def same_field(first: Path, second: Path) -> bool:
 
 
 def rows(printed: str) -> dict[str, list[str]]:
-    """The table at the end: run -> words of its line."""
+    """Parse the final table: run -> words of its line."""
     lines = printed.splitlines()
     start = next(i for i, line in enumerate(lines) if line.split() == ["run", "status", "seconds", "faces", "reason"])
     return {line.split()[0]: line.split()[1:] for line in lines[start + 1 :]}

@@ -30,7 +30,7 @@ def encode(images: Tensor) -> Tensor:
 
 
 def make_guidance(interrupt_at: int | None = None) -> Guidance:
-    """An oracle, during whose call number `interrupt_at` somebody presses Ctrl-C."""
+    """An oracle that receives Ctrl-C during its call number `interrupt_at`."""
     oracle = oracle_denoiser(lambda v: render_truth(BALL, v.c2w, v.fov_deg, 16), encode, ALPHAS)
     calls = 0
 

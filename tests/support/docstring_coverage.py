@@ -21,7 +21,7 @@ _KERNELS: Final = "kernels"  # Triton functions take pointers, not arrays
 
 @dataclass
 class Coverage:
-    """What of the public functions of a package is stated."""
+    """Counts of documented shapes and errors in the public functions of a package."""
 
     with_arrays: int = 0
     with_raises: int = 0

@@ -1,4 +1,4 @@
-"""Model files and pictures with something odd about them, for the zoo and for tests of single checks."""
+"""Unusual and invalid model files and images, for the zoo and for tests of single checks."""
 
 import json
 import struct
@@ -13,7 +13,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def png(width: int, height: int, grey: int = 1) -> bytes:
-    """A PNG of one bit a pixel, all white (1) or black (0): 16384 x 16384 pixels in 33 kB."""
+    """A PNG of one bit per pixel, all white (1) or black (0): 16384 x 16384 pixels in 33 kB."""
     row = b"\0" + bytes([255 * grey]) * ((width + 7) // 8)
     squeeze = zlib.compressobj(1)
     data = b"".join(squeeze.compress(row) for _ in range(height)) + squeeze.flush()
@@ -54,7 +54,7 @@ def textured(image: bytes | dict, slot: str = "baseColorTexture") -> Gltf:
 
 
 def boxed(**node) -> Gltf:
-    """A document with one coloured box; the node's fields are free."""
+    """A document with one colored box; the node's fields are free."""
     gltf = Gltf()
     gltf.node(mesh=gltf.box((1, 1, 1)), **node)
     return gltf

@@ -1,4 +1,4 @@
-"""A zoo of bad and odd model files: each with the one outcome it must have. See `zoo`."""
+"""A zoo of invalid and unusual model files, each with its expected outcome. See `zoo`."""
 
 import base64
 import gzip
@@ -29,7 +29,7 @@ class Specimen:
 
 
 def zoo(folder: Path) -> list[Specimen]:
-    """Write all specimens into `folder`, and what they must not read beside it."""
+    """Write all specimens into `folder`, and files that they must not read next to it."""
     folder.mkdir(parents=True)
     (folder.parent / "outside.bin").write_bytes(boxed().binary)
     (folder.parent / "outside.png").write_bytes(png(8, 8))
@@ -211,7 +211,7 @@ def _pictures(folder: Path) -> list[Specimen]:
 
 
 def _unsafe(folder: Path) -> list[Specimen]:
-    """glTF files that refer to what lies outside: buffers and pictures, in every spelling."""
+    """glTF files with references to buffers and images outside of their folder."""
     outside = folder.parent / "outside"
     (folder / "link.bin").symlink_to(outside.with_suffix(".bin"))
     (folder / "link.png").symlink_to(outside.with_suffix(".png"))
@@ -243,7 +243,7 @@ def _unsafe(folder: Path) -> list[Specimen]:
 
 
 def _odd(folder: Path) -> list[Specimen]:
-    """Files that are unusual and right."""
+    """Unusual files that are valid."""
     animated().write(folder / "animated.glb")
     rigged().write(folder / "rigged.glb")
     scenes = boxed()

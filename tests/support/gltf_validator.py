@@ -1,4 +1,4 @@
-"""Khronos' glTF validator, an npm package: installed once into .venv, as tests/tools/gltf_validator locks it."""
+"""Khronos' glTF validator, an npm package that is installed once into .venv from a lock file."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def validate(path: Path) -> dict[str, Any]:
 
 
 def _modules() -> Path:
-    """The folder of the installed packages, named after the lock; made on first use."""
+    """The folder of the installed packages, named after the lock file; created at first use."""
     if not (NODE and NPM):
         pytest.skip("node or npm is not installed, so the glTF validator cannot run")
     lock = (TOOL / "package-lock.json").read_bytes()

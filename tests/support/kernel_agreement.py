@@ -1,7 +1,6 @@
-"""The Triton kernels held against plain torch: `python -m tests.support.kernel_agreement DEVICE` prints differences as
-JSON.
+"""Compare the Triton kernels with plain torch: `python -m tests.support.kernel_agreement DEVICE` prints JSON.
 
-With TRITON_INTERPRET=1 they run on "cpu", which Triton reads when it is imported: hence a program of its own.
+With TRITON_INTERPRET=1 they run on "cpu". Triton reads the variable when it is imported, so this is a program.
 """
 
 import json
@@ -122,7 +121,7 @@ def march_difference(device: str, rays: int, occupied: bool) -> float:
 
 
 def picture_difference(device: str) -> float:
-    """Of a field's pictures and all its gradients, rendered in several chunks: every kernel at its place."""
+    """Differences of a field's images and all its gradients, rendered in several chunks with all kernels."""
     settings = MarchSettings(samples_per_ray=16, occupancy_resolution=8, sample_budget=50)
     cameras = spherical_to_c2w([10.0, -20.0], [0.0, 130.0], [1.5, 1.8])
     found: list[list[Tensor]] = []
@@ -142,7 +141,7 @@ def picture_difference(device: str) -> float:
 
 @contextmanager
 def computed_by(kernels: bool) -> Iterator[None]:
-    """Within, everything goes through the kernels, or through plain torch, whatever the device."""
+    """Use the kernels, or plain torch, for everything in the `with` block, on any device."""
     with (
         patch.object(hash_grid, "has_kernels", lambda device: kernels),
         patch.object(field, "has_kernels", lambda device: kernels),
@@ -164,7 +163,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 def cases(device: str, points: int, rays: int) -> dict[str, Callable[[], float]]:
-    """What is compared, by name; names say the type whose precision is to be met."""
+    """The comparisons by name; the name contains the type whose precision is expected."""
     wide, single = torch.float64, torch.float32
     return {
         "grid float64": lambda: grid_difference(device, wide, GRID, False, points),

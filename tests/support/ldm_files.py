@@ -1,4 +1,4 @@
-"""Small checkpoints in the official key layouts: MVDream's UNet (golden), LDM's first stage, open_clip's tower."""
+"""Small checkpoints in the official key layouts: MVDream's UNet (golden), LDM's VAE, open_clip's image encoder."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ TINY_IMAGE_ENCODER = "tiny-24"  # as wide as the golden UNet's context
 
 
 def register_tiny_image_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make open_clip know an architecture small enough for tests."""
+    """Register a small architecture with open_clip."""
     vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
     text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 1, "layers": 1}
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
@@ -34,14 +34,14 @@ def golden_unet() -> dict[str, Tensor]:
 
 
 def image_encoder_state() -> dict[str, Tensor]:
-    """The tiny tower (`register_tiny_image_encoder` first), random weights."""
+    """The tiny image encoder (`register_tiny_image_encoder` first), random weights."""
     with seeded(0):
         image_encoder = build_image_encoder(OpenClipEncoder(TINY_IMAGE_ENCODER, None))
     return {IMAGE_ENCODER_PREFIX + key: value for key, value in image_encoder.visual.state_dict().items()}
 
 
 def release(image_encoder: bool = True) -> dict[str, Tensor]:
-    """A flat state dict as the official files hold it, with tensors that no part of ours takes."""
+    """A flat state dict as in the official files, with tensors that we do not use."""
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in golden_unet().items()} | vae_state()
     text = {"cond_stage_model.model.positional_embedding": torch.zeros(8, 16)}
     return (

@@ -1,4 +1,4 @@
-"""A server on loopback that gives the answers a test queued, and the object whose file it serves."""
+"""A local HTTP server with queued answers, and the object whose file it serves."""
 
 import hashlib
 import http.server
@@ -30,7 +30,7 @@ class Answer:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Gives the answers queued for a path, the last one for ever, and remembers the requests."""
+    """Gives the queued answers of a path, then repeats the last one, and records the requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -63,7 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
 
     def log_message(self, *_):
-        """Nothing."""
+        """Do not log."""
 
 
 def asset(name=NAME, uid=UID):

@@ -1,4 +1,4 @@
-"""Small latent sets: the pictures of `make_shards` through the micro model."""
+"""Small latent sets: the images of `make_shards`, encoded by the micro model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small model files with known geometry, for tests of the renderer: written by hand, so that nothing is assumed."""
+"""Small model files with known geometry, for tests of the renderer: written without a library."""
 
 import json
 import struct
@@ -49,7 +49,7 @@ class Gltf:
         return self.add("accessors", entry)
 
     def box(self, size, center=(0, 0, 0), spoil=None):
-        """A mesh with one emissive face colour a side. `spoil` replaces one coordinate (NaN, infinity)."""
+        """A mesh with one emissive color per side. `spoil` replaces one coordinate (NaN, infinity)."""
         primitives = []
         for face, corners in FACES.items():
             positions = (np.array(corners) * np.array(size) / 2 + center).astype(np.float32)

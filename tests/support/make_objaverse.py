@@ -1,4 +1,4 @@
-"""A made-up Objaverse cache of any size, in the layout of the `objaverse` package: lists and annotations, no models."""
+"""A synthetic Objaverse cache of any size, in the layout of the `objaverse` package: lists and annotations only."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Made-up sets as complete as rendered ones: manifest, outcome tables and attribution too."""
+"""Complete synthetic sets, with manifest, outcome tables and attribution."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def make_set(
     files: Mapping[int, str] | None = None,
     sample: Sample = make_sample,
 ) -> str:
-    """A complete set of objects PREFIX0, PREFIX1, ...; `gone`: status of those without pictures,
+    """A complete set of objects PREFIX0, PREFIX1, ...; `gone`: status of those without images,
     `files`: contents of the model files of some."""
     fs, root = url_to_fs(folder)
     uids = [f"{prefix}{i}" for i in range(objects)]

@@ -1,7 +1,7 @@
 """Small valid shard sets without Blender: boxes and ellipsoids, ray-cast with the real cameras.
 
-Every view is geometrically right, so the sets serve tests of training and distillation too: a box shows six differently
-coloured faces, an ellipsoid is coloured by position, and shape, size and colours are a function of (seed, number).
+Every view is geometrically correct, so the sets are also used in tests of training and distillation. A box has six
+faces of different colors, an ellipsoid is colored by position; shape, size and colors depend on (seed, number).
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def make_shard_set(
 
 
 def write_set_request(fs: Any, root: str, assets: Sequence[Asset], objects_per_shard: int, seed: int = 0) -> None:
-    """The manifest of some objects (none, too), and the `set.json` that goes with it."""
+    """Write the manifest of some objects (or none) and the matching `set.json`."""
     buffer = io.BytesIO()
     with suppress(UserError) if not assets else nullcontext():  # an empty one is written, and refused
         write_manifest(buffer, assets)
@@ -118,7 +118,7 @@ def _views(
 
 
 def _picture(number: int, half_size: Float, palette: Float, c2w: Float, resolution: int) -> NDArray[np.uint8]:
-    """Straight-alpha uint8 [h, w, 4], one ray through each pixel's middle."""
+    """Straight-alpha uint8 [h, w, 4], one ray through each pixel's center."""
     K = intrinsics(resolution)
     x, y = np.meshgrid(np.arange(resolution) + 0.5, np.arange(resolution) + 0.5)
     local = np.stack([(x - K[0, 2]) / K[0, 0], -(y - K[1, 2]) / K[1, 1], -np.ones_like(x)], -1)
@@ -131,7 +131,7 @@ def _picture(number: int, half_size: Float, palette: Float, c2w: Float, resoluti
 
 
 def _cast_box(origin: Float, directions: Float, half_size: Float, palette: Float) -> tuple[NDArray[np.bool_], Float]:
-    """(hit [h, w], colour [h, w, 3]) of the box +-half_size; palette row 2 * axis + (1 on the positive side)."""
+    """(hit [h, w], color [h, w, 3]) of the box +-half_size; palette row 2 * axis + (1 on the positive side)."""
     safe = np.where(np.abs(directions) < 1e-12, 1e-12, directions)
     near = np.minimum((-half_size - origin) / safe, (half_size - origin) / safe)
     far = np.maximum((-half_size - origin) / safe, (half_size - origin) / safe)
@@ -143,7 +143,7 @@ def _cast_box(origin: Float, directions: Float, half_size: Float, palette: Float
 def _cast_ellipsoid(
     origin: Float, directions: Float, half_size: Float, palette: Float
 ) -> tuple[NDArray[np.bool_], Float]:
-    """(hit [h, w], colour [h, w, 3]) of the ellipsoid of semi-axes half_size, coloured by the octant's sides."""
+    """(hit [h, w], color [h, w, 3]) of the ellipsoid of semi-axes half_size, colored by octant."""
     o, d = origin / half_size, directions / half_size
     a, b, c = (d * d).sum(-1), (d * o).sum(-1), (o * o).sum() - 1
     discriminant = b * b - a * c
@@ -154,7 +154,7 @@ def _cast_ellipsoid(
 
 
 def _asset(uid: str, number: int) -> Asset:
-    """The manifest's row of an object: what `_meta` says of it, and a title."""
+    """The manifest row of an object, consistent with `_meta`, and a title."""
     return Asset(uid, _SOURCE, _LICENSES[number % len(_LICENSES)], _AUTHOR, title=f"Object {number}")
 
 

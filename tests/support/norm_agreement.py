@@ -1,7 +1,6 @@
-"""The group norm's Triton kernels held against torch: `python -m tests.support.norm_agreement DEVICE` prints
-differences.
+"""Compare the Triton kernels of group norm with torch: `python -m tests.support.norm_agreement DEVICE` prints JSON.
 
-With TRITON_INTERPRET=1 they run on "cpu", which Triton reads when it is imported: hence a program of its own.
+With TRITON_INTERPRET=1 they run on "cpu". Triton reads the variable when it is imported, so this is a program.
 """
 
 import json

@@ -22,7 +22,7 @@ STEPS = 6
 
 
 def in_ranks(world: int, job: Callable[..., None], *args: Any) -> None:
-    """`job(rank, world, folder of their meeting, *args)` in as many new processes."""
+    """Run `job(rank, world, rendezvous folder, *args)` in `world` new processes."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(job, (world, folder, *args), nprocs=world)  # type: ignore[no-untyped-call]
 
@@ -34,7 +34,7 @@ def ranks_run(shards: Path, out: Path, base: Path | None, **recipe: Any) -> Trai
 
 
 def train_in_turn(rank: int, world: int, folder: str, *jobs: tuple[str, TrainingRun, str]) -> None:
-    """One training after the other in the same processes; a job is (ddp or fsdp, run, what happens to it)."""
+    """Run several trainings in the same processes; a job is (ddp or fsdp, run, event)."""
     torch.set_num_threads(1)
     sample_sheet.SAMPLE_STEPS = 2  # type: ignore[misc]
     for number, (parallel, run, event) in enumerate(jobs):

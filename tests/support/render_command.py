@@ -1,4 +1,4 @@
-"""Run `python -m render` as a process, and look at what it leaves."""
+"""Run `python -m render` as a process, and inspect its files and processes."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def render(source, shards, *options):
 
 
 def contents(folder):
-    """The files of a set whose bytes are a function of what was asked: all but the outcome tables, which hold times."""
+    """The files of a set whose bytes depend only on the request: all except outcome tables, which contain times."""
     files = (
         path for path in Path(folder).rglob("*") if path.is_file() and path.parent.name not in ("outcomes", "logs")
     )
@@ -29,7 +29,7 @@ def contents(folder):
 
 
 def processes_marked(mark):
-    """Ids of the Blender processes that descend from a run: the mark is in their environment."""
+    """Ids of the Blender processes of a run, found by a mark in their environment."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

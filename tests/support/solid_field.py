@@ -1,4 +1,4 @@
-"""A field whose shape and colors are known: the oracle's solids with a soft wall, in more colors than two."""
+"""A field with known shape and colors: the oracle's solids with a soft surface and several colors."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""What a person does with `cluster/local.yaml`, on the machines of ssh_hosts.sh: up, submit, lose a node, down.
+"""Use `cluster/local.yaml` on the machines of ssh_hosts.sh: up, submit, lose a node, down.
 
-`python -m tests.support.ssh_cluster FOLDER` runs inside of `tests/support/ssh_hosts.sh FOLDER`; prints what it saw as a
-line of JSON.
+`python -m tests.support.ssh_cluster FOLDER` runs in `tests/support/ssh_hosts.sh FOLDER` and prints its observations as
+one line of JSON.
 """
 
 import json
@@ -28,7 +28,7 @@ COUNT_NODES = (
 
 
 class Laptop:
-    """Runs Ray's commands as a person would, from the root of the checkout."""
+    """Runs Ray's commands from the root of the checkout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.config = folder, str(folder / "render.yaml")
@@ -80,7 +80,7 @@ class Laptop:
 
 
 def lend_environment(home: Path) -> None:
-    """A .venv that is this one, so that the node's `make setup` finds nothing to install."""
+    """Link this .venv, so that `make setup` on the node installs nothing."""
     venv = home / "isotropic3d" / ".venv"
     venv.mkdir(parents=True)
     for name in ("bin", "lib", "pyvenv.cfg"):

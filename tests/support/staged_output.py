@@ -1,4 +1,4 @@
-"""A shard set under construction from made-up results."""
+"""A shard set that is written from synthetic results."""
 
 import hashlib
 from dataclasses import replace

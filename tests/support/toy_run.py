@@ -1,4 +1,4 @@
-"""Folders of distillations as small as they come, finished and under way, for tests of what is made of them."""
+"""Run folders of minimal distillations, finished and unfinished, for tests that read them."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def finished(folder: Path) -> Path:
 
 
 def under_way(folder: Path, of: Path) -> Path:
-    """What the run `of` had left after four of its six steps."""
+    """The folder of the run `of` after four of its six steps."""
     (folder / "previews").mkdir(parents=True)
     for name in ("input.png", "config.json", "previews/step-000003.png"):
         shutil.copy(of / name, folder / name)

@@ -1,4 +1,4 @@
-"""The run that a training command line asks for."""
+"""The run that a training command line configures."""
 
 from train.__main__ import Stage1, Stage2, parse, resolve
 from train.loop.run_config import TrainingRun

@@ -80,7 +80,7 @@ def micro_run(shards: Path, out: Path, steps: int, stage: int = 1, base: Path | 
 
 
 def with_items(run: TrainingRun) -> TrainingRun:
-    """The run with four items an object and four readers."""
+    """The run with four items per object and four readers."""
     return replace(run, recipe=replace(run.recipe, items_per_object=4, readers=4))
 
 

@@ -1,4 +1,4 @@
-"""A micro run with two Ray workers, in a process of its own: python -m tests.support.train_ray SHARDS OUT BASE."""
+"""A micro run with two Ray workers, in a new process: python -m tests.support.train_ray SHARDS OUT BASE."""
 
 import sys
 from dataclasses import replace

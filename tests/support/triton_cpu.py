@@ -1,4 +1,4 @@
-"""Triton kernels on a machine without a GPU: their interpreter, and their compiler up to PTX."""
+"""Triton kernels without a GPU: the interpreter, and the compiler up to PTX."""
 
 import json
 import os

@@ -38,7 +38,7 @@ class Tags(HTMLParser):
 
 
 def troubled_set(folder: Path) -> Path:
-    """Seven objects: four ok, two failed, one skipped; texts that want to be markup."""
+    """Seven objects: four ok, two failed, one skipped; texts that look like markup."""
     make_shard_set(folder, 4, resolution=32, objects_per_shard=8)
     fs, root = url_to_fs(folder)
     rows, assets = read_outcomes(fs, root), list(Manifest(fs, root).assets())

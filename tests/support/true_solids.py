@@ -1,4 +1,4 @@
-"""The boxes of `make_shards` as scenes, meshes and finished distillations: assets that are their objects."""
+"""The boxes of `make_shards` as scenes, meshes and finished distillations: perfect assets."""
 
 import json
 from dataclasses import asdict, dataclass, replace

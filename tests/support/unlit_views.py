@@ -1,8 +1,7 @@
-"""Pictures of a model file without light: `python -m tests.support.unlit_views MODEL OUT.npz VIEWS RESOLUTION`, in
-Blender.
+"""Render images of a model file without light: `python -m tests.support.unlit_views MODEL OUT.npz VIEWS RESOLUTION`.
 
-Import, normalisation, cameras and Cycles' settings are render's own; the materials give off their base colour instead
-of reflecting light, so that a pixel is the albedo, in the numbers of the texture.
+Import, normalization, cameras and Cycles settings are those of `render`. Materials emit their base color instead of
+reflecting light, so that a pixel is the albedo, with the values of the texture.
 """
 
 import sys
@@ -21,12 +20,12 @@ ELEVATIONS_DEG = (5.0, 35.0)
 
 
 def poses(views: int) -> list[Pose]:
-    """Cameras all around, in turn low and high."""
+    """Cameras all around, alternating between low and high."""
     return [Pose(ELEVATIONS_DEG[i % 2], 360.0 / views * i) for i in range(views)]
 
 
 def shine(material: Any) -> None:
-    """Emission of the base colour in place of the surface."""
+    """Replace the surface by an emission of the base color."""
     nodes, links = material.node_tree.nodes, material.node_tree.links
     (surface,) = [node for node in nodes if node.type == "BSDF_PRINCIPLED"]
     (output,) = [node for node in nodes if node.type == "OUTPUT_MATERIAL"]

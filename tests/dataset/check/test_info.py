@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def add_rows(folder: Path, *more: Outcome, license: str = "unknown") -> None:
-    """Objects without samples, to the end of a set of one shard."""
+    """Append objects without samples to a set of one shard."""
     fs, root = url_to_fs(folder)
     assets = [*Manifest(fs, root).assets(), *(Asset(row.uid, "more", license) for row in more)]
     write_set_request(fs, root, assets, objects_per_shard=4)

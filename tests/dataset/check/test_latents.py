@@ -1,4 +1,4 @@
-"""`dataset verify` of latent sets: members, checksums, tables, index, and what was copied from the pictures."""
+"""`dataset verify` of latent sets: members, checksums, tables, index and copied files."""
 
 import io
 import shutil
@@ -54,7 +54,7 @@ def _members(folder: Path) -> dict[str, dict[str, bytes]]:
 
 
 def _rewrite(folder: Path, samples: dict[str, dict[str, bytes]], metas: list[Meta] | None = None) -> None:
-    """Write the first shard, its statistics, table and the index again: only the contents can give it away."""
+    """Write the first shard with consistent statistics, table and index, so that only the contents are wrong."""
     fs, root = url_to_fs(folder)
     metas = metas or [LatentSet(folder).meta(0, i) for i in range(2)]
     stats = write_shard(fs, root, "shard-000000", samples.items(), latent_names)

@@ -46,7 +46,7 @@ def append_members(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> None:
 
 
 def rewrite(shard_set: Path, change: Callable[[str, dict[str, bytes]], None]) -> None:
-    """Write shard 0 again with changed contents and matching statistics: only the contents can give it away."""
+    """Write shard 0 with changed contents and consistent statistics, so that only the contents are wrong."""
     fs, root = url_to_fs(shard_set)
     samples = []
     for number, uid in enumerate(["synthetic-0000", "synthetic-0001"]):

@@ -1,4 +1,4 @@
-"""`python -m dataset copy`, on made-up sets."""
+"""`python -m dataset copy`, on synthetic sets."""
 
 import multiprocessing
 import shutil
@@ -49,7 +49,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def both(large: str, small: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two as one of 8 pixels, in three shards."""
+    """Both sets copied into one of 8 pixels, in three shards."""
     out = tmp_path_factory.mktemp("both") / "set"
     copy_sets([large, small], str(out), resolution=8, objects_per_shard=3, workers=1)
     return out
@@ -125,7 +125,7 @@ def test_the_number_of_workers_changes_no_byte(both: Path, large: str, small: st
 
 
 class Killed(BaseException):
-    """What no `except` of the code under test may take for its own."""
+    """An error that no `except` of the tested code catches."""
 
 
 def test_killed_before_any_file_and_repeated_it_is_the_same_set(
@@ -300,7 +300,7 @@ def _two_workers_killed_between(task: CopyTask) -> None:
 
 
 def test_members_that_were_written_wrong_are_named(tmp_path: Path) -> None:
-    """Their checksums are right: only who decodes them can tell."""
+    """Their checksums are right, so only decoding shows the damage."""
     for name, data in (("x1.fixed_07.webp", b"no picture"), ("x1.meta.json", b"{")):
 
         def sample(uid: str, i: int, size: int, name: str = name, data: bytes = data) -> dict[str, bytes]:

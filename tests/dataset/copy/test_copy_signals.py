@@ -1,4 +1,4 @@
-"""`python -m dataset copy` as a process: interrupted or killed it leaves nothing running, and resumes."""
+"""`python -m dataset copy` as a process: after an interrupt or kill no process remains, and the copy resumes."""
 
 import os
 import signal

@@ -21,7 +21,7 @@ from tests.support.make_shards import make_sample
 
 
 def random_picture(side: int, seed: int = 0) -> UInt8:
-    """Every kind of pixel: invisible with a colour, faint, half, opaque."""
+    """Pixels of all kinds: transparent with a color, faint, half-transparent, opaque."""
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (side, side, 4), np.uint8)
     picture[..., 3] = rng.choice(np.array([0, 0, 1, 2, 100, 255, 255], np.uint8), (side, side))
@@ -29,7 +29,7 @@ def random_picture(side: int, seed: int = 0) -> UInt8:
 
 
 def naive(picture: UInt8, factor: int) -> UInt8:
-    """The mean of premultiplied colours and of alphas, in exact fractions; halves up."""
+    """Mean of premultiplied colors and of alphas, in exact fractions, halves rounded up."""
     side = picture.shape[0] // factor
     small = np.zeros((side, side, 4), np.uint8)
     for y in range(side):
@@ -44,7 +44,7 @@ def naive(picture: UInt8, factor: int) -> UInt8:
 
 
 def test_a_known_block() -> None:
-    """One opaque red pixel of four: red, a quarter visible; the colour of what is invisible counts for nothing."""
+    """One opaque red pixel of four gives red with alpha 1/4; colors of transparent pixels do not matter."""
     picture = np.array([[[255, 0, 0, 255], [0, 255, 0, 0]], [[0, 0, 255, 0], [9, 9, 9, 0]]], np.uint8)
     assert average_blocks(picture, 2).tolist() == [[[255, 0, 0, 64]]]
 
@@ -92,7 +92,7 @@ def test_points_of_the_world_move_with_the_pixels() -> None:
 
 
 def test_an_objects_middle_stays_in_the_middle_of_its_picture() -> None:
-    """Of the picture itself, not of the numbers beside it: centroids of alpha, in pixels from the corner."""
+    """Measured in the image, not read from the metadata: centroids of alpha in pixels."""
     sample = make_sample("a", 1, 64)
     small = downscale_sample(sample, parse_meta(sample[meta_name("a")], "a"), 16, "set")
 

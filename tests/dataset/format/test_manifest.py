@@ -1,4 +1,4 @@
-"""The manifest of a set: streamed in and out, unique uids, damage named."""
+"""The manifest of a set: streaming, unique uids, errors for damage."""
 
 import fsspec
 import pytest

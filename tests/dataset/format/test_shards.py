@@ -21,7 +21,7 @@ Sample = tuple[str, dict[str, bytes]]
 
 
 def fake_samples(*uids: str) -> list[Sample]:
-    """Samples with the right names and any bytes: the writer does not look inside."""
+    """Samples with valid names and arbitrary bytes; the writer does not check the contents."""
     return [(uid, {name: f"{name}!".encode() * (i + 1) for i, name in enumerate(member_names(uid))}) for uid in uids]
 
 

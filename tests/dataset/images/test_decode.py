@@ -1,4 +1,4 @@
-"""Picture files of every kind that people have: what is read is right, what is refused is said in one line."""
+"""Image files of all kinds are read correctly or refused with a one-line error."""
 
 import resource
 import subprocess
@@ -96,7 +96,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("width", [48, WORKING_SIDE + 104])
 def test_every_exif_orientation_ends_upright(tmp_path, orientation, width):
-    """Red ends above, blue below, whatever way the camera was held; of a large JPEG too."""
+    """Red is at the top and blue at the bottom for any camera orientation, also for a large JPEG."""
     shape = (width, width // 2)
     stored = {
         **{1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
@@ -144,7 +144,7 @@ def test_colours_under_zero_alpha_do_not_show_in_a_reduced_picture(tmp_path, mon
 
 
 def test_beyond_the_limit_a_picture_is_refused_by_its_header_without_eating_memory(tmp_path):
-    """In a process of its own, whose largest size is read: 1.6 gigapixels of a one-colour PNG, whole and valid."""
+    """Runs in a new process to measure its peak memory, on a valid single-color PNG of 1.6 gigapixels."""
     write_flat_png(tmp_path / "huge.png", 40_000)
     command = (
         "import resource, sys; from pathlib import Path; from dataset.images.prepare import prepare_image\n"
@@ -163,7 +163,7 @@ def test_beyond_the_limit_a_picture_is_refused_by_its_header_without_eating_memo
 
 
 def write_flat_png(path: Path, side: int) -> None:
-    """A white square of one bit a pixel, which compresses to next to nothing."""
+    """A white square of one bit per pixel, which compresses to a small file."""
     import struct
     import zlib
 
@@ -202,7 +202,7 @@ def test_the_limit_of_pillow_itself_is_left_as_it_was(tmp_path):
 
 
 def test_what_pillow_warns_of_is_told(tmp_path):
-    """A JPEG whose EXIF is damaged: it may lie on its side, which the person can see."""
+    """A JPEG with damaged EXIF may be rotated, so a notice is given."""
     exif = Image.Exif()
     exif[0x0112] = 6
     halves(32, 32).save(tmp_path / "a.jpg", exif=exif)

@@ -93,7 +93,7 @@ def test_resizing_leaves_no_dark_fringe_and_pure_white_outside() -> None:
 
 @pytest.mark.parametrize("size", [32, 200])
 def test_colour_hidden_under_zero_alpha_never_shows(size: int) -> None:
-    """Both ways of shrinking: directly, and after the box reduction of a picture much larger than `size`."""
+    """Both ways of downscaling: directly, and after the box reduction of a much larger image."""
     picture = np.array(disc(700, 700, (350, 350), 300))
     hidden = np.where(picture[..., 3:] == 0, np.array([0, 255, 0, 0], np.uint8), picture)
     clean, dirty = (prepare_image(Image.fromarray(pixels), size).rgb for pixels in (picture, hidden))

@@ -1,4 +1,4 @@
-"""Shard sets on S3, against moto's server on loopback: written, verified, owned by one, killed and resumed."""
+"""Shard sets on S3, on a moto server: writing, verifying, locking, killing and resuming."""
 
 import json
 import os
@@ -34,7 +34,7 @@ pytest.importorskip("s3fs", reason="S3 needs s3fs")
 
 @pytest.fixture(scope="module")
 def server():
-    """Address of a moto server that lives as long as this module's tests."""
+    """Address of a moto server for the tests of this module."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,7 +53,7 @@ def _answers(port):
 
 @pytest.fixture
 def s3(server, monkeypatch):
-    """A new bucket's URL; the address and the credentials are in the environment alone, where users put them."""
+    """URL of a new bucket; address and credentials are only in the environment."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up-secret")

@@ -49,7 +49,7 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
     loader = make(ShardSet(folder), damage=Damage(6, 0.2))
     broken = list(loader.micro_batches(0, 4))
     steps = [(number, row) for number in range(4) for row in range(3)]
-    ]
+    bad = [(number, row) for number, row in steps if loader.order.item(number * 3 + row)[1:] == (0, 2)]
     assert bad
     for number in range(4):
         for row in range(3):

@@ -53,7 +53,7 @@ def test_the_order_is_a_function_and_differs_by_epoch_and_seed() -> None:
 
 
 def test_the_order_is_pinned() -> None:
-    """A change here silently changes every resumed training run."""
+    """A change of this order changes resumed training runs without notice."""
     assert pairs(epoch_order((3, 2, 2), 0, 0, 0, 1)) == [(2, 0), (0, 1), (1, 1), (0, 0), (2, 1), (1, 0), (0, 2)]
 
 
@@ -126,7 +126,7 @@ def test_one_item_an_object_is_the_order_that_it_was() -> None:
 
 
 def test_the_order_of_several_items_is_pinned() -> None:
-    """A change here silently changes every resumed training run."""
+    """A change of this order changes resumed training runs without notice."""
     order = Order((2, 1), 0, items_per_object=2)
     assert [(*order.item(i)[1:], order.repeat_index(i)) for i in range(6)] == [
         (0, 0, 0),

@@ -1,4 +1,4 @@
-"""Filters: what they leave out and why, the smaller set that remains, and the parts by uid hash."""
+"""Filters: excluded objects and reasons, the resulting set, and splits by uid hash."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ FLAGS = {1: ("clipped",), 4: ("clipped", "near-black"), 5: ("near-black",)}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten objects in shards of 4, 4 and 2; licences alternate, three objects have flags."""
+    """Ten objects in shards of 4, 4 and 2; licenses alternate, three objects have flags."""
     made = make_shard_set(tmp_path_factory.mktemp("selection"), 10, resolution=8)
     write_flags(made, FLAGS)
     return made
@@ -128,7 +128,7 @@ def test_an_empty_shard_of_a_selection_is_no_trouble(folder: Path, tmp_path: Pat
 
 
 def test_failed_objects_do_not_shift_the_numbers(tmp_path: Path) -> None:
-    """The rows of a shard hold objects that have no sample."""
+    """The rows of a shard include objects without a sample."""
     folder = make_shard_set(tmp_path, 5, resolution=8)
     stats = json.loads((folder / "shard-000001.json").read_text())
     assert [sample["uid"] for sample in stats["samples"]] == ["synthetic-0004"]
@@ -139,7 +139,7 @@ def test_failed_objects_do_not_shift_the_numbers(tmp_path: Path) -> None:
 
 
 def drop_sample(folder: Path, number: int) -> None:
-    """Make an object of the first shard one that failed."""
+    """Mark an object of the first shard as failed."""
     from dataset.format.outcomes import Outcome
     from dataset.format.shards import write_index, write_shard
     from tests.support.make_shards import make_sample

@@ -197,7 +197,7 @@ def test_format_and_members_survive_the_round_trip(latent_folder: Path) -> None:
 
 
 def test_every_member_has_its_place_in_the_table(latent_folder: Path) -> None:
-    """Columns of the table against the statistics' names: a shifted column would still pass every checksum."""
+    """The table's columns match the statistics; a shifted column would still pass all checksums."""
     latents = LatentSet(latent_folder)
     for view_set in VIEW_SETS:
         read = latents.views(0, 0, [(view_set, i) for i in range(VIEWS_PER_SET)])
