@@ -65,8 +65,8 @@ class SampleArgs:
     """Also condition on the image as a clean frame, as in training stage 2. Without it, as in the paper, the model uses
     only its embedding."""
     azimuth_deg: float = 0.0
-    """Azimuth of the image in degrees, relative to the object's front; Blender's +x is 90. Only with --with-reference
-    and models with absolute camera labels."""
+    """Azimuth of the image in degrees: 0 is the object's front, 90 its left side (Blender's +x). Only with
+    --with-reference and models with absolute camera labels."""
     remove_background: bool = False
     """Remove the background with rembg first."""
     dry_run: bool = False

@@ -137,7 +137,7 @@ def _transformers_forward(state: dict[str, Tensor], config: dict[str, Any], pixe
 
 
 @torch.no_grad()
-def test_the_image_encoder_computes_what_the_tower_does(tmp_path: Path) -> None:
+def test_the_image_encoder_computes_what_the_image_encoder_does(tmp_path: Path) -> None:
     image_encoder: Any = build_image_encoder(
         SmallEncoder(embed_dim=24, image_size=32, patch_size=8, width=32, layers=2, head_width=16)
     )
@@ -152,7 +152,7 @@ def test_the_image_encoder_computes_what_the_tower_does(tmp_path: Path) -> None:
     _assert_same(_tensors(again.visual), _tensors(image_encoder.visual))
 
 
-def test_the_papers_tower_has_transformers_shape() -> None:
+def test_the_papers_image_encoder_has_transformers_shape() -> None:
     """ViT-H-14 on the meta device: what `laion/CLIP-ViT-H-14-laion2B-s32B-b79K` says of itself."""
     with torch.device("meta"):
         image_encoder: Any = build_image_encoder(OpenClipEncoder("ViT-H-14", None))
@@ -248,7 +248,7 @@ def test_a_model_trained_here_keeps_its_true_cameras(
 ) -> None:
     """It has an image encoder as the release has: without notes it would be taken for the release.
 
-    The way leads through the diffusers folder, whose tower has no name any more.
+    The way leads through the diffusers folder, whose image encoder has no name any more.
     """
     export(ExportArgs(like_trained, tmp_path / "folder"))
     export(ExportArgs(tmp_path / "folder", tmp_path / "out.ckpt", "ldm"))
@@ -319,7 +319,7 @@ def test_push_uploads_a_diffusers_folder_with_a_card_of_the_run(model: Path, tmp
 
 
 @pytest.mark.parametrize("object_fill", [None, 0.75])
-def test_who_takes_the_image_encoder_is_told_that_it_wants_the_object_centred(
+def test_who_takes_the_image_encoder_is_told_that_it_wants_the_object_centered(
     model: Path, capsys: pytest.CaptureFixture[str], object_fill: float | None
 ) -> None:
     settings = model / "image_tower" / "image_tower.json"

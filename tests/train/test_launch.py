@@ -132,7 +132,7 @@ def test_one_process_and_torchruns_processes_need_no_ray(tmp_path, monkeypatch):
         start(run, Launch(workers=3))
     with pytest.raises(UserError, match="--address auto is for Ray"):
         start(run, Launch(address="auto"))
-    with pytest.raises(UserError, match="--device cuda:1 is one GPU, for 2 processes"):
+    with pytest.raises(UserError, match="--device cuda:1 is one GPU for 2 processes"):
         start(replace(run, device=torch.device("cuda:1")), Launch())
 
 

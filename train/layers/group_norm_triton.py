@@ -156,19 +156,10 @@ def _middle(shift, statistics, inside, image, channel, images, channels, groups,
 
 @triton.jit
 def _moments(
-    x,
-    shift,
-    parts,
-    images,
-    pixels,
-    channels,
-    groups,
-    count,
-    chunk,
-    HAS_SHIFT: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, shift, parts,
+    images, pixels, channels, groups, count, chunk,
+    HAS_SHIFT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Mean and sum of squared deviations per channel, over a part of the pixels."""
     image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     mean, square = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
@@ -192,18 +183,10 @@ def _moments(
 
 @triton.jit
 def _merge(
-    parts,
-    statistics,
-    eps,
-    images,
-    pixels,
-    channels,
-    groups,
-    count,
-    chunk,
-    PARTS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    parts, statistics, eps,
+    images, pixels, channels, groups, count, chunk,
+    PARTS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Mean and 1 / deviation of a group, merged from the parts of its channels."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
@@ -222,28 +205,27 @@ def _merge(
 
 
 @triton.jit
-def _normalize(
-    x,
-    shift,
-    weight,
-    bias,
-    statistics,
-    out,
-    images,
-    pixels,
-    channels,
-    groups,
-    count,
-    chunk,
-    HAS_SHIFT: tl.constexpr,
-    SILU: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The normalized, scaled and activated values of a part of the pixels."""
-    image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
+def _program_and_rows(
+    shift, weight, bias, statistics, images, pixels, channels, groups, chunk,
+    HAS_SHIFT: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """`_program`, then weight, bias and the rows of `_middle` for its channels. Inlined; the PTX has no call."""
+    image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
     middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    return image, part, channel, inside, first, end, factor, offset, middle, scale
+
+
+@triton.jit
+def _normalize(
+    x, shift, weight, bias, statistics, out,
+    images, pixels, channels, groups, count, chunk,
+    HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The normalized, scaled and activated values of a part of the pixels."""
+    image, _, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
+        shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
+    )
     for start in range(first, end, ROWS):
         place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
         value = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale * factor + offset
@@ -265,28 +247,14 @@ def _slope(grad, place, mask, normal, factor, offset, SILU: tl.constexpr):
 
 @triton.jit
 def _gradient_sums(
-    x,
-    shift,
-    weight,
-    bias,
-    statistics,
-    grad,
-    parts,
-    images,
-    pixels,
-    channels,
-    groups,
-    count,
-    chunk,
-    HAS_SHIFT: tl.constexpr,
-    SILU: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, shift, weight, bias, statistics, grad, parts,
+    images, pixels, channels, groups, count, chunk,
+    HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Sums over the pixels of a part: gradient, gradient * normalized and, with a shift, normalized value."""
-    image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
-    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
-    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    image, part, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
+        shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
+    )
     slopes, products = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
     values = tl.zeros((WIDTH,), tl.float32)
     for start in range(first, end, ROWS):
@@ -307,21 +275,10 @@ def _gradient_sums(
 
 @triton.jit
 def _merge_gradients(
-    parts,
-    weight,
-    statistics,
-    means,
-    by_shift,
-    images,
-    pixels,
-    channels,
-    groups,
-    count,
-    chunk,
-    HAS_SHIFT: tl.constexpr,
-    PARTS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    parts, weight, statistics, means, by_shift,
+    images, pixels, channels, groups, count, chunk,
+    HAS_SHIFT: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Two mean gradients of a group, and the gradient of the shift, the sum of that of x over the pixels."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
@@ -346,29 +303,14 @@ def _merge_gradients(
 
 @triton.jit
 def _gradient(
-    x,
-    shift,
-    weight,
-    bias,
-    statistics,
-    grad,
-    means,
-    by_x,
-    images,
-    pixels,
-    channels,
-    groups,
-    count,
-    chunk,
-    HAS_SHIFT: tl.constexpr,
-    SILU: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, shift, weight, bias, statistics, grad, means, by_x,
+    images, pixels, channels, groups, count, chunk,
+    HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """The gradient of x for a part of the pixels."""
-    image, _, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
-    factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
-    middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
+    image, _, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
+        shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
+    )
     mean, product = _of_groups(means, inside, image, channel, images, channels, groups)
     for start in range(first, end, ROWS):
         place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)

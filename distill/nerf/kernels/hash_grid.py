@@ -1,11 +1,11 @@
-"""All levels of a hash grid at once as two Triton kernels: features with their Jacobian, and the table's gradient.
+"""Triton kernels of the hash grid: features of all levels with their Jacobian, and the gradient of the table.
 
-The sums are those of `distill.nerf.hash_grid`, whose torch functions say what they mean. Unlike there, a table's row
-holds the features of one vertex side by side (one memory sector a corner), so the table is transposed on the way in and
-out: two passes over it, little beside the look-ups of the points of a step.
+`distill.nerf.hash_grid` documents the formulas. Here a row of the table holds the features of one vertex (one memory
+sector per corner), so the table is transposed on input and output. These two passes take little time compared with the
+look-ups of a step.
 
-One program is one level of `_BLOCK` points. Levels are the slow axis of the launch, so a level's rows stay in the L2
-cache while it is at work. The kernels compute in the type of their tensors, float64 included.
+One program processes one level for `_BLOCK` points. Levels are the slow axis of the grid, so that the rows of a level
+stay in the L2 cache while it is processed. The kernels compute in the type of their tensors, including float64.
 """
 
 from functools import lru_cache
@@ -24,11 +24,11 @@ _PRIME_Z = tl.constexpr(805_459_861)
 
 
 class LookUp(torch.autograd.Function):
-    """All levels at once. Saves the points alone and works the corners out again."""
+    """Look up all levels. Saves only the points for the backward pass and recomputes the corners."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
-        """Table [c, t] at points [3, n] in unit coordinates -> [levels * c, 1 or 4, n]."""
+        """Look up points `unit` [3, n] in unit coordinates in `table` [c, t]; return [levels * c, 1 or 4, n]."""
         ctx.save_for_backward(unit)
         ctx.plan = (table.shape, settings, jacobian)
         channels = len(table)
@@ -39,7 +39,7 @@ class LookUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Gradient of the table [c, t]; sums in an order that varies from run to run."""
+        """Return the gradient of the table [c, t]. The order of summation varies between runs."""
         (unit,) = ctx.saved_tensors
         (channels, entries), settings, jacobian = ctx.plan
         table = grads[0].new_zeros(entries, channels)
@@ -55,13 +55,13 @@ def _launch(
     if points:
         padded = triton.next_power_of_2(channels)
         grid = (triton.cdiv(points, _BLOCK), len(levels))
-        with torch.cuda.device_of(unit):  # a launch goes to the current device, whatever holds its tensors
+        with torch.cuda.device_of(unit):  # a kernel is launched on the current device, wherever its tensors are
             kernel[grid](unit, table, levels, values, points, channels, padded, jacobian, _BLOCK)
 
 
 @lru_cache(maxsize=8)
 def _level_rows(settings: HashGridSettings, device: torch.device) -> Tensor:
-    """What a kernel needs to know of each level [levels, 4]: cells an axis, entries, first entry, whether hashed."""
+    """Return [levels, 4]: cells per axis, entries, first entry and whether hashed, for the kernels."""
     rows, first = [], 0
     for resolution, size in zip(settings.resolutions(), settings.table_sizes(), strict=True):
         rows.append((resolution, size, first, int((resolution + 1) ** 3 > size)))
@@ -75,15 +75,10 @@ def _look_up_kernel(
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, JACOBIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """found [levels * c, 1 or 4, n] of points unit [3, n] in table [t, c]."""
-    point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = point < points
-    level = tl.program_id(1)
+    point, inside, level = _program(points, BLOCK)
     resolution, size, first, hashed = _level(levels, level)
-    cell_x, x, slope_x = _axis(unit, 0, points, point, inside, resolution)
-    cell_y, y, slope_y = _axis(unit, 1, points, point, inside, resolution)
-    cell_z, z, slope_z = _axis(unit, 2, points, point, inside, resolution)
-    channel = tl.arange(0, PADDED)
-    wanted = inside[:, None] & (channel < CHANNELS)[None, :]
+    cell_x, x, slope_x, cell_y, y, slope_y, cell_z, z, slope_z = _cell(unit, points, point, inside, resolution)
+    channel, wanted = _channels(inside, CHANNELS, PADDED)
 
     value = tl.zeros((BLOCK, PADDED), table.dtype.element_ty)
     by_x = tl.zeros((BLOCK, PADDED), table.dtype.element_ty)
@@ -114,16 +109,11 @@ def _scatter_kernel(
     unit, table, levels, grads, points,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, JACOBIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The transpose of `_look_up_kernel`: adds to table [t, c] what grads [levels * c, 1 or 4, n] say."""
-    point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = point < points
-    level = tl.program_id(1)
+    """The transpose of `_look_up_kernel`: adds grads [levels * c, 1 or 4, n] to table [t, c]."""
+    point, inside, level = _program(points, BLOCK)
     resolution, size, first, hashed = _level(levels, level)
-    cell_x, x, slope_x = _axis(unit, 0, points, point, inside, resolution)
-    cell_y, y, slope_y = _axis(unit, 1, points, point, inside, resolution)
-    cell_z, z, slope_z = _axis(unit, 2, points, point, inside, resolution)
-    channel = tl.arange(0, PADDED)
-    wanted = inside[:, None] & (channel < CHANNELS)[None, :]
+    cell_x, x, slope_x, cell_y, y, slope_y, cell_z, z, slope_z = _cell(unit, points, point, inside, resolution)
+    channel, wanted = _channels(inside, CHANNELS, PADDED)
 
     rows: tl.constexpr = 4 if JACOBIAN else 1
     at = grads + ((level * CHANNELS + channel).to(tl.int64) * rows * points)[None, :] + point[:, None]
@@ -145,15 +135,38 @@ def _scatter_kernel(
 
 
 @triton.jit
+def _program(points, BLOCK: tl.constexpr):
+    """The points [BLOCK] of this program with their mask, and its level."""
+    point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return point, point < points, tl.program_id(1)
+
+
+@triton.jit
+def _channels(inside, CHANNELS: tl.constexpr, PADDED: tl.constexpr):
+    """The channels [PADDED] of a row, and the mask [BLOCK, PADDED] of points and channels."""
+    channel = tl.arange(0, PADDED)
+    return channel, inside[:, None] & (channel < CHANNELS)[None, :]
+
+
+@triton.jit
+def _cell(unit, points, point, inside, resolution):
+    """`_axis` of all three axes."""
+    cell_x, x, slope_x = _axis(unit, 0, points, point, inside, resolution)
+    cell_y, y, slope_y = _axis(unit, 1, points, point, inside, resolution)
+    cell_z, z, slope_z = _axis(unit, 2, points, point, inside, resolution)
+    return cell_x, x, slope_x, cell_y, y, slope_y, cell_z, z, slope_z
+
+
+@triton.jit
 def _level(levels, level):
-    """(cells an axis, entries, first entry, whether hashed) of a level."""
+    """Cells per axis, entries, first entry and whether hashed, of a level."""
     row = levels + level * 4
     return tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
 
 
 @triton.jit
 def _axis(unit, AXIS: tl.constexpr, points, point, inside, resolution):
-    """(cell, place in it, slope) [BLOCK] along an axis. Whatever a coordinate is, NaN too, its cell is in the table."""
+    """Cell, position in it and slope [BLOCK] along an axis. The cell is valid for any coordinate, including NaN."""
     coordinate = tl.load(unit + tl.cast(points, tl.int64) * AXIS + point, mask=inside, other=0)
     cells = resolution.to(unit.dtype.element_ty)
     position = tl.minimum(tl.maximum(coordinate, 0.0), 1.0) * cells

@@ -171,7 +171,7 @@ class _Names:
                 self.add(f"output_blocks.{index}.{1 if level == last else 2}.conv", current, current, 3, 3)
 
 
-def test_a_release_with_first_stage_and_tower_becomes_a_whole_folder(
+def test_a_release_with_first_stage_and_image_encoder_becomes_a_whole_folder(
     bare: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in bare.items()}
@@ -193,7 +193,7 @@ def test_a_release_with_first_stage_and_tower_becomes_a_whole_folder(
     assert torch.equal(image_encoder.visual.conv1.weight, state[f"{IMAGE_ENCODER_PREFIX}conv1.weight"])
 
 
-def test_a_tower_of_another_architecture_is_refused(bare: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_image_encoder_of_another_architecture_is_refused(bare: dict[str, Tensor], tmp_path: Path) -> None:
     state = {f"model.diffusion_model.{name}": tensor for name, tensor in bare.items()}
     state[IMAGE_ENCODER_PREFIX + "conv1.weight"] = torch.zeros(8, 3, 4, 4)
     torch.save(state, tmp_path / "x.ckpt")

@@ -46,8 +46,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("pictures") / "set", 5, 32, objects_per_shard=2)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shard_set(tmp_path_factory.mktemp("images") / "set", 5, 32, objects_per_shard=2)
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +58,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def latents(pictures: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def latents(images: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("latents") / "set"
-    _encode(pictures, out, model)
+    _encode(images, out, model)
     return out
 
 
-def _encode(pictures: Path | str, out: Path | str, model: Path, **options: Any) -> None:
-    run(EncodeArgs(str(pictures), str(out), model=model, device="cpu", **options))
+def _encode(images: Path | str, out: Path | str, model: Path, **options: Any) -> None:
+    run(EncodeArgs(str(images), str(out), model=model, device="cpu", **options))
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -79,11 +79,11 @@ def _samples(folder: Path) -> dict[str, dict[str, bytes]]:
 
 # webdataset leaves its files to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_plain_webdataset_and_numpy_read_what_the_model_says_of_every_picture(pictures: Path, latents: Path) -> None:
-    source, encoded, model = _samples(pictures), _samples(latents), micro_model()
+def test_plain_webdataset_and_numpy_read_what_the_model_says_of_every_image(images: Path, latents: Path) -> None:
+    source, encoded, model = _samples(images), _samples(latents), micro_model()
     assert list(encoded) == list(source)
-    assert sorted(p.name for p in latents.glob("*.tar")) == sorted(p.name for p in pictures.glob("*.tar"))
-    shards, uids = ShardSet(pictures), list(source)
+    assert sorted(p.name for p in latents.glob("*.tar")) == sorted(p.name for p in images.glob("*.tar"))
+    shards, uids = ShardSet(images), list(source)
     for uid in uids:
         assert encoded[uid]["meta.json"] == source[uid]["meta.json"]
         shard, sample = divmod(uids.index(uid), 2)
@@ -98,12 +98,12 @@ def test_plain_webdataset_and_numpy_read_what_the_model_says_of_every_picture(pi
     assert len({encoded[uids[0]][f"random_{i:02d}.npy"] for i in range(16)}) == 16
 
 
-def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> None:
+def test_the_layout_is_that_of_a_shard_set(images: Path, latents: Path) -> None:
     assert sorted(p.name for p in latents.iterdir()) == sorted(
         ["index.json", "latents.json", "attribution.csv", "manifest.parquet", "outcomes", "set.json"]
         + [f"shard-{i:06d}.{kind}" for i in range(3) for kind in ("tar", "json", "table.npz")]
     )
-    before, after = read_index(pictures), read_index(latents)
+    before, after = read_index(images), read_index(latents)
     assert [s.samples for s in after.shards] == [s.samples for s in before.shards]
     assert after.objects_per_shard == before.objects_per_shard
     fs, root = url_to_fs(latents)
@@ -117,13 +117,13 @@ def test_the_layout_is_that_of_a_shard_set(pictures: Path, latents: Path) -> Non
     assert form["vae_sha256"] == weights_sha256(micro_model().vae) != form["image_tower_sha256"]
 
 
-def test_the_same_pictures_give_the_same_bytes(pictures: Path, latents: Path, model: Path, tmp_path: Path) -> None:
-    _encode(pictures, tmp_path / "again", model, num_workers=1)
+def test_the_same_images_give_the_same_bytes(images: Path, latents: Path, model: Path, tmp_path: Path) -> None:
+    _encode(images, tmp_path / "again", model, num_workers=1)
     assert _bytes(tmp_path / "again") == _bytes(latents)
 
 
-def test_the_batch_size_changes_nothing_beyond_rounding(pictures: Path, model: Path) -> None:
-    encoder, shards = load_encoder(model, CPU), ShardSet(pictures)
+def test_the_batch_size_changes_nothing_beyond_rounding(images: Path, model: Path) -> None:
+    encoder, shards = load_encoder(model, CPU), ShardSet(images)
     form = plan_format(encoder, shards, logvar=True, embedded="random")
     views = to_tensor(shards.views(0, 0, VIEWS))
     whole, parts = encode_object(encoder, form, views, 32), encode_object(encoder, form, views, 5)
@@ -132,22 +132,22 @@ def test_the_batch_size_changes_nothing_beyond_rounding(pictures: Path, model: P
         torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
 
 
-def test_what_the_pictures_set_says_of_its_objects_is_copied_also_into_a_finished_set(
-    pictures: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_the_images_set_says_of_its_objects_is_copied_also_into_a_finished_set(
+    images: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = ["set.json", "manifest.parquet", "attribution.csv", "outcomes/shard-000002.parquet"]
     for name in tables:
-        assert (latents / name).read_bytes() == (pictures / name).read_bytes()
-    _encode(pictures, tmp_path / "out", model)
+        assert (latents / name).read_bytes() == (images / name).read_bytes()
+    _encode(images, tmp_path / "out", model)
     for name in tables:
         (tmp_path / "out" / name).unlink()
-    _encode(pictures, tmp_path / "out", model)
+    _encode(images, tmp_path / "out", model)
     assert _bytes(tmp_path / "out") == _bytes(latents)
     bare = tmp_path / "bare"
     bare.mkdir()
-    for path in pictures.glob("*.tar"):
+    for path in images.glob("*.tar"):
         (bare / path.name).symlink_to(path)
-    for path in (*pictures.glob("shard-*.json"), pictures / "index.json"):
+    for path in (*images.glob("shard-*.json"), images / "index.json"):
         (bare / path.name).symlink_to(path)
     capsys.readouterr()
     _encode(bare, tmp_path / "less", model)
@@ -155,41 +155,41 @@ def test_what_the_pictures_set_says_of_its_objects_is_copied_also_into_a_finishe
     assert not (tmp_path / "less" / "set.json").exists()
 
 
-def test_one_encoding_at_a_time_writes_a_folder(pictures: Path, model: Path, tmp_path: Path) -> None:
+def test_one_encoding_at_a_time_writes_a_folder(images: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with owned(*url_to_fs(out), out, str(out), "encoding"):
         assert (out / "lock").is_file()
         with pytest.raises(UserError, match=f"another encoding is writing {out}"):
-            _encode(pictures, out, model)
+            _encode(images, out, model)
         assert sorted(path.name for path in out.iterdir()) == ["lock"]
-    _encode(pictures, out, model)
+    _encode(images, out, model)
     assert not (out / "lock").exists()
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        _encode(pictures, file / "out", model)
+        _encode(images, file / "out", model)
 
 
-def test_a_remote_folder_has_a_lease(pictures: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_folder_has_a_lease(images: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataset.io.lock._SETTLE_S", 0.0)
     fs, root = url_to_fs("memory://encode/latents")
     holder = {"id": "x", "host": "elsewhere", "pid": 1, "time": time.time()}
     fs.pipe_file(f"{root}/lease.json", json.dumps(holder).encode())
     with pytest.raises(UserError, match="another encoding is writing memory://encode/latents: process 1 on elsewhere"):
-        _encode(pictures, "memory://encode/latents", model)
+        _encode(images, "memory://encode/latents", model)
     fs.rm_file(f"{root}/lease.json")
-    _encode(pictures, "memory://encode/latents", model)
+    _encode(images, "memory://encode/latents", model)
     assert not fs.exists(f"{root}/lease.json")
     assert verify("memory://encode/latents") == []
 
 
 @pytest.mark.integration
 def test_killed_between_shards_it_keeps_the_finished_ones(model: Path, tmp_path: Path) -> None:
-    pictures = make_shard_set(tmp_path / "pictures", 16, 32, objects_per_shard=1)
+    images = make_shard_set(tmp_path / "images", 16, 32, objects_per_shard=1)
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    _encode(pictures, whole, model)
-    command = [sys.executable, "-m", "train.encode", str(pictures), str(out), "--model", str(model), "--device", "cpu"]
+    _encode(images, whole, model)
+    command = [sys.executable, "-m", "train.encode", str(images), str(out), "--model", str(model), "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as child:
         deadline = time.monotonic() + 90
@@ -202,13 +202,13 @@ def test_killed_between_shards_it_keeps_the_finished_ones(model: Path, tmp_path:
     (out / "shard-000009.tar.0a1b2c3d.tmp").write_bytes(b"left by the killed one")
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-00000[01].*")}
     assert len(before) == 6
-    _encode(pictures, out, model)
+    _encode(images, out, model)
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("shard-00000[01].*")} == before
     assert _bytes(out) == _bytes(whole)
 
 
 def test_interrupted_inside_a_shard_it_does_that_shard_again(
-    pictures: Path, latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = iter(range(100))
 
@@ -219,79 +219,79 @@ def test_interrupted_inside_a_shard_it_does_that_shard_again(
 
     monkeypatch.setattr(encode_set, "encode_object", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _encode(pictures, tmp_path, model)
+        _encode(images, tmp_path, model)
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.glob("*.tar*")) == ["shard-000000.tar"]
-    _encode(pictures, tmp_path, model)
+    _encode(images, tmp_path, model)
     assert _bytes(tmp_path) == _bytes(latents)
 
 
 def test_a_finished_set_is_left_alone_and_a_damaged_shard_done_again(
-    pictures: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _encode(pictures, tmp_path, model)
+    _encode(images, tmp_path, model)
     capsys.readouterr()
-    _encode(pictures, tmp_path, model)
+    _encode(images, tmp_path, model)
     assert "finished already" in capsys.readouterr().err
     (tmp_path / "shard-000000.tar").write_bytes(b"short")
     (tmp_path / "shard-000002.json").unlink()
     (tmp_path / "shard-000001.table.npz").unlink()
-    _encode(pictures, tmp_path, model)
+    _encode(images, tmp_path, model)
     assert _bytes(tmp_path) == _bytes(latents)
     (tmp_path / "shard-000000.json").write_text("{")
     with pytest.raises(
         UserError, match=r"shard-000000\.json is not valid JSON .*; delete .*shard-000000\.json and repeat"
     ):
-        _encode(pictures, tmp_path, model)
+        _encode(images, tmp_path, model)
 
 
-def test_another_model_other_settings_and_other_pictures_are_refused(
-    pictures: Path, latents: Path, model: Path, tmp_path: Path
+def test_another_model_other_settings_and_other_images_are_refused(
+    images: Path, latents: Path, model: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     save_model(micro_model(seed=1), other, ("vae", "image_tower"))
     with pytest.raises(UserError, match=r"(?s)other settings.*image_tower_sha256 was .*vae_sha256 was .*another OUT"):
-        _encode(pictures, latents, other)
+        _encode(images, latents, other)
     with pytest.raises(UserError, match="logvar was True, is now False"):
-        _encode(pictures, latents, model, logvar=False)
+        _encode(images, latents, model, logvar=False)
     with pytest.raises(UserError, match="embedded was 'all', is now 'random'"):
-        _encode(pictures, latents, model, embedded="random")
-    elsewhere = make_shard_set(tmp_path / "pictures", 5, 32, objects_per_shard=2, seed=1)
+        _encode(images, latents, model, embedded="random")
+    elsewhere = make_shard_set(tmp_path / "images", 5, 32, objects_per_shard=2, seed=1)
     with pytest.raises(UserError, match="encoded from other images"):
         _encode(elsewhere, latents, model)
     with pytest.raises(UserError, match="holds a set of images"):
-        _encode(pictures, pictures, model)
+        _encode(images, images, model)
     with pytest.raises(UserError, match="--batch-size is 33"):
-        _encode(pictures, tmp_path / "x", model, batch_size=33)
+        _encode(images, tmp_path / "x", model, batch_size=33)
     with pytest.raises(UserError, match=r"model\.json is missing"):
-        _encode(pictures, tmp_path / "x", tmp_path)
+        _encode(images, tmp_path / "x", tmp_path)
     assert not (tmp_path / "x").exists()
 
 
-def test_a_damaged_picture_and_latents_that_are_no_numbers_are_named(model: Path, tmp_path: Path) -> None:
-    pictures = make_shard_set(tmp_path / "pictures", 2, 16)
-    encoder, shards = load_encoder(model, CPU), ShardSet(pictures)
+def test_a_damaged_image_and_latents_that_are_no_numbers_are_named(model: Path, tmp_path: Path) -> None:
+    images = make_shard_set(tmp_path / "images", 2, 16)
+    encoder, shards = load_encoder(model, CPU), ShardSet(images)
     form = plan_format(encoder, shards, logvar=True, embedded="all")
     with torch.no_grad():
         next(encoder.vae.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: NaN or infinite"):
         encode(shards, str(tmp_path / "nan"), encoder, form)
-    place = read_stats(*url_to_fs(pictures), "shard-000000").samples[1].members["random_04.webp"]
-    data = bytearray((pictures / "shard-000000.tar").read_bytes())
+    place = read_stats(*url_to_fs(images), "shard-000000").samples[1].members["random_04.webp"]
+    data = bytearray((images / "shard-000000.tar").read_bytes())
     data[place.offset + 30] ^= 4
-    (pictures / "shard-000000.tar").write_bytes(bytes(data))
+    (images / "shard-000000.tar").write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"synthetic-0001\.random_04\.webp is truncated or corrupt"):
-        _encode(pictures, tmp_path / "out", model)
+        _encode(images, tmp_path / "out", model)
     left = {p.name for p in (tmp_path / "out").iterdir()}
     assert left == {"latents.json", "set.json", "manifest.parquet", "attribution.csv", "outcomes"}
 
 
 @pytest.mark.parametrize(("logvar", "embedded"), [(False, "all"), (True, "random"), (False, "random")])
 def test_less_can_be_kept_and_takes_what_it_says(
-    pictures: Path, model: Path, tmp_path: Path, logvar: bool, embedded: Embedded
+    images: Path, model: Path, tmp_path: Path, logvar: bool, embedded: Embedded
 ) -> None:
-    _encode(pictures, tmp_path / "less", model, logvar=logvar, embedded=embedded)
-    form = plan_format(load_encoder(model, CPU), ShardSet(pictures), logvar=logvar, embedded=embedded)
+    _encode(images, tmp_path / "less", model, logvar=logvar, embedded=embedded)
+    form = plan_format(load_encoder(model, CPU), ShardSet(images), logvar=logvar, embedded=embedded)
     latents = 256 * (2 if logvar else 1)
     assert (form.numbers("fixed"), form.numbers("random")) == (latents + 32 * (embedded == "all"), latents + 32)
     entry = read_stats(*url_to_fs(tmp_path / "less"), "shard-000000").samples[0].members
@@ -300,8 +300,8 @@ def test_less_can_be_kept_and_takes_what_it_says(
     assert (first.size, last.size) == (form.member_bytes("fixed"), form.member_bytes("random"))
 
 
-def test_help_states_the_sizes_at_full_scale(pictures: Path, model: Path) -> None:
-    small = plan_format(load_encoder(model, CPU), ShardSet(pictures), logvar=True, embedded="all")
+def test_help_states_the_sizes_at_full_scale(images: Path, model: Path) -> None:
+    small = plan_format(load_encoder(model, CPU), ShardSet(images), logvar=True, embedded="all")
     paper = replace(small, channels=4, height=32, width=32, embedding=1024)
     metadata = 800_000 * 16_500
     sizes = [
@@ -319,9 +319,9 @@ def test_the_old_name_of_num_workers_still_works(capsys: pytest.CaptureFixture[s
 
 
 def test_a_dry_run_writes_nothing(
-    pictures: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _encode(pictures, tmp_path / "out", model, dry_run=True)
+    _encode(images, tmp_path / "out", model, dry_run=True)
     shown = json.loads(capsys.readouterr().out)
     assert (shown["embedding"], shown["views_bytes"]) == (32, 5 * 32 * (512 + 1536))
     assert not (tmp_path / "out").exists()
@@ -335,7 +335,7 @@ def test_the_weights_sum_sees_one_number_and_not_the_folder(model: Path) -> None
     assert weights_sha256(encoder.vae) != weights_sha256(whole.vae)
 
 
-def test_a_diffusers_folder_is_encoded_by_its_own_tower(model: Path, tmp_path: Path) -> None:
+def test_a_diffusers_folder_is_encoded_by_its_own_image_encoder(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     shutil.copytree(model, folder)
     shutil.rmtree(folder / "image_tower")
@@ -345,15 +345,15 @@ def test_a_diffusers_folder_is_encoded_by_its_own_tower(model: Path, tmp_path: P
 
 
 def test_the_model_may_be_named_as_training_names_its_base(
-    pictures: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode_module, "model_folder", {Path("pkunliu/Isotropic3D"): model}.__getitem__)
-    _encode(pictures, tmp_path / "out", Path("pkunliu/Isotropic3D"), dry_run=True)
+    _encode(images, tmp_path / "out", Path("pkunliu/Isotropic3D"), dry_run=True)
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_in_bfloat16_the_latents_are_the_cpus_within_its_tolerance(pictures: Path, model: Path) -> None:
-    shards, cuda = ShardSet(pictures), torch.device("cuda")
+def test_on_a_gpu_in_bfloat16_the_latents_are_the_cpus_within_its_tolerance(images: Path, model: Path) -> None:
+    shards, cuda = ShardSet(images), torch.device("cuda")
     views = to_tensor(shards.views(0, 0, VIEWS))
     results = []
     for device in (CPU, cuda, cuda):

@@ -231,7 +231,7 @@ def test_cuda_graphs_are_for_one_gpu_and_one_micro_batch(accumulation, world, tm
 @pytest.mark.gpu
 @pytest.mark.usefixtures("quick_samples")
 def test_replayed_graphs_train_as_launched_kernels_do(tmp_path):
-    """Both branches, steps enough that each graph is recorded and replayed; pictures and validation between."""
+    """Both branches, steps enough that each graph is recorded and replayed; images and validation between."""
     shards = make_shard_set(tmp_path / "set", 6, 32)
     save_model(micro_model(), tmp_path / "base")
     losses = []
@@ -250,7 +250,7 @@ def test_replayed_graphs_train_as_launched_kernels_do(tmp_path):
     [("attention", "whole"), ("attention", "none"), ("none", "whole"), ("channels", "whole"), ("attention", "graphs")],
 )
 def test_a_step_never_waits_for_the_gpu(use, compiling, tmp_path):
-    """The loop's own step, with pictures to encode; the first steps, which load and compile, may."""
+    """The loop's own step, with images to encode; the first steps, which load and compile, may."""
     device = torch.device("cuda")
     torch._dynamo.reset()
     shards, model = make_shard_set(tmp_path / "set", 6, 32), micro_model()

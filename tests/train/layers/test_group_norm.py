@@ -90,7 +90,7 @@ KERNELS = {
 @needs_triton
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_compile_for_an_h100(name, tmp_path, monkeypatch):
-    """The whole compiler, without a GPU; pictures are read eight numbers at a time where sizes are multiples of 16, as
+    """The whole compiler, without a GPU; images are read eight numbers at a time where sizes are multiples of 16, as
     Stable Diffusion's are.
     """
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

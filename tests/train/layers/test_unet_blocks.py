@@ -27,7 +27,7 @@ def network():
 
 
 class Copies(TorchDispatchMode):
-    """Counts pictures that an operation writes in another layout than channels last."""
+    """Counts images that an operation writes in another layout than channels last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,10 +98,10 @@ def test_an_encoder_of_a_vae_gives_the_same_latents_and_input_gradient(kind):
     make_lean(lean, fused=kind == "fused")
     assert any(isinstance(module, LeanResnet) for module in lean.modules())
     assert list(lean.state_dict()) == list(plain.state_dict())
-    pictures = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
-    latents = [encoder(pictures) for encoder in (plain, lean)]
+    images = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
+    latents = [encoder(images) for encoder in (plain, lean)]
     torch.testing.assert_close(latents[1], latents[0], rtol=1e-4, atol=1e-5)
-    slopes = [torch.autograd.grad(each.square().sum(), pictures)[0] for each in latents]
+    slopes = [torch.autograd.grad(each.square().sum(), images)[0] for each in latents]
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-3, atol=1e-4)
 
 

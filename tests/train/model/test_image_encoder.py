@@ -1,4 +1,4 @@
-"""open_clip towers: preprocessing, folders, the contrast, and that training keeps the viewpoint."""
+"""open_clip image encoders: preprocessing, folders, the contrast, and that training keeps the viewpoint."""
 
 import json
 from dataclasses import replace
@@ -57,14 +57,14 @@ def micro_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return "micro-clip"
 
 
-def test_the_papers_tower_is_vit_h_14() -> None:
+def test_the_papers_image_encoder_is_vit_h_14() -> None:
     settings = open_clip.get_model_config(OpenClipEncoder().architecture)
     assert (settings["embed_dim"], settings["vision_cfg"]["width"]) == (1024, 1280)
     assert OpenClipEncoder().pretrained in open_clip.list_pretrained_tags_by_model("ViT-H-14")
 
 
 @torch.no_grad()
-def test_embedding_is_open_clips_on_open_clips_pixels_and_not_normalised(micro_clip: str, tmp_path: Path) -> None:
+def test_embedding_is_open_clips_on_open_clips_pixels_and_not_normalized(micro_clip: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     clip = open_clip.create_model(micro_clip)
     torch.save(clip.state_dict(), tmp_path / "clip.pt")
@@ -80,14 +80,14 @@ def test_embedding_is_open_clips_on_open_clips_pixels_and_not_normalised(micro_c
 
 def test_resize_keeps_a_constant_and_means() -> None:
     assert torch.allclose(resize(torch.full((1, 3, 64, 48), 0.3), 16), torch.tensor(0.3))
-    picture = torch.rand(1, 1, 64, 64)
-    assert float(resize(picture, 8).mean()) == pytest.approx(float(picture.mean()), abs=0.02)
-    assert float(resize(picture, 8).std()) < 0.1  # antialiased: white noise averages out
-    assert resize(picture, 64) is picture
+    image = torch.rand(1, 1, 64, 64)
+    assert float(resize(image, 8).mean()) == pytest.approx(float(image.mean()), abs=0.02)
+    assert float(resize(image, 8).std()) < 0.1  # antialiased: white noise averages out
+    assert resize(image, 64) is image
 
 
 @torch.no_grad()
-def test_small_and_named_towers_round_trip(micro_clip: str, tmp_path: Path) -> None:
+def test_small_and_named_image_encoders_round_trip(micro_clip: str, tmp_path: Path) -> None:
     rgb = torch.rand(1, 3, 40, 40)
     for name, spec in (("small", MICRO.tower), ("named", OpenClipEncoder(micro_clip, None))):
         image_encoder = build_image_encoder(spec).eval()
@@ -123,7 +123,7 @@ def test_info_nce_against_a_loop_and_twins_do_not_repel() -> None:
 
 
 def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
-    """A linear read-out of the embedding recovers the very view's colours beyond its object's mean."""
+    """A linear read-out of the embedding recovers the very view's colors beyond its object's mean."""
     assert TINY.tower_training is not None
     shards = ShardSet(make_shard_set(tmp_path / "set", 8, 32))
     spec = SmallEncoder(embed_dim=64, image_size=32, patch_size=8, width=64, layers=2, head_width=32)
@@ -131,9 +131,9 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
     recipe = replace(TINY.tower_training, thumbnail_size=4, schedule=schedule)
     image_encoder = train_image_encoder(shards, spec, recipe, seed=0, device=CPU)
     with torch.no_grad():
-        pictures = load_random_views(shards, 5, 0, objects=8, views=16).images
-        thumbnails = resize(pictures.flatten(0, 1), 4).flatten(1)
-        embeddings = image_encoder(pictures.flatten(0, 1))
+        images = load_random_views(shards, 5, 0, objects=8, views=16).images
+        thumbnails = resize(images.flatten(0, 1), 4).flatten(1)
+        embeddings = image_encoder(images.flatten(0, 1))
         target, features = (
             (rows.view(8, 16, -1) - rows.view(8, 16, -1).mean(1, keepdim=True)).flatten(0, 1)
             for rows in (thumbnails, embeddings)
@@ -145,7 +145,7 @@ def test_training_keeps_the_viewpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_encoder_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It paints the view that another camera sees, better than where it is not told which camera."""
     assert TINY.tower_training is not None
     shards = ShardSet(make_shard_set(tmp_path / "set", 8, 32))
@@ -154,7 +154,7 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
     recipe = replace(TINY.tower_training, thumbnail_size=8, novel_view_weight=30.0, schedule=schedule)
     shown: list[dict[str, float]] = []
 
-    def optimise_and_remember(name: str, parameters: Any, schedule: Schedule, loss_of_step: Any) -> None:
+    def optimize_and_remember(name: str, parameters: Any, schedule: Schedule, loss_of_step: Any) -> None:
         def remembered(step: int) -> Any:
             loss, values = loss_of_step(step)
             shown.append(values)
@@ -162,7 +162,7 @@ def test_a_tower_can_be_made_to_know_the_other_view(tmp_path: Path, monkeypatch:
 
         optimize(name, parameters, schedule, remembered)
 
-    monkeypatch.setattr("train.components.image_encoder.optimize", optimise_and_remember)
+    monkeypatch.setattr("train.components.image_encoder.optimize", optimize_and_remember)
     reached = {}
     for told in (True, False):
         if not told:
@@ -199,41 +199,41 @@ def test_a_mirrored_view_is_the_mirrored_object_seen_from_the_other_side() -> No
     np.testing.assert_allclose(seen(-30.0, mirrored), seen(30.0, points) * [-1, 1, 1], atol=1e-6)
 
 
-def test_centred_pictures_show_the_object_at_one_place_and_size_and_keep_white() -> None:
-    pictures = torch.ones(3, 3, 64, 64)
-    pictures[0, :, 4:20, 30:38] = 0.25  # 16 high, 8 wide
-    pictures[1, :, 16:64, 0:24] = 0.25  # the same object three times as large, at the border
-    centred = center_object(pictures, 0.75)
-    seen = (centred < 0.6).all(1)
+def test_centered_images_show_the_object_at_one_place_and_size_and_keep_white() -> None:
+    images = torch.ones(3, 3, 64, 64)
+    images[0, :, 4:20, 30:38] = 0.25  # 16 high, 8 wide
+    images[1, :, 16:64, 0:24] = 0.25  # the same object three times as large, at the border
+    centered = center_object(images, 0.75)
+    seen = (centered < 0.6).all(1)
     for box in (torch.where(seen[0].any(dim))[0] for dim in (0, 1)):
         assert float(box[0] + box[-1]) / 2 == pytest.approx(31.5, abs=0.5)
     assert int(seen[0].any(1).sum()) == pytest.approx(48, abs=1)
     assert int(seen[0].any(0).sum()) == pytest.approx(24, abs=1)
-    assert float((centred[0] - centred[1]).abs().mean()) < 0.025  # one is blurred
-    assert float((pictures[0] - pictures[1]).abs().mean()) > 0.2
-    assert torch.equal(centred[2], pictures[2])
+    assert float((centered[0] - centered[1]).abs().mean()) < 0.025  # one is blurred
+    assert float((images[0] - images[1]).abs().mean()) > 0.2
+    assert torch.equal(centered[2], images[2])
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(center_object(pictures, 0.75), centred)
+        assert torch.equal(center_object(images, 0.75), centered)
 
 
 @torch.no_grad()
-def test_an_embedding_does_not_depend_on_place_and_size_where_the_tower_centres(tmp_path: Path) -> None:
+def test_an_embedding_does_not_depend_on_place_and_size_where_the_image_encoder_centers(tmp_path: Path) -> None:
     spec = SmallEncoder(embed_dim=8, image_size=64, patch_size=16, width=32, layers=2, head_width=16, object_fill=0.75)
     torch.manual_seed(0)
     image_encoder = build_image_encoder(spec).eval()
-    colour = torch.rand(3, 1, 1) * 0.8
-    pictures = torch.ones(3, 3, 64, 64)
-    pictures[0, :, 4:28, 30:50] = colour
-    pictures[1, :, 20:44, 8:28] = colour  # elsewhere
-    pictures[2, :, 8:56, 8:48] = colour  # twice as large
-    here, there, large = image_encoder(pictures)
+    color = torch.rand(3, 1, 1) * 0.8
+    images = torch.ones(3, 3, 64, 64)
+    images[0, :, 4:28, 30:50] = color
+    images[1, :, 20:44, 8:28] = color  # elsewhere
+    images[2, :, 8:56, 8:48] = color  # twice as large
+    here, there, large = image_encoder(images)
     torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(here, large, atol=0.1, rtol=0)
-    save_image_encoder(image_encoder, tmp_path / "tower")
-    torch.testing.assert_close(load_image_encoder(tmp_path / "tower")(pictures), torch.stack([here, there, large]))
+    save_image_encoder(image_encoder, tmp_path / "encoder")
+    torch.testing.assert_close(load_image_encoder(tmp_path / "encoder")(images), torch.stack([here, there, large]))
     plain = build_image_encoder(replace(spec, object_fill=None)).eval()
     plain.load_state_dict(image_encoder.state_dict())
-    first, second, third = plain(pictures)
+    first, second, third = plain(images)
     assert float((first - second).abs().max()) > 1e-2
     assert float((first - third).abs().max()) > 0.2
 

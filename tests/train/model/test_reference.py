@@ -153,9 +153,9 @@ def test_the_picture_in_front_is_what_training_showed() -> None:
     torch.testing.assert_close(predicted, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-def _draw(model: Path, folder: Path, name: str, colour: tuple[int, int, int], **options: Any) -> bytes:
+def _draw(model: Path, folder: Path, name: str, color: tuple[int, int, int], **options: Any) -> bytes:
     image, out = folder / f"{name}-in.png", folder / f"{name}.png"
-    Image.new("RGBA", (32, 32), (*colour, 255)).save(image)
+    Image.new("RGBA", (32, 32), (*color, 255)).save(image)
     draw_sample(SampleArgs(image=image, model=model, out=out, views=2, ddim_steps=2, device="cpu", **options))
     return out.read_bytes()
 
