@@ -41,7 +41,7 @@ render: setup ## render objects into shards: SOURCE=folder:DIR|objaverse:lvis|pr
 verify: setup ## check a shard set or latent set; name every corrupt, missing or foreign member
 	$(PY) -m dataset verify '$(SHARDS)' $(ARGS)
 
-report: setup ## write one page about a shard set: SHARDS= (report.html beside the shards)
+report: setup ## write one page about a shard set: SHARDS= (report.html in the set's folder)
 	$(PY) -m dataset report '$(SHARDS)' $(ARGS)
 
 # With both goals in one command, stage 2 continues from stage 1's result and OUT is the folder of both runs, whatever
@@ -63,7 +63,7 @@ train-stage1: setup ## shards or latents -> image-conditioned multi-view model: 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
 	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --init-from $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
 
-tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001" rehearses)
+tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001": a quick test)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)
 
 encode: setup ## encode shards as latents and embeddings once, for faster training: SHARDS= MODEL= OUT=data/latents

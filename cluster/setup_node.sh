@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make a Debian-like node ready to render: Blender's system libraries, Python 3.11, the checkout's .venv, and that on PATH.
-# Repeating it costs a second. Installing system packages needs root or sudo; when none is missing, neither is used.
+# Repeating it takes a second. Installing system packages needs root or sudo, which are not used if none is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

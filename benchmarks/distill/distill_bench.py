@@ -10,7 +10,6 @@ under bf16 autocast, reading every loss. The last line is JSON.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,8 +21,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from benchmarks.distill.distill_parts import FIGURE, SIZES, DeviceTimer, Driven, Truths, random_model, step_flops
+from benchmarks.distill.distill_parts import (
+    FIGURE,
+    SIZES,
+    DeviceTimer,
+    OracleDriver,
+    OracleLatents,
+    random_model,
+    step_flops,
+)
 from dataset.camera import spherical_to_c2w
+from dataset.errors import run_cli
 from distill.nerf.render import render_views
 from distill.output.preview import view_distance, view_fov_deg, write_preview
 from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoint
@@ -145,14 +153,14 @@ def network_type(device: torch.device) -> torch.dtype:
 
 def measure_ours(
     options: argparse.Namespace, settings: DistillSettings, compute: Compute, device: torch.device
-) -> tuple[dict[str, Phase], Distillation, Driven]:
+) -> tuple[dict[str, Phase], Distillation, OracleDriver]:
     """Measure both phases as `python -m distill` runs them. Returns also the final state and the guidance."""
     model = random_model(SIZES[options.preset], device, network_type(device))
     tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device, dtype=_dtype(model.unet))
     networks = model_guidance(model, tokens, 15.0, 10.0, compute)
     state = new_distillation(settings, device)
-    watch, truths = DeviceTimer(device), Truths(settings, model.spec.latent_size, device)
-    driven = Driven(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
+    watch, truths = DeviceTimer(device), OracleLatents(settings, model.spec.latent_size, device)
+    driven = OracleDriver(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
     measured = {}
     for number, phase in enumerate(PHASES):
         steps = range(number * options.steps, (number + 1) * options.steps)
@@ -161,7 +169,7 @@ def measure_ours(
 
 
 def compare(
-    options: argparse.Namespace, settings: DistillSettings, state: Distillation, ours: Driven
+    options: argparse.Namespace, settings: DistillSettings, state: Distillation, ours: OracleDriver
 ) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """Measure some steps of both phases with the plain loop and with ours, on equal copies of a field.
 
@@ -180,7 +188,7 @@ def compare(
     return measured
 
 
-def plain_networks(options: argparse.Namespace, settings: DistillSettings, device: torch.device) -> Driven:
+def plain_networks(options: argparse.Namespace, settings: DistillSettings, device: torch.device) -> OracleDriver:
     """Return the guidance of the plain loop: eager, float32 weights under autocast."""
     model = random_model(SIZES[options.preset], device, torch.float32)
     tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device)
@@ -194,9 +202,9 @@ def plain_networks(options: argparse.Namespace, settings: DistillSettings, devic
         with _autocast(device):
             return eager.denoise(noisy, timesteps, views)
 
-    truths = Truths(settings, model.spec.latent_size, device)
+    truths = OracleLatents(settings, model.spec.latent_size, device)
     guidance = Guidance(encode, denoise, eager.alphas_cumprod)
-    return Driven(guidance, SIZES[options.preset].unet.latent_channels, truths, DeviceTimer(device))
+    return OracleDriver(guidance, SIZES[options.preset].unet.latent_channels, truths, DeviceTimer(device))
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -204,7 +212,7 @@ def _autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def run_phase(
-    state: Distillation, settings: DistillSettings, driven: Driven, steps: range, warm_up: int, *, plain: bool
+    state: Distillation, settings: DistillSettings, driven: OracleDriver, steps: range, warm_up: int, *, plain: bool
 ) -> Phase:
     """Run and measure some steps; the first `warm_up` are not counted. `plain` reads every loss immediately."""
     watch, device = driven.watch, state.field.grid.table.device
@@ -273,4 +281,4 @@ def _or_none(number: float | None) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -153,7 +153,7 @@ def step_flops(sizes: Sizes, views: int) -> dict[str, float]:
     return {"unet": float(unet_counter.get_total_flops()), "vae": float(vae_counter.get_total_flops())}
 
 
-class Truths:
+class OracleLatents:
     """Ground-truth latents of the oracle, computed in advance so that they do not count in the time of a step."""
 
     def __init__(self, settings: DistillSettings, latent_size: int, device: torch.device) -> None:
@@ -180,10 +180,10 @@ class Truths:
         return self.encode(images)
 
 
-class Driven:
+class OracleDriver:
     """Guidance by the oracle for step `step`, with the networks in the loop, timed by `watch`."""
 
-    def __init__(self, networks: Guidance, channels: int, truths: Truths, watch: DeviceTimer) -> None:
+    def __init__(self, networks: Guidance, channels: int, truths: OracleLatents, watch: DeviceTimer) -> None:
         self.networks, self.channels, self.truths, self.watch = networks, channels, truths, watch
         self.step = 0
 

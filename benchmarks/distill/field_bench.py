@@ -8,7 +8,6 @@ the Triton kernels and in plain torch. The last line is JSON.
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dataset.camera import spherical_to_c2w
+from dataset.errors import run_cli
 from distill.nerf import compositing, field, hash_grid, ray_sampling
 from distill.nerf.backend import has_kernels
 from distill.nerf.field import Field
@@ -141,4 +141,4 @@ def _milliseconds(work: Callable[[], Tensor], device: torch.device, repeats: int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

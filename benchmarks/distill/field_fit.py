@@ -8,7 +8,6 @@ last line is JSON.
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from benchmarks.distill.dense_grid import DenseGrid, nodes_of
 from benchmarks.distill.oracle_objects import OBJECTS, psnr
 from dataset.camera import spherical_to_c2w
+from dataset.errors import run_cli
 from dataset.reading.rendered_object import read_object
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.photometric_fit import PosedImages, fit_images
@@ -175,4 +175,4 @@ def held_out_psnr(scene: Scene, occupancy: Occupancy, posed: PosedImages, settin
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -6,7 +6,6 @@ with `compare.png`: ground truth, colors, normals and silhouettes of held-out vi
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.distill.oracle_objects import HELD_OUT, OBJECTS, SMALL, quality, rebuild
+from dataset.errors import run_cli
 from distill.mesh import export
 from distill.nerf.render import render_views
 from distill.output.preview import view_fov_deg
@@ -72,4 +72,4 @@ def compare(state: Distillation, solids: Solids, settings: DistillSettings, path
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -14,7 +14,6 @@ the number of faces. `psnr_db` is that of the four sides, for the best orientati
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.distill.oracle_objects import ALPHAS, OBJECTS, SMALL, encode, psnr
 from dataset.camera import spherical_to_c2w
+from dataset.errors import run_cli
 from distill.nerf.render import render_views
 from distill.output.preview import view_distance, view_fov_deg
 from distill.sds.checkpoint import Distillation, new_distillation
@@ -119,4 +119,4 @@ def look_around(state: Distillation, solids: Solids, settings: DistillSettings) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

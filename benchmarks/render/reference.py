@@ -23,6 +23,7 @@ from PIL import Image
 
 from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
 from benchmarks.render.plain_settings import BASELINE, REFERENCE_SAMPLES, RESOLUTION, PlainJob
+from dataset.errors import run_cli
 from dataset.io.paths import ROOT
 from render.blender.cameras import poses
 
@@ -116,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -25,6 +25,7 @@ from benchmarks.render.bench_workers import Rendered, cores, render_all, workers
 from benchmarks.render.plain_settings import BASELINE_SAMPLES, RESOLUTION, PlainJob
 from benchmarks.render.quality import ImageQuality, compare
 from benchmarks.render.reference import CACHE, VIEWS, ReferenceImages, load_images, reference, run_plain
+from dataset.errors import run_cli
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET
 from dataset.io.paths import ROOT
 from render.blender.timing import PARTS
@@ -239,4 +240,4 @@ def _tables(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

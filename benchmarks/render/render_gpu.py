@@ -25,6 +25,7 @@ from benchmarks.render.bench_workers import Rendered, cores, render_all, workers
 from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.quality import psnr_db
 from benchmarks.render.reference import CACHE
+from dataset.errors import run_cli
 from dataset.images.prepare import composite_white
 from dataset.io.paths import ROOT
 from render.settings import Device, Settings
@@ -187,4 +188,4 @@ def _agreement(folder: Path) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dataset.errors import run_cli
 from train.loop.flops import MATMUL_SIDE, matmul_peak, seconds_of
 
 VIT: Final = "ViT-H-14"
@@ -215,4 +216,4 @@ def _recorded(step: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_cli(main)

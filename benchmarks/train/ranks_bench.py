@@ -24,6 +24,7 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.train.train_bench import SHAPES, VIEWS, random_batch, starting_unet
+from dataset.errors import run_cli
 from dataset.io.old_flags import rename_old_flags
 from train.data.sampling import DiffusionNoise
 from train.distributed.process_group import Ranks, accumulating, clip_norm, init_process_group, wrap_ddp_or_fsdp
@@ -242,4 +243,4 @@ def _agree(unet: nn.Module, ranks: Ranks) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

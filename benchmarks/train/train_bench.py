@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from dataset.errors import run_cli
 from dataset.io.old_flags import rename_old_flags
 from train.config.unet_shapes import SD21_UNET, TINY_UNET
 from train.data.sampling import DiffusionNoise
@@ -244,4 +245,4 @@ def kind_of_kernel(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

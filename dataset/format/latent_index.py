@@ -43,7 +43,7 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Lat
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):
-        raise UserError(f"{file} has not the shape for {entry.samples} objects")
+        raise UserError(f"{file} does not have the shape for {entry.samples} objects")
     sizes = [form.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
     if (table.places[:, 1:, 1] != sizes).any():
         raise UserError(f"its members have other sizes than {LATENTS_FILE} says")

@@ -59,7 +59,7 @@ def _train(run: TrainingRun, ranks: Ranks, event: str) -> None:
     except KeyboardInterrupt:
         loop.update = update
         return
-    raise AssertionError("nobody stopped")
+    raise AssertionError("no rank stopped")
 
 
 _plain_loss = loop._loss
