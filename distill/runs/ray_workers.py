@@ -1,10 +1,11 @@
-"""Runs spread over Ray's workers, one a GPU, or several processes of a CPU.
+"""Run several jobs in parallel on Ray workers: one per GPU, or several processes on a CPU.
 
-A worker loads the model once and takes one run after the other. Between steps it tells the board how far it is and
-hears whether to stop: a signal reaches the driver alone. A worker that dies is replaced and its run resumes from its
-last checkpoint, once. Ray is imported when it is needed: it takes a second.
+A worker loads the model once and runs one job after the other. Between steps it reports its progress to the board and
+asks it whether to stop, since only the driver receives signals. A worker that dies is replaced, and its run resumes
+from the last checkpoint, once. Ray is imported when it is needed, since that takes a second.
 """
 
+import logging
 import socket
 import time
 from collections import Counter, deque
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tqdm import tqdm
 
 from dataset.errors import UserError
 from dataset.io.actor_pool import ActorPool, PoolActor
 from dataset.io.interrupts import stop_after_step
+from dataset.io.progress import ProgressBar
+from dataset.log import configure_logging
 from distill.runs.job import Job, load_run_model
 from distill.runs.sequential import RunOutcome, attempt, not_started
 from distill.sds.loop import PREVIEWS
@@ -27,46 +29,49 @@ from train.device import pick_device
 from train.launch import ray_for
 from train.model.multiview import MultiViewModel
 
-WORKER_PACKAGES: Final = ("dataset", "train", "distill")  # what a worker imports
-TICK_S: Final = 0.5  # between two looks at how far the runs are
-MAX_FAILED_STARTS: Final = 3  # of workers, in a row
-MAX_DEATHS: Final = 2  # of workers with the same run in hand
-_FOLDER_S: Final = 10.0  # until a folder shows on another machine (NFS)
+logger = logging.getLogger(__name__)
+
+WORKER_PACKAGES: Final = ("dataset", "train", "distill")  # imported by workers
+TICK_S: Final = 0.5  # between updates of the progress
+MAX_FAILED_STARTS: Final = 3  # consecutive workers
+MAX_DEATHS: Final = 2  # workers that died with the same run
+_FOLDER_S: Final = 10.0  # until a new folder is visible on another machine (NFS)
 
 
 class Board:
-    """What workers and driver tell each other; an actor of its own, since a worker is busy with its run."""
+    """Progress reports and the stop request. It is an actor of its own, since workers are busy with their runs."""
 
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
         self._stop = False
 
-    def tell(self, name: str, done: int) -> bool:
-        """A worker's word; the answer is whether to stop."""
+    def report(self, name: str, done: int) -> bool:
+        """Record the steps done of a run; return whether to stop."""
         self._steps[name] = done
         return self._stop
 
     def stop(self) -> None:
-        """From now on the answer is yes."""
+        """Ask all workers to stop."""
         self._stop = True
 
     def steps(self) -> dict[str, int]:
-        """Steps done, by run."""
+        """Return the steps done by name of the run."""
         return self._steps
 
 
 class DistillWorker:
-    """A process with a model. `threads` are torch's, where several share a machine's CPU."""
+    """A process with a model. `threads` limits the threads of torch, for workers that share a CPU."""
 
     def __init__(self, model: Path, device: str, threads: int | None, board: Any) -> None:
+        configure_logging()
         if threads is not None:
             torch.set_num_threads(threads)
         self._folder, self._name, self._board = model, device, board
-        self._told, self._stopping = 0.0, False
+        self._reported_at, self._stopping = 0.0, False
         self._loaded: Callable[[], MultiViewModel] = cache(lambda: load_run_model(model, self._device()))
 
     def ready(self) -> str | None:
-        """Load the model; why that is not possible, as a message, or None."""
+        """Load the model. Return the error message if that fails, else None."""
         try:
             self._loaded()
         except UserError as error:
@@ -74,10 +79,10 @@ class DistillWorker:
         return None
 
     def run(self, job: Job) -> RunOutcome:
-        """One run to its end."""
-        if not _appears(job.out):
+        """Run a job to its end and return its outcome."""
+        if not _wait_for_folder(job.out):
             reason = (
-                f"{job.out}: not there on {socket.gethostname()}; --out must lie on storage that all machines mount"
+                f"{job.out}: does not exist on {socket.gethostname()}; --out must be on storage that all machines share"
             )
             return RunOutcome(job.name, "failed", reason=reason)
         return attempt(job, self._loaded, self._device(), watch=lambda done: self._watch(job.name, done))
@@ -88,13 +93,14 @@ class DistillWorker:
     def _watch(self, name: str, done: int) -> bool:
         import ray
 
-        if time.monotonic() - self._told >= TICK_S:
-            self._stopping = ray.get(self._board.tell.remote(name, done))
-            self._told = time.monotonic()
+        if time.monotonic() - self._reported_at >= TICK_S:
+            self._stopping = ray.get(self._board.report.remote(name, done))
+            self._reported_at = time.monotonic()
         return self._stopping
 
 
-def _appears(folder: Path) -> bool:
+def _wait_for_folder(folder: Path) -> bool:
+    """Wait until a folder is visible; return whether it is."""
     deadline = time.monotonic() + _FOLDER_S
     while not folder.is_dir():
         if time.monotonic() > deadline:
@@ -104,24 +110,31 @@ def _appears(folder: Path) -> bool:
 
 
 def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: str | None) -> Iterator[RunOutcome]:
-    """The outcomes as runs end, on `workers` processes of this machine, or of the cluster at `address`.
+    """Run jobs on Ray workers and yield their outcomes as they end.
 
-    There `workers` None is one a GPU that has joined. Raises UserError where no worker can begin.
+    Args:
+        jobs: The runs.
+        device: Device of the runs: auto, cpu or cuda.
+        workers: Number of workers. None: one per GPU of the cluster, or one.
+        address: Address of a Ray cluster; None for this machine.
+
+    Raises:
+        UserError: no worker can start.
     """
     gpus = device.startswith("cuda") or (device == "auto" and (address is not None or torch.cuda.is_available()))
     with ray_for(workers or 1, address, WORKER_PACKAGES, gpus=gpus), stop_after_step() as stopped:
         import ray
 
-        found = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-        gpus = gpus and (found > 0 or device != "auto")
-        if gpus and not found:
-            print("no GPU has joined the cluster yet: waiting for one")
-        count = min(len(jobs), workers or max(1, found))
+        gpu_count = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        gpus = gpus and (gpu_count > 0 or device != "auto")
+        if gpus and not gpu_count:
+            logger.info("the cluster has no GPU yet: waiting for one")
+        count = min(len(jobs), workers or max(1, gpu_count))
         threads = None if address else max(1, torch.get_num_threads() // count)
         board = ray.remote(num_cpus=0)(Board).remote()
         actor = ray.remote(num_cpus=1, num_gpus=int(gpus))(DistillWorker)
         start = partial(actor.remote, jobs[0].model.absolute(), "cuda" if gpus else "cpu", threads, board)
-        print(f"{len(jobs)} runs on {count} workers, each on {'a GPU' if gpus else 'the CPU'}")
+        logger.info("%d runs on %d workers, each on %s", len(jobs), count, "a GPU" if gpus else "the CPU")
         with _Progress(jobs, board) as progress:
             yield from _Pool(start, count, progress).outcomes(jobs, stopped.is_set)
 
@@ -145,7 +158,7 @@ class _Pool:
     def outcomes(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[RunOutcome]:
         """Yield the outcome of each job as it ends; after `stopped`, also of those that were not started."""
         for job in jobs:
-            if reason := _folder_made(job.out):
+            if reason := _create_folder(job.out):
                 yield RunOutcome(job.name, "failed", reason=reason)
             else:
                 self._waiting.append(replace(job, out=job.out.absolute(), model=job.model.absolute()))
@@ -166,7 +179,7 @@ class _Pool:
         self._pool.submit(actor, actor.handle.run.remote(job), job)
 
     def _collect(self, reference: Any) -> Iterator[RunOutcome]:
-        """The outcome of a run that has ended or whose worker died too often. Raises UserError: no model there."""
+        """Yield the outcomes of a run that ended and of runs whose workers died too often."""
         result = self._pool.collect(reference)
         while self._lost:
             yield self._lost.popleft()
@@ -186,7 +199,9 @@ class _Pool:
         for job in actor.running.values():
             self._deaths[job.name] += 1
             if self._deaths[job.name] < MAX_DEATHS:
-                tqdm.write(f"{job.name}: its worker died ({_lines(error)[0]}); another one resumes from its checkpoint")
+                logger.warning(
+                    "%s: its worker died (%s); another one resumes from its checkpoint", job.name, _lines(error)[0]
+                )
                 self._waiting.appendleft(job)
             else:
                 reason = f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}"
@@ -198,28 +213,28 @@ def _failed_start(error: Exception) -> UserError:
 
 
 def _lines(error: Exception) -> list[str]:
-    """Ray's errors: what happened comes first, what a worker raised last."""
+    """Return the lines of a Ray error: its description is the first one, the exception of the worker the last one."""
     return [line.strip()[:300] for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
-def _folder_made(out: Path) -> str:
-    """Make a run's folder, by which a worker sees that it shares it; why not, else nothing."""
+def _create_folder(out: Path) -> str:
+    """Create a run folder, by which workers check that they share it. Return the error message, or an empty string."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"{out}: cannot be made ({error.strerror}); choose another --out"
+        return f"{out}: cannot be created ({error.strerror}); choose another --out"
     return ""
 
 
 class _Progress:
-    """One bar over the steps of all runs, the first preview of each, and the way to stop them."""
+    """A progress bar over the steps of all runs, a message about the first preview of each, and the stop request."""
 
     def __init__(self, jobs: Sequence[Job], board: Any) -> None:
         self._total = {job.name: job.request.settings.steps for job in jobs}
         self._ended: set[str] = set()
-        self._previews: dict[str, set[Path]] = {}  # those there were when a run began, until it has a new one
-        self._board, self._stopping, self._shown = board, False, ""
-        self._bar: Any = tqdm(total=sum(self._total.values()), desc="distill", unit="step")
+        self._previews: dict[str, set[Path]] = {}  # previews that existed when a run started, until it has a new one
+        self._board, self._stopping, self._postfix = board, False, ""
+        self._bar = ProgressBar(total=sum(self._total.values()), desc="distill", unit="step")
 
     def __enter__(self) -> "_Progress":
         return self
@@ -228,37 +243,39 @@ class _Progress:
         self._bar.close()
 
     def begin(self, job: Job) -> None:
-        """A worker takes this run."""
-        self._previews[job.name] = set(_pictures(job))
+        """A worker starts this run."""
+        self._previews[job.name] = set(_preview_files(job))
 
     def end(self, outcome: RunOutcome) -> None:
-        """It has ended."""
+        """A run has ended."""
         if outcome.status in ("done", "skipped"):
             self._ended.add(outcome.name)
 
     def stop(self) -> None:
-        """Ask all workers to stop; said once."""
+        """Ask all workers to stop; only the first call has an effect."""
         if not self._stopping:
-            tqdm.write("stopping: every run ends its step and writes a checkpoint; again to stop at once")
+            logger.info(
+                "stopping: every run finishes its step and writes a checkpoint; interrupt again to stop at once"
+            )
             self._board.stop.remote()
             self._stopping = True
 
     def show(self, running: Sequence[Job]) -> None:
-        """How far all are."""
+        """Update the bar and report first previews."""
         import ray
 
         steps: dict[str, int] = ray.get(self._board.steps.remote())
         steps |= {name: self._total[name] for name in self._ended}
-        where = ", ".join(f"{job.name} {steps.get(job.name, 0)}/{job.request.settings.steps}" for job in running)
-        if where != self._shown:
-            self._bar.n, self._shown = sum(steps.values()), where
-            self._bar.set_postfix_str(where)
+        postfix = ", ".join(f"{job.name} {steps.get(job.name, 0)}/{job.request.settings.steps}" for job in running)
+        if postfix != self._postfix:
+            self._bar.n, self._postfix = sum(steps.values()), postfix
+            self._bar.set_postfix_str(postfix)
         for job in running:
-            new = sorted(set(_pictures(job)) - self._previews[job.name]) if job.name in self._previews else []
+            new = sorted(set(_preview_files(job)) - self._previews[job.name]) if job.name in self._previews else []
             if new:
-                tqdm.write(f"{new[0]}: the first preview of {job.name}")
+                logger.info("%s: the first preview of %s", new[0], job.name)
                 del self._previews[job.name]
 
 
-def _pictures(job: Job) -> list[Path]:
+def _preview_files(job: Job) -> list[Path]:
     return sorted((job.out / PREVIEWS).glob("*.png"))

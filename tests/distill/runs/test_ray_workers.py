@@ -1,4 +1,4 @@
-"""Several distillations on Ray's workers: deaths, stops, and two workers for real."""
+"""Several distillations on Ray workers: crashes, stops, and two real workers."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def a_job(folder: Path, name: str, steps: int = 3) -> Job:
 
 
 class Stub(ray_workers.DistillWorker):
-    """A worker whose runs do nothing but what their names say."""
+    """A worker whose runs only do what their names say."""
 
     def ready(self):
         return None
@@ -73,9 +73,9 @@ def test_workers_that_die_are_replaced_and_every_run_has_an_outcome(tmp_path, mo
         **{"dies_always": "failed", "mistake": "failed", "c": "failed"},
     }
     assert "died 2 times" in found["dies_always"].reason
-    assert "cannot be made (File exists)" in found["c"].reason
+    assert "cannot be created (File exists)" in found["c"].reason
     assert found["a"].faces != found["dies_once"].faces  # side by side
-    assert "dies_once: its worker died" in capsys.readouterr().out
+    assert "dies_once: its worker died" in capsys.readouterr().err
     for kind, says in ((Unfit, "3 workers in a row did not start.*no GPU here"), (WithoutModel, "node-7: no model")):
         monkeypatch.setattr(ray_workers, "DistillWorker", kind)
         with pytest.raises(UserError, match=says):
@@ -100,7 +100,7 @@ def test_a_stop_reaches_the_workers(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_cpu_workers_for_real(tmp_path, base):
-    """The command itself: stopped by a signal, then gone on with, ends in the fields of runs in turn."""
+    """The command, stopped by a signal and resumed, gives the same fields as sequential runs."""
     images = [str(draw(tmp_path / name, colour)) for name, colour in (("r.png", (200, 9, 9)), ("b.png", (9, 9, 200)))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -126,7 +126,7 @@ def test_two_cpu_workers_for_real(tmp_path, base):
     os.killpg(child.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to every process of the group
     printed, _ = child.communicate(timeout=300)
     assert child.returncode == 130, printed
-    assert "stopping: every run ends its step" in printed
+    assert "stopping: every run finishes its step" in printed
     found = {name: row[0] for name, row in rows(printed).items() if name.endswith("-seed-0")}
     assert found.keys() == {"r-seed-0", "b-seed-0"}
     assert "stopped" in found.values()
@@ -142,7 +142,7 @@ def test_two_cpu_workers_for_real(tmp_path, base):
         assert same_field(tmp_path / "spread" / name, tmp_path / "turn" / name)
 
 
-def test_only_long_runs_are_compiled_unasked(tmp_path):
+def test_only_long_runs_are_compiled_by_default(tmp_path):
     job = a_job(tmp_path, "a", steps=2999)
     assert job.effective_compile == "none"
     assert replace(job, compile="blocks").effective_compile == "blocks"
