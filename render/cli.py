@@ -9,7 +9,7 @@ import tyro
 from dataset.errors import UserError
 from dataset.format.schema import NormalizeMode
 from render.settings import Device, Settings
-from render.sources.source import Selection
+from render.sources.source import SourceSelection
 from render.workers.blender_process import Limits
 from render.workers.resources import MachineSize
 
@@ -17,7 +17,7 @@ MEMORY_PER_WORKER: Final = 2**30  # bytes: Blender with a typical object; decide
 
 
 @dataclass(frozen=True)
-class Command:
+class RenderCommand:
     """Render objects into shards. Run the same command again to resume."""
 
     source: str
@@ -80,17 +80,20 @@ class Command:
             raise UserError("--estimate-from and --price-per-hour cannot be negative")
 
     def settings(self) -> Settings:
+        """The settings that change the images."""
         hdri = str(self.hdri.resolve()) if self.hdri else None
         return Settings(self.resolution, self.samples, self.noise_threshold, self.normalize, self.device, hdri)
 
-    def selection(self) -> Selection:
-        return Selection(self.limit, self.uids, self.include_licenses, self.max_file_mb)
+    def selection(self) -> SourceSelection:
+        """Which objects of the source to render."""
+        return SourceSelection(self.limit, self.uids, self.include_licenses, self.max_file_mb)
 
     def limits(self) -> Limits:
+        """The limits of the Blender processes."""
         return Limits(self.timeout_s, self.memory_limit_mb)
 
 
-def num_workers(command: Command, size: MachineSize) -> int:
+def num_workers(command: RenderCommand, size: MachineSize) -> int:
     """The requested number of workers; by default one per GPU, or as many as the cores and memory allow."""
     if command.workers is not None:
         return command.workers

@@ -1,10 +1,10 @@
-"""The driver: list the source, send tasks to the Ray workers, stage their results and write the shards.
+"""Run a render command: list the source, send tasks to the Ray workers, stage their results and write the shards.
 
 Running the same command again resumes.
 """
 
+import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,14 +17,15 @@ from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
 from dataset.format.shards import Index
-from render.cli import Command, num_workers
+from dataset.io.progress import ProgressBar
+from render.cli import RenderCommand, num_workers
 from render.download.http import DownloadPolicy
 from render.dry_run import plan
-from render.environment import problem
+from render.environment import find_problem
 from render.output.shard_assembler import ShardAssembler
 from render.output.shard_set_writer import ShardSetWriter
 from render.settings import Device, Settings, environment_maps
-from render.sources.source import Source, assets, fingerprint, parse_source
+from render.sources.source import ObjectSource, assets, fingerprint, parse_source
 from render.workers.actor_pool import RayLost, RenderPool, ray_connection
 from render.workers.blender_process import BlenderEnded, BlenderProcess
 from render.workers.logs import WorkerLogs
@@ -34,13 +35,14 @@ from render.workers.prometheus import ProgressMetrics
 from render.workers.resources import cluster_size, machine_size
 from render.workers.worker import RenderWorker
 
+logger = logging.getLogger(__name__)
 LISTED_FAILURES: Final = 50
 MAX_RAY_STARTS: Final = 5
 DOWNLOADS_AHEAD: Final = 2  # per worker, in addition to those that it waits for
 
 
-def run(command: Command) -> int:
-    """Run the command. Returns the exit status: 1 if any object failed, else 0. Raises UserError on bad input."""
+def run(command: RenderCommand) -> int:
+    """Run the command and return the exit status: 1 if any object failed, else 0. Raises UserError on bad input."""
     command.check()
     source, selection = parse_source(command.source), command.selection()
     output = ShardSetWriter(command.shards, command.objects_per_shard)
@@ -53,7 +55,7 @@ def run(command: Command) -> int:
     with output.locked():
         output.claim(request(command, mark, version), lambda: listed(assets(source, command.seed, selection)))
         if command.retry == "failed":
-            print(f"render: {output.reopen_failed()} failed objects will be rendered again")
+            logger.info("render: %d failed objects will be rendered again", output.reopen_failed())
         render_missing(command, source, output)
         index = output.finish(command.skip_duplicates)
         return summarize(index, output.outcomes(), command.shards)
@@ -65,15 +67,15 @@ def preflight(settings: Settings) -> tuple[str, Device]:
     On a cluster the driver's machine needs no GPU: each worker checks its own. Raises UserError when Blender does not
     start or the device is not available.
     """
-    if found := problem():
-        raise UserError(f"rendering is not available: {found}")
+    if problem := find_problem():
+        raise UserError(f"rendering is not available: {problem}")
     if settings.hdri:
         environment_maps(Path(settings.hdri))
     cluster = bool(os.environ.get("RAY_ADDRESS"))
     if cluster and settings.device == "auto":
         raise UserError("--device auto checks only this machine; on a cluster use --device cpu or --device gpu")
     if settings.device != "cpu" and not cluster:
-        print("render: starting Blender; the first start with a GPU builds its kernels, which can take ten minutes")
+        logger.info("render: starting Blender; the first start with a GPU compiles kernels, which can take ten minutes")
     try:
         process = BlenderProcess(threads=1, device="cpu" if cluster else settings.device)
     except BlenderEnded as error:
@@ -83,13 +85,13 @@ def preflight(settings: Settings) -> tuple[str, Device]:
     if hello.error:
         raise UserError(f"rendering is not available: {hello.error}")
     device: Device = settings.device if cluster else "cpu" if hello.device == "CPU" else "gpu"
-    print(f"render: Blender {hello.version}, Cycles on {'the workers' if cluster else hello.device}".rstrip())
+    logger.info("render: Blender %s, Cycles on %s", hello.version, "the workers" if cluster else hello.device)
     if hello.notice:
-        print(f"render: {hello.notice}")
+        logger.info("render: %s", hello.notice)
     return hello.version, device
 
 
-def request(command: Command, mark: str, version: str) -> dict[str, Any]:
+def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
     """The contents of `set.json`: everything that determines the bytes of the set, apart from the code."""
     settings = command.settings()
     maps = sorted(environment_maps(Path(settings.hdri))) if settings.hdri else "blender"
@@ -104,13 +106,11 @@ def request(command: Command, mark: str, version: str) -> dict[str, Any]:
 
 
 def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
-    """Yield the same objects, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    yield from tqdm(objects, desc="list", unit="object", disable=None, leave=False)
+    """Yield the same objects, with a progress bar."""
+    yield from ProgressBar(objects, desc="list", unit="object", leave=False)
 
 
-def render_missing(command: Command, source: Source, output: ShardSetWriter) -> None:
+def render_missing(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -> None:
     """Render the objects without an outcome; write each shard as soon as all of its objects have one.
 
     If Ray dies, restart it and resume from the staged results. Raises UserError when that happens too often.
@@ -123,13 +123,13 @@ def render_missing(command: Command, source: Source, output: ShardSetWriter) -> 
                 raise UserError(
                     "no node of the Ray cluster is alive; start the cluster, then repeat the command"
                 ) from None
-            print("render: Ray died on this machine; restarting it, finished objects are kept", file=sys.stderr)
+            logger.warning("Ray died on this machine; restarting it, finished objects are kept")
         else:
             return
     raise UserError(f"Ray died {MAX_RAY_STARTS} times on this machine; free memory, then repeat the command to resume")
 
 
-def _render_with_ray(command: Command, source: Source, output: ShardSetWriter) -> None:
+def _render_with_ray(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -> None:
     with ExitStack() as stack:
         assembly = stack.enter_context(ShardAssembler(output))
         tasks = assembly.tasks()
@@ -148,7 +148,7 @@ def _render_with_ray(command: Command, source: Source, output: ShardSetWriter) -
         drive(output, assembly, RenderPool(start, workers), ahead)
 
 
-def worker_factory(command: Command, source: Source, threads: int) -> Callable[[], Any]:
+def worker_factory(command: RenderCommand, source: ObjectSource, threads: int) -> Callable[[], Any]:
     """Return a function that starts one Ray actor."""
     import ray
 
@@ -160,11 +160,9 @@ def worker_factory(command: Command, source: Source, threads: int) -> Callable[[
 
 def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, tasks: Iterator[RenderTask]) -> None:
     """The main loop: pass each result to the shards, the logs, the metrics and the progress bar."""
-    from tqdm import tqdm
-
     logs = WorkerLogs(output.logs)
     progress = ProgressMetrics(output.url, len(output.manifest), assembly.done)
-    with tqdm(total=len(output.manifest), unit="object", desc="render", disable=None) as bar:
+    with ProgressBar(total=len(output.manifest), unit="object", desc="render") as bar:
         for batch in pool.results(tasks):
             if batch.results:
                 assembly.accept(batch)
@@ -177,18 +175,18 @@ def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, ta
 
 
 def summarize(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
-    """Print the failures and a summary. Returns the exit status."""
+    """Report the failures, print a summary and return the exit status."""
     failed = skipped = clipped = 0
     for outcome in outcomes:
         skipped += outcome.status == "skipped"
         clipped += "clipped" in outcome.flags
         failed += outcome.status == "failed"
         if outcome.status == "failed" and failed <= LISTED_FAILURES:
-            print(f"failed: {outcome.uid}: {outcome.stage}: {outcome.error_class}: {outcome.message}", file=sys.stderr)
+            logger.info("failed: %s: %s: %s: %s", outcome.uid, outcome.stage, outcome.error_class, outcome.message)
     if failed > LISTED_FAILURES:
-        print(f"failed: and {failed - LISTED_FAILURES} more, see {url}/outcomes", file=sys.stderr)
+        logger.info("failed: and %d more, see %s/outcomes", failed - LISTED_FAILURES, url)
     if failed:
-        print("render: --retry failed renders these again", file=sys.stderr)
+        logger.info("render: use --retry failed to render these again")
     print(
         f"render: {url}: {index.objects} objects, {index.views} views, {len(index.shards)} shards, "
         f"{index.bytes / 1e6:.1f} MB; clipped {clipped}, skipped {skipped}, failed {failed}"

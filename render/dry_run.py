@@ -8,11 +8,11 @@ from pathlib import Path
 from dataset.format.manifest import Asset
 from dataset.format.shards import SET_NAME, shard_name
 from dataset.io.files import exists
-from render.cli import Command, num_workers
+from render.cli import RenderCommand, num_workers
 from render.download.http import DownloadPolicy
 from render.download.objaverse_cache import download
 from render.output.shard_set_writer import ShardSetWriter
-from render.sources.source import Source, assets
+from render.sources.source import ObjectSource, assets
 from render.workers.messages import RenderTask
 from render.workers.resources import machine_size
 from render.workers.worker import RenderWorker
@@ -40,8 +40,8 @@ class Estimate:
     bytes: float
 
 
-def plan(command: Command, source: Source, output: ShardSetWriter) -> str:
-    """The plan as text. Writes nothing into the set."""
+def plan(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -> str:
+    """Return the plan as text. Writes nothing into the set."""
     listing = survey(assets(source, command.seed, command.selection()), command.estimate_from)
     done = _done(output) if exists(output.fs, f"{output.root}/{SET_NAME}") else 0
     workers = num_workers(command, machine_size())
@@ -83,7 +83,7 @@ def survey(listed: Iterator[Asset], sample: int) -> Listing:
     return Listing(objects, excluded, size, kinds, licenses, kept[:: max(1, -(-len(kept) // sample))] if sample else [])
 
 
-def measure(command: Command, source: Source, sample: list[tuple[int, Asset]]) -> Estimate:
+def measure(command: RenderCommand, source: ObjectSource, sample: list[tuple[int, Asset]]) -> Estimate:
     """Render the sample in one worker and discard the images."""
     root = str(source.root) if source.root else None
     worker = RenderWorker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
@@ -97,20 +97,20 @@ def measure(command: Command, source: Source, sample: list[tuple[int, Asset]]) -
     return Estimate(len(results), failed, sum(seconds) / len(seconds), sum(sizes) / len(sizes))
 
 
-def _estimate_lines(command: Command, found: Estimate, objects: int, workers: int) -> list[str]:
-    hours = objects * found.seconds / workers / 3600
+def _estimate_lines(command: RenderCommand, estimate: Estimate, objects: int, workers: int) -> list[str]:
+    hours = objects * estimate.seconds / workers / 3600
     lines = [
-        f"estimate    from {found.rendered} objects rendered here by one worker ({found.failed} failed): "
-        f"{found.seconds:.1f} s and {found.bytes / 1e6:.2f} MB per object",
+        f"estimate    from {estimate.rendered} objects rendered here by one worker ({estimate.failed} failed): "
+        f"{estimate.seconds:.1f} s and {estimate.bytes / 1e6:.2f} MB per object",
         f"            {objects} objects: {hours:.1f} hours with {workers} workers of this speed "
-        f"({3600 / found.seconds * workers:.0f} objects/hour), {objects * found.bytes / 1e9:.1f} GB of shards",
+        f"({3600 / estimate.seconds * workers:.0f} objects/hour), {objects * estimate.bytes / 1e9:.1f} GB of shards",
     ]
     if command.price_per_hour:
         lines.append(f"            cost {hours * command.price_per_hour:.2f} at {command.price_per_hour:g} per hour")
     return lines
 
 
-def _task(command: Command, asset: Asset, position: int) -> RenderTask:
+def _task(command: RenderCommand, asset: Asset, position: int) -> RenderTask:
     policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
     blob = download(asset, None, policy) if asset.objaverse_path else None
     return RenderTask(asset, position, shard_name(0), blob)

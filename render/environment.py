@@ -4,10 +4,14 @@
 """
 
 import ctypes
+import logging
 import sys
 from importlib.util import find_spec
 from typing import Final
 
+from dataset.errors import run_cli
+
+logger = logging.getLogger(__name__)
 # library that `import bpy` loads -> the Debian package that holds it
 SYSTEM_LIBRARIES: Final = {
     "libX11.so.6": "libx11-6",
@@ -34,15 +38,16 @@ def missing_packages() -> list[str]:
     return missing
 
 
-def problem() -> str | None:
-    """Why rendering is not possible in this environment and what to do, or None. Does not import bpy."""
+def find_problem() -> str | None:
+    """Return why rendering is not possible in this environment and what to do, or None. Does not import bpy."""
     if find_spec("bpy") is None:
         version = ".".join(map(str, sys.version_info[:2]))
         if version == "3.11":
             return "the package bpy (Blender) is not installed; run `make setup`"
         return (
-            f"this is Python {version}; Blender's bpy 4.5 LTS exists for Python 3.11 alone. "
-            "Training and distilling work here; to render, remove .venv and run `make setup PYTHON=/path/to/python3.11`"
+            f"this is Python {version}; Blender's bpy 4.5 LTS requires Python 3.11. "
+            "Training and distillation work without it. To render, "
+            "remove .venv and run `make setup PYTHON=/path/to/python3.11`"
         )
     if packages := missing_packages():
         return f"Blender lacks system libraries; run: apt-get install -y {' '.join(packages)}"
@@ -50,10 +55,14 @@ def problem() -> str | None:
 
 
 def main() -> int:
-    found = problem()
-    print(f"render: not available: {found}" if found else "render: ready", file=sys.stderr if found else sys.stdout)
-    return 1 if found else 0
+    """Print whether rendering is possible. Returns the exit status."""
+    problem = find_problem()
+    if problem:
+        logger.info("render: not available: %s", problem)
+        return 1
+    print("render: ready")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

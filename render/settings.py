@@ -38,7 +38,7 @@ class Settings:
 
 
 def parse_device(name: str) -> Device:
-    """Raises UserError when `name` is not a device."""
+    """Return `name` as a device. Raises UserError when it is not one."""
     for device in DEVICES:
         if device == name:
             return device

@@ -16,46 +16,51 @@ from pathlib import Path
 from typing import Any, Final
 
 import tyro
-from tqdm import tqdm
 
 from dataset.errors import UserError, run_cli
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.schema import Meta
 from dataset.io.files import url_to_fs
+from dataset.io.progress import ProgressBar
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from dataset.reading.shard_set import ShardSet
-from render import environment
+from render.environment import find_problem
 
 _NOT_GLB: Final = "not a GLB file"
-_NO_FOLDER: Final = "of a folder, and no --folder given"
-_OTHER: Final = "no longer the file that was rendered"
-_ELSEWHERE: Final = "neither procedural nor of a folder"
+_NO_FOLDER: Final = "from a folder, but --folder is not set"
+_CHANGED: Final = "no longer the file that was rendered"
+_OTHER_SOURCE: Final = "neither procedural nor from a folder"
 
 
 @dataclass(frozen=True)
 class TrueMeshes:
-    """Write the true meshes of a set's objects into a folder."""
+    """Export the ground-truth meshes of a shard set into a folder."""
 
     shards: str
     """The shard set."""
     out: Path
     """Folder to write UID.glb into."""
     split: Split = "test"
-    """Which objects, by a hash of their uids."""
+    """Split of the objects, which is a function of their uids."""
     folder: Path | None = None
-    """The folder that was rendered, where the set's source was one."""
+    """The folder that was rendered, if the source of the set was a folder."""
 
 
 def run(args: TrueMeshes) -> None:
-    """The command."""
+    """Export the meshes and print a summary.
+
+    Raises UserError when the split is empty or procedural objects cannot be built on this machine.
+    """
     shards = ShardSet(args.shards)
     assets = {asset.uid: asset for asset in Manifest(*url_to_fs(args.shards)).assets()}
     places = list(_places(shards, args.split))
     if not places:
-        raise UserError(f"{args.shards}: none of its {len(shards)} objects is in the {args.split} split; give --split")
+        raise UserError(
+            f"{args.shards}: none of its {len(shards)} objects is in the {args.split} split; choose another --split"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     without: Counter[str] = Counter()
-    for place in tqdm(places, unit="mesh", mininterval=1.0):
+    for place in ProgressBar(places, desc="meshes", unit="mesh", mininterval=1.0):
         uid = shards.uid(*place)
         path = args.out / f"{uid}.glb"
         if not path.is_file() and (reason := _write(assets[uid], shards.meta(*place), args.folder, path)):
@@ -73,19 +78,19 @@ def _places(shards: ShardSet, split: Split) -> Iterator[tuple[int, int]]:
 
 
 def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
-    """Write the mesh; why not, where it cannot be had."""
+    """Write the mesh. Returns the reason if it is not available, else an empty string."""
     if asset.procedural_index is not None:
         _build()(asset.procedural_index, meta.seed, path)
         return ""
     if asset.file is None:
-        return _ELSEWHERE
+        return _OTHER_SOURCE
     if not asset.file.lower().endswith(".glb"):
         return _NOT_GLB
     if folder is None:
         return _NO_FOLDER
     source = folder / asset.file
     if not source.is_file() or hashlib.sha256(source.read_bytes()).hexdigest() != meta.asset_sha256:
-        return _OTHER
+        return _CHANGED
     temporary = path.with_name(f".{path.name}")
     shutil.copyfile(source, temporary)
     temporary.replace(path)
@@ -93,8 +98,8 @@ def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
 
 
 def _build() -> Any:
-    """`render.blender.procedural_glb.export`. Raises UserError where there is no Blender to build with."""
-    if (problem := environment.problem()) is not None:
+    """Return `render.blender.procedural_glb.export`. Raises UserError when Blender cannot run on this machine."""
+    if (problem := find_problem()) is not None:
         raise UserError(problem)
     from render.blender.procedural_glb import export
 

@@ -23,13 +23,13 @@ from render.procedural.objects import (
 )
 from render.procedural.primitives.color import to_linear
 from render.procedural.primitives.mesh import TEXELS, paint_texture, refined, triangulate
-from render.procedural.primitives.part import Paint, Part
-from render.procedural.primitives.surface import Surface
+from render.procedural.primitives.part import ObjectPart, Paint
+from render.procedural.primitives.surface import SurfaceGrid
 
 SHARP_ANGLE_RAD = 0.7
 WARNINGS_AND_ERRORS = 1
 
-BUILDERS: Mapping[str, Callable[[np.random.Generator], list[Part]]] = {
+BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "cat": cat.cat,
     "dog": animals.dog,
     "rabbit": animals.rabbit,
@@ -90,7 +90,7 @@ def _write_glb(path: Path) -> None:
         bpy.app.debug_value = before
 
 
-def _add(item: Part, name: str) -> None:
+def _add(item: ObjectPart, name: str) -> None:
     """Add the part to the scene as a mesh object with its own material."""
     surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
     mesh = triangulate(surface, rest)
@@ -104,7 +104,7 @@ def _add(item: Part, name: str) -> None:
     bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, data))
 
 
-def _material(paint: Paint, rest: Surface, name: str) -> bpy.types.Material:
+def _material(paint: Paint, rest: SurfaceGrid, name: str) -> bpy.types.Material:
     """A Principled BSDF whose base color is plain, or a texture with the baked pattern."""
     material = bpy.data.materials.new(name)
     material.use_nodes = True

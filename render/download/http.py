@@ -118,7 +118,7 @@ def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
 
 
 def check_size(size: int, policy: DownloadPolicy) -> None:
-    """Raises DownloadError when `size` in bytes exceeds the policy's limit."""
+    """Raise DownloadError when `size` in bytes exceeds the policy's limit."""
     if policy.max_bytes is not None and size > policy.max_bytes:
         raise DownloadError("TooLarge", f"at least {size} bytes; the limit is {policy.max_bytes}")
 
@@ -181,7 +181,7 @@ def _authorize(request: urllib.request.Request) -> None:
     if not token or url.scheme != "https" or url.hostname != TOKEN_HOST:
         return
     if not (token.isascii() and token.isprintable()):  # the error of http.client would print the token
-        raise DownloadError("Token", "HF_TOKEN holds characters that no token has; set it again, or unset it")
+        raise DownloadError("Token", "HF_TOKEN has characters that are not valid in a token; set it again or unset it")
     request.add_unredirected_header("Authorization", f"Bearer {token}")
 
 

@@ -38,6 +38,7 @@ class CachedFile:
 
     @property
     def size(self) -> int:
+        """Size in bytes."""
         return int(self.data.size)
 
 
@@ -64,7 +65,7 @@ def fetch(asset: Asset, cache: Path, policy: DownloadPolicy) -> CachedFile:
     DownloadError on any failure.
     """
     name = asset.objaverse_path or ""
-    if not _OBJECT_PATH.fullmatch(name):  # it decides a path on this machine
+    if not _OBJECT_PATH.fullmatch(name):  # the name becomes a local path
         raise DownloadError("BadPath", f"{name!r} is not a path of Objaverse, such as glbs/000-001/UID.glb", 0)
     local = cache / name
     try:

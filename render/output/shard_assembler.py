@@ -32,9 +32,8 @@ class ShardAssembler:
 
     def __init__(self, output: ShardSetWriter) -> None:
         self._output = output
-        self._open: dict[
-            int, tuple[int, list[RenderResult]]
-        ] = {}  # shard -> (results to come, results that were never staged)
+        # shard -> (number of results to come, results that were never staged)
+        self._open: dict[int, tuple[int, list[RenderResult]]] = {}
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="shard-writer")
         self._writing: deque[Future[None]] = deque()
         self.done = 0  # objects that have a result, from this run or an earlier one
@@ -48,7 +47,7 @@ class ShardAssembler:
     ) -> None:
         self._writers.shutdown(wait=True)
         if kind is None:
-            self._settle(0)
+            self._wait_for_writers(0)
 
     def tasks(self) -> Iterator[RenderTask]:
         """Iterate over the objects to render, in manifest order. The first task of a shard opens the shard."""
@@ -96,10 +95,10 @@ class ShardAssembler:
 
     def _finish(self, shard: int) -> None:
         _, fresh = self._open.pop(shard)
-        self._settle(_WAITING - 1)
+        self._wait_for_writers(_WAITING - 1)
         self._writing.append(self._writers.submit(self._output.finish_shard, shard, fresh))
 
-    def _settle(self, allowed: int) -> None:
+    def _wait_for_writers(self, allowed: int) -> None:
         """Wait until at most `allowed` shards are being written."""
         while self._writing and (len(self._writing) > allowed or self._writing[0].done()):
             self._writing.popleft().result()

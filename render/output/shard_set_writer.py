@@ -64,15 +64,18 @@ class ShardSetWriter:
 
     @property
     def manifest(self) -> Manifest:
+        """The manifest of the set."""
         if self._manifest is None:
             self._manifest = Manifest(self.fs, self.root)
         return self._manifest
 
     @property
     def num_shards(self) -> int:
+        """Number of shards of the complete set."""
         return -(-len(self.manifest) // self.objects_per_shard)
 
     def shard_of(self, position: int) -> int:
+        """Number of the shard that holds the object at a manifest position."""
         return position // self.objects_per_shard
 
     def positions(self, shard: int) -> range:
@@ -101,17 +104,17 @@ class ShardSetWriter:
         UserError with the settings that differ.
         """
         path = f"{self.root}/{SET_NAME}"
-        asked = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
-        asked = json.loads(json_bytes(asked))
+        contents = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
+        contents = json.loads(json_bytes(contents))
         remove_temporaries(self.fs, self.root)
         if not exists(self.fs, path):
-            begin_set(self.fs, self.root, asked, assets())
+            begin_set(self.fs, self.root, contents, assets())
             return
         try:
-            there = json.loads(self.fs.cat_file(path))
+            existing = json.loads(self.fs.cat_file(path))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); delete the set or choose another --shards") from error
-        if changed := differences(there, asked, _DERIVED_KEYS):
+        if changed := differences(existing, contents, _DERIVED_KEYS):
             if "fingerprint" in changed:
                 changed["fingerprint"] = _first_difference(self.manifest.assets(), assets())
             remedy = "Repeat the first command, choose another --shards, or delete the set"
@@ -121,8 +124,8 @@ class ShardSetWriter:
         """Numbers of the shards that have an outcome table, from a single listing."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
         paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
-        there = {path.rpartition("/")[2] for path in paths}
-        return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in there}
+        names = {path.rpartition("/")[2] for path in paths}
+        return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in names}
 
     def missing(self, shard: int) -> list[int]:
         """Positions of an unfinished shard without a result."""
@@ -164,12 +167,12 @@ class ShardSetWriter:
         return failed
 
     def table(self, shard: int) -> list[Outcome]:
-        """The rows of a finished shard."""
+        """Return the rows of a finished shard."""
         path = self._table_path(shard)
         return parse_outcomes(self.fs.cat_file(path), path)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The rows of all finished shards, in manifest order, one table in memory at a time."""
+        """Iterate over the rows of all finished shards in manifest order, with one table in memory at a time."""
         return (row for shard in sorted(self.finished_shards()) for row in self.table(shard))
 
     def _mark_duplicates(self, skip: bool) -> None:
@@ -211,13 +214,14 @@ class ShardSetWriter:
         return exists(self.fs, self._table_path(shard))
 
 
-def _first_difference(there: Iterator[Asset], now: Iterator[Asset]) -> str:
-    """For a person: the first object of the source that is not the manifest's."""
-    for position, (old, new) in enumerate(zip_longest(there, now)):
+def _first_difference(before: Iterator[Asset], now: Iterator[Asset]) -> str:
+    """Describe the first object of the source that differs from the manifest."""
+    for position, (old, new) in enumerate(zip_longest(before, now)):
         if old != new:
-            return f"its objects changed, the first is object {position}: it was {_named(old)}, is {_named(new)}"
-    return "its objects were chosen by other rules"
+            before_and_now = f"it was {_description(old)}, is {_description(new)}"
+            return f"its objects changed, the first is object {position}: {before_and_now}"
+    return "its objects were selected by other options"
 
 
-def _named(asset: Asset | None) -> str:
+def _description(asset: Asset | None) -> str:
     return "absent" if asset is None else f"{asset.uid} ({asset.bytes} bytes)" if asset.bytes else asset.uid

@@ -41,7 +41,7 @@ class Staging:
         return path
 
     def read(self, shard: str) -> Iterator[RenderResult]:
-        """All staged results of a shard."""
+        """Iterate over all staged results of a shard. Raises UserError when a file is damaged."""
         for path in self._parts(shard):
             with _open(path) as tar:
                 for row in _rows(tar, path):
@@ -55,6 +55,7 @@ class Staging:
         return {row.position for path in self._parts(shard) for row in _read_rows(path)}
 
     def drop(self, shard: str) -> None:
+        """Remove the staged results of a shard."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self.folder / shard)
 

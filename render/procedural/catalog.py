@@ -1,4 +1,4 @@
-"""The kind, the uid and the random generator of a procedural object, from (index, seed)."""
+"""Derive the kind, the uid and the random generator of a procedural object from (index, seed)."""
 
 import hashlib
 import re
@@ -38,13 +38,16 @@ _UID = re.compile(r"procedural-([a-z]+)-(\d{6})")
 
 
 def generator(*keys: object) -> np.random.Generator:
-    """A random stream that is a function of `keys` alone (their text), the same on every machine."""
+    """A random generator whose stream depends only on the text of `keys`, on every machine."""
     text = "\0".join(str(key) for key in keys)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "little"))
 
 
 def kind_of(index: int, seed: int) -> str:
-    """The kind of object number `index`: every run of len(KINDS) indices is a new shuffle of all kinds."""
+    """The kind of object number `index`: each block of len(KINDS) indices is a new permutation of all kinds.
+
+    Raises UserError when the index is out of range.
+    """
     if not 0 <= index <= MAX_INDEX:
         raise UserError(f"procedural object {index} does not exist: indices go from 0 to {MAX_INDEX}")
     block, place = divmod(index, len(KINDS))
@@ -53,20 +56,21 @@ def kind_of(index: int, seed: int) -> str:
 
 
 def uid_of(index: int, seed: int) -> str:
-    """`procedural-KIND-INDEX`; the seed is a property of the whole set, so it is not part of it."""
+    """`procedural-KIND-INDEX`. The seed belongs to the whole set, so it is not part of the uid."""
     return f"procedural-{kind_of(index, seed)}-{index:06d}"
 
 
 def parse_uid(uid: str) -> tuple[str, int]:
-    """(kind, index) of a uid that `uid_of` made."""
+    """Parse a uid of `uid_of` into (kind, index). Raises UserError for other uids."""
     match = _UID.fullmatch(uid)
     if match is None or match[1] not in KINDS:
         raise UserError(
-            f"{uid!r} is no procedural object: expected procedural-KIND-000000, KIND one of {', '.join(KINDS)}"
+            f"{uid!r} is not the uid of a procedural object: expected procedural-KIND-000000 "
+            f"with KIND one of {', '.join(KINDS)}"
         )
     return match[1], int(match[2])
 
 
 def object_rng(index: int, seed: int) -> np.random.Generator:
-    """The stream from which object `index` draws its shape, proportions, colors and pattern."""
+    """The random generator of the shape, proportions, colors and pattern of object `index`."""
     return generator("object", seed, uid_of(index, seed))

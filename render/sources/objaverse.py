@@ -29,7 +29,7 @@ PATHS: Final = "object-paths.json.gz"
 LVIS: Final = "lvis-annotations.json.gz"
 _UID_BYTES: Final = 32
 _CHUNK: Final = 1 << 20
-_PAIR: Final = re.compile(  # of the path table, with what stands before it
+_PAIR: Final = re.compile(  # an entry of the path table with its separator
     rb'\s*[{,]\s*"([0-9a-f]{32})"\s*:\s*"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb"'
 )
 _LONGEST_PAIR: Final = 4096  # with a generous amount of white space
@@ -87,12 +87,12 @@ def _asset(uid: str, folder: str, annotation: dict[str, Any]) -> Asset:
 
 
 def _text(value: Any) -> str:
-    """A string on one line that UTF-8 can hold (half an emoji cannot be written); anything else is empty."""
+    """A string on one line, with lone surrogates replaced; "" for other types."""
     return " ".join(value.encode(errors="replace").decode().split()) if isinstance(value, str) else ""
 
 
 def _chosen(selection: str, cache: Path, policy: DownloadPolicy) -> Uids | None:
-    """The uids of a selection; None is all of them."""
+    """The uids of a selection; None means all."""
     if selection == "all":
         return None
     if selection == "lvis":
@@ -116,7 +116,7 @@ def _sha256(path: Path) -> str:
 
 
 def _uids_of_lines(path: Path) -> Uids:
-    """A uid named twice counts once."""
+    """Uids of a text file with one per line, without duplicates."""
     uids = bytearray()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -141,35 +141,35 @@ def _lvis_uids(file: gzip.GzipFile) -> bytearray:
 
 
 def _sorted(uids: bytearray) -> Uids:
-    """Sorted and each once, from uids one after the other."""
+    """The sorted unique uids of a concatenation of uids."""
     array: Uids = np.frombuffer(uids, f"S{_UID_BYTES}")
     return np.unique(array)
 
 
 def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[str, Uids]:
-    """What is chosen of each folder. Raises UserError when something chosen is in none."""
-    found = np.zeros(len(chosen), bool)
+    """The chosen uids of each folder. Raises UserError when a chosen uid is in none of them."""
+    exists = np.zeros(len(chosen), bool)
     kept: dict[str, Uids] = {}
     for folder, uids in folders.items():
         place = np.minimum(np.searchsorted(chosen, uids), len(chosen) - 1)
         inside = chosen[place] == uids
-        found[place[inside]] = True
+        exists[place[inside]] = True
         if inside.any():
             kept[folder] = uids[inside]
-    if not found.all():
-        first = chosen[~found][0].decode()
-        raise UserError(f"objaverse:{selection}: {np.sum(~found)} uids are not in Objaverse, the first is {first!r}")
+    if not exists.all():
+        first = chosen[~exists][0].decode()
+        raise UserError(f"objaverse:{selection}: {np.sum(~exists)} uids are not in Objaverse, the first is {first!r}")
     return kept
 
 
 def _by_folder(cache: Path, policy: DownloadPolicy) -> dict[str, Uids]:
-    """Every uid of Objaverse by the name of its folder (000-000 ...)."""
+    """All uids of Objaverse by the name of their folder (000-000 ...)."""
     folders = _read(_listing(PATHS, cache, policy), _parse_paths)
     return {folder: _sorted(folders.pop(folder)) for folder in list(folders)}
 
 
 def _parse_paths(file: gzip.GzipFile) -> dict[str, bytearray]:
-    """The table `{"UID": "glbs/FOLDER/UID.glb", ...}`, read in pieces: uids one after the other, by folder."""
+    """Parse the table `{"UID": "glbs/FOLDER/UID.glb", ...}` in chunks into concatenated uids per folder."""
     folders: defaultdict[str, bytearray] = defaultdict(bytearray)
     text, place, more = b"", 0, True
     while True:
@@ -186,7 +186,7 @@ def _parse_paths(file: gzip.GzipFile) -> dict[str, bytearray]:
 
 
 def _annotations(folder: str, cache: Path, policy: DownloadPolicy) -> dict[str, Any]:
-    """uid -> the few fields of its annotation that we use."""
+    """uid -> the fields of its annotation that are used."""
     return _read(_listing(f"metadata/{folder}.json.gz", cache, policy), _parse_annotations)
 
 
@@ -196,18 +196,18 @@ def _parse_annotations(file: gzip.GzipFile) -> dict[str, Any]:
 
 
 def _used_fields(parsed: dict[str, Any]) -> dict[str, Any]:
-    """Drop most of an annotation as soon as it is parsed: what is left of 5,000 is a tenth. (uids are no fields.)"""
+    """Keep only the used fields of a parsed annotation, which is a tenth of the memory; other objects stay whole."""
     return {name: parsed[name] for name in _FIELDS if name in parsed} or parsed
 
 
 def _object(parsed: Any) -> dict[str, Any]:
     if not isinstance(parsed, dict):
-        raise ValueError(f"not the expected JSON object but {str(parsed)[:60]!r}")
+        raise ValueError(f"expected a JSON object, not {str(parsed)[:60]!r}")
     return parsed
 
 
 def _listing(name: str, cache: Path, policy: DownloadPolicy) -> Path:
-    """The file in the cache, downloaded into it when it is not there."""
+    """The path of the file in the cache, into which it is downloaded if necessary."""
     if (local := cache / name).is_file():
         return local
     try:
@@ -220,7 +220,7 @@ def _listing(name: str, cache: Path, policy: DownloadPolicy) -> Path:
 
 
 def _check_gzip(path: Path) -> None:
-    """Raises RetryableError unless the file can be decompressed to its end, where its checksum is."""
+    """Raise RetryableError unless the file can be decompressed to its end, where its checksum is."""
     try:
         with gzip.open(path) as file:
             while file.read(_CHUNK):

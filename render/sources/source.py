@@ -29,7 +29,7 @@ _MEGABYTE: Final = 10**6
 
 
 @dataclass(frozen=True)
-class Selection:
+class SourceSelection:
     """Which objects of a source to render. Excluded ones stay in the manifest with a reason (`Asset.excluded`)."""
 
     limit: int | None = None
@@ -47,11 +47,12 @@ class Selection:
 
     @property
     def max_bytes(self) -> int | None:
+        """The limit of `max_file_mb` in bytes."""
         return None if self.max_file_mb is None else int(self.max_file_mb * _MEGABYTE)
 
 
 @dataclass(frozen=True)
-class Source:
+class ObjectSource:
     """A parsed `KIND:REST`."""
 
     spec: str
@@ -64,17 +65,17 @@ class Source:
         return Path(self.rest).resolve() if self.kind == "folder" else None
 
 
-def parse_source(spec: str) -> Source:
+def parse_source(spec: str) -> ObjectSource:
     """Parse `KIND:REST`. Raises UserError when the kind is unknown or the rest is empty."""
     kind, separator, rest = spec.partition(":")
     if separator and rest:
         match kind:
             case "folder" | "objaverse" | "procedural":
-                return Source(spec, kind, rest)
+                return ObjectSource(spec, kind, rest)
     raise UserError(f"unknown source {spec!r}; use folder:DIR, objaverse:lvis|all|UIDS.txt or procedural:N")
 
 
-def assets(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
+def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Iterator[Asset]:
     """The selected objects, in manifest order. Raises UserError on a bad source, at the latest during iteration."""
     if selection.uids and source.kind == "objaverse":
         raise UserError("--uids selects from folder: and procedural: sources; for Objaverse write objaverse:UIDS.txt")
@@ -83,7 +84,7 @@ def assets(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
         yield replace(asset, excluded=_excluded(asset, selection)) if not asset.excluded else asset
 
 
-def fingerprint(source: Source, seed: int, selection: Selection) -> str:
+def fingerprint(source: ObjectSource, seed: int, selection: SourceSelection) -> str:
     """A hash that determines the manifest: equal fingerprints list the same objects.
 
     Only a folder is listed (names and sizes); for other sources the specification is sufficient.
@@ -105,7 +106,7 @@ def fingerprint(source: Source, seed: int, selection: Selection) -> str:
     return digest.hexdigest()
 
 
-def _listed(source: Source, seed: int, selection: Selection) -> Iterator[Asset]:
+def _listed(source: ObjectSource, seed: int, selection: SourceSelection) -> Iterator[Asset]:
     match source.kind:
         case "folder":
             yield from folder_assets(Path(source.rest))
@@ -121,23 +122,23 @@ def _kept(listed: Iterator[Asset], uids: Path | None) -> Iterator[Asset]:
     if uids is None:
         yield from listed
         return
-    wanted = {line.strip() for line in _read_text(uids).splitlines() if line.strip()}
+    missing = {line.strip() for line in _read_text(uids).splitlines() if line.strip()}
     for asset in listed:
-        if asset.uid in wanted:
-            wanted.remove(asset.uid)
+        if asset.uid in missing:
+            missing.remove(asset.uid)
             yield asset
-    if wanted:
-        raise UserError(f"{uids}: {len(wanted)} uids are not in the source, one is {min(wanted)!r}")
+    if missing:
+        raise UserError(f"{uids}: {len(missing)} uids are not in the source, one is {min(missing)!r}")
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--uids {path} cannot be read ({error}); name a text file with one uid a line") from error
+        raise UserError(f"--uids {path} cannot be read ({error}); name a text file with one uid per line") from error
 
 
-def _excluded(asset: Asset, selection: Selection) -> str:
+def _excluded(asset: Asset, selection: SourceSelection) -> str:
     """The flag of the rule that excludes the asset, or ""."""
     allowed = {spdx(name) for name in selection.include_licenses}
     if allowed and asset.license not in allowed:

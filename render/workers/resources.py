@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 MEMORY_SHARE: Final = 0.8  # of the machine, divided among the workers, is the default limit of an object
 SMALLEST_LIMIT_MB: Final = 2048.0
 
@@ -36,7 +36,7 @@ def cluster_size() -> MachineSize:
     cores = [int(node.get("CPU", 0)) for node in nodes]
     gpus, memory = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "memory"))
     if not any(cores):
-        _log.warning("no node of the cluster has a CPU yet; set --workers and --threads to the size to wait for")
+        logger.warning("no node of the cluster has a CPU yet; set --workers and --threads to the size to wait for")
     return MachineSize(max(1, sum(cores)), gpus, memory, max([1, *cores]))
 
 

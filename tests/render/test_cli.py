@@ -76,7 +76,8 @@ def test_repeating_a_finished_command_changes_nothing_and_other_settings_are_ref
     assert contents(shards) == before
     other = render(source, shards, "--seed", "1")
     assert other.returncode == 2
-    first, *settings, remedy = other.stderr.strip().splitlines()
+    lines = other.stderr.strip().splitlines()
+    first, *settings, remedy = lines[[line.startswith("error: ") for line in lines].index(True) :]
     assert first.startswith("error: ")
     assert first.endswith("was started with other settings:")
     assert settings[-1] == "  seed was 0, is now 1"
@@ -96,7 +97,7 @@ def test_failed_objects_can_be_retried_after_mending_them(tmp_path):
     (folder / "b.glb").write_bytes(good)
     mended = render(f"folder:{folder}", shards, "--workers", "1", "--retry", "failed")
     assert mended.returncode == 0, mended.stderr
-    assert "1 failed objects will be rendered again" in mended.stdout
+    assert "1 failed objects will be rendered again" in mended.stderr
     assert read_index(shards).objects == 2
     assert verify(str(shards)) == []
 

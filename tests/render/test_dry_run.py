@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 from dataset.format.manifest import Asset
-from render.cli import Command
+from render.cli import RenderCommand
 from render.dry_run import Estimate, _estimate_lines, survey
 
 
@@ -34,7 +34,7 @@ def test_small_sources_and_no_sample():
 
 
 def test_the_estimate_is_arithmetic():
-    command = replace(Command("procedural:1"), price_per_hour=2.0)
+    command = replace(RenderCommand("procedural:1"), price_per_hour=2.0)
     text = "\n".join(_estimate_lines(command, Estimate(4, 1, 9.0, 600_000.0), objects=800_000, workers=2))
     assert "9.0 s and 0.60 MB per object" in text
     assert "1000.0 hours with 2 workers" in text

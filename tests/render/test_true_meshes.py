@@ -61,10 +61,10 @@ def test_files_are_copied_if_they_are_what_was_rendered(
     assert "1 left out: no longer the file that was rendered" in printed
     assert "1 left out: not a GLB file" in printed
     run(replace(args, folder=None, out=tmp_path / "none"))
-    assert "2 left out: of a folder, and no --folder given" in capsys.readouterr().out
+    assert "2 left out: from a folder, but --folder is not set" in capsys.readouterr().out
     as_if_of(shards, *(Asset(f"synthetic-{i:04d}", "objaverse", objaverse_path="x") for i in range(3)))
     run(replace(args, out=tmp_path / "none"))
-    assert "3 left out: neither procedural nor of a folder" in capsys.readouterr().out
+    assert "3 left out: neither procedural nor from a folder" in capsys.readouterr().out
 
 
 def test_a_split_without_objects_is_named(shards: Path, tmp_path: Path) -> None:

@@ -2,38 +2,15 @@
 
 import numpy as np
 
+from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import (
-    BLACK,
-    CHARCOAL,
-    CREAM,
-    GLASS,
-    STEEL,
-    WHITE,
-    YELLOW,
-    Palette,
-    Rgb,
-    palette,
-    pick,
-    shade,
-)
-from render.procedural.primitives.part import Paint, Part, pair, part, ring_of, shift, turn
-from render.procedural.primitives.surface import (
-    Points,
-    Surface,
-    capsule,
-    ellipsoid,
-    facing_side,
-    lathe,
-    loft,
-    moved,
-    prism,
-    tube,
-    turned,
-)
+from render.procedural.primitives import surface as shapes
+from render.procedural.primitives.color import Palette, Rgb, palette, pick, shade
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, ring_of, shift, turn
+from render.procedural.primitives.surface import Points, SurfaceGrid
 
 
-def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> Surface:
+def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> SurfaceGrid:
     """A wing along +x from x = 0: (front, back) y of its root and tip; its section is an ellipse."""
     rings = []
     for share in (0.0, 0.5, 0.9, 1.0):
@@ -46,30 +23,34 @@ def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick
                 [np.full(24, span * share), (front + back) / 2 + chord * np.cos(angle), height * np.sin(angle)], axis=1
             )
         )
-    return loft(rings)
+    return shapes.loft(rings)
 
 
-def aeroplane(rng: np.random.Generator) -> list[Part]:
+def aeroplane(rng: np.random.Generator) -> list[ObjectPart]:
     """An airliner with jets under the wings, or a propeller plane; nose to the front."""
     colors = palette(rng)
-    body = pick(rng, (WHITE, colors.main, colors.main))
-    trim = colors.main if body == WHITE else colors.second
+    body = pick(rng, (rgb.WHITE, colors.main, colors.main))
+    trim = colors.main if body == rgb.WHITE else colors.second
     propeller = rng.uniform() < 0.5
     girth, span, sweep = rng.uniform(0.13, 0.19), rng.uniform(0.75, 1.0), 0.05 if propeller else rng.uniform(0.25, 0.4)
     place = np.linspace(-0.85, 0.95, 24)
     shape = np.interp(place, [-0.85, -0.78, -0.62, -0.45, 0.3, 0.95], [0.35, 0.62, 0.9, 1.0, 1.0, 0.28])
-    hull = tube(np.stack([0 * place, place, 0.10 * np.clip(place - 0.3, 0, 1)], axis=1), shape * girth, 32)
+    hull = shapes.tube(np.stack([0 * place, place, 0.10 * np.clip(place - 0.3, 0, 1)], axis=1), shape * girth, 32)
     parts = [part("fuselage", hull, Paint(_fuselage(rng, body, trim, girth, propeller), 0.3, 0.1))]
     parts += pair(
         part(
-            "wing", moved(wing((-0.22, 0.18), (-0.12 + sweep, 0.05 + sweep), span), (0.05, 0, -0.02)), Paint(trim, 0.35)
+            "wing",
+            shapes.moved(wing((-0.22, 0.18), (-0.12 + sweep, 0.05 + sweep), span), (0.05, 0, -0.02)),
+            Paint(trim, 0.35),
         )
     )
     parts += pair(
-        part("tailplane", moved(wing((0.0, 0.2), (0.12, 0.22), 0.34, 0.035), (0.0, 0.70, 0.07)), Paint(trim, 0.35))
+        part(
+            "tailplane", shapes.moved(wing((0.0, 0.2), (0.12, 0.22), 0.34, 0.035), (0.0, 0.70, 0.07)), Paint(trim, 0.35)
+        )
     )
     fin = np.array([(0.58, 0.08), (0.92, 0.08), (1.0, 0.44), (0.84, 0.44)])
-    parts.append(part("fin", facing_side(prism(fin, 0.04, 0.015)), Paint(colors.accent, 0.35)))
+    parts.append(part("fin", shapes.facing_side(shapes.prism(fin, 0.04, 0.015)), Paint(colors.accent, 0.35)))
     parts += _propeller(colors, girth) if propeller else _jets(colors, girth, sweep, span)
     return shift(parts, (0, 0, girth + 0.2))
 
@@ -89,15 +70,17 @@ def _fuselage(rng: np.random.Generator, body: Rgb, trim: Rgb, girth: float, smal
         in_cabin = (np.abs(points[:, 0]) > 0.5 * girth) & (np.abs(points[:, 1] - (last - 0.45) / 2) < (last + 0.45) / 2)
         return np.where(in_cabin, pt.edge(row, 0.012), 0.0)
 
-    paint = pt.blend(paint, GLASS, windows)
+    paint = pt.blend(paint, rgb.GLASS, windows)
     return pt.blend(
-        paint, shade(GLASS, 0.6), lambda p: pt.edge(np.abs(p[:, 1] + 0.66) - 0.075, 0.015) * (p[:, 2] > 0.32 * girth)
+        paint,
+        shade(rgb.GLASS, 0.6),
+        lambda p: pt.edge(np.abs(p[:, 1] + 0.66) - 0.075, 0.015) * (p[:, 2] > 0.32 * girth),
     )
 
 
-def _jets(colors: Palette, girth: float, sweep: float, span: float) -> list[Part]:
+def _jets(colors: Palette, girth: float, sweep: float, span: float) -> list[ObjectPart]:
     radius, length = 0.075, 0.26
-    shell = lathe(
+    shell = shapes.lathe(
         [
             (radius * 0.6, -length / 2),
             (radius, -0.05),
@@ -107,27 +90,27 @@ def _jets(colors: Palette, girth: float, sweep: float, span: float) -> list[Part
         ],
         26,
     )
-    engine = moved(turned(shell, "x", 90), (span * 0.38, sweep * 0.38 - 0.15, -0.10))
-    intake = ellipsoid((span * 0.38, sweep * 0.38 - 0.20, -0.10), (radius * 0.72, 0.05, radius * 0.72), 20, 12)
+    engine = shapes.moved(shapes.turned(shell, "x", 90), (span * 0.38, sweep * 0.38 - 0.15, -0.10))
+    intake = shapes.ellipsoid((span * 0.38, sweep * 0.38 - 0.20, -0.10), (radius * 0.72, 0.05, radius * 0.72), 20, 12)
     return pair(part("engine", engine, Paint(colors.accent, 0.3, 0.2))) + pair(
-        part("intake", intake, Paint(CHARCOAL, 0.4))
+        part("intake", intake, Paint(rgb.CHARCOAL, 0.4))
     )
 
 
-def _propeller(colors: Palette, girth: float) -> list[Part]:
-    spinner = ellipsoid((0, -0.93, 0), (0.055, 0.10, 0.055), 20, 12)
-    blade = part("blade", ellipsoid((0, -0.94, 0.16), (0.035, 0.012, 0.16), 18, 12), Paint(CHARCOAL, 0.4))
+def _propeller(colors: Palette, girth: float) -> list[ObjectPart]:
+    spinner = shapes.ellipsoid((0, -0.93, 0), (0.055, 0.10, 0.055), 20, 12)
+    blade = part("blade", shapes.ellipsoid((0, -0.94, 0.16), (0.035, 0.012, 0.16), 18, 12), Paint(rgb.CHARCOAL, 0.4))
     blades = [p for angle in (20, 140, 260) for p in turn([blade], "y", angle)]
-    wheel = ellipsoid((0.17, -0.35, -girth - 0.12), (0.035, 0.08, 0.08), 22, 14)
-    strut = capsule((0.07, -0.33, -0.6 * girth), (0.16, -0.35, -girth - 0.12), 0.018)
-    gear = pair(part("wheel", wheel, Paint(BLACK, 0.7))) + pair(part("strut", strut, Paint(STEEL, 0.4, 0.6)))
+    wheel = shapes.ellipsoid((0.17, -0.35, -girth - 0.12), (0.035, 0.08, 0.08), 22, 14)
+    strut = shapes.capsule((0.07, -0.33, -0.6 * girth), (0.16, -0.35, -girth - 0.12), 0.018)
+    gear = pair(part("wheel", wheel, Paint(rgb.BLACK, 0.7))) + pair(part("strut", strut, Paint(rgb.STEEL, 0.4, 0.6)))
     return [part("spinner", spinner, Paint(colors.accent, 0.3)), *blades, *gear]
 
 
-def rocket(rng: np.random.Generator) -> list[Part]:
+def rocket(rng: np.random.Generator) -> list[ObjectPart]:
     """Upright, with fins, a nose cone, a flame and a round window at the front."""
     colors = palette(rng)
-    body = pick(rng, (WHITE, CREAM, colors.second, STEEL))
+    body = pick(rng, (rgb.WHITE, rgb.CREAM, colors.second, rgb.STEEL))
     height, girth = rng.uniform(0.95, 1.35), rng.uniform(0.19, 0.27)
     shape = [
         (0.55, 0.0),
@@ -141,7 +124,7 @@ def rocket(rng: np.random.Generator) -> list[Part]:
     ]
     place = np.linspace(0, 1.02, 24)
     radii = np.interp(place, [z for _, z in shape], [r for r, _ in shape])
-    hull = lathe([(float(r) * girth, float(z) * height) for r, z in zip(radii, place, strict=True)], 40)
+    hull = shapes.lathe([(float(r) * girth, float(z) * height) for r, z in zip(radii, place, strict=True)], 40)
     nose_level = height * rng.uniform(0.68, 0.78)
     paint = pt.blend(pt.solid(body), colors.main, pt.beyond((0, 0, 1), nose_level))
     match pick(rng, ("bands", "checks", "spiral", "plain")):
@@ -163,19 +146,25 @@ def rocket(rng: np.random.Generator) -> list[Part]:
             (1.65 * girth, 0.12 * height),
         ]
     )
-    blade = facing_side(prism(fin, 0.05, 0.02))
-    nozzle = lathe([(girth * 0.58, -0.09), (girth * 0.42, 0.02)], 28)
-    flame = lathe([(0.01, -0.30), (girth * 0.28, -0.18), (girth * 0.38, -0.07), (girth * 0.2, 0.0)], 24)
-    window = part("window", ellipsoid((0, 0, 0), (girth * 0.42, 0.03, girth * 0.42), 28, 14), Paint(GLASS, 0.1, 0.2))
+    blade = shapes.facing_side(shapes.prism(fin, 0.05, 0.02))
+    nozzle = shapes.lathe([(girth * 0.58, -0.09), (girth * 0.42, 0.02)], 28)
+    flame = shapes.lathe([(0.01, -0.30), (girth * 0.28, -0.18), (girth * 0.38, -0.07), (girth * 0.2, 0.0)], 24)
+    window = part(
+        "window", shapes.ellipsoid((0, 0, 0), (girth * 0.42, 0.03, girth * 0.42), 28, 14), Paint(rgb.GLASS, 0.1, 0.2)
+    )
     rim = part(
-        "rim", ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14), Paint(colors.accent, 0.3, 0.3)
+        "rim",
+        shapes.ellipsoid((0, 0.012, 0), (girth * 0.54, 0.03, girth * 0.54), 28, 14),
+        Paint(colors.accent, 0.3, 0.3),
     )
     parts = [
         part("hull", hull, Paint(paint, 0.3, 0.1)),
         *ring_of(part("fin", blade, Paint(colors.main, 0.35)), int(rng.integers(3, 5)), 45),
-        part("nozzle", nozzle, Paint(CHARCOAL, 0.4, 0.5)),
+        part("nozzle", nozzle, Paint(rgb.CHARCOAL, 0.4, 0.5)),
         part(
-            "flame", flame, Paint(pt.blend(pt.solid(YELLOW), (0.95, 0.35, 0.05), pt.beyond((0, 0, -1), 0.14, 0.1)), 0.8)
+            "flame",
+            flame,
+            Paint(pt.blend(pt.solid(rgb.YELLOW), (0.95, 0.35, 0.05), pt.beyond((0, 0, -1), 0.14, 0.1)), 0.8),
         ),
         *shift([rim, window], (0, -girth * 0.99, height * 0.55)),
     ]

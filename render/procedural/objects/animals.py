@@ -16,13 +16,13 @@ from render.procedural.primitives.features import (
     tail,
     whiskers,
 )
-from render.procedural.primitives.part import Paint, Part, pair, part, shift, turn
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, shift, turn
 from render.procedural.primitives.surface import box, capsule, curve, ellipsoid, lathe, tube
 
 TONGUE: Rgb = (0.90, 0.40, 0.45)
 
 
-def dog(rng: np.random.Generator) -> list[Part]:
+def dog(rng: np.random.Generator) -> list[ObjectPart]:
     """Standing, with a long snout, hanging ears and a raised tail; plain, spotted, patched or two-tone."""
     colors = coat(rng, ("plain", "spotted", "spotted", "patched", "saddle"))
     height, length, girth = rng.uniform(0.34, 0.58), rng.uniform(0.30, 0.44), rng.uniform(0.9, 1.15)
@@ -56,7 +56,7 @@ def dog(rng: np.random.Generator) -> list[Part]:
     return [*parts, *_dog_collar(rng, (0, -0.37, height + 0.22))]
 
 
-def _dog_head(rng: np.random.Generator, colors: Coat) -> list[Part]:
+def _dog_head(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
     """About the origin, 0.44 wide; the snout reaches to the front."""
     snout = rng.uniform(0.26, 0.38)
     skull = pt.blend(pt.solid(colors.body), colors.light, pt.inside((0, -0.25, 0.0), (0.06, 0.2, 0.4)))
@@ -74,7 +74,7 @@ def _dog_head(rng: np.random.Generator, colors: Coat) -> list[Part]:
     return shapes + _dog_ears(rng, colors)
 
 
-def _dog_ears(rng: np.random.Generator, colors: Coat) -> list[Part]:
+def _dog_ears(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
     """Hanging ears, or pricked ones in one dog of three."""
     color = pick(rng, (colors.dark, shade(colors.body, 0.75)))
     if rng.uniform() < 0.33:
@@ -86,7 +86,7 @@ def _dog_ears(rng: np.random.Generator, colors: Coat) -> list[Part]:
     return pair(part("ear", (flap - (0.2, 0, 0)) * (0.62, 1.0, 1.0) + (0.2, 0, 0), Paint(color, FUR)))
 
 
-def _dog_collar(rng: np.random.Generator, center: tuple[float, float, float]) -> list[Part]:
+def _dog_collar(rng: np.random.Generator, center: tuple[float, float, float]) -> list[ObjectPart]:
     band = lathe([(0.145, -0.028), (0.168, -0.02), (0.168, 0.02), (0.145, 0.028)], 32)
     tag = ellipsoid((0, -0.19, -0.045), (0.036, 0.014, 0.036), 16, 10)
     color = pick(rng, (RED, hsv(0.6, 0.75, 0.8), hsv(0.33, 0.6, 0.6), hsv(0.1, 0.8, 0.9)))
@@ -95,7 +95,7 @@ def _dog_collar(rng: np.random.Generator, center: tuple[float, float, float]) ->
     )
 
 
-def rabbit(rng: np.random.Generator) -> list[Part]:
+def rabbit(rng: np.random.Generator) -> list[ObjectPart]:
     """Sitting up, with long ears, two front teeth and a round tail; sometimes it holds a carrot."""
     colors = coat(rng, ("plain", "plain", "patched", "spotted"))
     girth = rng.uniform(0.9, 1.12)
@@ -118,7 +118,7 @@ def rabbit(rng: np.random.Generator) -> list[Part]:
     return parts + shift(turn(head, "z", rng.uniform(-12, 12)), (0, -0.05, 0.74))
 
 
-def _rabbit_head(rng: np.random.Generator, colors: Coat, coat_pattern: pt.Pattern) -> list[Part]:
+def _rabbit_head(rng: np.random.Generator, colors: Coat, coat_pattern: pt.Pattern) -> list[ObjectPart]:
     """About the origin, 0.44 wide, ears 0.4 long."""
     cheek = part("cheek", ellipsoid((0.058, -0.165, -0.065), (0.085, 0.07, 0.065), 20, 12), Paint(colors.light, FUR))
     ear_length, bent = rng.uniform(0.34, 0.52), rng.uniform() < 0.3
@@ -140,7 +140,7 @@ def _rabbit_head(rng: np.random.Generator, colors: Coat, coat_pattern: pt.Patter
     return [*shapes, part("nose", nose, Paint(shade(PINK, 0.9), 0.4)), part("teeth", teeth, Paint(WHITE, 0.3))]
 
 
-def _carrot() -> list[Part]:
+def _carrot() -> list[ObjectPart]:
     root = lathe([(0.006, -0.17), (0.03, -0.10), (0.05, 0.02), (0.055, 0.07), (0.03, 0.10)], 18)
     shapes = [part("carrot", root, Paint((0.95, 0.45, 0.10), 0.5))]
     for lean in (-0.05, 0.0, 0.05):

@@ -2,36 +2,23 @@
 
 import numpy as np
 
+from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import (
-    BLACK,
-    CHARCOAL,
-    ORANGE,
-    RED,
-    WHITE,
-    YELLOW,
-    Rgb,
-    hsv,
-    mix,
-    palette,
-    pick,
-    shade,
-    vary,
-)
+from render.procedural.primitives.color import Rgb, hsv, mix, palette, pick, shade, vary
 from render.procedural.primitives.features import bead_eye, eye
-from render.procedural.primitives.part import Paint, Part, pair, part, shift, turn
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, shift, turn
 from render.procedural.primitives.surface import Points, curve, ellipsoid, facing_side, lathe, prism, tube
 
 BEAK: Rgb = (0.97, 0.60, 0.10)
 
 
-def duck(rng: np.random.Generator) -> list[Part]:
+def duck(rng: np.random.Generator) -> list[ObjectPart]:
     """A bath duck, or a drake with a green head and a white collar."""
     wild = rng.uniform() < 0.35
     body = (
         (0.62, 0.52, 0.44)
         if wild
-        else pick(rng, (vary(rng, YELLOW), vary(rng, WHITE), palette(rng).main, palette(rng).main))
+        else pick(rng, (vary(rng, rgb.YELLOW), vary(rng, rgb.WHITE), palette(rng).main, palette(rng).main))
     )
     head = (0.08, 0.38, 0.22) if wild else body
     length, size = rng.uniform(0.9, 1.15), rng.uniform(0.9, 1.2)
@@ -47,15 +34,15 @@ def duck(rng: np.random.Generator) -> list[Part]:
     parts += pair(part("wing", (wing - (0.27, 0, 0)) * (0.45, 1, 1) + (0.27, 0, 0), Paint(wing_color, 0.5)))
     neck = tube(curve(((0, -0.30, 0.30), (0, -0.36, 0.62)), 8), np.linspace(0.16, 0.12, 8), 24)
     ring = (
-        pt.blend(pt.solid(head), WHITE, lambda p: pt.edge(np.abs(p[:, 2] - 0.46) - 0.025, 0.01))
+        pt.blend(pt.solid(head), rgb.WHITE, lambda p: pt.edge(np.abs(p[:, 2] - 0.46) - 0.025, 0.01))
         if wild
         else pt.solid(head)
     )
     parts.append(part("neck", neck, Paint(ring, 0.5)))
-    return parts + shift(_duck_head(head, pick(rng, (BEAK, BEAK, RED))), (0, -0.38, 0.62 + 0.06 * size))
+    return parts + shift(_duck_head(head, pick(rng, (BEAK, BEAK, rgb.RED))), (0, -0.38, 0.62 + 0.06 * size))
 
 
-def _duck_head(color: Rgb, bill: Rgb) -> list[Part]:
+def _duck_head(color: Rgb, bill: Rgb) -> list[ObjectPart]:
     upper = ellipsoid((0, -0.27, -0.03), (0.115, 0.17, 0.035), 24, 12)
     lower = ellipsoid((0, -0.235, -0.065), (0.09, 0.13, 0.025), 24, 12)
     return [
@@ -66,9 +53,9 @@ def _duck_head(color: Rgb, bill: Rgb) -> list[Part]:
     ]
 
 
-def penguin(rng: np.random.Generator) -> list[Part]:
+def penguin(rng: np.random.Generator) -> list[ObjectPart]:
     """Upright, dark back, white belly and face; some wear a scarf."""
-    dark = pick(rng, (CHARCOAL, (0.12, 0.16, 0.28), (0.25, 0.28, 0.33), hsv(rng.uniform(), 0.5, 0.55)))
+    dark = pick(rng, (rgb.CHARCOAL, (0.12, 0.16, 0.28), (0.25, 0.28, 0.33), hsv(rng.uniform(), 0.5, 0.55)))
     girth, height = rng.uniform(0.85, 1.15), rng.uniform(0.9, 1.15)
     profile = [
         (0.16, 0.03),
@@ -84,10 +71,10 @@ def penguin(rng: np.random.Generator) -> list[Part]:
     ]
     body = lathe(profile, 40) * (girth, girth * 0.95, height)
     front = pt.blend(
-        pt.solid(dark), WHITE, pt.inside((0, -0.36 * girth, 0.38 * height), (0.25 * girth, 0.34, 0.36 * height))
+        pt.solid(dark), rgb.WHITE, pt.inside((0, -0.36 * girth, 0.38 * height), (0.25 * girth, 0.34, 0.36 * height))
     )
     for side in (-1, 1):
-        front = pt.blend(front, WHITE, pt.inside((side * 0.085, -0.24, 0.86 * height), (0.10, 0.2, 0.115)))
+        front = pt.blend(front, rgb.WHITE, pt.inside((side * 0.085, -0.24, 0.86 * height), (0.10, 0.2, 0.115)))
     wing_path = curve(
         ((0.26 * girth, 0, 0.72 * height), (0.44, 0.0, 0.50), (0.42 + rng.uniform(0, 0.15), -0.02, 0.26)), 12
     )
@@ -107,7 +94,7 @@ def penguin(rng: np.random.Generator) -> list[Part]:
     return parts + (_scarf(rng, 0.24 * girth, 0.70 * height) if rng.uniform() < 0.5 else [])
 
 
-def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[Part]:
+def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[ObjectPart]:
     colors = palette(rng)
     paint = pt.blend(pt.solid(colors.main), colors.second, pt.stripes(rng, (1, 0, 1), 0.12))
     loop = lathe(
@@ -117,7 +104,7 @@ def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[Part]:
     return [part("scarf", loop, Paint(paint, 0.9)), part("scarf_end", end, Paint(paint, 0.9))]
 
 
-def fish(rng: np.random.Generator) -> list[Part]:
+def fish(rng: np.random.Generator) -> list[ObjectPart]:
     """Head to the front, tail fin behind; banded, spotted, two-tone or plain, with contrasting fins."""
     colors = palette(rng)
     height, length, width = rng.uniform(0.24, 0.40), rng.uniform(0.42, 0.62), rng.uniform(0.13, 0.19)
@@ -133,21 +120,21 @@ def fish(rng: np.random.Generator) -> list[Part]:
         paint = pt.blend(paint, colors.second, pt.spots(rng, height * 0.5, height * 0.14))
     elif style == "checks":
         paint = pt.blend(paint, shade(colors.main, 0.75), pt.stripes(rng, (0, 1, 1), 0.11, 0.5))
-    paint = pt.blend(paint, mix(colors.main, WHITE, 0.75), pt.beyond((0, 0, -1), 0.45 * height, 0.05))
+    paint = pt.blend(paint, mix(colors.main, rgb.WHITE, 0.75), pt.beyond((0, 0, -1), 0.45 * height, 0.05))
     mouth = ellipsoid((0, -length - 0.13 * height, -0.04), (0.055, 0.045, 0.035), 18, 10)
     parts = [part("body", body, Paint(paint, 0.35)), part("mouth", mouth, Paint(shade(colors.main, 0.6), 0.4))]
     parts += pair(
         eye(
             (width * 0.62, -length * 0.72, height * 0.22),
             0.075,
-            pick(rng, (BLACK, ORANGE, (0.2, 0.5, 0.8))),
+            pick(rng, (rgb.BLACK, rgb.ORANGE, (0.2, 0.5, 0.8))),
             (0.9, -0.8, 0.05),
         )
     )
     return shift(parts + _fins(colors.accent, height, length, width), (0, 0, height + 0.18))
 
 
-def _fins(color: Rgb, height: float, length: float, width: float) -> list[Part]:
+def _fins(color: Rgb, height: float, length: float, width: float) -> list[ObjectPart]:
     """Tail, back, belly and side fins: thin outlines drawn in the (y, z) plane."""
     lean = length * 0.9
     outlines: dict[str, Points] = {

@@ -7,7 +7,7 @@ import numpy as np
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import BLACK, CHARCOAL, PINK, RED, YELLOW, Rgb, hsv, mix, pick, shade
 from render.procedural.primitives.features import FUR, Coat, coat, eye, fur, leg, tail, whiskers
-from render.procedural.primitives.part import Paint, Part, pair, part, shift, turn
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, shift, turn
 from render.procedural.primitives.pattern import Pattern
 from render.procedural.primitives.surface import Points, curve, ellipsoid, lathe, moved, tube, turned
 
@@ -27,7 +27,7 @@ class Proportions:
     white_chest: bool
 
 
-def cat(rng: np.random.Generator) -> list[Part]:
+def cat(rng: np.random.Generator) -> list[ObjectPart]:
     colors = coat(rng, STYLES)
     size = Proportions(
         head=rng.uniform(0.92, 1.15),
@@ -49,7 +49,7 @@ def _paw(colors: Coat, size: Proportions) -> Rgb:
     return colors.light if size.white_paws else mix(colors.body, colors.light, 0.25)
 
 
-def _head(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[Part]:
+def _head(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
     """About the origin, looking to the front; 0.5 wide."""
     iris, slit = pick(rng, EYES), bool(rng.uniform() < 0.6)
     skull = ellipsoid((0, 0, 0), (0.255 * size.head, 0.215, 0.215), 36, 24)
@@ -94,7 +94,7 @@ def _face(rng: np.random.Generator, colors: Coat) -> Pattern:
             return base
 
 
-def _ear(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[Part]:
+def _ear(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
     """Left ear, outside and pink inside."""
     height = 0.20 * size.ear
     profile = [(0.098, 0.0), (0.092, 0.22 * height), (0.070, 0.5 * height), (0.040, 0.8 * height), (0.010, height)]
@@ -109,12 +109,12 @@ def _ear(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[Part
     return shift(turn(turn(shapes, "y", tilt), "z", 12), (0.135 * size.head, -0.015, 0.145))
 
 
-def _mouth() -> Part:
+def _mouth() -> ObjectPart:
     path = curve(((0.0, -0.262, -0.055), (0.004, -0.258, -0.115), (0.058, -0.250, -0.102)), 8)
     return part("mouth", tube(path, 0.006, 8), CHARCOAL)
 
 
-def _sitting(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[Part]:
+def _sitting(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
     """Upright body, straight forelegs, folded hind legs, tail around one side."""
     spine = curve(((0, 0.16, 0.20), (0, 0.12, 0.45), (0, -0.10, 0.52), (0, -0.12, 0.68)), 14)
     girth = size.girth * np.interp(np.linspace(0, 1, 14), [0, 0.25, 0.7, 1], [0.21, 0.235, 0.175, 0.12])
@@ -148,7 +148,7 @@ def _sitting(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[
     return parts
 
 
-def _standing(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[Part]:
+def _standing(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
     """Level body on four legs, tail up."""
     height = 0.44 * size.leg
     spine = curve(((0, 0.36, height), (0, 0.15, height + 0.07), (0, -0.15, height), (0, -0.30, height + 0.06)), 14)
@@ -179,7 +179,7 @@ def _sock(colors: Coat, level: float) -> Pattern:
     return pt.blend(pt.solid(colors.body), colors.dark, pt.beyond((0, 0, -1), -level, 0.15))
 
 
-def _tail(rng: np.random.Generator, colors: Coat, path: Points) -> Part:
+def _tail(rng: np.random.Generator, colors: Coat, path: Points) -> ObjectPart:
     radii = np.interp(np.linspace(0, 1, len(path)), [0, 0.8, 1], [0.062, 0.052, 0.035])
     paint = fur(rng, colors, (0, 0, 1), 0.30)
     if colors.style in ("striped", "pointed"):
@@ -187,7 +187,9 @@ def _tail(rng: np.random.Generator, colors: Coat, path: Points) -> Part:
     return tail(path, radii, paint)
 
 
-def _collar(rng: np.random.Generator, center: tuple[float, float, float], radius: float, tilt_deg: float) -> list[Part]:
+def _collar(
+    rng: np.random.Generator, center: tuple[float, float, float], radius: float, tilt_deg: float
+) -> list[ObjectPart]:
     """A collar with a bell, on one cat in two."""
     if rng.uniform() < 0.5:
         return []

@@ -2,21 +2,10 @@
 
 import numpy as np
 
+from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import (
-    CHARCOAL,
-    CREAM,
-    STEEL,
-    WHITE,
-    WOODS,
-    Palette,
-    mix,
-    palette,
-    pick,
-    shade,
-    vary,
-)
-from render.procedural.primitives.part import Paint, Part, pair, part, ring_of, shift, turn
+from render.procedural.primitives.color import Palette, mix, palette, pick, shade, vary
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, ring_of, shift, turn
 from render.procedural.primitives.surface import Points, box, capsule, circle, ellipsoid, lathe, moved, prism, tube
 
 
@@ -24,7 +13,7 @@ def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)
     """Wood with grain along a direction, or a painted surface in one case of four."""
     if rng.uniform() < 0.25:
         return Paint(palette(rng).main, 0.4)
-    color = vary(rng, pick(rng, WOODS), 0.04)
+    color = vary(rng, pick(rng, rgb.WOODS), 0.04)
     return Paint(pt.blend(pt.solid(color), shade(color, 0.62), pt.grain(rng, along, 0.05)), 0.5)
 
 
@@ -42,7 +31,7 @@ def cloth(rng: np.random.Generator, colors: Palette, size: float) -> Paint:
             return Paint(colors.main, 0.9)
 
 
-def chair(rng: np.random.Generator) -> list[Part]:
+def chair(rng: np.random.Generator) -> list[ObjectPart]:
     """Four legs, a seat, a back with slats, bars or a panel; sometimes arms and a cushion."""
     frame, colors = wood(rng, (0, 0, 1)), palette(rng)
     width, depth, seat = rng.uniform(0.46, 0.62), rng.uniform(0.44, 0.56), rng.uniform(0.42, 0.52)
@@ -66,7 +55,7 @@ def chair(rng: np.random.Generator) -> list[Part]:
 
 def _chair_back(
     rng: np.random.Generator, top: tuple[float, float, float], back: float, frame: Paint, colors: Palette
-) -> list[Part]:
+) -> list[ObjectPart]:
     width, y, z = top
     rail = part("top_rail", box((0, y, z - 0.05), (width + 0.02, 0.04, 0.10), 0.015), frame)
     match pick(rng, ("slats", "bars", "panel")):
@@ -87,7 +76,7 @@ def _chair_back(
             return [rail, part("panel", panel, cloth(rng, colors, 0.11))]
 
 
-def table(rng: np.random.Generator) -> list[Part]:
+def table(rng: np.random.Generator) -> list[ObjectPart]:
     """A round, oval or square top on four legs or a pedestal, sometimes under a cloth."""
     frame, colors = wood(rng, (1, 0, 0)), palette(rng)
     width, depth, height = rng.uniform(0.9, 1.35), rng.uniform(0.65, 0.95), rng.uniform(0.5, 0.8)
@@ -120,9 +109,11 @@ def table(rng: np.random.Generator) -> list[Part]:
     return parts + _on_the_table(rng, colors, width, height, square)
 
 
-def _on_the_table(rng: np.random.Generator, colors: Palette, width: float, height: float, square: bool) -> list[Part]:
+def _on_the_table(
+    rng: np.random.Generator, colors: Palette, width: float, height: float, square: bool
+) -> list[ObjectPart]:
     """A runner across the top, a vase of flowers, a bowl of fruit, or nothing."""
-    things: list[Part] = []
+    things: list[ObjectPart] = []
     if square and rng.uniform() < 0.5:
         things.append(
             part("runner", box((0, 0, height + 0.034), (width * 0.98, 0.3, 0.012), 0.005), cloth(rng, colors, 0.1))
@@ -138,7 +129,7 @@ def _on_the_table(rng: np.random.Generator, colors: Palette, width: float, heigh
                 things += turn([stalk, part("bloom", bloom, Paint(colors.main, 0.6))], "z", angle)
         case "bowl":
             bowl = lathe([(0.08, 0.0), (0.15, 0.05), (0.18, 0.11), (0.165, 0.11), (0.13, 0.055), (0.05, 0.03)], 28)
-            things += shift([part("bowl", bowl, Paint(WHITE, 0.3))], (0, 0, height + 0.03))
+            things += shift([part("bowl", bowl, Paint(rgb.WHITE, 0.3))], (0, 0, height + 0.03))
             fruit = part(
                 "fruit", ellipsoid((0.075, 0, height + 0.13), (0.068, 0.068, 0.065), 18, 12), Paint(colors.accent, 0.4)
             )
@@ -148,10 +139,10 @@ def _on_the_table(rng: np.random.Generator, colors: Palette, width: float, heigh
     return things
 
 
-def lamp(rng: np.random.Generator) -> list[Part]:
+def lamp(rng: np.random.Generator) -> list[ObjectPart]:
     """A table or floor lamp with a shade, or a jointed desk lamp that looks to the front."""
     colors = palette(rng)
-    metal = Paint(pick(rng, (STEEL, CHARCOAL, (0.80, 0.62, 0.25), colors.accent)), 0.35, 0.7)
+    metal = Paint(pick(rng, (rgb.STEEL, rgb.CHARCOAL, (0.80, 0.62, 0.25), colors.accent)), 0.35, 0.7)
     if rng.uniform() < 0.3:
         return _desk_lamp(colors, metal, rng.uniform(0.9, 1.2))
     tall = rng.uniform() < 0.4
@@ -172,7 +163,7 @@ def lamp(rng: np.random.Generator) -> list[Part]:
     shape = [(wide, 0.0), (narrow, depth), (narrow - 0.02, depth), (wide - 0.02, 0.01)]
     cover = moved(lathe(shape, 40), (0, 0, height - 0.04))
     bulb = ellipsoid((0, 0, height + 0.06), (0.06, 0.06, 0.08), 18, 12)
-    fabric = cloth(rng, Palette(mix(colors.main, CREAM, 0.25), colors.second, colors.accent), 0.12)
+    fabric = cloth(rng, Palette(mix(colors.main, rgb.CREAM, 0.25), colors.second, colors.accent), 0.12)
     return [
         part("base", lathe(stem if tall else body, 32), base),
         part("shade", cover, fabric),
@@ -180,7 +171,7 @@ def lamp(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def _desk_lamp(colors: Palette, metal: Paint, reach: float) -> list[Part]:
+def _desk_lamp(colors: Palette, metal: Paint, reach: float) -> list[ObjectPart]:
     elbow, head = (0.0, 0.30 * reach, 0.48 * reach), (0.0, -0.16 * reach, 0.86 * reach)
     hood = lathe([(0.05, 0.10), (0.17, -0.05), (0.19, -0.06), (0.07, 0.12), (0.05, 0.16)], 32)
     hood_parts = [
@@ -196,14 +187,14 @@ def _desk_lamp(colors: Palette, metal: Paint, reach: float) -> list[Part]:
     ]
 
 
-def bed(rng: np.random.Generator) -> list[Part]:
+def bed(rng: np.random.Generator) -> list[ObjectPart]:
     """Foot end to the front, headboard behind, with pillows and a blanket folded back."""
     frame, colors = wood(rng, (1, 0, 0)), palette(rng)
     width, length, height = rng.uniform(0.7, 1.15), rng.uniform(1.25, 1.5), rng.uniform(0.24, 0.34)
     head, foot = rng.uniform(0.6, 0.85), rng.uniform(0.36, 0.50)
     parts = [
         part("frame", box((0, 0, height * 0.75), (width, length, 0.12), 0.02), frame),
-        part("mattress", box((0, 0, height + 0.06), (width * 0.95, length * 0.96, 0.16), 0.05), Paint(WHITE, 0.9)),
+        part("mattress", box((0, 0, height + 0.06), (width * 0.95, length * 0.96, 0.16), 0.05), Paint(rgb.WHITE, 0.9)),
         part("headboard", _board(rng, width, head, length / 2), frame),
         part("footboard", _board(rng, width, foot, -length / 2), frame),
         part(
@@ -214,7 +205,7 @@ def bed(rng: np.random.Generator) -> list[Part]:
         part(
             "fold",
             box((0, 0.14 * length, height + 0.12), (width * 1.005, 0.16, 0.13), 0.05),
-            Paint(mix(colors.second, WHITE, 0.5), 0.9),
+            Paint(mix(colors.second, rgb.WHITE, 0.5), 0.9),
         ),
     ]
     for y in (-length / 2, length / 2):
@@ -222,7 +213,7 @@ def bed(rng: np.random.Generator) -> list[Part]:
     pillow = ellipsoid(
         (0, 0.36 * length, height + 0.19), (width * 0.40 if width < 0.85 else width * 0.21, 0.14, 0.07), 26, 14
     )
-    paint = Paint(mix(colors.accent, WHITE, 0.55), 0.9)
+    paint = Paint(mix(colors.accent, rgb.WHITE, 0.55), 0.9)
     return parts + (
         [part("pillow", pillow, paint)]
         if width < 0.85

@@ -2,31 +2,15 @@
 
 import numpy as np
 
+from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import (
-    BROWN,
-    CREAM,
-    LEAF,
-    ORANGE,
-    PINK,
-    RED,
-    WHITE,
-    YELLOW,
-    Palette,
-    Rgb,
-    hsv,
-    mix,
-    palette,
-    pick,
-    shade,
-    vary,
-)
+from render.procedural.primitives.color import Palette, Rgb, hsv, mix, palette, pick, shade, vary
 from render.procedural.primitives.features import bead_eye
-from render.procedural.primitives.part import Paint, Part, pair, part, ring_of, shift, turn
-from render.procedural.primitives.surface import Points, Surface, curve, ellipsoid, lathe, tube
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, ring_of, shift, turn
+from render.procedural.primitives.surface import Points, SurfaceGrid, curve, ellipsoid, lathe, tube
 
 FOLIAGE: tuple[Rgb, ...] = (
-    LEAF,
+    rgb.LEAF,
     (0.36, 0.62, 0.22),
     (0.16, 0.42, 0.22),
     (0.88, 0.52, 0.14),
@@ -36,7 +20,7 @@ FOLIAGE: tuple[Rgb, ...] = (
 MOUND: Rgb = (0.42, 0.60, 0.26)
 
 
-def tree(rng: np.random.Generator) -> list[Part]:
+def tree(rng: np.random.Generator) -> list[ObjectPart]:
     """A round-crowned tree with fruit or blossom, or a conifer, at times decorated; on a patch of grass."""
     height = rng.uniform(0.36, 0.55)
     bark = vary(rng, pick(rng, ((0.42, 0.28, 0.18), (0.55, 0.42, 0.30), (0.85, 0.83, 0.78))))
@@ -48,7 +32,7 @@ def tree(rng: np.random.Generator) -> list[Part]:
     return parts + (_conifer(rng, height) if rng.uniform() < 0.4 else _crown(rng, height, lean))
 
 
-def _crown(rng: np.random.Generator, height: float, lean: float) -> list[Part]:
+def _crown(rng: np.random.Generator, height: float, lean: float) -> list[ObjectPart]:
     color = vary(rng, pick(rng, FOLIAGE))
     leaves = Paint(pt.blend(pt.solid(color), shade(color, 0.72), pt.patches(rng, 0.09, 0.45)), 0.9)
     main = rng.uniform(0.28, 0.36)
@@ -60,7 +44,7 @@ def _crown(rng: np.random.Generator, height: float, lean: float) -> list[Part]:
         balls.append((center + way / np.linalg.norm(way) * main * 0.72, main * rng.uniform(0.45, 0.68)))
     parts = [part("leaves", ellipsoid(_vector(c), (r, r, r * 0.92), 26, 16), leaves) for c, r in balls]
     if rng.uniform() < 0.6:
-        fruit = pick(rng, (RED, ORANGE, YELLOW, PINK, WHITE))
+        fruit = pick(rng, (rgb.RED, rgb.ORANGE, rgb.YELLOW, rgb.PINK, rgb.WHITE))
         for _ in range(24):
             ball_center, radius = balls[int(rng.integers(len(balls)))]
             way = rng.normal(size=3) * (1, 1, 0.7)
@@ -69,11 +53,11 @@ def _crown(rng: np.random.Generator, height: float, lean: float) -> list[Part]:
     return parts
 
 
-def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
+def _conifer(rng: np.random.Generator, height: float) -> list[ObjectPart]:
     color = vary(rng, pick(rng, ((0.13, 0.38, 0.22), (0.22, 0.50, 0.25), (0.20, 0.42, 0.40))))
     tiers, wide = int(rng.integers(3, 5)), rng.uniform(0.34, 0.45)
     snowy, decorated = rng.uniform() < 0.35, rng.uniform() < 0.4
-    parts: list[Part] = []
+    parts: list[ObjectPart] = []
     for tier in range(tiers):
         low, radius = height * 0.55 + tier * 0.24, wide * (1 - 0.74 * tier / tiers)
         cone = lathe(
@@ -86,18 +70,18 @@ def _conifer(rng: np.random.Generator, height: float) -> list[Part]:
             ],
             32,
         )
-        paint = pt.blend(pt.solid(color), WHITE if snowy else shade(color, 0.75), pt.patches(rng, 0.09, 0.4))
+        paint = pt.blend(pt.solid(color), rgb.WHITE if snowy else shade(color, 0.75), pt.patches(rng, 0.09, 0.4))
         parts.append(part("branches", cone, Paint(paint, 0.9)))
         if decorated:
             ball = part(
                 "ball",
                 ellipsoid((0, -radius * 0.9, low + 0.035), (0.045, 0.045, 0.045), 16, 10),
-                Paint(pick(rng, (RED, YELLOW, hsv(0.6, 0.8, 0.9))), 0.15, 0.3),
+                Paint(pick(rng, (rgb.RED, rgb.YELLOW, hsv(0.6, 0.8, 0.9))), 0.15, 0.3),
             )
             parts += ring_of(ball, max(4, 8 - 2 * tier), 25.0 * tier)
     if decorated:
         top = height * 0.55 + (tiers - 1) * 0.24 + 0.44
-        parts.append(part("star", ellipsoid((0, 0, top), (0.06, 0.06, 0.07), 16, 10), Paint(YELLOW, 0.3, 0.3)))
+        parts.append(part("star", ellipsoid((0, 0, top), (0.06, 0.06, 0.07), 16, 10), Paint(rgb.YELLOW, 0.3, 0.3)))
     return parts
 
 
@@ -106,10 +90,10 @@ def _vector(point: Points) -> tuple[float, float, float]:
     return x, y, z
 
 
-def mushroom(rng: np.random.Generator) -> list[Part]:
+def mushroom(rng: np.random.Generator) -> list[ObjectPart]:
     """A cap with spots on a stem; one in three has a face, and some have a small one beside them."""
-    cap_color = pick(rng, (RED, vary(rng, RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), ORANGE))
-    spot_color = pick(rng, (WHITE, WHITE, CREAM, YELLOW))
+    cap_color = pick(rng, (rgb.RED, vary(rng, rgb.RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), rgb.ORANGE))
+    spot_color = pick(rng, (rgb.WHITE, rgb.WHITE, rgb.CREAM, rgb.YELLOW))
     plain = rng.uniform() < 0.2
     stem, wide, tall = rng.uniform(0.34, 0.55), rng.uniform(0.32, 0.48), rng.uniform(0.22, 0.40)
     parts = _toadstool(rng, (stem, wide, tall), cap_color, None if plain else spot_color)
@@ -128,7 +112,9 @@ def mushroom(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def _toadstool(rng: np.random.Generator, sizes: tuple[float, float, float], cap: Rgb, spot: Rgb | None) -> list[Part]:
+def _toadstool(
+    rng: np.random.Generator, sizes: tuple[float, float, float], cap: Rgb, spot: Rgb | None
+) -> list[ObjectPart]:
     stem, wide, tall = sizes
     foot = wide * 0.36
     stalk = lathe([(foot, 0.0), (foot * 1.05, 0.06), (foot * 0.85, stem * 0.5), (foot * 0.8, stem + 0.06)], 28)
@@ -138,11 +124,11 @@ def _toadstool(rng: np.random.Generator, sizes: tuple[float, float, float], cap:
     paint = pt.solid(cap)
     if spot is not None:
         paint = pt.blend(paint, spot, pt.spots(rng, wide * rng.uniform(0.5, 0.7), wide * 0.15))
-    gills = pt.blend(paint, CREAM, pt.beyond((0, 0, -1), -(stem - 0.004)))
-    return [part("stem", stalk, Paint(vary(rng, CREAM, 0.04), 0.8)), part("cap", hood, Paint(gills, 0.35))]
+    gills = pt.blend(paint, rgb.CREAM, pt.beyond((0, 0, -1), -(stem - 0.004)))
+    return [part("stem", stalk, Paint(vary(rng, rgb.CREAM, 0.04), 0.8)), part("cap", hood, Paint(gills, 0.35))]
 
 
-def cactus(rng: np.random.Generator) -> list[Part]:
+def cactus(rng: np.random.Generator) -> list[ObjectPart]:
     """A ribbed column with arms, or a ball, in a painted pot; with a flower on top."""
     colors = palette(rng)
     green = vary(rng, pick(rng, ((0.30, 0.58, 0.28), (0.20, 0.48, 0.32), (0.48, 0.65, 0.32))))
@@ -167,7 +153,7 @@ def cactus(rng: np.random.Generator) -> list[Part]:
     )
     parts = [
         part("pot", pot, Paint(pot_paint, 0.6)),
-        part("soil", lathe([(0.25, 0.29), (0.245, 0.325)], 28), Paint(BROWN, 0.95)),
+        part("soil", lathe([(0.25, 0.29), (0.245, 0.325)], 28), Paint(rgb.BROWN, 0.95)),
     ]
     if rng.uniform() < 0.3:
         size = rng.uniform(0.24, 0.3)
@@ -193,14 +179,14 @@ def cactus(rng: np.random.Generator) -> list[Part]:
     return parts + shift(_bloom(colors.accent, 0.075), (0, 0, 0.42 + height))
 
 
-def _ribbed(surface: Surface, ribs: int) -> Surface:
+def _ribbed(surface: SurfaceGrid, ribs: int) -> SurfaceGrid:
     """Push the surface out and in around the z axis, in step with the skin's pattern."""
     result = surface.copy()
     result[..., :2] *= 1 + 0.06 * np.sin(ribs * np.arctan2(surface[..., 1], surface[..., 0]))[..., None]
     return result
 
 
-def _bloom(color: Rgb, size: float) -> list[Part]:
+def _bloom(color: Rgb, size: float) -> list[ObjectPart]:
     petal = part(
         "petal",
         ellipsoid((0, -size * 0.8, size * 0.2), (size * 0.55, size * 0.8, size * 0.3), 16, 10),
@@ -208,15 +194,19 @@ def _bloom(color: Rgb, size: float) -> list[Part]:
     )
     return [
         *ring_of(petal, 5),
-        part("heart", ellipsoid((0, 0, size * 0.3), (size * 0.5, size * 0.5, size * 0.4), 16, 10), Paint(YELLOW, 0.7)),
+        part(
+            "heart", ellipsoid((0, 0, size * 0.3), (size * 0.5, size * 0.5, size * 0.4), 16, 10), Paint(rgb.YELLOW, 0.7)
+        ),
     ]
 
 
-def flower(rng: np.random.Generator) -> list[Part]:
+def flower(rng: np.random.Generator) -> list[ObjectPart]:
     """A blossom that looks to the front, on a stem with leaves, in a pot or on grass."""
     colors = palette(rng)
     bloom = (
-        hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98)) if rng.uniform() < 0.85 else WHITE
+        hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98))
+        if rng.uniform() < 0.85
+        else rgb.WHITE
     )
     height, petals = rng.uniform(0.55, 0.85), int(rng.integers(5, 13))
     length = rng.uniform(0.2, 0.3)
@@ -227,12 +217,12 @@ def flower(rng: np.random.Generator) -> list[Part]:
         mix(bloom, colors.second, 0.5),
         lambda p: pt.edge(0.5 * length - np.hypot(p[:, 0], p[:, 1]) + 0.1, 0.08),
     )
-    heart_color = pick(rng, (YELLOW, BROWN, ORANGE))
+    heart_color = pick(rng, (rgb.YELLOW, rgb.BROWN, rgb.ORANGE))
     seeds = pt.blend(pt.solid(heart_color), shade(heart_color, 0.6), pt.spots(rng, 0.05, 0.012))
     heart = ellipsoid((0, 0, 0.02), (0.14, 0.14, 0.065), 28, 14)
     head = [*ring_of(part("petal", petal, Paint(tipped, 0.6)), petals), part("heart", heart, Paint(seeds, 0.8))]
     facing = shift(turn(head, "x", rng.uniform(62, 82)), (0, -0.05, height + 0.22))
-    green = vary(rng, LEAF)
+    green = vary(rng, rgb.LEAF)
     stem = tube(
         curve(((0, 0, 0.1), (rng.uniform(-0.1, 0.1), 0, height * 0.5), (0, -0.02, height + 0.2)), 12), 0.026, 12
     )
@@ -247,12 +237,12 @@ def flower(rng: np.random.Generator) -> list[Part]:
     return parts + _stand(rng, colors)
 
 
-def _stand(rng: np.random.Generator, colors: Palette) -> list[Part]:
+def _stand(rng: np.random.Generator, colors: Palette) -> list[ObjectPart]:
     if rng.uniform() < 0.5:
         return [part("grass", lathe([(0.26, 0.06), (0.23, 0.10), (0.1, 0.13)], 32), Paint(vary(rng, MOUND), 0.9))]
     pot = lathe([(0.14, -0.12), (0.19, 0.08), (0.22, 0.085), (0.22, 0.14), (0.19, 0.145)], 32)
     paint = pt.blend(pt.solid(colors.accent), colors.second, pt.stripes(rng, (0, 0, 1), 0.11, 0.4))
     return [
         part("pot", pot, Paint(paint, 0.5)),
-        part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(BROWN, 0.95)),
+        part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(rgb.BROWN, 0.95)),
     ]

@@ -4,7 +4,7 @@ import numpy as np
 
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import BROWN, CREAM, PINK, WHITE, Palette, Rgb, mix, palette, pick, shade
-from render.procedural.primitives.part import Paint, Part, part
+from render.procedural.primitives.part import ObjectPart, Paint, part
 from render.procedural.primitives.surface import Points, curve, ellipsoid, lathe, tube
 
 GLAZE = 0.2
@@ -38,7 +38,7 @@ def _uprights(count: int) -> pt.Mask:
     return lambda points: pt.edge(-np.sin(count * np.arctan2(points[:, 1], points[:, 0])), 0.15)
 
 
-def mug(rng: np.random.Generator) -> list[Part]:
+def mug(rng: np.random.Generator) -> list[ObjectPart]:
     """A vessel with a handle on its right; with a drink in it, and a smiling face on one mug in three."""
     colors = palette(rng)
     height, radius, lip = rng.uniform(0.48, 0.68), rng.uniform(0.24, 0.31), rng.uniform(0.9, 1.18)
@@ -84,13 +84,13 @@ def mug(rng: np.random.Generator) -> list[Part]:
     return parts + (_smile(radius * float(belly[4]) * (1 + (lip - 1) * 0.5), height) if rng.uniform() < 0.35 else [])
 
 
-def _smile(radius: float, height: float) -> list[Part]:
+def _smile(radius: float, height: float) -> list[ObjectPart]:
     """Two eyes, two cheeks and a mouth on the front of a round vessel."""
 
     def on_wall(x: float, z: float, out: float) -> tuple[float, float, float]:
         return x, -float(np.sqrt(radius**2 - x**2)) - out, z
 
-    face: list[Part] = []
+    face: list[ObjectPart] = []
     dark: Rgb = (0.1, 0.08, 0.08)
     for side in (-1, 1):
         face.append(
@@ -118,7 +118,7 @@ def _smile(radius: float, height: float) -> list[Part]:
     return [*face, part("mouth", tube(mouth, 0.013, 10), Paint(dark, 0.3))]
 
 
-def teapot(rng: np.random.Generator) -> list[Part]:
+def teapot(rng: np.random.Generator) -> list[ObjectPart]:
     """A round or tall pot: spout to the left of the front view, handle to the right, a lid with a knob."""
     colors = palette(rng)
     height, radius = rng.uniform(0.42, 0.62), rng.uniform(0.29, 0.36)

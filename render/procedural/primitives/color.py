@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 Rgb = tuple[float, float, float]
-Item = TypeVar("Item")
+Option = TypeVar("Option")
 
 WHITE: Rgb = (0.95, 0.95, 0.94)
 CREAM: Rgb = (0.95, 0.89, 0.76)
@@ -34,7 +34,7 @@ WOODS: tuple[Rgb, ...] = (
 
 @dataclass(frozen=True)
 class Palette:
-    """Three colors that go together: most of the object, its counterpart, and small details."""
+    """Three matching colors: the main one, a second one, and an accent for small details."""
 
     main: Rgb
     second: Rgb
@@ -42,12 +42,12 @@ class Palette:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Rgb:
-    """Hue is cyclic in [0, 1)."""
+    """Convert HSV to RGB; the hue is cyclic in [0, 1)."""
     return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
 
 
 def palette(rng: np.random.Generator) -> Palette:
-    """A vivid main color; a counterpart that is pale, dark or of another hue; an accent of a third hue."""
+    """Draw a vivid main color, a second one that is pale, dark or of another hue, and an accent of a third hue."""
     hue, value = rng.uniform(), rng.uniform(0.62, 0.95)
     main = hsv(hue, rng.uniform(0.55, 0.92), value)
     other = hsv(hue + rng.uniform(0.35, 0.65), rng.uniform(0.5, 0.85), rng.uniform(0.6, 0.95))
@@ -55,30 +55,30 @@ def palette(rng: np.random.Generator) -> Palette:
     return Palette(main, second, hsv(hue + pick(rng, (0.15, 0.33, 0.5)), 0.8, 0.9))
 
 
-def pick(rng: np.random.Generator, options: Sequence[Item]) -> Item:
-    """One of `options`, all equally likely."""
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    """Draw one of `options` uniformly."""
     return options[int(rng.integers(len(options)))]
 
 
 def shade(color: Rgb, factor: float) -> Rgb:
-    """Darker for a factor below 1."""
+    """Multiply a color by `factor`; below 1 it gets darker."""
     red, green, blue = (min(1.0, channel * factor) for channel in color)
     return red, green, blue
 
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """`share` of the second color."""
+    """Interpolate from `first` (share 0) to `second` (share 1)."""
     red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def vary(rng: np.random.Generator, color: Rgb, amount: float = 0.06) -> Rgb:
-    """The same color, a little lighter, darker or tinted."""
+    """Add a small uniform offset to each channel."""
     red, green, blue = (float(np.clip(channel + rng.uniform(-amount, amount), 0.02, 0.98)) for channel in color)
     return red, green, blue
 
 
 def to_linear(color: Rgb) -> Rgb:
-    """sRGB transfer function (IEC 61966-2-1), as glTF's base color factor needs it."""
+    """Convert sRGB (IEC 61966-2-1) to linear RGB, as glTF's base color factor requires."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color)
     return red, green, blue

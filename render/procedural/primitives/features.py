@@ -1,26 +1,13 @@
-"""Body parts that animals and toys share: eyes, whiskers, legs with paws, tails, coats."""
+"""Build body parts of animals and toys: eyes, whiskers, legs with paws, tails, coats."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import (
-    BLACK,
-    BROWN,
-    CHARCOAL,
-    CREAM,
-    GRAY,
-    ORANGE,
-    WHITE,
-    Rgb,
-    hsv,
-    mix,
-    pick,
-    shade,
-    vary,
-)
-from render.procedural.primitives.part import Paint, Part, part
+from render.procedural.primitives.color import Rgb, hsv, mix, pick, shade, vary
+from render.procedural.primitives.part import ObjectPart, Paint, part
 from render.procedural.primitives.pattern import Floats, Pattern
 from render.procedural.primitives.surface import Points, Vector, capsule, curve, ellipsoid, tube
 
@@ -48,16 +35,16 @@ class Coat:
 
 
 def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
-    """A natural color three times in four, else any color a toy may have."""
+    """Draw the colors of an animal: natural with a probability of 0.8, else of any hue."""
     natural = rng.uniform() < 0.8
     body = vary(rng, pick(rng, FUR_COLORS)) if natural else hsv(rng.uniform(), 0.55, 0.85)
-    dark = shade(body, 0.42) if sum(body) > 0.9 else mix(body, GRAY, 0.55)
-    light = pick(rng, (WHITE, CREAM, mix(body, WHITE, 0.65)))
+    dark = shade(body, 0.42) if sum(body) > 0.9 else mix(body, rgb.GRAY, 0.55)
+    light = pick(rng, (rgb.WHITE, rgb.CREAM, mix(body, rgb.WHITE, 0.65)))
     return Coat(body, light, dark, pick(rng, styles))
 
 
 def fur(rng: np.random.Generator, colors: Coat, along: Vector, size: float) -> Pattern:
-    """The coat's pattern on a part `size` across whose spine runs `along`."""
+    """The coat's pattern for a part of diameter `size` whose spine runs along `along`."""
     base = pt.solid(colors.body)
     match colors.style:
         case "striped":
@@ -79,8 +66,8 @@ def eye(
     *,
     slit: bool = False,
     iris_deg: float = 52,
-) -> Part:
-    """Eyeball with iris, pupil (a vertical slit if asked) and a highlight, looking along `gaze`."""
+) -> ObjectPart:
+    """Eyeball with iris, pupil (a vertical slit with `slit`) and highlight, looking along `gaze`."""
     forward = np.asarray(gaze) / np.linalg.norm(gaze)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
@@ -93,8 +80,8 @@ def eye(
         away = np.hypot(x, z)
         pupil = np.hypot(x / (0.34 if slit else 0.62), z / (0.92 if slit else 0.62))
         glint = np.hypot(x + 0.22, z - 0.26)
-        result = np.broadcast_to(np.asarray(WHITE), points.shape)
-        for distance, color in ((away - reach, iris), (pupil - reach, BLACK), (glint - 0.13, WHITE)):
+        result = np.broadcast_to(np.asarray(rgb.WHITE), points.shape)
+        for distance, color in ((away - reach, iris), (pupil - reach, rgb.BLACK), (glint - 0.13, rgb.WHITE)):
             share = (pt.edge(distance, 0.08) * front)[:, None]
             result = result * (1 - share) + np.asarray(color) * share
         return result
@@ -102,31 +89,34 @@ def eye(
     return part("eye", ellipsoid(center, (radius, radius, radius), 24, 18), Paint(colors, roughness=0.15))
 
 
-def bead_eye(center: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> Part:
+def bead_eye(center: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> ObjectPart:
     """A black eye with a highlight."""
-    return eye(center, radius, BLACK, gaze, iris_deg=80)
+    return eye(center, radius, rgb.BLACK, gaze, iris_deg=80)
 
 
-def whiskers(root: Vector, length: float, radius: float) -> list[Part]:
-    """Three on the left side (+x), fanned; `pair` makes the others."""
+def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
+    """Three whiskers of the left side (+x); `pair` mirrors them."""
     x, y, z = root
     hairs = []
     for number, rise in enumerate((0.28, 0.02, -0.24)):
         tip = (x + length, y + 0.25 * length, z + rise * length)
         middle = (x + 0.5 * length, y - 0.08 * length, z + (0.75 * rise + 0.1) * length)
         path = curve(((x, y, z + 0.05 * rise * length), middle, tip), 8)
-        hairs.append(part(f"whisker_{number}", tube(path, np.linspace(radius, 0.5 * radius, 8), 6), CHARCOAL))
+        hairs.append(part(f"whisker_{number}", tube(path, np.linspace(radius, 0.5 * radius, 8), 6), rgb.CHARCOAL))
     return hairs
 
 
-def tail(path: Points, radii: Floats, paint: Pattern) -> Part:
-    """A tube whose pattern is that of a straight tail along z, so that rings follow the curve."""
+def tail(path: Points, radii: Floats, paint: Pattern) -> ObjectPart:
+    """A tube along `path` [n, 3] with `radii` [n].
+
+    Its pattern is evaluated on a straight tail along z, so that rings follow the curve.
+    """
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
     straight = np.stack([np.zeros_like(length), np.zeros_like(length), length], axis=1)
-    return Part("tail", tube(path, radii), Paint(paint, FUR), tube(straight, radii))
+    return ObjectPart("tail", tube(path, radii), Paint(paint, FUR), tube(straight, radii))
 
 
-def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> list[Part]:
+def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> list[ObjectPart]:
     """A leg that ends in a paw pointing to the front."""
     x, y, z = foot
     limb = capsule(top, (x, y, z + 0.8 * radius), radius, radius * 0.82)
@@ -137,5 +127,5 @@ def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> l
 
 
 def natural_brown(rng: np.random.Generator) -> Rgb:
-    """An iris from amber to dark brown."""
-    return mix(ORANGE, BROWN, rng.uniform(0.2, 1.0))
+    """Draw an iris color from amber to dark brown."""
+    return mix(rgb.ORANGE, rgb.BROWN, rng.uniform(0.2, 1.0))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.procedural.primitives.pattern import Pattern
-from render.procedural.primitives.surface import Surface
+from render.procedural.primitives.surface import SurfaceGrid
 
 TEXELS = 128
 CELLS = 14
@@ -14,17 +14,17 @@ CELLS = 14
 
 @dataclass(frozen=True)
 class Mesh:
-    """Welded triangles: smooth across seams, while texture coordinates belong to corners."""
+    """Triangles with shared vertices, also across seams; each corner has its own texture coordinates."""
 
     vertices: NDArray[np.float64]  # [v, 3]
     triangles: NDArray[np.int64]  # [t, 3]
     corners_uv: NDArray[np.float64]  # [t, 3, 2], v upwards
 
 
-def triangulate(surface: Surface, rest: Surface) -> Mesh:
-    """Two triangles a cell; points that coincide are one vertex and triangles without area vanish.
+def triangulate(surface: SurfaceGrid, rest: SurfaceGrid) -> Mesh:
+    """Split each cell of a grid [rows, columns, 3] into two triangles, merging equal points.
 
-    Texture coordinates come from `rest`, the same grid where it was painted.
+    Triangles without area are dropped. Texture coordinates come from `rest`, the grid on which the pattern is painted.
     """
     rows, columns, _ = surface.shape
     points = np.round(surface.reshape(-1, 3), 6)
@@ -37,8 +37,8 @@ def triangulate(surface: Surface, rest: Surface) -> Mesh:
     return Mesh(vertices, triangles[kept], _coordinates(rest).reshape(-1, 2)[cells[kept]])
 
 
-def refined(surface: Surface, rest: Surface) -> tuple[Surface, Surface]:
-    """Both grids with rows and columns added by interpolation, so that a texture lies true on what were long cells."""
+def refined(surface: SurfaceGrid, rest: SurfaceGrid) -> tuple[SurfaceGrid, SurfaceGrid]:
+    """Add interpolated rows and columns to both grids [rows, columns, 3], to avoid distorted textures on long cells."""
     for axis in (0, 1):
         gaps = np.diff(_places(rest, axis))
         pieces = np.ceil(gaps * CELLS).astype(np.int64).clip(1)
@@ -47,7 +47,7 @@ def refined(surface: Surface, rest: Surface) -> tuple[Surface, Surface]:
     return surface, rest
 
 
-def _interpolated(surface: Surface, index: NDArray[np.float64], axis: int) -> Surface:
+def _interpolated(surface: SurfaceGrid, index: NDArray[np.float64], axis: int) -> SurfaceGrid:
     """Rows (axis 0) or columns (axis 1) at fractional indices."""
     low = np.minimum(index.astype(np.int64), surface.shape[axis] - 2)
     share = (index - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
@@ -55,21 +55,21 @@ def _interpolated(surface: Surface, index: NDArray[np.float64], axis: int) -> Su
     return np.asarray(first + (second - first) * share)
 
 
-def _places(surface: Surface, axis: int) -> NDArray[np.float64]:
-    """Each row's or column's place in [0, 1], in proportion to the mean way along the surface."""
+def _places(surface: SurfaceGrid, axis: int) -> NDArray[np.float64]:
+    """The position in [0, 1] of each row or column, proportional to the mean distance along the surface."""
     step = np.linalg.norm(np.diff(surface, axis=axis), axis=-1).mean(axis=1 - axis)
     place = np.concatenate([[0.0], np.cumsum(step + 1e-9)])
     return np.asarray(place / place[-1])
 
 
-def _coordinates(surface: Surface) -> NDArray[np.float64]:
-    """[rows, columns, 2]: u around, v along, half a texel away from the border."""
+def _coordinates(surface: SurfaceGrid) -> NDArray[np.float64]:
+    """Texture coordinates [rows, columns, 2]: u around, v along, half a texel away from the border."""
     uv = np.stack(np.broadcast_arrays(_places(surface, 1)[None, :], _places(surface, 0)[:, None]), axis=-1)
     return np.asarray((uv * (TEXELS - 1) + 0.5) / TEXELS)
 
 
-def paint_texture(rest: Surface, pattern: Pattern) -> NDArray[np.uint8]:
-    """[TEXELS, TEXELS, 3] sRGB, row 0 at v = 0 (the bottom): the pattern at each texel's point on the surface."""
+def paint_texture(rest: SurfaceGrid, pattern: Pattern) -> NDArray[np.uint8]:
+    """Evaluate the pattern at each texel's surface point: sRGB [TEXELS, TEXELS, 3], row 0 at v = 0 (the bottom)."""
     even = np.linspace(0, 1, TEXELS)
     points = rest
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Parts of an object: a surface and its paint. An object is a list of parts."""
+"""Define the parts of an object, each a surface with its paint. An object is a list of parts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,12 +7,12 @@ import numpy as np
 
 from render.procedural.primitives.color import Rgb
 from render.procedural.primitives.pattern import Pattern
-from render.procedural.primitives.surface import Points, Surface, Vector, mirrored, turned
+from render.procedural.primitives.surface import Points, SurfaceGrid, Vector, mirrored, turned
 
 
 @dataclass(frozen=True)
 class Paint:
-    """A plain color, or a pattern (then the part gets a texture), and a finish in glTF's metallic-roughness terms."""
+    """A plain color or a pattern, which becomes a texture, with glTF's roughness and metallic factors."""
 
     base: Rgb | Pattern
     roughness: float = 0.6
@@ -20,37 +20,39 @@ class Paint:
 
 
 @dataclass(frozen=True)
-class Part:
-    """`rest` is the surface on which the pattern is evaluated: where the part was before it was turned or moved."""
+class ObjectPart:
+    """A named surface with its paint. The pattern is evaluated on `rest`, the surface before it was moved."""
 
     name: str
-    surface: Surface
+    surface: SurfaceGrid
     paint: Paint
-    rest: Surface
+    rest: SurfaceGrid
 
 
-def part(name: str, surface: Surface, paint: Paint | Rgb | Pattern) -> Part:
-    """A part painted where it stands. A bare color or pattern gets the default finish."""
-    return Part(name, surface, paint if isinstance(paint, Paint) else Paint(paint), surface)
+def part(name: str, surface: SurfaceGrid, paint: Paint | Rgb | Pattern) -> ObjectPart:
+    """A part whose pattern is evaluated at its current position. A color or pattern gets the default finish."""
+    return ObjectPart(name, surface, paint if isinstance(paint, Paint) else Paint(paint), surface)
 
 
-def pair(original: Part) -> list[Part]:
-    """The part and its reflection (left and right), pattern included."""
-    reflection = Part(f"{original.name}_right", mirrored(original.surface), original.paint, original.rest[:, ::-1])
+def pair(original: ObjectPart) -> list[ObjectPart]:
+    """The part and its mirror image (left and right), including the pattern."""
+    reflection = ObjectPart(
+        f"{original.name}_right", mirrored(original.surface), original.paint, original.rest[:, ::-1]
+    )
     return [replace(original, name=f"{original.name}_left"), reflection]
 
 
-def turn(parts: Iterable[Part], axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> list[Part]:
-    """Rotate finished parts; their patterns turn with them."""
+def turn(parts: Iterable[ObjectPart], axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> list[ObjectPart]:
+    """Rotate parts together with their patterns."""
     return [replace(p, surface=turned(p.surface, axis, angle_deg, about)) for p in parts]
 
 
-def shift(parts: Iterable[Part], offset: Vector) -> list[Part]:
-    """Move finished parts; their patterns move with them."""
+def shift(parts: Iterable[ObjectPart], offset: Vector) -> list[ObjectPart]:
+    """Move parts together with their patterns."""
     return [replace(p, surface=p.surface + offset) for p in parts]
 
 
-def ring_of(original: Part, count: int, start_deg: float = 0.0) -> list[Part]:
+def ring_of(original: ObjectPart, count: int, start_deg: float = 0.0) -> list[ObjectPart]:
     """`count` copies around the z axis."""
     return [
         replace(copy, name=f"{original.name}_{number}")
@@ -59,7 +61,7 @@ def ring_of(original: Part, count: int, start_deg: float = 0.0) -> list[Part]:
     ]
 
 
-def bounds(parts: Iterable[Part]) -> tuple[Points, Points]:
-    """Lowest and highest corner over all parts."""
+def bounds(parts: Iterable[ObjectPart]) -> tuple[Points, Points]:
+    """Minimum [3] and maximum [3] corner of the bounding box of all parts."""
     points = np.concatenate([p.surface.reshape(-1, 3) for p in parts])
     return points.min(axis=0), points.max(axis=0)

@@ -19,6 +19,7 @@ Mask = Callable[[Points], Floats]
 
 
 def solid(color: Rgb) -> Pattern:
+    """The same color everywhere."""
     return lambda points: np.broadcast_to(np.asarray(color), points.shape)
 
 
@@ -34,12 +35,12 @@ def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
 
 
 def edge(distance: Floats, softness: float) -> Floats:
-    """1 inside (distance < 0), 0 outside, linear over a band `softness` wide."""
+    """Coverage [n] of signed distances [n]: 1 inside (negative), 0 outside, linear over a band `softness` wide."""
     return np.clip(0.5 - distance / softness, 0.0, 1.0)
 
 
 def waves(rng: np.random.Generator, scale: float, count: int = 6) -> Callable[[Points], Floats]:
-    """Smooth noise in about [-1, 1] whose features are about `scale` wide: a sum of random plane waves."""
+    """Smooth noise of about [-1, 1] with features about `scale` wide: a sum of random plane waves."""
     direction = rng.normal(size=(count, 3))
     direction *= (np.pi / scale) * rng.uniform(0.6, 1.4, (count, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
     phase = rng.uniform(0, 2 * np.pi, count)
@@ -53,7 +54,7 @@ def stripes(
     share: float = 0.5,
     wobble: float = 0.0,
 ) -> Mask:
-    """Bands across `direction`, `share` of each period covered; `wobble` bends them by that part of a period."""
+    """Bands across `direction` that cover `share` of each period; `wobble` bends them by that fraction of a period."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
     noise, phase = waves(rng, period * 2.0), rng.uniform()
 
@@ -65,7 +66,7 @@ def stripes(
 
 
 def spots(rng: np.random.Generator, spacing: float, radius: float, softness: float = 0.06) -> Mask:
-    """Round spots of about `radius`, one in each cell of a grid of `spacing`, moved at random."""
+    """Round spots of about `radius`, one per cell of a grid of `spacing`, with random offsets."""
     table_size = 8
     jitter = rng.uniform(0.15, 0.85, (table_size, table_size, table_size, 3))
     sizes = rng.uniform(0.6, 1.2, (table_size, table_size, table_size)) * radius
@@ -85,14 +86,14 @@ def spots(rng: np.random.Generator, spacing: float, radius: float, softness: flo
 
 
 def patches(rng: np.random.Generator, scale: float, share: float = 0.4) -> Mask:
-    """Large irregular blotches covering about `share` of the surface, like a calico cat's."""
+    """Large irregular patches that cover about `share` of the surface, like those of a calico cat."""
     noise = waves(rng, scale)
     level = (0.5 - share) * 1.4
     return lambda points: edge(level - noise(points), 0.12)
 
 
 def checker(size: float) -> Mask:
-    """Cubes of the given size, alternating; shifted by half a cube so that faces at 0 are no border."""
+    """Alternating cubes of the given size, shifted by half a cube so that no border lies at 0."""
 
     def mask(points: Points) -> Floats:
         wave = np.prod(np.sin((points + size / 2) * (np.pi / size)), axis=1)
@@ -113,7 +114,7 @@ def inside(center: Vector, radii: Vector, softness: float = 0.05) -> Mask:
 
 
 def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
-    """The joints between bricks laid in courses along z; `mortar` is their share of a brick's height."""
+    """The joints between rows of bricks along z; `mortar` is their thickness as a fraction of a brick's height."""
 
     def mask(points: Points) -> Floats:
         course = points[:, 2] / height
@@ -127,7 +128,7 @@ def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
 
 
 def grain(rng: np.random.Generator, direction: Vector, scale: float) -> Mask:
-    """Fine dark lines along `direction`, as in wood: stripes by the distance from an axis off the object."""
+    """Wood grain along `direction`: rings around an axis outside of the object."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
     noise, center = waves(rng, scale * 6), rng.uniform(1, 2, 3) * scale * 8
 

@@ -1,10 +1,9 @@
-"""Surfaces as grids of points: numpy in, numpy out.
+"""Construct surfaces as grids of points in numpy.
 
-A `Surface` is an array [rows, columns, 3] in Blender's axes (z up, the front of an object faces -y). Columns run once
-around and close (the last column repeats the first); rows run along. Seen from the side to which the rows progress the
-columns run counter-clockwise, which makes faces point outwards. First and last row are one point repeated, which closes
-the solid.
-Every shape here is a loft: closed rings stacked along something.
+A `SurfaceGrid` is an array [rows, columns, 3] in Blender's axes (z up, the front of an object faces -y). Columns run
+around the surface and close (the last column repeats the first); rows run along it. Seen from the last row, the columns
+run counter-clockwise, so that faces point outwards. The first and the last row repeat one point each, which closes the
+solid. Every shape is a loft: a stack of closed rings.
 """
 
 from collections.abc import Sequence
@@ -13,12 +12,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-Surface = NDArray[np.float64]
+SurfaceGrid = NDArray[np.float64]
 Points = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
 
-def loft(rings: Sequence[Points]) -> Surface:
+def loft(rings: Sequence[Points]) -> SurfaceGrid:
     """Closed surface through `rings` (each [n, 3]); both ends are capped by their ring's center."""
     first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
@@ -36,13 +35,13 @@ def at_height(outline: Points, z: float) -> Points:
     return np.concatenate([outline, np.full((len(outline), 1), z)], axis=1)
 
 
-def lathe(profile: Sequence[tuple[float, float]], sides: int = 32) -> Surface:
+def lathe(profile: Sequence[tuple[float, float]], sides: int = 32) -> SurfaceGrid:
     """Revolve (radius, height) pairs about z, from the bottom upwards (outside first, then inside, for a vessel)."""
     return loft([at_height(circle(sides) * radius, z) for radius, z in profile])
 
 
-def ellipsoid(center: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> Surface:
-    """Poles on the z axis."""
+def ellipsoid(center: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> SurfaceGrid:
+    """Ellipsoid with poles on the z axis."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[1:-1]
     unit = lathe([(float(np.cos(a)), float(np.sin(a))) for a in latitude], sides)
     unit[0], unit[-1] = (0, 0, -1), (0, 0, 1)
@@ -67,7 +66,7 @@ def _bevelled(height: float, bevel: float, steps: int = 4) -> list[tuple[float, 
     return [(-z, inset) for z, inset in reversed(top)] + top
 
 
-def box(center: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -> Surface:
+def box(center: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -> SurfaceGrid:
     """Box with edges rounded by `bevel`; its top is `taper` times as wide and deep as its bottom."""
     width, depth, height = size
     bevel = min(bevel, 0.499 * min(size))
@@ -78,7 +77,7 @@ def box(center: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -
     return loft(rings) + center
 
 
-def prism(outline: Points, depth: float, bevel: float = 0.01) -> Surface:
+def prism(outline: Points, depth: float, bevel: float = 0.01) -> SurfaceGrid:
     """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. It must be star-shaped about its mean."""
     center = outline.mean(axis=0)
     reach = float(np.linalg.norm(outline - center, axis=1).mean())
@@ -98,7 +97,7 @@ def curve(control: Sequence[Vector], count: int = 12) -> Points:
 
 def tube(
     path: Points, radii: float | Sequence[float] | NDArray[np.float64], sides: int = 14, round_ends: bool = True
-) -> Surface:
+) -> SurfaceGrid:
     """Tube of changing radius along a path [n, 3], with hemispheres (or flat discs) at both ends."""
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), (len(path),))
     tangent = np.gradient(path, axis=0)
@@ -134,18 +133,19 @@ def _dome(ring: Points, center: Points, axis: Points) -> list[Points]:
     ]
 
 
-def capsule(start: Vector, end: Vector, radius: float, end_radius: float | None = None, sides: int = 16) -> Surface:
+def capsule(start: Vector, end: Vector, radius: float, end_radius: float | None = None, sides: int = 16) -> SurfaceGrid:
     """Straight tube with round ends; `end_radius` defaults to `radius`."""
     steps = np.linspace(0, 1, 6)
     path = np.asarray(start) + (np.asarray(end) - np.asarray(start)) * steps[:, None]
     return tube(path, radius + ((end_radius or radius) - radius) * steps, sides)
 
 
-def moved(surface: Surface, offset: Vector) -> Surface:
+def moved(surface: SurfaceGrid, offset: Vector) -> SurfaceGrid:
+    """Translate a surface."""
     return surface + offset
 
 
-def turned(surface: Surface, axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> Surface:
+def turned(surface: SurfaceGrid, axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> SurfaceGrid:
     """Rotate counter-clockwise about the "x", "y" or "z" direction through the point `about`."""
     first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     angle = np.deg2rad(angle_deg)
@@ -156,16 +156,16 @@ def turned(surface: Surface, axis: str, angle_deg: float, about: Vector = (0, 0,
     return result + about
 
 
-def facing_front(surface: Surface) -> Surface:
+def facing_front(surface: SurfaceGrid) -> SurfaceGrid:
     """Stand up a shape drawn in the xy plane: its y becomes z, its top (+z) faces the front (-y)."""
     return np.stack([surface[..., 0], -surface[..., 2], surface[..., 1]], axis=-1)
 
 
-def facing_side(surface: Surface) -> Surface:
+def facing_side(surface: SurfaceGrid) -> SurfaceGrid:
     """Stand up a side view drawn in the xy plane: its x becomes y (front at -y), its y becomes z, its top faces +x."""
     return np.stack([surface[..., 2], surface[..., 0], surface[..., 1]], axis=-1)
 
 
-def mirrored(surface: Surface) -> Surface:
+def mirrored(surface: SurfaceGrid) -> SurfaceGrid:
     """Reflect left and right; the columns are reversed so that faces still point outwards."""
     return surface[:, ::-1] * (-1.0, 1.0, 1.0)

@@ -16,9 +16,9 @@ from render.procedural import catalog
 from render.procedural.primitives import pattern
 from render.procedural.primitives.color import to_linear
 from render.procedural.primitives.mesh import TEXELS, Mesh, paint_texture, refined, triangulate
-from render.procedural.primitives.part import Part, pair, part, turn
+from render.procedural.primitives.part import ObjectPart, pair, part, turn
 from render.procedural.primitives.surface import (
-    Surface,
+    SurfaceGrid,
     box,
     capsule,
     curve,
@@ -39,11 +39,11 @@ KNOWN_UIDS = ["procedural-chair-000000", "procedural-house-000001", "procedural-
 INDEX_OF = {catalog.kind_of(index, SEED): index for index in reversed(range(2 * len(catalog.KINDS)))}
 
 
-def mesh_of(surface: Surface) -> Mesh:
+def mesh_of(surface: SurfaceGrid) -> Mesh:
     return triangulate(surface, surface)
 
 
-def volume(surface: Surface) -> float:
+def volume(surface: SurfaceGrid) -> float:
     """Signed volume by the divergence theorem: positive if the faces point outwards."""
     mesh = mesh_of(surface)
     a, b, c = (mesh.vertices[mesh.triangles[:, corner]] for corner in range(3))
@@ -163,7 +163,7 @@ def sampled(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.f
 @pytest.mark.parametrize(
     "shape", [box((0.5, 0.5, 0.5), (0.9, 0.6, 0.8), 0.05), ellipsoid((0.5, 0.5, 0.5), (0.4, 0.3, 0.45))]
 )
-def test_a_texture_shows_at_each_point_the_color_of_that_point(shape: Surface) -> None:
+def test_a_texture_shows_at_each_point_the_color_of_that_point(shape: SurfaceGrid) -> None:
     surface, rest = refined(shape, shape)
     mesh = triangulate(surface, rest)
     seen = sampled(paint_texture(rest, lambda points: points), mesh.corners_uv.mean(axis=1))
@@ -272,7 +272,7 @@ def test_the_same_object_is_the_same_bytes_whatever_came_before(folder: Path, tm
 @pytest.mark.parametrize("kind", catalog.KINDS)
 def test_seeds_differ_in_shape_and_color(kind: str) -> None:
     def looks(seed: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        parts: list[Part] = procedural_glb.BUILDERS[kind](catalog.generator(kind, seed))
+        parts: list[ObjectPart] = procedural_glb.BUILDERS[kind](catalog.generator(kind, seed))
         points = np.concatenate([p.surface.reshape(-1, 3) for p in parts])
         colors = [
             paint_texture(p.rest, p.paint.base if callable(p.paint.base) else pattern.solid(p.paint.base)).mean(

@@ -12,7 +12,7 @@ from dataset.errors import UserError
 from render.download.http import BASE_URL, DownloadPolicy
 from render.download.objaverse_cache import cache_folder
 from render.sources.objaverse import fingerprint, objaverse_assets
-from render.sources.source import Selection, assets, parse_source
+from render.sources.source import SourceSelection, assets, parse_source
 from tests.support.make_objaverse import CODES, make_cache, uid_of
 
 OBJECTS, FOLDERS = 240, 3
@@ -84,7 +84,7 @@ def test_lvis_and_uid_files_choose_in_the_same_order(whole_cache, tmp_path):
 
 def test_other_licenses_stay_and_are_excluded(whole_cache, monkeypatch):
     monkeypatch.setattr("render.sources.objaverse.cache_folder", lambda: whole_cache)
-    found = list(assets(parse_source("objaverse:all"), 0, Selection(include_licenses=("cc0", "CC-BY-SA-4.0"))))
+    found = list(assets(parse_source("objaverse:all"), 0, SourceSelection(include_licenses=("cc0", "CC-BY-SA-4.0"))))
     assert len(found) == OBJECTS
     kept = {uid_of(n) for n in range(OBJECTS) if CODES[n % len(CODES)] in ("cc0", "by-sa")}
     assert {a.uid for a in found if not a.excluded} == kept

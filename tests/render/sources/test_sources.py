@@ -6,7 +6,7 @@ import pytest
 
 from dataset.errors import UserError
 from render.procedural.catalog import uid_of
-from render.sources.source import Selection, assets, fingerprint, parse_source
+from render.sources.source import SourceSelection, assets, fingerprint, parse_source
 from tests.support.paths import SHARED_FOLDER
 
 SHARED = SHARED_FOLDER / "objects"
@@ -20,7 +20,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def list_assets(source, seed=0, **selection):
-    return list(assets(parse_source(source), seed, Selection(**selection)))
+    return list(assets(parse_source(source), seed, SourceSelection(**selection)))
 
 
 def listed(root: Path) -> dict[str, str]:
@@ -172,7 +172,7 @@ def test_a_fingerprint_changes_with_what_decides_the_manifest(tmp_path):
     chosen.write_text("a\n")
 
     def mark(source=f"folder:{tmp_path}", seed=0, **selection):
-        return fingerprint(parse_source(source), seed, Selection(**selection))
+        return fingerprint(parse_source(source), seed, SourceSelection(**selection))
 
     marks = {mark(), mark(seed=1), mark(limit=1), mark(uids=chosen), mark(include_licenses=("by",))}
     marks |= {mark(max_file_mb=1.0), mark("procedural:3"), mark("procedural:4")}
