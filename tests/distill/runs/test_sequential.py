@@ -48,7 +48,10 @@ def test_each_run_ends_as_if_alone_and_the_model_is_loaded_once(args, tmp_path, 
     printed, messages = capsys.readouterr()
     assert list(rows(printed)) == names
     assert {row[0] for row in rows(printed).values()} == {"done"}
-    assert "what is not transparent, 14x30 pixels, is centered; its longest side fills 78% of 32 pixels" in messages
+    assert (
+        "the part that is not transparent, 14x30 pixels, is centered; the longest side fills 78% of 32 pixels"
+        in messages
+    )
     alone = replace(args, image=args.image[1:], num_seeds=1, seed=1, out=tmp_path / "alone")
     assert main(alone) == 0
     assert same_field(tmp_path / "alone", args.out / "blue-seed-1")
@@ -157,7 +160,7 @@ def test_dry_run_lists_all_runs_and_writes_nothing(args, tmp_path, capsys):
     (tmp_path / "bad.png").write_text("no")
     assert main(replace(args, image=(*args.image, tmp_path / "bad.png"), num_seeds=1, dry_run=True)) == 1
     planned = json.loads(capsys.readouterr().out)
-    assert "no known format" in planned[2]["error"]
+    assert "unknown format" in planned[2]["error"]
     assert not args.out.exists()
 
 
