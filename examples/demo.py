@@ -101,7 +101,7 @@ def _from_scratch(demo: Demo) -> list[Step]:
     second = ("train", "stage2", *data, "--init-from", stage1, "--out", model, "--steps", str(demo.stage2_steps))
     return [
         part("autoencoder", "Train the autoencoder", demo.autoencoder_steps),
-        part("tower", "Train the image encoder", demo.image_encoder_steps),
+        part("image-encoder", "Train the image encoder", demo.image_encoder_steps),
         part("stage1", "Train stage 1", demo.stage1_steps),
         Step("stage2", "Train stage 2 (EMA)", second),
     ]

@@ -1,8 +1,9 @@
-"""Training: `python -m train stage1|stage2|autoencoder|tower`. The same command resumes an interrupted run."""
+"""Training: `python -m train stage1|stage2|autoencoder|image-encoder`. The same command resumes an interrupted run."""
 
 import argparse
 import io
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -33,6 +34,8 @@ from train.loop.run_config import TrainingRun, check_run, describe, log_notices
 from train.model.image_encoder import SmallEncoder
 from train.model.reference import ReferenceMode
 
+logger = logging.getLogger(__name__)
+
 # Old name -> new name; the old ones will be removed
 RENAMED: Final = {
     "--base": "--init-from",
@@ -45,6 +48,7 @@ RENAMED: Final = {
     "--readers": "--num-workers",
     "--reference": "--reference-mode",
     "--stop-at-bad-loss": "--fail-on-nan",
+    "--tower-steps": "--image-encoder-steps",
     "--no-stop-at-bad-loss": "--no-fail-on-nan",
 }
 
@@ -103,7 +107,7 @@ class Stage1(StageOptions):
 
     autoencoder_steps: int | None = None
     """Steps of the autoencoder, if it is trained first."""
-    tower_steps: int | None = None
+    image_encoder_steps: int | None = None
     """Steps of the image encoder, if it is trained first."""
 
 
@@ -149,7 +153,7 @@ def parse(argv: Sequence[str]) -> TrainCommand:
 
     Raises UserError when an option is out of range, SystemExit after --help and when the command line is malformed.
     """
-    argv = rename_old_flags(argv, RENAMED)
+    argv = rename_old_flags(_rename_old_command(argv), RENAMED)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--preset", default="tiny")
     recipe = PRESETS.get(finder.parse_known_args(argv)[0].preset, PRESETS["tiny"])
@@ -159,7 +163,7 @@ def parse(argv: Sequence[str]) -> TrainCommand:
         Annotated[Stage1, tyro.conf.subcommand("stage1", default=stage1)]
         | Annotated[Stage2, tyro.conf.subcommand("stage2", default=stage2)]
         | Annotated[AutoencoderOptions, tyro.conf.subcommand("autoencoder")]
-        | Annotated[ImageEncoderOptions, tyro.conf.subcommand("tower")]
+        | Annotated[ImageEncoderOptions, tyro.conf.subcommand("image-encoder")]
     )
     errors = io.StringIO()
     try:
@@ -171,6 +175,14 @@ def parse(argv: Sequence[str]) -> TrainCommand:
         sys.stderr.write(errors.getvalue())
         raise
     return parsed
+
+
+def _rename_old_command(argv: Sequence[str]) -> list[str]:
+    """Replace the old name of the command image-encoder, `tower`."""
+    if list(argv[:1]) != ["tower"]:
+        return list(argv)
+    logger.info("note: the command tower is now image-encoder; the old name will be removed")
+    return ["image-encoder", *argv[1:]]
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
@@ -204,16 +216,18 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
 
 
 def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
-    """Apply `--autoencoder-steps` and `--tower-steps`. Raises UserError if it trains no components."""
+    """Apply `--autoencoder-steps` and `--image-encoder-steps`. Raises UserError if it trains no components."""
     if recipe.autoencoder is None or recipe.tower_training is None:
-        if args.autoencoder_steps is not None or args.tower_steps is not None:
-            raise UserError(f"preset {recipe.name} trains no components; drop --autoencoder-steps and --tower-steps")
+        if args.autoencoder_steps is not None or args.image_encoder_steps is not None:
+            raise UserError(
+                f"preset {recipe.name} trains no components; drop --autoencoder-steps and --image-encoder-steps"
+            )
         return recipe
     autoencoder = replace(
         recipe.autoencoder, schedule=override(recipe.autoencoder.schedule, steps=args.autoencoder_steps)
     )
     image_encoder = replace(
-        recipe.tower_training, schedule=override(recipe.tower_training.schedule, steps=args.tower_steps)
+        recipe.tower_training, schedule=override(recipe.tower_training.schedule, steps=args.image_encoder_steps)
     )
     return replace(recipe, autoencoder=autoencoder, tower_training=image_encoder)
 

@@ -29,7 +29,12 @@ def test_job_starts_the_mounted_training_on_this_cluster(tmp_path):
     done = submit(tmp_path, "stage1", "--workers", "8")
     asked = ["stage1", "--workers", "8", "--address", "auto"]
     assert json.loads(done.stdout) == [asked, str(tmp_path / "isotropic3d")], done.stderr
-    for whole in (["stage1", "--help"], ["stage1", "--address=ray://head:10001"], ["tower", "--steps", "9"], []):
+    for whole in (
+        ["stage1", "--help"],
+        ["stage1", "--address=ray://head:10001"],
+        ["image-encoder", "--steps", "9"],
+        [],
+    ):
         assert json.loads(submit(tmp_path, *whole).stdout)[0] == whole
 
 

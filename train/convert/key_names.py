@@ -86,9 +86,8 @@ def ldm_vae_name(name: str, levels: int) -> str:
     if up is None:
         return name
     kind = "block." if up[2] == "resnets." else "upsample."
-    return name.replace(
-        up[0], f"up.{levels - 1 - int(up[1])}.{kind}"
-    )  # LDM counts the decoder's levels from fine to coarse
+    level = levels - 1 - int(up[1])  # LDM counts the decoder's levels from fine to coarse
+    return name.replace(up[0], f"up.{level}.{kind}")
 
 
 def ldm_unet_state(state: Mapping[str, Tensor], shape: UNetShape) -> dict[str, Tensor]:

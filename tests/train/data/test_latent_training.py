@@ -1,4 +1,4 @@
-"""Training on a latent set: as on its images; with the model that made it; posteriors' means or draws."""
+"""Training on a latent set equals training on its images; other models are refused; means or posterior samples."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def test_a_drawn_posterior_is_an_option_that_changes_the_losses(latents: Path, b
 
 
 def test_parts_are_not_trained_from_latents(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["train", "tower", "--out", str(tmp_path / "x"), "--shards", str(latents)])
+    monkeypatch.setattr(sys, "argv", ["train", "image-encoder", "--out", str(tmp_path / "x"), "--shards", str(latents)])
     with pytest.raises(UserError, match="a component of the model cannot be trained from"):
         main()
 

@@ -309,7 +309,7 @@ def test_command_line_values_replace_the_presets() -> None:
     run = resolved(
         "stage1",
         *("--steps", "5", "--batch-size", "6", "--grad-accum-steps", "3"),
-        *("--autoencoder-steps", "2", "--tower-steps", "1"),
+        *("--autoencoder-steps", "2", "--image-encoder-steps", "1"),
     )
     assert (run.schedule.steps, run.schedule.objects, run.schedule.accumulation) == (5, 6, 3)
     assert run.recipe.autoencoder is not None
@@ -329,7 +329,7 @@ def test_command_line_values_replace_the_presets() -> None:
     with pytest.raises(UserError, match="--lr is -1"):
         resolved("stage2", "--lr=-1.0")
     with pytest.raises(UserError, match="trains no components"):
-        resolved("stage1", "--preset", "paper", "--tower-steps", "1")
+        resolved("stage1", "--preset", "paper", "--image-encoder-steps", "1")
     with pytest.raises(UserError, match="--sample-every is 0"):
         resolved("stage1", "--sample-every", "0")
 
@@ -383,7 +383,20 @@ def test_renamed_options_keep_working_and_are_not_in_the_help(capsys: pytest.Cap
         resolved("stage2", "--help")
     shown = capsys.readouterr().out.replace(",", " ").split()
     assert not set(command_line.RENAMED) & set(shown)
-    assert {name for name in command_line.RENAMED.values() if "--no-" not in name} <= set(shown)
+    of_stage1 = {"--image-encoder-steps"}
+    assert {name for name in command_line.RENAMED.values() if "--no-" not in name} - of_stage1 <= set(shown)
+    with pytest.raises(SystemExit):
+        resolved("stage1", "--help")
+    assert of_stage1 <= set(capsys.readouterr().out.replace(",", " ").split())
+
+
+def test_the_old_names_of_image_encoder_still_work(capsys: pytest.CaptureFixture[str]) -> None:
+    new = command_line.parse(["image-encoder", "--out", "x"])
+    assert command_line.parse(["tower", "--out", "x"]) == new
+    assert "tower is now image-encoder" in capsys.readouterr().err
+    stage1 = command_line.parse(["stage1", "--out", "x", "--image-encoder-steps", "3"])
+    assert command_line.parse(["stage1", "--out", "x", "--tower-steps", "3"]) == stage1
+    assert "--tower-steps is now --image-encoder-steps" in capsys.readouterr().err
 
 
 def test_wandb_that_is_not_there_is_refused_before_anything_is_written(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dataset.errors import UserError
 from tests.support.train_micro import CPU, micro_model
-from train.export import Export, export
+from train.export import ExportArgs, export
 from train.model.ddim import sample_views
 from train.model.multiview import load_model, save_model
 from train.model.reference import concat_reference, reads_reference, start_channel_concat, with_reference_image
@@ -75,7 +75,7 @@ def test_a_widened_model_is_saved_loaded_and_sampled_with_its_picture(base: Path
     assert sample(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 3, 32, 32)
     assert not torch.equal(sample(torch.zeros(1, 3, 32, 32)), sample(torch.rand(1, 3, 32, 32)))
     with pytest.raises(UserError, match="no such model"):
-        export(Export(tmp_path / "ablation", tmp_path / "x.ckpt", "ldm"))
+        export(ExportArgs(tmp_path / "ablation", tmp_path / "x.ckpt", "ldm"))
     with pytest.raises(UserError, match="already reads 8 channels"):
         start_channel_concat(again.unet)
     with pytest.raises(UserError, match="cannot be widened to 4"):
