@@ -65,7 +65,7 @@ def test_ranks_share_the_branch_and_nothing_else(shards: ShardSet) -> None:
 
 
 def _assert_angles_are_the_images(shards: ShardSet, images: Tensor, angles_deg: Tensor) -> None:
-    """Every image is one of the set's, and stands beside the angles that the set names for it."""
+    """Every image is one of the set's, and has the angles that the set stores for it."""
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     stored = torch.cat([to_tensor(shards.views(*place, ALL_VIEWS)) for place in places])
     named = torch.cat([torch.from_numpy(shards.angles_deg(*place, ALL_VIEWS)) for place in places])
@@ -90,7 +90,7 @@ def test_random_views_of_the_parts_come_from_the_objects_named(shards: ShardSet)
 
 
 def test_without_new_options_a_run_reads_what_it_read_before(shards: ShardSet) -> None:
-    """Against the loop that training had before there were items, filters and replacements."""
+    """Compare with a plain loop without repeats, filters and replacements."""
     loader = _loader(shards, 0.3)
     for number, views in enumerate(loader.micro_batches(0, 4)):
         step, micro = divmod(number, 2)
@@ -205,7 +205,7 @@ def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
 
 
 def test_kept_views_are_the_views_that_are_read(image_shards):
-    """With room for all, for some and for none; what is kept is not read again."""
+    """With space for all, some and no views; a cached view is not read again."""
     expected = [load_random_views(image_shards, 3, step, objects=4, views=2) for step in range(6)]
     found = list(read_random_views(image_shards, 3, 6, objects=4, views=2))
     for ours, theirs in zip(found, expected, strict=True):

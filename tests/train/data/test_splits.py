@@ -1,4 +1,4 @@
-"""What a run trains on: filters, damage, the options for them, and what is refused before anything is written."""
+"""What a run trains on: filters, damage, the options for them, and refusals before anything is written."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Two gloo processes against one: the same training, checkpoints that load into each other, one decision of all."""
+"""Two gloo processes against one: the same training, interchangeable checkpoints, common decisions."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # sums in another order; a step of AdamW i
 
 @pytest.fixture(scope="module")
 def runs(shards, base, tmp_path_factory):
-    """All that two processes do for these tests, one after the other."""
+    """All runs of two processes that these tests need, one after the other."""
     folder = tmp_path_factory.mktemp("runs")
     often = {"log_every": 2, "checkpoint_every": 2}
     jobs = {
@@ -54,7 +54,7 @@ def weights(out: Path, name: str = f"{LAST}/unet.safetensors"):
 
 
 def assert_close(first, second):
-    """Cross-attention to a single token has no gradient but rounding, which AdamW blows up: left out."""
+    """Cross-attention to a single token has no gradient but rounding, which AdamW amplifies; it is left out."""
     assert first.keys() == second.keys()
     for name in first:
         if re.search(r"attn2\.to_[qk]\.|transformer_blocks\.\d+\.norm2\.", name):
@@ -63,7 +63,7 @@ def assert_close(first, second):
 
 
 def trained_by_hand(run):
-    """The two ranks' micro-batches one after the other in this process: what they must come to together."""
+    """Train on the two ranks' micro-batches one after the other in this process, as the expected result."""
     model = load_model(run.base, CPU)
     unet = model.unet.train()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1.0, betas=run.recipe.betas, weight_decay=1e-2, fused=True)
@@ -114,7 +114,7 @@ def test_items_of_a_step_are_the_same_whatever_the_number_of_ranks(shards):
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(runs):
-    """Asked in step 2, agreed on after step 4, where all look."""
+    """The signal comes in step 2; the ranks check for it together after step 4."""
     assert [p.name for p in (runs["stopped"].out / "checkpoints").iterdir()] == ["step-000000004"]
     assert not (runs["stopped"].out / "model.json").exists()
     four = "checkpoints/step-000000004/unet.safetensors"

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, verified, written beside training, and what happens on a full disk."""
+"""Checkpoints: atomic, verified, written in a thread; behavior when the disk is full."""
 
 import json
 import resource
@@ -45,7 +45,7 @@ def _names(out: Path) -> list[str]:
 
 @contextmanager
 def _no_file_larger_than(size: int) -> Iterator[None]:
-    """A real refusal by the system in the middle of a write (EFBIG), such as a full disk's (ENOSPC)."""
+    """A real error of the system in the middle of a write (EFBIG), similar to that of a full disk (ENOSPC)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -30,7 +30,7 @@ STATUS = TrainingStatus(
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0

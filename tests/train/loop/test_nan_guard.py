@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: left out as a whole, counted, the end of a run with nothing else."""
+"""Non-finite losses and gradients: their updates are skipped and counted, and several in a row stop the run."""
 
 import json
 import math
@@ -69,7 +69,7 @@ def test_steps_left_out_are_counted_in_a_row() -> None:
 
 
 def _poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
-    """Losses of these steps are not finite."""
+    """Make the losses of these steps non-finite."""
     plain = loop._loss
 
     def poisoned(

@@ -1,4 +1,4 @@
-"""Resumed exactly: with several items an object, several readers, latents; on another number of ranks, at its place."""
+"""Exact resume: with repeated objects, several readers, latents; on another number of ranks, at the same position."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_killed_and_repeated_with_items_and_readers_ends_in_the_same_weights(
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Ask for the end in the middle of a step."""
+    """Send a stop signal in the middle of a step."""
     plain, done = loop.update, []
 
     def asks(optimizer: torch.optim.AdamW, loss: torch.Tensor, norm: torch.Tensor) -> None:
@@ -73,7 +73,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 def _stopped(run: TrainingRun, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
-    """Train, and be asked to end in step `steps`: the checkpoint's progress.json and what it holds."""
+    """Train and stop in step `steps`. Return the path and content of the checkpoint's progress.json."""
     with monkeypatch.context() as patch:
         _stop_after(patch, steps)
         with pytest.raises(KeyboardInterrupt):

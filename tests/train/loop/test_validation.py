@@ -1,4 +1,4 @@
-"""Held-out objects: who they are, that nobody trains on them, and the loss on them."""
+"""Held-out objects: their choice, that no part of training reads them, and the loss on them."""
 
 import pickle
 from dataclasses import replace
@@ -38,7 +38,7 @@ def _loader(shards: ShardSet, seed: int = 7) -> BatchLoader:
 
 
 def _noted_reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The uids of which something is read from now on."""
+    """Record the uids of objects that are read from now on."""
     read: set[str] = set()
     plain = ShardSet.read
 
