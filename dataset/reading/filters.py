@@ -73,7 +73,7 @@ class FilterResult:
     objects: int  # of the whole set
     dropped: Counter[str] = field(default_factory=Counter)
     missing_uids: int = 0  # of the uid list; not in this set
-    licences: Counter[str] = field(default_factory=Counter)  # of the whole set
+    licenses: Counter[str] = field(default_factory=Counter)  # of the whole set
 
     def __len__(self) -> int:
         return sum(len(samples) for samples in self.kept)
@@ -116,10 +116,10 @@ def select(url: str | Path, filters: Filters) -> FilterResult:
 
 def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> None:
     """Raise UserError when no object has one of the named licenses, or when no object is left."""
-    licences = Counter({name: n for selection in selections for name, n in selection.licences.items()})
-    if unknown := sorted(set(filters.licences) - licences.keys()):
+    licenses = Counter({name: n for selection in selections for name, n in selection.licenses.items()})
+    if unknown := sorted(set(filters.licences) - licenses.keys()):
         urls = ", ".join(selection.url for selection in selections)
-        raise UserError(f"{urls}: no object has the license {', '.join(unknown)}; choose from {', '.join(licences)}")
+        raise UserError(f"{urls}: no object has the license {', '.join(unknown)}; choose from {', '.join(licenses)}")
     if not any(len(selection) for selection in selections):
         counts = "\n".join(map(str, selections))
         raise UserError(f"no objects pass the filters; loosen them. {counts}")
@@ -132,12 +132,12 @@ def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
     """
     listed = read_uids(filters.uids) if filters.uids else None
     dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "license", "flag", "coverage")}
-    licences: Counter[str] = Counter()
+    licenses: Counter[str] = Counter()
     kept, objects, listed_here = [], 0, 0
     for part in slices(url):
         samples = []
         for stored in _stored(part):
-            licences[stored.license] += 1
+            licenses[stored.license] += 1
             listed_here += listed is not None and stored.asset.uid in listed
             if failed := next(_failures(filters, listed, stored), None):
                 dropped[failed[0]][failed[1]] += 1
@@ -146,7 +146,7 @@ def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
         objects += len(part.uids)
         kept.append(np.array(samples, np.int32))
     counts = Counter({reason: n for group in dropped.values() for reason, n in sorted(group.items())})
-    return FilterResult(str(url), tuple(kept), objects, counts, len(listed) - listed_here if listed else 0, licences)
+    return FilterResult(str(url), tuple(kept), objects, counts, len(listed) - listed_here if listed else 0, licenses)
 
 
 @dataclass(frozen=True)
