@@ -87,7 +87,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         (lambda latents: latents + 0 * (latents - latents).sqrt(), "gradient norm nan"),  # 0 * inf, backwards
     ],
 )
-def test_numbers_that_are_none_stop_the_run_and_keep_the_checkpoint(tmp_path, spoil, complaint):
+def test_a_loss_of_nan_stops_the_run_and_keeps_the_checkpoint(tmp_path, spoil, complaint):
     good, calls = make_guidance(), 0
 
     def broken(images: Tensor) -> Tensor:
