@@ -59,7 +59,7 @@ def test_min_snr_leaves_late_timesteps_alone_and_weighs_early_ones_down() -> Non
 
 
 def test_velocity_weights_make_the_loss_that_of_velocity() -> None:
-    """Without a cap it is the squared error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z, where z goes with eps."""
+    """Without a cap it is the squared error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z, where z follows eps."""
     prediction, draw = _draw(4, 2)
     alphas = noise_schedule().double()
     alpha = alphas[draw.timesteps].view(-1, 1, 1, 1, 1)
