@@ -3,7 +3,7 @@
 #   docker build --tag registry.example.com/isotropic3d-node:1 .
 FROM python:3.11-slim-bookworm
 
-# Blender's libraries, as render/environment.py lists them.
+# Blender's libraries, as render/system_check.py lists them.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
     libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libgl1 libegl1 \

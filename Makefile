@@ -33,7 +33,7 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@
-	@$(PY) -m render.environment || true
+	@$(PY) -m render.system_check || true
 
 render: setup ## render objects into shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
 	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--include-licenses,$(INCLUDE_LICENSES)) $(call opt,--retry,$(RETRY)) $(ARGS)

@@ -22,7 +22,7 @@ if ((${#missing[@]})); then
 fi
 
 make setup
-.venv/bin/python -m render.environment
+.venv/bin/python -m render.system_check
 
 # `ray submit` runs a bare `python` and `ray down` a bare `ray`, both in a shell that reads ~/.bashrc.
 line="export PATH=\"$PWD/.venv/bin:\$PATH\""

@@ -21,7 +21,7 @@ from dataset.io.progress import ProgressBar
 from render.cli import RenderCommand, num_workers
 from render.download.http import DownloadPolicy
 from render.dry_run import plan
-from render.environment import find_problem
+from render.system_check import find_problem
 from render.output.shard_assembler import ShardAssembler
 from render.output.shard_set_writer import ShardSetWriter
 from render.settings import Device, Settings, environment_maps

@@ -24,7 +24,7 @@ from dataset.io.files import url_to_fs
 from dataset.io.progress import ProgressBar
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from dataset.reading.shard_set import ShardSet
-from render.environment import find_problem
+from render.system_check import find_problem
 
 _NOT_GLB: Final = "not a GLB file"
 _NO_FOLDER: Final = "from a folder, but --folder is not set"

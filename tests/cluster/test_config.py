@@ -16,7 +16,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from cluster.driver import WORKER_PACKAGES
 from cluster.render_job import MOUNT
 from dataset.io.ray_env import exclude_all_but
-from render.environment import SYSTEM_LIBRARIES
+from render.system_check import SYSTEM_LIBRARIES
 from tests.support.paths import ROOT
 
 NAMES = ["render", "local", "train", "aws", "gcp"]

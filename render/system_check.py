@@ -1,6 +1,6 @@
 """Check whether Blender can run on this machine.
 
-`python -m render.environment` prints the result and, if a package is missing, the command that installs it.
+`python -m render.system_check` prints the result and, if a package is missing, the command that installs it.
 """
 
 import ctypes
