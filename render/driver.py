@@ -21,11 +21,11 @@ from dataset.io.progress import ProgressBar
 from render.cli import RenderCommand, num_workers
 from render.download.http import DownloadPolicy
 from render.dry_run import plan
-from render.system_check import find_problem
 from render.output.shard_assembler import ShardAssembler
 from render.output.shard_set_writer import ShardSetWriter
 from render.settings import Device, Settings, environment_maps
 from render.sources.source import ObjectSource, assets, fingerprint, parse_source
+from render.system_check import find_problem
 from render.workers.actor_pool import RayLost, RenderPool, ray_connection
 from render.workers.blender_process import BlenderEnded, BlenderProcess
 from render.workers.logs import WorkerLogs
