@@ -8,7 +8,7 @@ import tyro
 
 from dataset.errors import UserError
 from dataset.format.schema import NormalizeMode
-from render.settings import Device, Settings
+from render.settings import Backfaces, Device, Settings
 from render.sources.source import SourceSelection
 from render.workers.blender_process import Limits
 from render.workers.resources import MachineSize
@@ -50,6 +50,8 @@ class RenderCommand:
     """longest: longest side 1, as in SyncDreamer (clipped objects are flagged); sphere: fits the frame, never clips."""
     hdri: Path | None = None
     """Folder of .exr/.hdr environment maps; default: the eight that ship with Blender."""
+    backfaces: Backfaces = "hidden"
+    """hidden: back faces of single-sided materials are transparent, as in glTF viewers; drawn: draw both sides."""
     device: Device = "cpu"
     """cpu; gpu: the first available of OptiX, CUDA, HIP, Metal (an error if there is none); auto: gpu, else cpu."""
     timeout_s: float = 600.0
@@ -82,7 +84,9 @@ class RenderCommand:
     def settings(self) -> Settings:
         """The settings that change the images."""
         hdri = str(self.hdri.resolve()) if self.hdri else None
-        return Settings(self.resolution, self.samples, self.noise_threshold, self.normalize, self.device, hdri)
+        return Settings(
+            self.resolution, self.samples, self.noise_threshold, self.normalize, self.device, hdri, self.backfaces
+        )
 
     def selection(self) -> SourceSelection:
         """Which objects of the source to render."""

@@ -9,6 +9,8 @@ from dataset.format.schema import NormalizeMode
 
 Device = Literal["auto", "cpu", "gpu"]
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
+Backfaces = Literal["hidden", "drawn"]
+GEOMETRY_RULES: Final = 2  # of repairing faces, normals and bounds; sets made by other rules are not continued
 HDRI_SUFFIXES: Final = (".exr", ".hdr")
 MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
 
@@ -27,6 +29,8 @@ class Settings:
     normalize: NormalizeMode = "longest"
     device: Device = "cpu"
     hdri: str | None = None
+    backfaces: Backfaces = "hidden"
+    geometry: int = GEOMETRY_RULES
 
     def __post_init__(self) -> None:
         if not 8 <= self.resolution <= 4096:

@@ -17,6 +17,9 @@ Flag = Literal[
     "near-white",  # above 0.95
     "low-coverage",  # mean alpha over all images below 0.01
     "missing-texture",  # refers to an image file that does not exist
+    "doubled-faces",  # more than 1 % of the area lies in the same place as other faces; repaired
+    "faces-left-out",  # invisible faces, or a few far away from all others, which would count for the size
+    "contradicting-normals",  # stored normals of most of the area point to the faces' other side; repaired
     "licence-excluded",
     "too-large",
     "duplicate",  # its file is identical to that of an earlier object of the manifest

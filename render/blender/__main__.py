@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from dataset.camera import intrinsics
 from dataset.errors import UserError
 from dataset.format.outcomes import Flag
@@ -76,15 +78,18 @@ def render_sample(
 ) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
     """Return the 33 members of an object's sample and its flags. Raises ObjectError."""
     from render.blender.cycles import configure, render_view
-    from render.blender.scene import ObjectError, build, light_scene, outline_points
+    from render.blender.geometry.repair import pieces
+    from render.blender.geometry.sides import hide_back_faces
+    from render.blender.scene import ObjectError, light_scene, normalize, outline_points, prepare
     from render.blender.textures import sanitize_textures
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     with timer.part("import"):
-        normalization = build(path, settings.normalize)
-        incomplete: list[Flag] = ["missing-texture"] if sanitize_textures(path.parent) else []
+        repaired = prepare(path)
+        normalization = normalize(settings.normalize)
+        missing: tuple[Flag, ...] = ("missing-texture",) if sanitize_textures(path.parent) else ()
         points = outline_points()
     maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
     chosen = light(job.seed, uid, list(maps))
@@ -92,6 +97,8 @@ def render_sample(
         hdri = light_scene(chosen, maps[chosen.hdri])
     renderer = configure(settings, threads)
     cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
+    if settings.backfaces == "hidden":
+        hide_back_faces(pieces(), np.array([pose.c2w()[:3, 3] for view_set in VIEW_SETS for pose in cameras[view_set]]))
     members: dict[str, bytes] = {}
     views: dict[Any, tuple[View, ...]] = {}
     all_images: list[Any] = []
@@ -103,7 +110,7 @@ def render_sample(
         views[view_set] = tuple(map(_view, cameras[view_set], images))
         first += len(images)
         all_images += images
-    flags = in_order([*image_flags(all_images), *incomplete])
+    flags = in_order([*image_flags(all_images), *repaired, *missing])
     if "empty" in flags:
         raise ObjectError("render", "Empty", "the object is invisible in all of its images", flags)
     asset = job.asset

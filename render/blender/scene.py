@@ -19,6 +19,16 @@ from numpy.typing import NDArray
 from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
 from render.blender.cameras import Light
+from render.blender.geometry.repair import (
+    CONTRADICTING,
+    DOUBLED,
+    mark_twins,
+    pieces,
+    remove_uncounted_faces,
+    repair_coincident_faces,
+    repair_normals,
+    validate,
+)
 from render.model_files.errors import ModelError
 from render.model_files.fbx import check_fbx
 from render.model_files.gltf import Scenes, check_gltf
@@ -46,13 +56,28 @@ class ObjectError(Exception):
 
 
 def build(path: Path, mode: NormalizeMode) -> Normalization:
-    """Replace the open scene by the normalized object of a model file. Raises ObjectError."""
+    """Replace the open scene by the object of a model file, repaired and normalized. Raises ObjectError."""
+    prepare(path)
+    return normalize(mode)
+
+
+def prepare(path: Path) -> tuple[Flag, ...]:
+    """Replace the open scene by the object of a model file and repair it. Returns what was repaired.
+
+    Raises ObjectError.
+    """
     _import(path)
     _check_raw_vertices()
     _first_frame()
     _hide_unwanted()
     _color_by_vertex()
-    return _normalize(mode)
+    repaired: dict[Flag, bool] = {
+        "faces-left-out": remove_uncounted_faces(pieces()),
+        "contradicting-normals": repair_normals(pieces()) > CONTRADICTING,
+        "doubled-faces": repair_coincident_faces(pieces()) > DOUBLED,
+    }
+    bpy.context.view_layer.update()
+    return tuple(flag for flag, true in repaired.items() if true)
 
 
 def _import(path: Path) -> None:
@@ -66,6 +91,7 @@ def _import(path: Path) -> None:
     except RuntimeError as error:  # raised by a failing Blender operator
         raise ObjectError("import", "ImportFailed", f"{path.name}: {str(error).strip()[-400:]}") from error
     if scenes is not None:
+        mark_twins(scenes.twins)
         _exclude_other_scenes(scenes)
 
 
@@ -140,7 +166,7 @@ def _check_raw_vertices() -> None:
             raise ObjectError(
                 "prepare", "NonFinitePositions", f"mesh {mesh.name!r} has vertices that are NaN or infinite"
             )
-        mesh.validate()
+        validate(mesh)
 
 
 def _coordinates(mesh: Any) -> NDArray[np.float64]:
@@ -226,7 +252,7 @@ def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64
     return points
 
 
-def _normalize(mode: NormalizeMode) -> Normalization:
+def normalize(mode: NormalizeMode) -> Normalization:
     """Parent all roots to one empty that moves the center of the bounds to the origin and scales the object."""
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):

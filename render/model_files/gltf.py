@@ -17,6 +17,7 @@ import numpy as np
 
 from render.model_files.errors import ModelError, NonFinitePositions, TooLarge, UnsafeReference
 from render.model_files.gltf_accessors import GltfData
+from render.model_files.windings import reversed_twins
 
 _GLB_MAGIC: Final = b"glTF"
 _GLB_HEADER: Final = 12
@@ -24,6 +25,7 @@ _CHUNK_JSON: Final = 0x4E4F534A
 _CHUNK_BIN: Final = 0x004E4942
 _DATA_URI: Final = "data:"
 _TRANSFORMS: Final = ("matrix", "translation", "rotation", "scale")
+_TRIANGLES: Final = 4  # the mode of a primitive
 _INSTANCING: Final = "EXT_mesh_gpu_instancing"
 # Limits of what a file may declare. The most detailed objects known have a tenth of it.
 MAX_JSON_VALUES: Final = 1 << 23  # values of the JSON text; Python needs about 100 bytes for each
@@ -38,6 +40,7 @@ class Scenes:
 
     count: int
     default: int
+    twins: frozenset[str] = frozenset()  # names of meshes with a triangle in both windings on the same vertices
 
 
 def check_gltf(path: Path) -> Scenes:
@@ -54,7 +57,7 @@ def check_gltf(path: Path) -> Scenes:
         _check_transforms(document, path.name)
         _check_positions(document, data, path.name)
         _check_indices(document, data, path.name)
-        return Scenes(len(document.get("scenes", [])), int(document.get("scene", 0)))
+        return Scenes(len(document.get("scenes", [])), int(document.get("scene", 0)), _twins(document, data))
     except (LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
     except ModelError:
@@ -174,6 +177,19 @@ def _check_positions(document: dict[str, Any], data: GltfData, name: str) -> Non
     for index in sorted(accessors):
         if not all(np.isfinite(values).all() for values in data.float_arrays(index)):
             raise NonFinitePositions(f"{name}: accessor {index} has positions that are NaN or infinite")
+
+
+def _twins(document: dict[str, Any], data: GltfData) -> frozenset[str]:
+    """Names that Blender gives to meshes with a triangle in both windings; its importer keeps one of the two."""
+    found = set()
+    for number, mesh in enumerate(document.get("meshes", [])):
+        for primitive in mesh["primitives"]:
+            indices = data.array(primitive["indices"]) if "indices" in primitive else None
+            if indices is None or primitive.get("mode", _TRIANGLES) != _TRIANGLES or len(indices) % 3:
+                continue
+            if reversed_twins(indices.reshape(-1).astype(np.int64), np.arange(0, len(indices), 3)).any():
+                found.add(str(mesh.get("name") or f"Mesh_{number}"))
+    return frozenset(found)
 
 
 def _check_indices(document: dict[str, Any], data: GltfData, name: str) -> None:

@@ -1,0 +1,269 @@
+"""Find faces that lie in the same place. Pure numpy.
+
+Cycles renders coincident faces black: a ray that leaves one of them hits the other at distance zero. CAD, SketchUp and
+ShapeNet files hold many: the same triangle in both windings, twice in one winding, or a square split along both of its
+diagonals.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.model_files.windings import mix
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+SAME_PLACE: Final = 2e-5  # of the longest side: corners this close are in one place
+SAME_PLANE: Final = 1e-5  # of the longest side
+SAME_COLOR: Final = 1e-3  # of texture coordinates and colors
+SHRINK: Final = 0.02  # share by which triangles are shrunk before they are tested, so that neighbors do not overlap
+MOST_PAIRS: Final = 20_000_000  # candidate pairs of triangles of one object that are tested for overlap
+_PARALLEL: Final = 1e-3  # cell size of unit normals
+_SHIFTS: Final = (0.0, 0.5)  # of the cells; points that one grid separates by chance are together in the other
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The polygons of an object in world space.
+
+    Attributes:
+        positions: World positions of vertices [v, 3].
+        corners: Vertex of every corner [c], face by face.
+        starts: First corner of every face [f].
+        look: Equal where two faces look the same apart from their corners' colors [f]: the index of the material.
+        colors: Texture coordinates and colors of every corner [c, k].
+    """
+
+    positions: Floats
+    corners: Integers
+    starts: Integers
+    look: Integers
+    colors: Floats
+
+    @property
+    def counts(self) -> Integers:
+        """Corners of every face [f]."""
+        return np.diff(np.append(self.starts, len(self.corners)))
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What to do with every face [f].
+
+    Attributes:
+        drop: Faces to delete: another one in the same place remains.
+        both_sides: Remaining faces that stand for both windings, so that both sides of them are drawn.
+        layer: Distance, in steps, by which a face is moved along its own normal; 0 for most.
+        doubled: Faces that share their place with another.
+    """
+
+    drop: Booleans
+    both_sides: Booleans
+    layer: Integers
+    doubled: Booleans
+
+
+def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
+    """Decide which coincident faces remain.
+
+    Of faces with the same corners and the same winding the first remains. Of two windings that look alike the first
+    remains and is drawn from both sides; if they look different, both remain and the second one is moved along its
+    normal, so that each is seen from its own side. Faces that overlap in one plane without having the same corners are
+    moved along their normals, each in front of those before it.
+
+    Args:
+        faces: The object's faces.
+        size: Longest side of the object's bounds, in the units of the positions.
+        twins: Faces [f] whose reversed copy has been deleted already.
+    """
+    vectors = area_vectors(faces)
+    areas = np.linalg.norm(vectors, axis=1)
+    plan = Repair(np.zeros(len(areas), bool), twins.copy(), np.zeros(len(areas), np.int64), twins.copy())
+    usable = areas > (SAME_PLANE * size) ** 2
+    for shift in _SHIFTS:
+        _same_corners(faces, vectors, np.flatnonzero(usable & ~plan.drop), (SAME_PLACE * size, shift), plan)
+    first, second = _overlaps(faces, np.flatnonzero(usable & ~plan.drop), size)
+    plan.doubled[first] = plan.doubled[second] = True
+    same = np.einsum("ij,ij->i", vectors[first], vectors[second]) > 0
+    for a, b, along in sorted(zip(first.tolist(), second.tolist(), same.tolist(), strict=True), key=lambda p: p[1]):
+        plan.layer[b] = max(plan.layer[b], plan.layer[a] + 1 if along else int(plan.layer[a] == 0))
+    return plan
+
+
+def doubled_share(faces: Faces, plan: Repair) -> float:
+    """Share of the object's area in faces that lie in the same place as others, 0 to 1."""
+    areas = np.linalg.norm(area_vectors(faces), axis=1)
+    return float(areas[plan.doubled].sum() / areas.sum()) if areas.sum() > 0 else 0.0
+
+
+def area_vectors(faces: Faces) -> Floats:
+    """Normals [f, 3] whose lengths are the faces' areas (Newell's method)."""
+    starts, counts = faces.starts, faces.counts
+    points = faces.positions[faces.corners] - np.repeat(faces.positions[faces.corners[starts]], counts, 0)
+    following = np.arange(1, len(points) + 1)
+    following[starts + counts - 1] = starts
+    crossed = np.cross(points, points[following])
+    vectors: Floats = np.add.reduceat(crossed, starts, 0) / 2 if len(starts) else np.empty((0, 3))
+    return vectors
+
+
+def _same_corners(
+    faces: Faces, vectors: Floats, chosen: Integers, cell_and_shift: tuple[float, float], plan: Repair
+) -> None:
+    """Enter in the plan what to do with those of the `chosen` faces [n] that have the same corners."""
+    at = places(faces.positions, *cell_and_shift)[faces.corners]
+    hashes = mix(at)
+    keys = np.add.reduceat(hashes, faces.starts) ^ mix(faces.counts.astype(np.uint64))
+    chosen = chosen[_distinct_corners(at, faces)[chosen] == faces.counts[chosen]]
+    if not len(chosen):
+        return
+    _, first, group = np.unique(keys[chosen], return_index=True, return_inverse=True)
+    with_others = np.bincount(group)[group] > 1
+    chosen, first = chosen[with_others], chosen[first][group][with_others]
+    if not len(chosen):
+        return
+    plan.doubled[chosen] = True
+    same_winding = np.einsum("ij,ij->i", vectors[chosen], vectors[first]) > 0
+    looks = _looks(faces, hashes)
+    plan.drop[chosen[same_winding & (chosen != first)]] = True
+    reversed_, its_first = chosen[~same_winding], first[~same_winding]
+    alike = looks[reversed_] == looks[its_first]
+    plan.drop[reversed_[alike]] = True
+    plan.both_sides[its_first[alike]] = True
+    # Of the reversed faces that look different, the first of each place remains, behind the other.
+    other, its_first = reversed_[~alike], its_first[~alike]
+    _, kept = np.unique(its_first, return_index=True)
+    plan.drop[other] = True
+    plan.drop[other[kept]] = False
+    plan.layer[other[kept]] = 1
+
+
+def places(points: Floats, cell: float, shift: float) -> NDArray[np.uint64]:
+    """A number per point [n, k], equal for points of one cell."""
+    cells = np.floor(points / cell + shift).astype(np.int64).astype(np.uint64)
+    mixed = np.zeros(len(cells), np.uint64)
+    for column in cells.T:
+        mixed = mix(mixed ^ column)
+    return mixed
+
+
+def _distinct_corners(places: NDArray[np.uint64], faces: Faces) -> Integers:
+    """How many places the corners of each face have [f]."""
+    owner = np.repeat(np.arange(len(faces.starts)), faces.counts)
+    order = np.lexsort((places, owner))
+    new = np.ones(len(order), bool)
+    new[1:] = (places[order][1:] != places[order][:-1]) | (owner[order][1:] != owner[order][:-1])
+    return np.bincount(owner[order][new], minlength=len(faces.starts))
+
+
+def _looks(faces: Faces, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A number per face [f], equal where material, texture coordinates and colors are the same in the same places."""
+    seen = hashes.copy()
+    for column in faces.colors.T:
+        seen = mix(seen ^ np.rint(column / SAME_COLOR).astype(np.int64).astype(np.uint64))
+    return np.add.reduceat(seen, faces.starts) ^ mix(faces.look.astype(np.uint64))
+
+
+def _overlaps(faces: Faces, left: Integers, size: float) -> tuple[Integers, Integers]:
+    """Pairs (earlier face, later face) of `left` that overlap in one plane, as two arrays [p] each."""
+    triangles, owner = _triangulate(faces, left)
+    if len(triangles) < 2:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    lengths = np.linalg.norm(normals, axis=1)
+    kept = lengths > (SAME_PLACE * size) ** 2
+    triangles, owner, normals = triangles[kept], owner[kept], normals[kept] / lengths[kept, None]
+    normals *= _canonical_sign(normals)[:, None]
+    offsets = np.einsum("ij,ij->i", normals, triangles.mean(1))
+    pairs = set[tuple[int, int]]()
+    for shift in _SHIFTS:
+        cells = places(np.column_stack([normals, offsets * _PARALLEL / (4 * SAME_PLANE * size)]), _PARALLEL, shift)
+        _, plane = np.unique(cells, return_inverse=True)
+        a, b = _candidates(triangles, normals, plane)
+        different = owner[a] != owner[b]
+        a, b = a[different], b[different]
+        flat = np.abs(np.einsum("ij,ikj->ik", normals[a], triangles[b] - triangles[a][:, :1])).max(1, initial=0)
+        close = flat < SAME_PLANE * size
+        a, b = a[close], b[close]
+        hit = _triangles_overlap(triangles[a], triangles[b], normals[a])
+        first, second = np.minimum(owner[a[hit]], owner[b[hit]]), np.maximum(owner[a[hit]], owner[b[hit]])
+        pairs |= set(zip(first.tolist(), second.tolist(), strict=True))
+    found = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _triangulate(faces: Faces, left: Integers) -> tuple[Floats, Integers]:
+    """Fans of triangles [t, 3, 3] of the faces `left`, and the face of each [t]."""
+    counts = faces.counts[left]
+    owner = np.repeat(left, counts - 2)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(counts - 2) - (counts - 2), counts - 2)
+    first = faces.starts[owner]
+    corners = faces.corners[np.stack([first, first + number + 1, first + number + 2], 1)]
+    return faces.positions[corners], owner
+
+
+def _canonical_sign(normals: Floats) -> Floats:
+    """1 or -1 per normal [n, 3], so that both windings of a plane have one normal: the first large component is > 0."""
+    large = np.abs(normals) > 0.3
+    chosen = np.argmax(large, 1)
+    sign: Floats = np.sign(normals[np.arange(len(normals)), chosen])
+    return sign
+
+
+def _candidates(triangles: Floats, normals: Floats, plane: Integers) -> tuple[Integers, Integers]:
+    """Pairs of triangles of one plane whose rectangles in that plane share a cell of a grid."""
+    crowded = np.flatnonzero(np.bincount(plane)[plane] > 1)
+    none = np.empty(0, np.int64)
+    if not len(crowded):
+        return none, none
+    points, plane = triangles[crowded], plane[crowded]
+    axis = np.argmax(np.abs(normals[crowded]), 1)  # the plane's points are seen along its largest component
+    u = np.take_along_axis(points, ((axis + 1) % 3)[:, None, None], 2)[..., 0]
+    v = np.take_along_axis(points, ((axis + 2) % 3)[:, None, None], 2)[..., 0]
+    low, high = np.stack([u.min(1), v.min(1)], 1), np.stack([u.max(1), v.max(1)], 1)
+    sides = (high - low).max(1)
+    members = np.bincount(plane)
+    cell = (np.bincount(plane, sides) / np.maximum(members, 1))[plane]  # the mean side of the plane's triangles
+    while True:
+        begin, end = np.floor(low / cell[:, None]).astype(np.int64), np.floor(high / cell[:, None]).astype(np.int64)
+        covered = (end - begin + 1).prod(1)
+        if covered.sum() <= 8 * len(crowded):
+            break
+        cell = cell * 2
+    entry = np.repeat(np.arange(len(crowded)), covered)
+    number = np.arange(len(entry)) - np.repeat(np.cumsum(covered) - covered, covered)
+    wide = (end - begin + 1)[entry, 0]
+    x, y = begin[entry, 0] + number % wide, begin[entry, 1] + number // wide
+    keys = mix(mix(mix(plane[entry].astype(np.uint64)) ^ x.astype(np.uint64)) ^ y.astype(np.uint64))
+    order = np.argsort(keys, kind="stable")
+    keys, entry = keys[order], entry[order]
+    pairs: list[tuple[Integers, Integers]] = []
+    tested = 0
+    for distance in range(1, len(keys)):
+        together = np.flatnonzero(keys[distance:] == keys[:-distance])
+        tested += len(together)
+        if not len(together) or tested > MOST_PAIRS:
+            break
+        a, b = entry[together], entry[together + distance]
+        near = ((low[a] < high[b]) & (low[b] < high[a])).all(1)
+        pairs.append((a[near], b[near]))
+    if not pairs:
+        return none, none
+    first, second = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return crowded[first], crowded[second]
+
+
+def _triangles_overlap(first: Floats, second: Floats, normals: Floats) -> Booleans:
+    """Whether coplanar triangles [p, 3, 3], each shrunk by SHRINK toward its center, overlap [p] (separating axes)."""
+    shrunk = [points + SHRINK * (points.mean(1, keepdims=True) - points) for points in (first, second)]
+    apart = np.zeros(len(first), bool)
+    for points in shrunk:
+        for edge in range(3):
+            axis = np.cross(normals, points[:, (edge + 1) % 3] - points[:, edge])
+            a, b = (np.einsum("pij,pj->pi", each, axis) for each in shrunk)
+            apart |= (a.max(1) <= b.min(1)) | (b.max(1) <= a.min(1))
+    return ~apart

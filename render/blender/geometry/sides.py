@@ -1,0 +1,165 @@
+"""Hide the back faces of single-sided materials, as viewers of glTF files do. Runs inside Blender.
+
+Cycles draws both sides of every face. An outline hull (an enlarged copy of a figure, black and inside out) then hides
+the figure, and a room whose walls face inward hides what is in it.
+"""
+
+from typing import Any, Final
+
+import bpy
+import numpy as np
+
+from render.blender.geometry.coincident import SAME_PLACE, Booleans, Faces, Floats, Integers, area_vectors, places
+from render.blender.geometry.repair import Piece
+from render.blender.geometry.strays import surfaces
+
+INSIDE_OUT: Final = -0.005  # volume over area to the 3/2 (a cube: 0.068) from which a surface counts as inside out
+VISIBLE: Final = 0.01  # share of a material's area that must face some camera; else both of its sides are drawn
+OPEN: Final = 0.05  # share of a surface's edges without a face on their other side from which it counts as open
+_VARIANTS: Final = ("", "front only", "seen from inside")
+
+
+def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
+    """Make back faces of single-sided materials transparent to the camera.
+
+    A closed surface that faces outward needs nothing. A surface that is inside out lets light through as well, so that
+    it neither darkens what it encloses nor itself. A material none of whose faces is turned to any camera is drawn from
+    both sides.
+
+    Args:
+        found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
+        cameras: Positions of all cameras [n, 3] in that space.
+
+    Returns:
+        The share of the area in faces that were made single-sided, 0 to 1.
+    """
+    changed, total = 0.0, 0.0
+    for piece in found:
+        faces = Faces(piece.positions, piece.corners, piece.starts, piece.slots, np.zeros((len(piece.corners), 0)))
+        vectors = area_vectors(faces) * (-1 if piece.mirrored else 1)
+        areas = np.linalg.norm(vectors, axis=1)
+        total += float(areas.sum())
+        single = _single_sided(piece)
+        if not single.any():
+            continue
+        variant = np.where(single, surface_variants(faces, vectors), 0)
+        variant[~_seen(faces, vectors, areas, cameras)] = 0
+        changed += float(areas[variant > 0].sum())
+        _assign(piece.obj, variant)
+    return changed / total if total else 0.0
+
+
+def _single_sided(piece: Piece) -> Booleans:
+    """Faces [f] whose material is single-sided."""
+    slots = [slot.material for slot in piece.obj.material_slots] or [None]
+    culled = np.array([material is not None and material.use_backface_culling for material in slots])
+    chosen: Booleans = culled[np.minimum(piece.slots, len(culled) - 1)]
+    return chosen
+
+
+def surface_variants(faces: Faces, vectors: Floats) -> Integers:
+    """How to draw each face [f] if its material is single-sided: 0 both sides, 1 transparent from behind to the
+    camera, 2 also to all light.
+    """
+    size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
+    _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
+    corners, counts = vertex[faces.corners].astype(np.int64), faces.counts
+    following = np.arange(1, len(corners) + 1)
+    following[faces.starts + counts - 1] = faces.starts
+    begin, end = corners, corners[following]
+    face_label = surfaces(faces)
+    label, number = np.repeat(face_label, counts), int(face_label.max()) + 1
+    low, high = np.minimum(begin, end), np.maximum(begin, end)
+    _, edge = np.unique(low * (int(vertex.max()) + 1) + high, return_inverse=True)
+    balance = np.bincount(edge, np.sign(end - begin))  # 0 where as many faces run along an edge each way
+    sides = np.bincount(label, minlength=number).astype(np.float64)
+    unbalanced = np.bincount(label, (balance[edge] != 0).astype(np.float64), number) / sides
+    areas = np.bincount(face_label, np.linalg.norm(vectors, axis=1), number)
+    volume = _volumes(faces, vectors, face_label, number) / np.maximum(areas, 1e-30) ** 1.5
+    inside_out = (volume < INSIDE_OUT) & (unbalanced < OPEN)
+    variant = np.where(inside_out, 2, np.where(unbalanced > 0, 1, 0))
+    return variant[face_label].astype(np.int64)
+
+
+def _volumes(faces: Faces, vectors: Floats, label: Integers, number: int) -> Floats:
+    """Volume that each surface encloses about the center of its corners [number]; negative where it faces inward."""
+    points = faces.positions[faces.corners]
+    centers = np.add.reduceat(points, faces.starts, 0) / faces.counts[:, None].astype(np.float64)
+    members = np.maximum(np.bincount(label, minlength=number).astype(np.float64), 1.0)
+    middle: Floats = np.stack([np.bincount(label, centers[:, k], number) / members for k in range(3)], 1)
+    parts = np.einsum("ij,ij->i", centers - middle[label], vectors) / 3
+    return np.bincount(label, parts, number).astype(np.float64)
+
+
+def _seen(faces: Faces, vectors: Floats, areas: Floats, cameras: Floats) -> Booleans:
+    """Faces [f] of a material that is turned to some camera with at least VISIBLE of its area."""
+    seen = np.zeros(len(areas), bool)
+    first = faces.positions[faces.corners[faces.starts]]
+    for slot in np.unique(faces.look).tolist():
+        chosen = faces.look == slot
+        for camera in cameras:
+            turned = np.einsum("ij,ij->i", camera - first[chosen], vectors[chosen]) > 0
+            if areas[chosen][turned].sum() >= VISIBLE * areas[chosen].sum():
+                seen |= chosen
+                break
+    return seen
+
+
+def _assign(obj: Any, variant: Integers) -> None:
+    """Give the faces [f] of an object the materials of their variants; its mesh is copied if others use it."""
+    if not variant.any():
+        return
+    if obj.data.users > 1:
+        obj.data = obj.data.copy()
+    polygons = obj.data.polygons
+    slots = np.empty(len(polygons), np.int32)
+    polygons.foreach_get("material_index", slots)
+    before = np.minimum(slots, len(obj.material_slots) - 1)
+    for slot, kind in sorted(set(zip(before.tolist(), variant.tolist(), strict=True))):
+        if kind == 0:
+            continue
+        obj.data.materials.append(_variant(obj.material_slots[slot].material, kind))
+        slots[(before == slot) & (variant == kind)] = len(obj.data.materials) - 1
+    polygons.foreach_set("material_index", slots)
+    obj.data.update()
+
+
+def _variant(material: Any, kind: int) -> Any:
+    """The material that is transparent from behind: to the camera (kind 1), or to it and to all light (kind 2)."""
+    name = f"{material.name_full[:40]} {_VARIANTS[kind]}"
+    if name in bpy.data.materials:
+        return bpy.data.materials[name]
+    copy = material.copy()
+    copy.name = name
+    if not copy.use_nodes:
+        copy.use_nodes = True
+    tree = copy.node_tree
+    output = tree.get_output_node("CYCLES") or tree.get_output_node("ALL")
+    if output is None or not output.inputs["Surface"].links:
+        return copy
+    nodes, links = tree.nodes, tree.links
+    surface = output.inputs["Surface"].links[0].from_socket
+    geometry, path, both = (
+        nodes.new("ShaderNodeNewGeometry"),
+        nodes.new("ShaderNodeLightPath"),
+        nodes.new("ShaderNodeMath"),
+    )
+    if kind == 1:  # from behind, and only for the camera
+        both.operation = "MULTIPLY"
+        links.new(geometry.outputs["Backfacing"], both.inputs[0])
+        links.new(path.outputs["Is Camera Ray"], both.inputs[1])
+    else:  # from behind, and for all but the camera
+        both.operation, both.use_clamp = "SUBTRACT", True
+        links.new(path.outputs["Is Camera Ray"], both.inputs[0])
+        links.new(geometry.outputs["Backfacing"], both.inputs[1])
+        inverse = nodes.new("ShaderNodeMath")
+        inverse.operation = "SUBTRACT"
+        inverse.inputs[0].default_value = 1.0
+        links.new(both.outputs[0], inverse.inputs[1])
+        both = inverse
+    mix, clear = nodes.new("ShaderNodeMixShader"), nodes.new("ShaderNodeBsdfTransparent")
+    links.new(both.outputs[0], mix.inputs["Fac"])
+    links.new(surface, mix.inputs[1])
+    links.new(clear.outputs[0], mix.inputs[2])
+    links.new(mix.outputs[0], output.inputs["Surface"])
+    return copy

@@ -1,0 +1,70 @@
+"""Repaired faces, in this process: what is rendered of small files that went wrong. See tests/golden/faces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from render.blender.cameras import Light, Pose, poses
+from render.settings import Settings, environment_maps
+from tests.support.paths import ROOT
+
+bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
+from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender.__main__ import bundled_maps  # noqa: E402
+from render.blender.geometry.repair import pieces  # noqa: E402
+from render.blender.geometry.sides import hide_back_faces  # noqa: E402
+
+CASES = ROOT / "tests" / "golden" / "faces"
+CAMERAS = np.array([pose.c2w()[:3, 3] for views in poses(0, "x").values() for pose in views])
+
+
+def picture(name: str, tmp_path: Path, hide: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(an image [32, 32, 4] of a file, its flags)."""
+    flags = scene.prepare(CASES / name)
+    scene.normalize("longest")
+    if hide:
+        hide_back_faces(pieces(), CAMERAS)
+    map_name, path = next(iter(environment_maps(bundled_maps()).items()))
+    scene.light_scene(Light(map_name, 40.0), path)
+    cycles.configure(Settings(resolution=32, samples=64, noise_threshold=0.0), threads=1)
+    return cycles.render_view(Pose(25.0, 30.0), 1, tmp_path).astype(float), flags
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "flag"),
+    [
+        ("d2_reversed_shared_vertices.glb", "d1_single.glb", "doubled-faces"),
+        ("d3_reversed_own_vertices.glb", "d1_single.glb", "doubled-faces"),
+        ("d4_same_own_vertices.glb", "d1_single.glb", "doubled-faces"),
+        ("d5_two_meshes_in_one_place.glb", "d1_single.glb", "doubled-faces"),
+        ("d6_other_diagonal.glb", "d1_single.glb", "doubled-faces"),
+        ("d8_smooth_ball_both_sides.obj", "d9_smooth_ball_one_side.obj", "doubled-faces"),
+        ("n3_ball_winding_out_normals_in.glb", "n2_ball_out_out.glb", "contradicting-normals"),
+        ("n4_ball_winding_in_normals_out.glb", "n2_ball_out_out.glb", "contradicting-normals"),
+        ("g30_stray_triangle.glb", "d1_single.glb", "faces-left-out"),
+        ("g71_invisible_box_around.glb", "d1_single.glb", "faces-left-out"),
+    ],
+)
+def test_a_repaired_object_looks_like_the_sound_one(name: str, like: str, flag: str, tmp_path: Path) -> None:
+    repaired, flags = picture(name, tmp_path)
+    sound, none = picture(like, tmp_path)
+    assert (flags, none) == ((flag,), ())
+    assert np.abs(repaired[..., 3] - sound[..., 3]).mean() < 1
+    assert np.abs(repaired - sound)[..., :3].mean() < 4  # of 255: noise
+
+
+def test_an_outline_hull_does_not_hide_the_figure(tmp_path: Path) -> None:
+    hidden, _ = picture("c1_outline_hull.glb", tmp_path)
+    box, _ = picture("d1_single.glb", tmp_path)
+    middle = (slice(12, 20), slice(12, 20))
+    assert np.abs(hidden - box)[middle].mean() < 8
+    drawn, _ = picture("c1_outline_hull.glb", tmp_path, hide=False)
+    assert drawn[middle][..., :3].max() < 60  # as Cycles draws it
+
+
+def test_a_room_shows_and_lights_what_is_in_it(tmp_path: Path) -> None:
+    room, _ = picture("c2_room.glb", tmp_path)
+    red, green, blue = room[14:18, 14:18, :3].mean((0, 1))
+    assert green > 80
+    assert green > 2 * max(red, blue)
