@@ -15,6 +15,7 @@ Flag = Literal[
     "clipped",  # touches the border of an image
     "near-black",  # mean luminance of the visible pixels below 0.05
     "near-white",  # above 0.95
+    "black-parts",  # more than 2 % of the visible pixels are black: faces that no light reaches
     "low-coverage",  # mean alpha over all images below 0.01
     "missing-texture",  # refers to an image file that does not exist
     "doubled-faces",  # more than 1 % of the area lies in the same place as other faces; repaired

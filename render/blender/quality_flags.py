@@ -11,6 +11,8 @@ from dataset.format.outcomes import Flag
 NEAR_BLACK: Final = 0.05
 NEAR_WHITE: Final = 0.95
 LOW_COVERAGE: Final = 0.01
+BLACK_PARTS: Final = 0.02  # share of the visible pixels; sound objects have at most 0.005 (docs/LOG.md)
+_BLACK: Final = 2  # largest value, of 255, of a channel of a black pixel: even a black material reflects some light
 _LUMA: Final = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the values as stored (sRGB-encoded)
 _ORDER: Final[tuple[Flag, ...]] = get_args(Flag)
 
@@ -28,6 +30,7 @@ def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
         "clipped": any(is_clipped(image) for image in images),
         "near-black": mean < NEAR_BLACK,
         "near-white": mean > NEAR_WHITE,
+        "black-parts": _black_share(images) > BLACK_PARTS,
         "low-coverage": float(np.mean([alpha_coverage(image) for image in images])) < LOW_COVERAGE,
     }
     return in_order([flag for flag, holds in conditions.items() if holds])
@@ -39,14 +42,20 @@ def in_order(flags: Sequence[Flag]) -> tuple[Flag, ...]:
 
 
 def alpha_coverage(image: NDArray[np.uint8]) -> float:
-    """Mean alpha of a image [h, w, 4], 0 to 1."""
+    """Mean alpha of an image [h, w, 4], 0 to 1."""
     return float(image[..., 3].mean(dtype=np.float64) / 255)
 
 
 def is_clipped(image: NDArray[np.uint8]) -> bool:
-    """Whether the object touches the border of a image [h, w, 4]."""
+    """Whether the object touches the border of an image [h, w, 4]."""
     alpha = image[..., 3]
     return bool(alpha[[0, -1]].any() or alpha[:, [0, -1]].any())
+
+
+def _black_share(images: Sequence[NDArray[np.uint8]]) -> float:
+    """Share of the pixels with an alpha above one half that are black, 0 to 1."""
+    largest = np.concatenate([image[image[..., 3] > 127][:, :3].max(1, initial=0) for image in images])
+    return float((largest <= _BLACK).mean()) if len(largest) else 0.0
 
 
 def _luma_and_alpha(image: NDArray[np.uint8]) -> tuple[float, float]:

@@ -16,7 +16,8 @@ def test_an_ordinary_object_has_no_flag():
 
 
 @pytest.mark.parametrize(
-    ("gray", "flags"), [(0, ("near-black",)), (12, ("near-black",)), (13, ()), (242, ()), (243, ("near-white",))]
+    ("gray", "flags"),
+    [(0, ("near-black", "black-parts")), (12, ("near-black",)), (13, ()), (242, ()), (243, ("near-white",))],
 )
 def test_the_limits_of_black_and_white_are_0_05_and_0_95(gray, flags):
     assert image_flags(pictures((gray,) * 3)) == flags
@@ -26,15 +27,27 @@ def test_luminance_is_rec_709_over_all_pictures_weighted_by_alpha():
     assert image_flags(pictures((0, 0, 255))) == ()  # 0.0722
     assert image_flags(pictures((0, 0, 170))) == ("near-black",)  # 0.0481
     white, black = pictures((255,) * 3, count=1), pictures((0,) * 3, count=1)
-    assert image_flags(white + black) == ()
-    assert image_flags(white + black * 25) == ("near-black",)
-    assert image_flags(white + pictures((0,) * 3, alpha=10, count=1)) == ("near-white",)
+    dark = pictures((3,) * 3, count=1)
+    assert image_flags(white + black) == ("black-parts",)
+    assert image_flags(white + dark * 25) == ("near-black",)
+    assert image_flags(white + pictures((3,) * 3, alpha=10, count=1)) == ("near-white",)
 
 
 def test_color_where_nothing_is_does_not_count():
     picture = pictures((0, 0, 0), count=1)[0].copy()
     picture[:2] = (255, 255, 255, 0)
-    assert image_flags([picture]) == ("near-black",)
+    assert image_flags([picture]) == ("near-black", "black-parts")
+
+
+def test_more_than_a_fiftieth_of_black_pixels_is_flagged():
+    image = np.zeros((16, 16, 4), np.uint8)
+    image[2:12, 2:12] = (120, 90, 60, 255)
+    image[2, 2:4] = (2, 0, 1, 255)
+    assert image_flags([image]) == ()
+    image[2, 4] = (2, 2, 2, 255)
+    assert image_flags([image]) == ("black-parts",)
+    image[2, 4] = (3, 2, 2, 255)
+    assert image_flags([image]) == ()
 
 
 def test_nothing_is_empty_and_covers_little():
@@ -64,4 +77,9 @@ def test_flags_are_ordered_as_the_schema_lists_them():
         "near-black",
         "missing-texture",
     )
-    assert image_flags(pictures((0,) * 3, slice(0, 1), slice(0, 1))) == ("clipped", "near-black", "low-coverage")
+    assert image_flags(pictures((0,) * 3, slice(0, 1), slice(0, 1))) == (
+        "clipped",
+        "near-black",
+        "black-parts",
+        "low-coverage",
+    )
