@@ -18,9 +18,10 @@ Flag = Literal[
     "black-parts",  # more than 2 % of the visible pixels are black: faces that no light reaches
     "low-coverage",  # mean alpha over all images below 0.01
     "missing-texture",  # refers to an image file that does not exist
-    "doubled-faces",  # more than 1 % of the area lies in the same place as other faces; repaired
-    "faces-left-out",  # invisible faces, or a few far away from all others, which would count for the size
-    "contradicting-normals",  # stored normals of most of the area point to the faces' other side; repaired
+    "doubled-faces",  # more than 1 % of the area coincides with other faces; repaired
+    "not-repaired",  # more than four million faces: faces were not checked
+    "faces-left-out",  # invisible faces, or a few far from all others; deleted, as they would affect the size
+    "contradicting-normals",  # stored normals of most of the area point to the back of their faces; repaired
     "licence-excluded",
     "too-large",
     "duplicate",  # its file is identical to that of an earlier object of the manifest
@@ -119,7 +120,7 @@ def _arrow_schema() -> Any:
 
 
 def dump_outcomes(rows: Sequence[Outcome]) -> bytes:
-    """Parquet bytes of the rows, in manifest order."""
+    """Return the rows as Parquet bytes, in manifest order."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

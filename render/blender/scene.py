@@ -22,6 +22,7 @@ from render.blender.cameras import Light
 from render.blender.geometry.repair import (
     CONTRADICTING,
     DOUBLED,
+    is_too_large,
     mark_twins,
     pieces,
     remove_uncounted_faces,
@@ -72,6 +73,7 @@ def prepare(path: Path) -> tuple[Flag, ...]:
     _hide_unwanted()
     _color_by_vertex()
     repaired: dict[Flag, bool] = {
+        "not-repaired": is_too_large(),
         "faces-left-out": remove_uncounted_faces(pieces()),
         "contradicting-normals": repair_normals(pieces()) > CONTRADICTING,
         "doubled-faces": repair_coincident_faces(pieces()) > DOUBLED,

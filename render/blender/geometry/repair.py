@@ -23,7 +23,7 @@ from render.blender.geometry.strays import invisible_slots, stray_faces
 from render.model_files.windings import reversed_twins
 
 STEP: Final = 1e-4  # of the longest side: distance by which a face is moved in front of one in the same place
-MOST_FACES: Final = 4_000_000  # of one object; beyond, coincident faces are not looked for
+MOST_FACES: Final = 4_000_000  # faces of all mesh objects together, above which nothing is repaired
 CONTRADICTING: Final = 0.5  # share of a mesh's area whose stored normals point to the other side
 DOUBLED: Final = 0.01  # share of the area in coincident faces from which an object is flagged
 TWIN: Final = "reversed_twin"  # attribute of faces whose reversed copy, on the same vertices, was deleted on import
@@ -78,13 +78,29 @@ class Piece:
     mirrored: bool
 
 
+def is_too_large() -> bool:
+    """Whether the open scene has more than MOST_FACES faces; each object that uses a mesh counts its faces."""
+    return sum(len(obj.data.polygons) for obj in _rendered_meshes()) > MOST_FACES
+
+
+def _rendered_meshes() -> list[Any]:
+    return [
+        obj
+        for obj in bpy.context.scene.objects
+        if obj.type == "MESH" and not obj.hide_render and obj.visible_get() and len(obj.data.polygons)
+    ]
+
+
 def pieces() -> list[Piece]:
-    """Return the mesh objects that will be rendered. Objects whose modifiers add or remove faces are left out."""
+    """Return the mesh objects that will be rendered; none if the scene is too large (`is_too_large`).
+
+    Objects whose modifiers add or remove faces are left out.
+    """
+    if is_too_large():
+        return []
     graph = bpy.context.evaluated_depsgraph_get()
     found = []
-    for obj in bpy.context.scene.objects:
-        if obj.type != "MESH" or obj.hide_render or not obj.visible_get() or not len(obj.data.polygons):
-            continue
+    for obj in _rendered_meshes():
         evaluated = obj.evaluated_get(graph)
         mesh = evaluated.to_mesh()
         if len(mesh.polygons) == len(obj.data.polygons) and len(mesh.loops) == len(obj.data.loops):
@@ -111,7 +127,7 @@ def repair_coincident_faces(found: list[Piece]) -> float:
     Args:
         found: The objects, as `pieces` returns them. They no longer describe the scene afterwards.
     """
-    if not found or sum(len(piece.starts) for piece in found) > MOST_FACES:
+    if not found:
         return 0.0
     faces = _join(found)
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max())

@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
+from render.blender.geometry import repair  # noqa: E402
 from render.blender.geometry.repair import pieces  # noqa: E402
 from render.blender.geometry.sides import hide_back_faces  # noqa: E402
 
@@ -68,3 +69,9 @@ def test_a_room_shows_and_lights_what_is_in_it(tmp_path: Path) -> None:
     red, green, blue = room[14:18, 14:18, :3].mean((0, 1))
     assert green > 80
     assert green > 2 * max(red, blue)
+
+
+def test_a_scene_of_too_many_faces_is_rendered_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "MOST_FACES", 23)  # the object has 24
+    assert scene.prepare(CASES / "d3_reversed_own_vertices.glb") == ("not-repaired",)
+    assert pieces() == []
