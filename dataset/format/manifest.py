@@ -4,6 +4,7 @@ An object's position decides its shard and the training order, so a manifest nev
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -32,6 +33,11 @@ class Asset:
     objaverse_path: str | None = None  # path in Objaverse's repository and cache
     procedural_index: int | None = None
     excluded: str = ""  # why it is not rendered: a flag of dataset.format.outcomes, or empty
+
+
+def escape_name(name: str) -> str:
+    r"""Return a file name as valid text: its bytes that are not UTF-8 become `\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:

@@ -1,13 +1,21 @@
-"""Send the code of this checkout to the nodes of a Ray cluster, so that all nodes run the same code."""
+"""Start or connect to Ray, and send the code of this checkout to the nodes of a cluster."""
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
+from dataset.errors import UserError, one_line
 from dataset.io.paths import ROOT
+
+logger = logging.getLogger(__name__)
+RAY_STARTS: Final = 3
 
 
 def exclude_all_but(packages: Sequence[str]) -> list[str]:
-    """Return .gitignore patterns for Ray that exclude everything but these packages, such as .venv and shards."""
+    """Return .gitignore patterns for Ray that exclude everything (.venv, shards, ...) but these packages."""
     kept = (f"!/{package}{contents}" for package in packages for contents in ("", "/**"))
     return ["/[!.]*", "/.?*", *kept, "__pycache__/"]
 
@@ -15,3 +23,45 @@ def exclude_all_but(packages: Sequence[str]) -> list[str]:
 def code_for_nodes(packages: Sequence[str]) -> dict[str, Any]:
     """Return the Ray `runtime_env` that sends these packages of the checkout to every worker process."""
     return {"working_dir": str(ROOT), "excludes": exclude_all_but(packages)}
+
+
+def start_ray(**options: Any) -> None:
+    """Call `ray.init(**options)` and keep this process's SIGTERM handler, which Ray replaces.
+
+    With `address="local"` it is tried RAY_STARTS times, because Ray waits 30 s only for its processes, which is too
+    short on a busy machine. Raises UserError when they all fail; else whatever `ray.init` raises.
+    """
+    import ray
+
+    with _keep_sigterm_handler():
+        if options.get("address") != "local":
+            ray.init(**options)
+            return
+        for attempt in range(1, RAY_STARTS + 1):
+            try:
+                ray.init(**options)
+            except (TypeError, ValueError):  # wrong options, not a slow start
+                raise
+            except Exception as error:  # Ray raises a bare Exception for most of its time-outs
+                ray.shutdown()
+                if attempt == RAY_STARTS:
+                    raise UserError(
+                        f"Ray did not start on this machine in {RAY_STARTS} attempts ({one_line(error)}); wait until "
+                        "the machine is less busy or has more free memory, then repeat the command"
+                    ) from error
+                logger.warning("Ray did not start (%s); trying again", one_line(error))
+            else:
+                return
+
+
+@contextmanager
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block; Ray's prints a C++ stack trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)

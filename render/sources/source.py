@@ -5,22 +5,25 @@ Listing opens no model file and does not import Blender. A file that cannot be r
 
 import csv
 import hashlib
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
 from dataset.errors import UserError
-from dataset.format.manifest import UNKNOWN, Asset
+from dataset.format.manifest import UNKNOWN, Asset, escape_name
 from dataset.format.schema import check_uid
 from dataset.io.files import json_bytes
 from render.settings import MODEL_SUFFIXES
 from render.sources.licenses import spdx
 
+logger = logging.getLogger(__name__)
 MANIFEST_NAME: Final = "manifest.csv"
 SourceKind = Literal["folder", "objaverse", "procedural"]
 _UID_LENGTH: Final = 128
@@ -176,25 +179,60 @@ def folder_assets(folder: Path) -> list[Asset]:
 def _walk_assets(root: Path) -> list[Asset]:
     relative = sorted(_model_files(root))
     return [
-        Asset(uid, root.name, file=name, bytes=(root / name).stat().st_size)
+        Asset(uid, escape_name(root.name), file=escape_name(name), bytes=_size(root / name))
         for uid, name in zip(_uids(relative), relative, strict=True)
     ]
 
 
+def _size(path: Path) -> int | None:
+    """The size of a file in bytes; None if it cannot be read, which the worker reports."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def _model_files(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of the model files. Links inside the folder are skipped; links out of it raise UserError."""
-    for parent, folders, files in os.walk(root):
+    """Relative POSIX paths of the model files, and of links that lead to themselves.
+
+    Other links inside the folder are skipped; links out of it raise UserError.
+    """
+    for parent, folders, files in os.walk(root, onerror=_warn_unreadable):
         for name in folders + [name for name in files if name.lower().endswith(MODEL_SUFFIXES)]:
             path = Path(parent) / name
-            if path.is_symlink():
+            if path.is_symlink() and (name in folders or not _is_loop(path)):
                 _inside(root, path, f"{path} is a symbolic link that")
             elif name in files and not name.startswith("."):
                 yield path.relative_to(root).as_posix()
 
 
+def _warn_unreadable(error: OSError) -> None:
+    logger.warning("%s cannot be listed (%s); its files are left out", escape_name(str(error.filename)), error.strerror)
+
+
+def _is_loop(path: Path) -> bool:
+    """Whether following a symbolic link leads back to itself."""
+    try:
+        path.resolve()
+    except (OSError, RuntimeError):
+        return True
+    return False
+
+
+def _resolved(path: Path) -> Path:
+    """The path with symbolic links followed, except those that lead to themselves.
+
+    Raises ValueError for a path with a NUL.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return Path(os.path.normpath(path))
+
+
 def _inside(root: Path, path: Path, what: str) -> Path:
     """The resolved path. Raises UserError when it lies outside of `root`."""
-    resolved = path.resolve()
+    resolved = _resolved(path)
     if not resolved.is_relative_to(root):
         raise UserError(f"{what} leads out of the folder {root}; copy the file into it")
     return resolved
@@ -216,7 +254,7 @@ def _sanitized(name: str) -> str:
 
 
 def _hashed(uid: str, name: str) -> str:
-    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:_HASH_LENGTH]
     return f"{uid[: _UID_LENGTH - _HASH_LENGTH - 1]}-{digest}"
 
 
@@ -224,28 +262,39 @@ def _manifest_assets(root: Path) -> list[Asset]:
     """Assets of the manifest in the folder, else of the one beside it whose file lies in the folder, else none."""
     inner, outer = root / MANIFEST_NAME, root.parent / MANIFEST_NAME
     if inner.is_file():
-        return [_row_asset(row, inner, root) for row in _rows(inner, required=True)]
+        return [_row_asset(row, inner, root) for row in _rows(inner, lambda row: True, required=True)]
     if outer.is_file():
-        rows = [
-            row for row in _rows(outer, required=False) if (root.parent / row["file"]).resolve().is_relative_to(root)
-        ]
+        rows = _rows(outer, lambda row: _resolved(root.parent / row["file"]).is_relative_to(root), required=False)
         return [_row_asset(row, outer, root) for row in rows]
     return []
 
 
-def _rows(path: Path, required: bool) -> list[dict[str, str]]:
-    """The rows. Without the columns uid and file, raises UserError if `required`, else returns none."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool) -> list[dict[str, str]]:
+    """The rows that apply. Without the columns uid and file, raises UserError if `required`, else returns none."""
+    try:
+        data = path.read_bytes()
+        text, fault = data.decode("utf-8-sig"), None  # Excel begins the file with a byte order mark
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except UnicodeDecodeError as error:  # it may be another program's file
+        text, fault = data.decode("latin-1"), error
+    try:
+        reader = csv.DictReader(StringIO(text, newline=""))
         missing = {"uid", "file"} - set(reader.fieldnames or ())
-        if missing and required:
-            raise UserError(
-                f"{path} lacks the column {' and '.join(sorted(missing))}; it needs uid,file,license,author"
-            )
         rows = [] if missing else list(reader)
-    for number, row in enumerate(rows, start=2):
-        if not row["uid"] or not row["file"]:
-            raise UserError(f"{path}, line {number}: uid or file is empty")
+        for number, row in enumerate(rows, start=2):
+            if not row["uid"] or not row["file"]:
+                raise UserError(f"{path}, line {number}: uid or file is empty")
+        rows = [row for row in rows if applies(row)]
+    except UserError:
+        raise
+    except (csv.Error, ValueError) as error:  # the latter: a NUL in a path
+        raise UserError(f"{path} is not a usable CSV file ({error}); it needs uid,file,license,author") from error
+    if fault is not None and (rows or required):
+        line = data.count(b"\n", 0, fault.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 (byte 0x{data[fault.start]:02x}); save the file as UTF-8")
+    if missing and required:
+        raise UserError(f"{path} lacks the column {' and '.join(sorted(missing))}; it needs uid,file,license,author")
     return rows
 
 
@@ -258,11 +307,11 @@ def _row_asset(row: dict[str, str], manifest: Path, root: Path) -> Asset:
     inside = _inside(root, path, f"{manifest}: {row['file']}")
     return Asset(
         uid=check_uid(row["uid"]),
-        source=row.get("source") or root.name,
+        source=row.get("source") or escape_name(root.name),
         license=row.get("license") or UNKNOWN,
         author=row.get("author") or UNKNOWN,
         title=row.get("title") or "",
         url=row.get("url") or "",
-        bytes=inside.stat().st_size if inside.is_file() else None,
-        file=inside.relative_to(root).as_posix(),
+        bytes=_size(inside) if inside.is_file() else None,
+        file=escape_name(inside.relative_to(root).as_posix()),
     )

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.format.outcomes import Failure, Outcome
 from dataset.io.actor_pool import ActorPool, PoolActor
+from dataset.io.ray_env import start_ray
 from render.workers.logs import stamped
 from render.workers.messages import MAX_ATTEMPTS, RenderBatch, RenderResult, RenderTask
 from render.workers.resources import MachineSize
@@ -29,7 +30,10 @@ WAIT_S: Final = 2.0
 
 @contextmanager
 def ray_connection(size: MachineSize) -> Iterator[None]:
-    """Use the open Ray connection, else connect to the cluster at RAY_ADDRESS, else start Ray on this machine."""
+    """Use the open Ray connection, else connect to the cluster at RAY_ADDRESS, else start Ray on this machine.
+
+    Raises UserError when there is no such cluster or Ray does not start.
+    """
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -38,14 +42,20 @@ def ray_connection(size: MachineSize) -> Iterator[None]:
         yield
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", **quiet)
+        try:
+            start_ray(address="auto", **quiet)
+        except ConnectionError as error:
+            raise UserError(
+                f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({one_line(error)}); start it, or unset "
+                "RAY_ADDRESS to render on this machine"
+            ) from error
     else:
         resources: dict[str, Any] = {
             "num_cpus": size.cores,
             "num_gpus": size.gpus,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-        ray.init(address="local", include_dashboard=False, **resources, **quiet)
+        start_ray(address="local", include_dashboard=False, **resources, **quiet)
     try:
         yield
     finally:

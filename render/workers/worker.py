@@ -1,6 +1,5 @@
 """A worker: renders tasks in a Blender process, restarts the process when needed, and reports each outcome."""
 
-import hashlib
 import os
 import shutil
 import socket
@@ -16,6 +15,7 @@ from dataset.errors import UserError
 from dataset.format.outcomes import Failure, Outcome
 from render.download.objaverse_cache import Download
 from render.settings import Settings
+from render.sources.model_file import locate, object_sha256
 from render.workers.blender_process import BlenderEnded, BlenderProcess, Limits
 from render.workers.logs import stamped
 from render.workers.messages import MAX_ATTEMPTS, Attempt, RenderBatch, RenderResult, RenderTask
@@ -138,7 +138,7 @@ class RenderWorker:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _model_file(self, task: RenderTask) -> tuple[Path, str]:
-        """The object's local file and its sha256; both empty for a procedural object."""
+        """The object's local file and the sha256 of its contents; both empty for a procedural object."""
         asset = task.asset
         if asset.procedural_index is not None:
             return Path(), ""
@@ -146,11 +146,8 @@ class RenderWorker:
             return self._received(task)
         if self._root is None or asset.file is None:
             raise UserError("the manifest has no file for this object")
-        path = (self._root / asset.file).resolve()
-        if not path.is_relative_to(self._root):
-            raise UserError(f"{asset.file!r} is outside of the source folder {self._root}")
-        with path.open("rb") as file:
-            return path, hashlib.file_digest(file, "sha256").hexdigest()
+        path = locate(self._root, asset.file)
+        return path, object_sha256(path, self._root)
 
     def _received(self, task: RenderTask) -> tuple[Path, str]:
         """The downloaded file and its sha256. Raises DownloadFailed when its download failed."""

@@ -39,7 +39,7 @@ def test_repeated_and_unusable_uids_are_refused(tmp_path):
     twice = [*assets(ROWS_PER_GROUP + 1), Asset("uid-3", "test")]
     with pytest.raises(UserError, match=r"'uid-3' more than once"):
         write(tmp_path, twice)
-    with pytest.raises(UserError, match="not usable"):
+    with pytest.raises(UserError, match="is invalid; use 1 to 128"):
         write(tmp_path, [Asset("../x", "test")])
     with pytest.raises(UserError, match="no object"):
         write(tmp_path, [])

@@ -1,10 +1,14 @@
 """Sources: what a folder, a manifest, a pre-filled Objaverse cache and a count list, and what they refuse."""
 
+import os
+import socket
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from dataset.errors import UserError
+from dataset.format.manifest import MANIFEST_FILE, Manifest, write_manifest
 from render.procedural.catalog import uid_of
 from render.sources.source import SourceSelection, assets, fingerprint, parse_source
 from tests.support.paths import SHARED_FOLDER
@@ -90,7 +94,7 @@ def test_a_manifest_is_the_list(tmp_path, where):
         ("uid,file\nx,../outside.glb\n", "leads out of the folder"),
         ("uid,file\nx,/etc/outside.glb\n", "absolute path"),
         ("uid,file\nx,a.txt\n", "not one of"),
-        ("uid,file\na.b,a.glb\n", "not usable"),
+        ("uid,file\na.b,a.glb\n", "is invalid; use 1 to 128"),
         ("uid,file\n,a.glb\n", "line 2"),
         ("name,file\nx,a.glb\n", "lacks the column uid"),
     ],
@@ -100,6 +104,77 @@ def test_bad_manifests_are_refused(tmp_path, text, message):
     (folder / "manifest.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         listed(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffuid,file,license\na,a.glb,CC0-1.0\n", "\ufeffuid,file,license\r\na,a.glb,CC0-1.0\r\n"]
+)
+def test_a_manifest_saved_by_excel_is_read(tmp_path, text):
+    folder = touch(tmp_path / "things", "a.glb", "b.glb")
+    (folder / "manifest.csv").write_bytes(text.encode())
+    assert [(asset.uid, asset.license) for asset in list_assets(f"folder:{folder}")] == [("a", "CC0-1.0")]
+
+
+def test_a_manifest_in_latin_1_is_one_clear_error(tmp_path):
+    folder = touch(tmp_path / "things", "a.glb")
+    latin = "uid,file,author\na,{}a.glb,Ann\nb,{}b.glb,Ren\u00e9\n"
+    (tmp_path / "manifest.csv").write_bytes(latin.format("other/", "other/").encode("latin-1"))
+    assert list(listed(folder)) == ["a"], "a manifest of other folders does not matter"
+    (tmp_path / "manifest.csv").write_bytes("name;price\nCaf\u00e9;3\n".encode("latin-1"))
+    assert list(listed(folder)) == ["a"], "nor does a table of something else"
+    (tmp_path / "manifest.csv").write_bytes(latin.format("things/", "things/").encode("latin-1"))
+    with pytest.raises(UserError, match=r"manifest\.csv, line 3: not UTF-8 \(byte 0xe9\); save the file as UTF-8"):
+        listed(folder)
+    (folder / "manifest.csv").write_bytes(latin.format("", "").encode("latin-1"))
+    with pytest.raises(UserError, match=r"things/manifest\.csv, line 3: not UTF-8"):
+        listed(folder)
+
+
+def test_a_manifest_with_a_nul_is_one_clear_error(tmp_path):
+    folder = touch(tmp_path / "things", "a.glb")
+    (tmp_path / "manifest.csv").write_bytes(b"uid,file\na,things/\0a.glb\n")
+    with pytest.raises(UserError, match=r"manifest\.csv is not a usable CSV file"):
+        listed(folder)
+
+
+def test_names_that_are_not_utf8_are_listed_and_can_be_stored(tmp_path):
+    root = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    touch(root, "a.glb", os.fsdecode(b"b\xff.glb"), os.fsdecode(b"c\xff/b.glb"), os.fsdecode(b"b\xfe.glb"))
+    found = list_assets(f"folder:{root}")
+    assert sorted(asset.file for asset in found) == ["a.glb", "b\\xfe.glb", "b\\xff.glb", "c\\xff/b.glb"]
+    assert len({asset.uid for asset in found}) == 4
+    with (tmp_path / MANIFEST_FILE).open("wb") as file:
+        write_manifest(file, found)
+    assert list(Manifest(fsspec.filesystem("file"), str(tmp_path)).assets()) == found
+    assert fingerprint(parse_source(f"folder:{root}"), 0, SourceSelection())
+
+
+def test_links_that_lead_to_themselves_are_listed_as_objects(tmp_path):
+    touch(tmp_path, "a.glb", "sub/b.glb")
+    (tmp_path / "loop.glb").symlink_to("loop.glb")
+    (tmp_path / "sub/up").symlink_to("..")
+    (tmp_path / "sub/self").symlink_to("self")
+    assert list(listed(tmp_path)) == ["a", "loop", "sub-b"]
+    (tmp_path / "manifest.csv").write_text("uid,file\nx,loop.glb\ny,a.glb\n")
+    assert listed(tmp_path) == {"x": "loop.glb", "y": "a.glb"}
+
+
+def test_special_files_and_unreadable_folders_do_not_stop_the_listing(tmp_path, capsys, monkeypatch):
+    touch(tmp_path, "a.glb", "closed/b.glb")
+    os.mkfifo(tmp_path / "fifo.glb")
+    monkeypatch.chdir(tmp_path)  # the path of a socket is limited to 108 bytes
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind("socket.glb")
+        scandir = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert list(listed(tmp_path)) == ["a", "fifo", "socket"]
+    assert "closed cannot be listed (Permission denied); its files are left out" in capsys.readouterr().err
 
 
 def test_a_foreign_manifest_beside_the_folder_is_not_ours(tmp_path):

@@ -170,6 +170,34 @@ def test_a_path_that_leads_out_of_the_folder_is_never_opened(worker, tmp_path):
     assert "is outside of" in outcome.message
 
 
+def test_what_cannot_be_read_fails_at_once_and_alone(worker, tmp_path):
+    """A FIFO never ends, a link leads to itself, and a name is not UTF-8: no Blender is started for any of them."""
+    os.mkfifo(tmp_path / "fifo.glb")
+    (tmp_path / "loop.glb").symlink_to("loop.glb")
+    expected = {"fifo.glb": "NotRegularFile", "loop.glb": "SymlinkLoop", "caf\\xe9.glb": "NameNotUtf8"}
+    with worker() as opened:
+        for name, kind in expected.items():
+            outcome = opened.render_one(RenderTask(Asset("x", "test", file=name), 0, "shard-000000")).outcome
+            assert (outcome.status, outcome.stage, outcome.error_class) == ("failed", "source", kind)
+        assert opened.pid() is None
+
+
+def test_the_recorded_digest_covers_referenced_files(worker, tmp_path):
+    text = "mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl m\nf 1 2 3\n"
+    digests = []
+    for name, color in (("red", "1 0 0"), ("again", "1 0 0"), ("blue", "0 0 1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.obj").write_text(text)
+        (tmp_path / name / "m.mtl").write_text(f"newmtl m\nKd {color}\n")
+    with worker() as opened:
+        for name in ("red", "again", "blue"):
+            asset = Asset(name, "test", file=f"{name}/m.obj")
+            outcome = opened.render_one(RenderTask(asset, 0, "shard-000000")).outcome
+            assert outcome.status == "ok", outcome
+            digests.append(outcome.asset_sha256)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_batch_keeps_order_and_brings_the_log(worker, tmp_path):
     good = box_glb(tmp_path / "a.glb")
     (tmp_path / "b.glb").write_text("no model")
