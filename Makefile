@@ -13,10 +13,18 @@ FORMAT  ?=
 ARGS    ?=
 MARK    ?=
 
-# Optional values become options only when given, so that each command's own default stands in one place.
-opt = $(if $(strip $(subst ',,$(2))),$(1) $(2))
-# One word of the shell, whatever the value holds.
+# `value` is the text of a variable as it was given: a `$` in a name stays one. The shell does not get these variables
+# by itself, because make would expand them first.
+unexport SHARDS SOURCE PRESET WORKERS SEEDS MODEL IMG OUT FORMAT HDRI INCLUDE_LICENSES RETRY MARK
+# One word of the shell, whatever the text contains.
 quote = '$(subst ','\'',$(1))'
+# $(call opt,--option,NAME): the option and the value of the variable NAME. Without a value there is no option, so that
+# each command's default is stated in one place.
+opt = $(if $(strip $(value $(2))),$(1) $(call quote,$(value $(2))))
+# $(call need,NAME,what to give): stop if the variable NAME has no value.
+need = $(if $(or $(strip $(value $(1))),$(findstring --help,$(value ARGS))),,$(error $(1) is not set; give $(1)=$(2)))
+# Make "$@" of the value in $LIST: one word if there is a file or folder of that name, otherwise words and patterns.
+list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo check test lint format lock
@@ -36,61 +44,62 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 	@$(PY) -m render.system_check || true
 
 render: setup ## render objects into shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
-	$(PY) -m render --source '$(or $(SOURCE),procedural:64)' --shards '$(SHARDS)' $(call opt,--workers,$(WORKERS)) $(call opt,--hdri,$(HDRI)) $(call opt,--include-licenses,$(INCLUDE_LICENSES)) $(call opt,--retry,$(RETRY)) $(ARGS)
+	$(PY) -m render --source $(call quote,$(or $(value SOURCE),procedural:64)) $(call opt,--shards,SHARDS) $(call opt,--workers,WORKERS) $(call opt,--hdri,HDRI) $(call opt,--include-licenses,INCLUDE_LICENSES) $(call opt,--retry,RETRY) $(ARGS)
 
 verify: setup ## check a shard set or latent set; name every corrupt, missing or foreign member
-	$(PY) -m dataset verify '$(SHARDS)' $(ARGS)
+	$(PY) -m dataset verify $(call quote,$(value SHARDS)) $(ARGS)
 
 report: setup ## write one page about a shard set: SHARDS= (report.html in the set's folder)
-	$(PY) -m dataset report '$(SHARDS)' $(ARGS)
+	$(PY) -m dataset report $(call quote,$(value SHARDS)) $(ARGS)
 
 # With both goals in one command, stage 2 continues from stage 1's result and OUT is the folder of both runs, whatever
 # the order of the goals. With one of them, OUT is the run folder itself and MODEL is the model it starts from.
 ifeq ($(words $(sort $(filter train-stage1 train-stage2,$(MAKECMDGOALS)))),2)
-STAGE1_OUT := $(or $(OUT),data)/stage1
-STAGE2_OUT := $(or $(OUT),data)/stage2
+STAGE1_OUT := $(or $(value OUT),data)/stage1
+STAGE2_OUT := $(or $(value OUT),data)/stage2
 STAGE2_FROM := $(STAGE1_OUT)
 train-stage2: | train-stage1
 else
-STAGE1_OUT := $(or $(OUT),data/stage1)
-STAGE2_OUT := $(or $(OUT),data/stage2)
-STAGE2_FROM := $(or $(MODEL),data/stage1)
+STAGE1_OUT := $(or $(value OUT),data/stage1)
+STAGE2_OUT := $(or $(value OUT),data/stage2)
+STAGE2_FROM := $(or $(value MODEL),data/stage1)
 endif
 
 train-stage1: setup ## shards or latents -> image-conditioned multi-view model: SHARDS= MODEL=(start) OUT=data/stage1 PRESET=tiny|paper WORKERS=; with train-stage2: into OUT/stage1
-	$(PY) -m train stage1 --shards $(call quote,$(SHARDS)) --out $(call quote,$(STAGE1_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--init-from,$(call quote,$(MODEL))) $(call opt,--workers,$(WORKERS)) $(ARGS)
+	$(PY) -m train stage1 $(call opt,--shards,SHARDS) $(call opt,--out,STAGE1_OUT) $(call opt,--preset,PRESET) $(call opt,--init-from,MODEL) $(call opt,--workers,WORKERS) $(ARGS)
 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
-	$(PY) -m train stage2 --shards $(call quote,$(SHARDS)) --init-from $(call quote,$(STAGE2_FROM)) --out $(call quote,$(STAGE2_OUT)) --preset $(call quote,$(PRESET)) $(call opt,--workers,$(WORKERS)) $(ARGS)
+	$(PY) -m train stage2 $(call opt,--shards,SHARDS) $(call opt,--init-from,STAGE2_FROM) $(call opt,--out,STAGE2_OUT) $(call opt,--preset,PRESET) $(call opt,--workers,WORKERS) $(ARGS)
 
 tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001": a quick test)
-	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(SHARDS)),--shards '$(SHARDS)') $(call opt,--out,$(OUT)) $(ARGS)
+	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(value SHARDS)),$(call opt,--shards,SHARDS)) $(call opt,--out,OUT) $(ARGS)
 
 encode: setup ## encode shards as latents and embeddings once, for faster training: SHARDS= MODEL= OUT=data/latents
-	$(PY) -m train.encode '$(SHARDS)' '$(or $(OUT),data/latents)' --model '$(MODEL)' $(ARGS)
+	$(call need,MODEL,FOLDER: the model that training starts from)$(PY) -m train.encode $(call quote,$(value SHARDS)) $(call quote,$(or $(value OUT),data/latents)) $(call opt,--model,MODEL) $(ARGS)
 
 export: setup ## export a model for other programs: MODEL= OUT= FORMAT=diffusers|ldm
-	$(PY) -m train.export '$(MODEL)' '$(OUT)' $(call opt,--format,$(FORMAT)) $(ARGS)
+	$(call need,MODEL,FOLDER: the model to export)$(call need,OUT,PATH: a new folder or FORMAT=ldm's new file)$(PY) -m train.export $(call opt,,MODEL) $(call opt,,OUT) $(call opt,--format,FORMAT) $(ARGS)
 
 sample: setup ## sample views of the object in one image: IMG= MODEL= OUT=
-	$(PY) -m train.sample --image '$(or $(IMG),examples/cat.png)' $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(ARGS)
+	$(PY) -m train.sample --image $(call quote,$(or $(value IMG),examples/cat.png)) $(call opt,--model,MODEL) $(call opt,--out,OUT) $(ARGS)
 
+evaluate evaluate-assets: export LIST = $(value MODEL)
 evaluate: setup ## compare novel views with the truth and with baselines: MODEL="A B" SHARDS= OUT=data/evaluation (ARGS="--split validation")
-	$(PY) -m train.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' --out '$(or $(OUT),data/evaluation)' $(ARGS)
+	@$(list); $(PY) -m train.evaluate $(if $(strip $(value MODEL)),--model "$$@") $(call opt,--shards,SHARDS) --out $(call quote,$(or $(value OUT),data/evaluation)) $(ARGS)
 
 evaluate-assets: setup ## compare distilled assets with the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--max-objects 20 --meshes DIR"
-	$(PY) -m distill.evaluate $(call opt,--model,$(MODEL)) --shards '$(SHARDS)' $(call opt,--out,$(OUT)) $(ARGS)
+	@$(list); $(PY) -m distill.evaluate $(if $(strip $(value MODEL)),--model "$$@") $(call opt,--shards,SHARDS) $(call opt,--out,OUT) $(ARGS)
 
-distill: export IMAGES = $(or $(IMG),examples/cat.png)
-distill: setup ## make textured meshes from images: IMG="a.png b.png" SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")
-	@if [ -e "$$IMAGES" ]; then set -- "$$IMAGES"; else set -- $$IMAGES; fi; \
-	$(PY) -m distill --image "$$@" $(call opt,--num-seeds,$(SEEDS)) $(call opt,--model,'$(MODEL)') $(call opt,--out,'$(OUT)') $(call opt,--workers,$(WORKERS)) $(ARGS)
+distill: export LIST = $(or $(value IMG),examples/cat.png)
+distill: setup ## make textured meshes from images: IMG="a.png b.png" or IMG=FOLDER, SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")
+	@$(list); $(PY) -m distill --image "$$@" $(call opt,--num-seeds,SEEDS) $(call opt,--model,MODEL) $(call opt,--out,OUT) $(call opt,--workers,WORKERS) $(ARGS)
 
+view: export LIST = $(or $(value OUT),out)
 view: setup ## view a distillation, or a folder of them: OUT= (served on this machine; ARGS="--out page.html" writes a file)
-	$(PY) -m distill.view $(or $(OUT),out) --open $(ARGS)
+	@$(list); $(PY) -m distill.view "$$@" --open $(ARGS)
 
 demo: setup ## run the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
-	$(PY) -m examples.demo $(if $(strip $(SOURCE)),--source '$(SOURCE)') $(call opt,--out,$(OUT)) $(call opt,--workers,$(WORKERS)) $(ARGS)
+	$(PY) -m examples.demo $(call opt,--source,SOURCE) $(call opt,--out,OUT) $(call opt,--workers,WORKERS) $(ARGS)
 
 bench-render: setup ## speed and PSNR of the renderer compared with common settings (90 minutes, longer the first time; ARGS="--views 16": an hour)
 	$(PY) -m benchmarks.render.render_bench $(ARGS)
@@ -126,7 +135,7 @@ check: lint ## lint, types and unit tests: under 2 minutes on 2 cores
 	$(PY) -m pytest -n auto --dist loadfile -m 'not gpu and not slow and not integration' $(ARGS)
 
 test: setup ## all tests except those marked slow or gpu: under 12 minutes on 2 cores; MARK=slow or MARK=gpu runs the marked ones
-	$(PY) -m pytest $(if $(strip $(MARK)),-m '$(MARK)',-n auto --dist loadfile) $(ARGS)
+	$(PY) -m pytest $(or $(call opt,-m,MARK),-n auto --dist loadfile) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff format --check .

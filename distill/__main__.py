@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Final
 
@@ -14,6 +15,7 @@ import torch
 import tyro
 
 from dataset.errors import UserError, run_cli
+from dataset.images.decode import image_files
 from dataset.io.old_flags import rename_old_flags
 from distill.config import DistillArgs
 from distill.runs.job import Job, load_run_model, run_job
@@ -39,6 +41,7 @@ def main(args: DistillArgs) -> int:
         UserError: an option is invalid, or a single run failed.
         KeyboardInterrupt: Ctrl-C or SIGTERM stopped the runs, after each wrote a checkpoint.
     """
+    args = replace(args, image=image_files(args.image))
     jobs, refused = plan_command(args)
     if args.dry_run:
         configs = [job.config for job in jobs] + [{"name": bad.name, "error": bad.reason} for bad in refused]
@@ -64,14 +67,14 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _run_one(job: Job, device: str) -> int:
     if (faces := job.finished_faces) is not None:
-        print(f"{job.out} is finished ({faces} faces): nothing to do; remove its mesh.glb to make it again")
+        print(f"{job.out} is already finished ({faces} faces); remove its mesh.glb to run it again")
         return 0
     torch_device = pick_device(device)
     try:
         faces = run_job(job, lambda: load_run_model(job.model, torch_device), torch_device)
     except KeyboardInterrupt:
         if (job.out / CHECKPOINT).exists():
-            logger.info("stopped: %s holds the state; run the same command to resume", job.out / CHECKPOINT)
+            logger.info("stopped; the state is saved in %s; run the same command to resume", job.out / CHECKPOINT)
         raise
     print(f"{job.out / 'mesh.glb'}: {faces} faces; also turntable.mp4, views.png and field.safetensors in {job.out}")
     return 0
@@ -108,8 +111,8 @@ def _workers(args: DistillArgs) -> int | None:
     device = pick_device(args.device)
     if args.workers and args.workers > 1 and device.index is not None:
         raise UserError(
-            f"--device {device} is one GPU, but --workers is {args.workers}; give --device cuda, so that each "
-            "worker gets its own"
+            f"--device {device} is one GPU, but --workers is {args.workers}; give --device cuda to use one GPU per "
+            "worker"
         )
     gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
     return args.workers or gpus

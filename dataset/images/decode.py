@@ -1,13 +1,14 @@
 """Read an image file of any format as upright 8-bit RGBA of bounded size.
 
 Errors are UserErrors of one line that name the file and the remedy. A large image is reduced strip by strip while it is
-read, so little memory is needed besides that of the decoder (at most 4 bytes per pixel, less for JPEG). Images of more
+read, so it needs little memory beyond that of the decoder (at most 4 bytes per pixel, less for JPEG). Images of more
 than LARGEST_PIXELS are refused after reading their header.
 """
 
+import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ WORKING_SIDE: Final = 4096  # pixels; larger images are reduced to this while th
 MIN_SIDE: Final = 8  # pixels
 BROKEN: Final = (OSError, SyntaxError, ValueError, EOFError)  # raised by Pillow's decoders for damaged files
 _BROKEN_ODDLY: Final = (struct.error, IndexError, KeyError, RuntimeError)  # for some of them
+_ENDINGS: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"))  # read from folders
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])", re.IGNORECASE)  # `Path` merges the slashes
 _ORIENTATION: Final = 0x0112  # EXIF
 _STRIP_PIXELS: Final = 1 << 22
 
@@ -59,15 +62,39 @@ def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list
     return rgba, notices
 
 
+def image_files(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Replace each folder by the image files directly in it, sorted by name; other paths stay as they are.
+
+    Raises UserError when a folder contains no image file.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(each for each in path.iterdir() if _is_image_file(each))
+        if not found:
+            raise UserError(f"{path} is a folder without image files ({', '.join(sorted(_ENDINGS))}); give images")
+        files += found
+    return tuple(files)
+
+
+def _is_image_file(path: Path) -> bool:
+    return path.suffix.casefold() in _ENDINGS and not path.name.startswith(".") and path.is_file()
+
+
 def _check_path(path: Path, name: str) -> None:
     if path.is_dir():
-        raise UserError(f"{name}: is a folder; give the paths of images in it")
+        raise UserError(f"{name} is a folder; give the paths of images in it")
+    if not path.exists() and (url := _URL.match(name)):
+        address = f"{url[1]}://{name[url.end() :]}"
+        raise UserError(f"{address} is a URL; download the image and give the path of the file")
     if not path.exists():
-        raise UserError(f"{name}: no such file; give the path of an image")
+        raise UserError(f"{name} does not exist; give the path of an image")
     if not path.is_file():
-        raise UserError(f"{name}: not a file; give the path of an image")
+        raise UserError(f"{name} is not a file; give the path of an image")
     if path.stat().st_size == 0:
-        raise UserError(f"{name}: empty (0 bytes); save it again")
+        raise UserError(f"{name} is empty (0 bytes); save it again")
 
 
 @contextmanager

@@ -1,8 +1,14 @@
 """The command line of `python -m distill`."""
 
+import json
 from pathlib import Path
 
-from distill.__main__ import parse_args
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.errors import UserError
+from distill.__main__ import main, parse_args
 
 
 def test_renamed_flags_keep_working(capsys):
@@ -14,3 +20,18 @@ def test_renamed_flags_keep_working(capsys):
     assert parse_args(["--image", "a.png", "--num-seeds", "4", "--reference-loss-weight", "2.5"]) == args
     assert args.image == (Path("a.png"),)
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_images_is_one_run_per_image(tmp_path, capsys):
+    pixels = np.zeros((40, 30, 4), np.uint8)
+    pixels[5:35, 8:22] = (200, 40, 40, 255)
+    for name in ("b", "a"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    assert main(parse_args(["--image", str(tmp_path), "--out", str(tmp_path / "out"), "--dry-run"])) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert [config["image"] for config in planned] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_a_url_is_refused_as_a_url():
+    with pytest.raises(UserError, match=r"https://example\.org/cat\.png is a URL"):
+        main(parse_args(["--image", "https://example.org/cat.png", "--dry-run"]))

@@ -1,11 +1,13 @@
-"""Weights on the Hub by name: `pkunliu/Isotropic3D`, `MVDream/MVDream`, and `hf:OWNER/NAME` for model folders.
+"""Find weights on the Hub by name: `pkunliu/Isotropic3D`, `MVDream/MVDream`, or `hf:OWNER/NAME` for model folders.
 
-Files in the Hub's cache are used without network access; others are downloaded into it.
+Files in the Hub's local cache are used without network access; other files are downloaded into it.
 """
 
+import json
 import logging
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +18,13 @@ logger = logging.getLogger(__name__)
 
 _HUB: Final = "hf:"
 _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NEAR: Final = 0.8  # similarity (of 1) from which a name is taken for a mistyped one
 _MODEL_FILES: Final = ("*.json", "*.safetensors")  # never a pickle
 
 
 @dataclass(frozen=True)
 class Published:
-    """An official checkpoint in LDM layout, and settings that its tensors do not contain."""
+    """An official checkpoint in LDM layout, with the settings that its tensors do not contain."""
 
     file: str
     cameras: (
@@ -42,8 +45,8 @@ PUBLISHED: Final[dict[str, Published]] = {
 def hub_name(model: Path) -> str | None:
     """Return the Hub repository that `model` names, or None if it is a path.
 
-    Without `hf:` only published names are repositories, so that a mistyped folder causes no network access. An existing
-    path of that name takes precedence.
+    Without `hf:`, only names in `PUBLISHED` are repositories, so that a mistyped folder causes no network access. An
+    existing path takes precedence.
 
     Raises:
         UserError: the name after `hf:` is malformed.
@@ -55,6 +58,35 @@ def hub_name(model: Path) -> str | None:
             raise UserError(f"{text}: not a Hub repository; write hf:OWNER/NAME")
         return name
     return text if text in PUBLISHED and not model.exists() else None
+
+
+def nearest_name(text: str) -> str | None:
+    """Return the published name that `text` nearly is, or whose part after the slash it nearly is; None if none is."""
+    text = text.removeprefix(_HUB).casefold()
+    names = {name.casefold(): name for name in PUBLISHED}
+    if "/" not in text:
+        names = {name.partition("/")[2]: names[name] for name in names}
+    nearest = get_close_matches(text, names, n=1, cutoff=_NEAR)
+    return names[nearest[0]] if nearest else None
+
+
+def diffusers_class(folder: Path) -> str | None:
+    """Return the pipeline class of a diffusers folder that is not a model folder of this project, else None."""
+    index = folder / "model_index.json"
+    if (folder / SPEC_FILE).is_file() or not index.is_file():
+        return None
+    try:
+        return str(json.loads(index.read_text())["_class_name"])
+    except (ValueError, TypeError, KeyError):
+        return "an unknown pipeline"
+
+
+def not_multi_view(name: str, pipeline: str) -> str:
+    """Return the error message about a diffusers pipeline that was given as a model."""
+    return (
+        f"{name} is a plain diffusers folder ({pipeline}), not a multi-view model ({SPEC_FILE} is missing); give a "
+        f"finished training run, a folder written by `python -m train.export`, or one of {', '.join(PUBLISHED)}"
+    )
 
 
 def published_file(repo: str) -> Path:
@@ -78,10 +110,12 @@ def published_file(repo: str) -> Path:
 
 
 def model_snapshot(repo: str) -> Path:
-    """Return a model folder that `python -m train.export push` uploaded; only JSON and safetensors files.
+    """Return the local copy of a model folder that `python -m train.export push` uploaded.
+
+    Only JSON and safetensors files are downloaded.
 
     Raises:
-        UserError: it cannot be downloaded, or is not a model folder.
+        UserError: the repository cannot be downloaded, or is not a model folder.
     """
     from huggingface_hub import snapshot_download
 
@@ -89,6 +123,8 @@ def model_snapshot(repo: str) -> Path:
         folder = Path(snapshot_download(repo, allow_patterns=list(_MODEL_FILES)))
     except (OSError, ValueError) as error:
         raise UserError(_unreachable(repo, repo, error)) from error
+    if (pipeline := diffusers_class(folder)) is not None:
+        raise UserError(not_multi_view(repo, pipeline))
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
             f"{repo}: not a model folder ({SPEC_FILE} is missing); official checkpoints are {', '.join(PUBLISHED)}"
@@ -98,7 +134,8 @@ def model_snapshot(repo: str) -> Path:
 
 def _unreachable(repo: str, download: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
+    nearest = None if repo in PUBLISHED else nearest_name(repo)
     return (
         f"{repo}: not in the Hub's cache, and the download failed ({reason}); connect to the network, or run "
-        f"`hf download {download}` where there is one"
+        f"`hf download {download}` where there is one" + (f"; did you mean {nearest}?" if nearest else "")
     )

@@ -1,7 +1,7 @@
 """Turn the value of MODEL= (a folder, a checkpoint file or a name on the Hub) into a model folder.
 
-An LDM checkpoint is converted once, into a folder of `data/converted/` named after a hash of its bytes and of the
-conversion options, and found there afterwards.
+An LDM checkpoint is converted once, into a folder of `data/converted/` named after a hash of its bytes and the
+conversion options. Later calls use that folder.
 """
 
 import hashlib
@@ -18,24 +18,36 @@ from typing import Any, Final
 
 from dataset.errors import UserError
 from train.convert.convert import CONVERTER_VERSION, ConvertArgs, convert
-from train.convert.hub import PUBLISHED, hub_name, model_snapshot, published_file
+from train.convert.hub import (
+    PUBLISHED,
+    diffusers_class,
+    hub_name,
+    model_snapshot,
+    nearest_name,
+    not_multi_view,
+    published_file,
+)
 from train.model.multiview import SPEC_FILE
 
 logger = logging.getLogger(__name__)
 
 CONVERTED: Final = Path("data/converted")
-SOURCE_FILE: Final = "source.json"  # in a converted folder: the file it was converted from
+SOURCE_FILE: Final = "source.json"  # in a converted folder: names the file it was converted from
 
 
 def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
-    """Return the model folder that `model` names. A path that does not exist is returned as it is.
+    """Return the model folder that `model` names. A path that does not exist is returned unchanged.
 
     Raises:
-        UserError: the model cannot be downloaded or converted.
+        UserError: the model cannot be downloaded or converted, the folder is a plain diffusers pipeline, or the name is
+            nearly that of a published model.
     """
     repo = hub_name(model)
     if repo is None:
-        return _converted(model, str(model), ConvertArgs(model, cache), cache) if model.is_file() else model
+        if model.is_file():
+            return _converted(model, str(model), ConvertArgs(model, cache), cache)
+        _check_folder(model)
+        return model
     if repo not in PUBLISHED:
         return model_snapshot(repo)
     published = PUBLISHED[repo]
@@ -51,9 +63,18 @@ def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
     folder = _converted(file, repo, args, cache)
     if published.has_image_encoder and not (folder / "image_tower").is_dir():
         raise UserError(
-            f"{file}: not the checkpoint of {repo} (it holds no image encoder); remove it from the Hub's cache"
+            f"{file}: not the checkpoint of {repo} (it has no image encoder); remove it from the Hub's cache"
         )
     return folder
+
+
+def _check_folder(model: Path) -> None:
+    """Raise UserError for a mistyped Hub name and for a folder of another kind that is easily mistaken for a model."""
+    if not model.exists():
+        if (nearest := nearest_name(model.as_posix())) is not None:
+            raise UserError(f"{model}: no such file or folder; did you mean {nearest}?")
+    elif (pipeline := diffusers_class(model)) is not None:
+        raise UserError(not_multi_view(str(model), pipeline))
 
 
 def _converted(file: Path, name: str, args: ConvertArgs, cache: Path) -> Path:
@@ -68,7 +89,7 @@ def _converted(file: Path, name: str, args: ConvertArgs, cache: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for the result of the command that needs the model
+        with redirect_stdout(sys.stderr):  # stdout is reserved for the result of the command that uses the model
             convert(replace(args, out_folder=temporary))
         (temporary / SOURCE_FILE).write_text(json.dumps({"name": name, **source}, indent=2) + "\n")
         if not (folder / SPEC_FILE).is_file():  # another process may have finished first
@@ -86,7 +107,7 @@ def _source(file: Path, args: ConvertArgs) -> dict[str, Any]:
 
 
 def file_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file. Large files in the Hub's cache are named by it, so these are not read."""
+    """Return the SHA-256 of a file. Large files in the Hub's cache are named after it, so they are not read."""
     blob = file.resolve()
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name

@@ -64,11 +64,17 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
         world: Number of ranks.
 
     Raises:
-        UserError: The settings contradict each other, or --wandb is given and the package is missing.
+        UserError: The settings contradict each other, stage 2 starts from a folder without a model, or --wandb is given
+            and the package is missing.
     """
     objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
         raise UserError("stage 2 continues from stage 1: give its run folder with --init-from")
+    if run.base is not None and run.stage == 2 and not (run.base / SPEC_FILE).is_file():
+        raise UserError(
+            f"{run.base}: stage 1 has no result there ({SPEC_FILE} is missing); run `make train-stage1` first (it "
+            "resumes an unfinished run), or give another model with MODEL= or --init-from"
+        )
     if run.base is None and run.recipe.unet is None:
         raise UserError(
             f"preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.errors import UserError
 from dataset.images import decode
-from dataset.images.decode import WORKING_SIDE, read_image
+from dataset.images.decode import WORKING_SIDE, image_files, read_image
 from dataset.images.prepare import OBJECT_FILL, prepare_image
 from tests.support.paths import ROOT
 
@@ -48,8 +48,32 @@ def test_what_is_no_picture(tmp_path, name, content, says):
 
 def test_a_folder_and_nothing(tmp_path):
     assert "is a folder; give the paths of images in it" in refusal(tmp_path)
-    assert "no such file" in refusal(tmp_path / "nothing.png")
+    assert "does not exist" in refusal(tmp_path / "nothing.png")
     assert "not a file" in refusal(Path("/dev/zero"))  # reading it would never end
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "s3://bucket/a%20b.png", "file:///tmp/a.png"])
+def test_a_url_is_refused_as_a_url(url):
+    with pytest.raises(UserError, match="is a URL; download the image") as caught:
+        read_image(Path(url), str(Path(url)))
+    assert str(caught.value).startswith(f"{url.replace(':///', '://')} is a URL")
+
+
+def test_a_file_whose_path_looks_like_a_url_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("https:").mkdir()
+    halves(20, 20).save("https:/a.png")
+    assert read_image(Path("https:/a.png"), "https:/a.png")[0].size == (20, 20)
+
+
+def test_a_folder_stands_for_its_image_files(tmp_path):
+    folder, single = tmp_path / "photos", tmp_path / "single.tga"
+    (folder / "deeper.png").mkdir(parents=True)
+    for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt", "c d.webp"):
+        (folder / name).touch()
+    assert image_files([single, folder]) == (single, folder / "a.jpeg", folder / "b.PNG", folder / "c d.webp")
+    with pytest.raises(UserError, match=r"deeper\.png is a folder without image files"):
+        image_files([folder / "deeper.png"])
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "gif"])

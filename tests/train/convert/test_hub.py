@@ -174,7 +174,7 @@ def test_a_file_by_path_is_converted_once_by_its_content(hub: Path, capsys: pyte
 def test_another_file_under_the_published_name_is_refused(hub: Path) -> None:
     file = next(hub.rglob("isotropic3d.ckpt"))
     torch.save(release(image_encoder=False), file.resolve())
-    with pytest.raises(UserError, match="holds no image encoder"):
+    with pytest.raises(UserError, match="has no image encoder"):
         model_folder(Path(RELEASE))
 
 
@@ -209,4 +209,57 @@ def test_a_model_folder_in_the_hubs_cache_is_used_in_place(hub: Path) -> None:
     assert load_model(found, CPU).spec == micro_model().spec
     (found / "model.json").unlink()
     with pytest.raises(UserError, match="not a model folder"):
+        model_folder(Path("hf:someone/model"))
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("pkunliu/isotropic3d", RELEASE),
+        ("pkuliu/Isotropic3D", RELEASE),
+        ("isotropic3D", RELEASE),
+        ("MVDream", BASE),
+        ("mvdream/MVDreem", BASE),
+    ],
+)
+def test_a_mistyped_published_name_is_offered(hub: Path, text: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=rf"{text}: no such file or folder; did you mean {nearest}\?"):
+        model_folder(Path(text))
+    if "/" in text:  # by hf: a name is asked for as it is, so that it may exist
+        with pytest.raises(UserError, match=rf"download failed.*did you mean {nearest}\?"):
+            model_folder(Path(f"hf:{text}"))
+
+
+@pytest.mark.parametrize("text", ["data/stage1", "data/mvdream", "out", "weights/tiny2", "someone/model"])
+def test_other_paths_are_not_taken_for_published_names(hub: Path, text: str) -> None:
+    assert model_folder(Path(text)) == Path(text)
+
+
+def test_a_folder_of_a_published_name_is_used(hub: Path) -> None:
+    Path("isotropic3d").mkdir()
+    assert model_folder(Path("isotropic3d")) == Path("isotropic3d")
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [('{"_class_name": "StableDiffusionPipeline"}', "StableDiffusionPipeline"), ("{", "an unknown pipeline")],
+)
+def test_a_plain_diffusers_folder_is_named_as_such(hub: Path, index: str, said: str) -> None:
+    folder = Path("stable-diffusion")
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text(index)
+    with pytest.raises(UserError, match=rf"is a plain diffusers folder \({said}\).*train.export.*{RELEASE}"):
+        model_folder(folder)
+    save_model(micro_model(), folder)  # with model.json it is a model of this project
+    assert model_folder(folder) == folder
+
+
+def test_a_plain_diffusers_repository_is_named_as_such(hub: Path) -> None:
+    folder = hub / "models--someone--model"
+    snapshot = folder / "snapshots" / ("0123456789" * 4)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(snapshot.name)
+    (snapshot / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(UserError, match=r"someone/model is a plain diffusers folder \(StableDiffusionPipeline\)"):
         model_folder(Path("hf:someone/model"))

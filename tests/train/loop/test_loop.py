@@ -195,6 +195,8 @@ def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) ->
         check_run(replace(micro_run(shards, tmp_path, 2), recipe=PAPER))
     with pytest.raises(UserError, match="--init-from"):
         check_run(micro_run(shards, tmp_path, 2, stage=2))
+    with pytest.raises(UserError, match=r"stage1: stage 1 has no result there .*make train-stage1"):
+        check_run(micro_run(shards, tmp_path, 2, stage=2, base=tmp_path / "stage1"))
     with pytest.raises(UserError, match="grad-accum-steps"):
         check_run(
             replace(micro_run(shards, tmp_path, 2), recipe=replace(MICRO, stage1=replace(MICRO.stage1, objects=3)))
@@ -211,7 +213,7 @@ def test_a_warm_up_that_was_cut_is_told_once(
     args = command_line.parse(["stage1", "--out", str(run.out)])
     assert isinstance(args, command_line.Stage1)
     command_line.run_stage(args)
-    assert capsys.readouterr().err.count("does not fit into 1: cut to 0") == 1
+    assert capsys.readouterr().err.count("does not fit into 1 steps; using 0") == 1
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_run(
