@@ -7,7 +7,6 @@ Procedural objects are rebuilt; GLB files of a folder are copied if their sha256
 Existing files are kept.
 """
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from dataset.io.files import url_to_fs
 from dataset.io.progress import ProgressBar
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from dataset.reading.shard_set import ShardSet
+from render.sources.model_file import object_sha256
 from render.system_check import find_problem
 
 _NOT_GLB: Final = "not a GLB file"
@@ -89,7 +89,7 @@ def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
     if folder is None:
         return _NO_FOLDER
     source = folder / asset.file
-    if not source.is_file() or hashlib.sha256(source.read_bytes()).hexdigest() != meta.asset_sha256:
+    if not source.is_file() or object_sha256(source.resolve(), folder.resolve()) != meta.asset_sha256:
         return _CHANGED
     temporary = path.with_name(f".{path.name}")
     shutil.copyfile(source, temporary)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 
 from dataset.errors import UserError
-from dataset.io.ray_env import code_for_nodes
+from dataset.io.ray_env import code_for_nodes, start_ray
 from dataset.log import configure_logging
 from train.distributed.process_group import Parallel, from_environment, init_process_group
 from train.loop.loop import train
@@ -130,10 +130,10 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
         count = torch.cuda.device_count() if gpus else 0
         if gpus and count < workers:
             raise UserError(f"--workers {workers}, but this machine has {count} GPUs; give --address of a cluster")
-        ray.init(address="local", num_cpus=workers, num_gpus=count, include_dashboard=False, **quiet)
+        start_ray(address="local", num_cpus=workers, num_gpus=count, include_dashboard=False, **quiet)
     else:
         try:
-            ray.init(address=address, runtime_env=code_for_nodes(packages), **quiet)
+            start_ray(address=address, runtime_env=code_for_nodes(packages), **quiet)
         except ConnectionError as error:
             raise UserError(f"no Ray cluster at {address}; start one with `ray up cluster/train.yaml`") from error
     try:
