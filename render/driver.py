@@ -23,6 +23,7 @@ from render.download.http import DownloadPolicy
 from render.dry_run import plan
 from render.output.shard_assembler import ShardAssembler
 from render.output.shard_set_writer import ShardSetWriter
+from render.output.source_check import check_files_unchanged
 from render.settings import Device, Settings, environment_maps
 from render.sources.source import ObjectSource, assets, fingerprint, parse_source
 from render.system_check import find_problem
@@ -54,6 +55,8 @@ def run(command: RenderCommand) -> int:
     command = replace(command, device=device)
     with output.locked():
         output.claim(request(command, mark, version), lambda: listed(assets(source, command.seed, selection)))
+        if source.root is not None:
+            check_files_unchanged(output, source.root)
         if command.retry == "failed":
             logger.info("render: %d failed objects will be rendered again", output.reopen_failed())
         render_missing(command, source, output)
@@ -92,7 +95,7 @@ def preflight(settings: Settings) -> tuple[str, Device]:
 
 
 def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
-    """The contents of `set.json`: everything that determines the bytes of the set, apart from the code."""
+    """Return the contents of `set.json`: everything that determines the bytes of the set, except for the code."""
     settings = command.settings()
     maps = sorted(environment_maps(Path(settings.hdri))) if settings.hdri else "blender"
     return {
@@ -159,7 +162,7 @@ def worker_factory(command: RenderCommand, source: ObjectSource, threads: int) -
 
 
 def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, tasks: Iterator[RenderTask]) -> None:
-    """The main loop: pass each result to the shards, the logs, the metrics and the progress bar."""
+    """Run the main loop: pass each result to the shards, the logs, the metrics and the progress bar."""
     logs = WorkerLogs(output.logs)
     progress = ProgressMetrics(output.url, len(output.manifest), assembly.done)
     with ProgressBar(total=len(output.manifest), unit="object", desc="render") as bar:
