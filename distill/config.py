@@ -1,4 +1,4 @@
-"""The options of the command, and the request: the values that determine the result of a run."""
+"""Options of `python -m distill`, and `DistillRequest`, the values that determine the result of a run."""
 
 import hashlib
 import json
@@ -20,19 +20,19 @@ class DistillRequest:
     """Everything that determines the result of one run, and nothing else. Equal requests give equal assets."""
 
     image_sha256: str
-    """Of the prepared image."""
+    """SHA-256 of the prepared image."""
     model_sha256: str
     preset: Preset
     elevation_deg: float
     guidance_scale: float
     settings: DistillSettings
     reference_azimuth_deg: float | None = None
-    """The azimuth the image was taken from, if the model is conditioned on the image itself; None: embedding only."""
+    """Azimuth of the image's camera, if the model is conditioned on the image itself; None: on the embedding only."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as stored in config.json and in checkpoints, with lists for tuples.
 
-        The azimuth is stored as REFERENCE_KEY, and only if there is one.
+        The azimuth is stored under the key REFERENCE_KEY unless it is None.
         """
         values = json.loads(json.dumps(asdict(self)))
         azimuth_deg = values.pop("reference_azimuth_deg")
@@ -58,11 +58,12 @@ class DistillArgs:
     """
 
     image: tuple[Path, ...]
-    """One or more images: preferably RGBA cut-outs of one object, or one object on white, seen from its front."""
+    """One or more images, each of one object seen from its front: preferably an RGBA cut-out, or on white."""
     model: Path = BUNDLED_MODEL
     """A model folder written by training or train.convert, a checkpoint file, or a Hub name."""
     out: Path | None = None
-    """The folder of a single run (default out/NAME), or of several runs, each in NAME-seed-K (default out)."""
+    """Output folder. One run: the run folder itself (default out/NAME).
+    Several runs: their parent, with one NAME-seed-K each (default out)."""
     preset: Preset | None = None
     """The settings to start from. Default: tiny for models of 64-pixel images, paper for larger ones."""
     steps: int | None = None
@@ -72,33 +73,34 @@ class DistillArgs:
     num_seeds: int = 1
     """Number of seeds per image: SEED, SEED + 1, and so on."""
     elevation_deg: float = 15.0
-    """Elevation of the camera that took the images; 15 is the middle of the training range, -10 to 40."""
+    """Elevation in degrees of the camera that took the images. Models are trained on -10 to 40; 15 is the middle."""
     guidance_scale: float | None = None
     """Classifier-free guidance scale. Default: the model's."""
     with_reference: bool = False
-    """Condition the model on the image itself, as in stage 2: a clean frame beside the views. Without it, as in the
-    paper, the model sees only the image embedding."""
+    """Also condition the model on the image itself, as in stage 2, as a clean frame beside the views.
+    By default it sees only the image embedding, as in the paper."""
     azimuth_deg: float = 0.0
-    """With --with-reference, for models with absolute camera labels: azimuth of the image in degrees from the object's
-    front towards its left (Blender's +x is 90)."""
+    """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
+    Used with --with-reference and absolute camera labels."""
     reference_loss_weight: float = 0.0
-    """Weight of an L2 loss on color and mask at the reference view (0, as in the paper: no such loss)."""
+    """Weight of an L2 loss on color and mask at the reference view; 0, as in the paper, omits the loss."""
     formats: tuple[Format, ...] = ("glb",)
-    """File formats: glb is always written; obj adds NAME.obj, .mtl and .png; ply colored vertices; points a point
-    cloud."""
+    """Files to write. glb: always written. obj: NAME.obj, .mtl and .png.
+    ply: mesh with vertex colors. points: point cloud."""
     compile: CompileChoice = "auto"
-    """Compile the networks, whole or by blocks: takes minutes at the start, then runs twice as fast. auto: whole on a
-    GPU for runs of 3,000 steps or more, otherwise none."""
+    """How to compile the networks: whole or by blocks. Compilation takes minutes; the run is then about twice as fast.
+    graphs: like whole, replayed as CUDA graphs. auto: whole on a GPU for 3,000 steps or more, otherwise none."""
     remove_background: bool = False
     """Remove the background with rembg (an optional extra)."""
     preview_every: int | None = None
-    """Steps between previews, sheets of four views in previews/. Default: the preset's."""
+    """Steps between previews (sheets of four views in previews/). Default: the preset's."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     workers: int | None = None
     """Number of parallel runs, each in its own process. Default: one per GPU, or one on a CPU."""
     address: str | None = None
-    """Address of a Ray cluster, such as auto, that shares the storage of MODEL and OUT. Default: this machine."""
+    """Address of a Ray cluster, or auto. Its machines must share the storage of MODEL and OUT.
+    Default: this machine only."""
     dry_run: bool = False
     """Print the settings as JSON (a list for several runs) and exit."""
 

@@ -2,8 +2,8 @@
 
 The bundled model is fine-tuned briefly on new objects; --from-scratch trains both stages from random weights instead.
 
-Each step is a command line that a user would type; `--dry-run` prints them. Every step resumes, so repeat an
-interrupted demo to continue it.
+Each step is a command line that a user could type; `--dry-run` prints all of them. Run the same command again to resume
+an interrupted demo.
 """
 
 import json
@@ -38,23 +38,23 @@ class Demo:
     image: Path = Path("examples/cat.png")
     """Image to convert to 3D. The default is a procedural cat that is not in the training set."""
     workers: int | None = None
-    """Blender processes. Default: chosen by the renderer."""
+    """Number of Blender processes. Default: chosen by the renderer."""
     model: Path = BUNDLED_MODEL
     """Model to fine-tune: a model folder, a checkpoint file or a Hub name."""
     from_scratch: bool = False
-    """Train the tiny preset from random weights instead. In minutes, this only gives blobs."""
+    """Train the tiny preset from random weights instead. Minutes of training only give blobs."""
     autoencoder_steps: int = 400
-    """Steps of the autoencoder, for --from-scratch."""
+    """Training steps of the autoencoder. Used with --from-scratch."""
     image_encoder_steps: int = 200
-    """Steps of the image encoder, for --from-scratch."""
+    """Training steps of the image encoder. Used with --from-scratch."""
     stage1_steps: int = 300
-    """Steps of stage 1, for --from-scratch."""
+    """Training steps of stage 1. Used with --from-scratch."""
     stage2_steps: int = 100
-    """Steps of stage 2."""
+    """Training steps of stage 2."""
     distill_steps: int | None = None
     """Steps of the distillation. Default: those of the tiny preset."""
     seed: int = 1
-    """Seed of objects (seed 0 has objects that the bundled model was trained on), training and distillation."""
+    """Seed of objects, training and distillation. Seed 0 gives objects that the bundled model was trained on."""
     dry_run: bool = False
     """Print the commands and exit."""
 
@@ -130,7 +130,7 @@ def run_child(command: Sequence[str]) -> int:
 
 
 def run_step(step: Step, demo: Demo) -> float:
-    """Run one command; returns seconds. Raises UserError when it fails, except for objects that did not render."""
+    """Run one command and return its seconds. Raises UserError if it fails, but not if some objects did not render."""
     print(f"\n== {step.title}\n   python -m {' '.join(step.arguments)}", flush=True)
     start = time.monotonic()
     status = run_child((PYTHON, "-m", *step.arguments))
@@ -145,7 +145,7 @@ def run_step(step: Step, demo: Demo) -> float:
 
 
 def record_seconds(path: Path, name: str, seconds: float) -> dict[str, float]:
-    """Record the seconds of a step. A resumed demo keeps the longest time, which is that of the actual run."""
+    """Record the seconds of a step. A resumed demo keeps the longest time, which is that of the run itself."""
     record: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     record[name] = round(max(seconds, record.get(name, 0.0)), 1)
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -7,13 +7,13 @@ from dataset.format.shards import read_index
 from distill.view.page import Section, write_page
 
 LEAD = (
-    "Every step of the pipeline, run on this machine in minutes. It shows that the pipeline works, not the quality "
-    "that larger models and more objects reach."
+    "All steps of the pipeline, run on this machine in minutes. The demo shows that the pipeline works. Larger models "
+    "trained on more objects reach a higher quality."
 )
 
 
 def write_demo_page(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], float]]) -> Path:
-    """Write `out`/index.html and return its path. A step is its title, the arguments of `python -m` and its seconds.
+    """Write `out`/index.html and return its path. `steps` has each step's title, `python -m` arguments and seconds.
 
     Raises:
         UserError: an image or the model is missing.
@@ -87,13 +87,13 @@ def _training(out: Path) -> list[Section]:
 
 
 def _last(folder: Path) -> Path:
-    """The newest numbered image; without any, a name that the error message of the page shows."""
+    """Return the newest numbered image, or the name of a missing image, which the page's error message then shows."""
     images = sorted(folder.glob("step-*.png"))
     return images[-1] if images else folder / "step-*.png"
 
 
 def _some(folder: Path, count: int) -> list[Path]:
-    """`count` images of a numbered series, evenly spread and including the last."""
+    """Return `count` images of a numbered series, evenly spread and including the last."""
     images = sorted(folder.glob("step-*.png"))
     if len(images) <= count:
         return images

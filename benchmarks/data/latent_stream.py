@@ -29,7 +29,7 @@ FORMAT: Final = LatentFormat(1, 4, 32, 32, 1024, True, "all", 0.18215, 256, "flo
 
 
 def create_latent_set(folder: Path, objects: int) -> Path:
-    """Create a latent set of random numbers, `objects` rounded up to whole shards, unless it exists."""
+    """Create a latent set of random numbers unless it exists. `objects` is rounded up to whole shards."""
     from tests.support.make_shards import make_sample
 
     fs, root = url_to_fs(folder)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.data.stream_bench [--shards DIR]
 
-Every pipeline runs `rounds` times in its own process, which is bound to one core; the median is reported. A view counts
-when it is in a batch as float32 on white. Seconds are CPU seconds of all threads, so other load on the machine does not
-matter. Our pipeline has all of its guarantees enabled: exact order, checksums, a filter, counting of damaged objects.
-An item is a reference and four targets, as in multi-view training.
+Every pipeline runs `rounds` times, each time in its own process bound to one core; the median is reported. A view is
+counted once it is in a batch as float32 on white. Seconds are CPU seconds of all threads, so other load on the machine
+does not matter. Our pipeline has all of its guarantees enabled: exact order, checksums, a filter, and counting of
+damaged objects. An item is a reference and four targets, as in multi-view training.
 
-Memory is the resident memory of the process, after the first quarter and at the end. The last line is JSON;
+Memory is the resident memory of the process after the first quarter and at the end. The last line is JSON;
 `images_vs_plain` compares with the faster plain pipeline, which decodes only the images it needs
 (`benchmarks.data.plain_stream`).
 """
@@ -44,7 +44,7 @@ ROLES: Final[dict[Role, str]] = {
     "latents": "ours, latents",
 }
 NUM_VIEWS: Final = 4
-LATENT_ITEMS: Final = 20  # times as many items as of images, because they are faster to read
+LATENT_ITEMS: Final = 20  # factor on the number of items, because latents are faster to read than images
 MEMORY_READINGS: Final = 40
 
 
@@ -90,7 +90,7 @@ class PipelineRun:
 
 
 def create_shard_set(folder: Path, objects: int, resolution: int) -> Path:
-    """Create a set of boxes and ellipsoids with noise, so that images have about the size of rendered ones in bytes."""
+    """Create a set of boxes and ellipsoids. Noise gives their files about the size of rendered images."""
     from tests.support.make_shards import make_sample
 
     fs, root = url_to_fs(folder)
@@ -182,7 +182,7 @@ def run_here(config: StreamBenchConfig, role: Role) -> None:
 
 
 def run_in_process(config: StreamBenchConfig, role: Role, url: str) -> PipelineRun:
-    """Measure one pipeline in a new process. Raises UserError when that fails."""
+    """Measure one pipeline in a new process. Raises UserError if the process fails."""
     options = ["--items", config.items, "--batch", config.batch, "--repeats-per-object", config.repeats_per_object]
     command = [
         sys.executable,
@@ -201,7 +201,7 @@ def run_in_process(config: StreamBenchConfig, role: Role, url: str) -> PipelineR
 
 
 def summarize(runs: Mapping[Role, Sequence[PipelineRun]], about: ShardSet) -> dict[str, Any]:
-    """Return the last line. Its memory is that of our run with the largest growth."""
+    """Return the last line of the output. Its memory figures are from our run with the largest growth."""
     rates = {role: median(run.views_per_s_core for run in of_role) for role, of_role in runs.items()}
     grown = max(runs["ours"], key=lambda run: run.rss_last_mb - run.rss_first_mb)
     return {

@@ -16,7 +16,7 @@ def nodes_of(parameters: int) -> int:
 
 
 class DenseGrid(nn.Module):
-    """A `Scene` like `Field`, with the same activations and blob. Normals are 0, as a fit of colors needs none."""
+    """A `Scene` like `Field`, with the same activations and blob. Normals are 0: fitting colors does not use them."""
 
     def __init__(self, settings: FieldSettings, nodes: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class DenseGrid(nn.Module):
         return Samples(self._density(x, raw[0]), torch.sigmoid(raw[1:].T), torch.zeros_like(x))
 
     def _raw(self, x: Tensor) -> Tensor:
-        """Interpolated values [c, n]."""
+        """Return interpolated values [c, n]."""
         place = (x / self.radius).flip(-1)[None, None, None]  # the table's axes are x, y, z; grid_sample wants z, y, x
         return F.grid_sample(self.table, place, padding_mode="border", align_corners=True)[0, :, 0, 0]
 

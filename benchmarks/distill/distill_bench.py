@@ -1,11 +1,13 @@
 """Measure the time per asset: `python -m benchmarks.distill.distill_bench`, minutes on one GPU (`--preset tiny`: CPU).
 
-Runs `--steps` steps of each phase of a preset with `distill.sds.loop.train_step`. The networks have the size of Stable
-Diffusion 2.1 and random weights; an oracle drives the field (`distill_parts`), so that rays march through a real
-object. The first `--warm-up` steps of a phase, which compile, are not counted. The time is extrapolated to the preset's
-number of steps, and the time of checkpoints and previews is added. Reported are the time of a step by part, the lower
-bound (the networks' operations at the measured matmul peak) and, for comparison, a plain loop: eager, float32 weights
-under bf16 autocast, reading every loss. The last line is JSON.
+The benchmark runs `--steps` steps of each phase of a preset with `distill.sds.loop.train_step`. The networks have the
+size of Stable Diffusion 2.1 and random weights; an oracle drives the field (`distill_parts`), so that rays march
+through a real object. The first `--warm-up` steps of a phase, which compile, are not counted. The time is extrapolated
+to the preset's number of steps, and the time of checkpoints and previews is added.
+
+The benchmark prints the time of a step by part, the lower bound (the networks' operations at the measured matmul peak)
+and, for comparison, the time of a plain loop: eager, float32 weights under bf16 autocast, reading every loss. The last
+line is JSON.
 """
 
 import argparse
@@ -127,8 +129,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=sorted(SIZES), default="paper")
     parser.add_argument("--steps", type=int, default=330, help="steps per phase, including the warm-up")
     parser.add_argument("--warm-up", type=int, default=30, help="steps per phase that are not counted")
-    parser.add_argument("--plain-steps", type=int, default=20, help="steps per phase of the plain loop; 0: none")
-    parser.add_argument("--samples-per-ray", type=int, help="replaces that of the preset")
+    parser.add_argument("--plain-steps", type=int, default=20, help="steps per phase of the plain loop; 0 skips it")
+    parser.add_argument("--samples-per-ray", type=int, help="samples per ray (default: those of the preset)")
     parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
     parser.add_argument(
         "--blocks",
@@ -140,9 +142,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.plain_steps == 1 or options.plain_steps > options.steps:
-        parser.error(f"--plain-steps is {options.plain_steps}; 0, or 2 to --steps, {options.steps}")
+        parser.error(f"--plain-steps is {options.plain_steps}; it must be 0, or 2 to {options.steps} (--steps)")
     if not 0 < options.warm_up < options.steps:
-        parser.error(f"--warm-up is {options.warm_up}; at least 1 and less than --steps, {options.steps}")
+        parser.error(f"--warm-up is {options.warm_up}; it must be at least 1 and less than {options.steps} (--steps)")
     return options
 
 
@@ -154,7 +156,7 @@ def network_type(device: torch.device) -> torch.dtype:
 def measure_ours(
     options: argparse.Namespace, settings: DistillSettings, compute: Compute, device: torch.device
 ) -> tuple[dict[str, Phase], Distillation, OracleDriver]:
-    """Measure both phases as `python -m distill` runs them. Returns also the final state and the guidance."""
+    """Measure both phases as `python -m distill` runs them. Also return the final state and the guidance."""
     model = random_model(SIZES[options.preset], device, network_type(device))
     tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device, dtype=_dtype(model.unet))
     networks = model_guidance(model, tokens, 15.0, 10.0, compute)
@@ -173,7 +175,7 @@ def compare(
 ) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """Measure some steps of both phases with the plain loop and with ours, on equal copies of a field.
 
-    The time of a step depends on the field, so the plain loop is not compared with the mean of the whole run.
+    The time of a step depends on the field, so the plain loop cannot be compared with the mean of the whole run.
     """
     device = state.field.grid.table.device
     measured: tuple[dict[str, Phase], dict[str, Phase]] = ({}, {})
@@ -255,7 +257,7 @@ def _between_steps(state: Distillation, paper: DistillSettings, device: torch.de
 
 @torch.no_grad()
 def _psnr(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
-    """Return the PSNR of four views in dB, to show that there is an object."""
+    """Return the PSNR of four views in dB, which shows whether an object was formed."""
     cameras = spherical_to_c2w([15.0] * 4, [20.0, 110.0, 200.0, 290.0], [view_distance(paper)] * 4)
     fov_deg, resolution = view_fov_deg(paper), 64
     rendered = render_views(

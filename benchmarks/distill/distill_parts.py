@@ -1,7 +1,7 @@
 """Networks of Stable Diffusion 2.1's size for `distill_bench`, and an oracle that drives the field.
 
-The networks have random weights, so their gradients would not form an object. Their latents and those of the oracle are
-channels of one tensor: the networks run forward and backward, but their gradients are multiplied by zero.
+The networks have random weights, so their gradients would not form an object. Therefore their latents and those of the
+oracle are channels of one tensor: the networks run forward and backward, but their gradients are multiplied by zero.
 """
 
 import time
@@ -52,7 +52,7 @@ SIZES: Final[Mapping[str, Sizes]] = {
 
 
 class DeviceTimer:
-    """Sums of seconds between marks, by name, measured by CUDA events or, without a GPU, by the host's clock."""
+    """Seconds between marks, summed by name and measured by CUDA events or, without a GPU, by the host's clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
@@ -105,7 +105,7 @@ class _Weightless(torch.autograd.Function):
 
 
 def random_model(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> MultiViewModel:
-    """Return a model with random weights, without an image encoder, which no step needs."""
+    """Return a model with random weights. It has no image encoder, since steps do not need one."""
     with torch.device(device):
         unet, vae = build_networks(sizes)
     for part in (unet, vae):
@@ -161,7 +161,7 @@ class OracleLatents:
         self._latents: dict[int, Tensor] = {}
 
     def prepare(self, steps: range) -> None:
-        """Compute the latents of these steps, and drop others."""
+        """Compute the latents of these steps, and drop the latents of other steps."""
         self._latents = {step: self._of(step) for step in steps}
 
     def latents(self, step: int) -> Tensor:
@@ -189,7 +189,7 @@ class OracleDriver:
 
     @property
     def guidance(self) -> Guidance:
-        """For `distill.sds.loop.train_step`."""
+        """The guidance for `distill.sds.loop.train_step`."""
         return Guidance(self.encode, self.denoise, self.networks.alphas_cumprod)
 
     def encode(self, images: Tensor) -> Tensor:

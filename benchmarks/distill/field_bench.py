@@ -1,8 +1,8 @@
 """Time the field and its renderer: `python -m benchmarks.distill.field_bench`, a minute on a GPU.
 
-The field is newly initialized, with the hash grid of the preset. Rendering the views of both phases of the paper's
-schedule (8 views of 64^2, 4 of 256^2) is timed without and with gradients, and so is a look-up of the hash grid, with
-the Triton kernels and in plain torch. The last line is JSON.
+The field is newly initialized, with the hash grid of the preset. Two operations are timed without and with gradients,
+with the Triton kernels and in plain torch: rendering the views of both phases of the paper's schedule (8 views of 64^2,
+4 of 256^2), and a look-up of the hash grid. The last line is JSON.
 """
 
 import argparse
@@ -64,7 +64,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
     parser.add_argument("--points", type=int, default=2**20, help="points per look-up of the hash grid")
-    parser.add_argument("--repeats", type=int, default=10, help="repetitions; the median is reported")
+    parser.add_argument(
+        "--repeats", type=int, default=10, help="number of repetitions, of which the median is reported"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
 

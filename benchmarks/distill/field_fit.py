@@ -1,9 +1,9 @@
 """Measure how well the field can fit images of an object: `python -m benchmarks.distill.field_fit`, minutes on a GPU.
 
 The field of a preset is fitted to images of three objects with an L2 loss, without a diffusion model or shading. The
-objects are analytic ones with stripes, or those of a rendered set (`--shards`). The baseline is a dense grid with as
-many parameters, fitted with the same rays, occupancy grid and optimizer. The PSNR of held-out views is reported. The
-last line is JSON.
+objects are analytic objects with stripes, or objects of a rendered set (`--shards`). The baseline is a dense grid with
+as many parameters, fitted with the same rays, occupancy grid and optimizer. The benchmark prints the PSNR of held-out
+views. The last line is JSON.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from train.loop.flops import wait_for
 
 _STRIPE: Final = 0.09  # world units; 10 pixels of 256
 _HELD_OUT: Final = 4  # views per object, the last ones
-_DENSE_LEARNING_RATE: Final = 0.1  # higher than for a hash grid, whose features are amplified by networks
+_DENSE_LEARNING_RATE: Final = 0.1  # higher than for a hash grid, whose features the networks amplify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,12 +72,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
     parser.add_argument("--shards", help="shard set to use instead of the analytic objects")
-    parser.add_argument("--objects", type=int, default=3)
-    parser.add_argument("--resolution", type=int, default=256, help="pixels per side; larger images are reduced")
+    parser.add_argument("--objects", type=int, default=3, help="number of objects")
+    parser.add_argument("--resolution", type=int, default=256, help="pixels per side; larger images are downscaled")
     parser.add_argument("--views", type=int, default=64, help="training views per analytic object")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each fit")
     parser.add_argument("--rays", type=int, default=8192, help="rays per step")
-    parser.add_argument("--samples-per-ray", type=int, help="replaces that of the preset")
+    parser.add_argument("--samples-per-ray", type=int, help="samples per ray (default: those of the preset)")
     parser.add_argument("--ways", nargs="+", choices=("field", "dense"), default=["field", "dense"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,15 +1,15 @@
 """Measure Janus artifacts with ideal denoisers: `python -m benchmarks.distill.oracle_faces`. The last line is JSON.
 
-An object is distilled with ideal denoisers that know more or less about it, with the small preset (unlit, one
-resolution) and one change of the schedule at a time:
+An object is distilled with ideal denoisers that have more or less knowledge of it. Runs use the small preset (unlit,
+one resolution) with one change of the schedule at a time. The denoisers are:
 
     decided     knows the object and its orientation
     guided      classifier-free guidance of decided (conditional) and turns (unconditional)
     turns       four orientations, 90 degrees apart, are equally likely; the views of a group agree
     single      like turns, but every view is denoised independently
 
-`looks_like` is the most similar true side for each of the sides at azimuth 0, 90, 180 and 270; the number of zeros is
-the number of faces. `psnr_db` is that of the four sides, for the best orientation of the object.
+`looks_like` gives, for each of the sides at azimuth 0, 90, 180 and 270, the true side that is most similar; the number
+of zeros is the number of faces. `psnr_db` is the PSNR of the four sides for the best orientation of the object.
 """
 
 import argparse

@@ -115,10 +115,10 @@ def quality(state: Distillation, solids: Solids, settings: DistillSettings, reso
 
 
 def face_margin(seen: Tensor, truth: Tensor) -> float:
-    """Return by how many dB the front is closer to the true front than to the true back, or the back to the true back.
+    """Return by how many dB a side is closer to the true side than to the opposite one: the minimum of front and back.
 
-    The smaller value is returned. Both arguments are [front and back, h, w, 3]. It is negative for an object with two
-    fronts, and about 0 for a mixture. The opposite side is mirrored before the comparison, so that the outlines agree.
+    Both arguments are [front and back, h, w, 3]. The result is negative for an object with two fronts, and about 0 for
+    a mixture. The opposite side is mirrored before the comparison, so that the outlines agree.
     """
     right, wrong = psnr(seen, truth), psnr(seen, truth.flip(0).flip(2))
     return min(good - bad for good, bad in zip(right, wrong, strict=True))

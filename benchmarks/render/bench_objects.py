@@ -1,7 +1,8 @@
 """The fixed list of objects of `benchmarks.render.render_bench`, each as a model file on disk.
 
-It contains procedural objects by index (seed 0), model files of a folder beside the checkout, and two meshes generated
-here: a chrome knot of 320,000 triangles (large and glossy) and a glass one, the hardest cases at few samples.
+The list contains procedural objects by index (seed 0), model files of a folder beside the checkout, and two meshes that
+are generated here: a chrome knot of 320,000 triangles (large and glossy) and a glass knot. These two are the hardest
+cases at few samples.
 """
 
 import base64
@@ -68,7 +69,7 @@ def file_uid(name: str) -> str:
 
 
 def prepare(uid: str, folder: Path, models: Path = MODELS) -> BenchObject:
-    """Return the object's file, from `models` or created in `folder`. Raises FileNotFoundError for a missing file."""
+    """Return the object's file, from `models` or created in `folder`. Raises FileNotFoundError if it is missing."""
     names = {file_uid(name): models / name for name in FILES}
     path = names.get(uid) or _create(uid, folder)
     return BenchObject(uid, path, hashlib.sha256(path.read_bytes()).hexdigest())

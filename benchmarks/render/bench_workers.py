@@ -59,7 +59,7 @@ def workers(count: int) -> Iterator[list[BlenderProcess]]:
 def render_all(
     pool: Sequence[BlenderProcess], items: Sequence[BenchObject], settings: Settings, scratch: Path
 ) -> tuple[float, list[Rendered]]:
-    """Render all items with the pool. Returns the seconds, without those of reading the results, and the results."""
+    """Render all items with the pool. Return the seconds, excluding those for reading the results, and the results."""
     queued = _RenderQueue(settings, scratch)
     for entry in enumerate(items):
         queued.waiting.put(entry)
@@ -85,7 +85,7 @@ class _RenderQueue:
         self.errors: list[Exception] = []
 
     def feed(self, process: BlenderProcess) -> None:
-        """Render waiting items with one process until none is left or one failed."""
+        """Render waiting items with one process until no item is left or one has failed."""
         try:
             while not self.errors:
                 number, item = self.waiting.get_nowait()

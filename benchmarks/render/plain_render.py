@@ -1,8 +1,8 @@
 """Render one object with common settings in its own Blender process: the baseline of `benchmarks.render.render_bench`.
 
 `python -m benchmarks.render.plain_render JOB.json` starts, imports, renders and exits, as SyncDreamer's script does.
-With 1,024 samples and no denoiser it also makes the reference. The scene (import, pose, light, cameras) comes from
-render.blender.scene.
+With 1,024 samples and no denoiser it also renders the reference images. The scene (import, pose, light, cameras) is
+made by render.blender.scene.
 """
 
 import json

@@ -28,7 +28,7 @@ REFERENCE_SAMPLES: Final = 1024
 
 @dataclass(frozen=True)
 class PlainJob:
-    """Job of a `benchmarks.render.plain_render` process: render `views` of a file into the folder `out` as PNG."""
+    """The job of a `benchmarks.render.plain_render` process: render `views` of a file into the folder `out` as PNG."""
 
     uid: str
     path: str

@@ -19,9 +19,9 @@ class ImageQuality:
 
 
 def compare(images: RgbaImages, truth: RgbaImages) -> ImageQuality:
-    """Compare images uint8 [v, h, w, 4] with their references. Raises ValueError when the shapes differ."""
+    """Compare images uint8 [v, h, w, 4] with their references. Raises ValueError if the shapes differ."""
     if images.shape != truth.shape:
-        raise ValueError(f"images are {images.shape}, their references {truth.shape}")
+        raise ValueError(f"the images have shape {images.shape}, but their references have shape {truth.shape}")
     white, box = [], []
     for image, reference in zip(images, truth, strict=True):
         seen, real = composite_white(image), composite_white(reference)
@@ -32,7 +32,7 @@ def compare(images: RgbaImages, truth: RgbaImages) -> ImageQuality:
 
 
 def psnr_db(seen: NDArray[np.float32], real: NDArray[np.float32]) -> float:
-    """Return the PSNR of colors [..., 3] in [0, 1]; infinite when they are equal."""
+    """Return the PSNR of colors [..., 3] in [0, 1]; infinite if they are equal."""
     error = float(np.mean((seen.astype(np.float64) - real) ** 2))
     return float("inf") if error == 0 else float(-10 * np.log10(error))
 
@@ -40,7 +40,7 @@ def psnr_db(seen: NDArray[np.float32], real: NDArray[np.float32]) -> float:
 def alpha_box(image: NDArray[np.uint8]) -> tuple[slice, slice]:
     """Return the rows and columns of the bounding box of an image's [h, w, 4] nonzero alpha.
 
-    Raises ValueError when the image is empty.
+    Raises ValueError if the image is empty.
     """
     rows, columns = np.nonzero(image[..., 3])
     if not len(rows):

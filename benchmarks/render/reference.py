@@ -1,7 +1,7 @@
 """Reference images: 1,024 samples without a denoiser, computed once per object and cached by their settings.
 
-`python -m benchmarks.render.reference` computes the missing ones. A folder gets its final name only when its object is
-complete, so an interrupted run can be resumed with the same command.
+`python -m benchmarks.render.reference` computes missing images. The folder of an object gets its final name only when
+the object is complete, so the same command resumes an interrupted run.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from dataset.io.paths import ROOT
 from render.blender.cameras import poses
 
 CACHE: Final = ROOT / "data" / "bench-render"
-VIEWS: Final = (0, 9, 20, 29)  # of the 32, the fixed set first: four sides, two elevations of 30 and two random ones
+VIEWS: Final = (0, 9, 20, 29)  # of the 32 views: two fixed ones (elevation 30) and two random ones, from four sides
 _NOISE_OFFSET: Final = 1000
 
 
@@ -58,7 +58,7 @@ def key_of(item: BenchObject, views: tuple[int, ...] = VIEWS) -> str:
 
 
 def run_plain(job: PlainJob) -> None:
-    """Run benchmarks.render.plain_render in a new process. Raises CalledProcessError when it fails."""
+    """Run benchmarks.render.plain_render in a new process. Raises CalledProcessError if it fails."""
     out = Path(job.out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -69,7 +69,7 @@ def run_plain(job: PlainJob) -> None:
 
 
 def load_images(folder: Path, views: tuple[int, ...] | list[int]) -> NDArray[np.uint8]:
-    """Load the files VIEW.png of a folder as uint8 [v, h, w, 4]; colors under zero alpha become black, as in ours."""
+    """Load the files VIEW.png of a folder as uint8 [v, h, w, 4]. Colors become black where alpha is 0, as in ours."""
     images: NDArray[np.uint8] = np.stack(
         [np.asarray(Image.open(folder / f"{view:02d}.png").convert("RGBA")) for view in views]
     )
@@ -82,7 +82,7 @@ def folder_of(item: BenchObject, cache: Path = CACHE) -> Path:
 
 
 def reference(item: BenchObject, threads: int, cache: Path = CACHE) -> ReferenceImages:
-    """Return the reference images of an object from the cache, or render them and add them to it."""
+    """Return the reference images of an object. Images that are not in the cache are rendered and added to it."""
     folder = folder_of(item, cache)
     if not (folder / "done.json").is_file():
         unfinished = folder.with_suffix(".tmp")

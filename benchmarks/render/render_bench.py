@@ -1,9 +1,9 @@
 """Benchmark rendering speed at a given quality: `python -m benchmarks.render.render_bench` (90 minutes on two cores).
 
-(a) is common practice: one process per object, SyncDreamer's settings, all cores. (b) is `render`'s workers, one thread
-per core. Both render the same files under the same light in alternating blocks, so that other load on the machine
-affects both. Four views per object are compared with a reference of 1,024 samples without a denoiser
-(benchmarks.render.reference).
+(a) is common practice: one process per object, SyncDreamer's settings, all cores. (b) uses the workers of `render`, one
+per core and with one thread each. Both render the same files under the same light in alternating blocks, so that other
+load on the machine affects both. Four views per object are compared with a reference of 1,024 samples without a
+denoiser (benchmarks.render.reference).
 """
 
 import argparse
@@ -32,8 +32,8 @@ from render.blender.timing import PARTS
 from render.settings import Settings
 
 ALL_VIEWS: Final = len(VIEW_SETS) * VIEWS_PER_SET
-BLOCK: Final = 7  # objects of (a), then the same of (b)
-REPEATS: Final = 2  # of (b) per block, to reduce the effect of idle workers at its end
+BLOCK: Final = 7  # objects per block; each block runs (a), then (b)
+REPEATS: Final = 2  # of (b) per block, to reduce the effect of workers that are idle at the end of the block
 
 
 @dataclass
@@ -100,8 +100,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--views", type=int, default=ALL_VIEWS, help="views per object of (a), 4 to 32; its time is scaled to 32 views"
     )
-    parser.add_argument("--samples", type=int, default=None, help="maximum samples of (b) (default: that of `render`)")
-    parser.add_argument("--noise-threshold", type=float, default=None, help="of (b) (default: that of `render`)")
+    parser.add_argument(
+        "--samples", type=int, default=None, help="maximum number of samples of (b) (default: that of `render`)"
+    )
+    parser.add_argument(
+        "--noise-threshold", type=float, default=None, help="noise threshold of (b) (default: that of `render`)"
+    )
     parser.add_argument("--skip-scaling", action="store_true", help="do not compare one worker with two")
     parser.add_argument("--out", type=Path, default=None, help="file for all figures, as JSON")
     options = parser.parse_args(arguments)
@@ -130,7 +134,7 @@ def view_list(count: int) -> list[int]:
 def _run_baseline(
     results: VariantResults, item: BenchObject, truth: ReferenceImages, count: int, scratch: Path
 ) -> None:
-    """Render one object with (a). With fewer than 32 views, the render time is scaled up, the start-up time is not."""
+    """Render one object with (a). For fewer than 32 views, the render time is scaled up, but not the start-up time."""
     out = scratch / "plain"
     job = PlainJob(item.uid, str(item.path), str(out), SEED, BASELINE_SAMPLES, True, cores(), view_list(count))
     started = time.monotonic()
@@ -195,7 +199,7 @@ def _split_sampling(row: dict[str, float], items: list[BenchObject], settings: S
 def _same_scene(item: BenchObject, truth: ReferenceImages, scene: dict[str, Any]) -> None:
     if json.loads(json.dumps(scene)) != truth.scene:
         sys.exit(
-            f"{item.uid}: its scene is not that of the reference ({scene} and {truth.scene}); "
+            f"{item.uid}: the scene differs from that of the reference ({scene} and {truth.scene}); "
             f"delete {CACHE / 'reference'}"
         )
 
@@ -219,7 +223,7 @@ def _scaling(items: list[BenchObject], settings: Settings) -> dict[str, float]:
 
 
 def summarize(results: dict[str, Any]) -> dict[str, float]:
-    """Return the last line: the speed-up of (b) over (a), and the quality of (b)."""
+    """Return the last line of the output: the speed-up of (b) over (a), and the quality of (b)."""
     ours = results["b"]
     names = ("psnr_mean_db", "psnr_worst_db", "seconds_per_view", "objects_per_hour", "peak_rss_mb")
     summary = {"speedup": ours["objects_per_hour"] / results["a"]["objects_per_hour"]}

@@ -1,8 +1,8 @@
 """Measure GPU rendering: `python -m benchmarks.render.render_gpu --limit-s 540`, on a machine with a GPU.
 
-Renders one procedural object on the CPU (one single-threaded worker per core) and with one worker on the GPU, and
-prints one JSON line. The GPU kernels are built at first use, which can take minutes; a run that exceeds the limit is
-killed and reported as such.
+The benchmark renders one procedural object on the CPU (one single-threaded worker per core) and with one worker on the
+GPU, and prints one JSON line. The GPU kernels are built at first use, which can take minutes. A run that exceeds the
+limit is killed, and the output says so.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(cpu: dict[str, Any], gpu: dict[str, Any], psnr: float | None) -> dict[str, Any]:
-    """Return the last line: the measurements, and errors for missing ones."""
+    """Return the last line of the output: the measurements, and an error for each one that is missing."""
     return {
         "backend": gpu.get("device"),
         "kernels_ready_s": gpu.get("ready_s"),
@@ -94,7 +94,7 @@ def _limited(stage: Device, folder: Path, deadline: float) -> dict[str, Any]:
             if remaining <= HEARTBEAT_S / 2:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                return {"error": f"not done after {time.monotonic() - started:.0f} s, killed"}
+                return {"error": f"killed after {time.monotonic() - started:.0f} s, before it was done"}
     lines = log.read_text().splitlines()
     result: dict[str, Any] = json.loads(lines[-1]) if code == 0 and lines else {"error": f"exit status {code}"}
     print(f"{stage}: {result}", flush=True)

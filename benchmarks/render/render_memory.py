@@ -1,7 +1,8 @@
 """Check that the memory of a Blender process stays flat: `python -m benchmarks.render.render_memory --objects 500`.
 
-Renders procedural objects one after the other in one process that is never replaced, and prints its resident memory
-every 25 objects. The last line is JSON. The first reading is taken after 25 objects, when every library is loaded.
+The benchmark renders procedural objects one after the other in one process that is never replaced, and prints the
+resident memory of the process every 25 objects. The first reading is after 25 objects, when all libraries are loaded.
+The last line is JSON.
 """
 
 import json
@@ -39,7 +40,7 @@ def resident_mb(pid: int) -> float:
 def readings(config: MemoryBenchConfig) -> list[float]:
     """Return the resident memory in MB after every `every` objects.
 
-    Raises UserError when an object fails or Blender is restarted.
+    Raises UserError if an object fails or Blender is restarted.
     """
     worker = RenderWorker(
         0,

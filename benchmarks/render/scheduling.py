@@ -1,8 +1,8 @@
 """Benchmark the render driver at the size of Objaverse without Blender: `python -m benchmarks.render.scheduling`.
 
 The manifest, the Ray actors on simulated nodes, the batches, the outcome tables, the shards and the resume are real.
-Blender is replaced by a stub that takes a millisecond per object and renders nothing, so the shards are empty. Half of
-the set is made, the driver is stopped, and a new process resumes. The last line is JSON.
+Blender is replaced by a stub that takes a millisecond per object and renders nothing, so the shards are empty. The
+driver is stopped after half of the set, and a new process resumes. The last line is JSON.
 """
 
 import json
@@ -114,7 +114,7 @@ def _until(tasks: Iterator[RenderTask], assembly: ShardAssembler, stop_after: in
 
 
 def one_run(bench: Bench) -> dict[str, float]:
-    """Start or resume the set. Returns the figures of this process."""
+    """Start or resume the set. Return the measurements of this process."""
     begun = time.monotonic()
     output = ShardSetWriter(str(bench.out), bench.objects_per_shard)
     with output.locked(), simulated_nodes(NODES, -(-bench.workers // NODES)):

@@ -1,10 +1,9 @@
 """Measure cost and quality of Cycles settings: `python -m benchmarks.render.settings_sweep "" "samples=32"`.
 
-Each argument is one variant: `NAME=VALUE` pairs that override `render`'s settings, as Python literals separated by
-commas (`samples=32,adaptive_threshold=0.1`). Every benchmark object is imported once; each variant renders its four
-compared views on one thread, and they are compared with the reference (benchmarks.render.reference). CPU seconds are
-reported, which depend less on other load. The last line is JSON: variant -> object -> [CPU seconds per view, [dB of
-each view]].
+Each argument is one variant: comma-separated `NAME=VALUE` pairs that override `render`'s settings. Values are Python
+literals (`samples=32,adaptive_threshold=0.1`). Every benchmark object is imported once. Each variant renders four views
+of it on one thread, and these are compared with the reference (benchmarks.render.reference). Times are CPU seconds,
+which depend less on other load. The last line is JSON: variant -> object -> [CPU seconds per view, [dB of each view]].
 """
 
 import argparse
@@ -95,7 +94,7 @@ def parse(variant: str) -> dict[str, Any]:
 
 
 def apply(values: dict[str, Any]) -> dict[str, Any]:
-    """Set properties. Returns their former values."""
+    """Set properties. Return their former values."""
     before: dict[str, Any] = {}
     for name, value in values.items():
         target, attribute = _share_input(name) if name.startswith("share_") else (bpy.context.scene.cycles, name)

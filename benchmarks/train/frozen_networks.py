@@ -1,10 +1,13 @@
 """Time the frozen networks at the paper's sizes with random weights: `python -m benchmarks.train.frozen_networks`.
 
-Three measurements on one GPU: how many 256-pixel views per second the VAE encoder and ViT-H-14 encode, by batch size
-and precision; what the VAE's mid-block attention (one head of 512 channels) costs in each implementation; and what
-encoding with the gradient of the image costs, as in score distillation, with and without a CUDA graph. Every
-measurement is one line of JSON; the last line names the best way to encode. `--toy` runs
-small networks on a CPU to check the script.
+The benchmark makes three measurements on one GPU:
+
+- the number of 256-pixel views that the VAE encoder and ViT-H-14 encode per second, by batch size and precision;
+- the time of the VAE's mid-block attention (one head of 512 channels) in each implementation;
+- the time of encoding with the gradient of the image, as in score distillation, with and without a CUDA graph.
+
+Every measurement is one line of JSON; the last line names the best way to encode. `--toy` runs small networks on a CPU
+to check the script.
 """
 
 import argparse
@@ -66,10 +69,10 @@ class Setup:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 128, 256], help="batch sizes to measure")
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--toy", action="store_true", help="small networks on a CPU")
-    parser.add_argument("--only", choices=("encode", "attention", "gradient"), default=None)
+    parser.add_argument("--only", choices=("encode", "attention", "gradient"), default=None, help="measure only this")
     options = parser.parse_args(arguments)
     device = torch.device("cpu" if options.toy else "cuda")
     # One compiled graph per batch size and precision: beyond the default limit torch would fall back to eager mode.
@@ -106,7 +109,7 @@ def build_vae(setup: Setup) -> nn.Module:
 
 
 def build_vit(setup: Setup) -> nn.Module:
-    """open_clip's image encoder with random weights."""
+    """Return open_clip's image encoder with random weights."""
     import open_clip
 
     model: nn.Module = open_clip.create_model(TOY_VIT if setup.toy else VIT, pretrained=None).visual
@@ -174,7 +177,7 @@ def attention_ways(setup: Setup) -> Iterator[dict[str, Any]]:
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v of tensors [b, heads, l, d]; softmax in float32."""
+    """Return softmax(q k^T / sqrt(d)) v for tensors [b, heads, l, d], with the softmax in float32."""
     scores = query @ key.transpose(-1, -2)
     weights = torch.softmax(scores.float() * query.shape[-1] ** -0.5, -1)
     return weights.to(value.dtype) @ value

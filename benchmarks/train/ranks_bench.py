@@ -1,10 +1,10 @@
 """Measure how training scales with GPUs: `python -m benchmarks.train.ranks_bench --world 2`, minutes on one host.
 
 The UNet of `benchmarks.train.train_bench` (the size of Stable Diffusion 2.1, random weights and latents) trains with
-`train.distributed.process_group` on one GPU and on `--world` GPUs, one after the other, in new processes without Ray.
-The global batch is the same: one GPU accumulates the gradients of all micro-batches. Their losses must therefore agree,
-which is reported; one GPU has the advantage of fewer optimizer steps per micro-batch. The last line is JSON; its
-`speedup` compares target views per second of the first of `--parallel` with one GPU.
+`train.distributed.process_group` on one GPU and then on `--world` GPUs, in new processes without Ray. The global batch
+is the same: one GPU accumulates the gradients of all micro-batches. The losses must therefore agree, and the output
+says whether they do. One GPU has the advantage of fewer optimizer steps per micro-batch. The last line is JSON; its
+`speedup` divides the target views per second of the first way in `--parallel` by those of one GPU.
 """
 
 import argparse
@@ -83,19 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--world", type=int, default=2, help="processes, each with its own GPU")
+    parser.add_argument("--world", type=int, default=2, help="number of processes, each with its own GPU")
     parser.add_argument(
         "--parallel",
         nargs="+",
         choices=("ddp", "fsdp"),
         default=["ddp"],
-        help="the first gives the speed-up",
+        help="ways to train in parallel; `speedup` refers to the first",
     )
     parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
     parser.add_argument(
         "--objects", type=int, default=16, help="objects per micro-batch and GPU, with four target views each"
     )
-    parser.add_argument("--grad-accum-steps", type=int, default=2, help="micro-batches per step and GPU")
+    parser.add_argument("--grad-accum-steps", type=int, default=2, help="number of micro-batches per step and GPU")
     parser.add_argument("--steps", type=int, default=10, help="steps per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
@@ -111,7 +111,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     argv = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
     if options.device == "cuda" and torch.cuda.device_count() < options.world:
-        parser.error(f"--world {options.world}: this host has {torch.cuda.device_count()} GPUs")
+        parser.error(f"--world is {options.world}, but this host has only {torch.cuda.device_count()} GPUs")
     return options
 
 
@@ -183,7 +183,7 @@ class RankTrainer:
     batches: list[tuple[Encoded, DiffusionNoise]]  # micro-batches of this rank per step
 
     def step(self, *, local: bool = False) -> Tensor:
-        """Run a step of `train.loop.loop`. Returns the mean loss over ranks. `local` skips the gradient reduction."""
+        """Run a step of `train.loop.loop`. Return the mean loss over ranks. `local` skips the gradient reduction."""
         self.optimizer.zero_grad(set_to_none=True)
         device = self.alphas.device
         total = torch.zeros((), device=device)
@@ -231,7 +231,7 @@ def _finish(device: torch.device) -> None:
 
 
 def _agree(unet: nn.Module, ranks: Ranks) -> bool:
-    """Whether all ranks have bit-identical weights. With FSDP2 the weights are sharded: nothing to compare."""
+    """Return whether all ranks have bit-identical weights. With FSDP2 weights are sharded and cannot be compared."""
     if ranks.parallel == "fsdp":
         return True
     different = False

@@ -1,8 +1,8 @@
 """Measure training speed and MFU: `python -m benchmarks.train.train_bench`, minutes on one GPU.
 
-The UNet has the size of Stable Diffusion 2.1 and random weights; latents and embeddings are random too. Measured are
-the matmul peak of the machine, a plain eager loop (bf16 autocast, default AdamW, reading the loss in every step) and
-the steps of `train.loop.loop`, with `train.layers.compile` and `train.loop.loss`. FLOPs are counted by
+The UNet has the size of Stable Diffusion 2.1 and random weights; latents and embeddings are random too. The benchmark
+measures the matmul peak of the machine, a plain eager loop (bf16 autocast, default AdamW, reading the loss in every
+step) and the steps of `train.loop.loop`, with `train.layers.compile` and `train.loop.loss`. FLOPs are counted by
 `train.loop.flops`. The last line is JSON.
 """
 
@@ -112,9 +112,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="network blocks, see train.layers.compile",
     )
-    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--kernels", type=int, default=0, help="number of the slowest kernels to print")
-    parser.add_argument("--skip-eager", action="store_true")
+    parser.add_argument("--skip-eager", action="store_true", help="do not measure the plain eager loop")
     parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices that measure the peak")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     argv = sys.argv[1:] if arguments is None else arguments
@@ -213,7 +213,7 @@ def _plain_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def traced(step: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Profile some steps on a GPU. Returns the profile and the seconds."""
+    """Profile some steps on a GPU. Return the profile and the seconds."""
     with profile(activities=[ProfilerActivity.CUDA]) as trace:
         seconds = seconds_of(lambda: [step() for _ in range(PROFILED_STEPS)], device)
     return trace, seconds

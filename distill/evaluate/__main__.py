@@ -1,13 +1,13 @@
-"""Compare distilled assets with the truth: the objects of a shard set that they were made from.
+"""Compare distilled assets with the objects of a shard set that they were made from.
 
     python -m distill.evaluate --model data/model --shards data/shards --max-objects 20      # distills them first
     python -m distill.evaluate --run out/cat out/mug --uid procedural-cat-000001 procedural-mug-000017 --shards ...
     python -m distill.evaluate --table pairs.csv --shards data/shards                        # run,uid,view
 
-Assets are aligned with their objects by the known camera of their image, without any search
-(`distill.evaluate.ground_truth`). The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` with the
-images behind the numbers, and `results.jsonl` with a line per measured asset, from which the same command resumes. With
---model, the distillations are in `runs/MODEL/UID`, and are resumed too.
+Each asset is aligned with its object by the known camera of its image, without a search
+(`distill.evaluate.ground_truth`). The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (with
+images) and `results.jsonl`, which has one line per measured asset. The same command resumes from `results.jsonl`. With
+--model, the distillations are in `runs/MODEL/UID` and are resumed too.
 """
 
 import sys

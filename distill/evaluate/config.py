@@ -15,26 +15,25 @@ from train.model.ddim import ddim_scheduler
 
 @dataclass(frozen=True)
 class AssetEvaluationArgs:
-    """Compare distilled assets with the truth of a shard set; write JSON, a Markdown table and an HTML page."""
+    """Compare distilled assets with the objects of a shard set; write JSON, a Markdown table and an HTML page."""
 
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
     run: tuple[Path, ...] = ()
     """Folders of finished distillations; requires --uid."""
     uid: tuple[str, ...] = ()
-    """The uid of each run's object, in the same order."""
+    """The uid of each run's object, in the order of --run."""
     view: tuple[str, ...] = ()
-    """The view that each run was made from, fixed_00 to random_15. Default: the view most similar to the run's image.
-    With --model: one view for all objects; default: the reference of train.evaluate, a random view that
-    depends on the uid."""
+    """The view that each run was made from, fixed_00 to random_15. If omitted, it is found by the run's image.
+    With --model: one view to distill all objects from. If omitted, each object's reference view in train.evaluate."""
     table: Path | None = None
-    """CSV with the header run,uid,view, or JSON, instead of --run, --uid and --view. Run folders are
-    relative to the table's folder."""
+    """A table to use instead of --run, --uid and --view: CSV with the header run,uid,view, or JSON.
+    Run folders are relative to the table's folder."""
     model: tuple[Path, ...] = ()
-    """Model folders, checkpoint files or Hub names to distill objects of the set with. The others are compared with the
-    first."""
+    """Models with which to distill objects of the set: model folders, checkpoint files or Hub names.
+    The others are compared with the first."""
     split: Literal["test", "validation", "all"] = "test"
-    """With --model: objects to evaluate, by a hash of their uids. No training uses test."""
+    """With --model: the objects to evaluate, chosen by a hash of the uid. Objects of test are never trained on."""
     max_objects: int | None = None
     """With --model: maximum number of objects, spread evenly over the split. Default: all."""
     preset: Preset | None = None
@@ -46,20 +45,19 @@ class AssetEvaluationArgs:
     guidance_scale: float | None = None
     """With --model: classifier-free guidance scale, as in python -m distill."""
     compare_reference: Literal["without", "with", "both"] = "without"
-    """With --model: whether the model is conditioned on the image itself in addition to its embedding, as
-    --with-reference of python -m distill. without: as in the paper; both: two rows of the tables."""
+    """With --model: whether to condition the model on the image itself too. both: compare the two.
+    without: on the embedding only, as in the paper. with: as --with-reference of python -m distill."""
     consistency: bool = False
-    """With --model: also measure multi-view consistency. A field is fitted to views sampled by each model and rendered
-    from the same cameras."""
+    """With --model: also measure multi-view consistency.
+    A field is fitted to the views that a model samples, rendered from the same cameras and compared with the views."""
     ddim_steps: int = 50
     """With --consistency: number of DDIM steps of the sampled views."""
     labels: Labels = "auto"
-    """The camera labels of the runs' models, which determine how assets are rotated. auto: read from the model
-    folders."""
+    """The camera labels of the runs' models, which determine the alignment. auto: read them from the model folders."""
     meshes: Path | None = None
-    """Folder with the true meshes, UID.glb, that were rendered. Adds Chamfer distance, F-score and volume IoU."""
+    """Folder of the model files that were rendered, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
     out: Path = Path("data/asset-evaluation")
-    """Output folder. An evaluation with the same settings that is found there is resumed."""
+    """Output folder. If it contains an evaluation with the same settings, that evaluation is resumed."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
@@ -72,23 +70,25 @@ class AssetEvaluationArgs:
 
 
 def check_args(args: AssetEvaluationArgs) -> None:
-    """Check the options. Raises UserError when one is invalid or does not go with the others."""
+    """Check the options. Raises UserError if one is invalid or cannot be combined with the others."""
     sources = [name for name in ("run", "table", "model") if getattr(args, name)]
     if len(sources) != 1:
         given = " and ".join(f"--{source}" for source in sources) or "none of them is given"
         raise UserError(f"give either --run with --uid, or --table, or --model ({given})")
     if args.model and (args.uid or len(args.view) > 1):
-        raise UserError("--model takes objects by --split and --max-objects; leave out --uid, give at most one --view")
+        raise UserError(
+            "--model selects objects by --split and --max-objects; leave out --uid and give at most one --view"
+        )
     if args.table and (args.uid or args.view):
         raise UserError("--table contains uids and views; leave out --uid and --view")
     if args.compare_reference != "without" and not args.model:
         raise UserError("--compare-reference applies to new distillations only; give --model")
     if args.consistency and not args.model:
-        raise UserError("--consistency measures the views that a model samples; give --model")
+        raise UserError("--consistency measures views sampled by a model; give --model")
     ddim_scheduler(args.ddim_steps, torch.device("cpu"))  # raises UserError for an invalid number of steps
     if args.max_objects is not None and args.max_objects < 1:
         raise UserError(f"--max-objects is {args.max_objects}; it must be at least 1")
     if args.meshes is not None and not args.meshes.is_dir():
-        raise UserError(f"--meshes {args.meshes}: no such folder; give one that holds UID.glb")
+        raise UserError(f"--meshes {args.meshes} is not a folder; give the folder of the model files, UID.glb")
     for name in args.view:
         view_number(name)

@@ -38,7 +38,7 @@ CONSISTENCY: Final = Metric(
 )
 _FIT_STEPS: Final = 400
 _RAYS_PER_STEP: Final = 4096
-# The ball of the preset `tiny`, which contains what the fixed cameras see, with a finer grid: 1 to 2 pixels per cell.
+# The preset `tiny`, whose ball contains everything the fixed cameras see, with a finer grid (1 to 2 pixels per cell).
 FIT: Final = replace(
     PRESETS["tiny"],
     nerf=FieldSettings(
@@ -78,7 +78,7 @@ def measure_consistency(
         method: Key of the method.
         folder: The model's folder; the model is loaded only if a score is missing.
         sampling: How the model samples views.
-        shards: The shard set that holds the objects.
+        shards: The shard set that contains the objects.
         places: The objects.
         device: Where the model and the fields are evaluated.
     """
@@ -139,7 +139,7 @@ def rerendered(
 
 
 def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return `summarize` of the true views and of each model's views."""
+    """Return the summary rows of the true views and of each model's views (`train.evaluate.tables.summarize`)."""
     rows = [Method(f"{TRUTH}-{RERENDERED}", "true views", {})]
     rows += [Method(f"{method.key}-{RERENDERED}", f"{method.title}, sampled views", {}) for method in methods]
     return summarize(record, rows, uids, (CONSISTENCY,))
@@ -157,7 +157,8 @@ def consistency_note(ddim_steps: int, seed: int) -> str:
     """Return a sentence on how consistency is measured."""
     return (
         f"Multi-view consistency: 16 views are sampled at the fixed cameras from the embedding of train.evaluate's "
-        f"reference ({ddim_steps} DDIM steps, seed {seed}); a field is fitted to them with plain L2 ({_FIT_STEPS} "
-        "steps) and rendered from the same cameras; the number is the PSNR between the two. The same fit to the true "
-        "views is the upper bound. Views that agree with each other but not with the truth also score high."
+        f"reference ({ddim_steps} DDIM steps, seed {seed}). A field is fitted to them with plain L2 ({_FIT_STEPS} "
+        "steps) and rendered from the same cameras. The score is the PSNR between sampled and rendered views. The same "
+        "fit to the true views is the upper bound. Views that agree with each other but not with the truth also score "
+        "high."
     )

@@ -29,7 +29,7 @@ class ObjectDistillation:
 
     options: SharedOptions
     model: Path
-    """The model folder behind `options.model`."""
+    """The folder of the model `options.model`."""
     seed: int
     device: str
     with_reference: bool = False
@@ -55,15 +55,15 @@ def distill_all(
     The elevation of each view, and its azimuth if the model is conditioned on the image, come from the shard set.
 
     Args:
-        settings: What all runs have in common.
-        shards: The shard set that holds the objects.
-        objects: Position of each object, by uid.
+        settings: Settings that all runs share.
+        shards: The shard set that contains the objects.
+        objects: Position of each object in the shard set, by uid.
         views: The view each object is distilled from, by uid: an index into ALL_VIEWS.
-        images: That view as a file, by uid.
+        images: The image file of that view, by uid.
         out: Folder that receives a run folder per uid.
 
     Returns:
-        The folders of the finished runs by uid, and why others failed by uid.
+        The folders of finished runs by uid, and the reason of each failure by uid.
 
     Raises:
         UserError: the model or the settings are invalid.
@@ -93,7 +93,7 @@ def distill_all(
 def write_reference_images(
     shards: ShardSet, objects: Mapping[str, Place], views: Mapping[str, int], out: Path
 ) -> dict[str, Path]:
-    """Write the view of each object as a PNG file, unless it exists; return the files by uid."""
+    """Write each object's reference view as a PNG file unless the file exists. Return the paths by uid."""
     return {uid: _write_image(shards, place, views[uid], out) for uid, place in objects.items()}
 
 

@@ -1,4 +1,4 @@
-"""The evaluation of assets: pairs distillations with objects, measures them, and writes the results."""
+"""Evaluate assets: pair distillations with their objects, measure them and write the results."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ from train.evaluate.selection import folder_sha256, name_models, open_images, se
 from train.model.multiview import read_spec
 from train.model.reference import folder_reads_reference
 
-RUNS: Final = "runs"  # folder of the distillations, and the key of the method for existing ones
+RUNS: Final = "runs"  # folder of new distillations, and method key of existing ones
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +71,11 @@ def evaluate_assets(args: AssetEvaluationArgs) -> int:
     """Measure assets, distilling them first with --model, and write the results to the output folder.
 
     Returns:
-        The exit status: 1 if a distillation failed, whose object is then left out.
+        The exit status: 1 if a distillation failed (its object is left out), otherwise 0.
 
     Raises:
-        UserError: an option is invalid, a file cannot be read, a run is not of its object, or the folder holds an
-            evaluation with other settings.
+        UserError: an option is invalid, a file cannot be read, a run was not made from its object, or the output folder
+            contains an evaluation with other settings.
         KeyboardInterrupt: a distillation was stopped.
     """
     check_args(args)
@@ -89,7 +89,7 @@ def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     check_unique(entries)
     places = {shards.uid(*place): place for place in spread_evenly(shards, len(shards))}
     if unknown := [entry.uid for entry in entries if entry.uid not in places]:
-        raise UserError(f"{shards.url}: holds no object {', '.join(unknown[:3])}; name uids of this set")
+        raise UserError(f"{shards.url} has no object {', '.join(unknown[:3])}; give uids that are in this set")
     pairs = [
         pair_up(entry, places[entry.uid], read_object(shards, places[entry.uid]), args.labels)
         for entry in ProgressBar(entries, desc="pair", unit="asset", leave=False)
@@ -111,7 +111,8 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     names, folders = name_models(args.model), [model_folder(model) for model in args.model]
     if args.compare_reference != "without" and (wide := [str(f) for f in folders if folder_reads_reference(f)]):
         raise UserError(
-            f"{', '.join(wide)}: always reads the reference, as input channels; leave out --compare-reference"
+            f"{', '.join(wide)}: always sees the reference image, as extra input channels; leave out "
+            "--compare-reference"
         )
     notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
     meshes = _true_meshes(args, list(places))
@@ -127,7 +128,9 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
         failed |= {uid: f"{each.method.title}: {reason}" for uid, reason in reasons.items()}
     groups = [AssetGroup(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
     if not groups[0].pairs:
-        raise UserError(f"no asset to measure: {next(iter(failed.values()))}")
+        raise UserError(
+            f"nothing to measure: every object has a failed distillation, for example: {next(iter(failed.values()))}"
+        )
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
     _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
     if args.consistency:
@@ -160,7 +163,7 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
 def _distill(
     args: AssetEvaluationArgs, distilled: DistillMethod, shards: ShardSet, places: Mapping[str, Place]
 ) -> tuple[list[Pair], dict[str, str]]:
-    """Distill the objects; return the assets, and why others failed by uid."""
+    """Distill the objects. Return the assets, and the reason of each failure by uid."""
     absolute = read_spec(distilled.folder).cameras == "absolute"
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: reference_view(uid) if args.view_of_all is None else args.view_of_all for uid in places}
@@ -207,13 +210,16 @@ def _describe(args: AssetEvaluationArgs, uids: Sequence[str], names: Sequence[st
 
 
 def _true_meshes(args: AssetEvaluationArgs, uids: Sequence[str]) -> dict[str, Path]:
-    """Return the true meshes that exist, by uid. Raises UserError where --meshes holds none of these objects."""
+    """Return the true meshes that exist, by uid. Raises UserError if --meshes has no mesh of these objects."""
     if args.meshes is None:
         return {}
     paths = {uid: args.meshes / f"{uid}.glb" for uid in uids}
     existing = {uid: path for uid, path in paths.items() if path.is_file()}
     if not existing:
-        raise UserError(f"--meshes {args.meshes}: holds none of {uids[0]}.glb and so on; give the files rendered")
+        raise UserError(
+            f"--meshes {args.meshes} contains no mesh of these objects ({uids[0]}.glb, ...); give the folder of the "
+            "model files that were rendered"
+        )
     return existing
 
 
@@ -231,7 +237,7 @@ def _score_all(context: AssetScoringContext, groups: Sequence[AssetGroup]) -> No
 
 
 def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
-    """Add an asset's line to the record, unless it is there. `asset` identifies what was measured; it is no metric."""
+    """Add an asset's line to the record unless it is there. The entry `asset` is its identity, not a metric."""
     record, key, true_mesh = context.record, (method, pair.uid, 0), context.meshes.get(pair.uid)
     identity = pair.identity(true_mesh)
     if record.scores.get(key, {}).get("asset") == [identity]:
@@ -246,7 +252,7 @@ def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
     record.write_images(TRUTH, pair.uid, list(truth.images[:VIEWS_PER_SET]))
     record.write_images(method, pair.uid, opaque(rendered.rgb[:VIEWS_PER_SET]))
     record.write_images(f"{method}-{OUTLINES}", pair.uid, outlines(rendered, truth))
-    record.add(key, scores)  # last: a line means that its images exist
+    record.add(key, scores)  # last, so that a recorded line implies that its images exist
 
 
 def _write(

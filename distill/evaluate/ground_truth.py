@@ -1,16 +1,17 @@
 """Align an asset with its object, and read the object's true mesh.
 
-The alignment is known, not searched for (no ICP). The object's world is Blender's; the object's front faces -y. The
-world of a field has the same vertical axis, and differs in two ways:
+The alignment follows from the known camera of the image; it is not searched for (no ICP). The object's world is
+Blender's: z is up, and the object's front faces -y. The field's world has the same vertical axis and differs in two
+ways:
 
-  azimuth   with relative camera labels the reference image is at azimuth 0, so the field is turned about z: the point x
-            of the object is the point R_z(a) x of the field, where `a` is the azimuth of the reference view. With
-            absolute labels azimuth 0 is the object's front, whatever the image shows, and a is 0;
-  scale     a model draws the object as large in the frame as in its training renders. The frames of distillation reach
-            `CameraSettings.half_frame` from center to edge (world units at the origin's depth; the middle of the range
-            counts, as in `reference_loss`), those of the renders distance * tan(fov / 2). The scale is their ratio.
+  azimuth   With relative camera labels the reference image is at azimuth 0, so the field is rotated about z: the point
+            x of the field corresponds to the point R_z(a) x of the object, where `a` is the azimuth of the reference
+            view. With absolute labels azimuth 0 is the object's front, whatever the image shows, and a is 0.
+  scale     A model draws an object as large in the frame as in its training renders. Half a frame of the distillation
+            is `CameraSettings.half_frame` world units at the depth of the origin (the middle of that range, as in
+            `reference_loss`); half a frame of the renders is distance * tan(fov / 2). The scale is their ratio.
 
-Nothing else is adjusted: an object that was built too low, too small or turned is scored as it is.
+Nothing else is adjusted: an asset that is too low, too small or rotated scores worse.
 
 Axis letters: `f` views, `n` points.
 """
@@ -30,19 +31,19 @@ from dataset.format.schema import View
 from dataset.reading.rendered_object import RenderedObject
 from distill.sds.schedule import CameraSettings
 
-_TOLERANCE: Final = 0.03  # of a true mesh's size and center after normalization, in longest sides
+_TOLERANCE: Final = 0.03  # allowed error of a true mesh's normalized size and center, in longest sides
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The point x of the field is scale * R_z(azimuth) x of the object."""
+    """The transform x -> scale * R_z(azimuth) x from the field's world to the object's."""
 
     azimuth_deg: float
     scale: float
 
     @property
     def rotation(self) -> NDArray[np.float64]:
-        """R_z [3, 3]."""
+        """The rotation matrix R_z(azimuth) [3, 3]."""
         angle = np.deg2rad(self.azimuth_deg)
         cos, sin = np.cos(angle), np.sin(angle)
         return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
@@ -61,7 +62,7 @@ class Alignment:
 
 
 def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: bool) -> Alignment:
-    """Return how a field that was distilled from a view lies in the object's world.
+    """Return the alignment of a field that was distilled from a view with its object.
 
     Args:
         view: The camera of the view.
@@ -74,33 +75,33 @@ def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: boo
 
 
 def read_mesh(path: Path) -> trimesh.Trimesh:
-    """Read the triangles of a GLB in Blender's axes (z up): all its parts, placed by its nodes.
+    """Read the triangles of all parts of a GLB, placed by its nodes, in Blender's axes (z up).
 
-    Raises UserError, naming the file, when it is missing, cannot be read, or has no triangle with an area.
+    Raises UserError if the file is missing, cannot be read, or has no triangle with an area.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; a GLB is expected there")
     try:
         mesh: Any = trimesh.load_scene(path, file_type="glb").to_mesh()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path}: not a readable GLB ({type(error).__name__}: {error}); make it again") from error
+        raise UserError(f"{path} is not a readable GLB ({type(error).__name__}: {error}); write it again") from error
     if not len(mesh.faces):
-        raise UserError(f"{path}: an empty mesh without triangles; there is nothing to measure")
+        raise UserError(f"{path} has no triangles, so there is nothing to measure; give a file with a mesh")
     x, y, z = np.asarray(mesh.vertices, np.float64).T
     vertices = np.stack([x, -z, y], -1)
     if not np.isfinite(vertices).all():
-        raise UserError(f"{path}: has vertices that are NaN or infinite; make it again")
+        raise UserError(f"{path} has NaN or infinite vertices; write it again")
     turned = trimesh.Trimesh(vertices, np.asarray(mesh.faces), process=False)
     if not float(turned.area) > 0:
-        raise UserError(f"{path}: an empty mesh, whose triangles have no area; there is nothing to measure")
+        raise UserError(f"{path} has no triangle with an area, so there is nothing to measure; give a file with a mesh")
     return turned
 
 
 def read_true_mesh(path: Path, truth: RenderedObject) -> trimesh.Trimesh:
-    """Read an object's own GLB and normalize it as it was for its renders.
+    """Read an object's true mesh and normalize it as for its renders.
 
-    Raises UserError when it does not fill the box that the renders' normalization implies: it is another file, or one
-    that is rendered differently from what it stores (animated, or with hidden parts).
+    Raises UserError if the normalized mesh does not fill the box of the renders. It is then another file, or its
+    renders differ from the geometry it stores (because of animation or hidden parts).
     """
     mesh = read_mesh(path)
     normalization = truth.normalization
@@ -110,7 +111,7 @@ def read_true_mesh(path: Path, truth: RenderedObject) -> trimesh.Trimesh:
     expected = 1.0 if normalization.mode == "longest" else size
     if abs(size - expected) > _TOLERANCE or center > _TOLERANCE:
         raise UserError(
-            f"{path}: is not the mesh that {truth.uid} was rendered from: normalized as in its renders, its longest "
+            f"{path} is not the mesh that {truth.uid} was rendered from: normalized as for the renders, its longest "
             f"side is {size:.3g} and its center is off by {center:.3g}; give the file that was rendered, or remove it"
         )
     return mesh

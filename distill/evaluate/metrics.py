@@ -19,11 +19,11 @@ from dataset.camera import project
 
 VOXELS: Final = 64  # along an edge of the cube [-EXTENT, EXTENT]
 EXTENT: Final = 1.0
-OPAQUE: Final = 0.5  # alpha from which a pixel belongs to the silhouette
-POINTS: Final = 100_000  # sampled on a surface: the Chamfer distance of two samples of one object is about 0.003
-F_DISTANCE: Final = 0.02  # of the F-score, in longest sides of the object
-_CELLS_PER_VOXEL: Final = 4  # along each axis, of the grid on which a surface is rasterized and flooded from outside
-_RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # in voxels, from the centers: no ray runs along an edge
+OPAQUE: Final = 0.5  # smallest alpha of a silhouette pixel
+POINTS: Final = 100_000  # sampled on a surface; two samples of one object have a Chamfer distance of about 0.003
+F_DISTANCE: Final = 0.02  # distance threshold of the F-score, in longest sides of the object
+_CELLS_PER_VOXEL: Final = 4  # per axis, for the grid on which a surface is rasterized and flooded from outside
+_RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # offset of rays from voxel centers, in voxels, so that no ray runs along an edge
 
 
 def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -47,8 +47,8 @@ def voxel_centers() -> NDArray[np.float64]:
 def visual_hull(silhouettes: NDArray[np.bool_], c2w: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return the voxels [x, y, z] whose centers lie in every silhouette [f, h, w].
 
-    The cameras are `c2w` [f, 4, 4] with `K` [f, 3, 3]. The hull contains the object and all that no camera can
-    distinguish from it: concavities are filled. What is outside a frame is empty.
+    The cameras are `c2w` [f, 4, 4] with `K` [f, 3, 3]. The hull contains the object and fills concavities, which
+    silhouettes do not show. Voxels that project outside a frame are empty.
     """
     centers = voxel_centers()
     left = np.arange(len(centers))
@@ -69,17 +69,18 @@ class Solid:
     """A surface, prepared for comparison."""
 
     points: NDArray[np.float64]  # [n, 3], uniform over the parts of the surface that can be reached from outside
-    voxels: NDArray[np.bool_]  # what the surface encloses
+    voxels: NDArray[np.bool_]  # voxels enclosed by the surface
 
 
 def solid_of(mesh: trimesh.Trimesh) -> Solid:
     """Prepare a mesh, closed or not, for comparison. The same mesh gives the same points.
 
-    Meshes made by people overlap and contain hidden parts. Of points sampled uniformly over the surface, those are kept
-    that can be reached from outside; this is found by a flood fill on a finer grid, on which the surface is rasterized.
+    Meshes made by people have overlapping and hidden parts. Points are sampled uniformly over the surface, and only
+    those that can be reached from outside are kept: the surface is rasterized on a finer grid, which is flooded from
+    outside.
     """
     cells = VOXELS * _CELLS_PER_VOXEL
-    regions, _ = label(np.pad(~_rasterized(mesh, cells), 1, constant_values=True))  # neighbours share a face
+    regions, _ = label(np.pad(~_rasterized(mesh, cells), 1, constant_values=True))  # neighbors share a face
     outside = (regions == regions[0, 0, 0])[1:-1, 1:-1, 1:-1]
     reached = binary_dilation(outside, np.ones((3, 3, 3), bool), border_value=1)
     sampled, _ = trimesh.sample.sample_surface(mesh, POINTS, seed=0)
@@ -91,22 +92,22 @@ def solid_of(mesh: trimesh.Trimesh) -> Solid:
 
 
 def enclosed_voxels(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return the voxels [x, y, z] around whose centers the winding number of triangles [m, 3, 3] is at least one half.
+    """Return the voxels [x, y, z] at whose centers the winding number of triangles [m, 3, 3] is at least one half.
 
-    The sign of the winding number does not matter. It (Jacobson et al. 2013) is the mean over all directions of the
-    signed crossings of a ray: an integer for closed surfaces, also overlapping ones, and meaningful for surfaces with
-    holes. Here the mean is over the six directions of the axes.
+    The winding number (Jacobson et al. 2013) is the sum of a ray's signed crossings, averaged over all directions. It
+    is an integer for closed surfaces, even overlapping ones, and meaningful for surfaces with holes. Here the average
+    is over the six directions of the axes, and the sign is ignored.
     """
     winding = np.zeros((VOXELS, VOXELS, VOXELS))
     for axis in range(3):
-        turned = np.roll(corners, -axis - 1, axis=-1)  # `axis` comes last, the others keep their order: a rotation
+        turned = np.roll(corners, -axis - 1, axis=-1)  # a rotation of the axes that puts `axis` last
         winding += np.moveaxis(_crossings(turned), (0, 1, 2), np.roll((0, 1, 2), -axis - 1))
     enclosed: NDArray[np.bool_] = np.abs(winding / 6) >= 0.5
     return enclosed
 
 
 def _crossings(corners: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Signed crossings [x, y, z] of the two rays up and down (z) from each voxel's center with triangles [m, 3, 3]."""
+    """Count the signed crossings [x, y, z] of triangles [m, 3, 3] with rays up and down from each voxel's center."""
     cells = (corners + EXTENT) / (2 * EXTENT) * VOXELS - 0.5  # a voxel's center is its index
     cells[..., :2] -= _RAY_OFFSET
     flat = cells[..., :2]
@@ -139,10 +140,10 @@ def _doubled_area(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> NDArray[
 
 
 def _rasterized(mesh: trimesh.Trimesh, cells: int) -> NDArray[np.bool_]:
-    """Return the cells [x, y, z] that the surface passes, so that no path of face-adjacent cells leads through it.
+    """Return the cells [x, y, z] that the surface occupies; no path of other, face-adjacent cells crosses the surface.
 
-    Such a path crosses the surface between the centers of two adjacent cells, half a cell from all other cells. No edge
-    is longer than half a cell, so a vertex lies within 0.3 cells of the crossing, in one of these two cells.
+    Such a path would cross it between the centers of two adjacent cells, half a cell from all other cells. No edge is
+    longer than half a cell, so a vertex lies within 0.3 cells of the crossing and occupies one of the two cells.
     """
     edge = EXTENT / cells
     vertices, _ = trimesh.remesh.subdivide_to_size(  # type: ignore[no-untyped-call]
@@ -164,8 +165,8 @@ def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
     """Return `chamfer`, `f_score` and `volume_iou` of two solids.
 
     Chamfer distance: the mean distance of a point to the nearest point of the other solid, averaged over both
-    directions (as in SyncDreamer's evaluation). F-score: harmonic mean of the fraction of the asset's points within
-    F_DISTANCE of the truth and of the fraction of the truth's points within it of the asset (Knapitsch et al. 2017).
+    directions (as in SyncDreamer's evaluation). F-score: the harmonic mean of two fractions, the asset's points within
+    F_DISTANCE of the truth and the truth's points within F_DISTANCE of the asset (Knapitsch et al. 2017).
     """
     from_asset, from_truth = _distances(asset.points, truth.points), _distances(truth.points, asset.points)
     precision, recall = (float((distances <= F_DISTANCE).mean()) for distances in (from_asset, from_truth))

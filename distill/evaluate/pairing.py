@@ -1,7 +1,7 @@
-"""Pair finished distillations with the objects, and the views of a shard set, that they were made from.
+"""Pair finished distillations with the objects and views of a shard set that they were made from.
 
-A table of pairs is CSV with the header `run,uid,view`, or JSON, a list of objects with these keys. `run` is a folder,
-relative to the table's own; `view` may be missing or empty: it is then found by the run's image.
+A table of pairs is CSV with the header `run,uid,view`, or a JSON list of objects with these keys. `run` is a folder,
+relative to the table's folder. If `view` is missing or empty, it is found by the run's image.
 """
 
 import csv
@@ -32,8 +32,8 @@ FIELD: Final = "field.safetensors"
 MESH: Final = "mesh.glb"
 INPUT_IMAGE: Final = "input.png"
 _COLUMNS: Final = ("run", "uid", "view")
-_MIN_PSNR_DB: Final = 25.0  # a run's image is a view of the object if it is at least this similar
-_MIN_MARGIN_DB: Final = 1.0  # and the second most similar view is at least this much less similar
+_MIN_PSNR_DB: Final = 25.0  # smallest PSNR of a run's image and the view it was made from
+_MIN_MARGIN_DB: Final = 1.0  # smallest difference to the PSNR of the second most similar view
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def entries_of(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) 
 
 
 def check_unique(entries: Sequence[AssetEntry]) -> None:
-    """Raise UserError when an object occurs twice: it would count double."""
+    """Raise UserError if an object occurs twice, since it would count twice in the means."""
     runs: dict[str, Path] = {}
     for entry in entries:
         if entry.uid in runs:
@@ -92,28 +92,30 @@ def check_unique(entries: Sequence[AssetEntry]) -> None:
 
 
 def read_table(path: Path) -> list[AssetEntry]:
-    """Read the rows of a table. Raises UserError, naming the row, when one is invalid."""
+    """Read the rows of a table. Raises UserError, naming the row, if one is invalid."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows: list[Any] = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: no readable table ({error}); give CSV or JSON with run, uid, view") from error
+        raise UserError(f"{path} is not a readable table ({error}); give CSV or JSON with run, uid, view") from error
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path}: holds no row; give CSV with the header run,uid,view, or JSON, a list of such objects")
+        raise UserError(
+            f"{path} has no rows; give CSV with the header run,uid,view, or a JSON list of objects with these keys"
+        )
     entries = []
     for number, row in enumerate(rows, 1):
-        unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["no object"]
+        unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["not an object"]
         values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
         if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
             more = f" ({', '.join(unknown)})" if unknown else ""
-            raise UserError(f"{path}: row {number} is not run, uid and view{more}; every row needs run and uid")
+            raise UserError(f"{path}: row {number} is not run, uid and view{more}; give every row a run and a uid")
         run, uid, view = values
         entries.append(AssetEntry(path.parent / run, uid, view_number(view) if view else None))
     return entries
 
 
 def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labels) -> Pair:
-    """Check a run and find how it lies in its object's world.
+    """Check a run and find its alignment with its object.
 
     Args:
         entry: The run, and the view it was made from if known.
@@ -134,12 +136,14 @@ def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labe
         march = MarchSettings(**config["settings"]["march"])
         elevation_deg = float(config["elevation_deg"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{entry.run / CONFIG}: lacks settings of this program ({error}); distill again") from error
+        raise UserError(
+            f"{entry.run / CONFIG} lacks settings that this version needs ({error}); distill again"
+        ) from error
     notes = []
     if abs(elevation_deg - camera.elevation_deg) > 1:
         notes.append(
-            f"{entry.uid}: was distilled as if seen from elevation {elevation_deg:g}, but {view_name(view)} is at "
-            f"{camera.elevation_deg:.1f} (--elevation-deg of distill); this is not corrected in the numbers."
+            f"{entry.uid} was distilled with --elevation-deg {elevation_deg:g}, but the elevation of {view_name(view)} "
+            f"is {camera.elevation_deg:.1f}; the scores are not corrected for this difference."
         )
     alignment = align(camera, truth.size, cameras, absolute=absolute)
     return Pair(entry.run, entry.uid, place, view, alignment, march, tuple(notes))
@@ -150,14 +154,14 @@ def _read_config(run: Path) -> Mapping[str, Any]:
     missing = [name for name in (CONFIG, FIELD, MESH, INPUT_IMAGE) if not (run / name).is_file()]
     if missing:
         raise UserError(
-            f"{run}: is no finished distillation ({', '.join(missing)} missing); repeat its `python -m distill`, or "
+            f"{run} is not a finished distillation ({', '.join(missing)} missing); repeat its `python -m distill`, or "
             "leave it out"
         )
     try:
         config: dict[str, Any] = json.loads((run / CONFIG).read_text())
         config["mesh"]["faces"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run / CONFIG}: is not that of a finished run; repeat its `python -m distill`") from error
+        raise UserError(f"{run / CONFIG} does not belong to a finished run; repeat its `python -m distill`") from error
     return config
 
 
@@ -167,8 +171,8 @@ def _has_absolute_labels(run: Path, config: Mapping[str, Any], labels: Labels) -
     model = Path(str(config.get("model", "")))
     if not (model / SPEC_FILE).is_file():
         raise UserError(
-            f"{run}: its model {model} does not exist here, so its camera labels are unknown; give --labels relative "
-            "(as in the paper) or absolute"
+            f"{run}: the model {model} does not exist here, so its camera labels are unknown; give --labels relative "
+            "(as in the paper) or --labels absolute"
         )
     return read_spec(model).cameras == "absolute"
 
@@ -183,26 +187,26 @@ def _find_view(entry: AssetEntry, truth: RenderedObject) -> int:
         if similarity_db[entry.view] < _MIN_PSNR_DB:
             raise UserError(
                 f"{entry.run}: its image is not {view_name(entry.view)} of {entry.uid} "
-                f"({similarity_db[entry.view]:.1f} dB; {nearest}); name the right uid and view"
+                f"({similarity_db[entry.view]:.1f} dB; {nearest}); give the right uid and view"
             )
         return entry.view
     if similarity_db[best] < _MIN_PSNR_DB:
-        raise UserError(f"{entry.run}: its image is no view of {entry.uid} ({nearest}); name the right uid")
+        raise UserError(f"{entry.run}: its image is not a view of {entry.uid} ({nearest}); give the right uid")
     if similarity_db[best] - similarity_db[second] < _MIN_MARGIN_DB:
         raise UserError(
             f"{entry.run}: its image may be {view_name(best)} or {view_name(second)} of {entry.uid}, which look the "
-            "same; name one with --view"
+            "same; choose one with --view"
         )
     return best
 
 
 def _similarity_db(path: Path, truth: RenderedObject) -> NDArray[np.float64]:
-    """PSNR [f] between a run's image and each view, prepared as a run prepares it; -inf where nothing is visible."""
+    """Return the PSNR [f] of a run's image and each view, prepared like the run's image; -inf for empty views."""
     try:
         with Image.open(path) as image:
             given = np.asarray(image.convert("RGBA").resize((image.width, image.width)))
     except BROKEN as error:
-        raise UserError(f"{path}: not a readable image ({type(error).__name__}); distill again") from error
+        raise UserError(f"{path} is not a readable image ({type(error).__name__}); distill again") from error
     similarity_db = np.full(len(truth.images), -np.inf)
     for number, view in enumerate(truth.images):
         try:

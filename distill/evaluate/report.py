@@ -1,4 +1,4 @@
-"""Write the results of an asset evaluation: its tables, how the numbers were measured, and the rings of the page."""
+"""Write the results of an asset evaluation: tables, notes on the measurements, and a page with rings of images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +20,8 @@ from train.evaluate.tables import ResultTable, object_values, summarize, tables
 OUTLINES: Final = "outlines"  # METHOD-outlines in the images' folder
 _CAPTION: Final = (
     "The 16 views of the fixed set from azimuth 0 (the object's front), every 22.5 degrees: the true views and the "
-    "asset's. Below, the silhouettes: gray in both, orange in the asset's only, blue in the object's only. Images are "
-    "compressed with loss and at most 80 pixels wide; the numbers were computed from the original images."
+    "asset's. Below, the silhouettes: gray in both, orange in the asset's only, blue in the object's only. The page's "
+    "images are lossy and at most 80 pixels wide; the scores were computed from the original images."
 )
 
 
@@ -49,10 +49,10 @@ def write_asset_report(
     Args:
         out: The output folder.
         shards: URL of the shard set.
-        groups: The assets of each method, of the same objects.
+        groups: The assets of each method; all methods have the same objects.
         record: The scores and the images.
         notes: Notes to add to the protocol.
-        lead: Which objects were evaluated, for the sentence below the heading.
+        lead: A description of the objects, for the sentence below the heading.
         with_mesh: How many of the objects have their true mesh.
         consistency: Whether multi-view consistency was measured.
 
@@ -88,7 +88,7 @@ def write_asset_report(
 
 
 def _page_methods(record: Record, methods: Sequence[Method], uids: Sequence[str], consistency: bool) -> list[Method]:
-    """Return the rings of each object on the page, in order. Those without scores get empty ones in the record."""
+    """Return the rings of images of each object, in their order. Adds empty scores to the record for those without."""
     rings = []
     for method in methods:
         rings += [method, Method(f"{method.key}-{OUTLINES}", f"{method.title}: silhouettes", {})]
@@ -120,12 +120,12 @@ def _asset(record: Record, method: Method, pair: Pair) -> dict[str, Any]:
 def _tables(
     rows: Sequence[dict[str, Any]], record: Record, methods: Sequence[Method], uids: Sequence[str]
 ) -> list[ResultTable]:
-    """Return the tables of every evaluation, and a table of single objects."""
+    """Return the tables of means, as for every evaluation, and a table with the values of each object."""
     count = format_object_count(len(uids))
     results, *others = tables(rows, count, ASSET_METRICS)
     note = (
-        f"Means over {count}, each the mean over its held-out views; in brackets the {CONFIDENCE:.0%} confidence "
-        "interval over objects (bootstrap)."
+        f"Means over {count}, each of which is the mean over its held-out views; in brackets the {CONFIDENCE:.0%} "
+        "confidence interval over objects (bootstrap)."
     )
     return [replace(results, note=note), *others, _object_table(rows, record, methods, uids, results.head)]
 
@@ -157,27 +157,28 @@ def _protocol(groups: Sequence[AssetGroup], with_mesh: int) -> Iterator[str]:
     inside = sum(pair.view < VIEWS_PER_SET for pair in pairs)
     yield (
         "Images: the asset's field without lighting (its albedo) on white, from the 16 cameras of the fixed set "
-        "(elevation 30, every 22.5 degrees), in the size of the true images. Those are lit by an environment map, so "
-        "even a perfect asset would differ from them."
+        "(elevation 30, every 22.5 degrees), at the resolution of the true images. The true images are lit by an "
+        "environment map, so even a perfect asset would differ from them."
     )
     yield (
-        f"Held out: all 16 fixed views of the {len(pairs) - inside} of {len(pairs)} assets that were made from a view "
-        f"of the random set; of those made from a fixed view ({inside}) the other 15."
+        f"Held-out views: all 16 fixed views for the {len(pairs) - inside} of {len(pairs)} assets that were made from "
+        f"a random view; the other 15 fixed views for the {inside} that were made from a fixed view."
     )
     yield (
-        "Alignment by the known camera of the image, without any search (no ICP): turned about the vertical axis by "
-        "the image's azimuth if the model's camera labels are relative (not if they are absolute), and scaled by the "
-        "ratio of the frames of distillation and renders. Size, height and rotation are not corrected."
+        "Alignment: by the known camera of the image, without a search (no ICP). The asset is rotated about the "
+        "vertical axis by the image's azimuth if the model's camera labels are relative, and scaled by the ratio of "
+        "the frames of distillation and renders. Errors of size, height and rotation are not corrected."
     )
     yield "Silhouette: where the opacity is at least one half. Box: the bounding box of the true alpha."
     yield (
-        "Front/back: of the views within 45 degrees of front or back, the fraction that is nearer to the true view "
-        f"from the opposite side; only where these two true views differ (PSNR below {MAX_FRONT_BACK_PSNR_DB:g} dB)."
+        "Front/back: the fraction of the views within 45 degrees of front or back that are closer to the true view "
+        "from the opposite side. Only views whose two true views differ are counted (PSNR below "
+        f"{MAX_FRONT_BACK_PSNR_DB:g} dB)."
     )
     yield (
         f"Visual hull: the voxels ({VOXELS}^3 over [-1, 1]^3) inside all 32 silhouettes, of the asset (rendered from "
-        "its field) and of the object (from its renders), with the same cameras. It replaces the volume where there is "
-        "no true mesh, but fills concavities; the view the asset was made from is one of the 32."
+        "its field) and of the object (from its renders), with the same cameras. It replaces the volume if there is no "
+        "true mesh, but fills concavities. The view that the asset was made from is one of the 32."
     )
     if with_mesh:
         uids = {pair.uid for pair in pairs}
@@ -188,9 +189,9 @@ def _protocol(groups: Sequence[AssetGroup], with_mesh: int) -> Iterator[str]:
             "mesh, by its winding number."
         )
         yield (
-            "As in SyncDreamer's evaluation (Liu et al. 2023, its eval_mesh.py): Chamfer distance and the volume's "
-            "grid. Differences from it: points are sampled uniformly on the part of a surface that can be reached from "
-            "outside, not taken from 16 depth maps; no object is turned by hand; F-score and hull are added."
+            "Chamfer distance and the volume's grid are those of SyncDreamer's evaluation (Liu et al. 2023, "
+            "eval_mesh.py). Differences: points are sampled uniformly on the part of a surface that can be reached "
+            "from outside, not taken from 16 depth maps; no object is rotated by hand; F-score and hull are added."
         )
     else:
         yield "Meshes: none were given (--meshes), so Chamfer distance, F-score and volume IoU are left out."

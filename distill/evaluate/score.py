@@ -36,8 +36,8 @@ PAGE_METRICS: Final = tuple(
     if metric.name in ("psnr", "ssim", "silhouette_iou", "hull_iou", "volume_iou", "f_score")
 )
 _VIEWS_AT_ONCE: Final = 4
-_CPU_SAMPLE_BUDGET: Final = 2**18  # larger arrays cost the system more time than they save
-_OCCUPANCY_SAMPLES: Final = 48  # random points per cell: a wall of a sixth of a cell is missed by 1 in 10,000
+_CPU_SAMPLE_BUDGET: Final = 2**18  # larger arrays take the system more time than they save
+_OCCUPANCY_SAMPLES: Final = 48  # random points per cell; in 1 of 10,000 cells they miss a wall of a sixth of a cell
 _ONLY_ASSET, _ONLY_TRUTH, _BOTH = (214, 94, 0), (0, 114, 178), (196, 196, 196)  # distinct for color-blind readers
 
 
@@ -50,7 +50,7 @@ class RenderedAsset:
 
     @property
     def silhouettes(self) -> NDArray[np.bool_]:
-        """[f, h, w]."""
+        """The silhouettes [f, h, w]."""
         return self.alpha >= OPAQUE
 
 
@@ -63,7 +63,7 @@ def true_silhouettes(truth: RenderedObject) -> NDArray[np.bool_]:
 def render_asset(
     scene: Scene, march: MarchSettings, alignment: Alignment, truth: RenderedObject, device: torch.device | str = "cpu"
 ) -> RenderedAsset:
-    """Render the scene without lighting, from the object's cameras and in the size of its images."""
+    """Render the scene without lighting, from the object's cameras and at the resolution of its images."""
     occupancy = occupancy_of(scene, march, device)
     if torch.device(device).type == "cpu":
         march = replace(march, sample_budget=min(march.sample_budget, _CPU_SAMPLE_BUDGET))
@@ -87,7 +87,7 @@ def render_asset(
 
 @torch.no_grad()
 def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str = "cpu") -> Occupancy:
-    """Compute the occupancy grid of a finished scene, which its file does not hold, from several points per cell."""
+    """Compute the occupancy grid of a finished scene from several points per cell. Field files do not contain it."""
     settings = replace(march, occupancy_every=1, occupancy_decay=1.0, occupancy_warmup=_OCCUPANCY_SAMPLES)
     occupancy = Occupancy(scene.radius, settings).to(device)
     for step in range(_OCCUPANCY_SAMPLES):
@@ -96,10 +96,10 @@ def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str 
 
 
 def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) -> dict[str, Sequence[float]]:
-    """Return every image metric: 16 values, one per view of the fixed set, and one value of the visual hull.
+    """Return the image metrics: 16 values each, one per view of the fixed set, and one value of the visual hull.
 
-    `reference` is the index into ALL_VIEWS of the view that the asset was made from. If it is in the fixed set, it is
-    not held out, and its values are NaN.
+    `reference` is the index into ALL_VIEWS of the view that the asset was made from. Its values are NaN if it is in the
+    fixed set, since it is not held out.
     """
     ring = slice(0, VIEWS_PER_SET)
     rgb, true_rgb = rendered.rgb[ring], truth.on_white[ring]
@@ -115,7 +115,7 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
 
 
 def shape_scores(mesh: trimesh.Trimesh, alignment: Alignment, truth: Solid) -> dict[str, Sequence[float]]:
-    """Return `surface_scores` of an asset's mesh (in the field's world) and the truth; a list of one value each."""
+    """Return `surface_scores` of an asset's mesh (in the field's world) and the truth, as lists of one value."""
     moved = trimesh.Trimesh(alignment.to_object(np.asarray(mesh.vertices)), mesh.faces, process=False)
     return {name: [value] for name, value in surface_scores(solid_of(moved), truth).items()}
 

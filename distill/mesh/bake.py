@@ -17,8 +17,8 @@ from distill.mesh.arrays import FloatArray, IntArray, UInt8
 
 ColorFunction = Callable[[FloatArray], NDArray[np.float32]]  # interpolated vertex values [n, c] -> colors [n, 3]
 
-_CANDIDATES: Final = 1 << 20  # texels tested at once, which bounds the memory
-_EDGE: Final = 1e-9  # tolerance, so that a texel center on a shared edge belongs to a face
+_CANDIDATES: Final = 1 << 20  # number of texels tested at once, to bound the memory
+_EDGE: Final = 1e-9  # tolerance so that a texel center on a shared edge belongs to a face
 
 
 def texel_coordinates(uv: FloatArray, size: int) -> FloatArray:
@@ -27,7 +27,7 @@ def texel_coordinates(uv: FloatArray, size: int) -> FloatArray:
 
 
 def barycentric(corners: FloatArray, points: FloatArray) -> FloatArray:
-    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2]; NaN without an area."""
+    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2]; NaN if it has no area."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     area = _cross(b - a, c - a)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,7 +1,7 @@
 """Export a field as a textured mesh: marching cubes, cleaning, simplification, UV unwrapping, albedo baking, files.
 
 The geometry stays in world axes (Blender, z up) until a file is written (`distill.mesh.formats`). Albedo is
-display-referred sRGB, as in the training images, and so are the textures of the files: values are not converted.
+display-referred sRGB, as in the training images, and is written to textures without conversion.
 
 Axis letters: `v` vertices, `m` faces, `n` points.
 """
@@ -42,11 +42,11 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 logger = logging.getLogger(__name__)
 
 _POINTS_PER_CALL: Final = 1 << 17
-_ROWS_PER_CALL: Final = 1 << 13  # points of the surface; each evaluates the albedo at a dozen points
+_ROWS_PER_CALL: Final = 1 << 13  # surface points per call; each needs the albedo of a dozen points
 _REACH_CELLS: Final = 2.0  # largest distance between mesh and surface of the field, in cells of the density grid
-_SIMPLIFICATIONS: Final = 4  # rounds: cleaning makes more edges collapsible
+_SIMPLIFICATIONS: Final = 4  # maximum number of rounds; cleaning makes more edges collapsible
 FACE_LIMIT: Final = 200_000  # with more faces, unwrapping takes minutes
-EMPTY_OPACITY: Final = 0.05  # a field with less opacity at its highest density along a diameter is empty
+EMPTY_OPACITY: Final = 0.05  # of a diameter at the highest density; a field with less is empty
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
@@ -63,7 +63,7 @@ class MeshSettings:
     threshold: float = 10.0
     """Density at the surface, per world unit. The default is that of the released configuration."""
     threshold_fraction: float = 0.25
-    """Upper limit of the surface density as a fraction of the highest density: lowers `threshold` for thin fields."""
+    """Upper limit of the surface density, as a fraction of the highest density. Lowers `threshold` for thin fields."""
     floater_fraction: float = 0.05
     """Components with less than this fraction of the largest volume are removed."""
     faces: int = 20_000
@@ -71,7 +71,7 @@ class MeshSettings:
     texture_size: int = 1024
     """Edge of the square texture in texels."""
     unwrap_seconds: float = 300.0
-    """Time limit of xatlas; after it, each face gets its own cell of the texture, with a warning."""
+    """Time limit of xatlas. If it is exceeded, each face gets its own cell of the texture, with a warning."""
     points: int = 100_000
     """Number of points of the format `points`."""
 
@@ -94,7 +94,7 @@ PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
 
 @dataclass(frozen=True)
 class MeshReport:
-    """Data of an exported mesh. `vertices` counts them before GLB splits them at texture seams."""
+    """Data of an exported mesh. `vertices` is their number before GLB splits them at texture seams."""
 
     faces: int
     vertices: int
@@ -132,7 +132,7 @@ def export_mesh(
         device: Device of the field.
 
     Raises:
-        UserError: a format is unknown, or the field is empty or holds NaN.
+        UserError: a format is unknown, or the field is empty or contains NaN.
     """
     if unknown := sorted(set(kinds) - set(FORMATS)):
         raise UserError(f"unknown mesh format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
@@ -166,14 +166,21 @@ def export_mesh(
 def surface_of(
     grid: NDArray[np.float32], threshold: float, radius: float, settings: MeshSettings
 ) -> tuple[TriangleMesh, int]:
-    """Return a closed manifold of a density grid [r, r, r] within the face budget, and how many components it lost."""
+    """Return the surface of a density grid [r, r, r] as a closed manifold, and the number of removed components.
+
+    Warns if the surface cannot be simplified to the face budget.
+    """
     surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
     for _ in range(_SIMPLIFICATIONS):
         surface = clean(simplify(surface, settings.faces))
         if len(surface.faces) <= settings.faces:
             break
     else:
-        logger.warning("the mesh has %d faces, more than the budget: fewer would not be manifold", len(surface.faces))
+        logger.warning(
+            "the mesh has %d faces, more than the budget of %d: it cannot be simplified further and stay manifold",
+            len(surface.faces),
+            settings.faces,
+        )
     surface, more_removed = keep_components(surface, settings.floater_fraction)  # parts cut off by simplification
     return surface, removed + more_removed
 
@@ -249,12 +256,12 @@ def evaluate(
         ]
     values: NDArray[np.float32] = torch.cat(parts).numpy()
     if not np.isfinite(values).all():
-        raise UserError("the field holds NaN or infinity; distill again with a lower learning rate")
+        raise UserError("the field contains NaN or infinite values; distill again with a lower learning rate")
     return values
 
 
 def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
-    """Return the density of the surface in a grid [r, r, r]: the setting or, for a thin field, less with a warning.
+    """Return the density of the surface in a grid [r, r, r]: the setting, or less for a thin field (with a warning).
 
     Raises:
         UserError: the field is empty.

@@ -2,9 +2,9 @@
 
 Meshes are in world axes (Blender: z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as (x, z, -y),
 and the front faces +z in a viewer. PLY has no convention and keeps z up, since Blender and others import it without
-rotation. A unit of length is a meter.
+rotation. The unit of length is the meter.
 
-Axis letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels a side.
+Axis letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels per side.
 """
 
 import io
@@ -70,7 +70,7 @@ def glb(textured: TexturedMesh) -> bytes:
 
 
 def _set_buffer_targets(tree: dict[str, Any]) -> None:
-    """Set the target of each buffer view, which glTF recommends and trimesh leaves out."""
+    """Set the `target` of each buffer view: glTF recommends it, but trimesh omits it."""
     for primitive in (primitive for mesh in tree["meshes"] for primitive in mesh["primitives"]):
         for accessor in primitive["attributes"].values():
             tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]["target"] = _VERTEX_BUFFER
@@ -126,7 +126,7 @@ def points_ply(points: FloatArray, normals: FloatArray, colors: UInt8) -> bytes:
 
 
 def _ply(points: FloatArray, normals: FloatArray, colors: UInt8, elements: list[str]) -> bytes:
-    """Return the header and the vertices; `elements` are header lines of the elements that follow."""
+    """Return the header and the vertices. `elements` are the header lines of the elements after the vertices."""
     rows = np.empty(len(points), _POINT)
     for names, values in (
         (("x", "y", "z"), points),

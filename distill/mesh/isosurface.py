@@ -1,4 +1,4 @@
-"""Extract a surface from a density grid by marching cubes, remove floaters, simplify it, make it manifold. Numpy only.
+"""Extract a surface from a density grid by marching cubes, remove floaters, simplify and repair it. Numpy only.
 
 Axis letters: `v` vertices, `m` faces, `r` nodes of the grid along an axis.
 """
@@ -26,8 +26,8 @@ def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> Trian
     """Extract the surface where density [r, r, r] crosses `threshold`; it is closed at the walls of the cube.
 
     Marching cubes interpolates linearly. Density may jump from 0 to 1,000 between two nodes, which would push the
-    surface outwards by up to a cell. So it runs on the opacity 1 - exp(-density * length), with the length for which
-    the threshold has opacity 0.5: the same surface, but with bounded values on both sides.
+    surface outwards by up to a cell. So marching cubes runs on the opacity 1 - exp(-density * length), with the length
+    for which the threshold has opacity 0.5. The surface is the same, but values are bounded on both sides.
     """
     opacity = 1.0 - np.exp2(-np.maximum(grid, 0.0) / threshold)
     spacing = 2 * radius / (len(grid) - 1)
@@ -41,8 +41,8 @@ def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> Trian
 def keep_components(surface: TriangleMesh, floater_fraction: float) -> tuple[TriangleMesh, int]:
     """Remove floaters and the walls of inner cavities.
 
-    A floater is a component whose volume is below `floater_fraction` of the largest one. The wall of a cavity is a
-    component with negative volume, and invisible.
+    A floater is a component whose volume is less than `floater_fraction` of the largest one. The wall of a cavity is
+    invisible; it is a component with negative volume.
 
     Returns:
         The remaining mesh and the number of removed components.
@@ -69,7 +69,7 @@ def clean(surface: TriangleMesh) -> TriangleMesh:
     """Repair a mesh after edge collapse, which leaves folds, coincident vertices and parts that touch.
 
     Returns:
-        A manifold (see `make_manifold`), closed if the surface was, in which coincident neighbors are one vertex.
+        A manifold (see `make_manifold`), closed if `surface` is closed, with coincident neighbors merged.
     """
     return _compact(*make_manifold(surface.vertices, _weld(surface)))
 
@@ -118,6 +118,6 @@ def random_points(surface: TriangleMesh, count: int, seed: int) -> tuple[FloatAr
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     flat = np.cross(
         corners[face, 1] - corners[face, 0], corners[face, 2] - corners[face, 0]
-    )  # where interpolated ones cancel
+    )  # used where interpolated normals cancel
     normals = np.where(lengths > 1e-6, normals, flat)
     return (weight * corners[face]).sum(1), normals / np.linalg.norm(normals, axis=1, keepdims=True)

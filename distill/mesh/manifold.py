@@ -1,8 +1,8 @@
 """Make a triangle mesh manifold again after edge collapse; a closed mesh stays closed. Numpy only.
 
-Edge collapse merges vertices, so along every edge of a closed mesh the directions of the faces still cancel afterwards.
-But the mesh may not be manifold: faces coincide with their reverse, and parts touch along edges and at points. Every
-step of this module keeps the cancellation, so a closed mesh stays closed.
+After edge collapse, the face directions along every edge of a closed mesh still cancel, because vertices were only
+merged. But the mesh may not be manifold: faces coincide with their reverse, and parts touch along edges and at points.
+Every step of this module preserves the cancellation, so a closed mesh stays closed.
 
 Half edge 3m + k runs from corner k of face m to corner k + 1. Axis letters: `v` vertices, `m` faces, `e` half edges.
 """
@@ -19,14 +19,14 @@ def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, In
     """Return a manifold with the same faces, without those that cancel.
 
     Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
-    if along every edge the directions of the faces cancel.
+    if the face directions along every edge of the input cancel.
 
     Args:
         vertices: Positions [v, 3].
         faces: Vertex indices [m, 3].
 
     Returns:
-        Positions [v, 3], of which some may be unused, and faces [m, 3].
+        Positions [v, 3] (some may be unused) and faces [m, 3].
     """
     faces = cancel(faces)
     vertices, faces = _split_vertices(vertices, faces, partners(vertices, faces))
@@ -102,7 +102,7 @@ def _match_around_edge(
     across = vertices[faces[shared // 3, (shared % 3 + 2) % 3]] - vertices[low]
     across = across - (across @ axis)[:, None] * axis
     angle = np.arctan2(across @ np.cross(axis, across[0]), across @ across[0])
-    # The inside is on the side of smaller angles of a face along the axis: it closes what a reverse face opens.
+    # The inside of a face along the axis is at smaller angles, so it closes a bracket; a reverse face opens one.
     matched: list[tuple[int, int]] = []
     opened: list[int] = []
     closing: list[int] = []
@@ -113,7 +113,7 @@ def _match_around_edge(
             matched.append((opened.pop(), int(half)))
         else:
             closing.append(int(half))
-    return matched + list(zip(opened[::-1], closing, strict=False))  # the angle is cyclic, so the rest match in turn
+    return matched + list(zip(opened[::-1], closing, strict=False))  # angles are cyclic: match the rest across zero
 
 
 def _split_vertices(vertices: FloatArray, faces: IntArray, partner: IntArray) -> tuple[FloatArray, IntArray]:
@@ -147,7 +147,7 @@ def _opposed_pairs(faces: IntArray) -> IntArray:
 
 
 def _split_edges(vertices: FloatArray, faces: IntArray, pairs: IntArray) -> tuple[FloatArray, IntArray]:
-    """Split the edge of each pair of half edges [n, 2] at a new vertex of its own: two faces become four."""
+    """Split the edge of each pair of half edges [n, 2] at its own new vertex, so that two faces become four."""
     edges = half_edges(faces)
     middle = len(vertices) + np.arange(len(pairs))
     vertices = np.concatenate([vertices, vertices[edges[pairs[:, 0]]].mean(1)])
@@ -171,7 +171,7 @@ def is_closed(faces: IntArray) -> bool:
 
 
 def components(a: IntArray, b: IntArray, nodes: int) -> tuple[int, NDArray[np.int32]]:
-    """Return the number of connected components of a graph with edges a[i] - b[i] ([n]), and that of each node [k]."""
+    """Return the number of components of a graph with edges a[i] - b[i] ([n]), and the component of each node [k]."""
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(nodes, nodes))
     count, label = connected_components(graph, directed=False)
     return int(count), label

@@ -1,8 +1,8 @@
 """Unlit color of a field at points near its surface.
 
 A simplified mesh does not coincide with the surface of the field, and rendered pixels mix the colors of all samples
-along a ray. So the color of a point is the mean albedo along its normal, from outside to inside, weighted as in volume
-rendering. Axis letters: `n` points, `k` samples along a normal.
+along a ray. The color of a point is therefore the mean albedo along its normal, from outside to inside, weighted as in
+volume rendering. Axis letters: `n` points, `k` samples along a normal.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ PointFunction = Callable[[Tensor], Tensor]  # points [n, 3] -> density [n] or al
 SurfaceColor = Callable[[Tensor, Tensor], Tensor]  # points [n, 3], unit outward normals [n, 3] -> colors [n, 3]
 
 _SAMPLES: Final = 16
-_LEAST_OPACITY: Final = 0.01  # with less opacity along the normal, the albedo of the point itself is used
-_LEAST_WEIGHT: Final = 1e-3  # the albedo of samples with less weight is not evaluated
+_LEAST_OPACITY: Final = 0.01  # if the opacity along the normal is less, the albedo of the point itself is used
+_LEAST_WEIGHT: Final = 1e-3  # the albedo is not evaluated for samples with less weight
 
 
 def color_along_normals(density: PointFunction, albedo: PointFunction, reach: float) -> SurfaceColor:

@@ -1,7 +1,8 @@
 """Unwrap a mesh into UV charts with xatlas or, if xatlas fails, give each face its own cell of the texture.
 
 xatlas takes seconds for tens of thousands of faces, but minutes for noise and for large smooth parts, and it crashes on
-some meshes (an icosphere of 81,920 faces). It cannot be interrupted, so it runs in a child process with a time limit.
+some meshes (such as an icosphere of 81,920 faces). It cannot be interrupted, so it runs in a child process with a time
+limit.
 
 The UV convention is that of `distill.mesh.bake`. Axis letters: `v` vertices, `s` vertices split at seams, `m` faces.
 """
@@ -31,9 +32,9 @@ _STDERR_TAIL: Final = 300
 
 @dataclass(frozen=True)
 class UnwrappedMesh:
-    """A mesh cut into UV charts. Corners of faces without area are in no chart and take the UV of a neighbor."""
+    """A mesh cut into UV charts. Faces without area are not in a chart; their corners have the UV of a neighbor."""
 
-    source: IntArray  # [s] the vertex of the mesh that each split vertex copies
+    source: IntArray  # [s] the mesh vertex of each split vertex
     faces: IntArray  # [m, 3] indices of split vertices, in the order of the faces of the mesh
     uv: FloatArray  # [s, 2], v up
     charted: NDArray[np.bool_]  # [m] whether a face is in a chart
@@ -42,7 +43,7 @@ class UnwrappedMesh:
 
 
 def unwrap(surface: TriangleMesh, texture_size: int, limit_s: float) -> UnwrappedMesh:
-    """Pack UV charts into a square texture. After `limit_s` seconds use `face_charts` instead, with a warning."""
+    """Pack UV charts into a square texture. Use `face_charts`, with a warning, if xatlas fails or exceeds `limit_s`."""
     try:
         result = _run_xatlas(_scaled_to_face_area(surface, 100.0), surface.faces, texture_size, limit_s)
     except subprocess.TimeoutExpired:
@@ -54,7 +55,7 @@ def unwrap(surface: TriangleMesh, texture_size: int, limit_s: float) -> Unwrappe
         return _with_all_uvs(surface, texture_size, result)
     logger.warning(
         "xatlas %s for %d faces, so each face gets its own cell of the texture; "
-        "give it more time or a smaller face budget to get charts that can be painted on",
+        "allow more time or a smaller face budget to get charts that can be painted on",
         reason,
         len(surface.faces),
     )
@@ -62,7 +63,7 @@ def unwrap(surface: TriangleMesh, texture_size: int, limit_s: float) -> Unwrappe
 
 
 def _run_xatlas(vertices: FloatArray, faces: IntArray, texture_size: int, limit_s: float) -> Arrays:
-    """Run `xatlas_worker.charts` in a child process. Raises the errors of subprocess on a crash and on the limit."""
+    """Run `xatlas_worker.charts` in a child process. Raises CalledProcessError or TimeoutExpired of subprocess."""
     mesh = to_npz(vertices.astype(np.float32), faces.astype(np.uint32), np.array(texture_size))
     command = [sys.executable, "-m", "distill.mesh.xatlas_worker"]
     done = subprocess.run(command, input=mesh, cwd=ROOT, capture_output=True, timeout=limit_s, check=True)
@@ -92,9 +93,9 @@ def _scaled_to_face_area(surface: TriangleMesh, area: float) -> FloatArray:
 
 
 def face_charts(surface: TriangleMesh, texture_size: int) -> UnwrappedMesh:
-    """Put two faces into every cell of a square grid: equally fast for any mesh, and without overlap.
+    """Put two faces into every cell of a square grid. This is fast for any mesh, and faces do not overlap.
 
-    Neighbors on the mesh are not neighbors in the texture. Cells shrink as the number of faces grows; the texture is
+    Neighbors on the mesh are not neighbors in the texture. Cells shrink as the number of faces grows. The texture is
     enlarged, with a warning, if the legs of the triangles would be shorter than _SHORTEST_LEG texels.
     """
     count = len(surface.faces)
@@ -108,7 +109,7 @@ def face_charts(surface: TriangleMesh, texture_size: int) -> UnwrappedMesh:
             texture_size,
         )
         texture_size = needed
-    # A right triangle in the lower left half of the cell, or the same turned by 180 degrees in the upper right one.
+    # A right triangle in the lower left half of the cell, or the same rotated by 180 degrees in the upper right half.
     size = texture_size / cells
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) * (size - margin) + _CELL_BORDER
     halves = np.stack([corners, size - corners])  # [2, 3, 2] in texels

@@ -22,8 +22,8 @@ def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_siz
     """Unwrap vertices [v, 3] and faces [m, 3] with xatlas.
 
     Returns:
-        The vertex [s] that each split vertex copies, faces [m, 3] of split vertices, their uv [s, 2] with v up and
-        their chart [s].
+        The mesh vertex [s] of each split vertex, faces [m, 3] of split vertices, and the UV [s, 2] (v up) and chart [s]
+        of each split vertex.
     """
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, faces)

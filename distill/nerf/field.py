@@ -1,7 +1,7 @@
 """The neural field: density, albedo and analytic normals of points, from a hash grid and two small MLPs.
 
-World coordinates are Blender's (z up); the scene is the ball of `radius` about the origin, density is zero outside it.
-Albedo is display-referred sRGB in [0, 1]: it is compared with images unchanged.
+World coordinates are Blender's (z up). The scene is the ball of `radius` about the origin; density is zero outside it.
+Albedo is display-referred sRGB in [0, 1] and is compared with images without conversion.
 """
 
 import json
@@ -130,7 +130,7 @@ def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
     tensors, header = read_tensors(path)
     if header.get("format") != _FORMAT:
         raise UserError(
-            f"{path} is not a field file of this program (its header lacks {_FORMAT}); create one with `make distill`"
+            f"{path} is not a field file of distill (its header lacks {_FORMAT}); create one with `make distill`"
         )
     values = json.loads(header["settings"])
     loaded = Field(FieldSettings(**(values | {"grid": HashGridSettings(**values["grid"])})))
@@ -160,7 +160,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; missing or damaged files raise UserError."""
+    """Open a safetensors file. Raises UserError if it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file

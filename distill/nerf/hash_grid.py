@@ -143,7 +143,7 @@ class HashGrid(nn.Module):
     def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [n, w] at world points [n, 3], and their derivatives with respect to these, [n, w, 3].
 
-        It takes one gather per level. Both are linear in the table and have gradients with respect to it, so that
+        This takes one gather per level. Both results are linear in the table and differentiable with respect to it, so
         normals need no second derivative of the grid.
         """
         encoded = self.look_up(x, jacobian=True)

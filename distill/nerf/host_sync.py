@@ -1,7 +1,7 @@
 """Copy integers that the host needs, such as the number of samples, from the GPU.
 
-The host waits for the GPU at each copy, so there are few. `torch.cuda.set_sync_debug_mode`, which detects accidental
-synchronization, does not report them.
+The host waits for the GPU at each copy, so copies are rare. `torch.cuda.set_sync_debug_mode`, which detects accidental
+synchronization, does not report the copies of this module.
 """
 
 from typing import Any

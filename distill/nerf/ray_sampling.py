@@ -22,7 +22,7 @@ def occupied_samples(
         cells: The occupied cells; None if all are occupied.
         step: World length of a step.
         longest: Upper bound of far - near.
-        budget: Plain torch tests about so many steps at once.
+        budget: Approximate number of steps that plain torch tests at once.
 
     Returns:
         The samples of all rays.

@@ -102,7 +102,7 @@ def render_rays(
         chunk_rays = Rays(*(values[chunk.first_ray : chunk.last_ray] for values in rays))
         compose = partial(_composite, scene, chunk_rays, step=step, shade=shade)
         part = samples.of_rays(chunk)
-        # No random numbers are used there. Without gradients this is a plain call.
+        # `compose` uses no random numbers. Without gradients this is a plain call.
         rendered.append(checkpoint(compose, part, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(rendered)
 
@@ -126,7 +126,7 @@ def _visible_samples(
 def _visible_samples_of_group(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> PackedSamples:
-    """`_visible_samples` of rays that are few enough to be marched at once."""
+    """`_visible_samples` for a group of rays that can be marched at once."""
     step, budget = settings.step_length(scene.radius), settings.samples_at_once(shift.device)
     segments = RaySegments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells

@@ -46,19 +46,20 @@ class MarchSettings:
     """Settings of ray marching. Defaults are those of the released configuration."""
 
     samples_per_ray: int = 512
-    """Steps per diagonal of the cube around the ball of the scene; the diameter of the ball has fewer."""
+    """Steps per diagonal of the cube around the ball of the scene. A diameter of the ball has fewer steps."""
     sample_budget: int = 2**21
     """Number of samples evaluated at once, about 3.5 KB each with gradients in plain torch. Kernels need a third of
     that and evaluate four times as many. More samples are rendered in chunks."""
     min_transmittance: float = 1e-4
-    """Rays end where the transmittance falls below this."""
+    """Rays end where the transmittance falls below this value."""
     occupancy_resolution: int = 32
     occupancy_threshold: float = 0.01
-    """Optical depth of one step above which a cell is occupied; the mean of the grid, if that is less."""
+    """Optical depth of one step above which a cell is occupied. The mean of the grid is used if it is lower."""
     occupancy_every: int = 16
     occupancy_decay: float = 0.95
     occupancy_warmup: int = 256
-    """Until this step all cells are updated; later a quarter of all and of the occupied cells."""
+    """Until this step all cells are updated; afterwards a random quarter of all cells, and at most as many occupied
+    ones."""
 
     def samples_at_once(self, device: torch.device) -> int:
         """Return the number of samples that may be evaluated at once on a device."""

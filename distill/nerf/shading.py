@@ -1,6 +1,6 @@
 """Shading of scene points: unlit albedo, diffuse or textureless, under one point light and ambient light.
 
-As in the released code (the settings of MVDream), a step draws one kind of shading and the share of ambient light for
+As in the released code (the settings of MVDream), a step draws one kind of shading and one share of ambient light for
 all its views. Eq. 8 makes visible normals face the camera.
 """
 
@@ -52,8 +52,8 @@ def facing_away(normal: Tensor, direction: Tensor) -> Tensor:
 def orientation_loss(away: Tensor, alpha: Tensor) -> Tensor:
     """Return Eq. 8, a scalar.
 
-    The paper has the sum over samples. As in the released code it is divided by the number of rays that hit anything,
-    so that its weight (Eq. 10) does not depend on the resolution.
+    The paper takes the sum over samples. As in the released code, the sum is divided by the number of rays that hit
+    something, so that its weight (Eq. 10) does not depend on the resolution.
 
     Args:
         away: Sum of Eq. 8 along each ray, of any shape.

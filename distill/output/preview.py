@@ -60,12 +60,12 @@ def write_preview(field: Field, occupancy: Occupancy, settings: DistillSettings,
 
 
 def view_fov_deg(settings: DistillSettings) -> float:
-    """Return the field of view of result images: the middle of the range of the distillation."""
+    """Return the field of view of result images: the middle of the range used in the distillation."""
     return sum(settings.cameras.fov_deg) / 2
 
 
 def view_distance(settings: DistillSettings) -> float:
-    """Return the camera distance of result images, for `view_fov_deg`."""
+    """Return the camera distance of result images that goes with `view_fov_deg`."""
     return sum(settings.cameras.half_frame) / 2 / math.tan(math.radians(view_fov_deg(settings)) / 2)
 
 

@@ -41,7 +41,7 @@ def write_results(
         Data of the mesh.
 
     Raises:
-        UserError: the field is empty or holds NaN. The other results are written nevertheless.
+        UserError: the field is empty or contains NaN. All results except the mesh are written nevertheless.
     """
     started = time.perf_counter()
     field = state.field.eval()

@@ -1,6 +1,6 @@
 """The metrics of a distillation, `metrics.json`.
 
-All but the key `took` are the same when a run is repeated on a CPU.
+All values except those under `took` are the same when a run is repeated on a CPU.
 """
 
 import json
@@ -20,9 +20,9 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import Losses
 from distill.sds.schedule import DistillSettings, views_until
 
-_DENSITY_NODES: Final = 64  # per edge of the grid on which the highest density is searched
+_DENSITY_NODES: Final = 64  # per edge of the grid on which the highest density is determined
 _END: Final = (
-    0.1  # the last fraction of the run, over which losses are averaged, since single steps differ in timestep and views
+    0.1  # losses are averaged over this last fraction of the run, since timesteps and views differ between steps
 )
 
 

@@ -21,7 +21,7 @@ Render = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 RenderRows = Callable[[NDArray[np.float64]], Sequence[NDArray[np.float32]]]
 _FFMPEG: Final = (
     *("-crf", "18"),  # constant quality of libx264, visually lossless
-    # Store that colors are BT.709; without it, players guess and show other colors.
+    # Store that colors are BT.709. Otherwise players guess and show different colors.
     *("-vf", "scale=out_color_matrix=bt709:out_range=tv,setparams=color_primaries=bt709:color_trc=bt709"),
     *(
         "-movflags",

@@ -1,4 +1,4 @@
-"""The marker of a finished run, `done.json`: it is written last and names the request by its hash."""
+"""The marker of a finished run, `done.json`. It is written last and contains the hash of the request."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def remove_marker(folder: Path) -> None:
 
 
 def finished_faces(folder: Path, request: DistillRequest, formats: Sequence[Format]) -> int | None:
-    """Return the number of faces of a finished run, or None if it has to be run (again).
+    """Return the number of faces of a finished run, or None if it must be run (again).
 
     A run is finished if all its files exist and its marker has the same request and at least the same formats.
     """
@@ -39,7 +39,7 @@ def finished_faces(folder: Path, request: DistillRequest, formats: Sequence[Form
     try:
         marker = _marker_of(folder, request)
         faces, written = int(marker["faces"]), {"glb", *marker["formats"]}
-    except (ValueError, KeyError, TypeError):  # damaged, or of an unfinished run: the run writes it again
+    except (ValueError, KeyError, TypeError):  # damaged or from an unfinished run; the run writes it again
         return None
     return faces if marker["request_sha256"] == request.sha256 and set(formats) <= written else None
 

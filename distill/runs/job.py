@@ -1,7 +1,7 @@
 """One run: distill one image with one seed into one folder.
 
-The folder receives input.png and config.json at the start, a checkpoint and previews during the run, and RESULTS at the
-end. Then config.json is written again with the data of the mesh, and done.json marks the run as finished.
+The run writes input.png and config.json at the start, a checkpoint and previews while it runs, and RESULTS at the end.
+Then it writes config.json again with the data of the mesh, and done.json, which marks the run as finished.
 """
 
 import logging
@@ -40,7 +40,7 @@ _COMPILED_STEPS: Final = 3000  # compiling takes four minutes on an H100 and sav
 
 @dataclass(frozen=True)
 class Job:
-    """One run with everything it needs, so that it can be sent to another process."""
+    """One run with everything it needs. It can be sent to another process."""
 
     name: str
     image: Path
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def effective_compile(self) -> CompileChoice:
-        """`compile`, but "none" instead of "auto" for runs too short to regain the time that compiling takes."""
+        """`compile`, with "auto" replaced by "none" for runs too short to save the time that compiling takes."""
         return "none" if self.compile == "auto" and self.request.settings.steps < _COMPILED_STEPS else self.compile
 
     @property
@@ -82,7 +82,7 @@ def run_job(
     title: str = "distill",
     watch: Watch | None = None,
 ) -> int:
-    """Run a job to its end, or resume it.
+    """Run a job to its end, resuming it if it was interrupted.
 
     Args:
         job: The run.
@@ -121,7 +121,7 @@ def _start_folder(job: Job) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
-            f"{job.out}: cannot be written ({reason}); check its permissions and free space, or choose another --out"
+            f"{job.out} cannot be written ({reason}); check its permissions and free space, or choose another --out"
         ) from error
     _write_config(job)
 
@@ -142,7 +142,7 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
     compute = choose_compute(device, job.effective_compile)
     if compute.compile != "none":
         logger.info(
-            "%s: compiles the networks, which takes some minutes in each part of the run (--compile none skips it)",
+            "%s: compiling the networks, which takes minutes in each part of the run (--compile none avoids it)",
             title,
         )
     guidance = model_guidance(
@@ -174,7 +174,7 @@ def _errors_name_folder(out: Path) -> Iterator[None]:
         raise UserError(f"{out}: {error}{_kept_files(out)}") from error
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{out}: cannot be written ({one_line(error)}); check its free space, then repeat the command"
+            f"{out} cannot be written ({one_line(error)}); check its free space, then repeat the command"
             f"{_kept_files(out)}"
         ) from error
 

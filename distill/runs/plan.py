@@ -36,7 +36,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """What all runs of a command have in common; None: the default of the preset or of the model."""
+    """Options that all runs of a command share. None: the default of the preset or of the model."""
 
     model: Path
     preset: Preset | None = None
@@ -93,7 +93,7 @@ def plan_jobs(
     """Plan runs with the same options.
 
     Args:
-        options: What the runs have in common.
+        options: Options that all runs share.
         model: The folder of the model `options.model`.
         inputs: The image, seed and folder of each run.
 
@@ -141,7 +141,7 @@ def plan_jobs(
 
 
 def describe_images(jobs: Iterable[Job]) -> list[str]:
-    """Return lines that say how each image was framed for the model, each after the notices about it."""
+    """Return lines on how each image was prepared: the notices about it, then how it was framed for the model."""
     lines = []
     for image, prepared in {job.image: job.prepared for job in jobs}.items():
         lines += [f"note: {notice}" for notice in prepared.notices]
@@ -156,15 +156,15 @@ def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
         UserError: there is no run, or two runs would share a name and therefore a folder.
     """
     if not args.image or args.num_seeds < 1:
-        raise UserError(f"--image names at least one image, and --num-seeds ({args.num_seeds}) is at least 1")
+        raise UserError(f"no runs: give at least one image, and --num-seeds ({args.num_seeds}) of at least 1")
     if args.is_single:
         return [(args.image[0], args.seed, args.image[0].stem)]
     for image in args.image:
         same = [other for other in args.image if other.stem.casefold() == image.stem.casefold()]
         if len(same) > 1:
             raise UserError(
-                f"{' and '.join(map(str, same))} would share the folder {image.stem}-seed-{args.seed}: name each once, "
-                "rename one, or run them in two commands with another --out each"
+                f"{' and '.join(map(str, same))} would share the folder {image.stem}-seed-{args.seed}; give each image "
+                "once, rename one, or distill them in two commands, each with its own --out"
             )
     seeds = range(args.seed, args.seed + args.num_seeds)
     return [(image, seed, f"{image.stem}-seed-{seed}") for image in args.image for seed in seeds]
@@ -178,7 +178,7 @@ def run_folder(args: DistillArgs, name: str) -> Path:
 
 
 def model_digest(folder: Path) -> str:
-    """Return the SHA-256 of the digests of a model's files: another model may have the same name."""
+    """Return a SHA-256 over a model's files, which tells apart models of the same name."""
     digest = hashlib.sha256()
     for part in ("unet", "vae", "image_tower", "image_encoder"):
         for path in sorted((folder / part).glob("*")):

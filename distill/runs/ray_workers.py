@@ -1,8 +1,8 @@
 """Run several jobs in parallel on Ray workers: one per GPU, or several processes on a CPU.
 
-A worker loads the model once and runs one job after the other. Between steps it reports its progress to the board and
-asks it whether to stop, since only the driver receives signals. A worker that dies is replaced, and its run resumes
-from the last checkpoint, once. Ray is imported when it is needed, since that takes a second.
+A worker loads the model once and runs one job after the other. Between steps it reports its progress to the `Board` and
+asks the board whether to stop, since only the driver receives signals. A worker that dies is replaced, and its run
+resumes once from the last checkpoint. Ray is imported only when needed, since the import takes a second.
 """
 
 import logging
@@ -33,20 +33,20 @@ logger = logging.getLogger(__name__)
 
 WORKER_PACKAGES: Final = ("dataset", "train", "distill")  # imported by workers
 TICK_S: Final = 0.5  # between updates of the progress
-MAX_FAILED_STARTS: Final = 3  # consecutive workers
-MAX_DEATHS: Final = 2  # workers that died with the same run
-_FOLDER_S: Final = 10.0  # until a new folder is visible on another machine (NFS)
+MAX_FAILED_STARTS: Final = 3  # consecutive workers that fail to start
+MAX_DEATHS: Final = 2  # workers that die while they process the same run
+_FOLDER_S: Final = 10.0  # longest wait until a new folder is visible on another machine (NFS)
 
 
 class Board:
-    """Progress reports and the stop request. It is an actor of its own, since workers are busy with their runs."""
+    """The progress of all runs and the stop request. A separate actor, since workers are busy with their runs."""
 
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
         self._stop = False
 
     def report(self, name: str, done: int) -> bool:
-        """Record the steps done of a run; return whether to stop."""
+        """Record the number of steps that a run has done. Return whether to stop."""
         self._steps[name] = done
         return self._stop
 
@@ -82,7 +82,7 @@ class DistillWorker:
         """Run a job to its end and return its outcome."""
         if not _wait_for_folder(job.out):
             reason = (
-                f"{job.out}: does not exist on {socket.gethostname()}; --out must be on storage that all machines share"
+                f"{job.out} does not exist on {socket.gethostname()}; --out must be on storage that all machines share"
             )
             return RunOutcome(job.name, "failed", reason=reason)
         return attempt(job, self._loaded, self._device(), watch=lambda done: self._watch(job.name, done))

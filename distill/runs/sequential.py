@@ -1,6 +1,6 @@
-"""Several runs in this process, one after the other. A run that fails does not stop the others.
+"""Run several jobs in this process, one after the other. A failed run does not stop the others.
 
-`ray_workers` runs them in parallel in several processes instead.
+`ray_workers` runs jobs in parallel in several processes instead.
 """
 
 import logging
@@ -55,7 +55,7 @@ def attempt(
         return RunOutcome(job.name, "failed", time.monotonic() - started, reason=str(error))
     except KeyboardInterrupt:
         return RunOutcome(job.name, "stopped", time.monotonic() - started, reason="resumes from its checkpoint")
-    except Exception as error:  # noqa: BLE001 - reported with its stack trace, and the other runs continue
+    except Exception as error:  # noqa: BLE001 - it is reported with its stack trace, and the other runs continue
         reason = f"{type(error).__name__}: {one_line(error)}"
         return RunOutcome(job.name, "failed", time.monotonic() - started, reason=reason, trace=traceback.format_exc())
 
@@ -84,7 +84,7 @@ def log_outcome(outcome: RunOutcome, out: Path) -> None:
             mesh = out / "mesh.glb"
             logger.info("%s: %d faces in %.0f s: %s", outcome.name, outcome.faces, outcome.seconds, mesh)
         case "skipped":
-            logger.info("%s: skipped: %s (remove its mesh.glb to make it again)", outcome.name, outcome.reason)
+            logger.info("%s: skipped: %s (remove its mesh.glb to run it again)", outcome.name, outcome.reason)
         case "stopped":
             logger.info("%s: stopped: %s", outcome.name, outcome.reason)
         case "failed":

@@ -1,7 +1,7 @@
 """The state of a distillation and its checkpoint, from which a run resumes exactly.
 
-`checkpoint.safetensors` holds field, occupancy grid and optimizer; its header holds the step and the run's request
-(key `asked`).
+`checkpoint.safetensors` contains field, occupancy grid and optimizer. Its header contains the step and the request of
+the run (key `asked`).
 """
 
 import json
@@ -32,7 +32,7 @@ class Distillation:
 
 
 def new_distillation(settings: DistillSettings, device: torch.device | str) -> Distillation:
-    """Return the state at step 0, a function of the settings."""
+    """Return the initial state, which depends only on the settings."""
     field = Field(settings.nerf, torch_stream(settings.seed, 0, RandomPurpose.FIELD)).to(device)
     occupancy = Occupancy(field.radius, settings.march).to(device)
     mlps = [*field.density_mlp.parameters(), *field.albedo_mlp.parameters()]

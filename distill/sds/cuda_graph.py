@@ -34,7 +34,7 @@ def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor
 
 
 class GraphedFunction:
-    """A function of tensors of any shape that runs as a CUDA graph, without gradients and random numbers.
+    """A function of tensors of any shape that runs as a CUDA graph, without gradients or random numbers.
 
     The returned tensor is overwritten by the next call.
     """

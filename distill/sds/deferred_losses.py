@@ -1,7 +1,7 @@
-"""Losses and gradient norms that are read from the GPU together, several steps later.
+"""Losses and gradient norms that are read from the GPU for several steps at once, so that the host rarely waits.
 
-So the host does not wait for each step. The device itself skips an update with a non-finite loss or gradient
-(`train.layers.compile.update`); the run ends when the host reads it, at the latest before the next checkpoint.
+The device itself skips an update whose loss or gradient is not finite (`train.layers.compile.update`). The run stops
+when the host reads that loss, at the latest before the next checkpoint.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from dataset.errors import UserError
 from train.device import DeferredScalars
 
-READ_EVERY: Final = 50  # steps, on a GPU; reading costs nothing on a CPU
+READ_EVERY: Final = 50  # steps between reads on a GPU; on a CPU reading costs nothing
 
 
 class DistillStepResult(NamedTuple):
@@ -36,7 +36,7 @@ class DeferredLosses:
         self._waiting.add((step, list(result.losses)), *_scalars(result))
 
     def read(self, now: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """Read the stored results, if `every` steps were added or if `now`.
+        """Read the stored results once `every` steps were added, or immediately if `now`.
 
         Returns:
             (step, losses by name) of each step that was read.

@@ -79,7 +79,7 @@ def model_denoiser(
 ) -> Denoise:
     """Return the model as a denoiser with classifier-free guidance.
 
-    Camera labels are world camera minus reference camera, which has azimuth 0 and `elevation_deg`. The reference image
+    Camera labels are relative to the reference camera, which has azimuth 0 and `elevation_deg`. The reference image
     itself is not an input (App. C) unless `train.model.reference.with_reference_image` added it to the model.
     If compiled, the model runs as a CUDA graph on a GPU.
 
@@ -134,7 +134,7 @@ def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> T
 def sds_target(
     latents: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction, *, form: SdsForm, rescale: float
 ) -> Tensor:
-    """Return the SDS target of latents, with which `sds_loss` takes half the squared distance.
+    """Return the SDS target of latents; `sds_loss` is half the squared distance to the target.
 
     Args:
         latents: Latents of the rendered images, [f, c, h, w].
@@ -161,7 +161,7 @@ def sds_loss(
     form: SdsForm = "x0",
     rescale: float = 0.5,
 ) -> Tensor:
-    """Return half the squared distance of latents to their SDS target, divided by the number of frames, a scalar.
+    """Return the SDS loss, a scalar: half the squared distance of latents to their SDS target, per frame.
 
     Args:
         latents: Latents of the rendered images, [f, c, h, w], with gradient.

@@ -1,8 +1,8 @@
 """The SDS optimization loop: field + guidance -> field, with checkpoints, previews and resume.
 
-A run folder holds `checkpoint.safetensors` (field, occupancy grid and optimizer; in its header the step and the
-request), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the same
-result: bit-identical on a CPU.
+A run folder contains `checkpoint.safetensors` (field, occupancy grid and optimizer, with the step and the request in
+its header), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the
+same result, which is bit-identical on a CPU.
 """
 
 import logging
@@ -62,8 +62,8 @@ def distill(
         write_preview: Called every `settings.preview_every` steps.
 
     Raises:
-        UserError: the folder holds a checkpoint of another request, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run; the step was finished and a checkpoint written.
+        UserError: the folder contains a checkpoint of another request, or a loss is not finite.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run, after the step and a checkpoint.
     """
     state = new_distillation(settings, device)
     deferred = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)
@@ -122,14 +122,14 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
 
 
 def skips_updates_on_device(optimizer: torch.optim.AdamW) -> bool:
-    """Return whether the optimizer is fused: then the device can skip an update without the host."""
+    """Return whether the optimizer is fused, so that the device can skip an update without the host."""
     return bool(optimizer.defaults["fused"])
 
 
 def _losses(
     state: Distillation, settings: DistillSettings, guidance: Guidance, plan: StepPlan, step: int
 ) -> dict[str, Tensor]:
-    """Return the unweighted losses: SDS (Eq. 7), orientation (Eq. 8) and, if it has a weight, the reference loss."""
+    """Return the unweighted losses: SDS (Eq. 7), orientation (Eq. 8), and the reference loss if its weight is not 0."""
     device = state.field.grid.table.device
     light = PointLight(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
     rendered = render_views(

@@ -1,8 +1,8 @@
 """The loss log of a run, `losses.csv`: one row per step, appended during the run.
 
-Columns: `step` (steps done), `seconds` of the loop so far (summed over the parts of an interrupted run), `views_per_s`
-since the row before, then the losses by name. Steps and losses are the same whenever a run is repeated; the two columns
-of time are not. A resumed run drops the rows after its checkpoint, so that each step is listed once.
+Columns: `step` (steps done), `seconds` in the loop so far (summed over the parts of an interrupted run), `views_per_s`
+since the previous row, then the losses by name. Steps and losses are the same whenever a run is repeated; `seconds` and
+`views_per_s` are not. A resumed run drops the rows after its checkpoint, so that each step is listed once.
 """
 
 import csv
@@ -21,14 +21,14 @@ from dataset.io.files import write_file_atomic
 LOSSES: Final = "losses.csv"
 METRICS: Final = "metrics.json"  # written by `distill.output.summary`; defined here so that readers need no torch
 TIMES: Final = ("seconds", "views_per_s")
-_FLUSH_S: Final = 2.0  # at most so long the rows of a running run stay unwritten
+_FLUSH_S: Final = 2.0  # longest time until a row is written to disk
 
 LossRow = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The content of a loss log. A row lacks the key of a loss that was not computed."""
+    """The content of a loss log. A row does not have the keys of losses that were not computed."""
 
     columns: tuple[str, ...] = ("step", *TIMES)
     rows: tuple[LossRow, ...] = ()
@@ -91,7 +91,7 @@ class LossLog:
         self._file = path.open("a", encoding="utf-8", newline="")
 
     def record(self, step: int, losses: Mapping[str, float]) -> None:
-        """Append a row with the losses of the last of `step` steps."""
+        """Append a row with the losses of the last step, where `step` is the number of steps done."""
         now = time.perf_counter()
         views = self._views_until(step) - self._views_until(self._step)
         times = {"seconds": round(now - self._started, 3), "views_per_s": round(views / max(now - self._last, 1e-9), 2)}

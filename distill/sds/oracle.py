@@ -1,7 +1,7 @@
 """Oracle denoisers that know the true scene, to test score distillation independently of a trained model.
 
-The true scene is analytic. It is ray traced at the cameras of a step, shaded as the step shades the field, and encoded
-by the same encoder. The predicted noise follows from the noisy latents and the true latents.
+The true scene is analytic. It is ray traced from the cameras of a step, shaded as the step shades the field, and
+encoded by the same encoder. The predicted noise follows from the noisy latents and the true latents.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Ball:
     front: Point
     back: Point
     stripe: float = 0.0
-    """Height of horizontal stripes, of which every second one is darker, in world units; 0 for no stripes."""
+    """Height in world units of horizontal stripes, every second one of which is darker; 0 for no stripes."""
 
     def hit(self, rays: Rays) -> Tensor:
         """Return the distance [n] at which rays enter; inf for rays that miss or start inside."""
@@ -182,7 +182,7 @@ def oracle_guidance(
     alphas_cumprod: Tensor,
     device: torch.device | str = "cpu",
 ) -> Guidance:
-    """Return oracle guidance for the step with this plan, with the noise schedule `alphas_cumprod` [t].
+    """Return oracle guidance for the step of this plan. `alphas_cumprod` [t] is the noise schedule.
 
     Each step needs its own guidance, since a denoiser does not receive the light.
     """
@@ -226,6 +226,6 @@ def mixture_denoiser(
 
 
 def _prediction(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Prediction:
-    """Return the noise [f, c, h, w] in noisy latents, given the clean ones; the same with and without guidance."""
+    """Return the noise [f, c, h, w] in noisy latents, given the clean latents, as both predictions."""
     noise = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
     return Prediction(noise, noise)

@@ -1,11 +1,11 @@
-"""Supervision of the reference view by the input image: an ablation, off by default.
+"""A loss on the color and mask of the reference view, given by the input image: an ablation, off by default.
 
-Other methods use this loss, Isotropic3D does not (paper, Table 1 and Fig. 8): squared errors of color and mask.
+Other methods use this loss; Isotropic3D does not (paper, Table 1 and Fig. 8).
 
-The reference camera has azimuth 0 and the given elevation. Its field of view is 49.13 degrees, as in the renders that
-models are trained on; there an object of side 1 is seen from distance 1.5. If `CameraSettings.half_frame` of a preset
-is larger than in those renders, the distance grows by the same factor: the model generates objects that fill the same
-fraction of the frame as in its training renders, and the reference view must agree with that size.
+The reference camera has azimuth 0 and the given elevation. Its field of view is 49.13 degrees, as in the training
+renders, which show an object of side 1 from distance 1.5. If `CameraSettings.half_frame` of a preset is larger than in
+those renders, the distance grows by the same factor: the model generates objects that fill the same fraction of the
+frame as in its training renders, and the reference view must agree with that size.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def new_reference_view(
         device: Device of the image.
 
     Raises:
-        UserError: alpha does not outline an object, since it is opaque at the edge of the image.
+        UserError: the image is opaque at its edge, so its alpha does not outline an object.
     """
     mask = rgba[..., 3:].astype(np.float32) / 255
     if max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) > 0.5:

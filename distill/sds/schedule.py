@@ -1,7 +1,7 @@
 """Settings and presets of a distillation, and the plan of each step (`plan_step`).
 
-Pure functions of the settings and the step: random numbers are drawn from (seed, step), so a resumed run draws the same
-numbers. Schedules are defined as fractions of the run, so that `--steps` scales all of them.
+The plan is a pure function of the settings and the step: random numbers are drawn from (seed, step), so a resumed run
+draws the same numbers. Schedules are defined as fractions of the run, so that `--steps` scales all of them.
 """
 
 import math
@@ -22,7 +22,7 @@ from distill.nerf.shading import ShadingKind
 
 SdsForm = Literal["x0", "eps"]
 WITHOUT_EFFECT: Final = frozenset({"settings.checkpoint_every", "settings.preview_every"})
-"""Settings, by their names in a request, that do not affect the result: they may change when a run is resumed."""
+"""Names (as in a request) of settings that do not affect the result and may change when a run is resumed."""
 VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises jointly
 
 
@@ -50,7 +50,7 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class ShadingSettings:
-    """Shading after the coarse part of the run, which is unlit. Defaults are those of the released configuration."""
+    """Shading after the coarse part of the run (which is unlit). Defaults are those of the released configuration."""
 
     lit_probability: float = 0.75
     textureless_probability: float = 0.5
@@ -62,18 +62,19 @@ class ShadingSettings:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Settings of a distillation. Defaults are those of the paper (App. B) or else of the released configuration."""
+    """Settings of a distillation. Defaults are those of the paper (App. B) or, if not given there, of the release."""
 
     steps: int = 10_000
     seed: int = 0
     coarse_fraction: float = 0.5
-    """Fraction of the run with `coarse_*`, without shading, while the weight of Eq. 10 rises: 5,000 of 10,000 steps."""
+    """Fraction of the run (5,000 of 10,000 steps) with `coarse_*`, without shading, in which the weight of Eq. 10
+    rises."""
     coarse_resolution: int = 64
     fine_resolution: int = 256
     coarse_views: int = 8
     fine_views: int = 4
     anneal_fraction: float = 0.8
-    """Fraction of the run during which both ends of the timestep range move: 8,000 of 10,000 steps."""
+    """Fraction of the run (8,000 of 10,000 steps) during which both ends of the timestep range move."""
     timestep_start: float = 0.98
     """Both ends of the timestep range at step 0, as a fraction of the noise schedule."""
     timestep_end: tuple[float, float] = (0.02, 0.50)
@@ -82,7 +83,8 @@ class DistillSettings:
     sds_rescale: float = 0.5
     sds_weight: float = 1.0
     orientation_weight: float = 1000.0
-    """Final weight of Eq. 10. It rises from 0 as 0.2 x, as in the paper; the released code rises from 10 instead."""
+    """Final weight of Eq. 10. As in the paper, the weight is 0.2 * step before it is constant; the released code rises
+    from 10 instead."""
     reference_weight: float = 0.0
     """Weight of the L2 loss at the reference view (`reference_loss`), an ablation; 0, as in the paper, omits it."""
     grid_learning_rate: float = 1e-2
@@ -95,7 +97,7 @@ class DistillSettings:
     shading: ShadingSettings = field(default_factory=ShadingSettings)
     nerf: FieldSettings = field(default_factory=FieldSettings)
     march: MarchSettings = field(default_factory=partial(MarchSettings, samples_per_ray=256))
-    """The released configuration has 512 samples per ray. At 256 pixels, half of them give the same quality."""
+    """The released configuration has 512 samples per ray. At 256 pixels, half as many give the same quality."""
     checkpoint_every: int = 500
     preview_every: int = 500
 
@@ -214,12 +216,15 @@ def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 10
 
 
 def orientation_weight(settings: DistillSettings, step: int) -> float:
-    """Return the weight of Eq. 10: 0.2 x up to step 5,000 of 10,000, then 1,000, scaled to the settings."""
+    """Return the weight of Eq. 10 at `step`.
+
+    In the paper: 0.2 * step until step 5,000 of 10,000, then 1,000. Here it is scaled to `settings`.
+    """
     return settings.orientation_weight * min(1.0, step / (settings.coarse_fraction * settings.steps))
 
 
 def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:
-    """Draw `count` cameras in groups of orthogonal views, which share all but their azimuths."""
+    """Draw `count` cameras in groups of orthogonal views. The views of a group differ only in their azimuths."""
     cameras = settings.cameras
     rng = random_stream(settings.seed, step, RandomPurpose.CAMERAS)
     groups = count // VIEWS_PER_GROUP

@@ -1,4 +1,4 @@
-"""Lay out the curves of a run for an inline SVG: every value, and the running mean over them.
+"""Lay out the curves of a run for an inline SVG: all values and their running mean.
 
 The vertical axis is logarithmic where the values span decades. Coordinates are in SVG units; y points down.
 """
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 CURVE_WIDTH: Final = 440
 CURVE_HEIGHT: Final = 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 30  # margins for the labels of the axes
-_POINTS: Final = 600  # of a line, at most: a longer record is averaged
-_SMOOTH: Final = 0.05  # share of the steps that a point of the running mean averages
-_DECADES: Final = 1.5  # from which the axis is logarithmic
+_POINTS: Final = 600  # maximum number per line; longer records are averaged
+_SMOOTH: Final = 0.05  # window of the running mean, as a fraction of all values
+_DECADES: Final = 1.5  # smallest range with a logarithmic axis
 
 Values = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def make_curve(
 ) -> Curve | None:
     """Lay out `values` [n] over `steps` [n], with an axis from 0 to `last_step`. Returns None without values.
 
-    With `linear` the vertical axis starts at zero however many decades the values span.
+    With `linear` the vertical axis is linear and starts at zero, however many decades the values span.
     """
     if not values:
         return None
@@ -100,7 +100,7 @@ class CurveScale:
 
     @classmethod
     def of(cls, values: Values, *, linear: bool = False) -> "CurveScale":
-        """Return the axis for `values` [n]: from zero, or logarithmic when they are positive and span decades."""
+        """Return the axis for `values` [n]: from zero, or logarithmic if they are positive and span decades."""
         low, high = float(values.min()), float(values.max())
         if not linear and low > 0 and math.log10(high / low) > _DECADES:
             return cls(low, high, True)
@@ -125,7 +125,7 @@ class CurveScale:
 
 
 def running_mean(values: Values) -> Values:
-    """Average each of `values` [n] with its neighbors, over a window of `_SMOOTH` * n that is cut off at the ends."""
+    """Average each of `values` [n] with its neighbors, over a window of `_SMOOTH` * n that is shorter at the ends."""
     half = int(len(values) * _SMOOTH / 2)
     total = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - half, 0)
@@ -143,7 +143,7 @@ def format_number(value: float) -> str:
 
 
 def _thinned(x: Values, y: Values) -> tuple[Values, Values]:
-    """Average neighbors where there are more than `_POINTS`."""
+    """Average neighbors if there are more than `_POINTS` values."""
     if len(x) <= _POINTS:
         return x, y
     parts = np.array_split(np.arange(len(x)), _POINTS)
@@ -156,12 +156,12 @@ def _path(x: Values, y: Values, scale: CurveScale, last_step: float) -> str:
 
 
 def _across(step: float, last_step: float) -> float:
-    """The x coordinate of a step."""
+    """Return the x coordinate of a step."""
     return _LEFT + step / last_step * (CURVE_WIDTH - _LEFT - _RIGHT)
 
 
 def _even_ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` round values between `low` and `high`."""
+    """Return about `count` round values between `low` and `high`."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     size = next(power * step for step in (1, 2, 2.5, 5, 10) if power * step >= rough * (1 - 1e-9))

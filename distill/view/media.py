@@ -12,7 +12,7 @@ from dataset.errors import UserError
 from dataset.html.templates import data_url
 
 _SMALL: Final = 160  # images up to this width are enlarged, with sharp pixels
-_WIDE: Final = 800  # images from this width on are not shrunk to a narrow window but scroll
+_WIDE: Final = 800  # images of at least this width scroll in a narrow window instead of shrinking
 _MEDIA_TYPES: Final = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -53,7 +53,7 @@ class EmbeddedVideo:
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A GLB as base64 with its caption; `size` is its number of bytes, `file_name` what a download is called."""
+    """A GLB as base64 with its caption; `size` is in bytes, `file_name` is the name of a downloaded file."""
 
     data: str
     size: int
@@ -80,7 +80,7 @@ def embed_image(path: Path, caption: str = "") -> EmbeddedImage:
 
 
 def embed_video(path: Path, caption: str, label: str = "") -> EmbeddedVideo:
-    """Read an mp4. Raises UserError when the file cannot be read."""
+    """Read an mp4. Raises UserError if the file cannot be read."""
     return EmbeddedVideo(data_url("video/mp4", _read(path)), caption, label or caption)
 
 

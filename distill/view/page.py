@@ -21,7 +21,7 @@ Rows = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Card:
-    """One of several things side by side, with a link to its own page."""
+    """One of several cards side by side, with a link to its own page."""
 
     title: str
     href: str
@@ -46,23 +46,23 @@ class Section:
     tables: Sequence[tuple[str, Rows]] = ()
     """Several tables side by side, each with a title."""
     folded: tuple[str, Rows] | None = None
-    """A table that opens on a click, with its title."""
+    """A title and a table that opens on a click."""
     cards: Sequence[Card] = ()
     images: Sequence[tuple[Path, str]] = ()
     """Images with their captions."""
     charts: Sequence[Curve] = ()
     series: Sequence[tuple[Path, str]] = ()
-    """Images of one size with their names, behind a slider that starts at the last one."""
+    """Images of one size with their names. A slider selects one; it starts at the last."""
     video: tuple[Path, str] | None = None
     """An mp4 with its caption."""
     glb: tuple[Path, str] | None = None
     """A model with its caption."""
     links: Rows = ()
-    """Names and addresses."""
+    """Names and addresses of links."""
 
 
 def write_page(out: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> None:
-    """Write the page in one step.
+    """Write the page atomically.
 
     Raises:
         UserError: a file of a section is missing or not of its type, or `out` cannot be written.
@@ -81,11 +81,11 @@ def make_page(
     """Return the page as HTML.
 
     Args:
-        title: heading of the page.
-        sections: its parts in order; several get a table of contents.
-        lead: text below the heading.
-        back: name and address of the page that this one belongs to.
-        reload_s: seconds after which the page loads itself again.
+        title: Heading of the page.
+        sections: Parts of the page, in order. Several sections get a table of contents.
+        lead: Text below the heading.
+        back: Name and address of the page that this one belongs to.
+        reload_s: Seconds after which the page reloads itself.
 
     Raises:
         UserError: a file of a section is missing or not of its type.
@@ -105,7 +105,7 @@ def make_page(
 
 
 def _embedded(section: Section) -> dict[str, Any]:
-    """The values of a section for the template, its files read."""
+    """Return the values of a section for the template, with its files embedded."""
     return {
         "title": section.title,
         "text": section.text,

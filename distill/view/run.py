@@ -1,4 +1,4 @@
-"""Find the folders of distillation runs and read what they hold, whether a run is finished, running or stopped."""
+"""Find the folders of distillation runs and read them, whether a run is finished, running or stopped."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from distill.sds.loss_log import LOSSES, METRICS, Losses, read_losses
 
 _SIGNS: Final = ("input.png", LOSSES, "mesh.glb")  # a folder with one of these files is a run
 _DEPTH: Final = 3  # levels below a given folder that are searched for runs
-_QUIET_S: Final = 120.0  # a run without a new row for this long may have been stopped
+_QUIET_S: Final = 120.0  # a run that has not written a row for this long may have been stopped
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StoredRun:
     previews: tuple[tuple[int, Path], ...]
     """Steps and their images."""
     quiet_s: float | None
-    """Seconds since the losses were last written; None if there are none."""
+    """Seconds since the losses were last written; None if no losses are written yet."""
 
     @property
     def steps(self) -> int | None:
@@ -102,7 +102,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     """Return the given folders that are runs and the runs up to `_DEPTH` levels below them, in order.
 
-    Each is named by its path relative to the folder that all given ones share.
+    Each run is named by its path relative to the folder that all given folders share.
 
     Raises:
         UserError: a path is not a folder, or a folder contains no run.
@@ -113,7 +113,9 @@ def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
             raise UserError(f"{folder} is not a folder; give the --out folder of python -m distill")
         runs = list(_runs_in(folder.resolve(), _DEPTH))
         if not runs:
-            raise UserError(f"{folder} contains no run (none of {', '.join(_SIGNS)}); give the --out folder of a run")
+            raise UserError(
+                f"{folder} contains no run (none of {', '.join(_SIGNS)} found); give the --out folder of a run"
+            )
         found += runs
     common = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     return {common.name if run == common else run.relative_to(common).as_posix(): run for run in found}

@@ -65,7 +65,7 @@ def _card(run: StoredRun, href: str) -> Card:
 
 
 def _headline(run: StoredRun) -> list[tuple[str, str]]:
-    """The most important numbers, as far as they are known."""
+    """Return the most important numbers that are known so far."""
     found: list[tuple[str, str]] = []
     took = run.metrics.get("took", {})
     if run.mesh:
@@ -121,8 +121,8 @@ def _losses(run: StoredRun) -> Section | None:
     ]
     return Section(
         "Losses",
-        "Unweighted losses by step: every value pale, their running mean strong. The score distillation loss of one "
-        "step depends on its timestep and views; compare the means.",
+        "Unweighted losses by step: single values pale, their running mean strong. The score distillation loss of a "
+        "step depends on its timestep and views, so compare the means.",
         charts=[curve for curve in curves if curve],
     )
 
@@ -144,7 +144,7 @@ def _previews(run: StoredRun) -> Section | None:
 
 
 def _numbers(run: StoredRun) -> Section | None:
-    """The metrics, one table per part."""
+    """Return the metrics, one table per part of the run."""
     parts = {name: part for name, part in run.metrics.items() if isinstance(part, dict)}
     rest = {name: value for name, value in run.metrics.items() if name not in parts}
     tables = [(_shown(name), list(_flat(part))) for name, part in {"run": rest, **parts}.items()]
@@ -181,7 +181,7 @@ def offered_files(folder: Path) -> list[Path]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Rows of nested values: names joined with colons, empty values left out."""
+    """Return rows of nested values, with names joined by colons and without empty values."""
     for name, value in values.items():
         shown = prefix + _shown(name)
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Serve run pages over HTTP, on this machine only.
 
-Every request makes its page again and so shows the current state. No file path is built from a request: addresses are
-looked up among those of the runs and of the files in their folders.
+Pages are made at every request and so show the current state. No file path is built from a request: its address is
+looked up in the addresses of the runs and of the files in their folders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
             self._send(self._response(), head=True)
 
         def _response(self) -> Response:
-            # Another site can let its own host name resolve to this machine: accept only the names of this machine.
+            # Another site can make its own host name resolve to this machine, so accept only the names of this machine.
             host = self.headers.get("Host", "").rpartition(":")[0]
             return respond(folders, self.path) if host in (HOST, "localhost") else _error(HTTPStatus.FORBIDDEN)
 

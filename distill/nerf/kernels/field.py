@@ -22,8 +22,8 @@ _BLOCK: Final = 64
 _BLOCK_BACKWARD: Final = 32
 _WARPS: Final = 4
 _WARPS_BACKWARD: Final = 4
-_PROGRAMS: Final = 528  # at most, of a backward kernel: four per multiprocessor of an H100
-_LEAST: Final = 16  # smallest edge of the operands of a matrix product
+_PROGRAMS: Final = 528  # maximum number of programs of a backward kernel: four per multiprocessor of an H100
+_LEAST: Final = 16  # smallest side of the operands of a matrix product
 _EPSILON: Final = 1e-12  # as in F.normalize of torch
 
 
@@ -137,7 +137,7 @@ def _decode(
     WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     EVERYTHING: tl.constexpr, PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Samples from features [w, 4, n] or, without EVERYTHING, only the density from features [w, 1, n]."""
+    """Compute samples from features [w, 4, n] or, without EVERYTHING, only the density from features [w, 1, n]."""
     point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = point < points
     ROWS: tl.constexpr = 4 if EVERYTHING else 1

@@ -1,8 +1,8 @@
 """Triton kernels of the hash grid: features of all levels with their Jacobian, and the gradient of the table.
 
 `distill.nerf.hash_grid` documents the formulas. Here a row of the table holds the features of one vertex (one memory
-sector per corner), so the table is transposed on input and output. These two passes take little time compared with the
-look-ups of a step.
+sector per corner), so the table is transposed on input and output. The two transpositions take little time compared
+with the look-ups of a step.
 
 One program processes one level for `_BLOCK` points. Levels are the slow axis of the grid, so that the rows of a level
 stay in the L2 cache while it is processed. The kernels compute in the type of their tensors, including float64.
@@ -61,7 +61,7 @@ def _launch(
 
 @lru_cache(maxsize=8)
 def _level_rows(settings: HashGridSettings, device: torch.device) -> Tensor:
-    """Return [levels, 4]: cells per axis, entries, first entry and whether hashed, for the kernels."""
+    """Return [levels, 4] for the kernels: cells per axis, number of entries, first entry, and whether it is hashed."""
     rows, first = [], 0
     for resolution, size in zip(settings.resolutions(), settings.table_sizes(), strict=True):
         rows.append((resolution, size, first, int((resolution + 1) ** 3 > size)))
@@ -74,7 +74,7 @@ def _look_up_kernel(
     unit, table, levels, found, points,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, JACOBIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """found [levels * c, 1 or 4, n] of points unit [3, n] in table [t, c]."""
+    """Write to `found` [levels * c, 1 or 4, n] the features of points `unit` [3, n] in `table` [t, c]."""
     point, inside, level = _program(points, BLOCK)
     resolution, size, first, hashed = _level(levels, level)
     cell_x, x, slope_x, cell_y, y, slope_y, cell_z, z, slope_z = _cell(unit, points, point, inside, resolution)
@@ -109,7 +109,7 @@ def _scatter_kernel(
     unit, table, levels, grads, points,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, JACOBIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The transpose of `_look_up_kernel`: adds grads [levels * c, 1 or 4, n] to table [t, c]."""
+    """The transpose of `_look_up_kernel`: add `grads` [levels * c, 1 or 4, n] to `table` [t, c]."""
     point, inside, level = _program(points, BLOCK)
     resolution, size, first, hashed = _level(levels, level)
     cell_x, x, slope_x, cell_y, y, slope_y, cell_z, z, slope_z = _cell(unit, points, point, inside, resolution)
@@ -159,7 +159,7 @@ def _cell(unit, points, point, inside, resolution):
 
 @triton.jit
 def _level(levels, level):
-    """Cells per axis, entries, first entry and whether hashed, of a level."""
+    """Return cells per axis, number of entries, first entry, and whether it is hashed, for a level."""
     row = levels + level * 4
     return tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
 

@@ -60,7 +60,7 @@ def _march(
     origin, direction, near, far, shift, occupied, starts, t_out, ray_out, rays, steps, step, radius, scale,
     SIDE: tl.constexpr, HAS_CELLS: tl.constexpr, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Without WRITE, count: starts[r + 1] = samples of ray r. With it, write distances and r from starts[r] on."""
+    """Without WRITE, count the samples of ray r in starts[r + 1]. With WRITE, write them from position starts[r] on."""
     ray = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = ray < rays
     origin_x, origin_y, origin_z = _vector(origin, ray, valid)

@@ -134,8 +134,8 @@ def test_tables_and_notes_say_what_is_counted(done: Path) -> None:
         "visual hull IoU",
         "| synthetic-0004 |",
         "2 of 3 objects have a true mesh",
-        "all 16 fixed views of the 1 of 3 assets that were made from a view of the random set",
-        "made from a fixed view (2) the other 15",
+        "all 16 fixed views for the 1 of 3 assets that were made from a random view",
+        "the other 15 fixed views for the 2 that were made from a fixed view",
         "no ICP",
         "F-score at 0.02",
     ):
@@ -232,32 +232,35 @@ def test_what_cannot_be_measured_is_named(
     refused("--compare-reference applies to new", compare_reference="both")
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
-    refused("no readable table", run=(), uid=(), table=tmp_path / "none.csv")
+    refused("is not a readable table", run=(), uid=(), table=tmp_path / "none.csv")
     refused("3 --run, 2 --uid", uid=BOXES[:2])
     refused("no view 'fixed_99'", view=("fixed_99",) * 3)
     refused("synthetic-0000 has two assets", uid=(BOXES[0],) * 3)
-    refused("holds no object nobody", uid=("nobody", *BOXES[1:]))
-    refused("a: its image is no view of synthetic-0003 .nearest is", uid=("synthetic-0003", *BOXES[1:]))
+    refused("has no object nobody", uid=("nobody", *BOXES[1:]))
+    refused("a: its image is not a view of synthetic-0003 .nearest is", uid=("synthetic-0003", *BOXES[1:]))
     refused("is not fixed_05 of synthetic-0000.*nearest is fixed_04", view=("fixed_05", "random_03", "fixed_02"))
-    refused("its model none does not exist here.*--labels", labels="auto")
+    refused("the model none does not exist here.*--labels", labels="auto")
     refused("no shard set at", shards=str(tmp_path / "none"))
-    refused("no such folder", meshes=tmp_path / "none")
-    refused("holds none of synthetic-0000.glb", meshes=runs)
+    refused("is not a folder", meshes=tmp_path / "none")
+    refused("contains no mesh of these objects .synthetic-0000.glb", meshes=runs)
     refused("--max-objects is 0", max_objects=0)
-    refused("is no finished distillation .config.json", run=(runs, *run_args.run[1:]))
+    refused("is not a finished distillation .config.json", run=(runs, *run_args.run[1:]))
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda run: (run / "mesh.glb").unlink(), "no finished distillation .mesh.glb missing"),
-        (lambda run: (run / "mesh.glb").write_bytes(b"in a test"), "mesh.glb: not a readable GLB"),
+        (lambda run: (run / "mesh.glb").unlink(), "not a finished distillation .mesh.glb missing"),
+        (lambda run: (run / "mesh.glb").write_bytes(b"in a test"), "mesh.glb is not a readable GLB"),
         (lambda run: (run / "field.safetensors").write_bytes(b"x"), "not a complete safetensors file"),
-        (lambda run: (run / "input.png").write_bytes(b"x"), "input.png: not a readable image"),
-        (lambda run: (run / "config.json").write_text("{}"), "not that of a finished run"),
-        (lambda run: (run / "config.json").write_text("x"), "not that of a finished run"),
-        (lambda run: (run / "config.json").write_text('{"mesh": {"faces": 1}}'), "lacks settings of this program"),
+        (lambda run: (run / "input.png").write_bytes(b"x"), "input.png is not a readable image"),
+        (lambda run: (run / "config.json").write_text("{}"), "does not belong to a finished run"),
+        (lambda run: (run / "config.json").write_text("x"), "does not belong to a finished run"),
+        (
+            lambda run: (run / "config.json").write_text('{"mesh": {"faces": 1}}'),
+            "lacks settings that this version needs",
+        ),
     ],
 )
 def test_a_damaged_run_is_named(
@@ -279,7 +282,10 @@ def test_a_mesh_of_another_object_is_refused(run_args: AssetEvaluationArgs, tmp_
 def test_another_elevation_is_noted(run_args: AssetEvaluationArgs, shards: Path, tmp_path: Path) -> None:
     finished(tmp_path / "a", shards, BOXES[0], "fixed_04", box_mesh(0, 90.0), elevation_deg=15.0)
     evaluate_assets(replace(run_args, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
-    assert "as if seen from elevation 15, but fixed_04 is at 30.0" in (tmp_path / "out" / "evaluation.md").read_text()
+    assert (
+        "with --elevation-deg 15, but the elevation of fixed_04 is 30.0"
+        in (tmp_path / "out" / "evaluation.md").read_text()
+    )
 
 
 def test_absolute_labels_need_no_turn(run_args: AssetEvaluationArgs, tmp_path: Path) -> None:
@@ -388,7 +394,9 @@ def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, 
     args = replace(args, model=(base,))
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").unlink()
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").mkdir()
-    with pytest.raises(UserError, match=r"no asset to measure: .*cannot be written"):
+    with pytest.raises(
+        UserError, match=r"nothing to measure: every object has a failed distillation, for example: .*cannot be written"
+    ):
         evaluate_assets(args)
 
 

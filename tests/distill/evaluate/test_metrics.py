@@ -208,8 +208,11 @@ def test_meshes_come_in_blenders_axes(tmp_path: Path) -> None:
         (lambda path: path.unlink(), "does not exist"),
         (lambda path: path.write_bytes(path.read_bytes()[:300]), "not a readable GLB"),
         (lambda path: path.write_bytes(b"in a test"), "not a readable GLB"),
-        (lambda path: path.write_bytes(NO_MESH), "empty mesh"),
-        (lambda path: write_glb(trimesh.Trimesh([[0, 0, 0]] * 3, [[0, 1, 2]], process=False), path), "empty mesh"),
+        (lambda path: path.write_bytes(NO_MESH), "has no triangles"),
+        (
+            lambda path: write_glb(trimesh.Trimesh([[0, 0, 0]] * 3, [[0, 1, 2]], process=False), path),
+            "has no triangle with an area",
+        ),
     ],
 )
 def test_a_mesh_without_anything_is_an_error_that_names_it(tmp_path: Path, spoil, says) -> None:

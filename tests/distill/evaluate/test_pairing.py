@@ -23,15 +23,15 @@ def test_a_csv_may_leave_views_out_and_its_runs_are_beside_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("t.csv", "", "holds no row"),
+        ("t.csv", "", "has no rows"),
         ("t.csv", "folder,uid\nx,y\n", r"row 1 is not run, uid and view \(folder\)"),
         ("t.csv", "run,uid,view\nx,,\n", "row 1 is not run, uid and view"),
         ("t.csv", "run,uid\nx,y,z\n", "row 1 is not run, uid and view"),
         ("t.csv", "run,uid,view\nx,y,3\n", "there is no view '3'"),
         ("t.json", "[3]", "row 1 is not"),
         ("t.json", '[{"run": "x", "uid": 3}]', "row 1 is not"),
-        ("t.json", "{", "no readable table"),
-        ("t.json", '{"run": "x"}', "holds no row"),
+        ("t.json", "{", "is not a readable table"),
+        ("t.json", '{"run": "x"}', "has no rows"),
     ],
 )
 def test_tables_that_are_none(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -75,7 +75,7 @@ def test_finished_runs_are_skipped_and_reported(args, monkeypatch, capsys):
     assert main(replace(args, preview_every=7)) == 0  # of no effect on the result
     alone = replace(args, image=args.image[:1], out=args.out / "red-seed-0")
     assert main(alone) == 0
-    assert "is finished (12 faces): nothing to do" in capsys.readouterr().out
+    assert "is already finished (12 faces)" in capsys.readouterr().out
 
 
 def test_failures_do_not_stop_the_others(args, tmp_path, monkeypatch, capsys):
@@ -232,7 +232,7 @@ def test_a_full_disk_at_the_end_is_reported_and_the_checkpoint_resumes(args, mon
 
 def test_a_folder_that_cannot_be_written_is_named(args, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/out: cannot be written \(Not a directory\).*another --out"):
+    with pytest.raises(UserError, match=r"file/out cannot be written \(Not a directory\).*another --out"):
         main(replace(args, image=args.image[:1], num_seeds=1, out=tmp_path / "file" / "out"))
 
 

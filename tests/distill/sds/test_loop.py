@@ -256,4 +256,4 @@ def test_another_format_of_a_finished_run_is_written(tmp_path, model_folder, pic
     assert (out / "mesh.ply").stat().st_size > 1000
     capsys.readouterr()
     assert main(replace(args, formats=("ply",))) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "is already finished" in capsys.readouterr().out
