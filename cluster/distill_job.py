@@ -4,7 +4,7 @@
         --model /mnt/shared/stage2 --out /mnt/shared/assets --device cuda
 
 `ray submit` copies only this file and runs it as `python ~/distill_job.py ...` in the home folder with the first
-`python` on PATH, so it uses the standard library only. `--address auto` is added.
+`python` on PATH, so it uses only the standard library. `--address auto` is added.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def checkout(given: str) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process by the driver of the runs."""
+    """Replace this process with the driver of the runs."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

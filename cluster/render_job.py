@@ -31,7 +31,7 @@ def interpreter(root: Path) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process by the driver."""
+    """Replace this process with the driver of the rendering."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

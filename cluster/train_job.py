@@ -4,7 +4,7 @@
         --init-from /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
 `ray submit` copies only this file and runs it as `python ~/train_job.py ...` in the home folder with the first
-`python` on PATH, so it uses the standard library only. `--address auto` is added for the stages.
+`python` on PATH, so it uses only the standard library. `--address auto` is added for the stages.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def checkout(given: str) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process by the driver of the training."""
+    """Replace this process with the driver of the training."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

@@ -15,6 +15,7 @@ from dataset.errors import run_cli
 from dataset.format.shards import read_index
 from dataset.io.files import url_to_fs
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.options import HiddenDefault
 from dataset.reading.filters import Filters
 from dataset.report.contact_sheet import preview
 from dataset.report.page import write_report
@@ -24,7 +25,7 @@ Shards = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
 
 @dataclass(frozen=True)
 class VerifyCommand:
-    """List every truncated, missing, foreign or corrupt member. The exit status is 1 if there are any."""
+    """List every member that is truncated, missing, unexpected or corrupt. The exit status is 1 if there are any."""
 
     shards: Shards
     """Shard set or latent set (train.encode): a folder or an fsspec URL such as s3://bucket/set."""
@@ -64,7 +65,7 @@ class PreviewCommand:
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="PATH")]] = None
     """Output file. Default: preview.png in the set's folder; for a remote set, in the current folder."""
     objects: int = 12
     """Number of objects, spread evenly over the set."""
@@ -84,7 +85,7 @@ class ReportCommand:
 
     shards: Shards
     """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="FILE")]] = None
     """Output file. Default: report.html in the set's folder; for a remote set, in the current folder."""
     max_objects: int = 1000
     """Number of objects with images, spread evenly over the set (about 7 kB each). Failed objects are always listed."""
@@ -99,26 +100,26 @@ class ReportCommand:
 
 @dataclass(frozen=True)
 class CopyCommand:
-    """Merge one or several rendered sets into one, optionally at a lower resolution. Repeat the command to resume.
+    """Copy one or several rendered sets into one set, optionally at a lower resolution. Repeat the command to resume.
 
-    Objects keep the order of the sets and of each set's manifest. Without filters, the outcome rows of failed and
-    skipped objects are copied too; with filters, only objects that pass them.
+    Objects keep the order of the sets and of each set's manifest. With filters, only objects that pass are copied;
+    without, the outcome rows of failed and skipped objects are copied too.
     """
 
     sets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="")]
     """Complete shard sets: folders or fsspec URLs such as s3://bucket/set. A uid may occur in one set only."""
     out: Annotated[str, tyro.conf.arg(metavar="OUT")]
     """Shard set to write: a folder or an fsspec URL."""
-    resolution: int | None = None
+    resolution: HiddenDefault[int | None] = None
     """Pixels per side; must divide each set's resolution. Blocks of pixels are averaged in premultiplied alpha, and
-    intrinsics are scaled. Sets of this resolution are copied byte for byte. Default: copy all sets byte for byte; they
-    must have one resolution."""
+    intrinsics are scaled. Sets of this resolution are copied byte for byte. Default: copy all sets byte for byte, if
+    they have the same resolution."""
     objects_per_shard: int = OBJECTS_PER_SHARD
     """Objects per shard, including failed ones."""
     filters: Annotated[Filters, tyro.conf.arg(name="")] = field(default_factory=Filters)
-    """Selection of objects."""
-    workers: int | None = None
-    """Processes that read, average and encode. Default: one per CPU. The output does not depend on it."""
+    """Conditions that objects must meet to be copied."""
+    workers: HiddenDefault[int | None] = None
+    """Number of processes. Default: one per CPU. The output does not depend on it."""
 
     def run(self) -> int:
         index = copy_sets(

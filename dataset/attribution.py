@@ -17,7 +17,7 @@ from dataset.reading.reconcile import read_manifest
 
 ATTRIBUTION_FILE: Final = "attribution.csv"
 _COLUMNS: Final = ("uid", "title", "author", "license", "url", "source")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would evaluate cells that start with these
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates cells that start with these
 
 
 def write_attribution(fs: Any, root: str) -> int:
@@ -48,7 +48,7 @@ def _header() -> bytes:
 
 
 def _line(asset: Asset) -> bytes:
-    """One object's line, UTF-8 with its line end. Cells that a spreadsheet would evaluate get a leading apostrophe."""
+    """Format one object's line as UTF-8. Cells that a spreadsheet would evaluate get a leading apostrophe."""
     cells = (asset.uid, asset.title, asset.author, asset.license, asset.url, asset.source)
     return _row(tuple(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells))
 
@@ -75,11 +75,11 @@ class AttributionCheck:
 
     @property
     def fault(self) -> str:
-        """The first difference, empty when there is none. Later lines are not compared."""
+        """The first difference; empty if there is none. Later lines are not compared."""
         return self._fault
 
     def expect(self, assets: Iterable[Asset]) -> None:
-        """Check that the next lines are those of these objects."""
+        """Check that the next lines are the lines of these objects."""
         for asset in assets:
             self._compare(_line(asset), f"differs from shards and manifest, starting at {asset.uid}")
 

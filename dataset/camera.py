@@ -1,11 +1,11 @@
 """Camera positions, matrices and labels, in numpy. Computations are in float64.
 
 The project uses the "blender" convention: the world's z axis points up; a camera at azimuth 0 is at -y, at 90 at +x;
-elevation is positive upwards; a camera looks along its -z axis and y is up. The others differ by fixed rotations:
+elevation is positive upwards; a camera looks along its -z axis and y is up. Others differ by fixed rotations:
 
     name       camera axes                    world axes
     blender    x right, y up, z backwards     z up
-    opengl     x right, y up, z backwards     y up (glTF's: blender (x, y, z) is opengl (x, z, -y))
+    opengl     x right, y up, z backwards     y up (as in glTF: blender (x, y, z) is opengl (x, z, -y))
     opencv     x right, y down, z forwards    z up
 """
 
@@ -58,8 +58,8 @@ def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance:
 def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return elevation_deg, azimuth_deg in [0, 360) and distance, each [...], of cameras [..., 4, 4].
 
-    For a camera straight above or below the origin, the azimuth is taken from its right axis. The result is therefore
-    the inverse of `spherical_to_c2w` there too.
+    For a camera directly above or below the origin, the azimuth is computed from its right axis, so that this function
+    inverts `spherical_to_c2w` there too.
     """
     matrix = np.asarray(c2w, np.float64)
     x, y, z = np.moveaxis(matrix[..., :3, 3], -1, 0)

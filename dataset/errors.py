@@ -7,18 +7,19 @@ from dataset.log import configure_logging
 
 
 class UserError(ValueError):
-    """Bad input by the user. The message is complete: what was wrong, where, and what to do."""
+    """Bad input by the user. The message says what is wrong, where, and what to do."""
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line of at most 200 characters, for use in a message."""
+    """Return an error's text on one line of at most 200 characters, for use in a message."""
     return " ".join(str(error).split())[:200]
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a command line and exit: 2 and one line on bad input, 130 on Ctrl-C, else what `main` returns (None is 0).
+    """Run a command and exit with the status that `main` returns (None is 0), 2 on bad input, or 130 on Ctrl-C.
 
-    Messages of all packages go to stderr meanwhile (`configure_logging`).
+    Bad input (UserError) is reported as one line. While `main` runs, messages of all packages go to stderr
+    (`configure_logging`).
     """
     configure_logging()
     try:
@@ -27,6 +28,6 @@ def run_cli(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         status = 130
     sys.exit(status)

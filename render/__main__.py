@@ -1,4 +1,4 @@
-"""RenderCommand line of `python -m render`: render 3D objects into shards."""
+"""The command line `python -m render`: render 3D objects into shards."""
 
 import tyro
 

@@ -8,6 +8,7 @@ import tyro
 
 from dataset.errors import UserError
 from dataset.format.schema import NormalizeMode
+from dataset.io.options import HiddenDefault
 from render.settings import Backfaces, Device, Settings
 from render.sources.source import SourceSelection
 from render.workers.blender_process import Limits
@@ -24,50 +25,54 @@ class RenderCommand:
     """folder:DIR (glb gltf obj fbx ply stl, recursive), objaverse:lvis|all|UIDS.txt, or procedural:N."""
     shards: str = "data/shards"
     """Folder or fsspec URL (s3://bucket/set) of the shard set to write."""
-    workers: int | None = None
-    """Blender processes; default: one per CPU core (per GPU), fewer if memory is short. Does not change the images."""
-    threads: int | None = None
-    """CPU threads per worker; default: all cores, divided among the workers. Does not change the images."""
-    limit: int | None = None
-    """Render at most this many objects, the first ones of the source."""
-    uids: Path | None = None
+    workers: HiddenDefault[int | None] = None
+    """Number of Blender processes. Default: one per GPU with --device gpu, else one per CPU core, fewer if memory is
+    short. Does not change the images.
+    """
+    threads: HiddenDefault[int | None] = None
+    """CPU threads per worker. Default: all cores, divided among the workers. Does not change the images."""
+    limit: HiddenDefault[int | None] = None
+    """Render only this many objects, from the start of the source."""
+    uids: HiddenDefault[Path | None] = None
     """Text file with one uid per line: render only these objects of a folder or procedural source."""
-    include_licenses: tuple[str, ...] = ()
-    """Licenses to render (SPDX, or by, by-sa, by-nc, cc0, ...); others are recorded as skipped; default: all."""
-    max_file_mb: float | None = None
-    """Skip model files larger than this, and record them as skipped; default: no limit."""
+    include_licenses: HiddenDefault[tuple[str, ...]] = ()
+    """Licenses to render (SPDX, or by, by-sa, by-nc, cc0, ...); others are recorded as skipped. Default: all."""
+    max_file_mb: HiddenDefault[float | None] = None
+    """Skip model files larger than this, and record them as skipped. Default: no limit."""
     skip_duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Skip objects whose file is identical to an earlier one; by default they are only flagged."""
+    """Skip objects whose file is identical to that of an earlier object. By default they are rendered and flagged."""
     resolution: int = 256
     """Image width and height in pixels."""
     samples: int = 128
-    """Maximum samples per pixel before denoising; SyncDreamer's script uses 128 for every pixel."""
+    """Maximum number of samples per pixel before denoising. SyncDreamer's script takes 128 for every pixel."""
     noise_threshold: float = 0.075
-    """Stop sampling a pixel (after 16, 32, ... samples) when its noise is below this; 0: always take all samples."""
+    """Stop sampling a pixel (after 16, 32, ... samples) when its noise is below this value; 0 takes all samples."""
     seed: int = 0
     """Random seed of elevations, lighting, noise and procedural objects."""
     normalize: NormalizeMode = "longest"
-    """longest: longest side 1, as in SyncDreamer (clipped objects are flagged); sphere: fits the frame, never clips."""
-    hdri: Path | None = None
-    """Folder of .exr/.hdr environment maps; default: the eight that ship with Blender."""
+    """longest: scale the longest side to 1, as in SyncDreamer; clipped objects are flagged. sphere: scale the bounding
+    sphere to fit the frame, so that no object is clipped.
+    """
+    hdri: HiddenDefault[Path | None] = None
+    """Folder of .exr/.hdr environment maps. Default: the eight that ship with Blender."""
     backfaces: Backfaces = "hidden"
-    """hidden: back faces of single-sided materials are transparent, as in glTF viewers; drawn: draw both sides."""
+    """hidden: make back faces of single-sided materials transparent, as glTF viewers do. drawn: draw both sides."""
     device: Device = "cpu"
-    """cpu; gpu: the first available of OptiX, CUDA, HIP, Metal (an error if there is none); auto: gpu, else cpu."""
+    """gpu: the first available of OptiX, CUDA, HIP, Metal; fails if there is none. auto: gpu if available, else cpu."""
     timeout_s: float = 600.0
-    """Time limit per object in seconds; a Blender process that exceeds it is killed and the object retried once."""
-    memory_limit_mb: float | None = None
-    """Resident memory limit per Blender process in MB; default: 80% of the memory, divided among the workers."""
+    """Time limit per object in seconds. A Blender process that exceeds it is killed, and the object is retried once."""
+    memory_limit_mb: HiddenDefault[float | None] = None
+    """Resident memory limit per Blender process in MB. Default: 80% of the memory, divided among the workers."""
     objects_per_shard: int = 64
     """Objects per shard, including failed ones."""
     retry: Literal["none", "failed"] = "none"
-    """failed: render the failed objects of earlier runs again."""
+    """failed: render the failed objects of earlier runs again. none: keep them as failed."""
     keep_downloads: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep downloaded Objaverse files in the cache; by default each is deleted after its object is rendered."""
+    """Keep downloaded Objaverse files in the cache. By default each is deleted after its object is rendered."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the plan with an estimate of time and size from a few rendered objects; write nothing."""
     estimate_from: int = 4
-    """Number of objects that --dry-run renders for its estimate; 0: no estimate."""
+    """Number of objects that --dry-run renders for its estimate; 0 makes no estimate."""
     price_per_hour: float = 0.0
     """Price of all machines together per hour, for --dry-run's cost estimate."""
 
@@ -98,7 +103,7 @@ class RenderCommand:
 
 
 def num_workers(command: RenderCommand, size: MachineSize) -> int:
-    """The requested number of workers; by default one per GPU, or as many as the cores and memory allow."""
+    """Return the requested number of workers; by default one per GPU, or as many as the cores and memory allow."""
     if command.workers is not None:
         return command.workers
     if command.device == "gpu":

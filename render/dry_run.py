@@ -1,4 +1,4 @@
-"""`--dry-run`: describe a run and estimate its time and size by rendering a few objects without storing them."""
+"""Describe a run for `--dry-run`, and estimate its time and size by rendering a few objects without storing them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Means over the rendered sample. A single worker had the whole machine."""
+    """Means over the rendered sample, which a single worker rendered with the whole machine."""
 
     rendered: int
     failed: int

@@ -50,10 +50,10 @@ def parse_device(name: str) -> Device:
 
 
 def environment_maps(folder: Path) -> dict[str, Path]:
-    """Sorted file name -> path of the environment maps in a folder. Raises UserError when there is none."""
+    """Return the environment maps in a folder as sorted file name -> path. Raises UserError when there are none."""
     if not folder.is_dir():
-        raise UserError(f"--hdri {folder} is not a folder; name one that holds .exr or .hdr environment maps")
+        raise UserError(f"--hdri {folder} is not a folder; give a folder of .exr or .hdr environment maps")
     maps = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in HDRI_SUFFIXES}
     if not maps:
-        raise UserError(f"--hdri {folder} holds no .exr or .hdr environment map")
+        raise UserError(f"--hdri {folder} contains no .exr or .hdr environment maps")
     return maps

@@ -12,7 +12,7 @@ from typing import Final
 from dataset.errors import run_cli
 
 logger = logging.getLogger(__name__)
-# library that `import bpy` loads -> the Debian package that holds it
+# library that `import bpy` loads -> the Debian package that contains it
 SYSTEM_LIBRARIES: Final = {
     "libX11.so.6": "libx11-6",
     "libXrender.so.1": "libxrender1",
@@ -26,7 +26,7 @@ SYSTEM_LIBRARIES: Final = {
 
 
 def missing_packages() -> list[str]:
-    """Debian packages whose libraries cannot be loaded (Linux only; elsewhere bpy's wheels contain them)."""
+    """Return the Debian packages whose libraries cannot be loaded (Linux only; elsewhere bpy's wheels contain them)."""
     if not sys.platform.startswith("linux"):
         return []
     missing = []

@@ -20,6 +20,7 @@ from dataset.errors import UserError, run_cli
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.schema import Meta
 from dataset.io.files import url_to_fs
+from dataset.io.options import HiddenDefault
 from dataset.io.progress import ProgressBar
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from dataset.reading.shard_set import ShardSet
@@ -37,13 +38,13 @@ class TrueMeshes:
     """Export the ground-truth meshes of a shard set into a folder."""
 
     shards: str
-    """The shard set."""
+    """Shard set whose meshes are exported."""
     out: Path
-    """Folder to write UID.glb into."""
+    """Folder for the meshes, one UID.glb per object."""
     split: Split = "test"
-    """Split of the objects, which is a function of their uids."""
-    folder: Path | None = None
-    """The folder that was rendered, if the source of the set was a folder."""
+    """Split whose meshes are exported. A hash of the uid assigns each object to a split."""
+    folder: HiddenDefault[Path | None] = None
+    """Folder that was rendered, for sets whose source was a folder."""
 
 
 def run(args: TrueMeshes) -> None:
@@ -78,7 +79,7 @@ def _places(shards: ShardSet, split: Split) -> Iterator[tuple[int, int]]:
 
 
 def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
-    """Write the mesh. Returns the reason if it is not available, else an empty string."""
+    """Write the mesh. Return the reason if it is not available, else an empty string."""
     if asset.procedural_index is not None:
         _build()(asset.procedural_index, meta.seed, path)
         return ""

@@ -88,7 +88,7 @@ class ShardCheck:
                 for info in tar:
                     last = info.name
                     if fault := _foreign(info, self.kind):
-                        self.add(f"{self.name}.tar/{info.name}", f"foreign member: {fault}")
+                        self.add(f"{self.name}.tar/{info.name}", f"unexpected member: {fault}")
                         continue
                     uid = self._enter(uid, info.name)
                     self._member(tar, info)
@@ -99,13 +99,13 @@ class ShardCheck:
             pass
 
     def _enter(self, uid: str, member: str) -> str:
-        """Return the uid that `member` belongs to; close the previous sample when that is another one."""
+        """Return the uid that `member` belongs to; if it is a new one, close the previous sample."""
         new = member.partition(".")[0]
         if new == uid:
             return uid
         self._leave(uid)
         if new in self.uids:
-            self.add(f"{self.name}.tar/{member}", f"sample {new} occurs twice, its members are not contiguous")
+            self.add(f"{self.name}.tar/{member}", f"sample {new} occurs twice: its members are not contiguous")
         return new
 
     def _member(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
@@ -123,12 +123,12 @@ class ShardCheck:
             self.sound[info.name] = data
 
     def _differs(self, info: tarfile.TarInfo, data: bytes) -> str:
-        """How a member differs from the statistics; empty when it does not, or when there are none."""
+        """Return how a member differs from the statistics; empty if it does not differ or there are no statistics."""
         if not self.expected:
             return ""
         place = self.expected.get(info.name)
         if place is None:
-            return f"foreign member: not in {self.name}.json"
+            return f"unexpected member: not in {self.name}.json"
         if (place.offset, place.size) != (info.offset_data, len(data)):
             return f"has another offset or size than in {self.name}.json"
         return "" if zlib.crc32(data) == place.crc32 else f"corrupt: its checksum differs from {self.name}.json"
@@ -180,7 +180,7 @@ class ShardCheck:
 
 
 def _foreign(info: tarfile.TarInfo, kind: SetKind) -> str:
-    """Why a tar member belongs to no sample; empty when its name and type are valid."""
+    """Return why a tar member belongs to no sample; empty when its name and type are valid."""
     if info.name.startswith("/") or ".." in info.name.split("/"):
         return "an absolute path or one with .."
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse():

@@ -29,7 +29,7 @@ class Distribution:
 
 @dataclass
 class OutcomeCounts:
-    """Counts of objects by outcome, and time and memory of those that were not skipped."""
+    """Counts of objects by outcome, and the time and memory of the objects that were not skipped."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)  # by `reason`
@@ -53,7 +53,7 @@ class OutcomeCounts:
 
     @property
     def objects_per_hour(self) -> float:
-        """Rendered objects per hour of one worker, with the time of failed objects; 0 when no time was measured."""
+        """Objects rendered per worker-hour, counting the time spent on failed objects; 0 if no time was measured."""
         total = sum(self.seconds.values)
         return 3600 * self.statuses["ok"] / total if total else 0.0
 

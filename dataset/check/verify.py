@@ -1,4 +1,4 @@
-"""Find every truncated, missing, foreign, duplicate or corrupt member of a shard set, in one pass over its bytes.
+"""Find every truncated, missing, unexpected, duplicate or corrupt member of a shard set, in one pass over its bytes.
 
 Each tar is read from start to end, as WebDataset does. Statistics, index, outcome rows, manifest and attribution are
 then compared with its contents. The rows of one shard are in memory at a time.
@@ -75,7 +75,7 @@ def _index(fs: Any, root: str, url: str, kind: SetKind) -> tuple[Index | None, l
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
-    """Files left by killed writers, and shard files that the index does not list."""
+    """Yield files left by killed writers, and shard files that the index does not list."""
     for name in sorted(files):
         stem = name.removeprefix(f"{OUTCOMES_FOLDER}/").partition(".")[0]
         if name.endswith(TEMPORARY_SUFFIX):
@@ -108,7 +108,7 @@ class _Request:
         return cls(request, manifest, kind), problems
 
     def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
-        """Return the position of the shard's first object and its assets, None when they are unknown.
+        """Return the position of the shard's first object, and the shard's assets or None when they are unknown.
 
         Raises UserError when that part of the manifest is damaged.
         """
@@ -178,7 +178,7 @@ def _reconcile(
 
 
 def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
-    """Samples whose metadata name another author, license or source than the manifest."""
+    """Yield the samples whose author, license or source in the metadata differs from the manifest."""
     for asset in assets:
         meta = check.metas.get(asset.uid)
         if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):

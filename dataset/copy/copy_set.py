@@ -40,7 +40,7 @@ from dataset.reading.filters import Filters
 from dataset.reading.reconcile import read_manifest
 
 OBJECTS_PER_SHARD: Final = 64
-_AHEAD: Final = 4  # objects per worker that are read before they can be written
+_AHEAD: Final = 4  # objects per worker that are read ahead of writing
 _ALL: Final = Filters()
 _NOT_COMPARED: Final = {"sets", "objects", "manifest_sha256"}  # fields of set.json
 _BEFORE_REQUEST: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # files that a copy writes before its set.json
@@ -61,9 +61,11 @@ def copy_sets(
     """Write, or complete, the set `out` (folder or URL) with the objects of the sets `urls`, in that order.
 
     Without `resolution`, and for sets that already have it, images and metadata are copied byte for byte; larger images
-    are averaged (dataset.copy.downscale). Outcome rows of failed and skipped objects are copied too, unless there are
-    filters: then only objects that pass them. Raises UserError when a set is unusable, two sets hold the same uid, a
-    member is damaged, or `out` holds anything but the beginning of this copy.
+    are averaged (dataset.copy.downscale). With filters, only objects that pass are copied; without, the outcome rows of
+    failed and skipped objects are copied too.
+
+    Raises UserError when a set is unusable, two sets contain the same uid, a member is damaged, or `out` contains
+    anything but the beginning of this copy.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value in (("--objects-per-shard", objects_per_shard), ("--workers", workers)):
@@ -92,7 +94,7 @@ def copy_sets(
 def _request(
     sources: Sequence[SourceSet], resolution: int | None, objects_per_shard: int, filters: Filters
 ) -> dict[str, Any]:
-    """Everything that determines the bytes of the copy, as `set.json` stores it."""
+    """Return everything that determines the bytes of the copy, as `set.json` stores it."""
     default = asdict(_ALL)
     chosen = {name: value for name, value in asdict(filters).items() if value != default[name]}
     values = {
@@ -111,7 +113,7 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: 
     """Write manifest and `set.json`, or check that the set in `out` has the same request."""
     if not exists(fs, f"{root}/{SET_NAME}"):
         if foreign := _foreign(fs, root):
-            raise UserError(f"{out} holds {foreign}, which no copy writes; give another --out")
+            raise UserError(f"{out} contains {foreign}, which is not part of a copy; choose another --out")
         remove_temporaries(fs, root)
         begin_set(fs, root, request, each_once(picks(sources, request["objects_per_shard"])))
         return
@@ -121,17 +123,17 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: 
         raise UserError(f"{root}/{SET_NAME} is damaged; {remedy}")
     if there.get("source") != request["source"]:
         raise UserError(
-            f"{out} holds a set that was not written by a copy (its source: {there.get('source')}); give another --out"
+            f"{out} contains a set that was not written by a copy (source: {there.get('source')}); choose another --out"
         )
     changed = differences(there, request, _NOT_COMPARED).values()
     if lines := [*_other_sets(there.get("sets", []), request["sets"]), *changed]:
-        remedy = "Repeat the first command, give another --out, or delete the set"
+        remedy = "Repeat the first command, choose another --out, or delete the set"
         raise UserError(settings_differ(out, lines, remedy))
     remove_temporaries(fs, root)
 
 
 def _foreign(fs: Any, root: str) -> str:
-    """Name of the first file that a copy does not write before its `set.json`; empty when there is none."""
+    """Return the first file that a copy does not write before its `set.json`; empty when there is none."""
     paths = fs.ls(root, detail=False) if exists(fs, root) else []
     names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
     return next((n for n in sorted(names) if n not in _BEFORE_REQUEST and not n.endswith(TEMPORARY_SUFFIX)), "")
@@ -146,7 +148,7 @@ def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, A
 
 
 def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
-    """Numbers of the shards whose outcome table, which is written last, exists."""
+    """Return the shards whose outcome table, which is written last, exists."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
     paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
     there = {path.rpartition("/")[2] for path in paths}

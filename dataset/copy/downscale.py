@@ -54,7 +54,7 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
             name = member_name(meta.uid, view_set, i)
             rgba = decode_webp(members[name], f"{where}/{name}")
             if rgba.shape != expected:
-                raise UserError(f"{where}/{name}: damaged, shape {rgba.shape}, its metadata says {expected}")
+                raise UserError(f"{where}/{name} is damaged: its shape is {rgba.shape}, its metadata says {expected}")
             small = average_blocks(rgba, factor)
             smaller.append(_view(meta.views[view_set][i], factor, small))
             images[name] = encode_webp(small)

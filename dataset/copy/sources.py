@@ -20,13 +20,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SourceSet:
-    """A source set.
+    """A set to copy from.
 
-    `kept` lists the samples per shard that pass the filters. None: all samples, and the rows of failed objects.
+    `kept` lists, per shard, the samples that pass the filters; None keeps all samples and the outcome rows of failed
+    and skipped objects.
     """
 
     url: str
-    resolution: int | None  # pixels per side; None when it holds no object
+    resolution: int | None  # pixels per side; None when the set has no images
     tars: str  # fingerprint of the whole set
     fingerprint: str  # fingerprint of the samples in `kept`
     request: dict[str, Any]  # its set.json
@@ -121,13 +122,13 @@ def _objects(source: SourceSet) -> Iterator[tuple[Asset, Outcome, tuple[int, int
 
 
 def each_once(objects: Iterator[Pick]) -> Iterator[Asset]:
-    """Yield the objects for the manifest. Raises UserError when two sets hold the same uid."""
+    """Yield the objects for the manifest. Raises UserError when two sets contain the same uid."""
     owner: dict[str, SourceSet] = {}
     for pick in objects:
         uid = pick.asset.uid
         if (other := owner.setdefault(uid, pick.source)) is not pick.source:
             raise UserError(
                 f"{uid} is in {other.url} and in {pick.source.url}; uids must be unique in a set. "
-                "First copy the wanted part of one of them (--uids FILE), then that part together with the other"
+                "First copy the wanted part of one of them (--uids FILE), then copy that part together with the other"
             )
         yield pick.asset

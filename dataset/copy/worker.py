@@ -24,7 +24,7 @@ class CopyTask(NamedTuple):
     """One object to copy. `resolution` is that of the set's first object, `target` that of the copy (None: same)."""
 
     url: str
-    tars: str  # the set's fingerprint, to notice a set that changed since the copy was started
+    tars: str  # the set's fingerprint, to detect that the set has changed since the copy was started
     shard: int
     sample: int
     resolution: int | None

@@ -29,7 +29,10 @@ class LatentTable(NamedTuple):
 
 
 def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> LatentTable:
-    """Load the table of a shard. Raises UserError, without a remedy, when it is missing, damaged or of another one."""
+    """Load the index table of a shard.
+
+    Raises UserError when it is missing, damaged or of another shard. The caller adds the remedy to the message.
+    """
     file = table_file(entry.name)
     try:
         data = io.BytesIO(fs.cat_file(f"{root}/{file}"))
@@ -43,8 +46,8 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Lat
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):
-        raise UserError(f"{file} does not have the shape for {entry.samples} objects")
+        raise UserError(f"{file} does not have arrays of the shapes for {entry.samples} objects")
     sizes = [form.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
     if (table.places[:, 1:, 1] != sizes).any():
-        raise UserError(f"its members have other sizes than {LATENTS_FILE} says")
+        raise UserError(f"the sizes of its members differ from those in {LATENTS_FILE}")
     return table

@@ -3,7 +3,7 @@
 A latent set has the layout of the shard set that it was encoded from: tars with the same names, the same objects in the
 same order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (a copy) and one
 member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`: a flat float16 array with the mean of the posterior
-(c * h * w values), its log variance (as many; optional) and the image embedding (d values; optional for the fixed
+(c * h * w values), its log variance (same size; optional) and the image embedding (d values; optional for the fixed
 views). `latents.json` describes which parts are stored. `NAME.table.npz`, the last file of a shard, holds what reading
 needs at every step as arrays: the offsets of `NAME.json` and the camera angles of the metadata. Parsing the JSON of
 both would take longer than reading the latents.
@@ -93,7 +93,7 @@ def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
     """
     if numbers.shape != (form.numbers(view_set),) or numbers.dtype != np.float16:
         raise ValueError(
-            f"a {view_set} view holds {form.numbers(view_set)} float16, got {numbers.dtype} {numbers.shape}"
+            f"a {view_set} view has {form.numbers(view_set)} float16 values, got {numbers.dtype} {numbers.shape}"
         )
     return form.headers[view_set] + numbers.astype(FLOAT16).tobytes()
 
@@ -128,12 +128,12 @@ def table_file(shard: str) -> str:
 
 
 def encode_on(url: str) -> str:
-    """Return what to do about an incomplete latent set."""
+    """Return the remedy for an incomplete latent set, for use in a message."""
     return f"repeat the `python -m train.encode ... {url}` command"
 
 
 def encode_again(url: str, shard: str) -> str:
-    """Return what to do about a damaged shard; without its statistics it counts as unfinished."""
+    """Return the remedy for a damaged shard: without its statistics, the shard is encoded again."""
     return f"delete {url}/{shard}.json and {encode_on(url)}"
 
 
@@ -153,7 +153,7 @@ def read_format(url: str) -> LatentFormat:
 def parse_format(raw: dict[str, Any]) -> LatentFormat:
     """Parse the result of `format_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
     if raw["schema_version"] != LATENTS_VERSION:
-        raise ValueError(f"version {raw['schema_version']}, this software reads {LATENTS_VERSION}")
+        raise ValueError(f"schema version {raw['schema_version']} is not supported, only {LATENTS_VERSION}")
     form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
     if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
         raise ValueError("its sizes are not positive integers")

@@ -82,7 +82,7 @@ class Meta:
 def check_uid(uid: str) -> str:
     """Return the uid. Raises SchemaError when it cannot be a file name, a WebDataset key and a path component."""
     if not _UID.fullmatch(uid):
-        raise SchemaError(f"uid {uid!r} is not usable: 1 to 128 of the characters A-Z a-z 0-9 _ -")
+        raise SchemaError(f"uid {uid!r} is invalid; use 1 to 128 of the characters A-Z a-z 0-9 _ -")
     return uid
 
 
@@ -93,7 +93,7 @@ def meta_name(uid: str) -> str:
 def member_name(uid: str, view_set: ViewSet, index: int) -> str:
     """Return the member name of one view. Raises SchemaError when there is no such view or the uid is not valid."""
     if view_set not in VIEW_SETS or not 0 <= index < VIEWS_PER_SET:
-        raise SchemaError(f"no view {view_set!r} {index}: sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}")
+        raise SchemaError(f"no view {view_set!r} {index}; sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}")
     return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
 
 
@@ -256,9 +256,9 @@ def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
     if missing := [name for name in expected if name not in members]:
         raise SchemaError(f"{where}: missing {', '.join(missing)}")
     if foreign := sorted(set(members) - set(expected)):
-        raise SchemaError(f"{where}: foreign members {', '.join(foreign)}")
+        raise SchemaError(f"{where}: unexpected members {', '.join(foreign)}")
     for name in expected[1:]:
         image = decode_webp(members[name], f"{where}/{name}")
         if image.shape != (meta.resolution, meta.resolution, 4):
-            raise SchemaError(f"{where}/{name}: shape {image.shape}, metadata says {meta.resolution} square RGBA")
+            raise SchemaError(f"{where}/{name}: shape {image.shape}, its metadata says {meta.resolution} square RGBA")
     return meta

@@ -33,7 +33,7 @@ class SetRequest:
         return -(-self.objects // self.objects_per_shard)
 
     def positions(self, shard: int) -> range:
-        """Manifest positions of a shard's objects; empty for a shard that the set does not have."""
+        """Return the manifest positions of a shard's objects; empty if the set does not have the shard."""
         start = shard * self.objects_per_shard
         return range(start, max(start, min(start + self.objects_per_shard, self.objects)))
 

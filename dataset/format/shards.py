@@ -91,12 +91,12 @@ class Index:
 
 
 def shard_name(index: int) -> str:
-    """The name of a shard, without suffix."""
+    """Return the name of a shard, without suffix."""
     return f"shard-{index:06d}"
 
 
 def render_again(shard: str) -> str:
-    """How to replace a damaged shard: without its outcome table, the renderer writes it again."""
+    """Return the remedy for a damaged shard: without its outcome table, the renderer writes the shard again."""
     return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {REPEAT_COMMAND}"
 
 

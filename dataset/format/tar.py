@@ -10,19 +10,19 @@ _END_BLOCKS: Final = 2
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """The header of a member: mode 0644, owner 0, time 0. Only names over 100 characters need PAX headers."""
+    """Return the header of a member: mode 0644, owner 0, time 0. Only names over 100 characters need PAX headers."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
 def tar_padding(size: int) -> bytes:
-    """The zeros after the data of a member of `size` bytes."""
+    """Return the zeros that follow the data of a member of `size` bytes."""
     return bytes(-size % BLOCK)
 
 
 def tar_end(size: int) -> bytes:
-    """The end of an archive whose members take `size` bytes."""
+    """Return the end of an archive whose members take `size` bytes."""
     end = _END_BLOCKS * BLOCK
     return bytes(end + -(size + end) % tarfile.RECORDSIZE)
 
@@ -37,6 +37,6 @@ def pack(members: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
-    """The members of a tar that was written by `pack`."""
+    """Return the members (name -> data) of a tar that was written by `pack`."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]

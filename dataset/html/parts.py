@@ -1,6 +1,6 @@
-"""Data of the parts that pages have in common: key numbers, histograms and tables of bars.
+"""Define the elements that all HTML pages share: key numbers, histograms and bar tables.
 
-The macros that turn them into HTML are in `parts.html`.
+The macros in `parts.html` turn them into HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _COLUMNS: Final = 24  # of a histogram
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """One large number: its name, its value and a remark below it. `bad` shows it as an error."""
+    """A large number with its name and a remark below it. `bad` displays it as an error."""
 
     name: str
     value: str
@@ -26,7 +26,7 @@ class KeyNumber:
 
 @dataclass(frozen=True)
 class HistogramColumn:
-    """One column: its height as a percentage of the tallest one, and its text on hover."""
+    """One column: its height as a percentage of the tallest column, and the text that is shown on hover."""
 
     height: float
     description: str
@@ -44,7 +44,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class BarRow:
-    """One row of a table of bars; `width` is a percentage of the longest bar."""
+    """One row of a bar table; `width` is a percentage of the longest bar."""
 
     name: str
     count: int
@@ -53,7 +53,7 @@ class BarRow:
 
 @dataclass(frozen=True)
 class BarTable:
-    """Counts by name, the largest first. With a `filter_name`, each name is a button with the attribute data-NAME."""
+    """Counts by name, largest first. If `filter_name` is set, each name is a button that filters the page."""
 
     title: str
     rows: Sequence[BarRow]
@@ -61,7 +61,7 @@ class BarTable:
 
 
 def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram | None:
-    """Count `values` in columns from zero; the last column collects a long tail and says so. None without values."""
+    """Return a histogram of `values` from zero, its last column collecting a long tail. None if there are no values."""
     if not len(values):
         return None
     data = np.asarray(values)
@@ -82,7 +82,7 @@ def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram 
 
 
 def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "") -> BarTable | None:
-    """Return the rows of `counts`, the largest first. None without counts."""
+    """Return a bar table of `counts`, largest first. None if there are no counts."""
     if not counts:
         return None
     most = max(counts.values())
@@ -102,5 +102,5 @@ def round_up(value: float) -> float:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, never an exponent."""
+    """Format a number with three significant digits, never with an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

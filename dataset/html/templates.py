@@ -18,7 +18,7 @@ from dataset.io.paths import ROOT
 
 
 def render_page(template: str, values: Mapping[str, Any]) -> str:
-    """Render a template with `values`; every text is escaped.
+    """Render a template with `values`, escaping all text.
 
     Raises:
         jinja2.UndefinedError: the template uses a name that `values` lacks.
@@ -50,10 +50,10 @@ def embed_file(path: str) -> Markup:
     text = (ROOT / path).read_text(encoding="utf-8")
     for tag in ("</script", "</style"):
         if tag in text.lower():
-            raise ValueError(f"{path} contains {tag!r} and cannot be embedded in a page; write it in another way")
-    return Markup(text)  # our own file, not a text from outside
+            raise ValueError(f"{path} contains {tag!r} and cannot be embedded in a page; remove the tag from it")
+    return Markup(text)  # a file of this checkout, not untrusted text
 
 
 def data_url(media_type: str, data: bytes) -> str:
-    """Return `data` as a URL that holds it, for `src` of an image or a video."""
+    """Encode `data` as a data: URL, for the `src` of an image or a video."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -161,7 +161,7 @@ def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _without_white(rgba: UInt8) -> UInt8:
-    """Make white regions of uint8 [h, w, 4] transparent that are connected to the (empty) corner."""
+    """Make the white regions of uint8 [h, w, 4] that are connected to the (empty) corner transparent."""
     white = (rgba[..., :3].min(-1) >= 255 - WHITE_LEVEL) | (rgba[..., 3] == 0)
     seen = Image.fromarray(white.astype(np.uint8))
     ImageDraw.floodfill(seen, (0, 0), 2)
@@ -174,8 +174,8 @@ def _without_background(image: Image.Image) -> Image.Image:
         from rembg import remove
     except ImportError as error:
         raise UserError(
-            '--remove-background needs rembg: .venv/bin/pip install "rembg[cpu]>=2.0.60" "numpy<2" (Blender needs '
-            "numpy 1; without Blender leave the numpy out)"
+            '--remove-background requires rembg; run .venv/bin/pip install "rembg[cpu]>=2.0.60" "numpy<2" (Blender '
+            'requires numpy 1; without Blender, omit "numpy<2")'
         ) from error
     cut: Image.Image = remove(image.convert("RGB"))
     return cut.convert("RGBA")
@@ -185,7 +185,7 @@ def _object_box(image: Image.Image, name: str) -> tuple[int, int, int, int]:
     """Return the bounding box (left, top, right, bottom) of the pixels that are not transparent."""
     box = image.getchannel("A").point(lambda alpha: 255 if alpha >= _MASK_LEVEL else 0).getbbox()
     if box is None:
-        raise UserError(f"{name}: fully transparent; give an image with an object")
+        raise UserError(f"{name} is fully transparent; give an image of an object")
     return box
 
 

@@ -25,7 +25,7 @@ class PoolActor(Generic[Item]):
 
 
 class PoolResult(NamedTuple):
-    """What an actor returned for an item, or `actor.answer` if it has just started; then `item` is None."""
+    """The result of an actor for an item. For an actor that has just started: None and `actor.answer`."""
 
     actor: PoolActor[Any]
     item: Any
@@ -39,8 +39,8 @@ class ActorPool(Generic[Item]):
         start: Creates an actor with a method `ready`, which returns as soon as the actor can work.
         on_death: Called with a dead actor, its items and the error, after the actor was replaced. It may raise.
         workers: Number of actors.
-        max_failed_starts: Number of starts in a row that may fail.
-        failed_start: Makes the error that is raised then, from the error of the last start.
+        max_failed_starts: Number of consecutive starts that may fail.
+        failed_start: Returns the error to raise when too many starts failed, given the error of the last one.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class ActorPool(Generic[Item]):
 
     @property
     def busy(self) -> bool:
-        """Whether any actor works on an item."""
+        """Whether any actor is working on an item."""
         return any(actor.running for actor in self.actors)
 
     @staticmethod
     def submit(actor: PoolActor[Item], reference: Any, item: Item) -> None:
-        """Record that `reference` is the result of `item` from a method of `actor`."""
+        """Register `reference`, the pending result of processing `item` on `actor`."""
         actor.running[reference] = item
 
     def wait(self, timeout_s: float) -> list[Any]:
@@ -79,7 +79,7 @@ class ActorPool(Generic[Item]):
     def collect(self, reference: Any) -> PoolResult | None:
         """Return the result of a reference from `wait`; None if its actor died, which is then replaced.
 
-        Raises the error of `failed_start` when too many starts in a row failed.
+        Raises the error of `failed_start` when too many consecutive starts failed.
         """
         import ray
 
@@ -101,7 +101,7 @@ class ActorPool(Generic[Item]):
         return PoolResult(actor, actor.running.pop(reference), value)
 
     def kill(self, actor: PoolActor[Item]) -> None:
-        """Kill an actor and start another one in its place."""
+        """Kill an actor and start another one."""
         import ray
 
         ray.kill(actor.handle)

@@ -46,13 +46,13 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
         ) from error
     if not bucket_exists:
         raise UserError(
-            f"cannot reach {url}: no bucket {bucket!r} for the credentials of this environment (s3fs continues without "
-            "any where it finds none); create it, correct the name, or set the credentials"
+            f"cannot reach {url}: there is no bucket {bucket!r}, or the credentials of this environment do not "
+            "give access to it (without any, s3fs connects anonymously); create it, correct its name, or set them"
         )
 
 
 def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
-    """The exceptions that the library of a remote file system raises: not all of them are an OSError."""
+    """Return the exceptions that the library of a remote file system raises; not all are OSErrors."""
     if "s3" not in fs.protocol:
         return (OSError,)
     from botocore.exceptions import BotoCoreError
@@ -61,7 +61,7 @@ def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
 
 
 def exists(fs: Any, path: str) -> bool:
-    """Whether a file or folder exists. Raises UserError when this machine's file system refuses to say.
+    """Return whether a file or folder exists. Raises UserError when the local file system denies access.
 
     fsspec's own `exists` returns False for every exception, including a folder that may not be read and Ctrl-C.
     """
@@ -69,7 +69,7 @@ def exists(fs: Any, path: str) -> bool:
         return bool(fs.exists(path))
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a NUL, which no path holds
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: the path contains a NUL character
         return False
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and permissions") from error
@@ -92,7 +92,7 @@ def read_json(fs: Any, path: str, remedy: str) -> Any:
 
 
 class Writer:
-    """A binary file that counts and hashes (SHA-256) what is written; refused writes become UserErrors."""
+    """A binary file that counts and hashes (SHA-256) what is written; failed writes raise UserError."""
 
     def __init__(self, file: Any, path: str) -> None:
         self.file, self.path = file, path
@@ -117,10 +117,10 @@ def _explained(path: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
-    """Yield a Writer whose bytes appear at `path` when the block ends, and nowhere when it raises.
+    """Yield a Writer whose bytes appear at `path` when the block ends; if the block raises, `path` is not changed.
 
     Raises:
-        UserError: the file system refuses to write.
+        UserError: The file cannot be written.
     """
     temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
     local = isinstance(fs, LocalFileSystem)
@@ -128,7 +128,7 @@ def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
     with ExitStack() as undo:
         undo.callback(_drop, fs, temporary)
         with _explained(path):
-            if local:  # elsewhere there are no folders, and s3fs would create a bucket for a misspelled name
+            if local:  # object stores have no folders, and s3fs would create a bucket for a misspelled name
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             file = opener(temporary, "wb")
         try:
@@ -142,7 +142,7 @@ def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
 
 
 def _drop(fs: Any, path: str) -> None:
-    """Remove a file that may not be there."""
+    """Remove a file if it exists."""
     with suppress(OSError):
         fs.rm_file(path)
 
@@ -166,16 +166,16 @@ def _fsync(path: str) -> None:
 
 
 def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
-    """Replace `path` by `data` in one step. Raises UserError when the file system refuses."""
+    """Atomically replace `path` with `data`. Raises UserError when the write fails."""
     with atomic_file(fs, path) as writer:
         writer.write(data)
 
 
 def write_file_atomic(path: Path, data: bytes) -> None:
-    """Replace a local file by `data` in one step and create its folders. Raises UserError when that fails."""
+    """Atomically replace a local file with `data`, creating its folders. Raises UserError when the write fails."""
     write_bytes_atomic(LocalFileSystem(), str(path.absolute()), data)
 
 
 def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
-    """Replace `path` by `json_bytes(obj)` in one step. Raises UserError when the file system refuses."""
+    """Atomically replace `path` with `json_bytes(obj)`. Raises UserError when the write fails."""
     write_bytes_atomic(fs, path, json_bytes(obj))

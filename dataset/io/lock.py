@@ -1,7 +1,7 @@
 """Allow one writer per set: a kernel lock on this machine and, for a remote set, a lease stored in the set.
 
-The lease is a file that its owner rewrites every minute. A lease that was not renewed for LEASE_S is taken over, and so
-is, at once, the lease of a process of this machine that no longer exists.
+The lease is a file that its owner rewrites every minute. Another process takes a lease over when it was not renewed for
+LEASE_S seconds, or immediately when its owner was a process of this machine that no longer exists.
 """
 
 import fcntl
@@ -30,9 +30,17 @@ _SETTLE_S: Final = 1.0  # after writing a lease, wait this long and check that n
 
 @contextmanager
 def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rendering") -> Iterator[None]:
-    """Lock the set at `root` in the `with` block. Raises UserError when another `writer` (a noun) has locked it.
+    """Lock the set at `root` during the `with` block.
 
-    `folder` is its staging folder on this machine, or the set itself if local. None: use the lease only.
+    Args:
+        fs: File system of the set.
+        root: Folder of the set on `fs`.
+        folder: Staging folder on this machine, or the set itself if it is local. None: use only the lease.
+        url: URL of the set, for messages.
+        writer: A noun for the process that locks the set, for messages.
+
+    Raises:
+        UserError: Another writer has locked the set, or the lock cannot be written.
     """
     with _flock(folder / LOCK_NAME, url, writer) if folder is not None else nullcontext():
         if isinstance(fs, LocalFileSystem):
@@ -44,7 +52,7 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
 
 @contextmanager
 def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
-    """Lock the set at the URL `out`, without a staging folder, and create its folder. Raises UserError if it fails."""
+    """Create the folder of the set at the URL `out` and lock the set. Raises UserError when this fails."""
     check_reachable(fs, root, out)
     folder = Path(root) if isinstance(fs, LocalFileSystem) else None
     try:
@@ -74,7 +82,7 @@ def _flock(path: Path, url: str, writer: str) -> Iterator[None]:
 
 
 def _locked(descriptor: int, path: Path) -> bool:
-    """Lock the open file. Returns whether that succeeded and the file still exists at `path`."""
+    """Lock the open file. Return whether that succeeded and the file still exists at `path`."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.fstat(descriptor).st_ino == path.stat().st_ino

@@ -12,10 +12,10 @@ _PLAIN_FORMAT: Final = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]
-    """tqdm that suits a pipe or a log file as well as a terminal.
+    """A tqdm bar that also works in a pipe or a log file.
 
     On a terminal it is `tqdm`. Elsewhere it writes plain lines to stderr without carriage returns: at most one every
-    PLAIN_EVERY_S seconds, and one at the end. `disable` is True or False; None is False. Use it instead of `tqdm`.
+    PLAIN_EVERY_S seconds, and one at the end. `disable` is True or False; None means False.
     """
 
     def __init__(self, *args: Any, disable: bool | None = False, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ R = TypeVar("R")
 def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
     """Yield the items in order; `ahead` further items have been taken from the iterable before each is yielded.
 
-    For items whose creation starts work, such as futures.
+    Use it for items whose creation starts work, such as futures.
     """
     waiting: deque[T] = deque()
     for item in items:

@@ -1,17 +1,17 @@
-"""Compare the settings stored with a result with the settings of the command that is to resume it."""
+"""Compare the settings that are stored with a result and the settings of the command that resumes it."""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Set[str] = frozenset()) -> dict[str, str]:
-    """Return a readable line per setting that differs from the stored one, by name and in order of names.
+    """Return one readable line per setting that differs from the stored one, sorted by name.
 
     Settings of nested mappings are compared one by one; their names are joined by dots. A missing setting equals None.
 
     Args:
         before: Stored settings, as read from JSON.
-        now: Settings of this command. Tuples must be lists, as JSON has them.
+        now: Settings of this command. Tuples must be converted to lists, as in JSON.
         ignore: Names, with dots, that are not compared.
     """
     return dict(_differences(before, now, ignore, ""))

@@ -24,13 +24,14 @@ class Damage:
     """The damaged objects that a run has read. Thread-safe; a copy in another process starts empty.
 
     `max_share` is a share of the set's objects: 0.001 allows 8 of 8,000 objects, and none in a set of fewer than 1,000.
-    An object counts once, however often it is drawn. A rank counts its own objects, and those of others after `join`.
+    An object counts once, however often it is drawn. A rank counts its own objects, and after `merge`
+    those of the other ranks.
     Raises UserError when `max_share` is not in [0, 1).
     """
 
     def __init__(self, objects: int, max_share: float = MAX_DAMAGED_SHARE) -> None:
         if not 0 <= max_share < 1:
-            raise UserError(f"the allowed share of damaged objects is {max_share}; it must be at least 0 and below 1")
+            raise UserError(f"--max-corrupt-fraction is {max_share}; it must be at least 0 and below 1")
         self.objects, self.max_share = objects, max_share
         self.allowed = int(objects * max_share + 1e-9)
         self._reasons: dict[str, str] = {}
@@ -60,7 +61,7 @@ class Damage:
     def log_all(self) -> None:
         """Log every damaged object and what was wrong with it, at the end of a run."""
         if reasons := self.reasons:
-            lines = [f"{len(reasons)} damaged objects were replaced (at most {self.allowed} may be):"]
+            lines = [f"{len(reasons)} damaged objects were replaced ({self.allowed} allowed):"]
             lines += (f"  {uid}: {what}" for uid, what in sorted(reasons.items()))
             logger.warning("\n".join(lines))
 
@@ -73,15 +74,15 @@ class Damage:
         if count > self.allowed:
             self._refuse(what)
         if not known:
-            logger.warning("replaced (%d of at most %d damaged objects): %s", count, self.allowed, what)
+            logger.warning("replaced a damaged object (%d so far, %d allowed): %s", count, self.allowed, what)
 
     def _refuse(self, what: str) -> NoReturn:
         uids = list(self.reasons)
         count = len(uids)
         named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         raise UserError(
-            f"{what}. {count} of {self.objects} objects are damaged so far ({named}), more than the "
-            f"{self.allowed} that a share of {self.max_share:g} allows; repair the set, or allow a larger share"
+            f"{what}. {count} of {self.objects} objects are damaged so far ({named}); --max-corrupt-fraction "
+            f"{self.max_share:g} allows at most {self.allowed}; repair the set or raise the fraction"
         )
 
 
@@ -90,11 +91,11 @@ def read_or_replace(
 ) -> T:
     """Return `read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
 
-    Only the members that `read` asks for count: an object with one damaged image is still used when that image is not
+    Only the members that `read` reads count: an object with one damaged image is still used when that image is not
     needed. A storage failure does not count as damage, because a later read may succeed and the order would differ.
 
     Raises:
-        DamagedMember: A member is damaged and `damage` is None: then nothing is replaced.
+        DamagedMember: A member is damaged and `damage` is None, which disables replacement.
         UserError: More objects are damaged than `damage` allows, or many replacements in a row are damaged.
     """
     for attempt in range(_ATTEMPTS):

@@ -1,13 +1,13 @@
 """The order in which training reads objects: a pure function of (seed, epoch, rank, world).
 
-Shards are shuffled, then the objects within a window of consecutive shards, so that reads stay local. With several
+Shards are shuffled, then the objects within each window of consecutive shards, so that reads stay local. With several
 items per object (`items_per_object` = K) every window is read K times, in a new order each time, before the next window
 starts. Its files are then still in the page cache, and the items of an object are about a window apart. The first pass
 has the order of K = 1.
 
 Rank r of `world` takes every world-th item of that order, starting at r. One step of all ranks together therefore reads
 the same items for any number of ranks (there may be more ranks than shards). All ranks get the same number of items:
-the last (items mod world) items of an epoch are dropped, which are different ones in each epoch.
+the last (items mod world) items of an epoch are dropped, and these differ between epochs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ def epoch_order(
     Raises UserError when rank, seed, epoch or `window_shards` is out of range.
     """
     if not 0 <= rank < world:
-        raise UserError(f"rank {rank} is not in 0 to {world - 1}, the ranks of a world of {world}")
+        raise UserError(f"rank is {rank}; with a world size of {world} it must be 0 to {world - 1}")
     if seed < 0 or epoch < 0 or window_shards < 1:
         raise UserError(f"seed {seed} and epoch {epoch} must be >= 0 and window_shards {window_shards} >= 1")
     order = _global_order(tuple(samples_per_shard), seed, epoch, window_shards)
@@ -50,7 +50,7 @@ def epoch_order(
 
 @lru_cache(maxsize=2)
 def _global_order(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int) -> Int64:
-    """All objects [objects, 2] in the order of an epoch, before the split among ranks."""
+    """Return all objects [objects, 2] in the order of an epoch, before they are divided among ranks."""
     windows = list(_windows(samples_per_shard, seed, epoch, window_shards))
     return np.concatenate(windows) if windows else np.zeros((0, 2), np.int64)
 
@@ -65,11 +65,11 @@ def _windows(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_s
         yield pairs[_permutation(words, len(pairs))]
 
 
-@lru_cache(maxsize=3)  # two epochs at the end of one, and that of another order; 12 bytes per item
+@lru_cache(maxsize=3)  # two for the change of epochs, one for another order; 12 bytes per item
 def _global_items(
     samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int, items_per_object: int
 ) -> Int32:
-    """All items [items, 3] of (shard, sample, repeat) in the order of an epoch, before the split among ranks."""
+    """Return all items [items, 3] of (shard, sample, repeat) in the order of an epoch, before they are divided."""
     words = np.random.PCG64(np.random.SeedSequence((seed, epoch, _PASSES)))
     items = []
     for window in _windows(samples_per_shard, seed, epoch, window_shards):
@@ -91,7 +91,8 @@ def _pairs(shard: int, samples: int) -> Int64:
 class Order:
     """One rank's endless sequence of items, with access by index, so resuming needs only the index.
 
-    An item is an object and its repeat, 0 ... items_per_object - 1. An epoch has every object items_per_object times.
+    An item is an object with its repeat index, 0 to items_per_object - 1. An epoch contains every object
+    items_per_object times.
     """
 
     samples_per_shard: tuple[int, ...]
@@ -107,9 +108,9 @@ class Order:
 
     @property
     def per_epoch(self) -> int:
-        """Items of this rank per epoch. Raises UserError when there are no objects, or fewer than ranks."""
+        """Number of items of this rank per epoch. Raises UserError when there are no objects, or fewer than ranks."""
         if not 0 <= self.rank < self.world:
-            raise UserError(f"rank {self.rank} is not in 0 to {self.world - 1}, the ranks of a world of {self.world}")
+            raise UserError(f"rank is {self.rank}; with a world size of {self.world} it must be 0 to {self.world - 1}")
         if self.seed < 0 or self.window_shards < 1 or self.items_per_object < 1:
             raise UserError(
                 f"seed {self.seed} must be >= 0, window_shards {self.window_shards} and items_per_object "
@@ -157,7 +158,7 @@ class Order:
 
 
 class StreamState(NamedTuple):
-    """Position of a run before step `step`, for its checkpoint: each rank has read `item` items."""
+    """Position of a run before step `step`, as stored in a checkpoint: each rank has read `item` items."""
 
     step: int
     item: int
@@ -171,7 +172,7 @@ def resume_item(i: int, before: Order, now: Order) -> tuple[int, str]:
     For a run that resumes on another number of ranks. No item of the epoch is left out; up to now.world - 1 items that
     were already read are repeated. The notice is empty when the number of ranks is the same.
 
-    Raises UserError when the orders are of different items.
+    Raises UserError when the two orders contain different items.
     """
     unchanged = ("samples_per_shard", "seed", "window_shards", "items_per_object")
     if changed := [name for name in unchanged if getattr(before, name) != getattr(now, name)]:

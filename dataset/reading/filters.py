@@ -1,4 +1,4 @@
-"""Select objects of a set for training or copying, and count those that the filters leave out.
+"""Select objects of a set for training or copying, and count the excluded ones.
 
 selection = select("data/shards", Filters(without_flags=("clipped",), split="train"))
 print(selection)
@@ -19,6 +19,7 @@ from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset
 from dataset.format.outcomes import Flag, Outcome
 from dataset.format.schema import check_uid
+from dataset.io.options import HiddenDefault
 from dataset.reading.reconcile import Slice, slices
 from dataset.reading.shard_set import DamagedMember, Kept
 
@@ -33,20 +34,21 @@ _SUMMED: Final = 2**64
 class Filters:
     """Conditions that an object must all meet. The default keeps all objects."""
 
-    without_flags: tuple[str, ...] = ()
+    without_flags: HiddenDefault[tuple[str, ...]] = ()
     """Exclude objects with one of these quality flags (dataset.format.outcomes: clipped, near-black, low-coverage,
     ...).
     """
     min_coverage: float = 0.0
-    """Smallest mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata is read once."""
+    """Minimum mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata is read once."""
     max_coverage: float = 1.0
-    """Largest mean alpha over an object's 32 views."""
-    licences: Annotated[tuple[str, ...], tyro.conf.arg(name="licenses")] = ()  # set.json keeps the field's name
+    """Maximum mean alpha over an object's 32 views, 0 to 1."""
+    # set.json keeps the field's name
+    licences: HiddenDefault[Annotated[tuple[str, ...], tyro.conf.arg(name="licenses")]] = ()
     """Only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
-    uids: Path | None = None
+    uids: HiddenDefault[Path | None] = None
     """File of uids to keep, one per line; empty lines and lines that begin with # are ignored."""
     split: Split = "all"
-    """Split to use. A hash of the uid decides an object's split: the same in every set and for every seed."""
+    """Split to use. A hash of the uid assigns each object to a split, the same one in every set and for every seed."""
     validation_share: float = VALIDATION_SHARE
     """Share of the objects in the validation split."""
     test_share: float = TEST_SHARE
@@ -57,16 +59,16 @@ class Filters:
             raise UserError(f"unknown flag {', '.join(unknown)}; choose from {', '.join(get_args(Flag))}")
         if not 0 <= self.min_coverage <= self.max_coverage <= 1:
             raise UserError(
-                f"coverage from {self.min_coverage} to {self.max_coverage}: give a range within 0 to 1, lower end first"
+                f"coverage is {self.min_coverage} to {self.max_coverage}; give a range within 0 to 1, lower end first"
             )
         shares = (self.validation_share, self.test_share)
         if min(shares) < 0 or sum(shares) >= 1:
-            raise UserError(f"validation and test shares {shares} must be at least 0 and leave something to train on")
+            raise UserError(f"validation and test shares are {shares}; each must be at least 0 and their sum below 1")
 
 
 @dataclass(frozen=True)
 class FilterResult:
-    """The kept objects, and counts of the others, each under the first filter that it fails."""
+    """The kept objects, and the number of excluded objects by the first filter that each one fails."""
 
     url: str
     kept: Kept
@@ -79,7 +81,7 @@ class FilterResult:
         return sum(len(samples) for samples in self.kept)
 
     def __str__(self) -> str:
-        """One line per filter, in the order in which they are applied."""
+        """Return one line per filter, in the order in which the filters are applied."""
         lines = [f"{self.url}: {len(self)} of {self.objects} objects kept"]
         lines += [f"  {count:8d} left out: {reason}" for reason, count in self.dropped.items()]
         if self.missing_uids:
@@ -100,22 +102,25 @@ def read_uids(path: Path) -> frozenset[str]:
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the uids ({error}); give a text file, one uid per line") from error
+        raise UserError(f"cannot read the uids of {path} ({error}); give a text file with one uid per line") from error
     uids = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
     if not uids:
-        raise UserError(f"{path}: contains no uid; give a text file, one uid per line")
+        raise UserError(f"{path} contains no uids; give a text file with one uid per line")
     return uids
 
 
 def select(url: str | Path, filters: Filters) -> FilterResult:
-    """Select the objects of one set that pass the filters. Raises UserError when none does, and as `apply_filters`."""
+    """Return the objects of one set that pass the filters.
+
+    Raises UserError when no object passes, or when the set is missing, unfinished or inconsistent.
+    """
     selection = apply_filters(url, filters)
     check_not_empty([selection], filters)
     return selection
 
 
 def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> None:
-    """Raise UserError when no object has one of the named licenses, or when no object is left."""
+    """Raise UserError when no object has one of the named licenses, or when no object passes the filters."""
     licenses = Counter({name: n for selection in selections for name, n in selection.licenses.items()})
     if unknown := sorted(set(filters.licences) - licenses.keys()):
         urls = ", ".join(selection.url for selection in selections)
@@ -126,7 +131,7 @@ def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> Non
 
 
 def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
-    """Apply the filters to a set. Reads manifest, outcome tables and statistics (for coverage, also metadata).
+    """Apply the filters to a set, reading its manifest, outcome tables and statistics; for coverage, also the metadata.
 
     Raises UserError when the set is missing, unfinished or inconsistent.
     """

@@ -89,11 +89,11 @@ class LatentSet:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the set's contents and the selection, as in `ShardSet`."""
+        """The sha256 of the set's contents and selection, as in `ShardSet`."""
         return fingerprint_of(self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "LatentSet":
-        """Return the same set with another selection of its stored samples."""
+        """Return a copy of this set with another selection of the stored samples."""
         return LatentSet(self.url, self.format, self.index, kept)
 
     def uid(self, shard: int, sample: int) -> str:
@@ -135,7 +135,7 @@ class LatentSet:
 
     def _numbers(self, shard: int, sample: int, view_set: ViewSet, index: int) -> Float16:
         if not 0 <= index < VIEWS_PER_SET:
-            raise UserError(f"no view {view_set} {index}: indices are 0 to {VIEWS_PER_SET - 1}")
+            raise UserError(f"there is no view {view_set} {index}; indices are 0 to {VIEWS_PER_SET - 1}")
         data = self._member(shard, sample, 1 + VIEWS_PER_SET * VIEW_SETS.index(view_set) + index)
         header = self.format.headers[view_set]
         if not data.startswith(header):

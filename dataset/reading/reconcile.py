@@ -36,12 +36,12 @@ def read_manifest(fs: Any, root: str, request: SetRequest, remedy: str = RENDER_
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {remedy}") from error
     if digest.hexdigest() != request.manifest_sha256:
-        raise UserError(f"{path} is damaged or was replaced: {SET_NAME} records another sha256; {remedy}")
+        raise UserError(f"{path} is damaged or was replaced: its sha256 is not the one in {SET_NAME}; {remedy}")
     return Manifest(fs, root)
 
 
 class Difference(NamedTuple):
-    """A file or an object in it, and how it disagrees with the others."""
+    """How a file, or an object in it, disagrees with the other files of the set."""
 
     where: str
     what: str
@@ -61,7 +61,8 @@ class Slice:
 def slices(url: str | Path) -> Iterator[Slice]:
     """Yield every shard of a complete set, in order.
 
-    Raises UserError at the first shard where manifest, outcome table and tar differ; it names the first objects.
+    Raises UserError at the first shard whose manifest part, outcome table and tar disagree; the error names the first
+    objects that differ.
     """
     fs, root = url_to_fs(url)
     index = read_index(url)
@@ -82,7 +83,7 @@ def slices(url: str | Path) -> Iterator[Slice]:
 
 
 def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
-    """A shard's outcome rows by position. Raises UserError when the table is missing or damaged."""
+    """Return a shard's outcome rows by position. Raises UserError when the table is missing or damaged."""
     path = f"{root}/{OUTCOMES_FOLDER}/{shard}.parquet"
     try:
         return sorted(parse_outcomes(fs.cat_file(path), path), key=lambda row: row.position)
@@ -93,16 +94,16 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
 def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
     """Yield how the files of a set disagree about its size. `index` is None for an unfinished set."""
     if in_manifest != request.objects:
-        yield Difference(MANIFEST_FILE, f"holds {in_manifest} objects, {SET_NAME} says {request.objects}")
+        yield Difference(MANIFEST_FILE, f"contains {in_manifest} objects, but {SET_NAME} says {request.objects}")
     if index and index.objects_per_shard != request.objects_per_shard:
-        what = f"{index.objects_per_shard} objects per shard, {SET_NAME} says {request.objects_per_shard}"
+        what = f"{index.objects_per_shard} objects per shard, but {SET_NAME} says {request.objects_per_shard}"
         yield Difference(INDEX_NAME, what)
     elif index and len(index.shards) != request.num_shards:
-        what = f"lists {len(index.shards)} shards, {request.objects} objects make {request.num_shards}"
+        what = f"lists {len(index.shards)} shards, but {request.objects} objects make {request.num_shards}"
         yield Difference(INDEX_NAME, what)
     for i, entry in enumerate(index.shards if index else ()):
         if entry.name != shard_name(i):
-            yield Difference(INDEX_NAME, f"lists {entry.name!r} in the place of {shard_name(i)}")
+            yield Difference(INDEX_NAME, f"lists {entry.name!r} where {shard_name(i)} is expected")
 
 
 def shard_differences(
@@ -122,7 +123,7 @@ def shard_differences(
         yield from _rows_against_manifest(table, start, uids, rows)
     ok, stored = {row.uid for row in rows if row.status == "ok"}, set(samples)
     for uid in sorted(ok - stored):
-        yield Difference(f"{table}/{uid}", "row says ok but the shard has no such sample")
+        yield Difference(f"{table}/{uid}", "row says ok, but the shard does not contain the sample")
     for uid in sorted(stored - ok):
         yield Difference(f"{table}/{uid}", "sample has no ok row")
     for uid, count in Counter(row.uid for row in rows).items():
@@ -140,12 +141,12 @@ def _rows_against_manifest(
 ) -> Iterator[Difference]:
     places = {uid: start + i for i, uid in enumerate(uids)}
     for uid in sorted(places.keys() - {row.uid for row in rows}):
-        yield Difference(f"{MANIFEST_FILE}/{uid}", "in the manifest, but has no outcome row")
+        yield Difference(f"{MANIFEST_FILE}/{uid}", "is in the manifest but has no outcome row")
     for row in rows:
         if row.uid not in places:
             yield Difference(f"{table}/{row.uid}", f"has a row but is not in this shard's part of {MANIFEST_FILE}")
         elif row.position != places[row.uid]:
-            what = f"row has position {row.position}, {MANIFEST_FILE} has it at {places[row.uid]}"
+            what = f"row has position {row.position}, but in {MANIFEST_FILE} it is {places[row.uid]}"
             yield Difference(f"{table}/{row.uid}", what)
 
 

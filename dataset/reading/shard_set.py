@@ -26,16 +26,17 @@ Kept = tuple[NDArray[np.int32], ...]  # the samples of each shard that a filtere
 
 
 class DamagedMember(UserError):
-    """A member's bytes are corrupt. Unlike a storage failure, this is permanent."""
+    """Raised when a member's bytes are corrupt. Unlike a storage failure, this is permanent."""
 
 
 class ShardSet:
-    """A complete shard set. Objects are (shard, sample) numbers as `dataset.reading.epoch_order` gives them.
+    """A complete shard set. Objects are identified by (shard, sample) numbers, as in `dataset.reading.epoch_order`.
 
-    Reading is thread-safe; an instance can be pickled or inherited by a fork (nothing open is kept). The index is read
-    at construction, a shard's statistics at its first use. `kept` (see `dataset.reading.filters`) selects samples;
-    sample numbers then count the selected ones. Raises UserError when the set is missing or
-    unfinished, DamagedMember when a member is damaged.
+    Reading is thread-safe. An instance can be pickled or inherited by a fork, because it keeps no file open. The
+    constructor reads the index; a shard's statistics are read when they are first needed. `kept` (see
+    `dataset.reading.filters`) selects samples; sample numbers then count the selected ones.
+
+    Raises UserError when the set is missing or unfinished, DamagedMember when a member is damaged.
     """
 
     def __init__(self, url: str | Path, index: Index | None = None, kept: Kept | None = None) -> None:
@@ -51,7 +52,7 @@ class ShardSet:
         return ShardSet, (self.url, self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "ShardSet":
-        """Return the same set with another selection of its stored samples."""
+        """Return a copy of this set with another selection of the stored samples."""
         return ShardSet(self.url, self.index, kept)
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the set's contents and the selection: equal when (shard, sample) numbers mean the same objects."""
+        """The sha256 of the set's contents and selection. If equal, (shard, sample) numbers mean the same objects."""
         return fingerprint_of(self.index, self.kept)
 
     def uid(self, shard: int, sample: int) -> str:
@@ -161,7 +162,7 @@ def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
     if kept is None:
         return tuple(shard.samples for shard in index.shards)
     if len(kept) != len(index.shards):
-        raise UserError(f"{url} has {len(index.shards)} shards, the selection {len(kept)}; select from this set")
+        raise UserError(f"{url} has {len(index.shards)} shards but the selection has {len(kept)}; select from this set")
     return tuple(len(samples) for samples in kept)
 
 

@@ -1,6 +1,6 @@
-"""Collect what the report of a shard set shows; `dataset/report/page.py` writes the page.
+"""Collect the contents of the report of a shard set; `dataset/report/page.py` writes the page.
 
-Counts are of the whole set. Images, coverage and environment lights are of the objects that the page shows.
+Counts cover the whole set. Images, coverage and environment lights cover only the objects that the page shows.
 """
 
 import io
@@ -32,7 +32,7 @@ from dataset.reading.reconcile import Slice, slices
 
 VIEW_SIDE: Final = 80  # pixels of a view in a strip
 STRIP_QUALITY: Final = 60  # of lossy WebP, 0 to 100
-MAX_SKIPPED: Final = 100  # objects listed per reason to be skipped
+MAX_SKIPPED: Final = 100  # skipped objects listed per reason
 _READERS: Final = 8
 
 
@@ -59,7 +59,7 @@ class SetReport:
 
 
 def collect_report(url: str | Path, max_objects: int, *, progress: bool = False) -> SetReport:
-    """Read the set one shard at a time; `max_objects` objects, spread evenly over it, come with their images.
+    """Read the set one shard at a time, with the images of `max_objects` objects that are spread evenly over it.
 
     Raises:
         UserError: the set is incomplete or inconsistent, or `max_objects` is not positive.

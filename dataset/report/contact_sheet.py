@@ -26,7 +26,7 @@ def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int
         raise UserError(f"preview needs at least 1 object and 1 to {VIEWS_PER_SET} views per view set")
     shards = ShardSet(url)
     if not len(shards):
-        raise UserError(f"{url} holds no objects; run `python -m dataset info {url}` to see what failed")
+        raise UserError(f"{url} contains no objects; run `python -m dataset info {url}` to see what failed")
     wanted: list[tuple[ViewSet, int]] = [
         (view_set, i * VIEWS_PER_SET // views_per_set) for view_set in VIEW_SETS for i in range(views_per_set)
     ]

@@ -22,13 +22,13 @@ from dataset.html.templates import render_page
 from dataset.io.files import write_file_atomic
 from dataset.report.collect import STRIP_QUALITY, VIEW_SIDE, SetReport, Tile, collect_report
 
-_DETAILED: Final = 200  # failures per reason that are shown with their stderr; the others only with their message
+_DETAILED: Final = 200  # failures per reason shown with their stderr; the others are shown with their message only
 _STATUSES: Final = ("ok", "failed", "skipped")
 
 
 @dataclass(frozen=True)
 class OutcomeGroup:
-    """Objects that failed, or were skipped, for one reason: how many in the set, and those that are listed."""
+    """Objects that failed, or were skipped, for one reason: their number in the set, and those that are listed."""
 
     reason: str
     count: int
@@ -36,7 +36,7 @@ class OutcomeGroup:
 
 
 def write_report(url: str | Path, out: Path, *, max_objects: int = 1000, progress: bool = False) -> SetReport:
-    """Write the page of the set at `url` in one step and return its contents.
+    """Write the page of the set at `url` atomically and return its contents.
 
     Raises:
         UserError: the set is incomplete or inconsistent, or `out` cannot be written.
@@ -119,12 +119,12 @@ def _bar_tables(report: SetReport) -> list[BarTable]:
 
 
 def _part(report: SetReport) -> str:
-    """Qualify a title whose counts are of the shown objects, when these are not all."""
+    """Return a suffix for titles whose counts cover only the shown objects; empty if all objects are shown."""
     return "" if len(report.tiles) == report.about.requested else f", of the {len(report.tiles):,} objects shown"
 
 
 def _grid(tiles: list[Tile]) -> dict[str, Any]:
-    """The tiles, each with the line of its strip, and the choices of the filters with their counts."""
+    """Return the tiles, each with the line of its strip, and the filters' options with their counts."""
     strips = iter(range(len(tiles)))
     statuses = Counter(tile.row.status for tile in tiles)
     return {

@@ -51,11 +51,11 @@ def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
 
 
 def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
-    """Choose one of the maps `hdris`, whose order does not matter, and a rotation uniform in [0, 360)."""
+    """Choose one of the maps `hdris` and a rotation, uniform in [0, 360). The order of `hdris` does not matter."""
     rng = generator("light", seed, uid)
     return Light(sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0)))
 
 
 def noise_seed(seed: int, uid: str) -> int:
-    """Cycles' sampling seed of an object's first view; each further view adds 1."""
+    """Return Cycles' sampling seed for an object's first view; each further view adds 1."""
     return int(generator("noise", seed, uid).integers(2**30))

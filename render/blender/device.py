@@ -24,7 +24,7 @@ CORE_SAMPLES_PER_SECOND: Final = 8e6
 
 
 def gpu_backend() -> str | None:
-    """The best GPU backend that has a device on this machine, or None."""
+    """Return the best GPU backend that has a device on this machine, or None."""
     preferences = _preferences()
     offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
     for backend in GPU_BACKENDS:
@@ -47,7 +47,7 @@ def choose(device: Device) -> tuple[str, str]:
 
 
 def use(scene: Any, chosen: str) -> None:
-    """Render on `chosen`: the CPU or the first visible GPU (CUDA_VISIBLE_DEVICES and its equivalents apply).
+    """Make Cycles render on `chosen`: the CPU or the first visible GPU (CUDA_VISIBLE_DEVICES and the like apply).
 
     Raises UserError when Cycles disables the GPU.
     """
@@ -86,7 +86,7 @@ def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], floa
     speed = f"{rate / 1e6:.1f} million samples per second"
     if rate < CORE_SAMPLES_PER_SECOND:
         raise UserError(
-            f"Cycles should use {chosen} but makes {speed}, no more than a CPU core: the GPU is not used; "
+            f"Cycles does not use {chosen}: it takes {speed}, no more than a CPU core; "
             "check its driver, or use --device cpu"
         )
     return speed
@@ -97,7 +97,7 @@ def _preferences() -> Any:
 
 
 def _open_plane(chosen: str) -> None:
-    """Open a scene with a gray plane that fills the image; with one thread, in case the CPU renders it."""
+    """Open a scene with a gray plane that fills the image. Uses one thread, in case the CPU renders it."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.ops.mesh.primitive_plane_add(size=100)
     scene = bpy.context.scene

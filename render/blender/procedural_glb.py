@@ -105,7 +105,7 @@ def _add(item: ObjectPart, name: str) -> None:
 
 
 def _material(paint: Paint, rest: SurfaceGrid, name: str) -> bpy.types.Material:
-    """A Principled BSDF whose base color is plain, or a texture with the baked pattern."""
+    """Return a Principled BSDF material whose base color is plain, or a texture with the baked pattern."""
     material = bpy.data.materials.new(name)
     material.use_nodes = True
     shader = material.node_tree.nodes["Principled BSDF"]
@@ -121,7 +121,7 @@ def _material(paint: Paint, rest: SurfaceGrid, name: str) -> bpy.types.Material:
 
 
 def _image(texels: NDArray[np.uint8], name: str) -> bpy.types.Image:
-    """A packed 8-bit image of sRGB texels [TEXELS, TEXELS, 3], row 0 at the bottom.
+    """Return a packed 8-bit image of sRGB texels [TEXELS, TEXELS, 3], row 0 at the bottom.
 
     Pixels of an 8-bit image are in its own color space, so sRGB values need no conversion.
     """

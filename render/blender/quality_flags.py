@@ -42,24 +42,24 @@ def in_order(flags: Sequence[Flag]) -> tuple[Flag, ...]:
 
 
 def alpha_coverage(image: NDArray[np.uint8]) -> float:
-    """Mean alpha of an image [h, w, 4], 0 to 1."""
+    """Return the mean alpha of an image [h, w, 4], 0 to 1."""
     return float(image[..., 3].mean(dtype=np.float64) / 255)
 
 
 def is_clipped(image: NDArray[np.uint8]) -> bool:
-    """Whether the object touches the border of an image [h, w, 4]."""
+    """Return whether the object touches the border of an image [h, w, 4]."""
     alpha = image[..., 3]
     return bool(alpha[[0, -1]].any() or alpha[:, [0, -1]].any())
 
 
 def _black_share(images: Sequence[NDArray[np.uint8]]) -> float:
-    """Share of the pixels with an alpha above one half that are black, 0 to 1."""
+    """Return the share of the pixels with an alpha above one half that are black, 0 to 1, in images [h, w, 4]."""
     largest = np.concatenate([image[image[..., 3] > 127][:, :3].max(1, initial=0) for image in images])
     return float((largest <= _BLACK).mean()) if len(largest) else 0.0
 
 
 def _luma_and_alpha(image: NDArray[np.uint8]) -> tuple[float, float]:
-    """(sum of luminance times alpha, sum of alpha) over the pixels, with values from 0 to 1."""
+    """Return the sums of luminance times alpha and of alpha over the pixels of an image [h, w, 4]; each is 0 to 1."""
     visible = image[image[..., 3] > 0].astype(np.float64) / 255
     alpha = visible[:, 3]
     return float(visible[:, :3] @ _LUMA @ alpha), float(alpha.sum())

@@ -1,4 +1,4 @@
-"""The bounding rectangle of an object in an image: only this region is rendered and denoised.
+"""Find the bounding rectangle of an object in an image, to render and denoise only this region.
 
 With a longest side of 1, the rectangle covers about half of the image. Rendering the rest would cost one ray per sample
 and a denoiser pass for empty pixels (docs/LOG.md).
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dataset.camera import convert_c2w, intrinsics
 
 MARGIN: Final = 2  # pixels, for rounding errors
-_NEAREST: Final = 1e-3  # depth; the projection of a closer vertex is not usable
+_NEAREST: Final = 1e-3  # depth; the projection of a closer vertex is not reliable
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class PixelBox:
     bottom: int
 
     def is_empty(self) -> bool:
-        """Whether the box holds no pixel."""
+        """Whether the box contains no pixels."""
         return self.right <= self.left or self.bottom <= self.top
 
 
 def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
-    """The bounding rectangle of the projected points [3, n], plus MARGIN pixels, in a square image of `resolution`.
+    """Return the bounding rectangle of the projected points [3, n], plus MARGIN pixels, in a square image.
 
     If all vertices are in front of the camera, their faces lie inside the rectangle too. If a point is not in front of
-    the camera [4, 4], the whole image is returned. Computes in float32: a million points take 20 ms.
+    the camera [4, 4], the rectangle is the whole image. Computes in float32: a million points take 20 ms.
     """
     positions = np.asarray(points, np.float32)
     local = _camera_axes(c2w) @ positions + _camera_shift(c2w)

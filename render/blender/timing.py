@@ -27,7 +27,7 @@ class PartTimer:
             self.seconds[name] += time.perf_counter() - started
 
     def rounded(self) -> dict[str, float]:
-        """Seconds per part, rounded to 0.1 ms."""
+        """Return the seconds per part, rounded to 0.1 ms."""
         return {name: round(value, 4) for name, value in self.seconds.items()}
 
 

@@ -136,7 +136,7 @@ def _opened(url: str, hops: "_Hops", policy: DownloadPolicy) -> Any:
 
 
 def _chunks(response: Any, deadline: float, policy: DownloadPolicy) -> Iterator[bytes]:
-    """The chunks of the body. Raises RetryableError at the deadline, also when the server still sends slowly."""
+    """Yield the chunks of the body. Raises RetryableError at the deadline, even if the server still sends slowly."""
     while True:
         try:
             chunk: bytes = response.read1(_CHUNK)
@@ -164,7 +164,7 @@ def _refusal(error: HTTPError) -> Exception:
 
 
 def _retry_after_s(value: str) -> float:
-    """The wait in seconds of a Retry-After header, which is a number of seconds or a date; 0 if it is neither."""
+    """Return the wait in seconds of a Retry-After header, a number of seconds or a date; 0 if it is neither."""
     if value.strip().isdecimal():
         return float(value)
     try:
@@ -186,7 +186,7 @@ def _authorize(request: urllib.request.Request) -> None:
 
 
 class _Hops(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to https only (on loopback, to the same scheme) and keep the hash that comes with them."""
+    """Follow redirects to https only (on loopback, to the same scheme), and keep the hash that comes with them."""
 
     def __init__(self) -> None:
         self.sha256, self.count = "", 0

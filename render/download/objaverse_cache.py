@@ -54,7 +54,7 @@ class Download:
 
 
 def cache_folder() -> Path:
-    """The cache folder of the `objaverse` package; files that it has downloaded are reused."""
+    """Return the cache folder of the `objaverse` package; files that it has downloaded are reused."""
     return Path.home() / ".objaverse" / "hf-objaverse-v1"
 
 
@@ -131,7 +131,7 @@ def _downloaded(name: str, local: Path, policy: DownloadPolicy) -> CachedFile:
 
 @contextmanager
 def _download_target(local: Path | None) -> Iterator[IO[bytes]]:
-    """An empty file to download into. On success it is renamed to `local`; without `local` it is anonymous."""
+    """Open an empty file to download into. On success it is renamed to `local`; without `local` it is anonymous."""
     if local is None:
         with tempfile.TemporaryFile() as nameless:
             yield nameless
@@ -147,7 +147,7 @@ def _download_target(local: Path | None) -> Iterator[IO[bytes]]:
 
 
 def _glb_problem(file: IO[bytes], size: int) -> str:
-    """Why an open file of `size` bytes is not a complete GLB, or ""."""
+    """Return why an open file of `size` bytes is not a complete GLB, or an empty string."""
     file.seek(0)
     head = file.read(_GLB_HEADER.size)
     if len(head) < _GLB_HEADER.size or head[:4] != b"glTF":
@@ -157,5 +157,5 @@ def _glb_problem(file: IO[bytes], size: int) -> str:
 
 
 def _mapped(file: IO[bytes]) -> NDArray[np.uint8]:
-    """The bytes [n] of an open file, which may then be closed and deleted. Moves the file's position."""
+    """Return the bytes [n] of an open file, which may then be closed and deleted. Moves the file's position."""
     return np.asarray(np.memmap(file, np.uint8, "r"))

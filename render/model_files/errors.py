@@ -2,7 +2,7 @@
 
 
 class ModelError(ValueError):
-    """The file cannot be used; the message states the reason."""
+    """The file cannot be used; the message gives the reason."""
 
 
 class UnsafeReference(ModelError):

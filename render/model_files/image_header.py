@@ -22,7 +22,7 @@ ImageSize = tuple[int, int]  # width, height in pixels
 
 
 def image_size(data: bytes) -> ImageSize | None:
-    """(width, height) from the header in `data` (a file or its first HEADER_BYTES); None if unknown."""
+    """Return (width, height) from the header in `data` (a file or its first HEADER_BYTES); None if unknown."""
     try:
         return _size(data)
     except (struct.error, IndexError):  # truncated in its header: no decoder can read it

@@ -1,4 +1,4 @@
-"""Find faces that a mesh holds in both windings on the same vertices."""
+"""Find faces of a mesh that occur in both windings on the same vertices."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Integers = NDArray[np.int64]
 
 
 def reversed_twins(corners: Integers, starts: Integers) -> NDArray[np.bool_]:
-    """Faces [f] that share all their vertices with a face of the opposite winding, by index; `corners` [c]."""
+    """Return which faces [f] share all vertices with a face of the opposite winding; `corners` [c] index vertices."""
     if not len(starts):
         return np.zeros(0, bool)
     counts = np.diff(np.append(starts, len(corners)))
@@ -22,7 +22,7 @@ def reversed_twins(corners: Integers, starts: Integers) -> NDArray[np.bool_]:
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash unsigned integers of 64 bits (splitmix64)."""
+    """Hash 64-bit unsigned integers [n] (splitmix64)."""
     with np.errstate(over="ignore"):
         z = values + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

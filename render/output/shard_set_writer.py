@@ -1,8 +1,8 @@
-"""A shard set that is being rendered: its request, its staged results and its finished shards.
+"""Write a shard set while it is rendered: its request, its staged results and its finished shards.
 
-The results of a batch are staged as one file (render.output.staging). A shard is finished when its outcome table
-exists, which is written after the shard and its statistics. The process can therefore be killed at any time, and the
-bytes of the set do not depend on which worker rendered an object or when.
+The results of a batch are staged as one file (render.output.staging). A shard is finished once its outcome table
+exists; the table is written last. The process can therefore be killed at any time. The bytes of the set do not depend
+on which worker rendered an object, or when.
 """
 
 import hashlib
@@ -75,11 +75,11 @@ class ShardSetWriter:
         return -(-len(self.manifest) // self.objects_per_shard)
 
     def shard_of(self, position: int) -> int:
-        """Number of the shard that holds the object at a manifest position."""
+        """Return the number of the shard that contains the object at a manifest position."""
         return position // self.objects_per_shard
 
     def positions(self, shard: int) -> range:
-        """Manifest positions of a shard's objects."""
+        """Return the manifest positions of a shard's objects."""
         start = shard * self.objects_per_shard
         return range(start, min(start + self.objects_per_shard, len(self.manifest)))
 
@@ -121,14 +121,14 @@ class ShardSetWriter:
             raise UserError(settings_differ(self.url, changed.values(), remedy))
 
     def finished_shards(self) -> set[int]:
-        """Numbers of the shards that have an outcome table, from a single listing."""
+        """Return the numbers of the shards that have an outcome table, from a single listing."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
         paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
         names = {path.rpartition("/")[2] for path in paths}
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in names}
 
     def missing(self, shard: int) -> list[int]:
-        """Positions of an unfinished shard without a result."""
+        """Return the positions of an unfinished shard's objects without a result."""
         staged = self.staging.positions(shard_name(shard))
         return [position for position in self.positions(shard) if position not in staged]
 
@@ -137,7 +137,7 @@ class ShardSetWriter:
         self.staging.add(results[0].outcome.shard, results)
 
     def finish_shard(self, shard: int, fresh: Sequence[RenderResult] = ()) -> None:
-        """Write a shard whose objects are all staged or in `fresh`, then its outcome table; drop its staged files."""
+        """Write a shard whose objects are all staged or in `fresh`, then its outcome table. Remove its staged files."""
         name = shard_name(shard)
         results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
         ordered = [results[position] for position in self.positions(shard)]
@@ -155,7 +155,7 @@ class ShardSetWriter:
         return index
 
     def reopen_failed(self) -> int:
-        """Remove the failed outcomes, so that these objects are rendered again, and return their number."""
+        """Remove the failed outcomes, so that these objects are rendered again. Return their number."""
         failed = 0
         for shard in range(self.num_shards):
             rows = self.table(shard) if self._has_table(shard) else []
@@ -190,7 +190,7 @@ class ShardSetWriter:
                 write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes(marked))
 
     def _reopen(self, shard: int, rows: Sequence[Outcome]) -> None:
-        """Move a finished shard back to staging with these rows instead of its own, and the samples of the ok ones."""
+        """Move a finished shard back to staging, with these rows instead of its own and the samples of the ok ones."""
         name = shard_name(shard)
         stats = read_stats(self.fs, self.root, name)
         data = self.fs.cat_file(f"{self.root}/{name}.tar")

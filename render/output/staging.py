@@ -49,7 +49,7 @@ class Staging:
                     yield RenderResult(row, sample.read() if sample else b"")
 
     def positions(self, shard: str) -> set[int]:
-        """Positions of a shard's staged objects. Removes the temporary files of killed writers."""
+        """Return the positions of a shard's staged objects. Removes the temporary files of killed writers."""
         for leftover in (self.folder / shard).glob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()
         return {row.position for path in self._parts(shard) for row in _read_rows(path)}
@@ -60,7 +60,7 @@ class Staging:
             shutil.rmtree(self.folder / shard)
 
     def drop_failed(self, shard: str) -> int:
-        """Remove the staged failures of a shard and return their number."""
+        """Remove the staged failures of a shard. Return their number."""
         results = list(self.read(shard))
         kept = [result for result in results if result.outcome.status != "failed"]
         if len(kept) < len(results):

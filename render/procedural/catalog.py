@@ -38,13 +38,13 @@ _UID = re.compile(r"procedural-([a-z]+)-(\d{6})")
 
 
 def generator(*keys: object) -> np.random.Generator:
-    """A random generator whose stream depends only on the text of `keys`, on every machine."""
+    """Return a random generator whose stream depends only on the text of `keys`, on every machine."""
     text = "\0".join(str(key) for key in keys)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "little"))
 
 
 def kind_of(index: int, seed: int) -> str:
-    """The kind of object number `index`: each block of len(KINDS) indices is a new permutation of all kinds.
+    """Return the kind of object `index`: each block of len(KINDS) indices is a new permutation of all kinds.
 
     Raises UserError when the index is out of range.
     """
@@ -56,7 +56,7 @@ def kind_of(index: int, seed: int) -> str:
 
 
 def uid_of(index: int, seed: int) -> str:
-    """`procedural-KIND-INDEX`. The seed belongs to the whole set, so it is not part of the uid."""
+    """Return `procedural-KIND-INDEX`. The seed belongs to the whole set, so it is not part of the uid."""
     return f"procedural-{kind_of(index, seed)}-{index:06d}"
 
 
@@ -72,5 +72,5 @@ def parse_uid(uid: str) -> tuple[str, int]:
 
 
 def object_rng(index: int, seed: int) -> np.random.Generator:
-    """The random generator of the shape, proportions, colors and pattern of object `index`."""
+    """Return the random generator of the shape, proportions, colors and pattern of object `index`."""
     return generator("object", seed, uid_of(index, seed))

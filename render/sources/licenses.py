@@ -17,7 +17,7 @@ _KNOWN: Final = {name.lower(): identifier for code, identifier in CODES.items() 
 
 
 def spdx(name: str) -> str:
-    """The SPDX identifier of a code (`by-sa`) or identifier (`CC-BY-SA-4.0`), ignoring case.
+    """Return the SPDX identifier of a code (`by-sa`) or identifier (`CC-BY-SA-4.0`), ignoring case.
 
     Raises UserError when the license is unknown.
     """

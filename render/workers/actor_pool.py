@@ -19,7 +19,7 @@ from render.workers.logs import stamped
 from render.workers.messages import MAX_ATTEMPTS, RenderBatch, RenderResult, RenderTask
 from render.workers.resources import MachineSize
 
-IN_FLIGHT: Final = 2  # batches an actor holds: the one it renders and the next
+IN_FLIGHT: Final = 2  # batches per actor: the one that it renders and the next
 TARGET_S: Final = 0.25
 LARGEST_BATCH: Final = 256
 MAX_FAILED_STARTS: Final = 5  # in a row
@@ -63,7 +63,7 @@ def ray_connection(size: MachineSize) -> Iterator[None]:
 
 
 class RayLost(Exception):
-    """No Ray node is alive: Ray's process on this machine was killed. Staged results are not affected."""
+    """Raised when no Ray node is alive, because Ray's process on this machine was killed. Staged results are kept."""
 
 
 class RenderPool:
@@ -83,7 +83,7 @@ class RenderPool:
         self._seconds: float | None = None  # moving average per object
 
     def results(self, tasks: Iterator[RenderTask]) -> Iterator[RenderBatch]:
-        """Yield batches as they complete until each task has a result, and an empty one after each WAIT_S without any.
+        """Yield batches as they complete until each task has a result; after WAIT_S without any, an empty one.
 
         `tasks` is consumed only as far as the workers need. Raises RayLost when no Ray node is alive.
         """
@@ -101,7 +101,7 @@ class RenderPool:
                 yield from self._collect(reference)
 
     def close(self) -> None:
-        """Have the workers end their Blender processes and remove their temporary folders."""
+        """Make the workers end their Blender processes and remove their temporary folders."""
         import ray
 
         closing = [actor.handle.close.remote() for actor in self._pool.actors if not actor.starting]
@@ -162,7 +162,7 @@ class TaskQueue:
         return self._next is not None
 
     def take(self, count: int) -> list[RenderTask]:
-        """The next tasks, at most `count`, all of one shard."""
+        """Return the next tasks, at most `count`, all of one shard."""
         taken: list[RenderTask] = []
         while self._next and len(taken) < count and (not taken or self._next.shard == taken[0].shard):
             taken.append(self._next)

@@ -1,4 +1,4 @@
-"""What the driver, the actor pool and the workers pass to each other: tasks, results and batches of results."""
+"""The messages between the driver, the actor pool and the workers: tasks, results and batches of results."""
 
 from dataclasses import dataclass
 from typing import Any, Final

@@ -22,25 +22,25 @@ class MachineSize:
 
 
 def machine_size() -> MachineSize:
-    """The resources of this machine that this process may use."""
+    """Return the resources of this machine that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     return MachineSize(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), cores)
 
 
 def cluster_size() -> MachineSize:
-    """The size of the Ray cluster that this process is connected to."""
+    """Return the size of the Ray cluster that this process is connected to."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     cores = [int(node.get("CPU", 0)) for node in nodes]
     gpus, memory = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "memory"))
     if not any(cores):
-        logger.warning("no node of the cluster has a CPU yet; set --workers and --threads to the size to wait for")
+        logger.warning("no node of the cluster has a CPU yet; set --workers and --threads for the expected size")
     return MachineSize(max(1, sum(cores)), gpus, memory, max([1, *cores]))
 
 
 def memory_limit_mb(size: MachineSize, threads: int) -> float:
-    """The default memory limit per object in MB, assuming that workers use all cores of this machine."""
+    """Return the default memory limit per object in MB, assuming that workers use all cores of this machine."""
     share = size.memory_bytes * MEMORY_SHARE * min(1.0, threads / size.cores)
     return max(SMALLEST_LIMIT_MB, share / 2**20)

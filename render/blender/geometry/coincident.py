@@ -1,8 +1,8 @@
-"""Find faces that lie in the same place. Pure numpy.
+"""Find faces that lie in the same place. Uses only numpy.
 
 Cycles renders coincident faces black: a ray that leaves one of them hits the other at distance zero. CAD, SketchUp and
-ShapeNet files hold many: the same triangle in both windings, twice in one winding, or a square split along both of its
-diagonals.
+ShapeNet files contain many of them: the same triangle in both windings, twice in one winding, or a square that is split
+along both of its diagonals.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-SAME_PLACE: Final = 2e-5  # of the longest side: corners this close are in one place
+SAME_PLACE: Final = 2e-5  # of the longest side; corners this close are in the same place
 SAME_PLANE: Final = 1e-5  # of the longest side
 SAME_COLOR: Final = 1e-3  # of texture coordinates and colors
-SHRINK: Final = 0.02  # share by which triangles are shrunk before they are tested, so that neighbors do not overlap
-MOST_PAIRS: Final = 20_000_000  # candidate pairs of triangles of one object that are tested for overlap
+SHRINK: Final = 0.02  # triangles are shrunk by this before the overlap test, so that neighbors pass it
+MOST_PAIRS: Final = 20_000_000  # limit of the pairs of triangles per object that are tested for overlap
 _PARALLEL: Final = 1e-3  # cell size of unit normals
-_SHIFTS: Final = (0.0, 0.5)  # of the cells; points that one grid separates by chance are together in the other
+_SHIFTS: Final = (0.0, 0.5)  # of a cell; two points that one grid separates share a cell of the other
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Faces:
         positions: World positions of vertices [v, 3].
         corners: Vertex of every corner [c], face by face.
         starts: First corner of every face [f].
-        look: Equal where two faces look the same apart from their corners' colors [f]: the index of the material.
+        look: Material index of every face [f]; faces with equal `look` and `colors` look the same.
         colors: Texture coordinates and colors of every corner [c, k].
     """
 
@@ -55,10 +55,10 @@ class Repair:
     """What to do with every face [f].
 
     Attributes:
-        drop: Faces to delete: another one in the same place remains.
-        both_sides: Remaining faces that stand for both windings, so that both sides of them are drawn.
+        drop: Faces to delete, because another face in the same place remains.
+        both_sides: Remaining faces that represent both windings, so that both of their sides are drawn.
         layer: Distance, in steps, by which a face is moved along its own normal; 0 for most.
-        doubled: Faces that share their place with another.
+        doubled: Faces that share their place with another face.
     """
 
     drop: Booleans
@@ -68,17 +68,20 @@ class Repair:
 
 
 def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
-    """Decide which coincident faces remain.
+    """Decide which coincident faces remain, and which of them are moved.
 
-    Of faces with the same corners and the same winding the first remains. Of two windings that look alike the first
-    remains and is drawn from both sides; if they look different, both remain and the second one is moved along its
-    normal, so that each is seen from its own side. Faces that overlap in one plane without having the same corners are
-    moved along their normals, each in front of those before it.
+    Of faces with the same corners and winding, the first remains. Of two opposite windings that look alike, the first
+    remains and is drawn from both sides. If they look different, both remain, and the second is moved along its normal,
+    so that each is visible from its own side. Faces that overlap in one plane but have different corners are moved
+    along their normals, each in front of the previous ones.
 
     Args:
         faces: The object's faces.
         size: Longest side of the object's bounds, in the units of the positions.
-        twins: Faces [f] whose reversed copy has been deleted already.
+        twins: Faces [f] whose reversed copy has already been deleted.
+
+    Returns:
+        What to do with every face.
     """
     vectors = area_vectors(faces)
     areas = np.linalg.norm(vectors, axis=1)
@@ -95,13 +98,13 @@ def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
 
 
 def doubled_share(faces: Faces, plan: Repair) -> float:
-    """Share of the object's area in faces that lie in the same place as others, 0 to 1."""
+    """Return the share of the object's area in faces that share their place with others, 0 to 1."""
     areas = np.linalg.norm(area_vectors(faces), axis=1)
     return float(areas[plan.doubled].sum() / areas.sum()) if areas.sum() > 0 else 0.0
 
 
 def area_vectors(faces: Faces) -> Floats:
-    """Normals [f, 3] whose lengths are the faces' areas (Newell's method)."""
+    """Return normals [f, 3] whose lengths are the areas of the faces (Newell's method)."""
     starts, counts = faces.starts, faces.counts
     points = faces.positions[faces.corners] - np.repeat(faces.positions[faces.corners[starts]], counts, 0)
     following = np.arange(1, len(points) + 1)
@@ -114,7 +117,7 @@ def area_vectors(faces: Faces) -> Floats:
 def _same_corners(
     faces: Faces, vectors: Floats, chosen: Integers, cell_and_shift: tuple[float, float], plan: Repair
 ) -> None:
-    """Enter in the plan what to do with those of the `chosen` faces [n] that have the same corners."""
+    """Plan what to do with those of the `chosen` faces [n] that have the same corners."""
     at = places(faces.positions, *cell_and_shift)[faces.corners]
     hashes = mix(at)
     keys = np.add.reduceat(hashes, faces.starts) ^ mix(faces.counts.astype(np.uint64))
@@ -134,7 +137,7 @@ def _same_corners(
     alike = looks[reversed_] == looks[its_first]
     plan.drop[reversed_[alike]] = True
     plan.both_sides[its_first[alike]] = True
-    # Of the reversed faces that look different, the first of each place remains, behind the other.
+    # Of the reversed faces that look different, the first one in each place remains, behind the other winding.
     other, its_first = reversed_[~alike], its_first[~alike]
     _, kept = np.unique(its_first, return_index=True)
     plan.drop[other] = True
@@ -143,7 +146,7 @@ def _same_corners(
 
 
 def places(points: Floats, cell: float, shift: float) -> NDArray[np.uint64]:
-    """A number per point [n, k], equal for points of one cell."""
+    """Hash the grid cell of each point [n, k] to a number [n], equal for points in the same cell."""
     cells = np.floor(points / cell + shift).astype(np.int64).astype(np.uint64)
     mixed = np.zeros(len(cells), np.uint64)
     for column in cells.T:
@@ -152,7 +155,7 @@ def places(points: Floats, cell: float, shift: float) -> NDArray[np.uint64]:
 
 
 def _distinct_corners(places: NDArray[np.uint64], faces: Faces) -> Integers:
-    """How many places the corners of each face have [f]."""
+    """Return the number of distinct places of the corners of each face [f]."""
     owner = np.repeat(np.arange(len(faces.starts)), faces.counts)
     order = np.lexsort((places, owner))
     new = np.ones(len(order), bool)
@@ -161,7 +164,7 @@ def _distinct_corners(places: NDArray[np.uint64], faces: Faces) -> Integers:
 
 
 def _looks(faces: Faces, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A number per face [f], equal where material, texture coordinates and colors are the same in the same places."""
+    """Return a hash per face [f], equal where the corners have the same places, texture coordinates and colors."""
     seen = hashes.copy()
     for column in faces.colors.T:
         seen = mix(seen ^ np.rint(column / SAME_COLOR).astype(np.int64).astype(np.uint64))
@@ -169,7 +172,7 @@ def _looks(faces: Faces, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _overlaps(faces: Faces, left: Integers, size: float) -> tuple[Integers, Integers]:
-    """Pairs (earlier face, later face) of `left` that overlap in one plane, as two arrays [p] each."""
+    """Return the pairs (earlier face, later face) of `left` that overlap in one plane, as two arrays [p]."""
     triangles, owner = _triangulate(faces, left)
     if len(triangles) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -197,7 +200,7 @@ def _overlaps(faces: Faces, left: Integers, size: float) -> tuple[Integers, Inte
 
 
 def _triangulate(faces: Faces, left: Integers) -> tuple[Floats, Integers]:
-    """Fans of triangles [t, 3, 3] of the faces `left`, and the face of each [t]."""
+    """Return triangles [t, 3, 3] that divide the faces `left` into fans, and the face of each triangle [t]."""
     counts = faces.counts[left]
     owner = np.repeat(left, counts - 2)
     number = np.arange(len(owner)) - np.repeat(np.cumsum(counts - 2) - (counts - 2), counts - 2)
@@ -207,7 +210,7 @@ def _triangulate(faces: Faces, left: Integers) -> tuple[Floats, Integers]:
 
 
 def _canonical_sign(normals: Floats) -> Floats:
-    """1 or -1 per normal [n, 3], so that both windings of a plane have one normal: the first large component is > 0."""
+    """Return 1 or -1 per normal [n, 3], so that the first large component becomes positive for both windings."""
     large = np.abs(normals) > 0.3
     chosen = np.argmax(large, 1)
     sign: Floats = np.sign(normals[np.arange(len(normals)), chosen])
@@ -215,19 +218,19 @@ def _canonical_sign(normals: Floats) -> Floats:
 
 
 def _candidates(triangles: Floats, normals: Floats, plane: Integers) -> tuple[Integers, Integers]:
-    """Pairs of triangles of one plane whose rectangles in that plane share a cell of a grid."""
+    """Return pairs of triangles of one plane whose bounding rectangles in it share a cell of a grid."""
     crowded = np.flatnonzero(np.bincount(plane)[plane] > 1)
     none = np.empty(0, np.int64)
     if not len(crowded):
         return none, none
     points, plane = triangles[crowded], plane[crowded]
-    axis = np.argmax(np.abs(normals[crowded]), 1)  # the plane's points are seen along its largest component
+    axis = np.argmax(np.abs(normals[crowded]), 1)  # the points are projected along the largest component of the normal
     u = np.take_along_axis(points, ((axis + 1) % 3)[:, None, None], 2)[..., 0]
     v = np.take_along_axis(points, ((axis + 2) % 3)[:, None, None], 2)[..., 0]
     low, high = np.stack([u.min(1), v.min(1)], 1), np.stack([u.max(1), v.max(1)], 1)
     sides = (high - low).max(1)
     members = np.bincount(plane)
-    cell = (np.bincount(plane, sides) / np.maximum(members, 1))[plane]  # the mean side of the plane's triangles
+    cell = (np.bincount(plane, sides) / np.maximum(members, 1))[plane]  # the mean side of the rectangles in the plane
     while True:
         begin, end = np.floor(low / cell[:, None]).astype(np.int64), np.floor(high / cell[:, None]).astype(np.int64)
         covered = (end - begin + 1).prod(1)
@@ -258,7 +261,7 @@ def _candidates(triangles: Floats, normals: Floats, plane: Integers) -> tuple[In
 
 
 def _triangles_overlap(first: Floats, second: Floats, normals: Floats) -> Booleans:
-    """Whether coplanar triangles [p, 3, 3], each shrunk by SHRINK toward its center, overlap [p] (separating axes)."""
+    """Return whether coplanar triangles [p, 3, 3], shrunk by SHRINK, overlap [p] (separating axes)."""
     shrunk = [points + SHRINK * (points.mean(1, keepdims=True) - points) for points in (first, second)]
     apart = np.zeros(len(first), bool)
     for points in shrunk:

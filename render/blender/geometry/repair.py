@@ -22,19 +22,19 @@ from render.blender.geometry.coincident import (
 from render.blender.geometry.strays import invisible_slots, stray_faces
 from render.model_files.windings import reversed_twins
 
-STEP: Final = 1e-4  # of the longest side: distance by which a face is moved in front of one in the same place
+STEP: Final = 1e-4  # of the longest side; distance by which a face is moved off a coincident one
 MOST_FACES: Final = 4_000_000  # faces of all mesh objects together, above which nothing is repaired
-CONTRADICTING: Final = 0.5  # share of a mesh's area whose stored normals point to the other side
-DOUBLED: Final = 0.01  # share of the area in coincident faces from which an object is flagged
-TWIN: Final = "reversed_twin"  # attribute of faces whose reversed copy, on the same vertices, was deleted on import
+CONTRADICTING: Final = 0.5  # share of a mesh's area whose stored normals point to the back
+DOUBLED: Final = 0.01  # an object is flagged if coincident faces make up more of its area
+TWIN: Final = "reversed_twin"  # marks faces whose reversed copy on the same vertices was deleted on import
 _SOURCE: Final = "source_corner"
 
 
 def validate(mesh: Any) -> None:
     """Remove invalid and repeated faces of an imported mesh (Blender's own check).
 
-    Of two faces on the same vertices one is deleted; if their windings differ, the one that stays is marked by the
-    attribute TWIN, because it stands for both sides.
+    One of two faces on the same vertices is deleted. If their windings differ, the remaining one is marked with the
+    attribute TWIN, because it represents both sides.
     """
     corners, starts = np.empty(len(mesh.loops), np.int32), np.empty(len(mesh.polygons), np.int32)
     mesh.loops.foreach_get("vertex_index", corners)
@@ -46,10 +46,10 @@ def validate(mesh: Any) -> None:
 
 
 def mark_twins(names: frozenset[str]) -> None:
-    """Mark all faces of the meshes of these names as standing for both sides (TWIN).
+    """Mark all faces of the named meshes as representing both sides (TWIN).
 
-    Blender's glTF importer has deleted one of each pair, and which one was kept is not known. A name that was taken has
-    got a number, as in "name.001".
+    Blender's glTF importer deletes one face of each pair and does not record which one. If a name was taken, Blender
+    has appended a number, as in "name.001".
     """
     for mesh in bpy.data.meshes:
         if mesh.name in names or mesh.name.rpartition(".")[0] in names:
@@ -67,7 +67,7 @@ class Piece:
         corners: Vertex of every corner [c].
         starts: First corner of every face [f].
         slots: Material slot of every face [f].
-        mirrored: Whether the object's matrix turns windings around.
+        mirrored: Whether the object's matrix reverses windings.
     """
 
     obj: Any
@@ -122,10 +122,13 @@ def _piece(obj: Any, mesh: Any, to_world: Floats) -> Piece:
 
 
 def repair_coincident_faces(found: list[Piece]) -> float:
-    """Delete or move coincident faces of the scene (`plan_repair`). Returns their share of the area, 0 to 1.
+    """Delete or move coincident faces of the scene (`plan_repair`).
 
     Args:
         found: The objects, as `pieces` returns them. They no longer describe the scene afterwards.
+
+    Returns:
+        The share of the area in coincident faces, 0 to 1.
     """
     if not found:
         return 0.0
@@ -139,8 +142,8 @@ def repair_coincident_faces(found: list[Piece]) -> float:
 
 
 def _apply(found: list[Piece], plan: Repair, step: float) -> None:
-    """Change the meshes as planned; objects that share a mesh and what is done to it share it afterwards."""
-    alike: dict[tuple[Any, bytes], list[tuple[Piece, Repair]]] = {}  # objects that share a mesh and its repair
+    """Change the meshes as planned. Objects that share a mesh and have the same plan share the changed mesh."""
+    alike: dict[tuple[Any, bytes], list[tuple[Piece, Repair]]] = {}  # objects that share a mesh and a plan
     for piece, part in zip(found, _split(plan, found), strict=True):
         if part.drop.any() or part.layer.any() or part.both_sides.any():
             key = part.drop.tobytes() + part.both_sides.tobytes() + part.layer.tobytes()
@@ -179,7 +182,7 @@ def _join(found: list[Piece]) -> Faces:
 
 
 def _colors(mesh: Any, corners: Integers) -> Floats:
-    """Texture coordinates and colors of every corner [c, k] of a mesh."""
+    """Return the texture coordinates and colors [c, k] of every corner of a mesh."""
     columns = []
     for layer in mesh.uv_layers:
         values = np.zeros(len(corners) * 2, np.float32)
@@ -195,9 +198,9 @@ def _colors(mesh: Any, corners: Integers) -> Floats:
 
 
 def remove_uncounted_faces(found: list[Piece]) -> bool:
-    """Delete faces that are invisible and faces far away from nearly all others. Returns whether there were such.
+    """Delete invisible faces, and faces far away from nearly all others. Return whether there were any.
 
-    An object that is invisible as a whole is left as it is.
+    If all faces are invisible, none of them is deleted.
     """
     if not found:
         return False
@@ -222,7 +225,7 @@ def remove_uncounted_faces(found: list[Piece]) -> bool:
 
 
 def _twins(mesh: Any) -> Booleans:
-    """Faces [f] of a mesh that are marked as standing for both sides."""
+    """Return which faces [f] of a mesh are marked as representing both sides."""
     marked = np.zeros(len(mesh.polygons), bool)
     if TWIN in mesh.attributes:
         mesh.attributes[TWIN].data.foreach_get("value", marked)
@@ -298,7 +301,7 @@ def _move(edited: Any, chosen: list[Any], distance: float) -> None:
 
 
 def _stored_normals(mesh: Any) -> NDArray[np.float32] | None:
-    """Normals of all corners [c, 3] if the file gave some; None where Blender computes them."""
+    """Return the normals [c, 3] of all corners if the file contained any, else None: Blender computes them."""
     if not mesh.has_custom_normals:
         return None
     flat = np.empty(len(mesh.loops) * 3, np.float32)
@@ -307,14 +310,14 @@ def _stored_normals(mesh: Any) -> NDArray[np.float32] | None:
 
 
 def repair_normals(found: list[Piece]) -> float:
-    """Make stored normals agree with the windings. Returns the share of the area that contradicted, 0 to 1.
+    """Make stored normals agree with the windings. Return the share of the area that disagreed, 0 to 1.
 
-    Cycles renders a face black whose stored normal points to its other side. Faces with such normals at all corners
-    get the opposite ones. Where more than CONTRADICTING of a mesh's area is so and the mesh encloses a negative volume,
-    the windings are wrong instead: all faces of the mesh are turned around and the normals are kept.
+    Cycles renders a face black if its stored normal points to its back. If this is true at all corners of a face, the
+    normals are reversed. If it is true for more than CONTRADICTING of a mesh's area and the mesh encloses a negative
+    volume, the windings are wrong instead: all faces are flipped, and these normals are kept.
 
     Args:
-        found: The objects, as `pieces` returns them. Their corners are out of date where a mesh was turned around.
+        found: The objects, as `pieces` returns them. Their corners are out of date where a mesh was flipped.
     """
     wrong_area, area = 0.0, 0.0
     for mesh, piece in {piece.obj.data: piece for piece in found}.items():
@@ -331,7 +334,7 @@ def repair_normals(found: list[Piece]) -> float:
             continue
         if share > CONTRADICTING and _volume(mesh) < 0:
             flipped = np.repeat(~wrong, faces.counts)
-            mesh.flip_normals()  # the order of each face's corners is reversed after the first
+            mesh.flip_normals()  # keeps each face's first corner and reverses the order of the others
             order = _reversed_corners(faces.starts, len(faces.corners))
             normals, flipped = normals[order], flipped[order]
         else:
@@ -343,7 +346,7 @@ def repair_normals(found: list[Piece]) -> float:
 
 
 def _contradicting(mesh: Any, normals: NDArray[np.float32], starts: Integers) -> Booleans:
-    """Faces [f] of a mesh all of whose corners' normals [c, 3] point to the other side."""
+    """Return which faces [f] have stored normals [c, 3] that point to the back at all of their corners."""
     own = np.empty(len(mesh.polygons) * 3, np.float32)
     mesh.polygons.foreach_get("normal", own)
     counts = np.diff(np.append(starts, len(normals)))
@@ -353,7 +356,7 @@ def _contradicting(mesh: Any, normals: NDArray[np.float32], starts: Integers) ->
 
 
 def _volume(mesh: Any) -> float:
-    """Volume that the faces enclose in the mesh's own space, negative where they face inward, over area to the 3/2."""
+    """Return volume / area^1.5 of a mesh in its own space; the volume is negative if the faces point inward."""
     flat = np.empty(len(mesh.vertices) * 3, np.float32)
     mesh.vertices.foreach_get("co", flat)
     mesh.calc_loop_triangles()
@@ -369,7 +372,7 @@ def _volume(mesh: Any) -> float:
 
 
 def _reversed_corners(starts: Integers, total: int) -> Integers:
-    """For each corner [c] after flipping all faces, the corner before: the first one stays, the others are reversed."""
+    """Return the old corner [c] of each new one after flipping all faces: the first stays, the others are reversed."""
     counts = np.diff(np.append(starts, total))
     owner = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(total) - starts[owner]

@@ -1,7 +1,7 @@
 """Hide the back faces of single-sided materials, as viewers of glTF files do. Runs inside Blender.
 
-Cycles draws both sides of every face. An outline hull (an enlarged copy of a figure, black and inside out) then hides
-the figure, and a room whose walls face inward hides what is in it.
+Cycles draws both sides of every face. An outline hull (an enlarged, black copy of a figure that is inside out) would
+hide the figure, and a room whose walls face inward would hide its contents.
 """
 
 from typing import Any, Final
@@ -13,18 +13,18 @@ from render.blender.geometry.coincident import SAME_PLACE, Booleans, Faces, Floa
 from render.blender.geometry.repair import Piece
 from render.blender.geometry.strays import surfaces
 
-INSIDE_OUT: Final = -0.005  # volume over area to the 3/2 (a cube: 0.068) from which a surface counts as inside out
-VISIBLE: Final = 0.01  # share of a material's area that must face some camera; else both of its sides are drawn
-OPEN: Final = 0.05  # share of a surface's edges without a face on their other side from which it counts as open
+INSIDE_OUT: Final = -0.005  # a surface is inside out if volume / area^1.5 (a cube: 0.068) is below this
+VISIBLE: Final = 0.01  # if less of a material's area faces any camera, both of its sides are drawn
+OPEN: Final = 0.05  # a surface is open if at least this share of its edges lacks a face on the other side
 _VARIANTS: Final = ("", "front only", "seen from inside")
 
 
 def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     """Make back faces of single-sided materials transparent to the camera.
 
-    A closed surface that faces outward needs nothing. A surface that is inside out lets light through as well, so that
-    it neither darkens what it encloses nor itself. A material none of whose faces is turned to any camera is drawn from
-    both sides.
+    Closed surfaces that face outward are not changed. A surface that is inside out also lets light through, so that it
+    darkens neither itself nor what it encloses. A material with no faces turned toward any camera is drawn from both
+    sides.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
@@ -50,7 +50,7 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
 
 
 def _single_sided(piece: Piece) -> Booleans:
-    """Faces [f] whose material is single-sided."""
+    """Return which faces [f] have a single-sided material."""
     slots = [slot.material for slot in piece.obj.material_slots] or [None]
     culled = np.array([material is not None and material.use_backface_culling for material in slots])
     chosen: Booleans = culled[np.minimum(piece.slots, len(culled) - 1)]
@@ -58,8 +58,10 @@ def _single_sided(piece: Piece) -> Booleans:
 
 
 def surface_variants(faces: Faces, vectors: Floats) -> Integers:
-    """How to draw each face [f] if its material is single-sided: 0 both sides, 1 transparent from behind to the
-    camera, 2 also to all light.
+    """Return how to draw each face [f] if its material is single-sided.
+
+    0 draws both sides, 1 makes the back transparent to the camera, and 2 also lets all other light through the face.
+    The lengths of the normals `vectors` [f, 3] are the areas of the faces.
     """
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
@@ -71,7 +73,7 @@ def surface_variants(faces: Faces, vectors: Floats) -> Integers:
     label, number = np.repeat(face_label, counts), int(face_label.max()) + 1
     low, high = np.minimum(begin, end), np.maximum(begin, end)
     _, edge = np.unique(low * (int(vertex.max()) + 1) + high, return_inverse=True)
-    balance = np.bincount(edge, np.sign(end - begin))  # 0 where as many faces run along an edge each way
+    balance = np.bincount(edge, np.sign(end - begin))  # 0 where equally many faces traverse an edge in each direction
     sides = np.bincount(label, minlength=number).astype(np.float64)
     unbalanced = np.bincount(label, (balance[edge] != 0).astype(np.float64), number) / sides
     areas = np.bincount(face_label, np.linalg.norm(vectors, axis=1), number)
@@ -82,7 +84,7 @@ def surface_variants(faces: Faces, vectors: Floats) -> Integers:
 
 
 def _volumes(faces: Faces, vectors: Floats, label: Integers, number: int) -> Floats:
-    """Volume that each surface encloses about the center of its corners [number]; negative where it faces inward."""
+    """Return the volume [number] that each surface encloses about its center, negative where it faces inward."""
     points = faces.positions[faces.corners]
     centers = np.add.reduceat(points, faces.starts, 0) / faces.counts[:, None].astype(np.float64)
     members = np.maximum(np.bincount(label, minlength=number).astype(np.float64), 1.0)
@@ -92,7 +94,7 @@ def _volumes(faces: Faces, vectors: Floats, label: Integers, number: int) -> Flo
 
 
 def _seen(faces: Faces, vectors: Floats, areas: Floats, cameras: Floats) -> Booleans:
-    """Faces [f] of a material that is turned to some camera with at least VISIBLE of its area."""
+    """Return which faces [f] have a material with at least VISIBLE of its area turned toward some camera."""
     seen = np.zeros(len(areas), bool)
     first = faces.positions[faces.corners[faces.starts]]
     for slot in np.unique(faces.look).tolist():
@@ -106,7 +108,7 @@ def _seen(faces: Faces, vectors: Floats, areas: Floats, cameras: Floats) -> Bool
 
 
 def _assign(obj: Any, variant: Integers) -> None:
-    """Give the faces [f] of an object the materials of their variants; its mesh is copied if others use it."""
+    """Give the faces [f] of an object the materials of their variants. A mesh with other users is copied first."""
     if not variant.any():
         return
     if obj.data.users > 1:
@@ -125,7 +127,7 @@ def _assign(obj: Any, variant: Integers) -> None:
 
 
 def _variant(material: Any, kind: int) -> Any:
-    """The material that is transparent from behind: to the camera (kind 1), or to it and to all light (kind 2)."""
+    """Return a copy of a material whose back is transparent to the camera; with kind 2 it also lets light through."""
     name = f"{material.name_full[:40]} {_VARIANTS[kind]}"
     if name in bpy.data.materials:
         return bpy.data.materials[name]
@@ -144,11 +146,11 @@ def _variant(material: Any, kind: int) -> Any:
         nodes.new("ShaderNodeLightPath"),
         nodes.new("ShaderNodeMath"),
     )
-    if kind == 1:  # from behind, and only for the camera
+    if kind == 1:  # transparent only to camera rays that hit the back
         both.operation = "MULTIPLY"
         links.new(geometry.outputs["Backfacing"], both.inputs[0])
         links.new(path.outputs["Is Camera Ray"], both.inputs[1])
-    else:  # from behind, and for all but the camera
+    else:  # opaque only to camera rays that hit the front
         both.operation, both.use_clamp = "SUBTRACT", True
         links.new(path.outputs["Is Camera Ray"], both.inputs[0])
         links.new(geometry.outputs["Backfacing"], both.inputs[1])

@@ -1,4 +1,4 @@
-"""Find the faces that must not count for an object's size: invisible ones, and a few far away from all others."""
+"""Find faces that must not affect an object's size: invisible faces, and a few faces far away from all others."""
 
 from typing import Any, Final
 
@@ -8,16 +8,16 @@ from scipy.sparse.csgraph import connected_components
 
 from render.blender.geometry.coincident import SAME_PLACE, Booleans, Faces, Floats, Integers, area_vectors, places
 
-MOST_AREA: Final = 0.001  # share of the area that stray faces have together at most
-SHRINK: Final = 2.0  # without stray faces the longest side is shorter by this factor at least
-MARGIN: Final = 0.5  # of the sides: the box of all other faces is enlarged by it; strays lie wholly outside
+MOST_AREA: Final = 0.001  # stray faces make up at most this share of the area
+SHRINK: Final = 2.0  # without stray faces the longest side is shorter by at least this factor
+MARGIN: Final = 0.5  # of the longest side; stray faces lie outside the others' box, enlarged by this
 
 
 def stray_faces(faces: Faces) -> Booleans:
-    """Faces [f] of connected surfaces that lie far away from nearly all of the object's area.
+    """Return which faces [f] belong to connected surfaces far away from nearly all of the object's area.
 
-    They have at most MOST_AREA of it together, and without them the object's longest side is at most 1/SHRINK of what
-    it was. An object that has no such faces, which is the rule, costs a sort of its faces.
+    Together they have at most MOST_AREA of the area, and without them the object's longest side is shorter by at least
+    the factor SHRINK. For most objects, which have no such faces, the cost is a sort of the faces.
     """
     none = np.zeros(len(faces.starts), bool)
     areas = np.linalg.norm(area_vectors(faces), axis=1)
@@ -44,7 +44,7 @@ def stray_faces(faces: Faces) -> Booleans:
 
 
 def _box_of_most(points: Floats, starts: Integers, areas: Floats) -> tuple[Floats, Floats]:
-    """The box [3], [3] of the faces but for MOST_AREA of the area at either end of each axis."""
+    """Return the bounds [3], [3] of the faces, without the outermost MOST_AREA of the area at each end of each axis."""
     lows, highs = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
     low, high = np.empty(3), np.empty(3)
     for axis in range(3):
@@ -56,7 +56,7 @@ def _box_of_most(points: Floats, starts: Integers, areas: Floats) -> tuple[Float
 
 
 def surfaces(faces: Faces) -> Integers:
-    """The number of the connected surface that each face belongs to [f]; corners in one place connect."""
+    """Return the number of the connected surface of each face [f]. Corners in the same place connect faces."""
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
     corners = vertex[faces.corners]
@@ -68,7 +68,7 @@ def surfaces(faces: Faces) -> Integers:
 
 
 def invisible_slots(obj: Any) -> list[int]:
-    """Material slots of an object whose material is fully transparent everywhere (alpha 0, not from a texture)."""
+    """Return the material slots of an object whose material is fully transparent (alpha 0, not from a texture)."""
     return [index for index, slot in enumerate(obj.material_slots) if slot.material and _is_invisible(slot.material)]
 
 

@@ -1,4 +1,4 @@
-"""Builders of airplanes and rockets."""
+"""Build airplanes and rockets."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from render.procedural.primitives.surface import Points, SurfaceGrid
 
 
 def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> SurfaceGrid:
-    """A wing along +x from x = 0: (front, back) y of its root and tip; its section is an ellipse."""
+    """Build a wing along +x from x = 0, with (front, back) y of its root and tip; its section is an ellipse."""
     rings = []
     for share in (0.0, 0.5, 0.9, 1.0):
         front, back = (root[i] + (tip[i] - root[i]) * share for i in (0, 1))
@@ -27,7 +27,7 @@ def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick
 
 
 def aeroplane(rng: np.random.Generator) -> list[ObjectPart]:
-    """An airliner with jets under the wings, or a propeller plane; nose to the front."""
+    """Build an airliner with jets under the wings, or a propeller plane; its nose points to the front."""
     colors = palette(rng)
     body = pick(rng, (rgb.WHITE, colors.main, colors.main))
     trim = colors.main if body == rgb.WHITE else colors.second
@@ -56,7 +56,7 @@ def aeroplane(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _fuselage(rng: np.random.Generator, body: Rgb, trim: Rgb, girth: float, small: bool) -> pt.Pattern:
-    """A cheat line or a colored belly, cabin windows along the sides, the cockpit's glass in front."""
+    """Build a fuselage with a cheat line or a colored belly, windows along the sides and a cockpit window in front."""
     paint = pt.solid(body)
     if rng.uniform() < 0.6:
         paint = pt.blend(paint, trim, lambda p: pt.edge(np.abs(p[:, 2] + 0.2 * girth) - 0.13 * girth, 0.01))
@@ -108,7 +108,7 @@ def _propeller(colors: Palette, girth: float) -> list[ObjectPart]:
 
 
 def rocket(rng: np.random.Generator) -> list[ObjectPart]:
-    """Upright, with fins, a nose cone, a flame and a round window at the front."""
+    """Build an upright rocket with fins, a nose cone, a flame and a round window at the front."""
     colors = palette(rng)
     body = pick(rng, (rgb.WHITE, rgb.CREAM, colors.second, rgb.STEEL))
     height, girth = rng.uniform(0.95, 1.35), rng.uniform(0.19, 0.27)
@@ -172,7 +172,7 @@ def rocket(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _spiral(pitch: float, top: float) -> pt.Mask:
-    """A band that winds up around the z axis, below `top`."""
+    """Return a mask of a band that winds up around the z axis, below `top`."""
 
     def mask(points: Points) -> pt.Floats:
         turns = points[:, 2] / pitch + np.arctan2(points[:, 1], points[:, 0]) / (2 * np.pi)

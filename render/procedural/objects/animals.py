@@ -1,4 +1,4 @@
-"""Builders of dogs and rabbits."""
+"""Build dogs and rabbits."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ TONGUE: Rgb = (0.90, 0.40, 0.45)
 
 
 def dog(rng: np.random.Generator) -> list[ObjectPart]:
-    """Standing, with a long snout, hanging ears and a raised tail; plain, spotted, patched or two-tone."""
+    """Build a standing dog with a long snout, hanging ears and a raised tail; plain, spotted, patched or two-tone."""
     colors = coat(rng, ("plain", "spotted", "spotted", "patched", "saddle"))
     height, length, girth = rng.uniform(0.34, 0.58), rng.uniform(0.30, 0.44), rng.uniform(0.9, 1.15)
     spine = curve(
@@ -57,7 +57,7 @@ def dog(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _dog_head(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
-    """About the origin, 0.44 wide; the snout reaches to the front."""
+    """Build a head about the origin, 0.44 wide; the snout points to the front."""
     snout = rng.uniform(0.26, 0.38)
     skull = pt.blend(pt.solid(colors.body), colors.light, pt.inside((0, -0.25, 0.0), (0.06, 0.2, 0.4)))
     if colors.style == "spotted":
@@ -75,7 +75,7 @@ def _dog_head(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
 
 
 def _dog_ears(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
-    """Hanging ears, or pricked ones in one dog of three."""
+    """Build hanging ears, or in one dog of three pricked ears."""
     color = pick(rng, (colors.dark, shade(colors.body, 0.75)))
     if rng.uniform() < 0.33:
         cone = lathe([(0.085, 0.0), (0.075, 0.06), (0.045, 0.15), (0.012, 0.22)], 20) * (1.0, 0.5, 1.0)
@@ -96,7 +96,7 @@ def _dog_collar(rng: np.random.Generator, center: tuple[float, float, float]) ->
 
 
 def rabbit(rng: np.random.Generator) -> list[ObjectPart]:
-    """Sitting up, with long ears, two front teeth and a round tail; sometimes it holds a carrot."""
+    """Build a rabbit sitting up, with long ears, two front teeth and a round tail; sometimes it holds a carrot."""
     colors = coat(rng, ("plain", "plain", "patched", "spotted"))
     girth = rng.uniform(0.9, 1.12)
     profile = [(0.12, 0.0), (0.23, 0.05), (0.275, 0.18), (0.255, 0.34), (0.19, 0.50), (0.12, 0.60)]
@@ -119,7 +119,7 @@ def rabbit(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _rabbit_head(rng: np.random.Generator, colors: Coat, coat_pattern: pt.Pattern) -> list[ObjectPart]:
-    """About the origin, 0.44 wide, ears 0.4 long."""
+    """Build a head about the origin, 0.44 wide, with ears 0.4 long."""
     cheek = part("cheek", ellipsoid((0.058, -0.165, -0.065), (0.085, 0.07, 0.065), 20, 12), Paint(colors.light, FUR))
     ear_length, bent = rng.uniform(0.34, 0.52), rng.uniform() < 0.3
     tip = (0.30, -0.02, 0.12 + 0.4 * ear_length) if bent else (0.08 + 0.3 * rng.uniform(), 0.02, 0.12 + ear_length)

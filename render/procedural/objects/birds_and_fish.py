@@ -1,4 +1,4 @@
-"""Builders of ducks, penguins and fish."""
+"""Build ducks, penguins and fish."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ BEAK: Rgb = (0.97, 0.60, 0.10)
 
 
 def duck(rng: np.random.Generator) -> list[ObjectPart]:
-    """A bath duck, or a drake with a green head and a white collar."""
+    """Build a rubber duck, or a drake with a green head and a white collar."""
     wild = rng.uniform() < 0.35
     body = (
         (0.62, 0.52, 0.44)
@@ -54,7 +54,7 @@ def _duck_head(color: Rgb, bill: Rgb) -> list[ObjectPart]:
 
 
 def penguin(rng: np.random.Generator) -> list[ObjectPart]:
-    """Upright, dark back, white belly and face; some wear a scarf."""
+    """Build an upright penguin with a dark back and a white belly and face; some wear a scarf."""
     dark = pick(rng, (rgb.CHARCOAL, (0.12, 0.16, 0.28), (0.25, 0.28, 0.33), hsv(rng.uniform(), 0.5, 0.55)))
     girth, height = rng.uniform(0.85, 1.15), rng.uniform(0.9, 1.15)
     profile = [
@@ -105,7 +105,7 @@ def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[ObjectPart
 
 
 def fish(rng: np.random.Generator) -> list[ObjectPart]:
-    """Head to the front, tail fin behind; banded, spotted, two-tone or plain, with contrasting fins."""
+    """Build a fish, head to the front; banded, spotted, two-tone or plain, with contrasting fins."""
     colors = palette(rng)
     height, length, width = rng.uniform(0.24, 0.40), rng.uniform(0.42, 0.62), rng.uniform(0.13, 0.19)
     place = np.linspace(0, 1, 20)
@@ -135,7 +135,7 @@ def fish(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _fins(color: Rgb, height: float, length: float, width: float) -> list[ObjectPart]:
-    """Tail, back, belly and side fins: thin outlines drawn in the (y, z) plane."""
+    """Build tail, back, belly and side fins as thin outlines in the (y, z) plane."""
     lean = length * 0.9
     outlines: dict[str, Points] = {
         "tail": np.array(

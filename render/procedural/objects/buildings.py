@@ -1,4 +1,4 @@
-"""Builders of houses and castles."""
+"""Build houses and castles."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ PANE = 0.15
 
 
 def house(rng: np.random.Generator) -> list[ObjectPart]:
-    """Door, windows and gable to the front; one or two floors, plain, brick or boarded walls, a chimney."""
+    """Build a house of one or two floors with door, windows and gable in front; plain, brick or boarded; a chimney."""
     colors = palette(rng)
     width, depth, floors = rng.uniform(0.75, 1.05), rng.uniform(0.7, 0.95), int(rng.integers(1, 3))
     wall, pitch = 0.34 * floors + rng.uniform(0.06, 0.14), rng.uniform(0.30, 0.52)
@@ -63,7 +63,7 @@ def house(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _walls(rng: np.random.Generator, colors: Palette) -> Paint:
-    """Render, bricks, or boards."""
+    """Return the paint of walls: render, bricks, or boards."""
     pale = mix(colors.main, rgb.WHITE, rng.uniform(0.1, 0.6))
     match pick(rng, ("render", "bricks", "boards")):
         case "bricks":
@@ -78,12 +78,12 @@ def _walls(rng: np.random.Generator, colors: Palette) -> Paint:
 
 
 def _tiles(color: Rgb, size: float) -> pt.Pattern:
-    """Courses of roof tiles: bricks a little darker in their joints."""
+    """Return the paint of courses of roof tiles: bricks that are a little darker in their joints."""
     return pt.blend(pt.solid(color), shade(color, 0.62), pt.bricks(size, size * 0.6, 0.1))
 
 
 def _gable_roof(width: float, depth: float, wall: float, pitch: float, paint: Paint) -> list[ObjectPart]:
-    """Two slabs that overhang the walls, ridge along y."""
+    """Build two slabs that overhang the walls, with the ridge along y."""
     slope = np.array([width / 2, pitch]) / np.hypot(width / 2, pitch)
     eave = np.array([width / 2, wall]) + np.array([slope[0], -slope[1]]) * 0.09
     ridge, lift = np.array([0.0, wall + pitch]), np.array([slope[1], slope[0]]) * 0.055
@@ -107,7 +107,7 @@ def _door(rng: np.random.Generator, colors: Palette, y: float) -> list[ObjectPar
 
 
 def window(width: float, height: float, frame: Rgb) -> ObjectPart:
-    """A window with a cross of bars, facing the front, about the origin."""
+    """Build a window with a cross of bars, facing the front, about the origin."""
 
     def bars(points: Points) -> pt.Floats:
         x, z = np.abs(points[:, 0]), np.abs(points[:, 2])
@@ -122,7 +122,7 @@ def window(width: float, height: float, frame: Rgb) -> ObjectPart:
 
 
 def _windows(rng: np.random.Generator, colors: Palette, width: float, depth: float, floors: int) -> list[ObjectPart]:
-    """Beside the door and on every floor in front; on both sides; two behind."""
+    """Build windows beside the door and on every floor in front, on both sides, and two behind."""
     frame = pick(rng, (rgb.WHITE, rgb.CREAM, colors.accent, rgb.CHARCOAL))
     pane = window(rng.uniform(0.15, 0.2), rng.uniform(0.16, 0.2), frame)
     parts: list[ObjectPart] = []
@@ -138,7 +138,7 @@ def _windows(rng: np.random.Generator, colors: Palette, width: float, depth: flo
 
 
 def castle(rng: np.random.Generator) -> list[ObjectPart]:
-    """Four round towers with pointed or flat tops, walls with battlements, a keep, and a gate to the front."""
+    """Build a castle: four round towers with pointed or flat tops, battlements, a keep, and a gate in front."""
     colors = palette(rng)
     stone = vary(rng, pick(rng, STONES), 0.04)
     paint = Paint(pt.blend(pt.solid(stone), shade(stone, 0.72), pt.bricks(0.16, 0.08)), 0.9)
@@ -186,7 +186,7 @@ def _tower(radius: float, height: float, roof: Rgb | None, paint: Paint, plain: 
 
 
 def _curtain(length: float, height: float, paint: Paint, plain: Paint) -> list[ObjectPart]:
-    """A wall along x with a row of merlons on top."""
+    """Build a wall along x with a row of merlons on top."""
     merlons = [
         shapes.box((float(x), 0, height + 0.04), (0.075, 0.10, 0.09), 0.008)
         for x in np.linspace(-0.36, 0.36, 6) * length

@@ -1,4 +1,4 @@
-"""Builder of cats: sitting or standing; tabby, plain, tuxedo, calico, spotted or color-pointed."""
+"""Build cats: sitting or standing; tabby, plain, tuxedo, calico, spotted or color-pointed."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ def _paw(colors: Coat, size: Proportions) -> Rgb:
 
 
 def _head(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
-    """About the origin, looking to the front; 0.5 wide."""
+    """Build a head about the origin, 0.5 wide, looking to the front."""
     iris, slit = pick(rng, EYES), bool(rng.uniform() < 0.6)
     skull = ellipsoid((0, 0, 0), (0.255 * size.head, 0.215, 0.215), 36, 24)
     muzzle = ellipsoid((0.052, -0.195, -0.068), (0.072, 0.062, 0.056), 20, 12)
@@ -75,7 +75,7 @@ def _head(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[Obj
 
 
 def _face(rng: np.random.Generator, colors: Coat) -> Pattern:
-    """Fur of the head: stripes on the brow and cheeks, a blaze, or a dark mask."""
+    """Return the fur of the head: stripes on the brow and cheeks, a blaze, or a dark mask."""
     base = fur(rng, colors, (1, 0, 0), 0.5) if colors.style != "striped" else pt.solid(colors.body)
     match colors.style:
         case "striped":
@@ -95,7 +95,7 @@ def _face(rng: np.random.Generator, colors: Coat) -> Pattern:
 
 
 def _ear(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
-    """Left ear, outside and pink inside."""
+    """Build the left ear, pink inside."""
     height = 0.20 * size.ear
     profile = [(0.098, 0.0), (0.092, 0.22 * height), (0.070, 0.5 * height), (0.040, 0.8 * height), (0.010, height)]
     outer = lathe(profile, 24) * (1.0, 0.5, 1.0)
@@ -115,7 +115,7 @@ def _mouth() -> ObjectPart:
 
 
 def _sitting(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
-    """Upright body, straight forelegs, folded hind legs, tail around one side."""
+    """Build an upright body with straight forelegs, folded hind legs and the tail around one side."""
     spine = curve(((0, 0.16, 0.20), (0, 0.12, 0.45), (0, -0.10, 0.52), (0, -0.12, 0.68)), 14)
     girth = size.girth * np.interp(np.linspace(0, 1, 14), [0, 0.25, 0.7, 1], [0.21, 0.235, 0.175, 0.12])
     back = fur(rng, colors, (0, -0.4, 1), 0.42)
@@ -149,7 +149,7 @@ def _sitting(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[
 
 
 def _standing(rng: np.random.Generator, colors: Coat, size: Proportions) -> list[ObjectPart]:
-    """Level body on four legs, tail up."""
+    """Build a level body on four legs, with the tail up."""
     height = 0.44 * size.leg
     spine = curve(((0, 0.36, height), (0, 0.15, height + 0.07), (0, -0.15, height), (0, -0.30, height + 0.06)), 14)
     girth = size.girth * np.interp(np.linspace(0, 1, 14), [0, 0.3, 0.7, 1], [0.165, 0.185, 0.18, 0.15])
@@ -190,7 +190,7 @@ def _tail(rng: np.random.Generator, colors: Coat, path: Points) -> ObjectPart:
 def _collar(
     rng: np.random.Generator, center: tuple[float, float, float], radius: float, tilt_deg: float
 ) -> list[ObjectPart]:
-    """A collar with a bell, on one cat in two."""
+    """Build a collar with a bell, on one cat in two."""
     if rng.uniform() < 0.5:
         return []
     band = lathe([(radius, -0.02), (radius + 0.018, -0.012), (radius + 0.018, 0.012), (radius, 0.02)], 32)

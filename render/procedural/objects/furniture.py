@@ -1,4 +1,4 @@
-"""Builders of chairs, tables, lamps and beds."""
+"""Build chairs, tables, lamps and beds."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from render.procedural.primitives.surface import Points, box, capsule, circle, e
 
 
 def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)) -> Paint:
-    """Wood with grain along a direction, or a painted surface in one case of four."""
+    """Return wood with grain along a direction, or in one case of four a painted surface."""
     if rng.uniform() < 0.25:
         return Paint(palette(rng).main, 0.4)
     color = vary(rng, pick(rng, rgb.WOODS), 0.04)
@@ -18,7 +18,7 @@ def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)
 
 
 def cloth(rng: np.random.Generator, colors: Palette, size: float) -> Paint:
-    """Fabric: plain, striped, checked or dotted."""
+    """Return fabric: plain, striped, checked or dotted."""
     base = pt.solid(colors.main)
     match pick(rng, ("plain", "stripes", "checks", "dots")):
         case "stripes":
@@ -32,7 +32,7 @@ def cloth(rng: np.random.Generator, colors: Palette, size: float) -> Paint:
 
 
 def chair(rng: np.random.Generator) -> list[ObjectPart]:
-    """Four legs, a seat, a back with slats, bars or a panel; sometimes arms and a cushion."""
+    """Build a chair with four legs and a back with slats, bars or a panel; sometimes with arms and a cushion."""
     frame, colors = wood(rng, (0, 0, 1)), palette(rng)
     width, depth, seat = rng.uniform(0.46, 0.62), rng.uniform(0.44, 0.56), rng.uniform(0.42, 0.52)
     back, thick = rng.uniform(0.42, 0.70), rng.uniform(0.045, 0.07)
@@ -77,7 +77,7 @@ def _chair_back(
 
 
 def table(rng: np.random.Generator) -> list[ObjectPart]:
-    """A round, oval or square top on four legs or a pedestal, sometimes under a cloth."""
+    """Build a round, oval or square table on four legs or a pedestal, sometimes under a cloth."""
     frame, colors = wood(rng, (1, 0, 0)), palette(rng)
     width, depth, height = rng.uniform(0.9, 1.35), rng.uniform(0.65, 0.95), rng.uniform(0.5, 0.8)
     square, pedestal = rng.uniform() < 0.55, rng.uniform() < 0.35
@@ -112,7 +112,7 @@ def table(rng: np.random.Generator) -> list[ObjectPart]:
 def _on_the_table(
     rng: np.random.Generator, colors: Palette, width: float, height: float, square: bool
 ) -> list[ObjectPart]:
-    """A runner across the top, a vase of flowers, a bowl of fruit, or nothing."""
+    """Build a runner across the top, a vase of flowers or a bowl of fruit, or nothing."""
     things: list[ObjectPart] = []
     if square and rng.uniform() < 0.5:
         things.append(
@@ -140,7 +140,7 @@ def _on_the_table(
 
 
 def lamp(rng: np.random.Generator) -> list[ObjectPart]:
-    """A table or floor lamp with a shade, or a jointed desk lamp that looks to the front."""
+    """Build a table or floor lamp with a shade, or a jointed desk lamp that faces the front."""
     colors = palette(rng)
     metal = Paint(pick(rng, (rgb.STEEL, rgb.CHARCOAL, (0.80, 0.62, 0.25), colors.accent)), 0.35, 0.7)
     if rng.uniform() < 0.3:
@@ -188,7 +188,7 @@ def _desk_lamp(colors: Palette, metal: Paint, reach: float) -> list[ObjectPart]:
 
 
 def bed(rng: np.random.Generator) -> list[ObjectPart]:
-    """Foot end to the front, headboard behind, with pillows and a blanket folded back."""
+    """Build a bed with the foot end to the front and the headboard behind, with pillows and a folded-back blanket."""
     frame, colors = wood(rng, (1, 0, 0)), palette(rng)
     width, length, height = rng.uniform(0.7, 1.15), rng.uniform(1.25, 1.5), rng.uniform(0.24, 0.34)
     head, foot = rng.uniform(0.6, 0.85), rng.uniform(0.36, 0.50)
@@ -222,7 +222,7 @@ def bed(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _board(rng: np.random.Generator, width: float, height: float, y: float) -> Points:
-    """A board at the end of a bed, straight or arched by chance."""
+    """Build a board at the end of a bed, straight or arched at random."""
     arch = rng.uniform(0.0, 0.12)
     along = np.linspace(1, -1, 15)
     top = np.stack([along * width / 2, height * 0.85 + arch * (1 - along**2)], axis=1)

@@ -1,4 +1,4 @@
-"""Builders of trees, mushrooms, cacti and flowers."""
+"""Build trees, mushrooms, cacti and flowers."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ MOUND: Rgb = (0.42, 0.60, 0.26)
 
 
 def tree(rng: np.random.Generator) -> list[ObjectPart]:
-    """A round-crowned tree with fruit or blossom, or a conifer, at times decorated; on a patch of grass."""
+    """Build a round-crowned tree with fruit or blossom, or a conifer, sometimes decorated, on a patch of grass."""
     height = rng.uniform(0.36, 0.55)
     bark = vary(rng, pick(rng, ((0.42, 0.28, 0.18), (0.55, 0.42, 0.30), (0.85, 0.83, 0.78))))
     trunk_paint = pt.blend(pt.solid(bark), shade(bark, 0.55), pt.stripes(rng, (1, 0.6, 0.12), 0.045, 0.35, 0.5))
@@ -91,7 +91,7 @@ def _vector(point: Points) -> tuple[float, float, float]:
 
 
 def mushroom(rng: np.random.Generator) -> list[ObjectPart]:
-    """A cap with spots on a stem; one in three has a face, and some have a small one beside them."""
+    """Build a mushroom with a spotted cap; one in three has a face, and some have a small one beside them."""
     cap_color = pick(rng, (rgb.RED, vary(rng, rgb.RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), rgb.ORANGE))
     spot_color = pick(rng, (rgb.WHITE, rgb.WHITE, rgb.CREAM, rgb.YELLOW))
     plain = rng.uniform() < 0.2
@@ -129,7 +129,7 @@ def _toadstool(
 
 
 def cactus(rng: np.random.Generator) -> list[ObjectPart]:
-    """A ribbed column with arms, or a ball, in a painted pot; with a flower on top."""
+    """Build a ribbed column with arms, or a ball, in a painted pot, with a flower on top."""
     colors = palette(rng)
     green = vary(rng, pick(rng, ((0.30, 0.58, 0.28), (0.20, 0.48, 0.32), (0.48, 0.65, 0.32))))
     ribs = int(rng.integers(7, 12))
@@ -180,7 +180,7 @@ def cactus(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _ribbed(surface: SurfaceGrid, ribs: int) -> SurfaceGrid:
-    """Push the surface out and in around the z axis, in step with the skin's pattern."""
+    """Push the surface out and in around the z axis, aligned with the skin's pattern."""
     result = surface.copy()
     result[..., :2] *= 1 + 0.06 * np.sin(ribs * np.arctan2(surface[..., 1], surface[..., 0]))[..., None]
     return result
@@ -201,7 +201,7 @@ def _bloom(color: Rgb, size: float) -> list[ObjectPart]:
 
 
 def flower(rng: np.random.Generator) -> list[ObjectPart]:
-    """A blossom that looks to the front, on a stem with leaves, in a pot or on grass."""
+    """Build a blossom that faces the front, on a stem with leaves, in a pot or on grass."""
     colors = palette(rng)
     bloom = (
         hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98))

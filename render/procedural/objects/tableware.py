@@ -1,4 +1,4 @@
-"""Builders of mugs and teapots."""
+"""Build mugs and teapots."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ GLAZE = 0.2
 
 
 def glaze(rng: np.random.Generator, colors: Palette, height: float) -> pt.Pattern:
-    """Pottery: plain, rings, dots, a dipped lower half, checks, or blotches."""
+    """Return the paint of pottery: plain, rings, dots, a dipped lower half, checks, or blotches."""
     main, second = (colors.main, colors.second) if rng.uniform() < 0.6 else (pick(rng, (WHITE, CREAM)), colors.main)
     base = pt.solid(main)
     return base if rng.uniform() < 0.15 else pt.blend(base, second, _decoration(rng, height))
@@ -34,12 +34,12 @@ def _decoration(rng: np.random.Generator, height: float) -> pt.Mask:
 
 
 def _uprights(count: int) -> pt.Mask:
-    """Bands from top to bottom, evenly spaced around the z axis."""
+    """Return a mask of bands from top to bottom, evenly spaced around the z axis."""
     return lambda points: pt.edge(-np.sin(count * np.arctan2(points[:, 1], points[:, 0])), 0.15)
 
 
 def mug(rng: np.random.Generator) -> list[ObjectPart]:
-    """A vessel with a handle on its right; with a drink in it, and a smiling face on one mug in three."""
+    """Build a mug with a handle on its right and a drink in it; one in three has a smiling face."""
     colors = palette(rng)
     height, radius, lip = rng.uniform(0.48, 0.68), rng.uniform(0.24, 0.31), rng.uniform(0.9, 1.18)
     place = np.linspace(0, 1, 8)
@@ -85,7 +85,7 @@ def mug(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _smile(radius: float, height: float) -> list[ObjectPart]:
-    """Two eyes, two cheeks and a mouth on the front of a round vessel."""
+    """Build two eyes, two cheeks and a mouth on the front of a round vessel."""
 
     def on_wall(x: float, z: float, out: float) -> tuple[float, float, float]:
         return x, -float(np.sqrt(radius**2 - x**2)) - out, z
@@ -119,7 +119,7 @@ def _smile(radius: float, height: float) -> list[ObjectPart]:
 
 
 def teapot(rng: np.random.Generator) -> list[ObjectPart]:
-    """A round or tall pot: spout to the left of the front view, handle to the right, a lid with a knob."""
+    """Build a round or tall teapot: spout to the left of the front view, handle to the right, a lid with a knob."""
     colors = palette(rng)
     height, radius = rng.uniform(0.42, 0.62), rng.uniform(0.29, 0.36)
     fullest = rng.uniform(0.35, 0.6)
@@ -164,7 +164,7 @@ def _tip(path: Points) -> tuple[float, float, float]:
 
 
 def _grip(rng: np.random.Generator, radius: float, height: float) -> Points:
-    """A handle at the side, or one in four arched over the lid."""
+    """Build a handle at the side, or in one teapot of four arched over the lid."""
     if rng.uniform() < 0.25:
         arch = height + rng.uniform(0.45, 0.6)
         return curve(

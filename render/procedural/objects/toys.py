@@ -1,4 +1,4 @@
-"""Builders of robots and snowmen."""
+"""Build robots and snowmen."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from render.procedural.primitives.surface import Points, SurfaceGrid
 
 
 def robot(rng: np.random.Generator) -> list[ObjectPart]:
-    """Box-bodied, with lit eyes, a mouth grille, dials on its chest, jointed arms and an antenna."""
+    """Build a robot with a box body, lit eyes, a mouth grille, dials on its chest, jointed arms and an antenna."""
     colors = palette(rng)
     shell = Paint(pick(rng, (colors.main, colors.main, rgb.STEEL, rgb.WHITE)), 0.3, rng.uniform(0.1, 0.5))
     trim, joint = Paint(colors.accent, 0.35, 0.2), Paint(rgb.CHARCOAL, 0.5, 0.4)
@@ -39,7 +39,7 @@ def robot(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _plating(rng: np.random.Generator, shell: Paint, colors: Palette) -> Paint:
-    """The body's paint: plain, a warning band, or a colored belly."""
+    """Return the paint of the body: plain, a warning band, or a colored belly."""
     base = shell.base if callable(shell.base) else pt.solid(shell.base)
     match pick(rng, ("plain", "band", "belly")):
         case "band":
@@ -68,7 +68,7 @@ def _drum(radius: float, height: float) -> SurfaceGrid:
 
 
 def _robot_head(rng: np.random.Generator, colors: Palette, shell: Paint, size: float) -> list[ObjectPart]:
-    """About the origin."""
+    """Build a head about the origin."""
     width, depth = size * rng.uniform(1.0, 1.4), size * 0.95
     dome = rng.uniform() < 0.35
     shape = (
@@ -104,7 +104,7 @@ def _robot_head(rng: np.random.Generator, colors: Palette, shell: Paint, size: f
 
 
 def _lens(lit: Rgb, center: tuple[float, float], radius: float) -> pt.Pattern:
-    """A lamp with a dark rim and pupil."""
+    """Build a lamp with a dark rim and pupil."""
 
     def away(points: Points) -> pt.Floats:
         return np.asarray(np.linalg.norm(points[:, [0, 2]] - center, axis=1) / radius)
@@ -116,7 +116,7 @@ def _lens(lit: Rgb, center: tuple[float, float], radius: float) -> pt.Pattern:
 def _arms(
     rng: np.random.Generator, at: tuple[float, float], shell: Paint, joint: Paint, trim: Paint
 ) -> list[ObjectPart]:
-    """Arms from the shoulder at (x, z), each at its own angle: one may wave."""
+    """Build arms from the shoulder at (x, z), each at its own angle: one may wave."""
     x, shoulder = at
     parts: list[ObjectPart] = []
     for side in (-1.0, 1.0):
@@ -137,7 +137,7 @@ def _arms(
 
 
 def _chest(rng: np.random.Generator, colors: Palette) -> list[ObjectPart]:
-    """A panel with three lights and a dial, at y = 0 facing the front."""
+    """Build a panel with three lights and a dial, at y = 0 facing the front."""
     parts = [
         part(
             "panel",
@@ -155,7 +155,7 @@ def _chest(rng: np.random.Generator, colors: Palette) -> list[ObjectPart]:
 
 
 def snowman(rng: np.random.Generator) -> list[ObjectPart]:
-    """Two or three balls, a carrot, coal buttons, twig arms, a hat and a striped scarf."""
+    """Build a snowman of two or three balls with a carrot, coal buttons, twig arms, a hat and a striped scarf."""
     colors = palette(rng)
     snow = Paint(vary(rng, (0.93, 0.95, 0.97), 0.02), 0.7)
     low, high = rng.uniform(0.28, 0.36), rng.uniform(0.18, 0.23)
@@ -208,7 +208,7 @@ def _twig(radius: float, z: float, lift: float) -> list[ObjectPart]:
 
 
 def _hat(rng: np.random.Generator, colors: Palette, radius: float) -> list[ObjectPart]:
-    """A top hat with a band, a bobble hat, or a bucket upside down."""
+    """Build a top hat with a band, a pom-pom hat, or a bucket upside down."""
     match pick(rng, ("top", "bobble", "bucket")):
         case "top":
             felt = pick(rng, (rgb.CHARCOAL, shade(colors.main, 0.5)))

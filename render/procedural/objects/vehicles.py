@@ -1,4 +1,4 @@
-"""Builders of cars and sailboats."""
+"""Build cars and sailboats."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from render.procedural.primitives.surface import SurfaceGrid
 
 
 def car(rng: np.random.Generator) -> list[ObjectPart]:
-    """A saloon, a hatchback, a van or a taxi-like two-tone, its lamps and grille at the front."""
+    """Build a sedan, a hatchback, a van or a two-tone car like a taxi, with headlights and grille at the front."""
     colors = palette(rng)
     length, width, wheel = rng.uniform(0.85, 1.1), rng.uniform(0.50, 0.58), rng.uniform(0.13, 0.165)
     floor, belt = wheel * 0.85, wheel * 0.85 + rng.uniform(0.22, 0.28)
@@ -33,7 +33,7 @@ def car(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _livery(rng: np.random.Generator, colors: Palette, belt: float) -> pt.Pattern:
-    """One color, a lower half of another, racing stripes, or a checked band."""
+    """Return the paint of a car: one color, a lower half of another, racing stripes, or a checkered band."""
     base = pt.solid(colors.main)
     match pick(rng, ("plain", "two-tone", "racing", "checked")):
         case "two-tone":
@@ -48,7 +48,7 @@ def _livery(rng: np.random.Generator, colors: Palette, belt: float) -> pt.Patter
 
 
 def _cabin(colors: Palette, span: tuple[float, float], heights: tuple[float, float], width: float) -> list[ObjectPart]:
-    """A trapezoid seen from the side, all glass but for the painted roof and the posts between the doors."""
+    """Build a cabin that is a trapezoid seen from the side, of glass except for the roof and the door posts."""
     (front, back), (low, high) = span, heights
     slope = 0.55 * (high - low)
     side = np.array([(front, low), (back, low), (back - 0.55 * slope, high), (front + slope, high)])
@@ -64,7 +64,7 @@ def _cabin(colors: Palette, span: tuple[float, float], heights: tuple[float, flo
 
 
 def _car_face(width: float, length: float, floor: float, belt: float) -> list[ObjectPart]:
-    """Head lamps, grille and bumper in front; red lamps and a number plate behind."""
+    """Build headlights, grille and bumper in front, and red lights and a license plate behind."""
     y, middle = -0.74 * length, (floor + belt) / 2
     head = shapes.ellipsoid((width * 0.33, y, middle + 0.03), (0.062, 0.03, 0.062), 20, 12)
     rear = shapes.box((width * 0.36, -y, middle + 0.03), (0.09, 0.03, 0.07), 0.013)
@@ -101,7 +101,7 @@ def _wheels(radius: float, width: float, reach: float, colors: Palette) -> list[
 
 
 def sailboat(rng: np.random.Generator) -> list[ObjectPart]:
-    """A hull with a mast, a mainsail and a jib, bow to the front; plain, striped or two-tone sails."""
+    """Build a hull with a mast, a mainsail and a jib, bow to the front; plain, striped or two-tone sails."""
     colors = palette(rng)
     length, beam, mast = rng.uniform(0.55, 0.72), rng.uniform(0.19, 0.26), rng.uniform(0.95, 1.3)
     paint = pt.blend(pt.solid(colors.main), colors.second, pt.beyond((0, 0, -1), -rng.uniform(0.07, 0.16)))
@@ -145,7 +145,10 @@ def _hull(length: float, beam: float, height: float) -> SurfaceGrid:
 
 
 def _sail(tack: tuple[float, float], head: tuple[float, float], clew_y: float, billow: float) -> SurfaceGrid:
-    """A triangle in the (y, z) plane from tack to head, its foot level to `clew_y`, swollen by `billow` towards +x."""
+    """Build a triangular sail in the (y, z) plane from tack to head, with a level foot to `clew_y`.
+
+    `billow` is how far it swells toward +x.
+    """
     section, rings = shapes.circle(28), []
     for rise in np.linspace(0, 0.985, 18):
         front = tack[0] + (head[0] - tack[0]) * rise

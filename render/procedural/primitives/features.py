@@ -44,7 +44,7 @@ def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
 
 
 def fur(rng: np.random.Generator, colors: Coat, along: Vector, size: float) -> Pattern:
-    """The coat's pattern for a part of diameter `size` whose spine runs along `along`."""
+    """Return the coat's pattern for a part of diameter `size` whose spine runs along `along`."""
     base = pt.solid(colors.body)
     match colors.style:
         case "striped":
@@ -67,7 +67,7 @@ def eye(
     slit: bool = False,
     iris_deg: float = 52,
 ) -> ObjectPart:
-    """Eyeball with iris, pupil (a vertical slit with `slit`) and highlight, looking along `gaze`."""
+    """Build an eyeball with iris, pupil (a vertical slit if `slit`) and highlight, looking along `gaze`."""
     forward = np.asarray(gaze) / np.linalg.norm(gaze)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
@@ -90,12 +90,12 @@ def eye(
 
 
 def bead_eye(center: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> ObjectPart:
-    """A black eye with a highlight."""
+    """Build a black eye with a highlight."""
     return eye(center, radius, rgb.BLACK, gaze, iris_deg=80)
 
 
 def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
-    """Three whiskers of the left side (+x); `pair` mirrors them."""
+    """Build three whiskers on the left side (+x); `pair` mirrors them."""
     x, y, z = root
     hairs = []
     for number, rise in enumerate((0.28, 0.02, -0.24)):
@@ -107,7 +107,7 @@ def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
 
 
 def tail(path: Points, radii: Floats, paint: Pattern) -> ObjectPart:
-    """A tube along `path` [n, 3] with `radii` [n].
+    """Build a tube along `path` [n, 3] with `radii` [n].
 
     Its pattern is evaluated on a straight tail along z, so that rings follow the curve.
     """
@@ -117,7 +117,7 @@ def tail(path: Points, radii: Floats, paint: Pattern) -> ObjectPart:
 
 
 def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> list[ObjectPart]:
-    """A leg that ends in a paw pointing to the front."""
+    """Build a leg that ends in a paw pointing to the front."""
     x, y, z = foot
     limb = capsule(top, (x, y, z + 0.8 * radius), radius, radius * 0.82)
     paw_shape = ellipsoid(

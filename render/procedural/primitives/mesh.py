@@ -24,7 +24,7 @@ class Mesh:
 def triangulate(surface: SurfaceGrid, rest: SurfaceGrid) -> Mesh:
     """Split each cell of a grid [rows, columns, 3] into two triangles, merging equal points.
 
-    Triangles without area are dropped. Texture coordinates come from `rest`, the grid on which the pattern is painted.
+    Triangles without area are dropped. Texture coordinates are those of `rest`, on which the pattern is painted.
     """
     rows, columns, _ = surface.shape
     points = np.round(surface.reshape(-1, 3), 6)
@@ -48,7 +48,7 @@ def refined(surface: SurfaceGrid, rest: SurfaceGrid) -> tuple[SurfaceGrid, Surfa
 
 
 def _interpolated(surface: SurfaceGrid, index: NDArray[np.float64], axis: int) -> SurfaceGrid:
-    """Rows (axis 0) or columns (axis 1) at fractional indices."""
+    """Return rows (axis 0) or columns (axis 1) at fractional indices."""
     low = np.minimum(index.astype(np.int64), surface.shape[axis] - 2)
     share = (index - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
     first, second = np.take(surface, low, axis), np.take(surface, low + 1, axis)
@@ -56,20 +56,20 @@ def _interpolated(surface: SurfaceGrid, index: NDArray[np.float64], axis: int) -
 
 
 def _places(surface: SurfaceGrid, axis: int) -> NDArray[np.float64]:
-    """The position in [0, 1] of each row or column, proportional to the mean distance along the surface."""
+    """Return the position in [0, 1] of each row or column, proportional to the mean distance along the surface."""
     step = np.linalg.norm(np.diff(surface, axis=axis), axis=-1).mean(axis=1 - axis)
     place = np.concatenate([[0.0], np.cumsum(step + 1e-9)])
     return np.asarray(place / place[-1])
 
 
 def _coordinates(surface: SurfaceGrid) -> NDArray[np.float64]:
-    """Texture coordinates [rows, columns, 2]: u around, v along, half a texel away from the border."""
+    """Return texture coordinates [rows, columns, 2]: u around, v along, half a texel away from the border."""
     uv = np.stack(np.broadcast_arrays(_places(surface, 1)[None, :], _places(surface, 0)[:, None]), axis=-1)
     return np.asarray((uv * (TEXELS - 1) + 0.5) / TEXELS)
 
 
 def paint_texture(rest: SurfaceGrid, pattern: Pattern) -> NDArray[np.uint8]:
-    """Evaluate the pattern at each texel's surface point: sRGB [TEXELS, TEXELS, 3], row 0 at v = 0 (the bottom)."""
+    """Evaluate the pattern at the surface point of each texel, as sRGB [TEXELS, TEXELS, 3]; row 0 is the bottom."""
     even = np.linspace(0, 1, TEXELS)
     points = rest
     for axis in (0, 1):

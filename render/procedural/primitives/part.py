@@ -30,12 +30,12 @@ class ObjectPart:
 
 
 def part(name: str, surface: SurfaceGrid, paint: Paint | Rgb | Pattern) -> ObjectPart:
-    """A part whose pattern is evaluated at its current position. A color or pattern gets the default finish."""
+    """Return a part whose pattern is evaluated at its current position. A color or pattern gets the default finish."""
     return ObjectPart(name, surface, paint if isinstance(paint, Paint) else Paint(paint), surface)
 
 
 def pair(original: ObjectPart) -> list[ObjectPart]:
-    """The part and its mirror image (left and right), including the pattern."""
+    """Return the part and its mirror image (left and right), including the pattern."""
     reflection = ObjectPart(
         f"{original.name}_right", mirrored(original.surface), original.paint, original.rest[:, ::-1]
     )
@@ -53,7 +53,7 @@ def shift(parts: Iterable[ObjectPart], offset: Vector) -> list[ObjectPart]:
 
 
 def ring_of(original: ObjectPart, count: int, start_deg: float = 0.0) -> list[ObjectPart]:
-    """`count` copies around the z axis."""
+    """Return `count` copies of a part, evenly spaced around the z axis."""
     return [
         replace(copy, name=f"{original.name}_{number}")
         for number in range(count)
@@ -62,6 +62,6 @@ def ring_of(original: ObjectPart, count: int, start_deg: float = 0.0) -> list[Ob
 
 
 def bounds(parts: Iterable[ObjectPart]) -> tuple[Points, Points]:
-    """Minimum [3] and maximum [3] corner of the bounding box of all parts."""
+    """Return the minimum [3] and maximum [3] corner of the bounding box of all parts."""
     points = np.concatenate([p.surface.reshape(-1, 3) for p in parts])
     return points.min(axis=0), points.max(axis=0)

@@ -19,12 +19,12 @@ Mask = Callable[[Points], Floats]
 
 
 def solid(color: Rgb) -> Pattern:
-    """The same color everywhere."""
+    """Return a pattern of one color."""
     return lambda points: np.broadcast_to(np.asarray(color), points.shape)
 
 
 def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
-    """`over` where the mask is 1, `under` where it is 0."""
+    """Return a pattern that is `over` where the mask is 1 and `under` where it is 0."""
     top = over if callable(over) else solid(over)
 
     def color(points: Points) -> Floats:
@@ -35,12 +35,12 @@ def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
 
 
 def edge(distance: Floats, softness: float) -> Floats:
-    """Coverage [n] of signed distances [n]: 1 inside (negative), 0 outside, linear over a band `softness` wide."""
+    """Return the coverage [n] of signed distances [n]: 1 inside (negative), 0 outside, linear over `softness`."""
     return np.clip(0.5 - distance / softness, 0.0, 1.0)
 
 
 def waves(rng: np.random.Generator, scale: float, count: int = 6) -> Callable[[Points], Floats]:
-    """Smooth noise of about [-1, 1] with features about `scale` wide: a sum of random plane waves."""
+    """Return smooth noise of about [-1, 1] with features about `scale` wide: a sum of random plane waves."""
     direction = rng.normal(size=(count, 3))
     direction *= (np.pi / scale) * rng.uniform(0.6, 1.4, (count, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
     phase = rng.uniform(0, 2 * np.pi, count)
@@ -54,7 +54,10 @@ def stripes(
     share: float = 0.5,
     wobble: float = 0.0,
 ) -> Mask:
-    """Bands across `direction` that cover `share` of each period; `wobble` bends them by that fraction of a period."""
+    """Return a mask of bands across `direction` that cover `share` of each period.
+
+    `wobble` bends the bands by that fraction of a period.
+    """
     axis = np.asarray(direction) / np.linalg.norm(direction)
     noise, phase = waves(rng, period * 2.0), rng.uniform()
 
@@ -66,7 +69,7 @@ def stripes(
 
 
 def spots(rng: np.random.Generator, spacing: float, radius: float, softness: float = 0.06) -> Mask:
-    """Round spots of about `radius`, one per cell of a grid of `spacing`, with random offsets."""
+    """Return a mask of round spots of about `radius`, one per cell of a grid of `spacing`, with random offsets."""
     table_size = 8
     jitter = rng.uniform(0.15, 0.85, (table_size, table_size, table_size, 3))
     sizes = rng.uniform(0.6, 1.2, (table_size, table_size, table_size)) * radius
@@ -86,14 +89,14 @@ def spots(rng: np.random.Generator, spacing: float, radius: float, softness: flo
 
 
 def patches(rng: np.random.Generator, scale: float, share: float = 0.4) -> Mask:
-    """Large irregular patches that cover about `share` of the surface, like those of a calico cat."""
+    """Return a mask of large irregular patches that cover about `share` of the surface, as on a calico cat."""
     noise = waves(rng, scale)
     level = (0.5 - share) * 1.4
     return lambda points: edge(level - noise(points), 0.12)
 
 
 def checker(size: float) -> Mask:
-    """Alternating cubes of the given size, shifted by half a cube so that no border lies at 0."""
+    """Return a mask of alternating cubes of edge `size`, shifted by half a cube so that no border lies at 0."""
 
     def mask(points: Points) -> Floats:
         wave = np.prod(np.sin((points + size / 2) * (np.pi / size)), axis=1)
@@ -103,18 +106,21 @@ def checker(size: float) -> Mask:
 
 
 def beyond(direction: Vector, level: float, softness: float = 0.02) -> Mask:
-    """Where the coordinate along `direction` exceeds `level`."""
+    """Return a mask of the points whose coordinate along `direction` exceeds `level`."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
     return lambda points: edge(level - points @ axis, softness)
 
 
 def inside(center: Vector, radii: Vector, softness: float = 0.05) -> Mask:
-    """Inside an ellipsoid."""
+    """Return a mask of the points inside an ellipsoid."""
     return lambda points: edge(np.linalg.norm((points - np.asarray(center)) / radii, axis=1) - 1.0, softness)
 
 
 def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
-    """The joints between rows of bricks along z; `mortar` is their thickness as a fraction of a brick's height."""
+    """Return a mask of the joints between rows of bricks along z.
+
+    `mortar` is the thickness of the joints as a fraction of a brick's height.
+    """
 
     def mask(points: Points) -> Floats:
         course = points[:, 2] / height
@@ -128,7 +134,7 @@ def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
 
 
 def grain(rng: np.random.Generator, direction: Vector, scale: float) -> Mask:
-    """Wood grain along `direction`: rings around an axis outside of the object."""
+    """Return a mask of wood grain along `direction`: rings around an axis outside of the object."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
     noise, center = waves(rng, scale * 6), rng.uniform(1, 2, 3) * scale * 8
 

@@ -18,20 +18,20 @@ Vector = tuple[float, float, float]
 
 
 def loft(rings: Sequence[Points]) -> SurfaceGrid:
-    """Closed surface through `rings` (each [n, 3]); both ends are capped by their ring's center."""
+    """Return a closed surface through `rings` (each [n, 3]); both ends are capped by the center of their ring."""
     first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)
 
 
 def circle(sides: int) -> Points:
-    """Unit circle in the xy plane, [sides, 2], counter-clockwise."""
+    """Return a unit circle in the xy plane, [sides, 2], counter-clockwise."""
     angle = np.arange(sides) * (2 * np.pi / sides)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def at_height(outline: Points, z: float) -> Points:
-    """A 2D outline [n, 2] as a ring [n, 3] at height z."""
+    """Return a 2D outline [n, 2] as a ring [n, 3] at height z."""
     return np.concatenate([outline, np.full((len(outline), 1), z)], axis=1)
 
 
@@ -41,7 +41,7 @@ def lathe(profile: Sequence[tuple[float, float]], sides: int = 32) -> SurfaceGri
 
 
 def ellipsoid(center: Vector, radii: Vector, sides: int = 28, rows: int = 16) -> SurfaceGrid:
-    """Ellipsoid with poles on the z axis."""
+    """Return an ellipsoid with poles on the z axis."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[1:-1]
     unit = lathe([(float(np.cos(a)), float(np.sin(a))) for a in latitude], sides)
     unit[0], unit[-1] = (0, 0, -1), (0, 0, 1)
@@ -49,7 +49,7 @@ def ellipsoid(center: Vector, radii: Vector, sides: int = 28, rows: int = 16) ->
 
 
 def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4) -> Points:
-    """Outline [4 * (corner + 1), 2] of a rectangle about the origin with rounded corners."""
+    """Return the outline [4 * (corner + 1), 2] of a rectangle about the origin with rounded corners."""
     half = np.array([width, depth]) / 2 - radius
     arc = np.linspace(0, np.pi / 2, corner + 1)
     points: list[Points] = []
@@ -60,14 +60,14 @@ def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4
 
 
 def _bevelled(height: float, bevel: float, steps: int = 4) -> list[tuple[float, float]]:
-    """(height, inset) pairs, bottom to top, of an upright wall with quarter-round edges, about the origin."""
+    """Return (height, inset) pairs, bottom to top, of an upright wall with quarter-round edges, about the origin."""
     angle = np.linspace(0, np.pi / 2, steps)
     top = [(height / 2 - bevel * (1 - np.sin(a)), bevel * (1 - np.cos(a))) for a in angle]
     return [(-z, inset) for z, inset in reversed(top)] + top
 
 
 def box(center: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -> SurfaceGrid:
-    """Box with edges rounded by `bevel`; its top is `taper` times as wide and deep as its bottom."""
+    """Return a box with edges rounded by `bevel`; its top is `taper` times as wide and deep as its bottom."""
     width, depth, height = size
     bevel = min(bevel, 0.499 * min(size))
     rings = []
@@ -87,7 +87,7 @@ def prism(outline: Points, depth: float, bevel: float = 0.01) -> SurfaceGrid:
 
 
 def curve(control: Sequence[Vector], count: int = 12) -> Points:
-    """Points [count, 3] on the Bezier curve of the control points (de Casteljau)."""
+    """Return points [count, 3] on the Bezier curve of the control points (de Casteljau)."""
     t: Points = np.linspace(0, 1, count)[:, None]
     level: list[Points] = [np.asarray(point, dtype=np.float64)[None] for point in control]
     while len(level) > 1:
@@ -98,7 +98,7 @@ def curve(control: Sequence[Vector], count: int = 12) -> Points:
 def tube(
     path: Points, radii: float | Sequence[float] | NDArray[np.float64], sides: int = 14, round_ends: bool = True
 ) -> SurfaceGrid:
-    """Tube of changing radius along a path [n, 3], with hemispheres (or flat discs) at both ends."""
+    """Return a tube of changing radius along a path [n, 3], with hemispheres (or flat discs) at both ends."""
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), (len(path),))
     tangent = np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
@@ -118,7 +118,7 @@ def tube(
 
 
 def _transported(tangent: Points) -> Points:
-    """A direction across the path at each point that turns as little as possible (parallel transport)."""
+    """Return a direction across the path at each point that rotates as little as possible (parallel transport)."""
     first = np.cross(tangent[0], (0.0, 0.0, 1.0) if abs(tangent[0][2]) < 0.9 else (0.0, 1.0, 0.0))
     sides = [first / np.linalg.norm(first)]
     for t in tangent[1:]:
@@ -134,7 +134,7 @@ def _dome(ring: Points, center: Points, axis: Points) -> list[Points]:
 
 
 def capsule(start: Vector, end: Vector, radius: float, end_radius: float | None = None, sides: int = 16) -> SurfaceGrid:
-    """Straight tube with round ends; `end_radius` defaults to `radius`."""
+    """Return a straight tube with round ends; `end_radius` defaults to `radius`."""
     steps = np.linspace(0, 1, 6)
     path = np.asarray(start) + (np.asarray(end) - np.asarray(start)) * steps[:, None]
     return tube(path, radius + ((end_radius or radius) - radius) * steps, sides)

@@ -110,7 +110,7 @@ def test_an_object_that_is_nowhere_or_somewhere_only_is_an_error(tmp_path: Path,
     table = folder / "outcomes/shard-000001.parquet"
     if lost == "row":
         table.write_bytes(dump_outcomes(rows[2:3]))
-        expected = "synthetic-0003: in the manifest, but has no outcome row"
+        expected = "synthetic-0003: is in the manifest but has no outcome row"
     elif lost == "sample":
         table.write_bytes(dump_outcomes([rows[2], replace(rows[3], status="failed")]))
         expected = "synthetic-0003: sample has no ok row"
@@ -118,7 +118,7 @@ def test_an_object_that_is_nowhere_or_somewhere_only_is_an_error(tmp_path: Path,
         fs, root = url_to_fs(folder)
         assets = list(Manifest(fs, root).assets())
         write_set_request(fs, root, [*assets, Asset("forgotten", "x")], objects_per_shard=2)
-        expected = "forgotten: in the manifest, but has no outcome row"
+        expected = "forgotten: is in the manifest but has no outcome row"
     for quick in (True, False):
         with pytest.raises(UserError, match=expected) as caught:
             info(folder, quick=quick)
@@ -130,7 +130,7 @@ def test_totals_that_disagree_and_missing_tables_are_errors(tmp_path: Path) -> N
     folder = make_shard_set(tmp_path, 5, resolution=8, objects_per_shard=2)
     asked = json.loads((folder / "set.json").read_text())
     (folder / "set.json").write_text(json.dumps({**asked, "objects": 7}))
-    with pytest.raises(UserError, match=r"holds 5 objects, set\.json says 7"):
+    with pytest.raises(UserError, match=r"contains 5 objects, but set\.json says 7"):
         info(folder)
     (folder / "set.json").write_text(json.dumps(asked))
     (folder / "outcomes/shard-000002.parquet").unlink()

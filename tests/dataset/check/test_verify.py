@@ -136,8 +136,8 @@ def test_foreign_members_are_found_by_name(shard_set: Path) -> None:
     problems = {problem.where: problem.what for problem in verify(shard_set)}
     assert "one with .." in problems[f"{TAR}/../../escape.meta.json"]
     assert "absolute" in problems[f"{TAR}//etc/passwd"]
-    assert "foreign" in problems[f"{TAR}/stranger.txt"]
-    assert "foreign" in problems[f"{TAR}/synthetic-0001.fixed_16.webp"]
+    assert "unexpected" in problems[f"{TAR}/stranger.txt"]
+    assert "unexpected" in problems[f"{TAR}/synthetic-0001.fixed_16.webp"]
     assert "not a regular file" in problems[f"{TAR}/synthetic-0001.fixed_00.webp"]
     assert len(problems) == 5
 
@@ -246,9 +246,9 @@ def test_outcomes_samples_and_manifest_are_reconciled(shard_set: Path) -> None:
     table = "outcomes/shard-000000.parquet"
     assert sorted(found) == [
         (f"{table}/ghost", "has a row but is not in this shard's part of manifest.parquet"),
-        (f"{table}/ghost", "row says ok but the shard has no such sample"),
+        (f"{table}/ghost", "row says ok, but the shard does not contain the sample"),
         (f"{table}/synthetic-0000", "sample has no ok row"),
-        (f"{table}/synthetic-0001", "row has position 5, manifest.parquet has it at 1"),
+        (f"{table}/synthetic-0001", "row has position 5, but in manifest.parquet it is 1"),
         ("outcomes/shard-000001.parquet", "missing outcome table"),
     ]
 
@@ -257,7 +257,7 @@ def test_an_object_without_a_row_is_found(shard_set: Path) -> None:
     replace_rows(shard_set, 0, read_outcomes(*url_to_fs(shard_set))[:1])
     found = {problem.where: problem.what for problem in verify(shard_set)}
     assert found == {
-        "manifest.parquet/synthetic-0001": "in the manifest, but has no outcome row",
+        "manifest.parquet/synthetic-0001": "is in the manifest but has no outcome row",
         "outcomes/shard-000000.parquet/synthetic-0001": "sample has no ok row",
     }
 
@@ -337,7 +337,7 @@ def test_an_index_that_names_other_shards_is_found(shard_set: Path) -> None:
     raw["shards"][1]["name"] = "elsewhere"
     (shard_set / "index.json").write_text(json.dumps(raw))
     found = {problem.where: problem.what for problem in verify(shard_set)}
-    assert "'elsewhere' in the place of shard-000001" in found["index.json"]
+    assert "'elsewhere' where shard-000001 is expected" in found["index.json"]
     assert {"elsewhere.tar", "outcomes/elsewhere.parquet", "shard-000001.tar"} <= set(found)
 
 

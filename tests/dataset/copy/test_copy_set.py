@@ -237,7 +237,7 @@ def test_what_is_no_copy_is_left_alone(large: str, small: str, tmp_path: Path) -
     for out, told in (
         (tmp_path / "odd", "is damaged"),
         (other, "not written by a copy.*synthetic"),
-        (tmp_path / "notes", r"holds thesis\.txt"),
+        (tmp_path / "notes", r"contains thesis\.txt"),
         (tmp_path / "file", "cannot write"),
         (tmp_path / "broken", "not valid JSON.*restore it"),
     ):

@@ -32,7 +32,7 @@ def test_a_command_that_is_ended_leaves_no_process_and_resumes(tmp_path: Path, s
     if sent == signal.SIGINT:  # Ctrl-C reaches every process of the terminal
         os.killpg(process.pid, sent)
         _, told = process.communicate(timeout=60)
-        assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; the same command resumes")
+        assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; run the same command again to resume")
     else:
         process.send_signal(sent)
         process.communicate(timeout=60)

@@ -63,12 +63,12 @@ def test_a_damaged_object_is_replaced_by_the_same_one_each_time_and_the_rest_sta
     assert list(loader.damage.reasons) == ["synthetic-0002"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2  # once per loader, however often the object is drawn
-    assert "warning: replaced (1 of at most 1 damaged objects)" in lines[0]
+    assert "warning: replaced a damaged object (1 so far, 1 allowed)" in lines[0]
     assert "synthetic-0002.meta.json" in lines[0]
     loader.damage.log_all()
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("warning: 1 damaged objects were replaced (at most 1 may be):\n  synthetic-0002: ")
+    assert shown.err.startswith("warning: 1 damaged objects were replaced (1 allowed):\n  synthetic-0002: ")
     Damage(3).log_all()
     assert capsys.readouterr().err == ""
 
@@ -92,13 +92,13 @@ def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
     folder = make_shard_set(tmp_path, 4, 16)
     flip(folder, 1, ("meta.json",))
     flip(folder, 3, ("meta.json",))
-    with pytest.raises(UserError, match=r"1 of 4 objects are damaged so far .* the 0 that a share of 0\.001 allows"):
+    with pytest.raises(UserError, match=r"1 of 4 objects .* --max-corrupt-fraction 0\.001 allows at most 0"):
         list(
             BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", readers=1, damage=Damage(4)).micro_batches(0, 2)
         )
     damage = Damage(4, 0.25)
     loader = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
-    with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\), more than the 1"):
+    with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\); .*allows at most 1"):
         list(loader.micro_batches(0, 2))
     assert set(damage.reasons) == {"synthetic-0001", "synthetic-0003"}
     allowed = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4, 0.5))
@@ -149,7 +149,7 @@ def test_what_an_earlier_process_met_counts() -> None:
     damage.add("b", "b.meta.json is corrupt")
     damage.add("a", "torn again")
     assert set(damage.reasons) == {"a", "b"}
-    with pytest.raises(UserError, match=r"3 of 10 objects are damaged so far \(a, b, c\), more than the 2"):
+    with pytest.raises(UserError, match=r"3 of 10 objects are damaged so far \(a, b, c\); .* allows at most 2"):
         damage.add("c", "c.meta.json is corrupt")
 
 
@@ -159,10 +159,10 @@ def test_what_other_ranks_met_counts() -> None:
     damage.merge({"a": "a is torn", "b": "b is torn"})
     assert set(damage.reasons) == {"a", "b"}
     damage.merge({"b": "b is torn"})
-    with pytest.raises(UserError, match=r"the ranks read 3 damaged objects\. 3 of 10 .*\(.*c.*\), more than the 2"):
+    with pytest.raises(UserError, match=r"the ranks read 3 damaged objects\. 3 of 10 .*\(.*c.*\); .* allows at most 2"):
         damage.merge({"c": "c is torn"})
 
 
 def test_impossible_shares_are_refused() -> None:
-    with pytest.raises(UserError, match="share of damaged objects"):
+    with pytest.raises(UserError, match="--max-corrupt-fraction is"):
         Damage(3, 1.5)

@@ -84,7 +84,7 @@ def test_items_run_over_epochs_without_a_seam() -> None:
 
 
 def test_impossible_requests_are_explained() -> None:
-    with pytest.raises(UserError, match="rank 2"):
+    with pytest.raises(UserError, match="rank is 2"):
         epoch_order((4,), 0, 0, 2, 2)
     with pytest.raises(UserError, match="seed -1"):
         epoch_order((4,), -1, 0, 0, 1)
@@ -190,7 +190,7 @@ def test_sets_that_cannot_feed_are_explained() -> None:
         _ = Order((0, 0), 0).per_epoch
     with pytest.raises(UserError, match=r"3 objects are too few for 4 ranks.*at most 3 ranks"):
         _ = Order((1, 2), 0, world=4, items_per_object=4).per_epoch
-    with pytest.raises(UserError, match="rank 4"):
+    with pytest.raises(UserError, match="rank is 4"):
         _ = Order((9,), 0, rank=4, world=4).per_epoch
     with pytest.raises(UserError, match="items_per_object 0"):
         _ = Order((9,), 0, items_per_object=0).per_epoch

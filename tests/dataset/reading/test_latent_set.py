@@ -153,12 +153,12 @@ def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path
     with pytest.raises(UserError, match=r"table\.npz disagrees with index\.json"):
         LatentSet(damaged).views(0, 0, WANTED)
     (damaged / "latents.json").write_bytes((lean / "latents.json").read_bytes())
-    with pytest.raises(UserError, match=r"other sizes than latents\.json says"):
+    with pytest.raises(UserError, match=r"sizes of its members differ from those in latents\.json"):
         LatentSet(damaged).views(1, 0, WANTED)
     stats = read_stats(*url_to_fs(latent_folder), "shard-000000")
     (damaged / "latents.json").write_bytes((latent_folder / "latents.json").read_bytes())
     table.write_bytes(dump_table(stats, [LatentSet(latent_folder).meta(0, 0)]))
-    with pytest.raises(UserError, match="does not have the shape for 2 objects; delete"):
+    with pytest.raises(UserError, match="does not have arrays of the shapes for 2 objects; delete"):
         LatentSet(damaged).views(0, 0, WANTED)
 
 
@@ -223,7 +223,7 @@ def test_a_smaller_set_gives_the_objects_kept(latent_folder: Path) -> None:
     others = [whole, small, whole.narrowed((kept[0], kept[1], kept[1]))]
     assert len({latents.fingerprint for latents in others}) == 3
     assert again.fingerprint == small.fingerprint
-    with pytest.raises(UserError, match="has 3 shards, the selection 1"):
+    with pytest.raises(UserError, match="has 3 shards but the selection has 1"):
         LatentSet(latent_folder, kept=(np.zeros(1, np.int32),))
 
 
