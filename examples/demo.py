@@ -21,6 +21,7 @@ import tyro
 
 from dataset.errors import UserError, run_cli
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.options import HiddenDefault
 from train.model.multiview import BUNDLED_MODEL
 
 PYTHON: Final = sys.executable
@@ -37,7 +38,7 @@ class Demo:
     """Output folder."""
     image: Path = Path("examples/cat.png")
     """Image to convert to 3D. The default is a procedural cat that is not in the training set."""
-    workers: int | None = None
+    workers: HiddenDefault[int | None] = None
     """Number of Blender processes. Default: chosen by the renderer."""
     model: Path = BUNDLED_MODEL
     """Model to fine-tune: a model folder, a checkpoint file or a Hub name."""
@@ -51,7 +52,7 @@ class Demo:
     """Training steps of stage 1. Used with --from-scratch."""
     stage2_steps: int = 100
     """Training steps of stage 2."""
-    distill_steps: int | None = None
+    distill_steps: HiddenDefault[int | None] = None
     """Steps of the distillation. Default: those of the tiny preset."""
     seed: int = 1
     """Seed of objects, training and distillation. Seed 0 gives objects that the bundled model was trained on."""

@@ -18,18 +18,18 @@ from distill.view.server import serve
 
 @dataclass(frozen=True)
 class ViewArgs:
-    """Show a page per run with its 3D model, video, losses and settings; the page of an unfinished run updates itself.
+    """Show a page per run with its 3D model, video, losses and settings. The page of an unfinished run updates itself.
 
-    The pages are served on this machine only, until Ctrl-C. Several runs, or folders of runs, get an overview.
+    The pages are served on this machine only, until Ctrl-C. For several runs, an overview links to their pages.
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...")]
-    """Output folders of python -m distill, or folders that contain some."""
+    """Output folders of python -m distill, or folders that contain them."""
     out: Path | None = None
-    """Write the page as one self-contained HTML file instead of serving it. For several runs this is the overview, and
-    their pages are written beside it."""
+    """Write the page to this self-contained HTML file instead of serving it.
+    For several runs the file is the overview, and the pages of the runs are written beside it."""
     port: int = 0
-    """Port to serve at; 0 takes a free one."""
+    """Port of the server; 0 selects a free one."""
     open: bool = False
     """Open the page in the browser."""
 
