@@ -12,7 +12,7 @@ from dataset.errors import UserError
 
 K = TypeVar("K")
 
-# Fastest first on a Hopper GPU; each falls through to the next where it does not support a shape.
+# Fastest first on a Hopper GPU; if one does not support a shape, the next one is used.
 ATTENTION: Final = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -22,9 +22,9 @@ ATTENTION: Final = [
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of this name; `auto` is the GPU if there is one, else the CPU.
+    """Return the device with this name; `auto` is the GPU if there is one, otherwise the CPU.
 
-    Raises UserError when the name is unknown or no GPU is visible.
+    Raises UserError when the name is unknown or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,13 +32,19 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"unknown device {name!r}; use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is not supported; use --device auto, cpu or cuda")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device {name!r}: this machine has no Apple GPU; use --device auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r}: no CUDA GPU is visible; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs, numbered from 0; use another")
     return device
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor [...] to a device; to a GPU asynchronously, from pinned memory."""
+    """Copy a tensor [...] to a device. The copy to a GPU is asynchronous, from pinned memory."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -55,7 +61,7 @@ def mixed_precision(device: torch.device) -> Iterator[None]:
 
 
 def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
-    """In the block, attention uses the first kernel of `ATTENTION` that supports it; on a CPU torch chooses."""
+    """Inside the block, attention uses the first supported kernel of `ATTENTION`; on a CPU torch chooses."""
     if device.type != "cuda":
         return nullcontext()
     chosen: AbstractContextManager[Any] = sdpa_kernel(ATTENTION, set_priority=True)
@@ -72,15 +78,15 @@ class DeferredScalars(Generic[K]):
         self._steps: list[tuple[K, tuple[Tensor, ...]]] = []
 
     def __len__(self) -> int:
-        """Return the number of steps that were not read yet."""
+        """Return the number of steps that have not been read."""
         return len(self._steps)
 
     def add(self, key: K, *scalars: Tensor) -> None:
-        """Keep the scalars of a step, each 0-d."""
+        """Add the scalars of a step, each 0-d."""
         self._steps.append((key, scalars))
 
     def read(self) -> list[tuple[K, list[float]]]:
-        """Return the values of all kept steps, oldest first, in one transfer, which waits for the device."""
+        """Return the values of all added steps, oldest first, in one transfer. Waits for the device."""
         steps, self._steps = self._steps, []
         scalars = [scalar for _, of_step in steps for scalar in of_step]
         values = iter(torch.stack(scalars).tolist() if scalars else [])

@@ -4,10 +4,10 @@
     python -m train.export MODEL OUT.ckpt --format ldm
     python -m train.export push MODEL OWNER/NAME
 
-diffusers: `unet/ vae/ scheduler/ image_encoder/ model_index.json` with safetensors, and `model.json`, so that the
-result is also a model folder. ldm: one flat state dict with the keys of Isotropic3D's release
-(`model.diffusion_model.*`, `first_stage_model.*`, `cond_stage_model.model.visual.*`). Settings that tensors do not
-contain are stored in metadata that other programs ignore.
+diffusers: a folder with `unet/ vae/ scheduler/ image_encoder/ model_index.json` and `model.json`, which makes it a
+model folder too. ldm: one flat state dict with the keys of Isotropic3D's release (`model.diffusion_model.*`,
+`first_stage_model.*`, `cond_stage_model.model.visual.*`). Settings that tensors do not contain are stored in metadata
+that other programs ignore.
 """
 
 import json
@@ -52,21 +52,23 @@ class ExportArgs:
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """diffusers: a new folder. ldm: a new file ending in .ckpt, .pt or .safetensors."""
+    """Output, which must not exist. diffusers: a folder. ldm: a file ending in .ckpt, .pt or .safetensors."""
     format: Literal["diffusers", "ldm"] = "diffusers"
-    """diffusers: a folder that diffusers' classes load. ldm: one file that Isotropic3D's code loads."""
+    """Output format. diffusers: a folder that the classes of diffusers load. ldm: one file that Isotropic3D's code
+    loads."""
 
 
 @dataclass(frozen=True)
 class PushArgs:
-    """Upload a model as a diffusers folder with a model card, with the token of `hf auth login` or HF_TOKEN."""
+    """Upload a model to the Hub as a diffusers folder with a model card, using the token from `hf auth login` or
+    HF_TOKEN."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
     repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
     """Repository on the Hub, created if it does not exist."""
     private: bool = True
-    """Create the repository as private; --no-private makes it public."""
+    """Create a private repository; --no-private creates a public one."""
 
 
 class HubApi(Protocol):
@@ -94,7 +96,7 @@ def export(args: ExportArgs) -> None:
         UserError: the output exists or has the wrong suffix, or the model cannot be read or exported.
     """
     if args.out.exists():
-        raise UserError(f"{args.out}: exists already; remove it, or give another OUT")
+        raise UserError(f"{args.out}: already exists; remove it, or give another OUT")
     if args.format == "ldm" and args.out.suffix not in LDM_ENDINGS:
         raise UserError(f"{args.out}: --format ldm writes one file, which must end in {', '.join(LDM_ENDINGS)}")
     parts = read_parts(model_folder(args.model))
@@ -113,7 +115,7 @@ def export(args: ExportArgs) -> None:
 
 
 def read_parts(folder: Path) -> ModelParts:
-    """Read a model folder, and log which parts it lacks."""
+    """Read a model folder, and log which parts are missing."""
     spec = read_spec(folder)
     vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
     parts = ModelParts(spec, load_unet(folder / "unet"), vae, read_image_encoder(folder))
@@ -167,7 +169,7 @@ def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
     """Return the model's float32 tensors with the names of Isotropic3D's release.
 
     Raises:
-        UserError: the architecture cannot be expressed in that layout.
+        UserError: the layout cannot express the architecture.
     """
     if reads_reference(parts.unet):
         raise UserError(

@@ -1,7 +1,7 @@
 """Start training in this process, in the processes of torchrun, or in workers of Ray Train.
 
-Each process runs `train.loop.loop.train`. When a Ray worker dies, Ray restarts all of them and they resume from the
-last checkpoint in OUT. With several machines OUT must be a shared folder, which is checked.
+Each process runs `train.loop.loop.train`. When a Ray worker dies, Ray restarts all workers, and they resume from the
+last checkpoint in OUT. On several machines OUT must be a shared folder; this is checked.
 """
 
 import logging
@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 
 from dataset.errors import UserError
+from dataset.io.options import HiddenDefault
 from dataset.io.ray_env import code_for_nodes, start_ray
 from dataset.log import configure_logging
 from train.distributed.process_group import Parallel, from_environment, init_process_group
@@ -27,27 +28,27 @@ from train.model.multiview import SPEC_FILE
 
 logger = logging.getLogger(__name__)
 
-STOP_FILE: Final = ".stop"  # in OUT: the driver requests the workers to stop
-ERROR_FILE: Final = ".error"  # in OUT: the message of a worker's UserError, which a restart would raise again
+STOP_FILE: Final = ".stop"  # in OUT: written by the driver to stop the workers
+ERROR_FILE: Final = ".error"  # in OUT: the message of a worker's UserError, after which a restart would be useless
 RAY_FOLDER: Final = "ray"  # in OUT: Ray Train's own files
 WORKER_PACKAGES: Final = ("dataset", "train")  # packages that a worker imports
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Processes that train together."""
+    """The processes that train together."""
 
     workers: int = 1
-    """Number of processes, each on its own GPU. More than one are started with Ray Train and share --batch-size. Leave
-    it out under torchrun."""
+    """Number of processes, each on its own GPU. Several processes are started with Ray Train and share --batch-size. Do
+    not give this option under torchrun."""
     parallel: Parallel = "ddp"
-    """With several processes: ddp, each holds the whole model; fsdp shards weights and optimizer state (less memory,
-    more communication). The checkpoints are the same files."""
-    address: str | None = None
-    """Ray cluster to train on, or auto for the one that this machine belongs to. All of its machines must mount --out
-    at the same path, and --device cuda requests their GPUs. Default: Ray on this machine."""
+    """How several processes share the model. ddp: each has the whole model. fsdp: weights and optimizer state are
+    sharded, which needs less memory and more communication. The checkpoint files are the same."""
+    address: HiddenDefault[str | None] = None
+    """Address of a Ray cluster, or auto for the cluster of this machine. All of its machines must mount --out at the
+    same path; --device cuda requests their GPUs. Default: this machine only."""
     max_failures: int = 3
-    """Number of worker failures after which training stops instead of restarting from the last checkpoint."""
+    """Restart from the last checkpoint after a worker failure, at most this many times."""
 
 
 def start(run: TrainingRun, launch: Launch) -> None:
@@ -61,7 +62,9 @@ def start(run: TrainingRun, launch: Launch) -> None:
     if launch.workers < 1 or launch.max_failures < 0:
         raise UserError("--workers must be at least 1 and --max-failures at least 0")
     if (several := max(world, launch.workers)) > 1 and run.device.index is not None:
-        raise UserError(f"--device {run.device} is one GPU for {several} processes; --device cuda gives each its own")
+        raise UserError(
+            f"--device {run.device} is one GPU for {several} processes; use --device cuda to give each its own"
+        )
     if world > 1:
         if launch.workers not in (1, world):
             raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")
@@ -101,15 +104,15 @@ def _train_with_ray(run: TrainingRun, launch: Launch) -> None:
         raise UserError(message)
     if failure is not None:
         raise UserError(
-            f"{run.out}: its workers failed more than {launch.max_failures} times ({_last_line(failure)}); the same "
-            "command resumes from the last checkpoint"
+            f"{run.out}: the workers failed more than {launch.max_failures} times ({_last_line(failure)}); repeat the "
+            "command to resume from the last checkpoint"
         ) from failure
     if asked_to_stop and not (run.out / SPEC_FILE).is_file():
         raise KeyboardInterrupt
 
 
 def _with_whole_paths(run: TrainingRun) -> TrainingRun:
-    """Make all paths absolute, since Ray's workers have another working folder."""
+    """Make all paths absolute, because Ray's workers have another working folder."""
     shards = run.shards if "://" in run.shards else str(Path(run.shards).resolve())
     base, uids = (None if path is None else path.resolve() for path in (run.base, run.filters.uids))
     return replace(run, shards=shards, out=run.out.resolve(), base=base, filters=replace(run.filters, uids=uids))
@@ -124,7 +127,7 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
     """
     import ray
 
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # one rank prints, not all
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}  # only rank 0 prints
     quiet: dict[str, Any] = {"logging_level": logging.ERROR}
     if address is None:
         count = torch.cuda.device_count() if gpus else 0
@@ -167,7 +170,7 @@ def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """Train in one worker of Ray Train, which has initialized the process group."""
+    """Train in one worker of Ray Train, which has already initialized the process group."""
     configure_logging()
     import ray.train.torch
 
@@ -189,10 +192,10 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _in_thread(work: Callable[[], Exception | None], stop: Path) -> Exception | None:
-    """Run `work` in a thread while this one turns Ctrl-C and SIGTERM into the stop file.
+    """Run `work` in a thread. The main thread writes the stop file on Ctrl-C or SIGTERM.
 
-    The workers then write a checkpoint and stop; a second signal stops at once. In the main thread, `fit` would react
-    to Ctrl-C by killing the workers.
+    The workers then write a checkpoint and stop; a second signal stops at once. If `fit` ran in the main thread, Ctrl-C
+    would kill the workers.
     """
     results: list[Exception | None] = []
     failed: list[BaseException] = []
@@ -207,7 +210,7 @@ def _in_thread(work: Callable[[], Exception | None], stop: Path) -> Exception | 
         if stop.exists():
             raise KeyboardInterrupt
         stop.touch()
-        logger.info("stopping after a checkpoint; send the signal again to stop at once")
+        logger.info("stopping after the next checkpoint; send the signal again to stop at once")
 
     thread = threading.Thread(target=run, daemon=True, name="ray-train")
     listening = threading.current_thread() is threading.main_thread()

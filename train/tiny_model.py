@@ -20,6 +20,7 @@ from torch import nn
 
 from dataset.errors import UserError, run_cli
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.options import HiddenDefault
 from dataset.reading.damage import Damage
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
@@ -65,7 +66,7 @@ class TinyModelArgs:
     """See `python -m train stage1 --help`."""
     steps_scale: float = 1.0
     """Factor on the steps of both stages. 0.001 is a quick rehearsal."""
-    parts_steps_scale: float | None = None
+    parts_steps_scale: HiddenDefault[float | None] = None
     """Factor on the steps of autoencoder and image encoder. Default: --steps-scale."""
     part: Literal["all", "autoencoder", "image-encoder"] = "all"
     """Train everything, or only the autoencoder or the image encoder, for example both at once on two GPUs."""

@@ -1,4 +1,4 @@
-"""Training of a small autoencoder (diffusers' AutoencoderKL), for presets that train from scratch.
+"""Train a small autoencoder (diffusers' AutoencoderKL), for presets that train from scratch.
 
 The loss is the mean absolute error of the colors plus a small KL term. Afterwards the standard deviation of the latents
 is measured and stored as diffusers' `scaling_factor` (its inverse), so that the diffusion model sees unit variance.
@@ -25,7 +25,7 @@ from train.model.multiview import load_vae
 
 logger = logging.getLogger(__name__)
 
-_MEASURED_VIEWS: Final = 64  # views from which the scale of the latents is measured
+_MEASURED_VIEWS: Final = 64  # views used to measure the scale of the latents
 _NORM_GROUPS: Final = 16
 
 
@@ -33,13 +33,15 @@ def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
     """Build diffusers' AutoencoderKL with random weights.
 
     Raises:
-        UserError: the image size cannot be halved once per level.
+        UserError: the image size cannot be halved at every level.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(recipe.widths)
     if image_size % 2 ** (levels - 1):
-        raise UserError(f"the image size {image_size} cannot be halved {levels - 1} times")
+        raise UserError(
+            f"the image size {image_size} cannot be halved {levels - 1} times; use a multiple of {2 ** (levels - 1)}"
+        )
     vae: nn.Module = AutoencoderKL(
         sample_size=image_size,
         latent_channels=recipe.latent_channels,

@@ -1,4 +1,4 @@
-"""Training loop and output folder shared by the components that are trained before the diffusion model."""
+"""Training loop and output folder of the components that are trained before the diffusion model."""
 
 import json
 import os
@@ -81,15 +81,15 @@ def _train_steps(
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether the folder holds a finished component, whatever its settings."""
+    """Return whether the folder contains a finished component, whatever its settings."""
     return (folder / SETTINGS_FILE).is_file()
 
 
 def is_trained(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether the folder holds this component.
+    """Return whether the folder contains this component, trained with these settings.
 
     Raises:
-        UserError: the folder holds something else, or a component trained with other settings.
+        UserError: the folder contains something else, or a component trained with other settings.
     """
     path = folder / SETTINGS_FILE
     if not is_whole(folder):

@@ -1,6 +1,6 @@
-"""Training of a small image encoder whose embeddings describe both the object and the viewpoint.
+"""Train a small image encoder whose embeddings describe both the object and the viewpoint.
 
-The loss has three terms, of which the last two are optional:
+The loss has three terms; the last two are optional:
 
 - Reconstruction: a head predicts a thumbnail of the view from its embedding. Without it the embedding could ignore the
   viewpoint, and camera labels relative to the reference would be meaningless.
@@ -9,8 +9,8 @@ The loss has three terms, of which the last two are optional:
 - Contrast: embeddings of two views of one object are similar, those of different objects are not (InfoNCE, after a
   linear projection).
 
-Half the objects can be mirrored. The thumbnails show the views as rendered, while the encoder may center its input
-(`SmallEncoder.object_fill`); the size of the object must then be inferred from its shape, as for a user's image.
+Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, while the encoder may center
+its input (`SmallEncoder.object_fill`). It must then infer the size of the object from its shape, as for a user's image.
 """
 
 import logging
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageEncoderHeads(nn.Module):
-    """Heads used only in training: a projection for the contrast and predictors of thumbnails."""
+    """Heads that are used only in training: a projection for the contrastive loss and two predictors of thumbnails."""
 
     def __init__(self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ImageEncoderHeads(nn.Module):
             ValueError: the heads were built without `novel_views`.
         """
         if self.novel_view_head is None:
-            raise ValueError("these heads were built without novel_views")
+            raise ValueError("the heads were built without `novel_views`")
         thumbnails: Tensor = self.novel_view_head(torch.cat([embeddings, cameras], 1))
         return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
 
@@ -81,7 +81,7 @@ class ImageEncoderHeads(nn.Module):
 def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
     """Return the symmetric InfoNCE loss of two views [b, c] per object.
 
-    `objects` [b] are object numbers; rows of the same object are not used as negatives.
+    `objects` [b] are the object numbers; rows of the same object are not used as negatives of each other.
     """
     first, second = functional.normalize(first, dim=-1), functional.normalize(second, dim=-1)
     logits = first @ second.T / temperature
@@ -103,7 +103,7 @@ def train_image_encoder(
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
 ) -> ImageEncoder:
-    """Train an image encoder from scratch. `cameras` is the convention of the novel views' camera labels."""
+    """Train an image encoder from scratch. `cameras` is the convention of the camera labels of novel views."""
     novel_views = recipe.novel_view_weight > 0
     with seeded(seed):
         image_encoder = build_image_encoder(spec).to(device)
@@ -140,9 +140,10 @@ def train_image_encoder(
 
 
 def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
-    """Replace half of the objects, chosen at random, by their mirror images.
+    """Mirror the images of half of the objects, chosen at random.
 
-    The mirror image of a view shows the mirrored object from the negative azimuth, exactly so except for the lighting.
+    A mirrored image shows the mirrored object from the negative azimuth. Only the lighting differs from a true
+    rendering.
     """
     mirrored = torch.rand(len(views.objects), generator=generator) < 0.5
     elevation, azimuth = views.angles_deg.unbind(-1)

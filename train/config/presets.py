@@ -1,6 +1,6 @@
-"""Presets of training. `paper` is App. B; comments say what we chose where the paper is silent or contradicts itself.
+"""Training presets. `paper` follows App. B; comments mark our choices where it gives no value or contradicts itself.
 
-A recipe, the data, the seed and the initial model determine the result. The recipe is saved with the run.
+The recipe, the data, the seed and the initial model determine the result. The recipe is saved with the run.
 """
 
 import math
@@ -11,6 +11,7 @@ import tyro
 
 from dataset.errors import UserError
 from dataset.images.prepare import OBJECT_FILL
+from dataset.io.options import HiddenDefault
 from dataset.reading.damage import MAX_DAMAGED_SHARE
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from train.config.schedules import PresetOnly, Schedule, require_positive
@@ -21,7 +22,7 @@ from train.model.reference import ReferenceMode
 from train.model.unet import UNetShape
 
 PresetName = Literal["paper", "tiny"]
-FREE: Final = {"resume": True}  # metadata of a field that may differ when a run resumes
+FREE: Final = {"resume": True}  # metadata of a field that may change when a run resumes
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,19 @@ class AutoencoderRecipe:
     latent_channels: int
     widths: tuple[int, ...]
     blocks_per_level: int
-    kl_weight: float  # of the mean KL divergence per latent value; the mean absolute color error has weight 1
+    kl_weight: float  # weight of the mean KL divergence per latent value; the mean absolute color error has weight 1
     schedule: Schedule
 
 
 @dataclass(frozen=True)
 class ImageEncoderRecipe:
-    """Training of a small image encoder; see `train.components.image_encoder`."""
+    """How to train a small image encoder; see `train.components.image_encoder`."""
 
     temperature: float
-    contrast_weight: float  # of the contrastive loss between objects
-    thumbnail_size: int  # side of the reconstruction head's image, pixels
+    contrast_weight: float  # weight of the contrastive loss between objects
+    thumbnail_size: int  # side length of the predicted thumbnails in pixels
     reconstruction_weight: float
-    novel_view_weight: float  # of predicting another view of the object from its camera; 0: off
+    novel_view_weight: float  # weight of predicting another view of the object from its camera; 0: off
     schedule: Schedule
     mirror: bool = False  # mirror half of the objects, with mirrored cameras
 
@@ -55,67 +56,73 @@ class Recipe:
     # A field is a command-line option of both stages unless it is `PresetOnly`. It is saved under its name in the run's
     # config.json, and a run resumes only with the same value unless the field is marked as `FREE`.
     name: Annotated[PresetName, tyro.conf.arg(name="preset")]
-    """Default values of all options. paper: App. B, fine-tunes a converted MVDream (--init-from). tiny: 64-pixel
-    images, trains everything from scratch."""
+    """Default values of all options. paper: App. B; fine-tunes a converted MVDream (--init-from). tiny: 64-pixel
+    images; trains all parts from scratch."""
     image_size: PresetOnly[int]
     tower: PresetOnly[ImageEncoderSpec]
-    guidance_scale: PresetOnly[float]  # default of sampling with the trained model
+    guidance_scale: PresetOnly[float]  # default for sampling from the trained model
     stage1: PresetOnly[Schedule]
     stage2: PresetOnly[Schedule]
-    # Only for training from scratch. None: the initial model has these components
+    # Used only for training from scratch. None: the initial model provides these components.
     unet: PresetOnly[UNetShape | None]
     autoencoder: PresetOnly[AutoencoderRecipe | None]
     tower_training: PresetOnly[ImageEncoderRecipe | None]
-    num_views: PresetOnly[int] = 4  # targets of the multi-view branch, orthogonal
+    num_views: PresetOnly[int] = 4  # orthogonal target views of the multi-view branch
     single_view_chance: PresetOnly[float] = 0.3  # 4.1: 30% single-view branch, 70% multi-view
-    drop_chance: PresetOnly[float] = 0.1  # of the image token, for classifier-free guidance; the release's value
+    drop_chance: PresetOnly[float] = 0.1  # of the image token, for classifier-free guidance; as in the release
     betas: PresetOnly[tuple[float, float]] = (0.9, 0.999)
     weight_decay: PresetOnly[float] = 1e-2
-    clip_norm: PresetOnly[float] = 1.0  # ours: the paper names none
-    min_snr_gamma: float | None = None
-    """Min-SNR loss weights with this gamma (5 is usual). None: the unweighted loss of Eq. 5 and 6."""
-    velocity_cap: float | None = None
-    """Weight the loss by min(1 / alpha_bar, CAP) (try 20), which emphasizes high-noise timesteps."""
-    average_decay: float | None = None
-    """Decay of averaged weights (try 0.9999). The finished model, the samples and the validation use them. None: no
-    averaging."""
+    clip_norm: PresetOnly[float] = 1.0  # our choice: the paper gives none
+    min_snr_gamma: HiddenDefault[float | None] = None
+    """Weight the loss by Min-SNR with this gamma (usually 5). Default: the unweighted loss of Eq. 5 and 6."""
+    velocity_cap: HiddenDefault[float | None] = None
+    """Weight the loss by min(1 / alpha_bar, CAP) (try 20), which emphasizes high-noise timesteps. Default:
+    unweighted."""
+    average_decay: HiddenDefault[float | None] = None
+    """Decay of an exponential moving average of the weights (try 0.9999), used by the finished model, the samples and
+    the validation. Default: no averaging."""
     activation_checkpointing: bool = field(default=False, metadata=FREE)
-    """Recompute activations in the backward pass: less GPU memory, about a third more compute."""
-    cameras: Literal["relative", "absolute"] | None = None
-    """Camera labels: relative to the reference, as in the paper, or absolute, for objects that all face the same way.
-    None: those of the initial model, or relative when training from scratch."""
+    """Recompute activations in the backward pass. Needs less GPU memory and about a third more compute."""
+    cameras: HiddenDefault[Literal["relative", "absolute"] | None] = None
+    """Camera labels. relative: to the reference, as in the paper. absolute: for objects that all face the same way.
+    Default: those of the initial model, or relative when training from scratch."""
     reference: PresetOnly[ReferenceMode] = "attention"  # how stage 2 uses the reference's latent (`--reference-mode`)
     validation: Literal["auto", "on", "off"] = "auto"
-    """Hold one object in twenty, by a hash of its uid, out of training and measure the loss on them. auto: sets of
-    fewer than 20 objects are used for training as a whole. off: validation objects are used for training, but test
-    objects (--test-share) are not."""
+    """Hold out 5% of the objects (chosen by a hash of the uid) and measure the loss on them. auto: hold out none if the
+    set has fewer than 20 objects. off: train on the validation objects too, but not on the test objects
+    (--test-share)."""
     test_share: float = TEST_SHARE
-    """Fraction of the objects, by a hash of their uids, that is kept for `python -m train.evaluate` and never trained
-    on. 0 trains on all. Use the same value for all components of a model. Sets of fewer than 20 objects are used for
-    training as a whole."""
+    """Fraction of the objects (chosen by a hash of the uid) reserved for `python -m train.evaluate` and never trained
+    on; 0 reserves none. Use the same value for all components of a model. Sets of fewer than 20 objects reserve
+    none."""
     items_per_object: Annotated[int, tyro.conf.arg(name="repeats-per-object")] = 1
-    """Times that an epoch uses each object, each time with another reference. Larger values read less data per step."""
+    """How often each object is used per epoch, each time with another reference. A larger number reads less data per
+    step."""
     sample_posterior: bool = False
-    """Sample latents from the VAE's posterior, as Stable Diffusion did, instead of using its mean."""
+    """Sample latents from the VAE's posterior, as Stable Diffusion did, instead of using the posterior's mean."""
     readers: Annotated[int, tyro.conf.arg(name="num-workers")] = field(default=2, metadata=FREE)
     """Threads that read and decode views."""
     max_damaged_share: Annotated[float, tyro.conf.arg(name="max-corrupt-fraction")] = field(
         default=MAX_DAMAGED_SHARE, metadata=FREE
     )
-    """Fraction of the objects that may be corrupt and are replaced by others. More is an error."""
+    """Largest fraction of corrupt objects to tolerate. Corrupt objects are replaced by others; above this fraction,
+    training stops with an error."""
     checkpoint_every: int = field(default=500, metadata=FREE)
     """Steps between checkpoints. The last two are kept."""
     keep_checkpoints: PresetOnly[int] = field(default=2, metadata=FREE)
-    archive_every: Annotated[int | None, tyro.conf.arg(name="keep-every")] = field(default=None, metadata=FREE)
-    """Steps between checkpoints that are kept forever. None: no such checkpoints."""
+    archive_every: HiddenDefault[Annotated[int | None, tyro.conf.arg(name="keep-every")]] = field(
+        default=None, metadata=FREE
+    )
+    """Steps between checkpoints that are never removed. Default: only the last two are kept."""
     picture_every: Annotated[int, tyro.conf.arg(name="sample-every")] = field(default=500, metadata=FREE)
-    """Steps between images in samples/ (reference | truth | samples at guidance 3 and at the model's own scale)."""
+    """Steps between sample sheets in samples/: reference | ground truth | samples at guidance 3 and at the model's own
+    scale."""
     validate_every: int = field(default=500, metadata=FREE)
-    """Steps between validations: the loss on held-out objects by timestep."""
+    """Steps between validations, which measure the loss on held-out objects by timestep."""
     log_every: int = field(default=20, metadata=FREE)
     """Steps between log lines and TensorBoard entries."""
     stop_at_bad_loss: Annotated[bool, tyro.conf.arg(name="fail-on-nan")] = field(default=False, metadata=FREE)
-    """Stop at the first non-finite loss. Otherwise its update is skipped, and ten in a row stop the run."""
+    """Stop at the first non-finite loss. By default that update is skipped, and ten in a row stop the run."""
 
     def __post_init__(self) -> None:
         """Raise UserError when a value is out of range."""
@@ -134,9 +141,9 @@ class Recipe:
         if self.velocity_cap is not None and not 1 < self.velocity_cap < math.inf:
             raise UserError(f"--velocity-cap is {self.velocity_cap}; it must be above 1 (try 20)")
         if self.min_snr_gamma is not None and self.velocity_cap is not None:
-            raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; give one of them")
+            raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; use only one")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
-            raise UserError(f"--average-decay is {self.average_decay}; it must lie between 0 and 1 (try 0.9999)")
+            raise UserError(f"--average-decay is {self.average_decay}; it must be above 0 and below 1 (try 0.9999)")
         if not 0 <= self.test_share < 1 - VALIDATION_SHARE:
             raise UserError(
                 f"--test-share is {self.test_share}; it must be at least 0 and below {1 - VALIDATION_SHARE:g} (try "
@@ -154,7 +161,7 @@ class Recipe:
 
 
 def free_to_change(recipe: Recipe) -> frozenset[str]:
-    """Names of the fields that may differ when a run resumes."""
+    """Return the names of the fields that may change when a run resumes."""
     return frozenset(field.name for field in fields(recipe) if field.metadata.get("resume"))
 
 
@@ -162,13 +169,13 @@ PAPER: Final = Recipe(
     name="paper",
     image_size=256,
     tower=OpenClipEncoder("ViT-H-14", "laion2b_s32b_b79k"),
-    # App. B has "10, the same as during training": guidance is a matter of sampling, training only drops the token
+    # App. B says "10, the same as during training", but only sampling uses guidance; training only drops the token.
     guidance_scale=10.0,
-    # 768 and 128 count objects, as MVDream's batch does (it may also be read as images); 4 views each in the multi-view
-    # branch, one in the single-view branch. 768 = per-GPU x GPUs x 4 accumulated.
+    # 768 and 128 are numbers of objects, as in MVDream (the paper could also mean images), with 4 views each in the
+    # multi-view branch and one in the single-view branch. 768 = per GPU x GPUs x 4 accumulated.
     stage1=Schedule(steps=50_000, objects=768, accumulation=4, peak_lr=1e-4, decay="constant", warmup_steps=10_000),
-    # "Other settings are consistent with the first stage" makes the warm-up twice as long as the stage: cut to a tenth.
-    # 4.1 says "about 1 day", App. B "about 5 hours"; the number of steps is given once, 5k.
+    # "Other settings are consistent with the first stage" makes the warm-up twice as long as the stage; it is cut to
+    # a tenth of the stage. Section 4.1 says "about 1 day", App. B "about 5 hours"; the only number of steps is 5k.
     stage2=Schedule(steps=5_000, objects=128, accumulation=1, peak_lr=5e-5, decay="linear", warmup_steps=10_000),
     unet=None,
     autoencoder=None,
@@ -208,14 +215,14 @@ TINY: Final = Recipe(
 # The tiny preset as `train.tiny_model` trains it on a GPU: more steps and larger batches.
 EMBEDDED: Final = replace(
     TINY,
-    cameras="absolute",  # its objects face the same way
+    cameras="absolute",  # the objects of the bundled model face the same way
     autoencoder=replace(
         _TINY_AUTOENCODER,
         schedule=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
     ),
     tower_training=replace(
         _TINY_IMAGE_ENCODER,
-        contrast_weight=0.0,  # with a contrastive loss, neighbors no longer look alike (docs/LOG.md)
+        contrast_weight=0.0,  # with it, objects with similar embeddings no longer look alike (docs/LOG.md)
         thumbnail_size=32,
         novel_view_weight=10.0,
         mirror=True,
@@ -223,7 +230,7 @@ EMBEDDED: Final = replace(
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
     stage2=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
-    velocity_cap=20.0,  # at 1,200 steps 22 % less error at timesteps 750 to 999, 15 % more below 250 (docs/LOG.md)
+    velocity_cap=20.0,  # at 1,200 steps: 22 % less error at timesteps 750-999, 15 % more below 250 (docs/LOG.md)
     average_decay=0.999,
     checkpoint_every=1_000,
     validate_every=2_000,

@@ -1,4 +1,4 @@
-"""Length, batch size and learning rate of a training, as pure functions."""
+"""Number of steps, batch size and learning rate of a training run, as pure functions."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,23 +10,23 @@ from dataset.errors import UserError
 
 T = TypeVar("T")
 PresetOnly = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
-"""A field that a preset sets and that is not a command-line option."""
+"""A field that only a preset sets; it is not a command-line option."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, batch size and learning rate (AdamW)."""
+    """Number of steps, batch size and learning rate (AdamW)."""
 
     steps: int
     """Optimizer steps."""
     objects: Annotated[int, tyro.conf.arg(name="batch-size")]
     """Objects per step, summed over all GPUs and accumulated micro-batches."""
     accumulation: Annotated[int, tyro.conf.arg(name="grad-accum-steps")]
-    """Micro-batches per step. More of them need less memory."""
+    """Micro-batches per step. A larger number needs less memory."""
     peak_lr: Annotated[float, tyro.conf.arg(name="lr")]
     """Peak learning rate."""
     decay: PresetOnly[Literal["constant", "linear"]]  # linear: from the peak to 0 at the last step
-    warmup_steps: PresetOnly[int]  # cut to a tenth of `steps` if it would not fit (with a notice)
+    warmup_steps: PresetOnly[int]  # cut to a tenth of `steps` if it does not fit (with a notice)
 
     def __post_init__(self) -> None:
         """Raise UserError when a value is out of range."""
@@ -45,14 +45,14 @@ def require_positive(options: dict[str, int | None]) -> None:
 
 
 def warmup_of(schedule: Schedule) -> int:
-    """Warm-up steps in effect: a warm-up that is at least as long as the run is cut to a tenth of it."""
+    """Return the warm-up steps in effect: if the warm-up is not shorter than the run, a tenth of the run."""
     if schedule.warmup_steps < schedule.steps:
         return schedule.warmup_steps
     return schedule.steps // 10
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
-    """Learning rate at optimizer step `step` (from 0): linear warm-up, then constant or linear decay to 0."""
+    """Return the learning rate at step `step` (from 0): linear warm-up, then constant or linear decay to 0."""
     warmup = warmup_of(schedule)
     if step < warmup:
         return schedule.peak_lr * (step + 1) / warmup
@@ -62,15 +62,15 @@ def learning_rate(schedule: Schedule, step: int) -> float:
 
 
 def notices(schedule: Schedule) -> tuple[str, ...]:
-    """One line per setting that the run changes because it does not fit the schedule."""
+    """Return one line per setting that the run changes because it does not fit the schedule."""
     warmup = warmup_of(schedule)
     if warmup == schedule.warmup_steps:
         return ()
-    return (f"a warm-up of {schedule.warmup_steps} steps does not fit into {schedule.steps}: cut to {warmup}",)
+    return (f"the warm-up of {schedule.warmup_steps} steps does not fit into {schedule.steps} steps; using {warmup}",)
 
 
 def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
-    """Objects per micro-batch of one rank. Raises UserError when the batch does not divide evenly."""
+    """Return the objects per micro-batch of one rank. Raises UserError when the batch does not divide evenly."""
     shares = world * schedule.accumulation
     if schedule.objects < 1 or schedule.objects % shares:
         raise UserError(
@@ -94,7 +94,7 @@ def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
 
 
 def override(schedule: Schedule, *, steps: int | None = None, objects: int | None = None) -> Schedule:
-    """The schedule with the values that are not None. Raises UserError when one is out of range."""
+    """Return the schedule with the given values replaced. Raises UserError when one is out of range."""
     return replace(
         schedule,
         steps=schedule.steps if steps is None else steps,

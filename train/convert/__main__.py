@@ -3,11 +3,11 @@
     python -m train.convert CHECKPOINT OUT_FOLDER [--head-width 64]
 
 CHECKPOINT is a file or a published name (MVDream/MVDream, pkunliu/Isotropic3D). Widths and depths are read from the
-shapes of the tensors. The width of attention heads and the camera convention are not stored in them; they are taken
-from the command line, the published name, or the notes that `train.export` writes into a file, in this order.
+shapes of the tensors. The width of attention heads and the camera convention cannot be read from the shapes; they are
+taken from the command line, the published name, or the notes that `train.export` writes into a file, in this order.
 
-MVDream adds `camera_embed` to the time embedding as diffusers adds a projected class embedding. With these keys
-renamed, diffusers' key conversion is used. Missing and unexpected keys are errors.
+MVDream adds `camera_embed` to the time embedding in the same way as diffusers adds a projected class embedding. These
+keys are renamed; diffusers converts the others. Missing and unexpected keys are errors.
 """
 
 import sys

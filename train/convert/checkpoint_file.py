@@ -1,4 +1,4 @@
-"""Read a checkpoint's tensors without running pickled code, and the notes that `train.export` stores in it."""
+"""Read the tensors of a checkpoint without running pickled code, and the notes that `train.export` stores in it."""
 
 import json
 import pickle
@@ -52,10 +52,10 @@ def read_with_notes(path: Path) -> tuple[dict[str, Tensor], Notes]:
     """Read the tensors of a checkpoint and the notes that `train.export` stored in it.
 
     Raises:
-        UserError: the file is missing, damaged, not a state dict, or contains pickled objects other than tensors.
+        UserError: the file is missing, damaged or not a state dict, or contains pickled objects other than tensors.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; download the checkpoint first")
+        raise UserError(f"{path} does not exist; download the checkpoint first")
     loaded: Any
     notes: Any = None
     if path.suffix == ".safetensors":

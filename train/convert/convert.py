@@ -10,6 +10,7 @@ import tyro
 from torch import nn
 
 from dataset.errors import UserError
+from dataset.io.options import HiddenDefault
 from train.convert.checkpoint_file import Notes, read_with_notes
 from train.convert.hub import PUBLISHED, hub_name, published_file
 from train.convert.key_names import (
@@ -30,7 +31,7 @@ from train.model.multiview import CameraConvention, ModelSpec, write_spec
 
 logger = logging.getLogger(__name__)
 
-CONVERTER_VERSION: Final = 1  # increase when the same file would be converted differently
+CONVERTER_VERSION: Final = 2  # increase when the same file would be converted differently
 LATENT_SCALE: Final = 0.18215  # Stable Diffusion's
 
 
@@ -42,22 +43,23 @@ class ConvertArgs:
     """.ckpt, .pt (read without running pickled code) or .safetensors file; or MVDream/MVDream, pkunliu/Isotropic3D."""
     out_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT_FOLDER")]
     """Folder to write unet/, vae/, image_tower/ and model.json to."""
-    head_width: int | None = None
+    head_width: HiddenDefault[int | None] = None
     """Channels per attention head. Default: as stored in the file or published, otherwise 64 (Stable Diffusion 2.1)."""
     cameras: Literal["auto", "relative", "absolute", "released_isotropic3d"] = "auto"
-    """Camera labels that the weights expect. auto: as stored in the file or published; otherwise a checkpoint with an
-    image encoder is taken for Isotropic3D's, whose labels convert degrees to radians twice, and others are relative."""
-    image_size: int | None = None
+    """Camera labels that the weights expect. auto: as stored in the file or published. Otherwise a checkpoint with an
+    image encoder is assumed to be Isotropic3D's, which converts degrees to radians twice, and any other checkpoint to
+    use relative labels."""
+    image_size: HiddenDefault[int | None] = None
     """Image size in pixels used in training. Default: as stored in the file or published, otherwise 256."""
-    image_tower: Annotated[str | None, tyro.conf.arg(name="image-encoder", metavar="NAME")] = None
+    image_tower: HiddenDefault[Annotated[str | None, tyro.conf.arg(name="image-encoder", metavar="NAME")]] = None
     """open_clip architecture of the image encoder. Default: as stored in the file or published, otherwise ViT-H-14."""
 
 
 def convert(args: ConvertArgs) -> None:
-    """Convert part by part, so that at most one float32 part is in memory in addition to the memory-mapped file.
+    """Convert one part at a time, so that at most one part is in memory in float32.
 
     Raises:
-        UserError: the checkpoint cannot be read or is of another kind, or the output folder is in use.
+        UserError: the checkpoint cannot be read or converted, or the output folder contains something else.
     """
     _check_out_folder(args.out_folder)
     repo = hub_name(args.checkpoint)
@@ -83,6 +85,8 @@ def convert(args: ConvertArgs) -> None:
         logger.info("vae: %s", _millions(vae))
     if image_encoder_state:
         image_encoder = _convert_image_encoder(image_encoder_state, notes.image_tower, where)
+        if cameras == "released_isotropic3d":  # the weights of the release, or trained from them
+            image_encoder.resize_mode = "released_isotropic3d"
         save_image_encoder(image_encoder, args.out_folder / "image_tower")
         logger.info("image encoder: %s", _millions(image_encoder))
     _log_skipped(state)
@@ -99,7 +103,7 @@ def _published(repo: str) -> str:
 
 
 def _resolve(args: ConvertArgs, notes: Notes, repo: str | None) -> Notes:
-    """Merge the settings: the command line overrides the published ones, which override the file's notes."""
+    """Merge the settings: the command line overrides published settings, and these override the notes of the file."""
     if repo is not None:
         published = PUBLISHED[repo]
         notes = Notes(published.cameras, published.head_width, published.image_size, published.image_tower)
@@ -127,7 +131,7 @@ def _convert_image_encoder(state: State, kind: str | SmallEncoder, where: str) -
 
 
 def _log_skipped(state: State) -> None:
-    """Log how many tensors no part uses, such as the noise schedule, a text encoder or averaged weights."""
+    """Log the number of unused tensors, such as those of a noise schedule, a text encoder or averaged weights."""
     rest = Counter(
         name.split(".")[0]
         for name in state

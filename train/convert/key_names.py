@@ -1,7 +1,7 @@
-"""Rename parameters from diffusers to LDM, the layout of MVDream's and Isotropic3D's files, and compare key sets.
+"""Rename parameters from diffusers to LDM (the layout of MVDream's and Isotropic3D's files), and compare key sets.
 
-`diffusers.loaders.single_file_utils` only converts from LDM to diffusers; this is the inverse. The tests check that the
-two are consistent.
+`diffusers.loaders.single_file_utils` only converts from LDM to diffusers; this module is the inverse. The tests check
+that the two are consistent.
 """
 
 import re
@@ -116,10 +116,10 @@ def require_same(
         actual: Tensors of any shape, from a file.
         expected: Tensors of the expected names and shapes.
         where: File name for the error message.
-        whole: All keys of the file, if `actual` is only a part of them. Used to guess what the file is.
+        whole: All keys of the file, if `actual` is only a part of it. Used to guess what the file is.
 
     Raises:
-        UserError: keys are missing or unexpected, or shapes differ. It names some, and what the file seems to be.
+        UserError: keys are missing or unexpected, or shapes differ. The message also guesses what the file is.
     """
     missing = [name for name in expected if name not in actual]
     unexpected = [name for name in actual if name not in expected]
@@ -156,7 +156,7 @@ def seems_to_be(names: Sequence[str]) -> str:
 
 
 _KINDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("a LoRA, which is not a complete model", (r"lora[_.]?(up|down|A|B)\b|lora_(up|down|A|B)",)),
+    ("a LoRA, not a complete model", (r"lora[_.]?(up|down|A|B)\b|lora_(up|down|A|B)",)),
     ("Zero123's checkpoint (cc_projection), a single-view model", (r"^cc_projection\.",)),
     (
         "an Isotropic3D-like checkpoint (multi-view UNet and image encoder)",

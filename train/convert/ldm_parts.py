@@ -19,14 +19,14 @@ from train.convert.key_names import (
 from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet
 
 State = Mapping[str, Tensor]
-UNET_MARK: Final = "input_blocks.0.0.weight"  # what precedes it is the UNet's prefix
+UNET_MARK: Final = "input_blocks.0.0.weight"  # the text before it is the prefix of the UNet's keys
 
 
 def find_unet(state: State, where: str) -> dict[str, Tensor]:
-    """Return the UNet's tensors without their prefix, which is `model.diffusion_model.`, another one or none.
+    """Return the UNet's tensors without their prefix (`model.diffusion_model.`, another one, or none).
 
     Raises:
-        UserError: there is no UNet.
+        UserError: the state dict contains no UNet.
     """
     prefixes = [name.removesuffix(UNET_MARK) for name in state if name.endswith(UNET_MARK)]
     if not prefixes:

@@ -1,4 +1,4 @@
-"""The README.md of a model on the Hub, generated from the files of the model folder."""
+"""Generate the README.md of a model on the Hub from the files of the model folder."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from train.model.multiview import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE: Final = "config.json"  # of a training run
+CONFIG_FILE: Final = "config.json"  # written by a training run
 _LICENSES_SHOWN: Final = 12
 
 _HEAD: Final = """---
@@ -42,7 +42,7 @@ processor (`JointAttention` in `train/model/attention.py`), otherwise each view 
 def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
     """Return the card of a model folder: a training run (`config.json`), a converted file (`source.json`), or neither.
 
-    `object_fill` is that of its image encoder.
+    `object_fill` is the setting of its image encoder (`SmallEncoder.object_fill`).
     """
     config = _read(folder / CONFIG_FILE)
     parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]
@@ -105,7 +105,7 @@ def _data(data: dict[str, Any]) -> str:
     try:
         counts = info(data["url"], quick=True).licenses
     except UserError as error:
-        logger.info("note: the shard set cannot be read, so the card counts no licenses (%s)", error)
+        logger.info("note: the shard set cannot be read (%s); the card does not list licenses", error)
         return f"{text}The set could not be read when this card was written, so its licenses are not counted here.\n"
     shown = counts.most_common(_LICENSES_SHOWN)
     rows = "".join(f"| {license} | {count} |\n" for license, count in shown)
@@ -114,7 +114,7 @@ def _data(data: dict[str, Any]) -> str:
 
 
 def _last_part(place: str) -> str:
-    """Return the last component of a path or URL. The rest is private and not published."""
+    """Return the last component of a path or URL; the rest may be private and is not published."""
     return place.rstrip("/").split("/")[-1]
 
 

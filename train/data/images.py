@@ -1,4 +1,4 @@
-"""Training items read from a shard set: images on white and camera labels.
+"""Read training items from a shard set: images on white and camera labels.
 
 Axis letters as in `train.data.sampling`.
 """
@@ -22,7 +22,7 @@ class ImageBatch:
 
     reference: Tensor  # [b, 3, h, w]
     targets: Tensor  # [b, f, 3, h, w]
-    cameras: Tensor  # [b, f, 16]: the targets'
+    cameras: Tensor  # [b, f, 16]: camera labels of the targets
     reference_camera: Tensor  # [b, 1, 16]
 
 
@@ -41,7 +41,7 @@ class ImageSource:
         return to_tensor(self.shards.views(shard, sample, [reference, *targets])), labels
 
     def collate(self, items: Sequence[tuple[Tensor, Tensor]]) -> ImageBatch:
-        """Stack what `read` returned: images [1 + f, 3, h, w] and labels [1 + f, 16] per item."""
+        """Stack the items that `read` returned: images [1 + f, 3, h, w] and labels [1 + f, 16] each."""
         images, labels = (torch.stack(tensors) for tensors in zip(*items, strict=True))
         return ImageBatch(images[:, 0], images[:, 1:], labels[:, 1:], labels[:, :1])
 
@@ -49,8 +49,8 @@ class ImageSource:
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
     """Composite RGBA views uint8 [f, h, w, 4] on white: images [f, 3, h, w] in [0, 1].
 
-    Bit-identical to `composite_white`, but ten times as fast because it works on whole planes. It uses NumPy because
-    reader threads call it: torch would spread the work of each thread over all cores.
+    Bit-identical to `composite_white`, but ten times as fast because it works on whole color planes. It uses NumPy
+    because reader threads call it: torch would spread the work of each thread over all cores.
     """
     planes = np.ascontiguousarray(rgba.transpose(0, 3, 1, 2))
     alpha, colors = (part.astype(np.float32) / 255 for part in (planes[:, 3:], planes[:, :3]))
@@ -60,7 +60,7 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
 
 
 def on_white(rgba: Tensor) -> Tensor:
-    """Composite RGBA views uint8 [..., h, w, 4] on white, on their device: images [..., 3, h, w] in [0, 1].
+    """Composite RGBA views uint8 [..., h, w, 4] on white, on their own device: images [..., 3, h, w] in [0, 1].
 
     Bit-identical to `to_tensor`.
     """

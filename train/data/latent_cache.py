@@ -1,7 +1,7 @@
-"""A small latent set in memory: it is read once, and each micro-batch is then an array look-up.
+"""Keep a small latent set in memory: it is read once, and each micro-batch is then an array look-up.
 
-Reading members one by one takes more host time than a small UNet's step takes on the GPU. The batches are bit-identical
-to those read from the files (`train.data.latents`).
+Reading members one by one would take longer on the host than a step of a small UNet takes on the GPU. The batches are
+bit-identical to those read from the files (`train.data.latents`).
 """
 
 import logging
@@ -23,14 +23,14 @@ from train.data.latents import LatentBatch
 from train.data.sampling import ViewChoice, ViewKey
 from train.model.multiview import CameraConvention, camera_labels
 
-MAX_BYTES: Final = 1 << 30  # of a cached set: 150,000 views of the tiny preset, none of the paper's sets
+MAX_BYTES: Final = 1 << 30  # largest set that is cached: 150,000 views of the tiny preset; the paper's sets are larger
 _READERS: Final = 4
 
 logger = logging.getLogger(__name__)
 
 
 class CachedItem(NamedTuple):
-    """Where the views of an item lie in the arrays of a `LatentCache`."""
+    """The position of an item's views in the arrays of a `LatentCache`."""
 
     row: int  # object
     reference: int  # column
@@ -55,7 +55,7 @@ class LatentCache:
         self._embedding_column = np.full(views, -1)
         self._embedding_column[with_embedding] = np.arange(len(with_embedding))
         self.angles_deg = np.empty((objects, views, 2))
-        self._corrupt: dict[tuple[int, int], str] = {}  # what is wrong, by row and column
+        self._corrupt: dict[tuple[int, int], str] = {}  # error messages by row and column
         places = [(shard, i) for shard, samples in enumerate(source.samples_per_shard) for i in range(samples)]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="latents") as pool:
             loaded = pool.map(self._load, places)
@@ -63,7 +63,7 @@ class LatentCache:
                 pass
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> CachedItem:
-        """Return where an item's views lie. Raises DamagedMember when one of its views is corrupt."""
+        """Return the position of an item's views. Raises DamagedMember when one of its views is corrupt."""
         reference, targets = choice
         row, columns = int(self._first_row[shard]) + sample, [_column(view) for view in (reference, *targets)]
         for column in columns:
@@ -91,7 +91,7 @@ class LatentCache:
         )
 
     def _load(self, place: tuple[int, int]) -> None:
-        """Read one object, given its shard and sample."""
+        """Read one object, given the indices of its shard and sample."""
         shard, sample = place
         row, form = int(self._first_row[shard]) + sample, self.source.format
         self.angles_deg[row] = self.source.angles_deg(shard, sample, ALL_VIEWS)
@@ -120,13 +120,13 @@ def _column(view: ViewKey) -> int:
 
 
 def cache_bytes(source: LatentSet) -> int:
-    """Return the bytes that a `LatentCache` of the set takes."""
+    """Return the size of a `LatentCache` of the set in bytes."""
     per_view = sum(source.format.numbers(view_set) for view_set in VIEW_SETS)
     return FLOAT16.itemsize * len(source) * VIEWS_PER_SET * per_view
 
 
 def cache_if_small(source: LatentSet, convention: CameraConvention, max_bytes: int = MAX_BYTES) -> LatentCache | None:
-    """Load the set into memory if that takes at most `max_bytes`; otherwise return None."""
+    """Load the set into memory if it takes at most `max_bytes`; otherwise return None."""
     if (size := cache_bytes(source)) > max_bytes:
         return None
     logger.info("%s: the latents of %d objects are kept in memory (%.0f MB)", source.url, len(source), size / 1e6)

@@ -1,4 +1,4 @@
-"""Training items read from a latent set: the same views of the same objects as from the shard set it encodes.
+"""Read training items from a latent set: the same views of the same objects as from the shard set that it encodes.
 
 Axis letters as in `train.data.sampling`; `d` numbers per embedding.
 """
@@ -23,17 +23,17 @@ from train.model.multiview import CameraConvention, MultiViewModel, camera_label
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """A micro-batch of posteriors, float16, not yet multiplied by the latent scale.
+    """A micro-batch of posteriors in float16, not multiplied by the latent scale.
 
-    The log variances are None if the set keeps means only.
+    The log variances are None if the set stores only means.
     """
 
     reference_mean: Tensor  # [b, c, h, w]
     reference_logvar: Tensor | None  # [b, c, h, w]
     target_mean: Tensor  # [b, f, c, h, w]
     target_logvar: Tensor | None  # [b, f, c, h, w]
-    tokens: Tensor  # [b, 1, d]: the references' embeddings
-    cameras: Tensor  # [b, f, 16] float32: the targets'
+    tokens: Tensor  # [b, 1, d]: embeddings of the references
+    cameras: Tensor  # [b, f, 16] float32: camera labels of the targets
     reference_camera: Tensor  # [b, 1, 16] float32
 
 
@@ -94,8 +94,8 @@ def _stack_or_none(arrays: list[NDArray[np.float16] | None]) -> Tensor | None:
 def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int) -> Tensor:
     """Sample latents mean + exp(logvar / 2) * eps, on the device of `mean`.
 
-    eps is a function of `key` and `part`, drawn on the CPU, so that a run draws the same numbers on any device and from
-    images as from latents.
+    eps is a function of `key` and `part`. It is drawn on the CPU, so that it is the same on any device, and the same
+    whether the run reads images or latents.
 
     Args:
         mean: Means of the posteriors, any shape.
@@ -104,10 +104,10 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
         part: 0 for the targets, 1 for the reference.
 
     Raises:
-        UserError: There are no log variances.
+        UserError: `logvar` is None.
     """
     if logvar is None:
-        raise UserError("this latent set keeps no log variances to sample with; leave --sample-posterior out")
+        raise UserError("the latent set has no log variances, which --sample-posterior needs; leave it out")
     seed = int(generator(key, "posterior").integers(2**63, size=2)[part])
     eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
     deviation = (to_device(logvar, mean.device).float() / 2).exp()
@@ -115,11 +115,11 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
 
 
 def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior: bool = False) -> None:
-    """Check that this model can be trained on these latents. Hashes its weights, which takes seconds for the paper's.
+    """Check that this model can be trained on these latents. Hashing its weights takes seconds for the paper's model.
 
     Raises:
-        UserError: Another VAE or image encoder made the latents, or `sample_posterior` needs log variances that the set
-            does not keep.
+        UserError: The latents were encoded by another VAE or image encoder, or `sample_posterior` is set and the set
+            has no log variances.
     """
     stored = vars(latents.format)
     if changed := [key for key, value in model_settings(model).items() if stored[key] != value]:
@@ -129,6 +129,6 @@ def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior
         )
     if sample_posterior and not latents.format.logvar:
         raise UserError(
-            f"{latents.url}: keeps no log variances to sample with; leave --sample-posterior out, or encode again with "
-            "--logvar into another folder"
+            f"{latents.url}: has no log variances, which --sample-posterior needs; leave it out, or encode "
+            "again with --logvar into another folder"
         )

@@ -1,7 +1,8 @@
-"""The micro-batches of one rank, in a reproducible order, read ahead by threads.
+"""Load the micro-batches of one rank in a reproducible order, read ahead by threads.
 
-`dataset.reading.epoch_order` decides which object comes when, `train.data.sampling` which of its views, an `ItemSource`
-reads and collates them (`train.data.images`, `latents` or `latent_cache`). Axis letters as in `train.data.sampling`.
+`dataset.reading.epoch_order` determines the order of the objects, `train.data.sampling` chooses their views, and an
+`ItemSource` reads and collates them (`train.data.images`, `latents` or `latent_cache`). Axis letters as in
+`train.data.sampling`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 
 class ItemSource(Protocol[T]):
-    """Reads the views of one item, and stacks items to a micro-batch."""
+    """Reads the views of one item, and stacks items into a micro-batch."""
 
     def read(self, shard: int, sample: int, choice: ViewChoice, /) -> T:
         """Read these views of an object. Raises DamagedMember when one of them is corrupt."""
@@ -49,9 +50,9 @@ class ItemSource(Protocol[T]):
 
 @dataclass(frozen=True)
 class ReplaceCorrupt(Generic[T]):
-    """Reads items from a source and, if `damage` is given, another object in place of a corrupt one.
+    """Reads items from a source and, if `damage` is given, replaces corrupt objects by others.
 
-    The other items of a batch do not change.
+    A replacement does not change the other items of the batch.
     """
 
     source: ItemSource[T]
@@ -72,33 +73,33 @@ class ReplaceCorrupt(Generic[T]):
 class BatchLoader:
     """All micro-batches of a rank, in order, read ahead by threads (decoding WebP releases Python's lock).
 
-    Micro-batch number n is a function of these fields; `readers`, `damage` and `cache` do not change it. Raises
-    UserError when the set cannot feed all ranks and, while reading, when more objects are corrupt than `damage` allows
-    (without `damage`, at the first one).
+    Each micro-batch is a function of its number and these fields; `readers`, `damage` and `cache` do not change it.
+    Raises UserError when the set has too few objects for the ranks and, while reading, when more objects are corrupt
+    than `damage` allows (without `damage`, at the first one).
     """
 
     shards: TrainingSet
     seed: int
-    objects: int  # per micro-batch; if epochs repeat objects, items
+    objects: int  # objects per micro-batch, or items if epochs repeat objects
     accumulation: int
     num_views: int
     single_view_chance: float
     convention: CameraConvention
     rank: int = 0
     world: int = 1
-    items_per_object: int = 1  # per epoch, each with another reference
+    items_per_object: int = 1  # repeats per epoch, each with another reference
     readers: int = READERS
-    first_step: int = 0  # this step begins at `first_item`; see `resumed`
+    first_step: int = 0  # the step that begins at `first_item`; see `resumed`
     first_item: int = 0
     damage: Damage | None = field(default=None, compare=False, repr=False)
-    cache: LatentCache | None = field(default=None, compare=False, repr=False)  # `shards` in memory
+    cache: LatentCache | None = field(default=None, compare=False, repr=False)  # the set `shards` in memory
 
     def __post_init__(self) -> None:
-        """Raise UserError when the set cannot feed all ranks, or has too few pairs of views."""
+        """Raise UserError when there are too few objects for the ranks, or too few pairs of views."""
         if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
             raise UserError(
-                f"{self.items_per_object} items per object: there are 1 to {pairs} pairs of a reference and "
-                f"{self.num_views} targets"
+                f"{self.items_per_object} items per object: must be 1 to {pairs}, the number of pairs of a reference "
+                f"and {self.num_views} targets"
             )
         require_enough_objects(self.shards, self.world)
 
@@ -113,7 +114,7 @@ class BatchLoader:
         return self.first_item + (number - self.first_step * self.accumulation) * self.objects
 
     def state(self, step: int) -> StreamState:
-        """Return what a checkpoint stores before step `step`; it is the same for all ranks."""
+        """Return the position that a checkpoint stores before step `step`; it is the same for all ranks."""
         return StreamState(step, self.item(step * self.accumulation), self.world, self.items_per_object)
 
     def resumed(self, state: StreamState) -> tuple["BatchLoader", str]:
@@ -123,7 +124,7 @@ class BatchLoader:
         return replace(self, first_step=state.step, first_item=first_item), message
 
     def of_objects(self, shards: TrainingSet) -> "BatchLoader":
-        """Return the loader of other objects of the same set, for one rank. Both count corrupt objects together."""
+        """Return a loader of other objects of the same set, for one rank. Both share one count of corrupt objects."""
         return replace(self, shards=shards, rank=0, world=1, cache=None)
 
     def load(self, number: int) -> TrainingBatch:
@@ -138,7 +139,7 @@ class BatchLoader:
         return StepKey(self.seed, step, micro, self.rank)
 
     def fixed(self, first: int, objects: int, micro: int = 0) -> TrainingBatch:
-        """Read multi-view views of `objects` objects from the `first` on, the same at all steps and ranks.
+        """Read the multi-view views of `objects` objects, beginning with `first`; the same at all steps and ranks.
 
         Batches with a different `micro` have independent random numbers.
         """
@@ -150,7 +151,7 @@ class BatchLoader:
         return self.ahead(self.load, first_step, last_step)
 
     def ahead(self, load: Callable[[int], T], first_step: int, last_step: int) -> Iterator[T]:
-        """Yield `load(number)` of these steps' micro-batches, in order, computed ahead by threads."""
+        """Yield `load(number)` for each micro-batch of these steps, in order, computed ahead by threads."""
         numbers = iter(range(first_step * self.accumulation, last_step * self.accumulation))
         with ThreadPoolExecutor(self.readers, thread_name_prefix="loader") as readers:
             yield from map_ahead(readers, load, numbers, max(_PREFETCH, self.readers))

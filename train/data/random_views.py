@@ -1,4 +1,4 @@
-"""Random views of random objects, on which the autoencoder and the image encoder are trained."""
+"""Load random views of random objects, to train the autoencoder and the image encoder."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,9 @@ from dataset.reading.shard_set import ShardSet
 from train.data.images import on_white
 from train.data.sampling import StepKey, ViewKey, generator
 
-_READERS: Final = 8  # threads; in the first epoch they decode every view
+_READERS: Final = 8  # threads, which decode every view in the first epoch
 _AHEAD: Final = _READERS + 3  # batches
-_CACHE_BYTES: Final = 3 << 30  # of decoded views: all of 6,000 objects at 64 pixels
+_CACHE_BYTES: Final = 3 << 30  # of decoded views: those of 6,000 objects at 64 pixels
 
 
 class ComponentViews(NamedTuple):
@@ -36,7 +36,7 @@ class ComponentViews(NamedTuple):
 
     @property
     def images(self) -> Tensor:
-        """The views on white, [objects, views, 3, h, w] in [0, 1], composited on their device."""
+        """Return the views on white, [objects, views, 3, h, w] in [0, 1], composited on their device."""
         return on_white(self.rgba)
 
 
@@ -54,7 +54,7 @@ class ViewCache:
         if not missing:
             return np.stack([self._views[shard, sample, key] for key in keys])
         read = dict(zip(missing, self.shards.views(shard, sample, missing), strict=True))
-        if self.room > 0:  # threads may exceed the limit by what each of them reads
+        if self.room > 0:  # each thread may exceed the limit by the views that it is reading
             self._views.update({(shard, sample, key): view for key, view in read.items()})
             self.room -= sum(view.nbytes for view in read.values())
         return np.stack([read[key] if key in read else self._views[shard, sample, key] for key in keys])
@@ -103,7 +103,8 @@ def load_random_views(
 def read_random_views(
     shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
 ) -> Iterator[ComponentViews]:
-    """Yield `load_random_views` of steps 0, 1, ..., read ahead by threads and with a cache of decoded views."""
+    """Yield the views of steps 0, 1, ... (`load_random_views`), read ahead by threads, with a cache of decoded
+    views."""
     cache = ViewCache(shards)
     load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, cache=cache)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool:

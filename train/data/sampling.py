@@ -1,8 +1,9 @@
-"""Choose what a training step is computed on: views, timesteps and noise (Eq. 3-6).
+"""Choose the random inputs of a training step: views, timesteps and noise (Eq. 3-6).
 
-Everything random is a function of (seed, step, micro-batch, rank), so a resumed run draws the same numbers.
+All random numbers are a function of (seed, step, micro-batch, rank), so a resumed run draws the same ones.
 
-Axis letters as in `train.model.multiview`; `f` counts target frames, before which stage 2 puts the reference frame.
+Axis letters as in `train.model.multiview`; `f` is the number of target frames. Stage 2 puts the reference frame before
+them.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from train.model.noise_schedule import NUM_TIMESTEPS, add_noise, alpha_bar_at
 
 Branch = Literal["single", "multi"]
 ViewKey = tuple[ViewSet, int]
-"""A view of an object: its set and its index there."""
+"""A view of an object: its view set and its index in that set."""
 ViewChoice = tuple[ViewKey, list[ViewKey]]
 """The views of one training item: (reference, targets)."""
 
@@ -41,12 +42,13 @@ class StepKey:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """One item of a micro-batch, before it is known which object is read for it.
+    """One item of a micro-batch, before its object is known.
 
-    `choice` holds its views. If it is None, they depend on the object (`draw_repeat`), which may be a replacement.
+    `choice` is the choice of its views. If it is None, the views depend on the object (`draw_repeat`), which may be a
+    replacement for a corrupt one.
     """
 
-    number: int  # in the rank's order
+    number: int  # position in the rank's order
     choice: ViewChoice | None
     seed: int
     repeat_index: int
@@ -54,7 +56,7 @@ class ItemRequest:
     num_views: int
 
     def views(self, epoch: int, shard: int, sample: int) -> ViewChoice:
-        """Return the views to read of the object at this place."""
+        """Return the views to read from the object at this place."""
         if self.choice is not None:
             return self.choice
         return draw_repeat(self.seed, (epoch, shard, sample), self.repeat_index, self.branch, self.num_views)
@@ -64,12 +66,12 @@ class ItemRequest:
 class DiffusionNoise:
     """Random numbers of a micro-batch, apart from the choice of its views."""
 
-    timesteps: Tensor  # [b] int64: one per object, shared by its frames (MVDream's choice)
+    timesteps: Tensor  # [b] int64: one per object, shared by its frames, as in MVDream
     noise: Tensor  # [b, f, c, h, w]
     dropped: Tensor  # [b] bool: image token replaced by zeros
 
     def pinned_for(self, device: torch.device) -> "DiffusionNoise":
-        """Return a copy in page-locked memory if `device` is a GPU, so that the later transfer is asynchronous."""
+        """Return a copy in page-locked memory if `device` is a GPU, so that the transfer to it is asynchronous."""
         if device.type != "cuda":
             return self
         return DiffusionNoise(self.timesteps.pin_memory(), self.noise.pin_memory(), self.dropped.pin_memory())
@@ -109,8 +111,8 @@ def count_pairs(num_views: int) -> int:
 def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> ViewChoice:
     """Draw the reference and the targets of one object. The reference comes from the random set.
 
-    single: one other view of the random set (a pair of random perspectives, section 3.2). multi: `num_views` views of
-    the fixed set, evenly spaced (four: orthogonal), from a random first one.
+    single: the target is another view of the random set (a pair of random perspectives, section 3.2). multi: the
+    targets are `num_views` evenly spaced views of the fixed set (four: orthogonal), starting at a random one.
     """
     reference = int(rng.integers(VIEWS_PER_SET))
     if branch == "single":
@@ -124,14 +126,14 @@ def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> View
 def draw_repeat(
     seed: int, place: tuple[int, int, int], repeat_index: int, branch: Branch, num_views: int
 ) -> ViewChoice:
-    """Draw the views of an object that an epoch repeats, a function of the arguments.
+    """Draw the views of an object that an epoch repeats. The result is a function of the arguments.
 
-    An object's repeats have different pairs of reference and targets, the first 16 of them different references too,
-    and each group of targets comes equally often.
+    All repeats of an object have different pairs of reference and targets, and each group of targets is used equally
+    often. The first 16 repeats also have different references.
 
     Args:
         seed: Seed of the run.
-        place: Epoch, shard and sample of the object.
+        place: Epoch, shard index and sample index of the object.
         repeat_index: Number of earlier items of the same object in the epoch.
         branch: As in `draw_views`.
         num_views: Targets of the multi-view branch.
@@ -150,10 +152,10 @@ def draw_repeat(
 
 
 def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_views: int) -> list[ItemRequest]:
-    """Choose the views of the items of a micro-batch, a function of the arguments.
+    """Choose the views of the items of a micro-batch. The result is a function of the arguments.
 
-    If an epoch has each object once, the views are drawn from the random stream of `key`; otherwise `draw_repeat`
-    draws them once the object is known.
+    If an epoch uses each object once, the views are drawn from the random stream of `key`. Otherwise `draw_repeat`
+    draws them as soon as the object is known.
     """
     rng, once = generator(key, "views"), order.items_per_object == 1
     return [
@@ -172,7 +174,7 @@ def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_v
 def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
     """Draw timesteps, noise and dropped tokens for target latents of a shape [b, f, c, h, w].
 
-    They are drawn on the CPU, so that a run draws the same numbers on any device.
+    They are drawn on the CPU, so that they are the same on any device.
     """
     seed = int(generator(key, "noise").integers(2**63))
     cpu = torch.Generator().manual_seed(seed)
@@ -192,12 +194,12 @@ def prepare_inputs(
 ) -> Inputs:
     """Add noise to the target latents and, in stage 2, put the clean reference in front of them.
 
-    Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), its timestep is 0, and its
-    camera, for relative labels, that of elevation = azimuth = 0 (Eq. 6's pi_v), which is a matrix, not zeros.
+    Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), and its timestep is 0. With
+    relative labels its camera is that of elevation = azimuth = 0 (pi_v in Eq. 6), which is a matrix, not zeros.
 
     Args:
         targets: Latents [b, f, c, h, w].
-        reference: Latent [b, c, h, w] and camera [b, 1, 16] of the reference frame; None: no such frame.
+        reference: Latent [b, c, h, w] and camera [b, 1, 16] of the reference frame, or None for no such frame.
         cameras: Camera labels [b, f, 16] of the targets.
         tokens: Image tokens [b, 1, c].
         draw: Timesteps, noise and dropped tokens.
@@ -220,7 +222,7 @@ def split_frames(flat: Tensor, batch: int) -> Tensor:
 
 
 def diffusion_loss(prediction: Tensor, noise: Tensor) -> Tensor:
-    """Return the mean squared error of the targets' noise (Eq. 5 and 6), a scalar.
+    """Return the mean squared error of the predicted noise of the targets (Eq. 5 and 6), a scalar.
 
     Args:
         prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the reference frame in front is ignored.

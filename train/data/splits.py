@@ -1,7 +1,7 @@
-"""Split a set into objects to train on, to validate on and to test on.
+"""Split a set into objects for training, validation and testing.
 
-The split of an object depends on its uid alone. No part of a model is trained on test objects; `train.evaluate` uses
-them.
+The split of an object depends only on its uid. No part of a model is trained on test objects, which `train.evaluate`
+uses.
 """
 
 import logging
@@ -14,7 +14,7 @@ from dataset.errors import UserError
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE, Split, split_of
 from train.data.training_set import TrainingSet
 
-MIN_OBJECTS: Final = 20  # a smaller set is used for training as a whole, unless validation is requested
+MIN_OBJECTS: Final = 20  # all objects of a smaller set are used for training, unless validation is requested
 
 Mode = Literal["auto", "on", "off"]
 
@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 def split_set(
     shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE
 ) -> tuple[TrainingSet, TrainingSet | None]:
-    """Return the objects to train on and those to validate on (None: no validation). Neither has test objects.
+    """Return the training objects and the validation objects (None: no validation). Neither contains test objects.
 
     Args:
         shards: The set.
-        mode: auto holds validation objects out unless the set is so small that it cannot spare any. off trains on the
+        mode: auto holds out validation objects unless the set has fewer than MIN_OBJECTS objects. off trains on the
             validation objects.
         test_share: Fraction of test objects.
 
     Raises:
-        UserError: No object is left to train on, or `mode` is on and no object is left to validate on.
+        UserError: There is no training object, or `mode` is on and there is no validation object.
     """
     if mode == "off" and not test_share:
         return shards, None
     if mode != "on" and len(shards) < MIN_OBJECTS:
         logger.info(
-            "note: %d objects are fewer than %d: all are trained on, none is held out for validation or testing "
-            "(use --validation on to hold some out)",
+            "note: training uses all %d objects, because sets of fewer than %d are not split; use --validation on to "
+            "hold out objects for validation and testing",
             len(shards),
             MIN_OBJECTS,
         )
@@ -51,22 +51,24 @@ def split_set(
     held_out = None if mode == "off" else select_splits(shards, assigned, ["validation"])
     tested = len(shards) - len(training) - len(held_out or ())
     if not len(training) or (mode == "on" and not len(held_out or ())):
+        needed = "both must be at least 1" if mode == "on" else "at least 1 training object is needed"
+        remedy = "--test-share 0" if mode == "off" else "--validation off"
         raise UserError(
-            f"{shards.url}: {len(training)} objects to train on and {len(held_out or ())} held out, by their uids; "
-            "both are needed: render more objects, or give --validation off"
+            f"{shards.url}: the split by uid leaves {len(training)} training objects and {len(held_out or ())} "
+            f"validation objects, and {needed}; render more objects or use {remedy}"
         )
     if tested:
-        logger.info("test: %d of %d objects are left out of all training, by a hash of their uids", tested, len(shards))
+        logger.info("test: %d of %d objects (chosen by a hash of the uid) are never trained on", tested, len(shards))
     if held_out is not None and not len(held_out):
         logger.info(
-            "note: no validation: no uid of these %d objects falls into the %.0f%% held out",
+            "note: no validation, because none of the %d objects is in the %.0f%% chosen by a hash of the uid",
             len(shards),
             100 * VALIDATION_SHARE,
         )
         held_out = None
     if held_out is not None:
         logger.info(
-            "validation: %d of %d objects are held out of training, by a hash of their uids", len(held_out), len(shards)
+            "validation: %d of %d objects (chosen by a hash of the uid) are not trained on", len(held_out), len(shards)
         )
     return (training, held_out) if tested or held_out is not None else (shards, None)
 
@@ -80,7 +82,7 @@ def assign_splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[l
 
 
 def select_splits(shards: TrainingSet, assigned: Sequence[Sequence[Split]], wanted: Collection[Split]) -> TrainingSet:
-    """Return the objects of some splits, as `assign_splits` assigned them, as a smaller set."""
+    """Return the objects of the given splits as a smaller set. `assign_splits` returns the splits of all objects."""
     kept = []
     for shard, samples in enumerate(shards.samples_per_shard):
         stored = np.arange(samples, dtype=np.int32) if shards.kept is None else shards.kept[shard]

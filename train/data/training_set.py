@@ -1,4 +1,4 @@
-"""Open the set of objects that a run trains on: a shard set (images) or a latent set."""
+"""Open the set that a run trains on: a shard set (images) or a latent set."""
 
 import logging
 
@@ -17,24 +17,24 @@ logger = logging.getLogger(__name__)
 
 
 def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet:
-    """Open the set at `url`, of either kind, without the objects that the filters exclude.
+    """Open the shard set or latent set at `url`, without the objects that the filters exclude.
 
     Raises:
-        UserError: The set is missing, unfinished, cannot be filtered, or has fewer objects than `world` ranks.
+        UserError: The set is missing or unfinished, cannot be filtered, or has fewer objects than `world` ranks.
     """
     opened: TrainingSet = open_views(url)
     if isinstance(opened, LatentSet):
         logger.info(
-            "%s: latent set (has latents.json): the VAE and the image encoder are not run; reference and truth in "
-            "samples/ are decoded from the latents",
+            "%s is a latent set (has latents.json): training does not run the VAE and the image encoder; the "
+            "references and true views in samples/ are decoded from the latents",
             url,
         )
     if filters != Filters():
         fs, root = url_to_fs(url)
         if isinstance(opened, LatentSet) and not exists(fs, f"{root}/{SET_NAME}"):
             raise UserError(
-                f"{url}: no manifest and outcome tables to filter by; {encode_on(url)}, which copies them from the "
-                "images"
+                f"{url} has no manifest and outcome tables, which filters need; {encode_on(url)}, which copies them "
+                "from the images"
             )
         selection = select(url, filters)
         logger.info("%s", selection)
@@ -44,15 +44,16 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
 
 
 def require_enough_objects(shards: TrainingSet, world: int) -> None:
-    """Raise UserError when the set has no objects, or fewer than ranks."""
+    """Raise UserError when the set has no objects, or fewer objects than ranks."""
     _ = Order(shards.samples_per_shard, 0, 0, world).per_epoch
 
 
 def require_images(shards: TrainingSet, what: str) -> ShardSet:
-    """Return the set if it holds images. Raises UserError, saying that `what` needs them, if it holds latents."""
+    """Return the set if it contains images. Raises UserError if it contains latents, from which `what` cannot be
+    trained."""
     if isinstance(shards, LatentSet):
         raise UserError(
-            f"{what} cannot be trained from {shards.url}, which holds latents: give the images with --shards, or "
-            "with --init-from the model that encoded the latents"
+            f"{what} cannot be trained from {shards.url}, which contains latents; give the image set with "
+            "--shards, or the model that encoded the latents with --init-from"
         )
     return shards

@@ -24,7 +24,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
 
 
 def placed_like(whole: Tensor, model: Tensor) -> Tensor:
-    """Shard a full tensor over the ranks in the way `model` is sharded; if `model` is not, return it unchanged.
+    """Shard a full tensor over the ranks as `model` is sharded. If `model` is not sharded, return the tensor unchanged.
 
     Args:
         whole: Tensor of any shape, equal on all ranks.
@@ -42,7 +42,7 @@ def placed_like(whole: Tensor, model: Tensor) -> Tensor:
 
 @contextmanager
 def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -> Iterator[MultiViewModel | None]:
-    """Provide the model as it would be on one device, with the averaged weights if there are any.
+    """Yield the unsharded model, with the averaged weights if there are any.
 
     A sharded UNet is gathered into a second UNet. Otherwise the model itself is used, with its weights replaced inside
     the context.
@@ -50,7 +50,7 @@ def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -
     Args:
         model: The trained model.
         average: Averaged weights.
-        here: Whether this rank needs the model. If not, it only takes part in gathering and gets None.
+        here: Whether this rank needs the model. Otherwise it only takes part in gathering, and None is yielded.
     """
     if not any(hasattr(parameter, "full_tensor") for parameter in model.unet.parameters()):
         with averaged(model.unet, average if here else None):
@@ -62,7 +62,7 @@ def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -
 
 
 def _unet_with(weights: dict[str, Tensor], like: nn.Module) -> nn.Module:
-    """Return a UNet with the configuration of `like` that holds these tensors without a copy."""
+    """Return a UNet with the configuration of `like` that uses these tensors without copying them."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     settings: Any = like.config

@@ -1,8 +1,9 @@
 """Train one model with several processes (ranks), each on its own device.
 
-All ranks step together with the same weights. Gradients are averaged in the backward pass by DDP or FSDP2 (which also
-shards weights and optimizer state), and the loss by `Ranks.mean`, on the device. Hosts communicate through a separate
-gloo group (`Ranks.wait`, `any`, `gather`) with a long timeout: NCCL would treat the wait for a validation as a failure.
+All ranks step together with the same weights. DDP or FSDP2 (which also shards weights and optimizer state) averages the
+gradients in the backward pass, and `Ranks.mean` averages the loss on the device. Hosts communicate through a separate
+gloo group (`Ranks.wait`, `any`, `gather`) with a long timeout, because NCCL would treat waiting for a validation as a
+failure.
 """
 
 import logging
@@ -25,9 +26,9 @@ from dataset.log import LOGGERS
 from train.distributed.fsdp import whole_tensor
 
 Parallel = Literal["ddp", "fsdp"]
-HOST_TIMEOUT: Final = timedelta(hours=12)  # for rank 0 to validate, sample, or train a component
-TIMEOUT: Final = timedelta(minutes=30)  # of collective operations on the device
-STOP_EVERY: Final = 20  # at most so many steps between checks whether a rank received a stop signal
+HOST_TIMEOUT: Final = timedelta(hours=12)  # enough for rank 0 to validate, sample, or train a component
+TIMEOUT: Final = timedelta(minutes=30)  # timeout of collective operations on the device
+STOP_EVERY: Final = 20  # largest number of steps between checks for a stop signal
 _MARKER: Final = ".ranks"
 _MARKER_S: Final = 10.0  # for a file to appear on another machine (NFS caches for 3 to 60 s, less for new names)
 
@@ -40,10 +41,10 @@ class Ranks:
     world: int = 1
     parallel: Parallel = "ddp"
     host_group: Any = None  # gloo, for communication between hosts; made by `init_process_group`
-    stop_file: Path | None = None  # if it exists, all ranks stop (for Ray, whose workers receive no signals)
+    stop_file: Path | None = None  # all ranks stop if this file exists (Ray's workers receive no signals)
 
     def __post_init__(self) -> None:
-        """Raise UserError when the rank is not below `world`."""
+        """Raise UserError when the rank is not in 0 to `world` - 1."""
         if not 0 <= self.rank < self.world:
             raise UserError(f"rank {self.rank} must be at least 0 and below the number of ranks, {self.world}")
 
@@ -60,7 +61,7 @@ class Ranks:
     def mean(self, number: Tensor) -> Tensor:
         """Average a scalar tensor over all ranks, in place, and return it. The host does not wait.
 
-        The mean is non-finite if it is non-finite on any rank.
+        The mean is non-finite if the value is non-finite on any rank.
         """
         if self.world > 1:
             dist.all_reduce(number)
@@ -81,12 +82,12 @@ class Ranks:
             dist.barrier(group=self.host_group)
 
     def stopping(self, requested: bool, steps: int, every: int) -> bool:
-        """Return whether to stop after `steps` steps, with the same answer on all ranks.
+        """Return whether to stop after `steps` steps; the result is the same on all ranks.
 
         Args:
             requested: Whether this rank received a stop signal.
             steps: Finished steps.
-            every: Steps between checks if there are several ranks, but at most STOP_EVERY.
+            every: Steps between checks if there are several ranks; at most STOP_EVERY is used.
         """
         if self.world > 1 and steps % min(every, STOP_EVERY):
             return False
@@ -102,7 +103,7 @@ class Ranks:
 
     @contextmanager
     def rank0_first(self) -> Iterator[None]:
-        """Context that rank 0 runs first while the others wait; they run it afterwards and find the files it wrote.
+        """Run the block on rank 0 first, then on the other ranks, which find the files that rank 0 wrote.
 
         Raises:
             UserError: Rank 0 failed with a UserError (raised on all ranks).
@@ -121,16 +122,16 @@ class Ranks:
             yield
 
     def _broadcast_outcome(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        """Send the other ranks how rank 0's context ended. Its exception is not suppressed."""
+        """Tell the other ranks whether the block failed on rank 0. The exception is not suppressed."""
         if error is None:
             self._broadcast_failure(None)
             return False
-        with suppress(RuntimeError):  # a rank may be gone
+        with suppress(RuntimeError):  # a rank may have died
             self._broadcast_failure((isinstance(error, UserError), str(error) or type(error).__name__))
         return False
 
     def _broadcast_failure(self, failure: tuple[bool, str] | None) -> tuple[bool, str] | None:
-        """Return rank 0's failure on all ranks: (whether it is a UserError, its message), or None."""
+        """Return the failure of rank 0 on all ranks: (whether it is a UserError, the message), or None."""
         values: list[Any] = [failure]
         dist.broadcast_object_list(values, 0, group=self.host_group)
         received: tuple[bool, str] | None = values[0]
@@ -138,7 +139,7 @@ class Ranks:
 
     @contextmanager
     def rank0_stdout(self) -> Iterator[None]:
-        """Context in which only rank 0 prints to stdout and logs messages below WARNING."""
+        """Inside the block, only rank 0 prints to stdout and logs messages below WARNING."""
         if self.first:
             yield
             return
@@ -154,7 +155,7 @@ class Ranks:
                     logger.setLevel(level)
 
     def check_shared(self, folder: Path) -> None:
-        """Check that `folder` is the same folder on the machines of all ranks. Raises UserError on all ranks if not."""
+        """Check that `folder` is the same folder on all machines. Raises UserError on all ranks if it is not."""
         if self.world == 1:
             return
         token = torch.randint(2**62, (1,)) if self.first else torch.zeros(1, dtype=torch.int64)
@@ -176,7 +177,7 @@ class Ranks:
 
 
 def _appears(marker: Path, text: str) -> bool:
-    """Wait for a file with this text. Return whether it appeared in time."""
+    """Wait for a file with this text. Return whether it appeared before the timeout."""
     deadline = time.monotonic() + _MARKER_S
     while not (marker.is_file() and marker.read_text() == text):
         if time.monotonic() > deadline:
@@ -189,9 +190,9 @@ ALONE: Final = Ranks()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
-    """Return (rank, world, local rank) as torchrun sets them, or (0, 1, 0) if it did not start this process.
+    """Return (rank, world, local rank) as set by torchrun, or (0, 1, 0) if torchrun did not start this process.
 
-    Raises UserError when one of the variables is not a number.
+    Raises UserError when one of the environment variables is not a number.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "WORLD_SIZE" not in environment or "RANK" not in environment:
@@ -213,7 +214,7 @@ def init_process_group(
     init_method: str | None = None,
     stop_file: Path | None = None,
 ) -> Iterator[Ranks]:
-    """Context with a process group: nccl on GPUs, gloo on CPUs. With one rank there is none.
+    """Create a process group for the block: nccl on GPUs, gloo on CPUs. With one rank there is none.
 
     An existing group (of Ray) is used as it is.
 
@@ -222,8 +223,8 @@ def init_process_group(
         world: Number of ranks.
         device: Device of this rank.
         parallel: How the model is parallelized.
-        init_method: URL at which the ranks meet; None: by MASTER_ADDR and MASTER_PORT.
-        stop_file: See `Ranks`.
+        init_method: URL at which the ranks meet. None: use MASTER_ADDR and MASTER_PORT.
+        stop_file: See `Ranks.stop_file`.
     """
     if world == 1:
         yield Ranks(parallel=parallel, stop_file=stop_file)
@@ -249,7 +250,7 @@ def init_process_group(
 def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
     """Return the module to call for the loss, so that gradients are averaged over the ranks.
 
-    With one rank it is the UNet itself; with FSDP2 too, sharded in place; with DDP a wrapper.
+    With one rank this is the UNet itself, with FSDP2 the UNet sharded in place, with DDP a wrapper.
     """
     if ranks.world == 1:
         return unet
@@ -266,7 +267,7 @@ def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
-    """Shard the UNet with FSDP2, one unit per level: its weights are gathered only while it is computed."""
+    """Shard the UNet with FSDP2, one unit per level. The weights of a level are gathered only while it is computed."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -279,7 +280,7 @@ def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def accumulating(called: nn.Module, ranks: Ranks, *, last: bool) -> Iterator[None]:
-    """Context of a micro-batch's forward and backward pass: gradients are averaged only in the step's last one."""
+    """Context for the forward and backward pass of a micro-batch: only the last one of a step averages gradients."""
     if ranks.sharded:
         called.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield

@@ -1,7 +1,7 @@
 """Encode a shard set into a latent set: `python -m train.encode SHARDS OUT --model MODEL`.
 
-Views then pass the VAE and the image encoder once instead of at every training step. The same command resumes after the
-last finished shard. The output depends on images, model, device and batch size. `dataset.format.latents` describes it.
+Each view is then encoded once instead of at every training step. Repeat the command to resume after the last finished
+shard. The output depends on images, model, device and batch size. `dataset.format.latents` describes its format.
 """
 
 import json
@@ -27,10 +27,11 @@ RENAMED: Final = {"--readers": "--num-workers"}  # old name -> new name; the old
 
 @dataclass(frozen=True)
 class EncodeArgs:
-    """Encode every view of a shard set: mean and log variance of the VAE and the image embedding, in float16.
+    """Encode every view of a shard set. Store the mean and log variance of the VAE and the image embedding in float16.
 
-    Size with the paper's model (latents 4 x 32 x 32, embedding 1024) at 800,000 objects, 25.6 M views: 0.51 TB, 16 KB
-    of latents and 2 KB of embedding per view; with --no-logvar 0.30 TB, --embedded random 0.49 TB, with both 0.28 TB.
+    With the paper's model (latents 4 x 32 x 32, embeddings of 1024), a set of 800,000 objects (25.6 M views) takes
+    0.51 TB: per view 16 KB of latents and 2 KB of embedding. With --no-logvar it takes 0.30 TB, with --embedded random
+    0.49 TB, with both 0.28 TB.
     """
 
     shards: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
@@ -38,14 +39,15 @@ class EncodeArgs:
     out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
     """Latent set to write: a folder or an fsspec URL."""
     model: Path
-    """Model whose VAE and image encoder are used: a model folder, checkpoint file or Hub name. Use the model that
-    training starts from (--init-from). MVDream has no image encoder; the paper's is used with it."""
+    """Model whose VAE and image encoder are used: a model folder, checkpoint file or Hub name. Give the model that
+    training starts from (--init-from). For MVDream, which has no image encoder, the paper's is used."""
     logvar: bool = True
-    """Store the log variance, which --sample-posterior needs. Without it the latents take half the space."""
+    """Store the log variance, which train --sample-posterior needs. Without it the latents take half the space."""
     embedded: Embedded = "all"
-    """Views whose embedding is stored: all, or only the random views, which training uses as references."""
+    """Views whose embedding is stored. random: only the random views, which training uses as references. all: all
+    views."""
     batch_size: int = 32
-    """Views per batch, 1 to 32; smaller batches need less memory. May change when resuming."""
+    """Views per batch, 1 to 32. A smaller batch needs less memory. May change when resuming."""
     num_workers: int = 4
     """Threads that read and decode images."""
     device: str = "auto"

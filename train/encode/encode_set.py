@@ -35,14 +35,14 @@ from train.model.fingerprint import model_settings
 
 logger = logging.getLogger(__name__)
 
-_AHEAD: Final = 2  # objects read ahead in addition to one per worker; 25 MB each at 256 pixels
+_AHEAD: Final = 2  # objects read ahead in addition to one per thread; 25 MB each at 256 pixels
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:
     """Describe the latent set to be written. The shape of the latents is that of an encoded white image.
 
     Raises:
-        UserError: the VAE's latents do not have the size that the model's settings state.
+        UserError: the size of the VAE's latents differs from the model's settings.
     """
     size = encoder.spec.image_size
     mean, _ = encoder.latents(torch.ones(1, 3, size, size, device=encoder.device))
@@ -114,7 +114,7 @@ def _encode_shards(
         for number, name in enumerate(names):
             if name in finished:
                 continue
-            if exists(fs, f"{root}/{table_file(name)}"):  # left by a damaged shard
+            if exists(fs, f"{root}/{table_file(name)}"):  # left over from a damaged shard
                 fs.rm_file(f"{root}/{table_file(name)}")
             metas = _read_metas(shards, number)
             images = _read_ahead(shards, number, pool, num_workers + _AHEAD)
@@ -154,7 +154,7 @@ def _samples(
             name = latent_name(meta.uid, view_set, index)
             if not np.isfinite(row).all():
                 raise UserError(
-                    f"{name}: NaN or infinite in float16; the model is damaged or does not fit these images"
+                    f"{name}: NaN or infinite in float16; the model is damaged, or unsuitable for these images"
                 )
             members[name] = dump_view(form, view_set, row)
         bar.update(len(ALL_VIEWS))
@@ -172,7 +172,7 @@ def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_siz
 
     Returns:
         Latents [32, n] and embeddings [e, d] in float16 on the encoder's device, possibly still being computed. n is
-        c * h * w, twice that with the log variance after the mean; e is 16 or 32.
+        c * h * w, or twice that if the log variance follows the mean; e is 16 or 32.
     """
     latents, embeddings = [], []
     for start in range(0, len(ALL_VIEWS), batch_size):

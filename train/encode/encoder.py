@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Encoder:
-    """VAE and image encoder on one device, run with the precision that training uses."""
+    """VAE and image encoder on one device. They run with the precision used in training."""
 
     vae: nn.Module
     image_encoder: ImageEncoder
@@ -42,7 +42,7 @@ class Encoder:
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
     """Load VAE and image encoder of a model folder in float32.
 
-    A folder without an image encoder, such as a converted MVDream, gets the paper's.
+    If the folder has no image encoder, such as a converted MVDream, the paper's is used.
 
     Raises:
         UserError: a part is missing or damaged.
@@ -52,7 +52,7 @@ def load_encoder(folder: Path, device: torch.device) -> Encoder:
     if image_encoder is None:
         paper = PAPER.tower
         if not isinstance(paper, OpenClipEncoder):
-            raise UserError(f"{folder}: holds no image_tower/; give a model that has an image encoder")
+            raise UserError(f"{folder}: has no image_tower/; give a model that has an image encoder")
         logger.info("%s has no image encoder; using the paper's, %s/%s", folder, paper.architecture, paper.pretrained)
         image_encoder = fetch_image_encoder(paper)
     vae = load_vae(folder / "vae")

@@ -21,7 +21,7 @@ _BLOCK: Final = 1 << 20
 def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
     """Copy the shard set's manifest, attribution, outcome tables and `set.json`, which training filters need.
 
-    Files that exist are kept. A missing one ends the copying with a notice.
+    Existing files are kept. If a source file is missing, a notice is logged and the remaining files are not copied.
     """
     source, there = url_to_fs(shards.url)
     tables = [f"{OUTCOMES_FOLDER}/{shard.name}.parquet" for shard in shards.index.shards]
@@ -29,7 +29,7 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
         if exists(fs, f"{root}/{name}"):
             continue
         if not exists(source, f"{there}/{name}"):
-            logger.info("%s holds no %s: training on the latents cannot filter by its contents", shards.url, name)
+            logger.info("%s has no %s: training on the latents cannot filter by its contents", shards.url, name)
             return
         with source.open(f"{there}/{name}", "rb") as file, atomic_file(fs, f"{root}/{name}") as copy:
             while data := file.read(_BLOCK):
@@ -40,16 +40,18 @@ def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
     """Write latents.json, or check that the existing one is the same.
 
     Raises:
-        UserError: the folder holds a set of images, or latents of other images, another model or other settings.
+        UserError: the folder contains a set of images, or latents of other images, another model or other settings.
     """
     if not exists(fs, f"{root}/{LATENTS_FILE}"):
         if any(exists(fs, f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):
-            raise UserError(f"{out}: holds a set of images; give another OUT")
+            raise UserError(f"{out} already contains an image set; choose another OUT")
         write_json_atomic(fs, f"{root}/{LATENTS_FILE}", format_json(form))
         return
     before, now = format_json(read_format(out)), format_json(form)
     if before.pop("pictures") != now.pop("pictures"):
-        raise UserError(f"{out}: encoded from other images; give another OUT, or the SHARDS that it was started with")
+        raise UserError(
+            f"{out} was encoded from other images; choose another OUT, or give the SHARDS that it was started with"
+        )
     if changed := differences(before, now):
         raise UserError(settings_differ(out, changed.values(), "repeat its command, or give another OUT"))
 

@@ -1,10 +1,10 @@
-"""Compare novel views sampled by any models with the truth of any shard set, beside baselines.
+"""Compare novel views sampled by one or several models with the true views of a shard set, and with baselines.
 
     python -m train.evaluate --model data/stage1 data/model --shards data/shards --out data/evaluation
 
 From one view of each object of the split, each model samples the 16 views of the fixed set at the true cameras. The
-command writes `evaluation.json`, `evaluation.md`, `evaluation.html` with the images behind every number, and
-`results.jsonl` with a line per scored ring, from which the same command resumes.
+command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (which shows the scored images) and
+`results.jsonl` (one line per scored ring). A repeated command resumes from `results.jsonl`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Baselines of novel views: the mean image of the training objects, and the training object nearest by embedding."""
+"""Baselines for novel views: the mean image of the training objects, and the training object nearest by embedding."""
 
 import logging
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from train.evaluate.novel_views import REFERENCES, RING, EvaluationObject, embed
 from train.evaluate.selection import spread_evenly
 from train.model.multiview import MultiViewModel
 
-MAX_OBJECTS: Final = 2000  # training objects that are used, spread evenly over the set
+MAX_OBJECTS: Final = 2000  # largest number of training objects that are used, spread evenly over the set
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ class Gallery:
     """The training objects: their mean ring, and the embeddings of their random views."""
 
     shards: ShardSet
-    places: list[Place]  # of each object
+    places: list[Place]  # uid of each object
     mean: NDArray[np.float32]  # [v, h, w, 3]
     embeddings: NDArray[np.float64]  # [n, v, d]
 
     def nearest(self, embedding: NDArray[np.float64], uid: str) -> Place:
-        """Return the training object, other than `uid`, with the view whose embedding is nearest to this one [d].
+        """Return the training object (other than `uid`) that has the view nearest to this embedding [d].
 
         Raises UserError when there is no other object.
         """
@@ -46,7 +46,7 @@ class Gallery:
             place = self.places[int(i)]
             if self.shards.uid(*place) != uid:
                 return place
-        raise UserError(f"{self.shards.url}: holds no training object other than {uid} to compare with")
+        raise UserError(f"{self.shards.url}: has no training object other than {uid} to compare with")
 
     def nearest_ring(self, model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
         """Return the true views [v, h, w, 3] of the nearest training object, at the same cameras.
@@ -58,7 +58,7 @@ class Gallery:
 
 
 def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, encoder_sha256: str, cache: Path) -> Gallery:
-    """Return the gallery of a set's objects at an image size. `cache` keeps it for the same objects and image encoder.
+    """Return the gallery of a set's objects at an image size. `cache` stores it per set and image encoder.
 
     Raises UserError when the cache cannot be read.
     """
@@ -92,6 +92,6 @@ def _read(cache: Path, key: dict[str, str]) -> dict[str, NDArray[Any]] | None:
         with safe_open(cache, "numpy") as file:
             if file.metadata() != key:
                 return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
     except SafetensorError as error:
         raise UserError(f"{cache}: cannot be read ({error}); remove it") from error

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018), if its package and weights are available; the project does not require them."""
+"""Load LPIPS (Zhang et al. 2018) if its package and weights are available. The project does not require them."""
 
 import importlib
 from collections.abc import Callable

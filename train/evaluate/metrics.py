@@ -1,4 +1,4 @@
-"""Similarity of sampled views to true views: pure functions on arrays, and confidence intervals over objects.
+"""Metrics of sampled views against true views (pure functions on arrays), and confidence intervals over objects.
 
 Axis letters: `f` views, `g` other views, `n` objects, `h w` pixels; colors are the last axis.
 """
@@ -10,18 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from dataset.images.psnr import psnr_db
 
-Box = tuple[slice, slice]  # rows and columns
+Box = tuple[slice, slice]  # axes of rows and columns
 
 MASK_LEVEL: Final = 12  # alpha (of 255) from which a pixel counts as object, as in `dataset.images.prepare`
-SSIM_SIGMA: Final = 1.5  # of its Gaussian window, 11 pixels wide (Wang et al. 2004, III.B)
+SSIM_SIGMA: Final = 1.5  # deviation of the Gaussian window, 11 pixels wide (Wang et al. 2004, III.B)
 FRONT_AND_BACK: Final = (14, 15, 0, 1, 2, 6, 7, 8, 9, 10)  # views of the ring within 45 degrees of azimuth 0 or 180
-MAX_FRONT_BACK_PSNR_DB: Final = 25.0  # opposite sides more similar than this cannot be confused
-RESAMPLES: Final = 2000  # of the bootstrap
+MAX_FRONT_BACK_PSNR_DB: Final = 25.0  # opposite sides more similar than this are not counted as confused
+RESAMPLES: Final = 2000  # resamples of the bootstrap
 CONFIDENCE: Final = 0.95
 
 
 def ssim_map(image: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """Structural similarity [h, w, 3] of two images [h, w, 3] in [0, 1], at each pixel and color.
+    """Return the structural similarity [h, w, 3] of two images [h, w, 3] in [0, 1], per pixel and color.
 
     Wang et al. 2004: Gaussian window of 11 pixels, K1 = 0.01, K2 = 0.03, population covariance, data range 1.
     """
@@ -41,13 +41,14 @@ def ssim_map(image: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def ssim(similarity: NDArray[np.float64]) -> float:
-    """Mean of a map [h, w, 3] where the whole window lies in the image, as in the paper and in scikit-image."""
+    """Return the mean of a map [h, w, 3] where the whole window lies in the image, as in the paper and scikit-image."""
     edge = int(3.5 * SSIM_SIGMA + 0.5)
     return float(similarity[edge:-edge, edge:-edge].mean())
 
 
 def object_box(alpha: ArrayLike) -> Box:
-    """Bounding box of an object from its alpha uint8 [h, w]; the whole image if the object is not visible."""
+    """Return the bounding box of an object from its alpha uint8 [h, w]; the whole image if the object is not
+    visible."""
     visible = np.asarray(alpha) >= MASK_LEVEL
     if not visible.any():
         return slice(0, visible.shape[0]), slice(0, visible.shape[1])
@@ -56,7 +57,7 @@ def object_box(alpha: ArrayLike) -> Box:
 
 
 def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """PSNR and SSIM [f] of images [f, h, w, 3] on white, whole and in the box of the true alpha [f, h, w]."""
+    """Return PSNR and SSIM [f] of images [f, h, w, 3] on white: whole, and in the box of the true alpha [f, h, w]."""
     scores: dict[str, list[float]] = {name: [] for name in ("psnr", "ssim", "psnr_box", "ssim_box")}
     for image, true_image, mask in zip(np.asarray(images), np.asarray(truth), np.asarray(alpha), strict=True):
         similarity, box = ssim_map(image, true_image), object_box(mask)
@@ -68,13 +69,13 @@ def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[
 
 
 def squared_distances(images: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Mean squared differences [f, g] of all pairs of images [f, h, w, 3] and [g, h, w, 3]."""
+    """Return the mean squared differences [f, g] of all pairs of images [f, h, w, 3] and [g, h, w, 3]."""
     first, second = (np.asarray(a, np.float64).reshape(len(np.asarray(a)), -1) for a in (images, others))
     return np.stack([np.square(second - row).mean(1) for row in first])
 
 
 def cosines(embeddings: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Cosines [..., f, g] of embeddings [..., f, d] and [..., g, d]."""
+    """Return the cosine similarities [..., f, g] of embeddings [..., f, d] and [..., g, d]."""
     first, second = (_normalized(np.asarray(array, np.float64)) for array in (embeddings, others))
     product: NDArray[np.float64] = first @ np.swapaxes(second, -1, -2)
     return product
@@ -86,13 +87,13 @@ def _normalized(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compare each sampled view's nearest true view with the true view at the same camera.
+    """Find the nearest true view of each sampled view, and compare it with the true view at the same camera.
 
     Args:
         distances: [f, f], from sampled to true views of a ring; view i is at azimuth 360 i / f.
 
     Returns:
-        1 where the two are the same view, otherwise 0; and the degrees between them; [f] each.
+        [f] each: 1 where the two are the same view, otherwise 0; and the angle between them in degrees.
     """
     views = len(distances)
     nearest, expected = distances.argmin(1), np.arange(views)
@@ -102,7 +103,7 @@ def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 
 def front_back_confusion(distances: NDArray[np.float64], truth: ArrayLike) -> NDArray[np.float64]:
-    """Whether each view of the ring shows the opposite side of the object.
+    """Return whether each view of the ring shows the opposite side of the object.
 
     Args:
         distances: [16, 16], from sampled to true views.
@@ -123,14 +124,14 @@ def front_back_confusion(distances: NDArray[np.float64], truth: ArrayLike) -> ND
 
 
 def mean_of(values: ArrayLike) -> float:
-    """Mean of the finite values of an array [...]; NaN if there are none."""
+    """Return the mean of the finite values of an array [...]; NaN if there are none."""
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
     return float(finite.mean()) if len(finite) else float("nan")
 
 
 def bootstrap(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of the mean of independent values [n], by the percentile bootstrap (Efron 1979).
+    """Return a confidence interval of the mean of independent values [n], by the percentile bootstrap (Efron 1979).
 
     Non-finite values are left out. Returns NaN, NaN for fewer than two values.
     """

@@ -1,10 +1,10 @@
-"""Sample rings of novel views with a model, at the cameras of an object's true views.
+"""Sample rings of novel views from a model, at the cameras of an object's true views.
 
-A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. A model samples it from the embedding of one view
-of the random set, the reference, as four groups of four orthogonal views: as many views as attended to each other in
+A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. From the embedding of one view of the random set
+(the reference), a model samples it in four groups of four orthogonal views, the number that attended to each other in
 training. The groups of an object share only the embedding, and the reference image if the model is conditioned on it.
 
-Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring, others as in
+Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring. For other letters, see
 `train.model.multiview`.
 """
 
@@ -37,7 +37,7 @@ REFERENCES: Final = ALL_VIEWS[VIEWS_PER_SET:]  # the random set
 
 @dataclass(frozen=True)
 class EvaluationObject:
-    """One object with the true views of its ring, and its reference view."""
+    """An object with the true views of its ring and its reference view."""
 
     rendered: RenderedObject  # the views of the ring, then the reference
 
@@ -85,7 +85,7 @@ class EvaluationObject:
 
 
 def read_evaluation_object(shards: ShardSet, place: Place) -> EvaluationObject:
-    """Read the ring and the reference view of an object. Which view is the reference depends on its uid only.
+    """Read the ring and the reference view of an object. The uid determines which view is the reference.
 
     Raises UserError when the shard cannot be read, DamagedMember when a view is corrupt.
     """
@@ -94,7 +94,7 @@ def read_evaluation_object(shards: ShardSet, place: Place) -> EvaluationObject:
 
 
 def reference_index(uid: str) -> int:
-    """Return which of an object's random views is its reference, 0 to 15."""
+    """Return the index of the random view that is an object's reference, 0 to 15."""
     return _hash(f"reference/{uid}") % VIEWS_PER_SET
 
 
@@ -110,7 +110,7 @@ def to_arrays(images: Tensor) -> NDArray[np.float32]:
 
 
 def in_groups(ring: Tensor) -> Tensor:
-    """Split rings [b, v, ...] into groups [(b g), k, ...]: every fourth view of a ring is in one group."""
+    """Split rings [b, v, ...] into groups [(b g), k, ...]. A group contains every fourth view of a ring."""
     objects, rest = len(ring), ring.shape[2:]
     grouped = ring.reshape(objects, VIEWS_PER_GROUP, GROUPS_PER_RING, *rest).transpose(1, 2)
     return grouped.flatten(0, 1)
@@ -128,8 +128,8 @@ def condition_on_reference(
 ) -> MultiViewModel:
     """Condition the model on reference images [b, 3, h, w] (or not), repeated for every view group of each object.
 
-    `cameras` [b, 16] are the labels of the reference images. Without the reference, a model that reads it as input
-    channels gets zeros there.
+    `cameras` [b, 16] are the labels of the reference images. If a model reads the reference as input channels and is
+    not to be conditioned on it, these channels are zero.
     """
     channels = reads_reference(model.unet)
     if not with_reference and not channels:
@@ -152,9 +152,9 @@ def draw_rings(
     guidance_scale: float,
     with_reference: bool,
 ) -> list[NDArray[np.float32]]:
-    """Sample one ring of views [v, h, w, 3] per object, at the cameras and in the image size of the truth.
+    """Sample one ring of views [v, h, w, 3] per object, with the cameras and the image size of the true views.
 
-    The noise of an object depends on its uid and the seed only. `with_reference` also conditions the model on the
+    The noise of an object depends only on its uid and the seed. `with_reference` also conditions the model on the
     reference image. On a GPU, sampling runs in bf16; the metrics are computed in float32.
     """
     references = torch.stack([truth.reference_rgb for truth in truths]).to(model.device)
@@ -177,7 +177,7 @@ def draw_rings(
 
 
 def resized(images: Tensor, size: int) -> NDArray[np.float32]:
-    """Resize images [n, 3, h, w] to arrays [n, size, size, 3] in [0, 1]."""
+    """Resize images [n, 3, h, w] and return them as arrays [n, size, size, 3] in [0, 1]."""
     return to_arrays(resize(images.float(), size).clamp(0, 1))
 
 
@@ -191,12 +191,12 @@ def embed(model: MultiViewModel, images: NDArray[np.float32]) -> NDArray[np.floa
 
 @torch.no_grad()
 def through_autoencoder(model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-    """Encode and decode the true ring [v, h, w, 3]: the upper bound for samples of the model."""
+    """Encode and decode the true ring [v, h, w, 3]. The result is an upper bound for samples of the model."""
     return resized(model.decode(model.encode(to_tensor(truth.ring).to(model.device))), truth.size)
 
 
 def noise_generator(uid: str, seed: int) -> torch.Generator:
-    """Return the generator of an object's noise. It is on the CPU, so that the noise is the same on every device."""
+    """Return the generator of an object's noise, on the CPU so that the noise is the same on every device."""
     return torch.Generator().manual_seed(_hash(f"noise/{seed}/{uid}") % 2**63)
 
 

@@ -1,4 +1,4 @@
-"""Write an evaluation as one HTML page: tables, how they were measured, and the images behind every number.
+"""Write an evaluation as one HTML page: tables, how they were measured, and the scored images.
 
 `page.html` is its template.
 """
@@ -30,7 +30,7 @@ class EmbeddedStrip:
 
 @dataclass(frozen=True)
 class Ring:
-    """One row of views: the method's name, its image and its numbers for this object."""
+    """One row of views: the method's name, the image, and the metrics of this object."""
 
     name: str
     image: EmbeddedStrip
@@ -39,7 +39,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class ObjectRings:
-    """One object: its reference image, then the true views and those of every method."""
+    """One object: its reference image, its true views, and the views of every method."""
 
     uid: str
     reference: EmbeddedStrip
@@ -59,7 +59,7 @@ def write_evaluation_page(
     metrics: Sequence[Metric],
     caption: str,
 ) -> None:
-    """Write the page in one step. `metrics` are shown next to each ring; `caption` explains the images.
+    """Write the page atomically. `metrics` are shown next to each ring; `caption` explains the images.
 
     Raises:
         UserError: an image of the record is missing, or `out` cannot be written.

@@ -1,4 +1,5 @@
-"""The protocol of the evaluation compared with the published one, and whether a model was trained on the objects."""
+"""Describe how the evaluation measures, how this differs from the published protocol, and which objects were trained
+on."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from train.loop.run_config import CONFIG_FILE
 
 
 def protocol(size: int, seeds: int) -> list[str]:
-    """Return sentences on how the numbers are measured; `size` is the image size in pixels."""
+    """Return sentences that describe how the metrics are measured; `size` is the image size in pixels."""
     return [
         "From one view of the random set (chosen by a hash of the object's uid) the model samples the 16 views of the "
         "fixed set, elevation 30, every 22.5 degrees, at the true cameras.",
@@ -38,7 +39,8 @@ def protocol(size: int, seeds: int) -> list[str]:
 
 
 def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
-    """Yield notes if a model may have been trained on objects of the split, as the configs of its folder say."""
+    """Yield a note if, according to the configs of its folder, a model may have been trained on objects of the
+    split."""
     if split == "all":
         yield f"{name}: all objects are measured, including those it may have been trained on."
         return
@@ -61,7 +63,7 @@ def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
 
 
 def _configs(folder: Path) -> Iterator[tuple[dict[str, Any] | None, Path]]:
-    """Yield config.json of a run and of the runs it was initialized from; None where there is none."""
+    """Yield the config.json of a run and of the runs that it was initialized from; None where a folder has none."""
     seen: set[Path] = set()
     current: Path | None = folder
     while current is not None and current not in seen:

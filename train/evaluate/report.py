@@ -1,4 +1,4 @@
-"""Write the results of an evaluation, of novel views or of assets: evaluation.json, evaluation.md, evaluation.html."""
+"""Write the results of an evaluation (of novel views or of assets) as JSON, Markdown and HTML."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def write_report(
     page_metrics: Sequence[Metric] = RING_METRICS,
     caption: str = RING_CAPTION,
 ) -> str:
-    """Write the three files.
+    """Write evaluation.json, evaluation.md and evaluation.html.
 
     Args:
         out: The output folder.
@@ -44,7 +44,7 @@ def write_report(
         lead: The sentence below the heading.
         tables: The tables, in order.
         notes: How the numbers were measured.
-        details: Further values of evaluation.json.
+        details: Further entries of evaluation.json.
         metrics: The metrics of `rows`.
         rows: `summarize` of each method.
         record: The scores and the images.
@@ -86,7 +86,7 @@ def write_report(
 
 
 def without_nan(value: Any) -> Any:
-    """Replace NaN and infinity by None, in nested dictionaries, lists and tuples: JSON has neither."""
+    """Replace NaN and infinity, which JSON does not have, by None in nested dictionaries, lists and tuples."""
     if isinstance(value, Mapping):
         return {name: without_nan(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,8 +1,8 @@
-"""The record of an evaluation: a line of JSON per scored ring or asset, from which the same command resumes.
+"""The record of an evaluation: one JSON line per scored ring or asset. A repeated command resumes from it.
 
-settings.json     the settings of each method: a repeated command must have the same
+settings.json     the settings of each method; a repeated command must have the same settings
 results.jsonl     method, uid, seed, and the values of each metric
-pictures/METHOD/  the images behind each line, as UID.SEED.webp; pictures/truth/ and pictures/reference/ beside them
+pictures/METHOD/  the scored images, as UID.SEED.webp; likewise pictures/truth/ and pictures/reference/
 """
 
 import json
@@ -23,7 +23,7 @@ from dataset.report.collect import encode_strip
 SETTINGS_FILE: Final = "settings.json"
 RESULTS_FILE: Final = "results.jsonl"
 IMAGES_FOLDER: Final = "pictures"
-TRUTH: Final = "truth"  # folders in IMAGES_FOLDER beside those of the methods
+TRUTH: Final = "truth"  # further folders in IMAGES_FOLDER
 REFERENCE: Final = "reference"
 
 Key = tuple[str, str, int]  # method, uid, seed
@@ -32,7 +32,7 @@ Scores = Mapping[str, Sequence[float]]  # the values of each metric
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the tables: a model with its sampling settings, or a baseline. `settings` determine its numbers."""
+    """A row of the tables: a model with its sampling settings, or a baseline. `settings` determine its results."""
 
     key: str  # valid as a file name
     title: str
@@ -42,7 +42,7 @@ class Method:
 
 @dataclass
 class Record:
-    """The scores and images that a folder holds so far. Use `open_record`."""
+    """The scores and images in a folder. Use `open_record` to create one."""
 
     folder: Path
     scores: dict[Key, Scores] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Record:
         return self.folder / IMAGES_FOLDER / folder / f"{uid}.{seed}.webp"
 
     def write_images(self, folder: str, uid: str, images: Sequence[NDArray[np.uint8]], seed: int = 0) -> None:
-        """Write images [h, w, 4] as one strip, at the path that `image_path` returns."""
+        """Write images [h, w, 4] as one strip, to the path that `image_path` returns."""
         path = self.image_path(folder, uid, seed)
         write_file_atomic(path, encode_strip(list(images)))
 
@@ -73,7 +73,7 @@ def opaque(images: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
 
 
 def open_record(folder: Path, common: Mapping[str, Any], methods: Sequence[Method]) -> Record:
-    """Open the record in a folder, or begin one; methods may be added to it. An incomplete last line is removed.
+    """Open the record in a folder, or create one. Methods may be added to it. An incomplete last line is removed.
 
     Args:
         folder: The output folder of the evaluation.
@@ -81,7 +81,7 @@ def open_record(folder: Path, common: Mapping[str, Any], methods: Sequence[Metho
         methods: The methods of this command.
 
     Raises:
-        UserError: the folder holds an evaluation with other settings, or a line cannot be read.
+        UserError: the folder contains an evaluation with other settings, or a line cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_FILE
@@ -112,7 +112,7 @@ def _read_lines(path: Path) -> Iterable[tuple[Key, Scores]]:
             row = json.loads(line)
             yield (row["method"], row["uid"], row["seed"]), _parsed(row["scores"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: line {number} is no result ({error}); remove the line") from error
+            raise UserError(f"{path}: line {number} is not a valid result ({error}); delete the line") from error
 
 
 def _rounded(value: float) -> float | None:

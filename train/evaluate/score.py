@@ -1,4 +1,4 @@
-"""Sample and score the rings that a record lacks."""
+"""Sample and score the rings that are missing in a record."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ class ScoringContext:
 
     @property
     def batches(self) -> list[Sequence[Place]]:
-        """The objects that are sampled together; the same ones when the command is repeated."""
+        """Return the groups of objects that are sampled together, the same when the command is repeated."""
         size = _OBJECTS_AT_ONCE.get(self.device.type, 1)
         return [self.places[start : start + size] for start in range(0, len(self.places), size)]
 
@@ -82,9 +82,9 @@ class ScoringContext:
 def score_methods(
     context: ScoringContext, methods: Sequence[SampledMethod], folder: Path, progress: ProgressBar
 ) -> None:
-    """Sample and score what the record lacks of some methods, all of the model in `folder`.
+    """Sample and score the rings of some methods that are missing in the record. All use the model in `folder`.
 
-    The model is loaded only if anything is missing.
+    The model is loaded only if a ring is missing.
     """
     record, shards = context.record, context.shards
     scorer: RingScorer | None = None
@@ -101,7 +101,7 @@ def score_methods(
             for key, ring, truth in zip(keys, sampled.sample(scorer.model, truths, seed), truths, strict=True):
                 if key not in record.scores:
                     write_ring_images(record, sampled.method.key, truth, seed, ring)
-                    record.add(key, scorer.scores(ring, truth))  # last: a line means that its images exist
+                    record.add(key, scorer.scores(ring, truth))  # last: a line implies that its images exist
                 progress.update()
 
 

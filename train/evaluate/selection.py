@@ -21,19 +21,19 @@ def open_images(url: str) -> ShardSet:
     """Open a shard set. Raises UserError when it is a latent set, which has no true images."""
     opened = open_views(url)
     if isinstance(opened, LatentSet):
-        raise UserError(f"{url}: a latent set; evaluation compares images, so give the set that was encoded")
+        raise UserError(f"{url}: a latent set; the evaluation compares images, so give the image set that was encoded")
     return opened
 
 
 def part_of(shards: ShardSet, split: Split) -> ShardSet:
-    """Return the objects of a split, with training's default fractions."""
+    """Return the objects of a split, with the default fractions of training."""
     part = shards if split == "all" else select_splits(shards, assign_splits(shards), (split,))
     assert isinstance(part, ShardSet)
     return part
 
 
 def spread_evenly(shards: ShardSet, limit: int) -> list[Place]:
-    """Return at most `limit` objects, spread evenly over the set; all where there are fewer."""
+    """Return at most `limit` objects, spread evenly over the set; all objects if there are fewer."""
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     count = min(limit, len(places))
     return [places[i * len(places) // count] for i in range(count)]
@@ -54,7 +54,7 @@ def select_objects(shards: ShardSet, split: Split, limit: int | None) -> list[Pl
 
 
 def name_models(models: Sequence[Path]) -> list[str]:
-    """Return short names: as many last parts of each path as distinguish the models.
+    """Return short names: as many trailing parts of each path as are needed to tell the models apart.
 
     Raises UserError when a model is given twice.
     """

@@ -1,4 +1,4 @@
-"""Summarize a record: means over objects with confidence intervals, paired differences, means by kind; as tables."""
+"""Summarize a record in tables: means over objects with confidence intervals, paired differences, means by kind."""
 
 import math
 import re
@@ -30,7 +30,7 @@ class Metric:
         if not math.isfinite(value):
             return "–"
         rounded = round(100 * value if self.percent else value, self.digits)
-        return f"{rounded + 0.0:.{self.digits}f}"  # no minus before a zero
+        return f"{rounded + 0.0:.{self.digits}f}"  # no minus sign before a zero
 
 
 METRICS: Final = (
@@ -149,12 +149,12 @@ class ResultTable:
 def tables(
     rows: Sequence[Mapping[str, Any]], object_count: str, metrics: Sequence[Metric] = METRICS
 ) -> list[ResultTable]:
-    """Return the tables of `summarize`'s rows: results, differences to the first row, front/back confusion by kind.
+    """Return tables of the rows of `summarize`: results, differences to the first row, front/back confusion by kind.
 
     Args:
         rows: A row per method.
         object_count: The number of objects in words, such as "24 objects".
-        metrics: The possible columns; those without values are left out.
+        metrics: The possible columns. Columns without values are left out.
     """
     present = [metric for metric in metrics if any(metric.name in row["metrics"] for row in rows)]
     head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in present))

@@ -1,6 +1,6 @@
-"""Options of how the UNet is computed: memory layout, compilation, block implementation and optimizer.
+"""Options for computing the UNet: memory layout, compilation, block implementation and optimizer.
 
-They change results only by rounding. A run may resume with other options.
+They affect results only by rounding, so a run may resume with other options.
 """
 
 import importlib.util
@@ -23,8 +23,8 @@ Blocks = Literal["diffusers", "lean", "fused"]
 BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
 BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
 BACKEND: Final = "inductor"
-# Recompilations of one code object. The whole UNet needs two; the blocks of all levels share their code, and each
-# combination of width and number of frames is a graph of its own.
+# Recompilations of one code object. The whole UNet needs two. The blocks of all levels share their code, and each
+# combination of width and number of frames needs its own graph.
 MAX_GRAPHS: Final = 128
 
 
@@ -32,9 +32,9 @@ MAX_GRAPHS: Final = 128
 class Compute:
     """How the UNet is computed.
 
-    `compile` is one of: whole, one graph per input shape (1 or 4 targets); blocks, one graph per residual and
-    transformer block, which compiles faster and runs slightly slower; graphs, like whole and replayed as CUDA graphs in
-    both passes, for networks so small that kernel launches dominate; none.
+    `compile` is one of: none; whole, one graph per input shape (1 or 4 targets); blocks, one graph per residual and
+    transformer block, which compiles faster and runs slightly slower; graphs, like whole, but replayed as CUDA graphs
+    in both passes, for networks so small that kernel launches dominate.
     """
 
     compile: Compile = "none"
@@ -56,13 +56,13 @@ def choose_compute(
 
     Args:
         device: Device to train on.
-        compiling: auto compiles the whole UNet on a GPU (its blocks if `split`) and nothing on a CPU.
+        compiling: auto compiles the whole UNet on a GPU (each block if `split`) and nothing on a CPU.
         checkpointing: Recompute activations in the backward pass.
-        split: Whether FSDP2 shards the UNet. It gathers weights between the levels, which cannot be in one graph.
+        split: Whether FSDP2 shards the UNet. It gathers weights between the levels, so that one graph is impossible.
         blocks: auto uses fused blocks (`train.layers.unet_blocks`) if compiled for a GPU, otherwise diffusers'.
 
     Returns:
-        The options. The optimizer is always fused, since only that can skip an update without synchronizing (`update`).
+        The options. The optimizer is always fused, because only a fused one can skip updates without synchronizing.
 
     Raises:
         UserError: the options contradict each other, or Triton is needed and not installed.
@@ -114,7 +114,7 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
 
         make_lean(unet, fused=compute.blocks == "fused")
     if compute.checkpointing:
-        # diffusers' default does the same but checks torch's version, which makes the compiler warn
+        # diffusers' default processor does the same but checks torch's version, which causes compiler warnings
         recompute = partial(checkpoint, use_reentrant=False)
         unet.enable_gradient_checkpointing(gradient_checkpointing_func=recompute)  # type: ignore[operator]
     if compute.compile != "none":
@@ -123,7 +123,7 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
 
 
 def _compile(parts: Iterable[nn.Module], *, graphs: bool) -> None:
-    """Compile in place, at the first call with each shape. A graph break is an error instead of a slowdown."""
+    """Compile in place, at the first call with each shape. A graph break is an error, not a slowdown."""
     _set_compiler()
     mode = {"mode": "reduce-overhead"} if graphs else {}
     for part in parts:
@@ -148,7 +148,7 @@ def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
 
 
 def uncompiled(compute: Compute) -> AbstractContextManager[Any]:
-    """Run a compiled UNet eagerly inside the block, so that other shapes and passes without gradient do not compile."""
+    """Run a compiled UNet eagerly inside the block. Other shapes and passes without gradient then do not compile."""
     if compute.compile == "none":
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
@@ -163,7 +163,7 @@ def make_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """Build AdamW for float32 parameters, fused into one kernel if the options say so."""
+    """Build AdamW for float32 parameters, fused into one kernel if the options request it."""
     fused: Any = True if compute.fused_optimizer else None
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
@@ -171,8 +171,8 @@ def make_optimizer(
 def update(optimizer: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
     """Step the optimizer, or skip the step if loss or gradient norm (both 0-d) is not finite, without synchronizing.
 
-    `found_inf` is how torch's gradient scaler informs a fused optimizer: weights, moments and the step count then stay
-    unchanged.
+    It uses `found_inf`, by which torch's gradient scaler makes a fused optimizer leave weights, moments and the step
+    count unchanged.
     """
     bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
     optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]

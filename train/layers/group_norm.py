@@ -2,9 +2,9 @@
 
     y = silu((x + shift - mean) / deviation * weight + bias)
 
-Under autocast torch's group norm runs in float32 and returns a contiguous result, so that compiled code transposes
-around each call. This operation is opaque to the compiler: input and output are bf16, sums are float32. On a CUDA GPU
-it uses Triton kernels (`train.layers.group_norm_triton`), elsewhere torch functions.
+Under autocast, torch's group norm runs in float32 and returns a contiguous result, so that compiled code transposes
+before and after each call. This operation is opaque to the compiler; input and output are bf16, sums are float32. It
+uses Triton kernels on a CUDA GPU (`train.layers.group_norm_triton`) and torch functions elsewhere.
 """
 
 import math
@@ -31,7 +31,7 @@ def group_norm(
         x: Input [n, c, h, w].
         weight: Scale [c].
         bias: Offset [c].
-        shift: Added to `x` first, [n, c]; or None.
+        shift: Values [n, c] that are added to `x` first, or None.
         groups: Number of groups.
         eps: Added to the variance.
         silu: Apply SiLU to the result.
@@ -57,7 +57,7 @@ def group_norm(
 def group_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, weight, bias and shift (empty without one) of `group_norm`.
+    """Compute the gradients of `group_norm` by x, weight, bias and shift (empty without a shift).
 
     Args:
         grad: Gradient of the result [n, c, h, w].
@@ -90,7 +90,7 @@ def _shifted(x: Tensor, shift: Tensor | None) -> Tensor:
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients in torch, as the kernels do. All tensors are [n, g, c / g, pixels]."""
+    """Compute the gradients in torch with the formulas of the kernels. All tensors are [n, g, c / g, pixels]."""
     groups = statistics.shape[-1]
     shape = (len(x), groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
     mean, scale = (values[:, :, None, None] for values in statistics)

@@ -1,8 +1,8 @@
 """Group normalization of channels-last images as Triton kernels; see `train.layers.group_norm` for the formula.
 
-A program processes some pixels of one image and `_WIDTH` channels, which are adjacent in memory whatever the width of a
-group. A group's statistics are therefore computed in parts, a mean and a sum of squared deviations per channel and
-part, which a second kernel merges (Chan, Golub and LeVeque 1979).
+A program processes a part of the pixels of one image and `_WIDTH` channels, which are adjacent in memory for any group
+size. It computes a mean and a sum of squared deviations per channel and part; a second kernel merges them into the
+statistics of the groups (Chan, Golub and LeVeque 1979).
 """
 
 from typing import Any, Final, NamedTuple
@@ -26,7 +26,7 @@ class _Sizes(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Pixels per part, a multiple of `_ROWS`."""
+        """Return the pixels per part, a multiple of `_ROWS`."""
         least = triton.cdiv(self.pixels, _MOST_PARTS)
         return int(triton.cdiv(max(least, _PIXELS), _ROWS)) * _ROWS
 
@@ -36,7 +36,7 @@ class _Sizes(NamedTuple):
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Tile of a merging program: parts and channels per group, rounded up to powers of two."""
+        """Return the tile of a merging program: parts and channels per group, rounded up to powers of two."""
         return triton.next_power_of_2(self.parts), triton.next_power_of_2(self.channels // self.groups)
 
 
@@ -73,8 +73,8 @@ def backward(
     """Compute the gradients of `group_norm` from `grad` [n, c, h, w], channels last.
 
     Returns:
-        The gradient of x [n, c, h, w]; that of the shift [n, c] in float32, empty without a shift; and partial sums
-        [2, n, parts, c], which add up to the gradients of bias and weight.
+        The gradient of x [n, c, h, w]; the gradient of the shift [n, c] in float32, empty without a shift; and partial
+        sums [2, n, parts, c], which add up to the gradients of bias and weight.
     """
     sizes = _sizes(x, statistics.shape[-1])
     has_shift = shift is not None
@@ -90,14 +90,16 @@ def backward(
 
 
 def _or(shift: Tensor | None, other: Tensor) -> Tensor:
-    """Return the shift, or any other tensor as a pointer that is not read."""
+    """Return the shift, or without one any other tensor, as a pointer that is never read."""
     return other if shift is None else shift
 
 
 def _run(kernel: Any, sizes: _Sizes, *tensors: Tensor, **choices: bool) -> None:
     grid = (sizes.images, sizes.parts, triton.cdiv(sizes.channels, _WIDTH))
     if sizes.images:
-        with torch.cuda.device_of(tensors[0]):  # a kernel is launched on the current device, wherever its tensors are
+        with torch.cuda.device_of(
+            tensors[0]
+        ):  # a kernel is launched on the current device, even if its tensors are on another one
             kernel[grid](*tensors, *sizes, sizes.parts, sizes.chunk, **choices, ROWS=_ROWS, WIDTH=_WIDTH, num_warps=4)
 
 
@@ -112,7 +114,7 @@ def _merge_run(kernel: Any, sizes: _Sizes, *arguments: Any, **choices: bool) -> 
 
 @triton.jit
 def _far(rows, width):
-    """rows * width in int64, as it may exceed 2^31. Triton treats a size of 1 as a constant without a type."""
+    """Return rows * width in int64, because it may exceed 2^31. Triton treats a size of 1 as an untyped constant."""
     return (tl.zeros((), tl.int64) + rows) * width
 
 

@@ -1,9 +1,9 @@
 """diffusers' UNet blocks without layout copies: activations stay channels last from `conv_in` to `conv_out`.
 
-diffusers makes activations contiguous, which is not channels last, after every transformer, before every shortcut in
-training (to avoid DDP's warning about gradient strides) and before upsampling large batches (to avoid an old torch
-bug). Each is copied back for the next convolution, and again in the backward pass. The classes here compute the same.
-`make_lean` changes the class of modules in place, so that names and weights stay.
+diffusers makes activations contiguous (not channels last) after every transformer, before every shortcut in training
+(to avoid DDP's warning about gradient strides) and before upsampling large batches (to avoid an old torch bug). The
+next convolution copies them back, and the backward pass copies again. The classes here compute the same without these
+copies. `make_lean` changes the class of modules in place and keeps names and weights.
 """
 
 from typing import Any, cast
@@ -18,7 +18,7 @@ from train.layers.group_norm import group_norm
 
 
 class TorchNorm(nn.GroupNorm):
-    """The operation of `train.layers.group_norm` without SiLU, from torch's own functions."""
+    """The operation of `train.layers.group_norm` without SiLU, built from torch functions."""
 
     silu = False
 

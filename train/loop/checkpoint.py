@@ -1,7 +1,7 @@
 """Checkpoints of a run: folders `checkpoints/step-000000100/` of safetensors and JSON files, written atomically.
 
-The loop copies the state to CPU memory, and a thread writes it under a temporary name, which is renamed when everything
-is on disk. progress.json, written last, holds the sha256 of the other files, which is verified on loading.
+The loop copies the state to CPU memory. A thread writes it to a folder with a temporary name, which is renamed when
+everything is on disk. progress.json is written last and contains the sha256 of the other files, which loading verifies.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from train.loop.disk_full import is_disk_full, warn_not_written
 FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"step-(\d{9})")
 _TEMPORARY: Final = re.compile(r"\.step-\d{9}(\.old)?\.tmp")
-_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of a parameter
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")  # the state of AdamW per parameter
 _UNET, _OPTIMIZER, _AVERAGE, _PROGRESS = (
     "unet.safetensors",
     "optimiser.safetensors",
@@ -42,18 +42,18 @@ Snapshot = Mapping[str, Mapping[str, Tensor]]  # file name -> tensor name -> ten
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a run apart from tensors. It needs no random state: random numbers are functions of the step."""
+    """The state of a run apart from tensors. Random numbers are functions of the step, so no random state is stored."""
 
-    steps: int  # finished
+    steps: int  # finished steps
     skipped_in_a_row: int  # updates skipped because the loss or the gradient was not finite
-    seen_images: int = 0  # target views trained on
+    seen_images: int = 0  # target views that the model was trained on
     stream: StreamState | None = None  # position in the data; None: one rank, from the first step
-    damaged: Mapping[str, str] = field(default_factory=dict)  # corrupt objects: what is wrong, by uid
+    damaged: Mapping[str, str] = field(default_factory=dict)  # error messages of corrupt objects, by uid
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Which checkpoints are kept: the last ones, and those whose number of steps is a multiple of `every`."""
+    """Which checkpoints to keep: the last ones, and those whose number of steps is a multiple of `every`."""
 
     last: int
     every: int | None = None
@@ -62,9 +62,9 @@ class Keep:
 def take_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Copy all tensors of a checkpoint to the CPU, so that training may continue while they are written.
+    """Copy all tensors of a checkpoint to the CPU, so that training can continue while they are written.
 
-    Tensors that are sharded over ranks are gathered; then all ranks must call this function.
+    Sharded tensors are gathered; in that case all ranks must call this function or `gather_for_snapshot`.
 
     Args:
         unet: The trained UNet.
@@ -85,7 +85,7 @@ def _tensors(
 def gather_for_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Take part in another rank's `take_snapshot`: gather the same tensors in the same order, and keep nothing.
+    """Take part in another rank's `take_snapshot`: gather the same tensors in the same order without keeping them.
 
     Args:
         unet: The trained UNet.
@@ -98,9 +98,9 @@ def gather_for_snapshot(
 
 
 def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Keep) -> Path:
-    """Write a checkpoint atomically, remove the ones that `keep` does not cover, and return its folder.
+    """Write a checkpoint atomically, remove checkpoints that `keep` does not include, and return the new folder.
 
-    If writing fails, nothing of the new checkpoint is left and the older ones are unchanged.
+    If writing fails, no part of the new checkpoint remains, and the older ones are unchanged.
     """
     folder = out / FOLDER / f"step-{progress.steps:09d}"
     temporary = _temporary_name(folder)
@@ -125,10 +125,10 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, one at a time. As a context manager it waits for the last one at its end.
+    """Writes checkpoints in a thread, one at a time. Leaving its context waits for the last one.
 
-    If the disk is full, that is logged and counted in `failures`, and training continues. Any other error is raised in
-    the loop by the next `poll` or `save`, or at the end.
+    A full disk is logged and counted in `failures`, and training continues. Any other error is raised in the loop by
+    the next `poll` or `save`, or when the context is left.
     """
 
     def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:
@@ -158,9 +158,9 @@ class CheckpointWriter:
         progress: Progress,
         average: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Copy all tensors to the CPU now, and write them in the thread.
+        """Copy all tensors to the CPU, and write them in the thread.
 
-        It waits for the previous checkpoint first, so that at most one copy is in memory.
+        This first waits for the previous checkpoint, so that at most one copy is in memory.
 
         Args:
             unet: The trained UNet.
@@ -176,7 +176,7 @@ class CheckpointWriter:
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
     def poll(self) -> None:
-        """Raise the error of the thread, if it has ended with one."""
+        """Raise the error of the thread if it has failed."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
@@ -198,7 +198,7 @@ class CheckpointWriter:
 
 
 def remove_half_written(out: Path) -> None:
-    """Remove the incomplete checkpoint of a killed run."""
+    """Remove the incomplete checkpoint that a killed run left."""
     if (out / FOLDER).is_dir():
         for path in (out / FOLDER).iterdir():
             if _TEMPORARY.fullmatch(path.name):
@@ -217,10 +217,10 @@ def restore_checkpoint(
         average: Averaged weights by name, same shapes as the UNet's, to load into.
 
     Returns:
-        The progress of the checkpoint; without a checkpoint, that of no step.
+        The progress of the checkpoint, or that of a new run if there is no checkpoint.
 
     Raises:
-        UserError: A file is missing or differs from what was written. Nothing is changed then.
+        UserError: A file is missing or differs from what was written. Then nothing has been changed.
     """
     checkpoints = _checkpoints(out)
     if not checkpoints:
@@ -283,7 +283,7 @@ def _temporary_name(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint atomically, as seen by a reader."""
+    """Remove a checkpoint so that readers see all of it or nothing."""
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.old.tmp")
         os.replace(folder, doomed)
@@ -305,7 +305,7 @@ def _sha256(path: Path) -> str:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy on the CPU, whatever the memory format in training."""
+    """Return a contiguous copy on the CPU, whatever the memory format of the tensor."""
     return whole_tensor(tensor.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 

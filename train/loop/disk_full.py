@@ -1,4 +1,4 @@
-"""Continue training when the disk is full: the file that was not written is reported."""
+"""Continue training when the disk is full, and log which file was not written."""
 
 import errno
 import logging
@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a write failed for lack of space. safetensors has the system's error number only in its text."""
+    """Return whether a write failed because the disk is full. safetensors states the error number only in its
+    message."""
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL
     number = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
@@ -31,7 +32,7 @@ def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
 
 @contextmanager
 def continue_without(what: str) -> Iterator[None]:
-    """Context in which a write may fail because the disk is full: that is logged. Other errors are raised."""
+    """Context that logs a write failure caused by a full disk and continues. Other errors are raised."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -42,7 +43,7 @@ def continue_without(what: str) -> Iterator[None]:
 
 @contextmanager
 def require_disk_space(what: str) -> Iterator[None]:
-    """Context for writes that are required. Raises UserError, which says what to do, when the disk is full."""
+    """Context for required writes. Raises UserError when the disk is full."""
     try:
         yield
     except (OSError, SafetensorError) as error:

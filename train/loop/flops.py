@@ -1,8 +1,8 @@
-"""Model FLOPs utilization (MFU): FLOPs of training steps relative to the measured matrix peak of the device.
+"""Model FLOPs utilization (MFU): FLOP/s of training relative to the measured peak of matrix products on the device.
 
-It counts the matrix products and convolutions of the UNet, forward and backward, once each. Recomputation (attention
-scores in the backward pass of fused kernels, activation checkpointing) does not count, nor do the VAE and the image
-encoder, which training on latents does not run.
+The FLOPs are those of the matrix products and convolutions of the UNet, forward and backward, each counted once. They
+include neither recomputation (activation checkpointing, attention scores in the backward pass of fused kernels) nor the
+VAE and the image encoder, which training on latents does not run.
 """
 
 import time
@@ -22,18 +22,18 @@ from train.model.reference import ReferenceMode
 from train.model.unet import CAMERA_NUMBERS, join_frames
 
 MATMUL_SIDE: Final = 8192
-_MATMULS: Final = 20  # timed; the median counts
+_MATMULS: Final = 20  # number of timed products, of which the median is used
 
 
 @dataclass(frozen=True)
 class MfuMeter:
     """Converts FLOPs per second to MFU."""
 
-    per_object: Mapping[int, float]  # FLOPs per object in a training step, by its number of target views
+    per_object: Mapping[int, float]  # FLOPs per object in a training step, by number of target views
     peak: float  # FLOP/s
 
     def mfu(self, flops: float, seconds: float) -> float:
-        """Return the MFU, 0 to 1, of this many FLOPs in this time."""
+        """Return the MFU, from 0 to 1, for `flops` computed in `seconds`."""
         return flops / max(seconds * self.peak, 1e-9)
 
 
@@ -44,7 +44,7 @@ def mfu_meter(
     device: torch.device,
     side: int = MATMUL_SIDE,
 ) -> MfuMeter:
-    """Count the FLOPs per object for these numbers of target views and measure the device's peak, in a few seconds."""
+    """Count the FLOPs per object for each number of target views and measure the peak of the device. Takes seconds."""
     per_object = {number: object_flops(unet, reference, number) for number in targets}
     return MfuMeter(per_object, matmul_peak(device, side))
 
@@ -52,9 +52,9 @@ def mfu_meter(
 def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> float:
     """Return the FLOPs of one object in a training step, forward and backward, with `targets` target views.
 
-    It runs on torch's meta device, which stores shapes only, so that nothing is computed.
+    The step runs on torch's meta device, which stores only shapes, so nothing is computed.
     """
-    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # the count of other kernels includes recomputation
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # FLOP counts of other kernels include recomputation
         twin = _twin(unet)
         encoded, draw = _one_object(unet, reference, targets)
         with FlopCounterMode(display=False) as counter:
@@ -87,7 +87,7 @@ def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tupl
 
 
 def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Return the FLOP/s of square matrix products on the device, the median of 20."""
+    """Return the FLOP/s of square matrix products on the device, as the median of 20 products."""
     first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         first @ second
@@ -96,7 +96,7 @@ def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtyp
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that `work` takes, including the device's part."""
+    """Return the seconds that `work` takes, including its work on the device."""
     wait_for(device)
     started = time.perf_counter()
     work()

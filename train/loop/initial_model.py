@@ -1,4 +1,4 @@
-"""The model before the first step of a run."""
+"""Load or create the model with which a run starts."""
 
 import logging
 from dataclasses import replace
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 def initial_model(run: TrainingRun, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:
-    """Load the model folder that the run starts from, or train its components and initialize the UNet from the seed.
+    """Load the model folder that the run starts from, or train the components and initialize the UNet from the seed.
 
     Args:
         run: The run.
         shards: Objects to train the components on.
-        damage: Corrupt objects found so far; None: the first one is an error.
+        damage: Corrupt objects found so far. None: the first corrupt object is an error.
 
     Raises:
-        UserError: The run starts from scratch, which its preset or its set does not allow.
+        UserError: The run starts from scratch, but its preset or its set does not allow this.
     """
     if run.base is None:
         return _model_from_scratch(run, shards, damage)
@@ -43,7 +43,7 @@ def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | 
     if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
         raise UserError(f"preset {recipe.name} cannot train from scratch; give --init-from")
     if not isinstance(recipe.tower, SmallEncoder):
-        raise UserError(f"preset {recipe.name} trains no image encoder of its own; give --init-from")
+        raise UserError(f"preset {recipe.name} cannot train an image encoder; give --init-from")
     logger.info(
         "training from scratch: the autoencoder and the image encoder are trained first, into %s; finished components "
         "found there are reused",
@@ -80,7 +80,7 @@ def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | 
 
 
 def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
-    """Log when the initial model's encoder centers objects differently from the preset's, which config.json holds."""
+    """Log when the initial model's encoder centers objects differently from the preset's, which config.json states."""
     of_preset = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallEncoder) else None
     if (fill := model.image_encoder.object_fill) != of_preset:
         does = "takes images as they are" if fill is None else f"centers objects at {fill:.0%} of the frame"
@@ -88,11 +88,11 @@ def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
 
 
 def _with_camera_labels(model: MultiViewModel, run: TrainingRun) -> MultiViewModel:
-    """Return the model with the camera labels of --cameras, and log what is unusual."""
+    """Return the model with the camera labels of --cameras, and log a change or unusual labels."""
     before, requested = model.spec.cameras, run.recipe.cameras
     if requested is not None and requested != before:
         logger.info(
-            "note: %s was trained with %s camera labels; from now on they are %s (--cameras)",
+            "note: %s was trained with %s camera labels; this run trains it with %s labels (--cameras)",
             run.base,
             before,
             requested,

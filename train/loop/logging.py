@@ -1,4 +1,4 @@
-"""Report the progress of a run: log lines, the progress bar, TensorBoard and, optionally, W&B.
+"""Report the progress of a run in log lines, a progress bar, TensorBoard and, optionally, W&B.
 
 Losses and gradient norms stay on the device until they are read together, because reading each one would make the host
 wait for the GPU at every step.
@@ -20,7 +20,7 @@ from dataset.errors import UserError
 from train.device import DeferredScalars
 from train.loop.disk_full import is_disk_full, warn_not_written
 
-WANDB_ID_FILE: Final = "wandb-run.txt"  # so that a resumed run continues its curves
+WANDB_ID_FILE: Final = "wandb-run.txt"  # stores the id of the W&B run, so that a resumed run continues its curves
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class StepResult:
     """The result of one step, read from the device."""
 
-    step: int  # from 0
+    step: int  # number of the step, from 0
     loss: float
     gradient_norm: float
     images: int  # target views
@@ -38,12 +38,12 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Reading:
-    """The steps since the last reading, oldest first, and where the time went."""
+    """The steps since the last reading, oldest first, and the time that they took."""
 
     results: list[StepResult]
     seconds: float
-    waited_s: float  # for data
-    flops: float = 0.0  # of the UNet; 0 if they are not counted
+    waited_s: float  # seconds of waiting for data
+    flops: float = 0.0  # FLOPs of the UNet; 0 if not counted
 
     @property
     def views_per_s(self) -> float:
@@ -57,20 +57,20 @@ class Reading:
 
 
 class Meter:
-    """Collects the results of steps without reading them, and measures the time between readings."""
+    """Collects the results of steps without reading them from the device, and measures the time between readings."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` returns seconds."""
+        """`clock` returns the current time in seconds."""
         self._clock = clock
         self._results = DeferredScalars[tuple[int, int]]()  # by step and number of images
         self.restart()
 
     def restart(self) -> None:
-        """Restart the clock: the time since the last reading was not spent on training."""
+        """Restart the clock after time that was not spent on training."""
         self._started, self._waited_s, self._flops = self._clock(), 0.0, 0.0
 
     def wait_for(self, micro_batches: Iterator[T]) -> T:
-        """Return the next micro-batch, and count the time that it takes as waiting."""
+        """Return the next micro-batch, and count the time until it is ready as waiting."""
         started = self._clock()
         views = next(micro_batches)
         self._waited_s += self._clock() - started
@@ -82,7 +82,7 @@ class Meter:
         self._flops += flops
 
     def read(self) -> Reading:
-        """Read all added steps in one transfer, which waits for the device, and restart the clock."""
+        """Read all added steps in one transfer and restart the clock. Waits for the device."""
         results = [StepResult(step, loss, norm, images) for (step, images), (loss, norm) in self._results.read()]
         reading = Reading(results, self._clock() - self._started, self._waited_s, self._flops)
         self.restart()
@@ -91,7 +91,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """The numbers of a run at a reading."""
+    """The values that a run reports at a reading."""
 
     steps: int  # done
     total_steps: int
@@ -115,7 +115,7 @@ class TrainingStatus:
         )
 
     def on_bar(self) -> dict[str, str]:
-        """Return what the progress bar shows in addition to steps and remaining time."""
+        """Return the values that the progress bar shows in addition to steps and remaining time."""
         mfu = {} if self.mfu is None else {"MFU": f"{self.mfu:.0%}"}
         return {
             "images": f"{self.seen_images:,}",
@@ -128,7 +128,8 @@ class TrainingStatus:
         }
 
     def scalars(self) -> dict[str, float]:
-        """Return the scalars of the interval. Loss, gradient norm and learning rate are logged per step instead."""
+        """Return the scalars of the interval. Loss, gradient norm and learning rate are not included; each step logs
+        them."""
         mfu = {} if self.mfu is None else {"mfu": self.mfu}
         return {
             "views_per_s": self.views_per_s,
@@ -149,8 +150,8 @@ class Log(Protocol):
 def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> Iterator[Log]:
     """Log to TensorBoard, and to W&B when a project is given.
 
-    What an interrupted run logged after its checkpoint is hidden. When the disk is full, TensorBoard's curves end with
-    a warning, and the run continues. Raises UserError when the wandb package is missing.
+    Values that an interrupted run logged after its last checkpoint are hidden. If the disk is full, TensorBoard's
+    curves end with a warning, and the run continues. Raises UserError when the wandb package is missing.
     """
     from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -183,10 +184,11 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
 
 
 def _wait_for_later_name(folder: Path) -> None:
-    """Wait, for up to a second, until a new event file gets a later time in its name than those in `folder`.
+    """Wait up to a second, until the name of a new event file gets a later time than those in `folder`.
 
     TensorBoard reads event files in the order of their names, `events.out.tfevents.SECONDS.HOST.PID.COUNT`. COUNT is
-    not padded, so that of two files of one second the later one may be read first, and the earlier one then hides it.
+    not padded with zeros, so that of two files of the same second, the newer one may be read first and be hidden by the
+    older one.
     """
     times = [name.split(".")[3] for name in (path.name for path in folder.glob("events.out.tfevents.*.*"))]
     latest = max((int(time_) for time_ in times if time_.isdigit()), default=0)
@@ -197,7 +199,7 @@ def _wait_for_later_name(folder: Path) -> None:
 
 @contextmanager
 def silent_log() -> Iterator[Log]:
-    """Log nothing, on ranks other than 0."""
+    """Yield a log function that does nothing, for ranks other than 0."""
     yield lambda values, step: None
 
 

@@ -1,15 +1,15 @@
 """The training loop of both stages. Start reading at `train`.
 
-A run folder holds config.json (written first), vae/ and image_tower/ if they are trained here, checkpoints/, samples/
-and tensorboard/. unet/ and model.json are written at the end and make it a model folder. The same command resumes an
-interrupted run and ends with the weights of an uninterrupted one.
+A run folder contains config.json (written first), vae/ and image_tower/ if they are trained here, checkpoints/,
+samples/ and tensorboard/. At the end, unet/ and model.json are written, which make it a model folder. The same command
+resumes an interrupted run, with the same final weights as an uninterrupted one.
 
 The host waits for the GPU only when it reads results (`train.loop.logging`), every `log_every` steps and before a
-checkpoint. The device itself skips the update of a non-finite step; the host notices at the next reading.
+checkpoint. The device itself skips the update of a non-finite step; the host detects this at the next reading.
 
 Several ranks (`train.distributed.process_group`) run this same loop, each on its own micro-batches. Rank 0 writes,
-logs, validates and samples. All decisions depend on numbers that are equal on all ranks (the mean loss, the gradient
-norm, whether to stop), so that the ranks stay in step.
+logs, validates and samples. All decisions depend on values that are equal on all ranks (the mean loss, the gradient
+norm, whether to stop), so that all ranks do the same steps.
 """
 
 import logging
@@ -79,7 +79,7 @@ class TrainingSetup:
     compute: Compute = field(default_factory=Compute)
     mfu_meter: MfuMeter | None = None  # on a GPU
     ranks: Ranks = ALONE
-    wrapped_unet: nn.Module | None = None  # what is called for the loss (DDP's wrapper); None: the UNet
+    wrapped_unet: nn.Module | None = None  # the module to call for the loss (DDP's wrapper); None: the UNet itself
 
     @property
     def trained(self) -> MultiViewModel:
@@ -95,11 +95,11 @@ def train(run: TrainingRun, ranks: Ranks = ALONE) -> list[float]:
         ranks: This process among all ranks of the run.
 
     Returns:
-        The losses of the steps done in this call.
+        The losses of the steps that this call did.
 
     Raises:
-        UserError: The run cannot start, or its losses are not finite.
-        KeyboardInterrupt: A signal stopped the run, after a checkpoint.
+        UserError: The run cannot start, or must stop because of non-finite losses.
+        KeyboardInterrupt: A signal stopped the run. A checkpoint was written.
     """
     with ranks.rank0_stdout():
         check_run(run, ranks.world)
@@ -179,7 +179,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
 
 
 def _open(run: TrainingRun, world: int) -> TrainingSet:
-    """Open the set. Raises UserError when it has too few objects, or holds latents and components must be trained."""
+    """Open the set. Raises UserError if it has too few objects, or has only latents but components must be trained."""
     shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
         require_images(shards, "a model trained from scratch")
@@ -228,7 +228,7 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
 
 
 def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
-    """Return the setup with its data at the checkpoint's position, and the corrupt objects found before it."""
+    """Return the setup at the checkpoint's position in the data, and the corrupt objects found before it."""
     setup.damage.restore(progress.damaged)
     if progress.stream is None:
         return setup
@@ -239,7 +239,7 @@ def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
 
 
 def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
-    """Return what is due after `steps` steps. If anything is, the results are read first."""
+    """Return which actions are due after `steps` steps. Before any action the results are read."""
     recipe, last = run.recipe, steps == run.schedule.steps
     every: tuple[tuple[Due, int | None, bool], ...] = (
         ("line", recipe.log_every, last),
@@ -272,7 +272,7 @@ def load_with_noise(
 def _step(
     setup: TrainingSetup, meter: Meter, micro_batches: Iterator[tuple[TrainingBatch, DiffusionNoise]], step: int
 ) -> None:
-    """Do one optimizer step over its micro-batches. Nothing is read from the device."""
+    """Do one optimizer step over its micro-batches, without reading from the device."""
     run, model, ranks, accumulation = setup.run, setup.trained, setup.ranks, setup.run.schedule.accumulation
     setup.optimizer.zero_grad(set_to_none=True)
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
@@ -292,7 +292,7 @@ def _step(
 
 
 def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozenset[Due]) -> None:
-    """Validate and write samples if due, with the averaged weights if there are any. Rank 0 does it, others wait."""
+    """If due, validate and write samples on rank 0, with the averaged weights if there are any. Other ranks wait."""
     run = setup.run
     if not due & {"validation", "samples"}:
         return

@@ -26,14 +26,14 @@ class Encoded:
 
     targets: Tensor  # [b, f, c, h, w]
     reference: Tensor | None  # [b, c, h, w]; None if it is not used
-    cameras: Tensor  # [b, f, 16]: the targets'
+    cameras: Tensor  # [b, f, 16]: camera labels of the targets
     reference_camera: Tensor  # [b, 1, 16]
     tokens: Tensor  # [b, 1, c]
     use: ReferenceMode
 
     @property
     def reference_frame(self) -> tuple[Tensor, Tensor] | None:
-        """Latent [b, c, h, w] and camera [b, 1, 16] of the reference if it joins the targets in attention."""
+        """Return latent [b, c, h, w] and camera [b, 1, 16] of the reference if it joins the targets in attention."""
         if self.use != "attention" or self.reference is None:
             return None
         return self.reference, self.reference_camera
@@ -43,7 +43,7 @@ class Posteriors(NamedTuple):
     """Tokens of a micro-batch and (mean, log variance) of its VAE posteriors, not scaled."""
 
     tokens: Tensor  # [b, 1, c]
-    targets: tuple[Tensor, Tensor | None]  # [b, f, c, h, w]; log variance None: the latent set keeps means only
+    targets: tuple[Tensor, Tensor | None]  # [b, f, c, h, w]; the log variance is None if the latent set has only means
     reference: tuple[Tensor, Tensor | None] | None  # [b, c, h, w]; None if it is not used
 
 
@@ -57,7 +57,8 @@ def encode_views(
         model: Provides the VAE and the image encoder.
         views: The micro-batch.
         use: How the model uses the reference.
-        sample_with: Sample the latents from the VAE's posteriors, with this key's random numbers. None: their means.
+        sample_with: Sample the latents from the VAE's posteriors, with the random numbers of this key. None: use the
+            means.
     """
     read = _from_latents(model, views, use) if isinstance(views, LatentBatch) else _from_images(model, views, use)
 
@@ -92,7 +93,8 @@ def _from_latents(model: MultiViewModel, views: LatentBatch, use: ReferenceMode)
 
 @torch.no_grad()
 def views_to_images(model: MultiViewModel, views: TrainingBatch) -> tuple[Tensor, Tensor]:
-    """Return reference [b, 3, h, w] and targets [b, f, 3, h, w] as images on the CPU. The VAE decodes latents."""
+    """Return references [b, 3, h, w] and targets [b, f, 3, h, w] as images on the CPU. Latents are decoded by the
+    VAE."""
     if not isinstance(views, LatentBatch):
         return views.reference, views.targets
     encoded = encode_views(model, views, "attention")
@@ -135,7 +137,7 @@ def predict(
 
 
 def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:
-    """Return `diffusion_loss` per object, [b]. Its mean over b is `diffusion_loss`.
+    """Return the loss per object, [b]. The mean over b is `diffusion_loss`.
 
     Args:
         prediction: Predicted noise [(b F), c, h, w].
@@ -149,8 +151,9 @@ def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:
 def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> Tensor:
     """Return the loss weights min(SNR, gamma) / SNR, [b], for `timesteps` [b]; SNR = alpha_bar / (1 - alpha_bar).
 
-    Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv:2303.09556), 3.4. This
-    weight of the noise's squared error equals a weight min(SNR, gamma) of the clean latent's. They use gamma = 5.
+    Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv:2303.09556), 3.4. This weight
+    for the squared error of the noise equals a weight min(SNR, gamma) for that of the clean latent. The authors use
+    gamma = 5.
     """
     alpha = alphas_cumprod[timesteps]
     snr = alpha / (1 - alpha)

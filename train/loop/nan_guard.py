@@ -1,4 +1,4 @@
-"""Non-finite losses and gradients: their updates are skipped, and several in a row stop the run."""
+"""Handle non-finite losses and gradients: skip their updates, and stop the run after several in a row."""
 
 import json
 import logging
@@ -13,14 +13,14 @@ from train.data.loader import BatchLoader
 from train.loop.checkpoint import Progress
 from train.loop.logging import StepResult
 
-MAX_SKIPPED: Final = 10  # updates in a row that are skipped before the run stops
+MAX_SKIPPED: Final = 10  # updates skipped in a row before the run stops
 BAD_BATCH_FILE: Final = "bad-batch.json"
 
 logger = logging.getLogger(__name__)
 
 
 def count_step(progress: Progress, result: StepResult) -> Progress:
-    """Return the progress after a step whose result was read. A skipped update is logged."""
+    """Return the progress after a step, given its result. A skipped update is logged."""
     seen_images = progress.seen_images + result.images
     if math.isfinite(result.loss) and math.isfinite(result.gradient_norm):
         return Progress(result.step + 1, 0, seen_images)
@@ -50,7 +50,7 @@ def count_steps(
     """Return the progress after all of these steps.
 
     Raises:
-        UserError: The run must stop. The uids of the batch are in OUT/bad-batch.json.
+        UserError: The run must stop. OUT/bad-batch.json lists the uids of the batch.
     """
     for result in results:
         progress = count_step(progress, result)
@@ -78,7 +78,7 @@ def uids_of_step(loader: BatchLoader, step: int) -> list[list[str]]:
 
 
 def write_bad_batch(out: Path, result: StepResult, uids: Sequence[Sequence[str]], reason: str) -> Path:
-    """Write OUT/bad-batch.json and return its path. Non-finite numbers are stored as text, which JSON requires."""
+    """Write OUT/bad-batch.json and return its path. Non-finite numbers are stored as text, because JSON has none."""
     path = out / BAD_BATCH_FILE
     content = {
         "reason": reason,

@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE: Final = "config.json"
 _FREE_TO_CHANGE: Final = (
     "data.url",
-    "data.filters.uids",  # the file may move; the objects it selects are in data.sha256
+    "data.filters.uids",  # the file may be moved; data.sha256 covers the objects that it selects
 )
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training run. `base` is the model folder it starts from; None: train from scratch."""
+    """One training run. `base` is the model folder that it starts from; None: train from scratch."""
 
     stage: Literal[1, 2]
     recipe: Recipe
@@ -41,23 +41,23 @@ class TrainingRun:
     seed: int
     device: torch.device
     wandb: str | None = None  # W&B project to log to
-    filters: Filters = field(default_factory=Filters)  # which objects of the set are used
-    compile: CompileChoice = "auto"  # does not change the result, and may differ on resume; `blocks` likewise
+    filters: Filters = field(default_factory=Filters)  # select the objects of the set
+    compile: CompileChoice = "auto"  # like `blocks`: does not affect the result and may change on resume
     blocks: BlocksChoice = "auto"
 
     @property
     def schedule(self) -> Schedule:
-        """The stage's schedule."""
+        """Return the schedule of the stage."""
         return self.recipe.stage1 if self.stage == 1 else self.recipe.stage2
 
     @property
     def reference(self) -> ReferenceMode:
-        """How a step uses the latent of the reference."""
+        """Return how a step uses the latent of the reference."""
         return "none" if self.stage == 1 else self.recipe.reference
 
 
 def check_run(run: TrainingRun, world: int = 1) -> None:
-    """Check the settings, before anything is read or written.
+    """Check the settings before anything is read or written.
 
     Args:
         run: The run.
@@ -97,7 +97,7 @@ def log_notices(run: TrainingRun) -> None:
 
 
 def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
-    """Return the settings that determine the result of the run, as they are stored in config.json."""
+    """Return the settings that determine the result of the run, as stored in config.json."""
     config = {
         "stage": run.stage,
         "seed": run.seed,
@@ -122,10 +122,10 @@ def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
 
 
 def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
-    """Write config.json into the run's folder, or check that a run there has the same settings.
+    """Write config.json into the run folder, or check that an existing one has the same settings.
 
     Raises:
-        UserError: The folder holds a run with other settings, or a model that is no run.
+        UserError: The folder contains a run with other settings, or a model that is not a training run.
     """
     path, config = run.out / CONFIG_FILE, describe(run, shards)
     if path.is_file():
@@ -136,6 +136,6 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
             )
         return
     if (run.out / SPEC_FILE).exists():
-        raise UserError(f"{run.out}: holds a model that is not a training run; give another --out")
+        raise UserError(f"{run.out} contains a model that is not a training run; give another --out")
     run.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config, indent=2) + "\n")

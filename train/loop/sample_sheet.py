@@ -1,4 +1,4 @@
-"""Sample images of a run, which show what the model has learned so far."""
+"""Write sample sheets of a run, which show what the model has learned so far."""
 
 from pathlib import Path
 from typing import Final
@@ -17,14 +17,14 @@ from train.sample import save_sheet
 
 SAMPLE_OBJECTS: Final = 4
 SAMPLE_STEPS: Final = 25
-SAMPLE_GUIDANCE: Final = 3.0  # guidance scale, in addition to the model's own
+SAMPLE_GUIDANCE: Final = 3.0  # guidance scale that is used in addition to the model's own
 
 
 def write_sample_sheet(run: TrainingRun, model: MultiViewModel, loader: BatchLoader, steps: int) -> Path:
     """Sample views of a few objects, write them to samples/step-*.png and return its path.
 
-    Each row is an object: reference | truth | samples from the embedding alone, per guidance scale. Objects, views and
-    noise are the same in all images of a run.
+    Each row is an object: reference | ground truth | samples from the embedding alone at each guidance scale. Objects,
+    views and noise are the same in all sheets of a run.
     """
     views = loader.fixed(0, min(SAMPLE_OBJECTS, len(loader.shards)))
     encoded = encode_views(model, views, run.reference)

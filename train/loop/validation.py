@@ -1,6 +1,6 @@
-"""The loss on held-out objects, by timestep.
+"""Measure the loss on held-out objects, by timestep.
 
-Timesteps, noise and views depend only on the run's seed, so that successive validations differ only in the model.
+Timesteps, noise and views depend only on the seed of the run, so that successive validations differ only in the model.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from train.model.multiview import MultiViewModel
 from train.model.noise_schedule import NUM_TIMESTEPS
 from train.model.reference import ReferenceMode
 
-MAX_OBJECTS: Final = 64  # held-out objects that are used
-BUCKET: Final = 250  # timesteps
-_STREAM: Final = 1001  # of random numbers, in addition to those of `train.data.sampling`
+MAX_OBJECTS: Final = 64  # largest number of held-out objects that are used
+BUCKET: Final = 250  # timesteps per bucket
+_STREAM: Final = 1001  # random stream, in addition to those of `train.data.sampling`
 
 
 def bucket_names() -> list[str]:
@@ -49,13 +49,13 @@ def fixed_noise(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
 
 
 def validation_views(loader: BatchLoader, number: int) -> TrainingBatch:
-    """Read the views of one held-out object: those of the multi-view branch and a random reference."""
+    """Read the views of one held-out object: the targets of the multi-view branch and a random reference."""
     return loader.fixed(number, 1, micro=number)
 
 
 @torch.no_grad()
 def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> Mapping[str, float]:
-    """Return the mean loss (Eq. 5 or 6, unweighted) of held-out objects per timestep bucket, and their mean `loss`.
+    """Return the mean loss (Eq. 5 or 6, unweighted) of held-out objects per timestep bucket, and overall as `loss`.
 
     The same model gives the same numbers at any step and with any batch size.
 

@@ -75,7 +75,7 @@ def test_options_that_mean_nothing_are_errors() -> None:
     for cap in (1.0, 0.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="--velocity-cap"):
             replace(PAPER, velocity_cap=cap)
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="both weight the loss by timestep; use only one"):
         replace(PAPER, min_snr_gamma=5.0, velocity_cap=20.0)
     for decay in (0.0, 1.0, 1.5, float("nan")):
         with pytest.raises(UserError, match="--average-decay"):

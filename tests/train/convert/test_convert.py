@@ -190,6 +190,7 @@ def test_a_release_with_first_stage_and_image_encoder_becomes_a_whole_folder(
     attention = vae.decoder.mid_block.attentions[0]
     assert torch.equal(attention.to_v.weight, state[f"{VAE_PREFIX}decoder.mid.attn_1.v.weight"][:, :, 0, 0])
     image_encoder: Any = load_image_encoder(out / "image_tower")
+    assert image_encoder.resize_mode == "released_isotropic3d"
     assert torch.equal(image_encoder.visual.conv1.weight, state[f"{IMAGE_ENCODER_PREFIX}conv1.weight"])
 
 
@@ -230,7 +231,7 @@ def test_truncated_and_foreign_files_are_named(bare: dict[str, Tensor], tmp_path
 
 
 def test_checkpoints_without_the_right_unet_are_refused(bare: dict[str, Tensor], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         read_checkpoint(tmp_path / "absent.ckpt")
     with pytest.raises(UserError, match="no UNet"):
         find_unet({"a.weight": torch.zeros(1)}, "x")

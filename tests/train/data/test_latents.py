@@ -152,9 +152,9 @@ def test_latents_of_another_model_and_missing_variances_are_refused(
         check_latents(latents, micro_model(seed=1))
     with pytest.raises(UserError, match=r"latent_scale differ"):
         check_latents(latents, replace(model, spec=replace(model.spec, latent_scale=1.0)))
-    with pytest.raises(UserError, match="keeps no log variances to sample with"):
+    with pytest.raises(UserError, match="has no log variances, which --sample-posterior needs"):
         check_latents(LatentSet(lean), model, sample_posterior=True)
-    with pytest.raises(UserError, match="keeps no log variances"):
+    with pytest.raises(UserError, match="has no log variances"):
         encode_views(model, _loader(LatentSet(lean)).load(0), "none", StepKey(7, 0))
 
 

@@ -151,7 +151,7 @@ def test_what_the_images_set_says_of_its_objects_is_copied_also_into_a_finished_
         (bare / path.name).symlink_to(path)
     capsys.readouterr()
     _encode(bare, tmp_path / "less", model)
-    assert "holds no manifest.parquet: training on the latents cannot filter" in capsys.readouterr().err
+    assert "has no manifest.parquet: training on the latents cannot filter" in capsys.readouterr().err
     assert not (tmp_path / "less" / "set.json").exists()
 
 
@@ -259,7 +259,7 @@ def test_another_model_other_settings_and_other_images_are_refused(
     elsewhere = make_shard_set(tmp_path / "images", 5, 32, objects_per_shard=2, seed=1)
     with pytest.raises(UserError, match="encoded from other images"):
         _encode(elsewhere, latents, model)
-    with pytest.raises(UserError, match="holds a set of images"):
+    with pytest.raises(UserError, match="already contains an image set"):
         _encode(images, images, model)
     with pytest.raises(UserError, match="--batch-size is 33"):
         _encode(images, tmp_path / "x", model, batch_size=33)

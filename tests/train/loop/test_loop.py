@@ -81,7 +81,7 @@ def test_absolute_labels_are_kept_by_the_model_and_a_base_can_change_to_them(
     assert "was trained with absolute camera labels; training keeps them" in capsys.readouterr().err
     changed = micro_run(shards, tmp_path / "changed", 1, stage=2, base=stage1)
     train(replace(changed, recipe=replace(changed.recipe, cameras="absolute")))
-    assert "was trained with relative camera labels; from now on they are absolute" in capsys.readouterr().err
+    assert "was trained with relative camera labels; this run trains it with absolute labels" in capsys.readouterr().err
     for name in ("first", "second", "changed"):
         assert load_model(tmp_path / name, CPU).spec.cameras == "absolute"
 

@@ -77,9 +77,9 @@ def test_small_sets_are_trained_on_as_a_whole_and_that_is_said(
 ) -> None:
     whole = ShardSet(shards)
     assert split_set(whole, "auto") == (whole, None)
-    assert "6 objects are fewer than 20" in capsys.readouterr().err
+    assert "all 6 objects, because sets of fewer than 20" in capsys.readouterr().err
     assert split_set(whole, "off") == (whole, None)
-    assert "6 objects are fewer than 20" in capsys.readouterr().err
+    assert "all 6 objects, because sets of fewer than 20" in capsys.readouterr().err
     assert split_set(whole, "off", 0.0) == (whole, None)
     assert capsys.readouterr().err == ""
 
@@ -90,7 +90,7 @@ def test_divided_parts_share_nothing_and_lose_nothing(shards: Path, capsys: pyte
     assert held_out is not None
     assert held_out.uids() == [HELD_OUT]
     assert training.uids() == [uid for uid in whole.uids() if uid != HELD_OUT]
-    assert "1 of 6 objects are held out" in capsys.readouterr().err
+    assert "1 of 6 objects (chosen by a hash of the uid) are not trained on" in capsys.readouterr().err
 
 
 def test_a_smaller_set_is_divided_again(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +99,7 @@ def test_a_smaller_set_is_divided_again(shards: Path, capsys: pytest.CaptureFixt
     training, held_out = split_set(ShardSet(whole.url, whole.index, kept), "on")
     assert held_out is not None
     assert (held_out.uids(), training.uids()) == ([HELD_OUT], ["synthetic-0001", "synthetic-0004"])
-    assert "1 of 3 objects are held out" in capsys.readouterr().err
+    assert "1 of 3 objects (chosen by a hash of the uid) are not trained on" in capsys.readouterr().err
 
 
 def test_a_set_without_an_object_to_hold_out(
@@ -107,11 +107,13 @@ def test_a_set_without_an_object_to_hold_out(
 ) -> None:
     whole = ShardSet(shards)
     monkeypatch.setattr("train.data.splits.VALIDATION_SHARE", 0.001)
-    with pytest.raises(UserError, match=r"6 objects to train on and 0 held out.*--validation off"):
+    with pytest.raises(
+        UserError, match=r"6 training objects and 0 validation objects, and both must be at least 1.*--validation off"
+    ):
         split_set(whole, "on")
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     assert split_set(whole, "auto") == (whole, None)
-    assert "no uid of these 6 objects" in capsys.readouterr().err
+    assert "no validation, because none of the 6 objects" in capsys.readouterr().err
 
 
 def test_the_draw_has_a_timestep_of_each_bucket_and_depends_on_seed_and_object_alone() -> None:
