@@ -1,4 +1,4 @@
-"""Training: `python -m train stage1|stage2|autoencoder|image-encoder`. The same command resumes an interrupted run."""
+"""Train a model: `python -m train stage1|stage2|autoencoder|image-encoder`. Repeat the command to resume a run."""
 
 import argparse
 import io
@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes
 
 from dataset.errors import UserError, run_cli
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.options import HiddenDefault
 from dataset.reading.damage import Damage
 from dataset.reading.filters import TEST_SHARE, Filters
 from dataset.reading.latent_set import open_views
@@ -62,9 +63,9 @@ class CommonOptions:
     shards: str = "data/shards"
     """Shard set to train on: a folder or an fsspec URL. Stages 1 and 2 also take a latent set (train.encode)."""
     seed: int = 0
-    """Seed of weights, views, noise and order."""
+    """Seed of the initial weights, views, noise and data order."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
     """Print the resolved configuration as JSON and exit."""
 
@@ -76,63 +77,66 @@ class StageOptions(CommonOptions):
     recipe: OmitArgPrefixes[Recipe]
     schedule: OmitArgPrefixes[Schedule]
     launch: OmitArgPrefixes[Launch] = field(default_factory=Launch)
-    init_from: Path | None = None
-    """Model folder to start from: a converted checkpoint for stage 1 (optional with --preset tiny), stage 1's run for
-    stage 2."""
+    init_from: HiddenDefault[Path | None] = None
+    """Model folder to start from. Stage 1: a converted checkpoint (optional with --preset tiny). Stage 2: the run
+    folder of stage 1."""
     compile: CompileChoice = "auto"
-    """Compile the UNet. whole is fastest, blocks starts sooner, none runs it eagerly. graphs, for one GPU and small
-    networks, is whole replayed as CUDA graphs. auto: whole on a GPU (blocks with --parallel fsdp), none on a CPU. May
+    """How to compile the UNet. none: eager. blocks: starts sooner. whole: fastest. graphs: like whole, replayed as CUDA
+    graphs; for one GPU and small networks. auto: whole on a GPU (blocks with --parallel fsdp), none on a CPU. May
     change when a run resumes."""
     blocks: BlocksChoice = "auto"
-    """Implementation of the UNet's blocks. fused runs group norm, shift and SiLU as one kernel (needs Triton), lean is
-    diffusers' code without its copies. auto: fused if compiled for a GPU, otherwise diffusers. May change when a run
-    resumes."""
-    without_flags: tuple[str, ...] = ()
-    """Leave out objects with one of these quality flags: clipped, near-black, near-white, low-coverage, ..."""
+    """Implementation of the UNet's blocks. diffusers: the original. lean: the same without its tensor copies. fused:
+    also runs group norm, shift and SiLU as one kernel (needs Triton). auto: fused if compiled for a GPU, otherwise
+    diffusers. May change when a run resumes."""
+    without_flags: HiddenDefault[tuple[str, ...]] = ()
+    """Leave out objects with any of these quality flags: clipped, near-black, near-white, low-coverage, ..."""
     min_coverage: float = 0.0
-    """Leave out objects whose mean coverage of their images is below this fraction."""
+    """Leave out objects that cover, on average, less than this fraction of their images."""
     max_coverage: float = 1.0
-    """Leave out objects whose mean coverage of their images is above this fraction."""
-    licenses: tuple[str, ...] = ()
-    """Use only objects under these licenses, as the manifest names them (CC0-1.0, CC-BY-4.0, ...). Default: all."""
-    uids: Path | None = None
+    """Leave out objects that cover, on average, more than this fraction of their images."""
+    licenses: HiddenDefault[tuple[str, ...]] = ()
+    """Use only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
+    uids: HiddenDefault[Path | None] = None
     """Use only the objects listed in this text file, one uid per line."""
-    wandb: str | None = None
-    """W&B project to log to in addition to TensorBoard. Requires the wandb package."""
+    wandb: HiddenDefault[str | None] = None
+    """Also log to this W&B project. Requires the wandb package."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage1(StageOptions):
-    """Stage 1 (Eq. 5): text-conditioned to image-conditioned. Preset tiny first trains the missing components."""
+    """Stage 1 (Eq. 5): fine-tune a text-conditioned model to condition on an image.
 
-    autoencoder_steps: int | None = None
-    """Steps of the autoencoder, if it is trained first."""
-    image_encoder_steps: int | None = None
-    """Steps of the image encoder, if it is trained first."""
+    With --preset tiny, train from scratch; the autoencoder and the image encoder are trained first.
+    """
+
+    autoencoder_steps: HiddenDefault[int | None] = None
+    """Optimizer steps of the autoencoder, if it is trained first. Default: the preset's."""
+    image_encoder_steps: HiddenDefault[int | None] = None
+    """Optimizer steps of the image encoder, if it is trained first. Default: the preset's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage2(StageOptions):
-    """Stage 2 (Eq. 6): the clean reference joins the noisy views in attention (Explicit Multi-view Attention)."""
+    """Stage 2 (Eq. 6): the noisy views also attend to the clean reference (Explicit Multi-view Attention)."""
 
     reference_mode: ReferenceMode = "attention"
     """How the model uses the reference image's latent. attention: the paper's Explicit Multi-view Attention. none: not
-    at all, the ablation of its Fig. 7. channels: concatenated to each view's input channels, after Fig. 8; such a model
-    needs the reference image when it samples."""
+    at all (the ablation of Fig. 7). channels: concatenated to the input channels of each view (as in Fig. 8); such a
+    model also needs the reference image for sampling."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentOptions(CommonOptions):
-    """Options of training one component alone."""
+    """Options of the commands that train one component alone."""
 
     preset: PresetName = "tiny"
-    """Preset that defines the component. Only tiny trains components."""
-    steps: int | None = None
+    """Preset that defines the component. Only tiny has components to train."""
+    steps: HiddenDefault[int | None] = None
     """Optimizer steps. Default: the preset's."""
-    batch_size: int | None = None
+    batch_size: HiddenDefault[int | None] = None
     """Objects per step. Default: the preset's."""
     test_share: float = TEST_SHARE
-    """Fraction of the objects that is never trained on, as for the stages."""
+    """Fraction of the objects that are never trained on. Use the same value for both stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +155,9 @@ TrainCommand = Stage1 | Stage2 | AutoencoderOptions | ImageEncoderOptions
 def parse(argv: Sequence[str]) -> TrainCommand:
     """Parse a command line, without the program's name. The defaults are those of its --preset.
 
-    Raises UserError when an option is out of range, SystemExit after --help and when the command line is malformed.
+    Raises:
+        UserError: an option is out of range.
+        SystemExit: --help was given, or the command line is malformed.
     """
     argv = rename_old_flags(_rename_old_command(argv), RENAMED)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -193,7 +199,10 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 
 def resolve(args: Stage1 | Stage2) -> TrainingRun:
-    """Return the run that a command line requests. Raises UserError when options contradict each other."""
+    """Return the run that a command line requests.
+
+    Raises UserError when an option is out of range or options contradict each other.
+    """
     recipe = args.recipe
     if isinstance(args, Stage1):
         recipe = replace(_with_component_steps(recipe, args), stage1=args.schedule)
@@ -216,7 +225,7 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
 
 
 def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
-    """Apply `--autoencoder-steps` and `--image-encoder-steps`. Raises UserError if it trains no components."""
+    """Apply `--autoencoder-steps` and `--image-encoder-steps`. Raises UserError if the recipe trains no components."""
     if recipe.autoencoder is None or recipe.tower_training is None:
         if args.autoencoder_steps is not None or args.image_encoder_steps is not None:
             raise UserError(
@@ -244,13 +253,13 @@ def run_stage(args: Stage1 | Stage2) -> None:
 
 
 def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
-    """Train one component, or print its recipe. Raises UserError when the preset trains none."""
+    """Train one component, or print its recipe. Raises UserError when the preset trains no components."""
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
     component: AutoencoderRecipe | ImageEncoderRecipe | None = (
         preset.autoencoder if isinstance(args, AutoencoderOptions) else preset.tower_training
     )
     if component is None or not isinstance(preset.tower, SmallEncoder):
-        raise UserError(f"preset {preset.name} uses pretrained components and trains none; use --preset tiny")
+        raise UserError(f"preset {preset.name} uses pretrained components; use --preset tiny to train one")
     component = replace(component, schedule=override(component.schedule, steps=args.steps, objects=args.batch_size))
     device = pick_device(args.device)
     if args.dry_run:
@@ -270,7 +279,7 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     args = parse(sys.argv[1:])
     if isinstance(args, (Stage1, Stage2)):
         run_stage(args)

@@ -23,6 +23,7 @@ from torch import Tensor
 from dataset.errors import UserError, run_cli
 from dataset.images.prepare import contact_sheet, prepare_image
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.options import HiddenDefault
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.model.ddim import sample_views
@@ -55,7 +56,7 @@ class SampleArgs:
     """Azimuth of the first view in degrees, relative to the image."""
     ddim_steps: int = 50
     """Number of DDIM steps, 1 to 1000."""
-    guidance_scale: float | None = None
+    guidance_scale: HiddenDefault[float | None] = None
     """Scale of classifier-free guidance. Default: the model's (10 for the paper's)."""
     seed: int = 0
     """Seed of the initial noise."""

@@ -1,4 +1,4 @@
-"""The evaluation of novel views: its options, the methods it compares, and the function that runs it."""
+"""Evaluate novel views: the options, the methods that are compared, and the function that runs the evaluation."""
 
 import logging
 import re
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dataset.errors import UserError
 from dataset.html.formats import format_object_count
+from dataset.io.options import HiddenDefault
 from dataset.io.progress import ProgressBar
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
@@ -35,33 +36,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NovelViewArgs:
-    """Compare novel views of one or several models with the truth; write JSON, a Markdown table and an HTML page."""
+    """Compare novel views of one or several models with the true views. Write JSON, a Markdown table and an HTML
+    page."""
 
     model: tuple[Path, ...] = (BUNDLED_MODEL,)
     """Model folders (finished training runs), checkpoint files or Hub names. The others are compared with the first."""
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
     out: Path = Path("data/evaluation")
-    """Output folder. An evaluation with the same settings that is found there is resumed."""
+    """Output folder. If it contains an evaluation with the same settings, that evaluation is resumed."""
     split: Literal["test", "validation", "all"] = "test"
-    """Objects to evaluate, by a hash of their uids. No training uses test; all is for sets that no model was trained
-    on."""
-    max_objects: int | None = None
+    """Objects to evaluate, chosen by a hash of the uid. test: objects that were never trained on. all: for sets that no
+    model was trained on."""
+    max_objects: HiddenDefault[int | None] = None
     """Maximum number of objects, spread evenly over the split. Default: all."""
     num_seeds: int = 2
-    """Number of rings sampled per object, each from its own noise."""
+    """Number of rings sampled per object, each from different noise."""
     ddim_steps: int = 50
     """Number of DDIM steps."""
-    guidance_scale: float | None = None
-    """Classifier-free guidance scale. Default: each model's own."""
+    guidance_scale: HiddenDefault[float | None] = None
+    """Scale of classifier-free guidance. Default: each model's own."""
     compare_reference: Literal["both", "without", "with"] = "both"
-    """Whether the model is conditioned on the reference image itself in addition to its embedding. with: by stage 2's
-    clean frame, or by input channels if it was trained so; without: as in the paper; both: two rows of the tables."""
+    """Whether to condition the model on the reference image in addition to its embedding. with: as a clean frame as in
+    stage 2, or as input channels if the model was trained with them. without: as in the paper. both: two rows in the
+    tables."""
     baselines: bool = True
-    """Also evaluate the mean image and the nearest object of the training split, and the truth passed through the first
-    model's autoencoder."""
-    training_shards: str | None = None
-    """Shard set whose training split the baselines use. Default: --shards."""
+    """Also evaluate the mean image and the nearest object of the training split, and the true views passed through the
+    autoencoder of the first model."""
+    training_shards: HiddenDefault[str | None] = None
+    """Shard set whose training split the baselines use. Default: that of --shards."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
@@ -69,10 +72,10 @@ class NovelViewArgs:
 
 
 def evaluate_novel_views(args: NovelViewArgs) -> None:
-    """Sample and score what the output folder lacks, write the results there and print the first table.
+    """Sample and score what is missing in the output folder, write the results there and print the first table.
 
     Raises:
-        UserError: an option is invalid, a set or model cannot be read, or the folder holds an evaluation with other
+        UserError: an option is invalid, a set or model cannot be read, or the folder contains an evaluation with other
             settings.
     """
     _check(args)
@@ -87,7 +90,7 @@ def evaluate_novel_views(args: NovelViewArgs) -> None:
         training = part_of(open_images(args.training_shards or args.shards), "train")
         notes.append(f"The baselines use the {len(training)} objects of the training split of {training.url}.")
         baselines = baseline_methods(training, args.out, folders[0], size)
-        groups[0][1].extend(baselines)  # embedded by the first model
+        groups[0][1].extend(baselines)  # the first model computes the embeddings
         methods += [sampled.method for sampled in baselines]
     for name, folder in zip(names, folders, strict=True):
         notes += training_notes(name, folder, args.split)
@@ -111,7 +114,7 @@ def evaluate_novel_views(args: NovelViewArgs) -> None:
 def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledMethod]:
     """Return the methods of one model: without its reference image, with it, or both.
 
-    Raises UserError when the folder holds no model.
+    Raises UserError when the folder is not a model folder.
     """
     spec = read_spec(folder)
     scale = spec.guidance_scale if args.guidance_scale is None else args.guidance_scale
@@ -138,7 +141,7 @@ def baseline_methods(shards: ShardSet, out: Path, folder: Path, size: int) -> li
     """
     if not len(shards):
         raise UserError(
-            f"{shards.url}: holds no object of the training split for the baselines; name the set that the model was "
+            f"{shards.url}: has no object of the training split for the baselines; give the set that the model was "
             "trained on with --training-shards, or give --no-baselines"
         )
     opened: list[Gallery] = []
@@ -174,7 +177,7 @@ def _check(args: NovelViewArgs) -> None:
     if args.guidance_scale is not None and not np.isfinite(args.guidance_scale):
         raise UserError(f"--guidance-scale is {args.guidance_scale}; it must be finite (try 3)")
     if not args.model:
-        raise UserError("--model names no model; give at least one model folder")
+        raise UserError("--model is empty; give at least one model folder")
     ddim_scheduler(args.ddim_steps, torch.device("cpu"))  # raises UserError for an invalid number of steps
 
 

@@ -159,7 +159,7 @@ def test_another_evaluation_in_the_same_folder_is_refused(done: Path, base: Path
     with pytest.raises(UserError, match=r"model\.alone\.sha256 was"):
         evaluate_novel_views(_args(other, shards, out))
     (out / "results.jsonl").write_text('{"method": 3}\n')
-    with pytest.raises(UserError, match=r"results.jsonl: line 1 is no result"):
+    with pytest.raises(UserError, match=r"results.jsonl: line 1 is not a valid result"):
         evaluate_novel_views(_args(base, shards, out))
 
 
@@ -169,11 +169,11 @@ def test_what_cannot_be_measured_is_named(base: Path, shards: Path, latents: Pat
             evaluate_novel_views(replace(_args(base, shards, tmp_path / "out"), **options))
 
     refused("none of its 6 objects is in the test split", split="test")
-    refused("a latent set; evaluation compares images", shards=str(latents))
+    refused("a latent set; the evaluation compares images", shards=str(latents))
     refused("no shard set at", shards=str(tmp_path / "none"))
     refused(r"model\.json is missing", model=(tmp_path,))
     refused("give each model once", model=(base, base))
-    refused("names no model", model=())
+    refused("--model is empty", model=())
     refused("--num-seeds is 0", num_seeds=0)
     refused("--max-objects is -1", max_objects=-1)
     refused("--guidance-scale is nan", guidance_scale=math.nan)
