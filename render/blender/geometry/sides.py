@@ -15,16 +15,17 @@ from render.blender.geometry.strays import surfaces
 
 INSIDE_OUT: Final = -0.005  # a surface is inside out if volume / area^1.5 (a cube: 0.068) is below this
 VISIBLE: Final = 0.01  # if less of a material's area faces any camera, both of its sides are drawn
-OPEN: Final = 0.05  # a surface is open if at least this share of its edges lacks a face on the other side
-_VARIANTS: Final = ("", "front only", "seen from inside")
+FLAT: Final = 0.99  # a surface is flat if the sum of its area vectors is at least this share of its area
+_VARIANTS: Final = ("", "front only", "one-way")
 
 
 def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     """Make back faces of single-sided materials transparent to the camera.
 
-    Closed surfaces that face outward are not changed. A surface that is inside out also lets light through, so that it
-    darkens neither itself nor what it encloses. A material with no faces turned toward any camera is drawn from both
-    sides.
+    Closed surfaces that face outward are not changed. Flat surfaces become transparent from behind, to the camera only.
+    All other surfaces also let light through from the back to the front, so that what the camera sees through them is
+    lit. Rays are traced backward: they pass where they hit the front. A material with no faces turned toward any camera
+    is drawn from both sides.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
@@ -58,10 +59,10 @@ def _single_sided(piece: Piece) -> Booleans:
 
 
 def surface_variants(faces: Faces, vectors: Floats) -> Integers:
-    """Return how to draw each face [f] if its material is single-sided.
+    """How to draw each face [f] if its material is single-sided.
 
-    0 draws both sides, 1 makes the back transparent to the camera, and 2 also lets all other light through the face.
-    The lengths of the normals `vectors` [f, 3] are the areas of the faces.
+    Returns:
+        0: as it is; 1: transparent from behind to the camera; 2: also transparent from the front to all other rays.
     """
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
@@ -78,8 +79,10 @@ def surface_variants(faces: Faces, vectors: Floats) -> Integers:
     unbalanced = np.bincount(label, (balance[edge] != 0).astype(np.float64), number) / sides
     areas = np.bincount(face_label, np.linalg.norm(vectors, axis=1), number)
     volume = _volumes(faces, vectors, face_label, number) / np.maximum(areas, 1e-30) ** 1.5
-    inside_out = (volume < INSIDE_OUT) & (unbalanced < OPEN)
-    variant = np.where(inside_out, 2, np.where(unbalanced > 0, 1, 0))
+    total = np.stack([np.bincount(face_label, vectors[:, axis], number) for axis in range(3)], 1)
+    flat = np.linalg.norm(total, axis=1) > FLAT * areas
+    closed = (unbalanced == 0) & (volume >= INSIDE_OUT)
+    variant = np.where(closed, 0, np.where(flat, 1, 2))
     return variant[face_label].astype(np.int64)
 
 
@@ -127,7 +130,7 @@ def _assign(obj: Any, variant: Integers) -> None:
 
 
 def _variant(material: Any, kind: int) -> Any:
-    """Return a copy of a material whose back is transparent to the camera; with kind 2 it also lets light through."""
+    """The material as `surface_variants` describes it for `kind` 1 and 2."""
     name = f"{material.name_full[:40]} {_VARIANTS[kind]}"
     if name in bpy.data.materials:
         return bpy.data.materials[name]
@@ -146,19 +149,11 @@ def _variant(material: Any, kind: int) -> Any:
         nodes.new("ShaderNodeLightPath"),
         nodes.new("ShaderNodeMath"),
     )
-    if kind == 1:  # transparent only to camera rays that hit the back
-        both.operation = "MULTIPLY"
-        links.new(geometry.outputs["Backfacing"], both.inputs[0])
-        links.new(path.outputs["Is Camera Ray"], both.inputs[1])
-    else:  # opaque only to camera rays that hit the front
-        both.operation, both.use_clamp = "SUBTRACT", True
-        links.new(path.outputs["Is Camera Ray"], both.inputs[0])
-        links.new(geometry.outputs["Backfacing"], both.inputs[1])
-        inverse = nodes.new("ShaderNodeMath")
-        inverse.operation = "SUBTRACT"
-        inverse.inputs[0].default_value = 1.0
-        links.new(both.outputs[0], inverse.inputs[1])
-        both = inverse
+    # Transparent where back and camera are both 1 (kind 1), or where they are equal (kind 2).
+    both.operation = "MULTIPLY" if kind == 1 else "COMPARE"
+    links.new(geometry.outputs["Backfacing"], both.inputs[0])
+    links.new(path.outputs["Is Camera Ray"], both.inputs[1])
+    both.inputs[2].default_value = 0.5  # COMPARE's tolerance
     mix, clear = nodes.new("ShaderNodeMixShader"), nodes.new("ShaderNodeBsdfTransparent")
     links.new(both.outputs[0], mix.inputs["Fac"])
     links.new(surface, mix.inputs[1])
