@@ -205,7 +205,7 @@ def load_model(
     image_encoder = read_image_encoder(folder) or image_encoder
     if image_encoder is None:
         raise UserError(
-            f"{folder}: holds no image_tower/; use it with `python -m train stage1 --init-from` to train a model"
+            f"{folder}: has no image_tower/; use it with `python -m train stage1 --init-from` to train a model"
         )
     unet = load_unet(folder / "unet").eval()
     return assemble(unet, load_vae(folder / "vae"), image_encoder, spec, device=device, dtype=dtype)
