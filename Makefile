@@ -28,7 +28,7 @@ list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo check test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ setup: .venv/.installed ## make .venv and install everything; check the system l
 render: setup ## render objects into shards: SOURCE=folder:DIR|objaverse:lvis|procedural:N SHARDS= WORKERS= HDRI= INCLUDE_LICENSES= RETRY=failed
 	$(PY) -m render --source $(call quote,$(or $(value SOURCE),procedural:64)) $(call opt,--shards,SHARDS) $(call opt,--workers,WORKERS) $(call opt,--hdri,HDRI) $(call opt,--include-licenses,INCLUDE_LICENSES) $(call opt,--retry,RETRY) $(ARGS)
 
-verify: setup ## check a shard set or latent set; name every corrupt, missing or foreign member
+verify: setup ## check a shard set or latent set; name every corrupt, missing or unexpected member
 	$(PY) -m dataset verify $(call quote,$(value SHARDS)) $(ARGS)
 
 report: setup ## write one page about a shard set: SHARDS= (report.html in the set's folder)
@@ -124,6 +124,9 @@ bench-ranks: setup ## training speed of several GPUs of one machine, compared wi
 
 bench-distill: setup ## minutes per asset, and time by part: ARGS="--preset tiny" on a CPU
 	$(PY) -m benchmarks.distill.distill_bench $(ARGS)
+
+bench-side-by-side: setup ## how much two distillations at once on this machine slow each other (CPU)
+	$(PY) -m benchmarks.distill.side_by_side $(ARGS)
 
 bench-field: setup ## field and renderer of the distillation: Triton kernels compared with plain torch (GPU)
 	$(PY) -m benchmarks.distill.field_bench $(ARGS)

@@ -139,9 +139,13 @@ def test_no_torch_where_blender_runs(package):
 
 
 def test_packages_have_empty_init():
+    sets_openmp = {ROOT / "train" / "__init__.py", ROOT / "distill" / "__init__.py"}  # before torch is imported
     for package in ALLOWED:
         for init in (ROOT / package).rglob("__init__.py"):
-            assert init.read_text() == "", f"{init.relative_to(ROOT)} is not empty"
+            if init in sets_openmp:
+                assert imported_modules(init) == {"dataset.openmp", "dataset.openmp.let_threads_sleep"}
+            else:
+                assert init.read_text() == "", f"{init.relative_to(ROOT)} is not empty"
 
 
 def test_no_test_imports_another_test_file():

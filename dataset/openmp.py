@@ -1,0 +1,18 @@
+"""Set how OpenMP threads wait, so that several processes can share the cores of one machine."""
+
+import os
+from typing import Final
+
+WAIT_POLICY: Final = "OMP_WAIT_POLICY"
+_CHOICES: Final = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of any compiler's OpenMP library
+
+
+def let_threads_sleep() -> None:
+    """Let OpenMP threads sleep while they wait for work, unless the environment says how they wait.
+
+    By default they spin for milliseconds after each parallel loop and take the core from the threads of other
+    processes. This must run before torch is imported, because its OpenMP library reads the environment once, so
+    `train/__init__.py` and `distill/__init__.py` call it. The number of threads and all results stay the same.
+    """
+    if not any(name in os.environ for name in _CHOICES):
+        os.environ[WAIT_POLICY] = "PASSIVE"
