@@ -114,7 +114,13 @@ def _score_fit(
 def rerendered(
     ring: NDArray[np.float32], truth: RenderedObject, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Fit a field to a ring [f, h, w, 3] in [0, 1] at an object's fixed cameras, and render it: [f, h, w, 3]."""
+    """Fit a field to a ring of views and return the field's own renders from the same cameras [f, h, w, 3].
+
+    Args:
+        ring: Views [f, h, w, 3] in [0, 1], taken at the object's fixed cameras.
+        truth: The object, for its cameras.
+        device: Device to fit on.
+    """
     state = new_distillation(FIT, device)
     cameras, fov_deg = truth.c2w[:VIEWS_PER_SET], float(truth.fov_deg[0])
     posed = PosedImages(cameras, fov_deg, torch.from_numpy(ring))

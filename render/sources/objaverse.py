@@ -124,7 +124,7 @@ def _uids_of_lines(path: Path) -> Uids:
             if uid and not _UID.fullmatch(uid):
                 shown = uid[:60].decode(errors="replace")
                 raise UserError(
-                    f"{path}, line {number}: {shown!r} is not a uid of Objaverse (32 of 0-9 a-f); write one per line"
+                    f"{path}, line {number}: {shown!r} is not an Objaverse uid (32 digits of 0-9 a-f); one per line"
                 )
             uids += uid
     if not uids:

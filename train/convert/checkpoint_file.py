@@ -26,9 +26,10 @@ GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 
 @dataclass(frozen=True)
 class Notes:
-    """Settings that the tensors do not contain; None if unknown. `image_tower` is open_clip's name or a small encoder.
+    """Settings that the tensors do not contain; None if unknown.
 
-    The field names are stored in exported files.
+    `image_tower` is the name of an open_clip model or the settings of a small encoder. The field names are stored in
+    exported files.
     """
 
     cameras: CameraConvention | None = None

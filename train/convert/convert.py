@@ -97,7 +97,7 @@ def convert(args: ConvertArgs) -> None:
 def _published(repo: str) -> str:
     if repo not in PUBLISHED:
         raise UserError(
-            f"{repo}: not an official checkpoint ({', '.join(sorted(PUBLISHED))}); other models need no conversion"
+            f"{repo} is not one of the official checkpoints that can be converted: {', '.join(sorted(PUBLISHED))}"
         )
     return repo
 
