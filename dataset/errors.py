@@ -1,7 +1,14 @@
-"""Report bad input: one message that names the value and the remedy, and exit status 2."""
+"""Run commands: report bad input in one message with exit status 2, and end quietly on signals and closed pipes."""
 
+import os
+import select
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TextIO
 
 from dataset.log import configure_logging
 
@@ -16,18 +23,76 @@ def one_line(error: BaseException) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a command and exit with the status that `main` returns (None is 0), 2 on bad input, or 130 on Ctrl-C.
+    """Run a command and exit with the status that `main` returns (None is 0), or with one of those below.
 
-    Bad input (UserError) is reported as one line. While `main` runs, messages of all packages go to stderr
-    (`configure_logging`).
+    - 2, after one line, on bad input (UserError)
+    - 130 on Ctrl-C and 143 on SIGTERM, after one line
+    - 141, silently, when the reader of stdout is gone, as in `python -m dataset info X | head -1`
+
+    While `main` runs, messages of all packages go to stderr (`configure_logging`). Text that stdout cannot encode, as
+    in a file name that is not UTF-8, is escaped.
     """
     configure_logging()
+    _escape_unprintable(sys.stdout)
     try:
-        status = main() or 0
+        status = _status(main)
+    except BrokenPipeError:
+        if not _reader_is_gone(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit succeeds
+        status = 141
+    sys.exit(status)
+
+
+def _status(main: Callable[[], int | None]) -> int | str | None:
+    """Run `main`, report its errors and return the exit status."""
+    terminated = threading.Event()
+    try:
+        with _sigterm_as_ctrl_c(terminated):
+            status: int | str | None = main() or 0
+    except SystemExit as ended:  # --help, or wrong options
+        status = ended.code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+        word, status = ("terminated", 143) if terminated.is_set() else ("interrupted", 130)
+        print(f"{word}; run the same command again to resume", file=sys.stderr)
+    sys.stdout.flush()
+    return status
+
+
+@contextmanager
+def _sigterm_as_ctrl_c(terminated: threading.Event) -> Iterator[None]:
+    """Set the event and raise KeyboardInterrupt in the main thread when SIGTERM arrives during the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            terminated.set()
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a forked child ends as if there were no handler
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _escape_unprintable(stream: TextIO) -> None:
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    """Whether `stream` is a pipe that nobody reads any more."""
+    poll = select.poll()
+    with suppress(OSError, ValueError):  # not a file of the system
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    return False

@@ -1,4 +1,4 @@
-"""Allow one writer per set: a kernel lock on this machine and, for a remote set, a lease stored in the set.
+"""Allow one writer per output: a kernel lock on this machine and, for a remote set, a lease stored in the set.
 
 The lease is a file that its owner rewrites every minute. Another process takes a lease over when it was not renewed for
 LEASE_S seconds, or immediately when its owner was a process of this machine that no longer exists.
@@ -59,35 +59,88 @@ def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; check the path and permissions") from error
+        raise UserError(_not_writable(Path(out), error)) from error
     with owned(fs, root, folder, out, writer):
         yield
 
 
 @contextmanager
-def _flock(path: Path, url: str, writer: str) -> Iterator[None]:
+def locked_folder(folder: Path, writer: str) -> Iterator[None]:
+    """Create a folder of this machine and lock it during the `with` block. A new folder that stays empty is removed.
+
+    The kernel drops the lock when the process ends, however it ends.
+
+    Args:
+        folder: The output folder of a command.
+        writer: A noun for the command, for messages.
+
+    Raises:
+        UserError: Another process has locked the folder, or it cannot be written.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; check the path and permissions") from error
+        raise UserError(_not_writable(folder, error)) from error
     try:
-        if not _locked(descriptor, path):
-            raise UserError(f"another {writer} is writing {url}; wait for it or stop it")
-        try:
+        with _flock(folder / LOCK_NAME, str(folder), writer):
             yield
-        finally:
-            path.unlink(missing_ok=True)
     finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+@contextmanager
+def locked_file(path: Path, writer: str) -> Iterator[None]:
+    """Lock the output file or new folder `path`, which need not exist; otherwise like `locked_folder`.
+
+    The lock is a hidden file beside it. Raises UserError when another process has locked it, or when the folder that
+    is to hold it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(_not_writable(path.parent, error)) from error
+    with _flock(path.with_name(f".{path.name}.{LOCK_NAME}"), str(path), writer):
+        yield
+
+
+@contextmanager
+def _flock(path: Path, url: str, writer: str) -> Iterator[None]:
+    descriptor = _open_locked(path, url, writer)
+    try:
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _locked(descriptor: int, path: Path) -> bool:
-    """Lock the open file. Return whether that succeeded and the file still exists at `path`."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(descriptor).st_ino == path.stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False
+def _open_locked(path: Path, url: str, writer: str) -> int:
+    """Open and lock the file, and return its descriptor. Raises UserError when another process has locked it."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(_not_writable(path, error)) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                os.ftruncate(descriptor, 0)  # a killed process left it
+                return descriptor
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 500, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            by = f": {owner}" if owner else ""
+            raise UserError(f"another {writer} is writing {url}{by}; wait for it or stop it") from error
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its owner removed it in the meantime
+
+
+def _not_writable(path: Path, error: OSError) -> str:
+    return f"cannot write {path}: {error.strerror}; check the path and permissions"
 
 
 @contextmanager

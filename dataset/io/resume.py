@@ -1,13 +1,17 @@
 """Compare the settings that are stored with a result and the settings of the command that resumes it."""
 
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Final
+
+_LONGEST: Final = 120  # characters of a value in a message
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Set[str] = frozenset()) -> dict[str, str]:
     """Return one readable line per setting that differs from the stored one, sorted by name.
 
     Settings of nested mappings are compared one by one; their names are joined by dots. A missing setting equals None.
+    Of long lists, only the first item that differs is given.
 
     Args:
         before: Stored settings, as read from JSON.
@@ -27,7 +31,26 @@ def _differences(
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, ignore, f"{name}.")
         else:
-            yield name, f"{name} was {old!r}, is now {new!r}"
+            yield name, _line(name, old, new)
+
+
+def _line(name: str, old: Any, new: Any) -> str:
+    """Return the line of one setting, shortened if its values are long."""
+    if max(len(repr(old)), len(repr(new))) <= _LONGEST:
+        return f"{name} was {old!r}, is now {new!r}"
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = list(zip_longest(old, new))
+        first = next(i for i, (a, b) in enumerate(pairs) if a != b)
+        count = sum(a != b for a, b in pairs)
+        sizes = f"{name} had {len(old)} items, now has {len(new)}; " if len(old) != len(new) else ""
+        more = f" ({count} items differ)" if count > 1 else ""
+        return f"{sizes}{name}[{first}] was {_short(pairs[first][0])}, is now {_short(pairs[first][1])}{more}"
+    return f"{name} was {_short(old)}, is now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 def settings_differ(where: str, lines: Iterable[str], remedy: str) -> str:

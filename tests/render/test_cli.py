@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import uuid
 
 import pytest
@@ -66,6 +67,30 @@ def test_killed_and_repeated_is_as_if_never_killed(models, finished, tmp_path):
     again = render(f"folder:{models[0]}", shards, *options)
     assert again.returncode == 1
     assert contents(shards) == contents(finished[0])
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_ends_with_one_line_and_leaves_no_temporary_folder(models, tmp_path, sent, status, word):
+    shards, scratch = tmp_path / "set", tmp_path / "tmp"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch), "RAY_TMPDIR": "/tmp"}
+    line = command(f"folder:{models[0]}", shards, "--workers", "1")
+    driver = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
+    assert wait_for(lambda: list(shards.glob(".staging/*/*.part")) + list(shards.glob("*.tar")), 120)
+    driver.send_signal(sent)
+    told = driver.communicate(timeout=60)[1]
+    assert driver.returncode == status
+    assert told.splitlines()[-1] == f"{word}; run the same command again to resume"
+    assert not [text for text in ("Traceback", "***", "Stack") if text in told]
+    assert wait_for(lambda: remove_stale(scratch) or not list(scratch.glob("isotropic3d-*")), 20)
+
+
+def remove_stale(scratch):
+    """What the next start does first."""
+    code = "from dataset.io.scratch import remove_stale_folders; remove_stale_folders()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env={**os.environ, "TMPDIR": str(scratch)})
 
 
 def test_repeating_a_finished_command_changes_nothing_and_other_settings_are_refused(models, finished):

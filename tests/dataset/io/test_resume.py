@@ -24,3 +24,15 @@ def test_the_text_has_one_line_per_setting():
         "  b was 2, is now 4",
         "Choose another folder",
     ]
+
+
+def test_of_long_lists_only_the_items_that_differ_are_shown():
+    old = [f"uid-{i:04d}" for i in range(1000)]
+    assert differences({"uids": old}, {"uids": [*old[:500], "x", *old[501:]]}) == {
+        "uids": "uids[500] was 'uid-0500', is now 'x'"
+    }
+    assert differences({"uids": old}, {"uids": old[:998]}) == {
+        "uids": "uids had 1000 items, now has 998; uids[998] was 'uid-0998', is now None (2 items differ)"
+    }
+    assert differences({"uids": old}, {"uids": None})["uids"].endswith("'uid-0999'], is now None")
+    assert len(differences({"text": "a" * 1000}, {"text": "b" * 1000})["text"]) < 300

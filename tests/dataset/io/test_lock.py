@@ -1,0 +1,68 @@
+"""Locks of output folders and files: one writer at a time, named to the second; those of killed processes are free."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from dataset.errors import UserError
+from dataset.io.lock import LOCK_NAME, locked_file, locked_folder
+from tests.support.paths import ROOT
+
+LOCKS = pytest.mark.parametrize("lock", [locked_folder, locked_file])
+
+
+@LOCKS
+def test_a_second_process_is_refused_by_one_line_that_names_the_first(tmp_path, lock):
+    out = tmp_path / "runs" / "out"
+    code = (
+        "import sys, time; from pathlib import Path; from dataset.io import lock\n"
+        f"with lock.{lock.__name__}(Path(sys.argv[1]), 'training'): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, out], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(UserError) as refused, lock(out, "training"):
+        pass
+    holder = f"process {process.pid} on {socket.gethostname()}"
+    assert str(refused.value) == f"another training is writing {out}: {holder}; wait for it or stop it"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with lock(out, "training"):
+        left = next(path for path in out.parent.rglob(f"*{LOCK_NAME}"))
+        assert left.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    assert not list(out.parent.rglob(f"*{LOCK_NAME}"))
+
+
+@LOCKS
+def test_two_outputs_do_not_hinder_each_other_and_errors_unlock(tmp_path, lock):
+    with lock(tmp_path / "a", "run"), lock(tmp_path / "b", "run"):
+        pass
+    with pytest.raises(KeyError), lock(tmp_path / "a", "run"):
+        raise KeyError
+    with lock(tmp_path / "a", "run"):
+        pass
+
+
+def test_a_new_folder_that_stays_empty_is_removed_and_others_stay(tmp_path):
+    with locked_folder(tmp_path / "new", "run"):
+        pass
+    (tmp_path / "old").mkdir()
+    with locked_folder(tmp_path / "old", "run"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    with locked_folder(tmp_path / "out", "run"):
+        (tmp_path / "out/file").write_bytes(b"x")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+@LOCKS
+def test_an_unwritable_place_is_one_line(tmp_path, lock):
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(UserError, match=r"cannot write .*check the path and permissions"),
+        lock(tmp_path / "file/out", "run"),
+    ):
+        pass
