@@ -4,7 +4,6 @@ Cycles silently falls back to the CPU when its GPU is not usable. Two checks det
 be enabled, and after warm-up the renderer must reach more samples per second than one CPU core can.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 import bpy
 
 from dataset.errors import UserError
+from dataset.io.scratch import scratch_folder
 from render.settings import Device
 
 GPU_BACKENDS: Final = ("OPTIX", "CUDA", "HIP", "METAL")  # best first
@@ -70,11 +70,11 @@ def warm_up(chosen: str) -> str:
 
     Raises UserError when the GPU is not really used.
     """
-    with tempfile.TemporaryDirectory(prefix="isotropic3d-") as scratch:
+    with scratch_folder() as scratch:
         _open_plane(chosen)
-        _render(Path(scratch), samples=1)
+        _render(scratch, samples=1)
         bpy.context.scene.cycles.use_denoising = False
-        return check_rate(chosen, lambda: _render(Path(scratch), CHECK_SAMPLES), time.perf_counter)
+        return check_rate(chosen, lambda: _render(scratch, CHECK_SAMPLES), time.perf_counter)
 
 
 def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], float]) -> str:

@@ -15,6 +15,7 @@ from dataset.errors import UserError, one_line
 from dataset.format.outcomes import Failure, Outcome
 from dataset.io.actor_pool import ActorPool, PoolActor
 from dataset.io.ray_env import start_ray
+from dataset.io.scratch import remove_stale_folders
 from render.workers.logs import stamped
 from render.workers.messages import MAX_ATTEMPTS, RenderBatch, RenderResult, RenderTask
 from render.workers.resources import MachineSize
@@ -60,6 +61,7 @@ def ray_connection(size: MachineSize) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        remove_stale_folders()  # of workers that ended without `close`
 
 
 class RayLost(Exception):

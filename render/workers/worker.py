@@ -1,11 +1,8 @@
 """A worker: renders tasks in a Blender process, restarts the process when needed, and reports each outcome."""
 
 import os
-import shutil
 import socket
-import tempfile
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 from dataset.errors import UserError
 from dataset.format.outcomes import Failure, Outcome
+from dataset.io.scratch import ScratchFolder, remove_stale_folders
 from render.download.objaverse_cache import Download
 from render.settings import Settings
 from render.sources.model_file import locate, object_sha256
@@ -65,7 +63,9 @@ class RenderWorker:
             limits = replace(limits, memory_mb=memory_limit_mb(machine_size(), threads))
         self._seed, self._settings, self._limits, self._threads = seed, settings, limits, threads
         self._root = Path(root).resolve() if root else None
-        self._folder = Path(tempfile.gettempdir()) / f"isotropic3d-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        remove_stale_folders()
+        self._scratch = ScratchFolder()
+        self._folder = self._scratch.path
         self._process: BlenderProcess | None = None
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._log: list[str] = []
@@ -135,7 +135,7 @@ class RenderWorker:
         if self._process:
             self._process.close()
             self._process = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
     def _model_file(self, task: RenderTask) -> tuple[Path, str]:
         """The object's local file and the sha256 of its contents; both empty for a procedural object."""
@@ -156,7 +156,6 @@ class RenderWorker:
             raise DownloadFailed(download.failure, download.attempts)
         assert download.data is not None
         path = self._downloaded(task)
-        path.parent.mkdir(exist_ok=True)
         download.data.tofile(path)
         return path, download.sha256
 
@@ -186,7 +185,6 @@ class RenderWorker:
             if process.hello.error:
                 process.close()
                 raise BlenderEnded("Unavailable", process.hello.error, None)
-            self._folder.mkdir(exist_ok=True)
             self._note(f"Blender {process.pid}: {process.hello.version}, Cycles on {process.hello.device}")
             self._process = process
         return self._process
