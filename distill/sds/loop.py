@@ -55,7 +55,7 @@ def distill(
         settings: Settings of the run.
         guidance: Encoder, denoiser and noise schedule of the SDS loss.
         folder: The run folder.
-        request: Everything that determines the result, as in JSON; stored in the checkpoint and compared on resume.
+        request: Everything that determines the result, as JSON values; stored in the checkpoint and compared on resume.
         device: Device of the field and the renderer.
         title: Description of the progress bar.
         watch: Called after each step; a run with `watch` shows no progress bar.
@@ -63,7 +63,7 @@ def distill(
 
     Raises:
         UserError: the folder contains a checkpoint of another request, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run, after the step and a checkpoint.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run; its step was finished and a checkpoint written.
     """
     state = new_distillation(settings, device)
     deferred = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)

@@ -190,13 +190,13 @@ def assemble(
 def load_model(
     folder: Path, device: torch.device, dtype: torch.dtype = torch.float32, image_encoder: ImageEncoder | None = None
 ) -> MultiViewModel:
-    """Read a model folder, in evaluation mode.
+    """Load a model from its folder and put it in evaluation mode.
 
     Args:
         folder: Model folder.
         device: Device to load it to.
         dtype: Floating-point type of all parts.
-        image_encoder: Image encoder to use if the folder has none, such as a converted MVDream.
+        image_encoder: Image encoder to use if the folder has none (a converted MVDream has none).
 
     Raises:
         UserError: the folder is incomplete or damaged, or there is no image encoder.
