@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from dataset.io.options import HiddenDefault
 from distill.mesh.export import Format
-from distill.sds.schedule import WITHOUT_EFFECT, DistillSettings
+from distill.sds.schedule import BEFORE, WITHOUT_EFFECT, DistillSettings
 from train.layers.compile import CompileChoice
 from train.model.multiview import BUNDLED_MODEL
 
@@ -29,12 +30,22 @@ class DistillRequest:
     reference_azimuth_deg: float | None = None
     """Azimuth of the image's camera, if the model is conditioned on the image itself; None: on the embedding only."""
 
+    loss_azimuth_deg: float = 0.0
+    """Azimuth of the image's camera in the L2 loss at the reference view; 0 without that loss."""
+
     def as_json(self) -> dict[str, Any]:
         """Return the request as stored in config.json and in checkpoints, with lists for tuples.
 
-        The azimuth is stored under the key REFERENCE_KEY unless it is None.
+        The azimuth is stored under the key REFERENCE_KEY unless it is None. Settings with the values of `BEFORE` are
+        not stored.
         """
         values = json.loads(json.dumps(asdict(self)))
+        for group, names in BEFORE.items():
+            for name, before in names.items():
+                if values["settings"][group][name] == before:
+                    del values["settings"][group][name]
+        if not values["loss_azimuth_deg"]:
+            del values["loss_azimuth_deg"]
         azimuth_deg = values.pop("reference_azimuth_deg")
         return values if azimuth_deg is None else {REFERENCE_KEY: azimuth_deg, **values}
 
@@ -61,12 +72,12 @@ class DistillArgs:
     """One or more images, each of one object seen from its front: preferably an RGBA cut-out, or on white."""
     model: Path = BUNDLED_MODEL
     """A model folder written by training or train.convert, a checkpoint file, or a Hub name."""
-    out: Path | None = None
+    out: HiddenDefault[Path | None] = None
     """Output folder. One run: the run folder itself (default out/NAME).
     Several runs: their parent, with one NAME-seed-K each (default out)."""
-    preset: Preset | None = None
+    preset: HiddenDefault[Preset | None] = None
     """The settings to start from. Default: tiny for models of 64-pixel images, paper for larger ones."""
-    steps: int | None = None
+    steps: HiddenDefault[int | None] = None
     """Number of steps; all schedules scale with it. Default: the preset's."""
     seed: int = 0
     """The random seed."""
@@ -74,7 +85,7 @@ class DistillArgs:
     """Number of seeds per image: SEED, SEED + 1, and so on."""
     elevation_deg: float = 15.0
     """Elevation in degrees of the camera that took the images. Models are trained on -10 to 40; 15 is the middle."""
-    guidance_scale: float | None = None
+    guidance_scale: HiddenDefault[float | None] = None
     """Classifier-free guidance scale. Default: the model's."""
     with_reference: bool = False
     """Also condition the model on the image itself, as in stage 2, as a clean frame beside the views.
@@ -92,13 +103,13 @@ class DistillArgs:
     graphs: like whole, replayed as CUDA graphs. auto: whole on a GPU for 3,000 steps or more, otherwise none."""
     remove_background: bool = False
     """Remove the background with rembg (an optional extra)."""
-    preview_every: int | None = None
+    preview_every: HiddenDefault[int | None] = None
     """Steps between previews (sheets of four views in previews/). Default: the preset's."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    workers: int | None = None
+    workers: HiddenDefault[int | None] = None
     """Number of parallel runs, each in its own process. Default: one per GPU, or one on a CPU."""
-    address: str | None = None
+    address: HiddenDefault[str | None] = None
     """Address of a Ray cluster, or auto. Its machines must share the storage of MODEL and OUT.
     Default: this machine only."""
     dry_run: bool = False

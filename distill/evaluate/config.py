@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 
 from dataset.errors import UserError
+from dataset.io.option_checks import check_number, check_seed
+from dataset.io.options import HiddenDefault
 from dataset.reading.rendered_object import view_number
 from distill.config import Preset
 from distill.evaluate.pairing import Labels
@@ -19,30 +21,30 @@ class AssetEvaluationArgs:
 
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
-    run: tuple[Path, ...] = ()
+    run: HiddenDefault[tuple[Path, ...]] = ()
     """Folders of finished distillations; requires --uid."""
-    uid: tuple[str, ...] = ()
+    uid: HiddenDefault[tuple[str, ...]] = ()
     """The uid of each run's object, in the order of --run."""
-    view: tuple[str, ...] = ()
+    view: HiddenDefault[tuple[str, ...]] = ()
     """The view that each run was made from, fixed_00 to random_15. If omitted, it is found by the run's image.
     With --model: one view to distill all objects from. If omitted, each object's reference view in train.evaluate."""
-    table: Path | None = None
+    table: HiddenDefault[Path | None] = None
     """A table to use instead of --run, --uid and --view: CSV with the header run,uid,view, or JSON.
     Run folders are relative to the table's folder."""
-    model: tuple[Path, ...] = ()
+    model: HiddenDefault[tuple[Path, ...]] = ()
     """Models with which to distill objects of the set: model folders, checkpoint files or Hub names.
     The others are compared with the first."""
     split: Literal["test", "validation", "all"] = "test"
     """With --model: the objects to evaluate, chosen by a hash of the uid. Objects of test are never trained on."""
-    max_objects: int | None = None
+    max_objects: HiddenDefault[int | None] = None
     """With --model: maximum number of objects, spread evenly over the split. Default: all."""
-    preset: Preset | None = None
+    preset: HiddenDefault[Preset | None] = None
     """With --model: the preset, as in python -m distill."""
-    steps: int | None = None
+    steps: HiddenDefault[int | None] = None
     """With --model: number of distillation steps, as in python -m distill."""
     seed: int = 0
     """With --model: the random seed, as in python -m distill."""
-    guidance_scale: float | None = None
+    guidance_scale: HiddenDefault[float | None] = None
     """With --model: classifier-free guidance scale, as in python -m distill."""
     compare_reference: Literal["without", "with", "both"] = "without"
     """With --model: whether to condition the model on the image itself too. both: compare the two.
@@ -54,7 +56,7 @@ class AssetEvaluationArgs:
     """With --consistency: number of DDIM steps of the sampled views."""
     labels: Labels = "auto"
     """The camera labels of the runs' models, which determine the alignment. auto: read them from the model folders."""
-    meshes: Path | None = None
+    meshes: HiddenDefault[Path | None] = None
     """Folder of the model files that were rendered, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
     out: Path = Path("data/asset-evaluation")
     """Output folder. If it contains an evaluation with the same settings, that evaluation is resumed."""
@@ -86,8 +88,10 @@ def check_args(args: AssetEvaluationArgs) -> None:
     if args.consistency and not args.model:
         raise UserError("--consistency measures views sampled by a model; give --model")
     ddim_scheduler(args.ddim_steps, torch.device("cpu"))  # raises UserError for an invalid number of steps
-    if args.max_objects is not None and args.max_objects < 1:
-        raise UserError(f"--max-objects is {args.max_objects}; it must be at least 1")
+    check_number("--max-objects", args.max_objects, 1)
+    check_number("--steps", args.steps, 1)
+    check_number("--guidance-scale", args.guidance_scale)
+    check_seed("--seed", args.seed)
     if args.meshes is not None and not args.meshes.is_dir():
         raise UserError(f"--meshes {args.meshes} is not a folder; give the folder of the model files, UID.glb")
     for name in args.view:

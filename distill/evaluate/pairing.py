@@ -24,7 +24,7 @@ from dataset.reading.rendered_object import Place, RenderedObject, view_name, vi
 from distill.evaluate.ground_truth import Alignment, align
 from distill.nerf.settings import MarchSettings
 from distill.runs.finished import CONFIG
-from distill.sds.schedule import CameraSettings
+from distill.sds.schedule import BEFORE, CameraSettings
 from train.model.multiview import SPEC_FILE, read_spec
 
 Labels = Literal["auto", "relative", "absolute"]
@@ -108,7 +108,9 @@ def read_table(path: Path) -> list[AssetEntry]:
         values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
         if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
             more = f" ({', '.join(unknown)})" if unknown else ""
-            raise UserError(f"{path}: row {number} is not run, uid and view{more}; give every row a run and a uid")
+            raise UserError(
+                f"{path}: row {number} is invalid{more}; each row needs a run and a uid, and may have a view"
+            )
         run, uid, view = values
         entries.append(AssetEntry(path.parent / run, uid, view_number(view) if view else None))
     return entries
@@ -132,8 +134,8 @@ def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labe
     camera = truth.views[view]
     absolute = _has_absolute_labels(entry.run, config, labels)
     try:
-        cameras = CameraSettings(**config["settings"]["cameras"])
-        march = MarchSettings(**config["settings"]["march"])
+        cameras = CameraSettings(**{**BEFORE["cameras"], **config["settings"]["cameras"]})
+        march = MarchSettings(**{**BEFORE["march"], **config["settings"]["march"]})
         elevation_deg = float(config["elevation_deg"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -47,7 +47,7 @@ class Occupancy(nn.Module):
             return
         device = self.grid.occs.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed((seed * 1_000_003 + step) % 2**63)
             self.grid.update_every_n_steps(
                 step,
                 lambda x: density(x)[:, None] * settings.step_length(self.radius),
@@ -61,6 +61,12 @@ class Occupancy(nn.Module):
     def cells(self) -> OccupancyCells:
         """The current occupied cells."""
         return OccupancyCells(self.grid.binaries[0], self.radius)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean over all cells of the optical depth of one step, a scalar."""
+        mean: Tensor = self.grid.occs.mean()
+        return mean
 
     def forward(self, x: Tensor) -> Tensor:
         """Return whether the cells of world points [..., 3] are occupied, [...]."""

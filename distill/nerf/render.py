@@ -111,7 +111,7 @@ def render_rays(
 def _visible_samples(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> PackedSamples:
-    """Return the samples that are in the ball, occupied and not occluded."""
+    """Return the samples that are in the ball, occupied, not transparent (`alpha_threshold`) and not occluded."""
     steps = 2 * scene.radius / settings.step_length(scene.radius)
     marched = _STEPS_MARCHED_BY_KERNEL if has_kernels(shift.device.type) else _STEPS_MARCHED
     rays_at_once = max(1, int(marched * settings.samples_at_once(shift.device) / steps))
@@ -135,7 +135,10 @@ def _visible_samples_of_group(
     density = torch.cat([scene.density(_points(rays, samples.ray[chunk], samples.t[chunk])) for chunk in chunks])
     _, transmittance = ray_weights(density, samples.starts, step)
     # Not "> limit": NaN samples are kept, so that the loss becomes NaN too.
-    return samples.keep(~(transmittance <= settings.min_transmittance))
+    dropped = transmittance <= settings.min_transmittance
+    if occupancy is not None and settings.alpha_threshold:
+        dropped |= -torch.expm1(-density * step) < occupancy.mean.clamp(max=settings.alpha_threshold)
+    return samples.keep(~dropped)
 
 
 def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:

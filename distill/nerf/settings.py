@@ -31,7 +31,10 @@ class HashGridSettings:
 
 @dataclass(frozen=True)
 class FieldSettings:
-    """Settings of the field. Defaults are those of the released configuration."""
+    """Settings of the field. Defaults are those of the released configuration.
+
+    One rule differs: there the scene is the cube [-radius, radius]^3, here it is the ball inside the cube.
+    """
 
     grid: HashGridSettings = field(default_factory=HashGridSettings)
     radius: float = 1.0
@@ -52,6 +55,8 @@ class MarchSettings:
     that and evaluate four times as many. More samples are rendered in chunks."""
     min_transmittance: float = 1e-4
     """Rays end where the transmittance falls below this value."""
+    alpha_threshold: float = 0.01
+    """Samples with less opacity than this are skipped. The mean of the occupancy grid replaces it, if that is less."""
     occupancy_resolution: int = 32
     occupancy_threshold: float = 0.01
     """Optical depth of one step above which a cell is occupied. The mean of the grid is used if it is lower."""

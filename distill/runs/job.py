@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from dataset.errors import UserError, one_line
 from dataset.images.prepare import Prepared
 from dataset.io.files import write_json_atomic
+from dataset.io.lock import locked_folder
 from distill.config import DistillRequest
 from distill.mesh import export
 from distill.output.preview import write_preview
@@ -95,20 +96,22 @@ def run_job(
         The number of faces of the mesh.
 
     Raises:
-        UserError: the run cannot continue; the message names the folder and the files that are kept in it.
+        UserError: another process writes the folder, or the run cannot continue; the message names the folder and the
+            files that are kept in it.
         KeyboardInterrupt: the run was stopped after writing a checkpoint.
     """
-    check_same_request(job.out / CHECKPOINT, job.request.as_json())
-    _start_folder(job)
-    model = loaded()
-    with _errors_name_folder(job.out):
-        state = _distill(job, model, device, title, watch)
-    with _errors_name_folder(job.out):
-        report = write_results(
-            state, job.request.settings, export.PRESETS[job.request.preset], job.out, kinds=job.formats
-        )
-        _write_config(job, mesh={**asdict(report), "formats": job.formats})
-        write_marker(job.out, job.request, report.faces, job.formats)
+    with locked_folder(job.out, "distillation"):
+        check_same_request(job.out / CHECKPOINT, job.request.as_json())
+        _start_folder(job)
+        model = loaded()
+        with _errors_name_folder(job.out):
+            state = _distill(job, model, device, title, watch)
+        with _errors_name_folder(job.out):
+            report = write_results(
+                state, job.request.settings, export.PRESETS[job.request.preset], job.out, kinds=job.formats
+            )
+            _write_config(job, mesh={**asdict(report), "formats": job.formats})
+            write_marker(job.out, job.request, report.faces, job.formats)
     return report.faces
 
 
@@ -151,7 +154,14 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
     if job.request.settings.reference_weight:
         half_frame = job.request.settings.cameras.half_frame
         guidance = replace(
-            guidance, reference=new_reference_view(job.prepared.rgba, job.request.elevation_deg, half_frame, device)
+            guidance,
+            reference=new_reference_view(
+                job.prepared.rgba,
+                job.request.elevation_deg,
+                half_frame,
+                azimuth_deg=job.request.loss_azimuth_deg,
+                device=device,
+            ),
         )
     return distill(
         job.request.settings,

@@ -8,6 +8,7 @@ from typing import Final
 
 from dataset.errors import UserError
 from dataset.images.prepare import Prepared, prepare_image
+from dataset.io.option_checks import check_number, check_seed
 from distill.config import DistillArgs, DistillRequest, Preset
 from distill.mesh.export import Format
 from distill.runs.job import Job
@@ -31,6 +32,8 @@ class PlannedInput:
     out: Path
     elevation_deg: float
     reference_azimuth_deg: float | None = None
+    """As in DistillRequest."""
+    loss_azimuth_deg: float = 0.0
     """As in DistillRequest."""
 
 
@@ -58,18 +61,21 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
     Raises:
         UserError: an option is invalid, or the image of a single run cannot be used.
     """
-    if not -90 <= args.elevation_deg <= 90:
-        raise UserError(f"--elevation-deg is {args.elevation_deg}; it must be between -90 and 90")
-    if args.preview_every is not None and args.preview_every < 1:
-        raise UserError(f"--preview-every is {args.preview_every}; it must be at least 1")
+    _check_numbers(args)
     azimuth_deg = args.azimuth_deg if args.with_reference else None
+    loss_azimuth_deg = args.azimuth_deg if args.reference_loss_weight else 0.0
     inputs = [
-        PlannedInput(name, image, seed, run_folder(args, name), args.elevation_deg, azimuth_deg)
+        PlannedInput(name, image, seed, run_folder(args, name), args.elevation_deg, azimuth_deg, loss_azimuth_deg)
         for image, seed, name in run_names(args)
     ]
     model = model_folder(args.model)
     read_spec(model)
-    check_reference_options(model, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
+    check_reference_options(
+        model,
+        with_reference=args.with_reference,
+        azimuth_deg=args.azimuth_deg,
+        with_reference_loss=args.reference_loss_weight > 0,
+    )
     options = SharedOptions(
         model=args.model,
         preset=args.preset,
@@ -85,6 +91,18 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
     if args.is_single and refused:
         raise UserError(refused[0].reason)
     return jobs, refused
+
+
+def _check_numbers(args: DistillArgs) -> None:
+    check_number("--elevation-deg", args.elevation_deg, -90, 90)
+    check_number("--azimuth-deg", args.azimuth_deg)
+    check_number("--guidance-scale", args.guidance_scale)
+    check_number("--reference-loss-weight", args.reference_loss_weight, 0)
+    check_number("--steps", args.steps, 1)
+    check_number("--preview-every", args.preview_every, 1)
+    check_number("--num-seeds", args.num_seeds, 1)
+    check_seed("--seed", args.seed)
+    check_seed("--seed + --num-seeds - 1", args.seed + args.num_seeds - 1)
 
 
 def plan_jobs(
@@ -123,6 +141,7 @@ def plan_jobs(
             guidance_scale=scale,
             settings=replace(settings, seed=run.seed),
             reference_azimuth_deg=run.reference_azimuth_deg,
+            loss_azimuth_deg=run.loss_azimuth_deg,
         )
         jobs.append(
             Job(

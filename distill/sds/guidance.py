@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill.sds.cuda_graph import GraphedFunction
 from distill.sds.reference_loss import ReferenceView
@@ -69,9 +70,19 @@ def model_guidance(
 
     def encode(images: Tensor) -> Tensor:
         with fastest_attention(images.device):
-            return model.encode(images)
+            return model.encode(enlarge(images, model.spec.image_size))
 
     return Guidance(encode, model_denoiser(model, tokens, elevation_deg, scale, compute), model.alphas_cumprod)
+
+
+def enlarge(images: Tensor, size: int) -> Tensor:
+    """Enlarge images [f, c, h, w] to [f, c, size, size] with bilinear interpolation, as in the released code.
+
+    Larger images are returned unchanged: the model itself resizes them, with antialiasing.
+    """
+    if images.shape[-1] >= size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
 
 
 def model_denoiser(

@@ -38,7 +38,12 @@ class ReferenceView:
 
 
 def new_reference_view(
-    rgba: NDArray[np.uint8], elevation_deg: float, half_frame: tuple[float, float], device: torch.device | str = "cpu"
+    rgba: NDArray[np.uint8],
+    elevation_deg: float,
+    half_frame: tuple[float, float],
+    *,
+    azimuth_deg: float = 0.0,
+    device: torch.device | str = "cpu",
 ) -> ReferenceView:
     """Create the reference view of a square image.
 
@@ -46,6 +51,8 @@ def new_reference_view(
         rgba: The image [h, w, 4] with straight alpha.
         elevation_deg: Elevation of the camera.
         half_frame: `CameraSettings.half_frame` of the run.
+        azimuth_deg: Azimuth of the camera: 0 for a model with relative camera labels, whose azimuths are relative to
+            the image.
         device: Device of the image.
 
     Raises:
@@ -59,7 +66,7 @@ def new_reference_view(
         )
     image = torch.from_numpy(np.concatenate([composite_white(rgba), mask], -1)).permute(2, 0, 1).to(device)
     distance = sum(half_frame) / 2 / np.tan(np.deg2rad(FOV_DEG) / 2)
-    return ReferenceView(image, spherical_to_c2w([elevation_deg], [0.0], distance))
+    return ReferenceView(image, spherical_to_c2w([elevation_deg], [azimuth_deg], distance))
 
 
 def reference_loss(

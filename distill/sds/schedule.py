@@ -17,12 +17,18 @@ from numpy.typing import NDArray
 
 from dataset.camera import spherical_to_c2w
 from dataset.errors import UserError
+from dataset.io.option_checks import check_seed
 from distill.nerf.settings import FieldSettings, HashGridSettings, MarchSettings
 from distill.nerf.shading import ShadingKind
 
 SdsForm = Literal["x0", "eps"]
 WITHOUT_EFFECT: Final = frozenset({"settings.checkpoint_every", "settings.preview_every"})
 """Names (as in a request) of settings that do not affect the result and may change when a run is resumed."""
+BEFORE: Final[Mapping[str, Mapping[str, float]]] = {
+    "cameras": {"low_elevation_probability": 0.0},
+    "march": {"alpha_threshold": 0.0},
+}
+"""Values of newer settings that reproduce the runs made before these existed. Requests do not store them."""
 VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises jointly
 
 
@@ -44,6 +50,9 @@ class CameraSettings:
 
     fov_deg: tuple[float, float] = (15.0, 60.0)
     elevation_deg: tuple[float, float] = (0.0, 30.0)
+    low_elevation_probability: float = 0.5
+    """Probability that a step draws low elevations: the sine is uniform in `elevation_deg` / 90, instead of the angle
+    in `elevation_deg`. From 0 to 30 degrees these are 0 to 19.5 degrees."""
     half_frame: tuple[float, float] = (0.8, 1.0)
     """Half the frame in world units at the depth of the origin: distance * tan(fov / 2)."""
 
@@ -56,7 +65,8 @@ class ShadingSettings:
     textureless_probability: float = 0.5
     """Probability of textureless shading in lit steps."""
     light_perturbation: float = 1.0
-    """Standard deviation of the noise that is added to the camera position to get the direction of the light."""
+    """Standard deviation of the noise that is added to the camera position to get the direction of the light. The views
+    of a group share the noise."""
     light_distance: tuple[float, float] = (0.8, 1.5)
 
 
@@ -105,8 +115,7 @@ class DistillSettings:
         """Raises UserError for invalid values."""
         if self.steps < 1:
             raise UserError(f"steps is {self.steps}; it must be at least 1")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; it must not be negative")
+        check_seed("seed", self.seed)
         if not 0 <= self.reference_weight < math.inf:
             raise UserError(f"reference_weight is {self.reference_weight}; it must be 0 (off) or a positive number")
         for name in ("coarse_views", "fine_views"):
@@ -137,6 +146,7 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
         cameras=CameraSettings(
             fov_deg=(_TRAINING_FOV_DEG, _TRAINING_FOV_DEG),
             elevation_deg=(0.0, 30.0),
+            low_elevation_probability=0.0,
             half_frame=(_TRAINING_HALF_FRAME, _TRAINING_HALF_FRAME),
         ),
         shading=ShadingSettings(lit_probability=0.0),
@@ -146,7 +156,12 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
             hidden_width=16,
         ),
         march=MarchSettings(
-            samples_per_ray=64, min_transmittance=1e-2, occupancy_every=8, occupancy_decay=0.6, occupancy_warmup=100_000
+            samples_per_ray=64,
+            min_transmittance=1e-2,
+            alpha_threshold=0.0,
+            occupancy_every=8,
+            occupancy_decay=0.6,
+            occupancy_warmup=100_000,
         ),
         checkpoint_every=50,
         preview_every=50,
@@ -232,6 +247,8 @@ def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:
         rng.uniform(*bounds, size=groups) for bounds in (cameras.elevation_deg, cameras.fov_deg, cameras.half_frame)
     )
     azimuth = rng.uniform(0, 360, size=(groups, 1)) + np.arange(VIEWS_PER_GROUP) * 360 / VIEWS_PER_GROUP
+    if rng.uniform() < cameras.low_elevation_probability:
+        elevation = np.rad2deg(np.arcsin(elevation / 90))
     distance = half_frame / np.tan(np.deg2rad(fov) / 2)
     elevation, distance, fov = (np.repeat(values, VIEWS_PER_GROUP) for values in (elevation, distance, fov))
     return CameraViews(elevation, np.mod(azimuth, 360).ravel(), distance, fov)
@@ -246,12 +263,18 @@ def _draw_shading(settings: DistillSettings, step: int, coarse: bool) -> tuple[S
 
 
 def _draw_lights(settings: DistillSettings, step: int, views: CameraViews) -> NDArray[np.float64]:
-    """Draw point lights [f, 3] around the direction of the camera (DreamFusion, App. A.2), at `light_distance`."""
+    """Draw point lights [f, 3] around the direction of the camera (DreamFusion, App. A.2), at `light_distance`.
+
+    As in the released code, the views of a group share the noise and the distance.
+    """
     shading = settings.shading
     rng = random_stream(settings.seed, step, RandomPurpose.LIGHT)
-    direction = views.c2w[:, :3, 3] + rng.normal(scale=shading.light_perturbation, size=(len(views), 3))
-    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    lights: NDArray[np.float64] = direction * rng.uniform(*shading.light_distance, size=(len(views), 1))
+    groups = len(views) // VIEWS_PER_GROUP
+    noise = rng.normal(scale=shading.light_perturbation, size=(groups, 3))
+    distance = rng.uniform(*shading.light_distance, size=(groups, 1))
+    noise, distance = (np.repeat(values, VIEWS_PER_GROUP, axis=0) for values in (noise, distance))
+    direction = views.c2w[:, :3, 3] + noise
+    lights: NDArray[np.float64] = distance * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
     return lights
 
 

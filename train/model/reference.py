@@ -7,7 +7,6 @@ there is no reference frame. Unlike the paper's model it needs the reference ima
 """
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import UserError
+from dataset.io.option_checks import check_number
 from train.model.multiview import MultiViewModel, read_spec
 from train.model.unet import widen_conv_in
 
@@ -67,14 +67,28 @@ def _widened(in_channels: int, out_channels: int) -> bool:
     return in_channels == 2 * out_channels
 
 
-def check_reference_options(folder: Path, *, with_reference: bool, azimuth_deg: float) -> None:
-    """Raises UserError when --with-reference and --azimuth-deg do not fit a model folder or each other."""
+def check_reference_options(
+    folder: Path, *, with_reference: bool, azimuth_deg: float, with_reference_loss: bool | None = None
+) -> None:
+    """Check --with-reference and --azimuth-deg.
+
+    Args:
+        folder: Model folder.
+        with_reference: Whether the model is to be conditioned on the image itself.
+        azimuth_deg: Azimuth of the image.
+        with_reference_loss: Whether the image supervises the reference view (--reference-loss-weight). None: the
+            command has no such option.
+
+    Raises:
+        UserError: the options do not fit the model folder or each other.
+    """
     if with_reference and folder_reads_reference(folder):
         raise UserError(f"{folder}: {_AS_CHANNELS}; drop --with-reference")
-    if not math.isfinite(azimuth_deg):
-        raise UserError(f"--azimuth-deg is {azimuth_deg}; give a finite angle in degrees")
-    if azimuth_deg and not with_reference:
-        raise UserError("--azimuth-deg needs --with-reference; give both or neither")
+    check_number("--azimuth-deg", azimuth_deg)
+    if azimuth_deg and not (with_reference or with_reference_loss):
+        if with_reference_loss is None:
+            raise UserError("--azimuth-deg needs --with-reference; give both or neither")
+        raise UserError("--azimuth-deg needs --with-reference or --reference-loss-weight; give one of them, or neither")
     if azimuth_deg and read_spec(folder).cameras != "absolute":
         raise UserError(f"{folder}: its camera labels are relative to the reference image; drop --azimuth-deg")
 

@@ -160,6 +160,19 @@ print("found " + json.dumps(found))
     np.testing.assert_allclose([found["low"], found["high"]], [[-0.75, -0.4, -0.4], [0.7, 0.4, 0.4]], atol=0.03)
 
 
+@pytest.mark.parametrize(("preset", "threshold"), [("paper", 25.0), ("tiny", 10.0)])
+def test_the_surface_is_where_the_density_has_the_threshold_of_the_preset(preset: Any, threshold: float) -> None:
+    """The density falls linearly from 200 at the center to 0 at radius 1."""
+    settings = replace(export.PRESETS[preset], resolution=64, threshold_fraction=0.99)
+    assert settings.threshold == threshold
+    grid = export.sample_density(lambda x: 200 * (1 - x.norm(dim=-1)).clamp(min=0), 1.0, settings.resolution)
+    found = export.surface_threshold(grid, 1.0, settings)
+    assert found == threshold
+    surface, _ = export.surface_of(grid, found, 1.0, settings)
+    radius = np.linalg.norm(surface.vertices, axis=1)
+    np.testing.assert_allclose(radius, 1 - threshold / 200, atol=0.01)
+
+
 def test_thin_field_lowers_the_threshold_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = replace(SETTINGS, resolution=32, faces=1000, texture_size=32)
     with caplog.at_level(logging.WARNING, "distill.mesh.export"):

@@ -183,7 +183,7 @@ def test_shifted_steps_average_to_the_same_image():
 
 def test_occupancy_skips_only_emptiness():
     field = make_field()
-    settings = replace(FINE, occupancy_threshold=1e-4, occupancy_resolution=24)
+    settings = replace(FINE, occupancy_threshold=1e-4, occupancy_resolution=24, alpha_threshold=0.0)
     occupancy = Occupancy(field.radius, settings)
     for step in range(0, 5 * settings.occupancy_every, settings.occupancy_every):
         occupancy.update(step, field.density, seed=0)
@@ -201,6 +201,23 @@ def test_an_empty_scene_is_white():
     assert torch.equal(rendered.rgb, torch.ones(2, 8, 8, 3))
     assert rendered.alpha.abs().max() == 0
     rendered.rgb.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "mean", "is_skipped"),
+    [(0.01, 1.0, True), (0.01, 0.02, True), (0.01, 0.001, False), (0.003, 1.0, False), (0.0, 1.0, False)],
+)
+def test_transparent_samples_are_skipped(threshold, mean, is_skipped):
+    """Samples of opacity 0.005 are less than the threshold or the mean of the grid, whichever is smaller."""
+    settings = MarchSettings(samples_per_ray=200, min_transmittance=0.0, alpha_threshold=threshold)
+    scene = Ball(0.5, torch.tensor(-math.log(1 - 0.005) / settings.step_length(1.0)))
+    occupancy = Occupancy(1.0, settings)
+    occupancy.grid.binaries.fill_(True)
+    occupancy.grid.occs.fill_(mean)
+    rendered = render_views(scene, CAMERAS[:1], 40.0, 16, settings=settings, occupancy=occupancy)
+    assert (rendered.alpha.max() == 0) == is_skipped
+    without_grid = render_views(scene, CAMERAS[:1], 40.0, 16, settings=settings)
+    assert without_grid.alpha.max() > 0.1
 
 
 def test_occupancy_knows_its_cells():

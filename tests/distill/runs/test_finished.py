@@ -1,7 +1,7 @@
 """A finished run is recognized by its marker, and without one by config.json as older releases wrote it."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def test_a_damaged_marker_means_unfinished(folder: Path, content: str) -> None:
         ({"mesh": None}, None),
         ({"elevation_deg": 16.0}, None),
         ({"shown_from_deg": 0.0}, None),
-        ({"settings": {**asdict(SETTINGS), "preview_every": 7}}, 12),
-        ({"settings": {**asdict(SETTINGS), "steps": 7}}, None),
+        ({"settings": {**REQUEST.as_json()["settings"], "preview_every": 7}}, 12),
+        ({"settings": {**REQUEST.as_json()["settings"], "steps": 7}}, None),
     ],
 )
 def test_folders_without_a_marker(folder: Path, changes: dict[str, Any], faces: int | None) -> None:

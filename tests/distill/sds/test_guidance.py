@@ -5,8 +5,18 @@ import torch
 from torch import Tensor
 
 from dataset.camera import relative_camera
-from distill.sds.guidance import Guidance, Prediction, model_denoiser, rescale_deviation, sds_loss, sds_target
+from distill.sds.guidance import (
+    Guidance,
+    Prediction,
+    enlarge,
+    model_denoiser,
+    model_guidance,
+    rescale_deviation,
+    sds_loss,
+    sds_target,
+)
 from distill.sds.schedule import PRESETS, draw_views
+from tests.support.train_micro import micro_model
 from train.model.multiview import camera_labels
 from train.model.noise_schedule import add_noise, clean_latents, noise_schedule
 
@@ -98,6 +108,24 @@ def test_perfect_prediction_pulls_nowhere():
     for form in ("eps", "x0"):
         target = sds_target(latents, noise, ALPHAS[400], Prediction(noise, noise), form=form, rescale=0.5)
         torch.testing.assert_close(target, latents)
+
+
+def test_images_are_enlarged_linearly_and_never_reduced():
+    """Bilinear, with pixel centers at half integers: weights 0.25 and 0.75 between two pixels."""
+    row = torch.tensor([0.0, 1.0]).expand(1, 3, 2, 2)
+    torch.testing.assert_close(enlarge(row, 4), torch.tensor([0.0, 0.25, 0.75, 1.0]).expand(1, 3, 4, 4))
+    assert enlarge(row, 2) is row
+    assert enlarge(row, 1) is row
+
+
+def test_the_encoder_receives_enlarged_images():
+    model = micro_model()
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    guidance = model_guidance(model, torch.zeros(1, 1, 32), 0.0, 1.0)
+    size = model.spec.image_size
+    expected = torch.nn.functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(guidance.encode(images), model.encode(expected))
+    assert not torch.allclose(guidance.encode(images), model.encode(images), atol=1e-4)  # bicubic
 
 
 def test_rescaling_restores_the_deviation_of_each_group():

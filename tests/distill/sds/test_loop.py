@@ -1,6 +1,8 @@
 """The whole loop: it resumes bit-identically, stops cleanly and refuses other settings; the command writes files."""
 
 import json
+import math
+import re
 import shutil
 import signal
 from dataclasses import asdict, replace
@@ -13,6 +15,7 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
+from dataset.camera import spherical_to_c2w
 from dataset.errors import UserError
 from distill.__main__ import main
 from distill.config import DistillArgs
@@ -185,6 +188,36 @@ def test_bad_input_is_refused_by_name(tmp_path, model_folder, picture, monkeypat
         main(replace(good, dry_run=False, device="sofa"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guidance_scale": math.nan}, "--guidance-scale is nan; it must be a finite number"),
+        ({"guidance_scale": math.inf}, "--guidance-scale is inf; it must be a finite number"),
+        ({"elevation_deg": math.nan}, "--elevation-deg is nan; it must be between -90 and 90"),
+        ({"azimuth_deg": math.nan}, "--azimuth-deg is nan; it must be a finite number"),
+        ({"reference_loss_weight": math.nan}, "--reference-loss-weight is nan; it must be at least 0, and finite"),
+        ({"reference_loss_weight": -1.0}, "--reference-loss-weight is -1.0; it must be at least 0, and finite"),
+        ({"steps": 0}, "--steps is 0; it must be at least 1"),
+        ({"preview_every": 0}, "--preview-every is 0; it must be at least 1"),
+        ({"num_seeds": 0}, "--num-seeds is 0; it must be at least 1"),
+        ({"seed": -1}, "--seed is -1; it must be between 0 and"),
+        ({"seed": 2**63}, f"--seed is {2**63}; it must be between 0 and"),
+        ({"seed": 2**63 - 2, "num_seeds": 3}, f"--seed + --num-seeds - 1 is {2**63}; it must be between 0 and"),
+        ({"device": "mps"}, "device 'mps': this machine has no Apple GPU; use --device auto, cpu or cuda"),
+        ({"device": "meta"}, "device 'meta' is not supported; use --device auto, cpu or cuda"),
+    ],
+)
+def test_invalid_numbers_and_devices_are_refused_by_option(model_folder, picture, tmp_path, changes, message):
+    args = DistillArgs(image=(picture,), model=model_folder, out=tmp_path / "out", device="cpu")
+    with pytest.raises(UserError, match=re.escape(message)):
+        main(replace(args, **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_largest_seed_runs(tmp_path):
+    run(tmp_path, replace(SETTINGS, steps=1, seed=2**63 - 1))
+
+
 @pytest.mark.integration
 def test_the_model_is_conditioned_on_the_image_on_request(tmp_path, model_folder, picture, monkeypatch):
     """The image is an additional frame with its camera label; config.json tells such runs apart."""
@@ -211,7 +244,7 @@ def test_the_model_is_conditioned_on_the_image_on_request(tmp_path, model_folder
         main(replace(args, with_reference=True))
     with pytest.raises(UserError, match=r"other settings:\n  shown_from_deg was 0\.0, is now None"):
         main(replace(args, out=tmp_path / "shown"))
-    with pytest.raises(UserError, match="give both or neither"):
+    with pytest.raises(UserError, match="needs --with-reference or --reference-loss-weight"):
         main(replace(args, azimuth_deg=20.0))
     with pytest.raises(UserError, match="drop --azimuth-deg"):
         main(replace(args, with_reference=True, azimuth_deg=20.0))
@@ -238,6 +271,22 @@ def test_the_reference_view_is_supervised_on_request(tmp_path, model_folder, pic
             main(replace(args, reference_loss_weight=weight))
     (_, nothing), (weight, reference) = asked
     assert nothing is None
+    np.testing.assert_allclose(reference.c2w, spherical_to_c2w([15.0], [0.0], np.linalg.norm(reference.c2w[0, :3, 3])))
+    with pytest.raises(UserError, match="relative to the reference image; drop --azimuth-deg"):
+        main(replace(args, reference_loss_weight=100.0, azimuth_deg=20.0))
+    absolute = shutil.copytree(model_folder, tmp_path / "absolute")
+    spec = json.loads((absolute / "model.json").read_text())
+    (absolute / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
+    for with_reference in (False, True):
+        out = tmp_path / f"turned-{with_reference}"
+        turned = replace(args, model=absolute, out=out, reference_loss_weight=100.0, with_reference=with_reference)
+        with pytest.raises(UserError, match="enough"):
+            main(replace(turned, azimuth_deg=20.0))
+        c2w = asked[-1][1].c2w
+        np.testing.assert_allclose(c2w, spherical_to_c2w([15.0], [20.0], np.linalg.norm(c2w[0, :3, 3])))
+        config = json.loads((out / "config.json").read_text())
+        assert config["loss_azimuth_deg"] == 20.0
+        assert config.get("shown_from_deg") == (20.0 if with_reference else None)
     assert weight == 100
     assert reference.image.shape == (4, 16, 16)
     assert reference.image[3].max() == 1

@@ -34,9 +34,12 @@ MODELS: Final[Solids] = (Ball((0.0, 0.0, 0.0), 0.4, (0.9, 0.1, 0.1), (0.1, 0.1, 
 PICTURES: Final[Solids] = (Ball((0.1, 0.0, 0.1), 0.35, (0.1, 0.8, 0.1), (0.1, 0.1, 0.9)),)
 
 
-def picture(solids: Solids, elevation_deg: float = ELEVATION_DEG, size: int = 32) -> np.ndarray:
+def picture(
+    solids: Solids, elevation_deg: float = ELEVATION_DEG, size: int = 32, azimuth_deg: float = 0.0
+) -> np.ndarray:
     """Return a cut-out [h, w, 4], uint8, of the scene, framed as in training renders."""
-    rgba = render_rgba(solids, spherical_to_c2w([elevation_deg], [0.0], DISTANCE), FOV_DEG, size)[0].permute(1, 2, 0)
+    c2w = spherical_to_c2w([elevation_deg], [azimuth_deg], DISTANCE)
+    rgba = render_rgba(solids, c2w, FOV_DEG, size)[0].permute(1, 2, 0)
     color = (rgba[..., :3] - 1 + rgba[..., 3:]) / rgba[..., 3:].clamp(min=1e-6)
     return (torch.cat([color, rgba[..., 3:]], -1).clamp(0, 1) * 255).round().byte().numpy()
 
@@ -70,6 +73,14 @@ def test_the_camera_is_the_renders():
     assert right < 0.01
     assert higher > 3 * right
     assert mirrored > 10 * right
+
+
+def test_the_camera_has_the_azimuth_of_the_image():
+    solid, image = AnalyticSolid(PICTURES[0]), picture(PICTURES, azimuth_deg=70.0)
+    right = loss_of(solid, new_reference_view(image, ELEVATION_DEG, HALF_FRAME, azimuth_deg=70.0))
+    front = loss_of(solid, new_reference_view(image, ELEVATION_DEG, HALF_FRAME))
+    assert right < 0.01
+    assert front > 10 * right
 
 
 def test_a_preset_with_other_frames_keeps_the_size_of_the_object_in_them():

@@ -68,6 +68,20 @@ def test_shading_shares():
     assert spans(ambient, 0, 1)
 
 
+def test_half_of_the_steps_draw_low_elevations():
+    """The release mixes angles uniform in [0, 30] with angles whose sine is uniform in [0, 1/3]."""
+    elevation = np.concatenate([draw_views(PAPER, step, 8).elevation_deg[::4] for step in range(3000)])
+    for limit in (3, 8, 13, 18, 19.5, 25):
+        share = 0.5 * limit / 30 + 0.5 * min(1, 3 * np.sin(np.deg2rad(limit)))
+        assert np.mean(elevation < limit) == pytest.approx(share, abs=0.02)
+
+
+def test_the_preset_tiny_draws_uniform_elevations():
+    elevation = np.concatenate([draw_views(TINY, step, 4).elevation_deg[:1] for step in range(3000)])
+    for limit in (5, 10, 19.5, 25):
+        assert np.mean(elevation < limit) == pytest.approx(limit / 30, abs=0.03)
+
+
 def test_views_come_in_orthogonal_groups():
     views = draw_views(PAPER, 3, 8)
     for group in (slice(0, 4), slice(4, 8)):
@@ -105,6 +119,23 @@ def test_lights_surround_the_cameras():
     assert spans(np.linalg.norm(lights, axis=-1), 0.8, 1.5)
     cameras = np.concatenate([plan.views.c2w[:, :3, 3] for plan in plans])
     assert np.mean((lights * cameras).sum(-1) > 0) > 0.9
+
+
+def test_a_group_of_views_shares_the_noise_and_the_distance_of_its_lights():
+    plan = plan_step(replace(PAPER, shading=replace(PAPER.shading, light_perturbation=1e9)), 7)
+    distance = np.linalg.norm(plan.light_position, axis=-1)
+    direction = plan.light_position / distance[:, None]  # of the noise: the camera is negligible
+    for values in (distance, direction):
+        groups = values.reshape(2, 4, -1)
+        np.testing.assert_allclose(groups, np.repeat(groups[:, :1], 4, axis=1), atol=1e-6)
+        assert np.abs(groups[0] - groups[1]).max() > 1e-3
+
+
+def test_without_noise_the_light_is_in_the_direction_of_each_camera():
+    plan = plan_step(replace(PAPER, shading=replace(PAPER.shading, light_perturbation=0.0)), 7)
+    camera, light = plan.views.c2w[:, :3, 3], plan.light_position
+    np.testing.assert_allclose(np.cross(camera, light), 0, atol=1e-9)
+    assert ((camera * light).sum(-1) > 0).all()
 
 
 def test_draws_are_functions_of_seed_step_and_purpose():
