@@ -20,13 +20,15 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from dataset.errors import UserError, run_cli
+from dataset.errors import UserError, one_line, run_cli
 from dataset.images.prepare import contact_sheet, prepare_image
+from dataset.io.lock import locked_file
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.option_checks import check_number, check_seed
 from dataset.io.options import HiddenDefault
 from train.convert.resolve import model_folder
 from train.device import pick_device
-from train.model.ddim import sample_views
+from train.model.ddim import ddim_timesteps, sample_views
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
 from train.model.reference import check_reference_options, with_reference_image
 
@@ -55,7 +57,10 @@ class SampleArgs:
     azimuth_offset_deg: float = 0.0
     """Azimuth of the first view in degrees, relative to the image."""
     ddim_steps: int = 50
-    """Number of DDIM steps, 1 to 1000."""
+    """Number of DDIM steps, 1 to 1000. The interval between timesteps, 1000 / STEPS, is rounded down, so numbers that
+    do not divide 1000 take more steps."""
+    eta: float = 0.0
+    """Noise of the DDIM steps, 0 to 1: 0 adds none, as in MVDream; the released code of Isotropic3D samples with 1."""
     guidance_scale: HiddenDefault[float | None] = None
     """Scale of classifier-free guidance. Default: the model's (10 for the paper's)."""
     seed: int = 0
@@ -101,12 +106,9 @@ def run(args: SampleArgs) -> None:
     """Sample views and write them, or print the plan with --dry-run.
 
     Raises:
-        UserError: an option is out of range, or image or model cannot be read.
+        UserError: an option is out of range, image or model cannot be read, or another process writes --out.
     """
-    if args.views < 1:
-        raise UserError(f"--views is {args.views}; it must be at least 1")
-    if not -90 <= args.elevation_deg <= 90:
-        raise UserError(f"--elevation-deg is {args.elevation_deg}; it must be -90 to 90")
+    _check(args)
     device = pick_device(args.device)
     if args.dry_run:
         print(f"would sample {args.views} views of {args.image} with {args.model} on {device} and write {args.out}")
@@ -133,16 +135,37 @@ def run(args: SampleArgs) -> None:
         azimuth_offset_deg=args.azimuth_offset_deg,
     )
     scale = model.spec.guidance_scale if args.guidance_scale is None else args.guidance_scale
-    images = sample_views(
-        model,
-        model.embed_image(rgb),
-        cameras,
-        steps=args.ddim_steps,
-        guidance_scale=scale,
-        generator=torch.Generator().manual_seed(args.seed),
-    )
-    save_sheet(torch.cat([rgb.cpu(), images[0].cpu()]), args.out)
-    print(f"wrote {args.out} (guidance {scale:g}, {args.ddim_steps} steps)")
+    with locked_file(args.out, "sampling"):
+        images = sample_views(
+            model,
+            model.embed_image(rgb),
+            cameras,
+            steps=args.ddim_steps,
+            guidance_scale=scale,
+            generator=torch.Generator().manual_seed(args.seed),
+            eta=args.eta,
+        )
+        try:
+            save_sheet(torch.cat([rgb.cpu(), images[0].cpu()]), args.out)
+        except OSError as error:
+            raise UserError(f"--out {args.out} cannot be written ({one_line(error)}); give another path") from error
+    print(f"wrote {args.out} (guidance {scale:g}, {len(ddim_timesteps(args.ddim_steps))} steps)")
+
+
+def _check(args: SampleArgs) -> None:
+    check_number("--views", args.views, 1)
+    for option, elevation in (("elevation", args.elevation_deg), ("view-elevation", args.view_elevation_deg)):
+        check_number(f"--{option}-deg", elevation, -90, 90)
+    check_number("--azimuth-offset-deg", args.azimuth_offset_deg)
+    check_number("--azimuth-deg", args.azimuth_deg)
+    check_number("--guidance-scale", args.guidance_scale)
+    check_number("--eta", args.eta, 0, 1)
+    check_seed("--seed", args.seed)
+    ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder; give the path of a PNG file, such as {args.out / 'views.png'}")
+    if Image.registered_extensions().get(args.out.suffix.lower()) not in Image.SAVE:
+        raise UserError(f"--out {args.out}: not the name of an image file; give a name that ends in .png")
 
 
 def save_sheet(images: Tensor, path: Path, columns: int = 9) -> None:

@@ -69,7 +69,7 @@ class Recipe:
     tower_training: PresetOnly[ImageEncoderRecipe | None]
     num_views: PresetOnly[int] = 4  # orthogonal target views of the multi-view branch
     single_view_chance: PresetOnly[float] = 0.3  # 4.1: 30% single-view branch, 70% multi-view
-    drop_chance: PresetOnly[float] = 0.1  # of the image token, for classifier-free guidance; as in the release
+    drop_chance: PresetOnly[float] = 0.1  # of the image token, for classifier-free guidance. Our choice
     betas: PresetOnly[tuple[float, float]] = (0.9, 0.999)
     weight_decay: PresetOnly[float] = 1e-2
     clip_norm: PresetOnly[float] = 1.0  # our choice: the paper gives none

@@ -30,15 +30,29 @@ def guided_noise(
     return classifier_free_guidance(conditional, unconditional, guidance_scale)
 
 
+def ddim_timesteps(steps: int) -> list[int]:
+    """Return the timesteps of DDIM, largest first: multiples of `1000 // steps`, plus 1, as in LDM.
+
+    The interval is rounded down, so there are more timesteps than `steps` if `steps` does not divide 1000. If the
+    largest would be 1000, which does not exist (LDM fails then), 1 is not added.
+
+    Raises UserError when `steps` is not in 1 to 1000.
+    """
+    if not 1 <= steps <= NUM_TIMESTEPS:
+        raise UserError(f"the number of DDIM steps is {steps}; --ddim-steps must be 1 to {NUM_TIMESTEPS}")
+    multiples = range(0, NUM_TIMESTEPS, NUM_TIMESTEPS // steps)
+    offset = 1 if multiples[-1] + 1 < NUM_TIMESTEPS else 0
+    return [timestep + offset for timestep in reversed(multiples)]
+
+
 def ddim_scheduler(steps: int, device: torch.device) -> Any:
-    """Return diffusers' DDIM scheduler with Stable Diffusion's settings and our noise schedule.
+    """Return diffusers' DDIM scheduler with Stable Diffusion's settings, our noise schedule and `ddim_timesteps`.
 
     Raises UserError when `steps` is not in 1 to 1000.
     """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    if not 1 <= steps <= NUM_TIMESTEPS:
-        raise UserError(f"the number of DDIM steps is {steps}; it must be 1 to {NUM_TIMESTEPS}")
+    timesteps = ddim_timesteps(steps)
     scheduler = DDIMScheduler(
         num_train_timesteps=NUM_TIMESTEPS,
         beta_start=BETA_START,
@@ -46,9 +60,10 @@ def ddim_scheduler(steps: int, device: torch.device) -> Any:
         beta_schedule="scaled_linear",
         clip_sample=False,
         set_alpha_to_one=False,
-        steps_offset=1 if steps < NUM_TIMESTEPS else 0,
+        steps_offset=1,
     )
-    scheduler.set_timesteps(steps, device=device)
+    scheduler.set_timesteps(steps, device=device)  # sets the interval between timesteps
+    scheduler.timesteps = torch.tensor(timesteps, device=device)
     return scheduler
 
 
@@ -61,13 +76,16 @@ def sample_views(
     steps: int,
     guidance_scale: float,
     generator: torch.Generator,
+    eta: float = 0.0,
 ) -> Tensor:
     """Sample images [b, f, 3, h, w] in [0, 1] for `tokens` [b, 1, c] and `cameras` [b, f, 16].
 
     Use a CPU `generator`: the same seed then gives the same noise on any device.
     """
     noise = draw_latents(model, cameras.shape[0], cameras.shape[1], generator)
-    return denoise_views(model, noise, tokens, cameras, steps=steps, guidance_scale=guidance_scale)
+    return denoise_views(
+        model, noise, tokens, cameras, steps=steps, guidance_scale=guidance_scale, eta=eta, generator=generator
+    )
 
 
 def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: torch.Generator) -> Tensor:
@@ -79,17 +97,34 @@ def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: to
 
 @torch.no_grad()
 def denoise_views(
-    model: MultiViewModel, noise: Tensor, tokens: Tensor, cameras: Tensor, *, steps: int, guidance_scale: float
+    model: MultiViewModel,
+    noise: Tensor,
+    tokens: Tensor,
+    cameras: Tensor,
+    *,
+    steps: int,
+    guidance_scale: float,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Sample images [b, f, 3, h, w] from initial noise [b, f, c, h, w]; see `sample_views` for the other arguments.
+    """Sample images [b, f, 3, h, w] in [0, 1] from initial noise.
 
-    `tokens` [b, 1, c], `cameras` [b, f, 16].
+    Args:
+        model: The model.
+        noise: Initial noise, [b, f, c, h, w].
+        tokens: Conditioning tokens, [b, 1, c].
+        cameras: Camera labels, [b, f, 16].
+        steps: Number of steps, see `ddim_timesteps`.
+        guidance_scale: Scale of classifier-free guidance.
+        eta: Share of the noise that each step draws again: 0 is deterministic (MVDream), 1 draws as much as DDPM (the
+            released code of Isotropic3D).
+        generator: Generator of that noise; only used if `eta` is not 0.
     """
     batch, frames = cameras.shape[:2]
     latents = noise.to(model.device)
     scheduler = ddim_scheduler(steps, model.device)
     for timestep in scheduler.timesteps:
         noise = guided_noise(model, latents, int(timestep), cameras, tokens, guidance_scale=guidance_scale)
-        latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(noise, timestep, latents, eta=eta, generator=generator, return_dict=False)[0]
     images = model.decode(latents.flatten(0, 1))
     return images.view(batch, frames, *images.shape[1:])

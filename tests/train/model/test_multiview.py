@@ -177,7 +177,17 @@ def test_frozen_parts_take_no_gradient(model: MultiViewModel) -> None:
 
 def test_labels_follow_the_golden_cameras() -> None:
     cases = json.loads((GOLDEN / "cameras.json").read_text())
-    assert cases
+    for case in cases["mvdream_camera"]:
+        elevation, azimuth, expected = case["elevation_deg"], case["azimuth_deg"], torch.tensor(case["c2w"])
+        absolute = camera_labels("absolute", elevation, azimuth, 10.0, 70.0)
+        torch.testing.assert_close(absolute.float(), expected, rtol=0, atol=1e-6)
+        relative = camera_labels("relative", elevation + 10.0, azimuth + 70.0, 10.0, 70.0)
+        torch.testing.assert_close(relative.float(), expected, rtol=0, atol=1e-6)
+    for case in cases["isotropic3d_released_camera"]:
+        released = camera_labels(
+            "released_isotropic3d", case["elevation_deg"] + 10.0, case["azimuth_deg"] + 70.0, 10.0, 70.0
+        )
+        torch.testing.assert_close(released.float(), torch.tensor(case["c2w"]), rtol=0, atol=1e-6)
     relative = camera_labels("relative", [30.0, 20.0], [90.0, 45.0], 10.0, 0.0)
     again = camera_labels("relative", [20.0, 10.0], [90.0, 45.0], 0.0, 0.0)
     torch.testing.assert_close(relative, again)
