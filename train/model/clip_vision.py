@@ -18,7 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError
-from train.model.image_encoder import ImageEncoder, SmallEncoder, build_image_encoder
+from train.model.image_encoder import (
+    RESIZE_KEY,
+    ImageEncoder,
+    SmallEncoder,
+    build_image_encoder,
+    parse_resize_mode,
+)
 
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -102,6 +108,8 @@ def save_clip_vision(image_encoder: ImageEncoder, folder: Path) -> None:
     config = _config(image_encoder.visual)
     if image_encoder.object_fill is not None:
         config[FILL_KEY] = image_encoder.object_fill
+    if image_encoder.resize_mode != "antialiased":
+        config[RESIZE_KEY] = image_encoder.resize_mode
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_transformers(image_encoder.visual.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
@@ -153,6 +161,7 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
             head_width=width // int(config["num_attention_heads"]),
             object_fill=None if (fill := config.get(FILL_KEY)) is None else float(fill),
         )
+        resize_mode = parse_resize_mode(config.get(RESIZE_KEY))
         plain = config["hidden_act"] == "gelu" and int(config["intermediate_size"]) == MLP_RATIO * width
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(
@@ -161,6 +170,7 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
     if not plain:
         raise UserError(f"{path}: only ViTs with exact GELU and MLP ratio {MLP_RATIO}, such as ViT-H-14, are supported")
     image_encoder = build_image_encoder(spec)
+    image_encoder.resize_mode = resize_mode
     try:
         image_encoder.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))
     except (OSError, RuntimeError, KeyError, SafetensorError) as error:

@@ -45,8 +45,10 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
 
 
 def _image_encoder_sha256(image_encoder: ImageEncoder) -> str:
-    """Hash the weights and, if the encoder centers its input, `object_fill`."""
-    weights = weights_sha256(image_encoder)
-    if image_encoder.object_fill is None:
-        return weights
-    return hashlib.sha256(f"{weights} {image_encoder.object_fill}".encode()).hexdigest()
+    """Hash the weights and, unless they are None and "antialiased", `object_fill` and `resize_mode`."""
+    digest = weights_sha256(image_encoder)
+    if image_encoder.object_fill is not None:
+        digest = hashlib.sha256(f"{digest} {image_encoder.object_fill}".encode()).hexdigest()
+    if image_encoder.resize_mode != "antialiased":
+        digest = hashlib.sha256(f"{digest} {image_encoder.resize_mode}".encode()).hexdigest()
+    return digest

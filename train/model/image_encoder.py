@@ -7,10 +7,11 @@ in `model.safetensors`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +26,7 @@ CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DAT
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 SETTINGS_FILE: Final = "image_tower.json"
 WEIGHTS_FILE: Final = "model.safetensors"
+RESIZE_KEY: Final = "resize"  # of `ImageEncoder.resize_mode`; stored unless it is "antialiased"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class SmallEncoder:
 
 
 ImageEncoderSpec = OpenClipEncoder | SmallEncoder
+ResizeMode = Literal["antialiased", "released_isotropic3d"]
+"""How images are resized to the input of the network: `resize`, or `released_resize` for the released weights."""
 
 
 class ImageEncoder(nn.Module):
@@ -63,10 +67,11 @@ class ImageEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: ImageEncoderSpec, visual: nn.Module) -> None:
+    def __init__(self, spec: ImageEncoderSpec, visual: nn.Module, resize_mode: ResizeMode = "antialiased") -> None:
         super().__init__()
         self.spec = spec
         self.visual = visual
+        self.resize_mode = resize_mode
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -83,7 +88,8 @@ class ImageEncoder(nn.Module):
     def forward(self, rgb: Tensor) -> Tensor:
         """Embed images [b, 3, h, w] in [0, 1]; return [b, c] in float32."""
         size = _square_size(self.visual)
-        resized = resize(rgb.float(), size).clamp(0, 1)
+        released = self.resize_mode == "released_isotropic3d"
+        resized = released_resize(rgb.float(), size) if released else resize(rgb.float(), size).clamp(0, 1)
         if self.object_fill is not None:
             resized = center_object(resized, self.object_fill)
         pixels = (resized - self.mean.float()) / self.std.float()
@@ -94,11 +100,34 @@ class ImageEncoder(nn.Module):
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize images [n, c, h, w] to [n, c, size, size] with antialiased bicubic interpolation.
 
-    All resizing of images in `train` uses this function.
+    All resizing of images in `train` uses this function, except for the image encoder of the released weights.
     """
     if images.shape[-2:] == (size, size):
         return images
     return functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+
+
+def released_resize(images: Tensor, size: int) -> Tensor:
+    """Resize images [n, c, s, s] to [n, c, size, size] as Isotropic3D's released code does before CLIP.
+
+    That is kornia's bicubic resizing with `align_corners` and `antialias`: larger images are blurred first, by a
+    Gaussian of (s / size - 1) / 2 pixels. Values are not clamped to [0, 1].
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    if images.shape[-1] > size:
+        sigma = (images.shape[-1] / size - 1) / 2
+        images = _blur(_blur(images, sigma).transpose(2, 3), sigma).transpose(2, 3)
+    return functional.interpolate(images, (size, size), mode="bicubic", align_corners=True)
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur the rows of images [n, c, h, w] with a Gaussian. Not a convolution, which autocast would round."""
+    side, radius = images.shape[-1], int(max(4 * sigma, 3)) // 2
+    weights = [math.exp(-(offset**2) / (2 * max(sigma, 0.001) ** 2)) for offset in range(-radius, radius + 1)]
+    padded = functional.pad(images, (radius, radius, 0, 0), mode="reflect")
+    shifted = [weight * padded[..., start : start + side] for start, weight in enumerate(weights)]
+    return torch.stack(shifted).sum(0) / sum(weights)
 
 
 def center_object(rgb: Tensor, fill: float) -> Tensor:
@@ -124,7 +153,7 @@ def center_object(rgb: Tensor, fill: float) -> Tensor:
 
 
 def build_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
-    """Build an image encoder with random weights; a pretrained tag is not downloaded."""
+    """Build an image encoder with random weights; pretrained weights named in the spec are not downloaded."""
     if isinstance(spec, SmallEncoder):
         return ImageEncoder(spec, _small_visual(spec))
     return ImageEncoder(spec, _named_visual(spec.architecture))
@@ -179,7 +208,10 @@ def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
     if isinstance(spec, SmallEncoder) or spec.pretrained is None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in image_encoder.visual.state_dict().items()}
         save_file(state, folder / WEIGHTS_FILE)
-    (folder / SETTINGS_FILE).write_text(json.dumps({kind: asdict(spec)}, indent=2) + "\n")
+    settings: dict[str, Any] = {kind: asdict(spec)}
+    if image_encoder.resize_mode != "antialiased":
+        settings[RESIZE_KEY] = image_encoder.resize_mode
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def load_image_encoder(folder: Path) -> ImageEncoder:
@@ -188,10 +220,13 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     Raises:
         UserError: a file is missing or damaged, or the weights do not match the settings.
     """
-    spec = _read_spec(folder / SETTINGS_FILE)
+    spec, resize_mode = _read_spec(folder / SETTINGS_FILE)
     if isinstance(spec, OpenClipEncoder) and spec.pretrained is not None:
-        return fetch_image_encoder(spec).eval()
+        image_encoder = fetch_image_encoder(spec).eval()
+        image_encoder.resize_mode = resize_mode
+        return image_encoder
     image_encoder = build_image_encoder(spec)
+    image_encoder.resize_mode = resize_mode
     try:
         image_encoder.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -201,12 +236,24 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     return image_encoder.eval()
 
 
-def _read_spec(path: Path) -> ImageEncoderSpec:
+def parse_resize_mode(value: Any) -> ResizeMode:
+    """Return the `ResizeMode` that a file stores; None, as in older files, is "antialiased".
+
+    Raises ValueError when it is unknown.
+    """
+    mode: ResizeMode = "antialiased" if value is None else value
+    if mode not in get_args(ResizeMode):
+        raise ValueError(f"unknown {RESIZE_KEY} {value!r}")
+    return mode
+
+
+def _read_spec(path: Path) -> tuple[ImageEncoderSpec, ResizeMode]:
     try:
         settings: dict[str, Any] = json.loads(path.read_text())
+        resize_mode = parse_resize_mode(settings.get(RESIZE_KEY))
         if "small" in settings:
-            return SmallEncoder(**settings["small"])
-        return OpenClipEncoder(**settings["open_clip"])
+            return SmallEncoder(**settings["small"]), resize_mode
+        return OpenClipEncoder(**settings["open_clip"]), resize_mode
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not an image encoder's settings ({error}); train or convert the model again"

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from dataset.camera import mvdream_camera, spherical_to_c2w
@@ -29,6 +30,7 @@ from train.config.presets import TINY
 from train.config.schedules import Schedule
 from train.data.random_views import load_random_views
 from train.model.clip_vision import load_clip_vision, save_clip_vision
+from train.model.fingerprint import _image_encoder_sha256
 from train.model.image_encoder import (
     CLIP_MEAN,
     CLIP_STD,
@@ -38,6 +40,7 @@ from train.model.image_encoder import (
     center_object,
     fetch_image_encoder,
     load_image_encoder,
+    released_resize,
     resize,
     save_image_encoder,
 )
@@ -87,6 +90,43 @@ def test_resize_keeps_a_constant_and_means() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("side", "sigma", "width"), [(40, 1 / 8, 3), (128, 1.5, 7), (160, 2.0, 9)])
+def test_the_releases_resize_blurs_and_samples_the_corners(side: int, sigma: float, width: int) -> None:
+    """kornia.geometry.resize(bicubic, align_corners=True, antialias=True): scipy's blur, then torch's bicubic."""
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    smooth = torch.from_numpy(
+        gaussian_filter(images.numpy(), sigma, axes=(2, 3), radius=width // 2, mode="mirror").astype(np.float32)
+    )
+    expected = functional.interpolate(smooth, (32, 32), mode="bicubic", align_corners=True)
+    torch.testing.assert_close(released_resize(images, 32), expected, rtol=0, atol=1e-5)
+    enlarged = released_resize(images, side + 8)
+    torch.testing.assert_close(enlarged[..., 0, 0], images[..., 0, 0])
+    torch.testing.assert_close(enlarged[..., -1, -1], images[..., -1, -1])
+    assert released_resize(images, side) is images
+
+
+@torch.no_grad()
+def test_the_resize_is_a_property_of_the_folder(tmp_path: Path) -> None:
+    encoder = build_image_encoder(MICRO.tower).eval()
+    save_image_encoder(encoder, tmp_path / "plain")
+    assert "resize" not in json.loads((tmp_path / "plain" / "image_tower.json").read_text())
+    encoder.resize_mode = "released_isotropic3d"
+    save_image_encoder(encoder, tmp_path / "released")
+    save_clip_vision(encoder, tmp_path / "diffusers")
+    plain, released = (load_image_encoder(tmp_path / name) for name in ("plain", "released"))
+    assert (plain.resize_mode, released.resize_mode) == ("antialiased", "released_isotropic3d")
+    assert load_clip_vision(tmp_path / "diffusers").resize_mode == "released_isotropic3d"
+    rgb = torch.rand(1, 3, 50, 50)
+    pixels = (released_resize(rgb, 32) - released.mean) / released.std  # not clamped
+    torch.testing.assert_close(released(rgb), released.visual(pixels))
+    assert not torch.allclose(released(rgb), plain(rgb), atol=1e-4)
+    assert _image_encoder_sha256(plain) != _image_encoder_sha256(released)
+    settings = json.loads((tmp_path / "released" / "image_tower.json").read_text())
+    (tmp_path / "released" / "image_tower.json").write_text(json.dumps({**settings, "resize": "nearest"}))
+    with pytest.raises(UserError, match="unknown resize 'nearest'"):
+        load_image_encoder(tmp_path / "released")
+
+
 def test_small_and_named_image_encoders_round_trip(micro_clip: str, tmp_path: Path) -> None:
     rgb = torch.rand(1, 3, 40, 40)
     for name, spec in (("small", MICRO.tower), ("named", OpenClipEncoder(micro_clip, None))):
