@@ -16,7 +16,9 @@ import tyro
 from tyro.conf import OmitArgPrefixes
 
 from dataset.errors import UserError, run_cli
+from dataset.io.lock import locked_folder
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.option_checks import check_seed
 from dataset.io.options import HiddenDefault
 from dataset.reading.damage import Damage
 from dataset.reading.filters import TEST_SHARE, Filters
@@ -203,6 +205,7 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
 
     Raises UserError when an option is out of range or options contradict each other.
     """
+    check_seed("--seed", args.seed)
     recipe = args.recipe
     if isinstance(args, Stage1):
         recipe = replace(_with_component_steps(recipe, args), stage1=args.schedule)
@@ -254,6 +257,7 @@ def run_stage(args: Stage1 | Stage2) -> None:
 
 def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
     """Train one component, or print its recipe. Raises UserError when the preset trains no components."""
+    check_seed("--seed", args.seed)
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
     component: AutoencoderRecipe | ImageEncoderRecipe | None = (
         preset.autoencoder if isinstance(args, AutoencoderOptions) else preset.tower_training
@@ -268,14 +272,15 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
     training, _ = split_set(open_views(args.shards), preset.validation, preset.test_share)
     shards = require_images(training, "a component of the model")
     damage = Damage(len(shards), preset.max_damaged_share)
-    if isinstance(component, AutoencoderRecipe):
-        ensure_autoencoder(
-            args.out / "vae", shards, component, preset.image_size, seed=args.seed, device=device, damage=damage
-        )
-    else:
-        ensure_image_encoder(
-            args.out / "image_tower", shards, preset.tower, component, seed=args.seed, device=device, damage=damage
-        )
+    with locked_folder(args.out, "training"):
+        if isinstance(component, AutoencoderRecipe):
+            ensure_autoencoder(
+                args.out / "vae", shards, component, preset.image_size, seed=args.seed, device=device, damage=damage
+            )
+        else:
+            ensure_image_encoder(
+                args.out / "image_tower", shards, preset.tower, component, seed=args.seed, device=device, damage=damage
+            )
 
 
 def main() -> None:

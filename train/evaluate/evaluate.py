@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dataset.errors import UserError
 from dataset.html.formats import format_object_count
+from dataset.io.lock import locked_folder
+from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
 from dataset.io.progress import ProgressBar
 from dataset.reading.shard_set import ShardSet
@@ -103,12 +105,13 @@ def evaluate_novel_views(args: NovelViewArgs) -> None:
     for line in (plan, *map("note: {}".format, [*notes, lpips_note])):
         logger.info("%s", line)
     common = {"objects": shards.fingerprint, "lpips": perceptual is not None}
-    record = open_record(args.out, common, methods)
-    context = ScoringContext(record, shards, places, device, perceptual)
-    with ProgressBar(total=rings, desc="evaluate", unit="ring") as progress:
-        for folder, group in groups:
-            score_methods(context, group, folder, progress)
-    print(_write(args, record, methods, uids, [*protocol(size, args.num_seeds), lpips_note, *notes]))
+    with locked_folder(args.out, "evaluation"):
+        record = open_record(args.out, common, methods)
+        context = ScoringContext(record, shards, places, device, perceptual)
+        with ProgressBar(total=rings, desc="evaluate", unit="ring") as progress:
+            for folder, group in groups:
+                score_methods(context, group, folder, progress)
+        print(_write(args, record, methods, uids, [*protocol(size, args.num_seeds), lpips_note, *notes]))
 
 
 def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledMethod]:
@@ -171,11 +174,9 @@ def baseline_methods(shards: ShardSet, out: Path, folder: Path, size: int) -> li
 
 
 def _check(args: NovelViewArgs) -> None:
-    for name, value in (("--max-objects", args.max_objects), ("--num-seeds", args.num_seeds)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
-    if args.guidance_scale is not None and not np.isfinite(args.guidance_scale):
-        raise UserError(f"--guidance-scale is {args.guidance_scale}; it must be finite (try 3)")
+    check_number("--max-objects", args.max_objects, 1)
+    check_number("--num-seeds", args.num_seeds, 1)
+    check_number("--guidance-scale", args.guidance_scale)
     if not args.model:
         raise UserError("--model is empty; give at least one model folder")
     ddim_scheduler(args.ddim_steps, torch.device("cpu"))  # raises UserError for an invalid number of steps

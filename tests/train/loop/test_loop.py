@@ -26,6 +26,7 @@ from tests.support.train_cli import resolved
 from tests.support.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
 from train import __main__ as command_line
 from train.config.presets import PAPER, PRESETS
+from train.config.schedules import learning_rate
 from train.data.sampling import draw_branch
 from train.layers.compile import update
 from train.loop import checkpoint, loop
@@ -159,6 +160,24 @@ def test_terminated_runs_leave_a_checkpoint_of_their_last_step(
     monkeypatch.undo()
     assert len(train(micro_run(shards, out, 6))) == 3
     assert _same(_weights(stage1), _weights(out))
+
+
+def test_the_optimizer_is_adamw_with_the_values_of_the_recipe(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[dict[str, Any]] = []
+
+    def watched(optimizer: torch.optim.AdamW, loss: Tensor, norm: Tensor) -> None:
+        groups.extend({**group, "type": type(optimizer)} for group in optimizer.param_groups)
+        update(optimizer, loss, norm)
+
+    monkeypatch.setattr(loop, "update", watched)
+    run = micro_run(shards, tmp_path / "out", 3)
+    train(replace(run, recipe=replace(run.recipe, betas=(0.8, 0.95), weight_decay=0.03)))
+    assert [group["lr"] for group in groups] == pytest.approx([learning_rate(run.schedule, step) for step in range(3)])
+    for group in groups:
+        assert group["type"] is torch.optim.AdamW
+        assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.8, 0.95), 1e-8, 0.03)
 
 
 def test_stage_2_starts_from_stage_1_and_keeps_its_parts(stage1: Path, shards: Path, tmp_path: Path) -> None:
