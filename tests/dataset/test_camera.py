@@ -92,3 +92,10 @@ def test_relative_camera_is_the_camera_of_the_differences():
     np.testing.assert_array_equal(camera.relative_camera(30, 100, 30, 100), camera.mvdream_camera(0, 0))
     np.testing.assert_array_equal(camera.relative_camera(30, [90, 180], 10, 20), camera.mvdream_camera(20, [70, 160]))
     assert camera.relative_camera(30, 0, 0, 0).dtype == np.float32
+
+
+@pytest.mark.parametrize("elevation_deg", [90, -90])
+def test_the_azimuth_of_a_camera_exactly_at_a_pole_is_that_of_its_right_axis(elevation_deg):
+    c2w = camera.spherical_to_c2w(elevation_deg, 30, 1.5)
+    c2w[:2, 3] = 0  # not cos(90 degrees) in floating point
+    np.testing.assert_allclose(camera.c2w_to_spherical(c2w), (elevation_deg, 30, 1.5))

@@ -5,11 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from dataset.errors import UserError
-from dataset.io.lock import LOCK_NAME, locked_file, locked_folder
+from dataset.io.lock import LEASE_S, LOCK_NAME, _stale, locked_file, locked_folder
 from tests.support.paths import ROOT
 
 LOCKS = pytest.mark.parametrize("lock", [locked_folder, locked_file])
@@ -66,3 +67,15 @@ def test_an_unwritable_place_is_one_line(tmp_path, lock):
         lock(tmp_path / "file/out", "run"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("age_s", "stale"), [(0.9 * LEASE_S, False), (1.1 * LEASE_S, True)])
+def test_a_lease_of_another_machine_is_taken_over_when_it_was_not_renewed(age_s, stale):
+    assert _stale({"host": "elsewhere", "pid": os.getpid(), "time": time.time() - age_s}) == stale
+
+
+def test_a_lease_of_a_process_that_no_longer_exists_is_taken_over_immediately():
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    assert _stale({"host": socket.gethostname(), "pid": ended.pid, "time": time.time()})
+    assert not _stale({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})

@@ -2,18 +2,21 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dataset.errors import UserError
+from dataset.format.manifest import UNKNOWN
 from dataset.format.outcomes import OUTCOMES_FOLDER, dump_outcomes, read_outcomes
 from dataset.format.shards import read_stats, shard_name
 from dataset.io.files import url_to_fs
 from dataset.reading.epoch_order import Order
 from dataset.reading.filters import FilterResult, Filters, read_uids, select, split_of
 from dataset.reading.shard_set import ShardSet
+from tests.support import make_shards
 from tests.support.make_shards import make_shard_set
 from tests.support.outcome_flags import write_flags
 
@@ -179,3 +182,14 @@ def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
         select(tmp_path / "nowhere", Filters())
     with pytest.raises(UserError, match="has 3 shards but the selection has 1"):
         ShardSet(folder, kept=(np.zeros(1, np.int32),))
+
+
+def test_objects_without_a_license_are_selected_as_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make_shards._asset
+    monkeypatch.setattr(
+        make_shards, "_asset", lambda uid, i: replace(whole(uid, i), license="" if i == 1 else "CC0-1.0")
+    )
+    make_shard_set(tmp_path / "set", 3, 16)
+    selection = select(tmp_path / "set", Filters(licences=(UNKNOWN,)))
+    assert [part.tolist() for part in selection.kept] == [[1]]
+    assert selection.licenses == {"CC0-1.0": 2, UNKNOWN: 1}
