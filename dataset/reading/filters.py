@@ -62,7 +62,7 @@ class Filters:
                 f"coverage is {self.min_coverage} to {self.max_coverage}; give a range within 0 to 1, lower end first"
             )
         shares = (self.validation_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
+        if not (min(shares) >= 0 and sum(shares) < 1):  # NaN is refused too
             raise UserError(f"validation and test shares are {shares}; each must be at least 0 and their sum below 1")
 
 

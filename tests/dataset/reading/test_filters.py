@@ -174,6 +174,10 @@ def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
         Filters(min_coverage=0.5, max_coverage=0.1)
     with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
         Filters(validation_share=0.5, test_share=0.5)
+    with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
+        Filters(validation_share=float("nan"))
+    with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
+        Filters(test_share=float("nan"))
     with pytest.raises(UserError, match=r"no object has the license CC-BY; choose from CC0-1\.0, CC-BY-4\.0"):
         select(folder, Filters(licences=("CC-BY",)))
     with pytest.raises(UserError, match=r"(?s)no objects pass.*10 left out: coverage below 0\.9"):
