@@ -1,8 +1,8 @@
-"""The Blender process: reads render jobs from stdin and writes one reply line per job.
+"""Run the Blender process, which reads render jobs from stdin and writes one reply line per job.
 
 Usage: `python -m render.blender PARENT_PID THREADS cpu|gpu`. Replies go to the original stdout descriptor. Everything
-that Blender or a library prints is redirected to stderr, so it cannot be mistaken for a reply. The process exits when
-its stdin closes or its parent dies.
+that Blender or a library prints is redirected to stderr, so that it cannot be mistaken for a reply. The process exits
+when its stdin closes or its parent dies.
 """
 
 import ctypes
@@ -43,7 +43,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def hello(device: Device) -> Hello:
-    """Import Blender, choose the device and warm it up. On failure, `Hello.error` holds the reason."""
+    """Import Blender, choose the device and warm it up. On failure, `Hello.error` is the reason."""
     try:
         import bpy
 
@@ -85,11 +85,12 @@ def render_sample(
 
     uid, settings = job.asset.uid, job.settings
     path = _source_file(job, scratch)
+    root = Path(job.root) if job.root else path.parent
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     with timer.part("import"):
-        repaired = prepare(path)
+        repaired = prepare(path, root, scratch)
         normalization = normalize(settings.normalize)
-        missing: tuple[Flag, ...] = ("missing-texture",) if sanitize_textures(path.parent) else ()
+        missing: tuple[Flag, ...] = ("missing-texture",) if sanitize_textures(path.parent, root) else ()
         points = outline_points()
     maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
     chosen = light(job.seed, uid, list(maps))
@@ -112,7 +113,7 @@ def render_sample(
         all_images += images
     flags = in_order([*image_flags(all_images), *repaired, *missing])
     if "empty" in flags:
-        raise ObjectError("render", "Empty", "the object is invisible in all of its images", flags)
+        raise ObjectError("render", "Empty", "the object is invisible in all images", flags)
     asset = job.asset
     meta = Meta(
         schema_version=SCHEMA_VERSION,
@@ -144,7 +145,7 @@ def _view(pose: Pose, image: Any) -> View:
 
 
 def _source_file(job: RenderJob, scratch: Path) -> Path:
-    """The path of the model file. A procedural object is first built in `scratch`."""
+    """Return the path of the model file. A procedural object is first built in `scratch`."""
     from render.blender.scene import ObjectError
 
     asset = job.asset
@@ -162,7 +163,7 @@ def _source_file(job: RenderJob, scratch: Path) -> Path:
 
 
 def bundled_maps() -> Path:
-    """Folder of the eight environment maps that ship with Blender, all CC0."""
+    """Return the folder of the eight environment maps that ship with Blender, all CC0."""
     import bpy
 
     return Path(bpy.utils.system_resource("DATAFILES", path="studiolights/world"))

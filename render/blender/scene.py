@@ -8,7 +8,9 @@ import logging
 import logging.handlers
 import math
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
 from render.blender.cameras import Light
+from render.blender.colors import color_by_vertex, show_texture
 from render.blender.geometry.repair import (
     CONTRADICTING,
     DOUBLED,
@@ -31,25 +34,26 @@ from render.blender.geometry.repair import (
     validate,
 )
 from render.model_files.errors import ModelError
-from render.model_files.fbx import check_fbx
-from render.model_files.gltf import Scenes, check_gltf
-from render.model_files.obj import check_obj
-from render.model_files.ply import check_ply
+from render.model_files.prepare import prepare_model
+from render.model_files.prepared import Scenes
 
 SPHERE_RADIUS: Final = 0.62  # the largest sphere that fits the frame is 1.5 * sin(fov / 2) = 0.624
-MEAN_LUMINANCE: Final = 0.8  # environment maps are scaled to it; the eight of Blender range from 0.17 to 0.97
+MEAN_LUMINANCE: Final = 0.8  # environment maps are scaled to this mean; those of Blender have 0.17 to 0.97
 IMPORTANCE_MAP: Final = (256, 4096)
 _GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 _UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
 MOST_POINTS: Final = 2**22
 _SMALLEST: Final = 1e-12
+SPREAD: Final = 20.0  # of an animated object: longest side of the whole, in sums of the longest sides of its parts
+_COLORED: Final = (".obj", ".fbx")  # formats whose importers leave vertex colors out of materials
+_RECURSION: Final = 4  # calls of Blender's glTF importer per node of a chain, at most
 _FRAMES: Final = (-1_000_000, 1_000_000)  # about the range of Blender's frame numbers
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
 _strengths: dict[Path, float] = {}  # strengths of the environment maps used so far by this process
 
 
 class ObjectError(Exception):
-    """This object cannot be rendered, and a retry would not help."""
+    """Raised when an object cannot be rendered and a retry would not help."""
 
     def __init__(self, stage: Stage, error_class: str, message: str, flags: tuple[Flag, ...] = ()) -> None:
         super().__init__(message)
@@ -62,16 +66,36 @@ def build(path: Path, mode: NormalizeMode) -> Normalization:
     return normalize(mode)
 
 
-def prepare(path: Path) -> tuple[Flag, ...]:
-    """Replace the open scene by the object of a model file and repair it. Returns what was repaired.
+def prepare(path: Path, root: Path | None = None, scratch: Path | None = None) -> tuple[Flag, ...]:
+    """Replace the open scene by the object of a model file and repair it.
 
-    Raises ObjectError.
+    An animated object is shown at its first frame, or without its animation if it cannot be seen there.
+
+    Args:
+        path: The model file.
+        root: Folder that all files it refers to must be in; None for its own folder.
+        scratch: Existing folder for temporary files; None for the system's.
+
+    Returns flags: what the model lacks, and what was repaired. Raises ObjectError.
     """
-    _import(path)
+    root = (root or path.parent).resolve()
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="import-") as folder:
+        flags = _load(path, root, Path(folder), animations=True)
+        if not bpy.data.actions or _is_whole():
+            return flags
+        at_rest = _load(path, root, Path(folder), animations=False)
+        if _is_whole():
+            return (*at_rest, "rest-pose")
+        return _load(path, root, Path(folder), animations=True)
+
+
+def _load(path: Path, root: Path, scratch: Path, animations: bool) -> tuple[Flag, ...]:
+    lacks = _import(path, root, scratch, animations)
     _check_raw_vertices()
     _first_frame()
     _hide_unwanted()
-    _color_by_vertex()
+    color_by_vertex(beside_gray=path.suffix.lower() in _COLORED)
+    _check_finite(np.isfinite(piece.positions).all() for piece in pieces())
     repaired: dict[Flag, bool] = {
         "not-repaired": is_too_large(),
         "faces-left-out": remove_uncounted_faces(pieces()),
@@ -79,39 +103,59 @@ def prepare(path: Path) -> tuple[Flag, ...]:
         "doubled-faces": repair_coincident_faces(pieces()) > DOUBLED,
     }
     bpy.context.view_layer.update()
-    return tuple(flag for flag, true in repaired.items() if true)
+    return (*lacks, *(flag for flag, true in repaired.items() if true))
 
 
-def _import(path: Path) -> None:
+def _is_whole() -> bool:
+    """Return whether the object has a size and no part of it is parked far away."""
+    bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
+    if not len(bounds):
+        return False
+    longest = float((bounds[:, 1].max(0) - bounds[:, 0].min(0)).max())
+    parts = float((bounds[:, 1] - bounds[:, 0]).max(1).sum())
+    return not (longest < _SMALLEST or longest > SPREAD * parts)  # NaN is found by `normalize`
+
+
+def _import(path: Path, root: Path, scratch: Path, animations: bool) -> tuple[Flag, ...]:
+    """Import a model file into an empty scene. Return what it lacks."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+    name = str(path)
     try:
-        scenes = _check(path)
-        _import_by_suffix(path)
+        model = prepare_model(path, root, scratch, animations)
+        name = str(model.path)
+        with _recursion_limit(_RECURSION * model.depth):
+            _import_by_suffix(model.path, animations)
     except ModelError as error:
         raise ObjectError("import", type(error).__name__, str(error)) from error
     except RuntimeError as error:  # raised by a failing Blender operator
-        raise ObjectError("import", "ImportFailed", f"{path.name}: {str(error).strip()[-400:]}") from error
-    if scenes is not None:
-        mark_twins(scenes.twins)
-        _exclude_other_scenes(scenes)
+        message = _last_line(str(error)).replace(name, path.name)
+        raise ObjectError("import", "ImportFailed", f"{path.name}: {message[:400]}") from error
+    if model.scenes is not None:
+        mark_twins(model.scenes.twins)
+        _exclude_other_scenes(model.scenes)
+    if model.texture is not None:
+        show_texture(model.texture)
+    return model.flags
 
 
-def _check(path: Path) -> Scenes | None:
-    """Check a file before Blender reads it and return the scenes of a glTF. Raises ModelError."""
-    match path.suffix.lower():
-        case ".glb" | ".gltf":
-            return check_gltf(path)
-        case ".ply":
-            check_ply(path)
-        case ".obj":
-            check_obj(path)
-        case ".fbx":
-            check_fbx(path)
-    return None
+def _last_line(message: str) -> str:
+    """Return the line of an operator's error that names the exception, which is after the traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith("Location:")]
+    return lines[-1] if lines else message.strip()
 
 
-def _import_by_suffix(path: Path) -> None:
+@contextmanager
+def _recursion_limit(extra: int) -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + extra)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _import_by_suffix(path: Path, animations: bool) -> None:
     """Call Blender's importer, without its mesh validation, which silently replaces NaN.
 
     `_check_raw_vertices` validates afterwards.
@@ -123,7 +167,7 @@ def _import_by_suffix(path: Path) -> None:
         case ".obj":
             bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
         case ".fbx":
-            bpy.ops.wm.fbx_import(filepath=name, validate_meshes=False)
+            bpy.ops.wm.fbx_import(filepath=name, validate_meshes=False, use_anim=animations)
         case ".ply":
             bpy.ops.wm.ply_import(filepath=name)
         case ".stl":
@@ -153,10 +197,10 @@ def _import_gltf(name: str) -> None:
 
 
 def _exclude_other_scenes(scenes: Scenes) -> None:
-    """Exclude the nodes of other scenes than the default one, and nodes in no scene.
+    """Exclude nodes that are not in the default scene, including nodes in no scene.
 
-    If there are several scenes, Blender's importer makes one collection per scene, in order. A collection of the nodes
-    in no scene comes last. A file without scenes is used whole.
+    If there are several scenes, Blender's importer makes one collection per scene, in order, and last a collection of
+    the nodes in no scene. Of a file without scenes, all nodes are used.
     """
     for place, layer in enumerate(bpy.context.view_layer.layer_collection.children):
         layer.exclude = scenes.count == 1 or (scenes.count > 1 and place != scenes.default)
@@ -172,7 +216,7 @@ def _check_raw_vertices() -> None:
 
 
 def _coordinates(mesh: Any) -> NDArray[np.float64]:
-    """Vertex positions [n, 3] in the mesh's own axes."""
+    """Return the vertex positions [n, 3] in the mesh's own axes."""
     flat = np.empty(len(mesh.vertices) * 3, np.float32)
     mesh.vertices.foreach_get("co", flat)
     positions: NDArray[np.float64] = flat.reshape(-1, 3).astype(np.float64)
@@ -188,34 +232,19 @@ def _first_frame() -> None:
 
 
 def _hide_unwanted() -> None:
-    """Hide the lights and cameras of the file, and objects that it hides in the viewport, from the renderer."""
+    """Exclude the file's lights and cameras, and objects that it hides in the viewport, from the rendering."""
     for obj in bpy.context.scene.objects:
         if obj.type in _UNWANTED or not obj.visible_get():
             obj.hide_render = True
 
 
-def _color_by_vertex() -> None:
-    """Give meshes with vertex colors but no material (PLY scans, some OBJ) a material that shows the colors."""
-    for mesh in bpy.data.meshes:
-        if any(mesh.materials) or not mesh.color_attributes:
-            continue
-        material = bpy.data.materials.new("vertex colors")
-        material.use_nodes = True
-        nodes = material.node_tree.nodes
-        attribute = nodes.new("ShaderNodeVertexColor")
-        attribute.layer_name = mesh.color_attributes[0].name
-        material.node_tree.links.new(attribute.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
-        mesh.materials.clear()
-        mesh.materials.append(material)
-
-
 def visible_points() -> NDArray[np.float64]:
-    """World positions [n, 3] of the vertices of all rendered faces, with modifiers applied and including instances."""
+    """Return world positions [n, 3] of the vertices of all rendered faces, with modifiers and instances applied."""
     return np.concatenate([np.empty((0, 3)), *_clouds()])
 
 
 def outline_points() -> NDArray[np.float32]:
-    """Points [3, n] whose projection has the bounding rectangle of the object.
+    """Return points [3, n] whose projection has the same bounding rectangle as the object.
 
     Above MOST_POINTS, instances are replaced by the corners of their bounding boxes, which may enlarge the rectangle.
     """
@@ -228,7 +257,7 @@ def outline_points() -> NDArray[np.float32]:
 
 
 def _corners(cloud: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The eight corners [8, 3] of the points' bounding box."""
+    """Return the eight corners [8, 3] of the points' bounding box."""
     bounds = np.stack([cloud.min(0), cloud.max(0)])
     return np.stack([bounds[list(choice), range(3)] for choice in np.ndindex(2, 2, 2)])
 
@@ -247,7 +276,7 @@ def _clouds() -> Iterator[NDArray[np.float64]]:
 
 
 def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64]:
-    """World positions [m, 3] of the vertices that a face uses; `to_world` is [4, 4]."""
+    """Return world positions [m, 3] of the vertices that faces use; `to_world` is [4, 4]."""
     corners = np.empty(len(mesh.loops), np.int32)
     mesh.loops.foreach_get("vertex_index", corners)
     points: NDArray[np.float64] = _coordinates(mesh)[np.unique(corners)] @ to_world[:3, :3].T + to_world[:3, 3]
@@ -258,9 +287,8 @@ def normalize(mode: NormalizeMode) -> Normalization:
     """Parent all roots to one empty that moves the center of the bounds to the origin and scales the object."""
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
-        raise ObjectError("prepare", "NoMesh", "the file holds no visible face")
-    if not np.isfinite(bounds).all():
-        raise ObjectError("prepare", "NonFinitePositions", "the evaluated geometry is NaN or infinite")
+        raise ObjectError("prepare", "NoMesh", f"the file contains {_without_faces()}")
+    _check_finite([np.isfinite(bounds).all()])
     low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
     center, longest = (low + high) / 2, float((high - low).max())
     if longest < _SMALLEST:
@@ -276,6 +304,22 @@ def normalize(mode: NormalizeMode) -> Normalization:
     bpy.context.view_layer.update()
     x, y, z = (-center).tolist()
     return Normalization(mode, scale, (x, y, z))
+
+
+def _check_finite(finite: Iterable[np.bool_]) -> None:
+    if not all(finite):
+        raise ObjectError("prepare", "NonFinitePositions", "the evaluated geometry is NaN or infinite")
+
+
+def _without_faces() -> str:
+    """Return what an object without visible faces consists of."""
+    meshes = [obj.data for obj in bpy.context.scene.objects if obj.type == "MESH"]
+    if not any(len(mesh.polygons) for mesh in meshes):
+        if any(len(mesh.edges) for mesh in meshes):
+            return "only lines, no faces"
+        if any(len(mesh.vertices) for mesh in meshes):
+            return "only points, no faces"
+    return "no visible faces"
 
 
 def _radius(center: NDArray[np.float64]) -> float:
@@ -306,9 +350,9 @@ def light_scene(light: Light, path: Path) -> Hdri:
 
 
 def _importance_map(width: int) -> int:
-    """Width of Cycles' importance map: twice the width of the environment map, because that is rotated.
+    """Return the width of Cycles' importance map: twice that of the environment map, because the map is rotated.
 
-    It takes 0.5 s per object at 2048. A coarser one blurs the sun: 22 instead of 35 dB at 16 samples (docs/LOG.md).
+    It takes 0.5 s per object at 2048. A smaller one blurs the sun: 22 instead of 35 dB at 16 samples (docs/LOG.md).
     Blender's default, 4096 and more, is no better and takes 2 s.
     """
     narrowest, widest = IMPORTANCE_MAP
@@ -316,7 +360,7 @@ def _importance_map(width: int) -> int:
 
 
 def _mean_luminance(image: Any, path: Path) -> float:
-    """Mean over the sphere: rows of an equirectangular map are weighted by the cosine of their latitude."""
+    """Return the mean over the sphere: rows of an equirectangular map are weighted by the cosine of their latitude."""
     width, height = image.size
     pixels = np.empty(width * height * 4, np.float32)
     if pixels.size:

@@ -8,7 +8,7 @@ import bpy
 from render.blender.scene import ObjectError
 from render.model_files.errors import ModelError
 from render.model_files.image_header import HEADER_BYTES, check_image_size
-from render.model_files.obj import check_inside_folder
+from render.model_files.references import find_file, is_inside
 
 MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 256
 _GRAY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base color
@@ -16,41 +16,56 @@ _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
 _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # glTF's packed occlusion, roughness, metallic: not occluded, rough, not metallic
 
 
-def sanitize_textures(folder: Path) -> bool:
-    """Make every texture of the open scene usable and return whether any was missing. `folder` holds the model file.
+def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
+    """Make every texture of the open scene usable. Return whether any was missing.
 
     A texture that cannot be decoded is replaced by a plain color (Cycles would show magenta). One with a side above
-    MAX_SIDE is scaled down. Raises ObjectError for a file outside of `folder` and for more than MAX_PIXELS.
+    MAX_SIDE is scaled down.
+
+    Args:
+        folder: Folder of the model file. An image that is not where its path leads is looked for there, by its name.
+        root: Folder that images must be in; others count as missing and are not read. None for `folder`.
+
+    Raises ObjectError for an image of more than MAX_PIXELS.
     """
     trees = [material.node_tree for material in bpy.data.materials if material.node_tree]
     nodes = [node for tree in (*trees, *bpy.data.node_groups) for node in tree.nodes if node.type == "TEX_IMAGE"]
+    images = {node.image for node in nodes if node.image}
     try:
-        for image in {node.image for node in nodes if node.image}:
-            _check(image, folder.resolve())
+        readable = {image for image in images if _check(image, folder.resolve(), (root or folder).resolve())}
     except ModelError as error:
         raise ObjectError("import", type(error).__name__, str(error)) from error
-    missing = [node for node in nodes if not (node.image and _decodes(node.image))]
+    missing = [node for node in nodes if not (node.image in readable and _decodes(node.image))]
     for node in missing:
         _make_plain(node)
     return bool(missing)
 
 
-def _check(image: Any, folder: Path) -> None:
-    """Raise ModelError for a image outside of `folder` or with too many pixels, without decoding it."""
+def _check(image: Any, folder: Path, root: Path) -> bool:
+    """Return whether an image may be decoded. Raises ModelError when it has too many pixels; decodes nothing."""
     if image.packed_file:
         header = image.packed_file.data
+    elif image.source != "FILE":
+        return True
     else:
         path = Path(bpy.path.abspath(image.filepath_raw))
-        check_inside_folder(folder, str(path), "a material")
-        if image.source != "FILE" or not path.is_file():
-            return
+        if not path.is_file():
+            found = find_file(image.filepath_raw.removeprefix("//"), folder, root)
+            if found is None:
+                return False
+            path = found
+            image.filepath = str(path)
+            image.reload()  # Blender remembers that it could not read the image
+        if not is_inside(path, root):
+            return False
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
     check_image_size(image.name, header)
+    return True
 
 
 def _decodes(image: Any) -> bool:
-    """Decode a image and scale it down if it is too large. Returns whether it could be decoded."""
+    """Decode an image and scale it down if it is too large. Return whether it could be decoded."""
     if image.source not in ("FILE", "GENERATED"):  # a movie, an image sequence or tiles
         return False
     width, height = image.size  # reading the size decodes the image
@@ -81,7 +96,7 @@ def _make_plain(node: Any) -> None:
 
 
 def _uses(node: Any) -> set[str]:
-    """Types of the nodes that use a image's color, directly or indirectly, and names of their inputs."""
+    """Return the types of the nodes that use an image's color, directly or indirectly, and names of their inputs."""
     names: set[str] = set()
     pending, visited = [node.outputs["Color"]], {node}
     while pending:

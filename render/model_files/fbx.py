@@ -1,8 +1,8 @@
-"""Check the images that an FBX file refers to or embeds, before Blender's importer decodes them.
+"""Check the images that an FBX file refers to or embeds, before Blender's importer opens them.
 
-The file is searched by pattern rather than parsed, which covers the binary and the text form: a reference is a
-printable string that ends in an image suffix; an embedded image follows the word `Content`. A compressed array with a
-false size is not detected here; the worker's memory limit covers that case.
+The file is searched with patterns instead of being parsed, which works for binary and text files: a reference is a
+printable string that ends in an image suffix, and an embedded image follows the word `Content`. A compressed array that
+declares a false size is not detected here; the worker's memory limit applies.
 """
 
 import base64
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from render.model_files.image_header import HEADER_BYTES, check_image_size
-from render.model_files.obj import check_inside_folder
+from render.model_files.prepared import PreparedModel
+from render.model_files.references import is_inside
 
 _LONGEST_NAME: Final = 4096
 _SUFFIX: Final = re.compile(rb"\.(?:png|jpe?g|webp|bmp|tga|tiff?|exr|hdr|dds|psd|gif|jp2|mov|mp4|avi)(?![\w.])", re.I)
@@ -22,17 +23,41 @@ _EMBEDDED_TEXT: Final = re.compile(rb"Content:[\s,]*\"([A-Za-z0-9+/=\s]{16,})")
 _TEXT_PIECE: Final = 1 << 20  # characters of base64, a multiple of 4
 
 
-def check_fbx(path: Path) -> None:
-    """Raise UnsafeReference or TooLarge for an image outside of the file's folder or with too many pixels."""
+def prepare_fbx(path: Path, root: Path, scratch: Path) -> PreparedModel:
+    """Return the file to import: the .fbx file itself, or a copy of it in the folder `scratch`.
+
+    In the copy, each name of a file outside of the folder `root` is replaced by a name of the same length that no file
+    has. Raises TooLarge for an image with too many pixels.
+    """
     data, folder = path.read_bytes(), path.parent.resolve()
-    for name in sorted(set(_names(data))):
-        check_inside_folder(folder, name, path.name)
-        for place in {folder / name.replace("\\", "/"), folder / re.split(r"[\\/]", name)[-1]}:
-            _check_file(place)
+    outside = set()
+    for name in set(_names(data)):
+        slashed = name.replace("\\", "/")
+        places = {folder / each for each in (name, slashed, slashed.lstrip("/"), slashed.rpartition("/")[2])}
+        if not all(_allowed(place, root) for place in places):
+            outside.add(name.encode("utf-8", "surrogateescape"))
+        else:
+            for place in places:
+                _check_file(place)
     for match in _EMBEDDED.finditer(data):
         check_image_size("embedded image", data[match.end() : match.end() + HEADER_BYTES])
     for match in _EMBEDDED_TEXT.finditer(data):
         check_image_size("embedded image", _decoded(match[1][:_TEXT_PIECE]))
+    if not outside:
+        return PreparedModel(path)
+    for encoded in sorted(outside, key=len, reverse=True):
+        data = data.replace(encoded, b"_" * len(encoded))
+    copy = scratch / path.name
+    copy.write_bytes(data)
+    return PreparedModel(copy)
+
+
+def _allowed(place: Path, root: Path) -> bool:
+    """Return whether a path is inside the folder `root` or does not exist."""
+    try:
+        return is_inside(place, root) or not place.exists()
+    except (OSError, ValueError):  # the path is too long or unreadable, for Blender as well
+        return True
 
 
 def _names(data: bytes) -> Iterator[str]:
@@ -47,7 +72,7 @@ def _check_file(path: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 check_image_size(path.name, file.read(HEADER_BYTES))
-    except OSError:  # not a valid file name, or not readable for Blender either
+    except OSError:  # an invalid file name, or unreadable for Blender as well
         return
 
 

@@ -2,76 +2,91 @@
 
 Blender's importer follows any file path in a glTF, allocates the memory that an accessor declares, and silently
 replaces non-finite positions; all three are checked here. A missing buffer is an error, a missing image is not
-(render.blender.textures). Layout: the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4 (GLB).
+(render.blender.textures). What only stops the importer is removed in a copy (render.model_files.gltf_copy).
+Layout: the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4 (GLB).
 """
 
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from render.model_files.errors import ModelError, NonFinitePositions, TooLarge, UnsafeReference
 from render.model_files.gltf_accessors import GltfData
+from render.model_files.gltf_copy import local_path, simplify, write_copy
+from render.model_files.prepared import PreparedModel, Scenes
 from render.model_files.windings import reversed_twins
 
 _GLB_MAGIC: Final = b"glTF"
 _GLB_HEADER: Final = 12
+_BOM: Final = b"\xef\xbb\xbf"
+_OLD: Final = "is glTF 1.0; convert it to glTF 2.0"
+_MESHOPT: Final = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _CHUNK_JSON: Final = 0x4E4F534A
 _CHUNK_BIN: Final = 0x004E4942
 _DATA_URI: Final = "data:"
 _TRANSFORMS: Final = ("matrix", "translation", "rotation", "scale")
 _TRIANGLES: Final = 4  # the mode of a primitive
 _INSTANCING: Final = "EXT_mesh_gpu_instancing"
-# Limits of what a file may declare. The most detailed objects known have a tenth of it.
+# Limits of what a file may declare. The most detailed known objects reach a tenth of them.
 MAX_JSON_VALUES: Final = 1 << 23  # values of the JSON text; Python needs about 100 bytes for each
 MAX_ABSENT: Final = 1 << 25  # elements of accessors without data, which are allocated as zeros
 MAX_CORNERS: Final = 1 << 27  # triangle corners (and morphed vertices) of all meshes; primitives may share data
-MAX_INSTANCES: Final = 1 << 17  # objects made of one node by EXT_mesh_gpu_instancing
+MAX_INSTANCES: Final = 1 << 17  # instances made by EXT_mesh_gpu_instancing
+MAX_DEPTH: Final = 2000  # nodes from a root to a leaf; Blender's importer is recursive
 
 
-@dataclass(frozen=True)
-class Scenes:
-    """The number of scenes in a file and the index of its default scene, 0 if none is declared."""
+def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True) -> PreparedModel:
+    """Check a .gltf or .glb file and return the file to import: itself, or a copy of it in the folder `scratch`.
 
-    count: int
-    default: int
-    twins: frozenset[str] = frozenset()  # names of meshes with a triangle in both windings on the same vertices
+    Args:
+        path: The file.
+        root: Folder that must contain all buffers that the file refers to.
+        scratch: Folder for a copy.
+        animations: Whether the object is imported with its animations.
 
-
-def check_gltf(path: Path) -> Scenes:
-    """Return the scenes of a .gltf or .glb file.
-
-    Raises ModelError when it is malformed, refers to files outside of its folder or has non-finite positions.
+    Raises ModelError when it is malformed, needs files outside of `root` or has non-finite positions.
     """
-    document, binary = _read(path)
+    document, binary, plain = _read(path)
     try:
         for reference, needed in _references(document):
-            _check_reference(reference, needed, path)
+            _check_reference(reference, needed, path, root)
+        _check_compression(document, path.name)
         data = GltfData(document, binary, path)
         _check_claims(document, path.name)
         _check_transforms(document, path.name)
+        depth = _check_nodes(document, path.name)
         _check_positions(document, data, path.name)
         _check_indices(document, data, path.name)
-        return Scenes(len(document.get("scenes", [])), int(document.get("scene", 0)), _twins(document, data))
+        scenes = Scenes(len(document.get("scenes", [])), int(document.get("scene", 0)), _twins(document, data))
+        animated = bool(document.get("animations"))
+        changed, flags = simplify(document, path, root, animations)
     except (LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
     except ModelError:
         raise
     except ValueError as error:  # an invalid number or path
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
+    imported = path if plain and not changed else write_copy(document, binary, path, scratch)
+    return PreparedModel(imported, flags, scenes, animated=animated, depth=depth)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], memoryview]:
-    """Return the JSON document and the binary chunk (empty if there is none)."""
+def _read(path: Path) -> tuple[dict[str, Any], memoryview, bool]:
+    """Return the JSON document, the binary chunk (empty if there is none), and whether Blender can read the file.
+
+    Blender cannot read a file that has a byte order mark or bytes after its end.
+    """
     data = path.read_bytes()
     if not data:
         raise ModelError(f"{path.name} is empty")
-    text, binary = _split_glb(data, path.name) if data[:4] == _GLB_MAGIC else (data, memoryview(b""))
+    plain = not data.startswith(_BOM)
+    text, binary = data, memoryview(b"")
+    if data[:4] == _GLB_MAGIC:
+        text, binary = _split_glb(data, path.name)
+        plain = struct.unpack_from("<I", data, 8)[0] == len(data)
     if sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
         raise TooLarge(f"{path.name}: its JSON has more than {MAX_JSON_VALUES:,} values")
     try:
@@ -80,13 +95,17 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview]:
         raise ModelError(f"{path.name} is not glTF: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("asset"), dict):
         raise ModelError(f"{path.name} is not glTF: it has no `asset` object")
-    return document, binary
+    if str(document["asset"].get("version", "2")).startswith("1"):
+        raise ModelError(f"{path.name} {_OLD}")
+    return document, binary, plain
 
 
 def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
     if len(data) < _GLB_HEADER + 8:
         raise ModelError(f"{name} is truncated: {len(data)} bytes are less than a GLB header")
-    length = struct.unpack_from("<I", data, 8)[0]
+    version, length = struct.unpack_from("<II", data, 4)
+    if version == 1:
+        raise ModelError(f"{name} {_OLD}")
     if length > len(data):
         raise ModelError(f"{name} is truncated: {len(data)} bytes of {length}")
     view, chunks, offset = memoryview(data), dict[int, memoryview](), _GLB_HEADER
@@ -114,27 +133,57 @@ def _references(document: dict[str, Any]) -> Iterator[tuple[str, bool]]:
                 raise ModelError(f"a data URI in {key!r} is not base64")
 
 
-def _check_reference(reference: str, needed: bool, path: Path) -> None:
-    target = unquote(reference).replace("\\", "/")
-    folder = path.parent.resolve()
-    absolute = bool(urlsplit(target).scheme) or target.startswith("/")
-    if absolute or not (folder / target).resolve().is_relative_to(folder):
-        raise UnsafeReference(f"{path.name} refers to {reference!r}, outside of its folder")
-    exists = (folder / target).exists()
-    if exists and not (folder / target).is_file():
+def _check_reference(reference: str, needed: bool, path: Path, root: Path) -> None:
+    place = local_path(reference, path.parent.resolve(), root)
+    if place is None:
+        if needed:
+            raise UnsafeReference(f"{path.name} refers to {reference!r}, which is outside of the source folder")
+        return
+    if place.exists() and not place.is_file():
         raise ModelError(f"{path.name} refers to {reference!r}, which is not a file")
-    if needed and not exists:
+    if needed and not place.exists():
         raise ModelError(f"{path.name} refers to {reference!r}, which does not exist")
 
 
+def _check_compression(document: dict[str, Any], name: str) -> None:
+    """Raise ModelError when geometry is stored only in a compression that is not supported."""
+    buffers = document.get("buffers", [])
+    for extension in _MESHOPT:
+        fallback = any(extension in buffer.get("extensions", {}) for buffer in buffers)
+        if fallback or extension in document.get("extensionsRequired", []):
+            raise ModelError(f"{name} is compressed by {extension}, which is not supported; decompress it first")
+
+
+def _check_nodes(document: dict[str, Any], name: str) -> int:
+    """Return the number of nodes from a root to the farthest leaf. Raises ModelError for a cycle or a long chain."""
+    nodes = document.get("nodes", [])
+    parents = [0] * len(nodes)
+    for node in nodes:
+        for child in node.get("children", []):
+            parents[child] += 1
+    level, depth, seen = [index for index, count in enumerate(parents) if not count], 0, 0
+    while level:
+        depth, seen, following = depth + 1, seen + len(level), []
+        for child in (child for index in level for child in nodes[index].get("children", [])):
+            parents[child] -= 1
+            if not parents[child]:
+                following.append(child)
+        level = following
+    if seen < len(nodes):
+        raise ModelError(f"{name}: a node is its own ancestor")
+    if depth > MAX_DEPTH:
+        raise ModelError(f"{name}: nodes are nested {depth} levels deep; the limit is {MAX_DEPTH}")
+    return depth
+
+
 def _primitives(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The primitives that Blender reads: those with positions."""
+    """Yield the primitives that Blender reads: those with positions."""
     for mesh in document.get("meshes", []):
         yield from (primitive for primitive in mesh["primitives"] if "POSITION" in primitive["attributes"])
 
 
 def _check_claims(document: dict[str, Any], name: str) -> None:
-    """Raise TooLarge when small declarations would make Blender allocate much memory."""
+    """Raise TooLarge when a small file declares so much data that Blender would allocate too much memory."""
     counts = [_count(accessor) for accessor in document.get("accessors", [])]
     absent = [n for n, a in zip(counts, document.get("accessors", []), strict=True) if "bufferView" not in a]
     corners = [
@@ -180,7 +229,7 @@ def _check_positions(document: dict[str, Any], data: GltfData, name: str) -> Non
 
 
 def _twins(document: dict[str, Any], data: GltfData) -> frozenset[str]:
-    """Names that Blender gives to meshes with a triangle in both windings; its importer keeps one of the two."""
+    """Return Blender's names of meshes with a triangle in both windings, of which its importer keeps only one."""
     found = set()
     for number, mesh in enumerate(document.get("meshes", [])):
         for primitive in mesh["primitives"]:

@@ -30,7 +30,7 @@ class GltfData:
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """Values [count, width] of an accessor, a view of the file; None if it has no data (zeros or compressed)."""
+        """Return an accessor's values [count, width], a view of the file; None if it has no data (zeros, compressed)."""
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
             return None
@@ -69,4 +69,4 @@ class GltfData:
             return self._binary
         if uri.startswith("data:"):
             return memoryview(base64.b64decode(uri.partition(";base64,")[2]))
-        return memoryview((self._path.parent / unquote(uri).replace("\\", "/")).read_bytes())
+        return memoryview((self._path.parent.resolve() / unquote(uri).replace("\\", "/")).read_bytes())

@@ -25,7 +25,7 @@ def image_size(data: bytes) -> ImageSize | None:
     """Return (width, height) from the header in `data` (a file or its first HEADER_BYTES); None if unknown."""
     try:
         return _size(data)
-    except (struct.error, IndexError):  # truncated in its header: no decoder can read it
+    except (struct.error, IndexError):  # the header is truncated, so no decoder can read the image
         return None
 
 
@@ -76,6 +76,6 @@ def _webp(data: bytes) -> ImageSize | None:
             (bits,) = struct.unpack_from("<I", data, 21)
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         case b"VP8X":
-            low_x, high_x, low_y, high_y = struct.unpack_from("<HBHB", data, 24)  # 24 bits each, less one
+            low_x, high_x, low_y, high_y = struct.unpack_from("<HBHB", data, 24)  # 24 bits each, minus 1
             return (high_x << 16 | low_x) + 1, (high_y << 16 | low_y) + 1
     return None

@@ -1,7 +1,10 @@
-"""Reject OBJ files that refer to existing files outside of their folder, before Blender imports them.
+"""Write a normalized copy of an OBJ file and its materials, before Blender imports it.
 
-Blender's importer opens any path of `mtllib` and of the `map_` statements. A path that leads out of the folder is an
-error if a file exists there. Otherwise it is ignored, because it refers to the author's disk.
+Blender's importer opens any path in `mtllib` and `map_` statements, but reads only one file per `mtllib`. The copy
+therefore has a single material file, which Blender finds by its name. This file refers to images by absolute paths, and
+only to images inside the source folder.
+
+Layout: the Wavefront OBJ and MTL specifications, and the PBR extension of MTL.
 """
 
 import re
@@ -9,62 +12,139 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from render.model_files.errors import ModelError, UnsafeReference
+from render.model_files.errors import ModelError
+from render.model_files.prepared import PreparedModel
+from render.model_files.references import find_file
 
-_LIBRARY: Final = re.compile(rb"mtllib[ \t]+([^\r\n]+)")
-_IMAGE: Final = re.compile(rb"(?im)^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n]+)")
+_BOM: Final = b"\xef\xbb\xbf"
+_LIBRARY: Final = b"mtllib"
+_DISABLED: Final = b"#mtlib"  # a comment of the same length
+_LIBRARIES: Final = re.compile(rb"mtllib[\x00-\x09\x0b-\x20]+([^\r\n]+)")
+_USES: Final = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+([^\r\n]*)")
+_BETWEEN_LIBRARIES: Final = re.compile(r"(?i)(?<=\.mtl)\s+")
+_NO_MATERIAL: Final = ("", "(null)", "none")
 _MOST_WORDS: Final = 64
+_VALUES: Final = {
+    name.lower(): name
+    for name in "Ka Kd Ks Ke Ns Ni d Tr Tf illum Pr Pm Ps Pc Pcr aniso anisor".split()  # noqa: SIM905
+}
+_IMAGES: Final = {
+    **{name.lower(): name for name in ("map_Kd", "map_Ks", "map_Ns", "map_d", "map_Ke", "map_Pr", "map_Pm", "map_Ps")},
+    **dict.fromkeys(("map_bump", "bump"), "map_Bump"),
+    **dict.fromkeys(("refl", "map_refl"), "map_refl"),
+}
+_MISSING: Final = "missing.png"
+_OPTIONS: Final = {  # options of an image statement, and how many words may follow
+    **dict.fromkeys(("-s", "-o", "-t"), 3),
+    **dict.fromkeys(("-bm", "-type", "-blendu", "-blendv", "-boost", "-texres", "-clamp", "-imfchan", "-cc"), 1),
+    "-mm": 2,
+}
+_NUMBER: Final = re.compile(r"[+-]?[\d.]+(?:[eE][+-]?\d+)?")
+_DEFAULTS: Final = {"-s": ("1", "1", "1"), "-o": ("0", "0", "0")}
+
+Materials = dict[str, list[str]]  # name -> normalized statements
 
 
-def check_obj(path: Path) -> None:
-    """Raise UnsafeReference when the .obj file or one of its material files refers to a file outside of its folder."""
-    folder = path.parent.resolve()
-    libraries = {path.with_suffix(".mtl").name}  # Blender's default
-    for names in _statements(_LIBRARY, path):
-        libraries |= set(names)
-    for name in sorted(libraries):
-        check_inside_folder(folder, name, path.name)
-        library = folder / _slashed(name)
-        if _is_file(library):
-            for names in _statements(_IMAGE, library):
-                for image in names:
-                    check_inside_folder(folder, image, library.name)
+def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
+    """Return the file to import: the .obj file itself, or a copy with its materials in the folder `scratch`.
 
-
-def check_inside_folder(folder: Path, name: str, where: str) -> None:
-    """Raise UnsafeReference when `name`, as a path or relative to `folder`, exists outside of `folder`.
-
-    Raises ModelError when it is neither a file nor a folder.
+    Flags the object if it uses a material that no material file inside the folder `root` defines. Raises ModelError
+    when an `mtllib` statement has too many words.
     """
-    for path in (folder / _slashed(name), folder / _slashed(name).lstrip("/")):
-        try:
-            inside = path.resolve().is_relative_to(folder)
-            if not inside and path.exists():
-                raise UnsafeReference(f"{where} refers to {name!r}, outside of its folder")
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise ModelError(f"{where} refers to {name!r}, which is not a file")
-        except OSError:  # too long or not readable: Blender could not open it either
+    original = path.read_bytes()
+    data = original.removeprefix(_BOM)
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
+    folder = path.parent.resolve()
+    libraries = [file for names in _library_names(data, path.name) for file in _found(names, folder, root)]
+    if (default := find_file(path.with_suffix(".mtl").name, folder, root)) is not None:
+        libraries.append(default)
+    data = data.replace(_LIBRARY, _DISABLED)
+    used = {_text(name) for name in _USES.findall(data)}
+    if data == original and not libraries:
+        return PreparedModel(path, ("missing-material",) if _undefined(used, {}) else ())
+    materials: Materials = {}
+    for library in dict.fromkeys(libraries):
+        materials |= _read_materials(library, root)
+    missing = _undefined(used, materials)
+    copy = scratch / path.name
+    copy.write_bytes(data)
+    lines = [line for name, body in materials.items() for line in (f"newmtl {name}", *body)]
+    copy.with_suffix(".mtl").write_bytes("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
+    return PreparedModel(copy, ("missing-material",) if missing else ())
+
+
+def _library_names(data: bytes, where: str) -> Iterator[str]:
+    """Yield the rest of each `mtllib` statement."""
+    for match in _LIBRARIES.findall(_joined(data) if b"\\" in data else data):
+        rest = _text(match)
+        if len(rest.split()) > _MOST_WORDS:
+            raise ModelError(f"{where}: an mtllib statement has {len(rest.split())} words; the limit is {_MOST_WORDS}")
+        yield rest
+
+
+def _found(names: str, folder: Path, root: Path) -> list[Path]:
+    """Return the files of an `mtllib` statement, which contains one name with spaces, or several names."""
+    for parts in ([names], _BETWEEN_LIBRARIES.split(names), names.split()):
+        found = [file for part in parts if (file := find_file(part.strip("\"'"), folder, root)) is not None]
+        if found:
+            return found
+    return []
+
+
+def _undefined(used: set[str], materials: Materials) -> bool:
+    """Define used names that differ from a material only in case. Return whether a used material is undefined."""
+    lower = {name.casefold(): name for name in materials}
+    missing = False
+    for name in sorted(used):
+        if name in materials or name.casefold() in _NO_MATERIAL:
             continue
+        if name.casefold() in lower:
+            materials[name] = materials[lower[name.casefold()]]
+        else:
+            missing = True
+    return missing
 
 
-def _statements(pattern: re.Pattern[bytes], path: Path) -> Iterator[list[str]]:
-    """Yield, per statement of a file, every suffix that could be the file name, since options may precede it."""
-    text = path.read_bytes().replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
-    for match in pattern.finditer(text):
-        rest = match[1].decode("utf-8", "surrogateescape").replace("\0", "").strip()
-        words = rest.split()
-        if len(words) > _MOST_WORDS:
-            raise ModelError(f"{path.name} has a file name of {len(words)} words; the limit is {_MOST_WORDS}")
-        ends = [rest, *(" ".join(words[i:]) for i in range(len(words)))]
-        yield [end.strip("\"'") for end in {*ends, *words}]
+def _read_materials(path: Path, root: Path) -> Materials:
+    materials: Materials = {}
+    body: list[str] = []  # statements before the first material are ignored
+    text = _joined(path.read_bytes().removeprefix(_BOM)).replace(_LIBRARY, _DISABLED)
+    for line in re.split(rb"[\r\n]+", text):
+        keyword, _, rest = _text(line).partition(" ")
+        keyword, rest = keyword.lower(), rest.strip()
+        if keyword == "newmtl":
+            body = materials[rest] = []
+        elif keyword in _VALUES:
+            body.append(f"{_VALUES[keyword]} {rest}")
+        elif keyword in _IMAGES and rest:
+            body.append(f"{_IMAGES[keyword]} {_image(rest, path.parent, root)}")
+    return materials
 
 
-def _slashed(name: str) -> str:
-    return name.replace("\\", "/")
+def _image(rest: str, folder: Path, root: Path) -> str:
+    """Return the options of an image statement and the absolute path of its file."""
+    options: list[str] = []
+    while (parts := rest.split(maxsplit=1)) and len(parts) == 2 and parts[0].lower() in _OPTIONS:
+        option, rest = parts[0].lower(), parts[1]
+        values: list[str] = []
+        while len(values) < _OPTIONS[option] and len(words := rest.split(maxsplit=1)) == 2:
+            if option in ("-s", "-o", "-t") and not _NUMBER.fullmatch(words[0]):
+                break
+            values.append(words[0])
+            rest = words[1]
+        values += _DEFAULTS.get(option, ())[len(values) :]
+        if option in ("-s", "-o", "-bm", "-type"):  # Blender reads these
+            options += [option, *values]
+    found = find_file(rest.strip("\"'"), folder, root)
+    return " ".join([*options, str(found or _MISSING)])
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long
-        return False
+def _joined(data: bytes) -> bytes:
+    """Join lines that end in a backslash with the next line."""
+    return data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+
+
+def _text(line: bytes) -> str:
+    """Return a line as text. Control characters count as spaces, as in Blender."""
+    return re.sub(r"[\x00-\x20]", " ", line.decode("utf-8", "surrogateescape")).strip()

@@ -44,7 +44,7 @@ class Limits:
 
 
 class BlenderProcess:
-    """A Blender child process. The constructor starts it and waits for its Hello; raises BlenderEnded on failure."""
+    """A Blender child process. The constructor starts it and waits for its Hello. Raises BlenderEnded on failure."""
 
     def __init__(self, threads: int, device: Device) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
@@ -52,6 +52,7 @@ class BlenderProcess:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},  # Blender's importers iterate over sets
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -79,11 +80,11 @@ class BlenderProcess:
         return parse_reply(self._read_line(limits.timeout_s, limits.memory_mb))
 
     def should_recycle(self, limits: Limits) -> bool:
-        """Whether the process should be replaced by a fresh one."""
+        """Return whether the process should be replaced by a new one."""
         return self.jobs >= limits.recycle_after or self.rss_mb > limits.recycle_rss_mb
 
     def stderr_tail(self) -> str:
-        """The end of what the process printed since the job began."""
+        """Return the end of what the process printed since the job began."""
         descriptor = self._stderr.fileno()
         start = max(0, os.fstat(descriptor).st_size - STDERR_TAIL)
         return os.pread(descriptor, STDERR_TAIL, start).decode(errors="replace").strip()
@@ -125,7 +126,7 @@ class BlenderProcess:
         return line
 
     def _measure(self) -> float:
-        """The current resident memory in MB; also updates the peak. Without /proc, the last known value."""
+        """Return the current resident memory in MB, or without /proc the last known value; also update the peak."""
         with suppress(OSError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             kilobytes = {

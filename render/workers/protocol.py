@@ -1,4 +1,4 @@
-"""The messages between a worker and its Blender process: one JSON line in each direction.
+"""The messages between a worker and its Blender process: one line of JSON in each direction.
 
 The rendered sample is written to a small tar file.
 """
@@ -22,6 +22,7 @@ class RenderJob:
     seed: int
     settings: Settings
     tar: str
+    root: str = ""  # folder that all files the model refers to must be in; empty: the model's own folder
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,21 @@ def to_line(message: RenderJob | Reply | Hello) -> bytes:
 
 
 def parse_job(line: str) -> RenderJob:
-    """Parse a line that holds a `RenderJob`."""
+    """Parse a line that contains a `RenderJob`."""
     raw = json.loads(line)
     return RenderJob(
-        Asset(**raw["asset"]), raw["path"], raw["asset_sha256"], raw["seed"], Settings(**raw["settings"]), raw["tar"]
+        Asset(**raw["asset"]),
+        raw["path"],
+        raw["asset_sha256"],
+        raw["seed"],
+        Settings(**raw["settings"]),
+        raw["tar"],
+        raw.get("root", ""),
     )
 
 
 def parse_reply(line: bytes) -> Reply:
-    """Parse a line that holds a `Reply`."""
+    """Parse a line that contains a `Reply`."""
     raw = json.loads(line)
     failure = raw["failure"]
     if failure is not None:
@@ -66,5 +73,5 @@ def parse_reply(line: bytes) -> Reply:
 
 
 def parse_hello(line: bytes) -> Hello:
-    """Parse a line that holds a `Hello`."""
+    """Parse a line that contains a `Hello`."""
     return Hello(**json.loads(line))

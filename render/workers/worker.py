@@ -33,19 +33,19 @@ def _wait_for_download(reference: Any) -> Download:
 
 
 def _may_be_cured(reply: Reply) -> bool:
-    """Whether Blender itself failed, so that another attempt in a new process may succeed."""
+    """Return whether Blender itself failed, so that another attempt in a new process may succeed."""
     return reply.failure is not None and reply.failure.stage == "worker"
 
 
 def _with_failure(outcome: Outcome, failure: Failure) -> Outcome:
-    """The outcome of a failed object; a download above --max-file-mb counts as skipped."""
+    """Return the outcome of a failed object; a download above --max-file-mb counts as skipped."""
     if (failure.stage, failure.error_class) == ("download", "TooLarge"):
         return outcome.with_failure("skipped", replace(failure, flags=("too-large",)))
     return outcome.with_failure("failed", failure)
 
 
 class DownloadFailed(Exception):
-    """The download of an object failed."""
+    """Raised when the download of an object failed."""
 
     def __init__(self, failure: Failure, attempts: int) -> None:
         super().__init__(failure.message)
@@ -97,7 +97,8 @@ class RenderWorker:
         data, attempts, digest = b"", 1, ""
         try:
             path, digest = self._model_file(task)
-            job = RenderJob(task.asset, str(path), digest, self._seed, self._settings, str(tar))
+            root = str(self._root) if self._root and task.blob is None else ""
+            job = RenderJob(task.asset, str(path), digest, self._seed, self._settings, str(tar), root)
             last = self._attempt(job)
             while _may_be_cured(last.reply) and attempts < MAX_ATTEMPTS:
                 attempts, last = attempts + 1, self._attempt(job)
@@ -138,7 +139,7 @@ class RenderWorker:
         self._scratch.close()
 
     def _model_file(self, task: RenderTask) -> tuple[Path, str]:
-        """The object's local file and the sha256 of its contents; both empty for a procedural object."""
+        """Return the object's local file and its sha256; both are empty for a procedural object."""
         asset = task.asset
         if asset.procedural_index is not None:
             return Path(), ""
@@ -150,7 +151,7 @@ class RenderWorker:
         return path, object_sha256(path, self._root)
 
     def _received(self, task: RenderTask) -> tuple[Path, str]:
-        """The downloaded file and its sha256. Raises DownloadFailed when its download failed."""
+        """Return the downloaded file and its sha256. Raises DownloadFailed when its download failed."""
         download = task.blob if isinstance(task.blob, Download) else _wait_for_download(task.blob)
         if download.failure is not None:
             raise DownloadFailed(download.failure, download.attempts)

@@ -22,8 +22,10 @@ LIKE_A_BOX = {"two_scenes", "two_scenes_none_chosen", "scale_1e6", "scale_1e-6",
 
 def rendered(path, scratch):
     """(one small picture, flags) of a file. Raises ObjectError."""
-    scene.build(path, "longest")
-    flags: list[Flag] = ["missing-texture"] if sanitize_textures(path.parent) else []
+    flags: list[Flag] = list(scene.prepare(path))
+    scene.normalize("longest")
+    if sanitize_textures(path.parent):
+        flags.append("missing-texture")
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
     scene.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=8, samples=1), threads=1)

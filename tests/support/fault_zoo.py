@@ -74,8 +74,8 @@ def _broken(folder: Path) -> list[Specimen]:
         Specimen(folder / "deep_json.gltf", "ModelError"),
         Specimen(folder / "buffer_missing.gltf", "ModelError"),
         Specimen(folder / "index_outside.glb", "ModelError"),
-        Specimen(folder / "deep_nodes.glb", "ImportFailed"),
-        Specimen(folder / "cycle.glb", "ImportFailed"),
+        Specimen(folder / "deep_nodes.glb", "ModelError"),
+        Specimen(folder / "cycle.glb", "ModelError"),
         Specimen(folder / "draco_garbage.glb", "ModelError"),
         Specimen(folder / "extension_unknown.glb", "ImportFailed"),
     ]
@@ -235,7 +235,9 @@ def _unsafe(folder: Path) -> list[Specimen]:
             else:
                 textured({"uri": uri}).write(path.with_suffix(".glb"))
                 path = path.with_suffix(".glb")
-            specimens.append(Specimen(path, "UnsafeReference"))
+            specimens.append(
+                Specimen(path, "UnsafeReference") if kind == "bin" else Specimen(path, flags=("missing-texture",))
+            )
     disguised = separate(boxed(), folder / "unsafe_data_uri.gltf", "data:,/../../outside.bin")
     os.mkfifo(folder / "pipe.png")
     textured({"uri": "pipe.png"}).write(folder / "texture_is_a_pipe.glb")
@@ -282,23 +284,21 @@ def _other_formats(folder: Path) -> list[Specimen]:
     (folder / "ply_claims.ply").write_text(faces)
     (folder / "obj_index_outside.obj").write_text("v 0 0 0\nv 2 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 99\nf -9 1 2\n")
     return [
-        Specimen(obj(folder, "obj_library_outside", "../outside.mtl"), "UnsafeReference"),
-        Specimen(obj(folder, "obj_library_absolute", str(outside.with_suffix(".mtl"))), "UnsafeReference"),
-        Specimen(obj(folder, "obj_map_outside", "obj_map_outside.mtl", "map_Kd ../outside.png"), "UnsafeReference"),
-        Specimen(obj(folder, "obj_map_absolute", "other.mtl", "map_Kd /etc/passwd"), "UnsafeReference"),
-        Specimen(
-            obj(folder, "obj_map_options", "obj_map_options.mtl", f"map_Bump -bm 0.5 {outside}"), "UnsafeReference"
-        ),
+        Specimen(obj(folder, "obj_library_outside", "../outside.mtl"), flags=("missing-material",)),
+        Specimen(obj(folder, "obj_library_absolute", str(outside.with_suffix(".mtl"))), flags=("missing-material",)),
+        Specimen(obj(folder, "obj_map_outside", "obj_map_outside.mtl", "map_Kd ../outside.png"), flags=missing),
+        Specimen(obj(folder, "obj_map_absolute", "other.mtl", "map_Kd /etc/passwd"), flags=missing),
+        Specimen(obj(folder, "obj_map_options", "obj_map_options.mtl", f"map_Bump -bm 0.5 {outside}"), flags=missing),
         Specimen(obj(folder, "obj_map_missing", "obj_map_missing.mtl", "map_Kd gone.png"), flags=missing),
         Specimen(obj(folder, "obj_map_stale", "obj_map_stale.mtl", "map_Kd C:\\art\\inside.png")),
         Specimen(obj(folder, "obj_map_bomb", "obj_map_bomb.mtl", "map_Kd inside_bomb.png"), "TooLarge"),
-        Specimen(obj(folder, "obj_library_missing", "gone.mtl")),
+        Specimen(obj(folder, "obj_library_missing", "gone.mtl"), flags=("missing-material",)),
         Specimen(folder / "obj_index_outside.obj"),
         Specimen(fbx(folder, "fbx_sound", "inside.png")),
         Specimen(fbx(folder, "fbx_hidden", "inside.png", visible=False), "NoMesh"),
         Specimen(fbx(folder, "fbx_map_missing", "gone.png"), flags=missing),
-        Specimen(fbx(folder, "fbx_map_outside", "../outside.png"), "UnsafeReference"),
-        Specimen(fbx(folder, "fbx_map_absolute", str(outside)), "UnsafeReference"),
+        Specimen(fbx(folder, "fbx_map_outside", "../outside.png"), flags=missing),
+        Specimen(fbx(folder, "fbx_map_absolute", str(outside)), flags=missing),
         Specimen(fbx(folder, "fbx_map_bomb", "inside_bomb.png"), "TooLarge"),
         Specimen(folder / "garbage_obj.obj", "NoMesh"),
         Specimen(folder / "garbage_fbx.fbx", "ImportFailed"),

@@ -3,8 +3,8 @@ import struct
 
 import pytest
 
-from render.model_files.errors import TooLarge, UnsafeReference
-from render.model_files.fbx import check_fbx
+from render.model_files.errors import TooLarge
+from render.model_files.fbx import prepare_fbx
 from tests.support.fault_models import png
 
 BOMB = png(8, 8)[:16] + struct.pack(">II", 30_000, 30_000) + bytes(40)
@@ -36,6 +36,11 @@ def held(picture):
     return b"\x07ContentR" + struct.pack("<I", len(picture)) + picture
 
 
+def check_fbx(path):
+    """Prepare a file whose source is its folder, which must not need a copy."""
+    assert prepare_fbx(path, path.parent.resolve(), path.parent).path == path
+
+
 def test_what_lies_inside_or_is_not_there_passes(folder):
     check_fbx(
         binary(folder, b"in.png", b"C:\\art\\in.png", b"../gone.png", b"/home/ann/gone.tga", b"x" * 9000 + b".png")
@@ -46,13 +51,23 @@ def test_what_lies_inside_or_is_not_there_passes(folder):
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "..\\outside.png", "ABSOLUTE", "link.png"])
-def test_a_picture_outside_is_refused_in_both_forms(folder, name):
+def test_the_name_of_a_picture_outside_is_replaced_in_both_forms(folder, tmp_path, name):
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
+    (tmp_path / "scratch").mkdir()
     name = str(folder.parent / "outside.png") if name == "ABSOLUTE" else name
-    with pytest.raises(UnsafeReference):
-        check_fbx(binary(folder, b"in.png", name.encode()))
-    with pytest.raises(UnsafeReference):
-        check_fbx(text(folder, f'RelativeFilename: "{name}"'))
+    for path in (binary(folder, b"in.png", name.encode()), text(folder, f'A: "in.png" B: "{name}"')):
+        model = prepare_fbx(path, folder.resolve(), tmp_path / "scratch")
+        data = model.path.read_bytes()
+        assert len(data) == path.stat().st_size
+        assert name.encode() not in data
+        assert b"in.png" in data
+        assert model.path != path
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "..\\outside.png"])
+def test_a_picture_beside_the_folder_is_read_if_the_source_holds_both(folder, name):
+    path = binary(folder, name.encode())
+    assert prepare_fbx(path, folder.parent.resolve(), folder).path == path
 
 
 @pytest.mark.parametrize("name", [b"bomb.JPG", b"D:\\art\\bomb.JPG"])

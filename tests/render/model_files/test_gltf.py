@@ -1,13 +1,20 @@
 import base64
 import json
+import struct
 
 import numpy as np
 import pytest
 
 from render.model_files.errors import ModelError, NonFinitePositions, UnsafeReference
-from render.model_files.gltf import Scenes, check_gltf
-from tests.support.fault_models import rigged
+from render.model_files.gltf import Scenes, prepare_gltf
+from tests.support.fault_models import animated, rigged
 from tests.support.make_models import Gltf, box_glb
+
+
+def check_gltf(path):
+    """The scenes of a file whose source is its folder."""
+    (path.parent / "scratch").mkdir(exist_ok=True)
+    return prepare_gltf(path, path.parent.resolve(), path.parent / "scratch").scenes
 
 
 def separate(path, uri, buffer=None, image=None):
@@ -22,6 +29,11 @@ def separate(path, uri, buffer=None, image=None):
         buffer.parent.mkdir(exist_ok=True)
         buffer.write_bytes(gltf.binary)
     return gltf.binary
+
+
+def document(path):
+    data = path.read_bytes()
+    return json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]])
 
 
 def test_sound_files_pass(tmp_path):
@@ -47,8 +59,8 @@ def test_references_out_of_the_folder_are_refused(tmp_path, uri):
     with pytest.raises(UnsafeReference):
         check_gltf(folder / "a.gltf")
     separate(folder / "b.gltf", "b.bin", folder / "b.bin", image=uri)
-    with pytest.raises(UnsafeReference):
-        check_gltf(folder / "b.gltf")
+    check_gltf(folder / "b.gltf")
+    assert document(folder / "scratch" / "b.glb")["images"] == [{"uri": "missing"}]
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
@@ -162,3 +174,105 @@ def test_whatever_the_json_says_the_answer_is_yes_or_a_model_error(tmp_path):
             except ModelError:
                 refused += 1
     assert 100 < refused < 600
+
+
+def test_a_sibling_folder_is_read_if_the_source_holds_both(tmp_path):
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    separate(folder / "a.gltf", "../buffers/b.bin", tmp_path / "buffers" / "b.bin", image="../t.png")
+    model = prepare_gltf(folder / "a.gltf", tmp_path.resolve(), tmp_path)
+    assert model.path == folder / "a.gltf"
+    with pytest.raises(UnsafeReference):
+        prepare_gltf(folder / "a.gltf", folder.resolve(), tmp_path)
+
+
+def box(tmp_path, change, trailing=b""):
+    """(the prepared model of a changed box, the document that is imported)."""
+    gltf = Gltf()
+    gltf.node(mesh=gltf.box((1, 1, 1)))
+    change(gltf)
+    path = gltf.write(tmp_path / "a.glb")
+    path.write_bytes(path.read_bytes() + trailing)
+    (tmp_path / "scratch").mkdir(exist_ok=True)
+    model = prepare_gltf(path, tmp_path.resolve(), tmp_path / "scratch")
+    assert model.path.read_bytes()[-50:] == path.read_bytes()[: -len(trailing) or None][-50:]  # the binary chunk
+    return model, document(model.path)
+
+
+def test_a_sound_file_is_not_copied_and_bytes_after_its_end_are_cut_off(tmp_path):
+    assert box(tmp_path, lambda gltf: None)[0].path == tmp_path / "a.glb"
+    model, _ = box(tmp_path, lambda gltf: None, b"\0" * 37)
+    assert model.path.read_bytes() == (tmp_path / "a.glb").read_bytes()[:-37]
+
+
+def test_attributes_of_the_file_itself_are_left_out(tmp_path):
+    def change(gltf):
+        for primitive in gltf.document["meshes"][0]["primitives"]:
+            primitive["attributes"] |= {"_WIND": 0, "_GROUP": 1}
+
+    _, imported = box(tmp_path, change)
+    assert {name for p in imported["meshes"][0]["primitives"] for name in p["attributes"]} == {"POSITION"}
+
+
+def test_an_unknown_extension_of_materials_is_not_required_but_flagged(tmp_path):
+    def change(gltf):
+        gltf.document["extensionsUsed"] = gltf.document["extensionsRequired"] = ["ACME_paint"]
+        gltf.document["materials"][0]["extensions"] = {"ACME_paint": {}}
+
+    model, imported = box(tmp_path, change)
+    assert model.flags == ("unsupported-extension",)
+    assert "extensionsRequired" not in imported
+
+    def geometry(gltf):
+        change(gltf)
+        gltf.document["nodes"][0]["extensions"] = {"ACME_paint": {}}
+
+    model, imported = box(tmp_path, geometry)
+    assert (model.flags, imported["extensionsRequired"]) == ((), ["ACME_paint"])
+
+
+@pytest.mark.parametrize("extension", ["EXT_meshopt_compression", "KHR_meshopt_compression"])
+def test_compression_is_named_unless_plain_data_is_there(tmp_path, extension):
+    def optional(gltf):
+        gltf.document["extensionsUsed"] = [extension]
+        gltf.document["bufferViews"][0]["extensions"] = {extension: {"buffer": 0}}
+
+    box(tmp_path, optional)
+
+    def required(gltf):
+        optional(gltf)
+        gltf.document["extensionsRequired"] = [extension]
+
+    with pytest.raises(ModelError, match=extension):
+        box(tmp_path, required)
+
+
+def test_version_1_is_named_in_both_forms(tmp_path):
+    (tmp_path / "a.gltf").write_text('{"asset": {"version": "1.0"}, "scene": "s", "nodes": {}}')
+    (tmp_path / "a.glb").write_bytes(struct.pack("<4sIIII", b"glTF", 1, 22, 2, 0) + b"{}")
+    for name in ("a.gltf", "a.glb"):
+        with pytest.raises(ModelError, match=r"glTF 1\.0"):
+            check_gltf(tmp_path / name)
+
+
+def test_chains_are_measured_and_cycles_found(tmp_path):
+    def chain(length):
+        def change(gltf):
+            for i in range(length - 1):
+                gltf.node(root=False, children=[i])
+            gltf.document["scenes"][0]["nodes"] = [length - 1]
+
+        return change
+
+    assert box(tmp_path, chain(1500))[0].depth == 1500
+    with pytest.raises(ModelError, match="2001"):
+        box(tmp_path, chain(2001))
+    with pytest.raises(ModelError, match="own ancestor"):
+        box(tmp_path, lambda gltf: gltf.document["nodes"][0].update(children=[0]))
+
+
+def test_animations_are_left_out_on_request(tmp_path):
+    path = animated().write(tmp_path / "a.glb")
+    assert "animations" in document(prepare_gltf(path, tmp_path, tmp_path / "x").path)
+    (tmp_path / "scratch").mkdir()
+    assert "animations" not in document(prepare_gltf(path, tmp_path, tmp_path / "scratch", animations=False).path)

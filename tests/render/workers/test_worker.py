@@ -1,6 +1,7 @@
 """The Blender process and its keeper: crashes, hangs and memory cost one object; pictures depend on nothing else."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from render.workers.blender_process import Limits
 from render.workers.messages import RenderTask
 from render.workers.worker import RenderWorker
 from tests.support.make_models import box_glb
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -214,3 +216,25 @@ def test_a_process_above_its_memory_mark_is_replaced(worker, tmp_path):
     with worker(Limits(timeout_s=60.0, recycle_rss_mb=1.0)) as opened:
         assert opened.render_one(task(box_glb(tmp_path / "a.glb"))).outcome.status == "ok"
         assert opened.pid() is None
+
+
+def test_the_source_holds_what_its_objects_refer_to(worker, tmp_path):
+    """The boundary is the source's folder, not the folder of the model."""
+    source = ROOT / "tests" / "golden" / "files" / "o40_shapenet"
+    shutil.copytree(source, tmp_path / "source")
+    asset = Asset("chair", "test", "CC0-1.0", "nobody", file="source/models/model_normalized.obj")
+    with worker() as opened:
+        complete = opened.render_one(RenderTask(asset, 0, "shard-000000"))
+    asset = Asset("chair", "test", "CC0-1.0", "nobody", file="model_normalized.obj")
+    with open_worker(tmp_path / "source" / "models") as opened:
+        without = opened.render_one(RenderTask(asset, 0, "shard-000000"))
+    assert "missing-texture" not in complete.outcome.flags
+    assert "missing-texture" in without.outcome.flags
+
+
+def test_blender_iterates_over_sets_in_one_order(worker):
+    """Two custom attributes of different width failed or passed by the hash seed of the process."""
+    with worker() as opened:
+        opened.ready()
+        with open(f"/proc/{opened.pid()}/environ", "rb") as file:
+            assert b"PYTHONHASHSEED=0" in file.read().split(b"\0")

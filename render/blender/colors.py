@@ -1,0 +1,80 @@
+"""Materials for formats whose colors Blender imports without one. Runs inside Blender."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import bpy
+import numpy as np
+
+_GRAY: Final = 0.02  # largest difference between the channels of a gray
+
+
+def color_by_vertex(beside_gray: bool) -> None:
+    """Show the vertex colors of meshes without a material (PLY scans, some OBJ).
+
+    With `beside_gray` also those of meshes whose material is a plain gray, as exporters of OBJ and FBX write it, unless
+    all vertices are white or all are black. A material with a color or an image is left as it is.
+    """
+    replaced: dict[tuple[str, str], Any] = {}
+    for obj in bpy.context.scene.objects:
+        if obj.type != "MESH" or not obj.data.color_attributes:
+            continue
+        attribute = obj.data.color_attributes[0]
+        if not any(slot.material for slot in obj.material_slots):
+            material = bpy.data.materials.new("vertex colors")
+            material.use_nodes = True
+            _link_colors(material, attribute.name)
+            obj.data.materials.clear()
+            obj.data.materials.append(material)
+        elif beside_gray and _tells_something(attribute):
+            for slot in obj.material_slots:
+                if slot.material is None or not _is_plain_gray(slot.material):
+                    continue
+                key = (slot.material.name, attribute.name)
+                if key not in replaced:
+                    replaced[key] = slot.material.copy()
+                    _link_colors(replaced[key], attribute.name)
+                slot.material = replaced[key]
+
+
+def show_texture(path: Path) -> None:
+    """Give all meshes a material that shows the image at `path`."""
+    material = bpy.data.materials.new("texture")
+    material.use_nodes = True
+    nodes = material.node_tree.nodes
+    texture = nodes.new("ShaderNodeTexImage")
+    texture.image = bpy.data.images.load(str(path))
+    material.node_tree.links.new(texture.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+    for mesh in bpy.data.meshes:
+        mesh.materials.clear()
+        mesh.materials.append(material)
+
+
+def _link_colors(material: Any, layer: str) -> None:
+    nodes = material.node_tree.nodes
+    attribute = nodes.new("ShaderNodeVertexColor")
+    attribute.layer_name = layer
+    material.node_tree.links.new(attribute.outputs["Color"], _surface(material).inputs["Base Color"])
+
+
+def _surface(material: Any) -> Any:
+    """The Principled BSDF node of a material, or None."""
+    nodes = material.node_tree.nodes if material.node_tree else ()
+    return next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
+
+
+def _is_plain_gray(material: Any) -> bool:
+    surface = _surface(material)
+    color = surface.inputs["Base Color"] if surface else None
+    if color is None or color.is_linked:
+        return False
+    channels = list(color.default_value)[:3]
+    return bool(max(channels) - min(channels) <= _GRAY)
+
+
+def _tells_something(attribute: Any) -> bool:
+    """Whether the colors [n, 4] of an attribute are not all white and not all black."""
+    values = np.empty(len(attribute.data) * 4, np.float32)
+    attribute.data.foreach_get("color", values)
+    colors = values.reshape(-1, 4)[:, :3]
+    return bool((colors < 1 - _GRAY).any() and (colors > _GRAY).any())

@@ -1,0 +1,124 @@
+"""Write a copy of a glTF file without the parts that Blender's importer must not or cannot read."""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from dataset.format.outcomes import Flag
+from render.model_files.references import is_inside
+
+MISSING_URI: Final = "missing"  # replaces the URI of an image that must not be opened
+_LOOKS: Final = ("materials", "textures", "images", "samplers")  # lists whose extensions concern materials only
+_BASISU: Final = "KHR_texture_basisu"
+_IMPORTED: Final = frozenset(  # extensions that Blender's importer supports; it rejects files that require others
+    (
+        "KHR_materials_pbrSpecularGlossiness",
+        "KHR_lights_punctual",
+        "KHR_materials_unlit",
+        "KHR_texture_transform",
+        "KHR_materials_clearcoat",
+        "KHR_mesh_quantization",
+        "EXT_mesh_gpu_instancing",
+        "KHR_draco_mesh_compression",
+        "KHR_materials_variants",
+        "KHR_materials_emissive_strength",
+        "KHR_materials_transmission",
+        "KHR_materials_specular",
+        "KHR_materials_sheen",
+        "KHR_materials_ior",
+        "KHR_animation_pointer",
+        "KHR_materials_volume",
+        "EXT_texture_webp",
+        "KHR_materials_anisotropy",
+    )
+)
+
+
+def local_path(uri: str, folder: Path, root: Path) -> Path | None:
+    """Return the path of a URI; None if it is absolute, on the web or outside of the folder `root`.
+
+    The URI must not be a data URI. Raises OSError or ValueError when it is not a valid path.
+    """
+    target = unquote(uri).replace("\\", "/")
+    if urlsplit(target).scheme or target.startswith("/"):
+        return None
+    return folder / target if is_inside(folder / target, root) else None
+
+
+def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool) -> tuple[bool, tuple[Flag, ...]]:
+    """Remove the parts that Blender must not or cannot read. Return whether the document changed, and flags."""
+    flags: tuple[Flag, ...] = ("unsupported-extension",) if _drop_extensions(document) else ()
+    changed = bool(flags)
+    for image in document.get("images", []):
+        uri = image.get("uri")
+        if uri is not None and not uri.startswith("data:") and local_path(uri, path.parent.resolve(), root) is None:
+            image["uri"], changed = MISSING_URI, True
+    for primitive in (p for mesh in document.get("meshes", []) for p in mesh["primitives"]):
+        draco = primitive.get("extensions", {}).get("KHR_draco_mesh_compression", {})
+        for attributes in (primitive["attributes"], draco.get("attributes", {})):
+            for name in [name for name in attributes if name.startswith("_")]:
+                del attributes[name]
+                changed = True
+    if not animations and document.pop("animations", None):
+        changed = True
+    return changed, flags
+
+
+def write_copy(document: dict[str, Any], binary: memoryview, path: Path, folder: Path) -> Path:
+    """Write a document and its binary chunk to a GLB file in `folder`, with absolute paths; return the file's path."""
+    origin = path.parent.resolve()
+    for entry in (*document.get("buffers", []), *document.get("images", [])):
+        uri = entry.get("uri")
+        if uri is not None and uri != MISSING_URI and not uri.startswith("data:"):
+            entry["uri"] = quote(os.fsencode(origin / unquote(uri).replace("\\", "/")))
+    text = json.dumps(document).encode()
+    target = folder / f"{path.stem}.glb"
+    text += b" " * (-len(text) % 4)
+    padding = bytes(-len(binary) % 4)
+    chunk = struct.pack("<II", len(binary) + len(padding), 0x004E4942) if len(binary) else b""
+    length = 12 + 8 + len(text) + len(chunk) + len(binary) + len(padding)
+    with target.open("wb") as file:
+        file.write(struct.pack("<4sIIII", b"glTF", 2, length, len(text), 0x4E4F534A))
+        for part in (text, chunk, binary, padding):
+            file.write(part)
+    return target
+
+
+def _drop_extensions(document: dict[str, Any]) -> bool:
+    """Make unsupported material extensions optional. Return whether there was one."""
+    required = document.get("extensionsRequired", [])
+    dropped = [name for name in required if name not in _IMPORTED and _concerns_looks(document, name)]
+    if not dropped:
+        return False
+    document["extensionsRequired"] = [name for name in required if name not in dropped]
+    if not document["extensionsRequired"]:
+        del document["extensionsRequired"]
+    for texture in document.get("textures", []):
+        source = texture.get("extensions", {}).get(_BASISU, {}).get("source")
+        if source is not None:
+            texture.setdefault("source", source)
+    return True
+
+
+def _concerns_looks(document: dict[str, Any], extension: str) -> bool:
+    """Return whether only the materials, textures and images of a document use the extension."""
+    looks = any(extension in names for key in _LOOKS for names in _extensions(document.get(key, [])))
+    rest = [value for key, value in document.items() if key not in _LOOKS]
+    return looks and not any(extension in names for names in _extensions(rest))
+
+
+def _extensions(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every `extensions` object inside a JSON value."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, dict):
+            if isinstance(each.get("extensions"), dict):
+                yield each["extensions"]
+            pending += each.values()
+        elif isinstance(each, list):
+            pending += each

@@ -1,0 +1,162 @@
+"""Read all elements of a PLY file, in any order and with lists, as numpy arrays.
+
+Layout: Greg Turk's PLY 1.0. A text header is followed by the elements in the same order, as text or packed binary.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+TYPES: Final = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+}
+ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property of an element. `kind` is its numpy type; `length` is the type of the list length, or empty."""
+
+    name: str
+    kind: str
+    length: str = ""
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element of the header."""
+
+    name: str
+    count: int
+    properties: tuple[Property, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The values [v] of a property, row by row, and the number of values in each row [count]."""
+
+    values: NDArray[Any]
+    lengths: NDArray[np.int64]
+
+
+def parse_elements(lines: list[list[str]]) -> list[Element]:
+    """Return the elements that a header declares. Raises LookupError or ValueError for a malformed line."""
+    elements: list[Element] = []
+    for words in lines:
+        if words[:1] == ["element"]:
+            elements.append(Element(words[1], int(words[2]), ()))
+        elif words[:1] == ["property"]:
+            last = elements[-1]
+            new = (
+                Property(words[4], TYPES[words[3]], TYPES[words[2]])
+                if words[1] == "list"
+                else Property(words[2], TYPES[words[1]])
+            )
+            elements[-1] = Element(last.name, last.count, (*last.properties, new))
+    return elements
+
+
+def read_elements(body: bytes, order: str, elements: list[Element]) -> dict[str, dict[str, Column]]:
+    """Return element -> property -> values. Raises LookupError or ValueError if the body does not match the header."""
+    tables: dict[str, dict[str, Column]] = {}
+    if order == "ascii":
+        words = np.array(body.split(), np.float64)
+        offset = 0
+        for element in elements:
+            tables[element.name], offset = _text_table(words, offset, element)
+        return tables
+    offset = 0
+    for element in elements:
+        tables[element.name], offset = _binary_table(body, offset, element, ORDERS[order])
+    return tables
+
+
+def _text_table(words: NDArray[np.float64], offset: int, element: Element) -> tuple[dict[str, Column], int]:
+    if not any(each.length for each in element.properties):
+        end = offset + element.count * len(element.properties)
+        table = words[offset:end].reshape(element.count, len(element.properties))
+        ones = np.ones(element.count, np.int64)
+        return {
+            each.name: Column(table[:, i].astype(each.kind), ones) for i, each in enumerate(element.properties)
+        }, end
+    picked: list[list[int]] = [[] for _ in element.properties]  # index of the first word of each row
+    lengths: list[list[int]] = [[] for _ in element.properties]
+    for _ in range(element.count):
+        for number, each in enumerate(element.properties):
+            length = int(words[offset]) if each.length else 1
+            if length < 0:
+                raise ValueError(f"a list of {length} values")
+            offset += bool(each.length)
+            picked[number].append(offset)
+            lengths[number].append(length)
+            offset += length
+    if offset > len(words):
+        raise ValueError("the text ends early")
+    return {
+        each.name: _column(words, np.array(picked[i], np.int64), np.array(lengths[i], np.int64), each.kind)
+        for i, each in enumerate(element.properties)
+    }, offset
+
+
+def _column(words: NDArray[np.float64], first: NDArray[np.int64], lengths: NDArray[np.int64], kind: str) -> Column:
+    """Return the column of rows that begin at words `first` [count] and have `lengths` [count]."""
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return Column(words[np.repeat(first, lengths) + within].astype(kind), lengths)
+
+
+def _binary_table(body: bytes, offset: int, element: Element, order: str) -> tuple[dict[str, Column], int]:
+    """Read all rows as one array if their lists are as long as in the first row, otherwise one by one."""
+    lengths = _first_lengths(body, offset, element, order) if element.count else [0] * len(element.properties)
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = []
+    for i, each in enumerate(element.properties):
+        if each.length:
+            fields.append((f"length {i}", order + each.length))
+        fields.append((str(i), order + each.kind, (lengths[i],)))
+    kind = np.dtype(fields)
+    if offset + kind.itemsize * element.count <= len(body):
+        rows = np.frombuffer(body, kind, element.count, offset)
+        if all((rows[f"length {i}"] == lengths[i]).all() for i, each in enumerate(element.properties) if each.length):
+            columns = {
+                each.name: Column(rows[str(i)].reshape(-1), np.full(element.count, lengths[i], np.int64))
+                for i, each in enumerate(element.properties)
+            }
+            return columns, offset + kind.itemsize * element.count
+    return _binary_rows(body, offset, element, order)
+
+
+def _first_lengths(body: bytes, offset: int, element: Element, order: str) -> list[int]:
+    lengths = []
+    for each in element.properties:
+        length = 1
+        if each.length:
+            kind = np.dtype(order + each.length)
+            length = int(np.frombuffer(body, kind, 1, offset)[0])
+            offset += kind.itemsize
+        if length < 0:
+            raise ValueError(f"a list of {length} values")
+        lengths.append(length)
+        offset += length * np.dtype(each.kind).itemsize
+    return lengths
+
+
+def _binary_rows(body: bytes, offset: int, element: Element, order: str) -> tuple[dict[str, Column], int]:
+    values: list[list[NDArray[Any]]] = [[] for _ in element.properties]
+    for _ in range(element.count):
+        lengths = _first_lengths(body, offset, element, order)
+        for i, (each, length) in enumerate(zip(element.properties, lengths, strict=True)):
+            offset += np.dtype(each.length).itemsize if each.length else 0
+            values[i].append(np.frombuffer(body, np.dtype(order + each.kind), length, offset))
+            offset += length * np.dtype(each.kind).itemsize
+    return {
+        each.name: Column(np.concatenate(values[i]), np.array([len(row) for row in values[i]], np.int64))
+        for i, each in enumerate(element.properties)
+    }, offset

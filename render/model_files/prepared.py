@@ -1,0 +1,36 @@
+"""The result of checking a model file: the file to import, and flags for its missing parts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset.format.outcomes import Flag
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The number of scenes in a file and the index of its default scene, 0 if none is declared."""
+
+    count: int
+    default: int
+    twins: frozenset[str] = frozenset()  # names of meshes with a triangle in both windings on the same vertices
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A checked model file.
+
+    Attributes:
+        path: The file to import: the model itself, or a normalized copy that refers to files by absolute paths.
+        flags: Missing or unsupported parts of the model.
+        scenes: The scenes of a glTF file.
+        texture: The texture of a PLY file, which Blender imports without materials.
+        animated: Whether the file has animations.
+        depth: Number of nodes from a root of a glTF file to its farthest leaf.
+    """
+
+    path: Path
+    flags: tuple[Flag, ...] = ()
+    scenes: Scenes | None = None
+    texture: Path | None = None
+    animated: bool = False
+    depth: int = 0

@@ -1,0 +1,49 @@
+"""Find the files that a model refers to. Files outside of the source folder are never found."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_USUAL_FOLDERS: Final = (".", "textures", "../textures", "../images", "../materials/textures")
+
+
+def find_file(name: str, folder: Path, root: Path) -> Path | None:
+    """Return the file that a model in `folder` refers to as `name`, or None if there is none inside `root`.
+
+    Backslashes count as slashes, and case is ignored. If there is no file at this path, as with paths of another
+    computer, its last part is looked for beside the model and in folders where data sets usually keep images.
+    """
+    path = name.replace("\\", "/")
+    last = path.rpartition("/")[2]
+    for candidate in (path, *(f"{usual}/{last}" for usual in _USUAL_FOLDERS)):
+        found = _find(candidate, folder, root)
+        if found is not None:
+            return found
+    return None
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Return whether `path` is inside the folder `root`, whether `..` is applied before or after following links."""
+    places = (path.resolve(), Path(os.path.normpath(path)).resolve())
+    return all(place.is_relative_to(root) for place in places)
+
+
+def _find(name: str, folder: Path, root: Path) -> Path | None:
+    try:
+        if not is_inside(folder / name, root):
+            return None
+        if (folder / name).is_file():
+            return (folder / name).resolve()
+        place = folder
+        for part in Path(os.path.relpath(folder / name, folder)).parts:
+            place = place / part if part == ".." or (place / part).exists() else _in_other_case(place, part)
+            if not is_inside(place, root):
+                return None
+        return place.resolve() if place.is_file() else None
+    except (OSError, ValueError):  # the name is too long, contains a NUL byte, or is unreadable
+        return None
+
+
+def _in_other_case(folder: Path, name: str) -> Path:
+    matches = sorted(entry for entry in os.listdir(folder) if entry.casefold() == name.casefold())
+    return folder / (matches[0] if matches else name)
