@@ -18,6 +18,9 @@ Flag = Literal[
     "black-parts",  # more than 2 % of the visible pixels are black: faces that no light reaches
     "low-coverage",  # mean alpha over all images below 0.01
     "missing-texture",  # refers to an image file that does not exist
+    "missing-material",  # uses a material that no file of its source defines
+    "unsupported-extension",  # requires a glTF extension of materials that Blender does not read
+    "rest-pose",  # the first frame of its animation does not show it; rendered without animation
     "doubled-faces",  # more than 1 % of the area coincides with other faces; repaired
     "not-repaired",  # more than four million faces: faces were not checked
     "faces-left-out",  # invisible faces, or a few far from all others; deleted, as they would affect the size
