@@ -13,9 +13,9 @@ that other programs ignore.
 import json
 import logging
 import os
+import re
 import shutil
 import sys
-import tempfile
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -28,6 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dataset.errors import UserError, run_cli
+from dataset.io.lock import locked_file
+from dataset.io.scratch import remove_stale_folders, scratch_folder
 from train.convert.checkpoint_file import NOTES, Notes
 from train.convert.key_names import IMAGE_ENCODER_PREFIX, LDM_UNET_PREFIX, VAE_PREFIX, ldm_unet_state, ldm_vae_state
 from train.convert.model_card import card_of, centering_note
@@ -93,25 +95,40 @@ def export(args: ExportArgs) -> None:
     """Write a model in another format.
 
     Raises:
-        UserError: the output exists or has the wrong suffix, or the model cannot be read or exported.
+        UserError: the output exists, has the wrong suffix or is being written by another process, or the model cannot
+            be read or exported.
     """
-    if args.out.exists():
-        raise UserError(f"{args.out}: already exists; remove it, or give another OUT")
+    _check_is_new(args.out)
     if args.format == "ldm" and args.out.suffix not in LDM_ENDINGS:
         raise UserError(f"{args.out}: --format ldm writes one file, which must end in {', '.join(LDM_ENDINGS)}")
-    parts = read_parts(model_folder(args.model))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.out.with_name(f".{args.out.stem}.{os.getpid()}.tmp{args.out.suffix}")
-    try:
-        if args.format == "diffusers":
-            write_diffusers(parts, temporary)
-        else:
-            write_ldm(parts, temporary)
-        os.replace(temporary, args.out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
+    folder = model_folder(args.model)
+    with locked_file(args.out, "export"):
+        _check_is_new(args.out)
+        for path in args.out.parent.iterdir():
+            if re.fullmatch(rf"\.{re.escape(args.out.stem)}\.\d+\.tmp{re.escape(args.out.suffix)}", path.name):
+                _remove(path)  # left by a process that was killed
+        parts = read_parts(folder)
+        temporary = args.out.with_name(f".{args.out.stem}.{os.getpid()}.tmp{args.out.suffix}")
+        try:
+            if args.format == "diffusers":
+                write_diffusers(parts, temporary)
+            else:
+                write_ldm(parts, temporary)
+            os.replace(temporary, args.out)
+        finally:
+            _remove(temporary)
     print(f"wrote {args.out}")
+
+
+def _check_is_new(out: Path) -> None:
+    if out.exists():
+        raise UserError(f"{out}: already exists; remove it, or give another OUT")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, which may not exist."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def read_parts(folder: Path) -> ModelParts:
@@ -238,8 +255,9 @@ def push(args: PushArgs, api: HubApi) -> None:
     folder = model_folder(args.model)
     parts = read_parts(folder)
     card = card_of(folder, parts.spec, args.repo, parts.image_encoder.object_fill if parts.image_encoder else None)
-    with tempfile.TemporaryDirectory(prefix="isotropic3d-push-") as temporary:
-        upload = Path(temporary) / "model"
+    remove_stale_folders()
+    with scratch_folder() as temporary:
+        upload = temporary / "model"
         write_diffusers(parts, upload)
         (upload / "README.md").write_text(card)
         try:

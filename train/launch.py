@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 
 from dataset.errors import UserError
+from dataset.io.lock import locked_folder
 from dataset.io.options import HiddenDefault
 from dataset.io.ray_env import code_for_nodes, start_ray
 from dataset.log import configure_logging
@@ -55,7 +56,8 @@ def start(run: TrainingRun, launch: Launch) -> None:
     """Train `run` to its end.
 
     Raises:
-        UserError: the options contradict each other, or training cannot start or continue.
+        UserError: the options contradict each other, another process writes the run folder, or training cannot start or
+            continue.
         KeyboardInterrupt: training was stopped, after writing a checkpoint.
     """
     rank, world, local = from_environment()
@@ -65,6 +67,12 @@ def start(run: TrainingRun, launch: Launch) -> None:
         raise UserError(
             f"--device {run.device} is one GPU for {several} processes; use --device cuda to give each its own"
         )
+    # Under torchrun rank 0 locks; with Ray this process does, for its workers.
+    with locked_folder(run.out, "training") if rank == 0 else nullcontext():
+        _start(run, launch, rank, world, local)
+
+
+def _start(run: TrainingRun, launch: Launch, rank: int, world: int, local: int) -> None:
     if world > 1:
         if launch.workers not in (1, world):
             raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ import torch
 from dataset.errors import UserError
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.html.formats import format_object_count
+from dataset.io.lock import locked_folder
 from dataset.io.progress import ProgressBar
 from dataset.reading.rendered_object import Place, read_object
 from dataset.reading.shard_set import ShardSet
@@ -80,7 +82,8 @@ def evaluate_assets(args: AssetEvaluationArgs) -> int:
     """
     check_args(args)
     shards = open_images(args.shards)
-    return _evaluate_models(args, shards) if args.model else _evaluate_runs(args, shards)
+    with nullcontext() if args.dry_run else locked_folder(args.out, "evaluation"):
+        return _evaluate_models(args, shards) if args.model else _evaluate_runs(args, shards)
 
 
 def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
