@@ -15,7 +15,7 @@ def find_file(name: str, folder: Path, root: Path) -> Path | None:
     """
     path = name.replace("\\", "/")
     last = path.rpartition("/")[2]
-    for candidate in (path, *(f"{usual}/{last}" for usual in _USUAL_FOLDERS)):
+    for candidate in (path, path.lstrip("/"), *(f"{usual}/{last}" for usual in _USUAL_FOLDERS)):
         found = _find(candidate, folder, root)
         if found is not None:
             return found
@@ -24,7 +24,10 @@ def find_file(name: str, folder: Path, root: Path) -> Path | None:
 
 def is_inside(path: Path, root: Path) -> bool:
     """Return whether `path` is inside the folder `root`, whether `..` is applied before or after following links."""
-    places = (path.resolve(), Path(os.path.normpath(path)).resolve())
+    try:
+        places = (path.resolve(), Path(os.path.normpath(path)).resolve())
+    except RuntimeError:  # a loop of links
+        return False
     return all(place.is_relative_to(root) for place in places)
 
 
@@ -40,7 +43,11 @@ def _find(name: str, folder: Path, root: Path) -> Path | None:
             if not is_inside(place, root):
                 return None
         return place.resolve() if place.is_file() else None
-    except (OSError, ValueError):  # the name is too long, contains a NUL byte, or is unreadable
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # it leads to itself, is too long, contains a NUL byte, or is unreadable
         return None
 
 
