@@ -69,7 +69,8 @@ class DistillArgs:
     """
 
     image: tuple[Path, ...]
-    """One or more images, each of one object seen from its front: preferably an RGBA cut-out, or on white."""
+    """One or more images, each of one object seen from its front: preferably an RGBA cut-out, or on white. A folder
+    stands for the images in it."""
     model: Path = BUNDLED_MODEL
     """A model folder written by training or train.convert, a checkpoint file, or a Hub name."""
     out: HiddenDefault[Path | None] = None
