@@ -47,7 +47,7 @@ def _find(name: str, folder: Path, root: Path) -> Path | None:
         OSError,
         RuntimeError,
         ValueError,
-    ):  # it leads to itself, is too long, contains a NUL byte, or is unreadable
+    ):  # a loop of links, too long, a NUL byte, unreadable
         return None
 
 

@@ -1,6 +1,6 @@
 """Find, open and hash an object's files: the model file and the files that it refers to.
 
-References are found by pattern in whatever the file contains; whether it is valid is checked before it is imported.
+References are found with patterns, without parsing the file. `render.model_files` validates the file before its import.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from dataset.errors import UserError
 from dataset.io.files import json_bytes
+from render.model_files.references import find_file
 
 _IMAGE: Final = rb"\.(?:png|jpe?g|webp|bmp|tga|tiff?|exr|hdr|dds|psd|gif|jp2|ktx2)"
 _URI: Final = re.compile(rb'"uri"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
@@ -31,7 +32,7 @@ _MOST_WORDS: Final = 64  # of a file name with spaces
 
 
 class NameNotUtf8(UserError):
-    """A file name is not valid UTF-8. The class name is stored in the outcome table, as those below."""
+    """A file name is not valid UTF-8. The class name is stored in the outcome table, as are those below."""
 
 
 class SymlinkLoop(UserError):
@@ -43,9 +44,9 @@ class NotRegularFile(UserError):
 
 
 def locate(root: Path, name: str) -> Path:
-    """Return the resolved path of a source folder's file; `root` is resolved, `name` is that of the manifest.
+    """Return the resolved path of the file `name` (as in the manifest) in the source folder `root` (resolved).
 
-    Raises UserError when it lies outside of the folder or cannot be one, FileNotFoundError when there is none.
+    The file may be missing. Raises UserError when the path is outside of the folder or cannot be resolved.
     """
     path = root / name
     try:
@@ -71,8 +72,8 @@ def open_regular(path: Path) -> BufferedReader:
 def object_sha256(path: Path, root: Path) -> str:
     """Return the sha256 of an object's contents, which decides whether two objects are duplicates.
 
-    Without references it is that of the file's bytes; with references it also covers each referenced file that exists
-    inside `root`. Both paths are resolved. Raises OSError, or NotRegularFile, when the model file cannot be read.
+    If the file has no references, this is the sha256 of its bytes. Otherwise it also covers each referenced file that
+    exists inside `root`. Both paths are resolved. Raises OSError or NotRegularFile when the model file is unreadable.
     """
     own = file_sha256(path)
     others = {os.path.relpath(each, path.parent): file_sha256(each) for each in referenced_files(path, root)}
@@ -96,16 +97,10 @@ def referenced_files(path: Path, root: Path) -> list[Path]:
 
 
 def _existing(folder: Path, name: str, root: Path) -> Iterator[Path]:
-    """Yield the regular files inside `root` that a reference may mean: as written, or by its last part."""
-    slashed = name.replace("\\", "/")
-    for candidate in (folder / slashed, folder / slashed.lstrip("/"), folder / slashed.rpartition("/")[2]):
-        try:
-            resolved = candidate.resolve()
-            if resolved.is_relative_to(root) and resolved.is_file():
-                yield resolved
-                return
-        except (OSError, RuntimeError, ValueError):  # too long, a loop, a NUL
-            continue
+    """Yield the regular file inside `root` that a reference means, if there is one."""
+    found = find_file(name, folder, root)
+    if found is not None:
+        yield found
 
 
 def _gltf_names(path: Path) -> Iterator[str]:
@@ -128,9 +123,13 @@ def _obj_names(path: Path) -> Iterator[str]:
 
 def _images_of_library(path: Path, root: Path) -> Iterator[Path]:
     """Yield the images of a material file; nothing for an image."""
-    if not _IMAGE_SUFFIX.search(os.fsencode(path.name)):
-        for name in _statements(_MAP, path):
+    if not _is_image(path.name):
+        for name in filter(_is_image, _statements(_MAP, path)):
             yield from _existing(path.parent, name, root)
+
+
+def _is_image(name: str) -> bool:
+    return _IMAGE_SUFFIX.search(os.fsencode(name)) is not None
 
 
 def _fbx_names(path: Path) -> Iterator[str]:

@@ -69,6 +69,13 @@ def test_the_digest_covers_each_referenced_file(tmp_path, main, others):
     assert object_sha256(other / name, tmp_path) in digests
 
 
+def test_references_are_found_as_the_importer_finds_them(tmp_path):
+    """In the folders next to it that data sets use, and in the other case."""
+    write(tmp_path / "images", t_png=b"1")
+    model = write(tmp_path / "models", m_obj="mtllib M.MTL\n", m_mtl="map_Kd ..\\\\images\\\\T.png\n")
+    assert names(model / "m.obj", tmp_path) == ["images/t.png", "models/m.mtl"]
+
+
 def test_a_glb_may_refer_to_images(tmp_path):
     text = json.dumps({"images": [{"uri": "t.png"}]}).encode()
     data = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text + b'"uri":"secret.png"'
