@@ -167,6 +167,17 @@ def test_a_run_resumed_on_another_number_of_ranks_goes_on_at_the_same_items(shar
     assert torch.equal(one.load(4).targets, truth[4].targets)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2, 3])
+def test_a_state_counts_the_items_of_all_micro_batches(shards: ShardSet, accumulation: int) -> None:
+    loader = _loader(shards, 0.5, accumulation=accumulation)
+    assert loader.state(4) == StreamState(4, 4 * accumulation * loader.objects, 1, 1)
+    resumed, notice = loader.resumed(loader.state(4))
+    assert notice == ""
+    numbers = range(4 * accumulation, 7 * accumulation)
+    assert [resumed.item(number) for number in numbers] == [loader.item(number) for number in numbers]
+    assert resumed.state(6) == loader.state(6)
+
+
 def test_a_state_of_another_order_is_refused(shards: ShardSet) -> None:
     with pytest.raises(UserError, match="items_per_object"):
         _turns(shards).resumed(StreamState(3, 12, 1, 2))
