@@ -4,11 +4,11 @@ import os
 from typing import Final
 
 WAIT_POLICY: Final = "OMP_WAIT_POLICY"
-_CHOICES: Final = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of any compiler's OpenMP library
+_CHOICES: Final = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # for the OpenMP libraries of all compilers
 
 
 def let_threads_sleep() -> None:
-    """Let OpenMP threads sleep while they wait for work, unless the environment says how they wait.
+    """Let OpenMP threads sleep while they wait for work, unless an environment variable sets how they wait.
 
     By default they spin for milliseconds after each parallel loop and take the core from the threads of other
     processes. This must run before torch is imported, because its OpenMP library reads the environment once, so

@@ -3,7 +3,7 @@
     python -m train.sample --image IMG --model MODEL --out OUT.png
 
 Camera labels are relative to the reference image (App. A): `--elevation-deg` is the elevation of the image, and
-`--view-elevation-deg` that of the views. Its default of 30 is the elevation of the fixed views in the training data.
+`--view-elevation-deg` is the elevation of the views (default: 30, that of the fixed views in the training data).
 """
 
 import logging
@@ -34,6 +34,7 @@ from train.model.reference import check_reference_options, with_reference_image
 
 logger = logging.getLogger(__name__)
 
+MAX_VIEWS: Final = 1000
 VIEW_ELEVATION_DEG: Final = 30.0  # elevation of the fixed views (4.1)
 RENAMED: Final = {"--steps": "--ddim-steps"}  # old name -> new name; the old ones will be removed
 
@@ -57,22 +58,22 @@ class SampleArgs:
     azimuth_offset_deg: float = 0.0
     """Azimuth of the first view in degrees, relative to the image."""
     ddim_steps: int = 50
-    """Number of DDIM steps, 1 to 1000. The interval between timesteps, 1000 / STEPS, is rounded down, so numbers that
-    do not divide 1000 take more steps."""
+    """Number of DDIM steps, 1 to 1000. Numbers that do not divide 1000 take more steps, because the interval between
+    timesteps, 1000 / STEPS, is rounded down."""
     eta: float = 0.0
-    """Noise of the DDIM steps, 0 to 1: 0 adds none, as in MVDream; the released code of Isotropic3D samples with 1."""
+    """Noise added in each DDIM step, 0 to 1. 0: none, as in MVDream. 1: as in the released code of Isotropic3D."""
     guidance_scale: HiddenDefault[float | None] = None
-    """Scale of classifier-free guidance. Default: the model's (10 for the paper's)."""
+    """Scale of classifier-free guidance. Default: the scale stored in the model (10 for the paper's models)."""
     seed: int = 0
     """Seed of the initial noise."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     with_reference: bool = False
-    """Also condition on the image as a clean frame, as in training stage 2. Without it, as in the paper, the model uses
-    only its embedding."""
+    """Also condition the model on the image itself, as in stage 2, as a clean frame beside the views. By default the
+    model sees only the image embedding, as in the paper."""
     azimuth_deg: float = 0.0
-    """Azimuth of the image in degrees: 0 is the object's front, 90 its left side (Blender's +x). Only with
-    --with-reference and models with absolute camera labels."""
+    """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90). Used
+    with --with-reference and absolute camera labels."""
     remove_background: bool = False
     """Remove the background with rembg first."""
     dry_run: bool = False
@@ -106,7 +107,8 @@ def run(args: SampleArgs) -> None:
     """Sample views and write them, or print the plan with --dry-run.
 
     Raises:
-        UserError: an option is out of range, image or model cannot be read, or another process writes --out.
+        UserError: an option is out of range, image or model cannot be read, the views are not finite, or another
+            process writes --out.
     """
     _check(args)
     device = pick_device(args.device)
@@ -145,6 +147,11 @@ def run(args: SampleArgs) -> None:
             generator=torch.Generator().manual_seed(args.seed),
             eta=args.eta,
         )
+        if not bool(images.isfinite().all()):
+            raise UserError(
+                f"the sampled views are not finite; give a smaller --guidance-scale than {scale:g} (the model's is "
+                f"{model.spec.guidance_scale:g})"
+            )
         try:
             save_sheet(torch.cat([rgb.cpu(), images[0].cpu()]), args.out)
         except OSError as error:
@@ -153,7 +160,7 @@ def run(args: SampleArgs) -> None:
 
 
 def _check(args: SampleArgs) -> None:
-    check_number("--views", args.views, 1)
+    check_number("--views", args.views, 1, MAX_VIEWS)
     for option, elevation in (("elevation", args.elevation_deg), ("view-elevation", args.view_elevation_deg)):
         check_number(f"--{option}-deg", elevation, -90, 90)
     check_number("--azimuth-offset-deg", args.azimuth_offset_deg)

@@ -51,13 +51,13 @@ class TinyModelArgs:
     """Train the small bundled model from scratch: autoencoder, image encoder, stage 1, stage 2. Resumes."""
 
     shards: str = "data/tiny"
-    """Rendered shard set of at least 64 pixels. All objects should face the same way."""
+    """Shard set with images of at least 64 pixels. All objects should face the same way."""
     work: Path = Path("data/tiny-model")
     """Folder for components, latents, checkpoints and samples."""
     out: Path = Path("weights/tiny")
     """Model folder to write."""
     seed: int = 0
-    """Seed of weights, views, noise and order."""
+    """Seed of the initial weights, the views, the noise and the order of the data."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     compile: CompileChoice = "auto"
@@ -65,13 +65,13 @@ class TinyModelArgs:
     blocks: BlocksChoice = "auto"
     """See `python -m train stage1 --help`."""
     steps_scale: float = 1.0
-    """Factor on the steps of both stages. 0.001 is a quick rehearsal."""
+    """Factor applied to the number of steps of both stages. 0.001 makes a quick test run."""
     parts_steps_scale: HiddenDefault[float | None] = None
-    """Factor on the steps of autoencoder and image encoder. Default: --steps-scale."""
+    """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
     part: Literal["all", "autoencoder", "image-encoder"] = "all"
-    """Train everything, or only the autoencoder or the image encoder, for example both at once on two GPUs."""
+    """Train everything, or only one of the two components, which can then be trained at the same time on two GPUs."""
     cameras: Literal["absolute", "relative"] = "absolute"
-    """Camera labels: absolute for objects that all face the same way, relative to the reference image otherwise."""
+    """Camera labels. absolute: for objects that all face the same way. relative: relative to the reference image."""
 
 
 def parse(argv: Sequence[str]) -> TinyModelArgs:
@@ -229,7 +229,7 @@ def write_float16(folder: Path, out: Path, arguments: str) -> None:
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (out / "README.md").write_text(card(config["data"]["objects"], arguments))
     megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
-    print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MAX_MB else f"; more than {MAX_MB}"))
+    print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MAX_MB else f", more than the intended {MAX_MB} MB"))
 
 
 def card(objects: int, arguments: str) -> str:
@@ -251,7 +251,7 @@ def main() -> None:
     args = parse(sys.argv[1:])
     device = pick_device(args.device)
     if device.type == "cpu":
-        logger.warning("this is meant for a GPU and takes days on a CPU; --steps-scale 0.001 is a quick rehearsal")
+        logger.warning("training takes days on a CPU; use a GPU, or --steps-scale 0.001 for a quick test run")
     build(args, embedded_recipe(args.steps_scale, args.cameras, args.parts_steps_scale), device)
 
 

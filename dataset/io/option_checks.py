@@ -5,7 +5,7 @@ from typing import Final
 
 from dataset.errors import UserError
 
-MAX_SEED: Final = 2**63 - 1  # torch's generators take no larger one
+MAX_SEED: Final = 2**63 - 1  # the largest seed that torch's generators accept
 
 
 def check_number(option: str, value: float | None, low: float = -math.inf, high: float = math.inf) -> None:

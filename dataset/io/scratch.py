@@ -1,4 +1,4 @@
-"""Temporary folders of this program, and the removal of those that killed processes left."""
+"""Create temporary folders, and remove those that killed processes left behind."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ _NAME: Final = re.compile(rf"{PREFIX}(\d+)-[0-9a-f]{{8}}")
 class ScratchFolder:
     """A new folder in the system's folder of temporary files; `close` removes it.
 
-    Its name holds the process id, and its owner locks it, so that `remove_stale_folders` can tell whether it is in use.
+    Its name contains the process id and the process locks it, so that `remove_stale_folders` knows if it is in use.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class ScratchFolder:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield the path of a ScratchFolder and remove it at the end of the block."""
+    """Yield the path of a new scratch folder, which is removed at the end of the block."""
     folder = ScratchFolder()
     try:
         yield folder.path
@@ -68,7 +68,7 @@ def _exists(pid: int) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds the folder's lock, perhaps one of another container with the same temporary files."""
+    """Return whether a process, perhaps in another container with the same temporary files, locks the folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

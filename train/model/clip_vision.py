@@ -1,9 +1,11 @@
-"""Read and write an image encoder as transformers' `CLIPVisionModelWithProjection`, as diffusers folders store it.
+"""Read and write image encoders in the format of transformers' `CLIPVisionModelWithProjection`, as diffusers uses it.
 
-The network is the same, with other parameter names. open_clip keeps query, key and value in one matrix and multiplies
-by the projection from the right; transformers has three matrices and a linear layer. The centering that a small encoder
-applies to its input (`train.model.image_encoder.center_object`) is not part of the network: `config.json` stores its
-`object_fill`, and other programs must center the object themselves.
+The network is the same as open_clip's; only names and layouts of parameters differ. open_clip stores query, key and
+value as one matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer.
+
+Two settings of the preprocessing are stored in `config.json` but are not part of the network: `object_fill`
+(`train.model.image_encoder.center_object`) and `resize` (`ImageEncoder.resize_mode`). Other programs ignore them and
+must do this preprocessing themselves.
 """
 
 import json
@@ -29,13 +31,13 @@ from train.model.image_encoder import (
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 MLP_RATIO: Final = 4
-FILL_KEY: Final = "object_fill"  # of `SmallEncoder`; transformers keeps the key but does not use it
+FILL_KEY: Final = "object_fill"  # stores `SmallEncoder.object_fill`; transformers keeps the key but does not use it
 
 _TOP: Final = {
     "class_embedding": "vision_model.embeddings.class_embedding",
     "positional_embedding": "vision_model.embeddings.position_embedding.weight",
     "conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "ln_pre.weight": "vision_model.pre_layrnorm.weight",  # transformers' own spelling
+    "ln_pre.weight": "vision_model.pre_layrnorm.weight",  # spelled like this in transformers
     "ln_pre.bias": "vision_model.pre_layrnorm.bias",
     "ln_post.weight": "vision_model.post_layernorm.weight",
     "ln_post.bias": "vision_model.post_layernorm.bias",
@@ -78,7 +80,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_transformers(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Rename a CLIPVisionModelWithProjection state dict to open_clip's `visual`; the inverse of `to_transformers`.
+    """Rename a CLIPVisionModelWithProjection state dict to that of open_clip's `visual`. Inverts `to_transformers`.
 
     Raises KeyError when a parameter is missing. Unknown parameters are kept, so that a strict load reports them.
 
@@ -165,7 +167,7 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
         plain = config["hidden_act"] == "gelu" and int(config["intermediate_size"]) == MLP_RATIO * width
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(
-            f"{path}: not the settings of a CLIP image encoder ({error}); export the model again"
+            f"{path}: invalid settings of a CLIP image encoder ({error}); export the model again"
         ) from error
     if not plain:
         raise UserError(f"{path}: only ViTs with exact GELU and MLP ratio {MLP_RATIO}, such as ViT-H-14, are supported")
@@ -175,5 +177,7 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
         image_encoder.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))
     except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder / WEIGHTS_FILE}: the weights do not match config.json ({reason})") from error
+        raise UserError(
+            f"{folder / WEIGHTS_FILE}: the weights do not match {CONFIG_FILE} ({reason}); export the model again"
+        ) from error
     return image_encoder.eval()

@@ -33,8 +33,8 @@ def guided_noise(
 def ddim_timesteps(steps: int) -> list[int]:
     """Return the timesteps of DDIM, largest first: multiples of `1000 // steps`, plus 1, as in LDM.
 
-    The interval is rounded down, so there are more timesteps than `steps` if `steps` does not divide 1000. If the
-    largest would be 1000, which does not exist (LDM fails then), 1 is not added.
+    The interval is rounded down, so there are more timesteps than `steps` if `steps` does not divide 1000. The 1 is not
+    added if the largest timestep would then be 1000, which is out of range (LDM fails in this case).
 
     Raises UserError when `steps` is not in 1 to 1000.
     """
@@ -116,9 +116,9 @@ def denoise_views(
         cameras: Camera labels, [b, f, 16].
         steps: Number of steps, see `ddim_timesteps`.
         guidance_scale: Scale of classifier-free guidance.
-        eta: Share of the noise that each step draws again: 0 is deterministic (MVDream), 1 draws as much as DDPM (the
+        eta: Amount of new noise in each step, from 0 (deterministic, as in MVDream) to 1 (as much as in DDPM; the
             released code of Isotropic3D).
-        generator: Generator of that noise; only used if `eta` is not 0.
+        generator: Generator of the new noise; used only if `eta` is not 0.
     """
     batch, frames = cameras.shape[:2]
     latents = noise.to(model.device)

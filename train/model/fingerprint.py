@@ -10,7 +10,7 @@ from train.model.multiview import ModelSpec
 
 
 class FrozenParts(Protocol):
-    """The parts of a model that training does not change, as `MultiViewModel` and `Encoder` hold them."""
+    """Protocol of `MultiViewModel` and `Encoder`: the parts of a model that training does not change."""
 
     @property
     def vae(self) -> nn.Module:
@@ -35,7 +35,7 @@ def weights_sha256(part: nn.Module) -> str:
 
 
 def model_settings(model: FrozenParts) -> dict[str, Any]:
-    """Return the entries of `latents.json` that depend on the model. Training must use the model that has the same."""
+    """Return the entries of `latents.json` that identify the model. Training requires a model with the same entries."""
     return {
         "latent_scale": model.spec.latent_scale,
         "image_size": model.spec.image_size,
@@ -45,7 +45,7 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
 
 
 def _image_encoder_sha256(image_encoder: ImageEncoder) -> str:
-    """Hash the weights and, unless they are None and "antialiased", `object_fill` and `resize_mode`."""
+    """Hash the weights, `object_fill` unless it is None, and `resize_mode` unless it is "antialiased"."""
     digest = weights_sha256(image_encoder)
     if image_encoder.object_fill is not None:
         digest = hashlib.sha256(f"{digest} {image_encoder.object_fill}".encode()).hexdigest()

@@ -2,8 +2,8 @@
 
 The embedding is the projected output, not normalized, as in the released model.
 
-An image encoder's folder holds `image_tower.json` and, unless the JSON names an open_clip tag to download, the weights
-in `model.safetensors`.
+The folder of an image encoder contains `image_tower.json` and the weights in `model.safetensors`. If the JSON names
+pretrained weights of open_clip, they are downloaded instead.
 """
 
 import json
@@ -26,12 +26,12 @@ CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DAT
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 SETTINGS_FILE: Final = "image_tower.json"
 WEIGHTS_FILE: Final = "model.safetensors"
-RESIZE_KEY: Final = "resize"  # of `ImageEncoder.resize_mode`; stored unless it is "antialiased"
+RESIZE_KEY: Final = "resize"  # stores `ImageEncoder.resize_mode`, unless it is "antialiased"
 
 
 @dataclass(frozen=True)
 class OpenClipEncoder:
-    """An open_clip architecture. `pretrained` is open_clip's tag or a file, or None if the folder holds the weights."""
+    """An open_clip architecture. `pretrained` is an open_clip tag or a file; None: the folder contains the weights."""
 
     architecture: str = "ViT-H-14"
     pretrained: str | None = "laion2b_s32b_b79k"
@@ -48,7 +48,7 @@ class SmallEncoder:
     layers: int
     head_width: int
     object_fill: float | None = None
-    """If given, images are passed through `center_object` with this value first."""
+    """If set, `center_object` is applied to the images first, with this value as `fill`."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when `object_fill` is not in (0, 1]."""
@@ -58,11 +58,11 @@ class SmallEncoder:
 
 ImageEncoderSpec = OpenClipEncoder | SmallEncoder
 ResizeMode = Literal["antialiased", "released_isotropic3d"]
-"""How images are resized to the input of the network: `resize`, or `released_resize` for the released weights."""
+"""How images are resized to the input size of the network: by `resize`, or by `released_resize` (released weights)."""
 
 
 class ImageEncoder(nn.Module):
-    """An open_clip `visual` network together with CLIP's preprocessing, done on tensors on the device of the images."""
+    """An open_clip `visual` network with CLIP's preprocessing, which runs on the device of the images."""
 
     mean: Tensor
     std: Tensor
@@ -110,8 +110,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 def released_resize(images: Tensor, size: int) -> Tensor:
     """Resize images [n, c, s, s] to [n, c, size, size] as Isotropic3D's released code does before CLIP.
 
-    That is kornia's bicubic resizing with `align_corners` and `antialias`: larger images are blurred first, by a
-    Gaussian of (s / size - 1) / 2 pixels. Values are not clamped to [0, 1].
+    This is kornia's bicubic resizing with `align_corners` and `antialias`: images larger than `size` are first blurred
+    by a Gaussian whose sigma is (s / size - 1) / 2 pixels. Values are not clamped to [0, 1].
     """
     if images.shape[-2:] == (size, size):
         return images
@@ -122,7 +122,7 @@ def released_resize(images: Tensor, size: int) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur the rows of images [n, c, h, w] with a Gaussian. Not a convolution, which autocast would round."""
+    """Blur the rows of images [n, c, h, w] with a Gaussian, by a sum of shifts: autocast would round a convolution."""
     side, radius = images.shape[-1], int(max(4 * sigma, 3)) // 2
     weights = [math.exp(-(offset**2) / (2 * max(sigma, 0.001) ** 2)) for offset in range(-radius, radius + 1)]
     padded = functional.pad(images, (radius, radius, 0, 0), mode="reflect")
@@ -133,9 +133,9 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 def center_object(rgb: Tensor, fill: float) -> Tensor:
     """Center and scale the object in images [n, 3, s, s] in [0, 1] on white.
 
-    The bounding box of the non-white pixels is moved to the center and scaled so that its longer side is `fill` of the
-    image. White images stay white. Thus embeddings do not depend on the size and position of the object in the image.
-    Does not synchronize with the device; autocast does not change the result.
+    The bounding box of the non-white pixels is moved to the center and scaled so that its longer side is the fraction
+    `fill` of the image's side. Embeddings then do not depend on the object's size and position in the image. White
+    images stay white. Does not synchronize with the device; autocast does not change the result.
     """
     object_seen = (1 - rgb).amax(1) > WHITE_LEVEL / 255
     side = rgb.shape[-1]
@@ -169,7 +169,7 @@ def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
 
     _check_architecture(spec.architecture)
     if spec.pretrained is None:
-        raise UserError(f"the image encoder {spec.architecture} has no pretrained tag; give one of open_clip's tags")
+        raise UserError(f"no pretrained weights are named for {spec.architecture}; give one of open_clip's tags")
     try:
         clip = open_clip.create_model(spec.architecture, pretrained=spec.pretrained)
     except (OSError, RuntimeError, ValueError) as error:
@@ -231,15 +231,16 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
         image_encoder.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"{folder / WEIGHTS_FILE}: not the weights of this image encoder ({_first_line(error)})"
+            f"{folder / WEIGHTS_FILE}: not the weights of this image encoder ({_first_line(error)}); train or "
+            "convert the model again"
         ) from error
     return image_encoder.eval()
 
 
 def parse_resize_mode(value: Any) -> ResizeMode:
-    """Return the `ResizeMode` that a file stores; None, as in older files, is "antialiased".
+    """Return a stored value as `ResizeMode`. None means "antialiased": older files do not store the mode.
 
-    Raises ValueError when it is unknown.
+    Raises ValueError when the value is unknown.
     """
     mode: ResizeMode = "antialiased" if value is None else value
     if mode not in get_args(ResizeMode):
@@ -256,7 +257,7 @@ def _read_spec(path: Path) -> tuple[ImageEncoderSpec, ResizeMode]:
         return OpenClipEncoder(**settings["open_clip"]), resize_mode
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: not an image encoder's settings ({error}); train or convert the model again"
+            f"{path}: invalid image encoder settings ({error}); train or convert the model again"
         ) from error
 
 

@@ -35,7 +35,7 @@ CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Settings that are not part of the weights. `latent_scale` scales the VAE's latents to a deviation of about 1."""
+    """Settings that are not part of the weights. `latent_scale` scales latents to a standard deviation of about 1."""
 
     image_size: int  # height and width of the VAE's input in pixels
     latent_size: int  # height and width of the latents
@@ -105,13 +105,14 @@ class MultiViewModel:
     def encode(self, images: Tensor) -> Tensor:
         """Encode images [n, 3, h, w] in [0, 1] as scaled latents [n, c, h, w]. Differentiable and deterministic.
 
-        Returns the mean of the posterior, whose deviation is small compared with that of the latents.
+        Returns the mean of the posterior instead of a sample, because the posterior's standard deviation is small
+        compared with that of the latents.
         """
         mean, _ = self.posterior(images)
         return mean * self.spec.latent_scale
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Call `posterior` with this model's VAE and image size for images [n, 3, h, w] in [0, 1]."""
+        """Return `posterior` of images [n, 3, h, w] in [0, 1], with this model's VAE and image size."""
         return posterior(self.vae, images, self.spec.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -133,13 +134,14 @@ class MultiViewModel:
             num_frames: Frames per object, f.
 
         Raises:
-            UserError: the UNet also reads the reference image as input channels, and it is missing.
+            UserError: the UNet reads the reference image as additional input channels, and these are missing.
         """
         expected = int(self.unet.config.in_channels)  # type: ignore[union-attr, arg-type]
         if latents.shape[1] != expected:
             raise UserError(
-                f"the UNet expects {expected} channels, the latents have {latents.shape[1]}. It was trained with "
-                "--reference-mode channels and needs the reference image (`train.model.reference.with_reference_image`)"
+                f"the UNet expects {expected} input channels, but the latents have {latents.shape[1]}. The model was "
+                "trained with --reference-mode channels and needs the reference image; add it with "
+                "`train.model.reference.with_reference_image`"
             )
         context = tokens.repeat_interleave(num_frames, dim=0)
         return run_unet(self.unet, latents, timesteps, cameras, context, num_frames=num_frames)
@@ -151,7 +153,7 @@ class MultiViewModel:
         ref_elevation_deg: ArrayLike,
         ref_azimuth_deg: ArrayLike,
     ) -> Tensor:
-        """Call `camera_labels` with this model's convention; return [..., 16] on its device. Angles are [...]."""
+        """Return the `camera_labels` [..., 16] of angles [...] in this model's convention and on its device."""
         labels = camera_labels(self.spec.cameras, elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg)
         return to_device(labels, self.device)
 
@@ -179,8 +181,8 @@ def assemble(
     token_width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr, arg-type]
     if token_width != image_encoder.embed_dim:
         raise UserError(
-            f"the UNet expects embeddings of width {token_width}, the image encoder's have {image_encoder.embed_dim}; "
-            "they belong to different models"
+            f"the UNet expects embeddings of width {token_width}, but those of the image encoder have width "
+            f"{image_encoder.embed_dim}; use a UNet and an image encoder of the same model"
         )
     for part in (unet, vae, image_encoder):
         nn.Module.to(part, device, dtype)  # diffusers' own `to` warns about empty lists
@@ -205,7 +207,7 @@ def load_model(
     image_encoder = read_image_encoder(folder) or image_encoder
     if image_encoder is None:
         raise UserError(
-            f"{folder}: has no image_tower/; use it with `python -m train stage1 --init-from` to train a model"
+            f"{folder}: has no image_tower/; train a model from it with `python -m train stage1 --init-from`"
         )
     unet = load_unet(folder / "unet").eval()
     return assemble(unet, load_vae(folder / "vae"), image_encoder, spec, device=device, dtype=dtype)
@@ -239,7 +241,7 @@ def read_spec(folder: Path) -> ModelSpec:
     """Read `model.json`.
 
     Raises:
-        UserError: the file is missing, which means that the folder is not a finished model, or it is damaged.
+        UserError: the file is damaged, or missing because the folder is not a complete model.
     """
     path = folder / SPEC_FILE
     if folder == BUNDLED_MODEL and not folder.exists():

@@ -1,9 +1,9 @@
-"""How the UNet is conditioned on the latent of the reference image: as a frame, or as input channels (Fig. 8).
+"""Condition the UNet on the latent of the reference image, as a frame or as input channels (Fig. 8).
 
-Concatenating along channels is the ablation, as in Zero123. The UNet reads twice the latent's channels (`widen_conv_in`
-initializes the new weights to zero, so the base's outputs do not change); each frame is [noisy | clean reference], and
-there is no reference frame. Unlike the paper's model it needs the reference image at inference, which
-`with_reference_image` adds to every call.
+Concatenation along channels is the ablation, as in Zero123. The UNet then reads twice the number of latent channels:
+each frame is [noisy | clean reference], and there is no reference frame. `widen_conv_in` initializes the new weights to
+zero, so that the outputs of the base model do not change. Unlike the paper's model, this model needs the reference
+image at inference; `with_reference_image` supplies it to every call.
 """
 
 import json
@@ -27,13 +27,13 @@ each frame."""
 
 
 def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
-    """Prepare a base UNet, in place, for a reference mode. Raises UserError when its input channels do not fit."""
+    """Prepare a base UNet, in place, for a reference mode. Raises UserError when it already reads references."""
     if use == "channels":
         return start_channel_concat(unet)
     if reads_reference(unet):
         raise UserError(
-            "the base model reads the reference image as input channels (--reference-mode channels); start from a "
-            "model that does not"
+            "the base model reads the reference image as input channels (--reference-mode channels); give a base "
+            "model that was trained without them"
         )
     return unet
 
@@ -46,7 +46,8 @@ def start_channel_concat(unet: nn.Module) -> nn.Module:
     settings: Any = unet.config
     if settings.in_channels != settings.out_channels:
         raise UserError(
-            f"the base model already reads {settings.in_channels} channels; start from a model that does not"
+            f"the base model already reads {settings.in_channels} channels, which include the reference image; give a "
+            "base model that was trained without --reference-mode channels"
         )
     return widen_conv_in(unet, 2 * int(settings.out_channels))
 
@@ -74,8 +75,8 @@ def check_reference_options(
 
     Args:
         folder: Model folder.
-        with_reference: Whether the model is to be conditioned on the image itself.
-        azimuth_deg: Azimuth of the image.
+        with_reference: Whether to condition the model on the image itself.
+        azimuth_deg: Azimuth of the image's camera in degrees.
         with_reference_loss: Whether the image supervises the reference view (--reference-loss-weight). None: the
             command has no such option.
 
@@ -96,8 +97,8 @@ def check_reference_options(
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
     """Concatenate noisy latents [(b f), c, h, w] and references [b, c, h, w] to [(b f), 2c, h, w].
 
-    With classifier-free guidance `latents` contains the objects several times, one block after another. The references
-    are repeated to match.
+    With classifier-free guidance, `latents` contains several blocks, each with all objects. The references are repeated
+    for each block.
 
     Raises:
         UserError: the number of latents is not a multiple of objects times frames.
@@ -114,7 +115,7 @@ def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Ten
 class ReferenceChannelsUNet(nn.Module):
     """A widened UNet that concatenates the reference latents [b, c, h, w] of its objects to its input.
 
-    It is called as the base UNet is.
+    It has the call signature of the base UNet.
     """
 
     reference: Tensor
@@ -126,21 +127,21 @@ class ReferenceChannelsUNet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's config, with the number of channels that callers pass."""
+        """The UNet's config, with `in_channels` set to the number of channels that callers pass."""
         settings: Any = self.unet.config
         return type(settings)({**settings, "in_channels": settings.out_channels})
 
     def forward(self, sample: Tensor, timestep: Tensor, *, cross_attention_kwargs: dict[str, int], **rest: Any) -> Any:
-        """Call the UNet as UNet2DConditionModel is called; `sample` [(b f), c, h, w], `timestep` [(b f)]."""
+        """Predict as `UNet2DConditionModel.forward` does, from `sample` [(b f), c, h, w] and `timestep` [(b f)]."""
         joined = concat_reference(sample, self.reference, cross_attention_kwargs["num_frames"])
         return self.unet(joined, timestep, cross_attention_kwargs=cross_attention_kwargs, **rest)
 
 
 class ReferenceFrameUNet(nn.Module):
-    """A UNet that reads the reference latents [b, c, h, w] of its objects as in stage 2.
+    """A UNet that attends to the reference latents [b, c, h, w] of its objects, as in stage 2.
 
-    The reference is a clean first frame at timestep 0 (Eq. 4) with its camera label [b, 16]. The wrapper is called as
-    the UNet is; the prediction for the reference frame is discarded.
+    The reference is a clean first frame at timestep 0 (Eq. 4) with its camera label [b, 16]. The wrapper has the call
+    signature of the UNet and discards the prediction for the reference frame.
     """
 
     reference: Tensor
@@ -167,7 +168,7 @@ class ReferenceFrameUNet(nn.Module):
         cross_attention_kwargs: dict[str, int],
         **rest: Any,
     ) -> tuple[Tensor]:
-        """Call the UNet as UNet2DConditionModel is called with `return_dict=False`.
+        """Predict as `UNet2DConditionModel.forward` does with `return_dict=False`.
 
         Args:
             sample: Noisy latents [(b f), c, h, w].
@@ -203,8 +204,8 @@ def with_reference_image(
 ) -> MultiViewModel:
     """Condition the model on reference images [b, 3, h, w] in [0, 1] if it needs them; otherwise return it unchanged.
 
-    With `as_frame`, any other model gets them too, as the clean reference frame of stage 2. The angles of the reference
-    matter only to models with absolute camera labels.
+    With `as_frame`, models that do not need them are conditioned on them as well: on a clean reference frame, as in
+    stage 2. The angles of the reference image affect only models with absolute camera labels.
 
     Raises:
         UserError: `as_frame` is set for a model that reads the reference as input channels.

@@ -19,7 +19,7 @@ CAMERA_NUMBERS: Final = 16
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Sizes of the UNet. `attention` tells which levels, from fine to coarse, have transformer blocks.
+    """Sizes of the UNet. `attention` states which levels, from the finest to the coarsest, have transformer blocks.
 
     `norm_groups` should leave several channels per group: the time and camera embedding is added per channel, and a
     group norm over a single channel removes it.
@@ -45,7 +45,7 @@ def build_unet(shape: UNetShape) -> nn.Module:
     for width in shape.widths:
         if width % shape.head_width:
             raise UserError(
-                f"the width {width} is not divisible by the head width {shape.head_width}; give --head-width"
+                f"the width {width} is not divisible by the head width {shape.head_width}; give another --head-width"
             )
     unet: nn.Module = UNet2DConditionModel(
         sample_size=shape.latent_size,
@@ -73,7 +73,7 @@ def join_frames(unet: nn.Module) -> nn.Module:
 
 
 def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
-    """Widen the UNet to `channels` input channels, in place. The existing ones come first; new weights are zero.
+    """Widen the UNet to `channels` input channels, in place. The new channels come last, and their weights are zero.
 
     The output does not depend on the new channels until training changes these weights. Raises UserError when the UNet
     already has more channels.

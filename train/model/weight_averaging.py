@@ -20,7 +20,7 @@ def start_average(unet: nn.Module) -> Average:
 def decay_at(step: int, decay: float) -> float:
     """Return the decay after step `step` (from 0): min(decay, (1 + n) / (10 + n)) after n = step + 1 steps.
 
-    The warmup limits the influence of the initial weights in short runs. It is the one of TensorFlow's
+    The warmup limits the influence of the initial weights in short runs. It is the same as in TensorFlow's
     `ExponentialMovingAverage(num_updates=n)` and diffusers' `EMAModel.get_decay`.
     """
     done = step + 1
@@ -36,7 +36,7 @@ def update_average(average: Average, unet: nn.Module, step: int, decay: float) -
 
 @contextmanager
 def averaged(unet: nn.Module, average: Average | None) -> Iterator[None]:
-    """Use the averaged weights inside the block, then restore the exact own weights. None changes nothing."""
+    """Use the averaged weights inside the block, then restore the UNet's weights exactly. Does nothing for None."""
     _swap(unet, average)
     try:
         yield
