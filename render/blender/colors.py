@@ -1,4 +1,4 @@
-"""Materials for formats whose colors Blender imports without one. Runs inside Blender."""
+"""Create materials for colors that Blender imports without a material. Runs inside Blender."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +12,8 @@ _GRAY: Final = 0.02  # largest difference between the channels of a gray
 def color_by_vertex(beside_gray: bool) -> None:
     """Show the vertex colors of meshes without a material (PLY scans, some OBJ).
 
-    With `beside_gray` also those of meshes whose material is a plain gray, as exporters of OBJ and FBX write it, unless
-    all vertices are white or all are black. A material with a color or an image is left as it is.
+    With `beside_gray`, also show those of meshes whose material is a plain gray, as OBJ and FBX exporters write it,
+    unless all vertices are white or all are black. Materials with a color or an image are not changed.
     """
     replaced: dict[tuple[str, str], Any] = {}
     for obj in bpy.context.scene.objects:
@@ -58,7 +58,7 @@ def _link_colors(material: Any, layer: str) -> None:
 
 
 def _surface(material: Any) -> Any:
-    """The Principled BSDF node of a material, or None."""
+    """Return the Principled BSDF node of a material, or None."""
     nodes = material.node_tree.nodes if material.node_tree else ()
     return next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
 
@@ -73,7 +73,7 @@ def _is_plain_gray(material: Any) -> bool:
 
 
 def _tells_something(attribute: Any) -> bool:
-    """Whether the colors [n, 4] of an attribute are not all white and not all black."""
+    """Return whether the colors [n, 4] of an attribute are neither all white nor all black."""
     values = np.empty(len(attribute.data) * 4, np.float32)
     attribute.data.foreach_get("color", values)
     colors = values.reshape(-1, 4)[:, :3]

@@ -23,10 +23,10 @@ def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
     MAX_SIDE is scaled down.
 
     Args:
-        folder: Folder of the model file. An image that is not where its path leads is looked for there, by its name.
-        root: Folder that images must be in; others count as missing and are not read. None for `folder`.
+        folder: Folder of the model file, in which an image is looked for if its path does not exist.
+        root: Folder that images must be in; others count as missing and are not read. None: `folder`.
 
-    Raises ObjectError for an image of more than MAX_PIXELS.
+    Raises ObjectError for an image with more than MAX_PIXELS.
     """
     trees = [material.node_tree for material in bpy.data.materials if material.node_tree]
     nodes = [node for tree in (*trees, *bpy.data.node_groups) for node in tree.nodes if node.type == "TEX_IMAGE"]

@@ -1,8 +1,10 @@
 """Validate a glTF file before Blender imports it: its file references, its declared sizes and its values.
 
 Blender's importer follows any file path in a glTF, allocates the memory that an accessor declares, and silently
-replaces non-finite positions; all three are checked here. A missing buffer is an error, a missing image is not
-(render.blender.textures). What only stops the importer is removed in a copy (render.model_files.gltf_copy).
+replaces non-finite positions; all three are checked here. A missing buffer is an error, but a missing image is not
+(render.blender.textures). Parts that the importer must not or cannot read are removed in a copy
+(render.model_files.gltf_copy).
+
 Layout: the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4 (GLB).
 """
 

@@ -30,7 +30,7 @@ class GltfData:
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """Return an accessor's values [count, width], a view of the file; None if it has no data (zeros, compressed)."""
+        """Return an accessor's values [count, width], a view of the file; None without data (zeros, or compressed)."""
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
             return None

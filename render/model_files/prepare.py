@@ -49,7 +49,7 @@ def _check_content(path: Path) -> None:
 
 
 def _prepare_stl(path: Path, scratch: Path) -> PreparedModel:
-    """Convert a text file in upper case to lower case, because Blender reads no other keywords."""
+    """Convert an upper-case text file to lower case, because Blender reads only lower-case keywords."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if not head.lstrip().startswith(b"SOLID") or b"FACET" not in head:

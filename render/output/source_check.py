@@ -13,10 +13,10 @@ from render.sources.model_file import file_sha256, object_sha256, referenced_fil
 
 
 def check_files_unchanged(output: ShardSetWriter, root: Path) -> None:
-    """Raise UserError when the files of a rendered object have other contents than when it was rendered.
+    """Raise UserError when the contents of a rendered object's files have changed since it was rendered.
 
-    Only objects with a file that was changed (modification time, or change of its inode) after `set.json` was written
-    are hashed again, so that an unchanged folder costs one listing. Failed objects may be repaired at any time.
+    An object is hashed again only if the modification time or the inode change time of one of its files is later than
+    `set.json`, so that an unchanged folder costs one listing. The files of failed objects may change at any time.
 
     Args:
         output: The set, with its manifest.
@@ -36,7 +36,7 @@ def check_files_unchanged(output: ShardSetWriter, root: Path) -> None:
 
 
 def _changed_files(root: Path, since: datetime) -> set[Path]:
-    """The resolved paths of the files under a folder that were changed at or after a time."""
+    """Return the resolved paths of the files under a folder that were changed at or after a time."""
     start, changed = since.timestamp(), set[Path]()
     for parent, _, files in os.walk(root):
         for name in files:
@@ -45,7 +45,7 @@ def _changed_files(root: Path, since: datetime) -> set[Path]:
                 status = path.stat()
                 if max(status.st_mtime, status.st_ctime) >= start:
                     changed.add(path.resolve())
-            except (OSError, RuntimeError):  # it was removed, or is a link that leads to itself
+            except (OSError, RuntimeError):  # the file was removed, or is a symbolic link that leads to itself
                 continue
     return changed
 
@@ -65,7 +65,7 @@ def _is_same(path: Path, root: Path, sha256: str, changed: set[Path]) -> bool:
         path = path.resolve()
         if changed.isdisjoint({path, *referenced_files(path, root)}):
             return True
-        # Sets of earlier versions hold the digest of the model file alone.
+        # Sets of earlier versions contain the digest of the model file alone.
         return sha256 in (object_sha256(path, root), file_sha256(path))
-    except (OSError, RuntimeError):  # it cannot be read now, but was rendered
+    except (OSError, RuntimeError):  # an unreadable file is not a replaced one
         return True

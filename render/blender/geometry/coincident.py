@@ -17,13 +17,13 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-SAME_PLACE: Final = 2e-5  # of the longest side; corners this close are in the same place
-SAME_PLANE: Final = 1e-5  # of the longest side
-SAME_COLOR: Final = 1e-3  # of texture coordinates and colors
-SHRINK: Final = 0.02  # triangles are shrunk by this before the overlap test, so that neighbors pass it
-MOST_PAIRS: Final = 20_000_000  # limit of the pairs of triangles per object that are tested for overlap
+SAME_PLACE: Final = 2e-5  # fraction of the longest side; corners this close are in the same place
+SAME_PLANE: Final = 1e-5  # fraction of the longest side; triangles this close are in the same plane
+SAME_COLOR: Final = 1e-3  # tolerance of texture coordinates and colors
+SHRINK: Final = 0.02  # triangles are shrunk by this fraction first, so that neighbors do not overlap
+MOST_PAIRS: Final = 20_000_000  # most pairs of triangles per object that are tested for overlap
 _PARALLEL: Final = 1e-3  # cell size of unit normals
-_SHIFTS: Final = (0.0, 0.5)  # of a cell; two points that one grid separates share a cell of the other
+_SHIFTS: Final = (0.0, 0.5)  # of two grids, in cells; close points that one grid separates share a cell of the other
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Repair:
     Attributes:
         drop: Faces to delete, because another face in the same place remains.
         both_sides: Remaining faces that represent both windings, so that both of their sides are drawn.
-        layer: Distance, in steps, by which a face is moved along its own normal; 0 for most.
+        layer: Distance by which a face is moved along its own normal, in steps; 0 for most faces.
         doubled: Faces that share their place with another face.
     """
 

@@ -23,7 +23,7 @@ from render.blender.geometry.strays import invisible_slots, stray_faces
 from render.model_files.windings import reversed_twins
 
 STEP: Final = 1e-4  # of the longest side; distance by which a face is moved off a coincident one
-MOST_FACES: Final = 4_000_000  # faces of all mesh objects together, above which nothing is repaired
+MOST_FACES: Final = 4_000_000  # a scene with more faces than this is not repaired
 CONTRADICTING: Final = 0.5  # share of a mesh's area whose stored normals point to the back
 DOUBLED: Final = 0.01  # an object is flagged if coincident faces make up more of its area
 TWIN: Final = "reversed_twin"  # marks faces whose reversed copy on the same vertices was deleted on import
@@ -79,7 +79,7 @@ class Piece:
 
 
 def is_too_large() -> bool:
-    """Whether the open scene has more than MOST_FACES faces; each object that uses a mesh counts its faces."""
+    """Return whether the open scene has more than MOST_FACES faces. A mesh counts once per object that uses it."""
     return sum(len(obj.data.polygons) for obj in _rendered_meshes()) > MOST_FACES
 
 

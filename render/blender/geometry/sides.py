@@ -59,7 +59,7 @@ def _single_sided(piece: Piece) -> Booleans:
 
 
 def surface_variants(faces: Faces, vectors: Floats) -> Integers:
-    """How to draw each face [f] if its material is single-sided.
+    """Choose how to draw each face [f] if its material is single-sided.
 
     Returns:
         0: as it is; 1: transparent from behind to the camera; 2: also transparent from the front to all other rays.
@@ -130,7 +130,7 @@ def _assign(obj: Any, variant: Integers) -> None:
 
 
 def _variant(material: Any, kind: int) -> Any:
-    """The material as `surface_variants` describes it for `kind` 1 and 2."""
+    """Return the material's variant 1 or 2, as `surface_variants` describes it."""
     name = f"{material.name_full[:40]} {_VARIANTS[kind]}"
     if name in bpy.data.materials:
         return bpy.data.materials[name]

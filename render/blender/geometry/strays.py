@@ -10,7 +10,7 @@ from render.blender.geometry.coincident import SAME_PLACE, Booleans, Faces, Floa
 
 MOST_AREA: Final = 0.001  # stray faces make up at most this share of the area
 SHRINK: Final = 2.0  # without stray faces the longest side is shorter by at least this factor
-MARGIN: Final = 0.5  # of the longest side; stray faces lie outside the others' box, enlarged by this
+MARGIN: Final = 0.5  # of the longest side; stray faces are outside the others' box after enlarging it by this
 
 
 def stray_faces(faces: Faces) -> Booleans:
@@ -56,7 +56,7 @@ def _box_of_most(points: Floats, starts: Integers, areas: Floats) -> tuple[Float
 
 
 def surfaces(faces: Faces) -> Integers:
-    """Return the number of the connected surface of each face [f]. Corners in the same place connect faces."""
+    """Return the index of the connected surface of each face [f]. Corners in the same place connect faces."""
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
     corners = vertex[faces.corners]
