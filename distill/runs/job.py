@@ -100,6 +100,8 @@ def run_job(
             files that are kept in it.
         KeyboardInterrupt: the run was stopped after writing a checkpoint.
     """
+    with _folder_is_writable(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
     with locked_folder(job.out, "distillation"):
         check_same_request(job.out / CHECKPOINT, job.request.as_json())
         _start_folder(job)
@@ -116,17 +118,23 @@ def run_job(
 
 
 def _start_folder(job: Job) -> None:
-    """Create the folder with input.png and config.json."""
-    try:
-        job.out.mkdir(parents=True, exist_ok=True)
+    """Write input.png and config.json."""
+    with _folder_is_writable(job.out):
         remove_marker(job.out)
         Image.fromarray(job.prepared.rgba).save(job.out / "input.png")
+    _write_config(job)
+
+
+@contextmanager
+def _folder_is_writable(out: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError that names the folder."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
-            f"{job.out} cannot be written ({reason}); check its permissions and free space, or choose another --out"
+            f"{out} cannot be written ({reason}); check its permissions and free space, or choose another --out"
         ) from error
-    _write_config(job)
 
 
 def _write_config(job: Job, **more: Any) -> None:
