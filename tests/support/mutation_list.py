@@ -125,13 +125,13 @@ MUTATIONS: Final = (
         "distill/nerf/occupancy.py",
         "ema_decay=settings.occupancy_decay",
         "ema_decay=1.0",
-        "tests/distill/nerf/test_ray_sampling.py tests/distill/nerf/test_render.py",
+        "tests/distill/nerf/test_occupancy.py",
     ),
     Mutation(
         "distill/nerf/occupancy.py",
         "[:, None] * settings.step_length(self.radius)",
         "[:, None]",
-        "tests/distill/nerf/test_ray_sampling.py tests/distill/nerf/test_render.py",
+        "tests/distill/nerf/test_occupancy.py",
     ),
     Mutation(
         "distill/nerf/compositing.py",
