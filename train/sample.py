@@ -46,7 +46,7 @@ class SampleArgs:
     image: Path
     """Image of the object, preferably with a transparent background."""
     model: Path = BUNDLED_MODEL
-    """Model folder (a finished training run), checkpoint file, or Hub name. Default: the bundled model."""
+    """Model folder (a finished training run, or the bundled weights/tiny), checkpoint file, or Hub name."""
     out: Path = Path("data/sample.png")
     """PNG to write: the prepared image, then the views."""
     views: int = 4
@@ -58,8 +58,7 @@ class SampleArgs:
     azimuth_offset_deg: float = 0.0
     """Azimuth of the first view in degrees, relative to the image."""
     ddim_steps: int = 50
-    """Number of DDIM steps, 1 to 1000. Numbers that do not divide 1000 take more steps, because the interval between
-    timesteps, 1000 / STEPS, is rounded down."""
+    """Number of DDIM steps, 1 to 1000. Numbers that do not divide 1000 take more steps than given."""
     eta: float = 0.0
     """Noise added in each DDIM step, 0 to 1. 0: none, as in MVDream. 1: as in the released code of Isotropic3D."""
     guidance_scale: HiddenDefault[float | None] = None
@@ -69,11 +68,11 @@ class SampleArgs:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     with_reference: bool = False
-    """Also condition the model on the image itself, as in stage 2, as a clean frame beside the views. By default the
-    model sees only the image embedding, as in the paper."""
+    """Also condition the model on the image itself, as in stage 2, as a clean frame beside the views.
+    By default the model sees only the image embedding, as in the paper."""
     azimuth_deg: float = 0.0
-    """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90). Used
-    with --with-reference and absolute camera labels."""
+    """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
+    Used with --with-reference and absolute camera labels."""
     remove_background: bool = False
     """Remove the background with rembg first."""
     dry_run: bool = False

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from dataset.errors import UserError
 from dataset.io.option_checks import check_number, check_seed
 from dataset.io.options import HiddenDefault
 from dataset.reading.rendered_object import view_number
 from distill.config import Preset
 from distill.evaluate.pairing import Labels
-from train.model.ddim import ddim_scheduler
+from train.model.ddim import ddim_timesteps
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def check_args(args: AssetEvaluationArgs) -> None:
         raise UserError("--compare-reference applies to new distillations only; give --model")
     if args.consistency and not args.model:
         raise UserError("--consistency measures views sampled by a model; give --model")
-    ddim_scheduler(args.ddim_steps, torch.device("cpu"))  # raises UserError for an invalid number of steps
+    ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
     check_number("--max-objects", args.max_objects, 1)
     check_number("--steps", args.steps, 1)
     check_number("--guidance-scale", args.guidance_scale)

@@ -161,6 +161,18 @@ def test_command_writes_the_picture_and_its_views(
     assert "note:" in printed.err  # an opaque image is announced
 
 
+def test_views_that_are_not_finite_are_not_written(model: MultiViewModel, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "model")
+    Image.new("RGBA", (40, 30), (200, 30, 30, 255)).save(tmp_path / "in.png")
+    out = tmp_path / "out.png"
+    args = SampleArgs(image=tmp_path / "in.png", model=tmp_path / "model", out=out, views=2, ddim_steps=2, device="cpu")
+    with pytest.raises(
+        UserError, match=r"smaller --guidance-scale than 1e\+38 \(the model's is 3\)"
+    ):
+        run(replace(args, guidance_scale=1e38))
+    assert not out.exists()
+
+
 def test_the_old_name_of_ddim_steps_still_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(["--image", "a.png", "--steps", "7"]) == parse(["--image", "a.png", "--ddim-steps", "7"])
     assert "--steps is now --ddim-steps" in capsys.readouterr().err
@@ -182,6 +194,7 @@ def test_the_old_name_of_ddim_steps_still_works(capsys: pytest.CaptureFixture[st
         ({"seed": 2**64}, f"--seed is {2**64}; it must be between 0 and"),
         ({"ddim_steps": 1001}, "the number of DDIM steps is 1001; --ddim-steps must be 1 to 1000"),
         ({"device": "mps"}, "device 'mps': this machine has no Apple GPU"),
+        ({"views": 1001}, "--views is 1001; it must be between 1 and 1000"),
         ({"out": Path("x.xyz")}, "--out x.xyz: not the name of an image file; give a name that ends in .png"),
         ({"out": Path("x")}, "--out x: not the name of an image file; give a name that ends in .png"),
         ({"out": Path()}, "--out . is a folder; give the path of a PNG file, such as views.png"),

@@ -149,7 +149,8 @@ class Recipe:
                 f"--test-share is {self.test_share}; it must be at least 0 and below {1 - VALIDATION_SHARE:g} (try "
                 f"0.05): {VALIDATION_SHARE:.0%} of the objects are for validation"
             )
-        if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
+        pairs = count_pairs(self.num_views)
+        if not 1 <= self.items_per_object <= pairs:
             raise UserError(
                 f"--repeats-per-object is {self.items_per_object}; an object has 1 to {pairs} pairs of a reference and "
                 f"{self.num_views} targets"

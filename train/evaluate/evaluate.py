@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dataset.errors import UserError
@@ -30,7 +29,7 @@ from train.evaluate.results import Method, Record, open_record
 from train.evaluate.score import SampledMethod, ScoringContext, score_methods
 from train.evaluate.selection import folder_sha256, name_models, open_images, part_of, select_objects
 from train.evaluate.tables import METRICS, summarize, tables
-from train.model.ddim import ddim_scheduler
+from train.model.ddim import ddim_timesteps
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, read_spec
 
 logger = logging.getLogger(__name__)
@@ -179,7 +178,7 @@ def _check(args: NovelViewArgs) -> None:
     check_number("--guidance-scale", args.guidance_scale)
     if not args.model:
         raise UserError("--model is empty; give at least one model folder")
-    ddim_scheduler(args.ddim_steps, torch.device("cpu"))  # raises UserError for an invalid number of steps
+    ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
 
 
 def _write(

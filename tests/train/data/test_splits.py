@@ -158,6 +158,7 @@ def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
         (["--min-coverage", "0.99"], "no objects pass the filters; loosen them"),
         (["--min-coverage", "0.9", "--max-coverage", "0.1"], "give a range within 0 to 1"),
         (["--uids", "nowhere.txt"], "cannot read the uids of nowhere.txt"),
+        (["--repeats-per-object", "0"], "--repeats-per-object is 0; an object has 1 to 64 pairs"),
         (["--repeats-per-object", "65"], "--repeats-per-object is 65; an object has 1 to 64 pairs"),
         (["--max-corrupt-fraction", "1.5"], "--max-corrupt-fraction is 1.5"),
         (["--num-workers", "0"], "--num-workers is 0"),
