@@ -7,6 +7,7 @@ LEASE_S seconds, or immediately when its owner was a process of this machine tha
 import fcntl
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -19,12 +20,13 @@ from typing import Any, Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
-from dataset.io.files import check_reachable, json_bytes
+from dataset.io.files import TEMPORARY_SUFFIX, check_reachable, json_bytes
 
 LEASE_NAME: Final = "lease.json"
 LOCK_NAME: Final = "lock"
 LEASE_S: Final = 300.0
 RENEW_S: Final = 60.0
+_TEMPORARY: Final = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 _SETTLE_S: Final = 1.0  # after writing a lease, wait this long and check that no other writer replaced it
 
 
@@ -68,7 +70,8 @@ def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
 def locked_folder(folder: Path, writer: str) -> Iterator[None]:
     """Create a folder of this machine and lock it during the `with` block. A new folder that stays empty is removed.
 
-    The kernel drops the lock when the process ends, however it ends.
+    The kernel drops the lock when the process ends, however it ends. Temporary files that a killed process left in the
+    folder (`dataset.io.files.atomic_file`) are removed.
 
     Args:
         folder: The output folder of a command.
@@ -84,11 +87,22 @@ def locked_folder(folder: Path, writer: str) -> Iterator[None]:
         raise UserError(_not_writable(folder, error)) from error
     try:
         with _flock(folder / LOCK_NAME, str(folder), writer):
+            _remove_temporaries(folder)
             yield
     finally:
         if is_new:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files in a locked folder, except in subfolders that are locked themselves."""
+    for parent, folders, files in os.walk(folder):
+        if LOCK_NAME in files and Path(parent) != folder:
+            folders.clear()
+            continue
+        for name in filter(_TEMPORARY.fullmatch, files):
+            (Path(parent) / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Locks of output folders and files: one writer at a time, named to the second; those of killed processes are free."""
+"""Locks of output folders and files: one writer at a time; the error of a second one names it."""
 
 import os
 import signal
@@ -79,3 +79,15 @@ def test_a_lease_of_a_process_that_no_longer_exists_is_taken_over_immediately():
     ended.wait()
     assert _stale({"host": socket.gethostname(), "pid": ended.pid, "time": time.time()})
     assert not _stale({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+
+
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path, monkeypatch):
+    out, killed = tmp_path / "out", "results.json.0123abcd.tmp"
+    with locked_folder(out / "runs/other", "run"):
+        for folder in (out, out / "images", out / "runs/other"):
+            folder.mkdir(exist_ok=True)
+            (folder / killed).write_bytes(b"x")
+            (folder / "mine.tmp").write_bytes(b"x")
+        with locked_folder(out, "run"):
+            left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.tmp"))
+    assert left == ["images/mine.tmp", "mine.tmp", "runs/other/mine.tmp", f"runs/other/{killed}"]
