@@ -48,7 +48,10 @@ RENAMED: Final = {"--effort": "--steps-scale", "--parts-effort": "--parts-steps-
 
 @dataclass(frozen=True)
 class TinyModelArgs:
-    """Train the small bundled model from scratch: autoencoder, image encoder, stage 1, stage 2. Resumes."""
+    """Train the small bundled model from scratch: autoencoder, image encoder, stage 1, stage 2.
+
+    Repeat the command to resume.
+    """
 
     shards: str = "data/tiny"
     """Shard set with images of at least 64 pixels. All objects should face the same way."""

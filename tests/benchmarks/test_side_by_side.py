@@ -1,4 +1,4 @@
-"""The benchmark of two distillations at once, with a stub in place of the distillation."""
+"""The benchmark of two simultaneous distillations, with a stub for the distillation."""
 
 import sys
 from pathlib import Path

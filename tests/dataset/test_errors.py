@@ -1,4 +1,4 @@
-"""Commands end with one line or none: on bad input, signals and closed pipes."""
+"""Commands print at most one line when they end because of bad input, a signal or a closed pipe."""
 
 import os
 import signal

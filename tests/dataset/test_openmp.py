@@ -14,7 +14,7 @@ NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def displayed(module: str, **given: str) -> dict[str, str]:
-    """What OpenMP's library says about its settings when the command prints its help."""
+    """Return the settings that OpenMP's library reports when the command prints its help."""
     environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     environment |= {"OMP_DISPLAY_ENV": "verbose", **given}
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Locks of output folders and files: one writer at a time; the error of a second one names it."""
+"""Locks of output folders and files: a second writer is refused, naming the first; killed processes free them."""
 
 import os
 import signal

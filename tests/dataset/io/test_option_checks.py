@@ -1,4 +1,4 @@
-"""Numbers of a command line: what is valid, and that the message names the option and the range."""
+"""Numbers of a command line: which are valid, and that messages name the option and the range."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Starting Ray: a slow start is tried again, and signal handlers stay."""
+"""Starting Ray: a slow start is retried, and signal handlers are kept."""
 
 import signal
 

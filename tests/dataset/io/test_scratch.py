@@ -1,4 +1,4 @@
-"""Temporary folders: removed at the end, and those of killed processes at the next start."""
+"""Temporary folders are removed at the end; those of killed processes are removed at the next start."""
 
 import signal
 import subprocess

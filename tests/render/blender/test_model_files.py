@@ -1,4 +1,4 @@
-"""Status, flags and colors of small files that came out gray or failed. See tests/golden/files."""
+"""Status, flags and colors of small files that were rendered gray or failed. See tests/golden/files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ GONE = ("missing-texture",)
 
 
 def colors(path: Path, tmp_path: Path) -> tuple[set[str], tuple[str, ...]]:
-    """(the colors of at least a tenth of an object's visible pixels, its flags). The source is the folder of cases."""
+    """Return the colors of at least a tenth of an object's visible pixels, and its flags; the source is CASES."""
     flags = scene.prepare(path, CASES)
     scene.normalize("longest")
     if sanitize_textures(path.parent, CASES):

@@ -5,7 +5,7 @@ from render.model_files.references import find_file, is_inside
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model's folder in a source beside other folders, and a file outside of the source."""
+    """Return a model folder in a source folder, with other folders beside it and a file outside of the source."""
     for name in ("source/models/sub/Deep", "source/textures"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("outside.png", "source/models/sub/Deep/a.png", "source/textures/t.png", "source/models/in.png"):

@@ -1,4 +1,4 @@
-"""Shards are written as soon as all of their objects have a result, whatever the batches."""
+"""Shards are written as soon as all of their objects have a result, for any batches."""
 
 import pytest
 

@@ -19,7 +19,7 @@ LIBRARY = "mtllib m.mtl\n"
 
 @pytest.fixture
 def root(tmp_path):
-    """A source folder of five files; c is an OBJ with a material file."""
+    """Write a source folder of five files; c is an OBJ with a material file."""
     folder = tmp_path / "source"
     for uid in UIDS:
         (folder / uid).mkdir(parents=True)
@@ -33,7 +33,7 @@ def claim(output):
 
 
 def rendered(root, url, digest=object_sha256):
-    """A set of which one shard is finished, one is staged in part, and the last has not begun."""
+    """Write a set with one finished shard, one partly staged shard and one that is not started."""
     output = new_output(url)
     with output.locked():
         claim(output)

@@ -1,4 +1,4 @@
-"""Objects' files: what is opened, and what an object's digest covers."""
+"""Files of objects: which are opened, and which the digest of an object covers."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ def test_the_digest_covers_each_referenced_file(tmp_path, main, others):
 
 
 def test_references_are_found_as_the_importer_finds_them(tmp_path):
-    """In the folders next to it that data sets use, and in the other case."""
+    """References lead to the usual neighboring folders, and to names that differ in case."""
     write(tmp_path / "images", t_png=b"1")
     model = write(tmp_path / "models", m_obj="mtllib M.MTL\n", m_mtl="map_Kd ..\\\\images\\\\T.png\n")
     assert names(model / "m.obj", tmp_path) == ["images/t.png", "models/m.mtl"]

@@ -1,4 +1,4 @@
-"""Repaired faces, in this process: what is rendered of small files that went wrong. See tests/golden/faces."""
+"""Render small defective files in this process and check the repairs. See tests/golden/faces."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ CAMERAS = np.array([pose.c2w()[:3, 3] for views in poses(0, "x").values() for po
 
 
 def picture(name: str, tmp_path: Path, hide: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(an image [32, 32, 4] of a file, its flags)."""
+    """Return an image [32, 32, 4] of a file, and its flags."""
     flags = scene.prepare(CASES / name)
     scene.normalize("longest")
     if hide:
