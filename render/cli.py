@@ -9,7 +9,7 @@ import tyro
 from dataset.errors import UserError
 from dataset.format.schema import NormalizeMode
 from dataset.io.options import HiddenDefault
-from render.settings import Backfaces, Device, Settings
+from render.settings import Backfaces, Device, Settings, Up
 from render.sources.source import SourceSelection
 from render.workers.blender_process import Limits
 from render.workers.resources import MachineSize
@@ -57,6 +57,8 @@ class RenderCommand:
     """Folder of .exr/.hdr environment maps. Default: the eight that ship with Blender."""
     backfaces: Backfaces = "hidden"
     """hidden: make back faces of single-sided materials transparent, as glTF viewers do. drawn: draw both sides."""
+    up: HiddenDefault[Up | None] = None
+    """Axis that points up in OBJ, PLY and STL files. Default: y for OBJ, z for PLY and STL."""
     device: Device = "cpu"
     """gpu: the first available of OptiX, CUDA, HIP, Metal; fails if there is none. auto: gpu if available, else cpu."""
     timeout_s: float = 600.0
@@ -90,7 +92,14 @@ class RenderCommand:
         """The settings that change the images."""
         hdri = str(self.hdri.resolve()) if self.hdri else None
         return Settings(
-            self.resolution, self.samples, self.noise_threshold, self.normalize, self.device, hdri, self.backfaces
+            resolution=self.resolution,
+            samples=self.samples,
+            noise_threshold=self.noise_threshold,
+            normalize=self.normalize,
+            device=self.device,
+            hdri=hdri,
+            backfaces=self.backfaces,
+            up=self.up,
         )
 
     def selection(self) -> SourceSelection:

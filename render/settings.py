@@ -10,6 +10,7 @@ from dataset.format.schema import NormalizeMode
 Device = Literal["auto", "cpu", "gpu"]
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
 Backfaces = Literal["hidden", "drawn"]
+Up = Literal["y", "z"]
 GEOMETRY_RULES: Final = 2  # of repairing faces, normals and bounds; sets made by other rules are not continued
 HDRI_SUFFIXES: Final = (".exr", ".hdr")
 MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
@@ -31,6 +32,7 @@ class Settings:
     hdri: str | None = None
     backfaces: Backfaces = "hidden"
     geometry: int = GEOMETRY_RULES
+    up: Up | None = None  # axis of OBJ, PLY and STL files that points up; None: y for OBJ, z for PLY and STL
 
     def __post_init__(self) -> None:
         if not 8 <= self.resolution <= 4096:

@@ -88,7 +88,7 @@ def render_sample(
     root = Path(job.root) if job.root else path.parent
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     with timer.part("import"):
-        repaired = prepare(path, root, scratch)
+        repaired = prepare(path, root, scratch, settings.up)
         normalization = normalize(settings.normalize)
         missing: tuple[Flag, ...] = ("missing-texture",) if sanitize_textures(path.parent, root) else ()
         points = outline_points()

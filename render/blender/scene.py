@@ -36,6 +36,7 @@ from render.blender.geometry.repair import (
 from render.model_files.errors import ModelError
 from render.model_files.prepare import prepare_model
 from render.model_files.prepared import Scenes
+from render.settings import Up
 
 SPHERE_RADIUS: Final = 0.62  # the largest sphere that fits the frame is 1.5 * sin(fov / 2) = 0.624
 MEAN_LUMINANCE: Final = 0.8  # environment maps are scaled to this mean; those of Blender have 0.17 to 0.97
@@ -44,9 +45,13 @@ _GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 _UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
 MOST_POINTS: Final = 2**22
 _SMALLEST: Final = 1e-12
-SPREAD: Final = 20.0  # of an animated object: longest side of the whole, in sums of the longest sides of its parts
+SPREAD: Final = 20.0  # longest side of an animated object / sum of the longest sides of its parts, at most
+_AXES: Final[dict[Up, dict[str, str]]] = {  # axis that points up -> arguments of importers
+    "y": {"forward_axis": "NEGATIVE_Z", "up_axis": "Y"},
+    "z": {"forward_axis": "Y", "up_axis": "Z"},
+}
 _COLORED: Final = (".obj", ".fbx")  # formats whose importers leave vertex colors out of materials
-_RECURSION: Final = 4  # calls of Blender's glTF importer per node of a chain, at most
+_RECURSION: Final = 4  # most recursive calls of Blender's glTF importer per node of a chain
 _FRAMES: Final = (-1_000_000, 1_000_000)  # about the range of Blender's frame numbers
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
 _strengths: dict[Path, float] = {}  # strengths of the environment maps used so far by this process
@@ -66,31 +71,34 @@ def build(path: Path, mode: NormalizeMode) -> Normalization:
     return normalize(mode)
 
 
-def prepare(path: Path, root: Path | None = None, scratch: Path | None = None) -> tuple[Flag, ...]:
+def prepare(
+    path: Path, root: Path | None = None, scratch: Path | None = None, up: Up | None = None
+) -> tuple[Flag, ...]:
     """Replace the open scene by the object of a model file and repair it.
 
     An animated object is shown at its first frame, or without its animation if it cannot be seen there.
 
     Args:
         path: The model file.
-        root: Folder that all files it refers to must be in; None for its own folder.
-        scratch: Existing folder for temporary files; None for the system's.
+        root: Folder that must contain all files the model refers to; None: the folder of the model file.
+        scratch: Existing folder for temporary files; None: the system's.
+        up: Axis of an OBJ, PLY or STL file that points up; None: the convention of its format.
 
-    Returns flags: what the model lacks, and what was repaired. Raises ObjectError.
+    Returns flags for missing parts and for repairs. Raises ObjectError.
     """
     root = (root or path.parent).resolve()
     with tempfile.TemporaryDirectory(dir=scratch, prefix="import-") as folder:
-        flags = _load(path, root, Path(folder), animations=True)
+        flags = _load(path, root, Path(folder), True, up)
         if not bpy.data.actions or _is_whole():
             return flags
-        at_rest = _load(path, root, Path(folder), animations=False)
+        at_rest = _load(path, root, Path(folder), False, up)
         if _is_whole():
             return (*at_rest, "rest-pose")
-        return _load(path, root, Path(folder), animations=True)
+        return _load(path, root, Path(folder), True, up)
 
 
-def _load(path: Path, root: Path, scratch: Path, animations: bool) -> tuple[Flag, ...]:
-    lacks = _import(path, root, scratch, animations)
+def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[Flag, ...]:
+    lacks = _import(path, root, scratch, animations, up)
     _check_raw_vertices()
     _first_frame()
     _hide_unwanted()
@@ -107,7 +115,7 @@ def _load(path: Path, root: Path, scratch: Path, animations: bool) -> tuple[Flag
 
 
 def _is_whole() -> bool:
-    """Return whether the object has a size and no part of it is parked far away."""
+    """Return whether the object has a size and no part of it is far away from the others."""
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
         return False
@@ -116,8 +124,8 @@ def _is_whole() -> bool:
     return not (longest < _SMALLEST or longest > SPREAD * parts)  # NaN is found by `normalize`
 
 
-def _import(path: Path, root: Path, scratch: Path, animations: bool) -> tuple[Flag, ...]:
-    """Import a model file into an empty scene. Return what it lacks."""
+def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[Flag, ...]:
+    """Import a model file into an empty scene. Return flags for missing parts."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
     name = str(path)
@@ -125,7 +133,7 @@ def _import(path: Path, root: Path, scratch: Path, animations: bool) -> tuple[Fl
         model = prepare_model(path, root, scratch, animations)
         name = str(model.path)
         with _recursion_limit(_RECURSION * model.depth):
-            _import_by_suffix(model.path, animations)
+            _import_by_suffix(model.path, animations, up)
     except ModelError as error:
         raise ObjectError("import", type(error).__name__, str(error)) from error
     except RuntimeError as error:  # raised by a failing Blender operator
@@ -155,7 +163,7 @@ def _recursion_limit(extra: int) -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _import_by_suffix(path: Path, animations: bool) -> None:
+def _import_by_suffix(path: Path, animations: bool, up: Up | None) -> None:
     """Call Blender's importer, without its mesh validation, which silently replaces NaN.
 
     `_check_raw_vertices` validates afterwards.
@@ -165,13 +173,13 @@ def _import_by_suffix(path: Path, animations: bool) -> None:
         case ".glb" | ".gltf":
             _import_gltf(name)
         case ".obj":
-            bpy.ops.wm.obj_import(filepath=name, validate_meshes=False)
+            bpy.ops.wm.obj_import(filepath=name, validate_meshes=False, **_AXES[up or "y"])
         case ".fbx":
             bpy.ops.wm.fbx_import(filepath=name, validate_meshes=False, use_anim=animations)
         case ".ply":
-            bpy.ops.wm.ply_import(filepath=name)
+            bpy.ops.wm.ply_import(filepath=name, **_AXES[up or "z"])
         case ".stl":
-            bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False)
+            bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False, **_AXES[up or "z"])
         case suffix:
             raise ObjectError("import", "UnknownFormat", f"{path.name}: no importer for {suffix or 'no suffix'}")
 
@@ -200,7 +208,7 @@ def _exclude_other_scenes(scenes: Scenes) -> None:
     """Exclude nodes that are not in the default scene, including nodes in no scene.
 
     If there are several scenes, Blender's importer makes one collection per scene, in order, and last a collection of
-    the nodes in no scene. Of a file without scenes, all nodes are used.
+    the nodes in no scene. If a file has no scenes, all nodes are used.
     """
     for place, layer in enumerate(bpy.context.view_layer.layer_collection.children):
         layer.exclude = scenes.count == 1 or (scenes.count > 1 and place != scenes.default)
@@ -360,7 +368,7 @@ def _importance_map(width: int) -> int:
 
 
 def _mean_luminance(image: Any, path: Path) -> float:
-    """Return the mean over the sphere: rows of an equirectangular map are weighted by the cosine of their latitude."""
+    """Return the mean over the sphere: rows of the equirectangular map are weighted by the cosine of their latitude."""
     width, height = image.size
     pixels = np.empty(width * height * 4, np.float32)
     if pixels.size:

@@ -162,6 +162,23 @@ def test_other_formats_come_in_upright_and_are_checked_for_nan(tmp_path, suffix,
     assert caught.value.failure.error_class == "NonFinitePositions"
 
 
+@pytest.mark.parametrize(("suffix", "text"), [(".ply", ply_text), (".stl", stl_text), (".obj", obj_text)])
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_the_axis_that_points_up_can_be_chosen(tmp_path, suffix, text, up):
+    """The triangle is flat; with y up, its y and -z become Blender's z and y."""
+    path = tmp_path / f"a{suffix}"
+    path.write_text(text("0 0 0"))
+    scene.prepare(path)
+    convention = scene.visible_points()
+    scene.prepare(path, up="y" if suffix == ".obj" else "z")
+    np.testing.assert_array_equal(scene.visible_points(), convention)
+    scene.prepare(path, up=up)
+    x, y, z = scene.visible_points().T
+    own = np.stack([x, z, -y] if up == "y" else [x, y, z], 1)
+    apex = [0, 1, 0] if suffix == ".obj" else [0, 0, 1]
+    np.testing.assert_allclose(own[own[:, 1:].any(1)], [apex], atol=1e-6)
+
+
 def test_vertex_colors_without_a_material_are_shown(tmp_path):
     (tmp_path / "red.ply").write_text(ply_text("0 0 0"))
     scene.build(tmp_path / "red.ply", "longest")
