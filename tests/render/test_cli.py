@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,27 @@ def test_failed_objects_can_be_retried_after_mending_them(tmp_path):
     assert "1 failed objects will be rendered again" in mended.stderr
     assert read_index(shards).objects == 2
     assert verify(str(shards)) == []
+
+
+def test_files_that_stop_a_naive_reader_are_failed_objects_and_a_replaced_one_is_noticed(tmp_path):
+    folder, shards = tmp_path / "models", tmp_path / "set"
+    box_glb(folder / "a.glb")
+    os.mkfifo(folder / "fifo.glb")
+    (folder / "loop.glb").symlink_to("loop.glb")
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9.glb")).write_bytes((folder / "a.glb").read_bytes())
+    run = render(f"folder:{folder}", shards, "--workers", "1")
+    assert run.returncode == 1, run.stderr
+    rows = {row.uid: row for row in read_outcomes(*url_to_fs(shards))}
+    failed = {uid: row.error_class for uid, row in rows.items() if row.status == "failed"}
+    assert failed == {"fifo": "NotRegularFile", "loop": "SymlinkLoop", "caf_": "NameNotUtf8"}
+    assert rows["a"].status == "ok"
+    assert verify(str(shards)) == []
+    same_size = bytearray((folder / "a.glb").read_bytes())
+    same_size[-1] ^= 1
+    (folder / "a.glb").write_bytes(same_size)
+    again = render(f"folder:{folder}", shards, "--workers", "1")
+    assert again.returncode == 2
+    assert again.stderr.splitlines()[-1].startswith(f"error: {shards}: a.glb was replaced after object 0 (a)")
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(models, tmp_path):
