@@ -93,7 +93,7 @@ class DistillArgs:
     By default it sees only the image embedding, as in the paper."""
     azimuth_deg: float = 0.0
     """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
-    Used with --with-reference and absolute camera labels."""
+    Used with --with-reference or --reference-loss-weight, for models with absolute camera labels."""
     reference_loss_weight: float = 0.0
     """Weight of an L2 loss on color and mask at the reference view; 0, as in the paper, omits the loss."""
     formats: tuple[Format, ...] = ("glb",)

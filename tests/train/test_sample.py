@@ -166,9 +166,7 @@ def test_views_that_are_not_finite_are_not_written(model: MultiViewModel, tmp_pa
     Image.new("RGBA", (40, 30), (200, 30, 30, 255)).save(tmp_path / "in.png")
     out = tmp_path / "out.png"
     args = SampleArgs(image=tmp_path / "in.png", model=tmp_path / "model", out=out, views=2, ddim_steps=2, device="cpu")
-    with pytest.raises(
-        UserError, match=r"smaller --guidance-scale than 1e\+38 \(the model's is 3\)"
-    ):
+    with pytest.raises(UserError, match=r"smaller --guidance-scale than 1e\+38 \(the model's is 3\)"):
         run(replace(args, guidance_scale=1e38))
     assert not out.exists()
 
