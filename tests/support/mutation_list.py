@@ -11,6 +11,13 @@ _PREPARE: Final = "tests/dataset/images/test_prepare.py"
 _SAMPLING: Final = "tests/train/data/test_sampling.py"
 _LOADER: Final = "tests/train/data/test_loader.py"
 _SCHEDULE: Final = "tests/distill/sds/test_schedule.py"
+_DOWNSCALE: Final = "tests/dataset/copy/test_downscale.py"
+_OBJAVERSE: Final = "tests/render/sources/test_objaverse.py"
+_SAMPLE: Final = "tests/train/test_sample.py"
+_CHECKPOINT: Final = "tests/train/loop/test_checkpoint.py"
+_HASH_GRID: Final = "tests/distill/nerf/test_hash_grid.py"
+_LOOP: Final = "tests/distill/sds/test_loop.py"
+_MESH: Final = "tests/distill/mesh/test_formats.py tests/distill/mesh/test_export.py"
 _GUIDANCE: Final = "tests/distill/sds/test_guidance.py"
 
 MUTATIONS: Final = (
@@ -178,5 +185,41 @@ MUTATIONS: Final = (
         "charts.source[charts.faces]], -1) + 1",
         "charts.source[charts.faces]], -1)",
         "tests/distill/mesh/test_formats.py",
+    ),
+    # a second round
+    Mutation("dataset/copy/downscale.py", "(2 * weight + area) // (2 * area)", "weight // area", _DOWNSCALE),
+    Mutation("dataset/copy/downscale.py", "value / factor for value in row", "value for value in row", _DOWNSCALE),
+    Mutation("dataset/images/prepare.py", "exact=True", "exact=False", _PREPARE),
+    Mutation("render/sources/objaverse.py", "CODES.get(code, code) or", "code or", _OBJAVERSE),
+    Mutation("train/model/ddim.py", "set_alpha_to_one=False", "set_alpha_to_one=True", _SAMPLE),
+    Mutation("train/model/ddim.py", "offset = 1 if", "offset = 0 if", _SAMPLE),
+    Mutation("train/loop/checkpoint.py", "[: -keep.last]", "[: -keep.last - 1]", _CHECKPOINT),
+    Mutation("train/loop/checkpoint.py", "_steps_of(old) % keep.every", "_steps_of(old) % 3", _CHECKPOINT),
+    Mutation("train/loop/checkpoint.py", "            _sync(temporary / name)\n", "            pass\n", _CHECKPOINT),
+    Mutation("train/data/latents.py", ".float() / 2).exp()", ".float()).exp()", "tests/train/data/test_latents.py"),
+    Mutation(
+        "train/model/image_encoder.py",
+        "(resized - self.mean.float())",
+        "resized",
+        "tests/train/model/test_image_encoder.py",
+    ),
+    Mutation("distill/nerf/hash_grid.py", "& (table_size - 1)", "% (table_size - 1)", _HASH_GRID),
+    Mutation("distill/sds/guidance.py", "torch.randint(low, high + 1,", "torch.randint(low, high,", _GUIDANCE),
+    Mutation("distill/sds/checkpoint.py", 'int(header["step"])', 'int(header["step"]) + 1', f"{_LOOP} -k interrupted"),
+    Mutation(
+        "distill/sds/checkpoint.py",
+        '_nested(_under("optimizer.", tensors))',
+        "{}",
+        f"{_LOOP} -k interrupted",
+    ),
+    Mutation("distill/mesh/isosurface.py", "keep = volume >=", "keep = abs(volume) >=", _MESH),
+    Mutation("distill/mesh/isosurface.py", "(vertices - 1.0) * spacing", "vertices * spacing", _MESH),
+    Mutation("distill/mesh/formats.py", "vectors[..., 2], -vectors[..., 1]", "vectors[..., 2], vectors[..., 1]", _MESH),
+    Mutation("distill/mesh/formats.py", "uv=charts.uv,", "uv=charts.uv * [1, -1] + [0, 1],", _MESH),
+    Mutation(
+        "render/blender/scene.py",
+        "tuple(-scale * center)",
+        "tuple(scale * center)",
+        "tests/render/blender/test_scene.py -k longest_side",
     ),
 )

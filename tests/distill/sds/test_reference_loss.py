@@ -142,3 +142,15 @@ def test_with_weight_the_reference_view_and_no_draw_changes():
 def test_a_weight_without_an_image_raises():
     with pytest.raises(ValueError, match="no reference view"):
         run(replace(TINY, steps=1, reference_weight=1.0), with_picture=False)
+
+
+def test_a_larger_image_is_averaged_over_the_area_of_each_pixel():
+    class Nothing(AnalyticSolid):
+        def density(self, x: Tensor) -> Tensor:
+            return torch.zeros(len(x))
+
+    image = torch.ones(4, 8, 8)
+    image[3] = (torch.arange(8)[:, None] + torch.arange(8)) % 2  # a checkered mask
+    reference = ReferenceView(image, spherical_to_c2w([ELEVATION_DEG], [0.0], DISTANCE))
+    loss = reference_loss(Nothing(MODELS[0]), reference, 4, settings=MarchSettings(samples_per_ray=8))
+    assert loss.item() == pytest.approx(0.5**2)
