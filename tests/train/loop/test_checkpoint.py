@@ -1,6 +1,7 @@
 """Checkpoints: atomic, verified, written in a thread; behavior when the disk is full."""
 
 import json
+import os
 import resource
 import threading
 from collections.abc import Iterator
@@ -87,6 +88,39 @@ def test_the_last_stay_and_every_mth_for_good(tmp_path: Path) -> None:
     for steps in range(1, 9):
         _save(tmp_path, module, optimizer, steps, Keep(last=2, every=3))
     assert _names(tmp_path) == [f"step-{steps:09d}" for steps in (3, 6, 7, 8)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [(Keep(last=1), [5]), (Keep(last=2), [4, 5]), (Keep(last=1, every=2), [2, 4, 5]), (Keep(last=2, every=4), [4, 5])],
+)
+def test_no_more_checkpoints_stay_than_asked_for(tmp_path: Path, keep: Keep, kept: list[int]) -> None:
+    module, optimizer = _toy()
+    for steps in range(1, 6):
+        _save(tmp_path, module, optimizer, steps, keep)
+    assert _names(tmp_path) == [f"step-{steps:09d}" for steps in kept]
+
+
+def test_files_are_on_the_disk_before_their_folder_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, optimizer = _toy()
+    synced: list[int] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def record_replace(source: Path, target: Path) -> None:
+        inodes = {path.stat().st_ino for path in (source, *source.iterdir())}
+        assert len(inodes) == 4  # the folder, two files of tensors, progress.json
+        assert inodes == set(synced)
+        replace(source, target)
+        synced.clear()
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    folder = _save(tmp_path, module, optimizer, 1)
+    assert synced == [folder.parent.stat().st_ino]
 
 
 def test_the_average_is_saved_and_restored(tmp_path: Path) -> None:
