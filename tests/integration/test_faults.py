@@ -1,6 +1,7 @@
 """Bad objects may crash their Blender process, but must not affect the next object."""
 
 import os
+import shutil
 import signal
 import struct
 import threading
@@ -36,14 +37,14 @@ CHOSEN = {
 }
 
 
-def task(path):
-    file = path.absolute().relative_to("/").as_posix()
+def task(path, root="/"):
+    file = path.absolute().relative_to(root).as_posix()
     return RenderTask(Asset(path.stem, "test", "CC0-1.0", "nobody", file=file), 0, "shard-000000")
 
 
 @contextmanager
-def worker(limits=Limits(timeout_s=120.0)):  # noqa: B008  (frozen)
-    opened = RenderWorker(0, TINY, limits, 1, root="/")
+def worker(limits=Limits(timeout_s=120.0), root="/"):  # noqa: B008  (frozen)
+    opened = RenderWorker(0, TINY, limits, 1, root=str(root))
     try:
         yield opened
     finally:
@@ -143,16 +144,17 @@ def test_a_mesh_bomb_meets_the_memory_limit(good, tmp_path):
 def keeps_to_its_outcomes(specimens, good, tmp_path):
     """Render each bad object and then the good one with one worker; the good sample must not change."""
     path, alone = good
-    wrong = []
-    with worker() as opened:
+    wrong, folder = [], tmp_path / "models"
+    shutil.copy(path, folder)
+    with worker(root=folder) as opened:
         for specimen in specimens:
-            outcome = opened.render_one(task(specimen.path)).outcome
+            outcome = opened.render_one(task(specimen.path, folder)).outcome
             expected = ("failed" if specimen.error else "ok", specimen.error, 1)
             if (outcome.status, outcome.error_class, outcome.attempts) != expected:
                 wrong.append((specimen.name, outcome))
             if bool(outcome.message) != bool(specimen.error) or not set(specimen.flags) <= set(outcome.flags):
                 wrong.append((specimen.name, outcome))
-            if opened.render_one(task(path)).tar != alone:
+            if opened.render_one(task(folder / path.name, folder)).tar != alone:
                 wrong.append((specimen.name, "changes the next object"))
     assert not wrong
 
