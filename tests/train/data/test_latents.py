@@ -1,5 +1,6 @@
 """Micro-batches of latents against those of images: the same views, labels, latents, loss; damage; other models."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -17,7 +18,7 @@ from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import micro_model
 from train.data.latent_cache import cache_bytes, cache_if_small
-from train.data.latents import LatentBatch, check_latents
+from train.data.latents import LatentBatch, check_latents, draw_posterior
 from train.data.loader import BatchLoader
 from train.data.sampling import StepKey, draw_noise
 from train.loop.loss import encode_views, predict, training_loss, views_to_images
@@ -128,6 +129,17 @@ def test_drawn_latents_have_the_posteriors_spread_and_depend_on_the_position_alo
     assert not torch.equal(deviations[0][:, 0], deviations[1])  # targets and reference have numbers of their own
     stage1 = encode_views(model, views, "none", StepKey(7, 0))
     assert torch.equal(stage1.targets, drawn.targets)
+
+
+@pytest.mark.parametrize("deviation", [0.1, 1.0, 3.0])
+def test_a_drawn_latent_has_the_mean_and_the_deviation_of_its_posterior(deviation: float) -> None:
+    mean = torch.full((1, 4, 4, 64, 64), -2.0)
+    logvar = torch.full_like(mean, 2 * math.log(deviation))
+    targets, reference = (draw_posterior(mean, logvar, StepKey(0, 5), part) for part in (0, 1))
+    for drawn in (targets, reference):
+        assert drawn.mean().item() == pytest.approx(-2.0, abs=0.02 * deviation)
+        assert drawn.std().item() == pytest.approx(deviation, rel=0.01)
+    assert not torch.equal(targets, reference)
 
 
 def test_shown_latents_look_like_their_images_through_the_vae(
