@@ -35,12 +35,14 @@ from distill.evaluate.pairing import (
 from distill.evaluate.report import OUTLINES, AssetGroup, write_asset_report
 from distill.evaluate.score import outlines, render_asset, shape_scores, view_scores
 from distill.nerf.field import load_field
-from distill.runs.plan import SharedOptions
+from distill.runs.plan import SharedOptions, default_preset
+from distill.sds.schedule import PRESETS, newer_settings
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record, opaque, open_record
 from train.evaluate.selection import folder_sha256, name_models, open_images, select_objects, spread_evenly
+from train.model.ddim import sampling_settings
 from train.model.multiview import read_spec
 from train.model.reference import folder_reads_reference
 
@@ -144,6 +146,7 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
 
 def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path) -> list[DistillMethod]:
     """Return a model's methods, with all settings that determine its assets."""
+    preset = args.preset or default_preset(read_spec(folder).image_size)
     settings = {
         "sha256": folder_sha256(folder),
         "preset": args.preset,
@@ -152,6 +155,8 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
         "guidance_scale": args.guidance_scale,
         "view": args.view,
         "sampling_steps": args.ddim_steps,
+        **sampling_settings(args.ddim_steps),
+        **newer_settings(PRESETS[preset]),
     }
     key, methods = name.replace("/", "-"), []
     if args.compare_reference != "with":

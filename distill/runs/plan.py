@@ -122,7 +122,7 @@ def plan_jobs(
         UserError: the model folder or the settings are invalid.
     """
     spec = read_spec(model)
-    preset: Preset = options.preset or ("tiny" if spec.image_size <= LARGEST_TINY else "paper")
+    preset = options.preset or default_preset(spec.image_size)
     settings = _settings(options, preset)
     images = {each: _prepared(each, spec.image_size, options) for each in dict.fromkeys(run.image for run in inputs)}
     digest = model_digest(model)
@@ -194,6 +194,11 @@ def run_folder(args: DistillArgs, name: str) -> Path:
     if args.is_single:
         return args.out or Path("out") / name
     return (args.out or Path("out")) / name
+
+
+def default_preset(image_size: int) -> Preset:
+    """Return the preset for models of images of this size."""
+    return "tiny" if image_size <= LARGEST_TINY else "paper"
 
 
 def model_digest(folder: Path) -> str:

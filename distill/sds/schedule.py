@@ -169,6 +169,16 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 }
 
 
+def newer_settings(settings: DistillSettings) -> dict[str, float]:
+    """Return the values that differ from `BEFORE`, by names such as `cameras.low_elevation_probability`."""
+    return {
+        f"{group}.{name}": value
+        for group, names in BEFORE.items()
+        for name, before in names.items()
+        if (value := getattr(getattr(settings, group), name)) != before
+    }
+
+
 @dataclass(frozen=True)
 class CameraViews:
     """The cameras [f] of a step, looking at the origin; every `VIEWS_PER_GROUP` of them are orthogonal views."""

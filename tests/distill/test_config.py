@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from distill.config import DistillRequest
-from distill.sds.schedule import PRESETS
+from distill.sds.schedule import PRESETS, newer_settings
 
 TINY = DistillRequest("image", "model", "tiny", 15.0, 3.0, PRESETS["tiny"])
 PAPER = DistillRequest("image", "model", "paper", 15.0, 10.0, PRESETS["paper"])
@@ -16,6 +16,11 @@ def test_newer_settings_are_stored_unless_they_are_as_before():
     assert "alpha_threshold" not in tiny["march"]
     assert paper["cameras"]["low_elevation_probability"] == 0.5
     assert paper["march"]["alpha_threshold"] == 0.01
+
+
+def test_evaluations_store_newer_settings_only():
+    assert newer_settings(PRESETS["tiny"]) == {}
+    assert newer_settings(PRESETS["paper"]) == {"cameras.low_elevation_probability": 0.5, "march.alpha_threshold": 0.01}
 
 
 def test_newer_settings_change_the_hash():

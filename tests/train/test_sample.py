@@ -16,7 +16,7 @@ from dataset.camera import relative_camera
 from dataset.errors import UserError
 from tests.support.train_micro import micro_model
 from train.device import pick_device
-from train.model.ddim import ddim_scheduler, denoise_views, guided_noise, sample_views
+from train.model.ddim import ddim_scheduler, denoise_views, guided_noise, sample_views, sampling_settings
 from train.model.multiview import MultiViewModel, save_model
 from train.model.noise_schedule import noise_schedule
 from train.sample import SampleArgs, orthogonal_cameras, parse, run
@@ -64,6 +64,11 @@ def test_timesteps_follow_the_rule_of_ldm(steps: int, count: int, first: int, la
     timesteps = ddim_scheduler(steps, torch.device("cpu")).timesteps.tolist()
     assert (len(timesteps), timesteps[0], timesteps[-1]) == (count, first, last)
     assert {before - after for before, after in pairwise(timesteps)} <= {1000 // steps}
+
+
+def test_results_store_the_number_of_timesteps_where_it_is_not_the_given_one() -> None:
+    assert [sampling_settings(steps) for steps in (1, 50, 1000)] == [{}, {}, {}]
+    assert [sampling_settings(steps) for steps in (3, 600)] == [{"timesteps": 4}, {"timesteps": 1000}]
 
 
 @pytest.mark.parametrize("steps", [7, 150, 300, 600])

@@ -29,7 +29,7 @@ from train.evaluate.results import Method, Record, open_record
 from train.evaluate.score import SampledMethod, ScoringContext, score_methods
 from train.evaluate.selection import folder_sha256, name_models, open_images, part_of, select_objects
 from train.evaluate.tables import METRICS, summarize, tables
-from train.model.ddim import ddim_timesteps
+from train.model.ddim import ddim_timesteps, sampling_settings
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, read_spec
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,12 @@ def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledM
     """
     spec = read_spec(folder)
     scale = spec.guidance_scale if args.guidance_scale is None else args.guidance_scale
-    settings = {"sha256": folder_sha256(folder), "steps": args.ddim_steps, "guidance_scale": scale}
+    settings = {
+        "sha256": folder_sha256(folder),
+        "steps": args.ddim_steps,
+        "guidance_scale": scale,
+        **sampling_settings(args.ddim_steps),
+    }
     methods = []
     for with_reference in (False, True):
         if args.compare_reference == ("without" if with_reference else "with"):

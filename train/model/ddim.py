@@ -45,6 +45,15 @@ def ddim_timesteps(steps: int) -> list[int]:
     return [timestep + offset for timestep in reversed(multiples)]
 
 
+def sampling_settings(steps: int) -> dict[str, int]:
+    """Return entries for the stored settings of a result: empty if `steps` divides 1000, else the number of timesteps.
+
+    Results of other numbers that were stored before `ddim_timesteps` followed LDM's rule are thus not resumed.
+    """
+    count = len(ddim_timesteps(steps))
+    return {} if count == steps else {"timesteps": count}
+
+
 def ddim_scheduler(steps: int, device: torch.device) -> Any:
     """Return diffusers' DDIM scheduler with Stable Diffusion's settings, our noise schedule and `ddim_timesteps`.
 
