@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from dataset.format.outcomes import Flag
 from render.model_files.references import is_inside
 
-MISSING_URI: Final = "missing"  # replaces the URI of an image that must not be opened
+MISSING_URI: Final = "isotropic3d-missing"  # replaces the URI of an image that must not be opened
 _LOOKS: Final = ("materials", "textures", "images", "samplers")  # lists whose extensions concern materials only
 _BASISU: Final = "KHR_texture_basisu"
 _IMPORTED: Final = frozenset(  # extensions that Blender's importer supports; it rejects files that require others

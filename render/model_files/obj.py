@@ -7,6 +7,7 @@ only to images inside the source folder.
 Layout: the Wavefront OBJ and MTL specifications, and the PBR extension of MTL.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ _IMAGES: Final = {
     **dict.fromkeys(("map_bump", "bump"), "map_Bump"),
     **dict.fromkeys(("refl", "map_refl"), "map_refl"),
 }
-_MISSING: Final = "missing.png"
+_MISSING: Final = "isotropic3d-missing.png"  # a name that no file has
 _OPTIONS: Final = {  # options of an image statement, and how many words may follow
     **dict.fromkeys(("-s", "-o", "-t"), 3),
     **dict.fromkeys(("-bm", "-type", "-blendu", "-blendv", "-boost", "-texres", "-clamp", "-imfchan", "-cc"), 1),
@@ -61,7 +62,8 @@ def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
         libraries.append(default)
     data = data.replace(_LIBRARY, _DISABLED)
     used = {_text(name) for name in _USES.findall(data)}
-    if data == original and not libraries:
+    beside = os.path.lexists(path.with_suffix(".mtl"))  # Blender opens it, also a link that leads outside
+    if data == original and not libraries and not beside:
         return PreparedModel(path, ("missing-material",) if _undefined(used, {}) else ())
     materials: Materials = {}
     for library in dict.fromkeys(libraries):

@@ -60,7 +60,7 @@ def test_references_out_of_the_folder_are_refused(tmp_path, uri):
         check_gltf(folder / "a.gltf")
     separate(folder / "b.gltf", "b.bin", folder / "b.bin", image=uri)
     check_gltf(folder / "b.gltf")
-    assert document(folder / "scratch" / "b.glb")["images"] == [{"uri": "missing"}]
+    assert document(folder / "scratch" / "b.glb")["images"] == [{"uri": "isotropic3d-missing"}]
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):

@@ -72,6 +72,13 @@ def test_material_files_inside_the_source_are_found(folder, head):
     assert not model.path.read_bytes().startswith(b"\xef\xbb\xbf")
 
 
+def test_a_linked_material_file_of_the_same_name_is_not_opened_outside(folder):
+    (folder / "a.mtl").symlink_to(folder.parents[1] / "outside.mtl")
+    model, text = prepared(folder, "usemtl a\n")
+    assert (model.flags, text) == (("missing-material",), "")
+    assert model.path != folder / "a.obj"
+
+
 def test_an_unknown_material_is_flagged_and_what_uses_none_is_not(folder):
     assert prepared(folder, "mtllib sub/m.mtl\nusemtl b\n")[0].flags == ("missing-material",)
     assert prepared(folder, "mtllib gone.mtl\n")[0].flags == ()
@@ -107,7 +114,7 @@ def test_an_image_outside_is_replaced_by_none(folder, line):
     (folder / "link.png").symlink_to(folder.parents[1] / "outside.png")
     _, text = prepared(folder, "usemtl a\n", f"newmtl a\n{line}\n")
     assert text.splitlines() == ["newmtl a", next(t for t in text.splitlines() if t.startswith("map_Kd "))]
-    assert text.endswith("missing.png\n")
+    assert text.endswith(" isotropic3d-missing.png\n")
 
 
 @pytest.mark.parametrize(
