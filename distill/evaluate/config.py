@@ -24,8 +24,9 @@ class AssetEvaluationArgs:
     uid: HiddenDefault[tuple[str, ...]] = ()
     """The uid of each run's object, in the order of --run."""
     view: HiddenDefault[tuple[str, ...]] = ()
-    """The view that each run was made from, fixed_00 to random_15. If omitted, it is found by the run's image.
-    With --model: one view to distill all objects from. If omitted, each object's reference view in train.evaluate."""
+    """The view that each run was made from: fixed_00 to fixed_15 or random_00 to random_15. If omitted, it is found by
+    comparing the run's image with all views. With --model: one view to distill every object from; if omitted, the
+    view that train.evaluate uses as the object's reference."""
     table: HiddenDefault[Path | None] = None
     """A table to use instead of --run, --uid and --view: CSV with the header run,uid,view, or JSON.
     Run folders are relative to the table's folder."""
@@ -33,7 +34,8 @@ class AssetEvaluationArgs:
     """Models with which to distill objects of the set: model folders, checkpoint files or Hub names.
     The others are compared with the first."""
     split: Literal["test", "validation", "all"] = "test"
-    """With --model: the objects to evaluate, chosen by a hash of the uid. Objects of test are never trained on."""
+    """With --model: the split to evaluate. Objects are assigned to splits by a hash of the uid; those of test are never
+    trained on."""
     max_objects: HiddenDefault[int | None] = None
     """With --model: maximum number of objects, spread evenly over the split. Default: all."""
     preset: HiddenDefault[Preset | None] = None
@@ -46,16 +48,16 @@ class AssetEvaluationArgs:
     """With --model: classifier-free guidance scale, as in python -m distill."""
     compare_reference: Literal["without", "with", "both"] = "without"
     """With --model: whether to condition the model on the image itself too. both: compare the two.
-    without: on the embedding only, as in the paper. with: as --with-reference of python -m distill."""
+    without: on the embedding only, as in the paper. with: as python -m distill does with --with-reference."""
     consistency: bool = False
     """With --model: also measure multi-view consistency.
-    A field is fitted to the views that a model samples, rendered from the same cameras and compared with the views."""
+    A field is fitted to views sampled by the model, rendered from the same cameras and compared with these views."""
     ddim_steps: int = 50
-    """With --consistency: number of DDIM steps of the sampled views."""
+    """With --consistency: number of DDIM steps to sample the views."""
     labels: Labels = "auto"
     """The camera labels of the runs' models, which determine the alignment. auto: read them from the model folders."""
     meshes: HiddenDefault[Path | None] = None
-    """Folder of the model files that were rendered, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
+    """Folder of the 3D files that the set was rendered from, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
     out: Path = Path("data/asset-evaluation")
     """Output folder. If it contains an evaluation with the same settings, that evaluation is resumed."""
     device: str = "auto"
@@ -65,7 +67,7 @@ class AssetEvaluationArgs:
 
     @property
     def view_of_all(self) -> int | None:
-        """With --model: the index into ALL_VIEWS of the one view for all objects, if given."""
+        """The index into ALL_VIEWS of the view to distill every object from, with --model; None without --view."""
         return view_number(self.view[0]) if self.view else None
 
 
@@ -91,6 +93,6 @@ def check_args(args: AssetEvaluationArgs) -> None:
     check_number("--guidance-scale", args.guidance_scale)
     check_seed("--seed", args.seed)
     if args.meshes is not None and not args.meshes.is_dir():
-        raise UserError(f"--meshes {args.meshes} is not a folder; give the folder of the model files, UID.glb")
+        raise UserError(f"--meshes {args.meshes} is not a folder; give the folder of the rendered 3D files, UID.glb")
     for name in args.view:
         view_number(name)

@@ -1,9 +1,9 @@
-"""Multi-view consistency of a model: fit a 3D field to sampled views, render it again, and compare.
+"""Multi-view consistency of a model: fit a 3D field to sampled views, render the field and compare.
 
-The model samples the 16 views of the fixed set from the reference's embedding, as in `train.evaluate`. A field is
-fitted to them with an L2 loss (without a diffusion model or any prior other than the field's own), and rendered from
-the same cameras. The PSNR between sampled and rendered views is high where the views agree. The same is done with the
-true views, which gives the upper bound.
+The model samples the 16 views of the fixed set, given the embedding of the reference view, as in `train.evaluate`. A
+field is fitted to these views with an L2 loss, without a diffusion model, and rendered from the same cameras. The PSNR
+between sampled and rendered views is high where the sampled views agree with each other. A field fitted to the true
+views gives the upper bound of the PSNR.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def measure_consistency(
     places: Sequence[Place],
     device: torch.device,
 ) -> None:
-    """Add the missing scores to the record, with their images: METHOD-rerendered and truth-rerendered of each object.
+    """Measure every object that the record lacks: add the scores METHOD-rerendered and truth-rerendered, with images.
 
     Args:
         record: The record of the evaluation.
@@ -79,8 +79,8 @@ def measure_consistency(
         folder: The model's folder; the model is loaded only if a score is missing.
         sampling: How the model samples views.
         shards: The shard set that contains the objects.
-        places: The objects.
-        device: Where the model and the fields are evaluated.
+        places: The positions of the objects in the shard set.
+        device: Device of the model and of the fields.
     """
     model: MultiViewModel | None = None
     for place in ProgressBar(places, desc="consistency", unit="object"):
@@ -114,11 +114,11 @@ def _score_fit(
 def rerendered(
     ring: NDArray[np.float32], truth: RenderedObject, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Fit a field to a ring of views and return the field's own renders from the same cameras [f, h, w, 3].
+    """Fit a field to views and render it from the same cameras. Returns images [f, h, w, 3].
 
     Args:
         ring: Views [f, h, w, 3] in [0, 1], taken at the object's fixed cameras.
-        truth: The object, for its cameras.
+        truth: The object; only its cameras are used.
         device: Device to fit on.
     """
     state = new_distillation(FIT, device)
@@ -145,14 +145,14 @@ def rerendered(
 
 
 def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the summary rows of the true views and of each model's views (`train.evaluate.tables.summarize`)."""
+    """Return one row of `train.evaluate.tables.summarize` for the true views and one for each model's views."""
     rows = [Method(f"{TRUTH}-{RERENDERED}", "true views", {})]
     rows += [Method(f"{method.key}-{RERENDERED}", f"{method.title}, sampled views", {}) for method in methods]
     return summarize(record, rows, uids, (CONSISTENCY,))
 
 
 def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[ResultTable]:
-    """Return a table of the true views and each model's views, and one of the differences to the true views."""
+    """Return two tables: the scores of all views, and the difference of each model's to those of the true views."""
     rows = consistency_rows(record, methods, uids)
     titles = ("Multi-view consistency", "Consistency: difference to the true views")
     both = zip(tables(rows, format_object_count(len(uids)), (CONSISTENCY,)), titles, strict=True)

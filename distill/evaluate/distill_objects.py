@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ObjectDistillation:
-    """How the objects are distilled."""
+    """Settings that the distillations of all objects share."""
 
     options: SharedOptions
     model: Path
@@ -37,7 +37,7 @@ class ObjectDistillation:
 
 
 def reference_view(uid: str) -> int:
-    """Return the index into ALL_VIEWS of the view that is distilled by default: the reference of `train.evaluate`."""
+    """Return the index into ALL_VIEWS of the view to distill by default: the reference view of `train.evaluate`."""
     return VIEWS_PER_SET + reference_index(uid)
 
 
@@ -58,12 +58,12 @@ def distill_all(
         settings: Settings that all runs share.
         shards: The shard set that contains the objects.
         objects: Position of each object in the shard set, by uid.
-        views: The view each object is distilled from, by uid: an index into ALL_VIEWS.
+        views: The index into ALL_VIEWS of the view that each object is distilled from, by uid.
         images: The image file of that view, by uid.
         out: Folder that receives a run folder per uid.
 
     Returns:
-        The folders of finished runs by uid, and the reason of each failure by uid.
+        The folders of finished runs by uid, and the reason for each failure by uid.
 
     Raises:
         UserError: the model or the settings are invalid.

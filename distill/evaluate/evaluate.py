@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillMethod:
-    """A model and how it distills: one row of the tables."""
+    """A model and its way of conditioning; one row of the tables."""
 
     method: Method
     model: Path  # as given on the command line
@@ -116,7 +116,7 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     names, folders = name_models(args.model), [model_folder(model) for model in args.model]
     if args.compare_reference != "without" and (wide := [str(f) for f in folders if folder_reads_reference(f)]):
         raise UserError(
-            f"{', '.join(wide)}: always sees the reference image, as extra input channels; leave out "
+            f"{', '.join(wide)} always receives the reference image, as extra input channels; leave out "
             "--compare-reference"
         )
     notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
@@ -134,7 +134,7 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     groups = [AssetGroup(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
     if not groups[0].pairs:
         raise UserError(
-            f"nothing to measure: every object has a failed distillation, for example: {next(iter(failed.values()))}"
+            f"nothing to measure: the distillation of every object failed, for example: {next(iter(failed.values()))}"
         )
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
     _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
@@ -171,7 +171,7 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
 def _distill(
     args: AssetEvaluationArgs, distilled: DistillMethod, shards: ShardSet, places: Mapping[str, Place]
 ) -> tuple[list[Pair], dict[str, str]]:
-    """Distill the objects. Return the assets, and the reason of each failure by uid."""
+    """Distill the objects. Return the assets, and the reason for each failure by uid."""
     absolute = read_spec(distilled.folder).cameras == "absolute"
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: reference_view(uid) if args.view_of_all is None else args.view_of_all for uid in places}
@@ -226,7 +226,7 @@ def _true_meshes(args: AssetEvaluationArgs, uids: Sequence[str]) -> dict[str, Pa
     if not existing:
         raise UserError(
             f"--meshes {args.meshes} contains no mesh of these objects ({uids[0]}.glb, ...); give the folder of the "
-            "model files that were rendered"
+            "3D files that were rendered"
         )
     return existing
 
@@ -245,7 +245,7 @@ def _score_all(context: AssetScoringContext, groups: Sequence[AssetGroup]) -> No
 
 
 def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
-    """Add an asset's line to the record unless it is there. The entry `asset` is its identity, not a metric."""
+    """Score an asset unless the record has current scores of it, as the hash `asset` (not a metric) shows."""
     record, key, true_mesh = context.record, (method, pair.uid, 0), context.meshes.get(pair.uid)
     identity = pair.identity(true_mesh)
     if record.scores.get(key, {}).get("asset") == [identity]:

@@ -6,10 +6,11 @@ ways:
 
   azimuth   With relative camera labels the reference image is at azimuth 0, so the field is rotated about z: the point
             x of the field corresponds to the point R_z(a) x of the object, where `a` is the azimuth of the reference
-            view. With absolute labels azimuth 0 is the object's front, whatever the image shows, and a is 0.
-  scale     A model draws an object as large in the frame as in its training renders. Half a frame of the distillation
-            is `CameraSettings.half_frame` world units at the depth of the origin (the middle of that range, as in
-            `reference_loss`); half a frame of the renders is distance * tan(fov / 2). The scale is their ratio.
+            view. With absolute labels, azimuth 0 is always the object's front, and a is 0.
+  scale     A model draws an object as large in the frame as in its training renders. At the depth of the
+            origin, half a frame of the renders is distance * tan(fov / 2) world units; half a frame of the distillation
+            is the middle of the range `CameraSettings.half_frame`, as in `reference_loss`. The scale is the former
+            divided by the latter.
 
 Nothing else is adjusted: an asset that is too low, too small or rotated scores worse.
 
@@ -62,11 +63,11 @@ class Alignment:
 
 
 def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: bool) -> Alignment:
-    """Return the alignment of a field that was distilled from a view with its object.
+    """Align a field with its object, given the view of the object that the field was distilled from.
 
     Args:
         view: The camera of the view.
-        resolution: The size of its image in pixels.
+        resolution: The edge of the view's image in pixels.
         cameras: The camera settings of the distillation.
         absolute: Whether the model's camera labels are absolute.
     """
@@ -77,31 +78,31 @@ def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: boo
 def read_mesh(path: Path) -> trimesh.Trimesh:
     """Read the triangles of all parts of a GLB, placed by its nodes, in Blender's axes (z up).
 
-    Raises UserError if the file is missing, cannot be read, or has no triangle with an area.
+    Raises UserError if the file is missing, cannot be read, or has no triangle of positive area.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; a GLB is expected there")
     try:
         mesh: Any = trimesh.load_scene(path, file_type="glb").to_mesh()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path} is not a readable GLB ({type(error).__name__}: {error}); write it again") from error
+        raise UserError(f"{path} is not a readable GLB ({type(error).__name__}: {error}); export it again") from error
     if not len(mesh.faces):
-        raise UserError(f"{path} has no triangles, so there is nothing to measure; give a file with a mesh")
+        raise UserError(f"{path} has no triangles: nothing to measure; give a file with a mesh")
     x, y, z = np.asarray(mesh.vertices, np.float64).T
     vertices = np.stack([x, -z, y], -1)
     if not np.isfinite(vertices).all():
-        raise UserError(f"{path} has NaN or infinite vertices; write it again")
+        raise UserError(f"{path} has NaN or infinite vertices; export it again")
     turned = trimesh.Trimesh(vertices, np.asarray(mesh.faces), process=False)
     if not float(turned.area) > 0:
-        raise UserError(f"{path} has no triangle with an area, so there is nothing to measure; give a file with a mesh")
+        raise UserError(f"{path} has only triangles of zero area: nothing to measure; give a file with a mesh")
     return turned
 
 
 def read_true_mesh(path: Path, truth: RenderedObject) -> trimesh.Trimesh:
     """Read an object's true mesh and normalize it as for its renders.
 
-    Raises UserError if the normalized mesh does not fill the box of the renders. It is then another file, or its
-    renders differ from the geometry it stores (because of animation or hidden parts).
+    Raises UserError if the normalized mesh does not fill the box that a rendered object fills: the file is not the one
+    that was rendered, or the renders show other geometry than the file stores (because of animation or hidden parts).
     """
     mesh = read_mesh(path)
     normalization = truth.normalization

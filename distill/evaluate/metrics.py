@@ -27,13 +27,13 @@ _RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # offset of rays from voxel centers, in v
 
 
 def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Return the intersection over union of two masks [...] of one shape; NaN if both are empty."""
+    """Return the intersection over union of two masks [...] of the same shape; NaN if both are empty."""
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second) / union) if union else float("nan")
 
 
 def silhouette_ious(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return `iou` [f] of silhouettes [f, h, w]."""
+    """Return the `iou` [f] of each silhouette in `first` [f, h, w] and its counterpart in `second` [f, h, w]."""
     return np.array([iou(a, b) for a, b in zip(first, second, strict=True)])
 
 

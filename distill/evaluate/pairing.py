@@ -58,7 +58,7 @@ class Pair:
     notes: tuple[str, ...] = ()
 
     def identity(self, true_mesh: Path | None) -> float:
-        """Return 48 bits of the SHA-256 of everything that determines this asset's scores for a given object."""
+        """Return 48 bits of a SHA-256 over everything that determines the asset's scores, except the true views."""
         digest = hashlib.sha256(f"{self.view}/{self.alignment}/{self.march}".encode())
         for path in (self.run / FIELD, self.run / MESH, *([] if true_mesh is None else [true_mesh])):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -66,14 +66,14 @@ class Pair:
 
 
 def entries_of(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) -> list[AssetEntry]:
-    """Return the entries of a command line.
+    """Return the entries given by --run, --uid and --view.
 
-    Raises UserError unless there are as many uids as runs, and as many views or none.
+    Raises UserError unless there is one uid per run, and either one view per run or no view.
     """
     if len(uids) != len(runs) or len(views) not in (0, len(runs)):
         raise UserError(
-            f"{len(runs)} --run, {len(uids)} --uid and {len(views)} --view; give one uid per run, and one view per run "
-            "or none"
+            f"--run has {len(runs)} values, --uid {len(uids)} and --view {len(views)}; give one uid per run, and "
+            "either one view per run or no view"
         )
     rows = zip(runs, uids, views or ("",) * len(runs), strict=True)
     return [AssetEntry(run, uid, view_number(view) if view else None) for run, uid, view in rows]
@@ -85,8 +85,8 @@ def check_unique(entries: Sequence[AssetEntry]) -> None:
     for entry in entries:
         if entry.uid in runs:
             raise UserError(
-                f"{entry.uid} has two assets, {runs[entry.uid]} and {entry.run}; measure the second one with another "
-                "--out"
+                f"{entry.uid} has two assets, {runs[entry.uid]} and {entry.run}; evaluate the second by another "
+                "command, with another --out"
             )
         runs[entry.uid] = entry.run
 
@@ -117,7 +117,7 @@ def read_table(path: Path) -> list[AssetEntry]:
 
 
 def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labels) -> Pair:
-    """Check a run and find its alignment with its object.
+    """Check a finished run and align it with its object.
 
     Args:
         entry: The run, and the view it was made from if known.

@@ -1,4 +1,4 @@
-"""Fit a scene to images with plain L2, without a diffusion model or shading.
+"""Fit a scene to images with an L2 loss, without a diffusion model or shading.
 
 Axis letters: `f` frames, `h w` pixels, `n` rays.
 """
@@ -38,7 +38,7 @@ def fit_images(
     steps: int,
     rays_per_step: int,
 ) -> None:
-    """Fit the scene to all images in place. The optimizer must have the parameters of the scene."""
+    """Fit `scene`, in place, to all images. `optimizer` must hold the parameters of the scene."""
     batches = ray_batches(posed, settings.seed, rays_per_step, occupancy.grid.occs.device)
     for step in range(steps):
         occupancy.update(step, scene.density, settings.seed)
@@ -53,7 +53,7 @@ def fit_images(
 def ray_batches(
     posed: PosedImages, seed: int, count: int, device: torch.device | str
 ) -> Iterator[tuple[Rays, Tensor, Tensor]]:
-    """Yield random rays of the images, with their shifts [n] and true colors [n, 3], endlessly."""
+    """Yield endless batches of `count` random rays through pixels of the images, with shifts [n] and colors [n, 3]."""
     all_rays = camera_rays(posed.c2w, posed.fov_deg, posed.images.shape[1], device)
     colors = posed.images.reshape(-1, 3).to(device)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Write the results of an asset evaluation: tables, notes on the measurements, and a page with rings of images."""
+"""Write the results of an asset evaluation: tables, notes on the measurements, and an HTML page with images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -51,9 +51,9 @@ def write_asset_report(
         shards: URL of the shard set.
         groups: The assets of each method; all methods have the same objects.
         record: The scores and the images.
-        notes: Notes to add to the protocol.
+        notes: Sentences to add to the notes on the measurements.
         lead: A description of the objects, for the sentence below the heading.
-        with_mesh: How many of the objects have their true mesh.
+        with_mesh: Number of objects whose true mesh is available.
         consistency: Whether multi-view consistency was measured.
 
     Returns:
@@ -88,7 +88,7 @@ def write_asset_report(
 
 
 def _page_methods(record: Record, methods: Sequence[Method], uids: Sequence[str], consistency: bool) -> list[Method]:
-    """Return the rings of images of each object, in their order. Adds empty scores to the record for those without."""
+    """Return the rows of images that the page shows per object. Gives rows without scores empty ones in the record."""
     rings = []
     for method in methods:
         rings += [method, Method(f"{method.key}-{OUTLINES}", f"{method.title}: silhouettes", {})]

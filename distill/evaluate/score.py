@@ -43,7 +43,7 @@ _ONLY_ASSET, _ONLY_TRUTH, _BOTH = (214, 94, 0), (0, 114, 178), (196, 196, 196)  
 
 @dataclass(frozen=True)
 class RenderedAsset:
-    """An asset rendered in all views of its object, in the order of ALL_VIEWS."""
+    """An asset rendered from the cameras of all views of its object, in the order of ALL_VIEWS."""
 
     rgb: NDArray[np.float32]  # [f, h, w, 3] in [0, 1], on white
     alpha: NDArray[np.float32]  # [f, h, w]
@@ -96,10 +96,10 @@ def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str 
 
 
 def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) -> dict[str, Sequence[float]]:
-    """Return the image metrics: 16 values each, one per view of the fixed set, and one value of the visual hull.
+    """Return the image metrics with one value per view of the fixed set (16), and the IoU of the visual hulls.
 
-    `reference` is the index into ALL_VIEWS of the view that the asset was made from. Its values are NaN if it is in the
-    fixed set, since it is not held out.
+    `reference` is the index into ALL_VIEWS of the view that the asset was made from. If this view is in the fixed set,
+    its values are NaN, since the view is not held out.
     """
     ring = slice(0, VIEWS_PER_SET)
     rgb, true_rgb = rendered.rgb[ring], truth.on_white[ring]
@@ -123,7 +123,7 @@ def shape_scores(mesh: trimesh.Trimesh, alignment: Alignment, truth: Solid) -> d
 def outlines(rendered: RenderedAsset, truth: RenderedObject) -> list[NDArray[np.uint8]]:
     """Draw the silhouettes of the fixed views as images [h, w, 4].
 
-    Pixels are gray in both silhouettes, orange in the asset's only, and blue in the truth's only.
+    Pixels in both silhouettes are gray, those in the asset's only are orange, and those in the truth's only are blue.
     """
     images = []
     for asset, true in zip(rendered.silhouettes[:VIEWS_PER_SET], true_silhouettes(truth), strict=False):

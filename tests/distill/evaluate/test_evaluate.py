@@ -395,7 +395,8 @@ def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, 
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").unlink()
     (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").mkdir()
     with pytest.raises(
-        UserError, match=r"nothing to measure: every object has a failed distillation, for example: .*cannot be written"
+        UserError,
+        match=r"nothing to measure: the distillation of every object failed, for example: .*cannot be written",
     ):
         evaluate_assets(args)
 

@@ -186,7 +186,7 @@ def test_what_a_model_that_always_sees_the_reference_is_not_asked(shards: Path, 
     check_reference_options(concatenated, with_reference=False, azimuth_deg=0.0)
     for way in ("with", "both"):
         with pytest.raises(
-            UserError, match=f"{concatenated}: always sees the reference image, as extra input channels"
+            UserError, match=f"{concatenated} always receives the reference image, as extra input channels"
         ):
             evaluate_assets(
                 AssetEvaluationArgs(str(shards), model=(base, concatenated), split="all", compare_reference=way)
