@@ -1,4 +1,4 @@
-"""Array types of this folder."""
+"""Array types that the modules of `distill.mesh` use."""
 
 import numpy as np
 from numpy.typing import NDArray

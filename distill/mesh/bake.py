@@ -3,7 +3,7 @@
 UV convention: u to the right, v up, (0, 0) is the lower left corner of the image, as in trimesh and OBJ. Row 0 of a
 texture is its top, so the center of texel (row i, column j) is at u = (j + 0.5) / size, v = 1 - (i + 0.5) / size.
 
-Letters: `v` vertices, `m` faces, `t` texels that a face covers.
+Axis letters: `v` vertices, `m` faces, `t` texels that a face covers.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def texel_coordinates(uv: FloatArray, size: int) -> FloatArray:
 
 
 def barycentric(corners: FloatArray, points: FloatArray) -> FloatArray:
-    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2]; NaN if it has no area."""
+    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2]; NaN if its area is 0."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     area = _cross(b - a, c - a)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -51,7 +51,8 @@ def rasterize(uv: FloatArray, faces: IntArray, size: int) -> tuple[IntArray, Flo
         size: Edge of the texture in texels.
 
     Returns:
-        The face [size, size], -1 for none, and its barycentric weights [size, size, 3], 0 for none.
+        The index of the face at each texel [size, size], -1 where there is none, and the barycentric weights of the
+        texel's center in that face [size, size, 3], 0 where there is none.
     """
     owner = np.full((size, size), -1, np.int64)
     weights = np.zeros((size, size, 3))
@@ -89,7 +90,7 @@ def bake(vertices: FloatArray, uv: FloatArray, faces: IntArray, size: int, color
     across seams.
 
     Args:
-        vertices: Positions [v, c] of the vertices; further columns are interpolated as well.
+        vertices: Values [v, c] per vertex, such as position and normal, which are interpolated and passed to `color`.
         uv: UV coordinates [v, 2].
         faces: Indices into `vertices` and `uv`, [m, 3].
         size: Edge of the texture in texels.
@@ -109,7 +110,7 @@ def bake(vertices: FloatArray, uv: FloatArray, faces: IntArray, size: int, color
 
 
 def as_bytes(colors: NDArray[np.floating[Any]]) -> UInt8:
-    """Convert colors in [0, 1] of any shape to bytes."""
+    """Convert colors in [0, 1], of any shape, to uint8."""
     quantized: UInt8 = np.rint(np.clip(colors, 0.0, 1.0) * 255).astype(np.uint8)
     return quantized
 

@@ -65,13 +65,13 @@ class MeshSettings:
     threshold_fraction: float = 0.25
     """Upper limit of the surface density, as a fraction of the highest density. Lowers `threshold` for thin fields."""
     floater_fraction: float = 0.05
-    """Components with less than this fraction of the largest volume are removed."""
+    """Components with a smaller volume than this fraction of the largest component's are removed."""
     faces: int = 20_000
     """Face budget after simplification."""
     texture_size: int = 1024
     """Edge of the square texture in texels."""
     unwrap_seconds: float = 300.0
-    """Time limit of xatlas. If it is exceeded, each face gets its own cell of the texture, with a warning."""
+    """Time limit of xatlas. If it is exceeded, each face gets its own triangle of the texture, with a warning."""
     points: int = 100_000
     """Number of points of the format `points`."""
 
@@ -95,7 +95,7 @@ PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
 
 @dataclass(frozen=True)
 class MeshReport:
-    """Data of an exported mesh. `vertices` is their number before GLB splits them at texture seams."""
+    """Statistics of an exported mesh. `vertices` counts a vertex at a texture seam once, although the GLB splits it."""
 
     faces: int
     vertices: int
@@ -257,7 +257,10 @@ def evaluate(
         ]
     values: NDArray[np.float32] = torch.cat(parts).numpy()
     if not np.isfinite(values).all():
-        raise UserError("the field contains NaN or infinite values; distill again with a lower learning rate")
+        raise UserError(
+            "the field contains NaN or infinite values; distill again with another --seed or a smaller "
+            "--guidance-scale, and another --out"
+        )
     return values
 
 

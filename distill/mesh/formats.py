@@ -1,8 +1,8 @@
-"""Encode a colored mesh as GLB, OBJ with MTL and PNG, PLY, and a point cloud as PLY.
+"""Encode a textured mesh as GLB or as OBJ with MTL and PNG, a mesh with vertex colors as PLY, and points as PLY.
 
 Meshes are in world axes (Blender: z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as (x, z, -y),
-and the front faces +z in a viewer. PLY has no convention and keeps z up, since Blender and others import it without
-rotation. The unit of length is the meter.
+so the front faces +z in a viewer. PLY has no convention; it keeps z up, since Blender and other programs import it
+without rotation. The unit of length is the meter.
 
 Axis letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels per side.
 """
@@ -113,7 +113,7 @@ def mtl(texture_file: str) -> bytes:
 
 
 def ply(surface: TriangleMesh, normals: FloatArray, colors: UInt8) -> bytes:
-    """Return a binary PLY of a mesh with a normal [v, 3] and an sRGB color [v, 3] per vertex."""
+    """Return a binary PLY of a mesh with normals [v, 3] and sRGB colors [v, 3] of its vertices."""
     faces = np.empty(len(surface.faces), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, surface.faces
     lines = [f"element face {len(faces)}", "property list uchar int vertex_indices"]

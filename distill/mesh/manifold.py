@@ -16,7 +16,7 @@ from distill.mesh.arrays import FloatArray, IntArray
 
 
 def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return a manifold with the same faces, without those that cancel.
+    """Return a manifold of these faces, without degenerate faces and pairs of a face and its reverse.
 
     Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
     if the face directions along every edge of the input cancel.
@@ -171,7 +171,10 @@ def is_closed(faces: IntArray) -> bool:
 
 
 def components(a: IntArray, b: IntArray, nodes: int) -> tuple[int, NDArray[np.int32]]:
-    """Return the number of components of a graph with edges a[i] - b[i] ([n]), and the component of each node [k]."""
+    """Return the number of components of a graph, and the component of each node [k].
+
+    Edge i of the graph connects the nodes a[i] and b[i]; both arrays are [n].
+    """
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(nodes, nodes))
     count, label = connected_components(graph, directed=False)
     return int(count), label

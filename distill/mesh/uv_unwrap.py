@@ -1,4 +1,4 @@
-"""Unwrap a mesh into UV charts with xatlas or, if xatlas fails, give each face its own cell of the texture.
+"""Unwrap a mesh into UV charts with xatlas or, if xatlas fails, give each face its own triangle of the texture.
 
 xatlas takes seconds for tens of thousands of faces, but minutes for noise and for large smooth parts, and it crashes on
 some meshes (such as an icosphere of 81,920 faces). It cannot be interrupted, so it runs in a child process with a time
@@ -32,7 +32,7 @@ _STDERR_TAIL: Final = 300
 
 @dataclass(frozen=True)
 class UnwrappedMesh:
-    """A mesh cut into UV charts. Faces without area are not in a chart; their corners have the UV of a neighbor."""
+    """A mesh cut into UV charts. Faces of zero area are in no chart; their corners have the UV of a neighbor."""
 
     source: IntArray  # [s] the mesh vertex of each split vertex
     faces: IntArray  # [m, 3] indices of split vertices, in the order of the faces of the mesh
@@ -54,8 +54,8 @@ def unwrap(surface: TriangleMesh, texture_size: int, limit_s: float) -> Unwrappe
     else:
         return _with_all_uvs(surface, texture_size, result)
     logger.warning(
-        "xatlas %s for %d faces, so each face gets its own cell of the texture; "
-        "allow more time or a smaller face budget to get charts that can be painted on",
+        "xatlas %s for %d faces, so each face gets its own triangle of the texture; "
+        "for charts that can be painted on, allow more time or reduce the face budget",
         reason,
         len(surface.faces),
     )
@@ -93,7 +93,7 @@ def _scaled_to_face_area(surface: TriangleMesh, area: float) -> FloatArray:
 
 
 def face_charts(surface: TriangleMesh, texture_size: int) -> UnwrappedMesh:
-    """Put two faces into every cell of a square grid. This is fast for any mesh, and faces do not overlap.
+    """Give each face its own triangle of the texture, two per cell of a square grid. This is fast for any mesh.
 
     Neighbors on the mesh are not neighbors in the texture. Cells shrink as the number of faces grows. The texture is
     enlarged, with a warning, if the legs of the triangles would be shorter than _SHORTEST_LEG texels.

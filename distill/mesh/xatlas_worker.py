@@ -1,7 +1,7 @@
 """Run xatlas in a child process: `python -m distill.mesh.xatlas_worker`.
 
-It reads a mesh from stdin and writes its UV charts to stdout. It imports little, so that the process starts
-quickly. Arrays are passed in both directions as .npz archives.
+The process reads a mesh from stdin and writes its UV charts to stdout. Arrays are passed in both
+directions as .npz archives. This module imports little, so the process starts quickly.
 """
 
 import io
@@ -22,8 +22,8 @@ def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_siz
     """Unwrap vertices [v, 3] and faces [m, 3] with xatlas.
 
     Returns:
-        The mesh vertex [s] of each split vertex, faces [m, 3] of split vertices, and the UV [s, 2] (v up) and chart [s]
-        of each split vertex.
+        Four arrays: the mesh vertex of each split vertex [s], the faces as indices of split vertices [m, 3], the UV of
+        each split vertex [s, 2] (v up), and its chart [s].
     """
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, faces)

@@ -1,6 +1,6 @@
-"""Choose between Triton kernels (on CUDA GPUs) and plain torch (elsewhere) for field and renderer.
+"""Choose between Triton kernels (on CUDA GPUs) and plain torch (elsewhere) for the field and the renderer.
 
-Both give the same results; kernels are tested against the torch code.
+Both give the same results up to rounding; the kernels are tested against the torch code.
 """
 
 import logging

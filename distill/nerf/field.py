@@ -38,7 +38,7 @@ class Samples(NamedTuple):
 
 
 class Scene(Protocol):
-    """The interface that the renderer needs, at world points [n, 3] within `radius` of the origin."""
+    """What the renderer needs of a scene: functions of world points [n, 3] within `radius` of the origin."""
 
     @property
     def radius(self) -> float: ...
@@ -74,7 +74,10 @@ class Field(nn.Module):
         return torch.sigmoid(self.albedo_mlp(self.grid(x)))
 
     def density_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density [n] and outward unit normal [n, 3] (minus its normalized gradient) at points [n, 3]."""
+        """Return density [n] and outward unit normal [n, 3] at world points [n, 3].
+
+        The normal is the negative gradient of the density, normalized.
+        """
         return self._density_and_normal(x, *self.grid.with_jacobian(x))
 
     def query(self, x: Tensor) -> Samples:

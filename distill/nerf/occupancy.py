@@ -38,9 +38,9 @@ class Occupancy(nn.Module):
         self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
 
     def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
-        """Update the grid from `density` [n] at world points [n, 3], every `occupancy_every` steps.
+        """Update the grid at every `occupancy_every`-th step; do nothing at other steps.
 
-        The points are random and a function of (seed, step).
+        `density` maps world points [n, 3] to density [n]. The points are drawn at random from (seed, step).
         """
         settings = self.settings
         if step % settings.occupancy_every:

@@ -95,9 +95,9 @@ def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: tor
 
 
 def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
-    """Return the distances [n], [n] at which rays enter and leave the ball around the origin.
+    """Return the distances at which n rays enter [n] and leave [n] the ball around the origin.
 
-    They are equal for rays that miss the ball. Rays that start inside it enter at 0.
+    The two are equal for rays that miss the ball. Rays that start inside the ball enter at 0.
     """
     middle = -(rays.origin * rays.direction).sum(-1)
     closest = rays.origin + rays.direction * middle[:, None]

@@ -33,7 +33,7 @@ class HashGridSettings:
 class FieldSettings:
     """Settings of the field. Defaults are those of the released configuration.
 
-    One rule differs: there the scene is the cube [-radius, radius]^3, here it is the ball inside the cube.
+    One rule differs: the released scene is the cube [-radius, radius]^3, and this one is the ball inside that cube.
     """
 
     grid: HashGridSettings = field(default_factory=HashGridSettings)
@@ -56,15 +56,15 @@ class MarchSettings:
     min_transmittance: float = 1e-4
     """Rays end where the transmittance falls below this value."""
     alpha_threshold: float = 0.01
-    """Samples with less opacity than this are skipped. The mean of the occupancy grid replaces it, if that is less."""
+    """Samples with less opacity than this are skipped. If the mean of the occupancy grid is lower, it is the limit."""
     occupancy_resolution: int = 32
     occupancy_threshold: float = 0.01
     """Optical depth of one step above which a cell is occupied. The mean of the grid is used if it is lower."""
     occupancy_every: int = 16
     occupancy_decay: float = 0.95
     occupancy_warmup: int = 256
-    """Until this step all cells are updated; afterwards a random quarter of all cells, and at most as many occupied
-    ones."""
+    """Until this step all cells are updated; afterwards a random quarter of all cells, and at most the same number of
+    occupied cells."""
 
     def samples_at_once(self, device: torch.device) -> int:
         """Return the number of samples that may be evaluated at once on a device."""

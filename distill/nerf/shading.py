@@ -45,7 +45,10 @@ def lit(kind: ShadingKind, light: PointLight) -> Shade:
 
 
 def facing_away(normal: Tensor, direction: Tensor) -> Tensor:
-    """Return max(0, n . v)^2 [n] of Eq. 8 for unit normals n [n, 3] and ray directions v [n, 3] (into the scene)."""
+    """Return max(0, normal . direction)^2 [n] of Eq. 8, for unit normals [n, 3] and ray directions [n, 3].
+
+    The directions point into the scene.
+    """
     return (normal * direction).sum(-1).clamp(min=0).square()
 
 

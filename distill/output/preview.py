@@ -47,7 +47,7 @@ ViewRenderer = Callable[[NDArray[np.float64]], PreviewImages]
 
 
 def write_preview(field: Field, occupancy: Occupancy, settings: DistillSettings, path: Path) -> None:
-    """Write a sheet of four views: colors, normals and the textureless shape, one below the other."""
+    """Write a sheet of four views, with one row each for colors, normals and the textureless shape."""
     path.parent.mkdir(parents=True, exist_ok=True)
     render = view_renderer(field, occupancy, settings, settings.coarse_resolution)
     write_views(
@@ -93,7 +93,7 @@ def textureless(rendered: RenderOutput, rays: Rays, light: PointLight) -> Tensor
     Each pixel is shaded once, at its mean depth and normal, not at every sample.
 
     Args:
-        rendered: The rendering of cameras [f].
+        rendered: The rendering from f cameras.
         rays: The rays of its pixels.
         light: One light per camera.
 
@@ -107,7 +107,7 @@ def textureless(rendered: RenderOutput, rays: Rays, light: PointLight) -> Tensor
 
 
 def preview_light(c2w: NDArray[np.float64], device: torch.device | str) -> PointLight:
-    """Return the light of textureless images from cameras [f, 4, 4] that look at the origin."""
+    """Return the light used to render textureless images. The cameras [f, 4, 4] look at the origin."""
     right, up, position = c2w[:, :3, 0], c2w[:, :3, 1], c2w[:, :3, 3]
     distance = np.linalg.norm(position, axis=-1, keepdims=True)
     light_position = position + distance * (_LIGHT_UP * up - _LIGHT_LEFT * right)

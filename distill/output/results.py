@@ -38,7 +38,7 @@ def write_results(
         kinds: Formats of the mesh.
 
     Returns:
-        Data of the mesh.
+        Statistics of the mesh.
 
     Raises:
         UserError: the field is empty or contains NaN. All results except the mesh are written nevertheless.

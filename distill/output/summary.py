@@ -52,7 +52,7 @@ def metrics(
         losses: The loss log.
         coverage: Mean opacity of each frame of the turntable.
         durations: Durations of the parts of the run.
-        report: Data of the mesh; None if there is no mesh.
+        report: Statistics of the mesh; None if there is no mesh.
     """
     return {
         "steps": settings.steps,

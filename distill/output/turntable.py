@@ -1,4 +1,4 @@
-"""Turntable video and sheet of views of a scene. Both take a function that renders cameras.
+"""Turntable video and sheet of views of a scene. Both take a function that renders the scene from given cameras.
 
 `Render`: camera-to-world [f, 4, 4] (Blender axes) -> images in [0, 1]: [f, h, w, 3], or gray as [f, h, w(, 1)].
 `RenderRows`: the same with several images per camera, such as colors and normals.
@@ -50,10 +50,10 @@ def write_turntable(
     """Write an H.264 video (yuv420p, plays in browsers) of one turn, as a seamless loop.
 
     Images of odd size get an additional white row or column, since the codec needs even sizes. The file is written
-    atomically, after its frames were counted.
+    atomically, after its frames have been counted.
 
     Args:
-        render: Renders cameras.
+        render: Renders the scene from given cameras.
         path: The video file, .mp4.
         distance: Distance of the cameras from the origin.
         elevation_deg: Elevation of the cameras.
@@ -113,7 +113,7 @@ def _encode(images: Iterator[NDArray[np.uint8]], path: Path, fps: int) -> None:
 def write_views(
     render: RenderRows, path: Path, *, distance: float, elevation_deg: float = 15.0, views: int = 8
 ) -> None:
-    """Write a PNG sheet of `views` azimuths, starting at the front, with one row per kind of image from `render`."""
+    """Write a PNG sheet: a column for each of `views` azimuths from the front on, and a row for each kind of image."""
     cameras = ring(views, elevation_deg, distance)
     images = [_quantize(image) for row in render(cameras) for image in row]
     captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
