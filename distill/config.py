@@ -28,7 +28,7 @@ class DistillRequest:
     guidance_scale: float
     settings: DistillSettings
     reference_azimuth_deg: float | None = None
-    """Azimuth of the image's camera, if the model is conditioned on the image itself; None: on the embedding only."""
+    """Azimuth of the image's camera if the model is conditioned on the image itself, None if on its embedding only."""
 
     loss_azimuth_deg: float = 0.0
     """Azimuth of the image's camera in the L2 loss at the reference view; 0 without that loss."""
@@ -36,8 +36,8 @@ class DistillRequest:
     def as_json(self) -> dict[str, Any]:
         """Return the request as stored in config.json and in checkpoints, with lists for tuples.
 
-        The azimuth is stored under the key REFERENCE_KEY unless it is None. Settings with the values of `BEFORE` are
-        not stored.
+        `reference_azimuth_deg` is stored under the key REFERENCE_KEY, or not at all if it is None. Newer settings that
+        equal the old behavior (`BEFORE`) are not stored, so older runs keep their hash.
         """
         values = json.loads(json.dumps(asdict(self)))
         for group, names in BEFORE.items():
@@ -63,19 +63,19 @@ class DistillArgs:
     """Distill images into textured meshes. The same command resumes interrupted runs and skips finished ones.
 
     A run folder receives mesh.glb, turntable.mp4, views.png, field.safetensors, config.json, input.png, previews/, a
-    checkpoint and, at the end, done.json. Each image and seed is one run. A failed run does not stop the others: a
-    table at the end lists the outcome of each, and the exit status is 1 if any failed. Runs are sequential on one GPU
-    or on a CPU, and parallel on several GPUs or with --workers.
+    checkpoint and, at the end, done.json. Each combination of an image and a seed is one run. A failed run does not
+    stop the others: a table at the end lists the outcome of each run, and the exit status is 1 if any failed. Runs are
+    sequential on one GPU or on a CPU, and parallel on several GPUs or with --workers.
     """
 
     image: tuple[Path, ...]
-    """One or more images, each of one object seen from its front: preferably an RGBA cut-out, or on white. A folder
-    stands for the images in it."""
+    """One or more images, each of one object seen from its front: preferably an RGBA cut-out, otherwise on white.
+    A folder stands for all images in it."""
     model: Path = BUNDLED_MODEL
     """A model folder written by training or train.convert, a checkpoint file, or a Hub name."""
     out: HiddenDefault[Path | None] = None
     """Output folder. One run: the run folder itself (default out/NAME).
-    Several runs: their parent, with one NAME-seed-K each (default out)."""
+    Several runs: the parent of their folders, NAME-seed-K for seed K (default out)."""
     preset: HiddenDefault[Preset | None] = None
     """The settings to start from. Default: tiny for models of 64-pixel images, paper for larger ones."""
     steps: HiddenDefault[int | None] = None
@@ -90,7 +90,7 @@ class DistillArgs:
     """Classifier-free guidance scale. Default: the model's."""
     with_reference: bool = False
     """Also condition the model on the image itself, as in stage 2, as a clean frame beside the views.
-    By default it sees only the image embedding, as in the paper."""
+    By default the model sees only the image embedding, as in the paper."""
     azimuth_deg: float = 0.0
     """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
     Used with --with-reference or --reference-loss-weight, for models with absolute camera labels."""
@@ -118,5 +118,5 @@ class DistillArgs:
 
     @property
     def is_single(self) -> bool:
-        """Whether the command describes one run, whose folder is `out` itself."""
+        """Whether the command describes a single run, so that `out` is the folder of that run."""
         return len(self.image) == 1 and self.num_seeds == 1

@@ -1,4 +1,4 @@
-"""The marker of a finished run, `done.json`. It is written last and contains the hash of the request."""
+"""The marker of a finished run, `done.json`. The marker is written last and contains the hash of the run's request."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def finished_faces(folder: Path, request: DistillRequest, formats: Sequence[Form
 
 
 def _marker_of(folder: Path, request: DistillRequest) -> dict[str, Any]:
-    """Read the marker. For folders made before there were markers, derive it from the key `mesh` of config.json."""
+    """Read the marker. For older folders, which have no marker, derive it from the key `mesh` of config.json."""
     if (folder / DONE).is_file():
         return dict(json.loads((folder / DONE).read_text()))
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())

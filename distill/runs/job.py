@@ -41,7 +41,7 @@ _COMPILED_STEPS: Final = 3000  # compiling takes four minutes on an H100 and sav
 
 @dataclass(frozen=True)
 class Job:
-    """One run with everything it needs. It can be sent to another process."""
+    """One run with everything it needs. A job can be pickled and sent to another process."""
 
     name: str
     image: Path
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def effective_compile(self) -> CompileChoice:
-        """`compile`, with "auto" replaced by "none" for runs too short to save the time that compiling takes."""
+        """`compile`, with "auto" replaced by "none" for runs that are too short for compiling to save time."""
         return "none" if self.compile == "auto" and self.request.settings.steps < _COMPILED_STEPS else self.compile
 
     @property
@@ -87,7 +87,7 @@ def run_job(
 
     Args:
         job: The run.
-        loaded: Returns the model; called once the folder is known to be usable.
+        loaded: Returns the model; it is called only after the folder has been checked.
         device: Device of the run.
         title: As in `distill.sds.loop.distill`.
         watch: As in `distill.sds.loop.distill`.
@@ -96,8 +96,8 @@ def run_job(
         The number of faces of the mesh.
 
     Raises:
-        UserError: another process writes the folder, or the run cannot continue; the message names the folder and the
-            files that are kept in it.
+        UserError: another process writes to the folder, or the run cannot continue; the message names the folder and
+            the files that are kept in it.
         KeyboardInterrupt: the run was stopped after writing a checkpoint.
     """
     with _folder_is_writable(job.out):
@@ -127,7 +127,7 @@ def _start_folder(job: Job) -> None:
 
 @contextmanager
 def _folder_is_writable(out: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a UserError that names the folder."""
+    """Convert an OSError raised in the `with` block into a UserError that names the folder."""
     try:
         yield
     except OSError as error:

@@ -39,7 +39,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """Options that all runs of a command share. None: the default of the preset or of the model."""
+    """Options that all runs of a command share. None stands for the default of the preset or of the model."""
 
     model: Path
     preset: Preset | None = None
@@ -56,10 +56,10 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
     """Plan the runs of a command line.
 
     Returns:
-        The jobs, and a failed outcome for each of several runs whose image cannot be used.
+        The jobs and, if the command has several runs, a failed outcome for each run whose image cannot be used.
 
     Raises:
-        UserError: an option is invalid, or the image of a single run cannot be used.
+        UserError: an option is invalid, or the command has a single run and its image cannot be used.
     """
     _check_numbers(args)
     azimuth_deg = args.azimuth_deg if args.with_reference else None
@@ -160,7 +160,7 @@ def plan_jobs(
 
 
 def describe_images(jobs: Iterable[Job]) -> list[str]:
-    """Return lines on how each image was prepared: the notices about it, then how it was framed for the model."""
+    """Return lines of text on each image: notices about the image, then how it was framed for the model."""
     lines = []
     for image, prepared in {job.image: job.prepared for job in jobs}.items():
         lines += [f"note: {notice}" for notice in prepared.notices]
@@ -175,7 +175,7 @@ def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
         UserError: there is no run, or two runs would share a name and therefore a folder.
     """
     if not args.image or args.num_seeds < 1:
-        raise UserError(f"no runs: give at least one image, and --num-seeds ({args.num_seeds}) of at least 1")
+        raise UserError(f"nothing to run: --num-seeds is {args.num_seeds}; give at least one image and one seed")
     if args.is_single:
         return [(args.image[0], args.seed, args.image[0].stem)]
     for image in args.image:
@@ -197,12 +197,12 @@ def run_folder(args: DistillArgs, name: str) -> Path:
 
 
 def default_preset(image_size: int) -> Preset:
-    """Return the preset for models of images of this size."""
+    """Return the default preset for a model that generates images of `image_size` pixels."""
     return "tiny" if image_size <= LARGEST_TINY else "paper"
 
 
 def model_digest(folder: Path) -> str:
-    """Return a SHA-256 over a model's files, which tells apart models of the same name."""
+    """Return a SHA-256 over the files of a model, to distinguish models of the same name."""
     digest = hashlib.sha256()
     for part in ("unet", "vae", "image_tower", "image_encoder"):
         for path in sorted((folder / part).glob("*")):

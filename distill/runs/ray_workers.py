@@ -1,8 +1,9 @@
 """Run several jobs in parallel on Ray workers: one per GPU, or several processes on a CPU.
 
 A worker loads the model once and runs one job after the other. Between steps it reports its progress to the `Board` and
-asks the board whether to stop, since only the driver receives signals. A worker that dies is replaced, and its run
-resumes once from the last checkpoint. Ray is imported only when needed, since the import takes a second.
+asks the board whether to stop, since only the driver receives signals. If a worker dies, another worker resumes its run
+from the last checkpoint; if that one dies too, the run has failed. Ray is imported only when needed, since its import
+is slow.
 """
 
 import logging
@@ -39,7 +40,7 @@ _FOLDER_S: Final = 10.0  # longest wait until a new folder is visible on another
 
 
 class Board:
-    """The progress of all runs and the stop request. A separate actor, since workers are busy with their runs."""
+    """The progress of all runs and the stop request: an actor of its own, since workers do not answer during a run."""
 
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
@@ -55,7 +56,7 @@ class Board:
         self._stop = True
 
     def steps(self) -> dict[str, int]:
-        """Return the steps done by name of the run."""
+        """Return the number of steps done, by the name of the run."""
         return self._steps
 
 
@@ -115,7 +116,7 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
     Args:
         jobs: The runs.
         device: Device of the runs: auto, cpu or cuda.
-        workers: Number of workers. None: one per GPU of the cluster, or one.
+        workers: Number of workers. None: one per GPU of the cluster, or one if it has no GPU.
         address: Address of a Ray cluster; None for this machine.
 
     Raises:
@@ -156,7 +157,7 @@ class _Pool:
         self._deaths: Counter[str] = Counter()
 
     def outcomes(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[RunOutcome]:
-        """Yield the outcome of each job as it ends; after `stopped`, also of those that were not started."""
+        """Yield the outcome of each job as it ends. Once `stopped()` is true, no further job is started."""
         for job in jobs:
             if reason := _create_folder(job.out):
                 yield RunOutcome(job.name, "failed", reason=reason)
@@ -195,12 +196,14 @@ class _Pool:
         yield result.value
 
     def _handle_worker_death(self, actor: PoolActor[Job], error: Exception) -> None:
-        """Requeue a dead worker's run, unless it has lost too many workers."""
+        """Requeue the run of a dead worker, unless too many workers died in that run."""
         for job in actor.running.values():
             self._deaths[job.name] += 1
             if self._deaths[job.name] < MAX_DEATHS:
                 logger.warning(
-                    "%s: its worker died (%s); another one resumes from its checkpoint", job.name, _lines(error)[0]
+                    "%s: its worker died (%s); another worker resumes the run from its checkpoint",
+                    job.name,
+                    _lines(error)[0],
                 )
                 self._waiting.appendleft(job)
             else:
@@ -218,7 +221,7 @@ def _lines(error: Exception) -> list[str]:
 
 
 def _create_folder(out: Path) -> str:
-    """Create a run folder, by which workers check that they share it. Return the error message, or an empty string."""
+    """Create a run folder, by which workers check that they share its storage. Return an error message, or ''."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

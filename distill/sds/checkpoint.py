@@ -1,7 +1,7 @@
 """The state of a distillation and its checkpoint, from which a run resumes exactly.
 
-`checkpoint.safetensors` contains field, occupancy grid and optimizer. Its header contains the step and the request of
-the run (key `asked`).
+`checkpoint.safetensors` contains the field, the occupancy grid and the optimizer. Its header contains the step and the
+request of the run (key `asked`).
 """
 
 import json
@@ -54,7 +54,7 @@ def save_checkpoint(state: Distillation, path: Path, step: int, request: Mapping
         state: The state after `step` steps.
         path: The checkpoint file.
         step: Number of steps done.
-        request: The request of the run, as in JSON.
+        request: The request of the run, as JSON values.
     """
     header = {"step": str(step), "asked": json.dumps(request, sort_keys=True)}
     write_tensors(path, _tensors(state), header)

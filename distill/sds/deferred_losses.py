@@ -1,7 +1,7 @@
 """Losses and gradient norms that are read from the GPU for several steps at once, so that the host rarely waits.
 
-The device itself skips an update whose loss or gradient is not finite (`train.layers.compile.update`). The run stops
-when the host reads that loss, at the latest before the next checkpoint.
+The device itself skips an update if its loss or gradient is not finite (`train.layers.compile.update`). The run stops
+when the host reads that loss, which happens before the next checkpoint at the latest.
 """
 
 import math
@@ -36,7 +36,7 @@ class DeferredLosses:
         self._waiting.add((step, list(result.losses)), *_scalars(result))
 
     def read(self, now: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """Read the stored results once `every` steps were added, or immediately if `now`.
+        """Read the stored results if they are from at least `every` steps, or in any case if `now`.
 
         Returns:
             (step, losses by name) of each step that was read.

@@ -1,7 +1,7 @@
 """Score distillation sampling (SDS, Eq. 7): the loss, and its guidance by a diffusion model.
 
-Eq. 7 reads as a loss through the UNet, but like the released code we never differentiate the UNet. Both forms of the
-loss have a closed-form gradient with respect to the latents z, written as half the squared distance to a fixed target:
+Like the released code, we do not differentiate the UNet in Eq. 7. The gradient with respect to the latents z is then
+known in closed form, and the loss is half the squared distance of z to a fixed target. There are two forms:
 
     "eps"  dL/dz = w(t) (eps_hat - eps) / f,  w(t) = 1 - alpha_bar_t     (DreamFusion)
     "x0"   dL/dz = (z - x0_hat) / f,          x0_hat from z_t and eps_hat (MVDream, the release)
@@ -172,7 +172,7 @@ def sds_loss(
     form: SdsForm = "x0",
     rescale: float = 0.5,
 ) -> Tensor:
-    """Return the SDS loss, a scalar: half the squared distance of latents to their SDS target, per frame.
+    """Return the SDS loss, a scalar: half the squared distance of latents to their target, divided by f.
 
     Args:
         latents: Latents of the rendered images, [f, c, h, w], with gradient.

@@ -2,7 +2,7 @@
 
 A run folder contains `checkpoint.safetensors` (field, occupancy grid and optimizer, with the step and the request in
 its header), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the
-same result, which is bit-identical on a CPU.
+same result as an uninterrupted one; on a CPU it is bit-identical.
 """
 
 import logging

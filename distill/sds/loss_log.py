@@ -28,7 +28,7 @@ LossRow = dict[str, float]
 
 @dataclass(frozen=True)
 class Losses:
-    """The content of a loss log. A row does not have the keys of losses that were not computed."""
+    """The content of a loss log. A row lacks the keys of losses that were not computed."""
 
     columns: tuple[str, ...] = ("step", *TIMES)
     rows: tuple[LossRow, ...] = ()
@@ -39,7 +39,7 @@ class Losses:
         return self.columns[3:]
 
     def of(self, name: str) -> tuple[list[float], list[float]]:
-        """Return the steps and values of a column, for the rows that have it."""
+        """Return the steps and values of a column, over the rows that have a value in it."""
         pairs = [(row["step"], row[name]) for row in self.rows if name in row]
         return [step for step, _ in pairs], [value for _, value in pairs]
 
@@ -59,7 +59,7 @@ def read_losses(path: Path) -> Losses:
         return Losses()
     header, *lines = csv.reader(io.StringIO(whole))
     if tuple(header[:3]) != ("step", *TIMES):
-        raise UserError(f"{path} is not a loss log (its first line is {','.join(header)!r}); move it away")
+        raise UserError(f"{path} is not a loss log (its first line is {','.join(header)!r}); move the file away")
     try:
         rows = [
             {name: float(value) for name, value in zip(header, line, strict=True) if value} | {"step": float(line[0])}
@@ -67,7 +67,7 @@ def read_losses(path: Path) -> Losses:
         ]
     except ValueError as error:
         raise UserError(
-            f"{path} contains a line that is not a row of {','.join(header)} ({error}); move it away"
+            f"{path}: a line does not match the columns {','.join(header)} ({error}); move the file away"
         ) from error
     return Losses(tuple(header), tuple(rows))
 

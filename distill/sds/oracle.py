@@ -34,7 +34,7 @@ class Ball:
     front: Point
     back: Point
     stripe: float = 0.0
-    """Height in world units of horizontal stripes, every second one of which is darker; 0 for no stripes."""
+    """Height in world units of horizontal stripes, which are alternately lighter and darker; 0 for no stripes."""
 
     def hit(self, rays: Rays) -> Tensor:
         """Return the distance [n] at which rays enter; inf for rays that miss or start inside."""
@@ -200,10 +200,10 @@ def mixture_denoiser(
 ) -> Denoise:
     """Return the ideal denoiser for several equally likely scenes.
 
-    Its clean latents are the posterior mean given the noisy latents.
+    It predicts the posterior mean of the clean latents, given the noisy latents.
 
     Args:
-        truths: Returns the images [f, 3, h, w] of each scene.
+        truths: Function that returns the images [f, 3, h, w] of each scene from given cameras.
         encode: The image encoder.
         alphas_cumprod: Noise schedule [t].
         jointly: Whether the posterior is that of all views of a group together, as for a model with attention between
@@ -226,6 +226,6 @@ def mixture_denoiser(
 
 
 def _prediction(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Prediction:
-    """Return the noise [f, c, h, w] in noisy latents, given the clean latents, as both predictions."""
+    """Return the noise in noisy latents, given the clean latents (all [f, c, h, w]), with guidance and without."""
     noise = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
     return Prediction(noise, noise)

@@ -1,4 +1,4 @@
-"""A loss on the color and mask of the reference view, given by the input image: an ablation, off by default.
+"""A loss that compares the reference view's color and mask with the input image: an ablation, off by default.
 
 Other methods use this loss; Isotropic3D does not (paper, Table 1 and Fig. 8).
 

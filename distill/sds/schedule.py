@@ -51,15 +51,15 @@ class CameraSettings:
     fov_deg: tuple[float, float] = (15.0, 60.0)
     elevation_deg: tuple[float, float] = (0.0, 30.0)
     low_elevation_probability: float = 0.5
-    """Probability that a step draws low elevations: the sine is uniform in `elevation_deg` / 90, instead of the angle
-    in `elevation_deg`. From 0 to 30 degrees these are 0 to 19.5 degrees."""
+    """Probability that a step draws low elevations. The sine of the elevation is then uniform in `elevation_deg` / 90,
+    so the range 0 to 30 degrees becomes 0 to 19.5. Otherwise the elevation is uniform in `elevation_deg`."""
     half_frame: tuple[float, float] = (0.8, 1.0)
     """Half the frame in world units at the depth of the origin: distance * tan(fov / 2)."""
 
 
 @dataclass(frozen=True)
 class ShadingSettings:
-    """Shading after the coarse part of the run (which is unlit). Defaults are those of the released configuration."""
+    """Shading after the coarse part of the run, which is unlit. Defaults are those of the released configuration."""
 
     lit_probability: float = 0.75
     textureless_probability: float = 0.5
@@ -77,14 +77,15 @@ class DistillSettings:
     steps: int = 10_000
     seed: int = 0
     coarse_fraction: float = 0.5
-    """Fraction of the run (5,000 of 10,000 steps) with `coarse_*`, without shading, in which the weight of Eq. 10
-    rises."""
+    """Fraction of the run (5,000 of 10,000 steps) that is coarse: it uses the `coarse_*` settings and no shading, and
+    the weight of Eq. 10 rises."""
     coarse_resolution: int = 64
     fine_resolution: int = 256
     coarse_views: int = 8
     fine_views: int = 4
     anneal_fraction: float = 0.8
-    """Fraction of the run (8,000 of 10,000 steps) during which both ends of the timestep range move."""
+    """Fraction of the run (8,000 of 10,000 steps) in which the timestep range moves from `timestep_start` to
+    `timestep_end`."""
     timestep_start: float = 0.98
     """Both ends of the timestep range at step 0, as a fraction of the noise schedule."""
     timestep_end: tuple[float, float] = (0.02, 0.50)
@@ -99,7 +100,7 @@ class DistillSettings:
     """Weight of the L2 loss at the reference view (`reference_loss`), an ablation; 0, as in the paper, omits it."""
     grid_learning_rate: float = 1e-2
     mlp_learning_rate: float = 1e-3
-    """The paper gives one learning rate, 0.01; the released code uses that for the grid only."""
+    """The paper gives one learning rate, 0.01; the released code uses it for the hash grid only."""
     betas: tuple[float, float] = (0.9, 0.99)
     adam_epsilon: float = 1e-15
     weight_decay: float = 0.01
@@ -170,7 +171,7 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 
 
 def newer_settings(settings: DistillSettings) -> dict[str, float]:
-    """Return the values that differ from `BEFORE`, by names such as `cameras.low_elevation_probability`."""
+    """Return the settings that differ from `BEFORE`, by names such as `cameras.low_elevation_probability`."""
     return {
         f"{group}.{name}": value
         for group, names in BEFORE.items()

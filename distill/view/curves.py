@@ -48,7 +48,7 @@ class LabeledLine:
 
 @dataclass(frozen=True)
 class Curve:
-    """A laid-out curve; the paths are the `d` of SVG paths."""
+    """A laid-out curve. `values_path` and `mean_path` are the `d` attributes of SVG paths."""
 
     title: str
     summary: str
@@ -69,7 +69,7 @@ def make_curve(
     mark: Mark | None = None,
     linear: bool = False,
 ) -> Curve | None:
-    """Lay out `values` [n] over `steps` [n], with an axis from 0 to `last_step`. Returns None without values.
+    """Lay out `values` [n] over `steps` [n], with an axis from 0 to `last_step`. Returns None if n is 0.
 
     With `linear` the vertical axis is linear and starts at zero, however many decades the values span.
     """
@@ -125,7 +125,7 @@ class CurveScale:
 
 
 def running_mean(values: Values) -> Values:
-    """Average each of `values` [n] with its neighbors, over a window of `_SMOOTH` * n that is shorter at the ends."""
+    """Average each of `values` [n] over a window of `_SMOOTH` * n values around it, which is shorter at the ends."""
     half = int(len(values) * _SMOOTH / 2)
     total = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - half, 0)

@@ -44,7 +44,7 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class EmbeddedVideo:
-    """An mp4 with its caption; `label` describes a video whose caption is empty."""
+    """An mp4 with its caption; `label` describes the video to screen readers if the caption is empty."""
 
     source: str
     caption: str
@@ -65,7 +65,7 @@ def embed_image(path: Path, caption: str = "") -> EmbeddedImage:
     """Read an image file.
 
     Raises:
-        UserError: the file is missing, or is not an image that browsers show.
+        UserError: the file is missing, or is not an image of a type that browsers show.
     """
     media_type = _MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None:

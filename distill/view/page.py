@@ -46,13 +46,13 @@ class Section:
     tables: Sequence[tuple[str, Rows]] = ()
     """Several tables side by side, each with a title."""
     folded: tuple[str, Rows] | None = None
-    """A title and a table that opens on a click."""
+    """A title and a table that is shown after a click on the title."""
     cards: Sequence[Card] = ()
     images: Sequence[tuple[Path, str]] = ()
     """Images with their captions."""
     charts: Sequence[Curve] = ()
     series: Sequence[tuple[Path, str]] = ()
-    """Images of one size with their names. A slider selects one; it starts at the last."""
+    """Images of one size with their names. A slider selects the image to show, the last one at first."""
     video: tuple[Path, str] | None = None
     """An mp4 with its caption."""
     glb: tuple[Path, str] | None = None
@@ -84,7 +84,7 @@ def make_page(
         title: Heading of the page.
         sections: Parts of the page, in order. Several sections get a table of contents.
         lead: Text below the heading.
-        back: Name and address of the page that this one belongs to.
+        back: Name and address of the page to link back to, such as the overview.
         reload_s: Seconds after which the page reloads itself.
 
     Raises:

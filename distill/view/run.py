@@ -100,9 +100,9 @@ def read_run(folder: Path, name: str) -> StoredRun:
 
 
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the given folders that are runs and the runs up to `_DEPTH` levels below them, in order.
+    """Return, by name, all runs among the given folders and up to `_DEPTH` levels below them.
 
-    Each run is named by its path relative to the folder that all given folders share.
+    The name of a run is its path relative to the deepest folder that contains all given folders.
 
     Raises:
         UserError: a path is not a folder, or a folder contains no run.
@@ -136,9 +136,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); run the same command again to rewrite it") from error
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and repeat `python -m distill`") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is not a JSON object; run the same command again to rewrite it")
+        raise UserError(f"{path} is not a JSON object; delete it and repeat `python -m distill`")
     return values
 
 

@@ -174,7 +174,7 @@ def _files(run: StoredRun) -> Section:
 
 
 def offered_files(folder: Path) -> list[Path]:
-    """Return the files of a run that its page offers: no hidden files and no links, which could leave the folder."""
+    """Return the files of a run that its page offers: no hidden files, and no symbolic links."""
     return sorted(
         path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
     )

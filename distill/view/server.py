@@ -1,7 +1,7 @@
 """Serve run pages over HTTP, on this machine only.
 
-Pages are made at every request and so show the current state. No file path is built from a request: its address is
-looked up in the addresses of the runs and of the files in their folders.
+Pages are made at every request and so show the current state. No file path is built from a request: the requested
+address is looked up among the addresses of the runs and of the files in their folders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Response:
 
 
 def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
-    """Return a server of the runs in `folders` on the loopback address; port 0 takes a free one. It is not started.
+    """Return a server of the runs in `folders` on the loopback address; port 0 takes a free one. The caller starts it.
 
     Raises:
         UserError: there is no run, or the port is taken.

@@ -127,9 +127,9 @@ def test_no_record_is_an_empty_one(tmp_path: Path) -> None:
     ("content", "complaint"),
     [
         ("a,b\n1,2\n", "not a loss log"),
-        ("step,seconds,views_per_s,sds\n1,2,3\n", "not a row of step"),
-        ("step,seconds,views_per_s,sds\n1,2,3,x\n", "not a row of step"),
-        ("step,seconds,views_per_s,sds\n,2,3,4\n", "not a row of step"),
+        ("step,seconds,views_per_s,sds\n1,2,3\n", "does not match the columns step"),
+        ("step,seconds,views_per_s,sds\n1,2,3,x\n", "does not match the columns step"),
+        ("step,seconds,views_per_s,sds\n,2,3,4\n", "does not match the columns step"),
     ],
 )
 def test_something_else_is_refused_by_name(tmp_path: Path, content: str, complaint: str) -> None:
