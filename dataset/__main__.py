@@ -44,9 +44,9 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class InfoCommand:
-    """Print counts, sizes, rates, failures by reason, flags, licenses, sources, environment lights, clipped views.
+    """Print statistics: objects, sizes, rates, failures by reason, flags, licenses, sources, lights and clipped views.
 
-    The exit status is 2 if manifest, outcome tables and shards disagree.
+    The exit status is 2 if the manifest, the outcome tables and the shards disagree.
     """
 
     shards: Shards

@@ -21,7 +21,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates ce
 
 
 def write_attribution(fs: Any, root: str) -> int:
-    """Write the file for a set whose shards are complete. Returns the number of objects in it.
+    """Write `attribution.csv` of a set whose shards are all finished. Return the number of objects listed.
 
     One shard's part of the manifest is in memory at a time. Raises UserError when a part of the set is missing.
     """
@@ -54,7 +54,7 @@ def _line(asset: Asset) -> bytes:
 
 
 class AttributionCheck:
-    """Compare the file with the shards, reading it once from start to end. A context manager."""
+    """Context manager that compares `attribution.csv` with the shards in one pass over the file."""
 
     def __init__(self, fs: Any, root: str) -> None:
         self._path, self._fault, self._expects = f"{root}/{ATTRIBUTION_FILE}", "", True

@@ -1,7 +1,8 @@
 """Camera positions, matrices and labels, in numpy. Computations are in float64.
 
 The project uses the "blender" convention: the world's z axis points up; a camera at azimuth 0 is at -y, at 90 at +x;
-elevation is positive upwards; a camera looks along its -z axis and y is up. Others differ by fixed rotations:
+elevation is positive upwards; a camera looks along its -z axis and y is up. The other conventions differ from it by
+fixed rotations:
 
     name       camera axes                    world axes
     blender    x right, y up, z backwards     z up
@@ -143,6 +144,6 @@ def released_isotropic3d_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike
     """Return labels [..., 16] as the released Isotropic3D weights expect them: degrees converted to radians twice.
 
     The released code passes radians to a function that expects degrees, so 90 degrees acts as 1.57 degrees. Do not use
-    this for training from MVDream.
+    these labels to fine-tune MVDream.
     """
     return mvdream_camera(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg))

@@ -32,7 +32,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Means over the rendered sample, which a single worker rendered with the whole machine."""
+    """Counts and means of the rendered sample; a single worker rendered it, alone on this machine."""
 
     rendered: int
     failed: int
@@ -64,7 +64,7 @@ def plan(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -
 
 
 def survey(listed: Iterator[Asset], sample: int) -> Listing:
-    """Count a stream of assets and pick about `sample` of those to render, evenly spread."""
+    """Count the listed assets, and pick about `sample` of those that are not excluded, evenly spread."""
     objects = excluded = size = seen = 0
     kinds, licenses, kept, stride = Counter[str](), Counter[str](), list[tuple[int, Asset]](), 1
     for position, asset in enumerate(listed):

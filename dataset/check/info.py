@@ -68,10 +68,10 @@ class SetStatistics:
 
 
 def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> SetStatistics:
-    """Read outcome tables, statistics and, unless `quick`, all metadata, one shard at a time. No image is read.
+    """Return the statistics of a set, from its outcome tables and, unless `quick`, the metadata of every object.
 
-    Raises UserError when the set is not complete, or when manifest, outcome tables and shards disagree; the error
-    names the first objects and what to do.
+    One shard is in memory at a time, and no image is read. Raises UserError when the set is not complete, or when the
+    manifest, the outcome tables and the shards disagree; the message names the first objects that differ.
     """
     about = SetStatistics(str(url), read_index(url), images=None if quick else ImageStatistics())
     with ProgressBar(desc="info", unit="object", disable=not progress) as bar:

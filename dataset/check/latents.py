@@ -23,7 +23,7 @@ from dataset.format.shards import ShardEntry, ShardStats
 
 
 def latent_kind(url: str, form: LatentFormat) -> SetKind:
-    """Return the kind of set that defines how the shards of a latent set are checked."""
+    """Return the `SetKind` by which the shards of the latent set at `url` are checked."""
 
     def fault(name: str, data: bytes, meta: Meta | None) -> str:
         view_set: ViewSet = "fixed" if ".fixed_" in name else "random"
@@ -36,7 +36,7 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
         about, *views = sorted(members, key=lambda name: not name.endswith(".meta.json"))
         meta = parse_meta(members[about], f"{where}/{about}")
         if set(members) != set(latent_names(meta.uid)):
-            raise UserError(f"{where}: its members are not those of {meta.uid}")
+            raise UserError(f"{where}: its members are not those that the object {meta.uid} must have")
         if problem := next((text for name in views if (text := fault(name, members[name], meta))), ""):
             raise UserError(f"{where}: {problem}")
         return meta

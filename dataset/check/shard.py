@@ -29,7 +29,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SetKind:
-    """The differences between a set of images and a set of latents."""
+    """How the shards of one kind of set, images or latents, are checked, and the remedies for problems in them."""
 
     names: Callable[[str], list[str]]  # all member names of a uid
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError
@@ -50,7 +50,7 @@ IMAGE_SET: Final = SetKind(member_names, validate_sample, _image_fault, render_a
 
 
 class HashingReader:
-    """A file that is read from start to end; its length and sha256 are computed meanwhile."""
+    """A wrapper of a file that counts and hashes (SHA-256) the bytes while they are read from start to end."""
 
     def __init__(self, file: Any, bar: Any) -> None:
         self.file, self.bar = file, bar

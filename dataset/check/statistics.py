@@ -59,5 +59,8 @@ class OutcomeCounts:
 
 
 def reason(row: Outcome) -> str:
-    """Return why an object has no sample, as a group: "stage: error class", or the flags of a skipped object."""
+    """Return the reason by which objects without a sample are grouped, such as "import: TooLarge".
+
+    A reason consists of the stage and the error class, or, without an error class, the stage and the flags or message.
+    """
     return f"{row.stage or 'unknown'}: {row.error_class or ', '.join(row.flags) or row.message or 'unknown'}"

@@ -27,8 +27,8 @@ from dataset.reading.reconcile import read_manifest, read_table, set_differences
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     """Return all problems of the set at `url`; an empty list when it is valid.
 
-    The set holds images, or latents (then it has latents.json); the tables of latent sets are checked too. Shards are
-    read by parallel threads, which does not change the order of the problems.
+    A set with a file `latents.json` is a latent set, whose index tables are checked too. Threads read the shards in
+    parallel, but the problems are in the order of the shards.
 
     Raises UserError when there is no set.
     """

@@ -40,12 +40,12 @@ def average_blocks(rgba: UInt8, factor: int) -> UInt8:
 def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, where: str) -> dict[str, bytes]:
     """Return the sample's 33 members (full name -> bytes) at `resolution`.
 
-    Raises UserError naming the member (after `where`) when an image cannot be decoded or has another size than the
-    metadata say, ValueError when `resolution` does not divide that of `meta`.
+    Raises UserError, which begins with `where` and the member's name, when an image cannot be decoded or its size
+    differs from the metadata. Raises ValueError when `resolution` does not divide the resolution in `meta`.
     """
     factor = meta.resolution // resolution
     if resolution < 1 or factor * resolution != meta.resolution:
-        raise ValueError(f"{resolution} pixels do not divide {meta.resolution}")
+        raise ValueError(f"the resolution {resolution} is not a divisor of {meta.resolution}, that of {meta.uid}")
     expected = (meta.resolution, meta.resolution, 4)
     views, images = {}, {}
     for view_set in VIEW_SETS:
@@ -54,7 +54,9 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
             name = member_name(meta.uid, view_set, i)
             rgba = decode_webp(members[name], f"{where}/{name}")
             if rgba.shape != expected:
-                raise UserError(f"{where}/{name} is damaged: its shape is {rgba.shape}, its metadata says {expected}")
+                raise UserError(
+                    f"{where}/{name} is damaged: its shape is {rgba.shape}, but its metadata says {expected}"
+                )
             small = average_blocks(rgba, factor)
             smaller.append(_view(meta.views[view_set][i], factor, small))
             images[name] = encode_webp(small)

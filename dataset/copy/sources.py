@@ -96,8 +96,8 @@ def _check_resolutions(sources: Sequence[SourceSet], resolution: int | None) -> 
 def picks(sources: Sequence[SourceSet], objects_per_shard: int) -> Iterator[Pick]:
     """Yield all objects of the copy in order, with one source shard in memory at a time. No image is read.
 
-    Rows are copied except for position, shard and the flag "duplicate", which are those of the new set. Raises
-    UserError when a source set is inconsistent.
+    Outcome rows are copied, but their position, shard and flag "duplicate" are set to the values for the new set.
+    Raises UserError when a source set is inconsistent.
     """
     position, first = 0, dict[bytes, int]()
     for source in sources:
@@ -122,7 +122,7 @@ def _objects(source: SourceSet) -> Iterator[tuple[Asset, Outcome, tuple[int, int
 
 
 def each_once(objects: Iterator[Pick]) -> Iterator[Asset]:
-    """Yield the objects for the manifest. Raises UserError when two sets contain the same uid."""
+    """Yield the assets of the objects, for the new manifest. Raises UserError when two sets contain the same uid."""
     owner: dict[str, SourceSet] = {}
     for pick in objects:
         uid = pick.asset.uid

@@ -76,8 +76,8 @@ def copy_object(task: CopyTask) -> Members:
         raise DamagedMember(str(error)) from error
     if meta.resolution != task.resolution:
         raise UserError(
-            f"{where}/{about}: {meta.resolution} pixels, but the set's first object has {task.resolution}; all objects "
-            "of a set must have one size: copy the parts separately (--uids FILE)"
+            f"{where}/{about}: its images have {meta.resolution} pixels per side, but those of the set's first object "
+            f"have {task.resolution}; copy the objects of each size into a set of their own (--uids FILE)"
         )
     if task.target in (None, meta.resolution):
         return members

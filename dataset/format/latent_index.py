@@ -19,7 +19,10 @@ _PARSING: Final = threading.Lock()
 
 
 class LatentTable(NamedTuple):
-    """Offsets and cameras of a shard. Column 0 of `places` is the metadata, then the views follow in schema order."""
+    """Offsets and cameras of the objects of a shard.
+
+    Column 0 of `places` locates the metadata; columns 1 to 32 locate the views in schema order.
+    """
 
     name: str
     uids: tuple[str, ...]
@@ -31,7 +34,7 @@ class LatentTable(NamedTuple):
 def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> LatentTable:
     """Load the index table of a shard.
 
-    Raises UserError when it is missing, damaged or of another shard. The caller adds the remedy to the message.
+    Raises UserError when it is missing, damaged or belongs to another shard. The caller adds the remedy to the message.
     """
     file = table_file(entry.name)
     try:
@@ -46,7 +49,7 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Lat
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):
-        raise UserError(f"{file} does not have arrays of the shapes for {entry.samples} objects")
+        raise UserError(f"{file} has arrays whose shapes are not those for {entry.samples} objects")
     sizes = [form.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
     if (table.places[:, 1:, 1] != sizes).any():
         raise UserError(f"the sizes of its members differ from those in {LATENTS_FILE}")

@@ -4,9 +4,9 @@ A latent set has the layout of the shard set that it was encoded from: tars with
 same order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (a copy) and one
 member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`: a flat float16 array with the mean of the posterior
 (c * h * w values), its log variance (same size; optional) and the image embedding (d values; optional for the fixed
-views). `latents.json` describes which parts are stored. `NAME.table.npz`, the last file of a shard, holds what reading
-needs at every step as arrays: the offsets of `NAME.json` and the camera angles of the metadata. Parsing the JSON of
-both would take longer than reading the latents.
+views). `latents.json` describes which of these parts are stored. `NAME.table.npz`, which is written last, stores in
+arrays what every training step needs: the members' offsets (from `NAME.json`) and the camera angles (from the
+metadata). Parsing them from JSON would take longer than reading the latents.
 """
 
 import io
@@ -51,7 +51,7 @@ class LatentFormat:
 
     @property
     def latent_numbers(self) -> int:
-        """c * h * w: size of a latent."""
+        """Number of values in the latent of one view, c * h * w."""
         return self.channels * self.height * self.width
 
     def numbers(self, view_set: ViewSet) -> int:
@@ -101,8 +101,9 @@ def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
 def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
     """Return `NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
 
-    Its arrays are uids [objects], places int64 [objects, 33, 3] (offset, size, crc32; the metadata, then the views in
-    schema order), elevation_deg and azimuth_deg float64 [objects, 2 sets, 16 views], and the tar's sha256.
+    Its arrays are `uids` [objects]; `places` int64 [objects, 33, 3], the offset, size and crc32 of the metadata, then
+    of the views in schema order; `elevation_deg` and `azimuth_deg` float64 [objects, 2 sets, 16 views]; and `sha256`,
+    the hash of the tar.
     """
     suffixes = [name.removeprefix("x.") for name in latent_names("x")]
     places = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
@@ -133,7 +134,7 @@ def encode_on(url: str) -> str:
 
 
 def encode_again(url: str, shard: str) -> str:
-    """Return the remedy for a damaged shard: without its statistics, the shard is encoded again."""
+    """Return the remedy for a damaged shard. The encoder writes a shard again if its statistics file is missing."""
     return f"delete {url}/{shard}.json and {encode_on(url)}"
 
 
@@ -142,8 +143,8 @@ def read_format(url: str) -> LatentFormat:
     fs, root = url_to_fs(url)
     path = f"{root}/{LATENTS_FILE}"
     if not exists(fs, path):
-        what = "a set of images, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "no latent set"
-        raise UserError(f"{url}: {what}; make one with `python -m train.encode SHARDS OUT --model MODEL`")
+        what = "a set of images, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "not a latent set"
+        raise UserError(f"{url} is {what}; make a latent set with `python -m train.encode SHARDS OUT --model MODEL`")
     try:
         return parse_format(json.loads(fs.cat_file(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -158,7 +159,7 @@ def parse_format(raw: dict[str, Any]) -> LatentFormat:
     if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
         raise ValueError("its sizes are not positive integers")
     if form.embedded not in get_args(Embedded) or not isinstance(form.logvar, bool):
-        raise ValueError(f"embedded is {form.embedded!r} and logvar {form.logvar!r}")
+        raise ValueError(f"embedded ({form.embedded!r}) or logvar ({form.logvar!r}) has an unknown value")
     return form
 
 

@@ -20,7 +20,7 @@ ROWS_PER_GROUP: Final = 4096
 
 @dataclass(frozen=True)
 class Asset:
-    """One object. At most one of `file`, `objaverse_path` and `procedural_index` is set, and locates its model."""
+    """One object of a set. At most one of `file`, `objaverse_path`, `procedural_index` is set; it locates the model."""
 
     uid: str
     source: str

@@ -96,7 +96,7 @@ def shard_name(index: int) -> str:
 
 
 def render_again(shard: str) -> str:
-    """Return the remedy for a damaged shard: without its outcome table, the renderer writes the shard again."""
+    """Return the remedy for a damaged shard. The renderer writes a shard again if its outcome table is missing."""
     return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {REPEAT_COMMAND}"
 
 

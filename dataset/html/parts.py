@@ -61,7 +61,10 @@ class BarTable:
 
 
 def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram | None:
-    """Return a histogram of `values` from zero, its last column collecting a long tail. None if there are no values."""
+    """Return a histogram of `values` from zero up, or None if there are no values.
+
+    If a few values are much larger than all others, the last column counts them too.
+    """
     if not len(values):
         return None
     data = np.asarray(values)
@@ -94,7 +97,7 @@ def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "")
 
 
 def round_up(value: float) -> float:
-    """Return the next of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten. Zero stays zero."""
+    """Round up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten. Values of zero or less become zero."""
     if value <= 0:
         return 0.0
     power = 10.0 ** np.floor(np.log10(value))

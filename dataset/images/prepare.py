@@ -1,4 +1,4 @@
-"""WebP images of shards, compositing on white, contact sheets, and the preparation of input images.
+"""Encode and decode WebP images, composite images on white, draw contact sheets, and prepare input images.
 
 Alpha is straight (not premultiplied). Images are resampled in premultiplied float32, which avoids dark fringes.
 """
@@ -111,8 +111,8 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
     """Prepare an input image as the model expects it: the object centered on white, `size` pixels square.
 
     A transparent image, or one with a white background, is cropped to the object and padded so that the longest side
-    fills OBJECT_FILL of the frame, as in our renders. Any other image is used whole and padded to a white square, and a
-    notice is given. `remove_background` removes the background with rembg.
+    fills OBJECT_FILL of the frame, as in rendered sets. Any other image is used whole and padded to a white square,
+    with a notice. `remove_background` removes the background with rembg.
 
     Raises UserError when `size` is too small, or the image cannot be read or has no usable object.
     """
@@ -136,7 +136,8 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
     width, height = box[2] - box[0], box[3] - box[1]
     if max(width, height) < MIN_SIDE:
         raise UserError(
-            f"{name}: the object is only {width}x{height} pixels; its longest side must have at least {MIN_SIDE}"
+            f"{name}: the object is only {width}x{height} pixels, but its longest side must have at least "
+            f"{MIN_SIDE}; give a larger image"
         )
     if fill * size > _BLUR * max(width, height):
         notices.append(

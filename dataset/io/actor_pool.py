@@ -25,7 +25,7 @@ class PoolActor(Generic[Item]):
 
 
 class PoolResult(NamedTuple):
-    """The result of an actor for an item. For an actor that has just started: None and `actor.answer`."""
+    """The result of an actor for an item. If the actor has just started, the item is None, the value its `answer`."""
 
     actor: PoolActor[Any]
     item: Any

@@ -47,7 +47,8 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
     if not bucket_exists:
         raise UserError(
             f"cannot reach {url}: there is no bucket {bucket!r}, or the credentials of this environment do not "
-            "give access to it (without any, s3fs connects anonymously); create it, correct its name, or set them"
+            "give access to it; create the bucket, correct its name, or set the credentials (without credentials, s3fs "
+            "connects anonymously)"
         )
 
 
@@ -63,7 +64,7 @@ def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
 def exists(fs: Any, path: str) -> bool:
     """Return whether a file or folder exists. Raises UserError when the local file system denies access.
 
-    fsspec's own `exists` returns False for every exception, including a folder that may not be read and Ctrl-C.
+    fsspec's own `exists` returns False after any exception, even after Ctrl-C or when access is denied.
     """
     if not isinstance(fs, LocalFileSystem):
         return bool(fs.exists(path))

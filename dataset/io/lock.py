@@ -68,7 +68,9 @@ def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path, writer: str) -> Iterator[None]:
-    """Create a folder of this machine and lock it during the `with` block. A new folder that stays empty is removed.
+    """Create a local folder if it does not exist, and lock it during the `with` block.
+
+    A folder that was created here and is still empty at the end is removed.
 
     The kernel drops the lock when the process ends, however it ends. Temporary files that a killed process left in the
     folder (`dataset.io.files.atomic_file`) are removed.

@@ -28,8 +28,9 @@ def code_for_nodes(packages: Sequence[str]) -> dict[str, Any]:
 def start_ray(**options: Any) -> None:
     """Call `ray.init(**options)` and keep this process's SIGTERM handler, which Ray replaces.
 
-    With `address="local"` it is tried RAY_STARTS times, because Ray waits 30 s only for its processes, which is too
-    short on a busy machine. Raises UserError when they all fail; else whatever `ray.init` raises.
+    With `address="local"`, up to RAY_STARTS attempts are made, because Ray waits only 30 s for its processes to start,
+    which is too short on a busy machine. Raises UserError when the last attempt fails. With another address, errors of
+    `ray.init` are raised unchanged; so are errors about wrong options.
     """
     import ray
 

@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order; `ahead` further items have been taken from the iterable before each is yielded.
+    """Yield the items in order; before yielding an item, take the next `ahead` items from the iterable too.
 
     Use it for items whose creation starts work, such as futures.
     """

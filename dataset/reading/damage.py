@@ -91,8 +91,8 @@ def read_or_replace(
 ) -> T:
     """Return `read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
 
-    Only the members that `read` reads count: an object with one damaged image is still used when that image is not
-    needed. A storage failure does not count as damage, because a later read may succeed and the order would differ.
+    An object is replaced only if a member that `read` reads is damaged; damage in its other members does not matter. An
+    object is not replaced after a storage failure, because another run may read it and would then use other objects.
 
     Raises:
         DamagedMember: A member is damaged and `damage` is None, which disables replacement.
@@ -106,4 +106,4 @@ def read_or_replace(
             if damage is None:
                 raise
             damage.add(uid(shard, sample), str(error))
-    raise UserError(f"item {i}: {_ATTEMPTS} replacements in a row are damaged; repair the set")
+    raise UserError(f"item {i}: its object and {_ATTEMPTS - 1} replacements for it are all damaged; repair the set")

@@ -169,8 +169,8 @@ class StreamState(NamedTuple):
 def resume_item(i: int, before: Order, now: Order) -> tuple[int, str]:
     """Return the item at which `now` resumes a run that stopped before item i of `before`, and a notice for the user.
 
-    For a run that resumes on another number of ranks. No item of the epoch is left out; up to now.world - 1 items that
-    were already read are repeated. The notice is empty when the number of ranks is the same.
+    The two orders may differ in the number of ranks. Then up to `now.world` - 1 items that were already read are read
+    again, but none is left out, and the notice says so. If the number of ranks is the same, the notice is empty.
 
     Raises UserError when the two orders contain different items.
     """

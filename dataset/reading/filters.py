@@ -59,7 +59,8 @@ class Filters:
             raise UserError(f"unknown flag {', '.join(unknown)}; choose from {', '.join(get_args(Flag))}")
         if not 0 <= self.min_coverage <= self.max_coverage <= 1:
             raise UserError(
-                f"coverage is {self.min_coverage} to {self.max_coverage}; give a range within 0 to 1, lower end first"
+                f"the coverage range is {self.min_coverage} to {self.max_coverage}; it must lie within 0 to 1, and the "
+                "minimum must not exceed the maximum"
             )
         shares = (self.validation_share, self.test_share)
         if not (min(shares) >= 0 and sum(shares) < 1):  # NaN is refused too
@@ -90,7 +91,10 @@ class FilterResult:
 
 
 def split_of(uid: str, validation_share: float, test_share: float) -> Split:
-    """Return the split of an object, a function of its uid. A larger share takes objects from the train split only."""
+    """Return the split of an object, which depends only on its uid and the two shares.
+
+    If a share is increased, the objects that it gains come from the train split, not from the other share.
+    """
     place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / _SUMMED
     if place < validation_share:
         return "validation"
@@ -120,7 +124,7 @@ def select(url: str | Path, filters: Filters) -> FilterResult:
 
 
 def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> None:
-    """Raise UserError when no object has one of the named licenses, or when no object passes the filters."""
+    """Raise UserError when a license in the filters belongs to no object, or when no object passes the filters."""
     licenses = Counter({name: n for selection in selections for name, n in selection.licenses.items()})
     if unknown := sorted(set(filters.licences) - licenses.keys()):
         urls = ", ".join(selection.url for selection in selections)

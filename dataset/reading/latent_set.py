@@ -58,7 +58,7 @@ class _OpenFile:
 
 
 class LatentSet:
-    """A complete latent set. Objects are (shard, sample) numbers, the same as in the shard set it was made from.
+    """A complete latent set. Objects are identified by (shard, sample) numbers, as in the encoded shard set.
 
     Reading is thread-safe; an instance can be pickled or inherited by a fork. `latents.json` and the index are read at
     construction, a shard's table at its first use. `kept` selects samples, as in `ShardSet`.

@@ -92,7 +92,7 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
 
 
 def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
-    """Yield how the files of a set disagree about its size. `index` is None for an unfinished set."""
+    """Yield each difference between the sizes that the set's files record. `index` is None for an unfinished set."""
     if in_manifest != request.objects:
         yield Difference(MANIFEST_FILE, f"contains {in_manifest} objects, but {SET_NAME} says {request.objects}")
     if index and index.objects_per_shard != request.objects_per_shard:
@@ -109,7 +109,7 @@ def set_differences(request: SetRequest, in_manifest: int, index: Index | None) 
 def shard_differences(
     shard: str, start: int, uids: Sequence[str] | None, rows: Sequence[Outcome], samples: Sequence[str]
 ) -> Iterator[Difference]:
-    """Yield how one shard's manifest part, outcome rows and samples disagree.
+    """Yield each difference between a shard's part of the manifest, its outcome rows and its samples.
 
     Args:
         shard: Name of the shard.

@@ -1,4 +1,4 @@
-"""An object of a shard set with its true views: images, cameras, and how its mesh was normalized."""
+"""Read an object of a shard set: its rendered images, their cameras, and the normalization of its mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

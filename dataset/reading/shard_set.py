@@ -64,7 +64,8 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the set's contents and selection. If equal, (shard, sample) numbers mean the same objects."""
+        """The sha256 of the set's contents and selection. Sets with equal fingerprints have
+        the same objects at the same (shard, sample) numbers."""
         return fingerprint_of(self.index, self.kept)
 
     def uid(self, shard: int, sample: int) -> str:

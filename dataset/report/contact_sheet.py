@@ -23,7 +23,10 @@ def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int
         UserError: the set is empty, a number is out of range, or `out` cannot be written.
     """
     if objects < 1 or not 1 <= views_per_set <= VIEWS_PER_SET:
-        raise UserError(f"preview needs at least 1 object and 1 to {VIEWS_PER_SET} views per view set")
+        raise UserError(
+            f"--objects is {objects} and --views-per-set is {views_per_set}; they must be at least 1, and the views at "
+            f"most {VIEWS_PER_SET}"
+        )
     shards = ShardSet(url)
     if not len(shards):
         raise UserError(f"{url} contains no objects; run `python -m dataset info {url}` to see what failed")

@@ -1,7 +1,8 @@
 """Write the report of a shard set as one HTML page; `page.html` is its template.
 
-The images stand at the end of the page, one base64 line per strip, so that the text can be read before they are loaded.
-A strip is decoded when its tile comes into view.
+The page shows a tile per object. The views of an object are stored side by side in one image, as a base64 line at the
+end of the page, so that the text can be read before the images are loaded. An image is decoded when its tile comes into
+view.
 """
 
 import base64

@@ -57,7 +57,7 @@ def hello(device: Device) -> Hello:
 
 
 def run_job(job: RenderJob, threads: int) -> Reply:
-    """Render one object. An error in the object is returned as a failed reply; other errors raise."""
+    """Render one object. An error in the object is returned as a failed reply; other errors are raised."""
     from render.blender.scene import ObjectError
 
     try:

@@ -12,8 +12,8 @@ _GRAY: Final = 0.02  # largest difference between the channels of a gray
 def color_by_vertex(beside_gray: bool) -> None:
     """Show the vertex colors of meshes without a material (PLY scans, some OBJ).
 
-    With `beside_gray`, also show those of meshes whose material is a plain gray, as OBJ and FBX exporters write it,
-    unless all vertices are white or all are black. Materials with a color or an image are not changed.
+    With `beside_gray`, vertex colors that are neither all white nor all black also replace a plain gray material, such
+    as OBJ and FBX exporters write by default. Materials with a color or an image are not changed.
     """
     replaced: dict[tuple[str, str], Any] = {}
     for obj in bpy.context.scene.objects:

@@ -145,7 +145,7 @@ def _add_camera(scene: Any) -> None:
 def render_view(
     pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, timer: PartTimer | None = None
 ) -> Rgba:
-    """Render the open scene to an image [h, w, 4], empty outside of `box`. Blender writes its PNG into `scratch`."""
+    """Render the open scene to an image [h, w, 4], empty outside of `box`. `scratch` is for Blender's PNG."""
     scene, path = bpy.context.scene, scratch / "view.png"
     width, height = scene.render.resolution_x, scene.render.resolution_y
     box = box or PixelBox(0, 0, width, height)

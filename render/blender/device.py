@@ -66,7 +66,7 @@ def use(scene: Any, chosen: str) -> None:
 
 
 def warm_up(chosen: str) -> str:
-    """Compile the GPU's kernels (minutes at first use, then cached), measure the speed and return it as text.
+    """Compile the GPU's kernels, which takes minutes at first use. Return the measured speed as text.
 
     Raises UserError when the GPU is not really used.
     """
@@ -78,7 +78,10 @@ def warm_up(chosen: str) -> str:
 
 
 def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], float]) -> str:
-    """Return `render`'s samples per second as text. Raises UserError when they are no more than a CPU core's."""
+    """Measure the samples per second of `render` and return them as text.
+
+    Raises UserError when one CPU core could reach this rate.
+    """
     started = clock()
     render()
     seconds = max(clock() - started, 1e-6)
@@ -86,7 +89,7 @@ def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], floa
     speed = f"{rate / 1e6:.1f} million samples per second"
     if rate < CORE_SAMPLES_PER_SECOND:
         raise UserError(
-            f"Cycles does not use {chosen}: it takes {speed}, no more than a CPU core; "
+            f"Cycles does not use {chosen}: it reaches only {speed}, no more than one CPU core; "
             "check its driver, or use --device cpu"
         )
     return speed

@@ -84,7 +84,7 @@ def prepare(
         scratch: Existing folder for temporary files; None: the system's.
         up: Axis of an OBJ, PLY or STL file that points up; None: the convention of its format.
 
-    Returns flags for missing parts and for repairs. Raises ObjectError.
+    Returns the object's flags: which parts are missing and what was repaired. Raises ObjectError.
     """
     root = (root or path.parent).resolve()
     with tempfile.TemporaryDirectory(dir=scratch, prefix="import-") as folder:

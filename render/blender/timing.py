@@ -53,7 +53,10 @@ class RenderClock:
         self.done = time.perf_counter()
 
     def add_to(self, timer: PartTimer) -> None:
-        """Add the rendering that has just returned. Without a status line all of its time counts as `sync`."""
+        """Add the times of the rendering that has just returned to `timer`.
+
+        If Cycles reported no first sample, all time until the image was finished counts as `sync`.
+        """
         if self._waiting:
             self.sampling = self.done
         timer.seconds["sync"] += self.sampling - self.called

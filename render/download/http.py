@@ -65,7 +65,7 @@ class DownloadPolicy:
 
 @dataclass(frozen=True)
 class ResponseBody:
-    """Size and hash of a downloaded body; `verified` when the server sent the same hash."""
+    """Size and sha256 of a downloaded body. `verified` is True if the server sent the same hash."""
 
     size: int
     sha256: str
@@ -75,7 +75,7 @@ class ResponseBody:
 def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) -> tuple[T, int]:
     """Call `attempt` until it succeeds; return its result and the number of attempts.
 
-    Raises DownloadError with the file and the last failure.
+    Raises DownloadError, which names the file and the last failure, when no further attempt is allowed or useful.
     """
     number = 1
     while True:

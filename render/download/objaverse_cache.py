@@ -75,7 +75,7 @@ def fetch(asset: Asset, cache: Path, policy: DownloadPolicy) -> CachedFile:
 
 
 def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Download:
-    """Download one asset, on any machine. `cache` None is the default folder of that machine."""
+    """Download one asset. If `cache` is None, the default folder of the machine that runs this is used."""
     started = time.monotonic()
     try:
         file = fetch(asset, cache or cache_folder(), policy)

@@ -30,7 +30,10 @@ class GltfData:
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """Return an accessor's values [count, width], a view of the file; None without data (zeros, or compressed)."""
+        """Return an accessor's values [count, width] as a view of the file.
+
+        Returns None if the file does not store them, because they are all zero or compressed.
+        """
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
             return None

@@ -23,7 +23,10 @@ def find_file(name: str, folder: Path, root: Path) -> Path | None:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Return whether `path` is inside the folder `root`, whether `..` is applied before or after following links."""
+    """Return whether `path` is inside the folder `root` under both readings of `..` in it.
+
+    One reading applies `..` before it follows symbolic links, the other afterwards.
+    """
     try:
         places = (path.resolve(), Path(os.path.normpath(path)).resolve())
     except RuntimeError:  # a loop of links

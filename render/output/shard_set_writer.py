@@ -128,7 +128,7 @@ class ShardSetWriter:
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in names}
 
     def missing(self, shard: int) -> list[int]:
-        """Return the positions of an unfinished shard's objects without a result."""
+        """Return the positions of those objects of an unfinished shard that have no result."""
         staged = self.staging.positions(shard_name(shard))
         return [position for position in self.positions(shard) if position not in staged]
 

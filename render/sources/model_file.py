@@ -32,7 +32,7 @@ _MOST_WORDS: Final = 64  # of a file name with spaces
 
 
 class NameNotUtf8(UserError):
-    """A file name is not valid UTF-8. The class name is stored in the outcome table, as are those below."""
+    """A file name is not valid UTF-8. Outcome tables store this class name and those of the two classes below."""
 
 
 class SymlinkLoop(UserError):

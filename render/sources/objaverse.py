@@ -56,7 +56,7 @@ def objaverse_assets(
 
 
 def fingerprint(selection: str) -> str:
-    """A string that identifies a selection without listing it; a file of uids is identified by its contents."""
+    """Return a string that identifies a selection without listing it. A file of uids is identified by its contents."""
     if selection not in ("all", "lvis"):
         selection = f"sha256:{_uid_file(selection, _sha256)}"
     return f"objaverse:{selection}"
@@ -103,7 +103,10 @@ def _chosen(selection: str, cache: Path, policy: DownloadPolicy) -> Uids | None:
 def _uid_file(selection: str, read: Callable[[Path], T]) -> T:
     path = Path(selection)
     if not path.is_file():
-        raise UserError(f"objaverse:{selection}: is neither lvis, all nor a file with one uid per line")
+        raise UserError(
+            f"objaverse:{selection} is unknown; give objaverse:lvis, objaverse:all or objaverse:FILE, "
+            "where FILE has one uid per line"
+        )
     try:
         return read(path)
     except OSError as error:

@@ -79,7 +79,7 @@ def parse_source(spec: str) -> ObjectSource:
 
 
 def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Iterator[Asset]:
-    """The selected objects, in manifest order. Raises UserError on a bad source, at the latest during iteration."""
+    """Yield the selected objects in manifest order. Raises UserError, during iteration, when the source is unusable."""
     if selection.uids and source.kind == "objaverse":
         raise UserError("--uids selects from folder: and procedural: sources; for Objaverse write objaverse:UIDS.txt")
     listed = _kept(_listed(source, seed, selection), selection.uids)
@@ -88,7 +88,7 @@ def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Itera
 
 
 def fingerprint(source: ObjectSource, seed: int, selection: SourceSelection) -> str:
-    """A hash that determines the manifest: equal fingerprints list the same objects.
+    """Return a hash that changes with the manifest: sources with equal fingerprints list the same objects.
 
     Only a folder is listed (names and sizes); for other sources the specification is sufficient.
     """
@@ -131,7 +131,7 @@ def _kept(listed: Iterator[Asset], uids: Path | None) -> Iterator[Asset]:
             missing.remove(asset.uid)
             yield asset
     if missing:
-        raise UserError(f"{uids}: {len(missing)} uids are not in the source, one is {min(missing)!r}")
+        raise UserError(f"{uids}: {len(missing)} uids are not in the source, for example {min(missing)!r}; remove them")
 
 
 def _read_text(path: Path) -> str:
@@ -152,7 +152,7 @@ def _excluded(asset: Asset, selection: SourceSelection) -> str:
 
 
 def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
-    """Objects 0 ... N-1 of this seed (render.procedural). Raises UserError when `count` is not a positive integer."""
+    """Yield objects 0 to `count` - 1 of this seed. Raises UserError when `count` is not a positive integer."""
     from render.procedural.catalog import uid_of
 
     if not count.isdecimal() or int(count) < 1:
@@ -162,10 +162,10 @@ def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
 
 
 def folder_assets(folder: Path) -> list[Asset]:
-    """The model files under a folder.
+    """Return the model files under a folder as assets.
 
-    They are listed by `manifest.csv` in the folder or beside it, else sorted by path. Raises UserError when there is
-    none.
+    A `manifest.csv` in the folder or beside it lists them; without one, all model files are taken, sorted by path.
+    Raises UserError when there is no model file.
     """
     if not folder.is_dir():
         raise UserError(f"folder:{folder} is not a folder; check the path")

@@ -85,9 +85,10 @@ class RenderPool:
         self._seconds: float | None = None  # moving average per object
 
     def results(self, tasks: Iterator[RenderTask]) -> Iterator[RenderBatch]:
-        """Yield batches as they complete until each task has a result; after WAIT_S without any, an empty one.
+        """Yield batches as they complete, until each task has a result.
 
-        `tasks` is consumed only as far as the workers need. Raises RayLost when no Ray node is alive.
+        When no batch completes within WAIT_S seconds, an empty batch is yielded. `tasks` is consumed only as far
+        as the workers need. Raises RayLost when no Ray node is alive.
         """
         queue = TaskQueue(tasks)
         while True:
@@ -154,7 +155,7 @@ class RenderPool:
 
 
 class TaskQueue:
-    """Tasks, taken in batches of one shard each. False when empty."""
+    """A queue of tasks, taken in batches of one shard each. As a condition, it is False when it is empty."""
 
     def __init__(self, tasks: Iterator[RenderTask]) -> None:
         self._tasks = tasks

@@ -1,7 +1,8 @@
 """Download objects ahead of rendering, as a bounded number of Ray tasks on any node.
 
 The bytes do not pass through the driver: they go from the downloading node to the rendering node through Ray's object
-store, which spills to disk. A worker waits only for its own file. Ray repeats a download that is lost with its node.
+store, which spills to disk. A worker waits only for its own file. If a node fails, Ray repeats
+the downloads that were stored on it.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +29,6 @@ def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[As
 
 
 def downloads_ahead(tasks: Iterator[RenderTask], submit: Callable[[Asset], Any], ahead: int) -> Iterator[RenderTask]:
-    """Yield the same tasks in order, with the downloads of the next `ahead` ones already started."""
+    """Yield the same tasks in order; the downloads of the `ahead` tasks after each have already been started."""
     started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
     return draw_ahead(started, ahead)

@@ -42,7 +42,7 @@ class ProgressMetrics:
     """The metrics of one run. Requires a connection to Ray, whose background threads export the values."""
 
     def __init__(self, shards: str, total: int, ended: int) -> None:
-        """Start with `total` objects in the set, of which `ended` already have an outcome."""
+        """Create the metrics of a set of `total` objects, `ended` of which already have an outcome."""
         from ray.util.metrics import Counter, Gauge
 
         self._tags, self._left, self._rate = {"set": shards}, total - ended, Rate()
@@ -54,7 +54,10 @@ class ProgressMetrics:
         self._left_gauge.set(self._left, self._tags)
 
     def update(self, ok: int = 0, failed: int = 0, skipped: int = 0) -> None:
-        """Add the objects that ended since the last call. Call it with zeros too, so that a stalled rate drops."""
+        """Add the objects that ended since the last call.
+
+        Call it even if none has ended, so that the rate falls to zero when the run stalls.
+        """
         for status, count in (("ok", ok), ("failed", failed), ("skipped", skipped)):
             if count:
                 self._ended.inc(count, {**self._tags, "status": status})

@@ -57,7 +57,7 @@ class Repair:
     Attributes:
         drop: Faces to delete, because another face in the same place remains.
         both_sides: Remaining faces that represent both windings, so that both of their sides are drawn.
-        layer: Distance by which a face is moved along its own normal, in steps; 0 for most faces.
+        layer: Number of small steps by which a face is moved along its own normal; 0 for most faces.
         doubled: Faces that share their place with another face.
     """
 

@@ -23,9 +23,9 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     """Make back faces of single-sided materials transparent to the camera.
 
     Closed surfaces that face outward are not changed. Flat surfaces become transparent from behind, to the camera only.
-    All other surfaces also let light through from the back to the front, so that what the camera sees through them is
-    lit. Rays are traced backward: they pass where they hit the front. A material with no faces turned toward any camera
-    is drawn from both sides.
+    All other surfaces also let light pass from their back to their front, so that what the camera sees through them is
+    lit: a light ray, which Cycles traces from the object to the light, passes if it hits the front of such a surface. A
+    material with no faces turned toward any camera is drawn from both sides.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
@@ -62,7 +62,8 @@ def surface_variants(faces: Faces, vectors: Floats) -> Integers:
     """Choose how to draw each face [f] if its material is single-sided.
 
     Returns:
-        0: as it is; 1: transparent from behind to the camera; 2: also transparent from the front to all other rays.
+        A variant per face: 0 is drawn as it is; 1 is transparent to the camera from behind; 2 is also transparent from
+        the front to all rays but the camera's.
     """
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)

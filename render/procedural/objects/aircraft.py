@@ -11,7 +11,10 @@ from render.procedural.primitives.surface import Points, SurfaceGrid
 
 
 def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> SurfaceGrid:
-    """Build a wing along +x from x = 0, with (front, back) y of its root and tip; its section is an ellipse."""
+    """Build a wing with an elliptic section that extends from x = 0 to x = `span`.
+
+    `root` and `tip` are the y coordinates (front, back) of its edges at the two ends.
+    """
     rings = []
     for share in (0.0, 0.5, 0.9, 1.0):
         front, back = (root[i] + (tip[i] - root[i]) * share for i in (0, 1))

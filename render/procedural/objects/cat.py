@@ -17,7 +17,7 @@ EYES: tuple[Rgb, ...] = ((0.45, 0.75, 0.20), (0.95, 0.72, 0.15), (0.30, 0.65, 0.
 
 @dataclass(frozen=True)
 class Proportions:
-    """Factors about 1, and how much of the coat is light."""
+    """Scale factors near 1 for parts of the body, and which markings are white."""
 
     head: float
     ear: float

@@ -101,7 +101,7 @@ def _wheels(radius: float, width: float, reach: float, colors: Palette) -> list[
 
 
 def sailboat(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a hull with a mast, a mainsail and a jib, bow to the front; plain, striped or two-tone sails."""
+    """Build a hull with the bow to the front, a mast, and a mainsail and jib that are plain, striped or two-tone."""
     colors = palette(rng)
     length, beam, mast = rng.uniform(0.55, 0.72), rng.uniform(0.19, 0.26), rng.uniform(0.95, 1.3)
     paint = pt.blend(pt.solid(colors.main), colors.second, pt.beyond((0, 0, -1), -rng.uniform(0.07, 0.16)))

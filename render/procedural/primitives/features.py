@@ -95,7 +95,7 @@ def bead_eye(center: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> 
 
 
 def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
-    """Build three whiskers on the left side (+x); `pair` mirrors them."""
+    """Build three whiskers on the left side (+x). Use `pair` to add the right side."""
     x, y, z = root
     hairs = []
     for number, rise in enumerate((0.28, 0.02, -0.24)):

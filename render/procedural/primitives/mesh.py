@@ -24,7 +24,8 @@ class Mesh:
 def triangulate(surface: SurfaceGrid, rest: SurfaceGrid) -> Mesh:
     """Split each cell of a grid [rows, columns, 3] into two triangles, merging equal points.
 
-    Triangles without area are dropped. Texture coordinates are those of `rest`, on which the pattern is painted.
+    Triangles without area are dropped. Texture coordinates are computed on `rest`, the grid before the
+    surface was moved, because the pattern is evaluated there.
     """
     rows, columns, _ = surface.shape
     points = np.round(surface.reshape(-1, 3), 6)

@@ -205,7 +205,9 @@ def test_sizes_that_do_not_fit(large: str, small: str, tmp_path: Path, resolutio
 def test_an_object_of_another_size_than_its_set_is_named(tmp_path: Path) -> None:
     mixed = make_set(tmp_path / "mixed", "x", 2, 16, sample=lambda uid, i, size: make_sample(uid, i, size // (i + 1)))
     for resolution in (None, 8):
-        with pytest.raises(UserError, match=r"x1\.meta\.json: 8 pixels, but the set's first object has 16"):
+        with pytest.raises(
+            UserError, match=r"x1\.meta\.json: its images have 8 pixels per side, but those of .* first object have 16"
+        ):
             copy_sets([mixed], str(tmp_path / f"out{resolution}"), resolution=resolution, workers=1)
 
 

@@ -170,7 +170,7 @@ def test_damaged_metadata_is_counted_where_coverage_is_asked_for(tmp_path: Path)
 def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown flag blurred; choose from empty, clipped"):
         Filters(without_flags=("blurred",))
-    with pytest.raises(UserError, match=r"coverage is 0\.5 to 0\.1"):
+    with pytest.raises(UserError, match=r"the coverage range is 0\.5 to 0\.1"):
         Filters(min_coverage=0.5, max_coverage=0.1)
     with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
         Filters(validation_share=0.5, test_share=0.5)

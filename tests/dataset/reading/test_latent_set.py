@@ -158,14 +158,14 @@ def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path
     stats = read_stats(*url_to_fs(latent_folder), "shard-000000")
     (damaged / "latents.json").write_bytes((latent_folder / "latents.json").read_bytes())
     table.write_bytes(dump_table(stats, [LatentSet(latent_folder).meta(0, 0)]))
-    with pytest.raises(UserError, match="does not have arrays of the shapes for 2 objects; delete"):
+    with pytest.raises(UserError, match="has arrays whose shapes are not those for 2 objects; delete"):
         LatentSet(damaged).views(0, 0, WANTED)
 
 
 def test_missing_unfinished_and_foreign_sets_read_differently(
     image_shards: ShardSet, latent_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"no latent set; make one with `python -m train\.encode"):
+    with pytest.raises(UserError, match=r"is not a latent set; make a latent set with `python -m train\.encode"):
         LatentSet(tmp_path)
     with pytest.raises(UserError, match="a set of images, not of latents"):
         LatentSet(image_shards.url)

@@ -165,7 +165,7 @@ def test_a_damaged_cache_file_is_named_with_the_remedy(cache, name, damage):
     ("lines", "message"),
     [
         ((uid_of(1), "f" * 32, "0" * 32), f"2 uids are not in Objaverse, the first is '{'0' * 32}'"),
-        ((uid_of(1), "", "../../etc/passwd"), "line 3: '../../etc/passwd' is not a uid"),
+        ((uid_of(1), "", "../../etc/passwd"), "line 3: '../../etc/passwd' is not an Objaverse uid"),
         (("", ""), "contains no uid"),
     ],
 )
@@ -175,7 +175,7 @@ def test_bad_uid_files_are_refused(whole_cache, tmp_path, lines, message):
 
 
 def test_unknown_selections_are_refused(whole_cache):
-    with pytest.raises(UserError, match="is neither lvis, all nor a file"):
+    with pytest.raises(UserError, match="is unknown; give objaverse:lvis, objaverse:all or objaverse:FILE"):
         listed("nowhere.txt", whole_cache)
 
 
