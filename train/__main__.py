@@ -112,9 +112,9 @@ class Stage1(StageOptions):
     """
 
     autoencoder_steps: HiddenDefault[int | None] = None
-    """Optimizer steps of the autoencoder, if it is trained first. Default: the preset's."""
+    """Optimizer steps for the autoencoder, when it is trained before stage 1. Default: the preset's."""
     image_encoder_steps: HiddenDefault[int | None] = None
-    """Optimizer steps of the image encoder, if it is trained first. Default: the preset's."""
+    """Optimizer steps for the image encoder, when it is trained before stage 1. Default: the preset's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class ComponentOptions(CommonOptions):
     batch_size: HiddenDefault[int | None] = None
     """Objects per step. Default: the preset's."""
     test_share: float = TEST_SHARE
-    """Fraction of the objects that are never trained on. Use the same value for both stages."""
+    """Fraction of the objects reserved for testing and never trained on. Use the same value for both stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,15 +186,15 @@ def parse(argv: Sequence[str]) -> TrainCommand:
 
 
 def _rename_old_command(argv: Sequence[str]) -> list[str]:
-    """Replace the old name of the command image-encoder, `tower`."""
+    """Replace `tower`, the old name of the command `image-encoder`."""
     if list(argv[:1]) != ["tower"]:
         return list(argv)
-    logger.info("note: the command tower is now image-encoder; the old name will be removed")
+    logger.info("note: the command `tower` is now `image-encoder`; the old name will be removed")
     return ["image-encoder", *argv[1:]]
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the UserError that a dataclass raised and that tyro turned into an exit, if there is one."""
+    """Return the UserError raised by an options class if it made tyro exit, otherwise None."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
@@ -263,7 +263,7 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
         preset.autoencoder if isinstance(args, AutoencoderOptions) else preset.tower_training
     )
     if component is None or not isinstance(preset.tower, SmallEncoder):
-        raise UserError(f"preset {preset.name} uses pretrained components; use --preset tiny to train one")
+        raise UserError(f"preset {preset.name} uses pretrained components; use --preset tiny to train components")
     component = replace(component, schedule=override(component.schedule, steps=args.steps, objects=args.batch_size))
     device = pick_device(args.device)
     if args.dry_run:

@@ -1,7 +1,8 @@
 """Train a small autoencoder (diffusers' AutoencoderKL), for presets that train from scratch.
 
-The loss is the mean absolute error of the colors plus a small KL term. Afterwards the standard deviation of the latents
-is measured and stored as diffusers' `scaling_factor` (its inverse), so that the diffusion model sees unit variance.
+The loss is the mean absolute error of the colors plus a small KL term. After training, the
+standard deviation of the latents is measured and its inverse is stored as diffusers' `scaling_factor`, so the diffusion
+model sees latents of unit variance.
 """
 
 import logging
@@ -55,7 +56,7 @@ def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
 
 
 def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Generator) -> tuple[Tensor, float]:
-    """Return loss and mean squared error for images [n, 3, h, w] in [-1, 1]. `noise` samples from the posterior."""
+    """Return loss and mean squared error for images [n, 3, h, w] in [-1, 1]; `noise` draws the posterior's samples."""
     posterior = vae.encode(pixels).latent_dist
     sample = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(pixels)
     decoded = vae.decode(sample).sample

@@ -75,7 +75,7 @@ def _train_steps(
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(trained, 1.0)
         if not bool(torch.isfinite(norm)):
-            raise UserError(f"{name}: the gradient of step {step} is not finite; lower the learning rate of its recipe")
+            raise UserError(f"{name}: the gradient of step {step} is not finite; lower the learning rate in its recipe")
         optimizer.step()
         progress.set_postfix({key: f"{value:.4f}" for key, value in shown.items()}, refresh=False)
 

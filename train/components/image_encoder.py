@@ -9,8 +9,9 @@ The loss has three terms; the last two are optional:
 - Contrast: embeddings of two views of one object are similar, those of different objects are not (InfoNCE, after a
   linear projection).
 
-Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, while the encoder may center
-its input (`SmallEncoder.object_fill`). It must then infer the size of the object from its shape, as for a user's image.
+Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, even if the encoder centers its
+input (`SmallEncoder.object_fill`). Such an encoder must infer the size of an object from its shape, as it must for a
+user's image.
 """
 
 import logging
@@ -79,7 +80,7 @@ class ImageEncoderHeads(nn.Module):
 
 
 def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
-    """Return the symmetric InfoNCE loss of two views [b, c] per object.
+    """Return the symmetric InfoNCE loss of the embeddings [b, c] of two views per object.
 
     `objects` [b] are the object numbers; rows of the same object are not used as negatives of each other.
     """
@@ -154,9 +155,9 @@ def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
-    """Return the camera labels [(b 2), 16] of the other view, relative to each of two views.
+    """Return camera labels [(b 2), 16] for two views per object: each label is that of the other view.
 
-    `angles_deg` [b, 2, 2] are elevation and azimuth of both views of b objects.
+    Relative labels are relative to the view itself. `angles_deg` [b, 2, 2] are elevation and azimuth of the two views.
     """
     here, there = angles_deg.flatten(0, 1).numpy(), angles_deg.flip(1).flatten(0, 1).numpy()
     return camera_labels(cameras, there[:, 0], there[:, 1], here[:, 0], here[:, 1])

@@ -1,4 +1,4 @@
-"""Training presets. `paper` follows App. B; comments mark our choices where it gives no value or contradicts itself.
+"""Training presets. `paper` follows App. B. Comments mark our choices where App. B gives no or contradictory values.
 
 The recipe, the data, the seed and the initial model determine the result. The recipe is saved with the run.
 """
@@ -79,8 +79,8 @@ class Recipe:
     """Weight the loss by min(1 / alpha_bar, CAP) (try 20), which emphasizes high-noise timesteps. Default:
     unweighted."""
     average_decay: HiddenDefault[float | None] = None
-    """Decay of an exponential moving average of the weights (try 0.9999), used by the finished model, the samples and
-    the validation. Default: no averaging."""
+    """Decay of an exponential moving average of the weights (try 0.9999). The finished model, the samples and the
+    validation use the averaged weights. Default: no averaging."""
     activation_checkpointing: bool = field(default=False, metadata=FREE)
     """Recompute activations in the backward pass. Needs less GPU memory and about a third more compute."""
     cameras: HiddenDefault[Literal["relative", "absolute"] | None] = None
@@ -147,13 +147,13 @@ class Recipe:
         if not 0 <= self.test_share < 1 - VALIDATION_SHARE:
             raise UserError(
                 f"--test-share is {self.test_share}; it must be at least 0 and below {1 - VALIDATION_SHARE:g} (try "
-                f"0.05): {VALIDATION_SHARE:.0%} of the objects are for validation"
+                f"0.05), because {VALIDATION_SHARE:.0%} of the objects are for validation"
             )
         pairs = count_pairs(self.num_views)
         if not 1 <= self.items_per_object <= pairs:
             raise UserError(
-                f"--repeats-per-object is {self.items_per_object}; an object has 1 to {pairs} pairs of a reference and "
-                f"{self.num_views} targets"
+                f"--repeats-per-object is {self.items_per_object}; it must be between 1 and {pairs}, the number of "
+                f"ways to combine a reference view with {self.num_views} target views"
             )
         if not 0 <= self.max_damaged_share < 1:
             raise UserError(

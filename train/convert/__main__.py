@@ -7,7 +7,7 @@ shapes of the tensors. The width of attention heads and the camera convention ca
 taken from the command line, the published name, or the notes that `train.export` writes into a file, in this order.
 
 MVDream adds `camera_embed` to the time embedding in the same way as diffusers adds a projected class embedding. These
-keys are renamed; diffusers converts the others. Missing and unexpected keys are errors.
+keys are renamed here; diffusers converts the other keys. Missing and unexpected keys are errors.
 """
 
 import sys

@@ -44,15 +44,18 @@ class ConvertArgs:
     out_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT_FOLDER")]
     """Folder to write unet/, vae/, image_tower/ and model.json to."""
     head_width: HiddenDefault[int | None] = None
-    """Channels per attention head. Default: as stored in the file or published, otherwise 64 (Stable Diffusion 2.1)."""
+    """Channels per attention head. Default: that stored in the file or known for the published checkpoint, otherwise 64
+    (Stable Diffusion 2.1)."""
     cameras: Literal["auto", "relative", "absolute", "released_isotropic3d"] = "auto"
-    """Camera labels that the weights expect. auto: as stored in the file or published. Otherwise a checkpoint with an
-    image encoder is assumed to be Isotropic3D's, which converts degrees to radians twice, and any other checkpoint to
-    use relative labels."""
+    """Camera labels that the weights expect. auto: those stored in the file or known for the published checkpoint; if
+    unknown, released_isotropic3d (degrees converted to radians twice) for a checkpoint with an image encoder and
+    relative for one without."""
     image_size: HiddenDefault[int | None] = None
-    """Image size in pixels used in training. Default: as stored in the file or published, otherwise 256."""
+    """Image size in pixels used in training. Default: that stored in the file or known for the published checkpoint,
+    otherwise 256."""
     image_tower: HiddenDefault[Annotated[str | None, tyro.conf.arg(name="image-encoder", metavar="NAME")]] = None
-    """open_clip architecture of the image encoder. Default: as stored in the file or published, otherwise ViT-H-14."""
+    """open_clip architecture of the image encoder. Default: that stored in the file or known for the published
+    checkpoint, otherwise ViT-H-14."""
 
 
 def convert(args: ConvertArgs) -> None:

@@ -45,7 +45,7 @@ PUBLISHED: Final[dict[str, Published]] = {
 def hub_name(model: Path) -> str | None:
     """Return the Hub repository that `model` names, or None if it is a path.
 
-    Without `hf:`, only names in `PUBLISHED` are repositories, so that a mistyped folder causes no network access. An
+    Without `hf:`, only names in `PUBLISHED` are repositories, so a mistyped folder causes no network access. An
     existing path takes precedence.
 
     Raises:
@@ -61,7 +61,7 @@ def hub_name(model: Path) -> str | None:
 
 
 def nearest_name(text: str) -> str | None:
-    """Return the published name that `text` nearly is, or whose part after the slash it nearly is; None if none is."""
+    """Return the published name that `text` resembles, in full or in its part after the slash, or None."""
     text = text.removeprefix(_HUB).casefold()
     names = {name.casefold(): name for name in PUBLISHED}
     if "/" not in text:
@@ -71,7 +71,7 @@ def nearest_name(text: str) -> str | None:
 
 
 def diffusers_class(folder: Path) -> str | None:
-    """Return the pipeline class of a diffusers folder that is not a model folder of this project, else None."""
+    """Return the pipeline class if the folder is a diffusers pipeline and not a model folder of this project."""
     index = folder / "model_index.json"
     if (folder / SPEC_FILE).is_file() or not index.is_file():
         return None
@@ -82,7 +82,7 @@ def diffusers_class(folder: Path) -> str | None:
 
 
 def not_multi_view(name: str, pipeline: str) -> str:
-    """Return the error message about a diffusers pipeline that was given as a model."""
+    """Return the error message for a diffusers pipeline that was given as a model."""
     return (
         f"{name} is a plain diffusers folder ({pipeline}), not a multi-view model ({SPEC_FILE} is missing); give a "
         f"finished training run, a folder written by `python -m train.export`, or one of {', '.join(PUBLISHED)}"

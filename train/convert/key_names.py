@@ -42,7 +42,7 @@ Shape = tuple[int, ...]
 
 
 def ldm_unet_name(name: str, shape: UNetShape) -> str:
-    """Return the name of a diffusers UNet parameter in MVDream's openaimodel.py, without `model.diffusion_model.`.
+    """Return the name that MVDream gives to a diffusers UNet parameter, without the prefix `model.diffusion_model.`.
 
     Raises:
         UserError: the parameter has no counterpart.
@@ -75,7 +75,7 @@ def _resnet(rest: str) -> str:
 
 
 def ldm_vae_name(name: str, levels: int) -> str:
-    """Return the name of a diffusers AutoencoderKL parameter in LDM's first stage, without `first_stage_model.`."""
+    """Return the name that LDM gives to a diffusers VAE parameter, without the prefix `first_stage_model.`."""
     name = name.replace("conv_norm_out.", "norm_out.").replace("conv_shortcut.", "nin_shortcut.")
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
     if match := re.fullmatch(r"(encoder|decoder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", name):
@@ -91,14 +91,14 @@ def ldm_vae_name(name: str, levels: int) -> str:
 
 
 def ldm_unet_state(state: Mapping[str, Tensor], shape: UNetShape) -> dict[str, Tensor]:
-    """Rename a diffusers UNet state dict (tensors of any shape, which are shared) to LDM's names without prefix."""
+    """Rename a diffusers UNet state dict to LDM's names without prefix. Tensors have any shape and are not copied."""
     return {ldm_unet_name(name, shape): tensor for name, tensor in state.items()}
 
 
 def ldm_vae_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
     """Rename a diffusers VAE state dict to LDM's names without prefix.
 
-    Attention matrices [c, c] become 1x1 convolutions [c, c, 1, 1]; other tensors are shared.
+    Attention matrices [c, c] become 1x1 convolutions [c, c, 1, 1]; other tensors are not copied.
     """
     renamed = {ldm_vae_name(name, levels): tensor for name, tensor in state.items()}
     return {

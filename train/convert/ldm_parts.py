@@ -163,6 +163,7 @@ def _fill(module: nn.Module, state: State, where: str) -> nn.Module:
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
         raise UserError(
-            f"{where}: the converted parameters do not match ({' '.join(str(error).split())[:200]}); download it again"
+            f"{where}: the converted parameters do not match ({' '.join(str(error).split())[:200]}); download "
+            "the checkpoint again"
         ) from error
     return module

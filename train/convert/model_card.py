@@ -42,7 +42,7 @@ processor (`JointAttention` in `train/model/attention.py`), otherwise each view 
 def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
     """Return the card of a model folder: a training run (`config.json`), a converted file (`source.json`), or neither.
 
-    `object_fill` is the setting of its image encoder (`SmallEncoder.object_fill`).
+    `object_fill` is the setting of the model's image encoder (`SmallEncoder.object_fill`).
     """
     config = _read(folder / CONFIG_FILE)
     parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]

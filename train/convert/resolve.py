@@ -39,8 +39,8 @@ def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
     """Return the model folder that `model` names. A path that does not exist is returned unchanged.
 
     Raises:
-        UserError: the model cannot be downloaded or converted, the folder is a plain diffusers pipeline, or the name is
-            nearly that of a published model.
+        UserError: the model cannot be downloaded or converted, the folder is a plain diffusers pipeline, or `model` is
+            a misspelled name of a published model.
     """
     repo = hub_name(model)
     if repo is None:

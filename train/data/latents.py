@@ -1,6 +1,6 @@
 """Read training items from a latent set: the same views of the same objects as from the shard set that it encodes.
 
-Axis letters as in `train.data.sampling`; `d` numbers per embedding.
+Axis letters as in `train.data.sampling`; `d` is the width of an embedding.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from train.model.multiview import CameraConvention, MultiViewModel, camera_label
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """A micro-batch of posteriors in float16, not multiplied by the latent scale.
+    """A micro-batch of the VAE's posteriors in float16, not multiplied by the latent scale.
 
     The log variances are None if the set stores only means.
     """
@@ -107,7 +107,7 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
         UserError: `logvar` is None.
     """
     if logvar is None:
-        raise UserError("the latent set has no log variances, which --sample-posterior needs; leave it out")
+        raise UserError("the latent set has no log variances, which --sample-posterior needs; drop --sample-posterior")
     seed = int(generator(key, "posterior").integers(2**63, size=2)[part])
     eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
     deviation = (to_device(logvar, mean.device).float() / 2).exp()
@@ -124,11 +124,11 @@ def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior
     stored = vars(latents.format)
     if changed := [key for key, value in model_settings(model).items() if stored[key] != value]:
         raise UserError(
-            f"{latents.url}: encoded by another model ({', '.join(changed)} differ); encode the images with this one "
-            "into another folder: `python -m train.encode SHARDS OUT --model MODEL`"
+            f"{latents.url}: encoded by another model ({', '.join(changed)} differ); encode the images with this run's "
+            "model into another folder: `python -m train.encode SHARDS OUT --model MODEL`"
         )
     if sample_posterior and not latents.format.logvar:
         raise UserError(
-            f"{latents.url}: has no log variances, which --sample-posterior needs; leave it out, or encode "
+            f"{latents.url}: has no log variances, which --sample-posterior needs; drop the option, or encode "
             "again with --logvar into another folder"
         )

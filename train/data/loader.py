@@ -95,11 +95,11 @@ class BatchLoader:
     cache: LatentCache | None = field(default=None, compare=False, repr=False)  # the set `shards` in memory
 
     def __post_init__(self) -> None:
-        """Raise UserError when there are too few objects for the ranks, or too few pairs of views."""
+        """Raise UserError when there are too few objects for the ranks, or too many items per object."""
         if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
             raise UserError(
-                f"{self.items_per_object} items per object: must be 1 to {pairs}, the number of pairs of a reference "
-                f"and {self.num_views} targets"
+                f"items_per_object is {self.items_per_object}; it must be between 1 and {pairs}, the number of ways to "
+                f"combine a reference view with {self.num_views} target views"
             )
         require_enough_objects(self.shards, self.world)
 
@@ -124,7 +124,7 @@ class BatchLoader:
         return replace(self, first_step=state.step, first_item=first_item), message
 
     def of_objects(self, shards: TrainingSet) -> "BatchLoader":
-        """Return a loader of other objects of the same set, for one rank. Both share one count of corrupt objects."""
+        """Return a loader of other objects of the same set, for one rank, which shares this loader's `damage`."""
         return replace(self, shards=shards, rank=0, world=1, cache=None)
 
     def load(self, number: int) -> TrainingBatch:
@@ -139,8 +139,9 @@ class BatchLoader:
         return StepKey(self.seed, step, micro, self.rank)
 
     def fixed(self, first: int, objects: int, micro: int = 0) -> TrainingBatch:
-        """Read the multi-view views of `objects` objects, beginning with `first`; the same at all steps and ranks.
+        """Read the views of the multi-view branch for `objects` objects, beginning with item `first`.
 
+        The result does not depend on the step or the rank.
         Batches with a different `micro` have independent random numbers.
         """
         order = Order(self.shards.samples_per_shard, self.seed)

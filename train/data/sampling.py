@@ -42,10 +42,10 @@ class StepKey:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """One item of a micro-batch, before its object is known.
+    """One item of a micro-batch (a reference and its targets) before its object is known.
 
-    `choice` is the choice of its views. If it is None, the views depend on the object (`draw_repeat`), which may be a
-    replacement for a corrupt one.
+    `choice` names the views to read. If it is None, the views depend on the object (`draw_repeat`), which may replace
+    a corrupt one.
     """
 
     number: int  # position in the rank's order
@@ -56,7 +56,7 @@ class ItemRequest:
     num_views: int
 
     def views(self, epoch: int, shard: int, sample: int) -> ViewChoice:
-        """Return the views to read from the object at this place."""
+        """Return which views of the object at index `sample` of shard `shard` to read."""
         if self.choice is not None:
             return self.choice
         return draw_repeat(self.seed, (epoch, shard, sample), self.repeat_index, self.branch, self.num_views)
@@ -93,7 +93,7 @@ class Inputs:
 
 
 def generator(key: StepKey, stream: str) -> np.random.Generator:
-    """Return the random generator of one stream of a micro-batch."""
+    """Return the random generator of a micro-batch for one purpose, such as "views" or "noise" (`_STREAMS`)."""
     entropy = (key.seed, _STREAMS[stream], key.step, key.micro, key.rank)
     return np.random.default_rng(np.random.SeedSequence(entropy))
 
@@ -104,7 +104,7 @@ def draw_branch(seed: int, step: int, single_view_chance: float) -> Branch:
 
 
 def count_pairs(num_views: int) -> int:
-    """Return the number of pairs of a reference and `num_views` targets that an object has."""
+    """Return the number of ways to combine a reference view with a group of `num_views` target views."""
     return VIEWS_PER_SET * (VIEWS_PER_SET // num_views)
 
 
@@ -126,7 +126,7 @@ def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> View
 def draw_repeat(
     seed: int, place: tuple[int, int, int], repeat_index: int, branch: Branch, num_views: int
 ) -> ViewChoice:
-    """Draw the views of an object that an epoch repeats. The result is a function of the arguments.
+    """Draw the views for one of several uses of an object in an epoch. The result is a function of the arguments.
 
     All repeats of an object have different pairs of reference and targets, and each group of targets is used equally
     often. The first 16 repeats also have different references.
@@ -172,7 +172,7 @@ def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_v
 
 
 def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
-    """Draw timesteps, noise and dropped tokens for target latents of a shape [b, f, c, h, w].
+    """Draw timesteps, noise and dropped tokens for target latents of shape [b, f, c, h, w].
 
     They are drawn on the CPU, so that they are the same on any device.
     """
@@ -195,7 +195,7 @@ def prepare_inputs(
     """Add noise to the target latents and, in stage 2, put the clean reference in front of them.
 
     Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), and its timestep is 0. With
-    relative labels its camera is that of elevation = azimuth = 0 (pi_v in Eq. 6), which is a matrix, not zeros.
+    relative labels, its camera label is the matrix for elevation = azimuth = 0 (pi_v in Eq. 6), not a vector of zeros.
 
     Args:
         targets: Latents [b, f, c, h, w].

@@ -42,7 +42,8 @@ class EncodeArgs:
     """Model whose VAE and image encoder are used: a model folder, checkpoint file or Hub name. Give the model that
     training starts from (--init-from). For MVDream, which has no image encoder, the paper's is used."""
     logvar: bool = True
-    """Store the log variance, which train --sample-posterior needs. Without it the latents take half the space."""
+    """Store the log variance, which `python -m train` needs for --sample-posterior. Without it, the latents take half
+    the space."""
     embedded: Embedded = "all"
     """Views whose embedding is stored. random: only the random views, which training uses as references. all: all
     views."""

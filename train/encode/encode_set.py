@@ -48,7 +48,10 @@ def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: E
     mean, _ = encoder.latents(torch.ones(1, 3, size, size, device=encoder.device))
     _, channels, height, width = mean.shape
     if height != encoder.spec.latent_size:
-        raise UserError(f"the VAE's latents have {height} rows, but model.json says {encoder.spec.latent_size}")
+        raise UserError(
+            f"the VAE's latents have {height} rows, but latent_size in model.json is {encoder.spec.latent_size}; give "
+            "a VAE and a model.json of the same model"
+        )
     return LatentFormat(
         schema_version=LATENTS_VERSION,
         channels=channels,
@@ -80,7 +83,7 @@ def encode(
         The index of the finished set.
 
     Raises:
-        UserError: `out` holds another set, a member of `shards` is damaged, or an option is out of range.
+        UserError: `out` contains another set, a member of `shards` is damaged, or an option is out of range.
     """
     if not 1 <= batch_size <= len(ALL_VIEWS):
         raise UserError(f"--batch-size is {batch_size}; it must be 1 to {len(ALL_VIEWS)}")
@@ -154,7 +157,7 @@ def _samples(
             name = latent_name(meta.uid, view_set, index)
             if not np.isfinite(row).all():
                 raise UserError(
-                    f"{name}: NaN or infinite in float16; the model is damaged, or unsuitable for these images"
+                    f"{name}: NaN or infinite values in float16; the model is damaged, or unsuitable for these images"
                 )
             members[name] = dump_view(form, view_set, row)
         bar.update(len(ALL_VIEWS))

@@ -37,7 +37,7 @@ class Gallery:
     embeddings: NDArray[np.float64]  # [n, v, d]
 
     def nearest(self, embedding: NDArray[np.float64], uid: str) -> Place:
-        """Return the training object (other than `uid`) that has the view nearest to this embedding [d].
+        """Return the training object (other than `uid`) with the view whose embedding is nearest to `embedding` [d].
 
         Raises UserError when there is no other object.
         """
@@ -49,16 +49,17 @@ class Gallery:
         raise UserError(f"{self.shards.url}: has no training object other than {uid} to compare with")
 
     def nearest_ring(self, model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-        """Return the true views [v, h, w, 3] of the nearest training object, at the same cameras.
+        """Return the ring [v, h, w, 3] of the training object nearest to the reference of `truth`.
 
-        Raises UserError when there is no other object.
+        Raises UserError when there is no training object other than `truth`.
         """
         reference = to_arrays(truth.reference_rgb[None])
         return read_ring(self.shards, self.nearest(embed(model, reference)[0], truth.uid), truth.size)
 
 
 def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, encoder_sha256: str, cache: Path) -> Gallery:
-    """Return the gallery of a set's objects at an image size. `cache` stores it per set and image encoder.
+    """Return the gallery of a set's objects at an image size, from the file `cache` if it is of the same set, size and
+    image encoder. Otherwise compute it and write `cache`.
 
     Raises UserError when the cache cannot be read.
     """

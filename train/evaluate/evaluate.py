@@ -41,7 +41,7 @@ class NovelViewArgs:
     page."""
 
     model: tuple[Path, ...] = (BUNDLED_MODEL,)
-    """Model folders (finished training runs), checkpoint files or Hub names. The others are compared with the first."""
+    """Model folders (finished training runs), checkpoint files or Hub names. Each is compared with the first."""
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
     out: Path = Path("data/evaluation")

@@ -57,7 +57,7 @@ def object_box(alpha: ArrayLike) -> Box:
 
 
 def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """Return PSNR and SSIM [f] of images [f, h, w, 3] on white: whole, and in the box of the true alpha [f, h, w]."""
+    """Return PSNR and SSIM [f] of images [f, h, w, 3] on white, over the image and in the box of `alpha` [f, h, w]."""
     scores: dict[str, list[float]] = {name: [] for name in ("psnr", "ssim", "psnr_box", "ssim_box")}
     for image, true_image, mask in zip(np.asarray(images), np.asarray(truth), np.asarray(alpha), strict=True):
         similarity, box = ssim_map(image, true_image), object_box(mask)

@@ -53,17 +53,17 @@ class EvaluationObject:
 
     @property
     def ring(self) -> NDArray[np.uint8]:
-        """The true views [v, h, w, 4]."""
+        """The true views as RGBA images [v, h, w, 4]."""
         return self.rendered.images[:VIEWS_PER_SET]
 
     @cached_property
     def ring_on_white(self) -> NDArray[np.float32]:
-        """The true views [v, h, w, 3] in [0, 1]."""
+        """The true views [v, h, w, 3] in [0, 1] on white."""
         return self.rendered.on_white[:VIEWS_PER_SET]
 
     @property
     def ring_angles_deg(self) -> NDArray[np.float64]:
-        """Elevation and azimuth [v, 2]."""
+        """Elevation and azimuth [v, 2] of the ring's views in degrees."""
         return self.rendered.angles_deg[:VIEWS_PER_SET]
 
     @property
@@ -79,7 +79,7 @@ class EvaluationObject:
 
     @property
     def reference_angles_deg(self) -> tuple[float, float]:
-        """Elevation and azimuth."""
+        """Elevation and azimuth of the reference view in degrees."""
         elevation_deg, azimuth_deg = self.rendered.angles_deg[-1].tolist()
         return elevation_deg, azimuth_deg
 
@@ -99,7 +99,7 @@ def reference_index(uid: str) -> int:
 
 
 def read_ring(shards: ShardSet, place: Place, size: int) -> NDArray[np.float32]:
-    """Read the ring of an object [v, size, size, 3] in [0, 1] on white."""
+    """Read an object's ring of views as images [v, size, size, 3] in [0, 1], on a white background."""
     return to_arrays(resize(to_tensor(shards.views(*place, RING)), size).clamp(0, 1))
 
 
@@ -126,10 +126,10 @@ def in_ring(groups: Tensor) -> Tensor:
 def condition_on_reference(
     model: MultiViewModel, references: Tensor, cameras: Tensor, *, with_reference: bool
 ) -> MultiViewModel:
-    """Condition the model on reference images [b, 3, h, w] (or not), repeated for every view group of each object.
+    """If `with_reference`, condition the model on reference images [b, 3, h, w], repeated for each group of views.
 
-    `cameras` [b, 16] are the labels of the reference images. If a model reads the reference as input channels and is
-    not to be conditioned on it, these channels are zero.
+    `cameras` [b, 16] are the camera labels of the reference images. Without `with_reference`, a model that reads the
+    reference as input channels gets zeros for these channels.
     """
     channels = reads_reference(model.unet)
     if not with_reference and not channels:

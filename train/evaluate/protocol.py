@@ -39,8 +39,7 @@ def protocol(size: int, seeds: int) -> list[str]:
 
 
 def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
-    """Yield a note if, according to the configs of its folder, a model may have been trained on objects of the
-    split."""
+    """Yield a note for each training run behind a model that may have used objects of the split, or is unknown."""
     if split == "all":
         yield f"{name}: all objects are measured, including those it may have been trained on."
         return

@@ -46,11 +46,11 @@ def write_report(
         notes: How the numbers were measured.
         details: Further entries of evaluation.json.
         metrics: The metrics of `rows`.
-        rows: `summarize` of each method.
+        rows: The result of `summarize`, one row per method.
         record: The scores and the images.
-        methods: The rows of the tables.
+        methods: The methods, in the order of the tables' rows.
         uids: The objects.
-        page_methods: The rings shown per object on the page. Default: `methods`.
+        page_methods: The methods whose rings the page shows. Default: `methods`.
         page_metrics: The metrics beside each ring on the page.
         caption: What the rings on the page show.
 

@@ -82,7 +82,7 @@ class ScoringContext:
 def score_methods(
     context: ScoringContext, methods: Sequence[SampledMethod], folder: Path, progress: ProgressBar
 ) -> None:
-    """Sample and score the rings of some methods that are missing in the record. All use the model in `folder`.
+    """Sample and score the rings of some methods that are missing in the record. All of them use the model in `folder`.
 
     The model is loaded only if a ring is missing.
     """

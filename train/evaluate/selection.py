@@ -62,7 +62,7 @@ def name_models(models: Sequence[Path]) -> list[str]:
         names = ["/".join(model.parts[-depth:]) for model in models]
         if len(set(names)) == len(names):
             return names
-    raise UserError(f"--model names {models[0]} and others, one of them twice; give each model once")
+    raise UserError(f"--model names the same model twice ({', '.join(map(str, models))}); give each model once")
 
 
 def folder_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:

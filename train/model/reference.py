@@ -89,7 +89,9 @@ def check_reference_options(
     if azimuth_deg and not (with_reference or with_reference_loss):
         if with_reference_loss is None:
             raise UserError("--azimuth-deg needs --with-reference; give both or neither")
-        raise UserError("--azimuth-deg needs --with-reference or --reference-loss-weight; give one of them, or neither")
+        raise UserError(
+            "--azimuth-deg needs --with-reference or --reference-loss-weight; add one of them, or drop --azimuth-deg"
+        )
     if azimuth_deg and read_spec(folder).cameras != "absolute":
         raise UserError(f"{folder}: its camera labels are relative to the reference image; drop --azimuth-deg")
 

@@ -186,7 +186,7 @@ def test_a_state_of_another_order_is_refused(shards: ShardSet) -> None:
 def test_what_cannot_feed_is_refused_when_the_loader_is_made(shards: ShardSet) -> None:
     with pytest.raises(UserError, match="5 objects are too few for 6 ranks"):
         _loader(shards, 0.3, 0, 6)
-    with pytest.raises(UserError, match="65 items per object: must be 1 to 64"):
+    with pytest.raises(UserError, match="items_per_object is 65; it must be between 1 and 64"):
         _turns(shards, items=65)
     assert _loader(shards, 0.3, 4, 5).load(0).targets.shape[0] == 2  # more ranks than shards
 

@@ -414,7 +414,7 @@ def test_renamed_options_keep_working_and_are_not_in_the_help(capsys: pytest.Cap
 def test_the_old_names_of_image_encoder_still_work(capsys: pytest.CaptureFixture[str]) -> None:
     new = command_line.parse(["image-encoder", "--out", "x"])
     assert command_line.parse(["tower", "--out", "x"]) == new
-    assert "tower is now image-encoder" in capsys.readouterr().err
+    assert "`tower` is now `image-encoder`" in capsys.readouterr().err
     stage1 = command_line.parse(["stage1", "--out", "x", "--image-encoder-steps", "3"])
     assert command_line.parse(["stage1", "--out", "x", "--tower-steps", "3"]) == stage1
     assert "--tower-steps is now --image-encoder-steps" in capsys.readouterr().err
