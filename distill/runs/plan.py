@@ -175,7 +175,7 @@ def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
         UserError: there is no run, or two runs would share a name and therefore a folder.
     """
     if not args.image or args.num_seeds < 1:
-        raise UserError(f"nothing to run: --num-seeds is {args.num_seeds}; give at least one image and one seed")
+        raise UserError(f"nothing to run; give at least one image, and --num-seeds ({args.num_seeds}) of at least 1")
     if args.is_single:
         return [(args.image[0], args.seed, args.image[0].stem)]
     for image in args.image:
