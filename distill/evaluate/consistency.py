@@ -152,7 +152,7 @@ def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[s
 
 
 def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[ResultTable]:
-    """Return two tables: the scores of all views, and the difference of each model's to those of the true views."""
+    """Return two tables: the scores of the true views and of the models' views, and the differences of the two."""
     rows = consistency_rows(record, methods, uids)
     titles = ("Multi-view consistency", "Consistency: difference to the true views")
     both = zip(tables(rows, format_object_count(len(uids)), (CONSISTENCY,)), titles, strict=True)

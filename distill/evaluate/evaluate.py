@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillMethod:
-    """A model and its way of conditioning; one row of the tables."""
+    """A model, and whether it is conditioned on the image itself: one row of the tables."""
 
     method: Method
     model: Path  # as given on the command line
@@ -245,7 +245,7 @@ def _score_all(context: AssetScoringContext, groups: Sequence[AssetGroup]) -> No
 
 
 def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
-    """Score an asset unless the record has current scores of it, as the hash `asset` (not a metric) shows."""
+    """Score an asset, unless the record has scores whose hash `asset` equals the identity of this asset."""
     record, key, true_mesh = context.record, (method, pair.uid, 0), context.meshes.get(pair.uid)
     identity = pair.identity(true_mesh)
     if record.scores.get(key, {}).get("asset") == [identity]:

@@ -65,7 +65,10 @@ class _Composite(torch.autograd.Function):
 
 @torch.no_grad()
 def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Return the weight [m] of each sample and the transmittance [m] before it, for density [m] and starts [n + 1]."""
+    """Return the weight [m] of each sample and the transmittance [m] before that sample.
+
+    `density` is [m], `starts` is [n + 1].
+    """
     if has_kernels(density.device.type):
         from distill.nerf.kernels.composite import weight_kernel
 

@@ -141,7 +141,7 @@ class HashGrid(nn.Module):
         return self.look_up(x, jacobian=False)[:, 0].T
 
     def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features [n, w] at world points [n, 3], and their derivatives with respect to these, [n, w, 3].
+        """Return features [n, w] at world points [n, 3], and derivatives [n, w, 3] with respect to the points.
 
         This takes one gather per level. Both results are linear in the table and differentiable with respect to it, so
         normals need no second derivative of the grid.

@@ -24,7 +24,7 @@ _MEDIA_TYPES: Final = {
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """An image with its caption; `width` and `height` are in pixels of the file."""
+    """An image with its caption; `width` and `height` are those of the file, in pixels."""
 
     source: str
     width: int
@@ -53,7 +53,7 @@ class EmbeddedVideo:
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A GLB as base64 with its caption; `size` is in bytes, `file_name` is the name of a downloaded file."""
+    """A GLB as base64 with its caption; `size` is in bytes; `file_name` is the name for downloads."""
 
     data: str
     size: int

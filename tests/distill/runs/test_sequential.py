@@ -143,7 +143,7 @@ def test_images_of_one_name_are_refused(args, tmp_path):
         main(replace(args, image=(*args.image, twin)))
     with pytest.raises(UserError, match="at least one image"):
         main(replace(args, image=()))
-    with pytest.raises(UserError, match=r"--num-seeds \(0\)"):
+    with pytest.raises(UserError, match="--num-seeds is 0"):
         main(replace(args, num_seeds=0))
     with pytest.raises(UserError, match="--preview-every is 0"):
         main(replace(args, preview_every=0))
