@@ -81,7 +81,7 @@ class AttributionCheck:
     def expect(self, assets: Iterable[Asset]) -> None:
         """Check that the next lines are the lines of these objects."""
         for asset in assets:
-            self._compare(_line(asset), f"differs from shards and manifest, starting at {asset.uid}")
+            self._compare(_line(asset), f"differs from the shards and the manifest, starting at {asset.uid}")
 
     def stop_comparing(self) -> None:
         """Stop comparing, because the expected objects are unknown."""

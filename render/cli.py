@@ -22,7 +22,9 @@ class RenderCommand:
     """Render objects into shards. Run the same command again to resume."""
 
     source: str
-    """folder:DIR (glb gltf obj fbx ply stl, recursive), objaverse:lvis|all|UIDS.txt, or procedural:N."""
+    """Objects to render: folder:DIR (all glb, gltf, obj, fbx, ply and stl files in it and its subfolders),
+    objaverse:lvis|all|UIDS.txt, or procedural:N (N generated objects).
+    """
     shards: str = "data/shards"
     """Folder or fsspec URL (s3://bucket/set) of the shard set to write."""
     workers: HiddenDefault[int | None] = None
@@ -72,9 +74,9 @@ class RenderCommand:
     keep_downloads: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Keep downloaded Objaverse files in the cache. By default each is deleted after its object is rendered."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the plan with an estimate of time and size from a few rendered objects; write nothing."""
+    """Print the plan and estimate time and size by rendering a few objects; write nothing."""
     estimate_from: int = 4
-    """Number of objects that --dry-run renders for its estimate; 0 makes no estimate."""
+    """Number of objects that --dry-run renders for its estimate; with 0, nothing is estimated."""
     price_per_hour: float = 0.0
     """Price of all machines together per hour, for --dry-run's cost estimate."""
 

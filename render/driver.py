@@ -187,9 +187,9 @@ def summarize(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
         if outcome.status == "failed" and failed <= LISTED_FAILURES:
             logger.info("failed: %s: %s: %s: %s", outcome.uid, outcome.stage, outcome.error_class, outcome.message)
     if failed > LISTED_FAILURES:
-        logger.info("failed: and %d more, see %s/outcomes", failed - LISTED_FAILURES, url)
+        logger.info("failed: %d more objects, listed in %s/outcomes", failed - LISTED_FAILURES, url)
     if failed:
-        logger.info("render: use --retry failed to render these again")
+        logger.info("render: to render the failed objects again, add `--retry failed` to the command")
     print(
         f"render: {url}: {index.objects} objects, {index.views} views, {len(index.shards)} shards, "
         f"{index.bytes / 1e6:.1f} MB; clipped {clipped}, skipped {skipped}, failed {failed}"

@@ -90,11 +90,11 @@ class TableCheck:
             return
         file, samples = table_file(self._check.name), self._stats.samples
         if self._table.uids != tuple(sample.uid for sample in samples):
-            self._check.add(file, f"lists other objects than {self._check.name}.json")
+            self._check.add(file, f"its objects are not those of {self._check.name}.json")
             return
         suffixes = [name.removeprefix("x.") for name in latent_names("x")]
         for sample, places in zip(samples, self._table.places.tolist(), strict=True):
             if [list(sample.members.get(suffix, ())) for suffix in suffixes] != places:
-                self._check.add(file, f"has other offsets for {sample.uid} than {self._check.name}.json")
+                self._check.add(file, f"its offsets for {sample.uid} differ from {self._check.name}.json")
         for uid in self._differing:
-            self._check.add(file, f"has other cameras for {uid} than its metadata")
+            self._check.add(file, f"its cameras for {uid} differ from the metadata")

@@ -81,7 +81,7 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
         if name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "temporary file of an interrupted writer", "delete it")
         elif name.startswith(".staging/") and entries is not None:
-            yield Problem(name, "staged objects of a complete set", "delete .staging")
+            yield Problem(name, "staged results, although the set is complete", "delete .staging")
         elif entries is not None and stem.startswith("shard-") and stem not in entries:
             yield Problem(name, f"not listed in {INDEX_NAME}", "delete it")
 

@@ -39,12 +39,12 @@ class Filters:
     ...).
     """
     min_coverage: float = 0.0
-    """Minimum mean alpha over an object's 32 views, 0 to 1. Above 0, every object's metadata is read once."""
+    """Minimum mean alpha over an object's 32 views, 0 to 1. If above 0, the metadata of all objects is read."""
     max_coverage: float = 1.0
     """Maximum mean alpha over an object's 32 views, 0 to 1."""
     # set.json keeps the field's name
     licences: HiddenDefault[Annotated[tuple[str, ...], tyro.conf.arg(name="licenses")]] = ()
-    """Only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
+    """Keep only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
     uids: HiddenDefault[Path | None] = None
     """File of uids to keep, one per line; empty lines and lines that begin with # are ignored."""
     split: Split = "all"

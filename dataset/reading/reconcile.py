@@ -123,9 +123,9 @@ def shard_differences(
         yield from _rows_against_manifest(table, start, uids, rows)
     ok, stored = {row.uid for row in rows if row.status == "ok"}, set(samples)
     for uid in sorted(ok - stored):
-        yield Difference(f"{table}/{uid}", "row says ok, but the shard does not contain the sample")
+        yield Difference(f"{table}/{uid}", "its outcome row has status ok, but its sample is not in the shard")
     for uid in sorted(stored - ok):
-        yield Difference(f"{table}/{uid}", "sample has no ok row")
+        yield Difference(f"{table}/{uid}", "sample has no outcome row with status ok")
     for uid, count in Counter(row.uid for row in rows).items():
         if count > 1:
             yield Difference(f"{table}/{uid}", f"{count} rows")

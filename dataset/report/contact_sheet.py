@@ -24,8 +24,8 @@ def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int
     """
     if objects < 1 or not 1 <= views_per_set <= VIEWS_PER_SET:
         raise UserError(
-            f"--objects is {objects} and --views-per-set is {views_per_set}; they must be at least 1, and the views at "
-            f"most {VIEWS_PER_SET}"
+            f"--objects is {objects} and --views-per-set is {views_per_set}; give at least 1 object, and 1 to "
+            f"{VIEWS_PER_SET} views"
         )
     shards = ShardSet(url)
     if not len(shards):

@@ -207,7 +207,7 @@ class _Hops(urllib.request.HTTPRedirectHandler):
 
 
 def _sha256_of(headers: http.client.HTTPMessage, redirects: bool = False) -> str:
-    """The sha256 in the headers, or "". The plain ETag of a redirect does not describe the file and is ignored."""
+    """Return the sha256 in the headers, or "". The ETag of a redirect does not describe the file and is ignored."""
     tag = headers.get("X-Linked-ETag") or ("" if redirects else headers.get("ETag")) or ""
     digest = tag.removeprefix("W/").strip('"').lower()
     return digest if _SHA256.fullmatch(digest) else ""

@@ -87,12 +87,12 @@ def _asset(uid: str, folder: str, annotation: dict[str, Any]) -> Asset:
 
 
 def _text(value: Any) -> str:
-    """A string on one line, with lone surrogates replaced; "" for other types."""
+    """Return a string on one line, with lone surrogates replaced; "" for other types."""
     return " ".join(value.encode(errors="replace").decode().split()) if isinstance(value, str) else ""
 
 
 def _chosen(selection: str, cache: Path, policy: DownloadPolicy) -> Uids | None:
-    """The uids of a selection; None means all."""
+    """Return the uids of a selection; None means all."""
     if selection == "all":
         return None
     if selection == "lvis":
@@ -119,7 +119,7 @@ def _sha256(path: Path) -> str:
 
 
 def _uids_of_lines(path: Path) -> Uids:
-    """Uids of a text file with one per line, without duplicates."""
+    """Return the uids of a text file with one per line, without duplicates."""
     uids = bytearray()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -144,13 +144,13 @@ def _lvis_uids(file: gzip.GzipFile) -> bytearray:
 
 
 def _sorted(uids: bytearray) -> Uids:
-    """The sorted unique uids of a concatenation of uids."""
+    """Split a concatenation of uids, and return them sorted and without duplicates."""
     array: Uids = np.frombuffer(uids, f"S{_UID_BYTES}")
     return np.unique(array)
 
 
 def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[str, Uids]:
-    """The chosen uids of each folder. Raises UserError when a chosen uid is in none of them."""
+    """Return the chosen uids of each folder. Raises UserError when a chosen uid is in none of them."""
     exists = np.zeros(len(chosen), bool)
     kept: dict[str, Uids] = {}
     for folder, uids in folders.items():
@@ -166,7 +166,7 @@ def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[st
 
 
 def _by_folder(cache: Path, policy: DownloadPolicy) -> dict[str, Uids]:
-    """All uids of Objaverse by the name of their folder (000-000 ...)."""
+    """Return all uids of Objaverse by the name of their folder (000-000 ...)."""
     folders = _read(_listing(PATHS, cache, policy), _parse_paths)
     return {folder: _sorted(folders.pop(folder)) for folder in list(folders)}
 
@@ -189,7 +189,7 @@ def _parse_paths(file: gzip.GzipFile) -> dict[str, bytearray]:
 
 
 def _annotations(folder: str, cache: Path, policy: DownloadPolicy) -> dict[str, Any]:
-    """uid -> the fields of its annotation that are used."""
+    """Return the used fields of each uid's annotation."""
     return _read(_listing(f"metadata/{folder}.json.gz", cache, policy), _parse_annotations)
 
 
@@ -210,7 +210,7 @@ def _object(parsed: Any) -> dict[str, Any]:
 
 
 def _listing(name: str, cache: Path, policy: DownloadPolicy) -> Path:
-    """The path of the file in the cache, into which it is downloaded if necessary."""
+    """Return the path of a list in the cache, after downloading it if necessary."""
     if (local := cache / name).is_file():
         return local
     try:

@@ -142,7 +142,7 @@ def _read_text(path: Path) -> str:
 
 
 def _excluded(asset: Asset, selection: SourceSelection) -> str:
-    """The flag of the rule that excludes the asset, or ""."""
+    """Return the flag of the rule that excludes the asset, or ""."""
     allowed = {spdx(name) for name in selection.include_licenses}
     if allowed and asset.license not in allowed:
         return "licence-excluded"
@@ -185,7 +185,7 @@ def _walk_assets(root: Path) -> list[Asset]:
 
 
 def _size(path: Path) -> int | None:
-    """The size of a file in bytes; None if it cannot be read, which the worker reports."""
+    """Return the size of a file in bytes; None if it cannot be read, which the worker reports later."""
     try:
         return path.stat().st_size
     except OSError:
@@ -193,7 +193,7 @@ def _size(path: Path) -> int | None:
 
 
 def _model_files(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of the model files, and of links that lead to themselves.
+    """Return the relative POSIX paths of the model files, and of links that lead to themselves.
 
     Other links inside the folder are skipped; links out of it raise UserError.
     """
@@ -220,7 +220,7 @@ def _is_loop(path: Path) -> bool:
 
 
 def _resolved(path: Path) -> Path:
-    """The path with symbolic links followed, except those that lead to themselves.
+    """Return the path after following all symbolic links, except those that lead to themselves.
 
     Raises ValueError for a path with a NUL.
     """
@@ -231,7 +231,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _inside(root: Path, path: Path, what: str) -> Path:
-    """The resolved path. Raises UserError when it lies outside of `root`."""
+    """Return the resolved path. Raises UserError when it lies outside of `root`."""
     resolved = _resolved(path)
     if not resolved.is_relative_to(root):
         raise UserError(f"{what} leads out of the folder {root}; copy the file into it")
@@ -239,7 +239,7 @@ def _inside(root: Path, path: Path, what: str) -> Path:
 
 
 def _uids(relative: Sequence[str]) -> list[str]:
-    """Uids from relative paths. Duplicate or too long ones get a hash of the whole path as suffix."""
+    """Return uids made from relative paths. Duplicate or too long ones get a hash of the whole path as suffix."""
     plain = [_sanitized(name) for name in relative]
     counts = Counter(plain)
     return [
@@ -259,7 +259,11 @@ def _hashed(uid: str, name: str) -> str:
 
 
 def _manifest_assets(root: Path) -> list[Asset]:
-    """Assets of the manifest in the folder, else of the one beside it whose file lies in the folder, else none."""
+    """Return the assets that a manifest lists, or none if there is no manifest.
+
+    The manifest is `manifest.csv` in the folder. If that is missing, it is the one beside the folder, from which only
+    the files inside the folder are used.
+    """
     inner, outer = root / MANIFEST_NAME, root.parent / MANIFEST_NAME
     if inner.is_file():
         return [_row_asset(row, inner, root) for row in _rows(inner, lambda row: True, required=True)]
@@ -270,7 +274,7 @@ def _manifest_assets(root: Path) -> list[Asset]:
 
 
 def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool) -> list[dict[str, str]]:
-    """The rows that apply. Without the columns uid and file, raises UserError if `required`, else returns none."""
+    """Return the rows that apply. If a column is missing, return none, or raise UserError if `required`."""
     try:
         data = path.read_bytes()
         text, fault = data.decode("utf-8-sig"), None  # Excel begins the file with a byte order mark

@@ -128,7 +128,7 @@ class RenderPool:
         if isinstance(error, ray.exceptions.RayTaskError) and not actor.starting:
             raise error  # a programming error, not a dead actor
         uids = [task.asset.uid for tasks in actor.running.values() for task in tasks]
-        log = stamped(f"ended ({_first_line(error)}) with {', '.join(uids) or 'nothing'}")
+        log = stamped(f"died ({_first_line(error)}); unfinished objects: {', '.join(uids) or 'none'}")
         self._deaths.append(RenderBatch([], 0.0, actor.answer or "", log))
         for i, tasks in enumerate(actor.running.values()):
             for task in tasks:

@@ -75,7 +75,7 @@ def _dog_head(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
 
 
 def _dog_ears(rng: np.random.Generator, colors: Coat) -> list[ObjectPart]:
-    """Build hanging ears, or in one dog of three pricked ears."""
+    """Build hanging ears or, with a probability of one third, pricked ears."""
     color = pick(rng, (colors.dark, shade(colors.body, 0.75)))
     if rng.uniform() < 0.33:
         cone = lathe([(0.085, 0.0), (0.075, 0.06), (0.045, 0.15), (0.012, 0.22)], 20) * (1.0, 0.5, 1.0)

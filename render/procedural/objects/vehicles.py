@@ -135,7 +135,7 @@ def sailboat(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def _hull(length: float, beam: float, height: float) -> SurfaceGrid:
-    """Flat-bottomed solid with a pointed bow at -y and a transom at +y; half lengths, full height."""
+    """Build a flat-bottomed hull, bow at -y and transom at +y. `length` and `beam` are half sizes."""
     y = np.linspace(-1, 1, 24)
     half = np.minimum(((y + 1) / 1.1) ** 0.65, 1.0) * (1 - 0.25 * np.clip(y, 0, 1) ** 2)
     right = np.stack([half * beam, y * length], axis=1)
