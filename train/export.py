@@ -100,7 +100,7 @@ def export(args: ExportArgs) -> None:
     """
     _check_is_new(args.out)
     if args.format == "ldm" and args.out.suffix not in LDM_ENDINGS:
-        raise UserError(f"{args.out}: --format ldm writes one file, which must end in {', '.join(LDM_ENDINGS)}")
+        raise UserError(f"{args.out}: --format ldm writes one file, whose name must end in {', '.join(LDM_ENDINGS)}")
     folder = model_folder(args.model)
     with locked_file(args.out, "export"):
         _check_is_new(args.out)

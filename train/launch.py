@@ -154,7 +154,7 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
 
 
 def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
-    """Run Ray Train, including restarts. Return the failure if it gave up, otherwise None."""
+    """Run Ray Train, including restarts. Return the failure if Ray gave up, otherwise None."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -58,7 +58,7 @@ class SampleArgs:
     azimuth_offset_deg: float = 0.0
     """Azimuth of the first view in degrees, relative to the image."""
     ddim_steps: int = 50
-    """Number of DDIM steps, 1 to 1000. Numbers that do not divide 1000 take more steps than given."""
+    """Number of DDIM steps, 1 to 1000. If the number does not divide 1000, more steps are done."""
     eta: float = 0.0
     """Noise added in each DDIM step, 0 to 1. 0: none, as in MVDream. 1: as in the released code of Isotropic3D."""
     guidance_scale: HiddenDefault[float | None] = None

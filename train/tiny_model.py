@@ -1,6 +1,6 @@
 """Train the small bundled model: `python -m train.tiny_model`, or `make tiny-model`.
 
-This runs the steps of `python -m train` and `python -m train.encode` one after another, with the sizes of
+This runs the steps of `python -m train` and `python -m train.encode` one after another, with the settings of
 `train.config.presets.EMBEDDED`. WORK receives `stage1/vae` and `stage1/image_tower`, then `latents`, then the runs
 `stage1` and `stage2`. The command may be stopped and repeated: finished parts are kept, unfinished ones resume from
 their last checkpoint. Finally the model of stage 2 is written to OUT in float16, with a README.md.
@@ -72,7 +72,7 @@ class TinyModelArgs:
     parts_steps_scale: HiddenDefault[float | None] = None
     """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
     part: Literal["all", "autoencoder", "image-encoder"] = "all"
-    """Train everything, or only one of the two components, which can then be trained at the same time on two GPUs."""
+    """Train everything, or only one of the two components. Two commands can train them at the same time on two GPUs."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels. absolute: for objects that all face the same way. relative: relative to the reference image."""
 

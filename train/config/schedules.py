@@ -62,7 +62,7 @@ def learning_rate(schedule: Schedule, step: int) -> float:
 
 
 def notices(schedule: Schedule) -> tuple[str, ...]:
-    """Return one line per setting that the run changes because it does not fit the schedule."""
+    """Describe each setting that is changed because it does not fit the schedule, one line per setting."""
     warmup = warmup_of(schedule)
     if warmup == schedule.warmup_steps:
         return ()

@@ -2,8 +2,8 @@
 
 All ranks step together with the same weights. DDP or FSDP2 (which also shards weights and optimizer state) averages the
 gradients in the backward pass, and `Ranks.mean` averages the loss on the device. Hosts communicate through a separate
-gloo group (`Ranks.wait`, `any`, `gather`) with a long timeout, because NCCL would treat waiting for a validation as a
-failure.
+gloo group (`Ranks.wait`, `any`, `gather`) with a long timeout, because NCCL would time out while ranks wait for a
+validation on rank 0.
 """
 
 import logging

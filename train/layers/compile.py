@@ -58,7 +58,7 @@ def choose_compute(
         device: Device to train on.
         compiling: auto compiles the whole UNet on a GPU (each block if `split`) and nothing on a CPU.
         checkpointing: Recompute activations in the backward pass.
-        split: Whether FSDP2 shards the UNet. It gathers weights between the levels, so that one graph is impossible.
+        split: Whether FSDP2 shards the UNet. It gathers weights between the levels, so one graph is impossible.
         blocks: auto uses fused blocks (`train.layers.unet_blocks`) if compiled for a GPU, otherwise diffusers'.
 
     Returns:

@@ -2,7 +2,7 @@
 
     y = silu((x + shift - mean) / deviation * weight + bias)
 
-Under autocast, torch's group norm runs in float32 and returns a contiguous result, so that compiled code transposes
+Under autocast, torch's group norm runs in float32 and returns a contiguous result, so compiled code transposes
 before and after each call. This operation is opaque to the compiler; input and output are bf16, sums are float32. It
 uses Triton kernels on a CUDA GPU (`train.layers.group_norm_triton`) and torch functions elsewhere.
 """
@@ -57,7 +57,7 @@ def group_norm(
 def group_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of `group_norm` by x, weight, bias and shift (empty without a shift).
+    """Compute the gradients with respect to x, weight, bias and shift (empty without a shift) of `group_norm`.
 
     Args:
         grad: Gradient of the result [n, c, h, w].

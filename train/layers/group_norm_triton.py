@@ -281,7 +281,7 @@ def _merge_gradients(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Two mean gradients of a group, and the gradient of the shift, the sum of that of x over the pixels."""
+    """Two mean gradients of a group, and the gradient of the shift: the sum over the pixels of the gradient of x."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
     part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)

@@ -2,8 +2,8 @@
 
 diffusers makes activations contiguous (not channels last) after every transformer, before every shortcut in training
 (to avoid DDP's warning about gradient strides) and before upsampling large batches (to avoid an old torch bug). The
-next convolution copies them back, and the backward pass copies again. The classes here compute the same without these
-copies. `make_lean` changes the class of modules in place and keeps names and weights.
+next convolution copies them back, and the backward pass copies again. The classes here compute the same results without
+these copies. `make_lean` changes the class of modules in place and keeps names and weights.
 """
 
 from typing import Any, cast

@@ -261,10 +261,10 @@ def _from_json(saved: Mapping[str, Any]) -> Progress:
 
 def _verify(folder: Path, digests: Mapping[str, str], progress: Progress) -> None:
     if progress.steps != _steps_of(folder):
-        raise ValueError(f"{_PROGRESS} is of step {progress.steps}")
+        raise ValueError(f"{_PROGRESS} belongs to step {progress.steps}")
     for name in (_UNET, _OPTIMIZER, *digests):
         if _sha256(folder / name) != digests[name]:
-            raise ValueError(f"{name} has another sha256 than {_PROGRESS} says")
+            raise ValueError(f"{name} does not have the sha256 in {_PROGRESS}")
 
 
 def _checkpoints(out: Path) -> list[Path]:

@@ -50,6 +50,6 @@ def require_disk_space(what: str) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise UserError(
-            f"{what} could not be written: no space ({one_line(error)}); free some space and repeat the command, "
+            f"{what} could not be written: no space ({one_line(error)}); free some space and repeat the command; "
             "it resumes from the last checkpoint"
         ) from error

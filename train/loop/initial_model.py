@@ -80,7 +80,7 @@ def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | 
 
 
 def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
-    """Log when the initial model's encoder centers objects differently from the preset's, which config.json states."""
+    """Log if the initial model's image encoder centers objects differently than the preset in config.json says."""
     of_preset = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallEncoder) else None
     if (fill := model.image_encoder.object_fill) != of_preset:
         does = "takes images as they are" if fill is None else f"centers objects at {fill:.0%} of the frame"

@@ -187,8 +187,8 @@ def _wait_for_later_name(folder: Path) -> None:
     """Wait up to a second, until the name of a new event file gets a later time than those in `folder`.
 
     TensorBoard reads event files in the order of their names, `events.out.tfevents.SECONDS.HOST.PID.COUNT`. COUNT is
-    not padded with zeros, so that of two files of the same second, the newer one may be read first and be hidden by the
-    older one.
+    not padded with zeros, so of two files written in the same second, the newer one may be read first and be hidden by
+    the older one.
     """
     times = [name.split(".")[3] for name in (path.name for path in folder.glob("events.out.tfevents.*.*"))]
     latest = max((int(time_) for time_ in times if time_.isdigit()), default=0)

@@ -9,7 +9,7 @@ checkpoint. The device itself skips the update of a non-finite step; the host de
 
 Several ranks (`train.distributed.process_group`) run this same loop, each on its own micro-batches. Rank 0 writes,
 logs, validates and samples. All decisions depend on values that are equal on all ranks (the mean loss, the gradient
-norm, whether to stop), so that all ranks do the same steps.
+norm, whether to stop), so all ranks do the same steps.
 """
 
 import logging
@@ -67,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """The objects that the loop works on."""
+    """What the loop works with: settings, model, optimizer, data and ranks."""
 
     run: TrainingRun
     model: MultiViewModel
@@ -83,7 +83,7 @@ class TrainingSetup:
 
     @property
     def trained(self) -> MultiViewModel:
-        """The model to compute losses with."""
+        """The model that computes losses: with `wrapped_unet` in place of its UNet, if there is one."""
         return self.model if self.wrapped_unet is None else replace(self.model, unet=self.wrapped_unet)
 
 

@@ -118,7 +118,7 @@ def predict(
         encoded: The micro-batch before noise.
         draw: Timesteps, noise and dropped tokens.
         alphas_cumprod: alpha_bar [1000] of the noise schedule.
-        precision: Context in which the UNet runs on a device.
+        precision: Returns the context in which the UNet runs on a given device.
     """
     inputs = prepare_inputs(
         encoded.targets,
@@ -152,8 +152,8 @@ def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> 
     """Return the loss weights min(SNR, gamma) / SNR, [b], for `timesteps` [b]; SNR = alpha_bar / (1 - alpha_bar).
 
     Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv:2303.09556), 3.4. This weight
-    for the squared error of the noise equals a weight min(SNR, gamma) for that of the clean latent. The authors use
-    gamma = 5.
+    of the noise's squared error is equivalent to a weight min(SNR, gamma) of the squared error of the clean latent.
+    The authors use gamma = 5.
     """
     alpha = alphas_cumprod[timesteps]
     snr = alpha / (1 - alpha)
@@ -185,8 +185,8 @@ def training_loss(
         prediction: Predicted noise [(b F), c, h, w].
         draw: Timesteps and noise.
         alphas_cumprod: alpha_bar [1000] of the noise schedule.
-        min_snr_gamma: Weight objects by `min_snr_weights`.
-        velocity_cap: Weight objects by `velocity_weights`.
+        min_snr_gamma: Weight objects by `min_snr_weights` with this gamma. None: do not.
+        velocity_cap: Weight objects by `velocity_weights` with this cap. None: do not.
     """
     if min_snr_gamma is not None:
         weights = min_snr_weights(draw.timesteps, alphas_cumprod, min_snr_gamma)

@@ -72,7 +72,7 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
         raise UserError("stage 2 continues from stage 1: give its run folder with --init-from")
     if run.base is not None and run.stage == 2 and not (run.base / SPEC_FILE).is_file():
         raise UserError(
-            f"{run.base}: stage 1 has no result there ({SPEC_FILE} is missing); run `make train-stage1` first (it "
+            f"{run.base}: contains no finished stage 1 ({SPEC_FILE} is missing); run `make train-stage1` first (it "
             "resumes an unfinished run), or give another model with MODEL= or --init-from"
         )
     if run.base is None and run.recipe.unet is None:
@@ -91,7 +91,7 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
 
 
 def log_notices(run: TrainingRun) -> None:
-    """Log each setting that the run changes because it does not fit the schedule."""
+    """Log each setting that is changed because it does not fit the schedule."""
     for notice in notices(run.schedule):
         logger.info("note: %s", notice)
 

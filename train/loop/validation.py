@@ -1,6 +1,6 @@
 """Measure the loss on held-out objects, by timestep.
 
-Timesteps, noise and views depend only on the seed of the run, so that successive validations differ only in the model.
+Timesteps, noise and views depend only on the seed of the run, so successive validations differ only in the model.
 """
 
 from collections.abc import Mapping

@@ -46,16 +46,16 @@ def ddim_timesteps(steps: int) -> list[int]:
 
 
 def sampling_settings(steps: int) -> dict[str, int]:
-    """Return entries for the stored settings of a result: empty if `steps` divides 1000, else the number of timesteps.
+    """Return what to add to the stored settings of a result: the number of timesteps if it differs from `steps`.
 
-    Results of other numbers that were stored before `ddim_timesteps` followed LDM's rule are thus not resumed.
+    Results that were stored before `ddim_timesteps` followed LDM's rule lack this entry, so they are not resumed.
     """
     count = len(ddim_timesteps(steps))
     return {} if count == steps else {"timesteps": count}
 
 
 def ddim_scheduler(steps: int, device: torch.device) -> Any:
-    """Return diffusers' DDIM scheduler with Stable Diffusion's settings, our noise schedule and `ddim_timesteps`.
+    """Return diffusers' DDIM scheduler with Stable Diffusion's noise schedule and the timesteps of `ddim_timesteps`.
 
     Raises UserError when `steps` is not in 1 to 1000.
     """

@@ -169,7 +169,7 @@ def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
 
     _check_architecture(spec.architecture)
     if spec.pretrained is None:
-        raise UserError(f"no pretrained weights are named for {spec.architecture}; give one of open_clip's tags")
+        raise UserError(f"{spec.architecture}: no pretrained weights are named; give one of open_clip's tags")
     try:
         clip = open_clip.create_model(spec.architecture, pretrained=spec.pretrained)
     except (OSError, RuntimeError, ValueError) as error:

@@ -39,7 +39,7 @@ def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
 
 
 def start_channel_concat(unet: nn.Module) -> nn.Module:
-    """Widen a base UNet, in place, to input channels for the noisy latents and for the reference latents.
+    """Widen a base UNet, in place, so that its input channels are those of the noisy and the reference latents.
 
     Raises UserError when the UNet is widened already.
     """

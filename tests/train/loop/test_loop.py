@@ -214,7 +214,7 @@ def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) ->
         check_run(replace(micro_run(shards, tmp_path, 2), recipe=PAPER))
     with pytest.raises(UserError, match="--init-from"):
         check_run(micro_run(shards, tmp_path, 2, stage=2))
-    with pytest.raises(UserError, match=r"stage1: stage 1 has no result there .*make train-stage1"):
+    with pytest.raises(UserError, match=r"stage1: contains no finished stage 1 .*make train-stage1"):
         check_run(micro_run(shards, tmp_path, 2, stage=2, base=tmp_path / "stage1"))
     with pytest.raises(UserError, match="grad-accum-steps"):
         check_run(
