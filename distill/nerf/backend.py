@@ -20,7 +20,10 @@ def has_kernels(device_type: str) -> bool:
 
 
 def missing_for(device_type: str, installed: bool) -> str:
-    """Return why kernels cannot be used on a device type, given whether Triton is installed; empty if they can."""
+    """Return why the kernels cannot be used on a device type; empty if they can.
+
+    `installed` tells whether Triton is installed.
+    """
     if device_type != "cuda":
-        return f"the Triton kernels need a CUDA GPU, this is {device_type}"
+        return f"the Triton kernels need a CUDA GPU, but the device is {device_type}"
     return "" if installed else "Triton is not installed"

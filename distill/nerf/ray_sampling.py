@@ -15,7 +15,7 @@ from distill.nerf.rays import PackedSamples, RaySegments, ray_of_samples
 def occupied_samples(
     segments: RaySegments, cells: OccupancyCells | None, step: float, longest: float, budget: int
 ) -> PackedSamples:
-    """Sample rays.
+    """Return the midpoints of all steps that lie in the segments and in occupied cells.
 
     Args:
         segments: The part of each ray [n] to sample.

@@ -125,7 +125,7 @@ def join(parts: Sequence[PackedSamples]) -> PackedSamples:
 
 
 def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
-    """Split rays into chunks of at most `budget` samples plus those of one ray."""
+    """Split rays into chunks. A chunk exceeds `budget` samples by less than the samples of one ray."""
     rays, samples = len(packed.starts) - 1, len(packed.t)
     if samples <= budget:
         return [RayChunk(0, rays, 0, samples)]

@@ -63,7 +63,9 @@ def render_views(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> RenderOutput:
-    """Render a scene. Gradients flow if enabled; if there are several chunks, each is recomputed in the backward pass.
+    """Render a scene, with gradients if they are enabled.
+
+    If the rays are rendered in several chunks, the backward pass recomputes each chunk.
 
     Args:
         scene: The scene.
@@ -91,7 +93,7 @@ def render_views(
 def render_rays(
     scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
 ) -> Tensor:
-    """Return composited values [n, 9]: color on black (3), alpha, distance times alpha, normal (3), sum of Eq. 8."""
+    """Return per ray [n, 9]: color on black (3), alpha, distance times alpha, normal (3) and the sum of Eq. 8."""
     step = settings.step_length(scene.radius)
     samples = _visible_samples(scene, rays, shift, settings, occupancy)
     chunks = ray_chunks(samples, settings.samples_at_once(shift.device))

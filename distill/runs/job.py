@@ -153,7 +153,8 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
     compute = choose_compute(device, job.effective_compile)
     if compute.compile != "none":
         logger.info(
-            "%s: compiling the networks, which takes minutes in each part of the run (--compile none avoids it)",
+            "%s: compiling the networks takes minutes, in the coarse and again in the fine part of the run "
+            "(--compile none avoids it)",
             title,
         )
     guidance = model_guidance(

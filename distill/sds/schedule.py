@@ -46,7 +46,7 @@ class RandomPurpose(IntEnum):
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Ranges of camera parameters, drawn uniformly per group of views. Defaults are those of the released configuration."""
+    """Ranges of cameras, drawn uniformly per group of views. Defaults are those of the released configuration."""
 
     fov_deg: tuple[float, float] = (15.0, 60.0)
     elevation_deg: tuple[float, float] = (0.0, 30.0)

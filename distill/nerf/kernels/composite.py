@@ -16,7 +16,7 @@ _BLOCK: Final = 32  # most rays have a few tens of samples
 
 
 def weight_kernel(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Return the weight [m] of each sample and the transmittance [m] before it; see `ray_weights`."""
+    """Return the weight [m] of each sample and the transmittance [m] before that sample; see `ray_weights`."""
     weights, transmittance = density.new_empty(len(density)), density.new_empty(len(density))
     _launch(_weight_kernel, starts, density.contiguous(), weights, transmittance, step, MAX_OPTICAL_DEPTH)
     return weights, transmittance
@@ -33,7 +33,7 @@ def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def gradient_kernel(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of density [m] and values [m, k] from that of the sums [n, k]; see `composite_gradients`."""
+    """Return the gradients of density [m] and values [m, k], given that of the sums [n, k] (`composite_gradients`)."""
     width = values.shape[1]
     by_density, by_values = _like(weights), _like(values)
     tensors = (grad.contiguous(), values.contiguous(), weights, transmittance, by_density, by_values)

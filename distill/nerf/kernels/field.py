@@ -47,7 +47,7 @@ class MlpWeights(NamedTuple):
 def decode_density(
     encoded: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
 ) -> Tensor:
-    """Return density [n], without gradient, at world points [n, 3] with features [w, 1, n]."""
+    """Return density [n], without gradient, at world points `x` [n, 3], given their features `encoded` [w, 1, n]."""
     density = x.new_empty(len(x))
     _launch(len(x), encoded, x, weights, shape, exact, _decode, density, density, density, everything=False)
     return density

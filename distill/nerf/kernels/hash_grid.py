@@ -24,7 +24,7 @@ _PRIME_Z = tl.constexpr(805_459_861)
 
 
 class LookUp(torch.autograd.Function):
-    """Look up all levels. Saves only the points for the backward pass and recomputes the corners."""
+    """Look up all levels. The backward pass recomputes the corners from the points, which alone are saved."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:

@@ -1,7 +1,7 @@
 """Triton kernel for ray marching, with the same result as `distill.nerf.ray_sampling`.
 
 Each lane marches along one ray and reads the occupancy grid. The kernel runs twice: once to count the samples of each
-ray, then to write them. Both passes and plain torch must take the same decisions, so multiplications and additions are
+ray, then to write them. Both passes and plain torch must make the same decisions, so multiplications and additions are
 not fused.
 """
 
@@ -20,7 +20,7 @@ _BLOCK: Final = 128
 
 
 def march_kernel(segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int) -> PackedSamples:
-    """Return the samples of all rays [n] within `steps` steps of world length `step`."""
+    """Return the samples of n rays, testing at most `steps` steps of world length `step` on each ray."""
     rays = len(segments.near)
     counts = torch.zeros(rays + 1, dtype=torch.long, device=segments.near.device)
     _launch(segments, cells, step, steps, starts=counts, t=segments.near, ray=counts, write=False)

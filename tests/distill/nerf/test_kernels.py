@@ -122,7 +122,8 @@ def test_plain_torch_is_announced_once(caplog):
         assert not has_kernels("cpu")
         assert not has_kernels("cpu")
     assert [record.message for record in caplog.records] == [
-        "hash grid, ray marching and compositing run in plain torch: the Triton kernels need a CUDA GPU, this is cpu"
+        "hash grid, ray marching and compositing run in plain torch: the Triton kernels need a CUDA GPU, but the "
+        "device is cpu"
     ]
     assert missing_for("cuda", installed=True) == ""
     assert missing_for("cuda", installed=False) == "Triton is not installed"
