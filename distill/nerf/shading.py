@@ -56,7 +56,7 @@ def orientation_loss(away: Tensor, alpha: Tensor) -> Tensor:
     """Return Eq. 8, a scalar.
 
     The paper takes the sum over samples. As in the released code, the sum is divided by the number of rays that hit
-    something, so that its weight (Eq. 10) does not depend on the resolution.
+    something, so that the weight of the loss (Eq. 10) need not change with the resolution.
 
     Args:
         away: Sum of Eq. 8 along each ray, of any shape.

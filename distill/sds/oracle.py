@@ -182,7 +182,7 @@ def oracle_guidance(
     alphas_cumprod: Tensor,
     device: torch.device | str = "cpu",
 ) -> Guidance:
-    """Return oracle guidance for the step of this plan. `alphas_cumprod` [t] is the noise schedule.
+    """Return the guidance of an oracle for the step that `plan` describes. `alphas_cumprod` [t] is the noise schedule.
 
     Each step needs its own guidance, since a denoiser does not receive the light.
     """

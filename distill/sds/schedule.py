@@ -59,7 +59,7 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class ShadingSettings:
-    """Shading after the coarse part of the run, which is unlit. Defaults are those of the released configuration."""
+    """Shading of the fine part of a run; the coarse part is unlit. Defaults are those of the released configuration."""
 
     lit_probability: float = 0.75
     textureless_probability: float = 0.5
@@ -235,7 +235,7 @@ def views_until(settings: DistillSettings, step: int) -> int:
 
 
 def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> tuple[int, int]:
-    """Return the smallest and largest timestep: linear from `timestep_start` to `timestep_end`, then constant."""
+    """Return the smallest and largest timestep at `step`; both move linearly to `timestep_end`, then stay there."""
     progress = min(1.0, step / (settings.anneal_fraction * settings.steps))
     low, high = (settings.timestep_start + progress * (end - settings.timestep_start) for end in settings.timestep_end)
     return int(num_timesteps * low), int(num_timesteps * high)

@@ -31,7 +31,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Label:
-    """A text at a position in SVG units."""
+    """Text at a position in SVG units."""
 
     x: str
     y: str

@@ -40,12 +40,12 @@ class StoredRun:
 
     @property
     def step(self) -> int:
-        """The last step in the loss record."""
+        """The last step in the loss log."""
         return int(self.losses.rows[-1]["step"]) if self.losses.rows else 0
 
     @property
     def finished(self) -> bool:
-        """Whether the mesh and its report exist, which a run writes last."""
+        """Whether the run is finished: the mesh and its report, which are written last, exist."""
         return bool(self.mesh) and self.file("mesh.glb") is not None
 
     @property
