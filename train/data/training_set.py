@@ -53,7 +53,7 @@ def require_images(shards: TrainingSet, what: str) -> ShardSet:
     trained."""
     if isinstance(shards, LatentSet):
         raise UserError(
-            f"{what} cannot be trained from {shards.url}, which contains latents; give the image set with "
-            "--shards, or the model that encoded the latents with --init-from"
+            f"{what} cannot be trained from {shards.url}, which contains latents; give --shards "
+            "an image set, or --init-from the model that encoded the latents"
         )
     return shards

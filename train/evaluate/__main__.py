@@ -2,8 +2,8 @@
 
     python -m train.evaluate --model data/stage1 data/model --shards data/shards --out data/evaluation
 
-From one view of each object of the split, each model samples the 16 views of the fixed set at the true cameras. The
-command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (which shows the scored images) and
+From one view of each object of the split, each model samples a ring: the 16 views of the fixed set at the true cameras.
+The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (which shows the scored images) and
 `results.jsonl` (one line per scored ring). A repeated command resumes from `results.jsonl`.
 """
 

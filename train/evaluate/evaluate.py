@@ -52,7 +52,7 @@ class NovelViewArgs:
     max_objects: HiddenDefault[int | None] = None
     """Maximum number of objects, spread evenly over the split. Default: all."""
     num_seeds: int = 2
-    """Number of rings sampled per object, each from different noise."""
+    """Number of rings (sets of 16 views) sampled per object, each from different noise."""
     ddim_steps: int = 50
     """Number of DDIM steps."""
     guidance_scale: HiddenDefault[float | None] = None
@@ -65,7 +65,7 @@ class NovelViewArgs:
     """Also evaluate the mean image and the nearest object of the training split, and the true views passed through the
     autoencoder of the first model."""
     training_shards: HiddenDefault[str | None] = None
-    """Shard set whose training split the baselines use. Default: that of --shards."""
+    """Shard set whose training split the baselines use. Default: the set of --shards."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
@@ -73,7 +73,7 @@ class NovelViewArgs:
 
 
 def evaluate_novel_views(args: NovelViewArgs) -> None:
-    """Sample and score what is missing in the output folder, write the results there and print the first table.
+    """Sample and score the rings that the output folder lacks, write the results there and print the first table.
 
     Raises:
         UserError: an option is invalid, a set or model cannot be read, or the folder contains an evaluation with other

@@ -1,4 +1,4 @@
-"""The record of an evaluation: one JSON line per scored ring or asset. A repeated command resumes from it.
+"""The record of an evaluation: one JSON line per scored ring (16 views) or asset. A repeated command resumes from it.
 
 settings.json     the settings of each method; a repeated command must have the same settings
 results.jsonl     method, uid, seed, and the values of each metric

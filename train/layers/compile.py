@@ -34,7 +34,7 @@ class Compute:
 
     `compile` is one of: none; whole, one graph per input shape (1 or 4 targets); blocks, one graph per residual and
     transformer block, which compiles faster and runs slightly slower; graphs, like whole, but replayed as CUDA graphs
-    in both passes, for networks so small that kernel launches dominate.
+    forward and backward, for networks so small that kernel launches dominate.
     """
 
     compile: Compile = "none"

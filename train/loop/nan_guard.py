@@ -67,7 +67,7 @@ def count_steps(
 
 
 def uids_of_step(loader: BatchLoader, step: int) -> list[list[str]]:
-    """Return the uids of each micro-batch of a step, of all ranks together."""
+    """Return, for each micro-batch of a step, the uids of its objects on all ranks."""
     first = step * loader.accumulation
     starts = [loader.item(number) for number in range(first, first + loader.accumulation)]
     orders = [replace(loader, rank=rank).order for rank in range(loader.world)]

@@ -99,8 +99,8 @@ def check_reference_options(
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
     """Concatenate noisy latents [(b f), c, h, w] and references [b, c, h, w] to [(b f), 2c, h, w].
 
-    With classifier-free guidance, `latents` contains several blocks, each with all objects. The references are repeated
-    for each block.
+    `latents` may contain all objects several times in a row, as classifier-free guidance needs; the references are then
+    repeated as often.
 
     Raises:
         UserError: the number of latents is not a multiple of objects times frames.
