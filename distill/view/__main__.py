@@ -18,7 +18,7 @@ from distill.view.server import serve
 
 @dataclass(frozen=True)
 class ViewArgs:
-    """Show a page per run with its 3D model, video, losses and settings. The page of an unfinished run updates itself.
+    """Show a page per run with its 3D model, video, losses and settings. The page of an unfinished run reloads itself.
 
     The pages are served on this machine only, until Ctrl-C. For several runs, an overview links to their pages.
     """
