@@ -233,7 +233,7 @@ def test_what_cannot_be_measured_is_named(
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
     refused("is not a readable table", run=(), uid=(), table=tmp_path / "none.csv")
-    refused("3 --run, 2 --uid", uid=BOXES[:2])
+    refused("--run has 3 values, --uid 2 and --view 0", uid=BOXES[:2])
     refused("no view 'fixed_99'", view=("fixed_99",) * 3)
     refused("synthetic-0000 has two assets", uid=(BOXES[0],) * 3)
     refused("has no object nobody", uid=("nobody", *BOXES[1:]))
