@@ -11,6 +11,7 @@ import tyro
 
 from dataset.errors import UserError, run_cli
 from dataset.io.files import write_file_atomic
+from dataset.io.options import HiddenDefault
 from distill.view.run import StoredRun, find_runs, read_run
 from distill.view.run_page import index_page, run_page
 from distill.view.server import serve
@@ -23,9 +24,9 @@ class ViewArgs:
     The pages are served on this machine only, until Ctrl-C. For several runs, an overview links to their pages.
     """
 
-    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...")]
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...", help_behavior_hint="")]
     """Output folders of python -m distill, or folders that contain them."""
-    out: Path | None = None
+    out: HiddenDefault[Path | None] = None
     """Write the page to this self-contained HTML file instead of serving it.
     For several runs the file is the overview, and the pages of the runs are written beside it."""
     port: int = 0
