@@ -5,19 +5,21 @@ Hugging Face sends the sha256 in `X-Linked-ETag`, with the redirect to its stora
 """
 
 import hashlib
-import http.client
 import os
 import random
 import re
+import ssl
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import IO, Any, Final, TypeVar
-from urllib.error import HTTPError, URLError
-from urllib.parse import urljoin, urlsplit
+from typing import IO, Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from dataset.format.outcomes import Failure
 
@@ -27,7 +29,9 @@ LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 LONGEST_WAIT_S: Final = 120.0  # between attempts, whatever the server asks for
 _CHUNK: Final = 1 << 18
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_RETRYABLE_STATUSES: Final = (408, 425, 429)  # and 500 to 599
+_MOST_REDIRECTS: Final = 10
+# `with_retries` repeats the requests: all failures share one limit, also those found in a complete body.
+_RETRY: Final = Retry(status_forcelist=(408, 425, 429, *range(500, 1000)), retry_after_max=int(LONGEST_WAIT_S))
 T = TypeVar("T")
 
 
@@ -98,9 +102,8 @@ def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
     the disk cannot be written.
     """
     deadline = time.monotonic() + policy.whole_s
-    hops = _Hops()
     digest, size = hashlib.sha256(), 0
-    with _opened(url, hops, policy) as response:
+    with _Session() as session, _opened(session, url, policy) as response:
         declared = response.headers.get("Content-Length", "")
         check_size(int(declared) if declared.isdecimal() else 0, policy)
         for chunk in _chunks(response, deadline, policy):
@@ -108,7 +111,7 @@ def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
             check_size(size, policy)
             digest.update(chunk)
             file.write(chunk)
-        expected = hops.sha256 or ("" if hops.count else _sha256_of(response.headers))
+        expected = _expected_sha256(response)
     file.flush()
     if declared.isdecimal() and size != int(declared):
         raise RetryableError("Truncated", f"received {size} of {declared} bytes")
@@ -123,24 +126,59 @@ def check_size(size: int, policy: DownloadPolicy) -> None:
         raise DownloadError("TooLarge", f"at least {size} bytes; the limit is {policy.max_bytes}")
 
 
-def _opened(url: str, hops: "_Hops", policy: DownloadPolicy) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "isotropic3d"})
-    _authorize(request)
+class _Adapter(HTTPAdapter):
+    """Also trust the certificates of the system, and those of SSL_CERT_FILE and SSL_CERT_DIR."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=ssl.create_default_context(), **kwargs)
+
+
+class _Session(requests.Session):
+    """Follow redirects to https only (on loopback, to the same scheme). Use neither ~/.netrc nor ALL_PROXY."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env, self.auth, self.max_redirects = False, _authorize, _MOST_REDIRECTS
+        self.headers.update({"User-Agent": "isotropic3d", "Accept-Encoding": "identity"})
+        self.mount("https://", _Adapter())
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        here, there = urlsplit(response.url), urlsplit(prepared_request.url or "")
+        local = here.hostname in LOOPBACK and there.hostname in LOOPBACK and there.scheme == here.scheme
+        if there.scheme != "https" and not local:
+            raise DownloadError("UnsafeRedirect", f"the server redirects to {there.scheme}://{there.hostname}")
+        prepared_request.headers.pop("Authorization", None)
+        _authorize(prepared_request)
+
+    def rebuild_proxies(
+        self, prepared_request: requests.PreparedRequest, proxies: dict[str, str] | None
+    ) -> dict[str, str]:
+        return _proxies(prepared_request.url or "")
+
+
+def _opened(session: requests.Session, url: str, policy: DownloadPolicy) -> requests.Response:
     try:
-        return urllib.request.build_opener(hops).open(request, timeout=policy.silence_s)
-    except HTTPError as error:
-        with error:
-            raise _refusal(error) from error
-    except (OSError, http.client.HTTPException) as error:
+        response = session.get(url, stream=True, timeout=policy.silence_s, proxies=_proxies(url))
+    except requests.TooManyRedirects as error:
+        raise _refusal(cast(requests.Response, error.response)) from error
+    except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
         raise _network_failure(error, policy) from error
+    if not 200 <= response.status_code < 300:
+        with response:
+            raise _refusal(response)
+    return response
 
 
-def _chunks(response: Any, deadline: float, policy: DownloadPolicy) -> Iterator[bytes]:
+def _chunks(response: requests.Response, deadline: float, policy: DownloadPolicy) -> Iterator[bytes]:
     """Yield the chunks of the body. Raises RetryableError at the deadline, even if the server still sends slowly."""
+    response.raw.enforce_content_length = False  # the caller checks the size
     while True:
         try:
-            chunk: bytes = response.read1(_CHUNK)
-        except (OSError, http.client.HTTPException) as error:
+            chunk: bytes = response.raw.read1(_CHUNK)  # iter_content would wait for a whole chunk
+        except (OSError, urllib3.exceptions.HTTPError) as error:
             raise _network_failure(error, policy) from error
         if not chunk:
             return
@@ -149,64 +187,55 @@ def _chunks(response: Any, deadline: float, policy: DownloadPolicy) -> Iterator[
             raise RetryableError("Timeout", f"not complete within {policy.whole_s:g} s")
 
 
-def _network_failure(error: Exception, policy: DownloadPolicy) -> RetryableError:
-    reason = error.reason if isinstance(error, URLError) else error
-    if isinstance(reason, TimeoutError):
+def _network_failure(error: BaseException, policy: DownloadPolicy) -> RetryableError:
+    wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
+    while isinstance(error, wrappers) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    if isinstance(error, TimeoutError):
         return RetryableError("Timeout", f"no answer for {policy.silence_s:g} s")
-    return RetryableError("Connection", f"the connection failed ({str(reason) or type(reason).__name__})")
+    return RetryableError("Connection", f"the connection failed ({str(error) or type(error).__name__})")
 
 
-def _refusal(error: HTTPError) -> Exception:
-    kind, message = f"Http{error.code}", f"the server answers {error.code} {error.reason}"
-    if error.code in _RETRYABLE_STATUSES or error.code >= 500:
-        return RetryableError(kind, message, _retry_after_s(error.headers.get("Retry-After", "")))
+def _refusal(response: requests.Response) -> Exception:
+    kind, message = f"Http{response.status_code}", f"the server answers {response.status_code} {response.reason}"
+    if _RETRY.is_retry("GET", response.status_code):
+        return RetryableError(kind, message, _retry_after_s(response.headers.get("Retry-After", "")))
     return DownloadError(kind, message)
 
 
 def _retry_after_s(value: str) -> float:
     """Return the wait in seconds of a Retry-After header, a number of seconds or a date; 0 if it is neither."""
-    if value.strip().isdecimal():
-        return float(value)
     try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
+        return _RETRY.parse_retry_after(value)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return 0.0
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def _authorize(request: urllib.request.Request) -> None:
-    """Send HF_TOKEN to Hugging Face only; redirects do not inherit it."""
-    token, url = os.environ.get("HF_TOKEN", "").strip(), urlsplit(request.full_url)
+def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add HF_TOKEN to a request to Hugging Face; redirects do not inherit it."""
+    token, url = os.environ.get("HF_TOKEN", "").strip(), urlsplit(request.url or "")
     if not token or url.scheme != "https" or url.hostname != TOKEN_HOST:
-        return
-    if not (token.isascii() and token.isprintable()):  # the error of http.client would print the token
-        raise DownloadError("Token", "HF_TOKEN has characters that are not valid in a token; set it again or unset it")
-    request.add_unredirected_header("Authorization", f"Bearer {token}")
-
-
-class _Hops(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to https only (on loopback, to the same scheme), and keep the hash that comes with them."""
-
-    def __init__(self) -> None:
-        self.sha256, self.count = "", 0
-
-    def redirect_request(  # noqa: PLR0917  (urllib's signature)
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        here, there = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
-        local = here.hostname in LOOPBACK and there.hostname in LOOPBACK and there.scheme == here.scheme
-        if there.scheme != "https" and not local:
-            fp.close()
-            raise DownloadError("UnsafeRedirect", f"the server redirects to {there.scheme}://{there.hostname}")
-        self.sha256, self.count = self.sha256 or _sha256_of(headers, redirects=True), self.count + 1
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None:
-            _authorize(request)
         return request
+    if not (token.isascii() and token.isprintable()):  # the error of requests would print the token
+        raise DownloadError("Token", "HF_TOKEN has characters that are not valid in a token; set it again or unset it")
+    request.headers["Authorization"] = f"Bearer {token}"
+    return request
 
 
-def _sha256_of(headers: http.client.HTTPMessage, redirects: bool = False) -> str:
+def _proxies(url: str) -> dict[str, str]:
+    """Return the proxy for a URL by scheme, from http_proxy, https_proxy and no_proxy."""
+    parts, proxies = urlsplit(url), getproxies()
+    return {parts.scheme: proxies[parts.scheme]} if parts.scheme in proxies and not proxy_bypass(parts.netloc) else {}
+
+
+def _expected_sha256(response: requests.Response) -> str:
+    """Return the sha256 that the server or the redirects to it announce, or ""."""
+    if not response.history:
+        return _sha256_of(response.headers)
+    return next(filter(None, (_sha256_of(hop.headers, redirects=True) for hop in response.history)), "")
+
+
+def _sha256_of(headers: Mapping[str, str], redirects: bool = False) -> str:
     """Return the sha256 in the headers, or "". The ETag of a redirect does not describe the file and is ignored."""
     tag = headers.get("X-Linked-ETag") or ("" if redirects else headers.get("ETag")) or ""
     digest = tag.removeprefix("W/").strip('"').lower()
