@@ -114,7 +114,10 @@ class RenderCommand:
 
 
 def num_workers(command: RenderCommand, size: MachineSize) -> int:
-    """Return the requested number of workers; by default one per GPU, or as many as the cores and memory allow."""
+    """Return the requested number of workers.
+
+    The default is one per GPU with `--device gpu`, otherwise as many as the cores and the memory allow.
+    """
     if command.workers is not None:
         return command.workers
     if command.device == "gpu":

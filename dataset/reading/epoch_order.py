@@ -42,7 +42,10 @@ def epoch_order(
     if not 0 <= rank < world:
         raise UserError(f"rank is {rank}; with a world size of {world} it must be 0 to {world - 1}")
     if seed < 0 or epoch < 0 or window_shards < 1:
-        raise UserError(f"seed {seed} and epoch {epoch} must be >= 0 and window_shards {window_shards} >= 1")
+        raise UserError(
+            f"seed and epoch must be at least 0 and window_shards at least 1; got seed {seed}, epoch {epoch} and "
+            f"window_shards {window_shards}"
+        )
     order = _global_order(tuple(samples_per_shard), seed, epoch, window_shards)
     kept = len(order) // world * world
     return order[rank:kept:world].copy()

@@ -244,7 +244,8 @@ def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 10
 def orientation_weight(settings: DistillSettings, step: int) -> float:
     """Return the weight of Eq. 10 at `step`.
 
-    In the paper: 0.2 * step until step 5,000 of 10,000, then 1,000. Here it is scaled to `settings`.
+    It grows linearly to `settings.orientation_weight` over the first `coarse_fraction` of the steps and stays there.
+    In the paper it grows to 1,000 over the first 5,000 of 10,000 steps.
     """
     return settings.orientation_weight * min(1.0, step / (settings.coarse_fraction * settings.steps))
 
