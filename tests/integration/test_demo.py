@@ -39,5 +39,5 @@ def test_sigterm_to_the_demo_alone_ends_the_step_too(tmp_path):
         os.kill(parent.pid, signal.SIGTERM)
         _, told = parent.communicate(timeout=30)
     assert parent.returncode == 130
-    assert "the same command resumes" in told
+    assert "run the same command again to resume" in told
     assert (tmp_path / "ended").exists()
