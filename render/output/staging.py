@@ -3,7 +3,6 @@
 Each batch is one file, `FOLDER/SHARD/FIRST-LAST.part`, which is written atomically.
 """
 
-import io
 import json
 import shutil
 import tarfile
@@ -15,8 +14,8 @@ from typing import Final
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import UserError
-from dataset.format.outcomes import Outcome, from_json, to_json
-from dataset.format.tar import pack
+from dataset.format.outcomes import from_json, to_json
+from dataset.format.tar import pack, unpack
 from dataset.io.files import TEMPORARY_SUFFIX, write_bytes_atomic
 from render.workers.messages import RenderResult
 
@@ -43,16 +42,13 @@ class Staging:
     def read(self, shard: str) -> Iterator[RenderResult]:
         """Iterate over all staged results of a shard. Raises UserError when a file is damaged."""
         for path in self._parts(shard):
-            with _open(path) as tar:
-                for row in _rows(tar, path):
-                    sample = tar.extractfile(str(row.position)) if row.status == "ok" else None
-                    yield RenderResult(row, sample.read() if sample else b"")
+            yield from _read(path)
 
     def positions(self, shard: str) -> set[int]:
         """Return the positions of a shard's staged objects. Removes the temporary files of killed writers."""
         for leftover in (self.folder / shard).glob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()
-        return {row.position for path in self._parts(shard) for row in _read_rows(path)}
+        return {result.outcome.position for result in self.read(shard)}
 
     def drop(self, shard: str) -> None:
         """Remove the staged results of a shard."""
@@ -75,21 +71,10 @@ class Staging:
         return sorted((self.folder / shard).glob(f"*{PART_SUFFIX}"))
 
 
-def _open(path: Path) -> tarfile.TarFile:
+def _read(path: Path) -> list[RenderResult]:
     try:
-        return tarfile.open(fileobj=io.BytesIO(path.read_bytes()))
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, and its objects are rendered again") from error
-
-
-def _read_rows(path: Path) -> list[Outcome]:
-    with _open(path) as tar:
-        return _rows(tar, path)
-
-
-def _rows(tar: tarfile.TarFile, path: Path) -> list[Outcome]:
-    try:
-        file = tar.extractfile(_ROWS)
-        return [from_json(row) for row in json.loads(file.read() if file else b"")]
-    except (KeyError, ValueError, tarfile.TarError) as error:
+        members = unpack(path.read_bytes())
+        rows = [from_json(row) for row in json.loads(members[_ROWS])]
+        return [RenderResult(row, members[str(row.position)] if row.status == "ok" else b"") for row in rows]
+    except (KeyError, ValueError, OSError, tarfile.TarError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it, and its objects are rendered again") from error
