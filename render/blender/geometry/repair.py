@@ -27,6 +27,7 @@ MOST_FACES: Final = 4_000_000  # a scene with more faces than this is not repair
 CONTRADICTING: Final = 0.5  # share of a mesh's area whose stored normals point to the back
 DOUBLED: Final = 0.01  # an object is flagged if coincident faces make up more of its area
 TWIN: Final = "reversed_twin"  # marks faces whose reversed copy on the same vertices was deleted on import
+_BOTH: Final = "both sides"  # property of a material: its copy that is drawn from both sides
 _SOURCE: Final = "source_corner"
 
 
@@ -249,8 +250,9 @@ def _draw_both_sides(obj: Any, chosen: Booleans) -> None:
         material = obj.material_slots[slot].material if slot < len(obj.material_slots) else None
         if material is None or not material.use_backface_culling:
             continue
-        both = bpy.data.materials.get(f"{material.name[:40]} both sides") or material.copy()
-        both.name, both.use_backface_culling = f"{material.name[:40]} both sides", False
+        both = material.get(_BOTH) or material.copy()
+        both.name, both.use_backface_culling = f"{material.name[:40]} {_BOTH}", False
+        material[_BOTH] = both  # names are too short to tell long ones apart
         if not (chosen | (slots != slot)).all():
             obj.data.materials.append(both)
             slots[chosen & (slots == slot)] = len(obj.data.materials) - 1

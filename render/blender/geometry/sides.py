@@ -6,7 +6,6 @@ hide the figure, and a room whose walls face inward would hide its contents.
 
 from typing import Any, Final
 
-import bpy
 import numpy as np
 
 from render.blender.geometry.coincident import SAME_PLACE, Booleans, Faces, Floats, Integers, area_vectors, places
@@ -132,11 +131,12 @@ def _assign(obj: Any, variant: Integers) -> None:
 
 def _variant(material: Any, kind: int) -> Any:
     """Return the material's variant 1 or 2, as `surface_variants` describes it."""
-    name = f"{material.name_full[:40]} {_VARIANTS[kind]}"
-    if name in bpy.data.materials:
-        return bpy.data.materials[name]
+    variant = _VARIANTS[kind]
+    if variant in material:
+        return material[variant]
     copy = material.copy()
-    copy.name = name
+    copy.name = f"{material.name[:40]} {variant}"
+    material[variant] = copy  # names are too short to tell long ones apart
     if not copy.use_nodes:
         copy.use_nodes = True
     tree = copy.node_tree

@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
-from render.blender.geometry import repair  # noqa: E402
+from render.blender.geometry import repair, sides  # noqa: E402
 from render.blender.geometry.repair import pieces  # noqa: E402
 from render.blender.geometry.sides import hide_back_faces  # noqa: E402
 
@@ -69,6 +69,26 @@ def test_a_room_shows_and_lights_what_is_in_it(tmp_path: Path) -> None:
     red, green, blue = room[14:18, 14:18, :3].mean((0, 1))
     assert green > 80
     assert green > 2 * max(red, blue)
+
+
+def test_materials_with_long_names_that_begin_alike_keep_their_own_variants() -> None:
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    first, second = (bpy.data.materials.new("x" * 50 + end) for end in "ab")
+    for kind in (1, 2):
+        made = sides._variant(first, kind)
+        assert sides._variant(first, kind) == made  # one copy for all objects
+        assert sides._variant(second, kind) != made
+    mesh = bpy.data.meshes.new("two triangles")
+    mesh.from_pydata([(0, 0, 0), (1, 0, 0), (0, 1, 0)], [], [(0, 1, 2)])
+    for material in (first, second):
+        material.use_backface_culling = True
+        mesh.materials.append(material)
+    obj = bpy.data.objects.new("object", mesh)
+    repair._draw_both_sides(obj, np.array([True]))
+    mesh.polygons[0].material_index = 1
+    repair._draw_both_sides(obj, np.array([True]))
+    assert mesh.materials[0] != mesh.materials[1]
+    assert not any(material.use_backface_culling for material in mesh.materials)
 
 
 def test_a_scene_of_too_many_faces_is_rendered_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
