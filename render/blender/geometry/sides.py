@@ -34,6 +34,7 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
         The share of the area in faces that were made single-sided, 0 to 1.
     """
     changed, total = 0.0, 0.0
+    shared: dict[tuple[Any, bytes], Any] = {}  # the changed mesh by the mesh before and its variants
     for piece in found:
         faces = Faces(piece.positions, piece.corners, piece.starts, piece.slots, np.zeros((len(piece.corners), 0)))
         vectors = area_vectors(faces) * (-1 if piece.mirrored else 1)
@@ -45,7 +46,13 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
         variant = np.where(single, surface_variants(faces, vectors), 0)
         variant[~_seen(faces, vectors, areas, cameras)] = 0
         changed += float(areas[variant > 0].sum())
-        _assign(piece.obj, variant)
+        if variant.any():
+            key = (piece.obj.data, variant.tobytes())
+            if key in shared:
+                piece.obj.data = shared[key]
+            else:
+                _assign(piece.obj, variant)
+                shared[key] = piece.obj.data
     return changed / total if total else 0.0
 
 
@@ -112,8 +119,6 @@ def _seen(faces: Faces, vectors: Floats, areas: Floats, cameras: Floats) -> Bool
 
 def _assign(obj: Any, variant: Integers) -> None:
     """Give the faces [f] of an object the materials of their variants. A mesh with other users is copied first."""
-    if not variant.any():
-        return
     if obj.data.users > 1:
         obj.data = obj.data.copy()
     polygons = obj.data.polygons

@@ -91,6 +91,18 @@ def test_materials_with_long_names_that_begin_alike_keep_their_own_variants() ->
     assert not any(material.use_backface_culling for material in mesh.materials)
 
 
+def test_objects_that_share_a_mesh_share_it_with_its_variants() -> None:
+    scene.build(CASES / "c2_room.glb", "longest")
+    before = {obj.data for obj in bpy.context.scene.objects if obj.type == "MESH"}
+    for obj in [obj for obj in bpy.context.scene.objects if obj.type == "MESH"]:
+        bpy.context.scene.collection.objects.link(obj.copy())
+    bpy.context.view_layer.update()
+    hide_back_faces(pieces(), CAMERAS)
+    users = [obj.data.name for obj in bpy.context.scene.objects if obj.type == "MESH"]
+    assert len(users) == 2 * len(set(users)) == 2 * len(before) == 4
+    assert sum(len(bpy.data.meshes[name].materials) > 1 for name in set(users)) == 1  # the room
+
+
 def test_a_scene_of_too_many_faces_is_rendered_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair, "MOST_FACES", 23)  # the object has 24
     assert scene.prepare(CASES / "d3_reversed_own_vertices.glb") == ("not-repaired",)
