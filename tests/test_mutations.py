@@ -6,7 +6,7 @@ import pytest
 
 from dataset.errors import UserError
 from tests.support.mutation_list import MUTATIONS
-from tests.support.mutations import Mutation, row, try_mutation
+from tests.support.mutations import Mutation, Result, row, try_mutation
 from tests.support.paths import ROOT
 
 
@@ -21,25 +21,25 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("new", "tests", "status"),
+    ("new", "tests", "result"),
     [
-        ("x * x", "test_code.py", "killed"),
-        ("x * x", "test_code.py -k two", "survived"),
-        ("(", "test_code.py", "error"),
-        ("[][x]", "test_missing.py", "error"),
+        ("x * x", "test_code.py", Result("killed", "test_code.py::test_five")),
+        ("x * x", "test_code.py -k two", Result("survived")),
+        ("(", "test_code.py", Result("error", "test_code.py")),
+        ("[][x]", "test_missing.py", Result("error")),
     ],
 )
 def test_a_mutation_is_killed_or_survives_and_the_file_is_restored(
-    copy: Path, new: str, tests: str, status: str
+    copy: Path, new: str, tests: str, result: Result
 ) -> None:
     before = (copy / "doubled.py").read_text()
-    assert try_mutation(copy, Mutation("doubled.py", "2 * x", new, tests), 100) == status
+    assert try_mutation(copy, Mutation("doubled.py", "2 * x", new, tests), 100) == result
     assert (copy / "doubled.py").read_text() == before
 
 
 def test_a_mutation_that_hangs_ends_in_time(copy: Path) -> None:
     hangs = Mutation("doubled.py", "    return 2 * x", "    while True: pass", "test_code.py")
-    assert try_mutation(copy, hangs, 5) == "timeout"
+    assert try_mutation(copy, hangs, 5) == Result("timeout")
 
 
 def test_a_line_that_changed_is_named(copy: Path) -> None:
@@ -49,7 +49,9 @@ def test_a_line_that_changed_is_named(copy: Path) -> None:
 
 def test_the_row_of_a_mutation_is_one_line() -> None:
     mutation = Mutation("a.py", "    x\n", "x | y", "tests/test_a.py")
-    assert row(mutation, "killed") == "| a.py | `x` | `x \\| y` | test_a.py | killed |"
+    assert row(mutation, Result("killed", "test_a.py::test_b")) == (
+        "| a.py | `x` | `x \\| y` | test_a.py | killed | test_a.py::test_b |"
+    )
 
 
 def test_the_list_names_files_and_tests_of_all_packages() -> None:

@@ -6,6 +6,7 @@ copy is restored. A mutation that no test notices survives: the line needs a tes
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -34,6 +35,13 @@ class Mutation(NamedTuple):
     tests: str  # words of a pytest command line, such as "tests/dataset/test_camera.py -k pole"
 
 
+class Result(NamedTuple):
+    """What the tests said of a mutation."""
+
+    status: Status
+    test: str = ""  # the test that failed, when killed
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and print a table."""
     from tests.support.mutation_list import MUTATIONS
@@ -45,18 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in range(options.jobs):
             copies.put(copy_commit(Path(folder) / str(number)))
 
-        def run(mutation: Mutation) -> Status:
+        def run(mutation: Mutation) -> Result:
             copy = copies.get()
             try:
-                status = try_mutation(copy, mutation, options.timeout)
+                result = try_mutation(copy, mutation, options.timeout)
             finally:
                 copies.put(copy)
-            print(row(mutation, status), flush=True)
-            return status
+            print(row(mutation, result), flush=True)
+            return result
 
-        print("| file | now | then | tests | result |\n|---|---|---|---|---|", flush=True)
+        print("| file | now | then | tests | result | by |\n|---|---|---|---|---|---|", flush=True)
         with ThreadPoolExecutor(options.jobs) as pool:
-            counts = Counter(pool.map(run, chosen))
+            counts = Counter(result.status for result in pool.map(run, chosen))
     print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return 1 if counts["survived"] or counts["error"] else 0
 
@@ -74,7 +82,7 @@ def copy_commit(target: Path) -> Path:
     return target
 
 
-def try_mutation(copy: Path, mutation: Mutation, timeout_s: float) -> Status:
+def try_mutation(copy: Path, mutation: Mutation, timeout_s: float) -> Result:
     """Run the tests with a mutation, then restore the file. Raises UserError when `old` does not occur exactly once."""
     path = copy / mutation.file
     before = path.read_text()
@@ -87,23 +95,28 @@ def try_mutation(copy: Path, mutation: Mutation, timeout_s: float) -> Status:
         path.write_text(before)
 
 
-def run_tests(copy: Path, tests: str, timeout_s: float) -> Status:
+def run_tests(copy: Path, tests: str, timeout_s: float) -> Result:
     """Run tests in a copy of the checkout, until the first failure."""
     # Without bytecode: a mutation of equal length within the same second would run the cached code.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = ["nice", sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
     try:
-        result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
     except subprocess.TimeoutExpired:
-        return "timeout"
-    return {0: "survived", 1: "killed"}.get(result.returncode, "error")  # type: ignore[return-value]
+        return Result("timeout")
+    if done.returncode == 0:
+        return Result("survived")
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py(?:::\S+)?)", done.stdout, re.MULTILINE)
+    return Result("killed" if done.returncode == 1 else "error", failed[1] if failed else "")
 
 
-def row(mutation: Mutation, status: Status) -> str:
+def row(mutation: Mutation, result: Result) -> str:
     """Return a row of the table in Markdown."""
     now, then = (" ".join(text.split()).replace("|", "\\|") for text in (mutation.old, mutation.new))
     tests = mutation.tests.removeprefix("tests/").replace("|", "\\|")
-    return f"| {mutation.file} | `{now}` | `{then}` | {tests} | {status} |"
+    return f"| {mutation.file} | `{now}` | `{then}` | {tests} | {result.status} | {result.test} |"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
