@@ -24,6 +24,7 @@ from render.procedural.objects import (
 from render.procedural.primitives.color import to_linear
 from render.procedural.primitives.mesh import TEXELS, paint_texture, refined, triangulate
 from render.procedural.primitives.part import ObjectPart, Paint
+from render.procedural.primitives.style import styled
 from render.procedural.primitives.surface import SurfaceGrid
 
 SHARP_ANGLE_RAD = 0.7
@@ -62,7 +63,8 @@ def export(index: int, seed: int, path: Path) -> None:
 
     The bytes depend only on (index, seed), this code and Blender's version. Clears Blender's current scene.
     """
-    parts = BUILDERS[kind_of(index, seed)](object_rng(index, seed))
+    rng = object_rng(index, seed)
+    parts = styled(rng, BUILDERS[kind_of(index, seed)](rng))
     bpy.ops.wm.read_factory_settings(use_empty=True)
     for number, item in enumerate(parts):
         _add(item, f"{number:02d}_{item.name}")
@@ -96,8 +98,9 @@ def _add(item: ObjectPart, name: str) -> None:
     mesh = triangulate(surface, rest)
     data = bpy.data.meshes.new(name)
     data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
-    data.polygons.foreach_set("use_smooth", np.ones(len(mesh.triangles), dtype=bool))
-    data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)
+    data.polygons.foreach_set("use_smooth", np.full(len(mesh.triangles), not item.flat))
+    if not item.flat:
+        data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)
     layer = data.uv_layers.new(name="UVMap")
     layer.data.foreach_set("uv", mesh.corners_uv.astype(np.float32).ravel())
     data.materials.append(_material(item.paint, rest, name))

@@ -27,6 +27,7 @@ class ObjectPart:
     surface: SurfaceGrid
     paint: Paint
     rest: SurfaceGrid
+    flat: bool = False  # flat shading: one normal per triangle
 
 
 def part(name: str, surface: SurfaceGrid, paint: Paint | Rgb | Pattern) -> ObjectPart:

@@ -17,6 +17,7 @@ from render.procedural.primitives import pattern
 from render.procedural.primitives.color import to_linear
 from render.procedural.primitives.mesh import TEXELS, Mesh, paint_texture, refined, triangulate
 from render.procedural.primitives.part import ObjectPart, pair, part, turn
+from render.procedural.primitives.style import styled
 from render.procedural.primitives.surface import (
     SurfaceGrid,
     box,
@@ -134,9 +135,10 @@ def test_moves_keep_volume_and_orientation() -> None:
 def test_all_parts_are_closed_solids_that_face_outwards(kind: str) -> None:
     for seed in range(4):
         for item in procedural_glb.BUILDERS[kind](catalog.generator(kind, seed)):
-            assert np.isfinite(item.surface).all()
-            assert volume(item.surface) > 0, item.name
-            assert edges_match(mesh_of(item.surface)), item.name
+            for shown in (item, *styled(catalog.generator(seed), [item], "low-polygon")):
+                assert np.isfinite(shown.surface).all()
+                assert volume(shown.surface) > 0, item.name
+                assert edges_match(mesh_of(shown.surface)), item.name
 
 
 # Patterns and textures
