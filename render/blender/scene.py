@@ -22,6 +22,8 @@ from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
 from render.blender.cameras import Light
 from render.blender.colors import color_by_vertex, show_texture
+from render.blender.geometry.coincident import Floats
+from render.blender.geometry.poses import VANISHED, is_scattered, may_have_vanished, relative_areas, vanished_share
 from render.blender.geometry.repair import (
     CONTRADICTING,
     DOUBLED,
@@ -45,7 +47,6 @@ _GEOMETRY: Final = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 _UNWANTED: Final = {"LIGHT", "LIGHT_PROBE", "CAMERA", "SPEAKER"}
 MOST_POINTS: Final = 2**22
 _SMALLEST: Final = 1e-12
-SPREAD: Final = 20.0  # longest side of an animated object / sum of the longest sides of its parts, at most
 _AXES: Final[dict[Up, dict[str, str]]] = {  # axis that points up -> arguments of importers
     "y": {"forward_axis": "NEGATIVE_Z", "up_axis": "Y"},
     "z": {"forward_axis": "Y", "up_axis": "Z"},
@@ -76,7 +77,8 @@ def prepare(
 ) -> tuple[Flag, ...]:
     """Replace the open scene by the object of a model file and repair it.
 
-    An animated object is shown at its first frame, or without its animation if it cannot be seen there.
+    An animated object is shown at its first frame, or without its animation if the first frame does not show all of it
+    (`render.blender.geometry.poses`).
 
     Args:
         path: The model file.
@@ -88,22 +90,27 @@ def prepare(
     """
     root = (root or path.parent).resolve()
     with tempfile.TemporaryDirectory(dir=scratch, prefix="import-") as folder:
-        flags = _load(path, root, Path(folder), True, up)
-        if not bpy.data.actions or _is_whole():
+        flags, areas = _load(path, root, Path(folder), True, up)
+        if not bpy.data.actions:
             return flags
-        at_rest = _load(path, root, Path(folder), False, up)
-        if _is_whole():
+        whole = not is_scattered(list(_face_boxes()))
+        if whole and not may_have_vanished(areas):
+            return flags
+        at_rest, rest_areas = _load(path, root, Path(folder), False, up)
+        if not is_scattered(list(_face_boxes())) and not (whole and vanished_share(areas, rest_areas) < VANISHED):
             return (*at_rest, "rest-pose")
-        return _load(path, root, Path(folder), True, up)
+        return _load(path, root, Path(folder), True, up)[0]
 
 
-def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[Flag, ...]:
+def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[tuple[Flag, ...], Floats]:
+    """Return the flags of the object, and the areas of its faces before repairs (`relative_areas`) if animated."""
     lacks = _import(path, root, scratch, animations, up)
     _check_raw_vertices()
     _first_frame()
     _hide_unwanted()
     color_by_vertex(beside_gray=path.suffix.lower() in _COLORED)
     _check_finite(np.isfinite(piece.positions).all() for piece in pieces())
+    areas = relative_areas(pieces()) if bpy.data.actions or not animations else np.empty(0)
     repaired: dict[Flag, bool] = {
         "not-repaired": is_too_large(),
         "faces-left-out": remove_uncounted_faces(pieces()),
@@ -111,17 +118,7 @@ def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None
         "doubled-faces": repair_coincident_faces(pieces()) > DOUBLED,
     }
     bpy.context.view_layer.update()
-    return (*lacks, *(flag for flag, true in repaired.items() if true))
-
-
-def _is_whole() -> bool:
-    """Return whether the object has a size and no part of it is far away from the others."""
-    bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
-    if not len(bounds):
-        return False
-    longest = float((bounds[:, 1].max(0) - bounds[:, 0].min(0)).max())
-    parts = float((bounds[:, 1] - bounds[:, 0]).max(1).sum())
-    return not (longest < _SMALLEST or longest > SPREAD * parts)  # NaN is found by `normalize`
+    return (*lacks, *(flag for flag, true in repaired.items() if true)), areas
 
 
 def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[Flag, ...]:
@@ -272,23 +269,39 @@ def _corners(cloud: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _clouds() -> Iterator[NDArray[np.float64]]:
     """Yield the points of `visible_points` per instance, [m, 3] with m > 0, to save memory."""
+    for mesh, to_world in _instances():
+        cloud = _coordinates(mesh)[np.unique(_corner_vertices(mesh))] @ to_world[:3, :3].T + to_world[:3, 3]
+        if len(cloud):
+            yield cloud
+
+
+def _face_boxes() -> Iterator[Floats]:
+    """Yield the bounds [f, 2, 3] of the faces of each instance in world space."""
+    for mesh, to_world in _instances():
+        points = (_coordinates(mesh) @ to_world[:3, :3].T + to_world[:3, 3])[_corner_vertices(mesh)]
+        starts = np.empty(len(mesh.polygons), np.int32)
+        mesh.polygons.foreach_get("loop_start", starts)
+        if len(starts):
+            yield np.stack([np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)], 1)
+
+
+def _instances() -> Iterator[tuple[Any, Floats]]:
+    """Yield the mesh of each rendered instance, with modifiers applied, and its matrix [4, 4] to world space."""
     for instance in bpy.context.evaluated_depsgraph_get().object_instances:
         obj = instance.object
         if obj.type not in _GEOMETRY or obj.original.hide_render or not instance.show_self:
             continue
         mesh = obj.to_mesh()
-        cloud = np.empty((0, 3)) if mesh is None else _face_points(mesh, np.array(instance.matrix_world))
+        if mesh is not None:
+            yield mesh, np.array(instance.matrix_world)
         obj.to_mesh_clear()
-        if len(cloud):
-            yield cloud
 
 
-def _face_points(mesh: Any, to_world: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return world positions [m, 3] of the vertices that faces use; `to_world` is [4, 4]."""
+def _corner_vertices(mesh: Any) -> NDArray[np.int32]:
+    """Return the vertex of every corner [c] of a mesh."""
     corners = np.empty(len(mesh.loops), np.int32)
     mesh.loops.foreach_get("vertex_index", corners)
-    points: NDArray[np.float64] = _coordinates(mesh)[np.unique(corners)] @ to_world[:3, :3].T + to_world[:3, 3]
-    return points
+    return corners
 
 
 def normalize(mode: NormalizeMode) -> Normalization:

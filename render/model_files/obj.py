@@ -22,6 +22,7 @@ _LIBRARY: Final = b"mtllib"
 _DISABLED: Final = b"#mtlib"  # a comment of the same length
 _LIBRARIES: Final = re.compile(rb"mtllib[\x00-\x09\x0b-\x20]+([^\r\n]+)")
 _USES: Final = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+([^\r\n]*)")
+_FACE: Final = re.compile(rb"(?m)^[ \t]*f[ \t]")
 _BETWEEN_LIBRARIES: Final = re.compile(r"(?i)(?<=\.mtl)\s+")
 _NO_MATERIAL: Final = ("", "(null)", "none")
 _MOST_WORDS: Final = 64
@@ -49,8 +50,9 @@ Materials = dict[str, list[str]]  # name -> normalized statements
 def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
     """Return the file to import: the .obj file itself, or a copy with its materials in the folder `scratch`.
 
-    Flags the object if it uses a material that no material file inside the folder `root` defines. Raises ModelError
-    when an `mtllib` statement has too many words.
+    Flags the object if it uses a material that no material file inside the folder `root` defines, or if its material
+    files define materials but some of its faces use none. Raises ModelError when an `mtllib` statement has too many
+    words.
     """
     original = path.read_bytes()
     data = original.removeprefix(_BOM)
@@ -68,7 +70,7 @@ def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
     materials: Materials = {}
     for library in dict.fromkeys(libraries):
         materials |= _read_materials(library, root)
-    missing = _undefined(used, materials)
+    missing = _undefined(used, materials) or (bool(materials) and _begins_without_material(data))
     copy = scratch / path.name
     copy.write_bytes(data)
     lines = [line for name, body in materials.items() for line in (f"newmtl {name}", *body)]
@@ -106,6 +108,12 @@ def _undefined(used: set[str], materials: Materials) -> bool:
         else:
             missing = True
     return missing
+
+
+def _begins_without_material(data: bytes) -> bool:
+    """Return whether a face precedes the first `usemtl` statement, so that it has no material."""
+    face, use = _FACE.search(data), _USES.search(data)
+    return face is not None and (use is None or face.start() < use.start())
 
 
 def _read_materials(path: Path, root: Path) -> Materials:

@@ -86,6 +86,23 @@ def test_an_unknown_material_is_flagged_and_what_uses_none_is_not(folder):
     assert (plain.path, plain.flags) == (folder / "a.obj", ())
 
 
+@pytest.mark.parametrize(
+    ("head", "flags"),
+    [
+        ("mtllib sub/m.mtl\n", ("missing-material",)),
+        (f"mtllib sub/m.mtl\n{FACE}usemtl a\n", ("missing-material",)),
+        ("usemtl a\nmtllib sub/m.mtl\n", ()),
+    ],
+)
+def test_faces_without_a_material_are_flagged_if_a_file_defines_materials(folder, head, flags):
+    assert prepared(folder, head)[0].flags == flags
+
+
+def test_a_material_file_of_the_same_name_that_no_face_uses_is_flagged(folder):
+    assert prepared(folder, "", "newmtl a\nKd 1 0 0\n")[0].flags == ("missing-material",)
+    assert prepared(folder, "", "# no materials\n")[0].flags == ()
+
+
 def test_a_file_with_carriage_returns_only_is_read(folder):
     (folder / "a.mtl").write_text("newmtl a\rKd 0 1 0\r")
     (folder / "a.obj").write_text(("usemtl a\n" + FACE).replace("\n", "\r"))
