@@ -1,4 +1,4 @@
-"""`python -m distill.evaluate` end to end on toy runs and a toy model: its numbers, resuming, refusals, the page."""
+"""`python -m distill.evaluate --run` end to end on toy runs: its numbers, resuming, refusals, the page."""
 
 import json
 import shutil
@@ -8,53 +8,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tyro
 
 from dataset.errors import UserError
-from dataset.reading.rendered_object import read_object
-from dataset.reading.shard_set import ShardSet
-from distill.evaluate import evaluate, metrics
-from distill.evaluate.__main__ import parse_args
+from distill.evaluate import evaluate
 from distill.evaluate.config import AssetEvaluationArgs
 from distill.evaluate.evaluate import evaluate_assets
 from distill.evaluate.score import ASSET_METRICS
-from distill.mesh import export
-from distill.output import results
 from tests.support.browser import CHROMIUM, browser
-from tests.support.distill_micro import SETTINGS
-from tests.support.make_shards import make_shard_set
 from tests.support.true_solids import box_mesh, finished, write_glb
-from train.evaluate.novel_views import read_evaluation_object
 from train.evaluate.results import Record
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
+pytestmark = [pytest.mark.usefixtures("one_thread", "coarse_metrics"), pytest.mark.integration]
 BOXES = ("synthetic-0000", "synthetic-0002", "synthetic-0004")
 FILES = ("results.jsonl", "evaluation.json", "evaluation.md", "evaluation.html")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def coarse():
-    """Fewer points, cells and looks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "POINTS", 3000)
-        patch.setattr(metrics, "_CELLS_PER_VOXEL", 1)
-        patch.setattr("distill.evaluate.score._OCCUPANCY_SAMPLES", 4)
-        yield
-
-
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six made-up objects of 24 pixels."""
-    return make_shard_set(tmp_path_factory.mktemp("data") / "set", 6, 24)
-
-
-@pytest.fixture(scope="module")
-def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(box_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Distillations of three boxes: the meshes of the first two are the boxes, the third's is turned."""
     folder = tmp_path_factory.mktemp("runs")
-    finished(folder / "a", shards, BOXES[0], "fixed_04", box_mesh(0, 90.0))
-    finished(folder / "b", shards, BOXES[1], "random_03", box_mesh(2, 67.5))
-    finished(folder / "c", shards, BOXES[2], "fixed_02", box_mesh(4, -45.0))
+    finished(folder / "a", box_shards, BOXES[0], "fixed_04", box_mesh(0, 90.0))
+    finished(folder / "b", box_shards, BOXES[1], "random_03", box_mesh(2, 67.5))
+    finished(folder / "c", box_shards, BOXES[2], "fixed_02", box_mesh(4, -45.0))
     return folder
 
 
@@ -68,10 +43,10 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_args(shards: Path, runs: Path, meshes: Path) -> AssetEvaluationArgs:
+def run_args(box_shards: Path, runs: Path, meshes: Path) -> AssetEvaluationArgs:
     """All three, their views to be found."""
     return AssetEvaluationArgs(
-        str(shards),
+        str(box_shards),
         tuple(runs / name for name in "abc"),
         BOXES,
         labels="relative",
@@ -279,8 +254,8 @@ def test_a_mesh_of_another_object_is_refused(run_args: AssetEvaluationArgs, tmp_
         evaluate_assets(replace(run_args, run=run_args.run[:1], uid=BOXES[:1], meshes=tmp_path, out=tmp_path / "out"))
 
 
-def test_another_elevation_is_noted(run_args: AssetEvaluationArgs, shards: Path, tmp_path: Path) -> None:
-    finished(tmp_path / "a", shards, BOXES[0], "fixed_04", box_mesh(0, 90.0), elevation_deg=15.0)
+def test_another_elevation_is_noted(run_args: AssetEvaluationArgs, box_shards: Path, tmp_path: Path) -> None:
+    finished(tmp_path / "a", box_shards, BOXES[0], "fixed_04", box_mesh(0, 90.0), elevation_deg=15.0)
     evaluate_assets(replace(run_args, run=(tmp_path / "a",), uid=BOXES[:1], meshes=None, out=tmp_path / "out"))
     assert (
         "with --elevation-deg 15, but the elevation of fixed_04 is 30.0"
@@ -294,113 +269,6 @@ def test_absolute_labels_need_no_turn(run_args: AssetEvaluationArgs, tmp_path: P
     assert [asset["turned_deg"] for asset in summary["assets"]] == [0.0] * 3
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Distillations of four small steps with small results."""
-    monkeypatch.setattr("distill.runs.plan.PRESETS", {"tiny": SETTINGS})
-    monkeypatch.setattr(results, "VIEW_RESOLUTION", 16)
-    monkeypatch.setattr(export, "PRESETS", {"tiny": export.MeshSettings(resolution=24, faces=300, texture_size=64)})
-
-
-@pytest.mark.usefixtures("quick")
-def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
-    shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    args = AssetEvaluationArgs(
-        str(shards), model=(base,), split="all", max_objects=2, out=tmp_path / "out", device="cpu"
-    )
-    plain = Record.add
-    monkeypatch.setattr(Record, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        evaluate_assets(args)
-    monkeypatch.setattr(Record, "add", plain)
-    monkeypatch.setattr("distill.evaluate.distill_objects.load_run_model", lambda *_: pytest.fail("all are distilled"))
-    capsys.readouterr()
-    assert evaluate_assets(args) == 0
-    assert capsys.readouterr().err.count("is finished") == 2
-    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert summary["objects"] == ["synthetic-0000", "synthetic-0003"]
-    whole = ShardSet(shards)
-    for asset, place in zip(summary["assets"], ((0, 0), (0, 3)), strict=True):
-        reference = read_evaluation_object(whole, place)
-        config = json.loads((Path(asset["run"]) / "config.json").read_text())
-        assert config["elevation_deg"] == reference.reference_angles_deg[0]
-        assert asset["turned_deg"] == reference.reference_angles_deg[1]
-        truth = read_object(whole, place)
-        number = 16 + int(asset["view"].removeprefix("random_"))
-        assert np.array_equal(truth.images[number], reference.reference)
-    assert "may have been trained on" in (tmp_path / "out" / "evaluation.md").read_text()
-    with pytest.raises(UserError, match="steps was None, is now 5"):
-        evaluate_assets(replace(args, steps=5))
-
-
-@pytest.mark.usefixtures("quick")
-def test_with_and_without_the_reference_are_two_rows(
-    shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both rows have the same objects; only the one with the reference stores its azimuth and samples with it."""
-    sampled_with: list[bool] = []
-    monkeypatch.setattr(
-        "distill.evaluate.consistency.draw_rings",
-        lambda _, truths, seed, **how: sampled_with.append(how["with_reference"]) or [truths[0].ring_on_white],
-    )
-    monkeypatch.setattr("distill.evaluate.consistency._FIT_STEPS", 2)
-    args = AssetEvaluationArgs(
-        str(shards),
-        model=(base,),
-        split="all",
-        max_objects=1,
-        compare_reference="both",
-        consistency=True,
-        ddim_steps=2,
-        out=tmp_path / "out",
-        device="cpu",
-    )
-    assert evaluate_assets(args) == 0
-    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [asset["method"] for asset in summary["assets"]] == ["model", "model.reference"]
-    configs = [json.loads((Path(asset["run"]) / "config.json").read_text()) for asset in summary["assets"]]
-    assert "shown_from_deg" not in configs[0]
-    assert configs[1]["shown_from_deg"] == read_evaluation_object(ShardSet(shards), (0, 0)).reference_angles_deg[1]
-    assert sampled_with == [False, True]
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_failed_distillation_is_left_out_of_all_models_and_said(shards: Path, base: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(base, tmp_path / "other")
-    spec = json.loads((other / "model.json").read_text())
-    (other / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
-    args = AssetEvaluationArgs(
-        str(shards),
-        model=(base, other),
-        split="all",
-        max_objects=2,
-        view=("random_04",),
-        out=tmp_path / "out",
-        device="cpu",
-    )
-    (tmp_path / "out" / "runs" / base.name).mkdir(parents=True)
-    (tmp_path / "out" / "runs" / base.name / "synthetic-0000").write_text("in the way")
-    assert evaluate_assets(args) == 1
-    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert summary["objects"] == ["synthetic-0003"]
-    found = [(asset["method"], asset["uid"], asset["view"], asset["turned_deg"]) for asset in summary["assets"]]
-    assert found == [
-        ("model", "synthetic-0003", "random_04", 90.0),
-        ("other", "synthetic-0003", "random_04", 0.0),
-    ]
-    assert "Difference to the first row" in (tmp_path / "out" / "evaluation.md").read_text()
-    assert any("Left out, synthetic-0000" in note and "cannot be written" in note for note in summary["notes"])
-    args = replace(args, model=(base,))
-    (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").unlink()
-    (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").mkdir()
-    with pytest.raises(
-        UserError,
-        match=r"nothing to measure: the distillation of every object failed, for example: .*cannot be written",
-    ):
-        evaluate_assets(args)
-
-
 def test_dry_run_says_what_and_writes_nothing(
     run_args: AssetEvaluationArgs, base: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -412,19 +280,3 @@ def test_dry_run_says_what_and_writes_nothing(
     assert "would measure: synthetic-0004" in printed
     assert "1 object of " in printed
     assert not out.exists()
-
-
-def test_help_explains_every_option(capsys: Any) -> None:
-    with pytest.raises(SystemExit):
-        tyro.cli(AssetEvaluationArgs, args=["--help"])
-    shown = capsys.readouterr().out
-    assert all(f"--{option.replace('_', '-')}" in shown for option in AssetEvaluationArgs.__dataclass_fields__)
-
-
-def test_renamed_flags_keep_working(capsys: Any) -> None:
-    old = parse_args(["--model", "m", "--objects", "7", "--reference=both", "--sampling-steps", "5"])
-    assert (old.max_objects, old.compare_reference, old.ddim_steps) == (7, "both", 5)
-    assert "--objects is now --max-objects" in capsys.readouterr().err
-    new = ["--model", "m", "--max-objects", "7", "--compare-reference", "both", "--ddim-steps", "5"]
-    assert parse_args(new) == old
-    assert capsys.readouterr().err == ""

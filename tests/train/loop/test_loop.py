@@ -19,24 +19,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dataset.errors import UserError
-from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.paths import GOLDEN_FOLDER, ROOT
-from tests.support.train_cli import resolved
-from tests.support.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_model, micro_run
-from train import __main__ as command_line
-from train.config.presets import PAPER, PRESETS
+from tests.support.train_micro import AVERAGE_DECAY, CPU, GOLDEN_STEPS, MICRO, golden_losses, micro_run
+from train.config.presets import PAPER
 from train.config.schedules import learning_rate
 from train.data.sampling import draw_branch
 from train.layers.compile import update
 from train.loop import checkpoint, loop
-from train.loop import sample_sheet as sample_sheets
 from train.loop.loop import train
 from train.loop.run_config import check_run
 from train.model.multiview import MultiViewModel, load_model
 
 GOLDEN = GOLDEN_FOLDER / "train_losses.json"
-
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_samples")
 
@@ -224,17 +219,6 @@ def test_what_cannot_start_says_what_is_missing(shards: Path, tmp_path: Path) ->
         train(micro_run(shards, tmp_path / "x", 2, stage=2, base=tmp_path))
 
 
-def test_a_warm_up_that_was_cut_is_told_once(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = micro_run(shards, tmp_path / "run", 1)
-    monkeypatch.setattr(command_line, "resolve", lambda args: run)
-    args = command_line.parse(["stage1", "--out", str(run.out)])
-    assert isinstance(args, command_line.Stage1)
-    command_line.run_stage(args)
-    assert capsys.readouterr().err.count("does not fit into 1 steps; using 0") == 1
-
-
 def test_a_full_disk_costs_a_checkpoint_not_the_run(
     stage1: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,120 +288,6 @@ def test_a_line_is_printed_every_so_many_steps(
     ]
     assert saved["seen_images"] == sum(views)
     assert f"images {sum(views)} " in lines[-1]
-
-
-def test_images_show_guidance_3_and_the_models_own_always_the_same_way(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = micro_model()
-    model = replace(model, spec=replace(model.spec, guidance_scale=10.0))
-    run = micro_run(shards, tmp_path, 6)
-    loader, plain, drawn = loop._loader(run, ShardSet(shards), model), sample_sheets.sample_views, []
-
-    def noted(*args: Any, guidance_scale: float, generator: torch.Generator, **given: Any) -> Tensor:
-        drawn.append((guidance_scale, generator.initial_seed()))
-        return plain(*args, guidance_scale=guidance_scale, generator=generator, **given)
-
-    monkeypatch.setattr(sample_sheets, "sample_views", noted)
-    first = sample_sheets.write_sample_sheet(run, model, loader, 1)
-    assert drawn == [(3.0, 7), (10.0, 7)]
-    assert first.read_bytes() == sample_sheets.write_sample_sheet(run, model, loader, 2).read_bytes()
-    with Image.open(first) as image:
-        assert image.width / image.height == pytest.approx((1 + 4 + 4 + 4) / 4, rel=0.05)
-
-
-def test_command_line_values_replace_the_presets() -> None:
-    run = resolved(
-        "stage1",
-        *("--steps", "5", "--batch-size", "6", "--grad-accum-steps", "3"),
-        *("--autoencoder-steps", "2", "--image-encoder-steps", "1"),
-    )
-    assert (run.schedule.steps, run.schedule.objects, run.schedule.accumulation) == (5, 6, 3)
-    assert run.recipe.autoencoder is not None
-    assert run.recipe.autoencoder.schedule.steps == 2
-    second = resolved("stage2", "--preset", "paper", "--checkpoint-every", "9")
-    assert (second.stage, second.schedule, second.recipe.checkpoint_every) == (2, PAPER.stage2, 9)
-    for stage in ("stage1", "stage2"):
-        run = resolved(stage, "--lr", "3e-4", "--compile", "blocks")
-        assert run.compile == "blocks"
-        assert run.schedule == replace(
-            PRESETS["tiny"].stage1 if run.stage == 1 else PRESETS["tiny"].stage2, peak_lr=3e-4
-        )
-    assert (second.compile, second.reference) == ("auto", "attention")
-    ablations = [resolved("stage2", "--reference-mode", mode).reference for mode in ("none", "channels")]
-    assert ablations == ["none", "channels"]
-    assert resolved("stage1").reference == "none"
-    with pytest.raises(UserError, match="--lr is -1"):
-        resolved("stage2", "--lr=-1.0")
-    with pytest.raises(UserError, match="trains no components"):
-        resolved("stage1", "--preset", "paper", "--image-encoder-steps", "1")
-    with pytest.raises(UserError, match="--sample-every is 0"):
-        resolved("stage1", "--sample-every", "0")
-
-
-@pytest.mark.parametrize("preset", ["paper", "tiny"])
-def test_without_options_a_run_is_its_preset(preset: str) -> None:
-    for stage in ("stage1", "stage2"):
-        assert resolved(stage, f"--preset={preset}").recipe == PRESETS[preset]  # type: ignore[index]
-
-
-def test_options_of_the_loop_reach_the_recipe_and_are_off_by_default() -> None:
-    plain = resolved("stage1").recipe
-    assert (plain.min_snr_gamma, plain.average_decay, plain.activation_checkpointing) == (None, None, False)
-    assert (plain.archive_every, plain.stop_at_bad_loss, plain.validation) == (None, False, "auto")
-    run = resolved(
-        "stage1",
-        *("--min-snr-gamma", "5", "--average-decay", "0.999", "--activation-checkpointing", "--keep-every", "10"),
-        *("--fail-on-nan", "--validation", "on", "--validate-every", "7", "--log-every", "3", "--wandb", "views"),
-    )
-    expected = replace(
-        plain,
-        min_snr_gamma=5.0,
-        average_decay=0.999,
-        activation_checkpointing=True,
-        archive_every=10,
-        stop_at_bad_loss=True,
-        validation="on",
-        validate_every=7,
-        log_every=3,
-    )
-    assert (run.recipe, run.wandb) == (expected, "views")
-
-
-def test_renamed_options_keep_working_and_are_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    new = resolved(
-        "stage2",
-        *("--grad-accum-steps", "2", "--keep-every", "4", "--sample-every", "5", "--repeats-per-object", "3"),
-        *("--licenses", "CC0-1.0", "--max-corrupt-fraction", "0.1", "--num-workers", "7", "--fail-on-nan"),
-        *("--reference-mode", "none"),
-    )
-    assert capsys.readouterr().err == ""
-    old = resolved(
-        "stage2",
-        *("--accumulation", "2", "--archive-every", "4", "--picture-every", "5", "--items-per-object", "3"),
-        *("--licences", "CC0-1.0", "--max-damaged-share", "0.1", "--readers", "7", "--stop-at-bad-loss"),
-        *("--reference", "none"),
-    )
-    assert old == new
-    assert capsys.readouterr().err.count("is now") == 9
-    with pytest.raises(SystemExit):
-        resolved("stage2", "--help")
-    shown = capsys.readouterr().out.replace(",", " ").split()
-    assert not set(command_line.RENAMED) & set(shown)
-    of_stage1 = {"--image-encoder-steps"}
-    assert {name for name in command_line.RENAMED.values() if "--no-" not in name} - of_stage1 <= set(shown)
-    with pytest.raises(SystemExit):
-        resolved("stage1", "--help")
-    assert of_stage1 <= set(capsys.readouterr().out.replace(",", " ").split())
-
-
-def test_the_old_names_of_image_encoder_still_work(capsys: pytest.CaptureFixture[str]) -> None:
-    new = command_line.parse(["image-encoder", "--out", "x"])
-    assert command_line.parse(["tower", "--out", "x"]) == new
-    assert "`tower` is now `image-encoder`" in capsys.readouterr().err
-    stage1 = command_line.parse(["stage1", "--out", "x", "--image-encoder-steps", "3"])
-    assert command_line.parse(["stage1", "--out", "x", "--tower-steps", "3"]) == stage1
-    assert "--tower-steps is now --image-encoder-steps" in capsys.readouterr().err
 
 
 def test_wandb_that_is_not_there_is_refused_before_anything_is_written(

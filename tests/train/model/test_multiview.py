@@ -228,3 +228,12 @@ def test_damaged_model_folders_are_named(model: MultiViewModel, tmp_path: Path) 
     (folder / "model.json").write_text('{"image_size": 1}')
     with pytest.raises(UserError, match=r"model\.json"):
         read_spec(folder)
+
+
+@pytest.mark.parametrize("object_fill", [0.0, 1.5])
+def test_an_impossible_fill_is_refused(model_folder: Path, object_fill: float) -> None:
+    settings = model_folder / "image_tower" / "image_tower.json"
+    small = json.loads(settings.read_text())["small"] | {"object_fill": object_fill}
+    settings.write_text(json.dumps({"small": small}))
+    with pytest.raises(UserError, match=r"image_tower\.json: .*object_fill is"):
+        load_model(model_folder, CPU)

@@ -1,0 +1,130 @@
+"""`python -m distill.evaluate --model`: objects of a set are distilled by each model, then measured."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset.errors import UserError
+from dataset.reading.rendered_object import read_object
+from dataset.reading.shard_set import ShardSet
+from distill.evaluate.config import AssetEvaluationArgs
+from distill.evaluate.evaluate import evaluate_assets
+from distill.mesh import export
+from distill.output import results
+from tests.support.distill_micro import SETTINGS
+from train.evaluate.novel_views import read_evaluation_object
+from train.evaluate.results import Record
+
+pytestmark = [pytest.mark.usefixtures("one_thread", "coarse_metrics"), pytest.mark.integration]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distillations of four small steps with small results."""
+    monkeypatch.setattr("distill.runs.plan.PRESETS", {"tiny": SETTINGS})
+    monkeypatch.setattr(results, "VIEW_RESOLUTION", 16)
+    monkeypatch.setattr(export, "PRESETS", {"tiny": export.MeshSettings(resolution=24, faces=300, texture_size=64)})
+
+
+@pytest.mark.usefixtures("quick")
+def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
+    box_shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    args = AssetEvaluationArgs(
+        str(box_shards), model=(base,), split="all", max_objects=2, out=tmp_path / "out", device="cpu"
+    )
+    plain = Record.add
+    monkeypatch.setattr(Record, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_assets(args)
+    monkeypatch.setattr(Record, "add", plain)
+    monkeypatch.setattr("distill.evaluate.distill_objects.load_run_model", lambda *_: pytest.fail("all are distilled"))
+    capsys.readouterr()
+    assert evaluate_assets(args) == 0
+    assert capsys.readouterr().err.count("is finished") == 2
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert summary["objects"] == ["synthetic-0000", "synthetic-0003"]
+    whole = ShardSet(box_shards)
+    for asset, place in zip(summary["assets"], ((0, 0), (0, 3)), strict=True):
+        reference = read_evaluation_object(whole, place)
+        config = json.loads((Path(asset["run"]) / "config.json").read_text())
+        assert config["elevation_deg"] == reference.reference_angles_deg[0]
+        assert asset["turned_deg"] == reference.reference_angles_deg[1]
+        truth = read_object(whole, place)
+        number = 16 + int(asset["view"].removeprefix("random_"))
+        assert np.array_equal(truth.images[number], reference.reference)
+    assert "may have been trained on" in (tmp_path / "out" / "evaluation.md").read_text()
+    with pytest.raises(UserError, match="steps was None, is now 5"):
+        evaluate_assets(replace(args, steps=5))
+
+
+@pytest.mark.usefixtures("quick")
+def test_with_and_without_the_reference_are_two_rows(
+    box_shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both rows have the same objects; only the one with the reference stores its azimuth and samples with it."""
+    sampled_with: list[bool] = []
+    monkeypatch.setattr(
+        "distill.evaluate.consistency.draw_rings",
+        lambda _, truths, seed, **how: sampled_with.append(how["with_reference"]) or [truths[0].ring_on_white],
+    )
+    monkeypatch.setattr("distill.evaluate.consistency._FIT_STEPS", 2)
+    args = AssetEvaluationArgs(
+        str(box_shards),
+        model=(base,),
+        split="all",
+        max_objects=1,
+        compare_reference="both",
+        consistency=True,
+        ddim_steps=2,
+        out=tmp_path / "out",
+        device="cpu",
+    )
+    assert evaluate_assets(args) == 0
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [asset["method"] for asset in summary["assets"]] == ["model", "model.reference"]
+    configs = [json.loads((Path(asset["run"]) / "config.json").read_text()) for asset in summary["assets"]]
+    assert "shown_from_deg" not in configs[0]
+    assert configs[1]["shown_from_deg"] == read_evaluation_object(ShardSet(box_shards), (0, 0)).reference_angles_deg[1]
+    assert sampled_with == [False, True]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failed_distillation_is_left_out_of_all_models_and_said(box_shards: Path, base: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(base, tmp_path / "other")
+    spec = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
+    args = AssetEvaluationArgs(
+        str(box_shards),
+        model=(base, other),
+        split="all",
+        max_objects=2,
+        view=("random_04",),
+        out=tmp_path / "out",
+        device="cpu",
+    )
+    (tmp_path / "out" / "runs" / base.name).mkdir(parents=True)
+    (tmp_path / "out" / "runs" / base.name / "synthetic-0000").write_text("in the way")
+    assert evaluate_assets(args) == 1
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert summary["objects"] == ["synthetic-0003"]
+    found = [(asset["method"], asset["uid"], asset["view"], asset["turned_deg"]) for asset in summary["assets"]]
+    assert found == [
+        ("model", "synthetic-0003", "random_04", 90.0),
+        ("other", "synthetic-0003", "random_04", 0.0),
+    ]
+    assert "Difference to the first row" in (tmp_path / "out" / "evaluation.md").read_text()
+    assert any("Left out, synthetic-0000" in note and "cannot be written" in note for note in summary["notes"])
+    args = replace(args, model=(base,))
+    (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").unlink()
+    (tmp_path / "out" / "runs" / base.name / "synthetic-0003" / "mesh.glb").mkdir()
+    with pytest.raises(
+        UserError,
+        match=r"nothing to measure: the distillation of every object failed, for example: .*cannot be written",
+    ):
+        evaluate_assets(args)
