@@ -40,7 +40,14 @@ def test_the_set_is_complete_although_a_node_was_lost():
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="ssh") as name:  # a short path: sockets lie below it
         folder = Path(name)
-        command = [ROOT / "tests" / "ssh_hosts.sh", folder, sys.executable, "-m", "tests.support.ssh_cluster", folder]
+        command = [
+            ROOT / "tests" / "support" / "ssh_hosts.sh",
+            folder,
+            sys.executable,
+            "-m",
+            "tests.support.ssh_cluster",
+            folder,
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{tail(folder / 'submit.log')}"
         seen = json.loads(done.stdout.splitlines()[-1])

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 COUNT_AND_SCRAPE = """
 import json, sys, time, urllib.request
 import ray
-from render.metrics import ProgressMetrics
+from render.workers.prometheus import ProgressMetrics
 
 port = int(sys.argv[1])
 ray.init(address="local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, log_to_driver=False,
