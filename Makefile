@@ -125,7 +125,7 @@ bench-ranks: setup ## training speed of several GPUs of one machine, compared wi
 bench-distill: setup ## minutes per asset, and time by part: ARGS="--preset tiny" on a CPU
 	$(PY) -m benchmarks.distill.distill_bench $(ARGS)
 
-bench-side-by-side: setup ## how much two distillations at once on this machine slow each other (CPU)
+bench-side-by-side: setup ## how much two distillations at once on this machine slow each other (CPU; ARGS="--what train": two trainings)
 	$(PY) -m benchmarks.distill.side_by_side $(ARGS)
 
 bench-field: setup ## field and renderer of the distillation: Triton kernels compared with plain torch (GPU)
