@@ -25,10 +25,10 @@ Shards = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
 
 @dataclass(frozen=True)
 class VerifyCommand:
-    """List every member that is truncated, missing, unexpected or corrupt. The exit status is 1 if there are any."""
+    """List every truncated, missing, unexpected or corrupt file in the shards. Exit with status 1 if there is any."""
 
     shards: Shards
-    """Shard set or latent set (train.encode): a folder or an fsspec URL such as s3://bucket/set."""
+    """Shard set, or latent set written by train.encode, to check: a folder or an fsspec URL such as s3://bucket/set."""
 
     def run(self) -> int:
         problems = verify(self.shards, progress=True)
@@ -44,15 +44,17 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class InfoCommand:
-    """Print statistics: objects, sizes, rates, failures by reason, flags, licenses, sources, lights and clipped views.
+    """Print statistics of a shard set: counts, sizes, rates, failures by reason, quality flags, licenses and lights.
 
-    The exit status is 2 if the manifest, the outcome tables and the shards disagree.
+    Exit with status 2 if the manifest, the outcome tables and the shards do not list the same objects.
     """
 
     shards: Shards
-    """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
+    """Shard set to describe: a folder or an fsspec URL such as s3://bucket/set."""
     quick: bool = False
-    """Skip statistics that need every object's metadata: coverage, clipped views, resolutions, environment lights."""
+    """Skip the statistics that require every object's metadata: coverage, clipped views, resolutions, environment
+    lights.
+    """
 
     def run(self) -> int:
         print(format_info(info(self.shards, quick=self.quick, progress=True)))
@@ -61,16 +63,17 @@ class InfoCommand:
 
 @dataclass(frozen=True)
 class PreviewCommand:
-    """Write a contact sheet (PNG): one row per object, fixed views on the left, random views on the right."""
+    """Write a contact sheet (PNG): one row per object, with views at the fixed elevation, then at random elevations."""
 
     shards: Shards
-    """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
+    """Shard set to preview: a folder or an fsspec URL such as s3://bucket/set."""
     out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="PATH")]] = None
-    """Output file. Default: preview.png in the set's folder; for a remote set, in the current folder."""
+    """Write the PNG to this file. Default: preview.png in the set's folder or, for a remote set, in the current folder.
+    """
     objects: int = 12
-    """Number of objects, spread evenly over the set."""
+    """Show this many objects, spread evenly over the set."""
     views_per_set: int = 4
-    """Number of views from each of the two view sets, 1 to 16."""
+    """Show this many views (1 to 16) at the fixed elevation, and as many at random elevations."""
 
     def run(self) -> int:
         out = self.out or _beside(self.shards, "preview.png")
@@ -81,14 +84,17 @@ class PreviewCommand:
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Write one self-contained HTML page: counts, rates, failures with their stderr, and turntables of objects."""
+    """Write a self-contained HTML report of a shard set: counts, rates, failures with their stderr, turntables."""
 
     shards: Shards
-    """Shard set: a folder or an fsspec URL such as s3://bucket/set."""
+    """Shard set to report on: a folder or an fsspec URL such as s3://bucket/set."""
     out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="FILE")]] = None
-    """Output file. Default: report.html in the set's folder; for a remote set, in the current folder."""
+    """Write the page to this file. Default: report.html in the set's folder or, for a remote set, in the current
+    folder.
+    """
     max_objects: int = 1000
-    """Number of objects with images, spread evenly over the set (about 7 kB each). Failed objects are always listed."""
+    """Show images of this many objects, spread evenly over the set (about 7 kB each). Failed objects are always listed.
+    """
 
     def run(self) -> int:
         out = self.out or _beside(self.shards, "report.html")
@@ -100,26 +106,30 @@ class ReportCommand:
 
 @dataclass(frozen=True)
 class CopyCommand:
-    """Copy one or several rendered sets into one set, optionally at a lower resolution. Repeat the command to resume.
+    """Copy one or more shard sets into a new set, optionally at a lower resolution. Repeat the command to resume it.
 
-    Objects keep the order of the sets and of each set's manifest. With filters, only objects that pass are copied;
-    without, the outcome rows of failed and skipped objects are copied too.
+    Objects are copied in the order of the sets on the command line and, within a set, of its manifest. With filters,
+    only rendered objects that pass the filters are copied. Without filters, the outcome rows of failed and skipped
+    objects are copied too.
     """
 
     sets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="")]
-    """Complete shard sets: folders or fsspec URLs such as s3://bucket/set. A uid may occur in one set only."""
+    """Complete shard sets to copy: folders or fsspec URLs such as s3://bucket/set. No two sets may contain the same
+    uid.
+    """
     out: Annotated[str, tyro.conf.arg(metavar="OUT")]
     """Shard set to write: a folder or an fsspec URL."""
     resolution: HiddenDefault[int | None] = None
-    """Pixels per side; must divide each set's resolution. Blocks of pixels are averaged in premultiplied alpha, and
-    intrinsics are scaled. Sets of this resolution are copied byte for byte. Default: copy all sets byte for byte, if
-    they have the same resolution."""
+    """Downscale the images to this many pixels per side, a divisor of each set's resolution. Blocks of pixels are
+    averaged in premultiplied alpha, and the camera intrinsics are scaled. Sets that already have this resolution are
+    copied byte for byte. Default: copy byte for byte; all sets must then have the same resolution.
+    """
     objects_per_shard: int = OBJECTS_PER_SHARD
-    """Objects per shard, including failed ones."""
+    """Number of objects per shard, including failed objects."""
     filters: Annotated[Filters, tyro.conf.arg(name="")] = field(default_factory=Filters)
     """Conditions that objects must meet to be copied."""
     workers: HiddenDefault[int | None] = None
-    """Number of processes. Default: one per CPU. The output does not depend on it."""
+    """Number of worker processes, which does not affect the output. Default: one per CPU."""
 
     def run(self) -> int:
         index = copy_sets(
@@ -139,7 +149,7 @@ class CopyCommand:
 
 
 def _beside(shards: str, name: str) -> Path:
-    """Return a path in the set's folder; for a remote set, in the current folder."""
+    """Return the path of file `name` in the set's folder or, for a remote set, in the current folder."""
     fs, root = url_to_fs(shards)
     return Path(root) / name if isinstance(fs, LocalFileSystem) else Path(name)
 

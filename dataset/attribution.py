@@ -1,7 +1,7 @@
-"""Write and check `attribution.csv`: one line per object in the shards of a set, in manifest order.
+"""Write and check `attribution.csv`, which credits each object in a set's shards on one line, in manifest order.
 
-Licenses that require attribution also require it for copies of the images, so the file is stored with the shards. Its
-bytes depend only on the manifest and the shards.
+Licenses that require attribution also require it for copies of the images, so the file is stored with the shards. The
+bytes of the file depend only on the manifest and the shards.
 """
 
 import csv
@@ -21,9 +21,9 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates ce
 
 
 def write_attribution(fs: Any, root: str) -> int:
-    """Write `attribution.csv` of a set whose shards are all finished. Return the number of objects listed.
+    """Write `attribution.csv` for a set whose shards are all finished. Return the number of objects in the file.
 
-    One shard's part of the manifest is in memory at a time. Raises UserError when a part of the set is missing.
+    Only one shard's part of the manifest is in memory at a time. Raises UserError when a file of the set is missing.
     """
     count = 0
     with atomic_file(fs, f"{root}/{ATTRIBUTION_FILE}") as writer:
@@ -48,7 +48,7 @@ def _header() -> bytes:
 
 
 def _line(asset: Asset) -> bytes:
-    """Format one object's line as UTF-8. Cells that a spreadsheet would evaluate get a leading apostrophe."""
+    """Format one object's line as UTF-8. Cells that a spreadsheet would take for formulas get a leading apostrophe."""
     cells = (asset.uid, asset.title, asset.author, asset.license, asset.url, asset.source)
     return _row(tuple(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells))
 
@@ -62,7 +62,7 @@ class AttributionCheck:
             self._file = fs.open(self._path, "rb")
         except FileNotFoundError:
             self._file, self._fault = io.BytesIO(), "missing"
-        self._compare(_header(), "has another header than expected")
+        self._compare(_header(), "does not begin with the expected header")
 
     def __enter__(self) -> "AttributionCheck":
         return self
@@ -75,16 +75,16 @@ class AttributionCheck:
 
     @property
     def fault(self) -> str:
-        """The first difference; empty if there is none. Later lines are not compared."""
+        """Description of the first difference; empty if there is none. Lines after it are not compared."""
         return self._fault
 
     def expect(self, assets: Iterable[Asset]) -> None:
-        """Check that the next lines are the lines of these objects."""
+        """Check that the next lines of the file describe these objects."""
         for asset in assets:
             self._compare(_line(asset), f"differs from the shards and the manifest, starting at {asset.uid}")
 
     def stop_comparing(self) -> None:
-        """Stop comparing, because the expected objects are unknown."""
+        """Stop comparing. Call this when the expected objects are unknown."""
         self._expects = False
 
     def _compare(self, expected: bytes, fault: str) -> None:

@@ -1,4 +1,4 @@
-"""Camera positions, matrices and labels, in numpy. Computations are in float64.
+"""Compute camera matrices, and the camera labels that the models take as input. All computations use float64.
 
 The project uses the "blender" convention: the world's z axis points up; a camera at azimuth 0 is at -y, at 90 at +x;
 elevation is positive upwards; a camera looks along its -z axis and y is up. The other conventions differ from it by
@@ -73,10 +73,10 @@ def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float64Array, Float64Array, Float6
 
 
 def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float64Array:
-    """Convert camera-to-world matrices [..., 4, 4] to another convention (see the table above).
+    """Convert camera-to-world matrices [..., 4, 4] to another convention (see the module docstring).
 
     Raises:
-        UserError: `source` or `target` is not a convention of the table.
+        UserError: `source` or `target` is not one of the conventions.
     """
     for name in (source, target):
         if name not in _AXES:
@@ -89,13 +89,16 @@ def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float
 
 
 def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SENSOR_MM) -> Float64Array:
-    """Return K [3, 3] in pixels of a square image: focal length from lens and sensor, principal point in the center."""
+    """Return the intrinsic matrix K [3, 3], in pixels, of a square image whose principal point is its center.
+
+    `lens_mm` is the focal length of the lens, `sensor_mm` the width of the sensor.
+    """
     focal = resolution * lens_mm / sensor_mm
     return np.array([[focal, 0.0, resolution / 2], [0.0, focal, resolution / 2], [0.0, 0.0, 1.0]])
 
 
 def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float64Array:
-    """Return K [3, 3] in pixels of a square image whose full field of view is `fov_deg`.
+    """Return the intrinsic matrix K [3, 3], in pixels, of a square image whose full field of view is `fov_deg`.
 
     Raises UserError when `fov_deg` is not between 0 and 180.
     """
@@ -105,16 +108,18 @@ def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float64Array:
 
 
 def fov_deg(K: ArrayLike, resolution: int) -> float:
-    """Return the full field of view in degrees of a square image with intrinsics K [3, 3]."""
+    """Return the full field of view, in degrees, of a square image with the intrinsic matrix K [3, 3]."""
     focal = float(np.asarray(K, np.float64)[0, 0])
     return float(np.rad2deg(2 * np.arctan(resolution / (2 * focal))))
 
 
 def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float64Array, Float64Array]:
-    """Project world points [n, 3]. Returns pixels [n, 2] and depth [n].
+    """Project world points [n, 3] into an image. Return pixel coordinates [n, 2] and depths [n].
 
-    Pixel coordinates start at the top-left corner, x to the right, y down. Depth is measured along the viewing
-    direction; points with depth <= 0 get NaN pixels.
+    The camera has the camera-to-world matrix `c2w` [4, 4] and the intrinsic matrix K [3, 3].
+
+    Pixel coordinates start at the top-left corner of the image; x points right and y points down. Depth is measured
+    along the viewing direction; points with depth <= 0 get NaN as pixel coordinates.
     """
     opencv = convert_c2w(c2w, "blender", "opencv")
     local = (np.asarray(points, np.float64) - opencv[:3, 3]) @ opencv[:3, :3]
@@ -133,7 +138,10 @@ def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[
 def relative_camera(
     elevation_deg: ArrayLike, azimuth_deg: ArrayLike, ref_elevation_deg: ArrayLike, ref_azimuth_deg: ArrayLike
 ) -> NDArray[np.float32]:
-    """Return labels [..., 16] relative to a reference view: MVDream's label of the angle differences (appendix A)."""
+    """Return camera labels [..., 16] relative to a reference view, computed from the angle differences (appendix A).
+
+    A label equals `mvdream_camera` of the view's angles minus the reference view's angles.
+    """
     return mvdream_camera(
         np.asarray(elevation_deg, np.float64) - np.asarray(ref_elevation_deg, np.float64),
         np.asarray(azimuth_deg, np.float64) - np.asarray(ref_azimuth_deg, np.float64),
@@ -141,7 +149,7 @@ def relative_camera(
 
 
 def released_isotropic3d_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
-    """Return labels [..., 16] as the released Isotropic3D weights expect them: degrees converted to radians twice.
+    """Return the camera labels [..., 16] of the released Isotropic3D weights: angles are converted to radians twice.
 
     The released code passes radians to a function that expects degrees, so 90 degrees acts as 1.57 degrees. Do not use
     these labels to fine-tune MVDream.

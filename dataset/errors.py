@@ -23,7 +23,7 @@ def one_line(error: BaseException) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a command and exit with the status that `main` returns (None is 0), or with one of those below.
+    """Run a command and exit with the status that `main` returns (None is 0), or with one of these statuses:
 
     - 2, after one line, on bad input (UserError)
     - 130 on Ctrl-C and 143 on SIGTERM, after one line
@@ -64,7 +64,7 @@ def _status(main: Callable[[], int | None]) -> int | str | None:
 
 @contextmanager
 def _sigterm_as_ctrl_c(terminated: threading.Event) -> Iterator[None]:
-    """Set the event and raise KeyboardInterrupt in the main thread when SIGTERM arrives during the block."""
+    """Set `terminated` and raise KeyboardInterrupt in the main thread when SIGTERM arrives during the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,7 +90,7 @@ def _escape_unprintable(stream: TextIO) -> None:
 
 
 def _reader_is_gone(stream: TextIO) -> bool:
-    """Whether `stream` is a pipe that nobody reads any more."""
+    """Return whether `stream` is a pipe whose reading end is closed."""
     poll = select.poll()
     with suppress(OSError, ValueError):  # not a file of the system
         poll.register(stream.fileno(), 0)

@@ -1,4 +1,4 @@
-"""Logging of the command lines: messages go to stderr and do not break a progress bar."""
+"""Configure logging for commands: messages go to stderr and do not break a progress bar."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ LOGGERS: Final = ("__main__", "dataset", "render", "train", "distill", "benchmar
 
 
 class ProgressSafeHandler(logging.Handler):
-    """Write records to the current `sys.stderr`, above a tqdm bar if one is being drawn."""
+    """Handler that writes records to the current `sys.stderr`, above a tqdm bar if one is being drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; messages of level INFO have no prefix, others begin with their level."""

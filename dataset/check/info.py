@@ -1,4 +1,4 @@
-"""Compute statistics of a shard set, and check that manifest, outcome tables and shards agree."""
+"""Compute statistics of a shard set, and check that its manifest, outcome tables and shards agree."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _READERS: Final = 8  # threads, for the latency of remote storage
 
 @dataclass
 class ImageStatistics:
-    """Statistics of the images from the metadata; no image is read."""
+    """Statistics of a set's images, computed from the metadata without reading an image."""
 
     resolutions: Counter[str] = field(default_factory=Counter)  # of objects
     hdris: Counter[str] = field(default_factory=Counter)  # of objects
@@ -41,13 +41,13 @@ class ImageStatistics:
 
     @property
     def mean_coverage(self) -> float:
-        """Alpha coverage over all views, 0 to 1."""
+        """Mean alpha coverage over all views, 0 to 1."""
         return self.coverage / self.views if self.views else 0.0
 
 
 @dataclass
 class SetStatistics:
-    """Statistics of a set. Licenses and sources count the objects that are in shards."""
+    """Statistics of a set. Only objects that are in shards count toward the licenses and sources."""
 
     url: str
     index: Index
@@ -58,7 +58,7 @@ class SetStatistics:
     images: ImageStatistics | None = None  # None when the metadata were not read
 
     def add(self, part: Slice) -> None:
-        """Count a shard's objects, without reading their metadata."""
+        """Add the counts of a shard's objects, without reading their metadata."""
         self.requested += len(part.assets)
         for asset, row in zip(part.assets, part.rows, strict=True):
             self.outcomes.add(row)
@@ -68,7 +68,7 @@ class SetStatistics:
 
 
 def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> SetStatistics:
-    """Return the statistics of a set, from its outcome tables and, unless `quick`, the metadata of every object.
+    """Return the statistics of a set, read from its outcome tables and, unless `quick`, from every object's metadata.
 
     One shard is in memory at a time, and no image is read. Raises UserError when the set is not complete, or when the
     manifest, the outcome tables and the shards disagree; the message names the first objects that differ.

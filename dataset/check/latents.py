@@ -1,4 +1,4 @@
-"""Checks of `dataset.check.verify` that only latent sets need: arrays and index tables."""
+"""Check the arrays and the index tables of a latent set, for `dataset.check.verify`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ from dataset.format.shards import ShardEntry, ShardStats
 
 
 def latent_kind(url: str, form: LatentFormat) -> SetKind:
-    """Return the `SetKind` by which the shards of the latent set at `url` are checked."""
+    """Return the `SetKind` that describes how to check the shards of the latent set at `url`."""
 
     def fault(name: str, data: bytes, meta: Meta | None) -> str:
         view_set: ViewSet = "fixed" if ".fixed_" in name else "random"
@@ -36,7 +36,7 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
         about, *views = sorted(members, key=lambda name: not name.endswith(".meta.json"))
         meta = parse_meta(members[about], f"{where}/{about}")
         if set(members) != set(latent_names(meta.uid)):
-            raise UserError(f"{where}: its members are not those that the object {meta.uid} must have")
+            raise UserError(f"{where}: the object {meta.uid} has missing or unexpected members")
         if problem := next((text for name in views if (text := fault(name, members[name], meta))), ""):
             raise UserError(f"{where}: {problem}")
         return meta
@@ -52,7 +52,7 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
 
 
 class TableCheck:
-    """Compare a shard's table with its statistics and, while the tar is read, with the cameras in the metadata."""
+    """Compares a shard's index table with the statistics and, while the tar is read, with the metadata's cameras."""
 
     def __init__(self, check: ShardCheck, fs: Any, root: str, form: LatentFormat, stats: ShardStats | None) -> None:
         self._check, self._stats, self._differing = check, stats, list[str]()
@@ -85,12 +85,12 @@ class TableCheck:
                 return
 
     def compare(self) -> None:
-        """Add the table's problems to the shard's, after the whole tar was read."""
+        """Add the table's problems to the shard's problems. Call this after the whole tar has been read."""
         if self._table is None or self._stats is None:
             return
         file, samples = table_file(self._check.name), self._stats.samples
         if self._table.uids != tuple(sample.uid for sample in samples):
-            self._check.add(file, f"its objects are not those of {self._check.name}.json")
+            self._check.add(file, f"its objects differ from those in {self._check.name}.json")
             return
         suffixes = [name.removeprefix("x.") for name in latent_names("x")]
         for sample, places in zip(samples, self._table.places.tolist(), strict=True):

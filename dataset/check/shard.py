@@ -1,4 +1,4 @@
-"""Check one shard by reading its tar from start to end, as WebDataset does. Every problem names its member."""
+"""Check one shard by reading its tar from start to end, as WebDataset does. Each problem names its member."""
 
 import hashlib
 import tarfile
@@ -29,7 +29,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SetKind:
-    """How the shards of one kind of set, images or latents, are checked, and the remedies for problems in them."""
+    """The checks of one kind of set (of images or of latents), and the remedies that its problems name."""
 
     names: Callable[[str], list[str]]  # all member names of a uid
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError
@@ -43,14 +43,14 @@ def _image_fault(name: str, data: bytes, meta: Meta | None) -> str:
     shape = decode_webp(data, name).shape
     resolution = meta.resolution if meta else shape[0]
     square = (resolution, resolution, 4)
-    return "" if shape == square else f"shape {shape}, its metadata says {square}"
+    return "" if shape == square else f"has shape {shape}, but its metadata says {square}"
 
 
 IMAGE_SET: Final = SetKind(member_names, validate_sample, _image_fault, render_again, REPEAT_COMMAND, RENDER_AGAIN)
 
 
 class HashingReader:
-    """A wrapper of a file that counts and hashes (SHA-256) the bytes while they are read from start to end."""
+    """File wrapper that counts the bytes read and computes their SHA-256. The file must be read from start to end."""
 
     def __init__(self, file: Any, bar: Any) -> None:
         self.file, self.bar = file, bar
@@ -99,7 +99,7 @@ class ShardCheck:
             pass
 
     def _enter(self, uid: str, member: str) -> str:
-        """Return the uid that `member` belongs to; if it is a new one, close the previous sample."""
+        """Return the uid that `member` belongs to. If it differs from `uid`, finish checking the sample of `uid`."""
         new = member.partition(".")[0]
         if new == uid:
             return uid
@@ -123,18 +123,18 @@ class ShardCheck:
             self.sound[info.name] = data
 
     def _differs(self, info: tarfile.TarInfo, data: bytes) -> str:
-        """Return how a member differs from the statistics; empty if it does not differ or there are no statistics."""
+        """Describe how a member differs from the statistics; empty if it agrees or there are no statistics."""
         if not self.expected:
             return ""
         place = self.expected.get(info.name)
         if place is None:
             return f"unexpected member: not in {self.name}.json"
         if (place.offset, place.size) != (info.offset_data, len(data)):
-            return f"has another offset or size than in {self.name}.json"
+            return f"its offset or size differs from {self.name}.json"
         return "" if zlib.crc32(data) == place.crc32 else f"corrupt: its checksum differs from {self.name}.json"
 
     def _leave(self, uid: str) -> None:
-        """Close a sample: report missing members, and contents that violate the schema."""
+        """Finish checking a sample: report missing members, and contents that violate the schema."""
         members, self.sound = self.sound, {}
         if uid not in self.uids:
             return
@@ -146,7 +146,7 @@ class ShardCheck:
             self._each_content(uid, members)
 
     def _valid(self, members: Mapping[str, bytes]) -> bool:
-        """Whether a whole sample passes the schema's check, which stops at the first problem."""
+        """Return whether a complete sample satisfies the schema. If it does, record its metadata without the views."""
         try:
             meta = self.kind.validate(members, self.name)
         except UserError:
@@ -169,18 +169,19 @@ class ShardCheck:
                 self.add(f"{self.name}.tar/{name}", fault)
 
     def compare(self, sha256: str, size: int, expected_sha256: str | None) -> None:
-        """Report missing samples, and damage outside of the members, after the whole tar was read."""
+        """Report missing samples, and damage outside of the members. Call this after the whole tar has been read."""
         absent = Counter(name.partition(".")[0] for name in self.expected if name.partition(".")[0] not in self.uids)
         for uid, count in absent.items():
             self.add(f"{self.name}.tar", f"sample {uid} is missing ({count} members)")
         if expected_sha256 not in (None, sha256) and not self.problems:
             self.add(
-                f"{self.name}.tar", f"sha256 of its {size} bytes is not the recorded one (headers or padding differ)"
+                f"{self.name}.tar",
+                f"the sha256 of its {size} bytes is not the recorded one (headers or padding differ)",
             )
 
 
 def _foreign(info: tarfile.TarInfo, kind: SetKind) -> str:
-    """Return why a tar member belongs to no sample; empty when its name and type are valid."""
+    """Return the reason why a tar member cannot belong to a sample; empty when its name and type are valid."""
     if info.name.startswith("/") or ".." in info.name.split("/"):
         return "an absolute path or one with .."
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse():

@@ -1,4 +1,4 @@
-"""Count outcome rows one at a time, without keeping them."""
+"""Compute statistics of outcome rows, which are added one at a time and not kept in memory."""
 
 from array import array
 from collections import Counter
@@ -11,7 +11,7 @@ from dataset.format.outcomes import Outcome
 
 @dataclass
 class Distribution:
-    """Values of one quantity, one per object (8 bytes each, for percentiles), and the object with the largest value."""
+    """The values of one quantity for all objects (8 bytes each), and the object with the largest value."""
 
     values: "array[float]" = field(default_factory=lambda: array("d"))
     largest: float = 0.0
@@ -23,13 +23,13 @@ class Distribution:
             self.largest, self.largest_uid = value, uid
 
     def percentile(self, q: float) -> float:
-        """Return the q-th percentile, 0 to 100; 0 when there are no values."""
+        """Return the q-th percentile of the values (q from 0 to 100), or 0 when there are no values."""
         return float(np.percentile(np.asarray(self.values), q)) if self.values else 0.0
 
 
 @dataclass
 class OutcomeCounts:
-    """Counts of objects by outcome, and the time and memory of the objects that were not skipped."""
+    """Counts of objects by outcome, and the render time and memory use of the objects that were not skipped."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)  # by `reason`
@@ -61,6 +61,7 @@ class OutcomeCounts:
 def reason(row: Outcome) -> str:
     """Return the reason by which objects without a sample are grouped, such as "import: TooLarge".
 
-    A reason consists of the stage and the error class, or, without an error class, the stage and the flags or message.
+    A reason consists of the stage and the error class. If there is no error class, the flags take its place; if there
+    are no flags either, the message does.
     """
     return f"{row.stage or 'unknown'}: {row.error_class or ', '.join(row.flags) or row.message or 'unknown'}"

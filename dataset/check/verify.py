@@ -65,7 +65,7 @@ def _sizes(fs: Any, root: str) -> dict[str, int]:
 
 
 def _index(fs: Any, root: str, url: str, kind: SetKind) -> tuple[Index | None, list[Problem]]:
-    """Return the index, or None and a problem. Raises UserError when there is no set."""
+    """Return the index, or None and the problem that prevents reading it. Raises UserError when there is no set."""
     try:
         return read_index(url, kind.missing_remedy), []
     except UserError as error:
@@ -75,7 +75,7 @@ def _index(fs: Any, root: str, url: str, kind: SetKind) -> tuple[Index | None, l
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
-    """Yield files left by killed writers, and shard files that the index does not list."""
+    """Yield a problem for each file left by a killed writer, and for each shard file that the index does not list."""
     for name in sorted(files):
         stem = name.removeprefix(f"{OUTCOMES_FOLDER}/").partition(".")[0]
         if name.endswith(TEMPORARY_SUFFIX):
@@ -87,7 +87,7 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
 
 
 class _Request:
-    """The requested objects, one shard at a time; unknown when the manifest or `set.json` is damaged."""
+    """Reads a set's requested objects by shard. They are unknown if the manifest or `set.json` is damaged."""
 
     def __init__(self, request: SetRequest | None, manifest: Manifest | None, kind: SetKind) -> None:
         self.request, self.manifest, self.kind = request, manifest, kind
@@ -108,7 +108,7 @@ class _Request:
         return cls(request, manifest, kind), problems
 
     def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
-        """Return the position of the shard's first object, and the shard's assets or None when they are unknown.
+        """Return the position of the shard's first object, and the shard's assets (None when they are unknown).
 
         Raises UserError when that part of the manifest is damaged.
         """
@@ -121,7 +121,7 @@ class _Request:
 def _check_shard(
     fs: Any, root: str, name: str, entry: ShardEntry | None, *, bar: Any, kind: SetKind, form: LatentFormat | None
 ) -> ShardCheck:
-    """Check one shard: its statistics, tar and table."""
+    """Check one shard: its statistics, its tar and, in a latent set, its index table."""
     check = ShardCheck(name, kind)
     stats = None
     try:
@@ -151,7 +151,7 @@ def _check_shard(
 def _reconcile(
     fs: Any, root: str, check: ShardCheck, request_parts: _Request, attribution: AttributionCheck
 ) -> Iterator[Problem]:
-    """Compare the shard's samples with its outcome rows, its part of the manifest and the attribution."""
+    """Compare a shard's samples with its outcome rows, its part of the manifest and `attribution.csv`."""
     try:
         start, assets = request_parts.assets(check.name)
     except UserError as error:
@@ -178,7 +178,7 @@ def _reconcile(
 
 
 def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
-    """Yield the samples whose author, license or source in the metadata differs from the manifest."""
+    """Yield a problem for each sample whose metadata names another author, license or source than the manifest."""
     for asset in assets:
         meta = check.metas.get(asset.uid)
         if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):

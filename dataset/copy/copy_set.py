@@ -1,4 +1,4 @@
-"""Copy one or several shard sets into one, optionally at a lower resolution. The same command again resumes.
+"""Copy one or more shard sets into a new set, optionally at a lower resolution. Repeating the command resumes a copy.
 
 A shard is written as the renderer writes it: the tar, its statistics, then the outcome table, which marks the shard as
 finished. A copy that is killed therefore loses at most the current shard. Worker processes read, average and encode;
@@ -58,14 +58,14 @@ def copy_sets(
     workers: int | None = None,
     progress: bool = False,
 ) -> Index:
-    """Write, or complete, the set `out` (folder or URL) with the objects of the sets `urls`, in that order.
+    """Copy the objects of the sets `urls`, in that order, into the set `out` (folder or URL), or resume such a copy.
 
     Without `resolution`, and for sets that already have it, images and metadata are copied byte for byte; larger images
-    are averaged (dataset.copy.downscale). With filters, only objects that pass are copied; without, the outcome rows of
-    failed and skipped objects are copied too.
+    are averaged (dataset.copy.downscale). With filters, only rendered objects that pass the filters are copied. Without
+    filters, the outcome rows of failed and skipped objects are copied too.
 
     Raises UserError when a set is unusable, two sets contain the same uid, a member is damaged, or `out` contains
-    anything but the beginning of this copy.
+    anything other than results of this copy.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value in (("--objects-per-shard", objects_per_shard), ("--workers", workers)):
@@ -94,7 +94,7 @@ def copy_sets(
 def _request(
     sources: Sequence[SourceSet], resolution: int | None, objects_per_shard: int, filters: Filters
 ) -> dict[str, Any]:
-    """Return everything that determines the bytes of the copy, as `set.json` stores it."""
+    """Return the request that `set.json` stores: everything that determines the bytes of the copy."""
     default = asdict(_ALL)
     chosen = {name: value for name, value in asdict(filters).items() if value != default[name]}
     values = {
@@ -110,7 +110,7 @@ def _request(
 
 
 def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: dict[str, Any]) -> None:
-    """Write manifest and `set.json`, or check that the set in `out` has the same request."""
+    """Write the manifest and `set.json`, or check that the set in `out` was written with the same request."""
     if not exists(fs, f"{root}/{SET_NAME}"):
         if foreign := _foreign(fs, root):
             raise UserError(f"{out} contains {foreign}, which is not part of a copy; choose another --out")
@@ -133,14 +133,14 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: 
 
 
 def _foreign(fs: Any, root: str) -> str:
-    """Return the first file that a copy does not write before its `set.json`; empty when there is none."""
+    """Return the first file in `root` that does not belong to the start of a copy; empty when there is none."""
     paths = fs.ls(root, detail=False) if exists(fs, root) else []
     names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
     return next((n for n in sorted(names) if n not in _BEFORE_REQUEST and not n.endswith(TEMPORARY_SUFFIX)), "")
 
 
 def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line when the source sets differ. Where they are stored does not matter."""
+    """Yield one line if the source sets differ from the stored ones. Their URLs are not compared."""
     keys = [[(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, now)]
     if keys[0] != keys[1]:
         urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, now))
@@ -148,7 +148,7 @@ def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, A
 
 
 def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
-    """Return the shards whose outcome table, which is written last, exists."""
+    """Return the numbers of the finished shards: those with an outcome table, which is written last."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
     paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
     there = {path.rpartition("/")[2] for path in paths}
@@ -156,7 +156,7 @@ def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
 
 
 def _write_shards(fs: Any, root: str, objects: Iterator[PendingObject], bar: Any) -> None:
-    """Write the shards that `objects`, in order, belong to. Shards are always complete."""
+    """Write the shards of `objects`, which come in order and fill each of their shards completely."""
     for name, group in groupby(objects, key=lambda pending: pending[0].row.shard):
         rows: list[Outcome] = []
         write_shard(fs, root, name, _samples(group, rows, bar))
@@ -177,7 +177,8 @@ def _read_ahead(
 ) -> Iterator[PendingObject]:
     """Yield each object with the future of its members, in order; at most `ahead` objects are in memory.
 
-    The futures are not resolved here: an error must not stop the shard before the damaged object from being written.
+    The futures are not resolved here, so that an error in a damaged object does not prevent earlier shards from being
+    written.
     """
     started = ((pick, submit(_task(pick, *pick.place, target)) if pick.place else None) for pick in objects)
     return draw_ahead(started, ahead - 1)

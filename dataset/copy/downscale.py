@@ -1,7 +1,7 @@
 """Downscale a sample's images by an integer factor, and adapt its cameras.
 
-Averages are taken of premultiplied, sRGB-encoded values. Compositing on white
-(`dataset.images.prepare.composite_white`) therefore commutes with averaging, except for the rounding to 8 bits.
+The premultiplied, sRGB-encoded values are averaged. Compositing on white (`dataset.images.prepare.composite_white`)
+therefore commutes with averaging, except for the rounding to 8 bits.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,16 @@ AVERAGED_FROM: Final = "averaged_from"  # key in a Meta's `renderer`: pixels per
 
 
 def average_blocks(rgba: UInt8, factor: int) -> UInt8:
-    """Average blocks of factor x factor pixels of straight-alpha uint8 [h, w, 4]. Returns [h / factor, w / factor, 4].
+    """Average blocks of factor x factor pixels of a straight-alpha image.
+
+    `rgba` is uint8 [h, w, 4]; the result is uint8 [h / factor, w / factor, 4].
 
     Integer arithmetic with halves rounded up gives the same bytes on every machine. Fully transparent pixels are 0 in
     all channels. Raises ValueError when the factor does not divide height and width.
     """
     height, width, channels = rgba.shape
     if factor < 1 or height % factor or width % factor or channels != 4:
-        raise ValueError(f"cannot average blocks of {factor} pixels in an image of shape {rgba.shape}")
+        raise ValueError(f"an image of shape {rgba.shape} cannot be divided into blocks of {factor} x {factor} pixels")
     planes = np.ascontiguousarray(rgba.transpose(2, 0, 1)).astype(np.uint32)  # [4, h, w]: summing is five times faster
     planes[:3] *= planes[3]
     rows = planes.reshape(4, height // factor, factor, width).sum(2, dtype=np.int64)
@@ -40,12 +42,12 @@ def average_blocks(rgba: UInt8, factor: int) -> UInt8:
 def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, where: str) -> dict[str, bytes]:
     """Return the sample's 33 members (full name -> bytes) at `resolution`.
 
-    Raises UserError, which begins with `where` and the member's name, when an image cannot be decoded or its size
-    differs from the metadata. Raises ValueError when `resolution` does not divide the resolution in `meta`.
+    Raises UserError when an image cannot be decoded or its size differs from the metadata; the message begins with
+    `where` and the member's name. Raises ValueError when `resolution` does not divide the resolution in `meta`.
     """
     factor = meta.resolution // resolution
     if resolution < 1 or factor * resolution != meta.resolution:
-        raise ValueError(f"the resolution {resolution} is not a divisor of {meta.resolution}, that of {meta.uid}")
+        raise ValueError(f"the resolution {resolution} does not divide {meta.resolution}, the resolution of {meta.uid}")
     expected = (meta.resolution, meta.resolution, 4)
     views, images = {}, {}
     for view_set in VIEW_SETS:

@@ -36,7 +36,7 @@ class SourceSet:
 
 @dataclass(frozen=True)
 class Pick:
-    """One object of the copy."""
+    """One object to copy."""
 
     asset: Asset
     row: Outcome  # with its position and shard in the copy
@@ -45,9 +45,9 @@ class Pick:
 
 
 def open_sources(urls: Sequence[str], filters: Filters, resolution: int | None) -> list[SourceSet]:
-    """Open the sets, in the given order. Raises UserError when one cannot be copied, alone or with the others."""
+    """Open the sets, in the given order. Raises UserError when a set cannot be copied or does not fit the others."""
     if not urls:
-        raise UserError("no set to copy; give one or several, as in `python -m dataset copy SET SET --out OUT`")
+        raise UserError("no set to copy; give one or more sets, as in `python -m dataset copy SET SET --out OUT`")
     if resolution is not None and resolution < 1:
         raise UserError(f"--resolution is {resolution}; it must be at least 1")
     kept: list[Kept | None] = [None for _ in urls]
@@ -94,9 +94,9 @@ def _check_resolutions(sources: Sequence[SourceSet], resolution: int | None) -> 
 
 
 def picks(sources: Sequence[SourceSet], objects_per_shard: int) -> Iterator[Pick]:
-    """Yield all objects of the copy in order, with one source shard in memory at a time. No image is read.
+    """Yield all objects to copy, in order. Reads no image and keeps one source shard in memory at a time.
 
-    Outcome rows are copied, but their position, shard and flag "duplicate" are set to the values for the new set.
+    Outcome rows are copied, but their position, shard and flag "duplicate" are set to their values in the new set.
     Raises UserError when a source set is inconsistent.
     """
     position, first = 0, dict[bytes, int]()

@@ -21,7 +21,11 @@ Members = Mapping[str, bytes]
 
 
 class CopyTask(NamedTuple):
-    """One object to copy. `resolution` is that of the set's first object, `target` that of the copy (None: same)."""
+    """One object to copy.
+
+    `resolution` is the resolution of the source set's first object. `target` is the resolution of the copy; None keeps
+    the resolution of the source.
+    """
 
     url: str
     tars: str  # the set's fingerprint, to detect that the set has changed since the copy was started

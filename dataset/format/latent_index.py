@@ -19,7 +19,7 @@ _PARSING: Final = threading.Lock()
 
 
 class LatentTable(NamedTuple):
-    """Offsets and cameras of the objects of a shard.
+    """Offsets and cameras of a shard's objects, read from the index table.
 
     Column 0 of `places` locates the metadata; columns 1 to 32 locate the views in schema order.
     """
@@ -34,7 +34,8 @@ class LatentTable(NamedTuple):
 def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> LatentTable:
     """Load the index table of a shard.
 
-    Raises UserError when it is missing, damaged or belongs to another shard. The caller adds the remedy to the message.
+    Raises UserError when the table is missing, damaged or belongs to another shard. The caller adds the remedy to the
+    message.
     """
     file = table_file(entry.name)
     try:
@@ -49,7 +50,7 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Lat
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):
-        raise UserError(f"{file} has arrays whose shapes are not those for {entry.samples} objects")
+        raise UserError(f"the shapes of the arrays in {file} do not fit {entry.samples} objects")
     sizes = [form.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
     if (table.places[:, 1:, 1] != sizes).any():
         raise UserError(f"the sizes of its members differ from those in {LATENTS_FILE}")

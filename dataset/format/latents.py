@@ -1,8 +1,8 @@
-"""Format of a latent set: the arrays of each view, the member names, and `latents.json`.
+"""Define the format of a latent set: the arrays of each view, the member names, and `latents.json`.
 
 A latent set has the layout of the shard set that it was encoded from: tars with the same names, the same objects in the
 same order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (a copy) and one
-member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`: a flat float16 array with the mean of the posterior
+member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`: a flat float16 array with the mean of the VAE's posterior
 (c * h * w values), its log variance (same size; optional) and the image embedding (d values; optional for the fixed
 views). `latents.json` describes which of these parts are stored. `NAME.table.npz`, which is written last, stores in
 arrays what every training step needs: the members' offsets (from `NAME.json`) and the camera angles (from the
@@ -51,7 +51,7 @@ class LatentFormat:
 
     @property
     def latent_numbers(self) -> int:
-        """Number of values in the latent of one view, c * h * w."""
+        """Number of values in the latent of one view: c * h * w."""
         return self.channels * self.height * self.width
 
     def numbers(self, view_set: ViewSet) -> int:
@@ -87,9 +87,9 @@ def latent_names(uid: str) -> list[str]:
 
 
 def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
-    """Return the member of one view from its flat float16 numbers [n].
+    """Return the bytes of one view's member, given the view's values as a flat float16 array [n].
 
-    Raises ValueError when `numbers` has another length or dtype than the format says.
+    Raises ValueError when the length or dtype of `numbers` does not match the format.
     """
     if numbers.shape != (form.numbers(view_set),) or numbers.dtype != np.float16:
         raise ValueError(
@@ -101,9 +101,9 @@ def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
 def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
     """Return `NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
 
-    Its arrays are `uids` [objects]; `places` int64 [objects, 33, 3], the offset, size and crc32 of the metadata, then
-    of the views in schema order; `elevation_deg` and `azimuth_deg` float64 [objects, 2 sets, 16 views]; and `sha256`,
-    the hash of the tar.
+    The file contains four kinds of arrays: `uids` [objects]; `places`, int64 [objects, 33, 3], with the offset, size
+    and crc32 of the metadata and then of each view in schema order; `elevation_deg` and `azimuth_deg`, float64
+    [objects, 2 view sets, 16 views]; and `sha256`, the hash of the tar.
     """
     suffixes = [name.removeprefix("x.") for name in latent_names("x")]
     places = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
@@ -134,7 +134,7 @@ def encode_on(url: str) -> str:
 
 
 def encode_again(url: str, shard: str) -> str:
-    """Return the remedy for a damaged shard. The encoder writes a shard again if its statistics file is missing."""
+    """Return the remedy for a damaged latent shard. The encoder rewrites a shard whose statistics file is missing."""
     return f"delete {url}/{shard}.json and {encode_on(url)}"
 
 
@@ -157,7 +157,7 @@ def parse_format(raw: dict[str, Any]) -> LatentFormat:
         raise ValueError(f"schema version {raw['schema_version']} is not supported, only {LATENTS_VERSION}")
     form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
     if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
-        raise ValueError("its sizes are not positive integers")
+        raise ValueError("its sizes must be positive integers")
     if form.embedded not in get_args(Embedded) or not isinstance(form.logvar, bool):
         raise ValueError(f"embedded ({form.embedded!r}) or logvar ({form.logvar!r}) has an unknown value")
     return form

@@ -1,6 +1,7 @@
-"""Write and read `manifest.parquet`, the objects of a set in order. Any slice can be read with bounded memory.
+"""Write and read `manifest.parquet`, which lists a set's objects in order. Reading a slice needs bounded memory.
 
-An object's position decides its shard and the training order, so a manifest never changes once it is written.
+An object's position in the manifest determines its shard and the training order, so a manifest is never changed after
+it has been written.
 """
 
 import hashlib
@@ -43,7 +44,8 @@ def escape_name(name: str) -> str:
 def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:
     """Write a manifest to an open binary file. Returns the number of objects and the sha256 of the file.
 
-    Assets are consumed in groups of ROWS_PER_GROUP. Raises UserError for an invalid or repeated uid, or no objects.
+    Assets are consumed in groups of ROWS_PER_GROUP. Raises UserError for an invalid or repeated uid, or when there are
+    no objects.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -121,7 +123,7 @@ def _arrow_schema() -> Any:
 
 
 class _Hashing:
-    """A binary file that computes its sha256 while it is written; has the methods that pyarrow needs."""
+    """File wrapper that computes the sha256 of the bytes written, with the methods that pyarrow requires."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.digest, self.closed = file, hashlib.sha256(), False

@@ -1,4 +1,4 @@
-"""Schema of a sample (one object), and its validation.
+"""Define the schema of a sample, which stores one object, and validate samples.
 
 A sample is 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixed_15.webp` and `UID.random_00.webp` ...
 `UID.random_15.webp`: lossless RGBA, straight alpha. WebDataset splits a name at its first dot, so a uid has no dot.
@@ -45,7 +45,7 @@ class View:
 
 @dataclass(frozen=True)
 class Hdri:
-    """The environment light: file name, rotation about the vertical axis, strength factor."""
+    """The environment light: its file name, its rotation about the vertical axis and its strength factor."""
 
     name: str
     rotation_deg: float
@@ -54,7 +54,7 @@ class Hdri:
 
 @dataclass(frozen=True)
 class Normalization:
-    """normalized point = scale * (world point + offset), in Blender's axes."""
+    """The map from world to normalized points in Blender's axes: scale * (point + offset)."""
 
     mode: NormalizeMode
     scale: float
@@ -93,7 +93,9 @@ def meta_name(uid: str) -> str:
 def member_name(uid: str, view_set: ViewSet, index: int) -> str:
     """Return the member name of one view. Raises SchemaError when there is no such view or the uid is not valid."""
     if view_set not in VIEW_SETS or not 0 <= index < VIEWS_PER_SET:
-        raise SchemaError(f"no view {view_set!r} {index}; sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}")
+        raise SchemaError(
+            f"there is no view {view_set!r} {index}; view sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}"
+        )
     return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
 
 
@@ -103,7 +105,7 @@ def member_names(uid: str) -> list[str]:
 
 
 def dump_meta(meta: Meta) -> bytes:
-    """Serialize to deterministic JSON. The inverse of `parse_meta`."""
+    """Serialize metadata to deterministic JSON, which `parse_meta` parses."""
     return json.dumps(asdict(meta), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -150,7 +152,7 @@ class _Reader:
         return value
 
     def numbers(self, key: str, shape: tuple[int, ...]) -> Any:
-        """Nested tuples of finite numbers of the given shape."""
+        """Return an array of finite numbers of the given shape, as nested tuples."""
         value = self._get(key)
         try:
             array = np.asarray(value, np.float64)
@@ -221,7 +223,7 @@ def parse_meta(data: bytes, where: str) -> Meta:
     top = _Reader(raw, where)
     version = top.integer("schema_version")
     if version != SCHEMA_VERSION:
-        raise top.error("schema_version", f"is {version}, this version reads {SCHEMA_VERSION}")
+        raise top.error("schema_version", f"is {version}, expected {SCHEMA_VERSION}")
     hdri, views = top.nested("hdri"), top.nested("views")
     meta = Meta(
         schema_version=version,
@@ -245,7 +247,10 @@ def parse_meta(data: bytes, where: str) -> Meta:
 
 
 def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
-    """Check one whole sample (full member name -> bytes): names, metadata, all images. Raises SchemaError."""
+    """Check the names, metadata and images of one sample (full member name -> bytes), and return its metadata.
+
+    Raises SchemaError at the first violation of the schema.
+    """
     from dataset.images.prepare import decode_webp
 
     metas = [name for name in members if name.endswith(".meta.json")]
@@ -260,5 +265,7 @@ def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
     for name in expected[1:]:
         image = decode_webp(members[name], f"{where}/{name}")
         if image.shape != (meta.resolution, meta.resolution, 4):
-            raise SchemaError(f"{where}/{name}: shape {image.shape}, its metadata says {meta.resolution} square RGBA")
+            raise SchemaError(
+                f"{where}/{name}: has shape {image.shape}, but its metadata says {meta.resolution} square RGBA"
+            )
     return meta

@@ -1,4 +1,4 @@
-"""The request of a shard set, `set.json`: what was to be rendered or copied, and the manifest of its objects."""
+"""Write and read `set.json`, which stores the settings that a shard set is made with and describes its manifest."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ RENDER_AGAIN: Final = "restore it, or delete the set and render it again"
 
 
 def begin_set(fs: Any, root: str, request: Mapping[str, Any], assets: Iterable[Asset]) -> None:
-    """Write `manifest.parquet`, then `set.json`: the request, and the length and sha256 of the manifest."""
+    """Write `manifest.parquet`, then `set.json` with the request and the manifest's length and sha256."""
     with atomic_file(fs, f"{root}/{MANIFEST_FILE}") as file:
         count, digest = write_manifest(file, assets)
     write_json_atomic(fs, f"{root}/{SET_NAME}", {**request, "objects": count, "manifest_sha256": digest})
@@ -39,7 +39,7 @@ class SetRequest:
 
 
 def read_set_request(fs: Any, root: str, remedy: str = RENDER_AGAIN) -> SetRequest:
-    """Read `set.json`. Raises UserError (ending in `remedy`) when it is missing or does not describe a manifest."""
+    """Read `set.json`. Raises UserError, ending in `remedy`, when it is missing or describes no valid manifest."""
     path = f"{root}/{SET_NAME}"
     try:
         raw = json.loads(fs.cat_file(path))

@@ -41,7 +41,7 @@ class Member(NamedTuple):
 
 
 class SampleEntry(NamedTuple):
-    """One object of a shard; the keys of `members` are suffixes such as "fixed_00.webp" and "meta.json"."""
+    """One object of a shard. The keys of `members` are member names without the uid, such as "fixed_00.webp"."""
 
     uid: str
     members: Mapping[str, Member]
@@ -49,7 +49,7 @@ class SampleEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardStats:
-    """The statistics of a shard, `NAME.json`, by which each member can be read and checked separately."""
+    """The statistics of a shard, `NAME.json`, which make it possible to read and check each member separately."""
 
     name: str
     bytes: int
@@ -91,12 +91,12 @@ class Index:
 
 
 def shard_name(index: int) -> str:
-    """Return the name of a shard, without suffix."""
+    """Return the name of a shard, without a file suffix."""
     return f"shard-{index:06d}"
 
 
 def render_again(shard: str) -> str:
-    """Return the remedy for a damaged shard. The renderer writes a shard again if its outcome table is missing."""
+    """Return the remedy for a damaged shard. The renderer rewrites a shard whose outcome table is missing."""
     return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {REPEAT_COMMAND}"
 
 
@@ -120,9 +120,10 @@ def write_shard(
         fs: File system of the set.
         root: Folder of the set on `fs`.
         name: Name of the shard, without suffix.
-        samples: Pairs of a uid and its members (full member name -> data), in any order of members. Without samples the
-            shard is empty but valid.
-        names: Returns the required members of a uid in the order of the tar; by default the 33 of the schema.
+        samples: Pairs of a uid and its members (full member name -> data), whose order does not matter. Without
+            samples, an empty but valid shard is written.
+        names: Function that returns the names of the members that a uid must have, in the order of the tar. By default,
+            these are the 33 members of the schema.
 
     Raises:
         UserError: Members are missing or unknown, a uid is repeated, or the file system cannot be written.
@@ -188,7 +189,7 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
 def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
     """Read the index of a complete shard set.
 
-    Raises UserError, with different messages for a missing, an unfinished and a damaged set; the latter two end in
+    Raises UserError, with different messages for a missing, an unfinished and a damaged set; the last two contain
     `remedy`.
     """
     fs, root = url_to_fs(url)

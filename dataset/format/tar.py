@@ -10,7 +10,7 @@ _END_BLOCKS: Final = 2
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """Return the header of a member: mode 0644, owner 0, time 0. Only names over 100 characters need PAX headers."""
+    """Return a member's header with mode 0644, owner 0 and time 0. Names over 100 characters get a PAX header too."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.PAX_FORMAT)

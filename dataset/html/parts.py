@@ -34,7 +34,7 @@ class HistogramColumn:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram over [0, axis_end]."""
+    """A histogram whose columns divide the range [0, axis_end]."""
 
     title: str
     summary: str
@@ -61,7 +61,7 @@ class BarTable:
 
 
 def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram | None:
-    """Return a histogram of `values` from zero up, or None if there are no values.
+    """Return a histogram of `values` whose axis starts at zero, or None if there are no values.
 
     If a few values are much larger than all others, the last column counts them too.
     """

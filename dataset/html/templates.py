@@ -2,7 +2,7 @@
 
 A template lies beside the module that uses it and is named by its path in the checkout, such as
 `distill/view/page.html`. It extends `dataset/html/base.html` and uses the macros of `dataset/html/parts.html`. A page
-is one file that loads nothing: its style sheet, scripts and images are embedded.
+is a single file in which its style sheet, scripts and images are embedded.
 """
 
 import base64

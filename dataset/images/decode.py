@@ -1,8 +1,8 @@
 """Read an image file of any format as upright 8-bit RGBA of bounded size.
 
-Errors are UserErrors of one line that name the file and the remedy. A large image is reduced strip by strip while it is
-read, so it needs little memory beyond that of the decoder (at most 4 bytes per pixel, less for JPEG). Images of more
-than LARGEST_PIXELS are refused after reading their header.
+Errors are raised as UserError with a message of one line that names the file and the remedy. A large image is reduced
+strip by strip while it is read, so it needs little memory beyond that of the decoder (at most 4 bytes per pixel, less
+for JPEG). Images of more than LARGEST_PIXELS are refused after reading their header.
 """
 
 import re
@@ -30,7 +30,7 @@ _STRIP_PIXELS: Final = 1 << 22
 
 
 def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """Return the upright RGBA image, its longest side at most WORKING_SIDE, and notices for the user.
+    """Read an image file as upright RGBA whose longest side is at most WORKING_SIDE. Also return notices for the user.
 
     Raises UserError when the file is missing, too large or not a readable image.
     """
@@ -119,7 +119,7 @@ def _too_large(name: str) -> str:
 
 
 def _read(image: Image.Image, name: str, notices: list[str]) -> Image.Image:
-    """Return an open image as upright RGBA; add notices for the user."""
+    """Convert an open image to upright RGBA of bounded size, and append notices for the user."""
     if image.width * image.height > LARGEST_PIXELS:
         raise UserError(_too_large(name))
     if getattr(image, "is_animated", False):
@@ -133,7 +133,7 @@ def _read(image: Image.Image, name: str, notices: list[str]) -> Image.Image:
 
 
 def _bounded_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Return RGBA whose longest side is at most WORKING_SIDE, averaging blocks of pixels weighted by alpha."""
+    """Convert to RGBA. If a side exceeds WORKING_SIDE, average blocks of pixels, weighted by alpha."""
     shrink = max(image.size) // WORKING_SIDE
     if shrink > 1:
         image.draft(None, (image.width // shrink, image.height // shrink))  # decodes a JPEG at a lower resolution

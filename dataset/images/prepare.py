@@ -31,7 +31,7 @@ _BLUR: Final = 3.0  # a notice is given for objects that are enlarged by more th
 
 @dataclass(frozen=True)
 class Prepared:
-    """An input image as `sample` and `distill` use it. `notices` are sentences for the user."""
+    """An input image prepared for sampling and distillation. `notices` are sentences for the user."""
 
     rgb: FloatImage  # [size, size, 3] in [0, 1], on white
     rgba: UInt8  # [size, size, 4]
@@ -85,7 +85,7 @@ def contact_sheet(
     captions: Sequence[str] = (),
     gap: int = 2,
 ) -> Image.Image:
-    """Arrange images [h, w, 3 or 4] of one size in rows on white. RGBA is composited; float values are in [0, 1].
+    """Arrange images of one size, each [h, w, 3 or 4], in rows on white. RGBA is composited; floats are in [0, 1].
 
     `captions`, one per image, are drawn above the images. Raises ValueError when there is no image or the sizes differ.
     """
@@ -162,7 +162,7 @@ def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _without_white(rgba: UInt8) -> UInt8:
-    """Make the white regions of uint8 [h, w, 4] that are connected to the (empty) corner transparent."""
+    """Make the white background of an image uint8 [h, w, 4] transparent: the white pixels connected to a corner."""
     white = (rgba[..., :3].min(-1) >= 255 - WHITE_LEVEL) | (rgba[..., 3] == 0)
     seen = Image.fromarray(white.astype(np.uint8))
     ImageDraw.floodfill(seen, (0, 0), 2)
@@ -191,7 +191,7 @@ def _object_box(image: Image.Image, name: str) -> tuple[int, int, int, int]:
 
 
 def _fit(image: Image.Image, size: int, fill: float) -> UInt8:
-    """Scale RGBA so that its longest side is `fill` of the frame, centered in a transparent [size, size, 4]."""
+    """Scale an RGBA image to a longest side of `fill` * `size` pixels and center it in an image [size, size, 4]."""
     factor = max(image.size) // (4 * size)
     if factor > 1:  # box reduction first: bounds memory and keeps the filter below small
         image = image.reduce(factor)
@@ -209,6 +209,6 @@ def _fit(image: Image.Image, size: int, fill: float) -> UInt8:
 
 
 def _resample(channel: FloatImage, size: int) -> FloatImage:
-    """Resize [h, w] to [size, size], with antialiasing."""
+    """Resize a channel from [h, w] to [size, size], with antialiasing."""
     image = Image.fromarray(np.ascontiguousarray(channel))
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS), np.float32)

@@ -1,4 +1,4 @@
-"""A fixed number of Ray actors, which are replaced when they die. Ray is imported lazily: the import takes a second."""
+"""Keep a fixed number of Ray actors running. Ray is imported lazily, because the import takes a second."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 @dataclass(eq=False)
 class PoolActor(Generic[Item]):
-    """One actor with the items that it works on, oldest first."""
+    """An actor and the items that it is processing, oldest first."""
 
     handle: Any
     starting: Any  # the reference of `ready()`, or None after it returned
@@ -20,12 +20,12 @@ class PoolActor(Generic[Item]):
 
     @property
     def idle(self) -> bool:
-        """Whether it has started and has no item."""
+        """Whether the actor has started and is not processing an item."""
         return not self.starting and not self.running
 
 
 class PoolResult(NamedTuple):
-    """The result of an actor for an item. If the actor has just started, the item is None, the value its `answer`."""
+    """An actor's result for an item. If the actor has just started, `item` is None and `value` is its `answer`."""
 
     actor: PoolActor[Any]
     item: Any
@@ -33,14 +33,15 @@ class PoolResult(NamedTuple):
 
 
 class ActorPool(Generic[Item]):
-    """Keeps `workers` actors running. The caller decides which item goes to which actor (`submit`).
+    """Keeps `workers` actors running and replaces those that die. The caller assigns items to actors (`submit`).
 
     Args:
-        start: Creates an actor with a method `ready`, which returns as soon as the actor can work.
-        on_death: Called with a dead actor, its items and the error, after the actor was replaced. It may raise.
+        start: Function that creates an actor. The actor's method `ready` returns as soon as the actor can work.
+        on_death: Function that is called with a dead actor and the error, after the actor was replaced. It may raise.
         workers: Number of actors.
         max_failed_starts: Number of consecutive starts that may fail.
-        failed_start: Returns the error to raise when too many starts failed, given the error of the last one.
+        failed_start: Function that returns the error to raise when too many starts failed, given the error of the last
+            start.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Files on any fsspec file system: opening URLs, JSON, and atomic writes (temporary name, then rename)."""
+"""Open URLs, read and write JSON, and write files atomically, on any fsspec file system."""
 
 import hashlib
 import json
@@ -29,7 +29,9 @@ def url_to_fs(url: str | Path) -> tuple[Any, str]:
     except ImportError as error:
         raise UserError(f"{url}: {error}") from error
     except ValueError as error:
-        raise UserError(f"{url} is neither a folder nor a URL that fsspec knows: {error}") from error
+        raise UserError(
+            f"{url} is neither a folder nor a URL that fsspec supports ({error}); give one such as s3://bucket/set"
+        ) from error
     return fs, root.rstrip("/")
 
 
@@ -42,7 +44,7 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
         bucket_exists = not url.startswith("s3:") or fs.exists(bucket)
     except _storage_errors(fs) as error:
         raise UserError(
-            f"cannot reach {url}: {error}; credentials come from the environment or the machine (docs/cluster.md)"
+            f"cannot reach {url}: {error}; check the network, and the credentials of this environment (docs/cluster.md)"
         ) from error
     if not bucket_exists:
         raise UserError(
@@ -87,13 +89,13 @@ def read_json(fs: Any, path: str, remedy: str) -> Any:
     try:
         return json.loads(fs.cat_file(path))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path and permissions") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from error
 
 
 class Writer:
-    """A binary file that counts and hashes (SHA-256) what is written; failed writes raise UserError."""
+    """File wrapper that counts the bytes written and computes their SHA-256. A failed write raises UserError."""
 
     def __init__(self, file: Any, path: str) -> None:
         self.file, self.path = file, path
@@ -108,7 +110,7 @@ class Writer:
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Turn an OSError of the block into a UserError."""
+    """Convert an OSError that the block raises to a UserError."""
     try:
         yield
     except OSError as error:

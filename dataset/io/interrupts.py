@@ -14,7 +14,7 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 def stop_after_step(*, second_raises: bool = True) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C or SIGTERM sets; the loop checks it after every step.
 
-    Signals reach the main thread only: in another thread the event is never set. The previous handlers are
+    Only the main thread receives signals; in other threads the event is never set. The previous signal handlers are
     restored at the end.
 
     Args:

@@ -1,7 +1,7 @@
 """Allow one writer per output: a kernel lock on this machine and, for a remote set, a lease stored in the set.
 
-The lease is a file that its owner rewrites every minute. Another process takes a lease over when it was not renewed for
-LEASE_S seconds, or immediately when its owner was a process of this machine that no longer exists.
+The lease is a file that its owner rewrites every minute. Another process takes over a lease that was not renewed for
+LEASE_S seconds, or whose owner was a process of the same machine that no longer exists.
 """
 
 import fcntl
@@ -39,7 +39,7 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
         root: Folder of the set on `fs`.
         folder: Staging folder on this machine, or the set itself if it is local. None: use only the lease.
         url: URL of the set, for messages.
-        writer: A noun for the process that locks the set, for messages.
+        writer: A noun that names the locking process in messages.
 
     Raises:
         UserError: Another writer has locked the set, or the lock cannot be written.
@@ -54,7 +54,7 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
 
 @contextmanager
 def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
-    """Create the folder of the set at the URL `out` and lock the set. Raises UserError when this fails."""
+    """Create the folder of the set at the URL `out`, and lock the set during the block. Raises UserError on failure."""
     check_reachable(fs, root, out)
     folder = Path(root) if isinstance(fs, LocalFileSystem) else None
     try:
@@ -77,7 +77,7 @@ def locked_folder(folder: Path, writer: str) -> Iterator[None]:
 
     Args:
         folder: The output folder of a command.
-        writer: A noun for the command, for messages.
+        writer: A noun that names the command in messages.
 
     Raises:
         UserError: Another process has locked the folder, or it cannot be written.
@@ -109,10 +109,10 @@ def _remove_temporaries(folder: Path) -> None:
 
 @contextmanager
 def locked_file(path: Path, writer: str) -> Iterator[None]:
-    """Lock the output file or new folder `path`, which need not exist; otherwise like `locked_folder`.
+    """Lock the output file or folder `path`, which need not exist, during the `with` block (see `locked_folder`).
 
-    The lock is a hidden file beside it. Raises UserError when another process has locked it, or when the folder that
-    is to hold it cannot be written.
+    The lock is a hidden file beside `path`. Raises UserError when another process has locked `path`, or when the parent
+    folder of `path` cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Command-line flags that were renamed: the old names keep working for one release."""
+"""Accept renamed command-line flags under their old names, for one release."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[st
     """Replace renamed flags in a command line, before it is parsed.
 
     Both forms are replaced, `--old VALUE` and `--old=VALUE`, and a flag may be written with underscores instead of
-    hyphens. Nothing after a bare `--` is touched. Each old flag found is reported once on stderr.
+    hyphens. Arguments after a bare `--` are left unchanged. A notice on stderr names each old flag once.
 
     Args:
         argv: The arguments, without the program's name.
@@ -29,6 +29,6 @@ def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[st
             continue
         arguments[index] = renamed[old] + equals + value
         if old not in reported:
-            logger.info("note: %s is now %s; the old name will be removed", old, renamed[old])
+            logger.info("note: %s is now %s; use the new name, the old one will be removed", old, renamed[old])
             reported.add(old)
     return arguments

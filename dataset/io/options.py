@@ -6,4 +6,5 @@ import tyro
 
 T = TypeVar("T")
 HiddenDefault = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
-"""An option for which --help shows no "(default: ...)". For defaults of None and (), which the help text explains."""
+"""An option whose "(default: ...)" is hidden in --help. Use it for the defaults None and (), which the text explains.
+"""

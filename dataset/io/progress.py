@@ -1,4 +1,4 @@
-"""Progress bars: a bar on a terminal, elsewhere one plain line every few seconds."""
+"""Show progress as a bar on a terminal, and elsewhere as one plain line every few seconds."""
 
 import io
 import sys

@@ -26,7 +26,7 @@ def code_for_nodes(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def start_ray(**options: Any) -> None:
-    """Call `ray.init(**options)` and keep this process's SIGTERM handler, which Ray replaces.
+    """Call `ray.init(**options)` and keep this process's SIGTERM handler, which Ray would replace.
 
     With `address="local"`, up to RAY_STARTS attempts are made, because Ray waits only 30 s for its processes to start,
     which is too short on a busy machine. Raises UserError when the last attempt fails. With another address, errors of
@@ -57,7 +57,7 @@ def start_ray(**options: Any) -> None:
 
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Restore the handler of SIGTERM after the block; Ray's prints a C++ stack trace."""
+    """Restore the SIGTERM handler after the block, because Ray's own handler prints a C++ stack trace."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

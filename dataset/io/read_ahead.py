@@ -25,7 +25,8 @@ def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
 def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
     """Yield `function(item)` in order, computed by the pool; at most `ahead` later items are in progress.
 
-    Exceptions of `function` are raised when their item is due. Closing the iterator cancels calls that have not begun.
+    An exception of `function` is raised when the result of its item would be yielded. Closing the iterator cancels
+    calls that have not begun.
     """
     started: deque[Future[R]] = deque()
 

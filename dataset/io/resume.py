@@ -1,4 +1,4 @@
-"""Compare the settings that are stored with a result and the settings of the command that resumes it."""
+"""Compare the settings that a result was made with to the settings of the command that resumes it."""
 
 from collections.abc import Iterable, Mapping, Set
 from itertools import zip_longest
@@ -8,10 +8,10 @@ _LONGEST: Final = 120  # characters of a value in a message
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Set[str] = frozenset()) -> dict[str, str]:
-    """Return one readable line per setting that differs from the stored one, sorted by name.
+    """Describe, in one readable line each, the settings that differ from the stored ones. Sorted by name.
 
-    Settings of nested mappings are compared one by one; their names are joined by dots. A missing setting equals None.
-    Of long lists, only the first item that differs is given.
+    Settings of nested mappings are compared one by one; their names are joined by dots. A missing setting is treated as
+    None. For long lists, only the first item that differs is described.
 
     Args:
         before: Stored settings, as read from JSON.

@@ -18,7 +18,8 @@ _NAME: Final = re.compile(rf"{PREFIX}(\d+)-[0-9a-f]{{8}}")
 class ScratchFolder:
     """A new folder in the system's folder of temporary files; `close` removes it.
 
-    Its name contains the process id and the process locks it, so that `remove_stale_folders` knows if it is in use.
+    The folder's name contains the process id, and the process locks the folder, so that `remove_stale_folders` can tell
+    whether it is in use.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
-"""Replace damaged objects during training, and fail when they exceed a given share of the set.
+"""Replace damaged objects during training, and fail when more than a given share of the objects is damaged.
 
-The replacement depends only on the item's position, so a resumed run reads the same objects.
+The replacement of an object depends only on its position in the training order, so a resumed run reads the same
+objects.
 """
 
 import logging
@@ -23,9 +24,10 @@ logger = logging.getLogger(__name__)
 class Damage:
     """The damaged objects that a run has read. Thread-safe; a copy in another process starts empty.
 
-    `max_share` is a share of the set's objects: 0.001 allows 8 of 8,000 objects, and none in a set of fewer than 1,000.
-    An object counts once, however often it is drawn. A rank counts its own objects, and after `merge`
-    those of the other ranks.
+    `max_share` is the largest tolerated share of the set's objects: 0.001 allows 8 damaged objects in a set of 8,000,
+    and 0 in a set of fewer than 1,000. An object is counted once, however often it is read. A rank counts the objects
+    that it reads and, after `merge`, those that the other ranks read.
+
     Raises UserError when `max_share` is not in [0, 1).
     """
 
@@ -42,7 +44,7 @@ class Damage:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Description of the damage, by uid."""
+        """Description of the damage of each damaged object, by uid."""
         with self._lock:
             return dict(self._reasons)
 
@@ -89,10 +91,11 @@ class Damage:
 def read_or_replace(
     order: Order, i: int, damage: Damage | None, uid: Callable[[int, int], str], read: Callable[[int, int, int], T]
 ) -> T:
-    """Return `read(epoch, shard, sample)` of the order's i-th item, or of its replacement when its object is damaged.
+    """Return `read(epoch, shard, sample)` for item i of the order, or for a replacement if its object is damaged.
 
-    An object is replaced only if a member that `read` reads is damaged; damage in its other members does not matter. An
-    object is not replaced after a storage failure, because another run may read it and would then use other objects.
+    An object is replaced only if a member that `read` reads is damaged; damage in its other members does not matter.
+    After a storage failure, an object is not replaced: a repeated run might succeed in reading it and would then use
+    different objects.
 
     Raises:
         DamagedMember: A member is damaged and `damage` is None, which disables replacement.

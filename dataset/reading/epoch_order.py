@@ -1,13 +1,13 @@
-"""The order in which training reads objects: a pure function of (seed, epoch, rank, world).
+"""Define the order in which training reads objects, as a pure function of (seed, epoch, rank, world).
 
-Shards are shuffled, then the objects within each window of consecutive shards, so that reads stay local. With several
-items per object (`items_per_object` = K) every window is read K times, in a new order each time, before the next window
-starts. Its files are then still in the page cache, and the items of an object are about a window apart. The first pass
-has the order of K = 1.
+The shards are shuffled, then the objects within each window of consecutive shards, so that successive reads touch few
+shards. With several items per object (`items_per_object` = K) every window is read K times, in a new order each time,
+before the next window starts. Its files are then still in the page cache, and the items of one object are about a
+window apart. The first pass over a window has the same order as with K = 1.
 
-Rank r of `world` takes every world-th item of that order, starting at r. One step of all ranks together therefore reads
-the same items for any number of ranks (there may be more ranks than shards). All ranks get the same number of items:
-the last (items mod world) items of an epoch are dropped, and these differ between epochs.
+Rank r of `world` takes every world-th item of that order, starting at r. All ranks together therefore read the same
+items in a step, whatever the number of ranks, which may exceed the number of shards. All ranks get the same number of
+items: the last (items mod world) items of an epoch are dropped, and these differ between epochs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,9 @@ def epoch_order(
     *,
     window_shards: int = WINDOW_SHARDS,
 ) -> Int64:
-    """Return one rank's objects of one epoch, in order: int64 [n, 2] of (shard, sample), n = objects // world.
+    """Return the objects that one rank reads in one epoch, in order.
+
+    The result is int64 [n, 2] with a row (shard, sample) per object; n = objects // world.
 
     Raises UserError when rank, seed, epoch or `window_shards` is out of range.
     """
@@ -53,7 +55,7 @@ def epoch_order(
 
 @lru_cache(maxsize=2)
 def _global_order(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int) -> Int64:
-    """Return all objects [objects, 2] in the order of an epoch, before they are divided among ranks."""
+    """Return (shard, sample) of all objects, [objects, 2], in the order of an epoch, before division among ranks."""
     windows = list(_windows(samples_per_shard, seed, epoch, window_shards))
     return np.concatenate(windows) if windows else np.zeros((0, 2), np.int64)
 
@@ -72,7 +74,7 @@ def _windows(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_s
 def _global_items(
     samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int, items_per_object: int
 ) -> Int32:
-    """Return all items [items, 3] of (shard, sample, repeat) in the order of an epoch, before they are divided."""
+    """Return (shard, sample, repeat) of all items, [items, 3], in an epoch's order, before division among ranks."""
     words = np.random.PCG64(np.random.SeedSequence((seed, epoch, _PASSES)))
     items = []
     for window in _windows(samples_per_shard, seed, epoch, window_shards):
@@ -116,8 +118,8 @@ class Order:
             raise UserError(f"rank is {self.rank}; with a world size of {self.world} it must be 0 to {self.world - 1}")
         if self.seed < 0 or self.window_shards < 1 or self.items_per_object < 1:
             raise UserError(
-                f"seed {self.seed} must be >= 0, window_shards {self.window_shards} and items_per_object "
-                f"{self.items_per_object} >= 1"
+                f"seed must be at least 0, window_shards and items_per_object at least 1; got seed {self.seed}, "
+                f"window_shards {self.window_shards} and items_per_object {self.items_per_object}"
             )
         if self.objects == 0:
             raise UserError("no objects to train on: an epoch would be empty; render some, or loosen the filters")
@@ -152,7 +154,7 @@ class Order:
         return epoch, int(shard), int(sample)
 
     def _place(self, i: int) -> tuple[int, int]:
-        """Return the epoch and the position in its order of all ranks."""
+        """Return the epoch of this rank's i-th item, and the item's position in that epoch's order of all ranks."""
         epoch, position = divmod(i, self.per_epoch)
         return epoch, position * self.world + self.rank
 
@@ -161,7 +163,7 @@ class Order:
 
 
 class StreamState(NamedTuple):
-    """Position of a run before step `step`, as stored in a checkpoint: each rank has read `item` items."""
+    """How much data a run has read, as stored in a checkpoint: before step `step`, each rank has read `item` items."""
 
     step: int
     item: int
@@ -170,16 +172,18 @@ class StreamState(NamedTuple):
 
 
 def resume_item(i: int, before: Order, now: Order) -> tuple[int, str]:
-    """Return the item at which `now` resumes a run that stopped before item i of `before`, and a notice for the user.
+    """Return the item of order `now` that resumes a run stopped before item i of order `before`, and a notice.
 
-    The two orders may differ in the number of ranks. Then up to `now.world` - 1 items that were already read are read
-    again, but none is left out, and the notice says so. If the number of ranks is the same, the notice is empty.
+    The two orders may differ in the number of ranks. If they do, every item is read, up to `now.world` - 1 items are
+    read twice, and the notice tells the user so. Otherwise the notice is empty.
 
     Raises UserError when the two orders contain different items.
     """
     unchanged = ("samples_per_shard", "seed", "window_shards", "items_per_object")
     if changed := [name for name in unchanged if getattr(before, name) != getattr(now, name)]:
-        raise UserError(f"cannot resume a run with another {' and '.join(changed)}; start a new run")
+        raise UserError(
+            f"cannot resume a run with a different {' and '.join(changed)}; use the previous value, or start a new run"
+        )
     if before.world == now.world:
         return i, ""
     epoch, position = divmod(i, before.per_epoch)

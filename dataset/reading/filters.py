@@ -32,27 +32,33 @@ _SUMMED: Final = 2**64
 
 @dataclass(frozen=True)
 class Filters:
-    """Conditions that an object must all meet. The default keeps all objects."""
+    """Conditions for selecting objects. An object is kept if it meets all of them; the defaults keep every object."""
 
     without_flags: HiddenDefault[tuple[str, ...]] = ()
-    """Exclude objects with one of these quality flags (dataset.format.outcomes: clipped, near-black, low-coverage,
-    ...).
+    """Exclude objects that have any of these quality flags: clipped, near-black, low-coverage, ... (all are listed in
+    dataset/format/outcomes.py).
     """
     min_coverage: float = 0.0
-    """Minimum mean alpha over an object's 32 views, 0 to 1. If above 0, the metadata of all objects is read."""
+    """Exclude objects whose mean alpha over the 32 views is below this value, 0 to 1. Values above 0 require reading
+    the metadata of all objects.
+    """
     max_coverage: float = 1.0
-    """Maximum mean alpha over an object's 32 views, 0 to 1."""
+    """Exclude objects whose mean alpha over the 32 views is above this value, 0 to 1."""
     # set.json keeps the field's name
     licences: HiddenDefault[Annotated[tuple[str, ...], tyro.conf.arg(name="licenses")]] = ()
     """Keep only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
     uids: HiddenDefault[Path | None] = None
-    """File of uids to keep, one per line; empty lines and lines that begin with # are ignored."""
+    """Keep only the objects whose uids are listed in this text file, one per line. Empty lines and lines that begin
+    with # are ignored.
+    """
     split: Split = "all"
-    """Split to use. A hash of the uid assigns each object to a split, the same one in every set and for every seed."""
+    """Keep only the objects of this split. A hash of the uid assigns each object to a split, the same one in every set
+    and for every seed.
+    """
     validation_share: float = VALIDATION_SHARE
-    """Share of the objects in the validation split."""
+    """Share of the objects that belong to the validation split, 0 to 1."""
     test_share: float = TEST_SHARE
-    """Share of the objects in the test split."""
+    """Share of the objects that belong to the test split, 0 to 1."""
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.without_flags) - set(get_args(Flag))):
@@ -69,7 +75,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """The kept objects, and the number of excluded objects by the first filter that each one fails."""
+    """The kept objects, and the number of objects that each filter excludes (each object is counted once)."""
 
     url: str
     kept: Kept
@@ -124,7 +130,7 @@ def select(url: str | Path, filters: Filters) -> FilterResult:
 
 
 def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> None:
-    """Raise UserError when a license in the filters belongs to no object, or when no object passes the filters."""
+    """Raise UserError when the filters name a license that no object has, or when no object passes the filters."""
     licenses = Counter({name: n for selection in selections for name, n in selection.licenses.items()})
     if unknown := sorted(set(filters.licences) - licenses.keys()):
         urls = ", ".join(selection.url for selection in selections)
@@ -172,19 +178,19 @@ class _Stored:
         return self.asset.license or UNKNOWN
 
     def coverage(self) -> float:
-        """Mean alpha over the object's views, 0 to 1. Reads its metadata."""
+        """Mean alpha over the object's views, 0 to 1. Reads the object's metadata."""
         views = [view for views in self.part.reader.meta(self.part.shard, self.sample).views.values() for view in views]
         return sum(view.alpha_coverage for view in views) / len(views)
 
 
 def _stored(part: Slice) -> Iterator[_Stored]:
-    """Yield a shard's samples in order (`slices` has checked that the rows agree with them)."""
+    """Yield a shard's samples in order, with their rows (`slices` has checked that rows and samples match)."""
     rows = ((asset, row) for asset, row in zip(part.assets, part.rows, strict=True) if row.status == "ok")
     return (_Stored(part, sample, asset, row) for sample, (asset, row) in enumerate(rows))
 
 
 def _failures(filters: Filters, listed: frozenset[str] | None, stored: _Stored) -> Iterator[tuple[str, str]]:
-    """Yield (filter, reason) for each filter that an object fails; the expensive one comes last."""
+    """Yield (filter, reason) for each filter that an object fails. The coverage filter, which is slow, is last."""
     if listed is not None and stored.asset.uid not in listed:
         yield "uids", "not in the list of uids"
     if filters.split != "all":

@@ -40,7 +40,7 @@ Float64 = NDArray[np.float64]
 
 
 class StoredLatents(NamedTuple):
-    """Latents of views of one object, not multiplied by the model's latent scale."""
+    """Latents of some views of one object, before multiplication by the model's latent scale."""
 
     mean: Float16  # [f, c, h, w]
     logvar: Float16 | None  # [f, c, h, w]; None when the set stores means only
@@ -108,7 +108,7 @@ class LatentSet:
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> Float64:
-        """Return elevation and azimuth [f, 2] of views, without reading the metadata."""
+        """Return (elevation, azimuth) in degrees, [f, 2], of the `wanted` views without reading the metadata."""
         table, stored = self._table(shard), self._stored(shard, sample)
         places = [(stored, VIEW_SETS.index(view_set), index) for view_set, index in wanted]
         return np.array([(table.elevation_deg[place], table.azimuth_deg[place]) for place in places])
@@ -116,7 +116,7 @@ class LatentSet:
     def views(
         self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]], *, embedding: bool = False
     ) -> StoredLatents:
-        """Read the latents of the (view set, index) pairs `wanted`, in that order, and optionally embeddings.
+        """Read the latents, and optionally the embeddings, of the (view set, index) pairs `wanted`, in that order.
 
         Raises UserError when embeddings of these views are not stored, DamagedMember when a member is damaged.
         """
@@ -145,11 +145,11 @@ class LatentSet:
         return np.frombuffer(data, FLOAT16, offset=len(header))
 
     def _stored(self, shard: int, sample: int) -> int:
-        """Return the index among the shard's stored samples."""
+        """Convert a sample number within the selection to one within the whole shard."""
         return sample if self.kept is None else int(self.kept[shard][sample])
 
     def _member(self, shard: int, sample: int, column: int) -> bytes:
-        """Return a member's bytes after comparing the checksum."""
+        """Return a member's bytes after verifying their checksum."""
         table, stored = self._table(shard), self._stored(shard, sample)
         offset, size, crc32 = table.places[stored, column].tolist()
         try:

@@ -26,7 +26,7 @@ _NAMED: Final = 3  # differences that an error names
 def read_manifest(fs: Any, root: str, request: SetRequest, remedy: str = RENDER_AGAIN) -> Manifest:
     """Open the manifest after checking its hash.
 
-    Raises UserError (ending in `remedy`) when it is missing or has another hash than `set.json` records.
+    Raises UserError, ending in `remedy`, when the manifest is missing or its hash differs from the one in `set.json`.
     """
     path, digest = f"{root}/{MANIFEST_FILE}", hashlib.sha256()
     try:
@@ -41,7 +41,7 @@ def read_manifest(fs: Any, root: str, request: SetRequest, remedy: str = RENDER_
 
 
 class Difference(NamedTuple):
-    """How a file, or an object in it, disagrees with the other files of the set."""
+    """One way in which a file, or an object in it, disagrees with the other files of the set."""
 
     where: str
     what: str
@@ -92,11 +92,11 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
 
 
 def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
-    """Yield each difference between the sizes that the set's files record. `index` is None for an unfinished set."""
+    """Yield each difference between the counts that the set's files state. `index` is None for an unfinished set."""
     if in_manifest != request.objects:
         yield Difference(MANIFEST_FILE, f"contains {in_manifest} objects, but {SET_NAME} says {request.objects}")
     if index and index.objects_per_shard != request.objects_per_shard:
-        what = f"{index.objects_per_shard} objects per shard, but {SET_NAME} says {request.objects_per_shard}"
+        what = f"says {index.objects_per_shard} objects per shard, but {SET_NAME} says {request.objects_per_shard}"
         yield Difference(INDEX_NAME, what)
     elif index and len(index.shards) != request.num_shards:
         what = f"lists {len(index.shards)} shards, but {request.objects} objects make {request.num_shards}"
@@ -125,13 +125,13 @@ def shard_differences(
     for uid in sorted(ok - stored):
         yield Difference(f"{table}/{uid}", "its outcome row has status ok, but its sample is not in the shard")
     for uid in sorted(stored - ok):
-        yield Difference(f"{table}/{uid}", "sample has no outcome row with status ok")
+        yield Difference(f"{table}/{uid}", "its sample has no outcome row with status ok")
     for uid, count in Counter(row.uid for row in rows).items():
         if count > 1:
             yield Difference(f"{table}/{uid}", f"{count} rows")
     for row in rows:
         if row.shard != shard:
-            yield Difference(f"{table}/{row.uid}", f"row belongs to {row.shard}")
+            yield Difference(f"{table}/{row.uid}", f"its outcome row belongs to {row.shard}")
     if ok == stored and list(samples) != [row.uid for row in rows if row.status == "ok"]:
         yield Difference(f"{shard}.tar", "its samples are not in the order of their rows")
 
@@ -144,9 +144,11 @@ def _rows_against_manifest(
         yield Difference(f"{MANIFEST_FILE}/{uid}", "is in the manifest but has no outcome row")
     for row in rows:
         if row.uid not in places:
-            yield Difference(f"{table}/{row.uid}", f"has a row but is not in this shard's part of {MANIFEST_FILE}")
+            yield Difference(
+                f"{table}/{row.uid}", f"has an outcome row but is not in this shard's part of {MANIFEST_FILE}"
+            )
         elif row.position != places[row.uid]:
-            what = f"row has position {row.position}, but in {MANIFEST_FILE} it is {places[row.uid]}"
+            what = f"its outcome row has position {row.position}, but in {MANIFEST_FILE} it is {places[row.uid]}"
             yield Difference(f"{table}/{row.uid}", what)
 
 

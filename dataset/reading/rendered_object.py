@@ -18,7 +18,7 @@ Place = tuple[int, int]  # the shard of an object, and its sample in the shard
 
 @dataclass(frozen=True)
 class RenderedObject:
-    """An object as it was rendered, in `f` views."""
+    """A rendered object: its images and cameras in `f` views."""
 
     uid: str
     images: NDArray[np.uint8]  # [f, h, w, 4], straight alpha
@@ -47,12 +47,12 @@ class RenderedObject:
 
     @property
     def fov_deg(self) -> NDArray[np.float64]:
-        """Fields of view [f]."""
+        """Fields of view [f] in degrees."""
         return np.array([fov_deg(view.K, self.size) for view in self.views])
 
     @property
     def angles_deg(self) -> NDArray[np.float64]:
-        """Elevation and azimuth [f, 2]."""
+        """Elevation and azimuth [f, 2] in degrees."""
         return np.array([(view.elevation_deg, view.azimuth_deg) for view in self.views])
 
 

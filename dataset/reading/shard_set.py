@@ -34,7 +34,7 @@ class ShardSet:
 
     Reading is thread-safe. An instance can be pickled or inherited by a fork, because it keeps no file open. The
     constructor reads the index; a shard's statistics are read when they are first needed. `kept` (see
-    `dataset.reading.filters`) selects samples; sample numbers then count the selected ones.
+    `dataset.reading.filters`) selects samples; sample numbers then count only the selected samples.
 
     Raises UserError when the set is missing or unfinished, DamagedMember when a member is damaged.
     """
@@ -64,8 +64,10 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the set's contents and selection. Sets with equal fingerprints have
-        the same objects at the same (shard, sample) numbers."""
+        """The sha256 of the set's contents and selection.
+
+        Sets with equal fingerprints have the same objects at the same (shard, sample) numbers.
+        """
         return fingerprint_of(self.index, self.kept)
 
     def uid(self, shard: int, sample: int) -> str:
@@ -102,14 +104,15 @@ class ShardSet:
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.float64]:
-        """Return elevation and azimuth [f, 2] of views. They are cached longer than the metadata."""
+        """Return (elevation, azimuth) in degrees, [f, 2], of the `wanted` views. Cached longer than the metadata."""
         angles_deg = self._angles(shard, sample)
         return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
 
     def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
-        """Read images uint8 [f, h, w, 4] (straight alpha) of the (view set, index) pairs `wanted`, in that order.
+        """Read the images, uint8 [f, h, w, 4] with straight alpha, of the (view set, index) pairs `wanted`.
 
-        Raises UserError when a view does not exist or cannot be read, DamagedMember when it is corrupt.
+        The images are in the order of `wanted`. Raises UserError when a view does not exist or cannot be read,
+        DamagedMember when it is corrupt.
         """
         uid = self.uid(shard, sample)
         names = [member_name(uid, view_set, index) for view_set, index in wanted]
@@ -163,12 +166,14 @@ def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
     if kept is None:
         return tuple(shard.samples for shard in index.shards)
     if len(kept) != len(index.shards):
-        raise UserError(f"{url} has {len(index.shards)} shards but the selection has {len(kept)}; select from this set")
+        raise UserError(
+            f"{url} has {len(index.shards)} shards but the selection has {len(kept)}; apply the filters to this set"
+        )
     return tuple(len(samples) for samples in kept)
 
 
 def fingerprint_of(index: Index, kept: Kept | None) -> str:
-    """Return the sha256 of the tars' hashes and of the selection."""
+    """Return one sha256 that covers the hashes of all tars and the selection."""
     digest = sha256("".join(shard.sha256 for shard in index.shards).encode())
     for samples in kept or ():
         digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())

@@ -38,7 +38,7 @@ _READERS: Final = 8
 
 @dataclass(frozen=True)
 class Tile:
-    """One object of the grid. The last three fields are set for objects with status "ok"."""
+    """One object that the page shows. The last three fields are set only for objects with status "ok"."""
 
     asset: Asset
     row: Outcome
@@ -59,7 +59,7 @@ class SetReport:
 
 
 def collect_report(url: str | Path, max_objects: int, *, progress: bool = False) -> SetReport:
-    """Read the set one shard at a time, with the images of `max_objects` objects that are spread evenly over it.
+    """Collect the report of a set, with images of `max_objects` objects spread evenly over it. Reads shard by shard.
 
     Raises:
         UserError: the set is incomplete or inconsistent, or `max_objects` is not positive.
@@ -110,7 +110,10 @@ def _tile(part: Slice, place: int) -> Tile:
 
 
 def encode_strip(views: list[NDArray[np.uint8]]) -> bytes:
-    """Return square RGBA views uint8 [h, h, 4] side by side on white, at most VIEW_SIDE pixels each, as lossy WebP."""
+    """Encode square RGBA views, each uint8 [h, h, 4], side by side on white as one lossy WebP.
+
+    Views larger than VIEW_SIDE pixels per side are reduced to that size.
+    """
     side = min(VIEW_SIDE, views[0].shape[0])
     sheet = Image.new("RGB", (side * len(views), side), "white")
     for i, small in enumerate(_shrunk(views, side)):

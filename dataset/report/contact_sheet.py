@@ -41,7 +41,7 @@ def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int
 
 
 def _spread(samples_per_shard: tuple[int, ...], count: int) -> list[tuple[int, int]]:
-    """Return `count` pairs (shard, sample), evenly spread and including the first object."""
+    """Return (shard, sample) of `count` objects that are spread evenly over the set, starting with the first object."""
     ends = np.cumsum(samples_per_shard)
     total = int(ends[-1])
     chosen = [i * total // min(count, total) for i in range(min(count, total))]
@@ -54,4 +54,4 @@ def _save(sheet: Image.Image, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out, "PNG")
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {out}: {error.strerror or error}; check the path and permissions") from error

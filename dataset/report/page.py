@@ -29,7 +29,7 @@ _STATUSES: Final = ("ok", "failed", "skipped")
 
 @dataclass(frozen=True)
 class OutcomeGroup:
-    """Objects that failed, or were skipped, for one reason: their number in the set, and those that are listed."""
+    """Objects that failed, or were skipped, for the same reason: their number in the whole set, and the listed ones."""
 
     reason: str
     count: int
@@ -91,7 +91,7 @@ def _key_numbers(report: SetReport) -> list[KeyNumber]:
 
 
 def _groups(rows: list[Outcome], counts: Mapping[str, int]) -> list[OutcomeGroup]:
-    """Rows grouped by reason, the most frequent reason of the whole set first."""
+    """Group rows by reason, with the most frequent reason of the whole set first."""
     groups = [OutcomeGroup(key, counts[key], list(group)) for key, group in groupby(sorted(rows, key=reason), reason)]
     return sorted(groups, key=lambda group: (-group.count, group.reason))
 
@@ -125,7 +125,7 @@ def _part(report: SetReport) -> str:
 
 
 def _grid(tiles: list[Tile]) -> dict[str, Any]:
-    """Return the tiles, each with the line of its strip, and the filters' options with their counts."""
+    """Return the tiles, each with the line number of its image, and the options of the page's filters with counts."""
     strips = iter(range(len(tiles)))
     statuses = Counter(tile.row.status for tile in tiles)
     return {
@@ -142,7 +142,7 @@ def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Rows of nested settings, their names joined with dots."""
+    """Yield (name, value) of nested settings; the names of the levels are joined by dots."""
     for key, inner in value.items():
         if isinstance(inner, dict):
             yield from _flat(inner, f"{prefix}{key}.")

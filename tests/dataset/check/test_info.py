@@ -113,7 +113,7 @@ def test_an_object_that_is_nowhere_or_somewhere_only_is_an_error(tmp_path: Path,
         expected = "synthetic-0003: is in the manifest but has no outcome row"
     elif lost == "sample":
         table.write_bytes(dump_outcomes([rows[2], replace(rows[3], status="failed")]))
-        expected = "synthetic-0003: sample has no outcome row with status ok"
+        expected = "synthetic-0003: its sample has no outcome row with status ok"
     else:
         fs, root = url_to_fs(folder)
         assets = list(Manifest(fs, root).assets())

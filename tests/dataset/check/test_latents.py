@@ -130,7 +130,7 @@ def test_tables_that_disagree_are_found(latents: Path) -> None:
     places = table["places"].copy()
     places[0, [3, 4]] = places[0, [4, 3]]
     assert written(places=places) == [(TABLE, "its offsets for synthetic-0000 differ from shard-000000.json")]
-    assert written(uids=table["uids"][::-1]) == [(TABLE, "its objects are not those of shard-000000.json")]
+    assert written(uids=table["uids"][::-1]) == [(TABLE, "its objects differ from those in shard-000000.json")]
     assert written(sha256=np.array("0" * 64)) == [(TABLE, "disagrees with index.json")]
     (latents / TABLE).write_bytes(whole[:-30])
     assert [where for where, _ in _found(latents)] == [TABLE]

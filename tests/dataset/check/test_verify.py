@@ -245,10 +245,10 @@ def test_outcomes_samples_and_manifest_are_reconciled(shard_set: Path) -> None:
     found = [(problem.where, problem.what) for problem in verify(shard_set)]
     table = "outcomes/shard-000000.parquet"
     assert sorted(found) == [
-        (f"{table}/ghost", "has a row but is not in this shard's part of manifest.parquet"),
+        (f"{table}/ghost", "has an outcome row but is not in this shard's part of manifest.parquet"),
         (f"{table}/ghost", "its outcome row has status ok, but its sample is not in the shard"),
-        (f"{table}/synthetic-0000", "sample has no outcome row with status ok"),
-        (f"{table}/synthetic-0001", "row has position 5, but in manifest.parquet it is 1"),
+        (f"{table}/synthetic-0000", "its sample has no outcome row with status ok"),
+        (f"{table}/synthetic-0001", "its outcome row has position 5, but in manifest.parquet it is 1"),
         ("outcomes/shard-000001.parquet", "missing outcome table"),
     ]
 
@@ -258,7 +258,7 @@ def test_an_object_without_a_row_is_found(shard_set: Path) -> None:
     found = {problem.where: problem.what for problem in verify(shard_set)}
     assert found == {
         "manifest.parquet/synthetic-0001": "is in the manifest but has no outcome row",
-        "outcomes/shard-000000.parquet/synthetic-0001": "sample has no outcome row with status ok",
+        "outcomes/shard-000000.parquet/synthetic-0001": "its sample has no outcome row with status ok",
     }
 
 
@@ -272,7 +272,7 @@ def test_samples_out_of_order_and_foreign_rows_are_found(shard_set: Path) -> Non
     assert [(problem.where, problem.what) for problem in verify(shard_set)] == [
         ("shard-000000.tar", "its samples are not in the order of their rows"),
         ("outcomes/shard-000001.parquet/synthetic-0002", "2 rows"),
-        ("outcomes/shard-000001.parquet/synthetic-0002", "row belongs to shard-000000"),
+        ("outcomes/shard-000001.parquet/synthetic-0002", "its outcome row belongs to shard-000000"),
     ]
 
 
@@ -286,7 +286,7 @@ def test_a_failed_and_a_skipped_object_are_no_problem_unless_they_have_samples(t
     replace_rows(folder, 0, [*rows, lost, left])
     assert verify(folder) == []
     replace_rows(folder, 0, [replace(rows[0], status="skipped"), rows[1], lost, left])
-    assert [problem.what for problem in verify(folder)] == ["sample has no outcome row with status ok"]
+    assert [problem.what for problem in verify(folder)] == ["its sample has no outcome row with status ok"]
 
 
 def test_damaged_tables_and_manifests_are_found(shard_set: Path) -> None:
