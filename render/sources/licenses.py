@@ -1,4 +1,4 @@
-"""Sketchfab's license codes, as used in Objaverse's annotations, and their SPDX identifiers."""
+"""License codes of Sketchfab, as used in Objaverse's annotations, and SPDX identifiers of licenses."""
 
 from typing import Final
 
@@ -13,16 +13,22 @@ CODES: Final = {
     "by-sa": "CC-BY-SA-4.0",
     "cc0": "CC0-1.0",
 }
-_KNOWN: Final = {name.lower(): identifier for code, identifier in CODES.items() for name in (code, identifier)}
+_OTHERS: Final = ("CC-BY-3.0", "CC-BY-3.0-US")  # licenses of other sources, which have no code
+_KNOWN: Final = {
+    **{name.lower(): identifier for code, identifier in CODES.items() for name in (code, identifier)},
+    **{identifier.lower(): identifier for identifier in _OTHERS},
+}
 
 
 def spdx(name: str) -> str:
     """Return the SPDX identifier of a code (`by-sa`) or identifier (`CC-BY-SA-4.0`), ignoring case.
+
+    A code means version 4.0, as on Sketchfab; older versions are named by their identifier (`CC-BY-3.0`).
 
     Raises UserError when the license is unknown.
     """
     try:
         return _KNOWN[name.lower()]
     except KeyError:
-        known = ", ".join(f"{code} ({identifier})" for code, identifier in CODES.items())
+        known = ", ".join([*(f"{code} ({identifier})" for code, identifier in CODES.items()), *_OTHERS])
         raise UserError(f"unknown license {name!r}; choose from {known}") from None
