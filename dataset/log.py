@@ -26,13 +26,15 @@ class ProgressSafeHandler(logging.Handler):
             self.handleError(record)
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Send the messages of all packages to stderr. A second call only changes the level.
+def configure_logging(level: int = logging.INFO, *, propagate: bool = True) -> None:
+    """Send the messages of all packages to stderr. A second call only changes the level and `propagate`.
 
-    Command lines and worker processes call this; library code only calls `logging.getLogger(__name__)`.
+    Command lines and worker processes call this; library code only calls `logging.getLogger(__name__)`. Without
+    `propagate`, messages do not reach handlers of the root logger, which would show them again.
     """
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(level)
+        logger.propagate = propagate
         if not any(isinstance(handler, ProgressSafeHandler) for handler in logger.handlers):
             logger.addHandler(ProgressSafeHandler())

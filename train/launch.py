@@ -179,7 +179,7 @@ def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
 
 def _worker(config: dict[str, Any]) -> None:
     """Train in one worker of Ray Train, which has already initialized the process group."""
-    configure_logging()
+    configure_logging(propagate=False)  # Ray Train has a handler of the root logger that writes to stderr
     import ray.train.torch
 
     run: TrainingRun = config["run"]

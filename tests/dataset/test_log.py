@@ -33,3 +33,16 @@ def test_a_bar_is_cleared_before_a_message(capsys: pytest.CaptureFixture[str]) -
         logging.getLogger("distill.sds").info("a preview")
     lines = capsys.readouterr().err.replace("\r", "\n").split("\n")
     assert "a preview" in lines  # on a line of its own
+
+
+@pytest.mark.parametrize("propagate", [True, False])
+def test_messages_reach_handlers_of_the_root_logger_unless_told_not_to(
+    propagate: bool, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(propagate=propagate)
+    try:
+        logging.getLogger("train.loop").info("shown")
+    finally:
+        configure_logging()
+    assert caplog.messages == (["shown"] if propagate else [])
+    assert capsys.readouterr().err == "shown\n"
