@@ -1,4 +1,4 @@
-"""Outcome of each rendered object, failed ones included: one row per object, as Parquet beside the shards."""
+"""Define the outcome tables: one row per object, including failed objects, as Parquet files beside the shards."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,16 @@ Status = Literal["ok", "failed", "skipped"]  # skipped: excluded by an option (l
 Stage = Literal["", "select", "download", "source", "import", "prepare", "render", "encode", "worker"]
 Flag = Literal[
     "empty",  # invisible in all images
+    "empty-views",  # invisible in some images: flat single-sided faces, seen from behind
     "clipped",  # touches the border of an image
     "near-black",  # mean luminance of the visible pixels below 0.05
     "near-white",  # above 0.95
+    "white-parts",  # more than 60 % of the visible pixels are white: overexposed
     "black-parts",  # more than 2 % of the visible pixels are black: faces that no light reaches
+    "noisy",  # the noise of the image that looks noisiest is above 8 of 255 (30 dB)
     "low-coverage",  # mean alpha over all images below 0.01
     "missing-texture",  # refers to an image file that does not exist
+    "untextured",  # declares image textures, but none of them is drawn
     "missing-material",  # uses a material that no file of its source defines
     "unsupported-extension",  # requires a glTF extension of materials that Blender does not read
     "rest-pose",  # the first frame of its animation does not show it; rendered without animation
@@ -36,7 +40,7 @@ _STAGES: Final = frozenset(get_args(Stage))
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an object was not rendered. Workers, messages and exceptions pass it on unchanged."""
+    """The reason why an object was not rendered, passed unchanged from where it occurred to the outcome table."""
 
     stage: Stage  # where it failed or was skipped
     error_class: str
@@ -46,7 +50,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One object's result. Times and memory use are measurements: they are stored here, never in a shard."""
+    """One object's result. Time and memory measurements are stored only here, so that shards are reproducible."""
 
     uid: str
     position: int  # place in the set's manifest
@@ -95,9 +99,10 @@ def from_json(row: dict[str, Any]) -> Outcome:
 
 
 def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) -> Outcome:
-    """Return the row with its duplicate flag set or cleared; call it for all rows in manifest order.
+    """Return the row with its flag "duplicate" set or cleared. Call this for all rows, in manifest order.
 
-    `first` collects the first position of each file. With `skip`, the outcome of a rendered duplicate becomes skipped.
+    `first` stores, by the hash of a model file, the position of the first object that uses the file; each call updates
+    it. With `skip`, the status of a rendered duplicate becomes "skipped".
     """
     flags = tuple(flag for flag in row.flags if flag != "duplicate")
     if not row.asset_sha256:
@@ -156,5 +161,5 @@ def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
 
 
 def read_outcomes(fs: Any, root: str) -> list[Outcome]:
-    """Return all rows of a shard set in manifest order; empty when it has none."""
+    """Return all rows of a shard set in manifest order; an empty list when the set has no outcome table."""
     return sorted(iterate_outcomes(fs, root), key=lambda row: row.position)

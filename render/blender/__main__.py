@@ -25,7 +25,16 @@ from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_me
 from dataset.format.tar import pack
 from dataset.images.prepare import encode_webp
 from render.blender.cameras import Pose, light, noise_seed, poses
-from render.blender.quality_flags import alpha_coverage, image_flags, in_order, is_clipped
+from render.blender.quality_flags import (
+    NOISY,
+    SPECKLE,
+    alpha_coverage,
+    image_flags,
+    in_order,
+    is_clipped,
+    noise_level,
+    speckle,
+)
 from render.blender.screen_bounds import object_box
 from render.blender.timing import PartTimer
 from render.settings import Device, environment_maps, parse_device
@@ -111,7 +120,9 @@ def render_sample(
         views[view_set] = tuple(map(_view, cameras[view_set], images))
         first += len(images)
         all_images += images
-    flags = in_order([*image_flags(all_images), *repaired, *missing])
+    again = _noisiest([pose for view_set in VIEW_SETS for pose in cameras[view_set]], all_images)
+    noisy = again is not None and noise_level(again[1], render_view(again[0], first, scratch, None, timer)) > NOISY
+    flags = in_order([*image_flags(all_images), *(("noisy",) if noisy else ()), *repaired, *missing])
     if "empty" in flags:
         raise ObjectError("render", "Empty", "the object is invisible in all images", flags)
     asset = job.asset
@@ -130,6 +141,13 @@ def render_sample(
         views=views,
     )
     return {meta_name(uid): dump_meta(meta), **members}, flags
+
+
+def _noisiest(cameras: list[Pose], images: list[Any]) -> tuple[Pose, Any] | None:
+    """Return the camera and the image [h, w, 4] that may be the noisiest, or None if no image can be noisy."""
+    values = [speckle(image) for image in images]
+    worst = int(np.argmax(values))
+    return (cameras[worst], images[worst]) if values[worst] > SPECKLE else None
 
 
 def _view(pose: Pose, image: Any) -> View:

@@ -37,6 +37,40 @@ def color_by_vertex(beside_gray: bool) -> None:
                 slot.material = replaced[key]
 
 
+def draws_images() -> bool:
+    """Return whether any rendered face has texture coordinates and a material that uses an image."""
+    for obj in bpy.context.scene.objects:
+        if obj.type != "MESH":  # texture coordinates of curves and surfaces are not examined
+            if not obj.hide_render and any(slot.material and _uses_image(slot.material) for slot in obj.material_slots):
+                return True
+            continue
+        if obj.hide_render or not obj.data.uv_layers or not len(obj.data.polygons):
+            continue
+        slots = np.empty(len(obj.data.polygons), np.int32)
+        obj.data.polygons.foreach_get("material_index", slots)
+        used = np.minimum(np.unique(slots), len(obj.material_slots) - 1)
+        if any(_uses_image(obj.material_slots[i].material) for i in used.tolist() if i >= 0):
+            return True
+    return False
+
+
+def _uses_image(material: Any) -> bool:
+    """Return whether an image affects the surface of a material."""
+    if not (material and material.node_tree):
+        return False
+    output = material.node_tree.get_output_node("CYCLES") or material.node_tree.get_output_node("ALL")
+    pending, visited = [output] if output else [], set()
+    while pending:
+        node = pending.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        if node.type == "TEX_IMAGE":
+            return True
+        pending += [link.from_node for socket in node.inputs for link in socket.links]
+    return False
+
+
 def show_texture(path: Path) -> None:
     """Give all meshes a material that shows the image at `path`."""
     material = bpy.data.materials.new("texture")

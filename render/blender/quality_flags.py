@@ -11,29 +11,66 @@ from dataset.format.outcomes import Flag
 NEAR_BLACK: Final = 0.05
 NEAR_WHITE: Final = 0.95
 LOW_COVERAGE: Final = 0.01
+WHITE_PARTS: Final = 0.6  # share of the visible pixels; white objects in bright light have at most 0.45
 BLACK_PARTS: Final = 0.02  # share of the visible pixels; sound objects have at most 0.005 (docs/LOG.md)
+_WHITE: Final = 254  # smallest value, of 255, of a channel of a white pixel
 _BLACK: Final = 2  # largest value, of 255, of a channel of a black pixel: even a black material reflects some light
+SPECKLE: Final = 4.0  # of 255; only images above this can be noisy
+NOISY: Final = 8.0  # of 255, which is 30 dB; the default settings reach 40 dB
+_SECOND_DIFFERENCES: Final = ((1, -2, 1), (-2, 4, -2), (1, -2, 1))
 _LUMA: Final = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the values as stored (sRGB-encoded)
 _ORDER: Final[tuple[Flag, ...]] = get_args(Flag)
 
 
 def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
-    """Return the flags of one object's images, each [h, w, 4] uint8 with straight alpha, in the order of `Flag`.
+    """Return the quality flags of one object, in the order of `Flag`. Its images are uint8 [h, w, 4], straight alpha.
 
     The luminance (0 to 1) is the mean over all images, with every pixel weighted by its alpha.
     """
     totals = [_luma_and_alpha(image) for image in images]
     luma, alpha = (sum(column) for column in zip(*totals, strict=True))
     mean = luma / alpha if alpha else 0.5  # an empty image is neither black nor white
+    black, white = _black_and_white(images)
     conditions: dict[Flag, bool] = {
         "empty": not alpha,
+        "empty-views": bool(alpha) and not all(image[..., 3].any() for image in images),
         "clipped": any(is_clipped(image) for image in images),
         "near-black": mean < NEAR_BLACK,
         "near-white": mean > NEAR_WHITE,
-        "black-parts": _black_share(images) > BLACK_PARTS,
+        "white-parts": white > WHITE_PARTS,
+        "black-parts": black > BLACK_PARTS,
         "low-coverage": float(np.mean([alpha_coverage(image) for image in images])) < LOW_COVERAGE,
     }
     return in_order([flag for flag, holds in conditions.items() if holds])
+
+
+def speckle(image: NDArray[np.uint8]) -> float:
+    """Return an upper estimate of the noise of an image [h, w, 4]: of its luminance, in 0 to 255.
+
+    This is the standard deviation that noise would need to explain the image's second differences (Immerkaer, 1996).
+    Patterns of single pixels count as well. Pixels beside transparent ones are left out.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < 3:
+        return 0.0
+    luma, opaque = image[..., :3] @ _LUMA, image[..., 3] == 255
+    inside, second = np.ones((height - 2, width - 2), bool), np.zeros((height - 2, width - 2))
+    for i, row in enumerate(_SECOND_DIFFERENCES):
+        for j, weight in enumerate(row):
+            part = slice(i, height - 2 + i), slice(j, width - 2 + j)
+            inside &= opaque[part]
+            second += weight * luma[part]
+    return float(np.sqrt(np.pi / 2) / 6 * np.abs(second[inside]).mean()) if inside.any() else 0.0
+
+
+def noise_level(image: NDArray[np.uint8], again: NDArray[np.uint8]) -> float:
+    """Return the noise of an image [h, w, 4], given a rendering of the same view with another seed.
+
+    It is the root mean square error of the visible pixels' colors, in 0 to 255, for errors that are independent.
+    """
+    visible = (image[..., 3] > 127) & (again[..., 3] > 127)
+    difference = image[visible][:, :3].astype(np.float64) - again[visible][:, :3]
+    return float(np.sqrt((difference**2).mean() / 2)) if visible.any() else 0.0
 
 
 def in_order(flags: Sequence[Flag]) -> tuple[Flag, ...]:
@@ -52,14 +89,16 @@ def is_clipped(image: NDArray[np.uint8]) -> bool:
     return bool(alpha[[0, -1]].any() or alpha[:, [0, -1]].any())
 
 
-def _black_share(images: Sequence[NDArray[np.uint8]]) -> float:
-    """Return the share of the pixels with an alpha above one half that are black, 0 to 1, in images [h, w, 4]."""
-    largest = np.concatenate([image[image[..., 3] > 127][:, :3].max(1, initial=0) for image in images])
-    return float((largest <= _BLACK).mean()) if len(largest) else 0.0
+def _black_and_white(images: Sequence[NDArray[np.uint8]]) -> tuple[float, float]:
+    """Return which shares of the pixels with an alpha above one half are black and white in images [h, w, 4]."""
+    colors = np.concatenate([image[image[..., 3] > 127][:, :3] for image in images])
+    if not len(colors):
+        return 0.0, 0.0
+    return float((colors.max(1) <= _BLACK).mean()), float((colors.min(1) >= _WHITE).mean())
 
 
 def _luma_and_alpha(image: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return the sums of luminance times alpha and of alpha over the pixels of an image [h, w, 4]; each is 0 to 1."""
+    """Return the sum of luminance times alpha and the sum of alpha over the pixels of an image [h, w, 4]."""
     visible = image[image[..., 3] > 0].astype(np.float64) / 255
     alpha = visible[:, 3]
     return float(visible[:, :3] @ _LUMA @ alpha), float(alpha.sum())

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
 from render.blender.cameras import Light
-from render.blender.colors import color_by_vertex, show_texture
+from render.blender.colors import color_by_vertex, draws_images, show_texture
 from render.blender.geometry.coincident import Floats
 from render.blender.geometry.poses import VANISHED, is_scattered, may_have_vanished, relative_areas, vanished_share
 from render.blender.geometry.repair import (
@@ -104,12 +104,14 @@ def prepare(
 
 def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[tuple[Flag, ...], Floats]:
     """Return the flags of the object, and the areas of its faces before repairs (`relative_areas`) if animated."""
-    lacks = _import(path, root, scratch, animations, up)
+    lacks, has_images = _import(path, root, scratch, animations, up)
     _check_raw_vertices()
     _first_frame()
     _hide_unwanted()
     color_by_vertex(beside_gray=path.suffix.lower() in _COLORED)
     _check_finite(np.isfinite(piece.positions).all() for piece in pieces())
+    if has_images and not draws_images():
+        lacks = (*lacks, "untextured")
     areas = relative_areas(pieces()) if bpy.data.actions or not animations else np.empty(0)
     repaired: dict[Flag, bool] = {
         "not-repaired": is_too_large(),
@@ -121,8 +123,8 @@ def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None
     return (*lacks, *(flag for flag, true in repaired.items() if true)), areas
 
 
-def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[Flag, ...]:
-    """Import a model file into an empty scene. Return flags for missing parts."""
+def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[tuple[Flag, ...], bool]:
+    """Import a model file into an empty scene. Return flags for missing parts, and whether it declares images."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
     name = str(path)
@@ -141,7 +143,7 @@ def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | No
         _exclude_other_scenes(model.scenes)
     if model.texture is not None:
         show_texture(model.texture)
-    return model.flags
+    return model.flags, model.images
 
 
 def _last_line(message: str) -> str:
@@ -313,7 +315,8 @@ def normalize(mode: NormalizeMode) -> Normalization:
     low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
     center, longest = (low + high) / 2, float((high - low).max())
     if longest < _SMALLEST:
-        raise ObjectError("prepare", "ZeroSize", "all vertices are at one point")
+        small = f"the longest side is {longest:.3g}; the limit is {_SMALLEST:g}"
+        raise ObjectError("prepare", "ZeroSize", small if longest else "all vertices are at one point")
     scale = 1.0 / longest if mode == "longest" else SPHERE_RADIUS / _radius(center)
     scene = bpy.context.scene
     root = bpy.data.objects.new("normalized", None)

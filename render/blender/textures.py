@@ -11,6 +11,7 @@ from render.model_files.image_header import HEADER_BYTES, check_image_size
 from render.model_files.references import find_file, is_inside
 
 MAX_SIDE: Final = 4096  # pixels of a texture; the object itself is rendered at 256
+_NO_ALPHA: Final = (8, 24, 48, 96)  # bits per pixel of images without alpha
 _GRAY: Final = (0.8, 0.8, 0.8, 1.0)  # Blender's own base color
 _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
 _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # glTF's packed occlusion, roughness, metallic: not occluded, rough, not metallic
@@ -38,6 +39,9 @@ def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
     missing = [node for node in nodes if not (node.image in readable and _decodes(node.image))]
     for node in missing:
         _make_plain(node)
+    for node in nodes:
+        if node not in missing:
+            _use_mask(node)
     return bool(missing)
 
 
@@ -76,6 +80,23 @@ def _decodes(image: Any) -> bool:
     return bool(longest)
 
 
+def _use_mask(node: Any) -> None:
+    """Use the color of an opacity map as opacity if the image has no alpha, as in MTL's `map_d`.
+
+    Blender's OBJ importer uses the alpha of the image only. An image that also is the base color is not changed.
+    """
+    outputs = node.outputs
+    if outputs["Color"].links or not outputs["Alpha"].links or node.image.depth not in _NO_ALPHA:
+        return
+    for link in list(outputs["Alpha"].links):
+        socket = link.to_socket
+        base = link.to_node.inputs.get("Base Color")
+        if base is None or any(getattr(each.from_node, "image", None) == node.image for each in base.links):
+            continue
+        node.image.colorspace_settings.is_data = True
+        node.id_data.links.new(outputs["Color"], socket)
+
+
 def _make_plain(node: Any) -> None:
     """Replace the image of a node by a neutral color, depending on what the image is used for."""
     uses = _uses(node)
@@ -96,7 +117,7 @@ def _make_plain(node: Any) -> None:
 
 
 def _uses(node: Any) -> set[str]:
-    """Return the types of the nodes that use an image's color, directly or indirectly, and names of their inputs."""
+    """Return the types and the input names of the nodes that use an image's color, directly or indirectly."""
     names: set[str] = set()
     pending, visited = [node.outputs["Color"]], {node}
     while pending:

@@ -30,8 +30,8 @@ def prepare_fbx(path: Path, root: Path, scratch: Path) -> PreparedModel:
     has. Raises TooLarge for an image with too many pixels.
     """
     data, folder = path.read_bytes(), path.parent.resolve()
-    outside = set()
-    for name in set(_names(data)):
+    names, outside = set(_names(data)), set()
+    for name in names:
         slashed = name.replace("\\", "/")
         places = {folder / each for each in (name, slashed, slashed.lstrip("/"), slashed.rpartition("/")[2])}
         if not all(_allowed(place, root) for place in places):
@@ -44,12 +44,12 @@ def prepare_fbx(path: Path, root: Path, scratch: Path) -> PreparedModel:
     for match in _EMBEDDED_TEXT.finditer(data):
         check_image_size("embedded image", _decoded(match[1][:_TEXT_PIECE]))
     if not outside:
-        return PreparedModel(path)
+        return PreparedModel(path, images=bool(names))
     for encoded in sorted(outside, key=len, reverse=True):
         data = data.replace(encoded, b"_" * len(encoded))
     copy = scratch / path.name
     copy.write_bytes(data)
-    return PreparedModel(copy)
+    return PreparedModel(copy, images=bool(names))
 
 
 def _allowed(place: Path, root: Path) -> bool:

@@ -7,6 +7,7 @@ only to images inside the source folder.
 Layout: the Wavefront OBJ and MTL specifications, and the PBR extension of MTL.
 """
 
+import codecs
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from render.model_files.prepared import PreparedModel
 from render.model_files.references import find_file
 
 _BOM: Final = b"\xef\xbb\xbf"
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HEAD: Final = 1 << 16
+_COMMAS: Final = re.compile(rb"(?m)^[ \t]*v[ \t]+[+-]?\d+,\d+[ \t]")  # decimal commas
+_COORDINATES: Final = re.compile(rb"(?m)^[ \t]*v[nt]?[ \t][^\r\n]*")
 _LIBRARY: Final = b"mtllib"
 _DISABLED: Final = b"#mtlib"  # a comment of the same length
 _LIBRARIES: Final = re.compile(rb"mtllib[\x00-\x09\x0b-\x20]+([^\r\n]+)")
@@ -55,7 +60,9 @@ def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
     words.
     """
     original = path.read_bytes()
-    data = original.removeprefix(_BOM)
+    data = _utf8(original)
+    if _COMMAS.search(data[:_HEAD]):
+        data = _COORDINATES.sub(lambda line: line[0].replace(b",", b"."), data)
     if b"\n" not in data:
         data = data.replace(b"\r", b"\n")
     folder = path.parent.resolve()
@@ -75,7 +82,8 @@ def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
     copy.write_bytes(data)
     lines = [line for name, body in materials.items() for line in (f"newmtl {name}", *body)]
     copy.with_suffix(".mtl").write_bytes("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
-    return PreparedModel(copy, ("missing-material",) if missing else ())
+    images = any(line.startswith("map_") for line in lines)
+    return PreparedModel(copy, ("missing-material",) if missing else (), images=images)
 
 
 def _library_names(data: bytes, where: str) -> Iterator[str]:
@@ -119,7 +127,7 @@ def _begins_without_material(data: bytes) -> bool:
 def _read_materials(path: Path, root: Path) -> Materials:
     materials: Materials = {}
     body: list[str] = []  # statements before the first material are ignored
-    text = _joined(path.read_bytes().removeprefix(_BOM)).replace(_LIBRARY, _DISABLED)
+    text = _joined(_utf8(path.read_bytes())).replace(_LIBRARY, _DISABLED)
     for line in re.split(rb"[\r\n]+", text):
         keyword, _, rest = _text(line).partition(" ")
         keyword, rest = keyword.lower(), rest.strip()
@@ -148,6 +156,13 @@ def _image(rest: str, folder: Path, root: Path) -> str:
             options += [option, *values]
     found = find_file(rest.strip("\"'"), folder, root)
     return " ".join([*options, str(found or _MISSING)])
+
+
+def _utf8(data: bytes) -> bytes:
+    """Return the bytes of a text file as UTF-8 without a byte order mark. Files without a mark are not changed."""
+    if data.startswith(_UTF16):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(_BOM)
 
 
 def _joined(data: bytes) -> bytes:

@@ -65,7 +65,9 @@ def prepare_ply(path: Path, root: Path, scratch: Path) -> PreparedModel:
         return PreparedModel(copy)
     texture = find_file(images[0].strip(), path.parent.resolve(), root)
     flags: tuple[Flag, ...] = () if texture else ("missing-texture",)
-    return PreparedModel(copy, ("missing-material", *flags) if len(images) > 1 else flags, texture=texture)
+    if len(images) > 1:
+        flags = ("missing-material", *flags)
+    return PreparedModel(copy, flags, texture=texture, images=texture is not None)
 
 
 def _is_plain(elements: list[Element]) -> bool:

@@ -9,12 +9,11 @@ from render.model_files.gltf import prepare_gltf
 from render.model_files.obj import prepare_obj
 from render.model_files.ply import prepare_ply
 from render.model_files.prepared import PreparedModel
+from render.model_files.stl import prepare_stl
 
 _HEAD: Final = 1024  # bytes
 _LFS: Final = b"version https://git-lfs"
 _PAGES: Final = (b"<!doctype html", b"<html")
-_STL_HEADER: Final = 84  # of a binary file, with the number of triangles
-_STL_TRIANGLE: Final = 50
 
 
 def prepare_model(path: Path, root: Path, scratch: Path, animations: bool = True) -> PreparedModel:
@@ -34,30 +33,17 @@ def prepare_model(path: Path, root: Path, scratch: Path, animations: bool = True
         case ".fbx":
             return prepare_fbx(path, root, scratch)
         case ".stl":
-            return _prepare_stl(path, scratch)
+            return prepare_stl(path, scratch)
     return PreparedModel(path)
 
 
 def _check_content(path: Path) -> None:
-    """Raise ModelError for a Git LFS pointer or an HTML page."""
+    """Raise ModelError for an empty file, a Git LFS pointer or an HTML page."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
+    if not head:
+        raise ModelError(f"{path.name} is empty")
     if head.startswith(_LFS):
         raise ModelError(f"{path.name} is a Git LFS pointer, not the file itself; run `git lfs pull`")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
         raise ModelError(f"{path.name} is an HTML page, not a model; download the file again")
-
-
-def _prepare_stl(path: Path, scratch: Path) -> PreparedModel:
-    """Convert an upper-case text file to lower case, because Blender reads only lower-case keywords."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-        if not head.lstrip().startswith(b"SOLID") or b"FACET" not in head:
-            return PreparedModel(path)
-    data = path.read_bytes()
-    count = int.from_bytes(data[_STL_HEADER - 4 : _STL_HEADER], "little")
-    if len(data) == _STL_HEADER + count * _STL_TRIANGLE:
-        return PreparedModel(path)
-    copy = scratch / path.name
-    copy.write_bytes(data.lower())
-    return PreparedModel(copy)

@@ -26,6 +26,7 @@ class PreparedModel:
         texture: The texture of a PLY file, which Blender imports without materials.
         animated: Whether the file has animations.
         depth: Number of nodes from a root of a glTF file to its farthest leaf.
+        images: Whether the file or its materials declare image textures.
     """
 
     path: Path
@@ -34,3 +35,4 @@ class PreparedModel:
     texture: Path | None = None
     animated: bool = False
     depth: int = 0
+    images: bool = False

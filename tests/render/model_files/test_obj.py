@@ -112,6 +112,21 @@ def test_a_file_with_carriage_returns_only_is_read(folder):
     assert "Kd 0 1 0" in model.path.with_suffix(".mtl").read_text()
 
 
+def test_utf_16_is_read(folder):
+    (folder / "m.mtl").write_bytes("\ufeffnewmtl a\nKd 0 1 0\n".encode("utf-16-be"))
+    (folder / "a.obj").write_bytes(("\ufeffmtllib m.mtl\nusemtl a\n" + FACE).encode("utf-16-le"))
+    model = prepare_obj(folder / "a.obj", folder.parent, folder.parents[1] / "scratch")
+    assert model.flags == ()
+    assert model.path.read_text() == "#mtlib m.mtl\nusemtl a\n" + FACE
+    assert "Kd 0 1 0" in model.path.with_suffix(".mtl").read_text()
+
+
+def test_decimal_commas_are_read(folder):
+    (folder / "a.obj").write_text("o a,b\nv 0,0 0,0 0\nv 1,5 0 0\nv 0 -1,5e0 0\nvt 0,5 1\nf 1 2 3\n")
+    model = prepare_obj(folder / "a.obj", folder.parent, folder.parents[1] / "scratch")
+    assert model.path.read_text() == "o a,b\nv 0.0 0.0 0\nv 1.5 0 0\nv 0 -1.5e0 0\nvt 0.5 1\nf 1 2 3\n"
+
+
 @pytest.mark.parametrize(
     "line",
     [
