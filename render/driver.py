@@ -109,7 +109,7 @@ def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
 
 
 def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
-    """Yield the same objects, with a progress bar."""
+    """Yield `objects` unchanged, and display a progress bar."""
     yield from ProgressBar(objects, desc="list", unit="object", leave=False)
 
 

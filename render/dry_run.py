@@ -20,7 +20,7 @@ from render.workers.worker import RenderWorker
 
 @dataclass(frozen=True)
 class Listing:
-    """Counts of a source, and a `sample` of objects spread evenly over it."""
+    """Counts of a source's objects, and a `sample` of them that is spread evenly over the source."""
 
     objects: int
     excluded: int
@@ -32,7 +32,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts and means of the rendered sample; a single worker rendered it, alone on this machine."""
+    """Counts and means over the sample, which one worker rendered while it was alone on this machine."""
 
     rendered: int
     failed: int
@@ -64,7 +64,7 @@ def plan(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -
 
 
 def survey(listed: Iterator[Asset], sample: int) -> Listing:
-    """Count the listed assets, and pick about `sample` of those that are not excluded, evenly spread."""
+    """Count the listed assets, and pick about `sample` evenly spread ones that are not excluded."""
     objects = excluded = size = seen = 0
     kinds, licenses, kept, stride = Counter[str](), Counter[str](), list[tuple[int, Asset]](), 1
     for position, asset in enumerate(listed):

@@ -55,7 +55,7 @@ def find_problem() -> str | None:
 
 
 def main() -> int:
-    """Print whether rendering is possible. Returns the exit status."""
+    """Print whether rendering is possible on this machine. Return the exit status: 0 if it is, otherwise 1."""
     problem = find_problem()
     if problem:
         logger.info("render: not available: %s", problem)

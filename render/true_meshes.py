@@ -1,10 +1,10 @@
 """Export the ground-truth meshes of a shard set as UID.glb, for `python -m distill.evaluate --meshes`.
 
     python -m render.true_meshes --shards data/procedural --out data/procedural-meshes
-    python -m render.true_meshes --shards data/objects --folder ../shared/objects --out data/object-meshes
+    python -m render.true_meshes --shards data/objects --folder data/models --out data/object-meshes
 
-Procedural objects are rebuilt; GLB files of a folder are copied if their sha256 is still that of the rendered file.
-Existing files are kept.
+Procedural objects are rebuilt. GLB files of a folder source are copied if their sha256 is still that of the file that
+was rendered. Existing files are kept.
 """
 
 import shutil
@@ -35,16 +35,16 @@ _OTHER_SOURCE: Final = "neither procedural nor from a folder"
 
 @dataclass(frozen=True)
 class TrueMeshes:
-    """Export the ground-truth meshes of a shard set into a folder."""
+    """Export the ground-truth meshes of a shard set into a folder, as GLB files."""
 
     shards: str
-    """Shard set whose meshes are exported."""
+    """Export the meshes of this shard set: a folder or an fsspec URL."""
     out: Path
-    """Folder for the meshes, one UID.glb per object."""
+    """Write the meshes to this folder, one file UID.glb per object."""
     split: Split = "test"
-    """Split whose meshes are exported. A hash of the uid assigns each object to a split."""
+    """Export only the meshes of this split. A hash of the uid assigns each object to a split."""
     folder: HiddenDefault[Path | None] = None
-    """Folder that was rendered, for sets whose source was a folder."""
+    """Copy the meshes from this folder, the one that was rendered. Required for sets whose source was a folder."""
 
 
 def run(args: TrueMeshes) -> None:
@@ -79,7 +79,7 @@ def _places(shards: ShardSet, split: Split) -> Iterator[tuple[int, int]]:
 
 
 def _write(asset: Asset, meta: Meta, folder: Path | None, path: Path) -> str:
-    """Write the mesh. Return the reason if it is not available, else an empty string."""
+    """Write an object's mesh to `path`. Return the reason if the mesh is not available, otherwise an empty string."""
     if asset.procedural_index is not None:
         _build()(asset.procedural_index, meta.seed, path)
         return ""

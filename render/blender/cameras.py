@@ -28,7 +28,7 @@ class Pose:
     distance: float = DISTANCE
 
     def c2w(self) -> NDArray[np.float64]:
-        """Camera-to-world [4, 4]."""
+        """Camera-to-world matrix [4, 4]."""
         return spherical_to_c2w(self.elevation_deg, self.azimuth_deg, self.distance)
 
 
@@ -51,7 +51,7 @@ def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
 
 
 def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
-    """Choose one of the maps `hdris` and a rotation, uniform in [0, 360). The order of `hdris` does not matter."""
+    """Choose an environment map from `hdris`, in any order, and its rotation, uniform in [0, 360) degrees."""
     rng = generator("light", seed, uid)
     return Light(sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0)))
 

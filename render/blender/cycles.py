@@ -101,7 +101,7 @@ def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
 
 
 def _add_noisy_mix(scene: Any) -> None:
-    """Mix the denoised and the noisy image in Blender's compositor, weighted per pixel by the noisy share."""
+    """Mix the denoised and the noisy image in Blender's compositor, with a weight per pixel."""
     layer = bpy.context.view_layer
     layer.cycles.denoising_store_passes = True
     layer.use_pass_glossy_color = layer.use_pass_transmission_color = True
@@ -126,7 +126,7 @@ def _add_noisy_mix(scene: Any) -> None:
 
 
 def _install_handlers() -> None:
-    """Register the clock's render handlers. Blender removes handlers when a scene is reset."""
+    """Register the handlers of the render clock. Call this for each scene: Blender removes handlers on a reset."""
     for handlers, handler in (
         (bpy.app.handlers.render_stats, _CLOCK.on_status),
         (bpy.app.handlers.render_post, _CLOCK.on_post),
@@ -145,7 +145,7 @@ def _add_camera(scene: Any) -> None:
 def render_view(
     pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, timer: PartTimer | None = None
 ) -> Rgba:
-    """Render the open scene to an image [h, w, 4], empty outside of `box`. `scratch` is for Blender's PNG."""
+    """Render the open scene to an image [h, w, 4], transparent outside `box`. Blender writes a PNG to `scratch`."""
     scene, path = bpy.context.scene, scratch / "view.png"
     width, height = scene.render.resolution_x, scene.render.resolution_y
     box = box or PixelBox(0, 0, width, height)

@@ -47,7 +47,7 @@ def choose(device: Device) -> tuple[str, str]:
 
 
 def use(scene: Any, chosen: str) -> None:
-    """Make Cycles render on `chosen`: the CPU or the first visible GPU (CUDA_VISIBLE_DEVICES and the like apply).
+    """Make Cycles render on `chosen`: the CPU or the first GPU visible to this process (CUDA_VISIBLE_DEVICES).
 
     Raises UserError when Cycles disables the GPU.
     """

@@ -1,7 +1,7 @@
 """Find the bounding rectangle of an object in an image, to render and denoise only this region.
 
-With a longest side of 1, the rectangle covers about half of the image. Rendering the rest would cost one ray per sample
-and a denoiser pass for empty pixels (docs/LOG.md).
+The rectangle of an object whose longest side is 1 covers about half of the image. Rendering the other pixels, which are
+empty, would cost one ray per sample and a denoiser pass (docs/LOG.md).
 """
 
 from dataclasses import dataclass

@@ -32,30 +32,30 @@ class PartTimer:
 
 
 class RenderClock:
-    """Times of one rendering: call, first sample, image finished. The `on_` methods are Blender handlers."""
+    """Times of one rendering: its start, first sample and end. The `on_` methods are Blender handlers."""
 
     def __init__(self) -> None:
         self.called = self.sampling = self.done = time.perf_counter()
         self._waiting = False
 
     def start(self) -> None:
-        """Call this just before the rendering."""
+        """Record the start time. Call this just before the rendering."""
         self.called = self.sampling = self.done = time.perf_counter()
         self._waiting = True
 
     def on_status(self, status: str, *_: object) -> None:
-        """Handler of `render_stats`: note the time of the first sample."""
+        """Record the time of the first sample (handler of `render_stats`)."""
         if self._waiting and "Sample 0/" in status:
             self.sampling, self._waiting = time.perf_counter(), False
 
     def on_post(self, *_: object) -> None:
-        """Handler of `render_post`: note the time at which the image is finished."""
+        """Record the time at which the image is finished (handler of `render_post`)."""
         self.done = time.perf_counter()
 
     def add_to(self, timer: PartTimer) -> None:
         """Add the times of the rendering that has just returned to `timer`.
 
-        If Cycles reported no first sample, all time until the image was finished counts as `sync`.
+        If Cycles reported no first sample, all time until the image was finished is added to the part `sync`.
         """
         if self._waiting:
             self.sampling = self.done

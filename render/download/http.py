@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class DownloadError(Exception):
-    """A download failed. `kind` is the error class of the outcome; a later run may succeed."""
+    """A download failed; a later run may succeed. `kind` is the error class that the outcome table records."""
 
     def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
         super().__init__(kind, message, attempts)
@@ -56,7 +56,7 @@ class RetryableError(Exception):
 
 @dataclass(frozen=True)
 class DownloadPolicy:
-    """How files are downloaded; the same for every object of a run."""
+    """Settings for downloading files; the same for every object of a run."""
 
     keep: bool = True  # files in the cache; else delete them after use
     max_bytes: int | None = None  # a larger file is a DownloadError of kind TooLarge, also when it is cached
@@ -116,18 +116,18 @@ def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
     if declared.isdecimal() and size != int(declared):
         raise RetryableError("Truncated", f"received {size} of {declared} bytes")
     if expected and digest.hexdigest() != expected:
-        raise RetryableError("ChecksumMismatch", f"its sha256 is {digest.hexdigest()}, the server says {expected}")
+        raise RetryableError("ChecksumMismatch", f"the sha256 is {digest.hexdigest()}, but the server says {expected}")
     return ResponseBody(size, digest.hexdigest(), bool(expected))
 
 
 def check_size(size: int, policy: DownloadPolicy) -> None:
     """Raise DownloadError when `size` in bytes exceeds the policy's limit."""
     if policy.max_bytes is not None and size > policy.max_bytes:
-        raise DownloadError("TooLarge", f"at least {size} bytes; the limit is {policy.max_bytes}")
+        raise DownloadError("TooLarge", f"the file has at least {size} bytes; the limit is {policy.max_bytes}")
 
 
 class _Adapter(HTTPAdapter):
-    """Also trust the certificates of the system, and those of SSL_CERT_FILE and SSL_CERT_DIR."""
+    """HTTP adapter that also trusts the certificates of the system, SSL_CERT_FILE and SSL_CERT_DIR."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **kwargs)
@@ -137,7 +137,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Session(requests.Session):
-    """Follow redirects to https only (on loopback, to the same scheme). Use neither ~/.netrc nor ALL_PROXY."""
+    """HTTP session that follows redirects only to https (on loopback: the same scheme). Ignores ~/.netrc, ALL_PROXY."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,9 @@ class _Session(requests.Session):
         here, there = urlsplit(response.url), urlsplit(prepared_request.url or "")
         local = here.hostname in LOOPBACK and there.hostname in LOOPBACK and there.scheme == here.scheme
         if there.scheme != "https" and not local:
-            raise DownloadError("UnsafeRedirect", f"the server redirects to {there.scheme}://{there.hostname}")
+            raise DownloadError(
+                "UnsafeRedirect", f"the server redirects to {there.scheme}://{there.hostname}, not to https"
+            )
         prepared_request.headers.pop("Authorization", None)
         _authorize(prepared_request)
 
@@ -184,7 +186,7 @@ def _chunks(response: requests.Response, deadline: float, policy: DownloadPolicy
             return
         yield chunk
         if time.monotonic() > deadline:
-            raise RetryableError("Timeout", f"not complete within {policy.whole_s:g} s")
+            raise RetryableError("Timeout", f"the download was not complete within {policy.whole_s:g} s")
 
 
 def _network_failure(error: BaseException, policy: DownloadPolicy) -> RetryableError:
@@ -192,7 +194,7 @@ def _network_failure(error: BaseException, policy: DownloadPolicy) -> RetryableE
     while isinstance(error, wrappers) and (inner := error.__cause__ or error.__context__):
         error = inner
     if isinstance(error, TimeoutError):
-        return RetryableError("Timeout", f"no answer for {policy.silence_s:g} s")
+        return RetryableError("Timeout", f"the server sent nothing for {policy.silence_s:g} s")
     return RetryableError("Connection", f"the connection failed ({str(error) or type(error).__name__})")
 
 
@@ -204,7 +206,7 @@ def _refusal(response: requests.Response) -> Exception:
 
 
 def _retry_after_s(value: str) -> float:
-    """Return the wait in seconds of a Retry-After header, a number of seconds or a date; 0 if it is neither."""
+    """Return the seconds to wait by a Retry-After header (a number of seconds, or a date); 0 if it is neither."""
     try:
         return _RETRY.parse_retry_after(value)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):

@@ -121,8 +121,8 @@ def _downloaded(name: str, local: Path, policy: DownloadPolicy) -> CachedFile:
             body = transfer(f"{policy.base_url}/{name}", file, policy)
             if problem := _glb_problem(file, body.size):
                 if body.verified:  # the published file itself is bad: a retry is useless
-                    raise DownloadError("NotGlb", f"as published, it {problem}")
-                raise RetryableError("NotGlb", f"it {problem}")
+                    raise DownloadError("NotGlb", f"the published file {problem}")
+                raise RetryableError("NotGlb", f"the downloaded file {problem}")
             return _mapped(file), body.sha256
 
     (data, sha256), attempts = with_retries(attempt, name, policy)
@@ -131,7 +131,7 @@ def _downloaded(name: str, local: Path, policy: DownloadPolicy) -> CachedFile:
 
 @contextmanager
 def _download_target(local: Path | None) -> Iterator[IO[bytes]]:
-    """Open an empty file to download into. On success it is renamed to `local`; without `local` it is anonymous."""
+    """Open an empty file to download into. On success it is renamed to `local`; if `local` is None, it has no name."""
     if local is None:
         with tempfile.TemporaryFile() as nameless:
             yield nameless

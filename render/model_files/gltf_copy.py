@@ -50,7 +50,7 @@ def local_path(uri: str, folder: Path, root: Path) -> Path | None:
 
 
 def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool) -> tuple[bool, tuple[Flag, ...]]:
-    """Remove the parts that Blender must not or cannot read. Return whether the document changed, and flags."""
+    """Remove the parts that Blender must not or cannot read. Return whether the document changed, and the flags."""
     flags: tuple[Flag, ...] = ("unsupported-extension",) if _drop_extensions(document) else ()
     changed = bool(flags)
     for image in document.get("images", []):

@@ -24,7 +24,7 @@ ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": 
 
 @dataclass(frozen=True)
 class Property:
-    """A property of an element. `kind` is its numpy type; `length` is the type of the list length, or empty."""
+    """A property of an element. `kind` is the numpy type of the values; `length` that of a list's length, or empty."""
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Element:
-    """An element of the header."""
+    """An element that the header declares."""
 
     name: str
     count: int
@@ -108,13 +108,13 @@ def _text_table(words: NDArray[np.float64], offset: int, element: Element) -> tu
 
 
 def _column(words: NDArray[np.float64], first: NDArray[np.int64], lengths: NDArray[np.int64], kind: str) -> Column:
-    """Return the column of rows that begin at words `first` [count] and have `lengths` [count]."""
+    """Return the column whose rows begin at the words `first` [count] and have `lengths` [count] values."""
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return Column(words[np.repeat(first, lengths) + within].astype(kind), lengths)
 
 
 def _binary_table(body: bytes, offset: int, element: Element, order: str) -> tuple[dict[str, Column], int]:
-    """Read all rows as one array if their lists are as long as in the first row, otherwise one by one."""
+    """Read all rows as one array if their lists have the same lengths as the first row's, otherwise one by one."""
     lengths = _first_lengths(body, offset, element, order) if element.count else [0] * len(element.properties)
     fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = []
     for i, each in enumerate(element.properties):

@@ -1,4 +1,4 @@
-"""Find the files that a model refers to. Files outside of the source folder are never found."""
+"""Find the files that a model refers to. Files outside of the source folder are ignored."""
 
 import os
 from pathlib import Path
@@ -23,9 +23,9 @@ def find_file(name: str, folder: Path, root: Path) -> Path | None:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Return whether `path` is inside the folder `root` under both readings of `..` in it.
+    """Return whether `path` is inside the folder `root` under both interpretations of `..` in `path`.
 
-    One reading applies `..` before it follows symbolic links, the other afterwards.
+    One interpretation applies `..` before following symbolic links, the other afterwards.
     """
     try:
         places = (path.resolve(), Path(os.path.normpath(path)).resolve())

@@ -75,7 +75,7 @@ class ShardAssembler:
                 self._finish(shard)
 
     def accept(self, batch: RenderBatch) -> None:
-        """Stage a batch, or write the shard that it completes. Re-raises errors of earlier shards' writers."""
+        """Stage a batch of results, or write the shard that it completes. Re-raises write errors of earlier shards."""
         results = batch.results
         shard = self._output.shard_of(results[0].outcome.position)
         remaining, fresh = self._open[shard]

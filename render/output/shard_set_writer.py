@@ -98,10 +98,10 @@ class ShardSetWriter:
                     self.folder.rmdir()
 
     def claim(self, request: Mapping[str, Any], assets: Callable[[], Iterator[Asset]]) -> None:
-        """Write the manifest and `set.json`, or check that the existing ones have the same request.
+        """Write the manifest and `set.json`, or check that the existing `set.json` has the same request.
 
         `assets` lists the objects; it is called only for a new manifest, or to find the first difference. Raises
-        UserError with the settings that differ.
+        UserError, which lists the settings that differ.
         """
         path = f"{self.root}/{SET_NAME}"
         contents = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
@@ -121,7 +121,7 @@ class ShardSetWriter:
             raise UserError(settings_differ(self.url, changed.values(), remedy))
 
     def finished_shards(self) -> set[int]:
-        """Return the numbers of the shards that have an outcome table, from a single listing."""
+        """Return the numbers of the shards that have an outcome table. Lists the folder once."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
         paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
         names = {path.rpartition("/")[2] for path in paths}
@@ -190,7 +190,7 @@ class ShardSetWriter:
                 write_bytes_atomic(self.fs, self._table_path(shard), dump_outcomes(marked))
 
     def _reopen(self, shard: int, rows: Sequence[Outcome]) -> None:
-        """Move a finished shard back to staging, with these rows instead of its own and the samples of the ok ones."""
+        """Move a finished shard back to staging, with outcome `rows` and the samples of the rows whose status is ok."""
         name = shard_name(shard)
         stats = read_stats(self.fs, self.root, name)
         data = self.fs.cat_file(f"{self.root}/{name}.tar")
@@ -218,7 +218,7 @@ def _first_difference(before: Iterator[Asset], now: Iterator[Asset]) -> str:
     """Describe the first object of the source that differs from the manifest."""
     for position, (old, new) in enumerate(zip_longest(before, now)):
         if old != new:
-            before_and_now = f"it was {_description(old)}, is {_description(new)}"
+            before_and_now = f"it was {_description(old)}, is now {_description(new)}"
             return f"its objects changed, the first is object {position}: {before_and_now}"
     return "its objects were selected by other options"
 

@@ -51,7 +51,7 @@ def _changed_files(root: Path, since: datetime) -> set[Path]:
 
 
 def _rendered(output: ShardSetWriter) -> Iterator[Outcome]:
-    """Yield the rows of the rendered objects, of finished and of unfinished shards."""
+    """Yield the outcome rows of all rendered objects, from finished and from unfinished shards."""
     yield from (row for row in output.outcomes() if row.status == "ok")
     finished = output.finished_shards()
     for shard in range(output.num_shards):

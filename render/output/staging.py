@@ -31,7 +31,7 @@ class Staging:
         self._fs = LocalFileSystem()
 
     def add(self, shard: str, results: Sequence[RenderResult]) -> Path:
-        """Stage some results of a shard as one file and return its path."""
+        """Stage some results of a shard as one file, and return the file's path."""
         positions = [result.outcome.position for result in results]
         path = self.folder / shard / f"{min(positions):08d}-{max(positions):08d}{PART_SUFFIX}"
         rows = json.dumps([to_json(result.outcome) for result in results]).encode()

@@ -87,7 +87,7 @@ def file_sha256(path: Path) -> str:
 
 
 def referenced_files(path: Path, root: Path) -> list[Path]:
-    """Return the resolved paths of the files inside `root` that a model file refers to, sorted. Both are resolved."""
+    """Return the sorted paths of the files inside `root` that a model file refers to. All paths are resolved."""
     find = {".glb": _gltf_names, ".gltf": _gltf_names, ".obj": _obj_names, ".fbx": _fbx_names, ".ply": _ply_names}
     names = find[path.suffix.lower()](path) if path.suffix.lower() in find else iter(())
     found = {file for name in names for file in _existing(path.parent, name, root)}
@@ -97,7 +97,7 @@ def referenced_files(path: Path, root: Path) -> list[Path]:
 
 
 def _existing(folder: Path, name: str, root: Path) -> Iterator[Path]:
-    """Yield the regular file inside `root` that a reference means, if there is one."""
+    """Yield the regular file inside `root` that the reference `name` leads to, if there is one."""
     found = find_file(name, folder, root)
     if found is not None:
         yield found
@@ -122,7 +122,7 @@ def _obj_names(path: Path) -> Iterator[str]:
 
 
 def _images_of_library(path: Path, root: Path) -> Iterator[Path]:
-    """Yield the images of a material file; nothing for an image."""
+    """Yield the images that a material file refers to. Yields nothing if `path` is itself an image."""
     if not _is_image(path.name):
         for name in filter(_is_image, _statements(_MAP, path)):
             yield from _existing(path.parent, name, root)
@@ -147,7 +147,10 @@ def _ply_names(path: Path) -> Iterator[str]:
 
 
 def _statements(pattern: re.Pattern[bytes], path: Path) -> Iterator[str]:
-    """Yield everything that may be a file name: each word, and each rest of the line, since options precede it."""
+    """Yield every possible file name in the matching statements of a file.
+
+    Options may precede a name, which may contain spaces: each word is yielded, and the line from each word on.
+    """
     with open_regular(path) as file:
         data = file.read().replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     for line in {match[1] for match in pattern.finditer(data)}:

@@ -110,7 +110,7 @@ def _uid_file(selection: str, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except OSError as error:
-        raise UserError(f"cannot read the uids of {path}: {error}") from error
+        raise UserError(f"cannot read the uids of {path} ({error}); give a text file with one uid per line") from error
 
 
 def _sha256(path: Path) -> str:
@@ -127,11 +127,11 @@ def _uids_of_lines(path: Path) -> Uids:
             if uid and not _UID.fullmatch(uid):
                 shown = uid[:60].decode(errors="replace")
                 raise UserError(
-                    f"{path}, line {number}: {shown!r} is not an Objaverse uid (32 digits of 0-9 a-f); one per line"
+                    f"{path}, line {number}: {shown!r} is not an Objaverse uid (32 digits 0-9 a-f); give one per line"
                 )
             uids += uid
     if not uids:
-        raise UserError(f"{path} contains no uid; write one per line")
+        raise UserError(f"{path} contains no uid; write one uid per line")
     return _sorted(uids)
 
 
@@ -161,7 +161,9 @@ def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[st
             kept[folder] = uids[inside]
     if not exists.all():
         first = chosen[~exists][0].decode()
-        raise UserError(f"objaverse:{selection}: {np.sum(~exists)} uids are not in Objaverse, the first is {first!r}")
+        raise UserError(
+            f"objaverse:{selection}: {np.sum(~exists)} uids are not in Objaverse, for example {first!r}; remove them"
+        )
     return kept
 
 
@@ -199,7 +201,7 @@ def _parse_annotations(file: gzip.GzipFile) -> dict[str, Any]:
 
 
 def _used_fields(parsed: dict[str, Any]) -> dict[str, Any]:
-    """Keep only the used fields of a parsed annotation, which is a tenth of the memory; other objects stay whole."""
+    """Return the used fields of a parsed annotation, a tenth of its memory. Other objects are returned unchanged."""
     return {name: parsed[name] for name in _FIELDS if name in parsed} or parsed
 
 

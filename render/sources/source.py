@@ -1,6 +1,6 @@
 """List the assets of a source: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N`.
 
-Listing opens no model file and does not import Blender. A file that cannot be read later fails only that object.
+Listing opens no model file and does not import Blender. If a file cannot be read later, only its object fails.
 """
 
 import csv
@@ -33,7 +33,7 @@ _MEGABYTE: Final = 10**6
 
 @dataclass(frozen=True)
 class SourceSelection:
-    """Which objects of a source to render. Excluded ones stay in the manifest with a reason (`Asset.excluded`)."""
+    """Options that select a source's objects. Excluded ones stay in the manifest with a reason (`Asset.excluded`)."""
 
     limit: int | None = None
     uids: Path | None = None  # a file with one uid per line; other objects are not in the manifest
@@ -56,7 +56,7 @@ class SourceSelection:
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """A parsed `KIND:REST`."""
+    """A parsed source specification `KIND:REST`."""
 
     spec: str
     kind: SourceKind
@@ -64,12 +64,12 @@ class ObjectSource:
 
     @property
     def root(self) -> Path | None:
-        """The folder that the files of a folder source are relative to."""
+        """The folder to which the file names of a folder source are relative."""
         return Path(self.rest).resolve() if self.kind == "folder" else None
 
 
 def parse_source(spec: str) -> ObjectSource:
-    """Parse `KIND:REST`. Raises UserError when the kind is unknown or the rest is empty."""
+    """Parse a source specification `KIND:REST`. Raises UserError when KIND is unknown or REST is empty."""
     kind, separator, rest = spec.partition(":")
     if separator and rest:
         match kind:
@@ -138,11 +138,11 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--uids {path} cannot be read ({error}); name a text file with one uid per line") from error
+        raise UserError(f"--uids {path} cannot be read ({error}); give a text file with one uid per line") from error
 
 
 def _excluded(asset: Asset, selection: SourceSelection) -> str:
-    """Return the flag of the rule that excludes the asset, or ""."""
+    """Return the flag that says why the asset is excluded, or "" if it is not."""
     allowed = {spdx(name) for name in selection.include_licenses}
     if allowed and asset.license not in allowed:
         return "licence-excluded"
@@ -193,7 +193,7 @@ def _size(path: Path) -> int | None:
 
 
 def _model_files(root: Path) -> Iterator[str]:
-    """Return the relative POSIX paths of the model files, and of links that lead to themselves.
+    """Yield the relative POSIX paths of the model files, and of symbolic links that lead to themselves.
 
     Other links inside the folder are skipped; links out of it raise UserError.
     """
@@ -211,7 +211,7 @@ def _warn_unreadable(error: OSError) -> None:
 
 
 def _is_loop(path: Path) -> bool:
-    """Whether following a symbolic link leads back to itself."""
+    """Return whether a symbolic link leads back to itself."""
     try:
         path.resolve()
     except (OSError, RuntimeError):
@@ -239,7 +239,7 @@ def _inside(root: Path, path: Path, what: str) -> Path:
 
 
 def _uids(relative: Sequence[str]) -> list[str]:
-    """Return uids made from relative paths. Duplicate or too long ones get a hash of the whole path as suffix."""
+    """Return uids made from relative paths. Repeated or too long ones get a hash of the whole path as a suffix."""
     plain = [_sanitized(name) for name in relative]
     counts = Counter(plain)
     return [
@@ -274,7 +274,10 @@ def _manifest_assets(root: Path) -> list[Asset]:
 
 
 def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool) -> list[dict[str, str]]:
-    """Return the rows that apply. If a column is missing, return none, or raise UserError if `required`."""
+    """Return the manifest rows for which `applies` is true. If the file has no column uid or file, return none.
+
+    Raises UserError when the file cannot be read or, if `required`, lacks a column.
+    """
     try:
         data = path.read_bytes()
         text, fault = data.decode("utf-8-sig"), None  # Excel begins the file with a byte order mark
@@ -288,7 +291,7 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
         rows = [] if missing else list(reader)
         for number, row in enumerate(rows, start=2):
             if not row["uid"] or not row["file"]:
-                raise UserError(f"{path}, line {number}: uid or file is empty")
+                raise UserError(f"{path}, line {number}: uid or file is empty; fill in both")
         rows = [row for row in rows if applies(row)]
     except UserError:
         raise
@@ -307,7 +310,7 @@ def _row_asset(row: dict[str, str], manifest: Path, root: Path) -> Asset:
     if Path(row["file"]).is_absolute():
         raise UserError(f"{manifest}: {row['file']} is an absolute path; files are relative to the manifest")
     if not row["file"].lower().endswith(MODEL_SUFFIXES):
-        raise UserError(f"{manifest}: {row['file']} is not one of {' '.join(MODEL_SUFFIXES)}")
+        raise UserError(f"{manifest}: {row['file']} does not end in one of {' '.join(MODEL_SUFFIXES)}")
     inside = _inside(root, path, f"{manifest}: {row['file']}")
     return Asset(
         uid=check_uid(row["uid"]),

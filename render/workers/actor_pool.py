@@ -69,7 +69,7 @@ class RayLost(Exception):
 
 
 class RenderPool:
-    """Runs tasks on Ray actors; `start()` creates one with the methods of `render.workers.worker.RenderWorker`."""
+    """Runs tasks on Ray actors. `start()` creates an actor with the methods of `render.workers.worker.RenderWorker`."""
 
     def __init__(self, start: Callable[[], Any], workers: int) -> None:
         self._pool: ActorPool[list[RenderTask]] = ActorPool(
@@ -155,7 +155,7 @@ class RenderPool:
 
 
 class TaskQueue:
-    """A queue of tasks, taken in batches of one shard each. As a condition, it is False when it is empty."""
+    """A queue of tasks, taken in batches of one shard each. `bool(queue)` is False when the queue is empty."""
 
     def __init__(self, tasks: Iterator[RenderTask]) -> None:
         self._tasks = tasks

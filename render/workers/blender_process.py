@@ -35,7 +35,7 @@ class BlenderEnded(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits per object, and the number of objects or the memory after which a process is replaced."""
+    """Limits per object, and the number of objects and the memory in MB after which a process is replaced."""
 
     timeout_s: float = 600.0
     memory_mb: float | None = None
@@ -112,11 +112,13 @@ class BlenderProcess:
         while b"\n" not in self._pending:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise self._killed("Timeout", f"no answer within {timeout_s:g} s")
+                raise self._killed("Timeout", f"Blender did not answer within {timeout_s:g} s")
             readable, _, _ = select.select([self._replies], [], [], min(remaining, _POLL_S))
             rss_mb = self._measure()
             if memory_mb is not None and rss_mb > memory_mb:
-                raise self._killed("MemoryLimit", f"{rss_mb:.0f} MB of memory, the limit is {memory_mb:.0f} MB")
+                raise self._killed(
+                    "MemoryLimit", f"Blender used {rss_mb:.0f} MB of memory; the limit is {memory_mb:.0f} MB"
+                )
             if readable:
                 chunk = os.read(self._replies.fileno(), 65536)
                 if not chunk:
@@ -126,7 +128,7 @@ class BlenderProcess:
         return line
 
     def _measure(self) -> float:
-        """Return the current resident memory in MB, or without /proc the last known value; also update the peak."""
+        """Return the current resident memory in MB and update the peak. Without /proc, return the last known value."""
         with suppress(OSError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             kilobytes = {

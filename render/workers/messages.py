@@ -12,7 +12,7 @@ MAX_ATTEMPTS: Final = 2  # per object, for failures that a retry may cure: a cra
 
 @dataclass(frozen=True)
 class RenderTask:
-    """One object to render: the asset, its position in the manifest, its shard, and its download if it has one."""
+    """One object to render: its asset, its manifest position, its shard and, for a downloaded object, its download."""
 
     asset: Asset
     position: int
@@ -43,7 +43,7 @@ class RenderBatch:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at an object; the failure's stage is "worker" if Blender itself failed, which a retry may cure."""
+    """One attempt to render an object. If Blender itself failed, the stage is "worker", and a retry may succeed."""
 
     reply: Reply
     exit_signal: int | None = None

@@ -29,6 +29,6 @@ def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[As
 
 
 def downloads_ahead(tasks: Iterator[RenderTask], submit: Callable[[Asset], Any], ahead: int) -> Iterator[RenderTask]:
-    """Yield the same tasks in order; the downloads of the `ahead` tasks after each have already been started."""
+    """Yield the tasks in order, with their downloads, after starting the downloads of the next `ahead` tasks."""
     started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
     return draw_ahead(started, ahead)

@@ -54,7 +54,7 @@ class ProgressMetrics:
         self._left_gauge.set(self._left, self._tags)
 
     def update(self, ok: int = 0, failed: int = 0, skipped: int = 0) -> None:
-        """Add the objects that ended since the last call.
+        """Add the numbers of objects that ended since the last call.
 
         Call it even if none has ended, so that the rate falls to zero when the run stalls.
         """

@@ -53,7 +53,7 @@ class DownloadFailed(Exception):
 
 
 class RenderWorker:
-    """Renders tasks in a Blender process, which is replaced when it dies or is due for recycling.
+    """Renders tasks in a Blender process, which is replaced when it dies or exceeds its recycling limits.
 
     `root` is the folder of a folder source.
     """

@@ -58,7 +58,7 @@ class Repair:
         drop: Faces to delete, because another face in the same place remains.
         both_sides: Remaining faces that represent both windings, so that both of their sides are drawn.
         layer: Number of small steps by which a face is moved along its own normal; 0 for most faces.
-        doubled: Faces that share their place with another face.
+        doubled: Faces that coincide with another face.
     """
 
     drop: Booleans
@@ -98,7 +98,7 @@ def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
 
 
 def doubled_share(faces: Faces, plan: Repair) -> float:
-    """Return the share of the object's area in faces that share their place with others, 0 to 1."""
+    """Return the fraction (0 to 1) of the object's area that belongs to coincident faces."""
     areas = np.linalg.norm(area_vectors(faces), axis=1)
     return float(areas[plan.doubled].sum() / areas.sum()) if areas.sum() > 0 else 0.0
 
@@ -117,7 +117,7 @@ def area_vectors(faces: Faces) -> Floats:
 def _same_corners(
     faces: Faces, vectors: Floats, chosen: Integers, cell_and_shift: tuple[float, float], plan: Repair
 ) -> None:
-    """Plan what to do with those of the `chosen` faces [n] that have the same corners."""
+    """Decide what to do with those of the `chosen` faces [n] that have the same corners."""
     at = places(faces.positions, *cell_and_shift)[faces.corners]
     hashes = mix(at)
     keys = np.add.reduceat(hashes, faces.starts) ^ mix(faces.counts.astype(np.uint64))
@@ -155,7 +155,7 @@ def places(points: Floats, cell: float, shift: float) -> NDArray[np.uint64]:
 
 
 def _distinct_corners(places: NDArray[np.uint64], faces: Faces) -> Integers:
-    """Return the number of distinct places of the corners of each face [f]."""
+    """Return the number of distinct corner positions of each face [f]."""
     owner = np.repeat(np.arange(len(faces.starts)), faces.counts)
     order = np.lexsort((places, owner))
     new = np.ones(len(order), bool)
@@ -164,7 +164,7 @@ def _distinct_corners(places: NDArray[np.uint64], faces: Faces) -> Integers:
 
 
 def _looks(faces: Faces, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a hash per face [f], equal where the corners have the same places, texture coordinates and colors."""
+    """Return a hash per face [f], equal where the corners have the same positions, texture coordinates and colors."""
     seen = hashes.copy()
     for column in faces.colors.T:
         seen = mix(seen ^ np.rint(column / SAME_COLOR).astype(np.int64).astype(np.uint64))
@@ -172,7 +172,7 @@ def _looks(faces: Faces, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _overlaps(faces: Faces, left: Integers, size: float) -> tuple[Integers, Integers]:
-    """Return the pairs (earlier face, later face) of `left` that overlap in one plane, as two arrays [p]."""
+    """Return the pairs of faces among `left` that overlap in one plane: arrays [p] of earlier and of later faces."""
     triangles, owner = _triangulate(faces, left)
     if len(triangles) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -218,7 +218,7 @@ def _canonical_sign(normals: Floats) -> Floats:
 
 
 def _candidates(triangles: Floats, normals: Floats, plane: Integers) -> tuple[Integers, Integers]:
-    """Return pairs of triangles of one plane whose bounding rectangles in it share a cell of a grid."""
+    """Return pairs of coplanar triangles whose bounding rectangles in their plane share a cell of a grid."""
     crowded = np.flatnonzero(np.bincount(plane)[plane] > 1)
     none = np.empty(0, np.int64)
     if not len(crowded):
@@ -261,7 +261,10 @@ def _candidates(triangles: Floats, normals: Floats, plane: Integers) -> tuple[In
 
 
 def _triangles_overlap(first: Floats, second: Floats, normals: Floats) -> Booleans:
-    """Return whether coplanar triangles [p, 3, 3], shrunk by SHRINK, overlap [p] (separating axes)."""
+    """Return whether each pair of coplanar triangles overlaps, as an array [p], by the separating axis theorem.
+
+    `first` and `second`, each [p, 3, 3], are shrunk by SHRINK before the test.
+    """
     shrunk = [points + SHRINK * (points.mean(1, keepdims=True) - points) for points in (first, second)]
     apart = np.zeros(len(first), bool)
     for points in shrunk:

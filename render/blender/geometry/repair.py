@@ -49,8 +49,8 @@ def validate(mesh: Any) -> None:
 def mark_twins(names: frozenset[str]) -> None:
     """Mark all faces of the named meshes as representing both sides (TWIN).
 
-    Blender's glTF importer deletes one face of each pair and does not record which one. If a name was taken, Blender
-    has appended a number, as in "name.001".
+    Of two faces with opposite windings on the same vertices, Blender's glTF importer deletes one and does not record
+    which one. If a mesh name was already in use, Blender has appended a number to it, as in "name.001".
     """
     for mesh in bpy.data.meshes:
         if mesh.name in names or mesh.name.rpartition(".")[0] in names:
@@ -316,7 +316,7 @@ def repair_normals(found: list[Piece]) -> float:
 
     Cycles renders a face black if its stored normal points to its back. If this is true at all corners of a face, the
     normals are reversed. If it is true for more than CONTRADICTING of a mesh's area and the mesh encloses a negative
-    volume, the windings are wrong instead: all faces are flipped, and these normals are kept.
+    volume, the windings are wrong instead: all faces are flipped, and the stored normals are kept.
 
     Args:
         found: The objects, as `pieces` returns them. Their corners are out of date where a mesh was flipped.
@@ -374,7 +374,10 @@ def _volume(mesh: Any) -> float:
 
 
 def _reversed_corners(starts: Integers, total: int) -> Integers:
-    """Return the old corner [c] of each new one after flipping all faces: the first stays, the others are reversed."""
+    """Return, for each corner [c] after flipping all faces, its index before flipping.
+
+    The first corner of a face stays first; the order of the others is reversed.
+    """
     counts = np.diff(np.append(starts, total))
     owner = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(total) - starts[owner]

@@ -21,10 +21,10 @@ _VARIANTS: Final = ("", "front only", "one-way")
 def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     """Make back faces of single-sided materials transparent to the camera.
 
-    Closed surfaces that face outward are not changed. Flat surfaces become transparent from behind, to the camera only.
-    All other surfaces also let light pass from their back to their front, so that what the camera sees through them is
-    lit: a light ray, which Cycles traces from the object to the light, passes if it hits the front of such a surface. A
-    material with no faces turned toward any camera is drawn from both sides.
+    Closed surfaces that face outward are not changed. Flat surfaces become transparent to the camera when it sees their
+    back. All other surfaces do too, and they also let light through from back to front, so that what the camera sees
+    through them is lit. (Cycles traces light rays from the object to the light, so a ray passes if it hits the front of
+    such a surface.) A material with no faces turned toward any camera is drawn from both sides.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
@@ -68,8 +68,8 @@ def surface_variants(faces: Faces, vectors: Floats) -> Integers:
     """Choose how to draw each face [f] if its material is single-sided.
 
     Returns:
-        A variant per face: 0 is drawn as it is; 1 is transparent to the camera from behind; 2 is also transparent from
-        the front to all rays but the camera's.
+        A variant per face [f]. 0: drawn unchanged. 1: the back is transparent to camera rays. 2: in addition, the front
+        is transparent to all rays other than camera rays.
     """
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)

@@ -44,7 +44,7 @@ def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
 
 
 def fur(rng: np.random.Generator, colors: Coat, along: Vector, size: float) -> Pattern:
-    """Return the coat's pattern for a part of diameter `size` whose spine runs along `along`."""
+    """Return the fur pattern of a part of diameter `size` whose spine runs in the direction `along`."""
     base = pt.solid(colors.body)
     match colors.style:
         case "striped":

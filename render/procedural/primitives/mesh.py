@@ -64,7 +64,7 @@ def _places(surface: SurfaceGrid, axis: int) -> NDArray[np.float64]:
 
 
 def _coordinates(surface: SurfaceGrid) -> NDArray[np.float64]:
-    """Return texture coordinates [rows, columns, 2]: u around, v along, half a texel away from the border."""
+    """Return texture coordinates [rows, columns, 2]: u around the surface, v along it, half a texel off the border."""
     uv = np.stack(np.broadcast_arrays(_places(surface, 1)[None, :], _places(surface, 0)[:, None]), axis=-1)
     return np.asarray((uv * (TEXELS - 1) + 0.5) / TEXELS)
 

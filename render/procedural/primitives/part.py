@@ -31,7 +31,7 @@ class ObjectPart:
 
 
 def part(name: str, surface: SurfaceGrid, paint: Paint | Rgb | Pattern) -> ObjectPart:
-    """Return a part whose pattern is evaluated at its current position. A color or pattern gets the default finish."""
+    """Return a part whose pattern is evaluated at its current position. Colors and patterns get `Paint`'s defaults."""
     return ObjectPart(name, surface, paint if isinstance(paint, Paint) else Paint(paint), surface)
 
 

@@ -1,4 +1,4 @@
-"""Solid patterns: color as a function of the position in space, which needs no UV unwrapping.
+"""Define patterns that give a color to each position in space, so that no UV unwrapping is needed.
 
 Patterns match across neighboring parts of an object. A `Pattern` maps points [n, 3] to sRGB colors [n, 3]; a `Mask`
 maps them to coverage [n] in [0, 1] and selects where the second of two patterns shows. Lengths are in object units.
@@ -35,7 +35,7 @@ def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
 
 
 def edge(distance: Floats, softness: float) -> Floats:
-    """Return the coverage [n] of signed distances [n]: 1 inside (negative), 0 outside, linear over `softness`."""
+    """Convert signed distances [n] to coverage [n]: 1 inside (negative), 0 outside, a ramp of width `softness`."""
     return np.clip(0.5 - distance / softness, 0.0, 1.0)
 
 

@@ -18,7 +18,7 @@ Vector = tuple[float, float, float]
 
 
 def loft(rings: Sequence[Points]) -> SurfaceGrid:
-    """Return a closed surface through `rings` (each [n, 3]); both ends are capped by the center of their ring."""
+    """Return a closed surface through `rings` (each [n, 3]); the center of its ring closes each end."""
     first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)

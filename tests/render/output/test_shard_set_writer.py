@@ -196,9 +196,9 @@ def test_other_settings_are_refused_by_name(tmp_path):
         claim(new_output(tmp_path), {**REQUEST, "source": "folder:../x"})
         with pytest.raises(UserError, match="seed was 0, is now 1"):
             claim(new_output(tmp_path), {**REQUEST, "seed": 1})
-        with pytest.raises(UserError, match=r"the first is object 3: it was d, is e"):
+        with pytest.raises(UserError, match=r"the first is object 3: it was d, is now e"):
             claim(new_output(tmp_path), {**REQUEST, "fingerprint": "2"}, ["a", "b", "c", "e"])
-        with pytest.raises(UserError, match=r"the first is object 4: it was e, is absent"):
+        with pytest.raises(UserError, match=r"the first is object 4: it was e, is now absent"):
             claim(new_output(tmp_path), {**REQUEST, "fingerprint": "2"}, UIDS[:4])
         with pytest.raises(UserError, match="objects_per_shard was 2, is now 3"):
             claim(new_output(tmp_path, per_shard=3))

@@ -164,7 +164,7 @@ def test_a_damaged_cache_file_is_named_with_the_remedy(cache, name, damage):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((uid_of(1), "f" * 32, "0" * 32), f"2 uids are not in Objaverse, the first is '{'0' * 32}'"),
+        ((uid_of(1), "f" * 32, "0" * 32), f"2 uids are not in Objaverse, for example '{'0' * 32}'"),
         ((uid_of(1), "", "../../etc/passwd"), "line 3: '../../etc/passwd' is not an Objaverse uid"),
         (("", ""), "contains no uid"),
     ],

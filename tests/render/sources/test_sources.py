@@ -93,7 +93,7 @@ def test_a_manifest_is_the_list(tmp_path, where):
     [
         ("uid,file\nx,../outside.glb\n", "leads out of the folder"),
         ("uid,file\nx,/etc/outside.glb\n", "absolute path"),
-        ("uid,file\nx,a.txt\n", "not one of"),
+        ("uid,file\nx,a.txt\n", "does not end in one of"),
         ("uid,file\na.b,a.glb\n", "is invalid; use 1 to 128"),
         ("uid,file\n,a.glb\n", "line 2"),
         ("name,file\nx,a.glb\n", "lacks the column uid"),
