@@ -4,7 +4,7 @@
         --model /mnt/shared/stage2 --out /mnt/shared/assets --device cuda
 
 `ray submit` copies only this file and runs it as `python ~/distill_job.py ...` in the home folder with the first
-`python` on PATH, so it uses only the standard library. `--address auto` is added.
+`python` on PATH, so it uses only the standard library. It adds `--address auto`, unless --address is given.
 """
 
 import argparse
@@ -17,15 +17,18 @@ MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/train.yaml pu
 
 
 def checkout(given: str) -> Path:
-    """Return the folder of the checkout; exit with an error if there is none."""
+    """Return the absolute path of the checkout `given`; exit with an error if this folder is not a checkout."""
     root = Path(given).expanduser().resolve()
     if not (root / "distill" / "runs" / "ray_workers.py").is_file():
-        sys.exit(f"error: {root} contains no checkout; `ray up` mounts one at {MOUNT}, or give --root DIR")
+        sys.exit(
+            f"error: {root} contains no checkout of this project; run `ray up`, which mounts one at {MOUNT}, or give "
+            "the folder of one with --root"
+        )
     return root
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process with the driver of the runs."""
+    """Replace this process with `python -m distill`, run in the checkout with these arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

@@ -22,7 +22,10 @@ WORKER_PACKAGES: Final = ("dataset", "render")  # imported by workers
 
 @contextmanager
 def cluster_connection() -> Iterator[None]:
-    """Connect to the cluster and send it this checkout's code. Raises UserError when no cluster runs here."""
+    """Connect to the cluster inside the block, and send this checkout's code to its nodes.
+
+    Raises UserError when no cluster runs here.
+    """
     import ray
 
     os.environ |= {

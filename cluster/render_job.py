@@ -17,10 +17,13 @@ MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/*.yaml put th
 
 
 def checkout(given: str) -> Path:
-    """Return the folder of the checkout; exit with an error if there is none."""
+    """Return the absolute path of the checkout `given`; exit with an error if this folder is not a checkout."""
     root = Path(given).expanduser().resolve()
     if not (root / "cluster" / "driver.py").is_file():
-        sys.exit(f"error: {root} contains no checkout; `ray up` mounts one at {MOUNT}, or give --root DIR")
+        sys.exit(
+            f"error: {root} contains no checkout of this project; run `ray up`, which mounts one at {MOUNT}, or give "
+            "the folder of one with --root"
+        )
     return root
 
 
@@ -31,7 +34,7 @@ def interpreter(root: Path) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process with the driver of the rendering."""
+    """Replace this process with `python -m cluster.driver`, run in the checkout with these arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

@@ -4,7 +4,8 @@
         --init-from /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
 `ray submit` copies only this file and runs it as `python ~/train_job.py ...` in the home folder with the first
-`python` on PATH, so it uses only the standard library. `--address auto` is added for the stages.
+`python` on PATH, so it uses only the standard library. For a stage, it adds `--address auto`, unless --address is
+given.
 """
 
 import argparse
@@ -18,15 +19,18 @@ STAGES: Final = ("stage1", "stage2")  # trained on the cluster; components are t
 
 
 def checkout(given: str) -> Path:
-    """Return the folder of the checkout; exit with an error if there is none."""
+    """Return the absolute path of the checkout `given`; exit with an error if this folder is not a checkout."""
     root = Path(given).expanduser().resolve()
     if not (root / "train" / "launch.py").is_file():
-        sys.exit(f"error: {root} contains no checkout; `ray up` mounts one at {MOUNT}, or give --root DIR")
+        sys.exit(
+            f"error: {root} contains no checkout of this project; run `ray up`, which mounts one at {MOUNT}, or give "
+            "the folder of one with --root"
+        )
     return root
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process with the driver of the training."""
+    """Replace this process with `python -m train`, run in the checkout with these arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

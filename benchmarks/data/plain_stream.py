@@ -1,7 +1,8 @@
 """The baseline of `stream_bench`: shards read by a typical `webdataset` pipeline.
 
 Shards are shuffled, and samples go through a shuffle buffer and give one training item each. Pillow decodes the images
-and composites them on white; torchvision converts them to tensors. There is no exact order, resume, checksum or filter.
+and composites them on white; torchvision converts them to tensors. This pipeline lacks an exact order, resume,
+checksums and filters.
 
     needed: a `map` selects the members of the item and decodes only those
     all: `.decode("pilrgba")` decodes every image of the sample, then a `map` selects, as in webdataset's manual

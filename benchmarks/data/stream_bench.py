@@ -50,26 +50,26 @@ MEMORY_READINGS: Final = 40
 
 @dataclass(frozen=True)
 class StreamBenchConfig:
-    """Options. Without --shards a set is created once in data/bench-stream, in a minute or two."""
+    """Benchmark data loading. Without --shards, a set is created once in data/bench-stream, in a minute or two."""
 
     shards: str | None = None
-    """Folder of your own shard set."""
+    """Folder of a shard set to read instead of the created one."""
     latents: str | None = None
-    """Your own latent set (train.encode). Default: a set of random numbers with the shapes of the paper is created."""
+    """Latent set (train.encode) to read. Default: create a set of random numbers with the shapes of the paper."""
     objects: int = 48
-    """Objects in the created shard set."""
+    """Number of objects in the created shard set."""
     latent_objects: int = 256
-    """Objects in the created latent set, 0.6 MB each."""
+    """Number of objects in the created latent set, 0.6 MB each."""
     resolution: int = 256
     """Pixels per side of the created images."""
     items: int = 480
-    """Items (of 5 views) that a process reads per round, after the first batch."""
+    """Number of items (of 5 views each) that a process reads per round, after the first batch."""
     batch: int = 8
-    """Items per batch."""
+    """Number of items per batch."""
     repeats_per_object: int = 1
-    """Items per object and epoch of our pipeline."""
+    """Number of items that our pipeline reads per object and epoch."""
     rounds: int = 3
-    """Runs of each pipeline."""
+    """Number of runs of each pipeline. The median is reported."""
     role: Role | None = None
     """Measure one pipeline in this process and print JSON (used internally)."""
 
@@ -90,7 +90,7 @@ class PipelineRun:
 
 
 def create_shard_set(folder: Path, objects: int, resolution: int) -> Path:
-    """Create a set of boxes and ellipsoids. Noise gives their files about the size of rendered images."""
+    """Create a set of boxes and ellipsoids. Noise makes the image files about as large as those of rendered images."""
     from tests.support.make_shards import make_sample
 
     fs, root = url_to_fs(folder)
@@ -201,7 +201,10 @@ def run_in_process(config: StreamBenchConfig, role: Role, url: str) -> PipelineR
 
 
 def summarize(runs: Mapping[Role, Sequence[PipelineRun]], about: ShardSet) -> dict[str, Any]:
-    """Return the last line of the output. Its memory figures are from our run with the largest growth."""
+    """Return the last line of the output.
+
+    Its memory figures are those of the run of our pipeline whose memory grew most.
+    """
     rates = {role: median(run.views_per_s_core for run in of_role) for role, of_role in runs.items()}
     grown = max(runs["ours"], key=lambda run: run.rss_last_mb - run.rss_first_mb)
     return {
@@ -228,7 +231,7 @@ def main() -> None:
     url = config.shards or str(create_shard_set(folder, config.objects, config.resolution))
     about = ShardSet(url)
     if len(about) < config.batch:
-        raise UserError(f"{url}: {len(about)} objects are fewer than a batch of {config.batch}; lower --batch")
+        raise UserError(f"{url}: the set has {len(about)} objects, fewer than --batch {config.batch}; lower --batch")
     urls: dict[Role, str] = {role: url for role in ROLES if role != "latents"}
     urls["latents"] = config.latents or str(create_latent_set(Path("data/bench-stream/latents"), config.latent_objects))
     runs: dict[Role, list[PipelineRun]] = {role: [] for role in urls}

@@ -37,7 +37,7 @@ class DenseGrid(nn.Module):
         return Samples(self._density(x, raw[0]), torch.sigmoid(raw[1:].T), torch.zeros_like(x))
 
     def _raw(self, x: Tensor) -> Tensor:
-        """Return interpolated values [c, n]."""
+        """Return the values [c, n], interpolated from the nodes, at world points [n, 3]."""
         place = (x / self.radius).flip(-1)[None, None, None]  # the table's axes are x, y, z; grid_sample wants z, y, x
         return F.grid_sample(self.table, place, padding_mode="border", align_corners=True)[0, :, 0, 0]
 

@@ -34,6 +34,7 @@ from benchmarks.distill.distill_parts import (
 )
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
+from dataset.images.psnr import psnr_of_mse_db
 from distill.nerf.render import render_views
 from distill.output.preview import view_distance, view_fov_deg, write_preview
 from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoint
@@ -126,20 +127,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=sorted(SIZES), default="paper")
+    parser.add_argument("--preset", choices=sorted(SIZES), default="paper", help="preset whose settings are measured")
     parser.add_argument("--steps", type=int, default=330, help="steps per phase, including the warm-up")
     parser.add_argument("--warm-up", type=int, default=30, help="steps per phase that are not counted")
-    parser.add_argument("--plain-steps", type=int, default=20, help="steps per phase of the plain loop; 0 skips it")
+    parser.add_argument(
+        "--plain-steps", type=int, default=20, help="steps per phase of the plain loop; 0 skips the plain loop"
+    )
     parser.add_argument("--samples-per-ray", type=int, help="samples per ray (default: those of the preset)")
-    parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument(
+        "--compile",
+        choices=("none", "blocks", "whole", "auto"),
+        default="auto",
+        help="how to compile the networks, as in `python -m distill`",
+    )
     parser.add_argument(
         "--blocks",
         choices=BLOCKS,
         default="auto",
-        help="network blocks, see train.layers.compile",
+        help="implementation of the UNet's blocks, as in `python -m train`",
     )
-    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices that measure the peak")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--matmul",
+        type=int,
+        default=MATMUL_SIDE,
+        help="number of rows of the square matrices whose product measures the matmul peak",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device, cpu or cuda (default: cuda if there is a GPU)",
+    )
     options = parser.parse_args(arguments)
     if options.plain_steps == 1 or options.plain_steps > options.steps:
         parser.error(f"--plain-steps is {options.plain_steps}; it must be 0, or 2 to {options.steps} (--steps)")
@@ -257,14 +274,14 @@ def _between_steps(state: Distillation, paper: DistillSettings, device: torch.de
 
 @torch.no_grad()
 def _psnr(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
-    """Return the PSNR of four views in dB, which shows whether an object was formed."""
+    """Return the PSNR of four views, in dB. A high value shows that an object was formed."""
     cameras = spherical_to_c2w([15.0] * 4, [20.0, 110.0, 200.0, 290.0], [view_distance(paper)] * 4)
     fov_deg, resolution = view_fov_deg(paper), 64
     rendered = render_views(
         state.field, cameras, fov_deg, resolution, settings=paper.march, occupancy=state.occupancy, device=device
     ).rgb.permute(0, 3, 1, 2)
     truth = render_truth(FIGURE, cameras, fov_deg, resolution, device=device)
-    return float(-10 * (rendered - truth).square().mean().log10())
+    return psnr_of_mse_db(float((rendered - truth).square().mean()))
 
 
 def _dtype(module: torch.nn.Module) -> torch.dtype:

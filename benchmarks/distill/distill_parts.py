@@ -78,7 +78,7 @@ class DeviceTimer:
 
 
 class _Mark(torch.autograd.Function):
-    """The identity; marks the time in the forward and the backward pass."""
+    """Autograd function of the identity. It marks the time in the forward and the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, watch: DeviceTimer, names: tuple[str, str]) -> Tensor:
@@ -93,7 +93,7 @@ class _Mark(torch.autograd.Function):
 
 
 class _Weightless(torch.autograd.Function):
-    """The identity; multiplies the gradient by zero."""
+    """Autograd function of the identity. It multiplies the gradient by zero."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def build_networks(sizes: Sizes) -> Networks:
 
 
 def step_flops(sizes: Sizes, views: int) -> dict[str, float]:
-    """Count the floating-point operations of the networks per step, by name, on the meta device.
+    """Return the floating-point operations per step by network, counted on the meta device.
 
     The UNet processes every view twice (classifier-free guidance); the VAE encoder runs forward and backward for the
     gradient of its input.
@@ -181,7 +181,7 @@ class OracleLatents:
 
 
 class OracleDriver:
-    """Guidance by the oracle for step `step`, with the networks in the loop, timed by `watch`."""
+    """Guidance by the oracle for step `step`. The networks run too, and `watch` times all parts."""
 
     def __init__(self, networks: Guidance, channels: int, truths: OracleLatents, watch: DeviceTimer) -> None:
         self.networks, self.channels, self.truths, self.watch = networks, channels, truths, watch

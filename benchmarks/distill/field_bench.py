@@ -62,18 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper", help="preset whose settings are measured")
     parser.add_argument("--points", type=int, default=2**20, help="points per look-up of the hash grid")
+    parser.add_argument("--repeats", type=int, default=10, help="number of repetitions; the median is reported")
     parser.add_argument(
-        "--repeats", type=int, default=10, help="number of repetitions, of which the median is reported"
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device, cpu or cuda (default: cuda if there is a GPU)",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
 
 
 @contextmanager
 def _computed_by(way: str) -> Iterator[None]:
-    """Use the Triton kernels in the `with` block ("kernels"), or plain torch ("torch")."""
+    """Inside the block, use the Triton kernels (`way` "kernels") or plain torch ("torch")."""
     if way == "kernels":
         yield
         return
@@ -137,7 +139,7 @@ def grid_times(field: Field, points: int, repeats: int) -> dict[str, float]:
 
 
 def _milliseconds(work: Callable[[], Tensor], device: torch.device, repeats: int) -> float:
-    """Return the median of `repeats` runs, after one that compiles."""
+    """Return the median time of `repeats` runs in ms. A run before them compiles and is not counted."""
     work()
     return round(1000 * statistics.median(seconds_of(work, device) for _ in range(repeats)), 3)
 

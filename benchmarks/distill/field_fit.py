@@ -70,17 +70,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper", help="preset whose field is fitted")
     parser.add_argument("--shards", help="shard set to use instead of the analytic objects")
     parser.add_argument("--objects", type=int, default=3, help="number of objects")
     parser.add_argument("--resolution", type=int, default=256, help="pixels per side; larger images are downscaled")
-    parser.add_argument("--views", type=int, default=64, help="training views per analytic object")
+    parser.add_argument("--views", type=int, default=64, help="number of training views per analytic object")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each fit")
     parser.add_argument("--rays", type=int, default=8192, help="rays per step")
     parser.add_argument("--samples-per-ray", type=int, help="samples per ray (default: those of the preset)")
-    parser.add_argument("--ways", nargs="+", choices=("field", "dense"), default=["field", "dense"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=("field", "dense"),
+        default=["field", "dense"],
+        help="representations to fit: the field, the dense grid, or both",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial field, the cameras and the rays")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device, cpu or cuda (default: cuda if there is a GPU)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -110,7 +120,7 @@ def analytic(
 
 
 def rendered(shards: ShardSet, shard: int, sample: int, resolution: int) -> PosedImages:
-    """Return an object of a rendered set; four of its random views are held out."""
+    """Return an object of a rendered set. Four random views of the object are held out."""
     truth = read_object(shards, (shard, sample))
     images = torch.from_numpy(truth.on_white).permute(0, 3, 1, 2)
     reduced = F.interpolate(images, (resolution, resolution), mode="area").permute(0, 2, 3, 1)

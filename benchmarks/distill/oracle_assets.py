@@ -1,8 +1,8 @@
 """Distill three objects with a perfect denoiser: `python -m benchmarks.distill.oracle_assets`.
 
-Each object of `oracle_objects` is distilled from its oracle. The output is that of every run (mesh, video, sheet of
-views) and `compare.png`, which shows ground truth, colors, normals and silhouettes of held-out views. The last line is
-JSON.
+Each object of `oracle_objects` is distilled from its oracle. The output contains the files of every run (mesh, video,
+sheet of views) and `compare.png`, an image of held-out views: ground truth, colors, normals and silhouettes. The last
+line is JSON.
 """
 
 import argparse
@@ -51,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("out/oracle"))
-    parser.add_argument("--objects", nargs="+", choices=sorted(OBJECTS), default=list(OBJECTS))
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/oracle"), help="folder to write one run folder per object to"
+    )
+    parser.add_argument(
+        "--objects", nargs="+", choices=sorted(OBJECTS), default=list(OBJECTS), help="objects to distill (default: all)"
+    )
     parser.add_argument("--steps", type=int, default=SMALL.steps, help="steps per object")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the distillations")
     return parser.parse_args(arguments)
 
 

@@ -5,7 +5,7 @@ one resolution) with one change of the schedule at a time. The denoisers are:
 
     decided     knows the object and its orientation
     guided      classifier-free guidance of decided (conditional) and turns (unconditional)
-    turns       four orientations, 90 degrees apart, are equally likely; the views of a group agree
+    turns       knows the object; four orientations, 90 degrees apart, are equally likely; views of a group agree
     single      like turns, but every view is denoised independently
 
 `looks_like` gives, for each of the sides at azimuth 0, 90, 180 and 270, the true side that is most similar; the number
@@ -64,17 +64,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     models = ["decided", "guided", "turns", "single"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--object", choices=sorted(OBJECTS), default="skittle")
-    parser.add_argument("--models", nargs="+", choices=models, default=models)
-    parser.add_argument("--schedules", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
-    parser.add_argument("--steps", type=int, help="steps of all schedules (default: those of each schedule)")
-    parser.add_argument("--guidance-scale", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--object", choices=sorted(OBJECTS), default="skittle", help="object to distill")
+    parser.add_argument(
+        "--models", nargs="+", choices=models, default=models, help="denoisers to distill with (default: all)"
+    )
+    parser.add_argument(
+        "--schedules",
+        nargs="+",
+        choices=list(SCHEDULES),
+        default=list(SCHEDULES),
+        help="schedules to distill with (default: all)",
+    )
+    parser.add_argument(
+        "--steps", type=int, help="number of steps of every schedule (default: each schedule's own number)"
+    )
+    parser.add_argument(
+        "--guidance-scale", type=float, default=10.0, help="classifier-free guidance scale of the denoiser `guided`"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the distillations")
     return parser.parse_args(arguments)
 
 
 def faces(solids: Solids, settings: DistillSettings, model: str, guidance_scale: float) -> dict[str, Any]:
-    """Distill an object and compare its four sides with the true ones."""
+    """Distill an object, and compare the four sides of the result with the true sides."""
     state = new_distillation(settings, "cpu")
     guidance = Guidance(encode, denoiser(solids, model, guidance_scale), ALPHAS)
     for step in range(settings.steps):
@@ -103,7 +115,7 @@ def denoiser(solids: Solids, model: str, guidance_scale: float) -> Denoise:
 
 
 def look_around(state: Distillation, solids: Solids, settings: DistillSettings) -> dict[str, Any]:
-    """Compare four sides with the true ones."""
+    """Compare the four sides of a field with the true sides."""
     cameras, fov_deg = spherical_to_c2w(12.0, _TURNS_DEG, view_distance(settings)), view_fov_deg(settings)
     with torch.no_grad():
         seen = render_views(state.field, cameras, fov_deg, 48, settings=settings.march, occupancy=state.occupancy).rgb

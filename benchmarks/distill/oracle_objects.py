@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.camera import spherical_to_c2w
+from dataset.images.psnr import psnr_of_mse_db
 from distill.nerf.render import render_views
 from distill.nerf.settings import FieldSettings, HashGridSettings
 from distill.output.preview import view_distance, view_fov_deg
@@ -74,7 +75,7 @@ _MIXING: Final = torch.linalg.qr(torch.randn(48, 48, generator=torch.Generator()
 
 
 def encode(images: Tensor) -> Tensor:
-    """Encode images [f, 3, h, w] as rotated 4 x 4 patches [f, 48, h / 4, w / 4]: a linear substitute of the VAE."""
+    """Encode images [f, 3, h, w] as rotated 4 x 4 patches [f, 48, h / 4, w / 4]: a linear substitute for the VAE."""
     return torch.einsum("oc,fchw->fohw", _MIXING, F.pixel_unshuffle(images * 2 - 1, 4))
 
 
@@ -126,5 +127,4 @@ def face_margin(seen: Tensor, truth: Tensor) -> float:
 
 def psnr(images: Tensor, truth: Tensor) -> list[float]:
     """Return the PSNR of each frame [f, h, w, 3] in [0, 1], in dB."""
-    decibels: list[float] = (-10 * (images - truth).square().flatten(1).mean(1).log10()).tolist()
-    return decibels
+    return [psnr_of_mse_db(mse) for mse in (images - truth).square().flatten(1).mean(1).tolist()]

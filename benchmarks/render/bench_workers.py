@@ -59,7 +59,7 @@ def workers(count: int) -> Iterator[list[BlenderProcess]]:
 def render_all(
     pool: Sequence[BlenderProcess], items: Sequence[BenchObject], settings: Settings, scratch: Path
 ) -> tuple[float, list[Rendered]]:
-    """Render all items with the pool. Return the seconds, excluding those for reading the results, and the results."""
+    """Render all items with the pool. Return the seconds, without those for reading the results, and the results."""
     queued = _RenderQueue(settings, scratch)
     for entry in enumerate(items):
         queued.waiting.put(entry)

@@ -1,7 +1,7 @@
 """Measure the denoiser's share of the render time: the same views with and without it, on one thread.
 
 `python -m benchmarks.render.denoise_share SAMPLES NOISE_THRESHOLD UID=FILE...` prints one JSON line: {"uid": share,
-...}. Cycles' own status lines do not separate sampling from denoising.
+...}. The two are compared because the status lines of Cycles do not separate sampling from denoising.
 """
 
 import json

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _apply_baseline_settings(job: PlainJob) -> None:
-    """Reset everything that our renderer tunes to the settings of Blender or of SyncDreamer's script."""
+    """Reset every setting that our renderer tunes to the value of Blender or of SyncDreamer's script."""
     missing = set(CYCLES) - set(BASELINE)
     assert not missing, f"plain_settings.BASELINE lacks {sorted(missing)}"
     scene: Any = bpy.context.scene

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.images.prepare import composite_white
+from dataset.images.psnr import psnr_db
 
 RgbaImages = NDArray[np.uint8]  # [v, h, w, 4], straight alpha
 
@@ -29,12 +30,6 @@ def compare(images: RgbaImages, truth: RgbaImages) -> ImageQuality:
         white.append(psnr_db(seen, real))
         box.append(psnr_db(seen[inside], real[inside]))
     return ImageQuality(tuple(white), tuple(box))
-
-
-def psnr_db(seen: NDArray[np.float32], real: NDArray[np.float32]) -> float:
-    """Return the PSNR of colors [..., 3] in [0, 1]; infinite if they are equal."""
-    error = float(np.mean((seen.astype(np.float64) - real) ** 2))
-    return float("inf") if error == 0 else float(-10 * np.log10(error))
 
 
 def alpha_box(image: NDArray[np.uint8]) -> tuple[slice, slice]:

@@ -41,7 +41,7 @@ class ReferenceImages:
 
 
 def key_of(item: BenchObject, views: tuple[int, ...] = VIEWS) -> str:
-    """Return a hash of everything that determines the images, except the code of render.blender.scene."""
+    """Return a hash of everything that determines the reference images, except the code of render.blender.scene."""
     cameras = [pose for view_set in poses(SEED, item.uid).values() for pose in view_set]
     what = {
         "asset": item.sha256,

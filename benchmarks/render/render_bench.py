@@ -49,7 +49,7 @@ class VariantResults:
     object_seconds: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
-        """Return the variant's figures; PSNR is over views."""
+        """Return the figures of the variant. PSNR figures are the mean and the minimum over views."""
         white = [db for _, quality in self.quality for db in quality.white_db]
         box = [db for _, quality in self.quality for db in quality.box_db]
         return {
@@ -98,16 +98,22 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=None, help="use only the first N objects")
     parser.add_argument(
-        "--views", type=int, default=ALL_VIEWS, help="views per object of (a), 4 to 32; its time is scaled to 32 views"
+        "--views",
+        type=int,
+        default=ALL_VIEWS,
+        help="number of views that (a), common practice, renders per object, 4 to 32; the time is scaled to 32 views",
     )
     parser.add_argument(
-        "--samples", type=int, default=None, help="maximum number of samples of (b) (default: that of `render`)"
+        "--samples",
+        type=int,
+        default=None,
+        help="maximum number of samples per pixel of (b), the workers of `render` (default: as in `render`)",
     )
     parser.add_argument(
-        "--noise-threshold", type=float, default=None, help="noise threshold of (b) (default: that of `render`)"
+        "--noise-threshold", type=float, default=None, help="noise threshold of (b) (default: as in `render`)"
     )
-    parser.add_argument("--skip-scaling", action="store_true", help="do not compare one worker with two")
-    parser.add_argument("--out", type=Path, default=None, help="file for all figures, as JSON")
+    parser.add_argument("--skip-scaling", action="store_true", help="skip the comparison of one worker with two")
+    parser.add_argument("--out", type=Path, default=None, help="file to write all figures to, as JSON")
     options = parser.parse_args(arguments)
     if not len(VIEWS) <= options.views <= ALL_VIEWS:
         parser.error(f"--views is {options.views}; choose {len(VIEWS)} to {ALL_VIEWS}")
@@ -127,7 +133,7 @@ def _reference(item: BenchObject, number: int, total: int) -> ReferenceImages:
 
 
 def view_list(count: int) -> list[int]:
-    """Return the compared views, then others, `count` in total."""
+    """Return `count` views: those that are compared with the reference, then others."""
     return [*VIEWS, *(view for view in range(ALL_VIEWS) if view not in VIEWS)][:count]
 
 

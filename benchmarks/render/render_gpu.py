@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks.render.bench_objects import BenchObject, listed, prepare
 from benchmarks.render.bench_workers import Rendered, cores, render_all, workers
 from benchmarks.render.plain_settings import RESOLUTION
-from benchmarks.render.quality import psnr_db
 from benchmarks.render.reference import CACHE
 from dataset.errors import run_cli
 from dataset.images.prepare import composite_white
+from dataset.images.psnr import psnr_db
 from dataset.io.paths import ROOT
 from render.settings import Device, Settings
 from render.workers.blender_process import BlenderProcess
@@ -38,7 +38,7 @@ _SMI: Final = ("nvidia-smi", "--query-gpu=name,utilization.gpu,memory.used", "--
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit-s", type=float, default=540.0, help="seconds after which all processes are killed")
+    parser.add_argument("--limit-s", type=float, default=540.0, help="kill all processes after this number of seconds")
     parser.add_argument("--stage", choices=("cpu", "gpu"), default=None, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -23,7 +23,7 @@ from render.workers.worker import RenderWorker
 
 @dataclass(frozen=True)
 class MemoryBenchConfig:
-    """Options. Leaks occur at any image size, so the images are small."""
+    """Check that the memory of a Blender process stays flat. Leaks occur at any image size, so the images are small."""
 
     objects: int = 500
     resolution: int = 32

@@ -40,17 +40,17 @@ class Bench:
     """Schedule many objects on simulated nodes, in two runs: the second resumes the first."""
 
     out: Path = Path("data/bench-scheduling")
-    """Folder for the set; must not exist."""
+    """Folder for the set. It must not exist."""
     objects: int = 800_000
     workers: int = 8
     objects_per_shard: int = 256
     stub_ms: float = 1.0
-    """Milliseconds that the stub takes per object."""
+    """Time in milliseconds that the stub takes per object."""
     stop_after: Annotated[int, tyro.conf.arg(help="(internal) stop the driver after this many objects")] = -1
 
 
 class StubWorker:
-    """Takes `seconds` per object and renders nothing."""
+    """Stands in for Blender: takes `seconds` per object and renders nothing."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -103,7 +103,7 @@ def simulated_nodes(count: int, cpus: int) -> Iterator[None]:
 
 
 class Stop(Exception):
-    """Simulates the end of the driver process."""
+    """Exception that simulates the end of the driver process."""
 
 
 def _until(tasks: Iterator[RenderTask], assembly: ShardAssembler, stop_after: int) -> Iterator[RenderTask]:
@@ -114,7 +114,7 @@ def _until(tasks: Iterator[RenderTask], assembly: ShardAssembler, stop_after: in
 
 
 def one_run(bench: Bench) -> dict[str, float]:
-    """Start or resume the set. Return the measurements of this process."""
+    """Start or resume the rendering of the set. Return the measurements of this process."""
     begun = time.monotonic()
     output = ShardSetWriter(str(bench.out), bench.objects_per_shard)
     with output.locked(), simulated_nodes(NODES, -(-bench.workers // NODES)):

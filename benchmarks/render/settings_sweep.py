@@ -94,7 +94,7 @@ def parse(variant: str) -> dict[str, Any]:
 
 
 def apply(values: dict[str, Any]) -> dict[str, Any]:
-    """Set properties. Return their former values."""
+    """Set the properties that `values` names. Return the former values of these properties."""
     before: dict[str, Any] = {}
     for name, value in values.items():
         target, attribute = _share_input(name) if name.startswith("share_") else (bpy.context.scene.cycles, name)

@@ -70,9 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run all measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 128, 256], help="batch sizes to measure")
-    parser.add_argument("--repeats", type=int, default=6)
-    parser.add_argument("--toy", action="store_true", help="small networks on a CPU")
-    parser.add_argument("--only", choices=("encode", "attention", "gradient"), default=None, help="measure only this")
+    parser.add_argument("--repeats", type=int, default=6, help="number of calls per measurement")
+    parser.add_argument("--toy", action="store_true", help="run small networks on a CPU, to check the script")
+    parser.add_argument(
+        "--only", choices=("encode", "attention", "gradient"), default=None, help="do only this measurement"
+    )
     options = parser.parse_args(arguments)
     device = torch.device("cpu" if options.toy else "cuda")
     # One compiled graph per batch size and precision: beyond the default limit torch would fall back to eager mode.
@@ -117,7 +119,7 @@ def build_vit(setup: Setup) -> nn.Module:
 
 
 def encode_speeds(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Measure views per second of both encoders."""
+    """Measure the views per second of both encoders."""
     side = 32 if setup.toy else 256
     networks: dict[str, tuple[Any, int]] = {"vae": (build_vae(setup).encoder, side), "vit": (build_vit(setup), 224)}
     for name, (network, size) in networks.items():
@@ -184,7 +186,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def image_gradients(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Time encoding with the gradient of the images, as in a step of score distillation, in ms."""
+    """Return the time in ms of encoding with the gradient of the images, as in a step of score distillation."""
     encoder: Any = build_vae(setup).encoder
     encoder.to(setup.dtype)
     side = 32 if setup.toy else 256

@@ -91,27 +91,45 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=["ddp"],
         help="ways to train in parallel; `speedup` refers to the first",
     )
-    parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=2, help="training stage whose step is measured")
     parser.add_argument(
         "--objects", type=int, default=16, help="objects per micro-batch and GPU, with four target views each"
     )
     parser.add_argument("--grad-accum-steps", type=int, default=2, help="number of micro-batches per step and GPU")
     parser.add_argument("--steps", type=int, default=10, help="steps per round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
-    parser.add_argument("--compile", choices=("none", "blocks", "whole", "auto"), default="auto")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the median is reported")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21", help="size of the UNet")
+    parser.add_argument(
+        "--compile",
+        choices=("none", "blocks", "whole", "auto"),
+        default="auto",
+        help="how to compile the UNet, as in `python -m train`",
+    )
     parser.add_argument(
         "--blocks",
         choices=BLOCKS,
         default="auto",
-        help="network blocks, see train.layers.compile",
+        help="implementation of the UNet's blocks, as in `python -m train`",
     )
-    parser.add_argument("--optimize-ddp", choices=("on", "off"), default="off", help="split graphs at gradient buckets")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--optimize-ddp",
+        choices=("on", "off"),
+        default="off",
+        help="split compiled graphs at the gradient buckets of DDP",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device, cpu or cuda (default: cuda if there is a GPU)",
+    )
     argv = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
     if options.device == "cuda" and torch.cuda.device_count() < options.world:
-        parser.error(f"--world is {options.world}, but this host has only {torch.cuda.device_count()} GPUs")
+        parser.error(
+            f"--world is {options.world}, but this host has only {torch.cuda.device_count()} GPUs; give a smaller "
+            "--world"
+        )
     return options
 
 
@@ -216,7 +234,7 @@ def make_trainer(options: argparse.Namespace, ranks: Ranks, compute: Compute, de
 
 
 def _seconds(work: Callable[[], Any], device: torch.device, ranks: Ranks) -> float:
-    """Return the seconds of `work`, from when all ranks are ready until this rank's device has finished."""
+    """Return the seconds that `work` takes, from when all ranks are ready until this rank's device has finished."""
     _finish(device)
     ranks.wait()
     started = time.perf_counter()

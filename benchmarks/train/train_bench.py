@@ -100,23 +100,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=2, help="training stage whose step is measured")
     parser.add_argument("--objects", type=int, default=16, help="objects per micro-batch, with four target views each")
     parser.add_argument("--grad-accum-steps", type=int, default=2, help="micro-batches per step")
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21")
-    parser.add_argument("--compile", choices=get_args(CompileChoice), default="auto")
+    parser.add_argument("--steps", type=int, default=10, help="number of steps to measure")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21", help="size of the UNet")
+    parser.add_argument(
+        "--compile",
+        choices=get_args(CompileChoice),
+        default="auto",
+        help="how to compile the UNet, as in `python -m train`",
+    )
     parser.add_argument(
         "--blocks",
         choices=BLOCKS,
         default="auto",
-        help="network blocks, see train.layers.compile",
+        help="implementation of the UNet's blocks, as in `python -m train`",
     )
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
-    parser.add_argument("--kernels", type=int, default=0, help="number of the slowest kernels to print")
-    parser.add_argument("--skip-eager", action="store_true", help="do not measure the plain eager loop")
-    parser.add_argument("--matmul", type=int, default=MATMUL_SIDE, help="side of the matrices that measure the peak")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--kernels", type=int, default=0, help="number of kernels to print, slowest first")
+    parser.add_argument("--skip-eager", action="store_true", help="skip the plain eager loop")
+    parser.add_argument(
+        "--matmul",
+        type=int,
+        default=MATMUL_SIDE,
+        help="number of rows of the square matrices whose product measures the matmul peak",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device, cpu or cuda (default: cuda if there is a GPU)",
+    )
     argv = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
     if options.compile == "graphs" and options.grad_accum_steps > 1:

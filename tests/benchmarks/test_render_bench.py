@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.render.bench_objects import FILES, MODELS, SEED, file_uid, gltf, knot, listed, prepare
 from benchmarks.render.plain_settings import BASELINE
-from benchmarks.render.quality import alpha_box, compare, psnr_db
+from benchmarks.render.quality import alpha_box, compare
 from benchmarks.render.reference import VIEWS, folder_of, key_of
 from benchmarks.render.render_bench import ALL_VIEWS, VariantResults, summarize, view_list
 from benchmarks.render.render_gpu import report, utilization
@@ -22,10 +22,14 @@ def picture(alpha=255, size=8):
 
 
 def test_psnr_of_known_errors():
-    black = np.zeros((4, 4, 3), np.float32)
-    assert psnr_db(black, black) == float("inf")
-    assert psnr_db(black + np.float32(0.1), black) == pytest.approx(20.0, abs=1e-4)
-    assert psnr_db(black + np.float32(0.01), black) == pytest.approx(40.0, abs=1e-4)
+    black = np.zeros((1, 4, 4, 4), np.uint8)
+    black[..., 3] = 255
+    assert compare(black, black).white_db == compare(black, black).box_db == (100.0,)
+    for error in (1, 25, 255):
+        lighter = black.copy()
+        lighter[..., :3] += error
+        for decibels in (compare(lighter, black).white_db, compare(lighter, black).box_db):
+            assert decibels == pytest.approx([-20 * np.log10(error / 255)], abs=1e-4)
 
 
 def test_the_box_is_that_of_the_true_alpha():

@@ -111,4 +111,4 @@ def test_the_command_ends_in_json(folder: Path, latents: Path) -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert min(result["images_vs_plain"], result["latent_views_per_s_core"]) > 0
     done = subprocess.run([*command, "--batch", "50"], capture_output=True, text=True, check=False)
-    assert (done.returncode, "fewer than a batch" in done.stderr) == (2, True)
+    assert (done.returncode, "fewer than --batch" in done.stderr) == (2, True)
