@@ -150,4 +150,4 @@ format: setup ## let ruff rewrite the files
 	$(PY) -m ruff check --fix .
 
 lock: ## resolve pyproject.toml into requirements.lock for every platform and Python (needs uv)
-	uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+	uv pip compile pyproject.toml --group dev --extra s3 --extra ktx2 --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" --output-file requirements.lock

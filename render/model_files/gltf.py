@@ -2,8 +2,8 @@
 
 Blender's importer follows any file path in a glTF, allocates the memory that an accessor declares, and silently
 replaces non-finite positions; all three are checked here. A missing buffer is an error, but a missing image is not
-(render.blender.textures). Parts that the importer must not or cannot read are removed in a copy
-(render.model_files.gltf_copy).
+(render.blender.textures). In a copy, compressed parts are decompressed (render.model_files.compression), and parts that
+the importer must not or cannot read are removed (render.model_files.gltf_copy).
 
 Layout: the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4 (GLB).
 """
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from render.model_files.compression.decompress import decode_parts, drop_fallbacks
 from render.model_files.errors import ModelError, NonFinitePositions, TooLarge, UnsafeReference
 from render.model_files.gltf_accessors import GltfData
 from render.model_files.gltf_copy import local_path, simplify, write_copy
@@ -26,7 +27,6 @@ _GLB_MAGIC: Final = b"glTF"
 _GLB_HEADER: Final = 12
 _BOM: Final = b"\xef\xbb\xbf"
 _OLD: Final = "is glTF 1.0; convert it to glTF 2.0"
-_MESHOPT: Final = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _CHUNK_JSON: Final = 0x4E4F534A
 _CHUNK_BIN: Final = 0x004E4942
 _DATA_URI: Final = "data:"
@@ -54,9 +54,12 @@ def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True)
     """
     document, binary, plain = _read(path)
     try:
+        compressed = drop_fallbacks(document)
         for reference, needed in _references(document):
             _check_reference(reference, needed, path, root)
-        _check_compression(document, path.name)
+        decoded = decode_parts(document, binary, path, root, compressed)
+        if decoded is not None:
+            binary, plain = decoded, False
         data = GltfData(document, binary, path)
         _check_claims(document, path.name)
         _check_transforms(document, path.name)
@@ -64,7 +67,7 @@ def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True)
         _check_positions(document, data, path.name)
         _check_indices(document, data, path.name)
         scenes = Scenes(len(document.get("scenes", [])), int(document.get("scene", 0)), _twins(document, data))
-        animated = bool(document.get("animations"))
+        animated, images = bool(document.get("animations")), _has_images(document)
         changed, flags = simplify(document, path, root, animations)
     except (LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
@@ -73,7 +76,7 @@ def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True)
     except ValueError as error:  # an invalid number or path
         raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
     imported = path if plain and not changed else write_copy(document, binary, path, scratch)
-    return PreparedModel(imported, flags, scenes, animated=animated, depth=depth)
+    return PreparedModel(imported, flags, scenes, animated=animated, depth=depth, images=images)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], memoryview, bool]:
@@ -100,6 +103,14 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview, bool]:
     if str(document["asset"].get("version", "2")).startswith("1"):
         raise ModelError(f"{path.name} {_OLD}")
     return document, binary, plain
+
+
+def _has_images(document: dict[str, Any]) -> bool:
+    """Return whether there is any image that is not only an occlusion map, which Blender does not draw."""
+    maps = [material.get("occlusionTexture", {}).get("index") for material in document.get("materials", [])]
+    textures = document.get("textures", [])
+    occlusion = {texture.get("source") for index, texture in enumerate(textures) if index in maps}
+    return any(index not in occlusion for index in range(len(document.get("images", []))))
 
 
 def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
@@ -145,15 +156,6 @@ def _check_reference(reference: str, needed: bool, path: Path, root: Path) -> No
         raise ModelError(f"{path.name} refers to {reference!r}, which is not a file")
     if needed and not place.exists():
         raise ModelError(f"{path.name} refers to {reference!r}, which does not exist")
-
-
-def _check_compression(document: dict[str, Any], name: str) -> None:
-    """Raise ModelError when geometry is stored only in a compression that is not supported."""
-    buffers = document.get("buffers", [])
-    for extension in _MESHOPT:
-        fallback = any(extension in buffer.get("extensions", {}) for buffer in buffers)
-        if fallback or extension in document.get("extensionsRequired", []):
-            raise ModelError(f"{name} is compressed by {extension}, which is not supported; decompress it first")
 
 
 def _check_nodes(document: dict[str, Any], name: str) -> int:

@@ -20,7 +20,7 @@ _WIDTHS: Final = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3
 
 
 class GltfData:
-    """Reads accessors of a glTF document, each buffer once.
+    """Reads the accessors of a glTF document. Each buffer is loaded once.
 
     A malformed document raises LookupError, TypeError or ValueError.
     """
@@ -40,7 +40,7 @@ class GltfData:
         return self._view(accessor, accessor, accessor["type"], f"accessor {index}")
 
     def float_arrays(self, index: int) -> Iterator[NDArray[Any]]:
-        """Yield the values of a float accessor, then its sparse values; nothing if it is quantized or compressed."""
+        """Yield the values of a float accessor, then its sparse values. Skips quantized and compressed accessors."""
         accessor = self._document["accessors"][index]
         if accessor["componentType"] != _FLOAT:
             return
@@ -54,7 +54,7 @@ class GltfData:
     def _view(self, accessor: dict[str, Any], place: dict[str, Any], kind: str, what: str) -> NDArray[Any]:
         view = self._document["bufferViews"][place["bufferView"]]
         first = view.get("byteOffset", 0)
-        buffer = self._buffer(view["buffer"])[first : first + view["byteLength"]]
+        buffer = self.buffer(view["buffer"])[first : first + view["byteLength"]]
         dtype, width = np.dtype(_KINDS[accessor["componentType"]]), _WIDTHS[kind]
         strides = (view.get("byteStride") or dtype.itemsize * width, dtype.itemsize)
         try:
@@ -62,7 +62,8 @@ class GltfData:
         except ValueError as error:
             raise ModelError(f"{self._path.name}: {what} does not fit its buffer ({error})") from error
 
-    def _buffer(self, index: int) -> memoryview:
+    def buffer(self, index: int) -> memoryview:
+        """Return the bytes of a buffer; those of the binary chunk if it has no URI."""
         if index not in self._buffers:
             self._buffers[index] = self._read(self._document["buffers"][index].get("uri"))
         return self._buffers[index]

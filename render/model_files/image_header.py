@@ -1,6 +1,6 @@
 """Read the size of an encoded image from its header, to reject huge images before they are decoded.
 
-Supports PNG, JPEG, WebP, BMP and TGA, the formats that models use. For other formats the size is unknown, and the
+Supports PNG, JPEG, WebP, BMP, TGA and KTX2, the formats that models use. For other formats the size is unknown, and the
 worker's memory limit applies.
 """
 
@@ -13,6 +13,7 @@ HEADER_BYTES: Final = 1 << 24  # bytes to read: a JPEG may have megabytes of met
 MAX_PIXELS: Final = 1 << 28  # 16384 x 16384; larger images are not decoded
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
+_KTX2: Final = b"\xabKTX 20\xbb"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers, with the size
 _JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a length
 _TGA_TYPES: Final = frozenset({1, 2, 3, 9, 10, 11})
@@ -43,6 +44,8 @@ def _size(data: bytes) -> ImageSize | None:
         return _jpeg(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data)
+    if data.startswith(_KTX2):
+        return _two("<II", data, 20)
     if data[:2] == b"BM":
         width, height = _two("<ii", data, 18)
         return abs(width), abs(height)

@@ -1,0 +1,122 @@
+"""Replace the compressed parts of a glTF document, which Blender cannot read, by plain data in one buffer.
+
+Reads buffer views of EXT_meshopt_compression and KHR_meshopt_compression, and textures of KHR_texture_basisu.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from render.model_files.compression.ktx2 import BASISU, decode_textures, has_compressed_textures
+from render.model_files.compression.meshopt import decode
+from render.model_files.errors import ModelError, TooLarge
+from render.model_files.gltf_accessors import GltfData
+
+MAX_DECODED: Final = 1 << 29  # bytes of all decompressed buffer views; the most detailed known objects need a tenth
+_MESHOPT: Final = ("EXT_meshopt_compression", "KHR_meshopt_compression")
+_ALIGNMENT: Final = 8
+_KEPT: Final = ("byteStride", "target", "name")  # of a decompressed buffer view
+
+Json = dict[str, Any]
+
+
+def drop_fallbacks(document: Json) -> bool:
+    """Return whether buffer views must be decompressed. If so, remove the URIs of buffers that are not needed then.
+
+    Where the extension is optional and no buffer is marked as a fallback, the plain data is used instead.
+    """
+    fallbacks = [buffer for buffer in document.get("buffers", []) if _extension(buffer)]
+    for buffer in fallbacks:
+        buffer.pop("uri", None)
+    return bool(fallbacks) or any(name in document.get("extensionsRequired", []) for name in _MESHOPT)
+
+
+def decode_parts(document: Json, binary: memoryview, path: Path, root: Path, compressed: bool) -> memoryview | None:
+    """Decompress buffer views, if `compressed`, and textures. Return the new binary chunk, which is the only buffer.
+
+    Returns None, and leaves the document as it is, if nothing is decompressed.
+
+    Raises ModelError for damaged geometry and TooLarge when the decompressed size exceeds MAX_DECODED. A malformed
+    document raises LookupError, TypeError, AttributeError or ValueError.
+    """
+    textures = has_compressed_textures(document, path.name)
+    if not compressed and not textures:
+        return None
+    data = GltfData(document, binary, path)
+    joined, starts = _join_buffers(document, data)
+    if compressed:
+        _check_sizes(document, path.name)
+    for index, view in enumerate(document.get("bufferViews", [])):
+        name = _extension(view) if compressed else None
+        if name is None:
+            view.update(buffer=0, byteOffset=starts[view["buffer"]] + view.get("byteOffset", 0))
+        else:
+            part = view["extensions"][name]
+            if part["buffer"] not in starts:
+                raise ModelError(f"{path.name}: buffer view {index} ({name}) is in a buffer without data")
+            plain = _decompress(part, data, f"{path.name}: buffer view {index} ({name})")
+            kept = {key: view[key] for key in _KEPT if key in view}
+            view.clear()
+            view.update(kept, **_append(joined, plain))
+    if compressed:
+        _forget_extensions(document, _MESHOPT)
+    if textures:
+        for image, png in decode_textures(document, memoryview(bytes(joined)), path, root):
+            image.pop("uri", None)
+            document.setdefault("bufferViews", []).append(_append(joined, png))
+            image.update(bufferView=len(document["bufferViews"]) - 1, mimeType="image/png")
+        _forget_extensions(document, (BASISU,))
+    document["buffers"] = [{"byteLength": len(joined)}] if joined else []
+    return memoryview(joined)
+
+
+def _append(joined: bytearray, data: bytes | memoryview) -> Json:
+    """Append data to the only buffer; return the buffer view of it."""
+    joined += bytes(-len(joined) % _ALIGNMENT)
+    joined += data
+    return {"buffer": 0, "byteOffset": len(joined) - len(data), "byteLength": len(data)}
+
+
+def _extension(entry: Json) -> str | None:
+    """Return the name of the compression of a buffer view, or of the one that a buffer is a fallback for."""
+    return next((name for name in _MESHOPT if name in entry.get("extensions", {})), None)
+
+
+def _join_buffers(document: Json, data: GltfData) -> tuple[bytearray, dict[int, int]]:
+    """Return the bytes of all buffers that have data, and where each of them starts."""
+    joined, starts = bytearray(), dict[int, int]()
+    for index, buffer in enumerate(document.get("buffers", [])):
+        if "uri" in buffer or (index == 0 and not _extension(buffer)):
+            starts[index] = _append(joined, data.buffer(index))["byteOffset"]
+    return joined, starts
+
+
+def _check_sizes(document: Json, name: str) -> None:
+    views = document.get("bufferViews", [])
+    compressed = [view["extensions"][extension] for view in views if (extension := _extension(view))]
+    for each in compressed:
+        for key in ("buffer", "byteOffset", "byteLength", "byteStride", "count"):
+            value = each.get(key, 0) if key == "byteOffset" else each[key]
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"the {key} of a compressed buffer view is {value!r}")
+    size = sum(each["count"] * each["byteStride"] for each in compressed)
+    if size > MAX_DECODED:
+        raise TooLarge(f"{name} declares {size:,} bytes of compressed data; the limit is {MAX_DECODED:,}")
+
+
+def _decompress(compression: Json, data: GltfData, what: str) -> bytes:
+    start, length = compression.get("byteOffset", 0), compression["byteLength"]
+    part = bytes(data.buffer(compression["buffer"])[start : start + length])
+    if len(part) < length:
+        raise ModelError(f"{what} exceeds its buffer")
+    count, stride, kind = compression["count"], compression["byteStride"], compression.get("filter", "NONE")
+    try:
+        return decode(part, count, stride, compression["mode"], kind).tobytes()
+    except (LookupError, ValueError) as error:
+        raise ModelError(f"{what} has damaged data ({error}); export or download the file again") from error
+
+
+def _forget_extensions(document: Json, names: tuple[str, ...]) -> None:
+    for key in ("extensionsUsed", "extensionsRequired"):
+        document[key] = [name for name in document.get(key, []) if name not in names]
+        if not document[key]:
+            del document[key]
