@@ -17,7 +17,7 @@ from dataset.images.prepare import decode_webp
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the file and member, what is wrong with it, and what to do."""
+    """A problem of a set: where it is (file and member), what is wrong, and what to do."""
 
     where: str
     what: str

@@ -36,7 +36,7 @@ class SourceSet:
 
 @dataclass(frozen=True)
 class Pick:
-    """One object to copy."""
+    """One object to copy, with its outcome row for the new set."""
 
     asset: Asset
     row: Outcome  # with its position and shard in the copy

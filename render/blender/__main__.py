@@ -144,7 +144,7 @@ def render_sample(
 
 
 def _noisiest(cameras: list[Pose], images: list[Any]) -> tuple[Pose, Any] | None:
-    """Return the camera and the image [h, w, 4] that may be the noisiest, or None if no image can be noisy."""
+    """Return the image [h, w, 4] that may be the noisiest, with its camera; None if all have little noise."""
     values = [speckle(image) for image in images]
     worst = int(np.argmax(values))
     return (cameras[worst], images[worst]) if values[worst] > SPECKLE else None

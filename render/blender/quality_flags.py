@@ -45,7 +45,7 @@ def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
 
 
 def speckle(image: NDArray[np.uint8]) -> float:
-    """Return an upper estimate of the noise of an image [h, w, 4]: of its luminance, in 0 to 255.
+    """Return an upper estimate of the noise in the luminance of an image [h, w, 4], on a scale of 0 to 255.
 
     This is the standard deviation that noise would need to explain the image's second differences (Immerkaer, 1996).
     Patterns of single pixels count as well. Pixels beside transparent ones are left out.
@@ -66,7 +66,8 @@ def speckle(image: NDArray[np.uint8]) -> float:
 def noise_level(image: NDArray[np.uint8], again: NDArray[np.uint8]) -> float:
     """Return the noise of an image [h, w, 4], given a rendering of the same view with another seed.
 
-    It is the root mean square error of the visible pixels' colors, in 0 to 255, for errors that are independent.
+    The noise is the root mean square error of the visible pixels' colors, on a scale of 0 to 255. The errors of the two
+    renderings are assumed to be independent.
     """
     visible = (image[..., 3] > 127) & (again[..., 3] > 127)
     difference = image[visible][:, :3].astype(np.float64) - again[visible][:, :3]
@@ -90,7 +91,7 @@ def is_clipped(image: NDArray[np.uint8]) -> bool:
 
 
 def _black_and_white(images: Sequence[NDArray[np.uint8]]) -> tuple[float, float]:
-    """Return which shares of the pixels with an alpha above one half are black and white in images [h, w, 4]."""
+    """Return the shares of black and of white pixels among the pixels of images [h, w, 4] with alpha above 0.5."""
     colors = np.concatenate([image[image[..., 3] > 127][:, :3] for image in images])
     if not len(colors):
         return 0.0, 0.0

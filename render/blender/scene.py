@@ -1,7 +1,7 @@
 """Import a model file, clean it up, normalize it and light it. Runs inside Blender.
 
-World axes are Blender's. The +z front of a glTF file is imported facing -y, which azimuth 0 sees. The images are
-rendered by render.blender.cycles.
+World axes are Blender's. The front of a glTF file (+z) faces -y after the import, toward the camera at azimuth 0.
+render.blender.cycles renders the images.
 """
 
 import logging
@@ -103,7 +103,7 @@ def prepare(
 
 
 def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[tuple[Flag, ...], Floats]:
-    """Return the flags of the object, and the areas of its faces before repairs (`relative_areas`) if animated."""
+    """Import and repair a model file. Return its flags and, if it is animated, its `relative_areas` before repairs."""
     lacks, has_images = _import(path, root, scratch, animations, up)
     _check_raw_vertices()
     _first_frame()
@@ -163,9 +163,9 @@ def _recursion_limit(extra: int) -> Iterator[None]:
 
 
 def _import_by_suffix(path: Path, animations: bool, up: Up | None) -> None:
-    """Call Blender's importer, without its mesh validation, which silently replaces NaN.
+    """Call Blender's importer for the file's format, without mesh validation, which would silently replace NaN.
 
-    `_check_raw_vertices` validates afterwards.
+    `_check_raw_vertices` validates the meshes afterwards.
     """
     name = str(path)
     match path.suffix.lower():
@@ -180,7 +180,7 @@ def _import_by_suffix(path: Path, animations: bool, up: Up | None) -> None:
         case ".stl":
             bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False, **_AXES[up or "z"])
         case suffix:
-            raise ObjectError("import", "UnknownFormat", f"{path.name}: no importer for {suffix or 'no suffix'}")
+            raise ObjectError("import", "UnknownFormat", f"{path.name}: there is no importer for the suffix {suffix!r}")
 
 
 def _import_gltf(name: str) -> None:
@@ -239,7 +239,7 @@ def _first_frame() -> None:
 
 
 def _hide_unwanted() -> None:
-    """Exclude the file's lights and cameras, and objects that it hides in the viewport, from the rendering."""
+    """Exclude the file's lights, cameras and objects that are hidden in the viewport from the rendering."""
     for obj in bpy.context.scene.objects:
         if obj.type in _UNWANTED or not obj.visible_get():
             obj.hide_render = True
@@ -307,7 +307,10 @@ def _corner_vertices(mesh: Any) -> NDArray[np.int32]:
 
 
 def normalize(mode: NormalizeMode) -> Normalization:
-    """Parent all roots to one empty that moves the center of the bounds to the origin and scales the object."""
+    """Normalize the object: parent its root objects to an empty that centers its bounds at the origin and scales it.
+
+    Raises ObjectError when the object has no visible faces or no size, or is not finite.
+    """
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
         raise ObjectError("prepare", "NoMesh", f"the file contains {_without_faces()}")
@@ -351,7 +354,7 @@ def _radius(center: NDArray[np.float64]) -> float:
 
 
 def light_scene(light: Light, path: Path) -> Hdri:
-    """Light the scene with an environment map only, rotated about z and scaled to a mean of MEAN_LUMINANCE.
+    """Light the scene with an environment map only, rotated about z and scaled to a mean luminance of MEAN_LUMINANCE.
 
     Raises ObjectError when the map is black or cannot be read.
     """
@@ -376,15 +379,15 @@ def light_scene(light: Light, path: Path) -> Hdri:
 def _importance_map(width: int) -> int:
     """Return the width of Cycles' importance map: twice that of the environment map, because the map is rotated.
 
-    It takes 0.5 s per object at 2048. A smaller one blurs the sun: 22 instead of 35 dB at 16 samples (docs/LOG.md).
-    Blender's default, 4096 and more, is no better and takes 2 s.
+    With a width of 2048, building the map takes 0.5 s per object. A smaller map blurs the sun: 22 instead of 35 dB at
+    16 samples (docs/LOG.md). Blender's default, 4096 and more, takes 2 s and gives the same quality.
     """
     narrowest, widest = IMPORTANCE_MAP
     return min(max(2 * width, narrowest), widest)
 
 
 def _mean_luminance(image: Any, path: Path) -> float:
-    """Return the mean over the sphere: rows of the equirectangular map are weighted by the cosine of their latitude."""
+    """Return the map's mean luminance over the sphere: each row is weighted by the cosine of its latitude."""
     width, height = image.size
     pixels = np.empty(width * height * 4, np.float32)
     if pixels.size:

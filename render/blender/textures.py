@@ -24,8 +24,8 @@ def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
     MAX_SIDE is scaled down.
 
     Args:
-        folder: Folder of the model file, in which an image is looked for if its path does not exist.
-        root: Folder that images must be in; others count as missing and are not read. None: `folder`.
+        folder: Folder of the model file. An image whose path does not exist is searched for there.
+        root: Folder that must contain the images; other images count as missing and are not read. None: `folder`.
 
     Raises ObjectError for an image with more than MAX_PIXELS.
     """
@@ -46,7 +46,7 @@ def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
 
 
 def _check(image: Any, folder: Path, root: Path) -> bool:
-    """Return whether an image may be decoded. Raises ModelError when it has too many pixels; decodes nothing."""
+    """Return whether an image may be decoded, without decoding it. Raises ModelError when it has too many pixels."""
     if image.packed_file:
         header = image.packed_file.data
     elif image.source != "FILE":
@@ -81,7 +81,7 @@ def _decodes(image: Any) -> bool:
 
 
 def _use_mask(node: Any) -> None:
-    """Use the color of an opacity map as opacity if the image has no alpha, as in MTL's `map_d`.
+    """Use the color of an opacity map (`map_d` of MTL) as the opacity if the image has no alpha channel.
 
     Blender's OBJ importer uses the alpha of the image only. An image that also is the base color is not changed.
     """

@@ -55,9 +55,9 @@ Materials = dict[str, list[str]]  # name -> normalized statements
 def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
     """Return the file to import: the .obj file itself, or a copy with its materials in the folder `scratch`.
 
-    Flags the object if it uses a material that no material file inside the folder `root` defines, or if its material
-    files define materials but some of its faces use none. Raises ModelError when an `mtllib` statement has too many
-    words.
+    The object is flagged if it uses a material that no material file inside the folder `root` defines, or if its
+    material files define materials but some of its faces have none. Raises ModelError when an `mtllib` statement has
+    too many words.
     """
     original = path.read_bytes()
     data = _utf8(original)
@@ -87,7 +87,7 @@ def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
 
 
 def _library_names(data: bytes, where: str) -> Iterator[str]:
-    """Yield the rest of each `mtllib` statement."""
+    """Yield the text after the keyword of each `mtllib` statement."""
     for match in _LIBRARIES.findall(_joined(data) if b"\\" in data else data):
         rest = _text(match)
         if len(rest.split()) > _MOST_WORDS:
@@ -105,7 +105,7 @@ def _found(names: str, folder: Path, root: Path) -> list[Path]:
 
 
 def _undefined(used: set[str], materials: Materials) -> bool:
-    """Define used names that differ from a material only in case. Return whether a used material is undefined."""
+    """Define each used name that differs from a material's name only in case. Return whether any stays undefined."""
     lower = {name.casefold(): name for name in materials}
     missing = False
     for name in sorted(used):

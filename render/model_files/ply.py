@@ -43,7 +43,7 @@ def prepare_ply(path: Path, root: Path, scratch: Path) -> PreparedModel:
         elements = parse_elements(lines)
         counts = [element.count for element in elements]
         if min(counts) < 0 or sum(counts) > len(body):  # Blender would allocate memory for all of them
-            raise ValueError(f"{sum(counts):,} elements in {len(body):,} bytes")
+            raise ValueError(f"the header declares {sum(counts):,} elements, but only {len(body):,} bytes follow")
         body = body[body.index(b"\n") + 1 :]
         images = [line.split(maxsplit=2)[2] for line in text if line.split()[:2] == ["comment", "TextureFile"]]
         plain = _is_plain(elements) and not images
@@ -82,7 +82,7 @@ def _is_plain(elements: list[Element]) -> bool:
 
 
 def _positions(vertices: Table) -> Floats:
-    """Return positions [n, 3]."""
+    """Return the positions [n, 3] of the vertices."""
     return np.stack([vertices[axis].values.astype(np.float64) for axis in "xyz"], 1)
 
 
@@ -142,7 +142,7 @@ def _pick(table: Table, choices: tuple[tuple[str, ...], ...]) -> list[NDArray[An
 
 
 def _byte(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return colors in 0 to 255. 16-bit colors, and real numbers if all are at most 1, are scaled."""
+    """Convert colors to integers from 0 to 255. 16-bit colors are scaled; so are floats if all are at most 1."""
     largest = float(values.max(initial=0))
     scale = 255 / 65535 if values.dtype.itemsize == 2 else 255.0 if values.dtype.kind == "f" and largest <= 1 else 1.0
     return (values * scale).round().clip(0, 255).astype(np.uint8)

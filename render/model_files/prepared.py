@@ -1,4 +1,4 @@
-"""The result of checking a model file: the file to import, and flags for its missing parts."""
+"""Define the result of checking a model file: the file to import, and flags for its missing parts."""
 
 from dataclasses import dataclass
 from pathlib import Path

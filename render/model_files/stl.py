@@ -1,6 +1,6 @@
 """Check an STL file before Blender imports it, and write a normalized copy if Blender would not read it.
 
-Layout of a binary file: 80 bytes of any text, the number of triangles in 4 bytes, and 50 bytes per triangle.
+Layout of a binary file: 80 bytes of arbitrary text, the number of triangles in 4 bytes, and 50 bytes per triangle.
 """
 
 from pathlib import Path
@@ -21,8 +21,9 @@ _COLORED: Final = b"COLOR="  # in the header of a file with colors, which Blende
 def prepare_stl(path: Path, scratch: Path) -> PreparedModel:
     """Return the file to import: the .stl file itself, or a copy of it in the folder `scratch`.
 
-    Blender reads only lower-case keywords, and only binary files of exactly the size that their header implies. A file
-    that declares no triangles is read to its end. Raises ModelError when a file has fewer triangles than it declares.
+    Blender reads only lower-case keywords, and only binary files whose size matches the header exactly. If a binary
+    file declares 0 triangles, all triangles up to its end are read. Raises ModelError when a file has fewer triangles
+    than it declares.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)

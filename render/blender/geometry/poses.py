@@ -1,6 +1,6 @@
-"""Decide whether the first frame of an animation shows the whole object. Otherwise its rest pose is rendered.
+"""Decide whether the first frame of an animation shows the whole object; if not, its rest pose is rendered.
 
-Animations may begin with a part that is scaled to zero, or parked far away until it is needed.
+An animation may begin with a part that is scaled to zero, or placed far away until it is needed.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ _FEW: Final = 1e-3  # share of the faces; the rest pose is not examined if fewer
 
 
 def is_scattered(boxes: list[Floats]) -> bool:
-    """Return whether an object has no size, or a part of it is far away from the others.
+    """Return whether an object has zero size or a part that is far away from the others.
 
     `boxes` are the bounds [f, 2, 3] of the faces of each instance. The object is scattered if faces cover less than
     1 / SPREAD of its longest side.
@@ -35,7 +35,7 @@ def is_scattered(boxes: list[Floats]) -> bool:
 
 
 def relative_areas(found: list[Piece]) -> Floats:
-    """Return the areas [f] of the faces of all objects, in squares of the object's longest side."""
+    """Return the areas [f] of all faces, relative to the square of the object's longest side."""
     if not found:
         return np.empty(0)
     points = np.concatenate([piece.positions[piece.corners] for piece in found])
@@ -51,12 +51,15 @@ def relative_areas(found: list[Piece]) -> Floats:
 
 
 def may_have_vanished(areas: Floats) -> bool:
-    """Return whether enough faces, of `areas` [f] in the first frame, have no area to examine the rest pose."""
+    """Return whether so many of the `areas` [f] in the first frame are zero that the rest pose must be examined."""
     return bool(len(areas)) and float((areas <= _NO_AREA).mean()) >= _FEW
 
 
 def vanished_share(areas: Floats, rest_areas: Floats) -> float:
-    """Return the share of the area at rest [f] in faces that have no area [f] in the first frame, 0 to 1."""
+    """Return the share (0 to 1) of the area at rest that belongs to faces without area in the first frame.
+
+    `areas` and `rest_areas` are the areas [f] of the faces in the first frame and at rest.
+    """
     if len(areas) != len(rest_areas) or not rest_areas.sum() > 0:
         return 0.0
     gone = (areas <= _NO_AREA) & (rest_areas > _NO_AREA)

@@ -1,6 +1,6 @@
 """Draw the style of an object and apply it to its finished parts: smooth, low-polygon, toy or realistic.
 
-The style changes colors, finish, texture and tessellation, never the kind or the pose.
+The style changes an object's colors, finish, texture and tessellation, but not its kind or pose.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,9 +59,9 @@ def _low_polygon(rng: np.random.Generator, parts: Sequence[ObjectPart]) -> list[
 def _kept(surface: SurfaceGrid, axis: int, count: int) -> NDArray[np.int64]:
     """Return the indices of rows (axis 0) or columns (axis 1) that remain, about `count` of them.
 
-    The line whose removal moves the surface least is removed first (Visvalingam and Whyatt 1993); the first and the
-    last line stay. A removal that moves the surface by more than COARSEST of its size is not made, so that sharp edges
-    stay. One that moves it by less than FINEST is made even when only `count` lines are left.
+    The row or column whose removal moves the surface least is removed first (Visvalingam and Whyatt 1993); the first
+    and the last one stay. To keep sharp edges, a removal that moves the surface by more than COARSEST of its size is
+    not made. A removal that moves the surface by less than FINEST is made even when only `count` lines are left.
     """
     lines = surface if axis == 0 else surface.swapaxes(0, 1)
     size = float(np.ptp(surface.reshape(-1, 3), axis=0).max())
@@ -107,7 +107,7 @@ def _realistic(rng: np.random.Generator, parts: Sequence[ObjectPart]) -> list[Ob
 
 
 def _mottle(rng: np.random.Generator, size: float) -> Callable[[Points], Floats]:
-    """Return noise [n] of about [-0.2, 0.2] of three scales, in half of the objects stretched along one axis."""
+    """Return smooth noise [n] in about [-0.2, 0.2]; for half of the objects, it is stretched along one axis."""
     scales = size * np.array([0.25, 0.08, 0.03]) * rng.uniform(0.7, 1.3)
     octaves = [pt.waves(rng, float(scale), 8) for scale in scales]
     weights = rng.uniform(0.02, 0.11, 3)
@@ -126,7 +126,7 @@ def _with_noise(base: Rgb | Pattern, noise: Callable[[Points], Floats]) -> Patte
 
 
 def _tone(saturation: float, gain: float, warmth: float = 0.0) -> Tone:
-    """Return a map of sRGB colors [n, 3]: saturation about their luma, brightness, and a shift from blue to red."""
+    """Return a function that changes the saturation, the brightness and the warmth of sRGB colors [n, 3]."""
     scale = gain * np.array([1 + warmth, 1.0, 1 - warmth])
 
     def tone(colors: Floats) -> Floats:
