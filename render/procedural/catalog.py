@@ -32,13 +32,65 @@ KINDS = (
     "mushroom",
     "cactus",
     "flower",
+    "horse",
+    "cow",
+    "pig",
+    "elephant",
+    "bird",
+    "owl",
+    "turtle",
+    "frog",
+    "dinosaur",
+    "teddybear",
+    "butterfly",
+    "apple",
+    "pear",
+    "banana",
+    "pineapple",
+    "pumpkin",
+    "burger",
+    "pizza",
+    "cake",
+    "donut",
+    "icecream",
+    "plant",
+    "bus",
+    "truck",
+    "tractor",
+    "train",
+    "bicycle",
+    "motorcycle",
+    "ship",
+    "helicopter",
+    "biplane",
+    "tank",
+    "sofa",
+    "shoe",
+    "hat",
+    "backpack",
+    "umbrella",
+    "bottle",
+    "vase",
+    "clock",
+    "lantern",
+    "book",
+    "guitar",
+    "drum",
+    "piano",
+    "camera",
+    "telephone",
+    "hammer",
+    "scissors",
+    "bucket",
+    "basket",
+    "crown",
 )
 MAX_INDEX = 999_999
 _UID = re.compile(r"procedural-([a-z]+)-(\d{6})")
 
 
 def generator(*keys: object) -> np.random.Generator:
-    """Return a random generator whose stream depends only on the text of `keys`, on every machine."""
+    """Return a random generator whose stream depends only on the text of `keys` and is the same on every machine."""
     text = "\0".join(str(key) for key in keys)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "little"))
 
@@ -61,7 +113,7 @@ def uid_of(index: int, seed: int) -> str:
 
 
 def parse_uid(uid: str) -> tuple[str, int]:
-    """Parse a uid of `uid_of` into (kind, index). Raises UserError for other uids."""
+    """Parse a uid returned by `uid_of` into (kind, index). Raises UserError for other uids."""
     match = _UID.fullmatch(uid)
     if match is None or match[1] not in KINDS:
         raise UserError(

@@ -78,6 +78,12 @@ def vary(rng: np.random.Generator, color: Rgb, amount: float = 0.06) -> Rgb:
     return red, green, blue
 
 
+def usual(rng: np.random.Generator, colors: Sequence[Rgb], other: Rgb, share: float = 0.75) -> Rgb:
+    """Draw a shade of one of the usual `colors` of a thing with probability `share`, else return `other`."""
+    color = vary(rng, pick(rng, colors), 0.04)
+    return color if rng.uniform() < share else other
+
+
 def to_linear(color: Rgb) -> Rgb:
     """Convert sRGB (IEC 61966-2-1) to linear RGB, as glTF's base color factor requires."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color)

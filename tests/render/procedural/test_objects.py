@@ -36,7 +36,8 @@ pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 
 from render.blender import procedural_glb
 
 SEED = 5
-KNOWN_UIDS = ["procedural-chair-000000", "procedural-house-000001", "procedural-teapot-000024"]
+KNOWN_UIDS = ["procedural-fish-000000", "procedural-piano-000001", "procedural-pumpkin-000024"]
+FLAT_KINDS = {"guitar", "hammer", "scissors"}
 INDEX_OF = {catalog.kind_of(index, SEED): index for index in reversed(range(2 * len(catalog.KINDS)))}
 
 
@@ -68,9 +69,10 @@ def test_every_kind_comes_equally_often(count: int) -> None:
 
 
 def test_kinds_are_shuffled_by_the_seed() -> None:
-    orders = [[catalog.kind_of(index, seed) for index in range(48)] for seed in (0, 1)]
+    count = len(catalog.KINDS)
+    orders = [[catalog.kind_of(index, seed) for index in range(2 * count)] for seed in (0, 1)]
     assert orders[0] != orders[1]
-    assert orders[0][:24] != orders[0][24:]
+    assert orders[0][:count] != orders[0][count:]
 
 
 def test_uids_are_unique_and_parse_back() -> None:
@@ -232,10 +234,10 @@ def test_only_finished_files_are_left(folder: Path) -> None:
 def test_the_file_holds_a_painted_object_of_sane_shape(kind: str, folder: Path) -> None:
     scene = trimesh.load_scene(folder / f"{kind}.glb")
     meshes = list(scene.geometry.values())
-    assert sum(len(mesh.faces) for mesh in meshes) > 500
+    assert sum(len(mesh.faces) for mesh in meshes) > 150
     assert all(np.isfinite(mesh.vertices).all() for mesh in meshes)
     width, height, depth = scene.extents
-    assert max(width, height, depth) / min(width, height, depth) < 5
+    assert max(width, height, depth) / min(width, height, depth) < (12 if kind in FLAT_KINDS else 5)
     assert abs(scene.bounds[0][1]) < 0.25, "stands on the ground"
     materials = [mesh.visual.material for mesh in meshes]
     assert all(m.baseColorTexture is not None or m.baseColorFactor is not None for m in materials)
