@@ -1,4 +1,4 @@
-"""Replace the compressed parts of a glTF document, which Blender cannot read, by plain data in one buffer.
+"""Decompress the parts of a glTF document that Blender cannot read, and store the plain data in one buffer.
 
 Reads buffer views of EXT_meshopt_compression and KHR_meshopt_compression, and textures of KHR_texture_basisu.
 """
@@ -11,7 +11,7 @@ from render.model_files.compression.meshopt import decode
 from render.model_files.errors import ModelError, TooLarge
 from render.model_files.gltf_accessors import GltfData
 
-MAX_DECODED: Final = 1 << 29  # bytes of all decompressed buffer views; the most detailed known objects need a tenth
+MAX_DECODED: Final = 1 << 28  # bytes of all decompressed buffer views, such as ten million vertices
 _MESHOPT: Final = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _ALIGNMENT: Final = 8
 _KEPT: Final = ("byteStride", "target", "name")  # of a decompressed buffer view
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def drop_fallbacks(document: Json) -> bool:
-    """Return whether buffer views must be decompressed. If so, remove the URIs of buffers that are not needed then.
+    """Return whether buffer views must be decompressed. If so, remove the URIs of buffers that become unnecessary.
 
     Where the extension is optional and no buffer is marked as a fallback, the plain data is used instead.
     """
@@ -31,9 +31,9 @@ def drop_fallbacks(document: Json) -> bool:
 
 
 def decode_parts(document: Json, binary: memoryview, path: Path, root: Path, compressed: bool) -> memoryview | None:
-    """Decompress buffer views, if `compressed`, and textures. Return the new binary chunk, which is the only buffer.
+    """Decompress the textures and, if `compressed`, the buffer views. Return the new binary chunk, the only buffer.
 
-    Returns None, and leaves the document as it is, if nothing is decompressed.
+    If nothing is decompressed, returns None and leaves the document unchanged.
 
     Raises ModelError for damaged geometry and TooLarge when the decompressed size exceeds MAX_DECODED. A malformed
     document raises LookupError, TypeError, AttributeError or ValueError.
@@ -70,19 +70,19 @@ def decode_parts(document: Json, binary: memoryview, path: Path, root: Path, com
 
 
 def _append(joined: bytearray, data: bytes | memoryview) -> Json:
-    """Append data to the only buffer; return the buffer view of it."""
+    """Append data to the only buffer. Return a buffer view of the appended data."""
     joined += bytes(-len(joined) % _ALIGNMENT)
     joined += data
     return {"buffer": 0, "byteOffset": len(joined) - len(data), "byteLength": len(data)}
 
 
 def _extension(entry: Json) -> str | None:
-    """Return the name of the compression of a buffer view, or of the one that a buffer is a fallback for."""
+    """Return the compression extension that a buffer view uses, or for which a buffer is the fallback."""
     return next((name for name in _MESHOPT if name in entry.get("extensions", {})), None)
 
 
 def _join_buffers(document: Json, data: GltfData) -> tuple[bytearray, dict[int, int]]:
-    """Return the bytes of all buffers that have data, and where each of them starts."""
+    """Join the buffers that have data. Return the bytes, and the offset of each buffer in them."""
     joined, starts = bytearray(), dict[int, int]()
     for index, buffer in enumerate(document.get("buffers", [])):
         if "uri" in buffer or (index == 0 and not _extension(buffer)):

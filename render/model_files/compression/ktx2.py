@@ -1,7 +1,7 @@
 """Decode the textures of KHR_texture_basisu: KTX2 files in the two codecs of Basis Universal, ETC1S and UASTC.
 
-Uses `opengl-basisu`, the optional dependency `ktx2`, which has no wheel for ARM computers with Linux. Without it these
-textures count as missing.
+Uses the package `opengl-basisu`, which the optional dependency `ktx2` installs; there is no wheel for Linux on ARM.
+Without the package, these textures count as missing.
 """
 
 import base64
@@ -42,7 +42,7 @@ def has_compressed_textures(document: Json, name: str) -> bool:
 def decode_textures(document: Json, binary: memoryview, path: Path, root: Path) -> Iterator[tuple[Json, bytes]]:
     """Make KTX2 images the ordinary images of their textures. Yield each image that can be decoded, and its PNG file.
 
-    An image that cannot be read or decoded stays as it is; Blender's textures are checked after the import.
+    An image that cannot be read or decoded is not changed; Blender's textures are checked after the import.
 
     Args:
         document: A document whose only buffer is `binary`.
@@ -68,7 +68,7 @@ def decode_textures(document: Json, binary: memoryview, path: Path, root: Path) 
 
 
 def decode_ktx2(data: bytes, name: str) -> bytes | None:
-    """Return the largest level of a KTX2 file as a PNG file; None if it is damaged or not in a codec of glTF.
+    """Return the largest mipmap level of a KTX2 file as a PNG file; None if it is damaged or uses another codec.
 
     Raises TooLarge for an image with more than MAX_PIXELS.
     """
@@ -96,7 +96,7 @@ def _source(texture: Json) -> int | None:
 
 
 def _read(image: Json, document: Json, binary: memoryview, path: Path, root: Path) -> bytes | None:
-    """Return the file of an image; None if there is none inside `root`."""
+    """Return the bytes of an image's file; None if there is no such file inside `root`."""
     if "bufferView" in image:
         view = document["bufferViews"][image["bufferView"]]
         start = view.get("byteOffset", 0)
@@ -109,7 +109,7 @@ def _read(image: Json, document: Json, binary: memoryview, path: Path, root: Pat
 
 
 def _is_plausible(data: bytes) -> bool:
-    """Return whether the header is that of a 2D image whose levels decompress to at most the size of their blocks."""
+    """Return whether the header describes a 2D image whose levels decompress to at most the size of their blocks."""
     if len(data) < _HEADER.size or not data.startswith(_KTX2):
         return False
     _, _, _, width, height, depth, layers, faces, levels, *_ = _HEADER.unpack_from(data)

@@ -28,7 +28,7 @@ def decode(data: bytes, count: int, stride: int, mode: str, filter_name: str) ->
     Args:
         data: The compressed bytes.
         count: Number of elements; not checked against memory.
-        stride: Bytes of an element.
+        stride: Number of bytes per element.
         mode: ATTRIBUTES, TRIANGLES or INDICES.
         filter_name: NONE, OCTAHEDRAL, QUATERNION, EXPONENTIAL or COLOR.
 
@@ -36,20 +36,20 @@ def decode(data: bytes, count: int, stride: int, mode: str, filter_name: str) ->
     """
     if mode == "ATTRIBUTES":
         if stride % 4 or not 4 <= stride <= 256:
-            raise ValueError(f"a stride of {stride} bytes")
+            raise ValueError(f"a stride of {stride} bytes is not valid")
         with np.errstate(all="ignore"):  # damaged data may divide by zero
             return _FILTERS[filter_name](_attributes(data, count, stride))
     if stride not in (2, 4) or filter_name != "NONE" or (mode == "TRIANGLES" and count % 3):
-        raise ValueError(f"{count} indices of {stride} bytes with filter {filter_name}")
+        raise ValueError(f"{count} indices of {stride} bytes with filter {filter_name} are not valid")
     indices = {"TRIANGLES": decode_triangles, "INDICES": decode_sequence}[mode](data, count)
     return (indices & _MAX_INDEX).astype(f"<u{stride}").view(np.uint8).reshape(count, stride)
 
 
 def _attributes(data: bytes, count: int, stride: int) -> Bytes:
-    """Return attributes [count, stride] of the "vertex" bitstream."""
+    """Decode vertex attributes [count, stride] from the "vertex" bitstream."""
     version = data[0] - 0xA0
     if version not in (0, 1):
-        raise ValueError(f"header {data[0]:#x}")
+        raise ValueError(f"the header {data[0]:#x} is not supported")
     end = len(data) - max(stride + version * stride // 4, 24 if version else 32)
     tail = np.frombuffer(data, np.uint8, offset=len(data) - stride - version * stride // 4)
     rows = min(_BLOCK_BYTES // stride // _GROUP * _GROUP, _BLOCK_ELEMENTS)
@@ -65,9 +65,9 @@ def _attributes(data: bytes, count: int, stride: int) -> Bytes:
 
 
 def _integrate(deltas: Bytes, base: Bytes, channel: int) -> Bytes:
-    """Return values [n, 4] from their differences, the first to `base` [4]."""
+    """Return the values [n, 4] whose differences are `deltas`; the first difference is relative to `base` [4]."""
     if channel & 3 == 3:
-        raise ValueError(f"channel {channel}")
+        raise ValueError(f"the channel {channel} is not supported")
     if channel & 3 == 2:  # exclusive or of rotated 32-bit words
         words, turn = deltas.view("<u4"), channel >> 4
         words = words >> turn | words << 32 - turn if turn else words
@@ -113,7 +113,7 @@ def _read_deltas(data: bytes, end: int, version: int, count: int, deltas: Bytes)
                     escaped[width].append(data[position - escapes : position])
                     places[width].append(start // _GROUP + group)
     if position != end:
-        raise ValueError("the data has another length than its headers say")
+        raise ValueError("the length of the data differs from the one in its headers")
     for width, parts in packed.items():
         whole = _UNPACK[width][np.frombuffer(b"".join(parts), np.uint8)].reshape(-1, _GROUP)
         if width < 8:
@@ -122,7 +122,7 @@ def _read_deltas(data: bytes, end: int, version: int, count: int, deltas: Bytes)
 
 
 def _unpacking(width: int) -> Bytes:
-    """Return the deltas [256, 8 / width] in each byte; the first delta has the highest bits unless width is 1."""
+    """Return the deltas [256, 8 / width] that each byte packs, the highest bits first unless `width` is 1."""
     shifts = np.arange(0, 8, width) if width == 1 else np.arange(8 - width, -1, -width)
     return (np.arange(256)[:, None] >> shifts & (1 << width) - 1).astype(np.uint8)
 
@@ -132,7 +132,7 @@ _ESCAPES: Final = {w: ((_UNPACK[w] == (1 << w) - 1).sum(1) * (w < 8)).astype(np.
 
 
 def _octahedral(values: Bytes) -> Bytes:
-    """Return unit vectors from octahedral x and y and the 1 that both are relative to; the last component stays."""
+    """Convert octahedral x and y, relative to the third component, to unit vectors. The fourth is unchanged."""
     parts = _parts(values, "<i1", "<i2")
     x, y, one = parts[:, :3].astype(np.float32).T
     x, y = x / one, y / one
@@ -145,7 +145,7 @@ def _octahedral(values: Bytes) -> Bytes:
 
 
 def _quaternion(values: Bytes) -> Bytes:
-    """Return unit quaternions from three components; the last 16 bits hold the scale and which one is left out."""
+    """Restore unit quaternions from three components; the last 16 bits store the scale and the omitted component."""
     parts = values.view("<i2").reshape(-1, 4)
     largest, scale = parts[:, 3] & 3, np.float32(np.sqrt(0.5)) / (parts[:, 3] | 3).astype(np.float32)
     xyz = parts[:, :3] * scale[:, None]
@@ -157,13 +157,13 @@ def _quaternion(values: Bytes) -> Bytes:
 
 
 def _exponential(values: Bytes) -> Bytes:
-    """Return float32 values from 8 bits of exponent and 24 bits of mantissa."""
+    """Convert 8 bits of exponent and 24 bits of mantissa to float32 values."""
     words = values.view("<i4")
     return np.ldexp((words << 8 >> 8).astype(np.float32), words >> 24).astype("<f4").view(np.uint8)
 
 
 def _color(values: Bytes) -> Bytes:
-    """Return RGBA colors from YCoCg and alpha, whose highest bit gives the scale."""
+    """Convert YCoCg colors with alpha, whose highest bit gives the scale, to RGBA."""
     parts = _parts(values, "<u1", "<u2")
     y, _, _, alpha = parts.astype(np.int32).T
     _, co, cg, _ = _parts(values, "<i1", "<i2").astype(np.int32).T
@@ -175,12 +175,12 @@ def _color(values: Bytes) -> Bytes:
 
 
 def _parts(values: Bytes, small: str, large: str) -> NDArray[Any]:
-    """Return the four components of each element, of one byte or of two."""
+    """Split each element into its four components of one or two bytes each."""
     return values.view({4: small, 8: large}[values.shape[1]])
 
 
 def _rounded(values: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
-    """Return values rounded half away from zero, as integers; damaged data may give NaN or any size."""
+    """Round values half away from zero and convert them to integers. Damaged data may contain NaN or any value."""
     limits = np.iinfo(kind)
     result: NDArray[Any] = np.nan_to_num(np.trunc(values + np.copysign(0.5, values)))
     return result.clip(limits.min, limits.max).astype(kind)

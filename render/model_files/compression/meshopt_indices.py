@@ -12,7 +12,7 @@ _UNSET: Final = 0xFFFFFFFF
 
 
 class _Numbers:
-    """Reads variable-length integers; each is added to the last one, zigzag-encoded."""
+    """Reads variable-length integers, which store zigzag-encoded differences to the previous number."""
 
     def __init__(self, data: bytes, position: int) -> None:
         self.data, self.position, self.last = data, position, 0
@@ -34,7 +34,7 @@ class _Numbers:
 
 
 def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
-    """Return the indices [count] of the "index" bitstream: corners of triangles, by recent edges and vertices.
+    """Decode the indices [count] of triangles from the "index" bitstream, which refers to recent edges and vertices.
 
     Raises IndexError or ValueError when the data is damaged. Indices may be negative then, or too large.
     """
@@ -80,12 +80,12 @@ def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
         result += a, b, c
         del edges[:-16], vertices[:-16]
     if numbers.position != end:
-        raise ValueError("the data has another length than its codes say")
+        raise ValueError("the length of the data differs from the one that its codes imply")
     return np.array(result, np.int64)
 
 
 def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
-    """Return the indices [count] of the "index sequence" bitstream: differences to either of two last indices.
+    """Decode the indices [count] of the "index sequence" bitstream: differences to one of two earlier indices.
 
     Raises IndexError or ValueError when the data is damaged. Indices may be negative then, or too large.
     """
@@ -98,5 +98,5 @@ def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
         last[value & 1] += step >> 1 ^ -(step & 1)
         result[place] = last[value & 1]
     if numbers.position != len(data) - 4:
-        raise ValueError("the data has another length than its numbers say")
+        raise ValueError("the length of the data differs from the one that its numbers imply")
     return result
