@@ -28,7 +28,8 @@ class DistillRequest:
     guidance_scale: float
     settings: DistillSettings
     reference_azimuth_deg: float | None = None
-    """Azimuth of the image's camera if the model is conditioned on the image itself, None if on its embedding only."""
+    """Azimuth of the image's camera if the model is conditioned on the image itself; None if it sees only the
+    embedding."""
 
     loss_azimuth_deg: float = 0.0
     """Azimuth of the image's camera in the L2 loss at the reference view; 0 without that loss."""
@@ -77,11 +78,12 @@ class DistillArgs:
     """Output folder. One run: the run folder itself (default out/NAME).
     Several runs: the parent of their folders, NAME-seed-K for seed K (default out)."""
     preset: HiddenDefault[Preset | None] = None
-    """The settings to start from. Default: tiny for models of 64-pixel images, paper for larger ones."""
+    """Preset that defines the settings of the runs. Default: tiny for models of 64-pixel images, paper for larger
+    ones."""
     steps: HiddenDefault[int | None] = None
-    """Number of steps; all schedules scale with it. Default: the preset's."""
+    """Number of steps. All schedules scale with this number. Default: the preset's number."""
     seed: int = 0
-    """The random seed."""
+    """Seed of all random numbers. With --num-seeds: the first seed."""
     num_seeds: int = 1
     """Number of seeds per image: SEED, SEED + 1, and so on."""
     elevation_deg: float = 15.0
@@ -95,26 +97,27 @@ class DistillArgs:
     """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
     Used with --with-reference or --reference-loss-weight, for models with absolute camera labels."""
     reference_loss_weight: float = 0.0
-    """Weight of an L2 loss on color and mask at the reference view; 0, as in the paper, omits the loss."""
+    """Weight of an L2 loss between the image and the rendered reference view (color and mask). 0, as in the paper,
+    omits the loss."""
     formats: tuple[Format, ...] = ("glb",)
-    """Files to write. glb: always written. obj: NAME.obj, .mtl and .png.
-    ply: mesh with vertex colors. points: point cloud."""
+    """Formats of the mesh to write. glb: a textured GLB, always written. obj: NAME.obj with its .mtl and .png. ply: a
+    mesh with vertex colors. points: a point cloud."""
     compile: CompileChoice = "auto"
     """How to compile the networks: whole or by blocks. Compilation takes minutes; the run is then about twice as fast.
     graphs: like whole, replayed as CUDA graphs. auto: whole on a GPU for 3,000 steps or more, otherwise none."""
     remove_background: bool = False
-    """Remove the background with rembg (an optional extra)."""
+    """Remove the background of the images first, with rembg (an optional extra)."""
     preview_every: HiddenDefault[int | None] = None
-    """Steps between previews (sheets of four views in previews/). Default: the preset's."""
+    """Number of steps between previews, sheets of four views in previews/. Default: the preset's number."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     workers: HiddenDefault[int | None] = None
-    """Number of parallel runs, each in its own process. Default: one per GPU, or one on a CPU."""
+    """Number of runs to do in parallel, each in its own process. Default: one per GPU, or one on a CPU."""
     address: HiddenDefault[str | None] = None
     """Address of a Ray cluster, or auto. Its machines must share the storage of MODEL and OUT.
     Default: this machine only."""
     dry_run: bool = False
-    """Print the settings as JSON (a list for several runs) and exit."""
+    """Print the settings of the runs as JSON and exit. For several runs, the JSON is a list."""
 
     @property
     def is_single(self) -> bool:

@@ -84,12 +84,12 @@ class StageOptions(CommonOptions):
     folder of stage 1."""
     compile: CompileChoice = "auto"
     """How to compile the UNet. none: eager. blocks: starts sooner. whole: fastest. graphs: like whole, replayed as CUDA
-    graphs; for one GPU and small networks. auto: whole on a GPU (blocks with --parallel fsdp), none on a CPU. May
-    change when a run resumes."""
+    graphs; for one GPU and small networks. auto: whole on a GPU (blocks with --parallel fsdp), none on a CPU. This
+    option may change when a run resumes."""
     blocks: BlocksChoice = "auto"
     """Implementation of the UNet's blocks. diffusers: the original. lean: the same without its tensor copies. fused:
     also runs group norm, shift and SiLU as one kernel (needs Triton). auto: fused if compiled for a GPU, otherwise
-    diffusers. May change when a run resumes."""
+    diffusers. This option may change when a run resumes."""
     without_flags: HiddenDefault[tuple[str, ...]] = ()
     """Leave out objects with any of these quality flags: clipped, near-black, near-white, low-coverage, ..."""
     min_coverage: float = 0.0
@@ -112,14 +112,14 @@ class Stage1(StageOptions):
     """
 
     autoencoder_steps: HiddenDefault[int | None] = None
-    """Optimizer steps for the autoencoder, when it is trained before stage 1. Default: the preset's."""
+    """Number of optimizer steps of the autoencoder, if stage 1 trains it first. Default: the preset's number."""
     image_encoder_steps: HiddenDefault[int | None] = None
-    """Optimizer steps for the image encoder, when it is trained before stage 1. Default: the preset's."""
+    """Number of optimizer steps of the image encoder, if stage 1 trains it first. Default: the preset's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage2(StageOptions):
-    """Stage 2 (Eq. 6): the noisy views also attend to the clean reference (Explicit Multi-view Attention)."""
+    """Stage 2 (Eq. 6): train the views to attend to the clean reference image too (Explicit Multi-view Attention)."""
 
     reference_mode: ReferenceMode = "attention"
     """How the model uses the reference image's latent. attention: the paper's Explicit Multi-view Attention. none: not
@@ -134,11 +134,12 @@ class ComponentOptions(CommonOptions):
     preset: PresetName = "tiny"
     """Preset that defines the component. Only tiny has components to train."""
     steps: HiddenDefault[int | None] = None
-    """Optimizer steps. Default: the preset's."""
+    """Number of optimizer steps. Default: the preset's number."""
     batch_size: HiddenDefault[int | None] = None
-    """Objects per step. Default: the preset's."""
+    """Number of objects per step. Default: the preset's number."""
     test_share: float = TEST_SHARE
-    """Fraction of the objects reserved for testing and never trained on. Use the same value for both stages."""
+    """Fraction of the objects to reserve for testing. These objects are never trained on. Use the same value for both
+    stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ TrainCommand = Stage1 | Stage2 | AutoencoderOptions | ImageEncoderOptions
 
 
 def parse(argv: Sequence[str]) -> TrainCommand:
-    """Parse a command line, without the program's name. The defaults are those of its --preset.
+    """Parse a command line (without the program's name). The option --preset determines the defaults.
 
     Raises:
         UserError: an option is out of range.
@@ -194,7 +195,7 @@ def _rename_old_command(argv: Sequence[str]) -> list[str]:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the UserError raised by an options class if it made tyro exit, otherwise None."""
+    """Return the UserError of an options class if this error made tyro exit, otherwise None."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
@@ -228,11 +229,15 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
 
 
 def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
-    """Apply `--autoencoder-steps` and `--image-encoder-steps`. Raises UserError if the recipe trains no components."""
+    """Apply `--autoencoder-steps` and `--image-encoder-steps`.
+
+    Raises UserError if the recipe's components are pretrained.
+    """
     if recipe.autoencoder is None or recipe.tower_training is None:
         if args.autoencoder_steps is not None or args.image_encoder_steps is not None:
             raise UserError(
-                f"preset {recipe.name} trains no components; drop --autoencoder-steps and --image-encoder-steps"
+                f"preset {recipe.name} uses a pretrained autoencoder and image encoder; drop --autoencoder-steps "
+                "and --image-encoder-steps"
             )
         return recipe
     autoencoder = replace(
@@ -245,7 +250,7 @@ def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
 
 
 def run_stage(args: Stage1 | Stage2) -> None:
-    """Train a stage, or print its configuration."""
+    """Train a stage, or print its configuration with --dry-run."""
     run = resolve(args)
     check_run(run, args.launch.workers)
     if args.dry_run:
@@ -256,7 +261,10 @@ def run_stage(args: Stage1 | Stage2) -> None:
 
 
 def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
-    """Train one component, or print its recipe. Raises UserError when the preset trains no components."""
+    """Train one component, or print its recipe with --dry-run.
+
+    Raises UserError when the preset's components are pretrained.
+    """
     check_seed("--seed", args.seed)
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
     component: AutoencoderRecipe | ImageEncoderRecipe | None = (

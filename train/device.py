@@ -52,7 +52,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
-    """Run the block in bf16 autocast with the fastest attention on a GPU, in float32 on a CPU."""
+    """Inside the block, use bf16 autocast and the fastest attention on a GPU, and float32 on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -71,7 +71,7 @@ def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
 class DeferredScalars(Generic[K]):
     """Scalars of several steps that stay on the device until they are read together.
 
-    Reading each one when it is computed would make the host wait for the GPU at every step.
+    Reading each scalar when it is computed would make the host wait for the GPU at every step.
     """
 
     def __init__(self) -> None:

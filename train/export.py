@@ -54,7 +54,8 @@ class ExportArgs:
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """Output, which must not exist. diffusers: a folder. ldm: a file ending in .ckpt, .pt or .safetensors."""
+    """Path to write, which must not exist. With --format diffusers: a folder. With ldm: a file ending in .ckpt, .pt or
+    .safetensors."""
     format: Literal["diffusers", "ldm"] = "diffusers"
     """Output format. diffusers: a folder that the classes of diffusers load. ldm: one file that Isotropic3D's code
     loads."""
@@ -83,7 +84,10 @@ class HubApi(Protocol):
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The parts of a model folder. MVDream has no image encoder; a UNet alone has no VAE either."""
+    """The parts of a model folder.
+
+    A converted MVDream lacks the image encoder; a folder of a UNet only also lacks the VAE.
+    """
 
     spec: ModelSpec
     unet: nn.Module
@@ -126,7 +130,7 @@ def _check_is_new(out: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder, which may not exist."""
+    """Remove a file or a folder, if it exists."""
     shutil.rmtree(path, ignore_errors=True)
     path.unlink(missing_ok=True)
 
@@ -138,7 +142,7 @@ def read_parts(folder: Path) -> ModelParts:
     parts = ModelParts(spec, load_unet(folder / "unet"), vae, read_image_encoder(folder))
     for name, part in (("VAE", parts.vae), ("image encoder", parts.image_encoder)):
         if part is None:
-            logger.info("note: %s has no %s, so the output has none", folder, name)
+            logger.info("note: %s has no %s, so the output has none either", folder, name)
     if parts.image_encoder is not None and parts.image_encoder.object_fill is not None:
         logger.info("note: %s", centering_note(parts.image_encoder.object_fill))
     return parts
@@ -171,8 +175,9 @@ def write_ldm(parts: ModelParts, path: Path) -> None:
     notes = json.dumps(asdict(ldm_notes(parts)))
     if parts.spec.cameras != "released_isotropic3d":
         logger.warning(
-            "these weights expect true camera angles, but Isotropic3D's released code converts degrees to radians "
-            "twice (get_camera_cond, create_camera_to_world_matrix); remove one conversion to use this file with it"
+            "these weights expect true camera angles, but Isotropic3D's released code converts degrees to "
+            "radians twice (get_camera_cond, create_camera_to_world_matrix); remove one of the two conversions "
+            "before using this file with that code"
         )
     if path.suffix == ".safetensors":
         save_file(state, path, metadata={NOTES: notes, "format": "pt"})
@@ -190,14 +195,14 @@ def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
     """
     if reads_reference(parts.unet):
         raise UserError(
-            "the UNet reads the reference image as input channels, which the official code does not support; "
-            "export it as diffusers"
+            "the UNet reads the reference image as input channels, which the official code does not support; use "
+            "--format diffusers"
         )
     for name, part in (("UNet", parts.unet), ("VAE", parts.vae)):
         if part is not None and part.config.norm_num_groups != LDM_NORM_GROUPS:  # type: ignore[union-attr]
             raise UserError(
-                f"the {name} normalizes in {part.config.norm_num_groups} groups, the official code always in "  # type: ignore[union-attr]
-                f"{LDM_NORM_GROUPS}, so its results would differ; export it as diffusers"
+                f"the {name} normalizes in {part.config.norm_num_groups} groups, but the official code always in "  # type: ignore[union-attr]
+                f"{LDM_NORM_GROUPS}; use --format diffusers"
             )
     state = {
         LDM_UNET_PREFIX + name: tensor

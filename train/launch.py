@@ -37,7 +37,7 @@ WORKER_PACKAGES: Final = ("dataset", "train")  # packages that a worker imports
 
 @dataclass(frozen=True)
 class Launch:
-    """The processes that train together."""
+    """Processes that train one model together."""
 
     workers: int = 1
     """Number of processes, each on its own GPU. Several processes are started with Ray Train and share --batch-size. Do
@@ -62,7 +62,9 @@ def start(run: TrainingRun, launch: Launch) -> None:
     """
     rank, world, local = from_environment()
     if launch.workers < 1 or launch.max_failures < 0:
-        raise UserError("--workers must be at least 1 and --max-failures at least 0")
+        raise UserError(
+            f"--workers is {launch.workers} and --max-failures is {launch.max_failures}; they must be at least 1 and 0"
+        )
     if (several := max(world, launch.workers)) > 1 and run.device.index is not None:
         raise UserError(
             f"--device {run.device} is one GPU for {several} processes; use --device cuda to give each its own"
@@ -78,7 +80,8 @@ def _start(run: TrainingRun, launch: Launch, rank: int, world: int, local: int) 
             raise UserError(f"--workers {launch.workers}, but torchrun started {world} processes; leave --workers out")
         if launch.address is not None:
             raise UserError(
-                f"--address {launch.address} is for Ray, but torchrun started this process; use one of them"
+                f"--address {launch.address} is for Ray, but torchrun started this process; leave out --address, "
+                "or start without torchrun"
             )
         _train_as(run, rank, world, local, launch.parallel)
     elif launch.workers == 1 and launch.address is None:
@@ -128,7 +131,7 @@ def _with_whole_paths(run: TrainingRun) -> TrainingRun:
 
 @contextmanager
 def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus: bool) -> Iterator[None]:
-    """Connect to Ray inside the block: a local instance, or the cluster at `address` with these packages on its nodes.
+    """Connect to Ray inside the block: to a local instance, or to the cluster at `address`, which receives `packages`.
 
     Raises:
         UserError: there are fewer GPUs than workers, or there is no cluster at `address`.

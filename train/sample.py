@@ -52,11 +52,12 @@ class SampleArgs:
     views: int = 4
     """Number of views, evenly spaced around the object."""
     elevation_deg: float = 15.0
-    """Elevation of the image in degrees. 15 is the middle of the training references, which are at -10 to 40."""
+    """Elevation in degrees of the camera that took the image. Training uses reference views at -10 to 40; 15 is the
+    middle."""
     view_elevation_deg: float = VIEW_ELEVATION_DEG
-    """Elevation of the views in degrees."""
+    """Elevation in degrees of the sampled views."""
     azimuth_offset_deg: float = 0.0
-    """Azimuth of the first view in degrees, relative to the image."""
+    """Azimuth in degrees of the first sampled view, relative to the image."""
     ddim_steps: int = 50
     """Number of DDIM steps, 1 to 1000. If the number does not divide 1000, more steps are done."""
     eta: float = 0.0
@@ -74,9 +75,9 @@ class SampleArgs:
     """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
     Used with --with-reference and absolute camera labels."""
     remove_background: bool = False
-    """Remove the background with rembg first."""
+    """Remove the background of the image first, with rembg (an optional extra)."""
     dry_run: bool = False
-    """Print the plan and exit."""
+    """Print what would be sampled and exit."""
 
 
 def orthogonal_cameras(

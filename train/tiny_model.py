@@ -56,7 +56,7 @@ class TinyModelArgs:
     shards: str = "data/tiny"
     """Shard set with images of at least 64 pixels. All objects should face the same way."""
     work: Path = Path("data/tiny-model")
-    """Folder for components, latents, checkpoints and samples."""
+    """Work folder. It receives the components, the latents, and the checkpoints and samples of both stages."""
     out: Path = Path("weights/tiny")
     """Model folder to write."""
     seed: int = 0
@@ -72,7 +72,8 @@ class TinyModelArgs:
     parts_steps_scale: HiddenDefault[float | None] = None
     """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
     part: Literal["all", "autoencoder", "image-encoder"] = "all"
-    """Train everything, or only one of the two components. Two commands can train them at the same time on two GPUs."""
+    """Part to train: everything, or one of the two components. Two commands can train the two components at the same
+    time on two GPUs."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels. absolute: for objects that all face the same way. relative: relative to the reference image."""
 
@@ -160,7 +161,9 @@ def make_autoencoder(
         UserError: the preset trains no autoencoder.
     """
     if recipe.autoencoder is None:
-        raise UserError(f"preset {recipe.name} trains no autoencoder")
+        raise UserError(
+            f"preset {recipe.name} has no settings to train an autoencoder; use the preset of the bundled model"
+        )
     damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
     return ensure_autoencoder(
         folder / "vae", training_shards, recipe.autoencoder, size, seed=seed, device=device, damage=damage
@@ -176,7 +179,9 @@ def make_image_encoder(
         UserError: the preset trains no image encoder.
     """
     if recipe.tower_training is None or not isinstance(recipe.tower, SmallEncoder):
-        raise UserError(f"preset {recipe.name} trains no image encoder")
+        raise UserError(
+            f"preset {recipe.name} has no settings to train an image encoder; use the preset of the bundled model"
+        )
     damage, target = Damage(len(training_shards), recipe.max_damaged_share), folder / "image_tower"
     return ensure_image_encoder(
         target,
@@ -197,7 +202,9 @@ def make_parts(training_shards: ShardSet, folder: Path, recipe: Recipe, seed: in
         UserError: the preset has no UNet or trains no components.
     """
     if recipe.unet is None:
-        raise UserError(f"preset {recipe.name} trains no UNet of its own")
+        raise UserError(
+            f"preset {recipe.name} has no settings to train a UNet from scratch; use the preset of the bundled model"
+        )
     vae = make_autoencoder(training_shards, folder, recipe, seed, device)
     image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]

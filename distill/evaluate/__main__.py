@@ -4,7 +4,7 @@
     python -m distill.evaluate --run out/cat out/mug --uid procedural-cat-000001 procedural-mug-000017 --shards ...
     python -m distill.evaluate --table pairs.csv --shards data/shards                        # run,uid,view
 
-Each asset is aligned with its object by the known camera of the image it was made from, without a search
+Each asset is aligned with its object by the known camera of its input image, without a search
 (`distill.evaluate.ground_truth`). The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (with
 images) and `results.jsonl`, which has one line per measured asset. The same command resumes from `results.jsonl`. With
 --model, the distillations are in `runs/MODEL/UID` and are resumed too.

@@ -24,15 +24,15 @@ class AssetEvaluationArgs:
     uid: HiddenDefault[tuple[str, ...]] = ()
     """The uid of each run's object, in the order of --run."""
     view: HiddenDefault[tuple[str, ...]] = ()
-    """The view that each run was made from: fixed_00 to fixed_15 or random_00 to random_15. If omitted, it is found by
-    comparing the run's image with all views. With --model: one view to distill every object from; if omitted, the
-    view that train.evaluate uses as the object's reference."""
+    """The view that each run was made from: fixed_00 to fixed_15 or random_00 to random_15. If omitted, the view is
+    found by comparing the run's image with all views. With --model: one view to distill every object from; if omitted,
+    the view that train.evaluate uses as the object's reference."""
     table: HiddenDefault[Path | None] = None
-    """A table to use instead of --run, --uid and --view: CSV with the header run,uid,view, or JSON.
-    Run folders are relative to the table's folder."""
+    """File that lists runs, uids and views, instead of --run, --uid and --view: CSV with the header run,uid,view, or a
+    JSON list of objects with these keys. Run folders are relative to the folder of this file."""
     model: HiddenDefault[tuple[Path, ...]] = ()
     """Models with which to distill objects of the set: model folders, checkpoint files or Hub names.
-    The others are compared with the first."""
+    Each is compared with the first."""
     split: Literal["test", "validation", "all"] = "test"
     """With --model: the split to evaluate. Objects are assigned to splits by a hash of the uid; those of test are never
     trained on."""
@@ -47,15 +47,16 @@ class AssetEvaluationArgs:
     guidance_scale: HiddenDefault[float | None] = None
     """With --model: classifier-free guidance scale, as in python -m distill."""
     compare_reference: Literal["without", "with", "both"] = "without"
-    """With --model: whether to condition the model on the image itself too. both: compare the two.
-    without: on the embedding only, as in the paper. with: as python -m distill does with --with-reference."""
+    """With --model: whether to condition the model on the image itself, in addition to its embedding. with: yes, like
+    --with-reference of python -m distill. without: no, as in the paper. both: compare both ways."""
     consistency: bool = False
-    """With --model: also measure multi-view consistency.
-    A field is fitted to views sampled by the model, rendered from the same cameras and compared with these views."""
+    """With --model: also measure multi-view consistency. A field is fitted to views sampled by the model and rendered
+    from the same cameras. The renders are compared with the sampled views."""
     ddim_steps: int = 50
     """With --consistency: number of DDIM steps to sample the views."""
     labels: Labels = "auto"
-    """The camera labels of the runs' models, which determine the alignment. auto: read them from the model folders."""
+    """Camera labels of the models that the runs used. They determine the alignment. auto: read them from the model
+    folders."""
     meshes: HiddenDefault[Path | None] = None
     """Folder of the 3D files that the set was rendered from, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
     out: Path = Path("data/asset-evaluation")

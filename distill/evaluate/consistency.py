@@ -52,7 +52,7 @@ FIT: Final = replace(
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model samples views."""
+    """Settings with which a model samples views."""
 
     steps: int
     seed: int
@@ -71,7 +71,7 @@ def measure_consistency(
     places: Sequence[Place],
     device: torch.device,
 ) -> None:
-    """Measure every object that the record lacks: add the scores METHOD-rerendered and truth-rerendered, with images.
+    """Add the scores METHOD-rerendered and truth-rerendered that the record lacks, with images.
 
     Args:
         record: The record of the evaluation.
@@ -114,7 +114,7 @@ def _score_fit(
 def rerendered(
     ring: NDArray[np.float32], truth: RenderedObject, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Fit a field to views and render it from the same cameras. Returns images [f, h, w, 3].
+    """Fit a field to views and render it from the same cameras. Return the rendered images [f, h, w, 3].
 
     Args:
         ring: Views [f, h, w, 3] in [0, 1], taken at the object's fixed cameras.
@@ -152,7 +152,7 @@ def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[s
 
 
 def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[ResultTable]:
-    """Return two tables: the scores of the true views and of the models' views, and the differences of the two."""
+    """Return two tables: the scores of the true views and of the models' views, and the differences between both."""
     rows = consistency_rows(record, methods, uids)
     titles = ("Multi-view consistency", "Consistency: difference to the true views")
     both = zip(tables(rows, format_object_count(len(uids)), (CONSISTENCY,)), titles, strict=True)

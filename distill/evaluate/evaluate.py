@@ -171,7 +171,7 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
 def _distill(
     args: AssetEvaluationArgs, distilled: DistillMethod, shards: ShardSet, places: Mapping[str, Place]
 ) -> tuple[list[Pair], dict[str, str]]:
-    """Distill the objects. Return the assets, and the reason for each failure by uid."""
+    """Distill the objects. Return the assets and, by uid, the reason for each failure."""
     absolute = read_spec(distilled.folder).cameras == "absolute"
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: reference_view(uid) if args.view_of_all is None else args.view_of_all for uid in places}

@@ -1,8 +1,7 @@
 """Align an asset with its object, and read the object's true mesh.
 
-The alignment follows from the known camera of the image; it is not searched for (no ICP). The object's world is
-Blender's: z is up, and the object's front faces -y. The field's world has the same vertical axis and differs in two
-ways:
+The alignment follows from the known camera of the image, without a search (no ICP). The object's world is Blender's: z
+is up, and the object's front faces -y. The field's world has the same vertical axis and differs in two ways:
 
   azimuth   With relative camera labels the reference image is at azimuth 0, so the field is rotated about z: the point
             x of the field corresponds to the point R_z(a) x of the object, where `a` is the azimuth of the reference
@@ -81,7 +80,7 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     Raises UserError if the file is missing, cannot be read, or has no triangle of positive area.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; a GLB is expected there")
+        raise UserError(f"{path} does not exist; write the GLB to this path")
     try:
         mesh: Any = trimesh.load_scene(path, file_type="glb").to_mesh()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:

@@ -140,10 +140,11 @@ def _doubled_area(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> NDArray[
 
 
 def _rasterized(mesh: trimesh.Trimesh, cells: int) -> NDArray[np.bool_]:
-    """Return the cells [x, y, z] that the surface occupies; no path of other, face-adjacent cells crosses the surface.
+    """Return the cells [x, y, z] that the surface occupies, without gaps: a path through other cells cannot cross it.
 
-    Such a path would cross the surface between the centers of two adjacent cells, half a cell from all other cells.
-    No edge is longer than half a cell, so a vertex lies within 0.3 cells of the crossing and occupies one of the two.
+    A path leads from a cell to one that shares a face with it. If it crosses the surface between the centers of two
+    such cells, the crossing is half a cell away from all other cells. No edge is longer than half a cell, so a vertex
+    lies within 0.3 cells of the crossing and occupies one of the two cells.
     """
     edge = EXTENT / cells
     vertices, _ = trimesh.remesh.subdivide_to_size(  # type: ignore[no-untyped-call]

@@ -1,7 +1,8 @@
 """Pair finished distillations with the objects and views of a shard set that they were made from.
 
 A table of pairs is CSV with the header `run,uid,view`, or a JSON list of objects with these keys. `run` is a folder,
-relative to the table's folder. If `view` is missing or empty, it is found by the run's image.
+relative to the table's folder. If `view` is missing or empty, the view is found by comparing the run's image with all
+views.
 """
 
 import csv
@@ -85,8 +86,8 @@ def check_unique(entries: Sequence[AssetEntry]) -> None:
     for entry in entries:
         if entry.uid in runs:
             raise UserError(
-                f"{entry.uid} has two assets, {runs[entry.uid]} and {entry.run}; evaluate the second by another "
-                "command, with another --out"
+                f"{entry.uid} has two assets, {runs[entry.uid]} and {entry.run}; evaluate the second one with "
+                "another command and another --out"
             )
         runs[entry.uid] = entry.run
 
@@ -203,7 +204,10 @@ def _find_view(entry: AssetEntry, truth: RenderedObject) -> int:
 
 
 def _similarity_db(path: Path, truth: RenderedObject) -> NDArray[np.float64]:
-    """Return the PSNR [f] of a run's image and each view, prepared like the run's image; -inf for empty views."""
+    """Return the PSNR [f] between a run's image and each view.
+
+    Views are prepared like the image; empty views have -inf.
+    """
     try:
         with Image.open(path) as image:
             given = np.asarray(image.convert("RGBA").resize((image.width, image.width)))

@@ -53,7 +53,7 @@ def fit_images(
 def ray_batches(
     posed: PosedImages, seed: int, count: int, device: torch.device | str
 ) -> Iterator[tuple[Rays, Tensor, Tensor]]:
-    """Yield endless batches of `count` random rays through pixels of the images, with shifts [n] and colors [n, 3]."""
+    """Yield batches of `count` random rays through pixels, with step shifts [n] and true colors [n, 3], without end."""
     all_rays = camera_rays(posed.c2w, posed.fov_deg, posed.images.shape[1], device)
     colors = posed.images.reshape(-1, 3).to(device)
     generator = torch.Generator().manual_seed(seed)

@@ -88,7 +88,7 @@ def write_asset_report(
 
 
 def _page_methods(record: Record, methods: Sequence[Method], uids: Sequence[str], consistency: bool) -> list[Method]:
-    """Return the rows of images that the page shows per object. Gives rows without scores empty ones in the record."""
+    """Return the rows of images that the page shows per object. Rows without scores get empty scores in the record."""
     rings = []
     for method in methods:
         rings += [method, Method(f"{method.key}-{OUTLINES}", f"{method.title}: silhouettes", {})]
@@ -152,7 +152,7 @@ def _object_table(
 
 
 def _protocol(groups: Sequence[AssetGroup], with_mesh: int) -> Iterator[str]:
-    """Yield sentences on how the numbers are measured."""
+    """Yield sentences that describe how the numbers are measured."""
     pairs = [pair for group in groups for pair in group.pairs]
     inside = sum(pair.view < VIEWS_PER_SET for pair in pairs)
     yield (

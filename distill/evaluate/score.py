@@ -1,4 +1,4 @@
-"""Score an asset: its field rendered from the object's own cameras, and its mesh compared with the true one."""
+"""Score an asset: render its field from the cameras of the object, and compare its mesh with the true mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +87,7 @@ def render_asset(
 
 @torch.no_grad()
 def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str = "cpu") -> Occupancy:
-    """Compute the occupancy grid of a finished scene from several points per cell. Field files lack the grid."""
+    """Compute the occupancy grid of a finished scene from several points per cell. Field files do not contain it."""
     settings = replace(march, occupancy_every=1, occupancy_decay=1.0, occupancy_warmup=_OCCUPANCY_SAMPLES)
     occupancy = Occupancy(scene.radius, settings).to(device)
     for step in range(_OCCUPANCY_SAMPLES):

@@ -27,7 +27,10 @@ def texel_coordinates(uv: FloatArray, size: int) -> FloatArray:
 
 
 def barycentric(corners: FloatArray, points: FloatArray) -> FloatArray:
-    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2]; NaN if its area is 0."""
+    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2].
+
+    The weights of triangles of area 0 are NaN.
+    """
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     area = _cross(b - a, c - a)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -66,7 +69,7 @@ def rasterize(uv: FloatArray, faces: IntArray, size: int) -> tuple[IntArray, Flo
 
 
 def _candidates(corners: FloatArray, size: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Yield (face, column, row) of all texels with centers in the bounding box of a triangle, in chunks, by face."""
+    """Yield face, column and row of all texels with centers in the bounding box of a face, in chunks, by face."""
     low = np.clip(np.ceil(corners.min(1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners.max(1) - 0.5) + 1, 0, size).astype(np.int64)
     extent = np.maximum(high - low, 0)

@@ -222,7 +222,7 @@ def _plain_files(
 
 
 def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> ColorFunction:
-    """Return `color` as a function of positions and normals [n, 6] on the host."""
+    """Wrap `color` as a function of positions and normals [n, 6] in host memory."""
     return lambda rows: evaluate(
         lambda part: color(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
     )
@@ -265,7 +265,9 @@ def evaluate(
 
 
 def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
-    """Return the density of the surface in a grid [r, r, r]: the setting, or less for a thin field (with a warning).
+    """Return the density at the surface of a field, given its density grid [r, r, r].
+
+    This is `settings.threshold` or, for a thin field, less. In the second case a warning is logged.
 
     Raises:
         UserError: the field is empty.

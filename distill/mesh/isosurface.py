@@ -23,7 +23,7 @@ class TriangleMesh:
 
 
 def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> TriangleMesh:
-    """Extract the surface where density [r, r, r] crosses `threshold`; it is closed at the walls of the cube.
+    """Extract the surface where a density grid [r, r, r] crosses `threshold`. The walls of the cube close the surface.
 
     Marching cubes interpolates linearly. Density may jump from 0 to 1,000 between two nodes, which would push the
     surface outwards by up to a cell. So marching cubes runs on the opacity 1 - exp(-density * length), with the length
@@ -58,7 +58,7 @@ def keep_components(surface: TriangleMesh, floater_fraction: float) -> tuple[Tri
 
 
 def simplify(surface: TriangleMesh, faces: int) -> TriangleMesh:
-    """Simplify to about `faces` faces or fewer by quadric edge collapse."""
+    """Simplify a mesh by quadric edge collapse to about `faces` faces, or fewer."""
     if len(surface.faces) <= faces:
         return surface
     vertices, kept = fast_simplification.simplify(surface.vertices, surface.faces.astype(np.int32), target_count=faces)

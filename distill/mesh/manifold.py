@@ -16,7 +16,7 @@ from distill.mesh.arrays import FloatArray, IntArray
 
 
 def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return a manifold of these faces, without degenerate faces and pairs of a face and its reverse.
+    """Return a manifold mesh of these faces. Degenerate faces, and pairs of a face and its reverse, are removed.
 
     Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
     if the face directions along every edge of the input cancel.
@@ -62,7 +62,8 @@ def cancel(faces: IntArray) -> IntArray:
 def partners(vertices: FloatArray, faces: IntArray) -> IntArray:
     """Match each half edge with the opposite half edge of the neighboring face.
 
-    If more than two faces share an edge, a face is matched with the next face around the edge on its inner side.
+    If more than two faces share an edge, each face is matched with the next one around the edge, on the face's inner
+    side.
 
     Args:
         vertices: Positions [v, 3].
@@ -117,7 +118,7 @@ def _match_around_edge(
 
 
 def _split_vertices(vertices: FloatArray, faces: IntArray, partner: IntArray) -> tuple[FloatArray, IntArray]:
-    """Give each fan of faces that is connected by matched half edges its own vertex."""
+    """Duplicate vertices, so that each fan (faces connected by matched half edges) has its own vertex."""
     paired = partner >= 0
     corner = np.arange(len(partner))
     following = corner - corner % 3 + (corner + 1) % 3
@@ -130,7 +131,7 @@ def _split_vertices(vertices: FloatArray, faces: IntArray, partner: IntArray) ->
 
 
 def _opposed_pairs(faces: IntArray) -> IntArray:
-    """Return one opposed pair [n, 2] of half edges per edge with more than two; no face is in two pairs."""
+    """Return a pair of opposed half edges for each edge with more than two, [n, 2]. A face is in one pair at most."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
     pairs: list[tuple[int, int]] = []
@@ -147,7 +148,7 @@ def _opposed_pairs(faces: IntArray) -> IntArray:
 
 
 def _split_edges(vertices: FloatArray, faces: IntArray, pairs: IntArray) -> tuple[FloatArray, IntArray]:
-    """Split the edge of each pair of half edges [n, 2] at its own new vertex, so that two faces become four."""
+    """Split the edge of each pair of half edges [n, 2] at a new vertex, so that two faces become four."""
     edges = half_edges(faces)
     middle = len(vertices) + np.arange(len(pairs))
     vertices = np.concatenate([vertices, vertices[edges[pairs[:, 0]]].mean(1)])

@@ -12,7 +12,10 @@ logger = logging.getLogger(__name__)
 
 @cache
 def has_kernels(device_type: str) -> bool:
-    """Return whether tensors on this type of device use the Triton kernels. Logs once if they do not."""
+    """Return whether tensors on this type of device use the Triton kernels.
+
+    Log once if they use plain torch instead.
+    """
     reason = missing_for(device_type, find_spec("triton") is not None)
     if reason:
         logger.info("hash grid, ray marching and compositing run in plain torch: %s", reason)

@@ -36,7 +36,10 @@ def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, deta
 
 
 class _Composite(torch.autograd.Function):
-    """Saves the weights, so that the backward pass is one sum from the end of each ray to its start."""
+    """Autograd function of `composite`.
+
+    Saves the weights; the backward pass sums from the end of each ray to its start.
+    """
 
     @staticmethod
     def forward(ctx: Any, density: Tensor, values: Tensor, starts: Tensor, plan: tuple[float, int]) -> Tensor:
@@ -77,7 +80,7 @@ def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, T
 
 
 def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """`ray_weights` in plain torch, by a cumulative sum over all samples [m] in float64."""
+    """Compute `ray_weights` in plain torch, by a cumulative sum over all samples [m] in float64."""
     optical = (density * step).clamp(max=MAX_OPTICAL_DEPTH)
     before = _sums_before(optical, starts)
     transmittance = torch.exp(-before).to(density.dtype)
@@ -93,7 +96,7 @@ def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def composite_gradients(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of density [m] and values [m, k], given that of the sums [n, k], in plain torch.
+    """Return the gradients of density [m] and values [m, k] in plain torch, given the sums' gradient `grad` [n, k].
 
     With g_i = grad . v_i over the first `attached` values, the gradient of density i is
     step (T_(i+1) g_i - sum_{j > i} w_j g_j).
@@ -106,7 +109,7 @@ def composite_gradients(
 
 
 def _sums_before(values: Tensor, starts: Tensor) -> Tensor:
-    """Return for each value [m] the sum of the values before it on the same ray, in float64."""
+    """Return, for each of the values [m], the sum of the earlier values on its ray, in float64."""
     wide = values.double()
     running = wide.cumsum(0) - wide
     first = starts[:-1].clamp(max=max(0, len(values) - 1))  # rays without samples are not used below

@@ -100,7 +100,7 @@ class Field(nn.Module):
         return self._activate(x, self.density_mlp(features)[:, 0])
 
     def query_features(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`query` in plain torch, given features [n, w] and their Jacobian [n, w, 3]."""
+        """Compute `query` in plain torch, given features [n, w] and their Jacobian [n, w, 3]."""
         density, normal = self._density_and_normal(x, features, jacobian)
         return density, torch.sigmoid(self.albedo_mlp(features)), normal
 
@@ -149,13 +149,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the header of a safetensors file. Raises UserError if it is missing or damaged."""
+    """Read the tensors and the header of a safetensors file. Raises UserError if the file is missing or damaged."""
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Read the header of a safetensors file. Raises UserError if it is missing or damaged."""
+    """Read the header of a safetensors file. Raises UserError if the file is missing or damaged."""
     with _opened(path) as file:
         header: dict[str, str] = file.metadata() or {}
         return header
@@ -163,7 +163,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file. Raises UserError if it is missing or damaged."""
+    """Open a safetensors file. Raises UserError if the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -174,7 +174,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 class _Mlp(nn.Module):
-    """Linear, ReLU, linear, without biases, as in the released code."""
+    """A linear layer, ReLU and another linear layer, without biases, as in the released code."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator | None) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ _INIT_RANGE: Final = 1e-4  # Instant-NGP, section 4
 def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
     """Return the table rows [2, 2, 2, n] of the corners (x, y, z; 0 low, 1 high) of integer cells [3, n].
 
-    They are hashed unless all vertices fit; the table size of a hashed level is a power of two.
+    Rows are hashed unless the table has one for each vertex. The table size of a hashed level is a power of two.
     """
     dense = (resolution + 1) ** 3 <= table_size
     factors = ((resolution + 1) ** 2, resolution + 1, 1) if dense else _PRIMES
@@ -72,13 +72,16 @@ def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None
 
 
 def _spread(grad: Tensor, fraction: Tensor, grad_difference: Tensor | None = None) -> Tensor:
-    """Transpose of lerp(low, high, fraction), plus high - low if its gradient is given: [..., n] -> [..., 2, n]."""
+    """Return the gradient [..., 2, n] of (low, high), given `grad` [..., n], that of lerp(low, high, fraction).
+
+    `grad_difference` is the gradient of high - low, or None.
+    """
     high = grad * fraction if grad_difference is None else torch.addcmul(grad_difference, grad, fraction)
     return torch.stack([grad - high, high], -2)
 
 
 class _LookUp(torch.autograd.Function):
-    """Look-up of one level. Saves only the points and recomputes the corners, to save memory."""
+    """Autograd function that looks up one level. It stores only the points, and recomputes the corners when needed."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, resolution: int, jacobian: bool) -> Tensor:

@@ -38,7 +38,7 @@ def occupied_samples(
 def march_dense(
     segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int, rays_at_once: int
 ) -> PackedSamples:
-    """`occupied_samples` in plain torch, in chunks of `rays_at_once` rays."""
+    """Compute `occupied_samples` in plain torch, in chunks of `rays_at_once` rays."""
     rays = len(segments.near)
     counts, distances = [], []
     for start in range(0, max(1, rays), rays_at_once):

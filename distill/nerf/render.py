@@ -128,7 +128,7 @@ def _visible_samples(
 def _visible_samples_of_group(
     scene: Scene, rays: Rays, shift: Tensor, settings: MarchSettings, occupancy: Occupancy | None
 ) -> PackedSamples:
-    """`_visible_samples` for a group of rays that can be marched at once."""
+    """Compute `_visible_samples` for a group of rays that can be marched at once."""
     step, budget = settings.step_length(scene.radius), settings.samples_at_once(shift.device)
     segments = RaySegments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells

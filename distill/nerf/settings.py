@@ -33,7 +33,7 @@ class HashGridSettings:
 class FieldSettings:
     """Settings of the field. Defaults are those of the released configuration.
 
-    One rule differs: the released scene is the cube [-radius, radius]^3, and this one is the ball inside that cube.
+    One rule differs: the released scene is the cube [-radius, radius]^3, while this scene is the ball inside that cube.
     """
 
     grid: HashGridSettings = field(default_factory=HashGridSettings)
@@ -49,17 +49,19 @@ class MarchSettings:
     """Settings of ray marching. Defaults are those of the released configuration."""
 
     samples_per_ray: int = 512
-    """Steps per diagonal of the cube around the ball of the scene. A diameter of the ball has fewer steps."""
+    """Number of steps along the diagonal of the cube around the scene's ball. A diameter of the ball has fewer
+    steps."""
     sample_budget: int = 2**21
-    """Number of samples evaluated at once, about 3.5 KB each with gradients in plain torch. Kernels need a third of
-    that and evaluate four times as many. More samples are rendered in chunks."""
+    """Number of samples evaluated at once, about 3.5 KB each with gradients in plain torch. The Triton kernels need a
+    third of that memory and evaluate four times as many samples at once. More samples are rendered in chunks."""
     min_transmittance: float = 1e-4
     """Rays end where the transmittance falls below this value."""
     alpha_threshold: float = 0.01
-    """Samples with less opacity than this are skipped. If the mean of the occupancy grid is lower, it is the limit."""
+    """Samples with less opacity than this are skipped. If the mean of the occupancy grid is lower, that mean is the
+    limit."""
     occupancy_resolution: int = 32
     occupancy_threshold: float = 0.01
-    """Optical depth of one step above which a cell is occupied. The mean of the grid is used if it is lower."""
+    """Optical depth of one step above which a cell is occupied. If the mean of the grid is lower, that mean is used."""
     occupancy_every: int = 16
     occupancy_decay: float = 0.95
     occupancy_warmup: int = 256

@@ -33,7 +33,7 @@ def albedo_only(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
 
 
 def lit(kind: ShadingKind, light: PointLight) -> Shade:
-    """Return Lambertian shading by `light`, of the albedo ("diffuse") or of white albedo ("textureless")."""
+    """Return a function for Lambertian shading by `light`, with the albedo ("diffuse") or white ("textureless")."""
 
     def shade(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
         to_light = F.normalize(light.position[frame] - x, dim=-1)

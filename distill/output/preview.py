@@ -38,7 +38,7 @@ class PreviewImages(NamedTuple):
 
     @property
     def panels(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """The rows of a sheet of views and the panels of a video."""
+        """The kinds of images that are the rows of a sheet of views and the panels of a video."""
         return self.colors, self.normals, self.textureless
 
 

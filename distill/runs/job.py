@@ -154,7 +154,7 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
     if compute.compile != "none":
         logger.info(
             "%s: compiling the networks takes minutes, in the coarse and again in the fine part of the run "
-            "(--compile none avoids it)",
+            "(avoid this with --compile none)",
             title,
         )
     guidance = model_guidance(

@@ -40,7 +40,10 @@ _FOLDER_S: Final = 10.0  # longest wait until a new folder is visible on another
 
 
 class Board:
-    """The progress of all runs and the stop request: an actor of its own, since workers do not answer during a run."""
+    """Stores the progress of all runs and the stop request.
+
+    It is a separate actor, because workers do not answer during a run.
+    """
 
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
@@ -212,7 +215,10 @@ class _Pool:
 
 
 def _failed_start(error: Exception) -> UserError:
-    return UserError(f"{MAX_FAILED_STARTS} workers in a row did not start; the last one: {_lines(error)[-1]}")
+    return UserError(
+        f"{MAX_FAILED_STARTS} workers in a row did not start; repeat the command after fixing the last error: "
+        f"{_lines(error)[-1]}"
+    )
 
 
 def _lines(error: Exception) -> list[str]:
@@ -246,16 +252,16 @@ class _Progress:
         self._bar.close()
 
     def begin(self, job: Job) -> None:
-        """A worker starts this run."""
+        """Record that a worker starts this run."""
         self._previews[job.name] = set(_preview_files(job))
 
     def end(self, outcome: RunOutcome) -> None:
-        """A run has ended."""
+        """Record that a run has ended."""
         if outcome.status in ("done", "skipped"):
             self._ended.add(outcome.name)
 
     def stop(self) -> None:
-        """Ask all workers to stop; only the first call has an effect."""
+        """Ask all workers to stop. Further calls have no effect."""
         if not self._stopping:
             logger.info(
                 "stopping: every run finishes its step and writes a checkpoint; interrupt again to stop at once"

@@ -97,7 +97,7 @@ def resume(state: Distillation, path: Path, request: Mapping[str, Any]) -> int:
 
 
 def _tensors(state: Distillation) -> dict[str, Tensor]:
-    """All tensors of a run by name; those of the optimizer are `optimizer.PARAMETER.KEY`."""
+    """Return all tensors of a run by name. Tensors of the optimizer are named `optimizer.PARAMETER.KEY`."""
     moments = state.optimizer.state_dict()["state"]
     return {
         **{f"field.{name}": tensor for name, tensor in state.field.state_dict().items()},

@@ -65,6 +65,6 @@ def check_finite(step: int, total: float, gradient_norm: float) -> None:
     """
     if not (math.isfinite(total) and math.isfinite(gradient_norm)):
         raise UserError(
-            f"step {step}: the loss is {total} and its gradient norm {gradient_norm}; the last checkpoint is kept: "
-            "try another --seed or a smaller --guidance-scale with another --out"
+            f"step {step}: the loss is {total} and its gradient norm {gradient_norm}; start again in another "
+            "--out, with another --seed or a smaller --guidance-scale (the last checkpoint is kept)"
         )

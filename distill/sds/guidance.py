@@ -47,7 +47,7 @@ class Guidance:
     denoise: Denoise
     alphas_cumprod: Tensor  # [t]
     reference: ReferenceView | None = None
-    """Used only if `DistillSettings.reference_weight` is positive."""
+    """View of the input image, used only if `DistillSettings.reference_weight` is positive."""
 
 
 def model_guidance(
@@ -124,7 +124,7 @@ def model_denoiser(
 
 
 def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> Tensor:
-    """Rescale x0_hat with guidance towards the standard deviation of x0_hat without guidance.
+    """Rescale the x0_hat with guidance so that its standard deviation approaches that of the x0_hat without guidance.
 
     Strong guidance raises the contrast of x0_hat (Lin et al. 2023, "Common Diffusion Noise Schedules ...", section
     3.4). As in MVDream the standard deviation is that of all views of a group.

@@ -206,8 +206,8 @@ def mixture_denoiser(
         truths: Function that returns the images [f, 3, h, w] of each scene from given cameras.
         encode: The image encoder.
         alphas_cumprod: Noise schedule [t].
-        jointly: Whether the posterior is that of all views of a group together, as for a model with attention between
-            views, or of each view by itself, as for a model of single views without camera labels.
+        jointly: If True, the posterior is that given all views of a group, as for a model with attention between views.
+            If False, it is that given each view alone, as for a model of single views without camera labels.
     """
 
     @torch.no_grad()

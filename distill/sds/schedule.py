@@ -28,7 +28,7 @@ BEFORE: Final[Mapping[str, Mapping[str, float]]] = {
     "cameras": {"low_elevation_probability": 0.0},
     "march": {"alpha_threshold": 0.0},
 }
-"""Values of newer settings that reproduce the runs made before these existed. Requests do not store them."""
+"""For settings that were added later: the values that reproduce older runs. Requests do not store these values."""
 VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises jointly
 
 
@@ -87,9 +87,9 @@ class DistillSettings:
     """Fraction of the run (8,000 of 10,000 steps) in which the timestep range moves from `timestep_start` to
     `timestep_end`."""
     timestep_start: float = 0.98
-    """Both ends of the timestep range at step 0, as a fraction of the noise schedule."""
+    """Smallest and largest timestep at step 0 (they are equal), as a fraction of the noise schedule."""
     timestep_end: tuple[float, float] = (0.02, 0.50)
-    """The ends of the timestep range after annealing."""
+    """Smallest and largest timestep after annealing, as fractions of the noise schedule."""
     sds_form: SdsForm = "x0"
     sds_rescale: float = 0.5
     sds_weight: float = 1.0
@@ -113,7 +113,7 @@ class DistillSettings:
     preview_every: int = 500
 
     def __post_init__(self) -> None:
-        """Raises UserError for invalid values."""
+        """Raise UserError when a value is invalid."""
         if self.steps < 1:
             raise UserError(f"steps is {self.steps}; it must be at least 1")
         check_seed("seed", self.seed)
@@ -182,7 +182,10 @@ def newer_settings(settings: DistillSettings) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class CameraViews:
-    """The cameras [f] of a step, looking at the origin; every `VIEWS_PER_GROUP` of them are orthogonal views."""
+    """The f cameras of a step, which look at the origin.
+
+    Each group of `VIEWS_PER_GROUP` cameras has orthogonal views.
+    """
 
     elevation_deg: NDArray[np.float64]
     azimuth_deg: NDArray[np.float64]

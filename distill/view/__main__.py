@@ -21,7 +21,8 @@ from distill.view.server import serve
 class ViewArgs:
     """Show a page per run with its 3D model, video, losses and settings. The page of an unfinished run reloads itself.
 
-    The pages are served on this machine only, until Ctrl-C. For several runs, an overview links to their pages.
+    The pages are served on this machine only, until Ctrl-C. For several runs, there is an overview with links to the
+    pages.
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...", help_behavior_hint="")]

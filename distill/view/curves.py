@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mark:
-    """A change at a step, with its name."""
+    """A named change at a step, such as the start of the fine part."""
 
     step: float
     name: str

@@ -100,4 +100,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; the page needs this file") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; restore this file, which the page shows") from error

@@ -16,7 +16,7 @@ from distill.view.curves import CURVE_HEIGHT, CURVE_WIDTH, Curve
 from distill.view.media import embed_image, embed_model, embed_video
 
 Rows = Sequence[tuple[str, str]]
-"""Names with their values."""
+"""Rows of a table: names with their values."""
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ class StoredRun:
     name: str
     folder: Path
     config: dict[str, Any]
-    """Empty if there is no config.json yet."""
+    """Contents of config.json; empty if there is none yet."""
     losses: Losses
     metrics: dict[str, Any]
-    """Empty if there are none yet."""
+    """Contents of metrics.json; empty if there is none yet."""
     previews: tuple[tuple[int, Path], ...]
-    """Steps and their images."""
+    """The step and the image file of each preview."""
     quiet_s: float | None
     """Seconds since the losses were last written; None if no losses are written yet."""
 

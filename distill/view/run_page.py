@@ -128,7 +128,7 @@ def _losses(run: StoredRun) -> Section | None:
 
 
 def _fine(settings: Mapping[str, Any]) -> str:
-    """Name what changes after the coarse part."""
+    """Describe the fine part of a run: its resolution, and whether it is lit."""
     lit = ", lit" if settings["shading"]["lit_probability"] else ""
     return f"{settings['fine_resolution']} px{lit}"
 
@@ -191,7 +191,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _shown(name: str) -> str:
-    """Return a field name as text."""
+    """Return the name of a field in the form in which the page shows it."""
     return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 

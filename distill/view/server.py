@@ -73,7 +73,10 @@ def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
 
 
 def respond(folders: Sequence[Path], address: str) -> Response:
-    """Return the page or file at `address`. For an invalid run: a page with the error, which reloads itself."""
+    """Return the page or file at `address`.
+
+    For a run that cannot be read, return a page that shows the error and reloads.
+    """
     try:
         return _route(find_runs(folders), unquote(urlsplit(address).path))
     except UserError as error:

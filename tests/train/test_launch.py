@@ -149,7 +149,7 @@ def test_what_cannot_start_on_several_is_refused_before_ray(tmp_path):
     run = micro_run(tmp_path, tmp_path / "out", 6)
     with pytest.raises(UserError, match="does not divide into 3 ranks"):
         start(run, Launch(workers=3))
-    with pytest.raises(UserError, match="--workers must be at least 1"):
+    with pytest.raises(UserError, match="--workers is 0 and --max-failures is 3; they must be at least 1 and 0"):
         start(run, Launch(workers=0))
     if torch.cuda.device_count() < 2:
         with pytest.raises(UserError, match="GPUs; give --address"):

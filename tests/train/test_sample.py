@@ -152,7 +152,7 @@ def test_cameras_are_world_minus_reference(model: MultiViewModel) -> None:
     torch.testing.assert_close(cameras[0], torch.from_numpy(expected))
 
 
-def test_command_writes_the_picture_and_its_views(
+def test_command_writes_the_image_and_its_views(
     model: MultiViewModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_model(model, tmp_path / "model")

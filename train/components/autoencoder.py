@@ -56,7 +56,10 @@ def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
 
 
 def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Generator) -> tuple[Tensor, float]:
-    """Return loss and mean squared error for images [n, 3, h, w] in [-1, 1]; `noise` draws the posterior's samples."""
+    """Return the loss and the mean squared error of the reconstruction of images [n, 3, h, w] in [-1, 1].
+
+    `noise` is the random generator that samples the posterior.
+    """
     posterior = vae.encode(pixels).latent_dist
     sample = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(pixels)
     decoded = vae.decode(sample).sample
@@ -67,7 +70,7 @@ def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Ge
 
 @torch.no_grad()
 def measure_latent_scale(vae: Any, pixels: Tensor) -> float:
-    """Return 1 / standard deviation of the latents of images [n, 3, h, w] in [-1, 1]."""
+    """Return the reciprocal of the standard deviation of the latents of images [n, 3, h, w] in [-1, 1]."""
     latents = vae.encode(pixels).latent_dist.mean
     return float(1 / latents.std())
 

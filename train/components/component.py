@@ -49,7 +49,7 @@ def optimize(
 
 @contextmanager
 def _tf32(device: torch.device) -> Iterator[None]:
-    """Use TF32 for float32 matrix products inside the block on a GPU, as convolutions do by default."""
+    """Inside the block, compute float32 matrix products on a GPU in TF32, as torch does for convolutions by default."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -75,13 +75,15 @@ def _train_steps(
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(trained, 1.0)
         if not bool(torch.isfinite(norm)):
-            raise UserError(f"{name}: the gradient of step {step} is not finite; lower the learning rate in its recipe")
+            raise UserError(
+                f"{name}: the gradient of step {step} is not finite; lower its learning rate in train/config/presets.py"
+            )
         optimizer.step()
         progress.set_postfix({key: f"{value:.4f}" for key, value in shown.items()}, refresh=False)
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether the folder contains a finished component, whatever its settings."""
+    """Return whether the folder contains a finished component, trained with any settings."""
     return (folder / SETTINGS_FILE).is_file()
 
 

@@ -2,16 +2,16 @@
 
 The loss has three terms; the last two are optional:
 
-- Reconstruction: a head predicts a thumbnail of the view from its embedding. Without it the embedding could ignore the
-  viewpoint, and camera labels relative to the reference would be meaningless.
+- Reconstruction: a head predicts a thumbnail of the view from its embedding. Without this term the embedding could
+  ignore the viewpoint, and camera labels relative to the reference would be meaningless.
 - Novel view: a head predicts a thumbnail of another view of the object, given its camera. The embedding then describes
   the unseen sides, which the diffusion model needs.
-- Contrast: embeddings of two views of one object are similar, those of different objects are not (InfoNCE, after a
-  linear projection).
+- Contrast: an InfoNCE loss, after a linear projection, makes the embeddings of two views of one object similar and
+  those of different objects dissimilar.
 
 Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, even if the encoder centers its
-input (`SmallEncoder.object_fill`). Such an encoder must infer the size of an object from its shape, as it must for a
-user's image.
+input (`SmallEncoder.object_fill`). Centering hides the size of an object, so the encoder learns to infer the size from
+the shape. This is also what it must do for a user's image.
 """
 
 import logging
@@ -68,7 +68,9 @@ class ImageEncoderHeads(nn.Module):
         return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
 
     def predict_novel_views(self, embeddings: Tensor, cameras: Tensor) -> Tensor:
-        """Predict thumbnails [n, 3, size, size] of other views from embeddings [n, c] and their camera labels [n, 16].
+        """Predict thumbnails [n, 3, size, size] of other views from embeddings [n, c].
+
+        `cameras` [n, 16] are the camera labels of the other views.
 
         Raises:
             ValueError: the heads were built without `novel_views`.
@@ -104,7 +106,10 @@ def train_image_encoder(
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
 ) -> ImageEncoder:
-    """Train an image encoder from scratch. `cameras` is the convention of the camera labels of novel views."""
+    """Train an image encoder from scratch.
+
+    `cameras` is the convention of the camera labels given to the novel-view head.
+    """
     novel_views = recipe.novel_view_weight > 0
     with seeded(seed):
         image_encoder = build_image_encoder(spec).to(device)
@@ -155,9 +160,10 @@ def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
-    """Return camera labels [(b 2), 16] for two views per object: each label is that of the other view.
+    """Return, for both views of each object, the camera label of the other view, [(b 2), 16].
 
-    Relative labels are relative to the view itself. `angles_deg` [b, 2, 2] are elevation and azimuth of the two views.
+    A relative label gives the other view's camera relative to the view itself. `angles_deg` [b, 2, 2] contains
+    elevation and azimuth of both views.
     """
     here, there = angles_deg.flatten(0, 1).numpy(), angles_deg.flip(1).flatten(0, 1).numpy()
     return camera_labels(cameras, there[:, 0], there[:, 1], here[:, 0], here[:, 1])

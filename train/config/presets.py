@@ -1,6 +1,7 @@
-"""Training presets. `paper` follows App. B. Comments mark our choices where App. B gives no or contradictory values.
+"""Training presets. `paper` follows App. B. Where App. B gives no value or contradictory values, comments mark our
+choice.
 
-The recipe, the data, the seed and the initial model determine the result. The recipe is saved with the run.
+Recipe, data, seed and initial model determine the result of a run. The recipe is saved with the run.
 """
 
 import math
@@ -56,8 +57,8 @@ class Recipe:
     # A field is a command-line option of both stages unless it is `PresetOnly`. It is saved under its name in the run's
     # config.json, and a run resumes only with the same value unless the field is marked as `FREE`.
     name: Annotated[PresetName, tyro.conf.arg(name="preset")]
-    """Default values of all options. paper: App. B; fine-tunes a converted MVDream (--init-from). tiny: 64-pixel
-    images; trains all parts from scratch."""
+    """Set of default values for all options. paper: the values of App. B, to fine-tune a converted MVDream
+    (--init-from). tiny: values to train all parts from scratch on 64-pixel images."""
     image_size: PresetOnly[int]
     tower: PresetOnly[ImageEncoderSpec]
     guidance_scale: PresetOnly[float]  # default for sampling from the trained model
@@ -82,7 +83,7 @@ class Recipe:
     """Decay of an exponential moving average of the weights (try 0.9999). The finished model, the samples and the
     validation use the averaged weights. Default: no averaging."""
     activation_checkpointing: bool = field(default=False, metadata=FREE)
-    """Recompute activations in the backward pass. Needs less GPU memory and about a third more compute."""
+    """Recompute activations in the backward pass, which needs less GPU memory and about a third more compute."""
     cameras: HiddenDefault[Literal["relative", "absolute"] | None] = None
     """Camera labels. relative: to the reference, as in the paper. absolute: for objects that all face the same way.
     Default: those of the initial model, or relative when training from scratch."""
@@ -96,33 +97,34 @@ class Recipe:
     on; 0 reserves none. Use the same value for all components of a model. Sets of fewer than 20 objects reserve
     none."""
     items_per_object: Annotated[int, tyro.conf.arg(name="repeats-per-object")] = 1
-    """How often each object is used per epoch, each time with another reference. A larger number reads less data per
-    step."""
+    """Number of times each object is used per epoch, each time with another reference view. With a larger number, a
+    step reads less data."""
     sample_posterior: bool = False
     """Sample latents from the VAE's posterior, as Stable Diffusion did, instead of using the posterior's mean."""
     readers: Annotated[int, tyro.conf.arg(name="num-workers")] = field(default=2, metadata=FREE)
-    """Threads that read and decode views."""
+    """Number of threads that read and decode views."""
     max_damaged_share: Annotated[float, tyro.conf.arg(name="max-corrupt-fraction")] = field(
         default=MAX_DAMAGED_SHARE, metadata=FREE
     )
     """Largest fraction of corrupt objects to tolerate. Corrupt objects are replaced by others; above this fraction,
     training stops with an error."""
     checkpoint_every: int = field(default=500, metadata=FREE)
-    """Steps between checkpoints. The last two are kept."""
+    """Number of steps between checkpoints. Only the last two checkpoints are kept."""
     keep_checkpoints: PresetOnly[int] = field(default=2, metadata=FREE)
     archive_every: HiddenDefault[Annotated[int | None, tyro.conf.arg(name="keep-every")]] = field(
         default=None, metadata=FREE
     )
-    """Steps between checkpoints that are never removed. Default: only the last two are kept."""
+    """Also keep every checkpoint whose step is a multiple of this number. Default: keep only the last two."""
     picture_every: Annotated[int, tyro.conf.arg(name="sample-every")] = field(default=500, metadata=FREE)
-    """Steps between sample sheets in samples/: reference | ground truth | samples at guidance 3 and at the model's own
-    scale."""
+    """Number of steps between sample sheets. A sheet is an image in samples/ that shows reference, ground truth, and
+    samples at guidance scale 3 and at the model's own scale."""
     validate_every: int = field(default=500, metadata=FREE)
-    """Steps between validations, which measure the loss on held-out objects by timestep."""
+    """Number of steps between validations. A validation measures the loss on held-out objects, by timestep."""
     log_every: int = field(default=20, metadata=FREE)
-    """Steps between log lines and TensorBoard entries."""
+    """Number of steps between log lines and TensorBoard entries."""
     stop_at_bad_loss: Annotated[bool, tyro.conf.arg(name="fail-on-nan")] = field(default=False, metadata=FREE)
-    """Stop at the first non-finite loss. By default that update is skipped, and ten in a row stop the run."""
+    """Stop at the first non-finite loss. By default, an update with a non-finite loss or gradient is skipped, and ten
+    skipped updates in a row stop the run."""
 
     def __post_init__(self) -> None:
         """Raise UserError when a value is out of range."""
@@ -137,7 +139,7 @@ class Recipe:
             }
         )
         if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
-            raise UserError(f"--min-snr-gamma is {self.min_snr_gamma}; it must be above 0 (its authors use 5)")
+            raise UserError(f"--min-snr-gamma is {self.min_snr_gamma}; it must be above 0 (try 5)")
         if self.velocity_cap is not None and not 1 < self.velocity_cap < math.inf:
             raise UserError(f"--velocity-cap is {self.velocity_cap}; it must be above 1 (try 20)")
         if self.min_snr_gamma is not None and self.velocity_cap is not None:

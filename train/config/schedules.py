@@ -18,11 +18,11 @@ class Schedule:
     """Number of steps, batch size and learning rate (AdamW)."""
 
     steps: int
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     objects: Annotated[int, tyro.conf.arg(name="batch-size")]
-    """Objects per step, summed over all GPUs and accumulated micro-batches."""
+    """Number of objects per step, summed over all GPUs and accumulated micro-batches."""
     accumulation: Annotated[int, tyro.conf.arg(name="grad-accum-steps")]
-    """Micro-batches per step. A larger number needs less memory."""
+    """Number of micro-batches into which a GPU divides its objects of a step. A larger number needs less memory."""
     peak_lr: Annotated[float, tyro.conf.arg(name="lr")]
     """Peak learning rate."""
     decay: PresetOnly[Literal["constant", "linear"]]  # linear: from the peak to 0 at the last step
@@ -45,7 +45,10 @@ def require_positive(options: dict[str, int | None]) -> None:
 
 
 def warmup_of(schedule: Schedule) -> int:
-    """Return the warm-up steps in effect: if the warm-up is not shorter than the run, a tenth of the run."""
+    """Return the number of warm-up steps of the run.
+
+    This is `warmup_steps`, or a tenth of the run if the run has no more than `warmup_steps` steps.
+    """
     if schedule.warmup_steps < schedule.steps:
         return schedule.warmup_steps
     return schedule.steps // 10
@@ -62,7 +65,7 @@ def learning_rate(schedule: Schedule, step: int) -> float:
 
 
 def notices(schedule: Schedule) -> tuple[str, ...]:
-    """Describe each setting that is changed because it does not fit the schedule, one line per setting."""
+    """Return a line for each setting that is replaced because it does not fit the number of steps."""
     warmup = warmup_of(schedule)
     if warmup == schedule.warmup_steps:
         return ()
@@ -86,7 +89,7 @@ def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
     Args:
         schedule: The schedule of the run.
         world: Number of ranks.
-        kind: What a rank is, "GPU" or "process".
+        kind: Word for a rank, "GPU" or "process".
     """
     share, many = objects_per_micro_batch(schedule, world), "es" if kind.endswith("s") else "s"
     ranks = f"{world} {kind}{many if world > 1 else ''}"

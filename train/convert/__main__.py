@@ -4,10 +4,11 @@
 
 CHECKPOINT is a file or a published name (MVDream/MVDream, pkunliu/Isotropic3D). Widths and depths are read from the
 shapes of the tensors. The width of attention heads and the camera convention cannot be read from the shapes; they are
-taken from the command line, the published name, or the notes that `train.export` writes into a file, in this order.
+taken from the command line, from the known settings of a published name, or from the notes that `train.export` stored
+in the file, in this order of precedence.
 
-MVDream adds `camera_embed` to the time embedding in the same way as diffusers adds a projected class embedding. These
-keys are renamed here; diffusers converts the other keys. Missing and unexpected keys are errors.
+MVDream adds `camera_embed` to the time embedding in the same way as diffusers adds a projected class embedding. The
+keys of `camera_embed` are renamed here; diffusers converts the other keys. Missing and unexpected keys are errors.
 """
 
 import sys

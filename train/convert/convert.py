@@ -44,22 +44,22 @@ class ConvertArgs:
     out_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT_FOLDER")]
     """Folder to write unet/, vae/, image_tower/ and model.json to."""
     head_width: HiddenDefault[int | None] = None
-    """Channels per attention head. Default: that stored in the file or known for the published checkpoint, otherwise 64
-    (Stable Diffusion 2.1)."""
+    """Number of channels per attention head. Default: the number stored in the file or known for the published
+    checkpoint, otherwise 64 as in Stable Diffusion 2.1."""
     cameras: Literal["auto", "relative", "absolute", "released_isotropic3d"] = "auto"
-    """Camera labels that the weights expect. auto: those stored in the file or known for the published checkpoint; if
-    unknown, released_isotropic3d (degrees converted to radians twice) for a checkpoint with an image encoder and
-    relative for one without."""
+    """Camera labels that the weights expect. auto: the labels stored in the file or known for the published checkpoint.
+    If unknown, auto means released_isotropic3d (degrees converted to radians twice) for a checkpoint with an image
+    encoder, and relative for one without."""
     image_size: HiddenDefault[int | None] = None
-    """Image size in pixels used in training. Default: that stored in the file or known for the published checkpoint,
-    otherwise 256."""
+    """Image size in pixels used in training. Default: the size stored in the file or known for the published
+    checkpoint, otherwise 256."""
     image_tower: HiddenDefault[Annotated[str | None, tyro.conf.arg(name="image-encoder", metavar="NAME")]] = None
-    """open_clip architecture of the image encoder. Default: that stored in the file or known for the published
+    """open_clip architecture of the image encoder. Default: the one stored in the file or known for the published
     checkpoint, otherwise ViT-H-14."""
 
 
 def convert(args: ConvertArgs) -> None:
-    """Convert one part at a time, so that at most one part is in memory in float32.
+    """Convert a checkpoint to a model folder, one part at a time, so that at most one part is in memory in float32.
 
     Raises:
         UserError: the checkpoint cannot be read or converted, or the output folder contains something else.
@@ -106,7 +106,7 @@ def _published(repo: str) -> str:
 
 
 def _resolve(args: ConvertArgs, notes: Notes, repo: str | None) -> Notes:
-    """Merge the settings: the command line overrides published settings, and these override the notes of the file."""
+    """Merge the settings. The command line overrides published settings, which override the notes of the file."""
     if repo is not None:
         published = PUBLISHED[repo]
         notes = Notes(published.cameras, published.head_width, published.image_size, published.image_tower)
@@ -114,7 +114,7 @@ def _resolve(args: ConvertArgs, notes: Notes, repo: str | None) -> Notes:
         notes = replace(notes, cameras=args.cameras)
     elif notes.cameras is not None:
         source = "the file" if repo is None else repo
-        logger.info("camera labels: %s (according to %s; --cameras overrides)", notes.cameras, source)
+        logger.info("camera labels: %s (according to %s; override with --cameras)", notes.cameras, source)
     return replace(
         notes,
         head_width=args.head_width or notes.head_width,
@@ -154,11 +154,11 @@ def _check_out_folder(folder: Path) -> None:
 def _guess_cameras(has_image_encoder: bool) -> CameraConvention:
     chosen: CameraConvention = "released_isotropic3d" if has_image_encoder else "relative"
     reason = (
-        "has an image encoder: Isotropic3D's release"
+        "has an image encoder, like Isotropic3D's release"
         if has_image_encoder
-        else "has no image encoder: not Isotropic3D's release"
+        else "has no image encoder, unlike Isotropic3D's release"
     )
-    logger.info("camera labels: %s (the checkpoint %s; --cameras overrides)", chosen, reason)
+    logger.info("camera labels: %s, because the checkpoint %s; override with --cameras", chosen, reason)
     return chosen
 
 

@@ -61,7 +61,7 @@ def hub_name(model: Path) -> str | None:
 
 
 def nearest_name(text: str) -> str | None:
-    """Return the published name that `text` resembles, in full or in its part after the slash, or None."""
+    """Return the published name that resembles `text` as a whole or by the part after the slash, or None."""
     text = text.removeprefix(_HUB).casefold()
     names = {name.casefold(): name for name in PUBLISHED}
     if "/" not in text:
@@ -90,7 +90,9 @@ def not_multi_view(name: str, pipeline: str) -> str:
 
 
 def published_file(repo: str) -> Path:
-    """Return the official checkpoint of a repository in `PUBLISHED`, from the Hub's cache or downloaded into it.
+    """Return the path of the official checkpoint of a repository in `PUBLISHED`.
+
+    It is downloaded if the Hub's cache lacks it.
 
     Raises:
         UserError: the file is not in the cache and cannot be downloaded.
@@ -127,7 +129,8 @@ def model_snapshot(repo: str) -> Path:
         raise UserError(not_multi_view(repo, pipeline))
     if not (folder / SPEC_FILE).is_file():
         raise UserError(
-            f"{repo}: not a model folder ({SPEC_FILE} is missing); official checkpoints are {', '.join(PUBLISHED)}"
+            f"{repo}: not a model folder ({SPEC_FILE} is missing); give a repository written by `python -m "
+            f"train.export push`, or one of {', '.join(PUBLISHED)}"
         )
     return folder
 
@@ -136,6 +139,7 @@ def _unreachable(repo: str, download: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
     nearest = None if repo in PUBLISHED else nearest_name(repo)
     return (
-        f"{repo}: not in the Hub's cache, and the download failed ({reason}); connect to the network, or run "
-        f"`hf download {download}` where there is one" + (f"; did you mean {nearest}?" if nearest else "")
+        f"{repo}: not in the Hub's cache, and the download failed ({reason}); connect to the network, or run `hf "
+        f"download {download}` on a connected machine that shares the cache"
+        + (f"; did you mean {nearest}?" if nearest else "")
     )

@@ -55,7 +55,9 @@ def ldm_unet_name(name: str, shape: UNetShape) -> str:
         return f"middle_block.1.{rest}" if kind == "attentions" else f"middle_block.{2 * int(number)}.{_resnet(rest)}"
     match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
     if match is None:
-        raise UserError(f"the UNet's parameter {name} has no counterpart in the LDM layout; give --format diffusers")
+        raise UserError(
+            f"the UNet's parameter {name} has no counterpart in the LDM layout; export with --format diffusers"
+        )
     side, block, kind, number, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
     stride = shape.blocks_per_level + 1
     if kind == "downsamplers":

@@ -23,7 +23,7 @@ UNET_MARK: Final = "input_blocks.0.0.weight"  # the text before it is the prefix
 
 
 def find_unet(state: State, where: str) -> dict[str, Tensor]:
-    """Return the UNet's tensors without their prefix (`model.diffusion_model.`, another one, or none).
+    """Return the UNet's tensors, without the prefix of their names (`model.diffusion_model.` or another, if any).
 
     Raises:
         UserError: the state dict contains no UNet.
@@ -147,7 +147,7 @@ def convert_vae(
 
 
 def vae_widths(state: State) -> tuple[int, ...]:
-    """Return the widths of the VAE's levels, from the tensors of an LDM checkpoint; empty without a VAE.
+    """Return the number of channels of each level of the VAE of an LDM checkpoint; empty if it has no VAE.
 
     Raises UserError when the VAE is incomplete.
     """

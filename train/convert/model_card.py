@@ -59,7 +59,7 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
 
 
 def centering_note(object_fill: float) -> str:
-    """Return a note for programs that use the image encoder alone."""
+    """Return a note on centering, for programs that use the image encoder alone."""
     return (
         "The image encoder expects the object centered on white, its longer side at "
         f"{object_fill:.0%} of the image "
@@ -124,5 +124,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         read: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); the folder is damaged") from error
+        raise UserError(
+            f"{path}: not JSON ({error}); the folder is damaged: train or convert the model again"
+        ) from error
     return read

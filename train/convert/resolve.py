@@ -82,9 +82,9 @@ def _converted(file: Path, name: str, args: ConvertArgs, cache: Path) -> Path:
     key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"{file.stem}-{key}"
     if (folder / SPEC_FILE).is_file():
-        logger.info("%s: converted earlier, %s", name, folder)
+        logger.info("%s was converted earlier; using %s", name, folder)
         return folder
-    logger.info("%s: converting once, into %s", name, folder)
+    logger.info("converting %s once; the result is kept in %s", name, folder)
     temporary = cache / f".{folder.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

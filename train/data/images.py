@@ -41,13 +41,13 @@ class ImageSource:
         return to_tensor(self.shards.views(shard, sample, [reference, *targets])), labels
 
     def collate(self, items: Sequence[tuple[Tensor, Tensor]]) -> ImageBatch:
-        """Stack the items that `read` returned: images [1 + f, 3, h, w] and labels [1 + f, 16] each."""
+        """Stack items returned by `read`. Each item has images [1 + f, 3, h, w] and camera labels [1 + f, 16]."""
         images, labels = (torch.stack(tensors) for tensors in zip(*items, strict=True))
         return ImageBatch(images[:, 0], images[:, 1:], labels[:, 1:], labels[:, :1])
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
-    """Composite RGBA views uint8 [f, h, w, 4] on white: images [f, 3, h, w] in [0, 1].
+    """Composite RGBA views uint8 [f, h, w, 4] on white. Return images [f, 3, h, w] in [0, 1].
 
     Bit-identical to `composite_white`, but ten times as fast because it works on whole color planes. It uses NumPy
     because reader threads call it: torch would spread the work of each thread over all cores.
@@ -60,7 +60,7 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
 
 
 def on_white(rgba: Tensor) -> Tensor:
-    """Composite RGBA views uint8 [..., h, w, 4] on white, on their own device: images [..., 3, h, w] in [0, 1].
+    """Composite RGBA views uint8 [..., h, w, 4] on white, on their device. Return images [..., 3, h, w] in [0, 1].
 
     Bit-identical to `to_tensor`.
     """

@@ -1,4 +1,4 @@
-"""Keep a small latent set in memory: it is read once, and each micro-batch is then an array look-up.
+"""Keep a small latent set in memory. The set is read once; each micro-batch is then an array look-up.
 
 Reading members one by one would take longer on the host than a step of a small UNet takes on the GPU. The batches are
 bit-identical to those read from the files (`train.data.latents`).
@@ -38,10 +38,10 @@ class CachedItem(NamedTuple):
 
 
 class LatentCache:
-    """All latents and embeddings of a set. Reading an item raises DamagedMember if one of its views is corrupt.
+    """All latents and embeddings of a set. Reading an item raises DamagedMember if a view of the item is corrupt.
 
-    `latents` is [objects, 32, n] with n numbers per view (mean, then log variance if the set has it), `embeddings`
-    [objects, 16 or 32, d] of the views that have one, `angles_deg` [objects, 32, 2].
+    `latents` is [objects, 32, n] with n numbers per view (mean, then log variance if the set has it). `embeddings` is
+    [objects, 16 or 32, d], for the views that have an embedding. `angles_deg` is [objects, 32, 2].
     """
 
     def __init__(self, source: LatentSet, convention: CameraConvention) -> None:
@@ -63,7 +63,7 @@ class LatentCache:
                 pass
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> CachedItem:
-        """Return the position of an item's views. Raises DamagedMember when one of its views is corrupt."""
+        """Return the position of an item's views. Raises DamagedMember when a view of the item is corrupt."""
         reference, targets = choice
         row, columns = int(self._first_row[shard]) + sample, [_column(view) for view in (reference, *targets)]
         for column in columns:
@@ -91,7 +91,7 @@ class LatentCache:
         )
 
     def _load(self, place: tuple[int, int]) -> None:
-        """Read one object, given the indices of its shard and sample."""
+        """Read one object. `place` contains the indices of its shard and of its sample in that shard."""
         shard, sample = place
         row, form = int(self._first_row[shard]) + sample, self.source.format
         self.angles_deg[row] = self.source.angles_deg(shard, sample, ALL_VIEWS)
@@ -107,7 +107,7 @@ class LatentCache:
                 self.embeddings[row, self._embedding_column[column]] = stored.embedding[0]
 
     def _split(self, numbers: Float16) -> tuple[Tensor, Tensor | None]:
-        """Split [..., n] into means and log variances [..., c, h, w]."""
+        """Split numbers [..., n] into means and log variances, [..., c, h, w] each."""
         form, n = self.source.format, self.source.format.latent_numbers
         shape = (*numbers.shape[:-1], form.channels, form.height, form.width)
         mean: NDArray[np.float16] = numbers[..., :n].reshape(shape)

@@ -1,4 +1,4 @@
-"""Read training items from a latent set: the same views of the same objects as from the shard set that it encodes.
+"""Read training items from a latent set. They have the same views and objects as items from the encoded shard set.
 
 Axis letters as in `train.data.sampling`; `d` is the width of an embedding.
 """
@@ -115,7 +115,7 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
 
 
 def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior: bool = False) -> None:
-    """Check that this model can be trained on these latents. Hashing its weights takes seconds for the paper's model.
+    """Check that `model` can be trained on `latents`. Hashing the weights takes seconds for the paper's model.
 
     Raises:
         UserError: The latents were encoded by another VAE or image encoder, or `sample_posterior` is set and the set

@@ -40,7 +40,7 @@ class ItemSource(Protocol[T]):
     """Reads the views of one item, and stacks items into a micro-batch."""
 
     def read(self, shard: int, sample: int, choice: ViewChoice, /) -> T:
-        """Read these views of an object. Raises DamagedMember when one of them is corrupt."""
+        """Read the views `choice` of an object. Raises DamagedMember when one of these views is corrupt."""
         ...
 
     def collate(self, items: Sequence[T], /) -> TrainingBatch:
@@ -110,11 +110,14 @@ class BatchLoader:
         return Order(per_shard, self.seed, self.rank, self.world, items_per_object=self.items_per_object)
 
     def item(self, number: int) -> int:
-        """Return this rank's first item of micro-batch `number`, counted since training began."""
+        """Return the number of this rank's first item of a micro-batch.
+
+        Micro-batches are numbered since training began.
+        """
         return self.first_item + (number - self.first_step * self.accumulation) * self.objects
 
     def state(self, step: int) -> StreamState:
-        """Return the position that a checkpoint stores before step `step`; it is the same for all ranks."""
+        """Return the position that a checkpoint stores before step `step`. The position is the same for all ranks."""
         return StreamState(step, self.item(step * self.accumulation), self.world, self.items_per_object)
 
     def resumed(self, state: StreamState) -> tuple["BatchLoader", str]:
@@ -124,7 +127,7 @@ class BatchLoader:
         return replace(self, first_step=state.step, first_item=first_item), message
 
     def of_objects(self, shards: TrainingSet) -> "BatchLoader":
-        """Return a loader of other objects of the same set, for one rank, which shares this loader's `damage`."""
+        """Return a loader of other objects of the same set. It is for one rank and shares this loader's `damage`."""
         return replace(self, shards=shards, rank=0, world=1, cache=None)
 
     def load(self, number: int) -> TrainingBatch:

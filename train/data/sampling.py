@@ -42,10 +42,10 @@ class StepKey:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """One item of a micro-batch (a reference and its targets) before its object is known.
+    """One item of a micro-batch (a reference and its targets), before it is known which object is read.
 
-    `choice` names the views to read. If it is None, the views depend on the object (`draw_repeat`), which may replace
-    a corrupt one.
+    `choice` names the views to read. If `choice` is None, `draw_repeat` chooses the views from the object that is read,
+    which is another one if the first one is corrupt.
     """
 
     number: int  # position in the rank's order
@@ -56,7 +56,7 @@ class ItemRequest:
     num_views: int
 
     def views(self, epoch: int, shard: int, sample: int) -> ViewChoice:
-        """Return which views of the object at index `sample` of shard `shard` to read."""
+        """Return the views to read of the object at index `sample` of shard `shard`."""
         if self.choice is not None:
             return self.choice
         return draw_repeat(self.seed, (epoch, shard, sample), self.repeat_index, self.branch, self.num_views)
@@ -83,7 +83,7 @@ class DiffusionNoise:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs of the UNet. F = f + 1 frames per object in stage 2 (reference first), f in stage 1."""
+    """Inputs of the UNet. F is the number of frames per object: f in stage 1, f + 1 in stage 2 (reference first)."""
 
     latents: Tensor  # [(b F), c, h, w]
     timesteps: Tensor  # [(b F)]
@@ -111,8 +111,9 @@ def count_pairs(num_views: int) -> int:
 def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> ViewChoice:
     """Draw the reference and the targets of one object. The reference comes from the random set.
 
-    single: the target is another view of the random set (a pair of random perspectives, section 3.2). multi: the
-    targets are `num_views` evenly spaced views of the fixed set (four: orthogonal), starting at a random one.
+    In the branch `single`, the target is another view of the random set (a pair of random perspectives, section 3.2).
+    In the branch `multi`, the targets are `num_views` evenly spaced views of the fixed set, starting at a random one.
+    Four such views are orthogonal.
     """
     reference = int(rng.integers(VIEWS_PER_SET))
     if branch == "single":
@@ -172,9 +173,9 @@ def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_v
 
 
 def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
-    """Draw timesteps, noise and dropped tokens for target latents of shape [b, f, c, h, w].
+    """Draw timesteps, noise, and the tokens to drop, for target latents of shape [b, f, c, h, w].
 
-    They are drawn on the CPU, so that they are the same on any device.
+    All are drawn on the CPU, so that they are the same on any device.
     """
     seed = int(generator(key, "noise").integers(2**63))
     cpu = torch.Generator().manual_seed(seed)
@@ -199,7 +200,7 @@ def prepare_inputs(
 
     Args:
         targets: Latents [b, f, c, h, w].
-        reference: Latent [b, c, h, w] and camera [b, 1, 16] of the reference frame, or None for no such frame.
+        reference: Latent [b, c, h, w] and camera [b, 1, 16] of the reference frame; None adds no reference frame.
         cameras: Camera labels [b, f, 16] of the targets.
         tokens: Image tokens [b, 1, c].
         draw: Timesteps, noise and dropped tokens.

@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 def split_set(
     shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE
 ) -> tuple[TrainingSet, TrainingSet | None]:
-    """Return the training objects and the validation objects (None: no validation). Neither contains test objects.
+    """Return the training objects and, unless validation is off, the validation objects. Both exclude test objects.
 
     Args:
         shards: The set.
-        mode: auto holds out validation objects unless the set has fewer than MIN_OBJECTS objects. off trains on the
-            validation objects.
+        mode: on holds out validation objects. auto does so unless the set has fewer than MIN_OBJECTS objects. off
+            trains on the validation objects.
         test_share: Fraction of test objects.
 
     Raises:
@@ -61,7 +61,8 @@ def split_set(
         logger.info("test: %d of %d objects (chosen by a hash of the uid) are never trained on", tested, len(shards))
     if held_out is not None and not len(held_out):
         logger.info(
-            "note: no validation, because none of the %d objects is in the %.0f%% chosen by a hash of the uid",
+            "note: validation is off, because the hash of the uid chose none of the %d objects (it chooses "
+            "%.0f%% of a large set)",
             len(shards),
             100 * VALIDATION_SHARE,
         )

@@ -49,8 +49,7 @@ def require_enough_objects(shards: TrainingSet, world: int) -> None:
 
 
 def require_images(shards: TrainingSet, what: str) -> ShardSet:
-    """Return the set if it contains images. Raises UserError if it contains latents, from which `what` cannot be
-    trained."""
+    """Return the set if it contains images. Raises UserError, naming `what`, if it contains latents."""
     if isinstance(shards, LatentSet):
         raise UserError(
             f"{what} cannot be trained from {shards.url}, which contains latents; give --shards "

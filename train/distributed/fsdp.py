@@ -50,7 +50,7 @@ def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -
     Args:
         model: The trained model.
         average: Averaged weights.
-        here: Whether this rank needs the model. Otherwise it only takes part in gathering, and None is yielded.
+        here: Whether this rank needs the model. Otherwise the rank only takes part in gathering, and None is yielded.
     """
     if not any(hasattr(parameter, "full_tensor") for parameter in model.unet.parameters()):
         with averaged(model.unet, average if here else None):

@@ -69,7 +69,7 @@ class Ranks:
         return number
 
     def any(self, here: bool) -> bool:
-        """Return whether `here` is true on any rank. The hosts wait for each other; all ranks must call it."""
+        """Return whether `here` is true on any rank. The hosts wait for each other; all ranks must call this method."""
         if self.world == 1:
             return here
         flag = torch.tensor([int(here)])
@@ -94,7 +94,7 @@ class Ranks:
         return self.any(requested or (self.first and self.stop_file is not None and self.stop_file.exists()))
 
     def gather(self, entries: Mapping[str, str]) -> dict[str, str]:
-        """Return the entries of all ranks. The hosts wait for each other; all ranks must call it."""
+        """Return the entries of all ranks. The hosts wait for each other; all ranks must call this method."""
         if self.world == 1:
             return dict(entries)
         everyone: list[Any] = [None] * self.world
@@ -177,7 +177,7 @@ class Ranks:
 
 
 def _appears(marker: Path, text: str) -> bool:
-    """Wait for a file with this text. Return whether it appeared before the timeout."""
+    """Wait until the file `marker` contains `text`. Return whether this happened before the timeout."""
     deadline = time.monotonic() + _MARKER_S
     while not (marker.is_file() and marker.read_text() == text):
         if time.monotonic() > deadline:
@@ -200,7 +200,10 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
     try:
         rank, world, local = (int(environment.get(name, "0")) for name in names)
     except ValueError as error:
-        raise UserError(f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers ({error}); torchrun sets them") from error
+        raise UserError(
+            f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers ({error}); start with torchrun, which sets them, or "
+            "unset them"
+        ) from error
     return rank, world, local
 
 
@@ -280,7 +283,7 @@ def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def accumulating(called: nn.Module, ranks: Ranks, *, last: bool) -> Iterator[None]:
-    """Context for the forward and backward pass of a micro-batch: only the last one of a step averages gradients."""
+    """Return a context for the passes of a micro-batch. Gradients are averaged in a step's last micro-batch only."""
     if ranks.sharded:
         called.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield

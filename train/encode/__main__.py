@@ -1,6 +1,6 @@
 """Encode a shard set into a latent set: `python -m train.encode SHARDS OUT --model MODEL`.
 
-Each view is then encoded once instead of at every training step. Repeat the command to resume after the last finished
+Training on the latent set saves encoding the views at every step. Repeat the command to resume after the last finished
 shard. The output depends on images, model, device and batch size. `dataset.format.latents` describes its format.
 """
 
@@ -48,9 +48,10 @@ class EncodeArgs:
     """Views whose embedding is stored. random: only the random views, which training uses as references. all: all
     views."""
     batch_size: int = 32
-    """Views per batch, 1 to 32. A smaller batch needs less memory. May change when resuming."""
+    """Number of views encoded at once, 1 to 32. A smaller number needs less memory. This option may change when the
+    command is repeated."""
     num_workers: int = 4
-    """Threads that read and decode images."""
+    """Number of threads that read and decode images."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ... Uses bfloat16 autocast on a GPU, float32 on a CPU."""
     dry_run: bool = False

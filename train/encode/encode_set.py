@@ -39,7 +39,7 @@ _AHEAD: Final = 2  # objects read ahead in addition to one per thread; 25 MB eac
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:
-    """Describe the latent set to be written. The shape of the latents is that of an encoded white image.
+    """Describe the latent set to be written. The shape of the latents is measured by encoding a white image.
 
     Raises:
         UserError: the size of the VAE's latents differs from the model's settings.
@@ -149,7 +149,7 @@ def _read_ahead(shards: ShardSet, shard: int, pool: ThreadPoolExecutor, ahead: i
 def _samples(
     form: LatentFormat, metas: list[tuple[Meta, bytes]], encoded: Iterator[tuple[Tensor, Tensor]], bar: ProgressBar
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Yield uid and members of each object, as `write_shard` expects them."""
+    """Yield each object's uid and members, in the form that `write_shard` expects."""
     for (meta, data), (latents, embeddings) in zip(metas, encoded, strict=True):
         members = {meta_name(meta.uid): data}
         rows = _rows(form, latents.cpu().numpy(), embeddings.cpu().numpy())
@@ -157,7 +157,8 @@ def _samples(
             name = latent_name(meta.uid, view_set, index)
             if not np.isfinite(row).all():
                 raise UserError(
-                    f"{name}: NaN or infinite values in float16; the model is damaged, or unsuitable for these images"
+                    f"{name}: encoding gave NaN or infinite values in float16; give another --model (this one is "
+                    "damaged, or unsuitable for these images)"
                 )
             members[name] = dump_view(form, view_set, row)
         bar.update(len(ALL_VIEWS))
@@ -191,7 +192,7 @@ def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_siz
 
 
 def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Float16]:
-    """Return the flat array of each of the 32 views, in the order of the schema."""
+    """Return one array per view, in the order of ALL_VIEWS: its latents and, if stored, its embedding."""
     embedded = iter(embeddings)
     return [
         np.concatenate([row, next(embedded)]) if form.has_embedding(view_set) else row

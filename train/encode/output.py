@@ -29,7 +29,9 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
         if exists(fs, f"{root}/{name}"):
             continue
         if not exists(source, f"{there}/{name}"):
-            logger.info("%s has no %s: training on the latents cannot filter by its contents", shards.url, name)
+            logger.info(
+                "%s has no %s: training on the latents cannot filter by the contents of that file", shards.url, name
+            )
             return
         with source.open(f"{there}/{name}", "rb") as file, atomic_file(fs, f"{root}/{name}") as copy:
             while data := file.read(_BLOCK):
@@ -57,7 +59,10 @@ def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
 
 
 def is_finished(fs: Any, root: str, name: str, out: str) -> bool:
-    """Return whether a shard's table, which is written last, exists and its tar has the recorded size."""
+    """Return whether a shard is complete: its table exists, and its tar has the recorded size.
+
+    The table is written last.
+    """
     if not all(exists(fs, f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
         return False
     stats = read_stats(fs, root, name, encode_again(out, name))

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gallery:
-    """The training objects: their mean ring, and the embeddings of their random views."""
+    """The training objects: the mean of their rings (the 16 fixed views), and the embeddings of their random views."""
 
     shards: ShardSet
     places: list[Place]  # uid of each object
@@ -46,7 +46,10 @@ class Gallery:
             place = self.places[int(i)]
             if self.shards.uid(*place) != uid:
                 return place
-        raise UserError(f"{self.shards.url}: has no training object other than {uid} to compare with")
+        raise UserError(
+            f"{self.shards.url}: has no training object other than {uid}; give a larger set with --training-shards, "
+            "or --no-baselines"
+        )
 
     def nearest_ring(self, model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
         """Return the ring [v, h, w, 3] of the training object nearest to the reference of `truth`.
@@ -58,8 +61,10 @@ class Gallery:
 
 
 def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, encoder_sha256: str, cache: Path) -> Gallery:
-    """Return the gallery of a set's objects at an image size, from the file `cache` if it is of the same set, size and
-    image encoder. Otherwise compute it and write `cache`.
+    """Return the gallery of a set's objects at an image size.
+
+    The gallery is read from the file `cache` if this file was made for the same set, size and image encoder. Otherwise
+    it is computed and written to `cache`.
 
     Raises UserError when the cache cannot be read.
     """

@@ -58,9 +58,9 @@ class NovelViewArgs:
     guidance_scale: HiddenDefault[float | None] = None
     """Scale of classifier-free guidance. Default: each model's own."""
     compare_reference: Literal["both", "without", "with"] = "both"
-    """Whether to condition the model on the reference image in addition to its embedding. with: as a clean frame as in
-    stage 2, or as input channels if the model was trained with them. without: as in the paper. both: two rows in the
-    tables."""
+    """Whether to condition the model on the reference image in addition to its embedding. with: yes, as a clean frame
+    as in stage 2, or as input channels if the model was trained with them. without: no, as in the paper. both: evaluate
+    both ways."""
     baselines: bool = True
     """Also evaluate the mean image and the nearest object of the training split, and the true views passed through the
     autoencoder of the first model."""

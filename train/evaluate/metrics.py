@@ -41,7 +41,10 @@ def ssim_map(image: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def ssim(similarity: NDArray[np.float64]) -> float:
-    """Return the mean of a map [h, w, 3] where the whole window lies in the image, as in the paper and scikit-image."""
+    """Return the mean of an SSIM map [h, w, 3] without the border, where windows would leave the image.
+
+    The paper and scikit-image do the same.
+    """
     edge = int(3.5 * SSIM_SIGMA + 0.5)
     return float(similarity[edge:-edge, edge:-edge].mean())
 
@@ -57,7 +60,7 @@ def object_box(alpha: ArrayLike) -> Box:
 
 
 def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """Return PSNR and SSIM [f] of images [f, h, w, 3] on white, over the image and in the box of `alpha` [f, h, w]."""
+    """Return PSNR and SSIM [f] of images [f, h, w, 3], over the whole image and in the box of `alpha` [f, h, w]."""
     scores: dict[str, list[float]] = {name: [] for name in ("psnr", "ssim", "psnr_box", "ssim_box")}
     for image, true_image, mask in zip(np.asarray(images), np.asarray(truth), np.asarray(alpha), strict=True):
         similarity, box = ssim_map(image, true_image), object_box(mask)
@@ -93,7 +96,8 @@ def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.floa
         distances: [f, f], from sampled to true views of a ring; view i is at azimuth 360 i / f.
 
     Returns:
-        [f] each: 1 where the two are the same view, otherwise 0; and the angle between them in degrees.
+        [f] each: 1 where the nearest view is the one at the same camera, otherwise 0; and the angle between these two
+        views in degrees.
     """
     views = len(distances)
     nearest, expected = distances.argmin(1), np.arange(views)

@@ -1,8 +1,9 @@
 """Sample rings of novel views from a model, at the cameras of an object's true views.
 
 A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. From the embedding of one view of the random set
-(the reference), a model samples it in four groups of four orthogonal views, the number that attended to each other in
-training. The groups of an object share only the embedding, and the reference image if the model is conditioned on it.
+(the reference), a model samples the ring in four groups of four orthogonal views. In training, the same number of views
+attended to each other. The groups of an object share only the embedding, and the reference image if the model is
+conditioned on it.
 
 Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring. For other letters, see
 `train.model.multiview`.
@@ -191,7 +192,10 @@ def embed(model: MultiViewModel, images: NDArray[np.float32]) -> NDArray[np.floa
 
 @torch.no_grad()
 def through_autoencoder(model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-    """Encode and decode the true ring [v, h, w, 3]. The result is an upper bound for samples of the model."""
+    """Return the true ring [v, h, w, 3], encoded and decoded by the model's autoencoder.
+
+    The metrics of the result are an upper bound for samples of the model.
+    """
     return resized(model.decode(model.encode(to_tensor(truth.ring).to(model.device))), truth.size)
 
 

@@ -1,5 +1,4 @@
-"""Describe how the evaluation measures, how this differs from the published protocol, and which objects were trained
-on."""
+"""Describe the protocol of the evaluation, its differences from the published one, and the objects trained on."""
 
 import json
 from collections.abc import Iterator
@@ -20,17 +19,17 @@ def protocol(size: int, seeds: int) -> list[str]:
         "fixed set, elevation 30, every 22.5 degrees, at the true cameras.",
         "As in SyncDreamer's evaluation (Liu et al. 2023, its eval_nvs.py): 16 views on white; PSNR over the whole "
         "image, SSIM with an 11-pixel Gaussian window, means over views and objects.",
-        f"Differences from it: the objects of this set at {size} pixels (there: 30 objects of Google Scanned Objects "
-        f"at 256); a ring is sampled as {GROUPS_PER_RING} groups of {VIEWS_PER_GROUP} orthogonal views, as in "
-        f"training, not all 16 at once; seeds per object: {seeds}; the data range of SSIM is 1 (there: the images' own "
-        "range) and its mean excludes the 5 pixels at the border, as in scikit-image.",
+        f"Differences from that evaluation: the objects of this set at {size} pixels (there: 30 objects of Google "
+        f"Scanned Objects at 256); a ring is sampled as {GROUPS_PER_RING} groups of {VIEWS_PER_GROUP} orthogonal "
+        f"views, as in training, not all 16 at once; seeds per object: {seeds}; the data range of SSIM is 1 "
+        "(there: the images' own range) and its mean excludes the 5 pixels at the border, as in scikit-image.",
         "Box: the bounding box of the true alpha; SSIM there is the mean of its map in the box.",
-        "Pose: the fraction of views whose nearest of the object's own 16 true views, by mean squared difference or by "
-        "cosine of embeddings, is the view at the same camera; objects that look alike from several sides cannot reach "
-        "100 %.",
-        "Front/back: of the views within 45 degrees of front or back, the fraction that is nearer to the true view "
-        "from the opposite side than to the true view at the same camera; only where these two true views differ (PSNR "
-        f"below {MAX_FRONT_BACK_PSNR_DB:g} dB).",
+        "Pose: for each sampled view, the nearest of the object's 16 true views is found, by mean squared "
+        "difference or by cosine of embeddings. The metric is the fraction of views for which it is the true "
+        "view at the same camera. Objects that look alike from several sides cannot reach 100 %.",
+        "Front/back: of the views within 45 degrees of front or back, the fraction that is nearer to the true "
+        "view from the opposite side than to the true view at the same camera; only views where these two true "
+        f"views differ are counted (PSNR below {MAX_FRONT_BACK_PSNR_DB:g} dB).",
         "Embeddings are computed by each model's own image encoder, for the baselines by the first model's. Embedding "
         "metrics of models with different image encoders are not comparable.",
         "Nearest training object: the training object with the random view whose embedding has the largest cosine with "
@@ -56,13 +55,17 @@ def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
             or (split == "validation" and recipe.get("validation") == "off")
         ):
             yield (
-                f"{name}: {path.parent} was trained without leaving these objects out ({objects} objects, --validation "
-                f"{recipe.get('validation')}, --test-share {share:g}): results on such objects are no test."
+                f"{name}: {path.parent} was trained without leaving these objects out ({objects} objects, "
+                f"--validation {recipe.get('validation')}, --test-share {share:g}): results on these objects do "
+                "not test generalization."
             )
 
 
 def _configs(folder: Path) -> Iterator[tuple[dict[str, Any] | None, Path]]:
-    """Yield the config.json of a run and of the runs that it was initialized from; None where a folder has none."""
+    """Yield the config.json of a run and of the runs that it was initialized from.
+
+    Yields None for a folder without the file.
+    """
     seen: set[Path] = set()
     current: Path | None = folder
     while current is not None and current not in seen:

@@ -57,11 +57,14 @@ class Record:
         self.scores[key] = _parsed(rounded)
 
     def image_path(self, folder: str, uid: str, seed: int = 0) -> Path:
-        """Return the path of a strip of images, which may not exist; `folder` is a method's key, TRUTH or REFERENCE."""
+        """Return the path of a file of images side by side, which need not exist.
+
+        `folder` is a method's key, TRUTH or REFERENCE.
+        """
         return self.folder / IMAGES_FOLDER / folder / f"{uid}.{seed}.webp"
 
     def write_images(self, folder: str, uid: str, images: Sequence[NDArray[np.uint8]], seed: int = 0) -> None:
-        """Write images [h, w, 4] as one strip, to the path that `image_path` returns."""
+        """Write images [h, w, 4] side by side into one file, the path that `image_path` returns."""
         path = self.image_path(folder, uid, seed)
         write_file_atomic(path, encode_strip(list(images)))
 
@@ -73,7 +76,9 @@ def opaque(images: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
 
 
 def open_record(folder: Path, common: Mapping[str, Any], methods: Sequence[Method]) -> Record:
-    """Open the record in a folder, or create one. Methods may be added to it. An incomplete last line is removed.
+    """Open the record in a folder, or create one.
+
+    A repeated command may add methods. An incomplete last line is removed.
 
     Args:
         folder: The output folder of the evaluation.

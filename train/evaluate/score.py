@@ -74,7 +74,7 @@ class ScoringContext:
 
     @property
     def batches(self) -> list[Sequence[Place]]:
-        """Return the groups of objects that are sampled together, the same when the command is repeated."""
+        """Return the groups of objects to sample together. The groups are the same when the command is repeated."""
         size = _OBJECTS_AT_ONCE.get(self.device.type, 1)
         return [self.places[start : start + size] for start in range(0, len(self.places), size)]
 
@@ -82,7 +82,7 @@ class ScoringContext:
 def score_methods(
     context: ScoringContext, methods: Sequence[SampledMethod], folder: Path, progress: ProgressBar
 ) -> None:
-    """Sample and score the rings of some methods that are missing in the record. All of them use the model in `folder`.
+    """Sample and score the rings of these methods that the record lacks. All methods use the model in `folder`.
 
     The model is loaded only if a ring is missing.
     """

@@ -26,7 +26,7 @@ def open_images(url: str) -> ShardSet:
 
 
 def part_of(shards: ShardSet, split: Split) -> ShardSet:
-    """Return the objects of a split, with the default fractions of training."""
+    """Return the objects of a split, for the default --test-share of training."""
     part = shards if split == "all" else select_splits(shards, assign_splits(shards), (split,))
     assert isinstance(part, ShardSet)
     return part

@@ -1,6 +1,6 @@
 """Options for computing the UNet: memory layout, compilation, block implementation and optimizer.
 
-They affect results only by rounding, so a run may resume with other options.
+These options affect results only by rounding, so a run may resume with other ones.
 """
 
 import importlib.util
@@ -58,7 +58,7 @@ def choose_compute(
         device: Device to train on.
         compiling: auto compiles the whole UNet on a GPU (each block if `split`) and nothing on a CPU.
         checkpointing: Recompute activations in the backward pass.
-        split: Whether FSDP2 shards the UNet. It gathers weights between the levels, so one graph is impossible.
+        split: Whether FSDP2 shards the UNet. FSDP2 gathers weights between the levels, so the UNet cannot be one graph.
         blocks: auto uses fused blocks (`train.layers.unet_blocks`) if compiled for a GPU, otherwise diffusers'.
 
     Returns:
@@ -106,7 +106,7 @@ def announcement(compute: Compute, device: torch.device) -> str:
 
 
 def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
-    """Apply the options to a UNet in place. Its state dict keeps its names and values."""
+    """Apply the options to a UNet in place. The names and values of its state dict do not change."""
     if compute.channels_last:
         unet.to(memory_format=torch.channels_last)
     if compute.blocks != "diffusers":
@@ -123,7 +123,7 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
 
 
 def _compile(parts: Iterable[nn.Module], *, graphs: bool) -> None:
-    """Compile in place, at the first call with each shape. A graph break is an error, not a slowdown."""
+    """Set modules, in place, to compile at the first call with each shape. A graph break raises an error."""
     _set_compiler()
     mode = {"mode": "reduce-overhead"} if graphs else {}
     for part in parts:
@@ -148,7 +148,7 @@ def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
 
 
 def uncompiled(compute: Compute) -> AbstractContextManager[Any]:
-    """Run a compiled UNet eagerly inside the block. Other shapes and passes without gradient then do not compile."""
+    """Inside the block, run a compiled UNet eagerly, so that new shapes and passes without gradient compile nothing."""
     if compute.compile == "none":
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
@@ -171,8 +171,8 @@ def make_optimizer(
 def update(optimizer: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
     """Step the optimizer, or skip the step if loss or gradient norm (both 0-d) is not finite, without synchronizing.
 
-    It uses `found_inf`, by which torch's gradient scaler makes a fused optimizer leave weights, moments and the step
-    count unchanged.
+    The skip uses `found_inf`, by which torch's gradient scaler makes a fused optimizer leave weights, moments and the
+    step count unchanged.
     """
     bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
     optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]

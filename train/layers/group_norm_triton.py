@@ -36,7 +36,7 @@ class _Sizes(NamedTuple):
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Return the tile of a merging program: parts and channels per group, rounded up to powers of two."""
+        """Return the tile size of a merging program: parts and channels per group, rounded up to powers of two."""
         return triton.next_power_of_2(self.parts), triton.next_power_of_2(self.channels // self.groups)
 
 
@@ -90,7 +90,7 @@ def backward(
 
 
 def _or(shift: Tensor | None, other: Tensor) -> Tensor:
-    """Return the shift, or without one any other tensor, as a pointer that is never read."""
+    """Return `shift`, or `other` if it is None. Kernels need a pointer even if they do not read it."""
     return other if shift is None else shift
 
 
@@ -114,13 +114,16 @@ def _merge_run(kernel: Any, sizes: _Sizes, *arguments: Any, **choices: bool) -> 
 
 @triton.jit
 def _far(rows, width):
-    """Return rows * width in int64, because it may exceed 2^31. Triton treats a size of 1 as an untyped constant."""
+    """Return rows * width in int64, because the product may exceed 2^31.
+
+    Triton treats a size of 1 as an untyped constant.
+    """
     return (tl.zeros((), tl.int64) + rows) * width
 
 
 @triton.jit
 def _program(pixels, channels, chunk, WIDTH: tl.constexpr):
-    """The image and part of this program, its channels with their mask, and its first and last pixel."""
+    """Return the image and part of this program, its channels with their mask, and its first and last pixel."""
     image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     return image, part, channel, channel < channels, part * chunk, tl.minimum((part + 1) * chunk, pixels)
@@ -128,7 +131,7 @@ def _program(pixels, channels, chunk, WIDTH: tl.constexpr):
 
 @triton.jit
 def _tile(image, start, end, channel, inside, pixels, channels, ROWS: tl.constexpr):
-    """Offsets [rows, channels] of the pixels from `start` on, and their mask."""
+    """Return the offsets [rows, channels] of the pixels from `start` on, and their mask."""
     row = start + tl.arange(0, ROWS)
     place = (image * pixels + row)[:, None] * channels + channel[None, :]
     return place, (row < end)[:, None] & inside[None, :]
@@ -136,20 +139,20 @@ def _tile(image, start, end, channel, inside, pixels, channels, ROWS: tl.constex
 
 @triton.jit
 def _of_channels(values, inside, place):
-    """One value per channel, as a row [1, channels]."""
+    """Load one value per channel, as a row [1, channels]."""
     return tl.load(values + place, inside, 0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
 def _of_groups(pair, inside, image, channel, images, channels, groups):
-    """Both values of `pair` [2, n, g] of each channel's group, each as a row [1, channels]."""
+    """Load both values of `pair` [2, n, g] for each channel's group, each as a row [1, channels]."""
     place = image * groups + channel // (channels // groups)
     return _of_channels(pair, inside, place), _of_channels(pair, inside, place + images * groups)
 
 
 @triton.jit
 def _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT: tl.constexpr):
-    """Rows `middle` and `scale`, where the normalized value is (x - middle) * scale."""
+    """Return the rows `middle` and `scale`. The normalized value is (x - middle) * scale."""
     middle, scale = _of_groups(statistics, inside, image, channel, images, channels, groups)
     if HAS_SHIFT:
         middle -= _of_channels(shift, inside, image * channels + channel)
@@ -162,7 +165,7 @@ def _moments(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of squared deviations per channel, over a part of the pixels."""
+    """Write the mean and the sum of squared deviations per channel, over a part of the pixels."""
     image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     mean, square = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
     seen = 0.0
@@ -189,7 +192,7 @@ def _merge(
     images, pixels, channels, groups, count, chunk,
     PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Mean and 1 / deviation of a group, merged from the parts of its channels."""
+    """Write mean and 1 / deviation of a group, merged from the parts of its channels."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
     part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)
@@ -211,7 +214,7 @@ def _program_and_rows(
     shift, weight, bias, statistics, images, pixels, channels, groups, chunk,
     HAS_SHIFT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """`_program`, then weight, bias and the rows of `_middle` for its channels. Inlined; the PTX has no call."""
+    """Return `_program`, then weight, bias and the rows of `_middle` for its channels. Triton inlines this function."""
     image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
     factor, offset = _of_channels(weight, inside, channel), _of_channels(bias, inside, channel)
     middle, scale = _middle(shift, statistics, inside, image, channel, images, channels, groups, HAS_SHIFT)
@@ -224,7 +227,7 @@ def _normalize(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """The normalized, scaled and activated values of a part of the pixels."""
+    """Write the normalized, scaled and activated values of a part of the pixels."""
     image, _, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
         shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
     )
@@ -238,7 +241,7 @@ def _normalize(
 
 @triton.jit
 def _slope(grad, place, mask, normal, factor, offset, SILU: tl.constexpr):
-    """The gradient of SiLU's input."""
+    """Return the gradient of SiLU's input."""
     slope = tl.load(grad + place, mask, 0.0).to(tl.float32)
     if SILU:
         value = normal * factor + offset
@@ -253,7 +256,7 @@ def _gradient_sums(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Sums over the pixels of a part: gradient, gradient * normalized and, with a shift, normalized value."""
+    """Write sums over a part's pixels: of gradient, gradient * normalized value and, with a shift, normalized value."""
     image, part, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
         shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
     )
@@ -281,7 +284,7 @@ def _merge_gradients(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Two mean gradients of a group, and the gradient of the shift: the sum over the pixels of the gradient of x."""
+    """Write two mean gradients of a group, and the gradient of the shift: the sum over the pixels of that of x."""
     image, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // groups
     part, channel = tl.arange(0, PARTS), tl.arange(0, WIDTH)
@@ -309,7 +312,7 @@ def _gradient(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of x for a part of the pixels."""
+    """Write the gradient of x for a part of the pixels."""
     image, _, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
         shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
     )

@@ -55,11 +55,11 @@ class FusedNormSilu(FusedNorm):
 
 
 class LeanResnet(ResnetBlock2D):
-    """A residual block whose norms are of the classes above."""
+    """A residual block whose norms are `TorchNorm` or `FusedNorm`, with SiLU."""
 
     @staticmethod
     def fits(block: ResnetBlock2D) -> bool:
-        """Return whether a block has no time scaling and no resampling, and uses SiLU, as Stable Diffusion's do."""
+        """Return whether a block is like Stable Diffusion's: with SiLU, without time scaling and resampling."""
         plain = block.upsample is None and block.downsample is None and isinstance(block.nonlinearity, nn.SiLU)
         return plain and block.time_embedding_norm == "default" and not block.skip_time_act
 
@@ -112,7 +112,10 @@ class LeanUpsample(Upsample2D):
 
 
 def make_lean(network: nn.Module, *, fused: bool) -> None:
-    """Replace the blocks of a diffusers UNet or VAE encoder in place. `fused` uses `train.layers.group_norm`."""
+    """Replace the blocks of a diffusers UNet or VAE encoder in place.
+
+    With `fused`, norms use `train.layers.group_norm`.
+    """
     norm, norm_silu = (FusedNorm, FusedNormSilu) if fused else (TorchNorm, TorchNormSilu)
     for module in list(network.modules()):
         if isinstance(module, ResnetBlock2D) and LeanResnet.fits(module):

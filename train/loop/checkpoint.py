@@ -176,7 +176,7 @@ class CheckpointWriter:
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
     def poll(self) -> None:
-        """Raise the error of the thread if it has failed."""
+        """Raise the error of the writing thread, if it has failed."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
@@ -192,7 +192,9 @@ class CheckpointWriter:
         except (OSError, SafetensorError) as error:
             what = f"{self._out / FOLDER}: checkpoint of step {progress.steps}"
             if not is_disk_full(error):
-                raise UserError(f"{what} could not be written ({one_line(error)}); is the folder writable?") from error
+                raise UserError(
+                    f"{what} could not be written ({one_line(error)}); make the folder writable and repeat the command"
+                ) from error
             self.failures += 1
             warn_not_written(what, error, f", the next checkpoint tries again ({self.failures} failed so far)")
 
@@ -220,7 +222,7 @@ def restore_checkpoint(
         The progress of the checkpoint, or that of a new run if there is no checkpoint.
 
     Raises:
-        UserError: A file is missing or differs from what was written. Then nothing has been changed.
+        UserError: A file is missing or differs from what was written. In this case the arguments are unchanged.
     """
     checkpoints = _checkpoints(out)
     if not checkpoints:
@@ -245,7 +247,9 @@ def restore_checkpoint(
         raise
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         before = f"resumes from {checkpoints[-2].name}" if len(checkpoints) > 1 else "starts again from its first step"
-        raise UserError(f"{folder}: damaged ({one_line(error)}); remove it, and the run {before}") from error
+        raise UserError(
+            f"{folder}: damaged ({one_line(error)}); remove it and repeat the command: the run {before}"
+        ) from error
     return progress
 
 
@@ -283,7 +287,7 @@ def _temporary_name(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that readers see all of it or nothing."""
+    """Remove a checkpoint atomically: readers see all of it or nothing."""
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.old.tmp")
         os.replace(folder, doomed)

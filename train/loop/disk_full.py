@@ -27,7 +27,12 @@ def is_disk_full(error: BaseException) -> bool:
 
 def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
     """Log that the disk is full and that training continues without this file."""
-    logger.warning("NOT WRITTEN: %s: no space (%s); training continues%s; free some space", what, one_line(error), more)
+    logger.warning(
+        "NOT WRITTEN, because the disk is full: %s (%s); training continues%s; free some space",
+        what,
+        one_line(error),
+        more,
+    )
 
 
 @contextmanager
@@ -50,6 +55,6 @@ def require_disk_space(what: str) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise UserError(
-            f"{what} could not be written: no space ({one_line(error)}); free some space and repeat the command; "
-            "it resumes from the last checkpoint"
+            f"{what} could not be written, because the disk is full ({one_line(error)}); free some space and "
+            "repeat the command, which resumes from the last checkpoint"
         ) from error

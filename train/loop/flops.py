@@ -33,7 +33,7 @@ class MfuMeter:
     peak: float  # FLOP/s
 
     def mfu(self, flops: float, seconds: float) -> float:
-        """Return the MFU, from 0 to 1, for `flops` computed in `seconds`."""
+        """Return the model FLOPs utilization (MFU), from 0 to 1, for `flops` computed in `seconds`."""
         return flops / max(seconds * self.peak, 1e-9)
 
 
@@ -44,7 +44,7 @@ def mfu_meter(
     device: torch.device,
     side: int = MATMUL_SIDE,
 ) -> MfuMeter:
-    """Count the FLOPs per object for each number of target views and measure the peak of the device. Takes seconds."""
+    """Count the FLOPs per object for each number of targets and measure the device's peak, which takes seconds."""
     per_object = {number: object_flops(unet, reference, number) for number in targets}
     return MfuMeter(per_object, matmul_peak(device, side))
 

@@ -84,7 +84,9 @@ def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
     of_preset = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallEncoder) else None
     if (fill := model.image_encoder.object_fill) != of_preset:
         does = "takes images as they are" if fill is None else f"centers objects at {fill:.0%} of the frame"
-        logger.info("note: the image encoder of %s %s, unlike the preset's; training keeps it", run.base, does)
+        logger.info(
+            "note: the image encoder of %s %s, unlike the preset's; training does not change this", run.base, does
+        )
 
 
 def _with_camera_labels(model: MultiViewModel, run: TrainingRun) -> MultiViewModel:
@@ -92,12 +94,12 @@ def _with_camera_labels(model: MultiViewModel, run: TrainingRun) -> MultiViewMod
     before, requested = model.spec.cameras, run.recipe.cameras
     if requested is not None and requested != before:
         logger.info(
-            "note: %s was trained with %s camera labels; this run trains it with %s labels (--cameras)",
+            "note: %s was trained with %s camera labels; this run uses %s labels (--cameras)",
             run.base,
             before,
             requested,
         )
         return replace(model, spec=replace(model.spec, cameras=requested))
     if before != "relative":
-        logger.info("note: %s was trained with %s camera labels; training keeps them", run.base, before)
+        logger.info("note: %s was trained with %s camera labels; this run uses them too", run.base, before)
     return model

@@ -109,7 +109,7 @@ def train(run: TrainingRun, ranks: Ranks = ALONE) -> list[float]:
                 write_or_check_config(run, shards)
         ranks.check_shared(run.out)
         if (run.out / SPEC_FILE).is_file():
-            logger.info("%s: finished already", run.out)
+            logger.info("%s: this run is finished already", run.out)
             return []
         log_notices(run)
         kind = "GPU" if run.device.type == "cuda" else "process"

@@ -33,7 +33,7 @@ class Encoded:
 
     @property
     def reference_frame(self) -> tuple[Tensor, Tensor] | None:
-        """Return latent [b, c, h, w] and camera [b, 1, 16] of the reference if it joins the targets in attention."""
+        """Return latent [b, c, h, w] and camera [b, 1, 16] of the reference frame; None if there is no such frame."""
         if self.use != "attention" or self.reference is None:
             return None
         return self.reference, self.reference_camera
@@ -51,7 +51,7 @@ class Posteriors(NamedTuple):
 def encode_views(
     model: MultiViewModel, views: TrainingBatch, use: ReferenceMode, sample_with: StepKey | None = None
 ) -> Encoded:
-    """Encode the images of a micro-batch to latents and tokens, or take those of a latent set.
+    """Return latents and tokens of a micro-batch: encode its images, or take the stored ones of a latent set.
 
     Args:
         model: Provides the VAE and the image encoder.
@@ -111,7 +111,9 @@ def predict(
     alphas_cumprod: Tensor,
     precision: Callable[[torch.device], AbstractContextManager[Any]] = mixed_precision,
 ) -> Tensor:
-    """Add noise and return the UNet's prediction [(b F), c, h, w]; F = f + 1 if the reference joins in attention.
+    """Add noise and return the UNet's prediction [(b F), c, h, w].
+
+    F = f + 1 if the targets attend to the reference, otherwise F = f.
 
     Args:
         unet: UNet, compiled by `train.layers.compile.prepare` or not.

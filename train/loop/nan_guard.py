@@ -60,8 +60,9 @@ def count_steps(
             if loader.rank == 0:
                 write_bad_batch(out, result, uids_of_step(loader, result.step), reason)
             raise UserError(
-                f"{reason}: stopped; {path} lists the objects of step {result.step}. Look at them; if they are fine, "
-                "the learning rate is too high: give a lower one with --lr and start again in another --out"
+                f"training stopped, because {reason}. {path} lists the objects of step {result.step}; look at "
+                "these objects. If they are fine, the learning rate is too high: start again with a lower --lr "
+                "and another --out"
             )
     return progress
 

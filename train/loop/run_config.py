@@ -69,7 +69,7 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
     """
     objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
-        raise UserError("stage 2 continues from stage 1: give its run folder with --init-from")
+        raise UserError("stage 2 continues from stage 1; give the run folder of stage 1 with --init-from")
     if run.base is not None and run.stage == 2 and not (run.base / SPEC_FILE).is_file():
         raise UserError(
             f"{run.base}: contains no finished stage 1 ({SPEC_FILE} is missing); run `make train-stage1` first (it "
@@ -83,8 +83,8 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
     if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
         # A CUDA graph overwrites gradients in place, so they can neither be accumulated nor all-reduced.
         raise UserError(
-            f"--compile graphs needs one GPU and --grad-accum-steps 1, not {world} and {run.schedule.accumulation}; "
-            "use --compile whole"
+            f"--compile graphs needs one GPU and --grad-accum-steps 1, but there are {world} GPUs and "
+            f"--grad-accum-steps {run.schedule.accumulation}; use --compile whole"
         )
     if run.wandb is not None:
         import_wandb()

@@ -18,7 +18,7 @@ def guided_noise(
 ) -> Tensor:
     """Predict noise [b, f, c, h, w] with classifier-free guidance; the unconditional token is zero.
 
-    `latents` [b, f, c, h, w], `cameras` [b, f, 16], `tokens` [b, 1, c].
+    Shapes: `latents` [b, f, c, h, w], `cameras` [b, f, 16], `tokens` [b, 1, c].
     """
     frames = latents.shape[1]
     both = torch.cat([latents, latents]).flatten(0, 1)
@@ -46,7 +46,7 @@ def ddim_timesteps(steps: int) -> list[int]:
 
 
 def sampling_settings(steps: int) -> dict[str, int]:
-    """Return what to add to the stored settings of a result: the number of timesteps if it differs from `steps`.
+    """Return the entry to add to the stored settings of a result: the number of timesteps, if it differs from `steps`.
 
     Results that were stored before `ddim_timesteps` followed LDM's rule lack this entry, so they are not resumed.
     """

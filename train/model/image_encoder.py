@@ -51,7 +51,7 @@ class SmallEncoder:
     """If set, `center_object` is applied to the images first, with this value as `fill`."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError when `object_fill` is not in (0, 1]."""
+        """Raise ValueError when `object_fill` is not in (0, 1]."""
         if self.object_fill is not None and not 0 < self.object_fill <= 1:
             raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
@@ -196,7 +196,10 @@ def image_encoder_from_state(architecture: str, state: Mapping[str, Tensor], whe
     try:
         visual.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
-        raise UserError(f"{where}: the image encoder is not a {architecture} ({_first_line(error)})") from error
+        raise UserError(
+            f"{where}: the image encoder is not a {architecture} ({_first_line(error)}); give its open_clip "
+            "architecture with --image-encoder"
+        ) from error
     return ImageEncoder(OpenClipEncoder(architecture, None), visual)
 
 

@@ -74,7 +74,7 @@ def camera_labels(
 def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
     """Encode images [n, 3, h, w] in [0, 1]; return mean and log variance of the posterior, float32 [n, c, h, w] each.
 
-    Neither is multiplied by the model's latent scale. Differentiable.
+    The results are not multiplied by the model's latent scale. The function is differentiable.
     """
     pixels = resize(images.float(), image_size) * 2 - 1
     distribution = vae.encode(pixels.to(_dtype(vae))).latent_dist  # type: ignore[operator]
@@ -112,7 +112,7 @@ class MultiViewModel:
         return mean * self.spec.latent_scale
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `posterior` of images [n, 3, h, w] in [0, 1], with this model's VAE and image size."""
+        """Call the function `posterior` on images [n, 3, h, w] in [0, 1], with this model's VAE and image size."""
         return posterior(self.vae, images, self.spec.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ def alpha_bar_at(alphas_cumprod: Tensor, timesteps: Tensor, num_axes: int) -> Te
 def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """Return z_t = sqrt(alpha_bar) z + sqrt(1 - alpha_bar) eps (Eq. 3).
 
-    `latents` and `noise` have the same shape [...]. `alpha_bar` is a scalar or broadcasts to it (`alpha_bar_at`).
+    `latents` and `noise` have the same shape [...]. `alpha_bar` is a scalar or broadcasts to this shape
+    (`alpha_bar_at`).
     """
     return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
 

@@ -88,7 +88,7 @@ def check_reference_options(
     check_number("--azimuth-deg", azimuth_deg)
     if azimuth_deg and not (with_reference or with_reference_loss):
         if with_reference_loss is None:
-            raise UserError("--azimuth-deg needs --with-reference; give both or neither")
+            raise UserError("--azimuth-deg needs --with-reference; add --with-reference, or drop --azimuth-deg")
         raise UserError(
             "--azimuth-deg needs --with-reference or --reference-loss-weight; add one of them, or drop --azimuth-deg"
         )

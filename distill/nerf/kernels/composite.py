@@ -33,7 +33,10 @@ def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def gradient_kernel(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of density [m] and values [m, k], given that of the sums [n, k] (`composite_gradients`)."""
+    """Return the gradients of density [m] and values [m, k], given the sums' gradient `grad` [n, k].
+
+    See `composite_gradients`.
+    """
     width = values.shape[1]
     by_density, by_values = _like(weights), _like(values)
     tensors = (grad.contiguous(), values.contiguous(), weights, transmittance, by_density, by_values)

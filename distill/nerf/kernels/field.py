@@ -70,7 +70,7 @@ def decode(
 
 
 class _Decode(torch.autograd.Function):
-    """Saves features and points, and recomputes the layers in the backward pass."""
+    """Autograd function of `decode`. Saves features and points, and recomputes the layers in the backward pass."""
 
     @staticmethod
     def forward(
@@ -110,7 +110,7 @@ def _launch(
     programs: int | None = None,
     everything: bool | None = None,
 ) -> None:
-    """Run a kernel on all points: one program per block, or `programs` that iterate over many blocks."""
+    """Run a kernel on all points: one program per block, or `programs` programs that iterate over many blocks each."""
     if points == 0:
         return
     hidden, width = weights.density_hidden.shape
@@ -174,7 +174,7 @@ def _density_backward(
     WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients from density and normal: writes by_encoded [w, 4, n] and a row of the matrix parts [programs, ...]."""
+    """Write the gradients from density and normal: by_encoded [w, 4, n] and a row of the parts [programs, ...]."""
     hidden = _matrix(density_hidden, HIDDEN, H, WIDTH, W)
     output = _row(density_output, HIDDEN, H)
     kind = encoded.dtype.element_ty
@@ -232,7 +232,7 @@ def _albedo_backward(
     WIDTH: tl.constexpr, W: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, COLORS: tl.constexpr,
     PRECISION: tl.constexpr, EPSILON: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients from the albedo: adds to by_encoded [w, 4, n], writes a row of the matrix parts [programs, ...]."""
+    """Add the gradient from the albedo to by_encoded [w, 4, n], and write a row of the matrix parts [programs, ...]."""
     hidden = _matrix(albedo_hidden, HIDDEN, H, WIDTH, W)
     output = _matrix(albedo_output, 3, COLORS, HIDDEN, H)
     kind = encoded.dtype.element_ty

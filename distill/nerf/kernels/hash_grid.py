@@ -24,7 +24,10 @@ _PRIME_Z = tl.constexpr(805_459_861)
 
 
 class LookUp(torch.autograd.Function):
-    """Look up all levels. The backward pass recomputes the corners from the points, which alone are saved."""
+    """Autograd function that looks up all levels.
+
+    It stores only the points; the backward pass recomputes the corners.
+    """
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
@@ -109,7 +112,7 @@ def _scatter_kernel(
     unit, table, levels, grads, points,
     CHANNELS: tl.constexpr, PADDED: tl.constexpr, JACOBIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The transpose of `_look_up_kernel`: add `grads` [levels * c, 1 or 4, n] to `table` [t, c]."""
+    """Apply the transpose of `_look_up_kernel`: add `grads` [levels * c, 1 or 4, n] to `table` [t, c]."""
     point, inside, level = _program(points, BLOCK)
     resolution, size, first, hashed = _level(levels, level)
     cell_x, x, slope_x, cell_y, y, slope_y, cell_z, z, slope_z = _cell(unit, points, point, inside, resolution)
@@ -136,21 +139,21 @@ def _scatter_kernel(
 
 @triton.jit
 def _program(points, BLOCK: tl.constexpr):
-    """The points [BLOCK] of this program with their mask, and its level."""
+    """Return the points [BLOCK] of this program with their mask, and the level of this program."""
     point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return point, point < points, tl.program_id(1)
 
 
 @triton.jit
 def _channels(inside, CHANNELS: tl.constexpr, PADDED: tl.constexpr):
-    """The channels [PADDED] of a row, and the mask [BLOCK, PADDED] of points and channels."""
+    """Return the channels [PADDED] of a row, and the mask [BLOCK, PADDED] of points and channels."""
     channel = tl.arange(0, PADDED)
     return channel, inside[:, None] & (channel < CHANNELS)[None, :]
 
 
 @triton.jit
 def _cell(unit, points, point, inside, resolution):
-    """`_axis` of all three axes."""
+    """Return `_axis` for each of the three axes."""
     cell_x, x, slope_x = _axis(unit, 0, points, point, inside, resolution)
     cell_y, y, slope_y = _axis(unit, 1, points, point, inside, resolution)
     cell_z, z, slope_z = _axis(unit, 2, points, point, inside, resolution)
@@ -159,14 +162,17 @@ def _cell(unit, points, point, inside, resolution):
 
 @triton.jit
 def _level(levels, level):
-    """Return cells per axis, number of entries, first entry, and whether it is hashed, for a level."""
+    """Return, for a level, cells per axis, number of entries, first entry, and whether the level is hashed."""
     row = levels + level * 4
     return tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
 
 
 @triton.jit
 def _axis(unit, AXIS: tl.constexpr, points, point, inside, resolution):
-    """Cell, position in it and slope [BLOCK] along an axis. The cell is valid for any coordinate, including NaN."""
+    """Return cell, position in the cell and slope [BLOCK] along an axis.
+
+    The cell is valid for any coordinate, even NaN.
+    """
     coordinate = tl.load(unit + tl.cast(points, tl.int64) * AXIS + point, mask=inside, other=0)
     cells = resolution.to(unit.dtype.element_ty)
     position = tl.minimum(tl.maximum(coordinate, 0.0), 1.0) * cells
@@ -177,7 +183,7 @@ def _axis(unit, AXIS: tl.constexpr, points, point, inside, resolution):
 
 @triton.jit
 def _row(cell_x, cell_y, cell_z, CORNER: tl.constexpr, resolution, size, hashed):
-    """Row [BLOCK] of one corner of the cells, see `hash_grid.corner_indices`; corner = 4x + 2y + z."""
+    """Return the row [BLOCK] of a corner of the cells; see `hash_grid.corner_indices`. CORNER is 4x + 2y + z."""
     x = cell_x + CORNER // 4
     y = cell_y + CORNER // 2 % 2
     z = cell_z + CORNER % 2
@@ -188,7 +194,7 @@ def _row(cell_x, cell_y, cell_z, CORNER: tl.constexpr, resolution, size, hashed)
 
 @triton.jit
 def _weights(x, y, z, CORNER: tl.constexpr):
-    """Weights [BLOCK] of a corner along each axis, at places [BLOCK] in the cells."""
+    """Return the weights [BLOCK] of a corner along each axis, at positions [BLOCK] in the cells."""
     return _weight(x, CORNER // 4), _weight(y, CORNER // 2 % 2), _weight(z, CORNER % 2)
 
 
@@ -199,5 +205,5 @@ def _weight(place, HIGH: tl.constexpr):
 
 @triton.jit
 def _signed(weight, HIGH: tl.constexpr):
-    """`weight` with the sign of the derivative of `_weight`."""
+    """Return `weight` with the sign of the derivative of `_weight`."""
     return weight if HIGH else -weight

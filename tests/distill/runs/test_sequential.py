@@ -191,7 +191,7 @@ def test_a_loss_of_nan_names_the_folder_and_keeps_the_checkpoint(args, monkeypat
         main(alone)
     said = str(caught.value)
     assert said.startswith(f"{args.out}: step 3: the loss is nan")
-    assert said.endswith("with another --out; kept there: checkpoint.safetensors")
+    assert said.endswith("--guidance-scale (the last checkpoint is kept); kept there: checkpoint.safetensors")
     assert read_header(args.out / CHECKPOINT)["step"] == "2"
 
 

@@ -246,7 +246,7 @@ def test_the_batch_is_derived():
 def test_ranks_are_read_from_torchruns_environment():
     assert from_environment({}) == (0, 1, 0)
     assert from_environment({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == (3, 4, 1)
-    with pytest.raises(UserError, match="torchrun sets them"):
+    with pytest.raises(UserError, match="start with torchrun, which sets them"):
         from_environment({"RANK": "x", "WORLD_SIZE": "4"})
     with pytest.raises(UserError, match="rank 4 must be at least 0 and below the number of ranks, 4"):
         Ranks(4, 4)

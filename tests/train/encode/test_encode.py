@@ -274,7 +274,7 @@ def test_a_damaged_image_and_latents_that_are_no_numbers_are_named(model: Path, 
     form = plan_format(encoder, shards, logvar=True, embedded="all")
     with torch.no_grad():
         next(encoder.vae.parameters()).fill_(float("nan"))
-    with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: NaN or infinite"):
+    with pytest.raises(UserError, match=r"synthetic-0000\.fixed_00\.npy: encoding gave NaN or infinite"):
         encode(shards, str(tmp_path / "nan"), encoder, form)
     place = read_stats(*url_to_fs(images), "shard-000000").samples[1].members["random_04.webp"]
     data = bytearray((images / "shard-000000.tar").read_bytes())

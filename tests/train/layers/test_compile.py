@@ -177,9 +177,7 @@ def test_blocks_compile_each_by_itself_and_change_nothing(compiler):
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("quick_samples")
-def test_a_run_of_both_branches_with_validation_and_pictures_compiles_two_graphs(
-    compiler, tmp_path, capsys, monkeypatch
-):
+def test_a_run_of_both_branches_with_validation_and_images_compiles_two_graphs(compiler, tmp_path, capsys, monkeypatch):
     """In a GPU's layout too; its losses are those of a run that compiles nothing, its weights have the same names."""
     shards = make_shard_set(tmp_path / "set", 6, 32)
     save_model(micro_model(), tmp_path / "base")

@@ -56,7 +56,7 @@ def written_otherwise(compute: Compute) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_picture_leaves_channels_last(kind):
+def test_no_image_leaves_channels_last(kind):
     assert written_otherwise(Compute(channels_last=True)) > 40  # so that the line below means something
     assert written_otherwise(Compute(channels_last=True, blocks=kind)) == 0
 

@@ -225,8 +225,8 @@ def test_a_full_disk_is_said_counted_and_tried_again(tmp_path: Path, capsys: pyt
         assert _names(tmp_path) == ["step-000000001"]  # and nothing half-written
         assert writer.failures == 2
         printed = capsys.readouterr().err
-        assert "NOT WRITTEN" in printed
-        assert "checkpoint of step 2: no space" in printed
+        assert "NOT WRITTEN, because the disk is full: " in printed
+        assert "checkpoint of step 2 (" in printed
         assert "2 failed so far" in printed
         assert restore_checkpoint(tmp_path, *_toy(width=4000)).steps == 1
         writer.save(module, optimizer, Progress(4, 0))

@@ -136,7 +136,7 @@ def test_a_full_disk_ends_the_curves_not_the_run(
 def test_only_a_full_disk_is_tolerated(capsys: pytest.CaptureFixture[str]) -> None:
     with continue_without("the samples"):
         raise OSError(28, "No space left on device")
-    assert "the samples: no space" in capsys.readouterr().err
+    assert "NOT WRITTEN, because the disk is full: the samples (" in capsys.readouterr().err
     with pytest.raises(PermissionError), continue_without("the samples"):
         raise PermissionError(13, "Permission denied")
 

@@ -74,10 +74,10 @@ def test_absolute_labels_are_kept_by_the_model_and_a_base_can_change_to_them(
     first = micro_run(shards, tmp_path / "first", 1)
     train(replace(first, recipe=replace(first.recipe, cameras="absolute")))
     train(micro_run(shards, tmp_path / "second", 1, stage=2, base=tmp_path / "first"))
-    assert "was trained with absolute camera labels; training keeps them" in capsys.readouterr().err
+    assert "was trained with absolute camera labels; this run uses them too" in capsys.readouterr().err
     changed = micro_run(shards, tmp_path / "changed", 1, stage=2, base=stage1)
     train(replace(changed, recipe=replace(changed.recipe, cameras="absolute")))
-    assert "was trained with relative camera labels; this run trains it with absolute labels" in capsys.readouterr().err
+    assert "was trained with relative camera labels; this run uses absolute labels" in capsys.readouterr().err
     for name in ("first", "second", "changed"):
         assert load_model(tmp_path / name, CPU).spec.cameras == "absolute"
 
@@ -247,7 +247,7 @@ def test_no_room_for_the_model_is_an_error_and_the_same_command_finishes(
 
     monkeypatch.setattr(loop, "save_model", full)
     out = tmp_path / "run"
-    with pytest.raises(UserError, match="the finished model could not be written: no space"):
+    with pytest.raises(UserError, match="the finished model could not be written, because the disk is full"):
         train(micro_run(shards, out, 6))
     monkeypatch.undo()
     assert train(micro_run(shards, out, 6)) == []

@@ -103,7 +103,7 @@ def test_a_run_that_must_stop_names_the_objects(
     _poison(monkeypatch, 1, 99)
     run = micro_run(shards, tmp_path / "run", 6)
     recipe = replace(run.recipe, stop_at_bad_loss=at_once, log_every=2, checkpoint_every=1000)
-    with pytest.raises(UserError, match=r"bad-batch\.json lists the objects .* --lr "):
+    with pytest.raises(UserError, match=r"training stopped, because .*bad-batch\.json lists the objects .* --lr "):
         train(replace(run, recipe=recipe))
     found = json.loads((run.out / "bad-batch.json").read_text())
     step = 1 if at_once else 3

@@ -113,7 +113,7 @@ def test_a_set_without_an_object_to_hold_out(
         split_set(whole, "on")
     monkeypatch.setattr("train.data.splits.MIN_OBJECTS", 6)
     assert split_set(whole, "auto") == (whole, None)
-    assert "no validation, because none of the 6 objects" in capsys.readouterr().err
+    assert "validation is off, because the hash of the uid chose none of the 6 objects" in capsys.readouterr().err
 
 
 def test_the_draw_has_a_timestep_of_each_bucket_and_depends_on_seed_and_object_alone() -> None:

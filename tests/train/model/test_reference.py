@@ -118,7 +118,7 @@ def test_a_base_that_reads_the_reference_starts_no_other_training(
 
 
 @torch.no_grad()
-def test_the_picture_in_front_is_what_training_showed() -> None:
+def test_the_image_in_front_is_what_training_showed() -> None:
     """Against Eq. 6's own inputs, in two rounds as guidance has them."""
     model, (views, draw) = micro_model(), _micro_batch()
     encoded = encode_views(model, views, "attention")
@@ -194,7 +194,7 @@ def test_what_a_model_that_always_sees_the_reference_is_not_asked(shards: Path, 
 
 
 @torch.no_grad()
-def test_distilling_has_the_picture_and_without_it_the_model_says_what_it_needs() -> None:
+def test_distilling_has_the_image_and_without_it_the_model_says_what_it_needs() -> None:
     model = micro_model()
     start_channel_concat(model.unet)
     views = draw_views(PRESETS["paper"], 0, 8)

@@ -57,7 +57,7 @@ def test_every_frame_sees_its_own_objects_reference_in_every_round() -> None:
 
 
 @torch.no_grad()
-def test_a_widened_model_is_saved_loaded_and_sampled_with_its_picture(base: Path, tmp_path: Path) -> None:
+def test_a_widened_model_is_saved_loaded_and_sampled_with_its_image(base: Path, tmp_path: Path) -> None:
     widened = load_model(base, CPU)
     assert with_reference_image(widened, torch.rand(1, 3, 32, 32)) is widened  # a plain model needs no image
     unet: Any = start_channel_concat(widened.unet)
