@@ -83,7 +83,7 @@ def test_training_takes_it_filters_and_all(both: Path) -> None:
     assert kept.views(*next(kept.objects(0)), ALL_VIEWS[:2]).shape == (2, 8, 8, 4)
 
 
-def test_pictures_are_averaged_and_those_of_the_size_are_the_same_bytes(both: Path, large: str, small: str) -> None:
+def test_images_are_averaged_and_those_of_the_size_are_the_same_bytes(both: Path, large: str, small: str) -> None:
     copy, sources = _by_uid(str(both)), {**_by_uid(large), **_by_uid(small)}
     assert copy.keys() == sources.keys()
     for uid, (shards, place) in copy.items():
@@ -111,7 +111,7 @@ def test_a_set_by_itself_is_copied_byte_for_byte(large: str, tmp_path: Path) -> 
     assert [name for name in before if before[name] != after[name]] == ["set.json"]
 
 
-def test_smaller_pictures_are_written_as_the_renderer_writes_them(large: str, both: Path) -> None:
+def test_smaller_images_are_written_as_the_renderer_writes_them(large: str, both: Path) -> None:
     copy, source = _by_uid(str(both)), _by_uid(large)
     (shards, place), (before, there) = copy["large-0"], source["large-0"]
     name = "large-0.fixed_00.webp"
@@ -345,7 +345,7 @@ def test_the_same_file_in_two_sets_is_flagged_in_the_later(tmp_path: Path) -> No
     assert rows == {"x0": (), "x1": ("clipped",), "y0": (), "y1": ("clipped", "duplicate")}
 
 
-def test_a_set_without_a_picture_adds_its_rows(small: str, tmp_path: Path) -> None:
+def test_a_set_without_an_image_adds_its_rows(small: str, tmp_path: Path) -> None:
     empty = make_set(tmp_path / "empty", "x", 2, 32, gone={0: "failed", 1: "failed"})
     copy_sets([empty, small], str(tmp_path / "out"), objects_per_shard=2, workers=1)
     assert verify(tmp_path / "out") == []

@@ -91,7 +91,7 @@ def test_points_of_the_world_move_with_the_pixels() -> None:
             assert replace(new, K=old.K, alpha_coverage=old.alpha_coverage) == old
 
 
-def test_an_objects_middle_stays_in_the_middle_of_its_picture() -> None:
+def test_an_objects_middle_stays_in_the_middle_of_its_image() -> None:
     """Measured in the image, not read from the metadata: centroids of alpha in pixels."""
     sample = make_sample("a", 1, 64)
     small = downscale_sample(sample, parse_meta(sample[meta_name("a")], "a"), 16, "set")
@@ -112,7 +112,7 @@ def test_the_rendered_size_is_remembered_through_two_reductions() -> None:
     assert (after.resolution, after.renderer[AVERAGED_FROM]) == (8, 32)
 
 
-def test_a_picture_that_is_none_or_of_another_size_is_named() -> None:
+def test_an_image_that_is_none_or_of_another_size_is_named() -> None:
     sample = make_sample("a", 0, 16)
     meta = parse_meta(sample[meta_name("a")], "a")
     for data, told in ((b"no picture", "not a readable WebP"), (encode_webp(random_picture(8)), "shape")):

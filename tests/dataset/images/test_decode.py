@@ -41,7 +41,7 @@ def refusal(path: Path) -> str:
         ("page.jpg", b"<html><body>404</body></html>", "PNG, JPEG or WebP"),
     ],
 )
-def test_what_is_no_picture(tmp_path, name, content, says):
+def test_what_is_no_image(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     assert says in refusal(tmp_path / name)
 
@@ -139,7 +139,7 @@ def test_every_exif_orientation_ends_upright(tmp_path, orientation, width):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "L", "RGBA", "1", "I;16"])
-def test_a_large_picture_is_read_as_the_mean_of_its_boxes(tmp_path, monkeypatch, mode):
+def test_a_large_image_is_read_as_the_mean_of_its_boxes(tmp_path, monkeypatch, mode):
     monkeypatch.setattr(decode, "WORKING_SIDE", 32)
     monkeypatch.setattr(decode, "_STRIP_PIXELS", 500)  # several strips, whose last one is not whole
     rng = np.random.default_rng(0)
@@ -157,7 +157,7 @@ def test_a_large_picture_is_read_as_the_mean_of_its_boxes(tmp_path, monkeypatch,
     assert notices == ["large.png is large, 90x70; it was reduced to 30x24"]
 
 
-def test_colours_under_zero_alpha_do_not_show_in_a_reduced_picture(tmp_path, monkeypatch):
+def test_colours_under_zero_alpha_do_not_show_in_a_reduced_image(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "WORKING_SIDE", 32)
     pixels = np.zeros((96, 96, 4), np.uint8)
     pixels[..., 1] = 255  # green, all transparent
@@ -167,7 +167,7 @@ def test_colours_under_zero_alpha_do_not_show_in_a_reduced_picture(tmp_path, mon
     assert (rgba[rgba[..., 3] > 0][:, :3] == [255, 0, 0]).all()
 
 
-def test_beyond_the_limit_a_picture_is_refused_by_its_header_without_eating_memory(tmp_path):
+def test_beyond_the_limit_an_image_is_refused_by_its_header_without_eating_memory(tmp_path):
     """Runs in a new process to measure its peak memory, on a valid single-color PNG of 1.6 gigapixels."""
     write_flat_png(tmp_path / "huge.png", 40_000)
     command = (

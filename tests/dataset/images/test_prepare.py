@@ -39,7 +39,7 @@ def test_webp_keeps_every_byte_even_under_zero_alpha() -> None:
     assert encode_webp(rgba) == data
 
 
-def test_a_picture_opaque_everywhere_keeps_its_alpha() -> None:
+def test_an_image_opaque_everywhere_keeps_its_alpha() -> None:
     rgba = np.full((8, 8, 4), 255, np.uint8)
     assert (decode_webp(encode_webp(rgba), "x") == rgba).all()
 
@@ -114,7 +114,7 @@ def test_faint_stray_pixels_do_not_move_the_crop() -> None:
     assert np.abs(prepare_image(picture, 64).rgb - prepare_image(disc(200, 200, (100, 100), 40), 64).rgb).max() == 0
 
 
-def test_without_alpha_the_whole_picture_is_used_and_announced() -> None:
+def test_without_alpha_the_whole_image_is_used_and_announced() -> None:
     prepared = prepare_image(Image.new("RGB", (80, 40), (0, 0, 255)), 64)
     assert any("--remove-background" in notice for notice in prepared.notices)
     assert prepared.rgb[32, 32].tolist() == [0, 0, 1]
@@ -231,7 +231,7 @@ def test_white_outside_becomes_transparent_and_white_inside_stays() -> None:
     assert (prepared.rgb[alpha == 0] == 1).all()  # where it was 250
 
 
-def test_an_object_that_leaves_the_white_picture_is_used_whole() -> None:
+def test_an_object_that_leaves_the_white_image_is_used_whole() -> None:
     picture = Image.new("RGB", (60, 60), "white")
     picture.paste((200, 0, 0), (30, 20, 60, 50))
     prepared = prepare_image(picture, 64)
@@ -256,7 +256,7 @@ def test_remove_background_of_a_cut_out_keeps_its_alpha() -> None:
     assert any("already transparent" in notice for notice in prepared.notices)
 
 
-def test_contact_sheet_places_pictures_row_by_row_on_white() -> None:
+def test_contact_sheet_places_images_row_by_row_on_white() -> None:
     red = np.zeros((8, 8, 4), np.uint8)
     red[..., 0] = red[..., 3] = 255
     clear, grey = np.zeros((8, 8, 4), np.uint8), np.full((8, 8, 3), 0.5, np.float32)

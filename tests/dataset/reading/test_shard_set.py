@@ -37,7 +37,7 @@ def test_reading_by_offset_gives_what_webdataset_gives(folder: Path) -> None:
         assert shards.meta(shard, sample).uid == uid
 
 
-def test_views_are_the_pictures_asked_for_in_that_order(folder: Path) -> None:
+def test_views_are_the_images_asked_for_in_that_order(folder: Path) -> None:
     shards = ShardSet(folder)
     wanted: list[tuple[ViewSet, int]] = [("random", 3), ("fixed", 0), ("random", 3)]
     views = shards.views(1, 0, wanted)
@@ -49,7 +49,7 @@ def test_views_are_the_pictures_asked_for_in_that_order(folder: Path) -> None:
             assert (np.asarray(image.convert("RGBA")) == view).all()
 
 
-def test_pictures_and_cameras_belong_together(folder: Path) -> None:
+def test_images_and_cameras_belong_together(folder: Path) -> None:
     """Every pixel of a synthetic object lies inside the projected box +-0.5; left and right are symmetric."""
     shards = ShardSet(folder)
     corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3), -1).reshape(-1, 3)

@@ -21,7 +21,7 @@ def test_the_box_is_the_projection_with_a_margin(pose, resolution):
     assert [box.right, box.bottom] == np.minimum(high, resolution).tolist()
 
 
-def test_what_leaves_the_picture_is_cut_off_and_what_is_outside_has_an_empty_box():
+def test_what_leaves_the_image_is_cut_off_and_what_is_outside_has_an_empty_box():
     c2w = Pose(0.0, 0.0).c2w()
     assert object_box([[-9.0, 9.0], [0, 0], [-9.0, 9.0]], c2w, 64) == PixelBox(0, 0, 64, 64)
     aside = object_box([[5.0, 5.1], [0, 0], [0, 0]], c2w, 64)
@@ -29,6 +29,6 @@ def test_what_leaves_the_picture_is_cut_off_and_what_is_outside_has_an_empty_box
     assert not PixelBox(1, 2, 3, 4).is_empty()
 
 
-def test_a_point_behind_the_camera_means_the_whole_picture():
+def test_a_point_behind_the_camera_means_the_whole_image():
     points = [[0.0, 0.1], [0.0, -3.0], [0.0, 0.0]]  # the camera stands at y = -1.5
     assert object_box(points, Pose(0.0, 0.0).c2w(), 64) == PixelBox(0, 0, 64, 64)

@@ -74,7 +74,7 @@ def test_a_large_texture_is_scaled_and_looks_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "ABSOLUTE", "link.png"])
-def test_a_picture_outside_is_missing_whatever_the_format_that_named_it(tmp_path, name):
+def test_an_image_outside_is_missing_whatever_the_format_that_named_it(tmp_path, name):
     """FBX names its pictures in a binary form, so Blender is asked after the import."""
     (tmp_path / "in").mkdir()
     outside = tmp_path / "outside.png"

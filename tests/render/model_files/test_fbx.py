@@ -51,7 +51,7 @@ def test_what_lies_inside_or_is_not_there_passes(folder):
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "..\\outside.png", "ABSOLUTE", "link.png"])
-def test_the_name_of_a_picture_outside_is_replaced_in_both_forms(folder, tmp_path, name):
+def test_the_name_of_an_image_outside_is_replaced_in_both_forms(folder, tmp_path, name):
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
     (tmp_path / "scratch").mkdir()
     name = str(folder.parent / "outside.png") if name == "ABSOLUTE" else name
@@ -65,7 +65,7 @@ def test_the_name_of_a_picture_outside_is_replaced_in_both_forms(folder, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "..\\outside.png"])
-def test_a_picture_beside_the_folder_is_read_if_the_source_holds_both(folder, name):
+def test_an_image_beside_the_folder_is_read_if_the_source_holds_both(folder, name):
     path = binary(folder, name.encode())
     assert prepare_fbx(path, folder.parent.resolve(), folder).path == path
 
