@@ -220,7 +220,15 @@ def _one_banana(
     skin = pt.blend(skin, stalk_color, lambda p: pt.edge(np.linalg.norm(p - start, axis=1) - 0.17 * length, 0.12))
     skin = pt.blend(skin, (0.20, 0.14, 0.08), lambda p: pt.edge(np.linalg.norm(p - end, axis=1) - 0.055, 0.02))
     skin = pt.blend(skin, (0.28, 0.21, 0.10), lambda p: pt.edge(np.linalg.norm(p - start, axis=1) - 0.045, 0.02))
-    return [part("banana", surface, Paint(skin, rng.uniform(0.4, 0.6)))]
+    dark = Paint((0.22, 0.15, 0.08), 0.8)
+    tip, cut = (ellipsoid(_vector(point), (0.36 * thick,) * 3, 14, 10) for point in (end, start))
+    skin_paint = Paint(skin, rng.uniform(0.4, 0.6))
+    return [part("banana", surface, skin_paint), part("tip", tip, dark), part("cut", cut, dark)]
+
+
+def _vector(point: Points) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in point)
+    return x, y, z
 
 
 def pineapple(rng: np.random.Generator) -> list[ObjectPart]:

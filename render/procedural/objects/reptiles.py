@@ -1,5 +1,7 @@
 """Build turtles and frogs."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from render.procedural.primitives import color as rgb
@@ -177,7 +179,8 @@ def frog(rng: np.random.Generator) -> list[ObjectPart]:
             features.append(part("toe", toe, Paint(mix(green, belly, 0.25), 0.4)))
     for feature in features:
         parts += pair(feature)
-    return parts
+    squash = np.array([rng.uniform(0.9, 1.12), rng.uniform(0.9, 1.12), rng.uniform(0.88, 1.12)])
+    return [replace(item, surface=item.surface * squash) for item in parts]
 
 
 def _frog_head(rng: np.random.Generator, skin: pt.Pattern, belly: Rgb, size: float) -> list[ObjectPart]:
