@@ -99,7 +99,8 @@ def render_sample(
     with timer.part("import"):
         repaired = prepare(path, root, scratch, settings.up)
         normalization = normalize(settings.normalize)
-        missing: tuple[Flag, ...] = ("missing-texture",) if sanitize_textures(path.parent, root) else ()
+        incomplete = sanitize_textures(path.parent, root, masks=path.suffix.lower() == ".obj")
+        missing: tuple[Flag, ...] = ("missing-texture",) if incomplete else ()
         points = outline_points()
     maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
     chosen = light(job.seed, uid, list(maps))

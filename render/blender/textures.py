@@ -17,7 +17,7 @@ _BLACK: Final = (0.0, 0.0, 0.0, 1.0)
 _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # glTF's packed occlusion, roughness, metallic: not occluded, rough, not metallic
 
 
-def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
+def sanitize_textures(folder: Path, root: Path | None = None, masks: bool = False) -> bool:
     """Make every texture of the open scene usable. Return whether any was missing.
 
     A texture that cannot be decoded is replaced by a plain color (Cycles would show magenta). One with a side above
@@ -26,6 +26,7 @@ def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
     Args:
         folder: Folder of the model file. An image whose path does not exist is searched for there.
         root: Folder that must contain the images; other images count as missing and are not read. None: `folder`.
+        masks: Whether an opacity map without alpha is used by its color, as in OBJ files.
 
     Raises ObjectError for an image with more than MAX_PIXELS.
     """
@@ -39,7 +40,7 @@ def sanitize_textures(folder: Path, root: Path | None = None) -> bool:
     missing = [node for node in nodes if not (node.image in readable and _decodes(node.image))]
     for node in missing:
         _make_plain(node)
-    for node in nodes:
+    for node in nodes if masks else ():
         if node not in missing:
             _use_mask(node)
     return bool(missing)

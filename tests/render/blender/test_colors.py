@@ -75,7 +75,7 @@ def test_an_opacity_map_without_alpha_acts_by_its_color(
     (tmp_path / "a.mtl").write_text("newmtl a\n" + statements)
     (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl a\nf 1/1 2/1 3/1\n")
     scene.prepare(tmp_path / "a.obj")
-    assert not sanitize_textures(tmp_path)
+    assert not sanitize_textures(tmp_path, masks=True)
     surface = bpy.context.scene.objects[0].material_slots[0].material.node_tree.nodes["Principled BSDF"]
     link = surface.inputs["Alpha"].links[0]
     assert link.from_socket.name == socket
