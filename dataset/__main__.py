@@ -52,9 +52,7 @@ class InfoCommand:
     shards: Shards
     """Shard set to describe: a folder or an fsspec URL such as s3://bucket/set."""
     quick: bool = False
-    """Skip the statistics that require every object's metadata: coverage, clipped views, resolutions, environment
-    lights.
-    """
+    """Skip the statistics that require reading metadata: coverage, clipped views, resolutions, lights."""
 
     def run(self) -> int:
         print(format_info(info(self.shards, quick=self.quick, progress=True)))
@@ -68,7 +66,8 @@ class PreviewCommand:
     shards: Shards
     """Shard set to preview: a folder or an fsspec URL such as s3://bucket/set."""
     out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="PATH")]] = None
-    """Write the PNG to this file. Default: preview.png in the set's folder or, for a remote set, in the current folder.
+    """Write the PNG to this file.
+    Default: preview.png in the set's folder or, for a remote set, in the current folder.
     """
     objects: int = 12
     """Show this many objects, spread evenly over the set."""
@@ -89,11 +88,12 @@ class ReportCommand:
     shards: Shards
     """Shard set to report on: a folder or an fsspec URL such as s3://bucket/set."""
     out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="FILE")]] = None
-    """Write the page to this file. Default: report.html in the set's folder or, for a remote set, in the current
-    folder.
+    """Write the page to this file.
+    Default: report.html in the set's folder or, for a remote set, in the current folder.
     """
     max_objects: int = 1000
-    """Show images of this many objects, spread evenly over the set (about 7 kB each). Failed objects are always listed.
+    """Show images of this many objects, spread evenly over the set (about 7 kB each).
+    Failed objects are always listed.
     """
 
     def run(self) -> int:
@@ -106,7 +106,7 @@ class ReportCommand:
 
 @dataclass(frozen=True)
 class CopyCommand:
-    """Copy one or more shard sets into a new set, optionally at a lower resolution. Repeat the command to resume it.
+    """Copy one or more shard sets into a new set, optionally at a lower resolution. Repeat the command to resume.
 
     Objects are copied in the order of the sets on the command line and, within a set, of its manifest. With filters,
     only rendered objects that pass the filters are copied. Without filters, the outcome rows of failed and skipped
@@ -114,15 +114,14 @@ class CopyCommand:
     """
 
     sets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="")]
-    """Complete shard sets to copy: folders or fsspec URLs such as s3://bucket/set. No two sets may contain the same
-    uid.
-    """
+    """Complete shard sets to copy: folders or fsspec URLs. No two sets may contain the same uid."""
     out: Annotated[str, tyro.conf.arg(metavar="OUT")]
-    """Shard set to write: a folder or an fsspec URL."""
+    """Write the new set to this folder or fsspec URL."""
     resolution: HiddenDefault[int | None] = None
-    """Downscale the images to this many pixels per side, a divisor of each set's resolution. Blocks of pixels are
-    averaged in premultiplied alpha, and the camera intrinsics are scaled. Sets that already have this resolution are
-    copied byte for byte. Default: copy byte for byte; all sets must then have the same resolution.
+    """Downscale the images to this many pixels per side, a divisor of each set's resolution.
+    Blocks of pixels are averaged in premultiplied alpha, and the camera intrinsics are scaled.
+    Sets that already have this resolution are copied byte for byte.
+    Default: copy byte for byte; all sets must then have the same resolution.
     """
     objects_per_shard: int = OBJECTS_PER_SHARD
     """Number of objects per shard, including failed objects."""

@@ -1,8 +1,8 @@
 """Compute camera matrices, and the camera labels that the models take as input. All computations use float64.
 
-The project uses the "blender" convention: the world's z axis points up; a camera at azimuth 0 is at -y, at 90 at +x;
-elevation is positive upwards; a camera looks along its -z axis and y is up. The other conventions differ from it by
-fixed rotations:
+The project uses the "blender" convention: the world's z axis points up; a camera at azimuth 0 is at -y, a camera at
+azimuth 90 is at +x; elevation is positive upwards; a camera looks along its -z axis and y is up. The other conventions
+differ from it by fixed rotations:
 
     name       camera axes                    world axes
     blender    x right, y up, z backwards     z up

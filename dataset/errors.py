@@ -25,9 +25,9 @@ def one_line(error: BaseException) -> str:
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run a command and exit with the status that `main` returns (None is 0), or with one of these statuses:
 
-    - 2, after one line, on bad input (UserError)
-    - 130 on Ctrl-C and 143 on SIGTERM, after one line
-    - 141, silently, when the reader of stdout is gone, as in `python -m dataset info X | head -1`
+    - 2 on bad input (UserError), after printing the message
+    - 130 on Ctrl-C and 143 on SIGTERM, after printing one line
+    - 141, without output, when the reader of stdout is gone, as in `python -m dataset info X | head -1`
 
     While `main` runs, messages of all packages go to stderr (`configure_logging`). Text that stdout cannot encode, as
     in a file name that is not UTF-8, is escaped.

@@ -28,20 +28,20 @@ class RenderCommand:
     shards: str = "data/shards"
     """Write the shard set to this folder or fsspec URL, such as s3://bucket/set."""
     workers: HiddenDefault[int | None] = None
-    """Number of Blender processes, which does not affect the images. Default: one per GPU with --device gpu, otherwise
-    one per CPU core, or fewer if memory is short.
+    """Number of Blender processes, which does not affect the images.
+    Default: one per GPU with --device gpu, otherwise one per CPU core, or fewer if memory is short.
     """
     threads: HiddenDefault[int | None] = None
-    """Number of CPU threads per Blender process, which does not affect the images. Default: all cores, divided among
-    the processes.
+    """Number of CPU threads per Blender process, which does not affect the images.
+    Default: all cores, divided among the processes.
     """
     limit: HiddenDefault[int | None] = None
     """Render only this many objects, from the start of the source."""
     uids: HiddenDefault[Path | None] = None
     """Render only the objects whose uids are in this text file, one per line. For folder and procedural sources."""
     include_licenses: HiddenDefault[tuple[str, ...]] = ()
-    """Render only objects with these licenses (SPDX identifiers, or by, by-sa, by-nc, cc0, ...), and record the others
-    as skipped. Default: all licenses.
+    """Render only objects with these licenses: SPDX identifiers, or by, by-sa, by-nc, cc0, ...
+    Other objects are recorded as skipped. Default: all licenses.
     """
     max_file_mb: HiddenDefault[float | None] = None
     """Skip model files larger than this, and record them as skipped. Default: no limit."""
@@ -56,8 +56,8 @@ class RenderCommand:
     seed: int = 0
     """Seed of the random elevations, lighting, render noise and procedural objects."""
     normalize: NormalizeMode = "longest"
-    """longest: scale the longest side to 1, as in SyncDreamer; clipped objects are flagged. sphere: scale the bounding
-    sphere to fit the frame, so that no object is clipped.
+    """longest: scale the longest side to 1, as in SyncDreamer; clipped objects are flagged.
+    sphere: scale the bounding sphere to fit the frame, so that no object is clipped.
     """
     hdri: HiddenDefault[Path | None] = None
     """Light the objects with the .exr/.hdr environment maps in this folder. Default: the eight that ship with Blender.
@@ -67,14 +67,14 @@ class RenderCommand:
     up: HiddenDefault[Up | None] = None
     """Axis that points up in OBJ, PLY and STL files. Default: y for OBJ, z for PLY and STL."""
     device: Device = "cpu"
-    """Device to render on. gpu: the first available of OptiX, CUDA, HIP, Metal; without any, the command fails. auto:
-    gpu if available, otherwise cpu.
+    """Device to render on. gpu: the first available of OptiX, CUDA, HIP, Metal; without any, the command fails.
+    auto: gpu if available, otherwise cpu.
     """
     timeout_s: float = 600.0
     """Time limit per object in seconds. A Blender process that exceeds it is killed, and the object is retried once."""
     memory_limit_mb: HiddenDefault[float | None] = None
-    """Limit of resident memory per Blender process in MB, enforced like --timeout-s. Default: 80% of the memory,
-    divided among the processes.
+    """Limit of resident memory per Blender process in MB, enforced like --timeout-s.
+    Default: 80% of the memory, divided among the processes.
     """
     objects_per_shard: int = 64
     """Number of objects per shard, including failed objects."""

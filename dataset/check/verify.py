@@ -1,7 +1,7 @@
 """Find every truncated, missing, unexpected, duplicate or corrupt member of a shard set, in one pass over its bytes.
 
-Each tar is read from start to end, as WebDataset does. Statistics, index, outcome rows, manifest and attribution are
-then compared with its contents. The rows of one shard are in memory at a time.
+Each tar is read from start to end, as WebDataset does. The statistics, the index, the outcome rows, the manifest and
+the attribution are then compared with the contents of the tars. Only the rows of one shard are in memory at a time.
 """
 
 import os
@@ -28,7 +28,7 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     """Return all problems of the set at `url`; an empty list when it is valid.
 
     A set with a file `latents.json` is a latent set, whose index tables are checked too. Threads read the shards in
-    parallel, but the problems are in the order of the shards.
+    parallel; the problems are returned in the order of the shards.
 
     Raises UserError when there is no set.
     """

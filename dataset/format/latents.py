@@ -101,9 +101,9 @@ def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
 def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
     """Return `NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
 
-    The file contains four kinds of arrays: `uids` [objects]; `places`, int64 [objects, 33, 3], with the offset, size
-    and crc32 of the metadata and then of each view in schema order; `elevation_deg` and `azimuth_deg`, float64
-    [objects, 2 view sets, 16 views]; and `sha256`, the hash of the tar.
+    The file contains five arrays: `uids` [objects]; `places`, int64 [objects, 33, 3], with the offset, size and crc32
+    of the metadata and then of each view in schema order; `elevation_deg` and `azimuth_deg`, each float64 [objects, 2
+    view sets, 16 views]; and `sha256`, the hash of the tar.
     """
     suffixes = [name.removeprefix("x.") for name in latent_names("x")]
     places = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
@@ -154,7 +154,7 @@ def read_format(url: str) -> LatentFormat:
 def parse_format(raw: dict[str, Any]) -> LatentFormat:
     """Parse the result of `format_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
     if raw["schema_version"] != LATENTS_VERSION:
-        raise ValueError(f"schema version {raw['schema_version']} is not supported, only {LATENTS_VERSION}")
+        raise ValueError(f"schema version {raw['schema_version']} is not supported; expected {LATENTS_VERSION}")
     form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
     if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
         raise ValueError("its sizes must be positive integers")

@@ -210,7 +210,7 @@ def _parse_normalization(reader: _Reader) -> Normalization:
 def _parse_renderer(reader: _Reader) -> dict[str, RendererValue]:
     for key, value in reader.value.items():
         if not isinstance(value, str | int | float | bool | None):
-            raise reader.error(key, f"is {value!r}, expected a plain value")
+            raise reader.error(key, f"is {value!r}, expected text, a number, true, false or null")
     return dict(reader.value)
 
 

@@ -214,4 +214,4 @@ def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
 
 def _check_version(raw: Any, path: str) -> None:
     if raw["schema_version"] != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {raw['schema_version']} is not supported, only {SCHEMA_VERSION}")
+        raise UserError(f"{path}: schema version {raw['schema_version']} is not supported; expected {SCHEMA_VERSION}")

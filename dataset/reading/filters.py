@@ -35,12 +35,10 @@ class Filters:
     """Conditions for selecting objects. An object is kept if it meets all of them; the defaults keep every object."""
 
     without_flags: HiddenDefault[tuple[str, ...]] = ()
-    """Exclude objects that have any of these quality flags: clipped, near-black, low-coverage, ... (all are listed in
-    dataset/format/outcomes.py).
-    """
+    """Exclude objects that have any of these quality flags: clipped, near-black, low-coverage, ..."""
     min_coverage: float = 0.0
-    """Exclude objects whose mean alpha over the 32 views is below this value, 0 to 1. Values above 0 require reading
-    the metadata of all objects.
+    """Exclude objects whose mean alpha over the 32 views is below this value, 0 to 1.
+    Values above 0 require reading the metadata of all objects.
     """
     max_coverage: float = 1.0
     """Exclude objects whose mean alpha over the 32 views is above this value, 0 to 1."""
@@ -48,12 +46,12 @@ class Filters:
     licences: HiddenDefault[Annotated[tuple[str, ...], tyro.conf.arg(name="licenses")]] = ()
     """Keep only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
     uids: HiddenDefault[Path | None] = None
-    """Keep only the objects whose uids are listed in this text file, one per line. Empty lines and lines that begin
-    with # are ignored.
+    """Keep only the objects whose uids are listed in this text file, one per line.
+    Empty lines and lines that begin with # are ignored.
     """
     split: Split = "all"
-    """Keep only the objects of this split. A hash of the uid assigns each object to a split, the same one in every set
-    and for every seed.
+    """Keep only the objects of this split.
+    A hash of the uid assigns each object to a split, the same one in every set and for every seed.
     """
     validation_share: float = VALIDATION_SHARE
     """Share of the objects that belong to the validation split, 0 to 1."""
