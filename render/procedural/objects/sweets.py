@@ -229,7 +229,7 @@ def _icing(rng: np.random.Generator, radius: float, thick: float) -> SurfaceGrid
         outer = np.deg2rad(-2 + 13 * np.sin(waves * around + phase))
         inner = np.pi - np.deg2rad(4 + 8 * np.sin((waves - 1) * around))
         angle = np.linspace(outer, inner, 14)
-        top = np.stack([radius + 1.09 * thick * np.cos(angle), 0.82 * 1.10 * thick * np.sin(angle)], 1)
+        top = np.stack([radius + 1.12 * thick * np.cos(angle), 0.82 * 1.13 * thick * np.sin(angle)], 1)
         under = np.stack([radius + 0.9 * thick * np.cos(angle[::-1]), 0.82 * 0.9 * thick * np.sin(angle[::-1])], 1)
         line = np.concatenate([top, under])
         sections.append(np.stack([line[:, 0] * np.cos(around), line[:, 0] * np.sin(around), line[:, 1]], axis=1))
@@ -250,10 +250,10 @@ def _sprinkles(rng: np.random.Generator, radius: float, thick: float, icing: Rgb
         color = one_color or hsv(rng.uniform(), rng.uniform(0.5, 0.9), 0.95)
         around, over = number * 2.39996, np.deg2rad(rng.uniform(28, 150))
         bar = part("sprinkle", capsule((-0.016, 0, 0), (0.016, 0, 0), 0.0085, sides=8), Paint(color, 0.4))
-        out = radius + 1.10 * thick * float(np.cos(over))
+        out = radius + 1.13 * thick * float(np.cos(over))
         placed = shift(
             turn(turn([bar], "z", rng.uniform(0, 180)), "y", 90 - float(np.rad2deg(over))),
-            (out, 0, 0.91 * thick * float(np.sin(over))),
+            (out, 0, 0.94 * thick * float(np.sin(over))),
         )
         parts += turn(placed, "z", float(np.rad2deg(around)))
     return parts

@@ -17,7 +17,7 @@ from render.procedural.primitives.surface import Points, SurfaceGrid
 
 STYLES = ("smooth", "low-polygon", "toy", "realistic")
 SHARES = (0.28, 0.18, 0.22, 0.32)
-FINEST, COARSEST = 0.01, 0.12  # of a part's longest side, see _kept
+FINEST, COARSEST = 0.01, 0.05  # of a part's longest side, see _kept
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 Tone = Callable[[Floats], Floats]
@@ -43,13 +43,12 @@ def styled(rng: np.random.Generator, parts: Sequence[ObjectPart], style: str | N
 
 def _low_polygon(rng: np.random.Generator, parts: Sequence[ObjectPart]) -> list[ObjectPart]:
     """Return flat-shaded parts with at most about `sides` x `rows` faces each; small parts get fewer."""
-    sides, rows = int(rng.choice((6, 8, 8, 12))), int(rng.integers(6, 10))
+    sides, rows = int(rng.choice((8, 10, 12, 14))), int(rng.integers(8, 14))
     tone, size = _tone(rng.uniform(0.9, 1.2), rng.uniform(0.95, 1.08)), _size(parts)
     result = []
     for item in parts:
-        small = np.ptp(item.surface.reshape(-1, 3), axis=0).max() < 0.12 * size
-        kept_rows = _kept(item.surface, 0, 5 if small else rows)
-        kept_columns = _kept(item.surface, 1, 6 if small else sides)
+        share = min(1.0, 0.45 + float(np.ptp(item.surface.reshape(-1, 3), axis=0).max()) / size)
+        kept_rows, kept_columns = (_kept(item.surface, axis, round(share * n)) for axis, n in enumerate((rows, sides)))
         paint = replace(item.paint, base=_toned(item.paint.base, tone), roughness=max(item.paint.roughness, 0.5))
         surface, rest = (grid[kept_rows][:, kept_columns] for grid in (item.surface, item.rest))
         result.append(replace(item, surface=surface, rest=rest, paint=paint, flat=True))
@@ -107,10 +106,10 @@ def _realistic(rng: np.random.Generator, parts: Sequence[ObjectPart]) -> list[Ob
 
 
 def _mottle(rng: np.random.Generator, size: float) -> Callable[[Points], Floats]:
-    """Return smooth noise [n] in about [-0.2, 0.2]; for half of the objects, it is stretched along one axis."""
+    """Return smooth noise [n] in about [-0.15, 0.15]; for half of the objects, it is stretched along one axis."""
     scales = size * np.array([0.25, 0.08, 0.03]) * rng.uniform(0.7, 1.3)
     octaves = [pt.waves(rng, float(scale), 8) for scale in scales]
-    weights = rng.uniform(0.02, 0.11, 3)
+    weights = rng.uniform(0.015, 0.075, 3)
     stretch = np.ones(3)
     if rng.uniform() < 0.5:
         stretch[int(rng.integers(3))] = 0.25

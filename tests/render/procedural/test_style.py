@@ -49,7 +49,7 @@ def test_a_style_keeps_place_and_number_of_parts(style: str, builder) -> None:
 def test_a_low_polygon_part_is_flat_shaded_and_has_few_faces() -> None:
     (ball,) = styled(generator(1), [colored((0.5, 0.2, 0.2))], "low-polygon")
     assert ball.flat
-    assert len(triangulate(ball.surface, ball.rest).triangles) < 250
+    assert len(triangulate(ball.surface, ball.rest).triangles) < 400
     assert ball.surface.shape == ball.rest.shape
 
 
