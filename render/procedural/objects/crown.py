@@ -14,7 +14,7 @@ GOLD: Rgb = (0.92, 0.70, 0.22)
 def crown(rng: np.random.Generator) -> list[ObjectPart]:
     """Build a crown of gold or silver with points and jewels; sometimes with a velvet cap."""
     colors = palette(rng)
-    color = usual(rng, (GOLD, GOLD, (0.96, 0.80, 0.30), rgb.STEEL), colors.main, 0.9)
+    color = usual(rng, (GOLD, GOLD, (0.96, 0.80, 0.30), rgb.STEEL), colors.main, 0.95)
     metal = Paint(color, 0.25, rng.uniform(0.2, 0.6))
     points, radius = int(rng.integers(5, 10)), rng.uniform(0.32, 0.38)
     low, high, flare = rng.uniform(0.14, 0.2), rng.uniform(0.36, 0.5), rng.uniform(1.0, 1.22)

@@ -106,7 +106,7 @@ def _lens(
     ]
     metal = Paint(pick(rng, (rgb.STEEL, rgb.BLACK)), 0.35, 0.4) if style == "compact" else BLACK
     x, y, z = center
-    ring_paint = pick(rng, (accent, rgb.RED, rgb.STEEL))
+    ring_paint = pick(rng, (accent, rgb.RED, rgb.STEEL, rgb.CHARCOAL))
     glass = pt.blend(
         pt.solid((0.04, 0.05, 0.09)),
         (0.25, 0.30, 0.55),

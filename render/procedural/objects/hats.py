@@ -43,20 +43,15 @@ def _brimmed_hat(rng: np.random.Generator, style: str, colors: Palette) -> list[
     if style in ("fedora", "cowboy"):
         crown[..., 2] -= np.exp(-((crown[..., 0] / 0.05) ** 2)) * 0.06 * (crown[..., 2] > height * 0.85)
         crown[..., 0] *= 1 - 0.28 * np.clip(crown[..., 2] / height - 0.4, 0, 1) * (crown[..., 1] < 0)
-    edge = np.linspace(0.85, 1.0, 2)
-    inner, outer = radius * 0.8, brim
-    plate = shapes.lathe(
-        [(inner, -0.012), (outer * edge[0], -0.012), (outer, -0.004), (outer, 0.008), (outer * edge[0], 0.012)], 48
-    )
-    plate = plate * (0.93, 1.08, 1.0)
-    away = np.clip(np.hypot(plate[..., 0], plate[..., 1]) - radius, 0, None)
-    if style in ("cowboy", "top", "bowler", "straw"):
-        curl = {"cowboy": 2.6, "top": 1.3, "bowler": 1.6, "straw": 0.5}[style]
-        plate[..., 2] += curl * away**2 / brim * (2.6 if style == "cowboy" else 1.5) * (plate[..., 0] / brim) ** 2 + (
-            0.25 * away if style == "straw" else 0
-        )
+    parts_of_brim = np.linspace(radius * 0.8, brim, 6)
+    profile = [(float(r), -0.012) for r in parts_of_brim] + [(float(r), 0.012) for r in parts_of_brim[::-1]]
+    plate = shapes.lathe(profile, 48) * (0.93, 1.08, 1.0)
+    share = np.clip((np.hypot(plate[..., 0], plate[..., 1]) - radius) / (brim - radius), 0, 1)
+    if style == "fedora":
+        plate[..., 2] += 0.06 * share * np.sin(np.arctan2(plate[..., 1], plate[..., 0]))
     else:
-        plate[..., 2] += 0.5 * away * np.sin(np.arctan2(plate[..., 1], plate[..., 0]))
+        lift = {"cowboy": rng.uniform(0.15, 0.22), "top": 0.06, "bowler": 0.05, "straw": 0.03}[style]
+        plate[..., 2] += lift * share**2 * (plate[..., 0] / brim) ** 2 - (0.04 * share if style == "cowboy" else 0)
     ribbon = pick(rng, (rgb.BLACK, colors.accent, shade(felt, 0.5), rgb.RED))
     band = pt.blend(pt.solid(felt), ribbon, lambda p: pt.edge(np.abs(p[:, 2] - 0.045) - 0.032, 0.006))
     weave = pt.blend(

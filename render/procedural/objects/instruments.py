@@ -30,7 +30,7 @@ def guitar(rng: np.random.Generator) -> list[ObjectPart]:
 
 def _acoustic_guitar(rng: np.random.Generator, colors: Palette) -> list[ObjectPart]:
     scale = rng.uniform(0.9, 1.05)
-    length, width, depth = 0.50 * scale, 0.20 * rng.uniform(0.92, 1.08), rng.uniform(0.11, 0.14)
+    length, width, depth = 0.52 * scale, 0.22 * rng.uniform(0.92, 1.08), rng.uniform(0.11, 0.14)
     color = usual(rng, TOPS, colors.main, 0.85)
     place = np.linspace(0, 1, 40)
     half = width * np.interp(
@@ -79,7 +79,7 @@ def _acoustic_guitar(rng: np.random.Generator, colors: Palette) -> list[ObjectPa
         parts.append(part("pick_guard", guard, Paint(pick(rng, (rgb.BLACK, rgb.BROWN)), 0.3)))
     return parts + _neck(
         rng,
-        (length * 0.73, length, length + 0.46 * scale),
+        (length * 0.73, length, length + 0.40 * scale),
         front,
         length * 0.25,
         (color, sides),
@@ -166,7 +166,7 @@ def _electric_guitar(rng: np.random.Generator, colors: Palette) -> list[ObjectPa
         ]
     points = np.array(right + [(-x, z) for x, z in left])
     outline = _rounded(points) * (1.05, 1.0)
-    front, nut = -depth / 2, 0.40 + 0.42 * scale
+    front, nut = -depth / 2, 0.40 + 0.38 * scale
     paint: Rgb | pt.Pattern = color
     if rng.uniform() < 0.3:
         paint = pt.blend(
