@@ -3,15 +3,20 @@
 from pathlib import Path
 from typing import Final
 
+from dataset.format.outcomes import Flag
 from render.model_files.errors import ModelError
 from render.model_files.fbx import prepare_fbx
 from render.model_files.gltf import prepare_gltf
 from render.model_files.obj import prepare_obj
 from render.model_files.ply import prepare_ply
 from render.model_files.prepared import PreparedModel
-from render.model_files.stl import prepare_stl
 
 _HEAD: Final = 1024  # bytes
+_STL_HEADER: Final = 84  # bytes of a binary STL file: any text, then the number of triangles
+_STL_COUNT: Final = 80  # offset of that number
+_STL_TRIANGLE: Final = 50
+_STL_WORDS: Final = (b"solid", b"facet")  # in the beginning of a text file
+_STL_COLORED: Final = b"COLOR="  # in the header of a file with colors, which Blender does not read
 _LFS: Final = b"version https://git-lfs"
 _PAGES: Final = (b"<!doctype html", b"<html")
 
@@ -47,3 +52,38 @@ def _check_content(path: Path) -> None:
         raise ModelError(f"{path.name} is a Git LFS pointer, not the file itself; run `git lfs pull`")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
         raise ModelError(f"{path.name} is an HTML page, not a model; download the file again")
+
+
+def prepare_stl(path: Path, scratch: Path) -> PreparedModel:
+    """Return the file to import: the .stl file itself, or a copy of it in the folder `scratch`.
+
+    Blender reads only lower-case keywords, and only binary files whose size matches the header exactly. If a binary
+    file declares 0 triangles, all triangles up to its end are read. Raises ModelError when a file has fewer triangles
+    than it declares.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    size, count = path.stat().st_size, int.from_bytes(head[_STL_COUNT:_STL_HEADER], "little")
+    colored: tuple[Flag, ...] = ("missing-material",) if _STL_COLORED in head[:_STL_COUNT] else ()
+    if len(head) >= _STL_HEADER and size == _STL_HEADER + count * _STL_TRIANGLE:
+        return PreparedModel(path, colored)
+    first = head.lstrip()[: len(_STL_WORDS[0])]
+    if first.lower() == _STL_WORDS[0] and b"\0" not in head:  # some binary files begin with this word, too
+        upper = first != _STL_WORDS[0] and _STL_WORDS[1] in head.lower()
+        return PreparedModel(_copy(path, scratch, path.read_bytes().lower()) if upper else path)
+    if len(head) < _STL_HEADER:
+        raise ModelError(f"{path.name} is not an STL file")
+    present = (size - _STL_HEADER) // _STL_TRIANGLE
+    if count > present:
+        raise ModelError(
+            f"{path.name} is truncated or not STL: it declares {count:,} triangles but contains {present:,}"
+        )
+    data, count = path.read_bytes(), count or present
+    data = data[:_STL_COUNT] + count.to_bytes(4, "little") + data[_STL_HEADER : _STL_HEADER + count * _STL_TRIANGLE]
+    return PreparedModel(_copy(path, scratch, data), colored)
+
+
+def _copy(path: Path, scratch: Path, data: bytes) -> Path:
+    copy = scratch / path.name
+    copy.write_bytes(data)
+    return copy

@@ -3,7 +3,7 @@ import struct
 import pytest
 
 from render.model_files.errors import ModelError
-from render.model_files.stl import prepare_stl
+from render.model_files.prepare import prepare_stl
 
 TRIANGLE = struct.pack("<12fH", 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0)
 
@@ -26,6 +26,12 @@ def test_a_count_of_zero_and_trailing_bytes_are_corrected_in_a_copy(tmp_path, co
     model, data = prepared(tmp_path, count, body)
     assert model.path == tmp_path / "scratch" / "a.stl"
     assert data == bytes(80) + struct.pack("<I", 2) + 2 * TRIANGLE
+
+
+def test_a_binary_file_that_begins_like_text_is_corrected_too(tmp_path):
+    model, data = prepared(tmp_path, 0, TRIANGLE, b"solid facet")
+    assert model.path == tmp_path / "scratch" / "a.stl"
+    assert data[80:] == struct.pack("<I", 1) + TRIANGLE
 
 
 @pytest.mark.parametrize(("count", "body"), [(3, 2 * TRIANGLE), (2, 2 * TRIANGLE[:-1]), (4_000_000_000, TRIANGLE)])
