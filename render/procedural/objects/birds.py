@@ -4,15 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from render.procedural.objects.waders import feather_fan, wader
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import Rgb, hsv, mix, pick, shade, vary
 from render.procedural.primitives.features import bead_eye, eye
 from render.procedural.primitives.limbs import limb
 from render.procedural.primitives.part import ObjectPart, Paint, pair, part, shift, turn
-from render.procedural.primitives.surface import SurfaceGrid, capsule, curve, ellipsoid, lathe, loft, tube
+from render.procedural.primitives.surface import capsule, curve, ellipsoid, lathe, loft, tube
 
 FEATHERS = 0.75
+WADER_SHARE = 0.3
 BARK: Rgb = (0.40, 0.28, 0.19)
 
 
@@ -69,6 +71,22 @@ SPECIES: dict[str, Plumage] = {
         (0.94, 0.94, 0.93), (0.96, 0.96, 0.95), (0.94, 0.94, 0.93),
         (0.90, 0.90, 0.90), (0.80, 0.55, 0.45), (0.85, 0.45, 0.40),
     ),
+    "seagull": Plumage(
+        (0.94, 0.94, 0.94), (0.96, 0.96, 0.96), (0.95, 0.95, 0.95),
+        (0.62, 0.66, 0.70), (0.95, 0.72, 0.18), (0.92, 0.66, 0.30),
+    ),
+    "toucan": Plumage(
+        (0.08, 0.08, 0.09), (0.09, 0.09, 0.10), (0.08, 0.08, 0.09),
+        (0.07, 0.07, 0.08), (0.96, 0.58, 0.10), (0.35, 0.42, 0.50),
+    ),
+    "eagle": Plumage(
+        (0.28, 0.19, 0.13), (0.30, 0.21, 0.14), (0.94, 0.93, 0.90),
+        (0.24, 0.16, 0.11), (0.95, 0.75, 0.18), (0.92, 0.74, 0.25),
+    ),
+    "hawk": Plumage(
+        (0.45, 0.32, 0.22), (0.85, 0.76, 0.62), (0.42, 0.30, 0.21),
+        (0.38, 0.26, 0.18), (0.35, 0.32, 0.28), (0.90, 0.72, 0.28),
+    ),
     "goldfinch": Plumage(
         (0.92, 0.76, 0.14), (0.97, 0.84, 0.25), (0.10, 0.09, 0.09),
         (0.11, 0.10, 0.10), (0.92, 0.60, 0.30), (0.6, 0.42, 0.35),
@@ -77,7 +95,9 @@ SPECIES: dict[str, Plumage] = {
 
 
 def bird(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a bird that perches or flies, in the colors of a species; one in eight has colors of its own."""
+    """Build a bird that perches or flies, in the colors of a species or free ones; three in ten are waders or geese."""
+    if rng.uniform() < WADER_SHARE:
+        return wader(rng)
     name = pick(rng, tuple(SPECIES))
     colors = SPECIES[name]
     if rng.uniform() < 0.12:
@@ -98,11 +118,11 @@ def bird(rng: np.random.Generator) -> list[ObjectPart]:
         30,
     )
     plumage = pt.blend(pt.solid(vary(rng, colors.back, 0.03)), colors.breast, pt.beyond((0, -0.75, -1), 0.02, 0.05))
-    if name == "sparrow" or rng.uniform() < 0.12:
+    if name in ("sparrow", "hawk") or rng.uniform() < 0.12:
         plumage = pt.blend(plumage, shade(colors.back, 0.55), pt.spots(rng, 0.09, 0.02))
     parts = [part("body", body * (plump, 1, plump), Paint(plumage, FEATHERS))]
     parts += shift(turn(_bird_head(rng, colors, name), "z", rng.uniform(-35, 35)), (0, -0.22, 0.20))
-    fan = _blade(tail_length, 0.07, 0.12, 0.03)
+    fan = feather_fan(tail_length, 0.07, 0.12, 0.03)
     tail_color = colors.wing
     parts += shift(turn([part("tail", fan, Paint(tail_color, FEATHERS))], "x", rng.uniform(-12, 8)), (0, 0.27, -0.03))
     if flying:
@@ -125,18 +145,6 @@ def bird(rng: np.random.Generator) -> list[ObjectPart]:
     return shift([*parts, *_bird_legs(rng, colors)], (0, 0, 0.42))
 
 
-def _blade(length: float, root: float, tip: float, thick: float) -> SurfaceGrid:
-    """Build a flat feather fan along +y from the origin; `root` and `tip` are half widths."""
-    angle = np.arange(20) * (2 * np.pi / 20)
-    rings = []
-    for share in (0.0, 0.3, 0.6, 0.9, 0.98, 1.0):
-        half = (root + (tip - root) * share) * (1.0 if share < 0.9 else 0.85 if share < 1 else 0.4)
-        rings.append(
-            np.stack([half * np.sin(angle), np.full(20, share * length), thick * (1.1 - share) * np.cos(angle)], 1)
-        )
-    return loft(rings)
-
-
 def _bird_head(rng: np.random.Generator, colors: Plumage, name: str) -> list[ObjectPart]:
     """Build a head about the origin, 0.28 wide."""
     round_head = ellipsoid((0, 0, 0), (0.142, 0.15, 0.142), 28, 18)
@@ -146,6 +154,10 @@ def _bird_head(rng: np.random.Generator, colors: Plumage, name: str) -> list[Obj
         paint = pt.blend(paint, rgb.CHARCOAL, lambda p: pt.edge(np.abs(p[:, 2] - 0.03) - 0.015, 0.01))
     elif name == "cardinal":
         paint = pt.blend(pt.solid(colors.cap), rgb.BLACK, pt.inside((0, -0.16, -0.02), (0.09, 0.08, 0.08)))
+    elif name == "toucan":
+        paint = pt.blend(pt.solid(colors.cap), (0.97, 0.93, 0.75), pt.inside((0, -0.14, -0.09), (0.12, 0.14, 0.12)))
+    elif name == "eagle":
+        paint = pt.solid(colors.cap)
     elif name == "robin":
         paint = pt.blend(pt.solid(colors.cap), colors.breast, pt.beyond((0, -1, -0.4), 0.04, 0.03))
     parts = [part("head", round_head, Paint(paint, FEATHERS))]
@@ -154,9 +166,13 @@ def _bird_head(rng: np.random.Generator, colors: Plumage, name: str) -> list[Obj
         parts.append(part("crest", crest * (0.6, 1, 1), Paint(colors.cap, FEATHERS)))
     long = {"crow": 0.20, "parrot": 0.12}.get(name, rng.uniform(0.10, 0.15))
     thick = 0.062 if name in ("crow", "parrot", "cardinal") else 0.042
-    if name == "parrot":
+    if name in ("parrot", "eagle", "hawk"):
         hook = limb([(0, -0.11, 0.02, 0.055), (0, -0.18, 0.0, 0.045), (0, -0.20, -0.07, 0.012)], 14, 16)
         parts.append(part("beak", hook, Paint(colors.beak, 0.4)))
+    elif name == "toucan":
+        bill = limb([(0, -0.09, 0.0, 0.075), (0, -0.26, 0.015, 0.075), (0, -0.42, -0.05, 0.02)], 16, 20) * (0.6, 1, 1)
+        tip = pt.blend(pt.solid(colors.beak), rgb.BLACK, pt.beyond((0, -1, 0), 0.36))
+        parts.append(part("beak", bill, Paint(tip, 0.3)))
     else:
         for lift, factor in ((0.008, 1.0), (-0.018, 0.82)):
             cone = limb(
@@ -255,7 +271,7 @@ def owl(rng: np.random.Generator) -> list[ObjectPart]:
     paint = pt.blend(pt.solid(shade(body, 0.85)), mix(dark, body, 0.3), pt.stripes(rng, (0, 0.3, 1), 0.09, 0.4, 0.12))
     flat = ((wing - (0.24, 0, 0)) * (0.45, 1.05, 1) + (0.235, 0, 0)) * (girth, girth, tall)
     parts += pair(ObjectPart("wing", flat, Paint(paint, 0.9), wing))
-    tail = turn([part("tail", _blade(0.24, 0.08, 0.10, 0.03), Paint(paint, 0.9))], "x", -62)
+    tail = turn([part("tail", feather_fan(0.24, 0.08, 0.10, 0.03), Paint(paint, 0.9))], "x", -62)
     parts += shift(tail, (0, 0.14 * girth, 0.08))
     claws: Rgb = pick(rng, ((0.93, 0.65, 0.20), (0.75, 0.62, 0.40)))
     for x in (0.055, 0.10, 0.145):

@@ -10,6 +10,8 @@ from render.procedural.primitives.part import ObjectPart, Paint, part, ring_of, 
 from render.procedural.primitives.surface import Points, SurfaceGrid, curve, ellipsoid, lathe, loft, tube
 
 PEEL = 0.35
+ORANGES: tuple[Rgb, ...] = ((0.93, 0.48, 0.10), (0.90, 0.42, 0.08), (0.95, 0.56, 0.15), (0.94, 0.50, 0.12))
+PUMPKINS = (*ORANGES, *ORANGES, (0.86, 0.62, 0.30), (0.92, 0.90, 0.82), (0.45, 0.50, 0.25))
 STALK: Rgb = (0.36, 0.25, 0.15)
 
 
@@ -172,11 +174,8 @@ def banana(rng: np.random.Generator) -> list[ObjectPart]:
         one = _one_banana(rng, base, (bow * rng.uniform(0.94, 1.06), length * rng.uniform(0.93, 1.05), thick), spotted)
         fruit += turn(turn(one, "x", angle), "z", -0.5 * angle)
     if count > 1:
-        crown = limb(
-            [(-0.07, 0, 0.05, 0.03 + 0.006 * count), (0.0, 0, 0.0, 0.04 + 0.012 * count), (0.04, 0, -0.03, 0.03)],
-            12,
-            16,
-        )
+        size = 0.022 + 0.007 * count
+        crown = limb([(-0.09, 0, 0.07, 0.8 * size), (0.0, 0, 0.0, 1.1 * size), (0.06, 0, -0.05, size)], 12, 16)
         fruit.append(part("crown", crown, Paint(mix(base, (0.45, 0.42, 0.15), 0.5), 0.6)))
     pose = pick(rng, ("smile", "smile", "arch", "lying", "upright"))
     match pose:
@@ -273,22 +272,7 @@ def pineapple(rng: np.random.Generator) -> list[ObjectPart]:
 
 def pumpkin(rng: np.random.Generator) -> list[ObjectPart]:
     """Build a ribbed orange pumpkin with a bent stalk; four in ten have a carved face."""
-    base = vary(
-        rng,
-        pick(
-            rng,
-            (
-                (0.93, 0.48, 0.10),
-                (0.90, 0.42, 0.08),
-                (0.95, 0.56, 0.15),
-                (0.93, 0.50, 0.10),
-                (0.86, 0.62, 0.30),
-                (0.92, 0.90, 0.82),
-                (0.40, 0.50, 0.25),
-            ),
-        ),
-        0.03,
-    )
+    base = vary(rng, pick(rng, PUMPKINS), 0.03)
     ribs, deep = int(rng.integers(8, 14)), rng.uniform(0.05, 0.11)
     wide, tall = rng.uniform(0.42, 0.52), rng.uniform(0.30, 0.44)
     body = smooth_lathe(

@@ -279,12 +279,12 @@ def test_seeds_differ_in_shape_and_color(kind: str) -> None:
         parts: list[ObjectPart] = procedural_glb.BUILDERS[kind](catalog.generator(kind, seed))
         points = np.concatenate([p.surface.reshape(-1, 3) for p in parts])
         colors = [
-            paint_texture(p.rest, p.paint.base if callable(p.paint.base) else pattern.solid(p.paint.base)).mean(
-                axis=(0, 1)
+            (p.paint.base if callable(p.paint.base) else pattern.solid(p.paint.base))(p.rest.reshape(-1, 3)).mean(
+                axis=0
             )
             for p in parts[:12]
         ]
-        return tuple(np.round(np.ptp(points, axis=0), 3)), tuple(np.mean(colors, axis=0).astype(int))
+        return tuple(np.round(np.ptp(points, axis=0), 3)), tuple((255 * np.mean(colors, axis=0)).astype(int))
 
     shapes, colors = zip(*(looks(seed) for seed in range(8)), strict=True)
     assert len(set(shapes)) == 8
