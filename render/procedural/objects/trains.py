@@ -130,7 +130,7 @@ def _steam_cab(
     roof = shapes.facing_front(shapes.prism(_arch(0.56, 0.09), length + 0.12, 0.01))
     window = shapes.box((0.235, middle, high - 0.14), (0.015, length * 0.5, 0.15), 0.006)
     pane = shapes.ellipsoid((0.15, front, high - 0.12), (0.05, 0.015, 0.05), 20, 12)
-    tender = shapes.box((0, back + 0.24, (low + high) / 2 - 0.09), (0.42, 0.34, high - low - 0.18), 0.02)
+    tender = shapes.box((0, back + 0.24, (low + high) / 2 - 0.09), (0.42, 0.36, high - low - 0.18), 0.02)
     coal = shapes.ellipsoid((0, back + 0.24, high - 0.19), (0.18, 0.15, 0.1), 20, 12)
     lumps = pt.blend(pt.solid(rgb.BLACK), rgb.CHARCOAL, pt.spots(rng, 0.07, 0.025))
     parts = [
@@ -145,7 +145,9 @@ def _steam_cab(
     ]
     if rng.uniform() < 0.5:
         parts += [part("tender", tender, Paint(color, 0.35, 0.1)), part("coal", coal, Paint(lumps, 0.9))]
-        parts += pair_of_wheels((0.19, back + 0.24, 0.1), 0.1, Paint(rgb.CHARCOAL, 0.5))
+        parts.append(part("tender_frame", shapes.box((0, back + 0.16, low), (0.34, 0.5, 0.07), 0.015), IRON))
+        for y in (back + 0.15, back + 0.33):
+            parts += pair_of_wheels((0.19, y, 0.085), 0.085, Paint(rgb.CHARCOAL, 0.5))
     return parts
 
 
