@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from render.procedural.catalog import generator
-from render.procedural.objects import animals, buildings, tableware
+from render.procedural.objects import animals, buildings
+from render.procedural.objects.home import tableware
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.mesh import paint_texture, triangulate
 from render.procedural.primitives.part import ObjectPart, Paint, bounds, part

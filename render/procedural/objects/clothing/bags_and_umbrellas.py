@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from render.procedural.objects.furniture import cloth
+from render.procedural.objects.home.furniture import cloth
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives import surface as shapes

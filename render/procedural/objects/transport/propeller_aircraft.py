@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from render.procedural.objects.aircraft import wing
+from render.procedural.objects.transport.aircraft import wing
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives import surface as shapes

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from render.procedural.objects.furniture import wood
+from render.procedural.objects.home.furniture import wood
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives import surface as shapes
