@@ -256,8 +256,8 @@ def pineapple(rng: np.random.Generator) -> list[ObjectPart]:
             (0.62 * wide, 0.95 * tall),
             (0.2 * wide, tall),
         ],
-        64,
-        120,
+        48,
+        96,
     )
     bump = 0.05 * np.clip(scales(body.reshape(-1, 3)).reshape(body.shape[:2]) - 0.15, 0, 1)
     body[..., :2] *= (1 + bump * np.sin(np.pi * np.clip(body[..., 2] / tall, 0, 1)))[..., None]

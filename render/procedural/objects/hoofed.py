@@ -14,6 +14,7 @@ from render.procedural.primitives.pattern import Pattern
 from render.procedural.primitives.surface import Vector, capsule, curve, ellipsoid, lathe, moved, tube
 
 Station = tuple[float, float, float, float]
+LYING_DROP = 0.38
 NOSTRIL: Rgb = (0.16, 0.11, 0.11)
 
 
@@ -177,7 +178,7 @@ def _hair_tail(rng: np.random.Generator, color: Rgb) -> ObjectPart:
 
 
 def cow(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a cow with horns, level ears, a wide muzzle and an udder; black or brown patches, or one color."""
+    """Build a cow with horns, level ears, a wide muzzle and an udder, standing or lying; patched or of one color."""
     kind = pick(rng, ("holstein", "holstein", "holstein", "hereford", "brown", "cream", "black"))
     brown = vary(rng, pick(rng, ((0.50, 0.28, 0.15), (0.62, 0.38, 0.20), (0.40, 0.22, 0.13))), 0.03)
     dark = pick(rng, ((0.09, 0.08, 0.09), (0.09, 0.08, 0.09), brown))
@@ -210,18 +211,50 @@ def cow(rng: np.random.Generator) -> list[ObjectPart]:
     ]
     hind = [(0.44, 0.66, 0.14), (0.40, 0.50, 0.10), (0.49, 0.32, 0.057), (0.47, 0.18, 0.045), (0.45, 0.09, 0.05)]
     sock = pick(rng, (rgb.WHITE, base)) if kind != "holstein" else rgb.WHITE
-    stride = pick(rng, (0.0, rng.uniform(5, 16)))
-    for stations, swing in ((front, stride), (hind, -stride)):
-        for side in (-1, 1):
-            leg = _hoofed_leg(0.14 * girth, stations, body, sock, 0.058)
-            leg = turn(leg, "x", side * swing, (0, stations[0][0], stations[0][1]))
-            parts += leg if side > 0 else [pair(item)[1] for item in leg]
-    if rng.uniform() < 0.75:
-        parts += _udder()
+    lying = rng.uniform() < 0.16
+    if lying:
+        parts += _folded_legs(body, sock, girth)
+    else:
+        stride = pick(rng, (0.0, rng.uniform(5, 16)))
+        for stations, swing in ((front, stride), (hind, -stride)):
+            for side in (-1, 1):
+                leg = _hoofed_leg(0.14 * girth, stations, body, sock, 0.058)
+                leg = turn(leg, "x", side * swing, (0, stations[0][0], stations[0][1]))
+                parts += leg if side > 0 else [pair(item)[1] for item in leg]
+        if rng.uniform() < 0.75:
+            parts += _udder()
     head = _cow_head(rng, base, dark, body, kind)
     turned = turn(turn(head, "x", rng.uniform(-14, 8)), "z", rng.uniform(-22, 22))
-    parts += [*shift(turned, (0, -0.72, 0.98)), *_tuft_tail(rng, base, dark)]
-    return [_scaled(item, (1, 1, tall)) for item in parts]
+    parts += shift(turned, (0, -0.72, 0.98))
+    if lying:
+        return [_scaled(item, (1, 1, tall)) for item in shift(parts, (0, 0, -LYING_DROP))]
+    return [_scaled(item, (1, 1, tall)) for item in [*parts, *_tuft_tail(rng, base, dark)]]
+
+
+def _folded_legs(body: Pattern, sock: Rgb, girth: float) -> list[ObjectPart]:
+    """Build the legs of a lying cow, folded under a body that is LYING_DROP too high."""
+    z, parts = LYING_DROP, []
+    fore = [(0.15 * girth, -0.36, z + 0.20, 0.10), (0.18, -0.50, z + 0.08, 0.07), (0.19, -0.60, z + 0.055, 0.055)]
+    shin = [(0.19, -0.60, z + 0.05, 0.052), (0.15, -0.46, z + 0.04, 0.042), (0.10, -0.36, z + 0.035, 0.04)]
+    thigh = [
+        (0.18 * girth, 0.40, z + 0.22, 0.16),
+        (0.29 * girth, 0.28, z + 0.14, 0.13),
+        (0.33 * girth, 0.14, z + 0.08, 0.075),
+    ]
+    foot = [
+        (0.33 * girth, 0.30, z + 0.06, 0.06),
+        (0.35 * girth, 0.12, z + 0.045, 0.045),
+        (0.34 * girth, -0.02, z + 0.04, 0.045),
+    ]
+    for name, stations, paint in (
+        ("foreleg", fore, body),
+        ("shin", shin, pt.solid(sock)),
+        ("thigh", thigh, body),
+        ("foot", foot, pt.solid(sock)),
+    ):
+        parts += pair(part(name, limb(stations, 16, 18), Paint(paint, FUR)))
+    hoof = ellipsoid((0.34 * girth, -0.09, z + 0.04), (0.05, 0.07, 0.04), 16, 10)
+    return parts + pair(part("hoof", hoof, Paint((0.14, 0.12, 0.11), 0.5)))
 
 
 def _udder() -> list[ObjectPart]:
