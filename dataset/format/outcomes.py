@@ -18,7 +18,7 @@ Flag = Literal[
     "near-white",  # above 0.95
     "white-parts",  # more than 60 % of the visible pixels are white: overexposed
     "black-parts",  # more than 2 % of the visible pixels are black: faces that no light reaches
-    "noisy",  # the noise of the image that looks noisiest is above 8 of 255 (30 dB)
+    "noisy",  # the noise of the image that looks noisiest is above 12 of 255 (27 dB)
     "low-coverage",  # mean alpha over all images below 0.01
     "missing-texture",  # refers to an image file that does not exist
     "untextured",  # declares image textures, but none of them is drawn

@@ -22,6 +22,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HEAD: Final = 1 << 16
 _COMMAS: Final = re.compile(rb"(?m)^[ \t]*v[ \t]+[+-]?\d+,\d+[ \t]")  # decimal commas
+_DECIMAL_COMMA: Final = re.compile(r"(?<=\d),(?=\d)")
 _COORDINATES: Final = re.compile(rb"(?m)^[ \t]*v[nt]?[ \t][^\r\n]*")
 _LIBRARY: Final = b"mtllib"
 _DISABLED: Final = b"#mtlib"  # a comment of the same length
@@ -134,7 +135,7 @@ def _read_materials(path: Path, root: Path) -> Materials:
         if keyword == "newmtl":
             body = materials[rest] = []
         elif keyword in _VALUES:
-            body.append(f"{_VALUES[keyword]} {rest}")
+            body.append(f"{_VALUES[keyword]} {_DECIMAL_COMMA.sub('.', rest)}")
         elif keyword in _IMAGES and rest:
             body.append(f"{_IMAGES[keyword]} {_image(rest, path.parent, root)}")
     return materials

@@ -121,6 +121,11 @@ def test_utf_16_is_read(folder):
     assert "Kd 0 1 0" in model.path.with_suffix(".mtl").read_text()
 
 
+def test_decimal_commas_of_materials_are_read(folder):
+    _, text = prepared(folder, "usemtl a\n", "newmtl a\nKd 0,8 0,1 0\nNs 1,5\n")
+    assert text == "newmtl a\nKd 0.8 0.1 0\nNs 1.5\n"
+
+
 def test_decimal_commas_are_read(folder):
     (folder / "a.obj").write_text("o a,b\nv 0,0 0,0 0\nv 1,5 0 0\nv 0 -1,5e0 0\nvt 0,5 1\nf 1 2 3\n")
     model = prepare_obj(folder / "a.obj", folder.parent, folder.parents[1] / "scratch")
