@@ -9,25 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.procedural.catalog import kind_of, object_rng
-from render.procedural.objects import (
-    animals,
+from render.procedural.objects import buildings, teddybear, toys
+from render.procedural.objects.animals import (
     birds,
     birds_and_fish,
-    buildings,
     butterfly,
     cat,
     dinosaur,
-    fruit,
+    dog_and_rabbit,
     hoofed,
-    houseplant,
-    icecream,
-    meals,
-    nature,
     pig_and_elephant,
     reptiles,
-    sweets,
-    teddybear,
-    toys,
 )
 from render.procedural.objects.clothing import (
     bags_and_umbrellas,
@@ -35,6 +27,7 @@ from render.procedural.objects.clothing import (
     hats,
     shoes,
 )
+from render.procedural.objects.food import fruit, icecream, meals, sweets
 from render.procedural.objects.home import (
     books,
     bottles,
@@ -49,6 +42,7 @@ from render.procedural.objects.home import (
     tableware,
     tools,
 )
+from render.procedural.objects.plants import houseplant, nature
 from render.procedural.objects.transport import (
     aircraft,
     cycles,
@@ -71,8 +65,8 @@ WARNINGS_AND_ERRORS = 1
 
 BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "cat": cat.cat,
-    "dog": animals.dog,
-    "rabbit": animals.rabbit,
+    "dog": dog_and_rabbit.dog,
+    "rabbit": dog_and_rabbit.rabbit,
     "duck": birds_and_fish.duck,
     "penguin": birds_and_fish.penguin,
     "fish": birds_and_fish.fish,

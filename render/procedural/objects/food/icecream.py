@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from render.procedural.objects.sweets import cherry
+from render.procedural.objects.food.sweets import cherry
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import hsv, pick, shade, vary

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from render.procedural.objects.waders import feather_fan, wader
+from render.procedural.objects.animals.waders import feather_fan, wader
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import Rgb, hsv, mix, pick, shade, vary

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from render.procedural.objects.fruit import leaf
+from render.procedural.objects.food.fruit import leaf
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import Rgb, mix, palette, pick, shade, vary
