@@ -74,7 +74,7 @@ class CommonOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions(CommonOptions):
-    """Options of both stages."""
+    """Options of the commands `stage1` and `stage2`."""
 
     recipe: OmitArgPrefixes[Recipe]
     schedule: OmitArgPrefixes[Schedule]
@@ -108,7 +108,7 @@ class StageOptions(CommonOptions):
 class Stage1(StageOptions):
     """Stage 1 (Eq. 5): fine-tune a text-conditioned model to condition on an image.
 
-    With --preset tiny, train from scratch; the autoencoder and the image encoder are trained first.
+    With --preset tiny, train all parts of the model from scratch, beginning with the autoencoder and the image encoder.
     """
 
     autoencoder_steps: HiddenDefault[int | None] = None
@@ -119,7 +119,7 @@ class Stage1(StageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage2(StageOptions):
-    """Stage 2 (Eq. 6): train the views to attend to the clean reference image too (Explicit Multi-view Attention)."""
+    """Stage 2 (Eq. 6): train the model of stage 1 to attend to the reference image (Explicit Multi-view Attention)."""
 
     reference_mode: ReferenceMode = "attention"
     """How the model uses the reference image's latent. attention: the paper's Explicit Multi-view Attention. none: not
@@ -129,7 +129,7 @@ class Stage2(StageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentOptions(CommonOptions):
-    """Options of the commands that train one component alone."""
+    """Options of the commands `autoencoder` and `image-encoder`, which each train one component of a model."""
 
     preset: PresetName = "tiny"
     """Preset that defines the component. Only tiny has components to train."""
@@ -144,22 +144,28 @@ class ComponentOptions(CommonOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderOptions(ComponentOptions):
-    """Train the preset's autoencoder alone into OUT/vae. Stage 1 with the same --out uses it."""
+    """Train only the preset's autoencoder and write it to OUT/vae.
+
+    Stage 1 with the same --out uses this autoencoder.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoderOptions(ComponentOptions):
-    """Train the preset's image encoder alone into OUT/image_tower. Stage 1 with the same --out uses it."""
+    """Train only the preset's image encoder and write it to OUT/image_tower.
+
+    Stage 1 with the same --out uses this image encoder.
+    """
 
 
 TrainCommand = Stage1 | Stage2 | AutoencoderOptions | ImageEncoderOptions
 
 
 def parse(argv: Sequence[str]) -> TrainCommand:
-    """Parse a command line (without the program's name). The option --preset determines the defaults.
+    """Parse a command line without the program's name. --preset determines the defaults of the other options.
 
     Raises:
-        UserError: an option is out of range.
+        UserError: The value of an option is out of range.
         SystemExit: --help was given, or the command line is malformed.
     """
     argv = rename_old_flags(_rename_old_command(argv), RENAMED)
@@ -187,7 +193,7 @@ def parse(argv: Sequence[str]) -> TrainCommand:
 
 
 def _rename_old_command(argv: Sequence[str]) -> list[str]:
-    """Replace `tower`, the old name of the command `image-encoder`."""
+    """Return the arguments with the command `tower` replaced by its new name, `image-encoder`."""
     if list(argv[:1]) != ["tower"]:
         return list(argv)
     logger.info("note: the command `tower` is now `image-encoder`; the old name will be removed")
@@ -195,16 +201,19 @@ def _rename_old_command(argv: Sequence[str]) -> list[str]:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the UserError of an options class if this error made tyro exit, otherwise None."""
+    """Return the UserError among the causes of `error`; None if there is none.
+
+    An options class raises a UserError for an invalid value. tyro replaces this UserError by SystemExit.
+    """
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def resolve(args: Stage1 | Stage2) -> TrainingRun:
-    """Return the run that a command line requests.
+    """Return the training run that the parsed options of stage 1 or stage 2 describe.
 
-    Raises UserError when an option is out of range or options contradict each other.
+    Raises UserError when an option is out of range, or when the model of --init-from cannot be found or converted.
     """
     check_seed("--seed", args.seed)
     recipe = args.recipe
@@ -229,14 +238,14 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
 
 
 def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
-    """Apply `--autoencoder-steps` and `--image-encoder-steps`.
+    """Return the recipe with the numbers of steps that `--autoencoder-steps` and `--image-encoder-steps` give.
 
-    Raises UserError if the recipe's components are pretrained.
+    Raises UserError when one of these options is given, but the recipe uses a pretrained autoencoder and image encoder.
     """
     if recipe.autoencoder is None or recipe.tower_training is None:
         if args.autoencoder_steps is not None or args.image_encoder_steps is not None:
             raise UserError(
-                f"preset {recipe.name} uses a pretrained autoencoder and image encoder; drop --autoencoder-steps "
+                f"--preset {recipe.name} uses a pretrained autoencoder and image encoder; drop --autoencoder-steps "
                 "and --image-encoder-steps"
             )
         return recipe
@@ -250,7 +259,7 @@ def _with_component_steps(recipe: Recipe, args: Stage1) -> Recipe:
 
 
 def run_stage(args: Stage1 | Stage2) -> None:
-    """Train a stage, or print its configuration with --dry-run."""
+    """Train stage 1 or stage 2. With --dry-run, only print the configuration of the run as JSON."""
     run = resolve(args)
     check_run(run, args.launch.workers)
     if args.dry_run:
@@ -261,9 +270,9 @@ def run_stage(args: Stage1 | Stage2) -> None:
 
 
 def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
-    """Train one component, or print its recipe with --dry-run.
+    """Train the autoencoder or the image encoder of a preset. With --dry-run, only print the training settings.
 
-    Raises UserError when the preset's components are pretrained.
+    Raises UserError when the autoencoder and the image encoder of the preset are pretrained.
     """
     check_seed("--seed", args.seed)
     preset = replace(PRESETS[args.preset], test_share=args.test_share)
@@ -271,7 +280,10 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
         preset.autoencoder if isinstance(args, AutoencoderOptions) else preset.tower_training
     )
     if component is None or not isinstance(preset.tower, SmallEncoder):
-        raise UserError(f"preset {preset.name} uses pretrained components; use --preset tiny to train components")
+        raise UserError(
+            f"--preset {preset.name} uses a pretrained autoencoder and image encoder, which are not trained; give "
+            "--preset tiny"
+        )
     component = replace(component, schedule=override(component.schedule, steps=args.steps, objects=args.batch_size))
     device = pick_device(args.device)
     if args.dry_run:
@@ -292,7 +304,7 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command that the arguments of `python -m train` name."""
     args = parse(sys.argv[1:])
     if isinstance(args, (Stage1, Stage2)):
         run_stage(args)

@@ -1,8 +1,8 @@
 """Train a small autoencoder (diffusers' AutoencoderKL), for presets that train from scratch.
 
-The loss is the mean absolute error of the colors plus a small KL term. After training, the
-standard deviation of the latents is measured and its inverse is stored as diffusers' `scaling_factor`, so the diffusion
-model sees latents of unit variance.
+The loss is the mean absolute error of the colors plus a small KL term. After training, the standard deviation s of the
+latents is measured, and 1 / s is stored as diffusers' `scaling_factor`, so the diffusion model sees latents of unit
+variance.
 """
 
 import logging
@@ -33,15 +33,20 @@ _NORM_GROUPS: Final = 16
 def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
     """Build diffusers' AutoencoderKL with random weights.
 
+    Args:
+        recipe: Sizes of the network.
+        image_size: Height and width of the images in pixels.
+
     Raises:
-        UserError: the image size cannot be halved at every level.
+        UserError: `image_size` cannot be halved once for each level after the first.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(recipe.widths)
     if image_size % 2 ** (levels - 1):
         raise UserError(
-            f"the image size {image_size} cannot be halved {levels - 1} times; use a multiple of {2 ** (levels - 1)}"
+            f"images of {image_size} pixels cannot be halved {levels - 1} times, as an autoencoder of {levels} levels "
+            f"does; set the preset's `image_size` to a multiple of {2 ** (levels - 1)}"
         )
     vae: nn.Module = AutoencoderKL(
         sample_size=image_size,
@@ -56,9 +61,13 @@ def build_autoencoder(recipe: AutoencoderRecipe, image_size: int) -> nn.Module:
 
 
 def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Generator) -> tuple[Tensor, float]:
-    """Return the loss and the mean squared error of the reconstruction of images [n, 3, h, w] in [-1, 1].
+    """Return the training loss (a scalar tensor) and the mean squared error of the reconstructed images.
 
-    `noise` is the random generator that samples the posterior.
+    Args:
+        vae: diffusers' AutoencoderKL.
+        pixels: Images [n, 3, h, w] in [-1, 1].
+        kl_weight: Weight of the KL divergence in the loss. The mean absolute error of the colors has weight 1.
+        noise: Random generator with which latents are sampled from the posterior.
     """
     posterior = vae.encode(pixels).latent_dist
     sample = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(pixels)
@@ -70,7 +79,12 @@ def autoencoder_loss(vae: Any, pixels: Tensor, kl_weight: float, noise: torch.Ge
 
 @torch.no_grad()
 def measure_latent_scale(vae: Any, pixels: Tensor) -> float:
-    """Return the reciprocal of the standard deviation of the latents of images [n, 3, h, w] in [-1, 1]."""
+    """Return 1 / s, where s is the standard deviation of the latents that `vae` computes from images.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        pixels: Images [n, 3, h, w] in [-1, 1].
+    """
     latents = vae.encode(pixels).latent_dist.mean
     return float(1 / latents.std())
 
@@ -84,7 +98,16 @@ def train_autoencoder(
     device: torch.device,
     damage: Damage | None = None,
 ) -> nn.Module:
-    """Train an autoencoder from scratch and store the measured `scaling_factor` in its config."""
+    """Train an autoencoder from scratch and store the measured `scaling_factor` in the autoencoder's config.
+
+    Args:
+        shards: Images to train on.
+        recipe: Sizes of the network and settings of the training.
+        image_size: Height and width in pixels to which the images are resized.
+        seed: Seed of the initial weights, the order of the objects, the views and the noise.
+        device: Device to train on.
+        damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
+    """
     with seeded(seed):
         vae = build_autoencoder(recipe, image_size).to(device)
     noise = torch.Generator().manual_seed(seed)
@@ -117,7 +140,13 @@ def ensure_autoencoder(
     device: torch.device,
     damage: Damage | None = None,
 ) -> nn.Module:
-    """Load the autoencoder in `folder`, or train it if the folder does not exist."""
+    """Load the autoencoder in `folder`. If the folder does not exist, train the autoencoder and write the folder.
+
+    The arguments after `folder` are those of `train_autoencoder`.
+
+    Raises:
+        UserError: `folder` contains something else, or an autoencoder that was trained with other settings.
+    """
     settings = {"recipe": asdict(recipe), "image_size": image_size, "seed": seed}
     if is_trained(folder, settings):
         logger.info("autoencoder: %s is already trained", folder)
@@ -128,5 +157,5 @@ def ensure_autoencoder(
 
 
 def _pixels(views: Tensor, image_size: int) -> Tensor:
-    """Resize views [b, v, 3, h, w] in [0, 1] to [(b v), 3, size, size] in [-1, 1]."""
+    """Resize views [b, v, 3, h, w] in [0, 1] to [(b v), 3, image_size, image_size] in [-1, 1]."""
     return resize(views.flatten(0, 1), image_size).clamp(0, 1) * 2 - 1

@@ -1,4 +1,4 @@
-"""Training loop and output folder of the components that are trained before the diffusion model."""
+"""Train a component (autoencoder or image encoder) before the diffusion model, and write the component's folder."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SETTINGS_FILE: Final = "training.json"
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator inside the block, then restore its state."""
+    """Seed torch's global random generator for the CPU inside the block, then restore the generator's state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -33,13 +33,17 @@ def optimize(
     schedule: Schedule,
     loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, float]]],
 ) -> None:
-    """Optimize parameters with AdamW.
+    """Train the parameters of one component with AdamW.
 
     Args:
-        name: Label of the progress bar.
+        name: Name of the component, for the progress bar and error messages.
         parameters: Parameters to train.
         schedule: Number of steps and learning rates.
-        loss_of_step: Returns the loss (0-d) of a step, and values to show in the progress bar.
+        loss_of_step: Function of the step number (from 0). Returns the loss (a scalar tensor), and named values to show
+            in the progress bar.
+
+    Raises:
+        UserError: A gradient is not finite.
     """
     trained = list(parameters)
     optimizer = torch.optim.AdamW(trained, lr=schedule.peak_lr, weight_decay=1e-2)
@@ -76,36 +80,48 @@ def _train_steps(
         norm = nn.utils.clip_grad_norm_(trained, 1.0)
         if not bool(torch.isfinite(norm)):
             raise UserError(
-                f"{name}: the gradient of step {step} is not finite; lower its learning rate in train/config/presets.py"
+                f"training of the {name}: the gradient of step {step} is not finite; lower `peak_lr` of the {name} in "
+                "train/config/presets.py"
             )
         optimizer.step()
         progress.set_postfix({key: f"{value:.4f}" for key, value in shown.items()}, refresh=False)
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether the folder contains a finished component, trained with any settings."""
+    """Return whether the folder contains a component whose training has finished, whatever the training settings."""
     return (folder / SETTINGS_FILE).is_file()
 
 
 def is_trained(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether the folder contains this component, trained with these settings.
+    """Return whether the folder contains a component that was trained with `settings`; False if it does not exist.
 
     Raises:
-        UserError: the folder contains something else, or a component trained with other settings.
+        UserError: The folder contains something else, or a component that was trained with other settings.
     """
     path = folder / SETTINGS_FILE
     if not is_whole(folder):
         if folder.exists():
-            raise UserError(f"{folder} exists but is not a trained component; give another --out")
+            raise UserError(
+                f"{folder} exists, but contains no finished component ({SETTINGS_FILE} is missing); remove the folder, "
+                "or give another --out"
+            )
         return False
     changed = differences(json.loads(path.read_text()), json.loads(json.dumps(settings)))
     if changed:
-        raise UserError(settings_differ(str(folder), changed.values(), "remove it, or give another --out"))
+        raise UserError(
+            settings_differ(f"Training of {folder}", changed.values(), f"Remove {folder}, or give another --out.")
+        )
     return True
 
 
 def write_part(folder: Path, settings: Mapping[str, Any], save: Callable[[Path], None]) -> None:
-    """Write a component's folder under a temporary name, then rename it."""
+    """Write a component's folder under a temporary name, then rename the folder to `folder`.
+
+    Args:
+        folder: Folder to write, which must not exist.
+        settings: Training settings, stored in training.json.
+        save: Function that writes the component's files into the folder that it is given.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp")
     if temporary.exists():

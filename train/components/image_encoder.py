@@ -1,17 +1,17 @@
 """Train a small image encoder whose embeddings describe both the object and the viewpoint.
 
-The loss has three terms; the last two are optional:
+The loss is a weighted sum of three terms; the last two are optional:
 
 - Reconstruction: a head predicts a thumbnail of the view from its embedding. Without this term the embedding could
   ignore the viewpoint, and camera labels relative to the reference would be meaningless.
-- Novel view: a head predicts a thumbnail of another view of the object, given its camera. The embedding then describes
-  the unseen sides, which the diffusion model needs.
+- Novel view: a head predicts a thumbnail of another view of the object, given the camera of that view. The embedding
+  then describes the unseen sides of the object, which the diffusion model needs.
 - Contrast: an InfoNCE loss, after a linear projection, makes the embeddings of two views of one object similar and
   those of different objects dissimilar.
 
-Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, even if the encoder centers its
-input (`SmallEncoder.object_fill`). Centering hides the size of an object, so the encoder learns to infer the size from
-the shape. This is also what it must do for a user's image.
+Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, even if the encoder centers the
+object in its input images (`SmallEncoder.object_fill`). Centering hides the size of an object, so the encoder learns to
+infer the size from the shape. The encoder must do the same for a user's image.
 """
 
 import logging
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageEncoderHeads(nn.Module):
-    """Heads that are used only in training: a projection for the contrastive loss and two predictors of thumbnails."""
+    """Networks on top of the image encoder, for training only: a contrastive projection and thumbnail predictors."""
 
     def __init__(self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False) -> None:
         super().__init__()
@@ -63,28 +63,34 @@ class ImageEncoderHeads(nn.Module):
             )
 
     def predict_thumbnails(self, embeddings: Tensor) -> Tensor:
-        """Predict thumbnails [n, 3, size, size] from embeddings [n, c]."""
+        """Predict a thumbnail of each embedded view: [n, 3, thumbnail_size, thumbnail_size] from embeddings [n, c]."""
         thumbnails: Tensor = self.thumbnail_head(embeddings)
         return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
 
     def predict_novel_views(self, embeddings: Tensor, cameras: Tensor) -> Tensor:
-        """Predict thumbnails [n, 3, size, size] of other views from embeddings [n, c].
+        """Predict thumbnails [n, 3, thumbnail_size, thumbnail_size] of other views of the embedded objects.
 
-        `cameras` [n, 16] are the camera labels of the other views.
+        Args:
+            embeddings: Embeddings [n, c], each of one view of an object.
+            cameras: Camera labels [n, 16] of the views to predict.
 
         Raises:
-            ValueError: the heads were built without `novel_views`.
+            ValueError: The object was created without `novel_views=True`.
         """
         if self.novel_view_head is None:
-            raise ValueError("the heads were built without `novel_views`")
+            raise ValueError("these ImageEncoderHeads cannot predict novel views; create them with novel_views=True")
         thumbnails: Tensor = self.novel_view_head(torch.cat([embeddings, cameras], 1))
         return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
 
 
 def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
-    """Return the symmetric InfoNCE loss of the embeddings [b, c] of two views per object.
+    """Return the symmetric InfoNCE loss, which compares two views of each object with the views of other objects.
 
-    `objects` [b] are the object numbers; rows of the same object are not used as negatives of each other.
+    Args:
+        first: Embeddings [b, c] of the first views; row i shows the same object as row i of `second`.
+        second: Embeddings [b, c] of the second views.
+        objects: Object numbers [b]. Rows with the same number are not used as negatives of each other.
+        temperature: The cosine similarities are divided by this number.
     """
     first, second = functional.normalize(first, dim=-1), functional.normalize(second, dim=-1)
     logits = first @ second.T / temperature
@@ -108,7 +114,14 @@ def train_image_encoder(
 ) -> ImageEncoder:
     """Train an image encoder from scratch.
 
-    `cameras` is the convention of the camera labels given to the novel-view head.
+    Args:
+        shards: Images to train on.
+        spec: Sizes of the network.
+        recipe: Settings of the training.
+        seed: Seed of the initial weights, the order of the objects, the views and the mirroring.
+        device: Device to train on.
+        cameras: Convention of the camera labels that the head for novel views is given.
+        damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
     """
     novel_views = recipe.novel_view_weight > 0
     with seeded(seed):
@@ -146,10 +159,14 @@ def train_image_encoder(
 
 
 def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
-    """Mirror the images of half of the objects, chosen at random.
+    """Mirror all views of some objects, each object with probability 1/2, and negate the azimuths of these views.
 
     A mirrored image shows the mirrored object from the negative azimuth. Only the lighting differs from a true
     rendering.
+
+    Args:
+        views: Views of several objects.
+        generator: Random generator that chooses the objects.
     """
     mirrored = torch.rand(len(views.objects), generator=generator) < 0.5
     elevation, azimuth = views.angles_deg.unbind(-1)
@@ -160,10 +177,11 @@ def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
-    """Return, for both views of each object, the camera label of the other view, [(b 2), 16].
+    """Return, for each of the two views of b objects, the camera label of the object's other view: [(b 2), 16].
 
-    A relative label gives the other view's camera relative to the view itself. `angles_deg` [b, 2, 2] contains
-    elevation and azimuth of both views.
+    Args:
+        cameras: Convention of the labels. If relative, a label is the other view's camera relative to this view.
+        angles_deg: Elevation and azimuth in degrees of both views of each object, [b, 2, 2].
     """
     here, there = angles_deg.flatten(0, 1).numpy(), angles_deg.flip(1).flatten(0, 1).numpy()
     return camera_labels(cameras, there[:, 0], there[:, 1], here[:, 0], here[:, 1])
@@ -180,7 +198,13 @@ def ensure_image_encoder(
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
 ) -> ImageEncoder:
-    """Load the image encoder in `folder`, or train it if the folder does not exist."""
+    """Load the image encoder in `folder`. If the folder does not exist, train the encoder and write the folder.
+
+    The arguments after `folder` are those of `train_image_encoder`.
+
+    Raises:
+        UserError: `folder` contains something else, or an image encoder that was trained with other settings.
+    """
     settings = {"tower": asdict(spec), "recipe": asdict(recipe), "seed": seed}
     if recipe.novel_view_weight > 0:
         settings["cameras"] = cameras

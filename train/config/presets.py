@@ -1,7 +1,8 @@
-"""Training presets. `paper` follows App. B. Where App. B gives no value or contradictory values, comments mark our
-choice.
+"""Training presets, which set the default values of the training options.
 
-Recipe, data, seed and initial model determine the result of a run. The recipe is saved with the run.
+The preset `paper` follows appendix B of the Isotropic3D paper. Where the appendix gives no value or contradictory
+values, a comment marks the value as our choice. Recipe, data, seed and initial model determine the result of a run. The
+recipe is saved in the run's config.json.
 """
 
 import math
@@ -28,7 +29,10 @@ FREE: Final = {"resume": True}  # metadata of a field that may change when a run
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """A small AutoencoderKL. Each width after the first halves the resolution."""
+    """Sizes and training settings of a small AutoencoderKL.
+
+    `widths` are the numbers of channels of the levels. Each level after the first halves height and width.
+    """
 
     latent_channels: int
     widths: tuple[int, ...]
@@ -39,7 +43,7 @@ class AutoencoderRecipe:
 
 @dataclass(frozen=True)
 class ImageEncoderRecipe:
-    """How to train a small image encoder; see `train.components.image_encoder`."""
+    """Settings for training a small image encoder; `train.components.image_encoder` describes the terms of the loss."""
 
     temperature: float
     contrast_weight: float  # weight of the contrastive loss between objects
@@ -52,7 +56,7 @@ class ImageEncoderRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training method. The preset sets the defaults."""
+    """Settings of a training run that are not tied to a machine or a set. The option --preset sets their defaults."""
 
     # A field is a command-line option of both stages unless it is `PresetOnly`. It is saved under its name in the run's
     # config.json, and a run resumes only with the same value unless the field is marked as `FREE`.
@@ -164,7 +168,7 @@ class Recipe:
 
 
 def free_to_change(recipe: Recipe) -> frozenset[str]:
-    """Return the names of the fields that may change when a run resumes."""
+    """Return the names of the fields of `recipe` whose values may differ when a run resumes."""
     return frozenset(field.name for field in fields(recipe) if field.metadata.get("resume"))
 
 

@@ -1,4 +1,4 @@
-"""Number of steps, batch size and learning rate of a training run, as pure functions."""
+"""Number of steps, batch size and learning rate of a training run, without any torch code."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ PresetOnly = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Number of steps, batch size and learning rate (AdamW)."""
+    """Number of optimizer steps, batch size and learning rate of a training run with AdamW."""
 
     steps: int
     """Number of optimizer steps."""
@@ -38,16 +38,21 @@ class Schedule:
 
 
 def require_positive(options: dict[str, int | None]) -> None:
-    """Raise UserError, naming the option, when a value is below 1. None means that the option is off."""
+    """Raise UserError, naming the option, when the value of an option is below 1.
+
+    Args:
+        options: Values by option name, such as "--steps". None: the option is not used, which is valid.
+    """
     for name, value in options.items():
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; it must be at least 1")
 
 
 def warmup_of(schedule: Schedule) -> int:
-    """Return the number of warm-up steps of the run.
+    """Return the number of steps in which the learning rate rises to its peak.
 
-    This is `warmup_steps`, or a tenth of the run if the run has no more than `warmup_steps` steps.
+    This is the schedule's `warmup_steps`, or a tenth of the schedule's `steps` if `warmup_steps` is not smaller than
+    `steps`.
     """
     if schedule.warmup_steps < schedule.steps:
         return schedule.warmup_steps
@@ -55,7 +60,7 @@ def warmup_of(schedule: Schedule) -> int:
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
-    """Return the learning rate at step `step` (from 0): linear warm-up, then constant or linear decay to 0."""
+    """Return the learning rate at step `step` (from 0): a linear warm-up, then constant or decaying linearly to 0."""
     warmup = warmup_of(schedule)
     if step < warmup:
         return schedule.peak_lr * (step + 1) / warmup
@@ -65,7 +70,7 @@ def learning_rate(schedule: Schedule, step: int) -> float:
 
 
 def notices(schedule: Schedule) -> tuple[str, ...]:
-    """Return a line for each setting that is replaced because it does not fit the number of steps."""
+    """Return a log message for each setting of the schedule that is reduced to fit the number of steps."""
     warmup = warmup_of(schedule)
     if warmup == schedule.warmup_steps:
         return ()
@@ -73,23 +78,26 @@ def notices(schedule: Schedule) -> tuple[str, ...]:
 
 
 def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
-    """Return the objects per micro-batch of one rank. Raises UserError when the batch does not divide evenly."""
+    """Return the number of objects in a micro-batch of one rank.
+
+    Raises UserError when the objects of a step cannot be divided evenly among `world` ranks and their micro-batches.
+    """
     shares = world * schedule.accumulation
     if schedule.objects < 1 or schedule.objects % shares:
         raise UserError(
-            f"a batch of {schedule.objects} objects does not divide into {world} ranks x {schedule.accumulation} "
-            "accumulated micro-batches; change --batch-size or --grad-accum-steps"
+            f"--batch-size {schedule.objects} does not divide into {world} ranks x {schedule.accumulation} "
+            "micro-batches per rank (--grad-accum-steps); change --batch-size or --grad-accum-steps"
         )
     return schedule.objects // shares
 
 
 def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
-    """Describe the batch, for example "768 objects per step = 48 per GPU x 4 GPUs x 4 accumulated".
+    """Describe the batch size, for example "768 objects per step = 48 per GPU x 4 GPUs x 4 accumulated".
 
     Args:
         schedule: The schedule of the run.
         world: Number of ranks.
-        kind: Word for a rank, "GPU" or "process".
+        kind: The word to use for a rank: "GPU" or "process".
     """
     share, many = objects_per_micro_batch(schedule, world), "es" if kind.endswith("s") else "s"
     ranks = f"{world} {kind}{many if world > 1 else ''}"
@@ -97,7 +105,10 @@ def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
 
 
 def override(schedule: Schedule, *, steps: int | None = None, objects: int | None = None) -> Schedule:
-    """Return the schedule with the given values replaced. Raises UserError when one is out of range."""
+    """Return the schedule with another number of steps or another number of objects per step.
+
+    A value of None keeps the number of the schedule. Raises UserError when a number is below 1.
+    """
     return replace(
         schedule,
         steps=schedule.steps if steps is None else steps,

@@ -30,7 +30,7 @@ def parse(argv: Sequence[str]) -> ConvertArgs:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run `python -m train.convert` with the arguments of the command line."""
     convert(parse(sys.argv[1:]))
 
 

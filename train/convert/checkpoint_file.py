@@ -26,10 +26,10 @@ GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 
 @dataclass(frozen=True)
 class Notes:
-    """Settings that the tensors do not contain; None if unknown.
+    """Settings of a model that its tensors do not contain. `train.export` stores them in the metadata of a file.
 
-    `image_tower` is the name of an open_clip model or the settings of a small encoder. The field names are stored in
-    exported files.
+    `image_tower` is the name of the image encoder's open_clip architecture, or the settings of a small image encoder. A
+    value of None means that the setting is unknown. The field names are stored in exported files.
     """
 
     cameras: CameraConvention | None = None
@@ -41,22 +41,22 @@ class Notes:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint by name, memory-mapped if the format allows. Pickled code is never run.
+    """Return the tensors of a checkpoint file by name, memory-mapped if the format allows. Pickled code is never run.
 
     Raises:
-        UserError: see `read_with_notes`.
+        UserError: For the same reasons as in `read_with_notes`.
     """
     return read_with_notes(path)[0]
 
 
 def read_with_notes(path: Path) -> tuple[dict[str, Tensor], Notes]:
-    """Read the tensors of a checkpoint and the notes that `train.export` stored in it.
+    """Return the tensors of a checkpoint file by name, and the notes that `train.export` stored in the file.
 
     Raises:
-        UserError: the file is missing, damaged or not a state dict, or contains pickled objects other than tensors.
+        UserError: The file is missing, damaged or not a state dict, or contains pickled objects other than tensors.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; download the checkpoint first")
+        raise UserError(f"{path} does not exist; give the path of a downloaded checkpoint file")
     loaded: Any
     notes: Any = None
     if path.suffix == ".safetensors":
@@ -65,23 +65,33 @@ def read_with_notes(path: Path) -> tuple[dict[str, Tensor], Notes]:
             with safe_open(path, "pt") as file:
                 notes = (file.metadata() or {}).get(NOTES)
         except SafetensorError as error:
-            raise UserError(f"{path}: truncated or not a safetensors file ({error}); download it again") from error
+            raise UserError(
+                f"{path}: truncated or not a safetensors file ({error}); download the file again"
+            ) from error
     else:
         loaded = _read_pickle(path)
         versions = getattr(loaded, "_metadata", None)  # an OrderedDict's attribute, torch's own versions
         notes = versions.get(NOTES) if isinstance(versions, dict) else None
     nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(nested, dict):
-        raise UserError(f"{path}: contains a {type(loaded).__name__}, not a state dict; give an LDM checkpoint")
+        raise UserError(
+            f"{path}: contains a Python object of type {type(loaded).__name__}, not a state dict; give a checkpoint in "
+            "LDM layout, such as MVDream's"
+        )
     state = {name: value for name, value in nested.items() if isinstance(value, Tensor)}
     return state, Notes() if notes is None else parse_notes(notes, str(path))
 
 
 def parse_notes(text: Any, where: str) -> Notes:
-    """Parse notes from JSON. `image_tower` is a string, or an object with the fields of `SmallEncoder`.
+    """Parse the notes of a checkpoint file from JSON.
+
+    Args:
+        text: JSON object with the fields of `Notes`; `image_tower` is a string, or an object with the fields of
+            `SmallEncoder`.
+        where: Path of the checkpoint file, for error messages.
 
     Raises:
-        UserError: the notes are damaged.
+        UserError: The notes are damaged.
     """
     try:
         values = json.loads(text)
@@ -89,9 +99,15 @@ def parse_notes(text: Any, where: str) -> Notes:
             values["image_tower"] = SmallEncoder(**values["image_tower"])
         notes = Notes(**values)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{where}: damaged `{NOTES}` metadata ({error}); export the model again") from error
+        raise UserError(
+            f"{where}: the entry `{NOTES}` of the file's metadata is damaged ({error}); export the model again with "
+            "`python -m train.export`"
+        ) from error
     if notes.cameras not in get_args(CameraConvention):
-        raise UserError(f"{where}: unknown camera convention {notes.cameras!r}; known: {get_args(CameraConvention)}")
+        raise UserError(
+            f"{where}: the file's metadata names the unknown camera convention {notes.cameras!r}, not one of "
+            f"{', '.join(get_args(CameraConvention))}; export the model again with `python -m train.export`"
+        )
     return notes
 
 
@@ -101,7 +117,7 @@ def _read_pickle(path: Path) -> Any:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         if re.search(r"Unsupported (global|class)|GLOBAL", str(error)):
             raise UserError(
-                f"{path}: contains pickled Python objects, which could run code; save only the state dict, "
-                "or use a .safetensors file"
+                f"{path}: contains pickled Python objects other than tensors, which could run code; save only the "
+                "state dict, or give a .safetensors file"
             ) from error
-        raise UserError(f"{path}: truncated or not a PyTorch checkpoint; download it again") from error
+        raise UserError(f"{path}: truncated or not a PyTorch checkpoint; download the file again") from error

@@ -59,10 +59,12 @@ class ConvertArgs:
 
 
 def convert(args: ConvertArgs) -> None:
-    """Convert a checkpoint to a model folder, one part at a time, so that at most one part is in memory in float32.
+    """Convert an LDM checkpoint to a model folder.
+
+    UNet, VAE and image encoder are converted one after another, so at most one of them is in memory in float32.
 
     Raises:
-        UserError: the checkpoint cannot be read or converted, or the output folder contains something else.
+        UserError: The checkpoint cannot be read or converted, or the output folder is a file or a training run.
     """
     _check_out_folder(args.out_folder)
     repo = hub_name(args.checkpoint)
@@ -100,13 +102,18 @@ def convert(args: ConvertArgs) -> None:
 def _published(repo: str) -> str:
     if repo not in PUBLISHED:
         raise UserError(
-            f"{repo} is not one of the official checkpoints that can be converted: {', '.join(sorted(PUBLISHED))}"
+            f"{repo} is not one of the official checkpoints, which can be converted by name; give "
+            f"{' or '.join(sorted(PUBLISHED))}, or the path of a checkpoint file"
         )
     return repo
 
 
 def _resolve(args: ConvertArgs, notes: Notes, repo: str | None) -> Notes:
-    """Merge the settings. The command line overrides published settings, which override the notes of the file."""
+    """Return the settings for the conversion.
+
+    Settings of the command line override those known for the official checkpoint `repo`, which override the notes of
+    the file.
+    """
     if repo is not None:
         published = PUBLISHED[repo]
         notes = Notes(published.cameras, published.head_width, published.image_size, published.image_tower)
@@ -134,7 +141,7 @@ def _convert_image_encoder(state: State, kind: str | SmallEncoder, where: str) -
 
 
 def _log_skipped(state: State) -> None:
-    """Log the number of unused tensors, such as those of a noise schedule, a text encoder or averaged weights."""
+    """Log how many tensors of the checkpoint are not converted, such as a noise schedule or a text encoder."""
     rest = Counter(
         name.split(".")[0]
         for name in state
@@ -148,7 +155,7 @@ def _log_skipped(state: State) -> None:
 
 def _check_out_folder(folder: Path) -> None:
     if (folder / "checkpoints").exists() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"{folder} is a training run or a file; give a new folder for the converted model")
+        raise UserError(f"OUT_FOLDER {folder} is a training run or a file; give a new folder for the converted model")
 
 
 def _guess_cameras(has_image_encoder: bool) -> CameraConvention:

@@ -1,6 +1,7 @@
-"""Find weights on the Hub by name: `pkunliu/Isotropic3D`, `MVDream/MVDream`, or `hf:OWNER/NAME` for model folders.
+"""Find weights on the Hugging Face Hub by name: official checkpoints and model folders.
 
-Files in the Hub's local cache are used without network access; other files are downloaded into it.
+The names `pkunliu/Isotropic3D` and `MVDream/MVDream` mean the official checkpoints; `hf:OWNER/NAME` means a model
+folder. Files in the Hub's local cache are used without network access; other files are downloaded into the cache.
 """
 
 import json
@@ -43,25 +44,28 @@ PUBLISHED: Final[dict[str, Published]] = {
 
 
 def hub_name(model: Path) -> str | None:
-    """Return the Hub repository that `model` names, or None if it is a path.
+    """Return the name OWNER/NAME of the Hub repository that `model` means, or None if `model` is a path.
 
-    Without `hf:`, only names in `PUBLISHED` are repositories, so a mistyped folder causes no network access. An
-    existing path takes precedence.
+    Without the prefix `hf:`, only names in `PUBLISHED` mean repositories, so a mistyped folder causes no network
+    access, and an existing path of that name takes precedence.
 
     Raises:
-        UserError: the name after `hf:` is malformed.
+        UserError: The text after `hf:` is not of the form OWNER/NAME.
     """
     text = model.as_posix()
     if text.startswith(_HUB):
         name = text.removeprefix(_HUB)
         if not _REPO.fullmatch(name):
-            raise UserError(f"{text}: not a Hub repository; write hf:OWNER/NAME")
+            raise UserError(f"{text}: not the name of a Hub repository; write hf:OWNER/NAME")
         return name
     return text if text in PUBLISHED and not model.exists() else None
 
 
 def nearest_name(text: str) -> str | None:
-    """Return the published name that resembles `text` as a whole or by the part after the slash, or None."""
+    """Return the name in `PUBLISHED` that `text` probably misspells, or None if no name is similar.
+
+    If `text` contains no slash, it is compared with the part of each name after the slash.
+    """
     text = text.removeprefix(_HUB).casefold()
     names = {name.casefold(): name for name in PUBLISHED}
     if "/" not in text:
@@ -71,7 +75,10 @@ def nearest_name(text: str) -> str | None:
 
 
 def diffusers_class(folder: Path) -> str | None:
-    """Return the pipeline class if the folder is a diffusers pipeline and not a model folder of this project."""
+    """Return the name of the pipeline class of a plain diffusers folder.
+
+    Returns None for a model folder of this project and for a folder that contains no diffusers pipeline.
+    """
     index = folder / "model_index.json"
     if (folder / SPEC_FILE).is_file() or not index.is_file():
         return None
@@ -82,7 +89,12 @@ def diffusers_class(folder: Path) -> str | None:
 
 
 def not_multi_view(name: str, pipeline: str) -> str:
-    """Return the error message for a diffusers pipeline that was given as a model."""
+    """Return the error message for a plain diffusers folder that was given as a model.
+
+    Args:
+        name: The folder or repository that was given.
+        pipeline: Name of the folder's pipeline class.
+    """
     return (
         f"{name} is a plain diffusers folder ({pipeline}), not a multi-view model ({SPEC_FILE} is missing); give a "
         f"finished training run, a folder written by `python -m train.export`, or one of {', '.join(PUBLISHED)}"
@@ -90,12 +102,12 @@ def not_multi_view(name: str, pipeline: str) -> str:
 
 
 def published_file(repo: str) -> Path:
-    """Return the path of the official checkpoint of a repository in `PUBLISHED`.
+    """Return the local path of the official checkpoint of `repo`, which must be a name in `PUBLISHED`.
 
-    It is downloaded if the Hub's cache lacks it.
+    The file is downloaded unless it is in the Hub's local cache.
 
     Raises:
-        UserError: the file is not in the cache and cannot be downloaded.
+        UserError: The file is not in the cache and cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -112,12 +124,12 @@ def published_file(repo: str) -> Path:
 
 
 def model_snapshot(repo: str) -> Path:
-    """Return the local copy of a model folder that `python -m train.export push` uploaded.
+    """Return the local copy of a model folder that `python -m train.export push` uploaded to the repository `repo`.
 
     Only JSON and safetensors files are downloaded.
 
     Raises:
-        UserError: the repository cannot be downloaded, or is not a model folder.
+        UserError: The repository cannot be downloaded, or does not contain a model folder.
     """
     from huggingface_hub import snapshot_download
 

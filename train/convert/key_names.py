@@ -44,8 +44,12 @@ Shape = tuple[int, ...]
 def ldm_unet_name(name: str, shape: UNetShape) -> str:
     """Return the name that MVDream gives to a diffusers UNet parameter, without the prefix `model.diffusion_model.`.
 
+    Args:
+        name: The parameter's name in diffusers' UNet2DConditionModel.
+        shape: Sizes of the UNet, which determine the numbers in the name.
+
     Raises:
-        UserError: the parameter has no counterpart.
+        UserError: MVDream's UNet has no such parameter.
     """
     for theirs, ours in _UNET_ENDS.items():
         if name.startswith(f"{theirs}."):
@@ -77,7 +81,12 @@ def _resnet(rest: str) -> str:
 
 
 def ldm_vae_name(name: str, levels: int) -> str:
-    """Return the name that LDM gives to a diffusers VAE parameter, without the prefix `first_stage_model.`."""
+    """Return the name that LDM gives to a diffusers VAE parameter, without the prefix `first_stage_model.`.
+
+    Args:
+        name: The parameter's name in diffusers' AutoencoderKL.
+        levels: Number of resolutions of the VAE's decoder.
+    """
     name = name.replace("conv_norm_out.", "norm_out.").replace("conv_shortcut.", "nin_shortcut.")
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
     if match := re.fullmatch(r"(encoder|decoder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", name):
@@ -93,14 +102,21 @@ def ldm_vae_name(name: str, levels: int) -> str:
 
 
 def ldm_unet_state(state: Mapping[str, Tensor], shape: UNetShape) -> dict[str, Tensor]:
-    """Rename a diffusers UNet state dict to LDM's names without prefix. Tensors have any shape and are not copied."""
+    """Return a diffusers UNet state dict with MVDream's names, without the prefix `model.diffusion_model.`.
+
+    The tensors have any shape and are not copied. `shape` contains the sizes of the UNet.
+    """
     return {ldm_unet_name(name, shape): tensor for name, tensor in state.items()}
 
 
 def ldm_vae_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """Rename a diffusers VAE state dict to LDM's names without prefix.
+    """Return a diffusers VAE state dict with LDM's names, without the prefix `first_stage_model.`.
 
-    Attention matrices [c, c] become 1x1 convolutions [c, c, 1, 1]; other tensors are not copied.
+    Attention matrices [c, c] become 1x1 convolutions [c, c, 1, 1]; no tensor is copied.
+
+    Args:
+        state: Parameters by diffusers' names, each of any shape.
+        levels: Number of resolutions of the VAE's decoder.
     """
     renamed = {ldm_vae_name(name, levels): tensor for name, tensor in state.items()}
     return {
@@ -112,16 +128,16 @@ def ldm_vae_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]
 def require_same(
     actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, whole: Iterable[str] | None = None
 ) -> None:
-    """Check that two state dicts have the same keys and shapes.
+    """Check that two state dicts have the same keys, and tensors of the same shapes.
 
     Args:
-        actual: Tensors of any shape, from a file.
-        expected: Tensors of the expected names and shapes.
-        where: File name for the error message.
-        whole: All keys of the file, if `actual` is only a part of it. Used to guess what the file is.
+        actual: Tensors of any shape by key, from a checkpoint file.
+        expected: Tensors by key that define which keys and shapes are expected.
+        where: Path of the checkpoint file, for the error message.
+        whole: All keys of the file, if `actual` is only a part of the file. They serve to guess the kind of the file.
 
     Raises:
-        UserError: keys are missing or unexpected, or shapes differ. The message also guesses what the file is.
+        UserError: Keys are missing or unexpected, or shapes differ. The message also guesses the kind of the file.
     """
     missing = [name for name in expected if name not in actual]
     unexpected = [name for name in actual if name not in expected]
@@ -137,8 +153,8 @@ def require_same(
     ]
     if problems:
         raise UserError(
-            f"{where} does not match the network inferred from its shapes: {'; '.join(problems)}. The file seems to be "
-            f"{seems_to_be(list(whole) if whole is not None else list(actual))}"
+            f"{where} does not contain the expected tensors: {'; '.join(problems)}. Give a complete checkpoint in LDM "
+            f"layout. The file seems to be {seems_to_be(list(whole) if whole is not None else list(actual))}"
         )
 
 
@@ -148,7 +164,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def seems_to_be(names: Sequence[str]) -> str:
-    """Describe what a file with these keys probably is, for an error message."""
+    """Return a description, for an error message, of the kind of file that contains tensors with these names."""
     for words, marks in _KINDS:
         if all(any(re.search(mark, name) for name in names) for mark in marks):
             return words

@@ -23,15 +23,19 @@ UNET_MARK: Final = "input_blocks.0.0.weight"  # the text before it is the prefix
 
 
 def find_unet(state: State, where: str) -> dict[str, Tensor]:
-    """Return the UNet's tensors, without the prefix of their names (`model.diffusion_model.` or another, if any).
+    """Return the UNet's tensors by name, without the prefix of the names (`model.diffusion_model.`, another or none).
+
+    Args:
+        state: All tensors of a checkpoint file by name.
+        where: Path of the checkpoint file, for error messages.
 
     Raises:
-        UserError: the state dict contains no UNet.
+        UserError: The state dict contains no UNet.
     """
     prefixes = [name.removesuffix(UNET_MARK) for name in state if name.endswith(UNET_MARK)]
     if not prefixes:
         raise UserError(
-            f"{where}: no UNet found ({UNET_MARK} is missing); give an LDM checkpoint such as MVDream's. "
+            f"{where}: no UNet found (no tensor is named {UNET_MARK}); give an LDM checkpoint, such as MVDream's. "
             f"The file seems to be {seems_to_be(list(state))}"
         )
     prefix = LDM_UNET_PREFIX if LDM_UNET_PREFIX in prefixes else prefixes[0]
@@ -43,21 +47,23 @@ def find_unet(state: State, where: str) -> dict[str, Tensor]:
 def unet_shape(
     state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
 ) -> UNetShape:
-    """Infer the UNet's sizes from the shapes of its tensors, which have MVDream's names.
+    """Infer the sizes of a UNet with MVDream's parameter names from the shapes of the parameters.
 
     Args:
-        state: The UNet's tensors.
+        state: The UNet's parameters by MVDream's names.
         head_width: Channels per attention head.
         latent_size: Height and width of the latents.
-        where: File name for error messages.
-        whole: All keys of the file, to describe it in error messages.
+        where: Path of the checkpoint file, for error messages.
+        whole: All keys of the checkpoint file, from which error messages guess the kind of the file. None: the keys of
+            `state`.
 
     Raises:
-        UserError: the UNet is incomplete or not MVDream's architecture.
+        UserError: The UNet is incomplete or does not have MVDream's architecture.
     """
     if "camera_embed.0.weight" not in state:
         raise UserError(
-            f"{where}: the UNet has no camera_embed; give a multi-view checkpoint such as MVDream's. "
+            f"{where}: the UNet has no input for cameras (no tensor is named camera_embed.0.weight); give a multi-view "
+            "checkpoint, such as MVDream's. "
             f"The file seems to be {seems_to_be(list(state if whole is None else whole))}"
         )
     try:
@@ -76,16 +82,24 @@ def unet_shape(
             token_width=token_width,
         )
     except (KeyError, ValueError, StopIteration) as error:
-        raise UserError(f"{where}: the UNet is incomplete ({error}); download the checkpoint again") from error
+        raise UserError(
+            f"{where}: the UNet is incomplete ({type(error).__name__}: {error}); download the checkpoint again"
+        ) from error
     if proj.ndim != 2 or state["camera_embed.0.weight"].shape[1] != CAMERA_NUMBERS:
         raise UserError(
-            f"{where}: not a Stable Diffusion 2.1 UNet with {CAMERA_NUMBERS} camera values; give MVDream's checkpoint"
+            f"{where}: not a Stable Diffusion 2.1 UNet with {CAMERA_NUMBERS} camera values; give a multi-view "
+            "checkpoint, such as MVDream's"
         )
     return shape
 
 
 def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
-    """Rename MVDream's UNet parameters to those of diffusers' UNet2DConditionModel."""
+    """Return the parameters of MVDream's UNet with the names of diffusers' UNet2DConditionModel.
+
+    Args:
+        state: Parameters by MVDream's names, each of any shape.
+        shape: Sizes of the UNet.
+    """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     ldm = {LDM_UNET_PREFIX + re.sub(r"^camera_embed\.", "label_emb.0.", name): tensor for name, tensor in state.items()}
@@ -97,10 +111,10 @@ def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
 def convert_unet(
     state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
 ) -> nn.Module:
-    """Convert MVDream's UNet to diffusers in float32; see `unet_shape` for the arguments.
+    """Convert MVDream's UNet to a diffusers UNet2DConditionModel in float32. The arguments are those of `unet_shape`.
 
     Raises:
-        UserError: the UNet is incomplete, has unexpected tensors, or is of another architecture.
+        UserError: The UNet is incomplete, has unexpected tensors, or has another architecture.
     """
     shape = unet_shape(state, head_width, latent_size, where, whole)
     with torch.device("meta"):
@@ -112,10 +126,18 @@ def convert_unet(
 def convert_vae(
     state: State, image_size: int, latent_scale: float, where: str, whole: Iterable[str] | None = None
 ) -> nn.Module:
-    """Convert Stable Diffusion's first stage to diffusers' AutoencoderKL in float32.
+    """Convert Stable Diffusion's first stage (VAE) to a diffusers AutoencoderKL in float32.
+
+    Args:
+        state: The VAE's tensors by LDM's names, with the prefix `first_stage_model.`.
+        image_size: Height and width of the training images in pixels, stored in the VAE's config.
+        latent_scale: Factor that scales latents to unit variance, stored in the VAE's config.
+        where: Path of the checkpoint file, for error messages.
+        whole: All keys of the checkpoint file, from which error messages guess the kind of the file. None: the keys of
+            `state`.
 
     Raises:
-        UserError: the first stage is incomplete or has unexpected tensors.
+        UserError: The first stage is incomplete or has unexpected tensors.
     """
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -127,7 +149,7 @@ def convert_vae(
         latent_channels = state[f"{VAE_PREFIX}post_quant_conv.weight"].shape[0]
     except KeyError as error:
         raise UserError(
-            f"{where}: the first stage (VAE) is incomplete ({error}); download the checkpoint again"
+            f"{where}: the first stage (VAE) is incomplete (there is no tensor {error}); download the checkpoint again"
         ) from error
     with torch.device("meta"):
         vae = AutoencoderKL(
@@ -147,14 +169,18 @@ def convert_vae(
 
 
 def vae_widths(state: State) -> tuple[int, ...]:
-    """Return the number of channels of each level of the VAE of an LDM checkpoint; empty if it has no VAE.
+    """Return the number of channels of each level of the VAE in an LDM checkpoint; empty if `state` is empty.
 
-    Raises UserError when the VAE is incomplete.
+    `state` contains the VAE's tensors by LDM's names, with the prefix `first_stage_model.`. Raises UserError when they
+    do not include the encoder.
     """
     name = VAE_PREFIX + "encoder.down.{}.block.0.conv2.weight"
     levels = sum(1 for level in range(16) if name.format(level) in state)
     if state and not levels:
-        raise UserError("the checkpoint's first stage (VAE) is incomplete; download the checkpoint again")
+        raise UserError(
+            f"the first stage (VAE) of the checkpoint is incomplete ({name.format(0)} is missing); download the "
+            "checkpoint again"
+        )
     return tuple(state[name.format(level)].shape[0] for level in range(levels))
 
 
@@ -163,7 +189,7 @@ def _fill(module: nn.Module, state: State, where: str) -> nn.Module:
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
         raise UserError(
-            f"{where}: the converted parameters do not match ({' '.join(str(error).split())[:200]}); download "
-            "the checkpoint again"
+            f"{where}: the converted parameters do not fit the diffusers module "
+            f"({' '.join(str(error).split())[:200]}); download the checkpoint again"
         ) from error
     return module

@@ -40,9 +40,19 @@ processor (`JointAttention` in `train/model/attention.py`), otherwise each view 
 
 
 def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None = None) -> str:
-    """Return the card of a model folder: a training run (`config.json`), a converted file (`source.json`), or neither.
+    """Return the model card (the text of README.md) of a model folder.
 
-    `object_fill` is the setting of the model's image encoder (`SmallEncoder.object_fill`).
+    The card describes the training if the folder contains `config.json`, or the converted checkpoint if the folder
+    contains `source.json`.
+
+    Args:
+        folder: Model folder.
+        spec: Settings of the model.
+        repo: Name OWNER/NAME of the repository on the Hub.
+        object_fill: Setting of the model's image encoder (`SmallEncoder.object_fill`). None: images are not centered.
+
+    Raises:
+        UserError: `config.json` or `source.json` is not valid JSON.
     """
     config = _read(folder / CONFIG_FILE)
     parts = [_HEAD.format(name=_last_part(repo)), _model(spec, object_fill), _USE.format(repo=repo)]
@@ -59,7 +69,10 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
 
 
 def centering_note(object_fill: float) -> str:
-    """Return a note on centering, for programs that use the image encoder alone."""
+    """Return a note that programs that call only the image encoder must center the object in the image themselves.
+
+    `object_fill` is the object's longer side as a fraction of the side of the image.
+    """
     return (
         "The image encoder expects the object centered on white, its longer side at "
         f"{object_fill:.0%} of the image "
@@ -114,7 +127,7 @@ def _data(data: dict[str, Any]) -> str:
 
 
 def _last_part(place: str) -> str:
-    """Return the last component of a path or URL; the rest may be private and is not published."""
+    """Return the last component of a path or URL. The other components may be private and are not published."""
     return place.rstrip("/").split("/")[-1]
 
 
@@ -125,6 +138,6 @@ def _read(path: Path) -> dict[str, Any] | None:
         read: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(
-            f"{path}: not JSON ({error}); the folder is damaged: train or convert the model again"
+            f"{path}: not valid JSON ({error}), so the model folder is damaged; train or convert the model again"
         ) from error
     return read

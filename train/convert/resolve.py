@@ -36,11 +36,16 @@ SOURCE_FILE: Final = "source.json"  # in a converted folder: names the file it w
 
 
 def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
-    """Return the model folder that `model` names. A path that does not exist is returned unchanged.
+    """Return the model folder that `model` means, after a download or a conversion if necessary.
+
+    Args:
+        model: A folder, a checkpoint file or a name on the Hub. A folder, and a path that does not exist, is returned
+            unchanged.
+        cache: Folder in which converted checkpoints are kept.
 
     Raises:
-        UserError: the model cannot be downloaded or converted, the folder is a plain diffusers pipeline, or `model` is
-            a misspelled name of a published model.
+        UserError: The model cannot be downloaded or converted, the folder is a plain diffusers pipeline, or `model` is
+            a misspelled name of an official checkpoint.
     """
     repo = hub_name(model)
     if repo is None:
@@ -63,13 +68,14 @@ def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
     folder = _converted(file, repo, args, cache)
     if published.has_image_encoder and not (folder / "image_tower").is_dir():
         raise UserError(
-            f"{file}: not the checkpoint of {repo} (it has no image encoder); remove it from the Hub's cache"
+            f"{file}: not the checkpoint of {repo}, because the file has no image encoder; remove the file from the "
+            "Hub's cache and repeat the command"
         )
     return folder
 
 
 def _check_folder(model: Path) -> None:
-    """Raise UserError for a mistyped Hub name and for a folder of another kind that is easily mistaken for a model."""
+    """Raise UserError when `model` is a misspelled name of an official checkpoint or a plain diffusers folder."""
     if not model.exists():
         if (nearest := nearest_name(model.as_posix())) is not None:
             raise UserError(f"{model}: no such file or folder; did you mean {nearest}?")
@@ -101,13 +107,16 @@ def _converted(file: Path, name: str, args: ConvertArgs, cache: Path) -> Path:
 
 
 def _source(file: Path, args: ConvertArgs) -> dict[str, Any]:
-    """Return everything that determines the result of the conversion."""
+    """Return the file's hash, the converter's version and the options, which determine the result of a conversion."""
     options = {name: value for name, value in asdict(args).items() if name not in ("checkpoint", "out_folder")}
     return {"sha256": file_sha256(file), "converter": CONVERTER_VERSION, "options": options}
 
 
 def file_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file. Large files in the Hub's cache are named after it, so they are not read."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    A large file in the Hub's cache is not read, because its name is the SHA-256.
+    """
     blob = file.resolve()
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name

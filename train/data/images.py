@@ -1,6 +1,7 @@
-"""Read training items from a shard set: images on white and camera labels.
+"""Read training items from a shard set as images on white, with camera labels.
 
-Axis letters as in `train.data.sampling`.
+A training item is a reference view of an object and target views of the same object. Axis letters as in
+`train.data.sampling`.
 """
 
 from collections.abc import Sequence
@@ -28,20 +29,26 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Reads items from a shard set."""
+    """Reads training items (a reference view and target views of one object) from a shard set."""
 
     shards: ShardSet
     convention: CameraConvention
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> tuple[Tensor, Tensor]:
-        """Return the images [1 + f, 3, h, w] and camera labels [1 + f, 16] of one item, the reference first."""
+        """Return the images [1 + f, 3, h, w] and camera labels [1 + f, 16] of one item, the reference view first.
+
+        Args:
+            shard: Index of the shard in the set.
+            sample: Index of the object in the shard.
+            choice: The views to read.
+        """
         reference, targets = choice
         angles_deg = self.shards.angles_deg(shard, sample, [reference, *targets])
         labels = camera_labels(self.convention, angles_deg[:, 0], angles_deg[:, 1], *angles_deg[0].tolist())
         return to_tensor(self.shards.views(shard, sample, [reference, *targets])), labels
 
     def collate(self, items: Sequence[tuple[Tensor, Tensor]]) -> ImageBatch:
-        """Stack items returned by `read`. Each item has images [1 + f, 3, h, w] and camera labels [1 + f, 16]."""
+        """Stack items that `read` returned, each images [1 + f, 3, h, w] and camera labels [1 + f, 16], to a batch."""
         images, labels = (torch.stack(tensors) for tensors in zip(*items, strict=True))
         return ImageBatch(images[:, 0], images[:, 1:], labels[:, 1:], labels[:, :1])
 
@@ -49,8 +56,9 @@ class ImageSource:
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
     """Composite RGBA views uint8 [f, h, w, 4] on white. Return images [f, 3, h, w] in [0, 1].
 
-    Bit-identical to `composite_white`, but ten times as fast because it works on whole color planes. It uses NumPy
-    because reader threads call it: torch would spread the work of each thread over all cores.
+    The result is bit-identical to that of `composite_white`, but the function is ten times as fast because it works on
+    whole color planes. It uses NumPy because reader threads call it: torch would spread the work of each thread over
+    all cores.
     """
     planes = np.ascontiguousarray(rgba.transpose(0, 3, 1, 2))
     alpha, colors = (part.astype(np.float32) / 255 for part in (planes[:, 3:], planes[:, :3]))
@@ -60,9 +68,9 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
 
 
 def on_white(rgba: Tensor) -> Tensor:
-    """Composite RGBA views uint8 [..., h, w, 4] on white, on their device. Return images [..., 3, h, w] in [0, 1].
+    """Composite RGBA views uint8 [..., h, w, 4] on white, on the views' device. Return images [..., 3, h, w] in [0, 1].
 
-    Bit-identical to `to_tensor`.
+    The result is bit-identical to that of `to_tensor`.
     """
     planes = rgba.movedim(-1, -3).contiguous()
     alpha, colors = (part.float() / 255 for part in (planes[..., 3:, :, :], planes[..., :3, :, :]))

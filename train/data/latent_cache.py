@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class CachedItem(NamedTuple):
-    """The position of an item's views in the arrays of a `LatentCache`."""
+    """The positions of a training item's views in the arrays of a `LatentCache`: the row and the columns."""
 
     row: int  # object
     reference: int  # column
@@ -38,14 +38,14 @@ class CachedItem(NamedTuple):
 
 
 class LatentCache:
-    """All latents and embeddings of a set. Reading an item raises DamagedMember if a view of the item is corrupt.
+    """All latents and embeddings of a latent set, in memory.
 
-    `latents` is [objects, 32, n] with n numbers per view (mean, then log variance if the set has it). `embeddings` is
-    [objects, 16 or 32, d], for the views that have an embedding. `angles_deg` is [objects, 32, 2].
+    `latents` is [objects, 32, n] with n numbers per view (mean, then log variance if the set stores log variances).
+    `embeddings` is [objects, 16 or 32, d], for the views that have an embedding. `angles_deg` is [objects, 32, 2].
     """
 
     def __init__(self, source: LatentSet, convention: CameraConvention) -> None:
-        """Read the whole set."""
+        """Read the whole set `source` into memory. `convention` is that of the camera labels of the batches."""
         self.source, self.convention, form = source, convention, source.format
         self._first_row = np.cumsum([0, *source.samples_per_shard])  # of a shard
         objects, views = len(source), len(ALL_VIEWS)
@@ -63,7 +63,16 @@ class LatentCache:
                 pass
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> CachedItem:
-        """Return the position of an item's views. Raises DamagedMember when a view of the item is corrupt."""
+        """Return the positions of the views of one training item in the arrays.
+
+        Args:
+            shard: Index of the shard in the set.
+            sample: Index of the object in the shard.
+            choice: The views of the item.
+
+        Raises:
+            DamagedMember: One of these views was corrupt when the set was read.
+        """
         reference, targets = choice
         row, columns = int(self._first_row[shard]) + sample, [_column(view) for view in (reference, *targets)]
         for column in columns:
@@ -72,7 +81,7 @@ class LatentCache:
         return CachedItem(row, columns[0], columns[1:])
 
     def collate(self, items: Sequence[CachedItem]) -> LatentBatch:
-        """Return the micro-batch of these items."""
+        """Return the micro-batch that consists of these items, in the given order."""
         rows = np.array([item.row for item in items])
         references, targets = np.array([item.reference for item in items]), np.array([item.targets for item in items])
         mean, logvar = self._split(self.latents[rows[:, None], targets])
@@ -91,7 +100,7 @@ class LatentCache:
         )
 
     def _load(self, place: tuple[int, int]) -> None:
-        """Read one object. `place` contains the indices of its shard and of its sample in that shard."""
+        """Read one object into the arrays. `place` is the index of its shard and the object's index in that shard."""
         shard, sample = place
         row, form = int(self._first_row[shard]) + sample, self.source.format
         self.angles_deg[row] = self.source.angles_deg(shard, sample, ALL_VIEWS)
@@ -120,13 +129,16 @@ def _column(view: ViewKey) -> int:
 
 
 def cache_bytes(source: LatentSet) -> int:
-    """Return the size of a `LatentCache` of the set in bytes."""
+    """Return the number of bytes of memory that a `LatentCache` of the latent set `source` takes."""
     per_view = sum(source.format.numbers(view_set) for view_set in VIEW_SETS)
     return FLOAT16.itemsize * len(source) * VIEWS_PER_SET * per_view
 
 
 def cache_if_small(source: LatentSet, convention: CameraConvention, max_bytes: int = MAX_BYTES) -> LatentCache | None:
-    """Load the set into memory if it takes at most `max_bytes`; otherwise return None."""
+    """Read a latent set into memory and return it as `LatentCache`, or return None if it takes more than `max_bytes`.
+
+    `convention` is that of the camera labels of the batches.
+    """
     if (size := cache_bytes(source)) > max_bytes:
         return None
     logger.info("%s: the latents of %d objects are kept in memory (%.0f MB)", source.url, len(source), size / 1e6)

@@ -1,6 +1,8 @@
-"""Read training items from a latent set. They have the same views and objects as items from the encoded shard set.
+"""Read training items from a latent set.
 
-Axis letters as in `train.data.sampling`; `d` is the width of an embedding.
+A training item is a reference view of an object and target views of the same object. A run on a latent set uses the
+same objects and views as a run on the shard set that was encoded. Axis letters as in `train.data.sampling`; `d` is the
+width of an embedding.
 """
 
 from collections.abc import Sequence
@@ -23,9 +25,9 @@ from train.model.multiview import CameraConvention, MultiViewModel, camera_label
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """A micro-batch of the VAE's posteriors in float16, not multiplied by the latent scale.
+    """A micro-batch of means and log variances of the VAE's posteriors in float16, and of image embeddings.
 
-    The log variances are None if the set stores only means.
+    The means are not multiplied by the latent scale. The log variances are None if the set stores only means.
     """
 
     reference_mean: Tensor  # [b, c, h, w]
@@ -41,7 +43,7 @@ TrainingBatch = ImageBatch | LatentBatch
 
 
 class LatentItem(NamedTuple):
-    """The views of one item."""
+    """The stored latents of one training item: a reference view and target views of the same object."""
 
     reference: StoredLatents
     targets: StoredLatents
@@ -50,13 +52,19 @@ class LatentItem(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentSource:
-    """Reads items from a latent set."""
+    """Reads training items (a reference view and target views of one object) from a latent set."""
 
     latents: LatentSet
     convention: CameraConvention
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> LatentItem:
-        """Read the views of one item."""
+        """Read the stored latents of the views of one training item.
+
+        Args:
+            shard: Index of the shard in the set.
+            sample: Index of the object in the shard.
+            choice: The views to read.
+        """
         reference, targets = choice
         return LatentItem(
             self.latents.views(shard, sample, [reference], embedding=True),
@@ -65,7 +73,7 @@ class LatentSource:
         )
 
     def collate(self, items: Sequence[LatentItem]) -> LatentBatch:
-        """Stack items to a micro-batch."""
+        """Stack training items to a micro-batch, in the given order."""
         angles = np.stack([item.angles_deg for item in items])  # [b, 1 + f, 2]
         elevation_deg, azimuth_deg = angles[..., 0], angles[..., 1]
         labels = camera_labels(self.convention, elevation_deg, azimuth_deg, elevation_deg[:, :1], azimuth_deg[:, :1])
@@ -100,11 +108,11 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
     Args:
         mean: Means of the posteriors, any shape.
         logvar: Log variances, same shape.
-        key: Key of the micro-batch.
-        part: 0 for the targets, 1 for the reference.
+        key: Key of the micro-batch to which the latents belong.
+        part: 0 if the latents are those of the target views, 1 for the reference views.
 
     Raises:
-        UserError: `logvar` is None.
+        UserError: `logvar` is None, because the latent set stores no log variances.
     """
     if logvar is None:
         raise UserError("the latent set has no log variances, which --sample-posterior needs; drop --sample-posterior")
@@ -115,20 +123,26 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
 
 
 def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior: bool = False) -> None:
-    """Check that `model` can be trained on `latents`. Hashing the weights takes seconds for the paper's model.
+    """Check that `model` can be trained on `latents`. For the paper's model this takes seconds, to hash the weights.
+
+    Args:
+        latents: Latent set.
+        model: Model to train, of which VAE and image encoder must be those that encoded the set.
+        sample_posterior: Whether training samples latents from the posteriors, which needs log variances.
 
     Raises:
-        UserError: The latents were encoded by another VAE or image encoder, or `sample_posterior` is set and the set
+        UserError: The latents were encoded by another VAE or image encoder, or `sample_posterior` is true and the set
             has no log variances.
     """
     stored = vars(latents.format)
     if changed := [key for key, value in model_settings(model).items() if stored[key] != value]:
         raise UserError(
-            f"{latents.url}: encoded by another model ({', '.join(changed)} differ); encode the images with this run's "
-            "model into another folder: `python -m train.encode SHARDS OUT --model MODEL`"
+            f"{latents.url}: encoded by another model ({', '.join(changed)} differ) than the one to be trained; encode "
+            "the images with the model to be trained into another folder: `python -m train.encode SHARDS OUT --model "
+            "MODEL`"
         )
     if sample_posterior and not latents.format.logvar:
         raise UserError(
-            f"{latents.url}: has no log variances, which --sample-posterior needs; drop the option, or encode "
-            "again with --logvar into another folder"
+            f"{latents.url}: has no log variances, which --sample-posterior needs; drop --sample-posterior, or encode "
+            "the images again with --logvar into another folder"
         )
