@@ -30,16 +30,19 @@ RENAMED: Final = {"--seeds": "--num-seeds", "--reference-weight": "--reference-l
 
 
 def parse_args(argv: Sequence[str]) -> DistillArgs:
-    """Parse a command line. Flags that were renamed keep working under their old names."""
+    """Return the options in `argv`, the command line without the program name.
+
+    Options that were renamed can also be given under their old names.
+    """
     return tyro.cli(DistillArgs, prog="python -m distill", args=rename_old_flags(argv, RENAMED))
 
 
 def main(args: DistillArgs) -> int:
-    """Run the command and return its exit status: 1 if a run failed.
+    """Distill all images of the command. Return the exit status: 1 if one of several runs failed, otherwise 0.
 
     Raises:
-        UserError: an option is invalid, or a single run failed.
-        KeyboardInterrupt: Ctrl-C or SIGTERM stopped the runs, after each wrote a checkpoint.
+        UserError: an option is invalid, or the command has a single run and this run failed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM stopped the runs, after each started run wrote a checkpoint.
     """
     args = replace(args, image=image_files(args.image))
     jobs, refused = plan_command(args)
@@ -103,16 +106,16 @@ def _outcomes(jobs: list[Job], args: DistillArgs, workers: int | None) -> Iterat
 
 
 def _workers(args: DistillArgs) -> int | None:
-    """Return the number of parallel runs, or None if the Ray cluster decides."""
+    """Return the number of runs to execute at the same time; None to use all GPUs of the cluster of --address."""
     if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; it must be at least 1")
+        raise UserError(f"--workers is {args.workers}, but at least 1 worker is needed; give a larger number")
     if args.address is not None:
         return args.workers
     device = pick_device(args.device)
     if args.workers and args.workers > 1 and device.index is not None:
         raise UserError(
-            f"--device {device} is one GPU, but --workers is {args.workers}; give --device cuda to use one GPU per "
-            "worker"
+            f"--device {device} selects a single GPU, but --workers {args.workers} needs several; give --device cuda "
+            "to use one GPU per worker, or leave out --workers"
         )
     gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
     return args.workers or gpus

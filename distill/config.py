@@ -18,7 +18,10 @@ REFERENCE_KEY: Final = "shown_from_deg"  # the stored name of DistillRequest.ref
 
 @dataclass(frozen=True)
 class DistillRequest:
-    """Everything that determines the result of one run, and nothing else. Equal requests give equal assets."""
+    """All values that determine the result of one run: image, model, camera and settings.
+
+    Two runs with equal requests give the same mesh on a CPU, and the same mesh up to rounding errors on a GPU.
+    """
 
     image_sha256: str
     """SHA-256 of the prepared image."""
@@ -35,10 +38,12 @@ class DistillRequest:
     """Azimuth of the image's camera in the L2 loss at the reference view; 0 without that loss."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the request as stored in config.json and in checkpoints, with lists for tuples.
+        """Return the request as a JSON object, as stored in config.json and in checkpoints; tuples become lists.
 
-        `reference_azimuth_deg` is stored under the key REFERENCE_KEY, or not at all if it is None. Newer settings that
-        equal the old behavior (`BEFORE`) are not stored, so older runs keep their hash.
+        Values that older versions of this program did not have are left out if they reproduce the behavior of those
+        versions, so that a request that an older version stored stays equal to the new one. These values are the
+        settings in `BEFORE`, `loss_azimuth_deg` = 0 and `reference_azimuth_deg` = None. Any other
+        `reference_azimuth_deg` is stored under the key REFERENCE_KEY, "shown_from_deg".
         """
         values = json.loads(json.dumps(asdict(self)))
         for group, names in BEFORE.items():
@@ -52,7 +57,7 @@ class DistillRequest:
 
     @property
     def sha256(self) -> str:
-        """Hash of all values that affect the result."""
+        """SHA-256 (hexadecimal) of all values of the request that affect the result, so without `WITHOUT_EFFECT`."""
         values = self.as_json()
         for name in WITHOUT_EFFECT:
             values["settings"].pop(name.removeprefix("settings."))
@@ -63,10 +68,11 @@ class DistillRequest:
 class DistillArgs:
     """Distill images into textured meshes. The same command resumes interrupted runs and skips finished ones.
 
-    A run folder receives mesh.glb, turntable.mp4, views.png, field.safetensors, config.json, input.png, previews/, a
-    checkpoint and, at the end, done.json. Each combination of an image and a seed is one run. A failed run does not
-    stop the others: a table at the end lists the outcome of each run, and the exit status is 1 if any failed. Runs are
-    sequential on one GPU or on a CPU, and parallel on several GPUs or with --workers.
+    Each combination of an image and a seed is one run with its own folder. The folder receives mesh.glb, turntable.mp4,
+    views.png, field.safetensors, config.json, input.png, previews/, a checkpoint and, at the end, done.json. A failed
+    run does not stop the other runs: a table at the end lists the outcome of each run, and the exit status is 1 if any
+    run failed. The runs take place one after the other on one GPU or on a CPU, and in parallel on several GPUs or with
+    --workers.
     """
 
     image: tuple[Path, ...]
@@ -121,5 +127,5 @@ class DistillArgs:
 
     @property
     def is_single(self) -> bool:
-        """Whether the command describes a single run, so that `out` is the folder of that run."""
+        """Whether the command has one image and one seed, so that `out` is the folder of its only run."""
         return len(self.image) == 1 and self.num_seeds == 1

@@ -1,13 +1,14 @@
-"""Compare distilled assets with the objects of a shard set that they were made from.
+"""Compare assets, the fields and meshes of finished distillations, with their original objects in a shard set.
 
-    python -m distill.evaluate --model data/model --shards data/shards --max-objects 20      # distills them first
+    python -m distill.evaluate --model data/model --shards data/shards --max-objects 20      # distills 20 objects first
     python -m distill.evaluate --run out/cat out/mug --uid procedural-cat-000001 procedural-mug-000017 --shards ...
-    python -m distill.evaluate --table pairs.csv --shards data/shards                        # run,uid,view
+    python -m distill.evaluate --table pairs.csv --shards data/shards      # CSV with the columns run, uid and view
 
-Each asset is aligned with its object by the known camera of its input image, without a search
+Each asset is aligned with its object by the known camera of the asset's input image, without a search
 (`distill.evaluate.ground_truth`). The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (with
-images) and `results.jsonl`, which has one line per measured asset. The same command resumes from `results.jsonl`. With
---model, the distillations are in `runs/MODEL/UID` and are resumed too.
+images) and `results.jsonl`, which has one line per measured asset, to the folder OUT given by --out. The same command
+continues after the assets in `results.jsonl`. With --model, the run folders of the distillations are
+OUT/runs/MODEL/UID, and interrupted distillations are resumed too.
 """
 
 import sys
@@ -29,12 +30,15 @@ RENAMED: Final = {
 
 
 def parse_args(argv: Sequence[str]) -> AssetEvaluationArgs:
-    """Parse a command line. Flags that were renamed keep working under their old names."""
+    """Return the options in `argv`, the command line without the program name.
+
+    Options that were renamed can also be given under their old names.
+    """
     return tyro.cli(AssetEvaluationArgs, prog="python -m distill.evaluate", args=rename_old_flags(argv, RENAMED))
 
 
 def main() -> int:
-    """Run the command line."""
+    """Evaluate the assets given on the command line. Return the exit status of `evaluate_assets`."""
     return evaluate_assets(parse_args(sys.argv[1:]))
 
 

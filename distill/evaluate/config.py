@@ -15,7 +15,10 @@ from train.model.ddim import ddim_timesteps
 
 @dataclass(frozen=True)
 class AssetEvaluationArgs:
-    """Compare distilled assets with the objects of a shard set; write JSON, a Markdown table and an HTML page."""
+    """Compare distilled assets with their original objects in a shard set.
+
+    The report is written as JSON, as Markdown and as an HTML page with images.
+    """
 
     shards: str = "data/shards"
     """Shard set with the true views: a folder or an fsspec URL."""
@@ -68,32 +71,45 @@ class AssetEvaluationArgs:
 
     @property
     def view_of_all(self) -> int | None:
-        """The index into ALL_VIEWS of the view to distill every object from, with --model; None without --view."""
+        """With --model: the index into ALL_VIEWS of the view that every object is distilled from.
+
+        None without --view: each object is then distilled from the view that `reference_view` selects.
+        """
         return view_number(self.view[0]) if self.view else None
 
 
 def check_args(args: AssetEvaluationArgs) -> None:
-    """Check the options. Raises UserError if one is invalid or cannot be combined with the others."""
+    """Check the options of the command.
+
+    Raises:
+        UserError: an option is invalid, or cannot be combined with another option of the command.
+    """
     sources = [name for name in ("run", "table", "model") if getattr(args, name)]
     if len(sources) != 1:
-        given = " and ".join(f"--{source}" for source in sources) or "none of them is given"
-        raise UserError(f"give either --run with --uid, or --table, or --model ({given})")
+        given = " and ".join(f"--{source}" for source in sources) or "none of these options"
+        raise UserError(f"give exactly one of --run (with --uid), --table and --model; the command has {given}")
     if args.model and (args.uid or len(args.view) > 1):
         raise UserError(
-            "--model selects objects by --split and --max-objects; leave out --uid and give at most one --view"
+            "with --model, objects are selected by --split and --max-objects, and all are distilled from the same "
+            "view; leave out --uid, and give at most one --view"
         )
     if args.table and (args.uid or args.view):
-        raise UserError("--table contains uids and views; leave out --uid and --view")
+        raise UserError("the file of --table already contains the uids and views; leave out --uid and --view")
     if args.compare_reference != "without" and not args.model:
-        raise UserError("--compare-reference applies to new distillations only; give --model")
+        raise UserError(
+            "--compare-reference applies only to distillations of this command; give --model, or leave out "
+            "--compare-reference"
+        )
     if args.consistency and not args.model:
-        raise UserError("--consistency measures views sampled by a model; give --model")
+        raise UserError("--consistency measures views that a model samples; give --model, or leave out --consistency")
     ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
     check_number("--max-objects", args.max_objects, 1)
     check_number("--steps", args.steps, 1)
     check_number("--guidance-scale", args.guidance_scale)
     check_seed("--seed", args.seed)
     if args.meshes is not None and not args.meshes.is_dir():
-        raise UserError(f"--meshes {args.meshes} is not a folder; give the folder of the rendered 3D files, UID.glb")
+        raise UserError(
+            f"--meshes {args.meshes} is not a folder; give the folder with the original 3D file UID.glb of each object"
+        )
     for name in args.view:
         view_number(name)

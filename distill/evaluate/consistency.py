@@ -1,9 +1,9 @@
 """Multi-view consistency of a model: fit a 3D field to sampled views, render the field and compare.
 
-The model samples the 16 views of the fixed set, given the embedding of the reference view, as in `train.evaluate`. A
-field is fitted to these views with an L2 loss, without a diffusion model, and rendered from the same cameras. The PSNR
-between sampled and rendered views is high where the sampled views agree with each other. A field fitted to the true
-views gives the upper bound of the PSNR.
+The model samples views from the 16 fixed cameras of an object, given the embedding of the object's reference view, as
+in `train.evaluate`. A field is fitted to the 16 sampled views with an L2 loss, without a diffusion model, and rendered
+from the same cameras. The PSNR between sampled and rendered views is high where the sampled views agree with each
+other. The same fit to the true views of the object gives an upper bound of the PSNR.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ FIT: Final = replace(
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings with which a model samples views."""
+    """Settings for sampling views from a model."""
 
     steps: int
     seed: int
@@ -71,16 +71,19 @@ def measure_consistency(
     places: Sequence[Place],
     device: torch.device,
 ) -> None:
-    """Add the scores METHOD-rerendered and truth-rerendered that the record lacks, with images.
+    """Measure how consistent a model's sampled views are, and the true views for comparison. Add both to `record`.
+
+    Scores of the model are added under the key METHOD-rerendered, scores of the true views under truth-rerendered, each
+    with the rendered images. Scores that `record` already contains are not computed again.
 
     Args:
-        record: The record of the evaluation.
-        method: Key of the method.
-        folder: The model's folder; the model is loaded only if a score is missing.
-        sampling: How the model samples views.
+        record: The scores and images of the evaluation, which this function extends.
+        method: Key of the model in the record (METHOD).
+        folder: The model folder. The model is loaded only if one of its scores is missing.
+        sampling: Settings for sampling views from the model.
         shards: The shard set that contains the objects.
-        places: The positions of the objects in the shard set.
-        device: Device of the model and of the fields.
+        places: The objects to measure, each as the number of its shard and of its sample in the shard.
+        device: Device of the model and of the fitted fields.
     """
     model: MultiViewModel | None = None
     for place in ProgressBar(places, desc="consistency", unit="object"):
@@ -114,12 +117,15 @@ def _score_fit(
 def rerendered(
     ring: NDArray[np.float32], truth: RenderedObject, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Fit a field to views and render it from the same cameras. Return the rendered images [f, h, w, 3].
+    """Fit a field to views of an object, and render the field from the cameras of these views.
 
     Args:
-        ring: Views [f, h, w, 3] in [0, 1], taken at the object's fixed cameras.
-        truth: The object; only its cameras are used.
-        device: Device to fit on.
+        ring: Images [f, h, w, 3] in [0, 1] from the object's f = 16 fixed cameras.
+        truth: The object. Only its cameras are used, not its images.
+        device: Device on which the field is fitted and rendered.
+
+    Returns:
+        The rendered images [f, h, w, 3] in [0, 1].
     """
     state = new_distillation(FIT, device)
     cameras, fov_deg = truth.c2w[:VIEWS_PER_SET], float(truth.fov_deg[0])
@@ -145,14 +151,29 @@ def rerendered(
 
 
 def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row of `train.evaluate.tables.summarize` for the true views and one for each model's views."""
+    """Return table rows with the mean consistency scores: one row for the true views, then one row per method.
+
+    Args:
+        record: The scores, as added by `measure_consistency`.
+        methods: The evaluated models.
+        uids: The objects over which the scores are averaged.
+
+    Returns:
+        The rows, in the format of `train.evaluate.tables.summarize`.
+    """
     rows = [Method(f"{TRUTH}-{RERENDERED}", "true views", {})]
     rows += [Method(f"{method.key}-{RERENDERED}", f"{method.title}, sampled views", {}) for method in methods]
     return summarize(record, rows, uids, (CONSISTENCY,))
 
 
 def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[ResultTable]:
-    """Return two tables: the scores of the true views and of the models' views, and the differences between both."""
+    """Return two tables: the mean consistency scores, and each model's difference to the score of the true views.
+
+    Args:
+        record: The scores, as added by `measure_consistency`.
+        methods: The evaluated models.
+        uids: The objects over which the scores are averaged.
+    """
     rows = consistency_rows(record, methods, uids)
     titles = ("Multi-view consistency", "Consistency: difference to the true views")
     both = zip(tables(rows, format_object_count(len(uids)), (CONSISTENCY,)), titles, strict=True)
@@ -160,7 +181,12 @@ def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence
 
 
 def consistency_note(ddim_steps: int, seed: int) -> str:
-    """Return a sentence on how consistency is measured."""
+    """Return sentences for the report that explain how consistency is measured.
+
+    Args:
+        ddim_steps: Number of DDIM steps with which the views were sampled.
+        seed: Seed with which the views were sampled.
+    """
     return (
         f"Multi-view consistency: 16 views are sampled at the fixed cameras from the embedding of train.evaluate's "
         f"reference ({ddim_steps} DDIM steps, seed {seed}). A field is fitted to them with plain L2 ({_FIT_STEPS} "

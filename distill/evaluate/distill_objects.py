@@ -1,4 +1,4 @@
-"""Distill objects of a shard set from one view each, with the functions behind `python -m distill`."""
+"""Distill objects of a shard set, each from one of its views, with the functions behind `python -m distill`."""
 
 import logging
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ObjectDistillation:
-    """Settings that the distillations of all objects share."""
+    """Settings that are the same for all objects that one evaluation distills."""
 
     options: SharedOptions
     model: Path
@@ -37,7 +37,10 @@ class ObjectDistillation:
 
 
 def reference_view(uid: str) -> int:
-    """Return the index into ALL_VIEWS of the view to distill by default: the reference view of `train.evaluate`."""
+    """Return the index into ALL_VIEWS of the view from which the object `uid` is distilled by default.
+
+    This view is the one that `train.evaluate` uses as the reference view of the object.
+    """
     return VIEWS_PER_SET + reference_index(uid)
 
 
@@ -50,20 +53,22 @@ def distill_all(
     images: Mapping[str, Path],
     out: Path,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Distill each object from its image; finished runs are skipped and interrupted ones resumed.
+    """Distill each object from one image. Finished runs are skipped, and interrupted runs are resumed.
 
-    The elevation of each view, and its azimuth if the model is conditioned on the image, come from the shard set.
+    The elevation of the camera of each image comes from the shard set, and so does the azimuth if the model is
+    conditioned on the image itself.
 
     Args:
         settings: Settings that all runs share.
         shards: The shard set that contains the objects.
-        objects: Position of each object in the shard set, by uid.
-        views: The index into ALL_VIEWS of the view that each object is distilled from, by uid.
-        images: The image file of that view, by uid.
-        out: Folder that receives a run folder per uid.
+        objects: The objects to distill: for each uid, the number of its shard and of its sample in the shard.
+        views: For each uid, the index into ALL_VIEWS of the view that the object is distilled from.
+        images: For each uid, the image file of this view.
+        out: Folder that receives a run folder UID for each object.
 
     Returns:
-        The folders of finished runs by uid, and the reason for each failure by uid.
+        The run folder of each object whose run is finished, by uid, and the error message of each object whose run
+        failed, by uid.
 
     Raises:
         UserError: the model or the settings are invalid.
@@ -93,7 +98,17 @@ def distill_all(
 def write_reference_images(
     shards: ShardSet, objects: Mapping[str, Place], views: Mapping[str, int], out: Path
 ) -> dict[str, Path]:
-    """Write each object's reference view as a PNG file unless the file exists. Return the paths by uid."""
+    """Write the view that each object is distilled from as a PNG file, unless this file exists.
+
+    Args:
+        shards: The shard set that contains the objects.
+        objects: The objects: for each uid, the number of its shard and of its sample in the shard.
+        views: For each uid, the index into ALL_VIEWS of the view to write.
+        out: Output folder of the evaluation. The files are written to references/VIEW/UID.png in it.
+
+    Returns:
+        The path of each PNG file, by uid.
+    """
     return {uid: _write_image(shards, place, views[uid], out) for uid, place in objects.items()}
 
 

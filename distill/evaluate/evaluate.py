@@ -1,4 +1,4 @@
-"""Evaluate assets: pair distillations with their objects, measure them and write the results."""
+"""Evaluate distilled assets: pair each asset with its original object, compare the two and write the results."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillMethod:
-    """A model, and whether it is conditioned on the image itself: one row of the tables."""
+    """One row of the result tables: a model, used with or without the reference image as additional input."""
 
     method: Method
     model: Path  # as given on the command line
@@ -63,7 +63,7 @@ class DistillMethod:
 
 @dataclass(frozen=True)
 class AssetScoringContext:
-    """What all assets of an evaluation share."""
+    """Values that are needed to score any asset of an evaluation: record, shard set, true meshes and device."""
 
     record: Record
     shards: ShardSet
@@ -72,14 +72,14 @@ class AssetScoringContext:
 
 
 def evaluate_assets(args: AssetEvaluationArgs) -> int:
-    """Measure assets, distilling them first with --model, and write the results to the output folder.
+    """Compare assets with their objects and write the results. With --model, distill the assets first.
 
     Returns:
-        The exit status: 1 if a distillation failed (its object is left out), otherwise 0.
+        The exit status: 1 if a distillation failed, otherwise 0. The results omit objects whose distillation failed.
 
     Raises:
-        UserError: an option is invalid, a file cannot be read, a run was not made from its object, or the output folder
-            contains an evaluation with other settings.
+        UserError: an option is invalid, a file cannot be read, the image of a run is not a view of its object, or the
+            output folder contains an evaluation with other settings.
         KeyboardInterrupt: a distillation was stopped.
     """
     check_args(args)
@@ -89,12 +89,14 @@ def evaluate_assets(args: AssetEvaluationArgs) -> int:
 
 
 def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
-    """Measure existing distillations."""
+    """Measure the assets of existing run folders."""
     entries = read_table(args.table) if args.table else entries_of(args.run, args.uid, args.view)
     check_unique(entries)
     places = {shards.uid(*place): place for place in spread_evenly(shards, len(shards))}
     if unknown := [entry.uid for entry in entries if entry.uid not in places]:
-        raise UserError(f"{shards.url} has no object {', '.join(unknown[:3])}; give uids that are in this set")
+        raise UserError(
+            f"the shard set {shards.url} has no object with the uid {', '.join(unknown[:3])}; give uids in this set"
+        )
     pairs = [
         pair_up(entry, places[entry.uid], read_object(shards, places[entry.uid]), args.labels)
         for entry in ProgressBar(entries, desc="pair", unit="asset", leave=False)
@@ -116,8 +118,8 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     names, folders = name_models(args.model), [model_folder(model) for model in args.model]
     if args.compare_reference != "without" and (wide := [str(f) for f in folders if folder_reads_reference(f)]):
         raise UserError(
-            f"{', '.join(wide)} always receives the reference image, as extra input channels; leave out "
-            "--compare-reference"
+            f"the model {', '.join(wide)} always receives the reference image, as extra input channels, and cannot be "
+            "evaluated without it; leave out --compare-reference"
         )
     notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
     meshes = _true_meshes(args, list(places))
@@ -133,8 +135,10 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
         failed |= {uid: f"{each.method.title}: {reason}" for uid, reason in reasons.items()}
     groups = [AssetGroup(g.method, [pair for pair in g.pairs if pair.uid not in failed]) for g in groups]
     if not groups[0].pairs:
+        first_error = next(iter(failed.values()))
         raise UserError(
-            f"nothing to measure: the distillation of every object failed, for example: {next(iter(failed.values()))}"
+            f"nothing to measure: the distillation of every object failed, for example: {first_error}. Remove the "
+            "cause of this error and repeat the command"
         )
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
     _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
@@ -145,7 +149,7 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
 
 
 def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path) -> list[DistillMethod]:
-    """Return a model's methods, with all settings that determine its assets."""
+    """Return the table rows of a model: without the reference image, with it, or both. Each row stores its settings."""
     preset = args.preset or default_preset(read_spec(folder).image_size)
     settings = {
         "sha256": folder_sha256(folder),
@@ -171,7 +175,7 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
 def _distill(
     args: AssetEvaluationArgs, distilled: DistillMethod, shards: ShardSet, places: Mapping[str, Place]
 ) -> tuple[list[Pair], dict[str, str]]:
-    """Distill the objects. Return the assets and, by uid, the reason for each failure."""
+    """Distill all objects with one method. Return the assets and, by uid, the error message of each run that failed."""
     absolute = read_spec(distilled.folder).cameras == "absolute"
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: reference_view(uid) if args.view_of_all is None else args.view_of_all for uid in places}
@@ -218,15 +222,15 @@ def _describe(args: AssetEvaluationArgs, uids: Sequence[str], names: Sequence[st
 
 
 def _true_meshes(args: AssetEvaluationArgs, uids: Sequence[str]) -> dict[str, Path]:
-    """Return the true meshes that exist, by uid. Raises UserError if --meshes has no mesh of these objects."""
+    """Return the path of each true mesh that exists, by uid. Raises UserError if --meshes has no mesh of these uids."""
     if args.meshes is None:
         return {}
     paths = {uid: args.meshes / f"{uid}.glb" for uid in uids}
     existing = {uid: path for uid, path in paths.items() if path.is_file()}
     if not existing:
         raise UserError(
-            f"--meshes {args.meshes} contains no mesh of these objects ({uids[0]}.glb, ...); give the folder of the "
-            "3D files that were rendered"
+            f"--meshes {args.meshes} contains no mesh of the evaluated objects, such as {uids[0]}.glb; give the folder "
+            "with the original 3D file UID.glb of each object"
         )
     return existing
 
@@ -236,7 +240,7 @@ def _open_record(args: AssetEvaluationArgs, shards: ShardSet, methods: Sequence[
 
 
 def _score_all(context: AssetScoringContext, groups: Sequence[AssetGroup]) -> None:
-    """Score the assets that the record lacks."""
+    """Score the assets whose scores are not in the record yet."""
     with ProgressBar(total=sum(len(group.pairs) for group in groups), desc="measure", unit="asset") as progress:
         for group in groups:
             for pair in group.pairs:

@@ -1,15 +1,16 @@
 """Align an asset with its object, and read the object's true mesh.
 
-The alignment follows from the known camera of the image, without a search (no ICP). The object's world is Blender's: z
-is up, and the object's front faces -y. The field's world has the same vertical axis and differs in two ways:
+The alignment follows from the known camera of the image that the asset was distilled from, without a search (no ICP).
+The object's world is Blender's: z is up, and the object's front faces -y. The field's world has the same vertical axis
+and differs in two ways:
 
   azimuth   With relative camera labels the reference image is at azimuth 0, so the field is rotated about z: the point
             x of the field corresponds to the point R_z(a) x of the object, where `a` is the azimuth of the reference
             view. With absolute labels, azimuth 0 is always the object's front, and a is 0.
-  scale     A model draws an object as large in the frame as in its training renders. At the depth of the
-            origin, half a frame of the renders is distance * tan(fov / 2) world units; half a frame of the distillation
-            is the middle of the range `CameraSettings.half_frame`, as in `reference_loss`. The scale is the former
-            divided by the latter.
+  scale     A model draws an object so that it fills the same fraction of the image as in the training renders. In the
+            plane through the origin, half the image width is distance * tan(fov / 2) world units in the training
+            renders. In the distillation, this length is the middle of the range `CameraSettings.half_frame`, as in
+            `reference_loss`. The scale is the length in the renders divided by the length in the distillation.
 
 Nothing else is adjusted: an asset that is too low, too small or rotated scores worse.
 
@@ -36,25 +37,40 @@ _TOLERANCE: Final = 0.03  # allowed error of a true mesh's normalized size and c
 
 @dataclass(frozen=True)
 class Alignment:
-    """The transform x -> scale * R_z(azimuth) x from the field's world to the object's."""
+    """The transform x -> scale * R_z(azimuth_deg) x from world points of a field to world points of its object."""
 
     azimuth_deg: float
     scale: float
 
     @property
     def rotation(self) -> NDArray[np.float64]:
-        """The rotation matrix R_z(azimuth) [3, 3]."""
+        """Rotation matrix [3, 3] about the vertical axis by `azimuth_deg`."""
         angle = np.deg2rad(self.azimuth_deg)
         cos, sin = np.cos(angle), np.sin(angle)
         return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
     def to_object(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Transform points [n, 3] from the field's world to the object's."""
+        """Transform points from the world of the field to the world of the object.
+
+        Args:
+            points: Points [n, 3] in the world of the field.
+
+        Returns:
+            Points [n, 3] in the world of the object.
+        """
         moved: NDArray[np.float64] = self.scale * (points @ self.rotation.T)
         return moved
 
     def to_field(self, c2w: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Transform cameras [f, 4, 4] from the object's world to the field's, where they see the same image."""
+        """Transform cameras from the world of the object to the world of the field.
+
+        Args:
+            c2w: Camera-to-world matrices [f, 4, 4] in the world of the object.
+
+        Returns:
+            Camera-to-world matrices [f, 4, 4] in the world of the field. From these cameras, a perfect field gives the
+            same images as the object gives from `c2w`.
+        """
         moved = np.array(c2w, np.float64)
         moved[:, :3, :] = self.rotation.T @ moved[:, :3, :]
         moved[:, :3, 3] /= self.scale
@@ -62,46 +78,60 @@ class Alignment:
 
 
 def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: bool) -> Alignment:
-    """Align a field with its object, given the view of the object that the field was distilled from.
+    """Return the alignment of a field with its object.
 
     Args:
-        view: The camera of the view.
-        resolution: The edge of the view's image in pixels.
-        cameras: The camera settings of the distillation.
-        absolute: Whether the model's camera labels are absolute.
+        view: Camera of the view of the object that the field was distilled from.
+        resolution: Edge of this view's square image in pixels, to which the intrinsics of `view` refer.
+        cameras: Camera settings of the distillation.
+        absolute: True if the model's camera labels are absolute (azimuth 0 is the object's front), False if they are
+            relative to the reference view.
     """
     rendered = view.distance * np.tan(np.deg2rad(fov_deg(view.K, resolution)) / 2)
     return Alignment(0.0 if absolute else view.azimuth_deg, float(rendered / (sum(cameras.half_frame) / 2)))
 
 
 def read_mesh(path: Path) -> trimesh.Trimesh:
-    """Read the triangles of all parts of a GLB, placed by its nodes, in Blender's axes (z up).
+    """Read the triangles of all parts of a GLB file, placed by its nodes, in Blender's axes (z up).
 
-    Raises UserError if the file is missing, cannot be read, or has no triangle of positive area.
+    Raises:
+        UserError: the file is missing, cannot be read, has a vertex that is not finite, or has no triangle of positive
+            area.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; write the GLB to this path")
+        raise UserError(f"the mesh file {path} does not exist; write a GLB file to this path")
     try:
         mesh: Any = trimesh.load_scene(path, file_type="glb").to_mesh()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path} is not a readable GLB ({type(error).__name__}: {error}); export it again") from error
+        raise UserError(
+            f"{path} is not a readable GLB ({type(error).__name__}: {error}); export the mesh again"
+        ) from error
     if not len(mesh.faces):
-        raise UserError(f"{path} has no triangles: nothing to measure; give a file with a mesh")
+        raise UserError(f"the mesh in {path} has no triangles, so its shape cannot be measured; export the mesh again")
     x, y, z = np.asarray(mesh.vertices, np.float64).T
     vertices = np.stack([x, -z, y], -1)
     if not np.isfinite(vertices).all():
-        raise UserError(f"{path} has NaN or infinite vertices; export it again")
+        raise UserError(f"the mesh in {path} has vertices with NaN or infinite coordinates; export the mesh again")
     turned = trimesh.Trimesh(vertices, np.asarray(mesh.faces), process=False)
     if not float(turned.area) > 0:
-        raise UserError(f"{path} has only triangles of zero area: nothing to measure; give a file with a mesh")
+        raise UserError(
+            f"the mesh in {path} has only triangles of zero area, so its shape cannot be measured; export the mesh "
+            "again"
+        )
     return turned
 
 
 def read_true_mesh(path: Path, truth: RenderedObject) -> trimesh.Trimesh:
-    """Read an object's true mesh and normalize it as for its renders.
+    """Read the file that an object was rendered from, scaled and centered as it was for the renders.
 
-    Raises UserError if the normalized mesh does not fill the box that a rendered object fills: the file is not the one
-    that was rendered, or the renders show other geometry than the file stores (because of animation or hidden parts).
+    Args:
+        path: The GLB file of the object.
+        truth: The rendered object, with the scale and the offset that were used for the renders.
+
+    Raises:
+        UserError: the mesh does not have the size and the center of the rendered object. Either the file is not the one
+            that was rendered, or the renders show other geometry than the file stores (because of animation or hidden
+            parts).
     """
     mesh = read_mesh(path)
     normalization = truth.normalization
@@ -111,8 +141,9 @@ def read_true_mesh(path: Path, truth: RenderedObject) -> trimesh.Trimesh:
     expected = 1.0 if normalization.mode == "longest" else size
     if abs(size - expected) > _TOLERANCE or center > _TOLERANCE:
         raise UserError(
-            f"{path} is not the mesh that {truth.uid} was rendered from: normalized as for the renders, its longest "
-            f"side is {size:.3g} and its center is off by {center:.3g}; give the file that was rendered, or remove it"
+            f"{path} is not the mesh that {truth.uid} was rendered from: scaled and centered as for the renders, its "
+            f"longest side is {size:.3g} instead of {expected:.3g}, and its center is {center:.3g} away from the "
+            f"origin; replace {path.name} with the file that was rendered, or remove {path.name}"
         )
     return mesh
 

@@ -1,9 +1,9 @@
 """Similarity of an asset to its object: pure functions of silhouettes, surfaces and voxels.
 
-Lengths are in the object's world, where its longest side is 1. Volumes are grids of 64^3 voxels over [-1, 1]^3, as in
-SyncDreamer's evaluation (the grid of mesh2sdf), sampled at voxel centers.
+Lengths are in the object's world, where the longest side of the object is 1. Volumes are grids of 64^3 voxels over
+[-1, 1]^3, as in SyncDreamer's evaluation (the grid of mesh2sdf), sampled at voxel centers.
 
-Axis letters: `f` views, `n` points, `h w` pixels; grids are indexed [x, y, z].
+Axis letters: `f` views, `n` points, `m` triangles, `h w` pixels; grids are indexed [x, y, z].
 """
 
 from dataclasses import dataclass
@@ -27,28 +27,38 @@ _RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # offset of rays from voxel centers, in v
 
 
 def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Return the intersection over union of two masks [...] of the same shape; NaN if both are empty."""
+    """Return the intersection over union of two masks of the same shape [...]; NaN if both masks are empty."""
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second) / union) if union else float("nan")
 
 
 def silhouette_ious(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the `iou` [f] of each silhouette in `first` [f, h, w] and its counterpart in `second` [f, h, w]."""
+    """Return the intersection over union [f] of two masks in each of f views.
+
+    Args:
+        first: Masks [f, h, w] of one object.
+        second: Masks [f, h, w] of another object from the same cameras.
+    """
     return np.array([iou(a, b) for a, b in zip(first, second, strict=True)])
 
 
 def voxel_centers() -> NDArray[np.float64]:
-    """Return the centers of all voxels [VOXELS^3, 3]."""
+    """Return the positions [VOXELS^3, 3] of the centers of all voxels; z varies fastest."""
     axis = (np.arange(VOXELS) + 0.5) / VOXELS * 2 * EXTENT - EXTENT
     centers: NDArray[np.float64] = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     return centers
 
 
 def visual_hull(silhouettes: NDArray[np.bool_], c2w: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return the voxels [x, y, z] whose centers lie in every silhouette [f, h, w].
+    """Return a mask [x, y, z] of the voxels whose centers lie inside every silhouette.
 
-    The cameras are `c2w` [f, 4, 4] with `K` [f, 3, 3]. The hull contains the object and fills concavities, which
-    silhouettes do not show. Voxels that project outside a frame are empty.
+    The hull contains the object. It also fills concavities, which silhouettes do not show. Voxels that project outside
+    an image are not in the hull.
+
+    Args:
+        silhouettes: Masks [f, h, w] of the pixels that show the object.
+        c2w: Camera-to-world matrices [f, 4, 4].
+        K: Camera intrinsics [f, 3, 3] in pixels.
     """
     centers = voxel_centers()
     left = np.arange(len(centers))
@@ -66,18 +76,18 @@ def visual_hull(silhouettes: NDArray[np.bool_], c2w: NDArray[np.float64], K: NDA
 
 @dataclass(frozen=True)
 class Solid:
-    """A surface, prepared for comparison."""
+    """Points on the surface of a mesh and the voxels inside the mesh, for the comparison with another mesh."""
 
     points: NDArray[np.float64]  # [n, 3], uniform over the parts of the surface that can be reached from outside
     voxels: NDArray[np.bool_]  # voxels enclosed by the surface
 
 
 def solid_of(mesh: trimesh.Trimesh) -> Solid:
-    """Prepare a mesh, closed or not, for comparison. The same mesh gives the same points.
+    """Sample surface points and voxels of a mesh, closed or not. The same mesh always gives the same points.
 
-    Meshes made by people have overlapping and hidden parts. Points are sampled uniformly over the surface, and only
-    those that can be reached from outside are kept: the surface is rasterized on a finer grid, which is flooded from
-    outside.
+    Meshes made by people have overlapping and hidden parts. Points are therefore sampled uniformly over the whole
+    surface, and only points that can be reached from outside are kept: the surface is rasterized on a grid finer than
+    the voxels, and this grid is flooded from outside.
     """
     cells = VOXELS * _CELLS_PER_VOXEL
     regions, _ = label(np.pad(~_rasterized(mesh, cells), 1, constant_values=True))  # neighbors share a face
@@ -92,11 +102,15 @@ def solid_of(mesh: trimesh.Trimesh) -> Solid:
 
 
 def enclosed_voxels(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return the voxels [x, y, z] at whose centers the winding number of triangles [m, 3, 3] is at least one half.
+    """Return a mask [x, y, z] of the voxels inside a surface: their centers have a winding number of at least one half.
 
-    The winding number (Jacobson et al. 2013) is the sum of a ray's signed crossings, averaged over all directions. It
-    is an integer for closed surfaces, even overlapping ones, and meaningful for surfaces with holes. Here the average
-    is over the six directions of the axes, and the sign is ignored.
+    The winding number (Jacobson et al. 2013) of a point is the sum of the signed crossings of a ray from this point
+    with the surface, averaged over all directions of the ray. It is an integer for closed surfaces, even overlapping
+    ones, and meaningful for surfaces with holes. Here the average is over the six directions of the axes, and the sign
+    is ignored.
+
+    Args:
+        corners: Corners [m, 3, 3] of the triangles of the surface.
     """
     winding = np.zeros((VOXELS, VOXELS, VOXELS))
     for axis in range(3):
@@ -163,11 +177,18 @@ def _cells_of(points: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64
 
 
 def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
-    """Return `chamfer`, `f_score` and `volume_iou` of two solids.
+    """Compare the mesh of an asset with the true mesh, and return three scores.
 
-    Chamfer distance: the mean distance of a point to the nearest point of the other solid, averaged over both
-    directions (as in SyncDreamer's evaluation). F-score: the harmonic mean of two fractions, the asset's points within
-    F_DISTANCE of the truth and the truth's points within F_DISTANCE of the asset (Knapitsch et al. 2017).
+    Args:
+        asset: The mesh of the asset.
+        truth: The true mesh.
+
+    Returns:
+        `chamfer`: Chamfer distance, the mean distance from a point to the nearest point of the other mesh, averaged
+        over both directions (as in SyncDreamer's evaluation).
+        `f_score`: the harmonic mean of two fractions: the points of the asset within F_DISTANCE of the truth, and the
+        points of the truth within F_DISTANCE of the asset (Knapitsch et al. 2017).
+        `volume_iou`: intersection over union of the voxels inside the meshes.
     """
     from_asset, from_truth = _distances(asset.points, truth.points), _distances(truth.points, asset.points)
     precision, recall = (float((distances <= F_DISTANCE).mean()) for distances in (from_asset, from_truth))

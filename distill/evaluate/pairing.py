@@ -1,8 +1,8 @@
-"""Pair finished distillations with the objects and views of a shard set that they were made from.
+"""Find the object and the view in a shard set that each finished distillation was made from.
 
-A table of pairs is CSV with the header `run,uid,view`, or a JSON list of objects with these keys. `run` is a folder,
-relative to the table's folder. If `view` is missing or empty, the view is found by comparing the run's image with all
-views.
+A table that lists runs and their objects is a CSV file with the header `run,uid,view`, or a JSON list of objects with
+these keys. `run` is the run folder, relative to the folder of the table. If `view` is missing or empty, the view is
+found by comparing the image of the run with all 32 views of the object.
 """
 
 import csv
@@ -39,7 +39,7 @@ _MIN_MARGIN_DB: Final = 1.0  # smallest difference to the PSNR of the second mos
 
 @dataclass(frozen=True)
 class AssetEntry:
-    """One row of a table of pairs."""
+    """A run folder, the uid of its object and, if known, the view that the run was made from: one row of a table."""
 
     run: Path
     uid: str
@@ -48,7 +48,7 @@ class AssetEntry:
 
 @dataclass(frozen=True)
 class Pair:
-    """A finished distillation and its object."""
+    """A finished distillation and the object it was made from, with all that is needed to compare the two."""
 
     run: Path
     uid: str
@@ -59,7 +59,13 @@ class Pair:
     notes: tuple[str, ...] = ()
 
     def identity(self, true_mesh: Path | None) -> float:
-        """Return 48 bits of a SHA-256 over everything that determines the asset's scores, except the true views."""
+        """Return a hash of all that determines the scores of the asset, except the true views.
+
+        The hash consists of the first 48 bits of a SHA-256, as a float, so that it can be stored exactly like a score.
+
+        Args:
+            true_mesh: The file of the object's true mesh, or None if the asset is scored without a true mesh.
+        """
         digest = hashlib.sha256(f"{self.view}/{self.alignment}/{self.march}".encode())
         for path in (self.run / FIELD, self.run / MESH, *([] if true_mesh is None else [true_mesh])):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -67,50 +73,65 @@ class Pair:
 
 
 def entries_of(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) -> list[AssetEntry]:
-    """Return the entries given by --run, --uid and --view.
+    """Return one entry for each run folder given with --run.
 
-    Raises UserError unless there is one uid per run, and either one view per run or no view.
+    Args:
+        runs: The run folders.
+        uids: The uid of each run's object, from --uid.
+        views: The name of the view that each run was made from, such as fixed_00, from --view; empty without --view.
+
+    Raises:
+        UserError: the number of uids or views does not match the number of runs, or a view does not exist.
     """
     if len(uids) != len(runs) or len(views) not in (0, len(runs)):
         raise UserError(
-            f"--run has {len(runs)} values, --uid {len(uids)} and --view {len(views)}; give one uid per run, and "
-            "either one view per run or no view"
+            f"--run has {len(runs)} values, --uid has {len(uids)} and --view has {len(views)}; give one uid per "
+            "run, and either one view per run or no view"
         )
     rows = zip(runs, uids, views or ("",) * len(runs), strict=True)
     return [AssetEntry(run, uid, view_number(view) if view else None) for run, uid, view in rows]
 
 
 def check_unique(entries: Sequence[AssetEntry]) -> None:
-    """Raise UserError if an object occurs twice, since it would count twice in the means."""
+    """Raise UserError if two entries have the same object, since this object would count twice in the means."""
     runs: dict[str, Path] = {}
     for entry in entries:
         if entry.uid in runs:
             raise UserError(
-                f"{entry.uid} has two assets, {runs[entry.uid]} and {entry.run}; evaluate the second one with "
-                "another command and another --out"
+                f"the object {entry.uid} is given for two runs, {runs[entry.uid]} and {entry.run}; evaluate the "
+                "second run with another command and another --out"
             )
         runs[entry.uid] = entry.run
 
 
 def read_table(path: Path) -> list[AssetEntry]:
-    """Read the rows of a table. Raises UserError, naming the row, if one is invalid."""
+    """Read the entries in a table of runs. The module docstring describes the format.
+
+    Raises:
+        UserError: the file cannot be read, has no rows, or has an invalid row, whose number the message contains.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows: list[Any] = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable table ({error}); give CSV or JSON with run, uid, view") from error
+        raise UserError(
+            f"{path} is not a readable table ({error}); give a CSV file with the header run,uid,view, or a JSON list "
+            "of objects with these keys"
+        ) from error
     if not isinstance(rows, list) or not rows:
         raise UserError(
-            f"{path} has no rows; give CSV with the header run,uid,view, or a JSON list of objects with these keys"
+            f"the table {path} has no rows; give a CSV file with the header run,uid,view, or a JSON list of objects "
+            "with these keys"
         )
     entries = []
     for number, row in enumerate(rows, 1):
-        unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["not an object"]
+        unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["no JSON object"]
         values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
         if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
-            more = f" ({', '.join(unknown)})" if unknown else ""
+            problem = f"unknown columns: {', '.join(unknown)}" if unknown else "run or uid missing, or not text"
             raise UserError(
-                f"{path}: row {number} is invalid{more}; each row needs a run and a uid, and may have a view"
+                f"row {number} of the table {path} is invalid ({problem}); give a run and a uid in each row, and "
+                "optionally a view"
             )
         run, uid, view = values
         entries.append(AssetEntry(path.parent / run, uid, view_number(view) if view else None))
@@ -118,17 +139,18 @@ def read_table(path: Path) -> list[AssetEntry]:
 
 
 def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labels) -> Pair:
-    """Check a finished run and align it with its object.
+    """Check that a run is finished and was made from a given object, and align its asset with the object.
 
     Args:
-        entry: The run, and the view it was made from if known.
-        place: The position of its object in the shard set.
+        entry: The run folder and, if known, the view that the run was made from.
+        place: The object in the shard set: the number of its shard, and of its sample in the shard.
         truth: The object in all 32 views.
-        labels: The camera labels of the run's model; auto reads them from the model's folder.
+        labels: The camera labels of the model that the run used: relative or absolute; auto reads them from the folder
+            of this model.
 
     Raises:
-        UserError: the run is not finished, its image is not a view of the object, or the camera labels of its model
-            are unknown.
+        UserError: the run is not finished, its image is not a view of the object, or the camera labels of its model are
+            unknown.
     """
     config = _read_config(entry.run)
     view = _find_view(entry, truth)
@@ -140,7 +162,8 @@ def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labe
         elevation_deg = float(config["elevation_deg"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{entry.run / CONFIG} lacks settings that this version needs ({error}); distill again"
+            f"{entry.run / CONFIG} lacks a setting that this version needs, or has an invalid or unknown one "
+            f"({error}); repeat the distillation with this version"
         ) from error
     notes = []
     if abs(elevation_deg - camera.elevation_deg) > 1:
@@ -153,18 +176,21 @@ def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labe
 
 
 def _read_config(run: Path) -> Mapping[str, Any]:
-    """Read config.json of a finished run."""
+    """Read config.json of a finished run. Raises UserError if the run is not finished."""
     missing = [name for name in (CONFIG, FIELD, MESH, INPUT_IMAGE) if not (run / name).is_file()]
     if missing:
         raise UserError(
-            f"{run} is not a finished distillation ({', '.join(missing)} missing); repeat its `python -m distill`, or "
-            "leave it out"
+            f"{run} is not the folder of a finished distillation (missing files: {', '.join(missing)}); repeat the "
+            "`python -m distill` command of this run, or leave the run out"
         )
     try:
         config: dict[str, Any] = json.loads((run / CONFIG).read_text())
         config["mesh"]["faces"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run / CONFIG} does not belong to a finished run; repeat its `python -m distill`") from error
+        raise UserError(
+            f"{run / CONFIG} does not belong to a finished run (the data of the mesh are missing); repeat the "
+            "`python -m distill` command of this run"
+        ) from error
     return config
 
 
@@ -174,45 +200,52 @@ def _has_absolute_labels(run: Path, config: Mapping[str, Any], labels: Labels) -
     model = Path(str(config.get("model", "")))
     if not (model / SPEC_FILE).is_file():
         raise UserError(
-            f"{run}: the model {model} does not exist here, so its camera labels are unknown; give --labels relative "
-            "(as in the paper) or --labels absolute"
+            f"the model {model} of the run {run} does not exist on this machine, so the camera labels of the model are "
+            "unknown; give --labels relative (as in the paper) or --labels absolute"
         )
     return read_spec(model).cameras == "absolute"
 
 
 def _find_view(entry: AssetEntry, truth: RenderedObject) -> int:
-    """Return the view that the run's image shows; if the entry names one, check it."""
+    """Return the index into ALL_VIEWS of the view that the run's image shows. A view in the entry is checked."""
     similarity_db = _similarity_db(entry.run / INPUT_IMAGE, truth)
     order = np.argsort(-similarity_db, kind="stable")
     best, second = (int(i) for i in order[:2])
-    nearest = f"nearest is {view_name(best)} at {similarity_db[best]:.1f} dB; at least {_MIN_PSNR_DB:g} are required"
+    nearest = f"{view_name(best)} is the most similar view, with a PSNR of {similarity_db[best]:.1f} dB"
     if entry.view is not None:
         if similarity_db[entry.view] < _MIN_PSNR_DB:
             raise UserError(
-                f"{entry.run}: its image is not {view_name(entry.view)} of {entry.uid} "
-                f"({similarity_db[entry.view]:.1f} dB; {nearest}); give the right uid and view"
+                f"the input image of the run {entry.run} is not {view_name(entry.view)} of the object {entry.uid}: the "
+                f"PSNR between them is {similarity_db[entry.view]:.1f} dB, and {_MIN_PSNR_DB:g} dB are required "
+                f"({nearest}); give the right uid and view for this run"
             )
         return entry.view
     if similarity_db[best] < _MIN_PSNR_DB:
-        raise UserError(f"{entry.run}: its image is not a view of {entry.uid} ({nearest}); give the right uid")
+        raise UserError(
+            f"the input image of the run {entry.run} is not a view of the object {entry.uid}: {nearest}, but "
+            f"{_MIN_PSNR_DB:g} dB are required; give the right uid for this run"
+        )
     if similarity_db[best] - similarity_db[second] < _MIN_MARGIN_DB:
         raise UserError(
-            f"{entry.run}: its image may be {view_name(best)} or {view_name(second)} of {entry.uid}, which look the "
-            "same; choose one with --view"
+            f"the input image of the run {entry.run} may be {view_name(best)} or {view_name(second)} of the object "
+            f"{entry.uid}, since these two views look the same; choose one of them with --view"
         )
     return best
 
 
 def _similarity_db(path: Path, truth: RenderedObject) -> NDArray[np.float64]:
-    """Return the PSNR [f] between a run's image and each view.
+    """Return the PSNR [f] in dB between the image of a run, at `path`, and each view of the object.
 
-    Views are prepared like the image; empty views have -inf.
+    Views are prepared like the input image of a run. Views in which the object is not visible have -inf.
     """
     try:
         with Image.open(path) as image:
             given = np.asarray(image.convert("RGBA").resize((image.width, image.width)))
     except BROKEN as error:
-        raise UserError(f"{path} is not a readable image ({type(error).__name__}); distill again") from error
+        raise UserError(
+            f"{path} is not a readable image ({type(error).__name__}); repeat the `python -m distill` command of this "
+            "run"
+        ) from error
     similarity_db = np.full(len(truth.images), -np.inf)
     for number, view in enumerate(truth.images):
         try:

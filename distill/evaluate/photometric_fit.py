@@ -1,4 +1,4 @@
-"""Fit a scene to images with an L2 loss, without a diffusion model or shading.
+"""Optimize a scene so that its renders match given images (L2 loss), without a diffusion model or shading.
 
 Axis letters: `f` frames, `h w` pixels, `n` rays.
 """
@@ -21,7 +21,7 @@ from distill.sds.schedule import DistillSettings
 
 
 class PosedImages(NamedTuple):
-    """Images of an object and their cameras."""
+    """Images of an object, with the camera of each image."""
 
     c2w: NDArray[np.float64]  # [f, 4, 4]
     fov_deg: float
@@ -38,7 +38,17 @@ def fit_images(
     steps: int,
     rays_per_step: int,
 ) -> None:
-    """Fit `scene`, in place, to all images. `optimizer` must hold the parameters of the scene."""
+    """Optimize a scene, in place, so that its renders match given images.
+
+    Args:
+        scene: The scene to optimize.
+        occupancy: The occupancy grid of the scene, which is updated too.
+        optimizer: The optimizer, which must hold the parameters of the scene.
+        posed: The images and their cameras.
+        settings: Settings of ray marching (`march`) and the random seed (`seed`). Other settings are not used.
+        steps: Number of optimization steps.
+        rays_per_step: Number of rays that each step draws at random from the pixels of all images.
+    """
     batches = ray_batches(posed, settings.seed, rays_per_step, occupancy.grid.occs.device)
     for step in range(steps):
         occupancy.update(step, scene.density, settings.seed)
@@ -53,7 +63,17 @@ def fit_images(
 def ray_batches(
     posed: PosedImages, seed: int, count: int, device: torch.device | str
 ) -> Iterator[tuple[Rays, Tensor, Tensor]]:
-    """Yield batches of `count` random rays through pixels, with step shifts [n] and true colors [n, 3], without end."""
+    """Yield batches of rays through randomly chosen pixels of given images, without end.
+
+    Args:
+        posed: The images and their cameras.
+        seed: Seed of the random choice of pixels.
+        count: Number n of rays in a batch.
+        device: Device of the rays.
+
+    Yields:
+        The n rays, a random shift [n] in [0, 1) of the ray marching steps of each ray, and the pixel colors [n, 3].
+    """
     all_rays = camera_rays(posed.c2w, posed.fov_deg, posed.images.shape[1], device)
     colors = posed.images.reshape(-1, 3).to(device)
     generator = torch.Generator().manual_seed(seed)

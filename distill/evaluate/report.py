@@ -27,7 +27,7 @@ _CAPTION: Final = (
 
 @dataclass(frozen=True)
 class AssetGroup:
-    """The assets of one method: a row of the tables."""
+    """All assets made with one method, which form one row of the result tables."""
 
     method: Method
     pairs: Sequence[Pair]
@@ -44,20 +44,20 @@ def write_asset_report(
     with_mesh: int,
     consistency: bool = False,
 ) -> str:
-    """Write evaluation.json, evaluation.md and evaluation.html of these assets.
+    """Write evaluation.json, evaluation.md and evaluation.html with the results of an evaluation.
 
     Args:
         out: The output folder.
         shards: URL of the shard set.
-        groups: The assets of each method; all methods have the same objects.
-        record: The scores and the images.
+        groups: The assets of each method. All groups have the same objects in the same order.
+        record: The scores and images of these assets.
         notes: Sentences to add to the notes on the measurements.
-        lead: A description of the objects, for the sentence below the heading.
+        lead: Description of the objects, such as "Split test", with which the sentence below the heading begins.
         with_mesh: Number of objects whose true mesh is available.
-        consistency: Whether multi-view consistency was measured.
+        consistency: Whether `record` contains scores of multi-view consistency.
 
     Returns:
-        The first table and the paths, to be printed by the command.
+        The first table as text, and the paths of the files, for the command to print.
     """
     methods, uids = [group.method for group in groups], [pair.uid for pair in groups[0].pairs]
     rows = summarize(record, methods, uids, ASSET_METRICS)
@@ -104,7 +104,7 @@ def _page_methods(record: Record, methods: Sequence[Method], uids: Sequence[str]
 
 
 def _asset(record: Record, method: Method, pair: Pair) -> dict[str, Any]:
-    """Return one asset for evaluation.json: its run, its alignment and its mean scores."""
+    """Return the entry of one asset in evaluation.json: its run, its alignment and its mean scores."""
     scores = record.scores[method.key, pair.uid, 0]
     return {
         "method": method.key,

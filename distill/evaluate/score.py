@@ -1,4 +1,4 @@
-"""Score an asset: render its field from the cameras of the object, and compare its mesh with the true mesh."""
+"""Score an asset: compare renders of its field with the true views, and its mesh with the true mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,19 +43,19 @@ _ONLY_ASSET, _ONLY_TRUTH, _BOTH = (214, 94, 0), (0, 114, 178), (196, 196, 196)  
 
 @dataclass(frozen=True)
 class RenderedAsset:
-    """An asset rendered from the cameras of all views of its object, in the order of ALL_VIEWS."""
+    """Renders of an asset from the cameras of all 32 views of its object, in the order of ALL_VIEWS."""
 
     rgb: NDArray[np.float32]  # [f, h, w, 3] in [0, 1], on white
     alpha: NDArray[np.float32]  # [f, h, w]
 
     @property
     def silhouettes(self) -> NDArray[np.bool_]:
-        """The silhouettes [f, h, w]."""
+        """Masks [f, h, w] of the pixels that show the asset."""
         return self.alpha >= OPAQUE
 
 
 def true_silhouettes(truth: RenderedObject) -> NDArray[np.bool_]:
-    """Return the silhouettes [f, h, w] of an object's true views."""
+    """Return masks [f, h, w] of the pixels that show the object in each of the object's 32 true views."""
     return truth.images[..., 3] >= OPAQUE * 255
 
 
@@ -63,7 +63,15 @@ def true_silhouettes(truth: RenderedObject) -> NDArray[np.bool_]:
 def render_asset(
     scene: Scene, march: MarchSettings, alignment: Alignment, truth: RenderedObject, device: torch.device | str = "cpu"
 ) -> RenderedAsset:
-    """Render the scene without lighting, from the object's cameras and at the resolution of its images."""
+    """Render an asset without lighting, from the cameras and at the resolution of the object's true views.
+
+    Args:
+        scene: The field of the asset.
+        march: Settings of ray marching.
+        alignment: The transform from the world of the field to the world of the object.
+        truth: The object.
+        device: Device of the field.
+    """
     occupancy = occupancy_of(scene, march, device)
     if torch.device(device).type == "cpu":
         march = replace(march, sample_budget=min(march.sample_budget, _CPU_SAMPLE_BUDGET))
@@ -87,7 +95,15 @@ def render_asset(
 
 @torch.no_grad()
 def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str = "cpu") -> Occupancy:
-    """Compute the occupancy grid of a finished scene from several points per cell. Field files do not contain it."""
+    """Compute the occupancy grid of a finished scene, which field files do not contain.
+
+    The grid is computed from 48 random points in each cell.
+
+    Args:
+        scene: The scene.
+        march: Settings of ray marching, which include the resolution of the grid.
+        device: Device of the scene.
+    """
     settings = replace(march, occupancy_every=1, occupancy_decay=1.0, occupancy_warmup=_OCCUPANCY_SAMPLES)
     occupancy = Occupancy(scene.radius, settings).to(device)
     for step in range(_OCCUPANCY_SAMPLES):
@@ -96,10 +112,17 @@ def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str 
 
 
 def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) -> dict[str, Sequence[float]]:
-    """Return the image metrics with one value per view of the fixed set (16), and the IoU of the visual hulls.
+    """Return the scores of an asset's renders compared with the true views.
 
-    `reference` is the index into ALL_VIEWS of the view that the asset was made from. If this view is in the fixed set,
-    its values are NaN, since the view is not held out.
+    Args:
+        rendered: The renders of the asset.
+        truth: The object.
+        reference: Index into ALL_VIEWS of the view that the asset was made from. If this view is one of the 16 fixed
+            views, its scores are NaN, since it is not held out.
+
+    Returns:
+        Lists of scores by name: one value for each of the 16 fixed views, and, under `hull_iou`, the intersection over
+        union of the visual hulls.
     """
     ring = slice(0, VIEWS_PER_SET)
     rgb, true_rgb = rendered.rgb[ring], truth.on_white[ring]
@@ -115,15 +138,22 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
 
 
 def shape_scores(mesh: trimesh.Trimesh, alignment: Alignment, truth: Solid) -> dict[str, Sequence[float]]:
-    """Return `surface_scores` of an asset's mesh (in the field's world) and the truth, as lists of one value."""
+    """Return the `surface_scores` of an asset's mesh compared with the true mesh, as lists of one value.
+
+    Args:
+        mesh: The mesh of the asset, in the world of the field.
+        alignment: The transform from the world of the field to the world of the object.
+        truth: The true mesh, in the world of the object.
+    """
     moved = trimesh.Trimesh(alignment.to_object(np.asarray(mesh.vertices)), mesh.faces, process=False)
     return {name: [value] for name, value in surface_scores(solid_of(moved), truth).items()}
 
 
 def outlines(rendered: RenderedAsset, truth: RenderedObject) -> list[NDArray[np.uint8]]:
-    """Draw the silhouettes of the fixed views as images [h, w, 4].
+    """Draw the silhouettes of the asset and of the object in each of the 16 fixed views as an image [h, w, 4].
 
-    Pixels in both silhouettes are gray, those in the asset's only are orange, and those in the truth's only are blue.
+    Pixels in both silhouettes are gray, pixels in the asset's silhouette only are orange, and pixels in the object's
+    silhouette only are blue.
     """
     images = []
     for asset, true in zip(rendered.silhouettes[:VIEWS_PER_SET], true_silhouettes(truth), strict=False):

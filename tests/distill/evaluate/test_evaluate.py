@@ -202,31 +202,41 @@ def test_what_cannot_be_measured_is_named(
         with pytest.raises(UserError, match=match):
             evaluate_assets(replace(run_args, out=out, **options))
 
-    refused("either --run with --uid, or --table, or --model .none of them is given", run=(), uid=())
+    refused(
+        r"exactly one of --run \(with --uid\), --table and --model; the command has none of these options",
+        run=(),
+        uid=(),
+    )
     refused("--run and --model", model=(base,))
-    refused("--compare-reference applies to new", compare_reference="both")
+    refused("--compare-reference applies only to distillations of this command", compare_reference="both")
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
     refused("is not a readable table", run=(), uid=(), table=tmp_path / "none.csv")
-    refused("--run has 3 values, --uid 2 and --view 0", uid=BOXES[:2])
+    refused("--run has 3 values, --uid has 2 and --view has 0", uid=BOXES[:2])
     refused("no view 'fixed_99'", view=("fixed_99",) * 3)
-    refused("synthetic-0000 has two assets", uid=(BOXES[0],) * 3)
-    refused("has no object nobody", uid=("nobody", *BOXES[1:]))
-    refused("a: its image is not a view of synthetic-0003 .nearest is", uid=("synthetic-0003", *BOXES[1:]))
-    refused("is not fixed_05 of synthetic-0000.*nearest is fixed_04", view=("fixed_05", "random_03", "fixed_02"))
-    refused("the model none does not exist here.*--labels", labels="auto")
+    refused("synthetic-0000 is given for two runs", uid=(BOXES[0],) * 3)
+    refused("has no object with the uid nobody", uid=("nobody", *BOXES[1:]))
+    refused(
+        "run .*a is not a view of the object synthetic-0003: .* is the most similar view",
+        uid=("synthetic-0003", *BOXES[1:]),
+    )
+    refused(
+        "is not fixed_05 of the object synthetic-0000.*fixed_04 is the most similar view",
+        view=("fixed_05", "random_03", "fixed_02"),
+    )
+    refused("the model none of the run .* does not exist on this machine.*--labels", labels="auto")
     refused("no shard set at", shards=str(tmp_path / "none"))
     refused("is not a folder", meshes=tmp_path / "none")
-    refused("contains no mesh of these objects .synthetic-0000.glb", meshes=runs)
+    refused("contains no mesh of the evaluated objects, such as synthetic-0000.glb", meshes=runs)
     refused("--max-objects is 0", max_objects=0)
-    refused("is not a finished distillation .config.json", run=(runs, *run_args.run[1:]))
+    refused("is not the folder of a finished distillation .missing files: config.json", run=(runs, *run_args.run[1:]))
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda run: (run / "mesh.glb").unlink(), "not a finished distillation .mesh.glb missing"),
+        (lambda run: (run / "mesh.glb").unlink(), "not the folder of a finished distillation .missing files: mesh.glb"),
         (lambda run: (run / "mesh.glb").write_bytes(b"in a test"), "mesh.glb is not a readable GLB"),
         (lambda run: (run / "field.safetensors").write_bytes(b"x"), "not a complete safetensors file"),
         (lambda run: (run / "input.png").write_bytes(b"x"), "input.png is not a readable image"),
@@ -234,7 +244,7 @@ def test_what_cannot_be_measured_is_named(
         (lambda run: (run / "config.json").write_text("x"), "does not belong to a finished run"),
         (
             lambda run: (run / "config.json").write_text('{"mesh": {"faces": 1}}'),
-            "lacks settings that this version needs",
+            "lacks a setting that this version needs",
         ),
     ],
 )
