@@ -11,7 +11,7 @@ Device = Literal["auto", "cpu", "gpu"]
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
 Backfaces = Literal["hidden", "drawn"]
 Up = Literal["y", "z"]
-GEOMETRY_RULES: Final = 2  # of repairing faces, normals and bounds; sets made by other rules are not continued
+GEOMETRY_RULES: Final = 3  # of repairing faces, normals and bounds; sets made by other rules are not continued
 HDRI_SUFFIXES: Final = (".exr", ".hdr")
 MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
 
@@ -36,11 +36,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 8 <= self.resolution <= 4096:
-            raise UserError(f"--resolution is {self.resolution}; choose 8 to 4096 pixels")
+            raise UserError(f"--resolution is {self.resolution}; choose a value from 8 to 4096 pixels")
         if not 1 <= self.samples <= 65536:
-            raise UserError(f"--samples is {self.samples}; choose 1 to 65536 samples per pixel")
+            raise UserError(f"--samples is {self.samples}; choose a value from 1 to 65536 samples per pixel")
         if not 0 <= self.noise_threshold <= 1:
-            raise UserError(f"--noise-threshold is {self.noise_threshold}; choose 0 (all samples everywhere) to 1")
+            raise UserError(
+                f"--noise-threshold is {self.noise_threshold}; choose a value from 0 (take all samples) to 1"
+            )
 
 
 def parse_device(name: str) -> Device:
@@ -57,5 +59,5 @@ def environment_maps(folder: Path) -> dict[str, Path]:
         raise UserError(f"--hdri {folder} is not a folder; give a folder of .exr or .hdr environment maps")
     maps = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in HDRI_SUFFIXES}
     if not maps:
-        raise UserError(f"--hdri {folder} contains no .exr or .hdr environment maps")
+        raise UserError(f"--hdri {folder} contains no .exr or .hdr environment maps; give another folder")
     return maps

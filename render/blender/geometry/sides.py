@@ -14,6 +14,7 @@ from render.blender.geometry.strays import surfaces
 
 INSIDE_OUT: Final = -0.005  # a surface is inside out if volume / area^1.5 (a cube: 0.068) is below this
 VISIBLE: Final = 0.01  # if less of a material's area faces any camera, both of its sides are drawn
+REMAINING: Final = 0.1  # if less of an object's projected area remains in any view, both of its sides are drawn
 FLAT: Final = 0.99  # a surface is flat if the sum of its area vectors is at least this share of its area
 _VARIANTS: Final = ("", "front only", "one-way")
 
@@ -24,7 +25,10 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     Closed surfaces that face outward are not changed. Flat surfaces become transparent to the camera when it sees their
     back. All other surfaces do too, and they also let light through from back to front, so that what the camera sees
     through them is lit. (Cycles traces light rays from the object to the light, so a ray passes if it hits the front of
-    such a surface.) A material with no faces turned toward any camera is drawn from both sides.
+    such a surface.)
+
+    Both sides are drawn of a material with no faces turned toward any camera, and of all materials if the object would
+    almost vanish in some view, as a banner does from behind.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
@@ -33,27 +37,48 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     Returns:
         The share of the area in faces that were made single-sided, 0 to 1.
     """
-    changed, total = 0.0, 0.0
-    shared: dict[tuple[Any, bytes], Any] = {}  # the changed mesh by the mesh before and its variants
-    for piece in found:
+    singles = [_single_sided(piece) for piece in found]
+    if not any(single.any() for single in singles):
+        return 0.0
+    chosen, total = [], 0.0
+    remaining, projected = np.zeros(len(cameras)), np.zeros(len(cameras))
+    for piece, single in zip(found, singles, strict=True):
         faces = Faces(piece.positions, piece.corners, piece.starts, piece.slots, np.zeros((len(piece.corners), 0)))
         vectors = area_vectors(faces) * (-1 if piece.mirrored else 1)
         areas = np.linalg.norm(vectors, axis=1)
         total += float(areas.sum())
-        single = _single_sided(piece)
-        if not single.any():
-            continue
-        variant = np.where(single, surface_variants(faces, vectors), 0)
-        variant[~_seen(faces, vectors, areas, cameras)] = 0
-        changed += float(areas[variant > 0].sum())
+        variant = np.zeros(len(areas), np.int64)
+        if single.any():
+            variant = np.where(single & _seen(faces, vectors, areas, cameras), surface_variants(faces, vectors), 0)
+        for number, camera in enumerate(cameras):
+            toward = _toward(faces, vectors, camera)
+            projected[number] += np.abs(toward).sum()
+            remaining[number] += np.abs(toward[(variant == 0) | (toward > 0)]).sum()
         if variant.any():
-            key = (piece.obj.data, variant.tobytes())
-            if key in shared:
-                piece.obj.data = shared[key]
-            else:
-                _assign(piece.obj, variant)
-                shared[key] = piece.obj.data
-    return changed / total if total else 0.0
+            chosen.append((piece, variant, float(areas[variant > 0].sum())))
+    if (remaining < REMAINING * projected).any():
+        return 0.0
+    _assign_all([(piece, variant) for piece, variant, _ in chosen])
+    return sum(area for _, _, area in chosen) / total if total else 0.0
+
+
+def _assign_all(chosen: list[tuple[Piece, Integers]]) -> None:
+    """Give the faces of objects the materials of their variants [f]. Objects that share a mesh keep sharing it."""
+    shared: dict[tuple[Any, bytes], Any] = {}  # the changed mesh by the mesh before and its variants
+    for piece, variant in chosen:
+        key = (piece.obj.data, variant.tobytes())
+        if key in shared:
+            piece.obj.data = shared[key]
+        else:
+            _assign(piece.obj, variant)
+            shared[key] = piece.obj.data
+
+
+def _toward(faces: Faces, vectors: Floats, camera: Floats) -> Floats:
+    """Return the projected area of each face [f] as seen from a camera at [3], negative where its back is seen."""
+    rays = camera - faces.positions[faces.corners[faces.starts]]
+    toward: Floats = np.einsum("ij,ij->i", rays, vectors) / np.maximum(np.linalg.norm(rays, axis=1), 1e-12)
+    return toward
 
 
 def _single_sided(piece: Piece) -> Booleans:

@@ -71,6 +71,22 @@ def test_a_room_shows_and_lights_what_is_in_it(tmp_path: Path) -> None:
     assert green > 2 * max(red, blue)
 
 
+@pytest.mark.parametrize(("hooks", "hidden"), [(0.05, False), (0.6, True)])
+def test_a_banner_is_drawn_from_both_sides_unless_much_else_is_seen(hooks: float, hidden: bool) -> None:
+    """A single-sided wall of height 1 and a two-sided one of height `hooks`: from behind, only the latter remains."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    for name, low, high, culled in (("banner", 0.0, 1.0, True), ("hooks", 1.0, 1.0 + hooks, False)):
+        mesh = bpy.data.meshes.new(name)
+        mesh.from_pydata([(0, 0, low), (1, 0, low), (1, 0, high), (0, 0, high)], [], [(0, 1, 2, 3)])
+        mesh.materials.append(bpy.data.materials.new(name))
+        mesh.materials[0].use_backface_culling = culled
+        bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, mesh))
+    bpy.context.view_layer.update()
+    share = hide_back_faces(pieces(), CAMERAS)
+    assert share == pytest.approx(1 / (1 + hooks) if hidden else 0.0)
+    assert (len(bpy.data.meshes["banner"].materials) > 1) == hidden
+
+
 def test_materials_with_long_names_that_begin_alike_keep_their_own_variants() -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     first, second = (bpy.data.materials.new("x" * 50 + end) for end in "ab")
