@@ -26,7 +26,9 @@ def package_files(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, by
         found = True
         yield path, content
     if not found:
-        raise UserError(f"{source} contains no {suffix} file; give the .deb of the package or the folder of its files")
+        raise UserError(
+            f"{source} contains no {suffix} file; give the package's .deb file, or the folder of its installed files"
+        )
 
 
 def _folder_files(folder: Path, suffix: str) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -51,16 +53,20 @@ def _deb_files(deb: Path, suffix: str) -> Iterator[tuple[PurePosixPath, bytes]]:
                         if content is not None:
                             yield PurePosixPath(member.name), content.read()
     except OSError as error:
-        raise UserError(f"{deb} cannot be read ({one_line(error)}); check the path") from error
+        raise UserError(f"{deb} cannot be read ({one_line(error)}); check the path and its permissions") from error
     except (tarfile.TarError, EOFError) as error:
-        remedy = "download it again, or unpack it with `dpkg-deb -x` and give the folder"
-        raise UserError(f"{deb} is damaged or compressed in an unknown way ({one_line(error)}); {remedy}") from error
+        remedy = "download the package again, or unpack the package with `dpkg-deb -x` and give the folder"
+        raise UserError(
+            f"the package {deb} is damaged or compressed in an unknown way ({one_line(error)}); {remedy}"
+        ) from error
 
 
 def _seek_data(file: IO[bytes], deb: Path) -> None:
     """Move to the first byte of the member data.tar.* of a .deb, which is an `ar` archive."""
     if file.read(len(_AR_MAGIC)) != _AR_MAGIC:
-        raise UserError(f"{deb} is not a Debian package; give a .deb file or the folder of the package's files")
+        raise UserError(
+            f"{deb} is not a Debian package; give a .deb file, or the folder of the package's installed files"
+        )
     while len(header := file.read(_AR_HEADER_BYTES)) == _AR_HEADER_BYTES:
         if header.startswith(b"data.tar"):
             return
@@ -68,9 +74,11 @@ def _seek_data(file: IO[bytes], deb: Path) -> None:
         if not size.isdigit():
             break
         file.seek(int(size) + int(size) % 2, 1)
-    raise UserError(f"{deb} has no member data.tar; it is damaged, download it again")
+    raise UserError(f"the package {deb} is damaged, because it has no member data.tar; download the package again")
 
 
 def _check_bytes(path: Path, size: int) -> None:
     if size > MAX_FILE_BYTES:
-        raise UserError(f"{path} has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}, so it is not from this package")
+        raise UserError(
+            f"the file {path} has {size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}; give an unmodified package"
+        )

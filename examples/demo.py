@@ -161,7 +161,7 @@ def main() -> int:
         print("\n".join(f"python -m {' '.join(step.arguments)}" for step in steps))
         return 0
     if not demo.image.is_file():
-        raise UserError(f"{demo.image} is not a file; give an image with --image")
+        raise UserError(f"--image {demo.image} is not a file; give the path of an image file")
     demo.out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     for step in steps:

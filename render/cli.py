@@ -97,7 +97,10 @@ class RenderCommand:
         if self.timeout_s <= 0:
             raise UserError(f"--timeout-s is {self.timeout_s}; it must be positive")
         if self.estimate_from < 0 or self.price_per_hour < 0:
-            raise UserError("--estimate-from and --price-per-hour must be at least 0")
+            raise UserError(
+                f"--estimate-from is {self.estimate_from} and --price-per-hour is {self.price_per_hour}; "
+                "both must be at least 0"
+            )
 
     def settings(self) -> Settings:
         """Return the settings that change the images."""

@@ -57,7 +57,7 @@ def run(args: TrueMeshes) -> None:
     places = list(_places(shards, args.split))
     if not places:
         raise UserError(
-            f"{args.shards}: none of its {len(shards)} objects is in the {args.split} split; choose another --split"
+            f"{args.shards}: none of the {len(shards)} objects is in the {args.split} split; choose another --split"
         )
     args.out.mkdir(parents=True, exist_ok=True)
     without: Counter[str] = Counter()

@@ -47,7 +47,10 @@ def run(command: Furniture) -> None:
     options = Options(command.min_flatness, command.max_image_px, command.max_model_mb)
     out = command.out.absolute()
     if out.exists() and not ((out / MANIFEST_NAME).is_file() and (out / LABELS_NAME).is_file()):
-        raise UserError(f"{out} exists and is not a result of this command; choose another --out or remove it")
+        raise UserError(
+            f"{out} exists and is not a result of this command (manifest.csv or labels.csv is missing); "
+            f"choose another --out, or remove {out}"
+        )
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -60,7 +63,10 @@ def run(command: Furniture) -> None:
             shutil.rmtree(out)
         partial.rename(out)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error}; check free space and permissions, then run again") from error
+        raise UserError(
+            f"cannot write the folder {out} ({error}); check the free disk space and the permissions, then run the "
+            "command again"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _report(command, result)
@@ -78,7 +84,9 @@ def _write_tables(folder: Path, result: Result) -> None:
     """Write manifest.csv and labels.csv, sorted by uid. Raises UserError when two libraries have the same object."""
     files = [row[0] for row in result.rows]
     if repeated := [file for file, count in Counter(files).items() if count > 1]:
-        raise UserError(f"{repeated[0]} is in two .sh3f files; give a folder with one version of each library")
+        raise UserError(
+            f"the model {repeated[0]} is in more than one .sh3f file; give a folder with one version of each library"
+        )
     uids = uids_of(files)
     rows = sorted((uid, *row) for uid, row in zip(uids, result.rows, strict=True))
     labels = sorted(zip(uids, result.labels, strict=True))

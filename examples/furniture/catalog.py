@@ -49,13 +49,19 @@ def read_catalog(archive: zipfile.ZipFile, source: str) -> list[CatalogEntry]:
     try:
         info = archive.getinfo(CATALOG_FILE)
     except KeyError as error:
-        raise UserError(f"{source} has no {CATALOG_FILE}; it is not a furniture library of Sweet Home 3D") from error
+        raise UserError(
+            f"{source} is not a furniture library of Sweet Home 3D, because it contains no file {CATALOG_FILE}; "
+            "give only .sh3f files of furniture"
+        ) from error
     if info.file_size > MAX_CATALOG_BYTES:
-        raise UserError(f"{source}: {CATALOG_FILE} has {info.file_size:,} bytes; the limit is {MAX_CATALOG_BYTES:,}")
+        raise UserError(
+            f"{source}: the file {CATALOG_FILE} has {info.file_size:,} bytes, more than the limit of "
+            f"{MAX_CATALOG_BYTES:,}; give an unmodified library"
+        )
     values = _properties(archive.read(info).decode("latin-1"))
     numbers = sorted(int(key[6:]) for key in values if re.fullmatch(r"model#\d+", key))
     if not numbers:
-        raise UserError(f"{source}: {CATALOG_FILE} lists no model")
+        raise UserError(f"{source}: the file {CATALOG_FILE} lists no model; download the package again")
     return [_entry(values, number, source) for number in numbers]
 
 
@@ -81,23 +87,28 @@ def spdx_license(text: str, source: str) -> str:
         return "CC0-1.0"
     if text.startswith("Creative Commons Attribution 3.0"):
         return "CC-BY-3.0-US" if "United States" in text else "CC-BY-3.0"
-    raise UserError(f"{source}: unknown license {text[:80]!r}; add it to examples/furniture/catalog.py")
+    raise UserError(
+        f"{source}: unknown license {text[:80]!r}; add the license to `spdx_license` in examples/furniture/catalog.py"
+    )
 
 
 def _entry(values: dict[str, str], number: int, source: str) -> CatalogEntry:
     def value(key: str, default: str | None = None) -> str:
         text = values.get(f"{key}#{number}", default)
         if text is None:
-            raise UserError(f"{source}: {CATALOG_FILE} has no {key}#{number}")
+            raise UserError(f"{source}: {CATALOG_FILE} has no property {key}#{number}; download the package again")
         return text
 
-    def floats(text: str, count: int) -> tuple[float, ...]:
+    def floats(key: str, count: int, default: str | None = None) -> tuple[float, ...]:
+        text = value(key, default)
         try:
             result = tuple(map(float, text.split()))
         except ValueError:
             result = ()
         if len(result) != count:
-            raise UserError(f"{source}: entry {number} has {text!r} in {CATALOG_FILE}; expected {count} number(s)")
+            raise UserError(
+                f"{source}: in {CATALOG_FILE}, the property {key}#{number} is {text!r}; expected {count} number(s)"
+            )
         return result
 
     license_text = values.get("license", "")
@@ -107,8 +118,8 @@ def _entry(values: dict[str, str], number: int, source: str) -> CatalogEntry:
         model=safe_path(value("model").removeprefix("/"), source),
         author=_holder(license_text) or value("creator"),
         license=spdx_license(license_text, source),
-        extent_cm=(floats(value("width"), 1)[0], floats(value("height"), 1)[0], floats(value("depth"), 1)[0]),
-        rotation=floats(value("modelRotation", "1 0 0 0 1 0 0 0 1"), 9),
+        extent_cm=(floats("width", 1)[0], floats("height", 1)[0], floats("depth", 1)[0]),
+        rotation=floats("modelRotation", 9, "1 0 0 0 1 0 0 0 1"),
         is_door_or_window=value("doorOrWindow", "false") == "true",
     )
 
@@ -117,7 +128,10 @@ def safe_path(name: str, source: str) -> str:
     """Return a path in a library. Raises UserError when it would leave the folder that it is written to."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or re.search(r"[\\:\x00-\x1f]", name):
-        raise UserError(f"{source}: the path {name!r} leads out of the folder or is not portable; do not use this file")
+        raise UserError(
+            f"{source}: the path {name!r} leads out of the folder, or has a backslash, colon or control character; "
+            "do not use this library"
+        )
     return name
 
 

@@ -83,7 +83,9 @@ def convert_library(source: str, data: bytes, out: Path, options: Options, resul
                 else:
                     _write_object(library, entry, out, options, result)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{source} is not a usable zip file ({one_line(error)}); download the package again") from error
+        raise UserError(
+            f"the library {source} is not a usable zip file ({one_line(error)}); download the package again"
+        ) from error
 
 
 def uids_of(files: Sequence[str]) -> list[str]:
@@ -150,7 +152,7 @@ def _too_large(entry: CatalogEntry, library: Library, options: Options) -> str:
         size = library.archive.getinfo(entry.model).file_size
     except KeyError as error:
         raise UserError(
-            f"{library.source} has no file {entry.model}, which its catalog lists; download it again"
+            f"{library.source} has no file {entry.model}, which the catalog lists; download the package again"
         ) from error
     limit = options.max_model_mb
     return f"OBJ file larger than {limit:g} MB" if limit is not None and size > limit * 1e6 else ""
@@ -171,7 +173,10 @@ def _write_object(library: Library, entry: CatalogEntry, out: Path, options: Opt
             url = page[0].decode()
         result.total_bytes += len(data)
         if result.total_bytes > MAX_TOTAL_BYTES:
-            raise UserError(f"{library.source} has more than {MAX_TOTAL_BYTES:,} bytes of models; do not use this file")
+            raise UserError(
+                f"the files of all libraries up to {library.source} have more than {MAX_TOTAL_BYTES:,} bytes; convert "
+                "fewer libraries at a time"
+            )
         path = out / info.filename
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -182,6 +187,7 @@ def _write_object(library: Library, entry: CatalogEntry, out: Path, options: Opt
 def _read(library: Library, info: zipfile.ZipInfo) -> bytes:
     if info.file_size > MAX_MEMBER_BYTES:
         raise UserError(
-            f"{library.source}: {info.filename} has {info.file_size:,} bytes; the limit is {MAX_MEMBER_BYTES:,}"
+            f"{library.source}: the file {info.filename} has {info.file_size:,} bytes, more than the limit of "
+            f"{MAX_MEMBER_BYTES:,}; give an unmodified library"
         )
     return library.archive.read(info)

@@ -52,7 +52,9 @@ def run(command: Photos) -> None:
     """Extract the labelled images that are large enough. Raises UserError for bad input."""
     labels = read_labels(command.labels)
     if command.out.resolve().is_relative_to(command.source.resolve()):
-        raise UserError(f"--out {command.out} is inside of {command.source}; choose another folder")
+        raise UserError(
+            f"--out {command.out} is the source folder {command.source} or is inside of it; choose a folder outside"
+        )
     written: list[dict[str, str]] = []
     unlabelled: list[str] = []
     small: list[str] = []
@@ -82,10 +84,12 @@ def read_labels(path: Path) -> dict[str, dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--labels {path} cannot be read ({one_line(error)}); name a CSV file in UTF-8") from error
+        raise UserError(f"--labels {path} cannot be read ({one_line(error)}); give a CSV file in UTF-8") from error
     for number, row in enumerate(rows, start=2):
         if not all(row.get(column) for column in COLUMNS) or row["known"] not in ("yes", "no", "near"):
-            raise UserError(f"{path}, line {number}: it needs {', '.join(COLUMNS)}, with known one of yes, no and near")
+            raise UserError(
+                f"{path}, line {number}: fill in the columns {', '.join(COLUMNS)}; `known` must be yes, no or near"
+            )
     return {row["file"]: {column: row[column] for column in COLUMNS} for row in rows}
 
 
@@ -122,7 +126,10 @@ def _report_left_out(
 ) -> None:
     if not written:
         remedy = "give the .deb of tuxpaint-stamps-default or its folder stamps/"
-        raise UserError(f"{command.source} contains none of the images in {command.labels}; {remedy}")
+        raise UserError(
+            f"{command.source} contains none of the images that {command.labels} lists, or only images below "
+            f"{command.min_px} px (--min-px); {remedy}"
+        )
     if unlabelled:
         folders = Counter(file.rpartition("/")[0] for file in unlabelled)
         counted = ", ".join(f"{folder} ({n})" for folder, n in sorted(folders.items()))

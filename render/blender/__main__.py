@@ -125,7 +125,7 @@ def render_sample(
     noisy = again is not None and noise_level(again[1], render_view(again[0], first, scratch, None, timer)) > NOISY
     flags = in_order([*image_flags(all_images), *(("noisy",) if noisy else ()), *repaired, *missing])
     if "empty" in flags:
-        raise ObjectError("render", "Empty", "the object is invisible in all images", flags)
+        raise ObjectError("render", "Empty", "no image shows the object: all pixels are transparent", flags)
     asset = job.asset
     meta = Meta(
         schema_version=SCHEMA_VERSION,

@@ -62,7 +62,7 @@ def use(scene: Any, chosen: str) -> None:
         device.use = bool(gpus) and device.id == gpus[0].id
     scene.cycles.device = "GPU"
     if not preferences.has_active_device():
-        raise UserError(f"Cycles has disabled {chosen}: none of its devices is usable; use --device cpu")
+        raise UserError(f"Cycles can use none of the {chosen} devices; check the GPU driver, or use --device cpu")
 
 
 def warm_up(chosen: str) -> str:
@@ -89,8 +89,8 @@ def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], floa
     speed = f"{rate / 1e6:.1f} million samples per second"
     if rate < CORE_SAMPLES_PER_SECOND:
         raise UserError(
-            f"Cycles does not use {chosen}: it reaches only {speed}, no more than one CPU core; "
-            "check its driver, or use --device cpu"
+            f"Cycles does not really use the {chosen} device: the rendering reaches only {speed}, no more than one CPU "
+            "core; check the GPU driver, or use --device cpu"
         )
     return speed
 

@@ -180,7 +180,7 @@ def _import_by_suffix(path: Path, animations: bool, up: Up | None) -> None:
         case ".stl":
             bpy.ops.wm.stl_import(filepath=name, use_mesh_validate=False, **_AXES[up or "z"])
         case suffix:
-            raise ObjectError("import", "UnknownFormat", f"{path.name}: there is no importer for the suffix {suffix!r}")
+            raise ObjectError("import", "UnknownFormat", f"{path.name}: the suffix {suffix!r} is not supported")
 
 
 def _import_gltf(name: str) -> None:
@@ -217,7 +217,7 @@ def _check_raw_vertices() -> None:
     for mesh in bpy.data.meshes:
         if not np.isfinite(_coordinates(mesh)).all():
             raise ObjectError(
-                "prepare", "NonFinitePositions", f"mesh {mesh.name!r} has vertices that are NaN or infinite"
+                "prepare", "NonFinitePositions", f"the mesh {mesh.name!r} has vertex positions that are NaN or infinite"
             )
         validate(mesh)
 
@@ -313,12 +313,12 @@ def normalize(mode: NormalizeMode) -> Normalization:
     """
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
-        raise ObjectError("prepare", "NoMesh", f"the file contains {_without_faces()}")
+        raise ObjectError("prepare", "NoMesh", f"nothing can be rendered: the file contains {_without_faces()}")
     _check_finite([np.isfinite(bounds).all()])
     low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
     center, longest = (low + high) / 2, float((high - low).max())
     if longest < _SMALLEST:
-        small = f"the longest side is {longest:.3g}; the limit is {_SMALLEST:g}"
+        small = f"the longest side of the object is {longest:.3g}; the minimum is {_SMALLEST:g}"
         raise ObjectError("prepare", "ZeroSize", small if longest else "all vertices are at one point")
     scale = 1.0 / longest if mode == "longest" else SPHERE_RADIUS / _radius(center)
     scene = bpy.context.scene
@@ -335,7 +335,7 @@ def normalize(mode: NormalizeMode) -> Normalization:
 
 def _check_finite(finite: Iterable[np.bool_]) -> None:
     if not all(finite):
-        raise ObjectError("prepare", "NonFinitePositions", "the evaluated geometry is NaN or infinite")
+        raise ObjectError("prepare", "NonFinitePositions", "vertex positions in the scene are NaN or infinite")
 
 
 def _without_faces() -> str:
@@ -396,5 +396,5 @@ def _mean_luminance(image: Any, path: Path) -> float:
     weights = np.cos((np.arange(height) + 0.5) / max(height, 1) * np.pi - np.pi / 2)
     mean = float((rows * weights).sum() / weights.sum()) if len(rows) else 0.0
     if not np.isfinite(mean) or mean <= 0:
-        raise ObjectError("prepare", "UnusableHdri", f"the environment map {path} is black or unreadable")
+        raise ObjectError("prepare", "UnusableHdri", f"the environment map {path} is black or unreadable; remove it")
     return mean

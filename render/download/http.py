@@ -114,16 +114,21 @@ def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
         expected = _expected_sha256(response)
     file.flush()
     if declared.isdecimal() and size != int(declared):
-        raise RetryableError("Truncated", f"received {size} of {declared} bytes")
+        raise RetryableError("Truncated", f"received {size} of {declared} bytes before the connection ended")
     if expected and digest.hexdigest() != expected:
-        raise RetryableError("ChecksumMismatch", f"the sha256 is {digest.hexdigest()}, but the server says {expected}")
+        raise RetryableError(
+            "ChecksumMismatch",
+            f"the downloaded bytes have the sha256 {digest.hexdigest()}, but the server announced {expected}",
+        )
     return ResponseBody(size, digest.hexdigest(), bool(expected))
 
 
 def check_size(size: int, policy: DownloadPolicy) -> None:
     """Raise DownloadError when `size` in bytes exceeds the policy's limit."""
     if policy.max_bytes is not None and size > policy.max_bytes:
-        raise DownloadError("TooLarge", f"the file has at least {size} bytes; the limit is {policy.max_bytes}")
+        raise DownloadError(
+            "TooLarge", f"the file has at least {size} bytes; the limit is {policy.max_bytes} bytes (--max-file-mb)"
+        )
 
 
 class _Adapter(HTTPAdapter):
@@ -150,7 +155,8 @@ class _Session(requests.Session):
         local = here.hostname in LOOPBACK and there.hostname in LOOPBACK and there.scheme == here.scheme
         if there.scheme != "https" and not local:
             raise DownloadError(
-                "UnsafeRedirect", f"the server redirects to {there.scheme}://{there.hostname}, not to https"
+                "UnsafeRedirect",
+                f"the server redirects to {there.scheme}://{there.hostname}; only redirects to https are followed",
             )
         prepared_request.headers.pop("Authorization", None)
         _authorize(prepared_request)
@@ -219,7 +225,10 @@ def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
     if not token or url.scheme != "https" or url.hostname != TOKEN_HOST:
         return request
     if not (token.isascii() and token.isprintable()):  # the error of requests would print the token
-        raise DownloadError("Token", "HF_TOKEN has characters that are not valid in a token; set it again or unset it")
+        raise DownloadError(
+            "Token",
+            "the environment variable HF_TOKEN has characters that are not valid in a token; correct or unset HF_TOKEN",
+        )
     request.headers["Authorization"] = f"Bearer {token}"
     return request
 

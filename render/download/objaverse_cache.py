@@ -66,12 +66,12 @@ def fetch(asset: Asset, cache: Path, policy: DownloadPolicy) -> CachedFile:
     """
     name = asset.objaverse_path or ""
     if not _OBJECT_PATH.fullmatch(name):  # the name becomes a local path
-        raise DownloadError("BadPath", f"{name!r} is not a path of Objaverse, such as glbs/000-001/UID.glb", 0)
+        raise DownloadError("BadPath", f"{name!r} is not a path in Objaverse, such as glbs/000-001/UID.glb", 0)
     local = cache / name
     try:
         return _cached(local, policy) or _downloaded(name, local, policy)
     except OSError as error:
-        raise DownloadError("Disk", f"{name}: {error}") from error
+        raise DownloadError("Disk", f"{name}: the file cannot be read or written in {cache} ({error})") from error
 
 
 def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Download:
@@ -121,7 +121,7 @@ def _downloaded(name: str, local: Path, policy: DownloadPolicy) -> CachedFile:
             body = transfer(f"{policy.base_url}/{name}", file, policy)
             if problem := _glb_problem(file, body.size):
                 if body.verified:  # the published file itself is bad: a retry is useless
-                    raise DownloadError("NotGlb", f"the published file {problem}")
+                    raise DownloadError("NotGlb", f"the file on the server {problem}")
                 raise RetryableError("NotGlb", f"the downloaded file {problem}")
             return _mapped(file), body.sha256
 
@@ -153,7 +153,7 @@ def _glb_problem(file: IO[bytes], size: int) -> str:
     if len(head) < _GLB_HEADER.size or head[:4] != b"glTF":
         return f"is not a GLB file: it begins with {head!r}"
     _, _, length = _GLB_HEADER.unpack(head)
-    return f"is truncated: {size} bytes of {length}" if size < length else ""
+    return f"is truncated: it has {size} bytes, but its header declares {length}" if size < length else ""
 
 
 def _mapped(file: IO[bytes]) -> NDArray[np.uint8]:

@@ -26,7 +26,6 @@ from render.model_files.windings import reversed_twins
 _GLB_MAGIC: Final = b"glTF"
 _GLB_HEADER: Final = 12
 _BOM: Final = b"\xef\xbb\xbf"
-_OLD: Final = "is glTF 1.0; convert it to glTF 2.0"
 _CHUNK_JSON: Final = 0x4E4F534A
 _CHUNK_BIN: Final = 0x004E4942
 _DATA_URI: Final = "data:"
@@ -55,7 +54,7 @@ def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True)
     document, binary, plain = _read(path)
     try:
         compressed = drop_fallbacks(document)
-        for reference, needed in _references(document):
+        for reference, needed in _references(document, path.name):
             _check_reference(reference, needed, path, root)
         decoded = decode_parts(document, binary, path, root, compressed)
         if decoded is not None:
@@ -86,22 +85,22 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview, bool]:
     """
     data = path.read_bytes()
     if not data:
-        raise ModelError(f"{path.name} is empty")
+        raise ModelError(f"{path.name} is empty; export or download the file again")
     plain = not data.startswith(_BOM)
     text, binary = data, memoryview(b"")
     if data[:4] == _GLB_MAGIC:
         text, binary = _split_glb(data, path.name)
         plain = struct.unpack_from("<I", data, 8)[0] == len(data)
     if sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
-        raise TooLarge(f"{path.name}: its JSON has more than {MAX_JSON_VALUES:,} values")
+        raise TooLarge(f"{path.name}: the JSON text has more than {MAX_JSON_VALUES:,} values; simplify the object")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} is not glTF: {error}") from error
+        raise ModelError(f"{path.name} is not glTF: the JSON text cannot be parsed ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("asset"), dict):
-        raise ModelError(f"{path.name} is not glTF: it has no `asset` object")
+        raise ModelError(f"{path.name} is not glTF: the JSON text has no `asset` object")
     if str(document["asset"].get("version", "2")).startswith("1"):
-        raise ModelError(f"{path.name} {_OLD}")
+        raise ModelError(f"{path.name} is glTF 1.0; convert the file to glTF 2.0")
     return document, binary, plain
 
 
@@ -115,25 +114,25 @@ def _has_images(document: dict[str, Any]) -> bool:
 
 def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
     if len(data) < _GLB_HEADER + 8:
-        raise ModelError(f"{name} is truncated: {len(data)} bytes are less than a GLB header")
+        raise ModelError(f"{name} is truncated: the file has {len(data)} bytes, less than a GLB header")
     version, length = struct.unpack_from("<II", data, 4)
     if version == 1:
-        raise ModelError(f"{name} {_OLD}")
+        raise ModelError(f"{name} is glTF 1.0; convert the file to glTF 2.0")
     if length > len(data):
-        raise ModelError(f"{name} is truncated: {len(data)} bytes of {length}")
+        raise ModelError(f"{name} is truncated: the file has {len(data)} bytes, but its header declares {length}")
     view, chunks, offset = memoryview(data), dict[int, memoryview](), _GLB_HEADER
     while offset + 8 <= length:
         size, kind = struct.unpack_from("<II", data, offset)
         if offset + 8 + size > length:
-            raise ModelError(f"{name} is truncated: a chunk of {size} bytes exceeds the file")
+            raise ModelError(f"{name} is truncated: a GLB chunk of {size} bytes ends after the end of the file")
         chunks.setdefault(kind, view[offset + 8 : offset + 8 + size])
         offset += 8 + size
     if _CHUNK_JSON not in chunks:
-        raise ModelError(f"{name} is not glTF: it has no JSON chunk")
+        raise ModelError(f"{name} is not glTF: the GLB file has no JSON chunk")
     return bytes(chunks[_CHUNK_JSON]), chunks.get(_CHUNK_BIN, memoryview(b""))
 
 
-def _references(document: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+def _references(document: dict[str, Any], name: str) -> Iterator[tuple[str, bool]]:
     """Yield each URI of a buffer or image that is not a data URI, and whether the file is required."""
     for key, needed in (("buffers", True), ("images", False)):
         for entry in document.get(key, []):
@@ -143,19 +142,21 @@ def _references(document: dict[str, Any]) -> Iterator[tuple[str, bool]]:
             if not str(uri).startswith(_DATA_URI):
                 yield str(uri), needed
             elif ";base64," not in uri:  # Blender's importer would read it as a file path
-                raise ModelError(f"a data URI in {key!r} is not base64")
+                raise ModelError(f"{name}: a data URI in `{key}` is not base64; export the file again")
 
 
 def _check_reference(reference: str, needed: bool, path: Path, root: Path) -> None:
     place = local_path(reference, path.parent.resolve(), root)
     if place is None:
         if needed:
-            raise UnsafeReference(f"{path.name} refers to {reference!r}, which is outside of the source folder")
+            raise UnsafeReference(
+                f"{path.name} refers to {reference!r}, which is outside of the source folder; copy this file into it"
+            )
         return
     if place.exists() and not place.is_file():
-        raise ModelError(f"{path.name} refers to {reference!r}, which is not a file")
+        raise ModelError(f"{path.name} refers to {reference!r}, which is a folder or device, not a file")
     if needed and not place.exists():
-        raise ModelError(f"{path.name} refers to {reference!r}, which does not exist")
+        raise ModelError(f"{path.name} needs the file {reference!r}, which does not exist; add this file")
 
 
 def _check_nodes(document: dict[str, Any], name: str) -> int:
@@ -174,9 +175,9 @@ def _check_nodes(document: dict[str, Any], name: str) -> int:
                 following.append(child)
         level = following
     if seen < len(nodes):
-        raise ModelError(f"{name}: a node is its own ancestor")
+        raise ModelError(f"{name}: the node hierarchy has a cycle, in which a node is its own ancestor")
     if depth > MAX_DEPTH:
-        raise ModelError(f"{name}: nodes are nested {depth} levels deep; the limit is {MAX_DEPTH}")
+        raise ModelError(f"{name}: the nodes are nested {depth} levels deep; the limit is {MAX_DEPTH} levels")
     return depth
 
 
@@ -199,18 +200,18 @@ def _check_claims(document: dict[str, Any], name: str) -> None:
     instanced = [e[_INSTANCING]["attributes"] for e in extensions if _INSTANCING in e]
     copies = [max((counts[i] for i in attributes.values()), default=0) for attributes in instanced]
     for declared, most, what in (
-        (absent, MAX_ABSENT, "elements without data"),
+        (absent, MAX_ABSENT, "accessor elements without data"),
         (corners, MAX_CORNERS, "triangle corners and morphed vertices"),
-        (copies, MAX_INSTANCES, "instances"),
+        (copies, MAX_INSTANCES, "instances of meshes"),
     ):
         if sum(declared) > most:
-            raise TooLarge(f"{name} declares {sum(declared):,} {what}; the limit is {most:,}")
+            raise TooLarge(f"{name} declares {sum(declared):,} {what}; the limit is {most:,} {what}")
 
 
 def _count(accessor: dict[str, Any]) -> int:
     count = accessor["count"]
     if not isinstance(count, int) or count < 0:
-        raise ValueError(f"an accessor has a count of {count!r}")
+        raise ValueError(f"the `count` of an accessor is {count!r}, not an integer of at least 0")
     return count
 
 
@@ -218,7 +219,7 @@ def _check_transforms(document: dict[str, Any], name: str) -> None:
     for index, node in enumerate(document.get("nodes", [])):
         for key in _TRANSFORMS:
             if key in node and not np.isfinite(np.asarray(node[key], np.float32)).all():
-                raise NonFinitePositions(f"{name}: the {key} of node {index} is NaN or infinite")
+                raise NonFinitePositions(f"{name}: the {key} of node {index} has a value that is NaN or infinite")
 
 
 def _check_positions(document: dict[str, Any], data: GltfData, name: str) -> None:
@@ -229,7 +230,7 @@ def _check_positions(document: dict[str, Any], data: GltfData, name: str) -> Non
         }
     for index in sorted(accessors):
         if not all(np.isfinite(values).all() for values in data.float_arrays(index)):
-            raise NonFinitePositions(f"{name}: accessor {index} has positions that are NaN or infinite")
+            raise NonFinitePositions(f"{name}: accessor {index} has vertex positions that are NaN or infinite")
 
 
 def _twins(document: dict[str, Any], data: GltfData) -> frozenset[str]:
@@ -250,4 +251,6 @@ def _check_indices(document: dict[str, Any], data: GltfData, name: str) -> None:
         indices = data.array(primitive["indices"]) if "indices" in primitive else None
         vertices = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
         if indices is not None and indices.size and int(indices.max()) >= vertices:
-            raise ModelError(f"{name}: an index refers to vertex {int(indices.max())}, but there are {vertices}")
+            raise ModelError(
+                f"{name}: a mesh primitive refers to vertex {int(indices.max())}, but has only {vertices} vertices"
+            )

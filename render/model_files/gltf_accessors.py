@@ -60,7 +60,7 @@ class GltfData:
         try:
             return np.ndarray((accessor["count"], width), dtype, buffer, place.get("byteOffset", 0), strides)
         except ValueError as error:
-            raise ModelError(f"{self._path.name}: {what} does not fit its buffer ({error})") from error
+            raise ModelError(f"{self._path.name}: the data of {what} exceeds its buffer view ({error})") from error
 
     def buffer(self, index: int) -> memoryview:
         """Return the bytes of a buffer; those of the binary chunk if it has no URI."""

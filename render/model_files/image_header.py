@@ -34,7 +34,10 @@ def check_image_size(name: str, data: bytes) -> None:
     """Raise TooLarge when the header in `data` declares more than MAX_PIXELS."""
     width, height = image_size(data) or (0, 0)
     if width * height > MAX_PIXELS:
-        raise TooLarge(f"the image {name!r} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+        raise TooLarge(
+            f"the image {name!r} has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,} pixels; "
+            "scale the image down"
+        )
 
 
 def _size(data: bytes) -> ImageSize | None:

@@ -92,7 +92,9 @@ def _library_names(data: bytes, where: str) -> Iterator[str]:
     for match in _LIBRARIES.findall(_joined(data) if b"\\" in data else data):
         rest = _text(match)
         if len(rest.split()) > _MOST_WORDS:
-            raise ModelError(f"{where}: an mtllib statement has {len(rest.split())} words; the limit is {_MOST_WORDS}")
+            raise ModelError(
+                f"{where}: an `mtllib` statement has {len(rest.split())} words, more than the limit of {_MOST_WORDS}"
+            )
         yield rest
 
 

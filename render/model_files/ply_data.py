@@ -94,13 +94,13 @@ def _text_table(words: NDArray[np.float64], offset: int, element: Element) -> tu
         for number, each in enumerate(element.properties):
             length = int(words[offset]) if each.length else 1
             if length < 0:
-                raise ValueError(f"a list of {length} values")
+                raise ValueError(f"a list {each.name!r} of the element {element.name!r} declares {length} values")
             offset += bool(each.length)
             picked[number].append(offset)
             lengths[number].append(length)
             offset += length
     if offset > len(words):
-        raise ValueError("the text ends early")
+        raise ValueError(f"the file ends before the last of the {element.count} elements {element.name!r}")
     return {
         each.name: _column(words, np.array(picked[i], np.int64), np.array(lengths[i], np.int64), each.kind)
         for i, each in enumerate(element.properties)
@@ -142,7 +142,7 @@ def _first_lengths(body: bytes, offset: int, element: Element, order: str) -> li
             length = int(np.frombuffer(body, kind, 1, offset)[0])
             offset += kind.itemsize
         if length < 0:
-            raise ValueError(f"a list of {length} values")
+            raise ValueError(f"a list {each.name!r} of the element {element.name!r} declares {length} values")
         lengths.append(length)
         offset += length * np.dtype(each.kind).itemsize
     return lengths

@@ -47,9 +47,9 @@ def _check_content(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
-        raise ModelError(f"{path.name} is empty")
+        raise ModelError(f"{path.name} is empty; export or download the file again")
     if head.startswith(_LFS):
-        raise ModelError(f"{path.name} is a Git LFS pointer, not the file itself; run `git lfs pull`")
+        raise ModelError(f"{path.name} is a Git LFS pointer, not a model; run `git lfs pull` to download the model")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
         raise ModelError(f"{path.name} is an HTML page, not a model; download the file again")
 
@@ -72,11 +72,11 @@ def prepare_stl(path: Path, scratch: Path) -> PreparedModel:
         upper = first != _STL_WORDS[0] and _STL_WORDS[1] in head.lower()
         return PreparedModel(_copy(path, scratch, path.read_bytes().lower()) if upper else path)
     if len(head) < _STL_HEADER:
-        raise ModelError(f"{path.name} is not an STL file")
+        raise ModelError(f"{path.name} is not an STL file: neither text nor 84 bytes of a binary header")
     present = (size - _STL_HEADER) // _STL_TRIANGLE
     if count > present:
         raise ModelError(
-            f"{path.name} is truncated or not STL: it declares {count:,} triangles but contains {present:,}"
+            f"{path.name} is truncated or not STL: the header declares {count:,} triangles, the file has {present:,}"
         )
     data, count = path.read_bytes(), count or present
     data = data[:_STL_COUNT] + count.to_bytes(4, "little") + data[_STL_HEADER : _STL_HEADER + count * _STL_TRIANGLE]

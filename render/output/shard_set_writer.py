@@ -89,7 +89,9 @@ class ShardSetWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write {self.folder}: {error.strerror}; check the path and permissions") from error
+            raise UserError(
+                f"cannot write the folder {self.folder} ({error.strerror}); check the path and its permissions"
+            ) from error
         with owned(self.fs, self.root, self.folder, self.url):
             try:
                 yield
@@ -113,7 +115,7 @@ class ShardSetWriter:
         try:
             existing = json.loads(self.fs.cat_file(path))
         except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}); delete the set or choose another --shards") from error
+            raise UserError(f"{path} is damaged ({error}); delete the shard set, or choose another --shards") from error
         if changed := differences(existing, contents, _DERIVED_KEYS):
             if "fingerprint" in changed:
                 changed["fingerprint"] = _first_difference(self.manifest.assets(), assets())

@@ -31,7 +31,7 @@ def check_files_unchanged(output: ShardSetWriter, root: Path) -> None:
         if asset.file and not _is_same(path, root, row.asset_sha256, changed):
             raise UserError(
                 f"{output.url}: {asset.file} was replaced after object {row.position} ({row.uid}) was rendered from "
-                "it; restore the file, choose another --shards, or delete the set"
+                "this file; restore the file, choose another --shards, or delete the shard set"
             )
 
 

@@ -77,4 +77,6 @@ def _read(path: Path) -> list[RenderResult]:
         rows = [from_json(row) for row in json.loads(members[_ROWS])]
         return [RenderResult(row, members[str(row.position)] if row.status == "ok" else b"") for row in rows]
     except (KeyError, ValueError, OSError, tarfile.TarError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, and its objects are rendered again") from error
+        raise UserError(
+            f"{path} is damaged ({error}); delete this file and repeat the command, which renders its objects again"
+        ) from error

@@ -101,7 +101,7 @@ def kind_of(index: int, seed: int) -> str:
     Raises UserError when the index is out of range.
     """
     if not 0 <= index <= MAX_INDEX:
-        raise UserError(f"procedural object {index} does not exist: indices go from 0 to {MAX_INDEX}")
+        raise UserError(f"procedural object {index} does not exist; choose an index from 0 to {MAX_INDEX}")
     block, place = divmod(index, len(KINDS))
     order = generator("kinds", seed, block).permutation(len(KINDS))
     return KINDS[int(order[place])]
@@ -117,8 +117,8 @@ def parse_uid(uid: str) -> tuple[str, int]:
     match = _UID.fullmatch(uid)
     if match is None or match[1] not in KINDS:
         raise UserError(
-            f"{uid!r} is not the uid of a procedural object: expected procedural-KIND-000000 "
-            f"with KIND one of {', '.join(KINDS)}"
+            f"{uid!r} is not the uid of a procedural object; expected procedural-KIND-INDEX, where INDEX has six "
+            f"digits and KIND is one of {', '.join(KINDS)}"
         )
     return match[1], int(match[2])
 

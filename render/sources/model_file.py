@@ -52,9 +52,9 @@ def locate(root: Path, name: str) -> Path:
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as error:
-        raise SymlinkLoop(f"{name!r} is a symbolic link that leads to itself") from error
+        raise SymlinkLoop(f"{name!r} is a symbolic link that leads to itself; correct or remove the link") from error
     if not resolved.is_relative_to(root):
-        raise UserError(f"{name!r} is outside of the source folder {root}")
+        raise UserError(f"{name!r} is outside of the source folder {root}; copy the file into this folder")
     if not resolved.exists() and re.search(r"\\x[0-9a-f]{2}", name):  # dataset.format.manifest.escape_name
         raise NameNotUtf8(f"the file name {name} is not valid UTF-8; rename the file or its folder")
     return resolved

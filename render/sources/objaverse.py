@@ -105,7 +105,7 @@ def _uid_file(selection: str, read: Callable[[Path], T]) -> T:
     if not path.is_file():
         raise UserError(
             f"objaverse:{selection} is unknown; give objaverse:lvis, objaverse:all or objaverse:FILE, "
-            "where FILE has one uid per line"
+            "where FILE is an existing text file with one uid per line"
         )
     try:
         return read(path)
@@ -127,7 +127,7 @@ def _uids_of_lines(path: Path) -> Uids:
             if uid and not _UID.fullmatch(uid):
                 shown = uid[:60].decode(errors="replace")
                 raise UserError(
-                    f"{path}, line {number}: {shown!r} is not an Objaverse uid (32 digits 0-9 a-f); give one per line"
+                    f"{path}, line {number}: {shown!r} is not an Objaverse uid (32 digits 0-9 a-f); correct this line"
                 )
             uids += uid
     if not uids:
@@ -139,7 +139,7 @@ def _lvis_uids(file: gzip.GzipFile) -> bytearray:
     categories = json.load(file)
     uids = bytearray().join(uid.encode() for named in _object(categories).values() for uid in named)
     if not uids or len(uids) % _UID_BYTES:
-        raise ValueError("it contains no uids of 32 characters")
+        raise ValueError("the LVIS annotations contain no uids, or uids that do not have 32 characters")
     return uids
 
 
@@ -162,7 +162,8 @@ def _selected(selection: str, chosen: Uids, folders: dict[str, Uids]) -> dict[st
     if not exists.all():
         first = chosen[~exists][0].decode()
         raise UserError(
-            f"objaverse:{selection}: {np.sum(~exists)} uids are not in Objaverse, for example {first!r}; remove them"
+            f"objaverse:{selection}: {np.sum(~exists)} of the selected uids are not in Objaverse, for example "
+            f"{first!r}; remove these uids"
         )
     return kept
 
@@ -187,7 +188,9 @@ def _parse_paths(file: gzip.GzipFile) -> dict[str, bytearray]:
         elif folders and not more and text[place:].strip() == b"}":
             return folders
         else:
-            raise ValueError(f"unexpected {text[place : place + 60]!r}")
+            raise ValueError(
+                f'expected an entry such as "UID": "glbs/FOLDER/UID.glb", not {text[place : place + 60]!r}'
+            )
 
 
 def _annotations(folder: str, cache: Path, policy: DownloadPolicy) -> dict[str, Any]:
@@ -219,8 +222,8 @@ def _listing(name: str, cache: Path, policy: DownloadPolicy) -> Path:
         return download_listing(name, cache, policy, _check_gzip)
     except (DownloadError, OSError) as error:
         raise UserError(
-            f"Objaverse's list {name} is not in {cache} and cannot be downloaded ({error}); check the network, or copy "
-            f"{policy.base_url}/{name} there"
+            f"Objaverse's list {name} is not in {cache} and cannot be downloaded ({error}); check the network, or save "
+            f"{policy.base_url}/{name} as {local}"
         ) from error
 
 
@@ -239,4 +242,4 @@ def _read(path: Path, parse: Callable[[gzip.GzipFile], T]) -> T:
         with gzip.open(path) as file:
             return parse(file)
     except _DAMAGED as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to download it again") from error
+        raise UserError(f"{path} is damaged ({error}); delete the file to download it again") from error

@@ -81,7 +81,10 @@ def parse_source(spec: str) -> ObjectSource:
 def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Iterator[Asset]:
     """Yield the selected objects in manifest order. Raises UserError, during iteration, when the source is unusable."""
     if selection.uids and source.kind == "objaverse":
-        raise UserError("--uids selects from folder: and procedural: sources; for Objaverse write objaverse:UIDS.txt")
+        raise UserError(
+            "--uids is only for folder: and procedural: sources; to select objects of Objaverse, write --source "
+            "objaverse:UIDS.txt"
+        )
     listed = _kept(_listed(source, seed, selection), selection.uids)
     for asset in islice(listed, selection.limit):
         yield replace(asset, excluded=_excluded(asset, selection)) if not asset.excluded else asset
@@ -131,7 +134,9 @@ def _kept(listed: Iterator[Asset], uids: Path | None) -> Iterator[Asset]:
             missing.remove(asset.uid)
             yield asset
     if missing:
-        raise UserError(f"{uids}: {len(missing)} uids are not in the source, for example {min(missing)!r}; remove them")
+        raise UserError(
+            f"{uids}: {len(missing)} uids are not in the source, for example {min(missing)!r}; remove these uids"
+        )
 
 
 def _read_text(path: Path) -> str:
@@ -156,7 +161,9 @@ def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
     from render.procedural.catalog import uid_of
 
     if not count.isdecimal() or int(count) < 1:
-        raise UserError(f"procedural:{count} is not a number of objects; write for example procedural:24")
+        raise UserError(
+            f"procedural:{count} has no positive number of objects after the colon; write for example procedural:24"
+        )
     for index in range(int(count)):
         yield Asset(uid_of(index, seed), "procedural", "CC0-1.0", "isotropic3d procedural", procedural_index=index)
 
@@ -172,7 +179,9 @@ def folder_assets(folder: Path) -> list[Asset]:
     root = folder.resolve()
     assets = _manifest_assets(root) or _walk_assets(root)
     if not assets:
-        raise UserError(f"folder:{folder} contains no model file ({' '.join(MODEL_SUFFIXES)})")
+        raise UserError(
+            f"folder:{folder} contains no model file; the name of a model file ends in {' '.join(MODEL_SUFFIXES)}"
+        )
     return assets
 
 
@@ -201,7 +210,7 @@ def _model_files(root: Path) -> Iterator[str]:
         for name in folders + [name for name in files if name.lower().endswith(MODEL_SUFFIXES)]:
             path = Path(parent) / name
             if path.is_symlink() and (name in folders or not _is_loop(path)):
-                _inside(root, path, f"{path} is a symbolic link that")
+                _inside(root, path, f"the symbolic link {path}")
             elif name in files and not name.startswith("."):
                 yield path.relative_to(root).as_posix()
 
@@ -230,11 +239,11 @@ def _resolved(path: Path) -> Path:
         return Path(os.path.normpath(path))
 
 
-def _inside(root: Path, path: Path, what: str) -> Path:
-    """Return the resolved path. Raises UserError when it lies outside of `root`."""
+def _inside(root: Path, path: Path, link: str) -> Path:
+    """Return the resolved `path`. Raises UserError, which calls the path `link`, when it is outside of `root`."""
     resolved = _resolved(path)
     if not resolved.is_relative_to(root):
-        raise UserError(f"{what} leads out of the folder {root}; copy the file into it")
+        raise UserError(f"{link} leads out of the folder {root}; copy the file into this folder")
     return resolved
 
 
@@ -291,26 +300,36 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
         rows = [] if missing else list(reader)
         for number, row in enumerate(rows, start=2):
             if not row["uid"] or not row["file"]:
-                raise UserError(f"{path}, line {number}: uid or file is empty; fill in both")
+                raise UserError(f"{path}, line {number}: the column uid or file is empty; fill in both columns")
         rows = [row for row in rows if applies(row)]
     except UserError:
         raise
     except (csv.Error, ValueError) as error:  # the latter: a NUL in a path
-        raise UserError(f"{path} is not a usable CSV file ({error}); it needs uid,file,license,author") from error
+        raise UserError(
+            f"{path} is not a usable CSV file ({error}); write a table with the columns uid, file, license and author"
+        ) from error
     if fault is not None and (rows or required):
         line = data.count(b"\n", 0, fault.start) + 1
         raise UserError(f"{path}, line {line}: not UTF-8 (byte 0x{data[fault.start]:02x}); save the file as UTF-8")
     if missing and required:
-        raise UserError(f"{path} lacks the column {' and '.join(sorted(missing))}; it needs uid,file,license,author")
+        raise UserError(
+            f"{path} lacks the column {' and '.join(sorted(missing))}; the first line must name the columns, such as "
+            "uid,file,license,author"
+        )
     return rows
 
 
 def _row_asset(row: dict[str, str], manifest: Path, root: Path) -> Asset:
     path = manifest.parent / row["file"]
     if Path(row["file"]).is_absolute():
-        raise UserError(f"{manifest}: {row['file']} is an absolute path; files are relative to the manifest")
+        raise UserError(
+            f"{manifest}: {row['file']} is an absolute path; write a path relative to the folder of the manifest"
+        )
     if not row["file"].lower().endswith(MODEL_SUFFIXES):
-        raise UserError(f"{manifest}: {row['file']} does not end in one of {' '.join(MODEL_SUFFIXES)}")
+        raise UserError(
+            f"{manifest}: the file name {row['file']} does not end in one of {' '.join(MODEL_SUFFIXES)}; "
+            "list only such files"
+        )
     inside = _inside(root, path, f"{manifest}: {row['file']}")
     return Asset(
         uid=check_uid(row["uid"]),

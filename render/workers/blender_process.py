@@ -112,12 +112,14 @@ class BlenderProcess:
         while b"\n" not in self._pending:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise self._killed("Timeout", f"Blender did not answer within {timeout_s:g} s")
+                raise self._killed("Timeout", f"Blender sent no answer within {timeout_s:g} s and was killed")
             readable, _, _ = select.select([self._replies], [], [], min(remaining, _POLL_S))
             rss_mb = self._measure()
             if memory_mb is not None and rss_mb > memory_mb:
                 raise self._killed(
-                    "MemoryLimit", f"Blender used {rss_mb:.0f} MB of memory; the limit is {memory_mb:.0f} MB"
+                    "MemoryLimit",
+                    f"Blender used {rss_mb:.0f} MB of memory and was killed; the limit is {memory_mb:.0f} MB "
+                    "(--memory-limit-mb)",
                 )
             if readable:
                 chunk = os.read(self._replies.fileno(), 65536)

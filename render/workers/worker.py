@@ -146,7 +146,7 @@ class RenderWorker:
         if task.blob is not None:
             return self._received(task)
         if self._root is None or asset.file is None:
-            raise UserError("the manifest has no file for this object")
+            raise UserError("the source is not a folder, or the manifest names no model file for this object")
         path = locate(self._root, asset.file)
         return path, object_sha256(path, self._root)
 

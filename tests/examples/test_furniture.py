@@ -176,7 +176,7 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path, name):
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "MAX_MEMBER_BYTES", 10)
-    with pytest.raises(UserError, match=r"the limit is 10"):
+    with pytest.raises(UserError, match=r"more than the limit of 10;"):
         convert_to(tmp_path, library(entry("a", "Sofa")))
     monkeypatch.undo()
     monkeypatch.setattr(convert, "MAX_TOTAL_BYTES", 100)
@@ -189,7 +189,7 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
     [
         (b"no zip", "not a usable zip"),
         (library(), "lists no model"),
-        (library(entry("a", "Sofa", width="wide")), "expected 1 number"),
+        (library(entry("a", "Sofa", width="wide")), "the property width#1 is 'wide'; expected 1 number"),
         (library(entry("a", "Sofa", model="/set/b/b.obj")), "has no file set/b/b.obj"),
         (library(entry("a", "Sofa"), license_text="Proprietary"), "unknown license 'Proprietary'"),
         (library(entry("a", "Sofa"), **{"set__a__x.png": b"no image"}), "x.png cannot be read"),
@@ -209,7 +209,7 @@ def test_a_wrong_source_or_output_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a result of this command"):
         run(Furniture(make_folder(tmp_path, library(entry("a", "Sofa"))), tmp_path / "other"))
     make_folder(tmp_path, library(entry("a", "Sofa")), "Copy.sh3f")
-    with pytest.raises(UserError, match=r"is in two \.sh3f files"):
+    with pytest.raises(UserError, match=r"is in more than one \.sh3f file"):
         run(Furniture(tmp_path / "package", tmp_path / "out"))
 
 

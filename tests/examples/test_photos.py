@@ -113,7 +113,7 @@ def test_wrong_input_is_one_clear_error(tmp_path):
 
 @pytest.mark.parametrize("line", ["a.png,cat,perhaps,photo", "a.png,,yes,photo", "a.png,cat"])
 def test_a_bad_label_file_names_the_line(tmp_path, line):
-    with pytest.raises(UserError, match=r"line 2: it needs file, label, known, style"):
+    with pytest.raises(UserError, match=r"line 2: fill in the columns file, label, known, style"):
         read_labels(labels_file(tmp_path, line))
 
 

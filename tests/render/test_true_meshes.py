@@ -68,6 +68,6 @@ def test_files_are_copied_if_they_are_what_was_rendered(
 
 
 def test_a_split_without_objects_is_named(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none of its 3 objects is in the test split"):
+    with pytest.raises(UserError, match="none of the 3 objects is in the test split"):
         run(TrueMeshes(str(shards), tmp_path / "out"))
     assert json.loads((shards / "set.json").read_text())["objects"] == 3

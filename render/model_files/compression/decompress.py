@@ -52,7 +52,10 @@ def decode_parts(document: Json, binary: memoryview, path: Path, root: Path, com
         else:
             part = view["extensions"][name]
             if part["buffer"] not in starts:
-                raise ModelError(f"{path.name}: buffer view {index} ({name}) is in a buffer without data")
+                raise ModelError(
+                    f"{path.name}: buffer view {index} ({name}) refers to buffer {part['buffer']}, which has no data; "
+                    "export the file again"
+                )
             plain = _decompress(part, data, f"{path.name}: buffer view {index} ({name})")
             kept = {key: view[key] for key in _KEPT if key in view}
             view.clear()
@@ -97,17 +100,20 @@ def _check_sizes(document: Json, name: str) -> None:
         for key in ("buffer", "byteOffset", "byteLength", "byteStride", "count"):
             value = each.get(key, 0) if key == "byteOffset" else each[key]
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f"the {key} of a compressed buffer view is {value!r}")
+                raise ValueError(f"the {key} of a compressed buffer view is {value!r}, not an integer of at least 0")
     size = sum(each["count"] * each["byteStride"] for each in compressed)
     if size > MAX_DECODED:
-        raise TooLarge(f"{name} declares {size:,} bytes of compressed data; the limit is {MAX_DECODED:,}")
+        raise TooLarge(
+            f"{name}: the compressed data declares a decompressed size of {size:,} bytes, more than the limit of "
+            f"{MAX_DECODED:,}; reduce the number of vertices"
+        )
 
 
 def _decompress(compression: Json, data: GltfData, what: str) -> bytes:
     start, length = compression.get("byteOffset", 0), compression["byteLength"]
     part = bytes(data.buffer(compression["buffer"])[start : start + length])
     if len(part) < length:
-        raise ModelError(f"{what} exceeds its buffer")
+        raise ModelError(f"{what} ends after the end of its buffer; export or download the file again")
     count, stride, kind = compression["count"], compression["byteStride"], compression.get("filter", "NONE")
     try:
         return decode(part, count, stride, compression["mode"], kind).tobytes()

@@ -36,11 +36,14 @@ def decode(data: bytes, count: int, stride: int, mode: str, filter_name: str) ->
     """
     if mode == "ATTRIBUTES":
         if stride % 4 or not 4 <= stride <= 256:
-            raise ValueError(f"a stride of {stride} bytes is not valid")
+            raise ValueError(f"the attributes of a vertex have {stride} bytes, not a multiple of 4 from 4 to 256")
         with np.errstate(all="ignore"):  # damaged data may divide by zero
             return _FILTERS[filter_name](_attributes(data, count, stride))
     if stride not in (2, 4) or filter_name != "NONE" or (mode == "TRIANGLES" and count % 3):
-        raise ValueError(f"{count} indices of {stride} bytes with filter {filter_name} are not valid")
+        raise ValueError(
+            f"the buffer view declares {count} {mode} of {stride} bytes with filter {filter_name}; indices must have 2 "
+            "or 4 bytes and no filter, and triangles a multiple of 3 indices"
+        )
     indices = {"TRIANGLES": decode_triangles, "INDICES": decode_sequence}[mode](data, count)
     return (indices & _MAX_INDEX).astype(f"<u{stride}").view(np.uint8).reshape(count, stride)
 
@@ -49,7 +52,7 @@ def _attributes(data: bytes, count: int, stride: int) -> Bytes:
     """Decode vertex attributes [count, stride] from the "vertex" bitstream."""
     version = data[0] - 0xA0
     if version not in (0, 1):
-        raise ValueError(f"the header {data[0]:#x} is not supported")
+        raise ValueError(f"the vertex attributes begin with the byte {data[0]:#x}; only 0xa0 and 0xa1 are supported")
     end = len(data) - max(stride + version * stride // 4, 24 if version else 32)
     tail = np.frombuffer(data, np.uint8, offset=len(data) - stride - version * stride // 4)
     rows = min(_BLOCK_BYTES // stride // _GROUP * _GROUP, _BLOCK_ELEMENTS)
@@ -67,7 +70,7 @@ def _attributes(data: bytes, count: int, stride: int) -> Bytes:
 def _integrate(deltas: Bytes, base: Bytes, channel: int) -> Bytes:
     """Return the values [n, 4] whose differences are `deltas`; the first difference is relative to `base` [4]."""
     if channel & 3 == 3:
-        raise ValueError(f"the channel {channel} is not supported")
+        raise ValueError("the vertex attributes use the unknown encoding 3; only 0, 1 and 2 are supported")
     if channel & 3 == 2:  # exclusive or of rotated 32-bit words
         words, turn = deltas.view("<u4"), channel >> 4
         words = words >> turn | words << 32 - turn if turn else words
@@ -93,7 +96,7 @@ def _read_deltas(data: bytes, end: int, version: int, count: int, deltas: Bytes)
         controls, position = data[position : position + stride // 4 * version], position + stride // 4 * version
         for byte in range(stride):
             if position > end:
-                raise ValueError("the data is too short")
+                raise ValueError(f"the compressed vertex attributes are too short for {count} vertices")
             control = controls[byte // 4] >> byte % 4 * 2 & 3 if version else -1
             start = (block * stride + byte) * rows
             if control == _LITERAL:
@@ -113,7 +116,7 @@ def _read_deltas(data: bytes, end: int, version: int, count: int, deltas: Bytes)
                     escaped[width].append(data[position - escapes : position])
                     places[width].append(start // _GROUP + group)
     if position != end:
-        raise ValueError("the length of the data differs from the one in its headers")
+        raise ValueError(f"{count} vertices end at byte {position} of the compressed attributes, not at byte {end}")
     for width, parts in packed.items():
         whole = _UNPACK[width][np.frombuffer(b"".join(parts), np.uint8)].reshape(-1, _GROUP)
         if width < 8:

@@ -25,7 +25,7 @@ class _Numbers:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise ValueError("a number has more than 5 bytes")
+        raise ValueError("a compressed vertex index has more than 5 bytes")
 
     def index(self) -> int:
         value = self.number()
@@ -40,7 +40,7 @@ def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
     """
     end, position, following = len(data) - 16, count // 3 + 1, 0
     if data[0] != 0xE1 or position > end:
-        raise ValueError("the data is too short or has a wrong header")
+        raise ValueError(f"the triangles do not begin with the byte 0xe1, or are too short for {count} indices")
     numbers, shortcuts, result = _Numbers(data, position), data[end:], list[int]()
     edges, vertices = [(_UNSET, _UNSET)] * 16, [_UNSET] * 16  # the newest is the last one
 
@@ -80,7 +80,7 @@ def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
         result += a, b, c
         del edges[:-16], vertices[:-16]
     if numbers.position != end:
-        raise ValueError("the length of the data differs from the one that its codes imply")
+        raise ValueError(f"{count} triangle indices end at byte {numbers.position} of the data, not at byte {end}")
     return np.array(result, np.int64)
 
 
@@ -90,7 +90,7 @@ def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
     Raises IndexError or ValueError when the data is damaged. Indices may be negative then, or too large.
     """
     if data[0] != 0xD1 or len(data) < count + 5:
-        raise ValueError("the data is too short or has a wrong header")
+        raise ValueError(f"the indices do not begin with the byte 0xd1, or are too short for {count} indices")
     numbers, last, result = _Numbers(data, 1), [0, 0], np.empty(count, np.int64)
     for place in range(count):
         value = numbers.number()
@@ -98,5 +98,5 @@ def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
         last[value & 1] += step >> 1 ^ -(step & 1)
         result[place] = last[value & 1]
     if numbers.position != len(data) - 4:
-        raise ValueError("the length of the data differs from the one that its numbers imply")
+        raise ValueError(f"{count} indices end at byte {numbers.position} of the data, not at byte {len(data) - 4}")
     return result

@@ -98,7 +98,7 @@ def test_a_rate_that_a_core_could_make_unmasks_a_silent_fallback():
     rendered = []
     evidence = device.check_rate("CUDA", lambda: rendered.append(1), lambda: next(times))
     assert evidence == "100.0 million samples per second"
-    with pytest.raises(UserError, match=r"CUDA: it reaches only 2\.0 million"):
+    with pytest.raises(UserError, match=r"CUDA device: the rendering reaches only 2\.0 million"):
         device.check_rate("CUDA", lambda: rendered.append(1), lambda: next(times))
     assert rendered == [1, 1]
 

@@ -143,7 +143,7 @@ UID, OTHER = "a" * 32, "b" * 32
 )
 def test_a_malformed_path_table_is_named(cache, table):
     write_gzip(cache / "object-paths.json.gz", table)
-    with pytest.raises(UserError, match=r"object-paths\.json\.gz is damaged .*delete it"):
+    with pytest.raises(UserError, match=r"object-paths\.json\.gz is damaged .*delete the file"):
         listed("all", cache)
 
 
@@ -157,14 +157,14 @@ def test_a_damaged_cache_file_is_named_with_the_remedy(cache, name, damage):
         path.write_bytes(b"<html>")
     else:
         write_gzip(path, b"{nonsense" if damage == "not json" else ["a"])
-    with pytest.raises(UserError, match=rf"{name} is damaged .*delete it"):
+    with pytest.raises(UserError, match=rf"{name} is damaged .*delete the file"):
         listed("lvis", cache)
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((uid_of(1), "f" * 32, "0" * 32), f"2 uids are not in Objaverse, for example '{'0' * 32}'"),
+        ((uid_of(1), "f" * 32, "0" * 32), f"2 of the selected uids are not in Objaverse, for example '{'0' * 32}'"),
         ((uid_of(1), "", "../../etc/passwd"), "line 3: '../../etc/passwd' is not an Objaverse uid"),
         (("", ""), "contains no uid"),
     ],

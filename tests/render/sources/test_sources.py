@@ -237,7 +237,7 @@ def test_a_file_of_uids_selects(tmp_path):
     chosen.write_text("c\n\na\n")
     assert [a.uid for a in list_assets(f"folder:{tmp_path}/m", uids=chosen)] == ["a", "c"]
     chosen.write_text("c\nzebra\n")
-    with pytest.raises(UserError, match="1 uids are not in the source, for example 'zebra'; remove them"):
+    with pytest.raises(UserError, match="1 uids are not in the source, for example 'zebra'; remove these uids"):
         list_assets(f"folder:{tmp_path}/m", uids=chosen)
 
 
