@@ -1,7 +1,8 @@
 """Run `python -m render` on the Ray cluster whose head node is this machine: `python -m cluster.driver`.
 
-Every worker process receives the code of this checkout (`working_dir`), including nodes that join later. Workers run
-it with the Python that started Ray on their node, which provides the packages.
+Ray sends the code of this checkout (`working_dir`) to every worker process, also on nodes that join the cluster later.
+On each node, the worker processes run this code with the Python that started Ray on that node; that Python must have
+the required packages installed.
 """
 
 import logging
@@ -22,9 +23,10 @@ WORKER_PACKAGES: Final = ("dataset", "render")  # imported by workers
 
 @contextmanager
 def cluster_connection() -> Iterator[None]:
-    """Connect to the cluster inside the block, and send this checkout's code to its nodes.
+    """Connect to the Ray cluster during the `with` block, and send this checkout's code to the nodes of the cluster.
 
-    Raises UserError when no cluster runs here.
+    Raises:
+        UserError: No Ray cluster runs on this machine.
     """
     import ray
 

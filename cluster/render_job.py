@@ -17,7 +17,7 @@ MOUNT: Final = "~/isotropic3d"  # where the file_mounts of cluster/*.yaml put th
 
 
 def checkout(given: str) -> Path:
-    """Return the absolute path of the checkout `given`; exit with an error if this folder is not a checkout."""
+    """Return the absolute path of the folder `given`; exit with an error if it is not a checkout of this project."""
     root = Path(given).expanduser().resolve()
     if not (root / "cluster" / "driver.py").is_file():
         sys.exit(
@@ -28,13 +28,18 @@ def checkout(given: str) -> Path:
 
 
 def interpreter(root: Path) -> str:
-    """Return the Python of the checkout's .venv; without one (in a container), the running Python."""
+    """Return the path of the Python in the .venv of the checkout `root`; without a .venv, the running Python."""
     own = root / ".venv" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process with `python -m cluster.driver`, run in the checkout with these arguments."""
+    """Replace this process with `python -m cluster.driver`, run in the root folder of the checkout.
+
+    Args:
+        arguments: The command line without the program's name. `--root FOLDER` names the checkout (default: MOUNT); all
+            other arguments are passed on to `python -m cluster.driver`.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

@@ -19,7 +19,7 @@ STAGES: Final = ("stage1", "stage2")  # trained on the cluster; components are t
 
 
 def checkout(given: str) -> Path:
-    """Return the absolute path of the checkout `given`; exit with an error if this folder is not a checkout."""
+    """Return the absolute path of the folder `given`; exit with an error if it is not a checkout of this project."""
     root = Path(given).expanduser().resolve()
     if not (root / "train" / "launch.py").is_file():
         sys.exit(
@@ -30,7 +30,12 @@ def checkout(given: str) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process with `python -m train`, run in the checkout with these arguments."""
+    """Replace this process with `python -m train`, run in the root folder of the checkout.
+
+    Args:
+        arguments: The command line without the program's name. `--root FOLDER` names the checkout (default: MOUNT); all
+            other arguments are passed on to `python -m train`.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--root", default=MOUNT)
     known, rest = parser.parse_known_args(arguments)

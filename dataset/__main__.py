@@ -25,7 +25,7 @@ Shards = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]
 
 @dataclass(frozen=True)
 class VerifyCommand:
-    """List every truncated, missing, unexpected or corrupt file in the shards. Exit with status 1 if there is any."""
+    """List every truncated, missing, unexpected or corrupt file of a set. Exit with status 1 if there are any."""
 
     shards: Shards
     """Shard set, or latent set written by train.encode, to check: a folder or an fsspec URL such as s3://bucket/set."""
@@ -148,13 +148,13 @@ class CopyCommand:
 
 
 def _beside(shards: str, name: str) -> Path:
-    """Return the path of file `name` in the set's folder or, for a remote set, in the current folder."""
+    """Return the path of the file `name` in the folder of the set `shards`; for a remote set, in the current folder."""
     fs, root = url_to_fs(shards)
     return Path(root) / name if isinstance(fs, LocalFileSystem) else Path(name)
 
 
 def main() -> int:
-    """Parse the command line and run one of the five commands."""
+    """Parse the command line, run the command verify, info, preview, report or copy, and return its exit status."""
     command: VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CopyCommand = tyro.cli(
         Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[InfoCommand, tyro.conf.subcommand("info")]

@@ -1,7 +1,8 @@
-"""Write and check `attribution.csv`, which credits each object in a set's shards on one line, in manifest order.
+"""Write and check `attribution.csv`, which names title, author, license and URL of each object in a set's shards.
 
-Licenses that require attribution also require it for copies of the images, so the file is stored with the shards. The
-bytes of the file depend only on the manifest and the shards.
+The file has one line per object, in the order of the set's manifest. Licenses that require attribution also require it
+for copies of the images, so `attribution.csv` is stored beside the shards. The bytes of `attribution.csv` depend only
+on the manifest and the shards.
 """
 
 import csv
@@ -21,9 +22,16 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates ce
 
 
 def write_attribution(fs: Any, root: str) -> int:
-    """Write `attribution.csv` for a set whose shards are all finished. Return the number of objects in the file.
+    """Write `attribution.csv` for a set whose shards are all finished. Return the number of lines for objects.
 
-    Only one shard's part of the manifest is in memory at a time. Raises UserError when a file of the set is missing.
+    Only one shard's part of the manifest is in memory at a time.
+
+    Args:
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
+
+    Raises:
+        UserError: The manifest, `set.json` or a statistics file of the set is missing or damaged.
     """
     count = 0
     with atomic_file(fs, f"{root}/{ATTRIBUTION_FILE}") as writer:
@@ -48,13 +56,17 @@ def _header() -> bytes:
 
 
 def _line(asset: Asset) -> bytes:
-    """Format one object's line as UTF-8. Cells that a spreadsheet would take for formulas get a leading apostrophe."""
+    """Return one object's line as UTF-8. Cells that a spreadsheet would take for formulas get a leading apostrophe."""
     cells = (asset.uid, asset.title, asset.author, asset.license, asset.url, asset.source)
     return _row(tuple(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells))
 
 
 class AttributionCheck:
-    """Context manager that compares `attribution.csv` with the shards in one pass over the file."""
+    """Context manager that compares `attribution.csv` line by line with the objects that its caller expects.
+
+    For each shard, in order, call `expect` with the shard's objects. Afterwards, `fault` describes the first
+    difference.
+    """
 
     def __init__(self, fs: Any, root: str) -> None:
         self._path, self._fault, self._expects = f"{root}/{ATTRIBUTION_FILE}", "", True
@@ -68,23 +80,23 @@ class AttributionCheck:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Check that the file has no further lines."""
+        """Record a fault if `attribution.csv` has more lines than expected objects, and close the file."""
         if self._expects and not self._fault and self._file.read(1):
             self._fault = "has more lines than the shards have objects"
         self._file.close()
 
     @property
     def fault(self) -> str:
-        """Description of the first difference; empty if there is none. Lines after it are not compared."""
+        """Description of the first difference in `attribution.csv`; empty if there is none. Later lines are ignored."""
         return self._fault
 
     def expect(self, assets: Iterable[Asset]) -> None:
-        """Check that the next lines of the file describe these objects."""
+        """Check that the next lines of `attribution.csv` describe the objects `assets`, in this order."""
         for asset in assets:
             self._compare(_line(asset), f"differs from the shards and the manifest, starting at {asset.uid}")
 
     def stop_comparing(self) -> None:
-        """Stop comparing. Call this when the expected objects are unknown."""
+        """Compare no further lines. Call this when it is unknown which objects the next lines should describe."""
         self._expects = False
 
     def _compare(self, expected: bytes, fault: str) -> None:

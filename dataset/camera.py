@@ -35,9 +35,14 @@ _AXES: Final[dict[str, tuple[Float64Array, Float64Array]]] = {
 
 
 def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance: ArrayLike = 1.0) -> Float64Array:
-    """Return camera-to-world matrices [..., 4, 4] of cameras that look at the origin. The arguments are broadcast.
+    """Return camera-to-world matrices [..., 4, 4], in the "blender" convention, of cameras that look at the origin.
 
     At elevations of +-90 degrees the up vector is the limit along the meridian, so the matrix is still a rotation.
+
+    Args:
+        elevation_deg: Elevation of each camera in degrees.
+        azimuth_deg: Azimuth of each camera in degrees. The three arguments are broadcast against each other to [...].
+        distance: Distance of each camera from the origin.
     """
     elevation, azimuth, radius = np.broadcast_arrays(
         np.deg2rad(np.asarray(elevation_deg, np.float64)),
@@ -57,10 +62,11 @@ def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance:
 
 
 def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return elevation_deg, azimuth_deg in [0, 360) and distance, each [...], of cameras [..., 4, 4].
+    """Return the elevation in degrees, the azimuth in degrees in [0, 360) and the distance, each [...], of cameras.
 
-    For a camera directly above or below the origin, the azimuth is computed from its right axis, so that this function
-    inverts `spherical_to_c2w` there too.
+    `c2w` contains camera-to-world matrices [..., 4, 4] in the "blender" convention; the distance is that from the
+    origin. For a camera directly above or below the origin, the azimuth is computed from the right axis of the camera,
+    so that this function is the inverse of `spherical_to_c2w` there too.
     """
     matrix = np.asarray(c2w, np.float64)
     x, y, z = np.moveaxis(matrix[..., :3, 3], -1, 0)
@@ -73,7 +79,9 @@ def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float64Array, Float64Array, Float6
 
 
 def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float64Array:
-    """Convert camera-to-world matrices [..., 4, 4] to another convention (see the module docstring).
+    """Convert camera-to-world matrices [..., 4, 4] from the convention `source` to the convention `target`.
+
+    The module docstring defines the conventions "blender", "opengl" and "opencv".
 
     Raises:
         UserError: `source` or `target` is not one of the conventions.
@@ -89,26 +97,39 @@ def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float
 
 
 def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SENSOR_MM) -> Float64Array:
-    """Return the intrinsic matrix K [3, 3], in pixels, of a square image whose principal point is its center.
+    """Return the intrinsic matrix K [3, 3], in pixels, of a square image whose principal point is the image center.
 
-    `lens_mm` is the focal length of the lens, `sensor_mm` the width of the sensor.
+    Args:
+        resolution: Pixels per side of the image.
+        lens_mm: Focal length of the lens in millimeters.
+        sensor_mm: Width of the sensor in millimeters.
     """
     focal = resolution * lens_mm / sensor_mm
     return np.array([[focal, 0.0, resolution / 2], [0.0, focal, resolution / 2], [0.0, 0.0, 1.0]])
 
 
 def intrinsics_from_fov(resolution: int, fov_deg: float) -> Float64Array:
-    """Return the intrinsic matrix K [3, 3], in pixels, of a square image whose full field of view is `fov_deg`.
+    """Return the intrinsic matrix K [3, 3], in pixels, of a square image with a given field of view.
 
-    Raises UserError when `fov_deg` is not between 0 and 180.
+    Args:
+        resolution: Pixels per side of the image.
+        fov_deg: Angle between the left and the right border of the image, in degrees.
+
+    Raises:
+        UserError: `fov_deg` is not between 0 and 180.
     """
     if not 0 < fov_deg < 180:
-        raise UserError(f"fov_deg is {fov_deg}; it must lie between 0 and 180")
+        raise UserError(f"fov_deg is {fov_deg}; it must lie between 0 and 180 degrees")
     return intrinsics(resolution, lens_mm=1.0, sensor_mm=2 * float(np.tan(np.deg2rad(fov_deg) / 2)))
 
 
 def fov_deg(K: ArrayLike, resolution: int) -> float:
-    """Return the full field of view, in degrees, of a square image with the intrinsic matrix K [3, 3]."""
+    """Return the angle, in degrees, between the left and the right border of a square image.
+
+    Args:
+        K: Intrinsic matrix [3, 3] in pixels.
+        resolution: Pixels per side of the image.
+    """
     focal = float(np.asarray(K, np.float64)[0, 0])
     return float(np.rad2deg(2 * np.arctan(resolution / (2 * focal))))
 
@@ -116,7 +137,8 @@ def fov_deg(K: ArrayLike, resolution: int) -> float:
 def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float64Array, Float64Array]:
     """Project world points [n, 3] into an image. Return pixel coordinates [n, 2] and depths [n].
 
-    The camera has the camera-to-world matrix `c2w` [4, 4] and the intrinsic matrix K [3, 3].
+    The camera has the camera-to-world matrix `c2w` [4, 4], in the "blender" convention, and the intrinsic matrix `K`
+    [3, 3], in pixels.
 
     Pixel coordinates start at the top-left corner of the image; x points right and y points down. Depth is measured
     along the viewing direction; points with depth <= 0 get NaN as pixel coordinates.
@@ -130,7 +152,10 @@ def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float64Arr
 
 
 def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
-    """Return MVDream's camera labels [..., 16]: 4x4 camera-to-world matrices on the unit sphere, row major."""
+    """Return the camera labels [..., 16] of MVDream: camera-to-world matrices 4x4, flattened row by row.
+
+    All cameras are at distance 1 from the origin and look at the origin.
+    """
     c2w = spherical_to_c2w(elevation_deg, azimuth_deg)
     return c2w.reshape(*c2w.shape[:-2], 16).astype(np.float32)
 
@@ -138,9 +163,10 @@ def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[
 def relative_camera(
     elevation_deg: ArrayLike, azimuth_deg: ArrayLike, ref_elevation_deg: ArrayLike, ref_azimuth_deg: ArrayLike
 ) -> NDArray[np.float32]:
-    """Return camera labels [..., 16] relative to a reference view, computed from the angle differences (appendix A).
+    """Return camera labels [..., 16] of views relative to a reference view (appendix A of the Isotropic3D paper).
 
-    A label equals `mvdream_camera` of the view's angles minus the reference view's angles.
+    A label equals `mvdream_camera` of the differences: elevation and azimuth of the view minus those of the reference
+    view, whose angles are `ref_elevation_deg` and `ref_azimuth_deg`. All angles are in degrees.
     """
     return mvdream_camera(
         np.asarray(elevation_deg, np.float64) - np.asarray(ref_elevation_deg, np.float64),
@@ -149,9 +175,9 @@ def relative_camera(
 
 
 def released_isotropic3d_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
-    """Return the camera labels [..., 16] of the released Isotropic3D weights: angles are converted to radians twice.
+    """Return the camera labels [..., 16] that the released Isotropic3D weights expect.
 
-    The released code passes radians to a function that expects degrees, so 90 degrees acts as 1.57 degrees. Do not use
-    these labels to fine-tune MVDream.
+    The released code converts angles to radians twice: it passes radians to a function that expects degrees, so an
+    angle of 90 degrees acts like one of 1.57 degrees. Do not use these labels to fine-tune MVDream.
     """
     return mvdream_camera(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg))

@@ -14,7 +14,7 @@ from dataset.log import configure_logging
 
 
 class UserError(ValueError):
-    """Bad input by the user. The message says what is wrong, where, and what to do."""
+    """An error that the user can correct, such as bad input. The message says what is wrong, where, and what to do."""
 
 
 def one_line(error: BaseException) -> str:
@@ -23,10 +23,11 @@ def one_line(error: BaseException) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a command and exit with the status that `main` returns (None is 0), or with one of these statuses:
+    """Run the function `main` of a command and end the process with an exit status.
 
-    - 2 on bad input (UserError), after printing the message
-    - 130 on Ctrl-C and 143 on SIGTERM, after printing one line
+    The exit status is the number that `main` returns (None is 0), or one of these:
+
+    - 2 on bad input (UserError), after printing the message - 130 on Ctrl-C and 143 on SIGTERM, after printing one line
     - 141, without output, when the reader of stdout is gone, as in `python -m dataset info X | head -1`
 
     While `main` runs, messages of all packages go to stderr (`configure_logging`). Text that stdout cannot encode, as
@@ -64,7 +65,7 @@ def _status(main: Callable[[], int | None]) -> int | str | None:
 
 @contextmanager
 def _sigterm_as_ctrl_c(terminated: threading.Event) -> Iterator[None]:
-    """Set `terminated` and raise KeyboardInterrupt in the main thread when SIGTERM arrives during the block."""
+    """On SIGTERM during the `with` block, set the event `terminated` and raise KeyboardInterrupt in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

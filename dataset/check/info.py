@@ -1,4 +1,4 @@
-"""Compute statistics of a shard set, and check that its manifest, outcome tables and shards agree."""
+"""Compute statistics of a shard set, and check that its manifest, outcome tables and shards list the same objects."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _READERS: Final = 8  # threads, for the latency of remote storage
 
 @dataclass
 class ImageStatistics:
-    """Statistics of a set's images, computed from the metadata without reading an image."""
+    """Statistics of the images of a set, computed from the objects' metadata; no image is read."""
 
     resolutions: Counter[str] = field(default_factory=Counter)  # of objects
     hdris: Counter[str] = field(default_factory=Counter)  # of objects
@@ -41,13 +41,13 @@ class ImageStatistics:
 
     @property
     def mean_coverage(self) -> float:
-        """Mean alpha coverage over all views, 0 to 1."""
+        """Mean alpha over all pixels of all views, 0 to 1."""
         return self.coverage / self.views if self.views else 0.0
 
 
 @dataclass
 class SetStatistics:
-    """Statistics of a set. Only objects that are in shards count toward the licenses and sources."""
+    """Statistics of a shard set. Only objects with images in the shards count toward `licenses` and `sources`."""
 
     url: str
     index: Index
@@ -58,7 +58,7 @@ class SetStatistics:
     images: ImageStatistics | None = None  # None when the metadata were not read
 
     def add(self, part: Slice) -> None:
-        """Add the counts of a shard's objects, without reading their metadata."""
+        """Add the objects of one shard (`part`) to the counts, without reading the objects' metadata."""
         self.requested += len(part.assets)
         for asset, row in zip(part.assets, part.rows, strict=True):
             self.outcomes.add(row)
@@ -68,10 +68,17 @@ class SetStatistics:
 
 
 def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> SetStatistics:
-    """Return the statistics of a set, read from its outcome tables and, unless `quick`, from every object's metadata.
+    """Return statistics of the shard set at `url`, which is read one shard at a time. No image is read.
 
-    One shard is in memory at a time, and no image is read. Raises UserError when the set is not complete, or when the
-    manifest, the outcome tables and the shards disagree; the message names the first objects that differ.
+    Args:
+        url: Folder or fsspec URL of the set.
+        quick: Read only the manifest, the outcome tables and the index; leave out the statistics that need the metadata
+            of every object (`SetStatistics.images` is None).
+        progress: Show a progress bar.
+
+    Raises:
+        UserError: The set is not complete, or its manifest, outcome tables and shards do not list the same objects; the
+            message names the first objects that differ.
     """
     about = SetStatistics(str(url), read_index(url), images=None if quick else ImageStatistics())
     with ProgressBar(desc="info", unit="object", disable=not progress) as bar:
@@ -85,7 +92,7 @@ def info(url: str | Path, *, quick: bool = False, progress: bool = False) -> Set
 
 
 def metas(part: Slice) -> Iterator[Meta]:
-    """Yield the metadata of all samples of a shard, in order."""
+    """Yield the metadata of the objects that are stored in one shard (`part`), in the order of the tar."""
 
     def read(sample: int) -> Meta:
         name = meta_name(part.uids[sample])
@@ -96,7 +103,7 @@ def metas(part: Slice) -> Iterator[Meta]:
 
 
 def format_info(about: SetStatistics) -> str:
-    """Format the statistics for a terminal; long tables are truncated with a note."""
+    """Format statistics as text for a terminal. Of a long table, only the first rows are listed, with a note."""
     index, outcomes = about.index, about.outcomes
     statuses = ", ".join(f"{outcomes.statuses[status]} {status}" for status in ("ok", "failed", "skipped"))
     attempts = ", ".join(f"{n} for {count} objects" for n, count in sorted(outcomes.attempts.items()))

@@ -1,4 +1,4 @@
-"""Check the arrays and the index tables of a latent set, for `dataset.check.verify`."""
+"""Check the arrays and the index tables of a latent set. `dataset.check.verify` uses these checks."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +23,10 @@ from dataset.format.shards import ShardEntry, ShardStats
 
 
 def latent_kind(url: str, form: LatentFormat) -> SetKind:
-    """Return the `SetKind` that describes how to check the shards of the latent set at `url`."""
+    """Return the `SetKind` with the checks and remedies of the latent set at `url`.
+
+    `form` is the format of the views' arrays, as read from the `latents.json` of that set.
+    """
 
     def fault(name: str, data: bytes, meta: Meta | None) -> str:
         view_set: ViewSet = "fixed" if ".fixed_" in name else "random"
@@ -36,9 +39,10 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
         about, *views = sorted(members, key=lambda name: not name.endswith(".meta.json"))
         meta = parse_meta(members[about], f"{where}/{about}")
         if set(members) != set(latent_names(meta.uid)):
-            raise UserError(f"{where}: the object {meta.uid} has missing or unexpected members")
-        if problem := next((text for name in views if (text := fault(name, members[name], meta))), ""):
-            raise UserError(f"{where}: {problem}")
+            raise UserError(f"shard {where}: the object {meta.uid} has missing or unexpected members; {encode_on(url)}")
+        for name in views:
+            if problem := fault(name, members[name], meta):
+                raise UserError(f"shard {where}, member {name}: {problem}; {encode_again(url, where)}")
         return meta
 
     return SetKind(
@@ -52,7 +56,10 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
 
 
 class TableCheck:
-    """Compares a shard's index table with the statistics and, while the tar is read, with the metadata's cameras."""
+    """Compares the index table of a shard with the shard's statistics and, while the tar is read, with the cameras.
+
+    The cameras are those in the metadata members of the tar.
+    """
 
     def __init__(self, check: ShardCheck, fs: Any, root: str, form: LatentFormat, stats: ShardStats | None) -> None:
         self._check, self._stats, self._differing = check, stats, list[str]()
@@ -62,7 +69,7 @@ class TableCheck:
         try:
             self._table = load_table(fs, root, form, ShardEntry(stats.name, len(stats.samples), 0, stats.sha256))
         except UserError as error:
-            check.add(table_file(check.name), str(error).removeprefix(f"{table_file(check.name)} "))
+            check.add(table_file(check.name), str(error))
             return
         self._rows = {uid: row for row, uid in enumerate(self._table.uids)}
         validate = check.kind.validate
@@ -85,7 +92,7 @@ class TableCheck:
                 return
 
     def compare(self) -> None:
-        """Add the table's problems to the shard's problems. Call this after the whole tar has been read."""
+        """Add the problems of the index table to the shard's problems. Call this after the whole tar has been read."""
         if self._table is None or self._stats is None:
             return
         file, samples = table_file(self._check.name), self._stats.samples

@@ -1,4 +1,7 @@
-"""Check one shard by reading its tar from start to end, as WebDataset does. Each problem names its member."""
+"""Check one shard by reading its tar file from start to end, as WebDataset does.
+
+Each problem that is found names the tar member in which it was found.
+"""
 
 import hashlib
 import tarfile
@@ -17,7 +20,7 @@ from dataset.images.prepare import decode_webp
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of a set: where it is (file and member), what is wrong, and what to do."""
+    """One problem of a set. `where` names the file and member, `what` says what is wrong, `remedy` says what to do."""
 
     where: str
     what: str
@@ -29,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SetKind:
-    """The checks of one kind of set (of images or of latents), and the remedies that its problems name."""
+    """The checks and the remedies of one kind of set: a set of images, or a set of latents."""
 
     names: Callable[[str], list[str]]  # all member names of a uid
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError
@@ -50,7 +53,10 @@ IMAGE_SET: Final = SetKind(member_names, validate_sample, _image_fault, render_a
 
 
 class HashingReader:
-    """File wrapper that counts the bytes read and computes their SHA-256. The file must be read from start to end."""
+    """File wrapper that counts the bytes that are read and computes the SHA-256 of these bytes.
+
+    Read the file from start to end; the wrapper has no `seek`.
+    """
 
     def __init__(self, file: Any, bar: Any) -> None:
         self.file, self.bar = file, bar
@@ -66,7 +72,7 @@ class HashingReader:
 
 @dataclass
 class ShardCheck:
-    """The problems of one shard, collected while its tar is read."""
+    """The problems of one shard, collected while the shard's tar file is read."""
 
     name: str
     kind: SetKind = IMAGE_SET
@@ -81,7 +87,10 @@ class ShardCheck:
         self.problems.append(Problem(where, what, self.kind.shard_remedy(self.name)))
 
     def walk(self, reader: HashingReader) -> None:
-        """Read the whole tar. Damage to its structure is reported at the last member with a valid header."""
+        """Read the shard's whole tar file through `reader` and collect its problems.
+
+        Damage to the structure of the tar is reported at the last member with a valid header.
+        """
         uid, last = "", "the start"
         try:
             with tarfile.open(fileobj=reader, mode="r|") as tar:  # type: ignore[call-overload]
@@ -99,7 +108,10 @@ class ShardCheck:
             pass
 
     def _enter(self, uid: str, member: str) -> str:
-        """Return the uid that `member` belongs to. If it differs from `uid`, finish checking the sample of `uid`."""
+        """Return the uid that the member named `member` belongs to.
+
+        If that is not `uid`, the uid of the previous member, finish checking the sample of `uid` first.
+        """
         new = member.partition(".")[0]
         if new == uid:
             return uid
@@ -123,7 +135,7 @@ class ShardCheck:
             self.sound[info.name] = data
 
     def _differs(self, info: tarfile.TarInfo, data: bytes) -> str:
-        """Describe how a member differs from the statistics; empty if it agrees or there are no statistics."""
+        """Describe how a member differs from the shard's statistics; empty if it agrees or there are no statistics."""
         if not self.expected:
             return ""
         place = self.expected.get(info.name)
@@ -134,7 +146,7 @@ class ShardCheck:
         return "" if zlib.crc32(data) == place.crc32 else f"corrupt: its checksum differs from {self.name}.json"
 
     def _leave(self, uid: str) -> None:
-        """Finish checking a sample: report missing members, and contents that violate the schema."""
+        """Finish checking the sample of `uid`: report missing members, and contents that violate the schema."""
         members, self.sound = self.sound, {}
         if uid not in self.uids:
             return
@@ -146,7 +158,7 @@ class ShardCheck:
             self._each_content(uid, members)
 
     def _valid(self, members: Mapping[str, bytes]) -> bool:
-        """Return whether a complete sample satisfies the schema. If it does, record its metadata without the views."""
+        """Return whether a complete sample satisfies the schema. If so, keep its metadata without the views."""
         try:
             meta = self.kind.validate(members, self.name)
         except UserError:
@@ -169,7 +181,13 @@ class ShardCheck:
                 self.add(f"{self.name}.tar/{name}", fault)
 
     def compare(self, sha256: str, size: int, expected_sha256: str | None) -> None:
-        """Report missing samples, and damage outside of the members. Call this after the whole tar has been read."""
+        """Report missing samples, and damage to headers or padding. Call this after the whole tar has been read.
+
+        Args:
+            sha256: Computed hash of the tar.
+            size: Size of the tar in bytes.
+            expected_sha256: Hash of the tar that the statistics or the index state; None if both are unusable.
+        """
         absent = Counter(name.partition(".")[0] for name in self.expected if name.partition(".")[0] not in self.uids)
         for uid, count in absent.items():
             self.add(f"{self.name}.tar", f"sample {uid} is missing ({count} members)")

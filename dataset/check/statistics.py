@@ -1,4 +1,4 @@
-"""Compute statistics of outcome rows, which are added one at a time and not kept in memory."""
+"""Compute statistics of the outcome rows of a set. Rows are added one at a time and are not kept in memory."""
 
 from array import array
 from collections import Counter
@@ -11,7 +11,7 @@ from dataset.format.outcomes import Outcome
 
 @dataclass
 class Distribution:
-    """The values of one quantity for all objects (8 bytes each), and the object with the largest value."""
+    """The values of one measured quantity, such as seconds, one per object; and the object with the largest value."""
 
     values: "array[float]" = field(default_factory=lambda: array("d"))
     largest: float = 0.0
@@ -23,13 +23,16 @@ class Distribution:
             self.largest, self.largest_uid = value, uid
 
     def percentile(self, q: float) -> float:
-        """Return the q-th percentile of the values (q from 0 to 100), or 0 when there are no values."""
+        """Return the percentile `q`, 0 to 100, of the values; `q` = 50 is the median. Without values, return 0."""
         return float(np.percentile(np.asarray(self.values), q)) if self.values else 0.0
 
 
 @dataclass
 class OutcomeCounts:
-    """Counts of objects by outcome, and the render time and memory use of the objects that were not skipped."""
+    """Counts of objects by status, reason and flag, and the render time and memory use of each object.
+
+    Skipped objects have neither a render time nor a memory use.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)  # by `reason`
@@ -53,15 +56,15 @@ class OutcomeCounts:
 
     @property
     def objects_per_hour(self) -> float:
-        """Objects rendered per worker-hour, counting the time spent on failed objects; 0 if no time was measured."""
+        """Rendered objects per hour of one worker, whose time includes failed objects; 0 if no time was measured."""
         total = sum(self.seconds.values)
         return 3600 * self.statuses["ok"] / total if total else 0.0
 
 
 def reason(row: Outcome) -> str:
-    """Return the reason by which objects without a sample are grouped, such as "import: TooLarge".
+    """Return a short text that says why an object failed or was skipped, such as "import: TooLarge".
 
-    A reason consists of the stage and the error class. If there is no error class, the flags take its place; if there
-    are no flags either, the message does.
+    The text consists of the stage and the error class. If there is no error class, the flags take the place of the
+    error class; if there are no flags either, the message does. Reports group objects by this text.
     """
     return f"{row.stage or 'unknown'}: {row.error_class or ', '.join(row.flags) or row.message or 'unknown'}"

@@ -1,7 +1,8 @@
-"""Find every truncated, missing, unexpected, duplicate or corrupt member of a shard set, in one pass over its bytes.
+"""Find every truncated, missing, unexpected, duplicate or corrupt member of a set, reading each byte once.
 
-Each tar is read from start to end, as WebDataset does. The statistics, the index, the outcome rows, the manifest and
-the attribution are then compared with the contents of the tars. Only the rows of one shard are in memory at a time.
+Each tar is read from start to end, as WebDataset does. The statistics, the index, the outcome tables, the manifest and
+`attribution.csv` are then compared with the contents of the tars. Memory holds only the rows of the few shards that are
+being checked.
 """
 
 import os
@@ -25,12 +26,13 @@ from dataset.reading.reconcile import read_manifest, read_table, set_differences
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
-    """Return all problems of the set at `url`; an empty list when it is valid.
+    """Return all problems of the set at `url`, in the order of the shards; an empty list when the set is valid.
 
-    A set with a file `latents.json` is a latent set, whose index tables are checked too. Threads read the shards in
-    parallel; the problems are returned in the order of the shards.
+    A set that contains a file `latents.json` is a latent set, whose index tables are checked too. Threads read the
+    shards in parallel. `progress` shows a progress bar.
 
-    Raises UserError when there is no set.
+    Raises:
+        UserError: There is no set at `url`.
     """
     fs, root = url_to_fs(url)
     form = read_format(str(url)) if exists(fs, f"{root}/{LATENTS_FILE}") else None
@@ -75,7 +77,10 @@ def _index(fs: Any, root: str, url: str, kind: SetKind) -> tuple[Index | None, l
 
 
 def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None) -> Iterator[Problem]:
-    """Yield a problem for each file left by a killed writer, and for each shard file that the index does not list."""
+    """Yield a problem for each file that a killed writer left, and for each shard file that the index does not list.
+
+    `entries` are the shards of the index by name; None when the index cannot be read.
+    """
     for name in sorted(files):
         stem = name.removeprefix(f"{OUTCOMES_FOLDER}/").partition(".")[0]
         if name.endswith(TEMPORARY_SUFFIX):
@@ -87,7 +92,10 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
 
 
 class _Request:
-    """Reads a set's requested objects by shard. They are unknown if the manifest or `set.json` is damaged."""
+    """Reads which objects each shard should contain, from the set's manifest and `set.json`.
+
+    If the manifest or `set.json` is damaged, these objects are unknown.
+    """
 
     def __init__(self, request: SetRequest | None, manifest: Manifest | None, kind: SetKind) -> None:
         self.request, self.manifest, self.kind = request, manifest, kind
@@ -108,9 +116,9 @@ class _Request:
         return cls(request, manifest, kind), problems
 
     def assets(self, shard: str) -> tuple[int, list[Asset] | None]:
-        """Return the position of the shard's first object, and the shard's assets (None when they are unknown).
+        """Return the manifest position of the first object of `shard`, and the assets of this shard.
 
-        Raises UserError when that part of the manifest is damaged.
+        The assets are None when they are unknown. Raises UserError when this shard's part of the manifest is damaged.
         """
         if not self.request or not self.manifest or not SHARD_FILE.fullmatch(f"{shard}.tar"):
             return 0, None
@@ -121,7 +129,7 @@ class _Request:
 def _check_shard(
     fs: Any, root: str, name: str, entry: ShardEntry | None, *, bar: Any, kind: SetKind, form: LatentFormat | None
 ) -> ShardCheck:
-    """Check one shard: its statistics, its tar and, in a latent set, its index table."""
+    """Check the shard `name`: its statistics, its tar and, in a latent set, its index table."""
     check = ShardCheck(name, kind)
     stats = None
     try:
@@ -178,7 +186,7 @@ def _reconcile(
 
 
 def _credits(check: ShardCheck, assets: Iterable[Asset]) -> Iterator[Problem]:
-    """Yield a problem for each sample whose metadata names another author, license or source than the manifest."""
+    """Yield a problem for each sample whose metadata and manifest row differ in author, license or source."""
     for asset in assets:
         meta = check.metas.get(asset.uid)
         if meta and (meta.author, meta.license, meta.source) != (asset.author, asset.license, asset.source):

@@ -1,8 +1,9 @@
 """Copy one or more shard sets into a new set, optionally at a lower resolution. Repeating the command resumes a copy.
 
-A shard is written as the renderer writes it: the tar, its statistics, then the outcome table, which marks the shard as
-finished. A copy that is killed therefore loses at most the current shard. Worker processes read, average and encode;
-the main process writes in order, so the bytes do not depend on the number of workers.
+The files of a shard are written in this order: the tar, the shard's statistics, then the outcome table, which marks the
+shard as finished. A copy that is killed therefore loses at most the current shard. Worker processes read the objects,
+downscale and encode their images; the main process writes the shards in order, so the bytes do not depend on the number
+of workers.
 """
 
 import json
@@ -58,19 +59,29 @@ def copy_sets(
     workers: int | None = None,
     progress: bool = False,
 ) -> Index:
-    """Copy the objects of the sets `urls`, in that order, into the set `out` (folder or URL), or resume such a copy.
+    """Copy the objects of the sets `urls`, in that order, into the set `out`, or resume such a copy. Return its index.
 
-    Without `resolution`, and for sets that already have it, images and metadata are copied byte for byte; larger images
-    are averaged (dataset.copy.downscale). With filters, only rendered objects that pass the filters are copied. Without
-    filters, the outcome rows of failed and skipped objects are copied too.
+    With filters, only rendered objects that pass the filters are copied. Without filters, the outcome rows of failed
+    and skipped objects are copied too.
 
-    Raises UserError when a set is unusable, two sets contain the same uid, a member is damaged, or `out` contains
-    anything other than results of this copy.
+    Args:
+        urls: Folders or fsspec URLs of the sets to copy.
+        out: Folder or fsspec URL of the new set.
+        resolution: Pixels per side of the copied images. Larger images are downscaled (`dataset.copy.downscale`);
+            images of this size are copied byte for byte. None: copy all images byte for byte.
+        objects_per_shard: Number of objects per shard of the new set, including failed objects.
+        filters: Conditions that objects must meet to be copied.
+        workers: Number of worker processes. None: one per CPU.
+        progress: Show a progress bar.
+
+    Raises:
+        UserError: A set is unusable, two sets contain the same uid, a member is damaged, or `out` contains anything
+            other than results of this copy.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value in (("--objects-per-shard", objects_per_shard), ("--workers", workers)):
         if value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
+            raise UserError(f"the option {name} is {value}; give an integer of at least 1")
     sources = open_sources(urls, filters, resolution)
     fs, root = url_to_fs(out)
     with owned_out(fs, root, out, "copy"):
@@ -94,7 +105,7 @@ def copy_sets(
 def _request(
     sources: Sequence[SourceSet], resolution: int | None, objects_per_shard: int, filters: Filters
 ) -> dict[str, Any]:
-    """Return the request that `set.json` stores: everything that determines the bytes of the copy."""
+    """Return the settings that `set.json` stores: everything that determines the bytes of the copy."""
     default = asdict(_ALL)
     chosen = {name: value for name, value in asdict(filters).items() if value != default[name]}
     values = {
@@ -110,20 +121,23 @@ def _request(
 
 
 def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: dict[str, Any]) -> None:
-    """Write the manifest and `set.json`, or check that the set in `out` was written with the same request."""
+    """Write the manifest and `set.json`; if `out` has a `set.json`, check that it stores the settings in `request`."""
     if not exists(fs, f"{root}/{SET_NAME}"):
         if foreign := _foreign(fs, root):
-            raise UserError(f"{out} contains {foreign}, which is not part of a copy; choose another --out")
+            raise UserError(
+                f"{out} contains the file or folder {foreign}, which is not part of a copied set; choose another --out"
+            )
         remove_temporaries(fs, root)
         begin_set(fs, root, request, each_once(picks(sources, request["objects_per_shard"])))
         return
     remedy = "restore it, or delete the set and copy again"
     there = read_json(fs, f"{root}/{SET_NAME}", remedy)
     if not isinstance(there, dict):
-        raise UserError(f"{root}/{SET_NAME} is damaged; {remedy}")
+        raise UserError(f"{root}/{SET_NAME} is damaged: it contains no JSON object; {remedy}")
     if there.get("source") != request["source"]:
         raise UserError(
-            f"{out} contains a set that was not written by a copy (source: {there.get('source')}); choose another --out"
+            f"{out} contains a set that `python -m dataset copy` did not write (its set.json names the source "
+            f"{there.get('source')}); choose another --out"
         )
     changed = differences(there, request, _NOT_COMPARED).values()
     if lines := [*_other_sets(there.get("sets", []), request["sets"]), *changed]:
@@ -133,14 +147,14 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: 
 
 
 def _foreign(fs: Any, root: str) -> str:
-    """Return the first file in `root` that does not belong to the start of a copy; empty when there is none."""
+    """Return the name of a file in `root` that a copy does not write before `set.json`; empty if there is none."""
     paths = fs.ls(root, detail=False) if exists(fs, root) else []
     names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
     return next((n for n in sorted(names) if n not in _BEFORE_REQUEST and not n.endswith(TEMPORARY_SUFFIX)), "")
 
 
 def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield one line if the source sets differ from the stored ones. Their URLs are not compared."""
+    """Yield one line if the source sets `now` differ from `there`, those in `set.json`. Their URLs are not compared."""
     keys = [[(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, now)]
     if keys[0] != keys[1]:
         urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, now))
@@ -148,7 +162,7 @@ def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, A
 
 
 def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
-    """Return the numbers of the finished shards: those with an outcome table, which is written last."""
+    """Return the numbers of the finished shards: those with an outcome table, which is the last file of a shard."""
     folder = f"{root}/{OUTCOMES_FOLDER}"
     paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
     there = {path.rpartition("/")[2] for path in paths}
@@ -156,7 +170,7 @@ def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
 
 
 def _write_shards(fs: Any, root: str, objects: Iterator[PendingObject], bar: Any) -> None:
-    """Write the shards of `objects`, which come in order and fill each of their shards completely."""
+    """Write the shards of `objects`, which are in manifest order and contain all objects of each of their shards."""
     for name, group in groupby(objects, key=lambda pending: pending[0].row.shard):
         rows: list[Outcome] = []
         write_shard(fs, root, name, _samples(group, rows, bar))
@@ -177,8 +191,8 @@ def _read_ahead(
 ) -> Iterator[PendingObject]:
     """Yield each object with the future of its members, in order; at most `ahead` objects are in memory.
 
-    The futures are not resolved here, so that an error in a damaged object does not prevent earlier shards from being
-    written.
+    `target` is the number of pixels per side of the copied images; None copies them byte for byte. The futures are not
+    resolved here, so that an error in a damaged object does not prevent earlier shards from being written.
     """
     started = ((pick, submit(_task(pick, *pick.place, target)) if pick.place else None) for pick in objects)
     return draw_ahead(started, ahead - 1)

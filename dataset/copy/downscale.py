@@ -1,7 +1,8 @@
-"""Downscale a sample's images by an integer factor, and adapt its cameras.
+"""Downscale the 32 images of a sample by an integer factor, and adapt the cameras in the sample's metadata.
 
-The premultiplied, sRGB-encoded values are averaged. Compositing on white (`dataset.images.prepare.composite_white`)
-therefore commutes with averaging, except for the rounding to 8 bits.
+Pixels are averaged as sRGB-encoded values, premultiplied by alpha. Therefore, downscaling an image and compositing the
+result on white (`dataset.images.prepare.composite_white`) equals compositing on white and downscaling, except for
+rounding to 8 bits.
 """
 
 from collections.abc import Mapping
@@ -18,16 +19,27 @@ AVERAGED_FROM: Final = "averaged_from"  # key in a Meta's `renderer`: pixels per
 
 
 def average_blocks(rgba: UInt8, factor: int) -> UInt8:
-    """Average blocks of factor x factor pixels of a straight-alpha image.
+    """Downscale an image by averaging blocks of `factor` x `factor` pixels, weighted by alpha.
 
-    `rgba` is uint8 [h, w, 4]; the result is uint8 [h / factor, w / factor, 4].
+    The average uses integer arithmetic, and halves are rounded up, so the bytes are the same on every machine. Pixels
+    of the result that are fully transparent are 0 in all channels.
 
-    Integer arithmetic with halves rounded up gives the same bytes on every machine. Fully transparent pixels are 0 in
-    all channels. Raises ValueError when the factor does not divide height and width.
+    Args:
+        rgba: uint8 [h, w, 4] with straight alpha.
+        factor: Side of a block in pixels; must divide h and w.
+
+    Returns:
+        uint8 [h / factor, w / factor, 4] with straight alpha.
+
+    Raises:
+        ValueError: `factor` does not divide h and w, or `rgba` does not have four channels.
     """
     height, width, channels = rgba.shape
     if factor < 1 or height % factor or width % factor or channels != 4:
-        raise ValueError(f"an image of shape {rgba.shape} cannot be divided into blocks of {factor} x {factor} pixels")
+        raise ValueError(
+            f"an image of shape {rgba.shape} cannot be divided into blocks of {factor} x {factor} pixels; give an "
+            "RGBA image [h, w, 4] and a factor that divides h and w"
+        )
     planes = np.ascontiguousarray(rgba.transpose(2, 0, 1)).astype(np.uint32)  # [4, h, w]: summing is five times faster
     planes[:3] *= planes[3]
     rows = planes.reshape(4, height // factor, factor, width).sum(2, dtype=np.int64)
@@ -40,14 +52,24 @@ def average_blocks(rgba: UInt8, factor: int) -> UInt8:
 
 
 def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, where: str) -> dict[str, bytes]:
-    """Return the sample's 33 members (full name -> bytes) at `resolution`.
+    """Return the 33 members (full name -> bytes) of a sample at a lower resolution.
 
-    Raises UserError when an image cannot be decoded or its size differs from the metadata; the message begins with
-    `where` and the member's name. Raises ValueError when `resolution` does not divide the resolution in `meta`.
+    Args:
+        members: The 33 members of the sample (full name -> bytes).
+        meta: Metadata of the sample, parsed from the metadata member.
+        resolution: Pixels per side of the returned images; must divide `meta.resolution`.
+        where: Path of the sample's shard, with which error messages begin.
+
+    Raises:
+        UserError: An image cannot be decoded, or its size differs from the metadata. The message names the member.
+        ValueError: `resolution` does not divide `meta.resolution`.
     """
     factor = meta.resolution // resolution
     if resolution < 1 or factor * resolution != meta.resolution:
-        raise ValueError(f"the resolution {resolution} does not divide {meta.resolution}, the resolution of {meta.uid}")
+        raise ValueError(
+            f"the target resolution {resolution} does not divide {meta.resolution}, the resolution of the object "
+            f"{meta.uid}; give a divisor"
+        )
     expected = (meta.resolution, meta.resolution, 4)
     views, images = {}, {}
     for view_set in VIEW_SETS:
@@ -57,7 +79,8 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
             rgba = decode_webp(members[name], f"{where}/{name}")
             if rgba.shape != expected:
                 raise UserError(
-                    f"{where}/{name} is damaged: its shape is {rgba.shape}, but its metadata says {expected}"
+                    f"{where}/{name} is damaged: the image has the shape {rgba.shape}, but the object's metadata "
+                    f"say {expected}; render the object again"
                 )
             small = average_blocks(rgba, factor)
             smaller.append(_view(meta.views[view_set][i], factor, small))
@@ -69,9 +92,9 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
 
 
 def _view(view: View, factor: int, small: UInt8) -> View:
-    """Return the camera of the smaller image: the pixel corner (x, y) moves to (x, y) / factor.
+    """Return the camera of an image that was downscaled by `factor`: pixel coordinates (x, y) become (x, y) / factor.
 
-    `alpha_coverage` is computed from the smaller image; `clipped` is kept.
+    `alpha_coverage` is computed from the downscaled image `small`; `clipped` is copied from `view`.
     """
     columns = (tuple(value / factor for value in row) for row in view.K[:2])
     coverage = float(small[..., 3].mean(dtype=np.float64) / 255)

@@ -1,4 +1,4 @@
-"""Open the source sets of a copy, check them against each other, and list their objects in the order of the copy."""
+"""Open the sets to copy, check that they can be combined, and list their objects in the order of the copy."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SourceSet:
-    """A set to copy from.
+    """A shard set to copy from.
 
-    `kept` lists, per shard, the samples that pass the filters; None keeps all samples and the outcome rows of failed
-    and skipped objects.
+    `kept` contains, for each shard, the sample numbers of the objects that pass the filters. None copies all objects,
+    and also the outcome rows of failed and skipped objects.
     """
 
     url: str
@@ -36,7 +36,7 @@ class SourceSet:
 
 @dataclass(frozen=True)
 class Pick:
-    """One object to copy, with its outcome row for the new set."""
+    """One object to copy: its manifest row (`asset`), its outcome row in the new set, its place in the source set."""
 
     asset: Asset
     row: Outcome  # with its position and shard in the copy
@@ -45,11 +45,21 @@ class Pick:
 
 
 def open_sources(urls: Sequence[str], filters: Filters, resolution: int | None) -> list[SourceSet]:
-    """Open the sets, in the given order. Raises UserError when a set cannot be copied or does not fit the others."""
+    """Open the sets `urls`, in the given order.
+
+    Args:
+        urls: Folders or fsspec URLs of the sets to copy.
+        filters: Conditions that objects must meet to be copied.
+        resolution: Pixels per side of the copied images. None: keep the resolution of the sets.
+
+    Raises:
+        UserError: A set cannot be copied, no object passes the filters, the sets have different resolutions and
+            `resolution` is None, or `resolution` does not divide the resolution of a set.
+    """
     if not urls:
-        raise UserError("no set to copy; give one or more sets, as in `python -m dataset copy SET SET --out OUT`")
+        raise UserError("no set to copy was given; give one or more: `python -m dataset copy SET SET --out OUT`")
     if resolution is not None and resolution < 1:
-        raise UserError(f"--resolution is {resolution}; it must be at least 1")
+        raise UserError(f"--resolution is {resolution} pixels per side; it must be at least 1")
     kept: list[Kept | None] = [None for _ in urls]
     if filters != Filters():
         selections = [apply_filters(url, filters) for url in urls]
@@ -83,21 +93,27 @@ def _check_resolutions(sources: Sequence[SourceSet], resolution: int | None) -> 
     if resolution is None:
         if len({source.resolution for source in sources}) > 1:
             sizes = ", ".join(f"{source.url} has {source.resolution}" for source in sources)
-            raise UserError(f"the sets have images of different sizes ({sizes} pixels per side); give --resolution")
+            raise UserError(
+                f"the sets to copy have images of different sizes in pixels per side ({sizes}); give the size of the "
+                "copied images with --resolution"
+            )
         return
     for source in sources:
         if (source.resolution or 0) % resolution:
             raise UserError(
-                f"--resolution {resolution} does not divide the {source.resolution} pixels of {source.url}; images "
-                "are averaged over whole blocks, so give a divisor"
+                f"--resolution {resolution} does not divide {source.resolution}, the pixels per side of the images "
+                f"in {source.url}; give a divisor of {source.resolution}"
             )
 
 
 def picks(sources: Sequence[SourceSet], objects_per_shard: int) -> Iterator[Pick]:
-    """Yield all objects to copy, in order. Reads no image and keeps one source shard in memory at a time.
+    """Yield all objects to copy, in order. This reads no image and keeps one source shard in memory at a time.
 
-    Outcome rows are copied, but their position, shard and flag "duplicate" are set to their values in the new set.
-    Raises UserError when a source set is inconsistent.
+    The outcome rows are those of the source sets, except for position, shard and the flag "duplicate", which describe
+    the new set, whose shards contain `objects_per_shard` objects each.
+
+    Raises:
+        UserError: The manifest, outcome tables and shards of a source set do not list the same objects.
     """
     position, first = 0, dict[bytes, int]()
     for source in sources:
@@ -122,13 +138,18 @@ def _objects(source: SourceSet) -> Iterator[tuple[Asset, Outcome, tuple[int, int
 
 
 def each_once(objects: Iterator[Pick]) -> Iterator[Asset]:
-    """Yield the assets of the objects, for the new manifest. Raises UserError when two sets contain the same uid."""
+    """Yield the assets of `objects`, for the manifest of the new set.
+
+    Raises:
+        UserError: Two sets contain the same uid.
+    """
     owner: dict[str, SourceSet] = {}
     for pick in objects:
         uid = pick.asset.uid
         if (other := owner.setdefault(uid, pick.source)) is not pick.source:
             raise UserError(
-                f"{uid} is in {other.url} and in {pick.source.url}; uids must be unique in a set. "
-                "First copy the wanted part of one of them (--uids FILE), then copy that part together with the other"
+                f"the object {uid} is in both {other.url} and {pick.source.url}, but uids must be unique in a set. "
+                f"First copy {other.url} without this object, with a list of the other uids (--uids FILE), then repeat "
+                "this command with that copy"
             )
         yield pick.asset

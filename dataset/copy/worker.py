@@ -1,4 +1,4 @@
-"""Read, check and optionally downscale one object of a copy, in a worker process."""
+"""Read one object of a copy, check its members and, if requested, downscale its images, in a worker process."""
 
 import multiprocessing
 import os
@@ -21,10 +21,16 @@ Members = Mapping[str, bytes]
 
 
 class CopyTask(NamedTuple):
-    """One object to copy.
+    """One object to copy, identified by its shard and sample number in the source set.
 
-    `resolution` is the resolution of the source set's first object. `target` is the resolution of the copy; None keeps
-    the resolution of the source.
+    Attributes:
+        url: Folder or fsspec URL of the source set.
+        tars: Fingerprint of the source set, to detect that the set has changed.
+        shard: Number of the object's shard in the source set.
+        sample: Number of the object within the shard.
+        resolution: Pixels per side of the images that the object must have: those of the source set's first object,
+            because all objects of a set to copy must have the same resolution. None if the set has no images.
+        target: Pixels per side of the copied images. None: copy the images byte for byte.
     """
 
     url: str
@@ -37,9 +43,10 @@ class CopyTask(NamedTuple):
 
 @contextmanager
 def submitter(workers: int) -> Iterator[Callable[[CopyTask], Future[Members]]]:
-    """Yield a function that submits a task to `workers` processes, or to a thread when `workers` is 1.
+    """Yield a function that submits a `CopyTask` to a pool of `workers` processes or, if `workers` is 1, to a thread.
 
-    Raises UserError when a worker process was killed.
+    Raises:
+        UserError: A worker process was killed.
     """
     pool: Executor
     if workers == 1:
@@ -50,14 +57,15 @@ def submitter(workers: int) -> Iterator[Callable[[CopyTask], Future[Members]]]:
         yield lambda task: pool.submit(copy_object, task)
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed (out of memory?); run the same command with fewer --workers to resume"
+            "a worker process of the copy was killed, perhaps because memory ran out; to resume, run the same command "
+            "with fewer --workers"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent process, and exit when the parent has ended for any reason."""
+    """Leave Ctrl-C to the parent process, and exit when the parent process has ended for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -69,7 +77,12 @@ def _end_with_parent() -> None:
 
 
 def copy_object(task: CopyTask) -> Members:
-    """Return the members of one object as the copy stores them. Raises UserError naming a damaged member."""
+    """Read the object of `task` and return its members (full name -> bytes) as the copy stores them.
+
+    Raises:
+        UserError: A member cannot be read or is damaged (DamagedMember), the source set has changed, or the object has
+            another resolution than `task.resolution`.
+    """
     shards = _reader(task.url, task.tars)
     uid = shards.uid(task.shard, task.sample)
     members = shards.read(task.shard, task.sample, member_names(uid))
@@ -80,8 +93,9 @@ def copy_object(task: CopyTask) -> Members:
         raise DamagedMember(str(error)) from error
     if meta.resolution != task.resolution:
         raise UserError(
-            f"{where}/{about}: its images have {meta.resolution} pixels per side, but those of the set's first object "
-            f"have {task.resolution}; copy the objects of each size into a set of their own (--uids FILE)"
+            f"the images of the object {uid} in {where} have {meta.resolution} pixels per side, but those of the first "
+            f"object of the same set have {task.resolution}, and all objects of a set to copy must agree; copy only "
+            "objects of one size, listed by uid in a text file (--uids FILE)"
         )
     if task.target in (None, meta.resolution):
         return members
@@ -92,5 +106,5 @@ def copy_object(task: CopyTask) -> Members:
 def _reader(url: str, tars: str) -> ShardSet:
     shards = ShardSet(url)
     if shards.fingerprint != tars:
-        raise UserError(f"{url} has changed since the copy was started; delete the copy and start again")
+        raise UserError(f"the set {url} has changed since its copy was started; delete the copy and start again")
     return shards

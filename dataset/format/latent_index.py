@@ -1,4 +1,4 @@
-"""Read the index table of a latent shard, `NAME.table.npz` (see `dataset.format.latents`)."""
+"""Read the index table of a latent shard: the file `NAME.table.npz`, which `dataset.format.latents` defines."""
 
 import io
 import threading
@@ -19,9 +19,10 @@ _PARSING: Final = threading.Lock()
 
 
 class LatentTable(NamedTuple):
-    """Offsets and cameras of a shard's objects, read from the index table.
+    """The index table of one latent shard: uids, places of the members in the tar, and camera angles of the objects.
 
-    Column 0 of `places` locates the metadata; columns 1 to 32 locate the views in schema order.
+    Column 0 of `places` locates the metadata of each object; columns 1 to 32 locate the views in schema order. The
+    camera angles are in degrees.
     """
 
     name: str
@@ -32,10 +33,16 @@ class LatentTable(NamedTuple):
 
 
 def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> LatentTable:
-    """Load the index table of a shard.
+    """Load the index table of one shard of a latent set. The error messages contain no remedy; the caller adds one.
 
-    Raises UserError when the table is missing, damaged or belongs to another shard. The caller adds the remedy to the
-    message.
+    Args:
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
+        form: Format of the views' arrays, as read from `latents.json`.
+        entry: The shard as listed in `index.json`.
+
+    Raises:
+        UserError: The table is missing or damaged, or was written for another tar.
     """
     file = table_file(entry.name)
     try:
@@ -44,14 +51,16 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Lat
             sha256, uids = str(arrays["sha256"]), tuple(arrays["uids"].tolist())
             table = LatentTable(entry.name, uids, arrays["places"], arrays["elevation_deg"], arrays["azimuth_deg"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file} cannot be read ({error})") from error
+        raise UserError(f"the index table {file} cannot be read ({error})") from error
     if sha256 != entry.sha256:
-        raise UserError(f"{file} disagrees with index.json")
+        raise UserError(f"{file} belongs to another tar: its sha256 of the tar differs from that in index.json")
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):
-        raise UserError(f"the shapes of the arrays in {file} do not fit {entry.samples} objects")
+        raise UserError(
+            f"the arrays in the index table {file} do not have {entry.samples} rows, one for each object of the shard"
+        )
     sizes = [form.member_bytes(view_set) for view_set in VIEW_SETS for _ in range(VIEWS_PER_SET)]
     if (table.places[:, 1:, 1] != sizes).any():
-        raise UserError(f"the sizes of its members differ from those in {LATENTS_FILE}")
+        raise UserError(f"the index table {file} lists views of another size in bytes than {LATENTS_FILE} prescribes")
     return table

@@ -1,12 +1,14 @@
 """Define the format of a latent set: the arrays of each view, the member names, and `latents.json`.
 
-A latent set has the layout of the shard set that it was encoded from: tars with the same names, the same objects in the
-same order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object is `UID.meta.json` (a copy) and one
-member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`: a flat float16 array with the mean of the VAE's posterior
-(c * h * w values), its log variance (same size; optional) and the image embedding (d values; optional for the fixed
-views). `latents.json` describes which of these parts are stored. `NAME.table.npz`, which is written last, stores in
-arrays what every training step needs: the members' offsets (from `NAME.json`) and the camera angles (from the
-metadata). Parsing them from JSON would take longer than reading the latents.
+A latent set has the layout of the shard set that was encoded: tars with the same names, the same objects in the same
+order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object consists of a copy of its metadata,
+`UID.meta.json`, and one member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`. The member of a view is a flat
+float16 array with the mean of the VAE's posterior (c * h * w values), its log variance (c * h * w values; optional) and
+the image embedding (d values; optional for the fixed views). `latents.json` describes which of these parts are stored.
+
+The last file that is written for a shard is `NAME.table.npz`. It stores in arrays what every training step needs: the
+positions of the members in the tar (from `NAME.json`) and the camera angles (from the metadata). Parsing these values
+from JSON would take longer than reading the latents.
 """
 
 import io
@@ -33,7 +35,7 @@ Float16 = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class LatentFormat:
-    """`latents.json`: the contents of a view's array, and the networks that computed it."""
+    """The contents of `latents.json`: the parts of a view's array, and the networks that computed them."""
 
     schema_version: int
     channels: int
@@ -51,11 +53,11 @@ class LatentFormat:
 
     @property
     def latent_numbers(self) -> int:
-        """Number of values in the latent of one view: c * h * w."""
+        """Number of values in the latent of one view: channels * height * width."""
         return self.channels * self.height * self.width
 
     def numbers(self, view_set: ViewSet) -> int:
-        """Return the number of values in a member of this view set."""
+        """Return the number of float16 values in the array of one view of `view_set`, which is "fixed" or "random"."""
         latents = self.latent_numbers * (2 if self.logvar else 1)
         return latents + (self.embedding if self.has_embedding(view_set) else 0)
 
@@ -64,7 +66,7 @@ class LatentFormat:
 
     @cached_property
     def headers(self) -> dict[ViewSet, bytes]:
-        """The .npy header of the members of each view set."""
+        """The .npy header, in bytes, with which the members of each view set begin."""
         return {view_set: _npy_header(self.numbers(view_set)) for view_set in VIEW_SETS}
 
     def member_bytes(self, view_set: ViewSet) -> int:
@@ -82,28 +84,39 @@ def latent_name(uid: str, view_set: ViewSet, index: int) -> str:
 
 
 def latent_names(uid: str) -> list[str]:
-    """Return all 33 member names of an object, in their order in a shard."""
+    """Return the names of the 33 members of the object `uid`, in their order in a shard."""
     return [meta_name(uid)] + [latent_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
 
 
 def dump_view(form: LatentFormat, view_set: ViewSet, numbers: Float16) -> bytes:
-    """Return the bytes of one view's member, given the view's values as a flat float16 array [n].
+    """Return the bytes of the .npy member of one view.
 
-    Raises ValueError when the length or dtype of `numbers` does not match the format.
+    Args:
+        form: Format of the latent set.
+        view_set: Whether the view is one of the "fixed" or of the "random" views.
+        numbers: The values of the view: flat float16 array [n] with n = `form.numbers(view_set)`.
+
+    Raises:
+        ValueError: `numbers` has another shape or dtype.
     """
     if numbers.shape != (form.numbers(view_set),) or numbers.dtype != np.float16:
         raise ValueError(
-            f"a {view_set} view has {form.numbers(view_set)} float16 values, got {numbers.dtype} {numbers.shape}"
+            f"the array of a {view_set} view must have {form.numbers(view_set)} float16 values; got an array of "
+            f"{numbers.dtype} with the shape {numbers.shape}"
         )
     return form.headers[view_set] + numbers.astype(FLOAT16).tobytes()
 
 
 def dump_table(stats: ShardStats, metas: Sequence[Meta]) -> bytes:
-    """Return `NAME.table.npz` of a finished shard, from its statistics and its objects' metadata in the same order.
+    """Return the contents of `NAME.table.npz`, the index table of a finished latent shard.
 
     The file contains five arrays: `uids` [objects]; `places`, int64 [objects, 33, 3], with the offset, size and crc32
     of the metadata and then of each view in schema order; `elevation_deg` and `azimuth_deg`, each float64 [objects, 2
     view sets, 16 views]; and `sha256`, the hash of the tar.
+
+    Args:
+        stats: Statistics of the shard.
+        metas: Metadata of the shard's objects, in the order of `stats.samples`.
     """
     suffixes = [name.removeprefix("x.") for name in latent_names("x")]
     places = [[sample.members[suffix] for suffix in suffixes] for sample in stats.samples]
@@ -129,22 +142,29 @@ def table_file(shard: str) -> str:
 
 
 def encode_on(url: str) -> str:
-    """Return the remedy for an incomplete latent set, for use in a message."""
+    """Return what to do about an incomplete latent set at `url`, as the end of an error message."""
     return f"repeat the `python -m train.encode ... {url}` command"
 
 
 def encode_again(url: str, shard: str) -> str:
-    """Return the remedy for a damaged latent shard. The encoder rewrites a shard whose statistics file is missing."""
+    """Return what to do about a damaged shard of the latent set at `url`, as the end of an error message.
+
+    The encoder rewrites a shard whose statistics file `NAME.json` is missing.
+    """
     return f"delete {url}/{shard}.json and {encode_on(url)}"
 
 
 def read_format(url: str) -> LatentFormat:
-    """Read `latents.json` of a set, complete or not. Raises UserError when it is missing or invalid."""
+    """Read `latents.json` of the latent set at `url`, which may be incomplete.
+
+    Raises:
+        UserError: There is no latent set at `url`, or its `latents.json` is invalid.
+    """
     fs, root = url_to_fs(url)
     path = f"{root}/{LATENTS_FILE}"
     if not exists(fs, path):
         what = "a set of images, not of latents" if exists(fs, f"{root}/{SET_NAME}") else "not a latent set"
-        raise UserError(f"{url} is {what}; make a latent set with `python -m train.encode SHARDS OUT --model MODEL`")
+        raise UserError(f"{url} is {what}; write a latent set with `python -m train.encode SHARDS OUT --model MODEL`")
     try:
         return parse_format(json.loads(fs.cat_file(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -152,14 +172,25 @@ def read_format(url: str) -> LatentFormat:
 
 
 def parse_format(raw: dict[str, Any]) -> LatentFormat:
-    """Parse the result of `format_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
+    """Convert the parsed contents of `latents.json`, as returned by `format_json`, to a `LatentFormat`.
+
+    Raises:
+        ValueError: A field has an invalid value.
+        TypeError: A field is missing or unknown.
+        KeyError: The schema version or the list of tars is missing.
+    """
     if raw["schema_version"] != LATENTS_VERSION:
-        raise ValueError(f"schema version {raw['schema_version']} is not supported; expected {LATENTS_VERSION}")
+        raise ValueError(
+            f"schema_version is {raw['schema_version']}, but this program reads version {LATENTS_VERSION} only"
+        )
     form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
     if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
-        raise ValueError("its sizes must be positive integers")
+        raise ValueError("channels, height, width and embedding must be positive integers")
     if form.embedded not in get_args(Embedded) or not isinstance(form.logvar, bool):
-        raise ValueError(f"embedded ({form.embedded!r}) or logvar ({form.logvar!r}) has an unknown value")
+        raise ValueError(
+            f"embedded is {form.embedded!r} and logvar is {form.logvar!r}; embedded must be one of "
+            f"{get_args(Embedded)}, and logvar true or false"
+        )
     return form
 
 

@@ -1,7 +1,7 @@
-"""Write and read `manifest.parquet`, which lists a set's objects in order. Reading a slice needs bounded memory.
+"""Write and read `manifest.parquet`, which lists all objects of a set in order, one row per object.
 
-An object's position in the manifest determines its shard and the training order, so a manifest is never changed after
-it has been written.
+The position of an object in the manifest determines its shard and its place in the training order, so a manifest is
+never changed after it has been written. Reading some rows of a manifest does not load all rows into memory.
 """
 
 import hashlib
@@ -21,7 +21,10 @@ ROWS_PER_GROUP: Final = 4096
 
 @dataclass(frozen=True)
 class Asset:
-    """One object of a set. At most one of `file`, `objaverse_path`, `procedural_index` is set; it locates the model."""
+    """One object of a set. At most one of the fields `file`, `objaverse_path` and `procedural_index` is set.
+
+    That field locates the 3D model.
+    """
 
     uid: str
     source: str
@@ -37,15 +40,19 @@ class Asset:
 
 
 def escape_name(name: str) -> str:
-    r"""Return a file name as valid text: its bytes that are not UTF-8 become `\xNN`."""
+    r"""Return a file name as valid text: each byte that is not UTF-8 becomes `\xNN`, with NN in hexadecimal."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:
-    """Write a manifest to an open binary file. Returns the number of objects and the sha256 of the file.
+    """Write a manifest to an open binary file. Return the number of objects and the sha256 of the written bytes.
 
-    Assets are consumed in groups of ROWS_PER_GROUP. Raises UserError for an invalid or repeated uid, or when there are
-    no objects.
+    Args:
+        file: File that is open for writing bytes.
+        assets: The objects in order. They are consumed in groups of ROWS_PER_GROUP.
+
+    Raises:
+        UserError: A uid is invalid or repeated, or there are no objects.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -59,17 +66,24 @@ def write_manifest(file: Any, assets: Iterable[Asset]) -> tuple[int, str]:
             for asset in group:
                 key = _key(check_uid(asset.uid))
                 if key in seen:
-                    raise UserError(f"the source has the uid {asset.uid!r} more than once; uids must be unique")
+                    raise UserError(
+                        f"the source of the objects contains the uid {asset.uid!r} more than once; give each object a "
+                        "uid of its own"
+                    )
                 seen.add(key)
             writer.write_table(pa.Table.from_pylist([vars(asset) for asset in group], schema=_arrow_schema()))
             count += len(group)
     if not count:
-        raise UserError("the source has no objects; check its path and the filters")
+        raise UserError("the set would contain no objects; check the path of the source and the filters")
     return count, hashed.digest.hexdigest()
 
 
 class Manifest:
-    """An open manifest, for reading slices. Raises UserError when it is missing or damaged."""
+    """A manifest that is open for reading a range of objects. The constructor reads no object.
+
+    Raises:
+        UserError: The manifest is missing or damaged.
+    """
 
     def __init__(self, fs: Any, root: str) -> None:
         import pyarrow as pa
@@ -79,7 +93,9 @@ class Manifest:
         try:
             self._parquet = pq.ParquetFile(fs.open(self.path, "rb"))
         except FileNotFoundError as error:
-            raise UserError(f"{self.path} is missing; restore it, or delete the set and render it again") from error
+            raise UserError(
+                f"the manifest {self.path} is missing; restore this file, or delete the set and render it again"
+            ) from error
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{self.path} is damaged ({error}); delete the set and render it again") from error
         self._group: tuple[int, list[Asset]] = (-1, [])
@@ -88,7 +104,7 @@ class Manifest:
         return int(self._parquet.metadata.num_rows)
 
     def assets(self, start: int = 0, stop: int | None = None) -> Iterator[Asset]:
-        """Yield objects `start` to `stop` - 1, in order."""
+        """Yield the objects at the positions `start` to `stop` - 1, in order; if `stop` is None, to the last object."""
         stop = len(self) if stop is None else min(stop, len(self))
         for position in range(start, stop):
             number, place = divmod(position, ROWS_PER_GROUP)
@@ -97,7 +113,7 @@ class Manifest:
             yield self._group[1][place]
 
     def uids(self) -> Iterator[str]:
-        """Yield all uids in order, reading no other column."""
+        """Yield the uids of all objects, in the order of the manifest."""
         for number in range(self._parquet.num_row_groups):
             yield from self._parquet.read_row_group(number, columns=["uid"], use_threads=False)["uid"].to_pylist()
 
@@ -123,7 +139,7 @@ def _arrow_schema() -> Any:
 
 
 class _Hashing:
-    """File wrapper that computes the sha256 of the bytes written, with the methods that pyarrow requires."""
+    """File wrapper that computes the sha256 of the bytes written and has the methods that pyarrow requires."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.digest, self.closed = file, hashlib.sha256(), False

@@ -1,4 +1,7 @@
-"""Define the outcome tables: one row per object, including failed objects, as Parquet files beside the shards."""
+"""Define the outcome tables of a set: one row per object, including objects that failed or were skipped.
+
+There is one Parquet file per shard, in the folder `outcomes` beside the shards.
+"""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -40,7 +43,7 @@ _STAGES: Final = frozenset(get_args(Stage))
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why an object was not rendered, passed unchanged from where it occurred to the outcome table."""
+    """The reason why an object failed or was skipped, passed unchanged from where it occurred to the outcome table."""
 
     stage: Stage  # where it failed or was skipped
     error_class: str
@@ -50,7 +53,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One object's result. Time and memory measurements are stored only here, so that shards are reproducible."""
+    """One row of an outcome table: the result of rendering one object.
+
+    Times and memory sizes are stored only here, not in the shards, so that rendering again gives the same shards.
+    """
 
     uid: str
     position: int  # place in the set's manifest
@@ -70,11 +76,12 @@ class Outcome:
     def __post_init__(self) -> None:
         if self.status not in _STATUSES or self.stage not in _STAGES:
             raise UserError(
-                f"outcome of {self.uid}: status {self.status!r} or stage {self.stage!r} is not in the schema"
+                f"the outcome of the object {self.uid} has the status {self.status!r} and the stage {self.stage!r}; "
+                f"the status must be one of {get_args(Status)} and the stage one of {get_args(Stage)}"
             )
 
     def with_failure(self, status: Literal["failed", "skipped"], failure: Failure) -> "Outcome":
-        """Return this outcome with `status` and the stage, error class, message and flags of `failure`."""
+        """Return a copy of this outcome with `status`, and with the stage, class, message and flags of `failure`."""
         return replace(
             self,
             status=status,
@@ -86,23 +93,35 @@ class Outcome:
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
-    """Convert an outcome to a JSON object that `from_json` parses."""
+    """Convert an outcome to a dictionary for JSON. `from_json` converts the dictionary back."""
     return {**vars(outcome), "flags": list(outcome.flags)}
 
 
 def from_json(row: dict[str, Any]) -> Outcome:
-    """Parse a row written by `to_json`. Raises UserError on missing or unknown fields."""
+    """Convert a dictionary that `to_json` returned to an outcome.
+
+    Raises:
+        UserError: A field is missing, unknown or invalid.
+    """
     try:
         return Outcome(**{**row, "flags": tuple(row["flags"])})
     except (KeyError, TypeError) as error:
-        raise UserError(f"outcome row {row.get('uid', '?')!r} does not fit the schema: {error}") from error
+        raise UserError(
+            f"the outcome of the object {row.get('uid', '?')!r} has missing or unknown fields ({error}); "
+            "render the set again"
+        ) from error
 
 
 def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) -> Outcome:
-    """Return the row with its flag "duplicate" set or cleared. Call this for all rows, in manifest order.
+    """Return `row` with the flag "duplicate" if an earlier object has the same model file, and without it otherwise.
 
-    `first` stores, by the hash of a model file, the position of the first object that uses the file; each call updates
-    it. With `skip`, the status of a rendered duplicate becomes "skipped".
+    Call this for all rows of a set, in manifest order.
+
+    Args:
+        row: Outcome of one object.
+        first: For the hash of each model file seen so far, the manifest position of the first object that uses the
+            file. This function adds to the dictionary; it is empty before the first call.
+        skip: Whether the status of a rendered duplicate becomes "skipped".
     """
     flags = tuple(flag for flag in row.flags if flag != "duplicate")
     if not row.asset_sha256:
@@ -128,7 +147,7 @@ def _arrow_schema() -> Any:
 
 
 def dump_outcomes(rows: Sequence[Outcome]) -> bytes:
-    """Return the rows as Parquet bytes, in manifest order."""
+    """Return the contents of an outcome table: `rows` as Parquet bytes, sorted by manifest position."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -139,7 +158,11 @@ def dump_outcomes(rows: Sequence[Outcome]) -> bytes:
 
 
 def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
-    """Parse Parquet bytes into rows. Raises UserError that names `where` when the file is damaged."""
+    """Parse the Parquet bytes of an outcome table into rows.
+
+    Raises:
+        UserError: The table is damaged. The message names `where`, the path of the table.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -147,12 +170,15 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
         # One thread: Arrow's thread pools can abort the process when it exits (apache/arrow#34314).
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{where} is not a readable outcome table ({error}); render the set again") from error
+        raise UserError(f"the outcome table {where} cannot be read ({error}); render the set again") from error
     return [from_json(row) for row in table.to_pylist()]
 
 
 def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
-    """Yield all rows of a shard set in manifest order, one table in memory at a time."""
+    """Yield all outcome rows of the shard set in folder `root` of `fs`, in manifest order.
+
+    One table, that of a shard, is in memory at a time.
+    """
     folder = f"{root}/{OUTCOMES_FOLDER}"
     if not exists(fs, folder):
         return
@@ -161,5 +187,8 @@ def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
 
 
 def read_outcomes(fs: Any, root: str) -> list[Outcome]:
-    """Return all rows of a shard set in manifest order; an empty list when the set has no outcome table."""
+    """Return all outcome rows of the shard set in folder `root` of `fs`, in manifest order.
+
+    The list is empty when the set has no outcome table yet.
+    """
     return sorted(iterate_outcomes(fs, root), key=lambda row: row.position)

@@ -1,7 +1,8 @@
-"""Define the schema of a sample, which stores one object, and validate samples.
+"""Define the schema of a sample, which stores one rendered object, and validate samples.
 
-A sample is 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixed_15.webp` and `UID.random_00.webp` ...
-`UID.random_15.webp`: lossless RGBA, straight alpha. WebDataset splits a name at its first dot, so a uid has no dot.
+A sample has 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixed_15.webp` and `UID.random_00.webp` ...
+`UID.random_15.webp`. The images are lossless RGBA with straight alpha. WebDataset splits a member name at its first
+dot, so a uid contains no dot.
 """
 
 import json
@@ -27,12 +28,12 @@ RendererValue = str | int | float | bool | None
 
 
 class SchemaError(UserError):
-    """A sample or its metadata violates the schema; the message names the sample and the field."""
+    """A sample or its metadata violates the schema. The message names the sample and the metadata field."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Camera of one image. `c2w` is in Blender's convention (see dataset.camera), `K` in pixels."""
+    """Camera of one image. `c2w` is in the "blender" convention of `dataset.camera`, `K` is in pixels."""
 
     elevation_deg: float
     azimuth_deg: float
@@ -45,7 +46,7 @@ class View:
 
 @dataclass(frozen=True)
 class Hdri:
-    """The environment light: its file name, its rotation about the vertical axis and its strength factor."""
+    """The environment light of an object: file name, rotation about the vertical axis, and brightness factor."""
 
     name: str
     rotation_deg: float
@@ -54,7 +55,7 @@ class Hdri:
 
 @dataclass(frozen=True)
 class Normalization:
-    """The map from world to normalized points in Blender's axes: scale * (point + offset)."""
+    """The map from the 3D model's points to normalized points, in Blender's axes: scale * (point + offset)."""
 
     mode: NormalizeMode
     scale: float
@@ -63,7 +64,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Meta:
-    """Metadata of one object."""
+    """Metadata of one rendered object, as stored in the member `UID.meta.json`."""
 
     schema_version: int
     uid: str
@@ -80,9 +81,13 @@ class Meta:
 
 
 def check_uid(uid: str) -> str:
-    """Return the uid. Raises SchemaError when it cannot be a file name, a WebDataset key and a path component."""
+    """Return `uid` unchanged if it can be a file name, a WebDataset key and a component of a path.
+
+    Raises:
+        SchemaError: `uid` has other characters than A-Z, a-z, 0-9, _ and -, or not 1 to 128 characters.
+    """
     if not _UID.fullmatch(uid):
-        raise SchemaError(f"uid {uid!r} is invalid; use 1 to 128 of the characters A-Z a-z 0-9 _ -")
+        raise SchemaError(f"uid {uid!r} is invalid; use 1 to 128 of the characters A-Z a-z 0-9 _ - as a uid")
     return uid
 
 
@@ -91,31 +96,41 @@ def meta_name(uid: str) -> str:
 
 
 def member_name(uid: str, view_set: ViewSet, index: int) -> str:
-    """Return the member name of one view. Raises SchemaError when there is no such view or the uid is not valid."""
+    """Return the member name of one view, such as "UID.fixed_03.webp".
+
+    Args:
+        uid: Uid of the object.
+        view_set: "fixed" or "random".
+        index: Number of the view within the view set, 0 to 15.
+
+    Raises:
+        SchemaError: There is no such view, or the uid is not valid.
+    """
     if view_set not in VIEW_SETS or not 0 <= index < VIEWS_PER_SET:
         raise SchemaError(
-            f"there is no view {view_set!r} {index}; view sets are {VIEW_SETS}, indices 0 to {VIEWS_PER_SET - 1}"
+            f"there is no view number {index} in the view set {view_set!r}; the view sets are {VIEW_SETS}, and their "
+            f"views are numbered 0 to {VIEWS_PER_SET - 1}"
         )
     return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
 
 
 def member_names(uid: str) -> list[str]:
-    """Return all 33 member names of a sample, in their order in a shard."""
+    """Return the names of the 33 members of the object `uid`, in their order in a shard."""
     return [meta_name(uid)] + [member_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
 
 
 def dump_meta(meta: Meta) -> bytes:
-    """Serialize metadata to deterministic JSON, which `parse_meta` parses."""
+    """Convert metadata to JSON bytes. Equal metadata give equal bytes; `parse_meta` converts the bytes back."""
     return json.dumps(asdict(meta), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 class _Reader:
-    """Typed access to a JSON object; every error names the sample and the field's full path."""
+    """Typed access to the fields of a JSON object. Every error names the sample and the full path of the field."""
 
     def __init__(self, value: Any, where: str, path: str = "") -> None:
         self.where, self.path = where, path
         if not isinstance(value, dict):
-            raise self.error("", f"is {type(value).__name__}, expected an object")
+            raise self.error("", f"is of the type {type(value).__name__}, expected a JSON object")
         self.value: dict[str, Any] = value
 
     def error(self, key: str, what: str) -> SchemaError:
@@ -152,14 +167,16 @@ class _Reader:
         return value
 
     def numbers(self, key: str, shape: tuple[int, ...]) -> Any:
-        """Return an array of finite numbers of the given shape, as nested tuples."""
+        """Return the field `key`, an array of finite numbers of the given shape, as nested tuples."""
         value = self._get(key)
         try:
             array = np.asarray(value, np.float64)
         except (TypeError, ValueError) as error:
             raise self.error(key, f"is not an array of numbers ({error})") from error
         if array.shape != shape or not np.isfinite(array).all():
-            raise self.error(key, f"has shape {array.shape}, expected {shape} finite numbers")
+            raise self.error(
+                key, f"is an array of the shape {array.shape}, expected finite numbers in the shape {shape}"
+            )
         return tuple(map(tuple, array.tolist())) if len(shape) == 2 else tuple(array.tolist())
 
     def nested(self, key: str) -> "_Reader":
@@ -169,7 +186,7 @@ class _Reader:
         value = self._get(key)
         if not isinstance(value, list) or len(value) != length:
             found = f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
-            raise self.error(key, f"has {found}, expected {length}")
+            raise self.error(key, f"has {found}, expected a list of {length} entries")
         return [_Reader(item, self.where, f"{self.path}.{key}[{i}]".lstrip(".")) for i, item in enumerate(value)]
 
 
@@ -184,7 +201,7 @@ def _parse_view(reader: _Reader) -> View:
         clipped=reader.flag("clipped"),
     )
     if not 0 <= view.alpha_coverage <= 1:
-        raise reader.error("alpha_coverage", f"is {view.alpha_coverage}, expected 0 to 1")
+        raise reader.error("alpha_coverage", f"is {view.alpha_coverage}, expected a number from 0 to 1")
     return view
 
 
@@ -215,15 +232,23 @@ def _parse_renderer(reader: _Reader) -> dict[str, RendererValue]:
 
 
 def parse_meta(data: bytes, where: str) -> Meta:
-    """Parse metadata from JSON bytes. Raises SchemaError, starting with `where` (shard and member)."""
+    """Convert the JSON bytes of a metadata member to `Meta`.
+
+    Args:
+        data: Contents of the member.
+        where: Path of the member, such as "shard-000000.tar/UID.meta.json", with which error messages begin.
+
+    Raises:
+        SchemaError: The metadata violate the schema.
+    """
     try:
         raw = json.loads(data)
     except ValueError as error:
-        raise SchemaError(f"{where}: metadata is not valid JSON ({error})") from error
+        raise SchemaError(f"{where}: the metadata are not valid JSON ({error})") from error
     top = _Reader(raw, where)
     version = top.integer("schema_version")
     if version != SCHEMA_VERSION:
-        raise top.error("schema_version", f"is {version}, expected {SCHEMA_VERSION}")
+        raise top.error("schema_version", f"is {version}, but this program reads version {SCHEMA_VERSION} only")
     hdri, views = top.nested("hdri"), top.nested("views")
     meta = Meta(
         schema_version=version,
@@ -242,30 +267,37 @@ def parse_meta(data: bytes, where: str) -> Meta:
     if not _SHA256.fullmatch(meta.asset_sha256):
         raise top.error("asset_sha256", f"is {meta.asset_sha256!r}, expected 64 hexadecimal digits")
     if meta.resolution < 1:
-        raise top.error("resolution", f"is {meta.resolution}, expected at least 1")
+        raise top.error("resolution", f"is {meta.resolution} pixels per side, expected at least 1")
     return meta
 
 
 def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
-    """Check the names, metadata and images of one sample (full member name -> bytes), and return its metadata.
+    """Check the member names, the metadata and the images of one sample, and return the metadata.
 
-    Raises SchemaError at the first violation of the schema.
+    Args:
+        members: The members of the sample (full member name -> data).
+        where: Name or path of the shard, with which error messages begin.
+
+    Raises:
+        SchemaError: The sample violates the schema; the message describes the first violation only.
+        UserError: An image cannot be decoded.
     """
     from dataset.images.prepare import decode_webp
 
     metas = [name for name in members if name.endswith(".meta.json")]
     if len(metas) != 1:
-        raise SchemaError(f"{where}: found {len(metas)} meta.json members, expected 1")
+        raise SchemaError(f"{where}: the sample has {len(metas)} members named *.meta.json, expected 1")
     meta = parse_meta(members[metas[0]], f"{where}/{metas[0]}")
     expected = member_names(meta.uid)
     if missing := [name for name in expected if name not in members]:
-        raise SchemaError(f"{where}: missing {', '.join(missing)}")
+        raise SchemaError(f"{where}: the sample lacks the members {', '.join(missing)}")
     if foreign := sorted(set(members) - set(expected)):
-        raise SchemaError(f"{where}: unexpected members {', '.join(foreign)}")
+        raise SchemaError(f"{where}: the sample has unexpected members: {', '.join(foreign)}")
     for name in expected[1:]:
         image = decode_webp(members[name], f"{where}/{name}")
         if image.shape != (meta.resolution, meta.resolution, 4):
             raise SchemaError(
-                f"{where}/{name}: has shape {image.shape}, but its metadata says {meta.resolution} square RGBA"
+                f"{where}/{name}: the image has the shape {image.shape}, but the metadata of the object say "
+                f"{(meta.resolution, meta.resolution, 4)}"
             )
     return meta

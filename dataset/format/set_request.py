@@ -1,4 +1,7 @@
-"""Write and read `set.json`, which stores the settings that a shard set is made with and describes its manifest."""
+"""Write and read `set.json`, which stores the settings that a shard set is made with.
+
+The file also states the number of objects in the set's manifest, and the sha256 of the manifest.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +17,14 @@ RENDER_AGAIN: Final = "restore it, or delete the set and render it again"
 
 
 def begin_set(fs: Any, root: str, request: Mapping[str, Any], assets: Iterable[Asset]) -> None:
-    """Write `manifest.parquet`, then `set.json` with the request and the manifest's length and sha256."""
+    """Write `manifest.parquet`, then `set.json`, of a new set.
+
+    Args:
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
+        request: The settings that determine the set. `set.json` stores them, and the length and sha256 of the manifest.
+        assets: All objects of the set, in order.
+    """
     with atomic_file(fs, f"{root}/{MANIFEST_FILE}") as file:
         count, digest = write_manifest(file, assets)
     write_json_atomic(fs, f"{root}/{SET_NAME}", {**request, "objects": count, "manifest_sha256": digest})
@@ -22,7 +32,7 @@ def begin_set(fs: Any, root: str, request: Mapping[str, Any], assets: Iterable[A
 
 @dataclass(frozen=True)
 class SetRequest:
-    """The part of `set.json` that describes the manifest."""
+    """The fields of `set.json` that describe the manifest: number of objects, objects per shard, and sha256."""
 
     objects: int
     objects_per_shard: int
@@ -33,19 +43,26 @@ class SetRequest:
         return -(-self.objects // self.objects_per_shard)
 
     def positions(self, shard: int) -> range:
-        """Return the manifest positions of a shard's objects; empty if the set does not have the shard."""
+        """Return the manifest positions of the objects of the shard number `shard`; empty if there is no such shard."""
         start = shard * self.objects_per_shard
         return range(start, max(start, min(start + self.objects_per_shard, self.objects)))
 
 
 def read_set_request(fs: Any, root: str, remedy: str = RENDER_AGAIN) -> SetRequest:
-    """Read `set.json`. Raises UserError, ending in `remedy`, when it is missing or describes no valid manifest."""
+    """Read the description of the manifest from the `set.json` of the set in folder `root` of `fs`.
+
+    Raises:
+        UserError: `set.json` is missing or invalid. The message ends in `remedy`, which says what to do.
+    """
     path = f"{root}/{SET_NAME}"
     try:
         raw = json.loads(fs.cat_file(path))
         request = SetRequest(int(raw["objects"]), int(raw["objects_per_shard"]), str(raw["manifest_sha256"]))
         if request.objects < 0 or request.objects_per_shard < 1:
-            raise ValueError(f"{request.objects} objects, {request.objects_per_shard} per shard")
+            raise ValueError(
+                f"objects is {request.objects} and objects_per_shard is {request.objects_per_shard}; they must be at "
+                "least 0 and 1"
+            )
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {remedy}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Write and read the shards of a set, their statistics and the index of the set, at any fsspec URL.
+"""Write and read the shards of a set, the statistics of each shard, and the index of the set.
 
-Files are written atomically. Their bytes depend on the samples only (no times, no owner, a fixed member order), so
-every run writes the same shards.
+A set is a folder or any URL that fsspec supports. Files are written atomically. Their bytes depend on the samples only:
+tar members have no times and no owner, and their order is fixed. So every run writes the same bytes.
 """
 
 import re
@@ -33,7 +33,7 @@ REPEAT_COMMAND: Final = "repeat the command that wrote the set (`make render` or
 
 
 class Member(NamedTuple):
-    """Position and size of a member's bytes in the tar, and their zlib.crc32."""
+    """Position and size, in bytes, of a member's data in the tar, and the zlib.crc32 checksum of the data."""
 
     offset: int
     size: int
@@ -49,7 +49,10 @@ class SampleEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardStats:
-    """The statistics of a shard, `NAME.json`, which make it possible to read and check each member separately."""
+    """The statistics of a shard, stored in `NAME.json`: size and sha256 of the tar, and the places of all members.
+
+    They make it possible to read and check each member separately.
+    """
 
     name: str
     bytes: int
@@ -59,7 +62,7 @@ class ShardStats:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One shard in the index; `samples` counts its objects."""
+    """One shard as listed in the index: name, number of objects (`samples`), and size and sha256 of the tar."""
 
     name: str
     samples: int
@@ -69,39 +72,45 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Index:
-    """The index of a complete set, `index.json`, which is written last."""
+    """The index of a complete set, stored in `index.json`. It is the last file that is written for a set."""
 
     objects_per_shard: int
     shards: tuple[ShardEntry, ...]
 
     @property
     def objects(self) -> int:
-        """Number of objects."""
+        """Number of objects in all shards; failed and skipped objects are not in shards."""
         return sum(shard.samples for shard in self.shards)
 
     @property
     def views(self) -> int:
-        """Number of images."""
+        """Number of images in all shards."""
         return self.objects * len(VIEW_SETS) * VIEWS_PER_SET
 
     @property
     def bytes(self) -> int:
-        """Size of all shards."""
+        """Total size of the tars of all shards in bytes."""
         return sum(shard.bytes for shard in self.shards)
 
 
 def shard_name(index: int) -> str:
-    """Return the name of a shard, without a file suffix."""
+    """Return the name of the shard with the number `index`, such as "shard-000007", without a file suffix."""
     return f"shard-{index:06d}"
 
 
 def render_again(shard: str) -> str:
-    """Return the remedy for a damaged shard. The renderer rewrites a shard whose outcome table is missing."""
+    """Return what to do about the damaged shard named `shard`, as the end of an error message.
+
+    The renderer rewrites a shard whose outcome table is missing.
+    """
     return f"delete {OUTCOMES_FOLDER}/{shard}.parquet and {REPEAT_COMMAND}"
 
 
 def remove_temporaries(fs: Any, root: str) -> None:
-    """Delete temporary files of killed writers. Call it only while holding the lock of the set."""
+    """Delete the temporary files that killed writers left in the set in folder `root` of `fs`.
+
+    Call it only while holding the lock of the set.
+    """
     for folder in (root, f"{root}/{OUTCOMES_FOLDER}"):
         for path in fs.glob(f"{folder}/*{TEMPORARY_SUFFIX}"):
             fs.rm_file(path)
@@ -114,25 +123,29 @@ def write_shard(
     samples: Iterable[tuple[str, Mapping[str, bytes]]],
     names: Callable[[str], list[str]] = member_names,
 ) -> ShardStats:
-    """Write `root/NAME.tar`, then its statistics `root/NAME.json`, which mark the shard as complete.
+    """Write the tar of a shard, `root/NAME.tar`, then its statistics `root/NAME.json`. Return the statistics.
+
+    A shard is complete when its statistics exist.
 
     Args:
-        fs: File system of the set.
-        root: Folder of the set on `fs`.
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
         name: Name of the shard, without suffix.
-        samples: Pairs of a uid and its members (full member name -> data), whose order does not matter. Without
-            samples, an empty but valid shard is written.
-        names: Function that returns the names of the members that a uid must have, in the order of the tar. By default,
-            these are the 33 members of the schema.
+        samples: Pairs of a uid and the members of its sample (full member name -> data). The members can be in any
+            order. Without samples, an empty but valid shard is written.
+        names: Function that returns the names of the members that the sample of a uid must have, in the order of the
+            tar. By default, these are the 33 members of the schema.
 
     Raises:
-        UserError: Members are missing or unknown, a uid is repeated, or the file system cannot be written.
+        UserError: A sample has missing or unknown members, a uid is repeated, or a file cannot be written.
     """
     entries: dict[str, SampleEntry] = {}
     with atomic_file(fs, f"{root}/{name}.tar") as writer:
         for uid, members in samples:
             if uid in entries:
-                raise UserError(f"{name}: uid {uid!r} is repeated; uids must be unique in a set")
+                raise UserError(
+                    f"two objects of the shard {name} have the uid {uid!r}; give each object of a set a uid of its own"
+                )
             entries[uid] = _write_sample(writer, name, uid, members, names(uid))
         writer.write(tar_end(writer.count))
     stats = ShardStats(name, writer.count, writer.digest.hexdigest(), tuple(entries.values()))
@@ -143,7 +156,10 @@ def write_shard(
 def _write_sample(writer: Writer, shard: str, uid: str, members: Mapping[str, bytes], names: list[str]) -> SampleEntry:
     if set(members) != set(names):
         different = ", ".join(sorted(set(members) ^ set(names))[:3])
-        raise UserError(f"{shard}: sample {uid} must have exactly the {len(names)} members of the schema ({different})")
+        raise UserError(
+            f"the sample of the object {uid} in the shard {shard} does not have exactly the {len(names)} members that "
+            f"the format prescribes; missing or unknown are, among others: {different}"
+        )
     return SampleEntry(uid, {name[len(uid) + 1 :]: _write_member(writer, name, members[name]) for name in names})
 
 
@@ -162,7 +178,12 @@ def _stats_json(stats: ShardStats) -> dict[str, Any]:
 
 
 def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> ShardStats:
-    """Read the statistics of shard `name`. Raises UserError, ending in `remedy`, when they are missing or invalid."""
+    """Read the statistics of the shard `name` of the set in folder `root` of `fs`.
+
+    Raises:
+        UserError: The statistics are missing or invalid. The message ends in `remedy`, which says what to do; None: the
+            remedy for a shard set of images.
+    """
     path = f"{root}/{name}.json"
     raw = read_json(fs, path, remedy or REPEAT_COMMAND)
     try:
@@ -173,11 +194,20 @@ def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> Shar
         )
         return ShardStats(str(raw["name"]), int(raw["bytes"]), str(raw["sha256"]), samples)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a valid statistics file ({error!r}); {remedy or render_again(name)}") from error
+        raise UserError(
+            f"{path} is not a valid statistics file of a shard ({error!r}); {remedy or render_again(name)}"
+        ) from error
 
 
 def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) -> Index:
-    """Write `index.json` from the statistics of shards 0 ... num_shards - 1, which must all exist."""
+    """Write the `index.json` of the set in folder `root` of `fs`, from the statistics of all shards. Return the index.
+
+    Args:
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
+        num_shards: Number of shards. The statistics of the shards 0 to `num_shards` - 1 must exist.
+        objects_per_shard: Number of manifest rows per shard, which counts failed and skipped objects too.
+    """
     stats = (read_stats(fs, root, shard_name(i)) for i in range(num_shards))
     shards = tuple(ShardEntry(s.name, len(s.samples), s.bytes, s.sha256) for s in stats)
     index = Index(objects_per_shard, shards)
@@ -189,16 +219,20 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
 def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
     """Read the index of a complete shard set.
 
-    Raises UserError, with different messages for a missing, an unfinished and a damaged set; the last two contain
-    `remedy`.
+    Args:
+        url: Folder or fsspec URL of the set.
+        remedy: What to do about an unfinished or damaged set; error messages contain this text.
+
+    Raises:
+        UserError: There is no set at `url`, the set is unfinished, or its index is damaged.
     """
     fs, root = url_to_fs(url)
     check_reachable(fs, root, str(url))
     path = f"{root}/{INDEX_NAME}"
     if not exists(fs, path):
         if exists(fs, f"{root}/{SET_NAME}") or fs.glob(f"{root}/shard-*.tar"):
-            raise UserError(f"the shard set at {url} is unfinished: {remedy} to complete it")
-        raise UserError(f"no shard set at {url}: run `make render SOURCE=... SHARDS={url}` first")
+            raise UserError(f"the shard set at {url} is unfinished; to complete it, {remedy}")
+        raise UserError(f"there is no shard set at {url}; first run `make render SOURCE=... SHARDS={url}`")
     raw = read_json(fs, path, remedy)
     try:
         _check_version(raw, path)
@@ -206,12 +240,15 @@ def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
             ShardEntry(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"])) for s in raw["shards"]
         )
         if (objects_per_shard := int(raw["objects_per_shard"])) < 1:
-            raise ValueError(f"objects_per_shard is {objects_per_shard}")
+            raise ValueError(f"objects_per_shard is {objects_per_shard}; it must be at least 1")
         return Index(objects_per_shard, shards)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a shard set's index ({error!r}); {remedy}") from error
+        raise UserError(f"{path} is not a valid index of a shard set ({error!r}); {remedy}") from error
 
 
 def _check_version(raw: Any, path: str) -> None:
     if raw["schema_version"] != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {raw['schema_version']} is not supported; expected {SCHEMA_VERSION}")
+        raise UserError(
+            f"{path} has the schema version {raw['schema_version']}, but this program reads version {SCHEMA_VERSION} "
+            "only; write the set again with this version of the project"
+        )

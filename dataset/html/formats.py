@@ -1,4 +1,4 @@
-"""Format counts and sizes as text, for pages, tables and messages."""
+"""Format counts and sizes as text for pages, tables and messages."""
 
 
 def format_object_count(count: int) -> str:

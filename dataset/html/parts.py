@@ -1,6 +1,6 @@
-"""Define the elements that all HTML pages share: key numbers, histograms and bar tables.
+"""Define the elements that the HTML pages of all packages share: key numbers, histograms and bar tables.
 
-The macros in `parts.html` turn them into HTML.
+The Jinja macros in `parts.html` turn these elements into HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _COLUMNS: Final = 24  # of a histogram
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """A large number with its name and a remark below it. `bad` displays it as an error."""
+    """A number in large type, with its name and, below it, a remark. `bad` displays the number as an error."""
 
     name: str
     value: str
@@ -26,7 +26,7 @@ class KeyNumber:
 
 @dataclass(frozen=True)
 class HistogramColumn:
-    """One column: its height as a percentage of the tallest column, and the text that is shown on hover."""
+    """One column of a histogram. `height` is a percentage of the tallest column; `description` is shown on hover."""
 
     height: float
     description: str
@@ -34,7 +34,7 @@ class HistogramColumn:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram whose columns divide the range [0, axis_end]."""
+    """A histogram whose columns divide the range from 0 to the value that `axis_end` labels."""
 
     title: str
     summary: str
@@ -44,7 +44,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class BarRow:
-    """One row of a bar table; `width` is a percentage of the longest bar."""
+    """One row of a bar table. `width` is the length of the row's bar as a percentage of the longest bar."""
 
     name: str
     count: int
@@ -53,7 +53,11 @@ class BarRow:
 
 @dataclass(frozen=True)
 class BarTable:
-    """Counts by name, largest first. If `filter_name` is set, each name is a button that filters the page."""
+    """A table of names with their counts as bars, largest count first.
+
+    If `filter_name` is set, each name is a button that shows only the objects whose property `filter_name` is that
+    name.
+    """
 
     title: str
     rows: Sequence[BarRow]
@@ -63,7 +67,12 @@ class BarTable:
 def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram | None:
     """Return a histogram of `values` whose axis starts at zero, or None if there are no values.
 
-    If a few values are much larger than all others, the last column counts them too.
+    If a few values are much larger than all others, the last column counts these values too.
+
+    Args:
+        title: Title of the histogram.
+        values: Values that are not negative.
+        unit: Unit of the values, which is shown behind them.
     """
     if not len(values):
         return None
@@ -85,7 +94,13 @@ def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram 
 
 
 def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "") -> BarTable | None:
-    """Return a bar table of `counts`, largest first. None if there are no counts."""
+    """Return a bar table of `counts` (name -> count), largest count first, or None if there are no counts.
+
+    Args:
+        title: Title of the table.
+        counts: Count of each name.
+        filter_name: Property of the page's objects by which a click on a name filters the page; empty: no filter.
+    """
     if not counts:
         return None
     most = max(counts.values())
@@ -97,7 +112,10 @@ def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "")
 
 
 def round_up(value: float) -> float:
-    """Round up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten. Values of zero or less become zero."""
+    """Return the smallest of the numbers 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten that is not below `value`.
+
+    For values of zero or less, return zero.
+    """
     if value <= 0:
         return 0.0
     power = 10.0 ** np.floor(np.log10(value))

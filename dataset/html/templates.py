@@ -1,8 +1,8 @@
 """Render the HTML pages of all packages from Jinja templates.
 
 A template lies beside the module that uses it and is named by its path in the checkout, such as
-`distill/view/page.html`. It extends `dataset/html/base.html` and uses the macros of `dataset/html/parts.html`. A page
-is a single file in which its style sheet, scripts and images are embedded.
+`distill/view/page.html`. Templates extend `dataset/html/base.html` and use the macros of `dataset/html/parts.html`. A
+page is a single file in which its style sheet, scripts and images are embedded.
 """
 
 import base64
@@ -18,10 +18,12 @@ from dataset.io.paths import ROOT
 
 
 def render_page(template: str, values: Mapping[str, Any]) -> str:
-    """Render a template with `values`, escaping all text.
+    """Return the HTML of the template at the path `template` (relative to the checkout), filled with `values`.
+
+    All texts in `values` are escaped.
 
     Raises:
-        jinja2.UndefinedError: the template uses a name that `values` lacks.
+        jinja2.UndefinedError: The template uses a name that is not in `values`.
     """
     return _environment().get_template(template).render(values)
 
@@ -42,18 +44,23 @@ def _environment() -> Environment:
 
 
 def embed_file(path: str) -> Markup:
-    """Return a script or style sheet of the checkout for use inside `<script>` or `<style>`, where nothing is escaped.
+    """Return the text of a script or style sheet, for use inside `<script>` or `<style>`, where nothing is escaped.
+
+    `path` is relative to the checkout.
 
     Raises:
-        ValueError: the file contains an end tag, which would end the element early.
+        ValueError: The file contains an end tag, which would end the `<script>` or `<style>` element early.
     """
     text = (ROOT / path).read_text(encoding="utf-8")
     for tag in ("</script", "</style"):
         if tag in text.lower():
-            raise ValueError(f"{path} contains {tag!r} and cannot be embedded in a page; remove the tag from it")
+            raise ValueError(f"{path} contains {tag!r} and cannot be embedded in a page; remove the tag from this file")
     return Markup(text)  # a file of this checkout, not untrusted text
 
 
 def data_url(media_type: str, data: bytes) -> str:
-    """Encode `data` as a data: URL, for the `src` of an image or a video."""
+    """Return a data: URL that contains `data`, for the `src` of an image or a video.
+
+    `media_type` is the type of the data, such as "image/png".
+    """
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -9,11 +9,17 @@ MIN_MSE: Final = 1e-10  # equal images have 100 dB, not infinity
 
 
 def psnr_db(image: ArrayLike, truth: ArrayLike) -> float:
-    """Return the PSNR, in decibels and at most 100, of two arrays of the same shape [...] with values in [0, 1]."""
+    """Return the peak signal-to-noise ratio of `image` compared with `truth`, in decibels and at most 100.
+
+    Both are arrays of the same shape [...] with values in [0, 1].
+    """
     difference = np.asarray(image, np.float64) - np.asarray(truth, np.float64)
     return psnr_of_mse_db(float(np.square(difference).mean()))
 
 
 def psnr_of_mse_db(mse: float) -> float:
-    """Return the PSNR, in decibels and at most 100, that corresponds to a mean squared error of values in [0, 1]."""
+    """Return the peak signal-to-noise ratio, in decibels and at most 100, that belongs to a mean squared error.
+
+    `mse` is the mean squared error of values in [0, 1].
+    """
     return float(-10 * np.log10(max(mse, MIN_MSE)))

@@ -131,7 +131,9 @@ def test_tables_that_disagree_are_found(latents: Path) -> None:
     places[0, [3, 4]] = places[0, [4, 3]]
     assert written(places=places) == [(TABLE, "its offsets for synthetic-0000 differ from shard-000000.json")]
     assert written(uids=table["uids"][::-1]) == [(TABLE, "its objects differ from those in shard-000000.json")]
-    assert written(sha256=np.array("0" * 64)) == [(TABLE, "disagrees with index.json")]
+    assert written(sha256=np.array("0" * 64)) == [
+        (TABLE, f"{TABLE} belongs to another tar: its sha256 of the tar differs from that in index.json")
+    ]
     (latents / TABLE).write_bytes(whole[:-30])
     assert [where for where, _ in _found(latents)] == [TABLE]
     (latents / TABLE).unlink()
@@ -148,7 +150,7 @@ def test_index_statistics_and_copied_tables_are_held_against_the_shards(sound_se
 
     (where, told), *_ = without("index.json")
     assert where == "index.json"
-    assert "unfinished: repeat the `python -m train.encode" in told
+    assert "unfinished; to complete it, repeat the `python -m train.encode" in told
     assert "shard-000001.json" in dict(without("shard-000001.json"))
     assert without("outcomes/shard-000001.parquet") == [("outcomes/shard-000001.parquet", "missing outcome table")]
     assert without("attribution.csv") == [("attribution.csv", "missing")]

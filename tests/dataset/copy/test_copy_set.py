@@ -181,7 +181,7 @@ def test_a_damaged_shard_of_a_copy_is_repaired_as_verify_says(
 
 def test_a_uid_in_two_sets_is_named_with_both(large: str, tmp_path: Path) -> None:
     other = make_set(tmp_path / "other", "large-", 1, 32)
-    with pytest.raises(UserError, match=f"large-0 is in {large} and in {other}"):
+    with pytest.raises(UserError, match=f"large-0 is in both {large} and {other}"):
         copy_sets([large, other], str(tmp_path / "out"), workers=1)
     assert contents(tmp_path / "out") == {}
     with pytest.raises(UserError, match="large-0 is in"):
@@ -194,7 +194,12 @@ def test_a_uid_in_two_sets_is_named_with_both(large: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("resolution", "told"),
-    [(None, r"different sizes .*has 32, .*has 8 pixels"), (5, "does not divide the 32"), (16, "the 8"), (0, "is 0")],
+    [
+        (None, r"different sizes in pixels .*has 32, .*has 8"),
+        (5, "does not divide 32"),
+        (16, "not divide 8"),
+        (0, "is 0"),
+    ],
 )
 def test_sizes_that_do_not_fit(large: str, small: str, tmp_path: Path, resolution: int | None, told: str) -> None:
     with pytest.raises(UserError, match=told):
@@ -206,7 +211,7 @@ def test_an_object_of_another_size_than_its_set_is_named(tmp_path: Path) -> None
     mixed = make_set(tmp_path / "mixed", "x", 2, 16, sample=lambda uid, i, size: make_sample(uid, i, size // (i + 1)))
     for resolution in (None, 8):
         with pytest.raises(
-            UserError, match=r"x1\.meta\.json: its images have 8 pixels per side, but those of .* first object have 16"
+            UserError, match=r"images of the object x1 in .* have 8 pixels per side, but those of .* first object .* 16"
         ):
             copy_sets([mixed], str(tmp_path / f"out{resolution}"), resolution=resolution, workers=1)
 
@@ -238,14 +243,14 @@ def test_what_is_no_copy_is_left_alone(large: str, small: str, tmp_path: Path) -
     before = contents(tmp_path)
     for out, told in (
         (tmp_path / "odd", "is damaged"),
-        (other, "not written by a copy.*synthetic"),
-        (tmp_path / "notes", r"contains thesis\.txt"),
+        (other, "`python -m dataset copy` did not write .*synthetic"),
+        (tmp_path / "notes", r"contains the file or folder thesis\.txt"),
         (tmp_path / "file", "cannot write"),
         (tmp_path / "broken", "not valid JSON.*restore it"),
     ):
         with pytest.raises(UserError, match=told):
             copy_sets([large], str(out), workers=1)
-    with pytest.raises(UserError, match="not written by a copy"):
+    with pytest.raises(UserError, match="`python -m dataset copy` did not write"):
         copy_sets([str(other)], str(other), workers=1)
     assert contents(tmp_path) == before
 
@@ -287,7 +292,7 @@ def test_a_damaged_member_is_named_and_what_is_finished_stays(large: str, tmp_pa
 
 def test_a_worker_that_is_killed_is_one_line(small: str) -> None:
     task = CopyTask(small, ShardSet(small).fingerprint, 0, 0, 8, None)
-    with pytest.raises(UserError, match=r"a worker process was killed.*fewer --workers"):
+    with pytest.raises(UserError, match=r"a worker process of the copy was killed.*fewer --workers"):
         _two_workers_killed_between(task)
     with submitter(1) as submit, pytest.raises(UserError, match="has changed since"):
         submit(task._replace(tars="another")).result()
@@ -363,7 +368,7 @@ def test_sets_in_memory_are_the_same_sets(both: Path, large: str, small: str) ->
     found = {path.removeprefix("/copy-test/out/"): memory.cat_file(path) for path in memory.find("/copy-test/out")}
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == ["set.json"]  # where the sets lie
-    with pytest.raises(UserError, match="not written by a copy"):
+    with pytest.raises(UserError, match="`python -m dataset copy` did not write"):
         copy_sets([urls[0]], urls[1], workers=1)
     memory.rm("/copy-test", recursive=True)
 

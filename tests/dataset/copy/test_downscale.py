@@ -118,6 +118,6 @@ def test_an_image_that_is_none_or_of_another_size_is_named() -> None:
     for data, told in ((b"no picture", "not a readable WebP"), (encode_webp(random_picture(8)), "shape")):
         with pytest.raises(UserError, match=rf"set/a\.fixed_02\.webp.*{told}"):
             downscale_sample({**sample, "a.fixed_02.webp": data}, meta, 8, "set")
-    with pytest.raises(ValueError, match="the resolution 5 does not divide 16"):
+    with pytest.raises(ValueError, match="the target resolution 5 does not divide 16"):
         downscale_sample(sample, meta, 5, "set")
     assert dump_meta(meta) == sample[meta_name("a")]

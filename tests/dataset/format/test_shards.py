@@ -93,7 +93,7 @@ def test_wrong_members_and_repeated_uids_are_refused_and_leave_nothing(tmp_path:
     incomplete = {name: data for name, data in members.items() if "random_07" not in name}
     foreign = {**members, "a.extra.txt": b""}
     cases: list[list[Sample]] = [[(uid, incomplete)], [(uid, foreign)], [(uid, members), (uid, members)]]
-    for samples, word in zip(cases, ("random_07", "extra", "repeated"), strict=True):
+    for samples, word in zip(cases, ("random_07", "extra", "two objects"), strict=True):
         with pytest.raises(UserError, match=word):
             write_shard(fs, root, "shard-000000", samples)
     assert list(tmp_path.iterdir()) == []
@@ -155,7 +155,7 @@ def test_a_missing_set_an_unfinished_set_and_a_broken_index_read_differently(tmp
     write_json_atomic(fs, f"{root}/set.json", {})
     with pytest.raises(UserError, match="unfinished"):
         read_index(tmp_path)
-    for text, word in (("{", "JSON"), ("{}", "not a shard set"), ('{"schema_version": 99}', "version 99")):
+    for text, word in (("{", "JSON"), ("{}", "not a valid index"), ('{"schema_version": 99}', "version 99")):
         (tmp_path / "index.json").write_text(text)
         with pytest.raises(UserError, match=word):
             read_index(tmp_path)

@@ -168,7 +168,7 @@ def test_damaged_metadata_is_counted_where_coverage_is_asked_for(tmp_path: Path)
 
 
 def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown flag blurred; choose from empty, clipped"):
+    with pytest.raises(UserError, match="unknown flag blurred; choose from empty, empty-views, clipped"):
         Filters(without_flags=("blurred",))
     with pytest.raises(UserError, match=r"the coverage range is 0\.5 to 0\.1"):
         Filters(min_coverage=0.5, max_coverage=0.1)

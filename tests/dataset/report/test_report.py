@@ -186,5 +186,5 @@ def test_command_lines_explain_themselves_and_bad_input(tmp_path: Path) -> None:
     assert "{verify,info,preview,report,copy}" in run("--help").stdout
     absent = run("info", str(tmp_path / "absent"))
     assert absent.returncode == 2
-    assert absent.stderr.startswith("error: no shard set at")
+    assert absent.stderr.startswith("error: there is no shard set at")
     assert absent.stderr.count("\n") == 1
