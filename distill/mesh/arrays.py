@@ -1,4 +1,4 @@
-"""Array types that the modules of `distill.mesh` use."""
+"""Types of the numpy arrays that the modules of `distill.mesh` use."""
 
 import numpy as np
 from numpy.typing import NDArray

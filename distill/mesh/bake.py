@@ -22,14 +22,24 @@ _EDGE: Final = 1e-9  # tolerance so that a texel center on a shared edge belongs
 
 
 def texel_coordinates(uv: FloatArray, size: int) -> FloatArray:
-    """Convert UV [..., 2] to (column, row) [..., 2] in texels; the center of texel (i, j) is (j + 0.5, i + 0.5)."""
+    """Convert UV coordinates to texel coordinates. The center of the texel in row i and column j is (j + 0.5, i + 0.5).
+
+    Args:
+        uv: UV coordinates [..., 2].
+        size: Edge of the square texture in texels.
+
+    Returns:
+        Coordinates (column, row) [..., 2] in texels.
+    """
     return np.stack([uv[..., 0] * size, (1.0 - uv[..., 1]) * size], -1)
 
 
 def barycentric(corners: FloatArray, points: FloatArray) -> FloatArray:
-    """Return barycentric weights [n, 3] of points [n, 2] in triangles `corners` [n, 3, 2].
+    """Return the barycentric weights [n, 3] of n points, each in its own triangle. Triangles of area 0 give NaN.
 
-    The weights of triangles of area 0 are NaN.
+    Args:
+        corners: The three corners of the triangle of each point, [n, 3, 2].
+        points: The points [n, 2].
     """
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     area = _cross(b - a, c - a)
@@ -46,16 +56,16 @@ def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def rasterize(uv: FloatArray, faces: IntArray, size: int) -> tuple[IntArray, FloatArray]:
-    """Find the face that covers the center of each texel. If faces overlap, the last one is taken.
+    """Find the face that covers the center of each texel. If faces overlap, the face with the highest index is taken.
 
     Args:
-        uv: UV coordinates [v, 2].
-        faces: Indices into `uv`, [m, 3].
-        size: Edge of the texture in texels.
+        uv: UV coordinates [v, 2] of the vertices.
+        faces: Indices [m, 3] of the three vertices of each face in `uv`.
+        size: Edge of the square texture in texels.
 
     Returns:
-        The index of the face at each texel [size, size], -1 where there is none, and the barycentric weights of the
-        texel's center in that face [size, size, 3], 0 where there is none.
+        The index of the face at each texel [size, size], -1 for texels without a face; and the barycentric weights of
+        the texel's center in this face [size, size, 3], 0 for texels without a face.
     """
     owner = np.full((size, size), -1, np.int64)
     weights = np.zeros((size, size, 3))
@@ -69,7 +79,15 @@ def rasterize(uv: FloatArray, faces: IntArray, size: int) -> tuple[IntArray, Flo
 
 
 def _candidates(corners: FloatArray, size: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Yield face, column and row of all texels with centers in the bounding box of a face, in chunks, by face."""
+    """Yield the texels that each face may cover: those with centers in the bounding box of the face.
+
+    Args:
+        corners: Corners [m, 3, 2] of the faces in texels.
+        size: Edge of the square texture in texels.
+
+    Yields:
+        Face index, column and row of each pair of face and texel, in order of the faces, as arrays of bounded size.
+    """
     low = np.clip(np.ceil(corners.min(1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners.max(1) - 0.5) + 1, 0, size).astype(np.int64)
     extent = np.maximum(high - low, 0)
@@ -93,11 +111,13 @@ def bake(vertices: FloatArray, uv: FloatArray, faces: IntArray, size: int, color
     across seams.
 
     Args:
-        vertices: Values [v, c] per vertex, such as position and normal, which are interpolated and passed to `color`.
-        uv: UV coordinates [v, 2].
-        faces: Indices into `vertices` and `uv`, [m, 3].
-        size: Edge of the texture in texels.
-        color: The color function; its colors in [0, 1] are stored without conversion.
+        vertices: Values [v, c] of each vertex, such as position and normal. They are interpolated within each face and
+            passed to `color`.
+        uv: UV coordinates [v, 2] of the vertices.
+        faces: Indices [m, 3] of the three vertices of each face in `vertices` and `uv`.
+        size: Edge of the square texture in texels.
+        color: Function from interpolated values [n, c] to colors [n, 3] in [0, 1], which are stored without color
+            conversion.
 
     Returns:
         The texture [size, size, 3].
@@ -113,13 +133,19 @@ def bake(vertices: FloatArray, uv: FloatArray, faces: IntArray, size: int, color
 
 
 def as_bytes(colors: NDArray[np.floating[Any]]) -> UInt8:
-    """Convert colors in [0, 1], of any shape, to uint8."""
+    """Convert colors in [0, 1], an array of any shape, to uint8 values from 0 to 255. Other values are clipped."""
     quantized: UInt8 = np.rint(np.clip(colors, 0.0, 1.0) * 255).astype(np.uint8)
     return quantized
 
 
 def pad(texture: FloatArray, covered: NDArray[np.bool_]) -> FloatArray:
-    """Give every texel of `texture` [h, w, c] that is not `covered` [h, w] the value of the nearest covered texel."""
+    """Fill the uncovered texels of a texture with the color of the nearest covered texel.
+
+    Args:
+        texture: The texture [h, w, c].
+        covered: Mask [h, w] of the texels that a face covers. If no texel is covered, the texture is returned
+            unchanged.
+    """
     if not covered.any():
         return texture
     rows, columns = distance_transform_edt(~covered, return_distances=False, return_indices=True)

@@ -51,12 +51,12 @@ EMPTY_OPACITY: Final = 0.05  # of a diameter at the highest density; a field wit
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UserError(f"mesh setting {name} is {value}; choose {low} to {high}")
+        raise UserError(f"the mesh setting {name} is {value}; choose a value from {low} to {high}")
 
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """How a field becomes a mesh."""
+    """Settings with which a field is converted to a mesh."""
 
     resolution: int = 128
     """Density samples per edge of the cube [-radius, radius]^3."""
@@ -95,7 +95,10 @@ PRESETS: Final[Mapping[Literal["paper", "tiny"], MeshSettings]] = {
 
 @dataclass(frozen=True)
 class MeshReport:
-    """Statistics of an exported mesh. `vertices` counts a vertex at a texture seam once, although the GLB splits it."""
+    """Statistics of an exported mesh.
+
+    `vertices` counts a vertex at a texture seam once, although the GLB file stores it once per UV chart.
+    """
 
     faces: int
     vertices: int
@@ -118,25 +121,26 @@ def export_mesh(
     kinds: Sequence[Format] = ("glb",),
     device: torch.device | str = "cpu",
 ) -> MeshReport:
-    """Export the field inside [-radius, radius]^3 as a mesh.
+    """Export the field inside the cube [-radius, radius]^3 as a mesh.
 
-    Files are written atomically. They are deterministic unless unwrapping times out.
+    Files are written atomically. Repeated exports of a field on a CPU give the same files, unless the UV unwrapping
+    times out.
 
     Args:
-        density: Density [n] at points [n, 3] on `device`.
-        albedo: Albedo [n, 3] at points [n, 3] on `device`.
-        radius: Half the edge of the cube that contains the field.
-        out: Path of the GLB, NAME.glb; other formats are written beside it.
+        density: Function that returns the density [n] at points [n, 3] on `device`.
+        albedo: Function that returns the albedo [n, 3] at points [n, 3] on `device`.
+        radius: Half the edge of the cube in world units.
+        out: Path NAME.glb of the GLB file. Files of other formats are written beside it.
         settings: Settings of the mesh.
-        kinds: Formats: glb; obj (NAME.obj, NAME.mtl and NAME.png); ply (NAME.ply, with a color per vertex); points
-            (NAME-points.ply).
+        kinds: Formats of the files to write. glb: NAME.glb. obj: NAME.obj, NAME.mtl and NAME.png. ply: NAME.ply, with a
+            color per vertex. points: NAME-points.ply, a point cloud.
         device: Device of the field.
 
     Raises:
-        UserError: a format is unknown, or the field is empty or contains NaN.
+        UserError: a format is unknown, or the field is empty or contains NaN or infinite values.
     """
     if unknown := sorted(set(kinds) - set(FORMATS)):
-        raise UserError(f"unknown mesh format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
+        raise UserError(f"the mesh format {', '.join(unknown)} is unknown; choose from {', '.join(FORMATS)}")
     started = time.perf_counter()
     grid = sample_density(density, radius, settings.resolution, device)
     threshold = surface_threshold(grid, radius, settings)
@@ -167,9 +171,18 @@ def export_mesh(
 def surface_of(
     grid: NDArray[np.float32], threshold: float, radius: float, settings: MeshSettings
 ) -> tuple[TriangleMesh, int]:
-    """Return the surface of a density grid [r, r, r] as a closed manifold, and the number of removed components.
+    """Extract the surface from a density grid as a closed manifold, without floaters, and simplify it.
 
-    Warns if the surface cannot be simplified to the face budget.
+    A warning is logged if the surface cannot be simplified to the face budget.
+
+    Args:
+        grid: Density at the nodes of the grid, [r, r, r].
+        threshold: Density at the surface.
+        radius: Half the edge of the grid in world units.
+        settings: Settings of the mesh.
+
+    Returns:
+        The surface and the number of removed components.
     """
     surface, removed = keep_components(extract(grid, threshold, radius), settings.floater_fraction)
     for _ in range(_SIMPLIFICATIONS):
@@ -187,7 +200,13 @@ def surface_of(
 
 
 def texture_of(surface: TriangleMesh, color: ColorFunction, settings: MeshSettings) -> TexturedMesh:
-    """Unwrap a mesh and bake the texture of `color`, a function of positions and normals [n, 6]."""
+    """Unwrap a mesh and bake its texture.
+
+    Args:
+        surface: The mesh.
+        color: Function from positions and normals [n, 6] on the surface to colors [n, 3] in [0, 1].
+        settings: Settings of the mesh.
+    """
     charts = unwrap(surface, settings.texture_size, settings.unwrap_seconds)
     normals = vertex_normals(surface)
     rows = np.concatenate([surface.vertices, normals], 1)[charts.source]
@@ -222,7 +241,7 @@ def _plain_files(
 
 
 def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> ColorFunction:
-    """Wrap `color` as a function of positions and normals [n, 6] in host memory."""
+    """Convert `color` to a function of rows [n, 6] in host memory, each a position and a normal."""
     return lambda rows: evaluate(
         lambda part: color(part[:, :3], part[:, 3:]), torch.from_numpy(rows), device, points_per_call=_ROWS_PER_CALL
     )
@@ -231,7 +250,17 @@ def _color_of_rows(color: SurfaceColor, device: torch.device | str) -> ColorFunc
 def sample_density(
     density: PointFunction, radius: float, resolution: int, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Sample density [r, r, r], indexed by x, y, z, on a grid whose outermost nodes are at +-radius."""
+    """Evaluate a density function at the nodes of a grid.
+
+    Args:
+        density: Function that returns the density [n] at points [n, 3].
+        radius: Half the edge of the grid in world units. The outermost nodes are at -radius and radius.
+        resolution: Number r of nodes along each axis.
+        device: Device of the field.
+
+    Returns:
+        Density [r, r, r], indexed by x, y and z.
+    """
     axis = torch.linspace(-radius, radius, resolution)
     plane = torch.cartesian_prod(axis, axis)  # [(y z), 2]
     slabs = [torch.cat([x.expand(len(plane), 1), plane], -1) for x in axis]
@@ -245,7 +274,16 @@ def sample_density(
 def evaluate(
     function: PointFunction, points: Tensor, device: torch.device | str, points_per_call: int | None = None
 ) -> NDArray[np.float32]:
-    """Evaluate `function` at `points` [n, c] in chunks of bounded size; return float32 values on the host.
+    """Evaluate a function at many points, in chunks of bounded size, without gradients.
+
+    Args:
+        function: The function. It receives some of the points, on `device`.
+        points: All points [n, c], on any device.
+        device: Device on which the function is evaluated.
+        points_per_call: Maximum number of points in a chunk. None: 131,072.
+
+    Returns:
+        The values of the function at the n points, as float32 in host memory.
 
     Raises:
         UserError: a value is NaN or infinite.
@@ -258,16 +296,22 @@ def evaluate(
     values: NDArray[np.float32] = torch.cat(parts).numpy()
     if not np.isfinite(values).all():
         raise UserError(
-            "the field contains NaN or infinite values; distill again with another --seed or a smaller "
-            "--guidance-scale, and another --out"
+            "the distilled field contains NaN or infinite values, so it has no surface; distill again with another "
+            "--seed or a smaller --guidance-scale, and with another --out"
         )
     return values
 
 
 def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
-    """Return the density at the surface of a field, given its density grid [r, r, r].
+    """Return the density at which the surface of a field is extracted.
 
-    This is `settings.threshold` or, for a thin field, less. In the second case a warning is logged.
+    This density is `settings.threshold`, or less for a thin field, which has low densities everywhere. In the second
+    case a warning is logged.
+
+    Args:
+        grid: Density of the field at the nodes of a grid, [r, r, r].
+        radius: Half the edge of the grid in world units.
+        settings: Settings of the mesh.
 
     Raises:
         UserError: the field is empty.
@@ -276,8 +320,8 @@ def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSe
     if 1.0 - np.exp(-highest * 2 * radius) < EMPTY_OPACITY:
         raise UserError(
             f"nothing was generated: the field is empty (its highest density is {highest:.3g}), so it has no surface. "
-            "Look at the previews to see whether there was an object earlier; try another --seed, more --steps, the "
-            "--guidance-scale the model was trained for, or an image of one whole object cut out from its background"
+            "Check in the previews whether an object was there in earlier steps; try another --seed, more --steps, "
+            "no --guidance-scale (to use the model's own scale), or an image of one whole object without background"
         )
     lowered = settings.threshold_fraction * highest
     if lowered < settings.threshold:

@@ -32,7 +32,7 @@ _PLY_TYPE: Final = {"<f4": "float", "u1": "uchar"}
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """A mesh with normals, UV charts and a texture."""
+    """A mesh with vertex normals, UV charts and a texture."""
 
     surface: TriangleMesh
     normals: FloatArray  # [v, 3], unit length
@@ -46,7 +46,7 @@ def to_y_up(vectors: FloatArray) -> FloatArray:
 
 
 def glb(textured: TexturedMesh) -> bytes:
-    """Return a GLB with one mesh, smooth normals and one PBR material with the texture as an embedded PNG."""
+    """Return the bytes of a GLB file: one mesh with smooth normals and a PBR material, its texture an embedded PNG."""
     surface, charts = textured.surface, textured.charts
     material = PBRMaterial(  # type: ignore[no-untyped-call]
         name="baked",
@@ -78,14 +78,19 @@ def _set_buffer_targets(tree: dict[str, Any]) -> None:
 
 
 def png(texture: UInt8) -> bytes:
-    """Encode an image [h, w, 3] as PNG."""
+    """Return the bytes of a PNG file of an image [h, w, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(texture).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def obj(textured: TexturedMesh, material_file: str) -> bytes:
-    """Return an OBJ that refers to `material_file` in the same folder."""
+    """Return the bytes of an OBJ file.
+
+    Args:
+        textured: The mesh.
+        material_file: Name of the material file (MTL), which must be in the same folder as the OBJ file.
+    """
     surface, charts = textured.surface, textured.charts
     corners = np.stack([charts.source[charts.faces], charts.faces, charts.source[charts.faces]], -1) + 1
     lines = [
@@ -106,14 +111,24 @@ def _rows(pattern: str, values: NDArray[Any]) -> list[str]:
 
 
 def mtl(texture_file: str) -> bytes:
-    """Return the material file of an OBJ with the texture `texture_file`. Pr and Pm are roughness and metalness."""
+    """Return the bytes of the material file (MTL) of an OBJ file. Pr and Pm in it are roughness and metalness.
+
+    Args:
+        texture_file: Name of the PNG file of the texture, which must be in the same folder as the material file.
+    """
     return (
         f"newmtl baked\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nPr {ROUGHNESS}\nPm 0\nillum 1\nmap_Kd {texture_file}\n".encode()
     )
 
 
 def ply(surface: TriangleMesh, normals: FloatArray, colors: UInt8) -> bytes:
-    """Return a binary PLY of a mesh with normals [v, 3] and sRGB colors [v, 3] of its vertices."""
+    """Return the bytes of a binary PLY file of a mesh with vertex colors.
+
+    Args:
+        surface: The mesh, with v vertices.
+        normals: Unit normals [v, 3] of the vertices.
+        colors: sRGB colors [v, 3] of the vertices.
+    """
     faces = np.empty(len(surface.faces), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, surface.faces
     lines = [f"element face {len(faces)}", "property list uchar int vertex_indices"]
@@ -121,12 +136,18 @@ def ply(surface: TriangleMesh, normals: FloatArray, colors: UInt8) -> bytes:
 
 
 def points_ply(points: FloatArray, normals: FloatArray, colors: UInt8) -> bytes:
-    """Return a binary PLY of points [n, 3] with normals [n, 3] and sRGB colors [n, 3]."""
+    """Return the bytes of a binary PLY file of a point cloud.
+
+    Args:
+        points: Positions [n, 3] of the points.
+        normals: Unit normals [n, 3] of the points.
+        colors: sRGB colors [n, 3] of the points.
+    """
     return _ply(points, normals, colors, [])
 
 
 def _ply(points: FloatArray, normals: FloatArray, colors: UInt8, elements: list[str]) -> bytes:
-    """Return the header and the vertices. `elements` are the header lines of the elements after the vertices."""
+    """Return the header and the vertices of a PLY file. `elements` are the header lines of all other elements."""
     rows = np.empty(len(points), _POINT)
     for names, values in (
         (("x", "y", "z"), points),

@@ -23,11 +23,19 @@ class TriangleMesh:
 
 
 def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> TriangleMesh:
-    """Extract the surface where a density grid [r, r, r] crosses `threshold`. The walls of the cube close the surface.
+    """Extract the surface at which a density grid crosses a threshold.
+
+    Where the density at a wall of the cube is above the threshold, the wall becomes part of the surface, so the surface
+    is closed.
 
     Marching cubes interpolates linearly. Density may jump from 0 to 1,000 between two nodes, which would push the
     surface outwards by up to a cell. So marching cubes runs on the opacity 1 - exp(-density * length), with the length
     for which the threshold has opacity 0.5. The surface is the same, but values are bounded on both sides.
+
+    Args:
+        grid: Density at the nodes of the grid, [r, r, r].
+        threshold: Density at the surface.
+        radius: Half the edge of the grid (a cube around the origin) in world units.
     """
     opacity = 1.0 - np.exp2(-np.maximum(grid, 0.0) / threshold)
     spacing = 2 * radius / (len(grid) - 1)
@@ -39,10 +47,14 @@ def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> Trian
 
 
 def keep_components(surface: TriangleMesh, floater_fraction: float) -> tuple[TriangleMesh, int]:
-    """Remove floaters and the walls of inner cavities.
+    """Remove floaters and the walls of inner cavities from a mesh.
 
-    A floater is a component whose volume is less than `floater_fraction` of the largest one. The wall of a cavity is
-    invisible; it is a component with negative volume.
+    A floater is a connected component with a small volume. The wall of an inner cavity is invisible; it is a connected
+    component with negative volume.
+
+    Args:
+        surface: The mesh.
+        floater_fraction: Components with less volume than this fraction of the largest component's volume are removed.
 
     Returns:
         The remaining mesh and the number of removed components.
@@ -58,7 +70,13 @@ def keep_components(surface: TriangleMesh, floater_fraction: float) -> tuple[Tri
 
 
 def simplify(surface: TriangleMesh, faces: int) -> TriangleMesh:
-    """Simplify a mesh by quadric edge collapse to about `faces` faces, or fewer."""
+    """Simplify a mesh by quadric edge collapse.
+
+    Args:
+        surface: The mesh.
+        faces: Target number of faces, which the result has only approximately. A mesh with no more faces is returned
+            unchanged.
+    """
     if len(surface.faces) <= faces:
         return surface
     vertices, kept = fast_simplification.simplify(surface.vertices, surface.faces.astype(np.int32), target_count=faces)
@@ -69,7 +87,8 @@ def clean(surface: TriangleMesh) -> TriangleMesh:
     """Repair a mesh after edge collapse, which leaves folds, coincident vertices and parts that touch.
 
     Returns:
-        A manifold (see `make_manifold`), closed if `surface` is closed, with coincident neighbors merged.
+        A manifold mesh (see `make_manifold`), in which vertices at almost the same position are merged. The mesh is
+        closed if `surface` is closed.
     """
     return _compact(*make_manifold(surface.vertices, _weld(surface)))
 
@@ -87,7 +106,7 @@ def _weld(surface: TriangleMesh) -> IntArray:
 
 
 def is_watertight(surface: TriangleMesh) -> bool:
-    """Return whether every edge has exactly two faces, with opposite directions."""
+    """Return whether every edge of a mesh has exactly two faces that run along the edge in opposite directions."""
     return is_closed(surface.faces)
 
 
@@ -98,7 +117,7 @@ def _compact(vertices: FloatArray, faces: IntArray) -> TriangleMesh:
 
 
 def vertex_normals(surface: TriangleMesh) -> FloatArray:
-    """Return unit normals [v, 3]: the mean normal of the adjacent faces, weighted by area."""
+    """Return the unit normal [v, 3] of each vertex: the mean normal of the adjacent faces, weighted by their area."""
     corners = surface.vertices[surface.faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(surface.vertices)
@@ -108,7 +127,16 @@ def vertex_normals(surface: TriangleMesh) -> FloatArray:
 
 
 def random_points(surface: TriangleMesh, count: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Sample `count` points [n, 3] uniformly by area; return them and their interpolated unit normals [n, 3]."""
+    """Sample points on a mesh, uniformly by area.
+
+    Args:
+        surface: The mesh.
+        count: Number n of points.
+        seed: Seed of the random numbers.
+
+    Returns:
+        The positions [n, 3] of the points and their interpolated unit normals [n, 3].
+    """
     rng = np.random.default_rng(seed)
     corners = surface.vertices[surface.faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)

@@ -16,17 +16,18 @@ from distill.mesh.arrays import FloatArray, IntArray
 
 
 def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return a manifold mesh of these faces. Degenerate faces, and pairs of a face and its reverse, are removed.
+    """Return a manifold mesh of the given faces, without degenerate faces and pairs of a face and its reverse.
 
     Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
-    if the face directions along every edge of the input cancel.
+    if the directions of the faces along every edge of the input cancel.
 
     Args:
         vertices: Positions [v, 3].
         faces: Vertex indices [m, 3].
 
     Returns:
-        Positions [v, 3] (some may be unused) and faces [m, 3].
+        Positions and vertex indices of the new mesh, with other numbers of vertices and faces than the input. Some
+        vertices may be unused.
     """
     faces = cancel(faces)
     vertices, faces = _split_vertices(vertices, faces, partners(vertices, faces))
@@ -36,13 +37,20 @@ def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, In
 
 
 def half_edges(faces: IntArray) -> IntArray:
-    """Return the directed edges [e, 2] of faces [m, 3]."""
+    """Return the half edges [e, 2] of faces [m, 3], each as its first and last vertex; e = 3m."""
     edges: IntArray = np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2)
     return edges
 
 
 def cancel(faces: IntArray) -> IntArray:
-    """Remove from faces [m, 3] those with repeated vertices, and pairs of a face and its reverse."""
+    """Remove degenerate faces, and pairs of a face and its reverse.
+
+    Args:
+        faces: Vertex indices [m, 3]. A face with a repeated vertex is degenerate.
+
+    Returns:
+        The remaining faces.
+    """
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
     low = faces.argmin(1)
@@ -62,15 +70,15 @@ def cancel(faces: IntArray) -> IntArray:
 def partners(vertices: FloatArray, faces: IntArray) -> IntArray:
     """Match each half edge with the opposite half edge of the neighboring face.
 
-    If more than two faces share an edge, each face is matched with the next one around the edge, on the face's inner
-    side.
+    If more than two faces share an edge, a face's neighbor is the next face around this edge on the inner side of the
+    face.
 
     Args:
         vertices: Positions [v, 3].
         faces: Vertex indices [m, 3].
 
     Returns:
-        The partner [e] of each half edge; -1 for none.
+        For each half edge, the index of the opposite half edge [e]; -1 if there is none.
     """
     edges = half_edges(faces)
     partner = np.full(len(edges), -1, np.int64)
@@ -163,7 +171,7 @@ def _split_edges(vertices: FloatArray, faces: IntArray, pairs: IntArray) -> tupl
 
 
 def is_closed(faces: IntArray) -> bool:
-    """Return whether every edge of faces [m, 3] has exactly two faces, with opposite directions."""
+    """Return whether every edge of faces [m, 3] has exactly two faces that run along it in opposite directions."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
     if not len(faces) or (size != 2).any():
@@ -172,9 +180,15 @@ def is_closed(faces: IntArray) -> bool:
 
 
 def components(a: IntArray, b: IntArray, nodes: int) -> tuple[int, NDArray[np.int32]]:
-    """Return the number of components of a graph, and the component of each node [k].
+    """Find the connected components of an undirected graph with k nodes and n edges.
 
-    Edge i of the graph connects the nodes a[i] and b[i]; both arrays are [n].
+    Args:
+        a: One node of each edge, [n].
+        b: The other node of each edge, [n].
+        nodes: Number k of nodes.
+
+    Returns:
+        The number of components, and the index of each node's component [k].
     """
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(nodes, nodes))
     count, label = connected_components(graph, directed=False)

@@ -1,8 +1,10 @@
 """Unlit color of a field at points near its surface.
 
 A simplified mesh does not coincide with the surface of the field, and rendered pixels mix the colors of all samples
-along a ray. The color of a point is therefore the mean albedo along its normal, from outside to inside, weighted as in
-volume rendering. Axis letters: `n` points, `k` samples along a normal.
+along a ray. The color of a point on the mesh is therefore the mean albedo along the normal of the mesh at this point,
+from outside to inside, weighted as in volume rendering.
+
+Axis letters: `n` points, `k` samples along a normal.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,16 @@ _LEAST_WEIGHT: Final = 1e-3  # the albedo is not evaluated for samples with less
 
 
 def color_along_normals(density: PointFunction, albedo: PointFunction, reach: float) -> SurfaceColor:
-    """Return the color function of a mesh that is at most `reach` world units away from the surface of the field."""
+    """Return the color function of a mesh that approximates the surface of a field.
+
+    Args:
+        density: Function that returns the density [n] of the field at points [n, 3].
+        albedo: Function that returns the albedo [n, 3] of the field at points [n, 3].
+        reach: Largest distance, in world units, between the mesh and the surface of the field.
+
+    Returns:
+        A function from points [n, 3] on the mesh and unit outward normals [n, 3] to colors [n, 3].
+    """
 
     def color(points: Tensor, normals: Tensor) -> Tensor:
         step = 2 * reach / _SAMPLES

@@ -32,7 +32,10 @@ _STDERR_TAIL: Final = 300
 
 @dataclass(frozen=True)
 class UnwrappedMesh:
-    """A mesh cut into UV charts. Faces of zero area are in no chart; their corners have the UV of a neighbor."""
+    """A mesh cut into UV charts.
+
+    Faces of zero area are in no chart; each of their corners has the UV that the same vertex has in another face.
+    """
 
     source: IntArray  # [s] the mesh vertex of each split vertex
     faces: IntArray  # [m, 3] indices of split vertices, in the order of the faces of the mesh
@@ -43,7 +46,15 @@ class UnwrappedMesh:
 
 
 def unwrap(surface: TriangleMesh, texture_size: int, limit_s: float) -> UnwrappedMesh:
-    """Pack UV charts into a square texture. Use `face_charts`, with a warning, if xatlas fails or exceeds `limit_s`."""
+    """Cut a mesh into UV charts with xatlas and pack the charts into a square texture.
+
+    If xatlas fails or takes too long, a warning is logged and the charts of `face_charts` are returned.
+
+    Args:
+        surface: The mesh.
+        texture_size: Edge of the texture in texels.
+        limit_s: Time limit for xatlas in seconds.
+    """
     try:
         result = _run_xatlas(_scaled_to_face_area(surface, 100.0), surface.faces, texture_size, limit_s)
     except subprocess.TimeoutExpired:
@@ -71,7 +82,7 @@ def _run_xatlas(vertices: FloatArray, faces: IntArray, texture_size: int, limit_
 
 
 def _with_all_uvs(surface: TriangleMesh, texture_size: int, result: Arrays) -> UnwrappedMesh:
-    """Return the charts of `xatlas_worker.charts` with a UV for every vertex."""
+    """Convert the result of `xatlas_worker.charts`, and give vertices without a chart the UV of a neighbor."""
     source, faces, uv, chart = result
     source, faces, uv = source.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64)
     charted = chart != NO_CHART
@@ -95,8 +106,12 @@ def _scaled_to_face_area(surface: TriangleMesh, area: float) -> FloatArray:
 def face_charts(surface: TriangleMesh, texture_size: int) -> UnwrappedMesh:
     """Give each face its own triangle of the texture, two per cell of a square grid. This is fast for any mesh.
 
-    Neighbors on the mesh are not neighbors in the texture. Cells shrink as the number of faces grows. The texture is
-    enlarged, with a warning, if the legs of the triangles would be shorter than _SHORTEST_LEG texels.
+    Neighboring faces of the mesh are not neighbors in the texture. The cells shrink as the number of faces grows. If
+    the legs of the triangles would be shorter than 3 texels, the texture is enlarged and a warning is logged.
+
+    Args:
+        surface: The mesh.
+        texture_size: Smallest edge of the square texture in texels.
     """
     count = len(surface.faces)
     cells = math.ceil(math.sqrt(math.ceil(count / 2)))

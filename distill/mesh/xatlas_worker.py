@@ -19,11 +19,16 @@ NO_CHART: Final = 2**32 - 1  # chart number that xatlas gives to vertices withou
 
 
 def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_size: int) -> Arrays:
-    """Unwrap vertices [v, 3] and faces [m, 3] with xatlas.
+    """Unwrap a mesh with xatlas. A vertex on the border of several UV charts is split into one vertex per chart.
+
+    Args:
+        vertices: Positions [v, 3].
+        faces: Vertex indices [m, 3].
+        texture_size: Edge of the square texture in texels for which the charts are packed.
 
     Returns:
-        Four arrays: the mesh vertex of each split vertex [s], the faces as indices of split vertices [m, 3], the UV of
-        each split vertex [s, 2] (v up), and its chart [s].
+        Four arrays: the original vertex of each split vertex [s], the faces as indices of split vertices [m, 3], the UV
+        of each split vertex [s, 2] (v up), and the index of its chart [s], NO_CHART if it is in no chart.
     """
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, faces)
@@ -34,20 +39,20 @@ def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_siz
 
 
 def to_npz(*arrays: NDArray[Any]) -> bytes:
-    """Encode arrays of any shape as an .npz archive."""
+    """Return the bytes of an .npz archive of arrays of any shape."""
     buffer = io.BytesIO()
     np.savez(buffer, *arrays)
     return buffer.getvalue()
 
 
 def from_npz(data: bytes) -> Arrays:
-    """Decode the arrays of an archive written by `to_npz`."""
+    """Return the arrays in `data`, the bytes of an .npz archive written by `to_npz`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return tuple(file[f"arr_{i}"] for i in range(len(file.files)))
 
 
 def main() -> None:
-    """Unwrap the mesh on stdin."""
+    """Read a mesh from stdin, unwrap it with `charts` and write the result to stdout."""
     vertices, faces, texture_size = from_npz(sys.stdin.buffer.read())
     sys.stdout.buffer.write(to_npz(*charts(vertices, faces, int(texture_size))))
 

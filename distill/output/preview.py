@@ -1,4 +1,4 @@
-"""Cameras and images of previews and results."""
+"""Cameras and renders of a field for the previews during a run and the result images at its end."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ _TEXTURELESS_ALBEDO: Final = 0.92
 
 
 class PreviewImages(NamedTuple):
-    """Images from f cameras, [f, h, w, 3] in [0, 1] on white."""
+    """Renders from f cameras, [f, h, w, 3] in [0, 1] on white, and their alpha [f, h, w]."""
 
     colors: NDArray[np.float32]
     normals: NDArray[np.float32]  # world axes, -1..1 mapped to 0..1
@@ -38,7 +38,7 @@ class PreviewImages(NamedTuple):
 
     @property
     def panels(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """The kinds of images that are the rows of a sheet of views and the panels of a video."""
+        """Colors, normals and textureless renders: the rows of a sheet of views, and the parts of a video frame."""
         return self.colors, self.normals, self.textureless
 
 
@@ -47,7 +47,14 @@ ViewRenderer = Callable[[NDArray[np.float64]], PreviewImages]
 
 
 def write_preview(field: Field, occupancy: Occupancy, settings: DistillSettings, path: Path) -> None:
-    """Write a sheet of four views, with one row each for colors, normals and the textureless shape."""
+    """Write a PNG sheet of four views of a field: a row of colors, a row of normals and a row of textureless renders.
+
+    Args:
+        field: The field.
+        occupancy: The occupancy grid of the field.
+        settings: Settings of the distillation, which determine the camera, the resolution and the ray marching.
+        path: The PNG file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     render = view_renderer(field, occupancy, settings, settings.coarse_resolution)
     write_views(
@@ -60,17 +67,31 @@ def write_preview(field: Field, occupancy: Occupancy, settings: DistillSettings,
 
 
 def view_fov_deg(settings: DistillSettings) -> float:
-    """Return the field of view of result images: the middle of the range used in the distillation."""
+    """Return the field of view, in degrees, of previews and result images.
+
+    It is the middle of the range from which the distillation draws fields of view.
+    """
     return sum(settings.cameras.fov_deg) / 2
 
 
 def view_distance(settings: DistillSettings) -> float:
-    """Return the camera distance of result images that goes with `view_fov_deg`."""
+    """Return the distance between camera and origin, in world units, for previews and result images.
+
+    With the field of view `view_fov_deg`, half the image width at the origin is the middle of the range
+    `settings.cameras.half_frame`.
+    """
     return sum(settings.cameras.half_frame) / 2 / math.tan(math.radians(view_fov_deg(settings)) / 2)
 
 
 def view_renderer(field: Field, occupancy: Occupancy, settings: DistillSettings, resolution: int) -> ViewRenderer:
-    """Return a function that renders the current state of the field as square images of `resolution`."""
+    """Return a function that renders the current state of a field from given cameras.
+
+    Args:
+        field: The field.
+        occupancy: The occupancy grid of the field.
+        settings: Settings of the distillation, which determine the field of view and the ray marching.
+        resolution: Edge of the square images in pixels.
+    """
 
     @torch.no_grad()
     def render(c2w: NDArray[np.float64]) -> PreviewImages:
@@ -88,14 +109,14 @@ def view_renderer(field: Field, occupancy: Occupancy, settings: DistillSettings,
 
 
 def textureless(rendered: RenderOutput, rays: Rays, light: PointLight) -> Tensor:
-    """Shade a rendering with white albedo under `light`.
+    """Return images of a scene as if its surface were white, under given lights.
 
-    Each pixel is shaded once, at its mean depth and normal, not at every sample.
+    Each pixel is shaded once, at its mean depth and normal, not at every sample of its ray.
 
     Args:
-        rendered: The rendering from f cameras.
-        rays: The rays of its pixels.
-        light: One light per camera.
+        rendered: Renders of the scene from f cameras.
+        rays: The ray of each pixel of these renders.
+        light: One light for each camera.
 
     Returns:
         Images [f, h, w, 3] on black.
@@ -107,7 +128,12 @@ def textureless(rendered: RenderOutput, rays: Rays, light: PointLight) -> Tensor
 
 
 def preview_light(c2w: NDArray[np.float64], device: torch.device | str) -> PointLight:
-    """Return the light used to render textureless images. The cameras [f, 4, 4] look at the origin."""
+    """Return the lights for textureless images: one light for each camera, above and to the left of it.
+
+    Args:
+        c2w: Camera-to-world matrices [f, 4, 4] of cameras that look at the origin.
+        device: Device of the lights.
+    """
     right, up, position = c2w[:, :3, 0], c2w[:, :3, 1], c2w[:, :3, 3]
     distance = np.linalg.norm(position, axis=-1, keepdims=True)
     light_position = position + distance * (_LIGHT_UP * up - _LIGHT_LEFT * right)

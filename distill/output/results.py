@@ -1,4 +1,4 @@
-"""Write the results of a distillation: field, sheet of views, video, mesh and metrics."""
+"""Write the results of a distillation: field, sheet of views, turntable video, mesh and metrics."""
 
 import time
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ def write_results(
     *,
     kinds: Sequence[export.Format] = ("glb",),
 ) -> export.MeshReport:
-    """Write all results into the folder `out`.
+    """Write all results of a distillation into its run folder.
 
     Args:
-        state: The final state.
+        state: The final state of the distillation.
         settings: Settings of the distillation.
         mesh_settings: Settings of the mesh.
         out: The run folder.
-        kinds: Formats of the mesh.
+        kinds: Formats of the mesh files to write.
 
     Returns:
         Statistics of the mesh.
@@ -67,7 +67,11 @@ def write_results(
 
 
 def _write_video(render: ViewRenderer, path: Path, distance: float) -> list[float]:
-    """Write one turn of colors, normals and textureless shape side by side; return the mean opacity of each frame."""
+    """Write a turntable video that shows colors, normals and textureless renders side by side.
+
+    Returns:
+        The mean opacity of each frame.
+    """
     coverage: list[float] = []
 
     def panels(c2w: NDArray[np.float64]) -> NDArray[np.float32]:

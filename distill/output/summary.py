@@ -1,6 +1,6 @@
-"""The metrics of a distillation, `metrics.json`.
+"""The metrics of a distillation, stored in `metrics.json`.
 
-All values except those under `took` are the same when a run is repeated on a CPU.
+On a CPU, a repeated run has the same metrics, except the durations and memory under the key `took`.
 """
 
 import json
@@ -28,7 +28,7 @@ _END: Final = (
 
 @dataclass(frozen=True)
 class RunSeconds:
-    """Seconds of the parts of a run, by their names in metrics.json."""
+    """Durations in seconds of the parts of a run, named as in metrics.json."""
 
     distill: float
     pictures: float  # of the sheet of views and the video
@@ -47,10 +47,10 @@ def metrics(
     """Return the content of `metrics.json`.
 
     Args:
-        state: The final state.
+        state: The final state of the distillation.
         settings: Settings of the distillation.
-        losses: The loss log.
-        coverage: Mean opacity of each frame of the turntable.
+        losses: The losses of all steps.
+        coverage: Mean opacity of each frame of the turntable video.
         durations: Durations of the parts of the run.
         report: Statistics of the mesh; None if there is no mesh.
     """
@@ -76,7 +76,12 @@ def metrics(
 
 
 def final_losses(losses: Losses, steps: int) -> dict[str, float]:
-    """Return each loss averaged over the last tenth of the steps."""
+    """Return the mean of each loss over the last tenth of the run, by the name of the loss.
+
+    Args:
+        losses: The losses of all steps.
+        steps: Number of steps of the whole run.
+    """
     end = [row for row in losses.rows if row["step"] > steps * (1 - _END)]
     named = {name: [row[name] for row in end if name in row] for name in losses.names}
     return {name: _rounded(np.mean(values)) for name, values in named.items() if values}
@@ -106,6 +111,6 @@ def _rounded(value: Any) -> float:
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
-    """Write `metrics.json` atomically."""
+    """Write `values`, the metrics of a run, to the JSON file `path` atomically."""
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     write_file_atomic(path, text.encode())

@@ -1,7 +1,8 @@
-"""Turntable video and sheet of views of a scene. Both take a function that renders the scene from given cameras.
+"""Turntable video and sheet of views of a scene, made with a function that renders the scene from given cameras.
 
-`Render`: camera-to-world [f, 4, 4] (Blender axes) -> images in [0, 1]: [f, h, w, 3], or gray as [f, h, w(, 1)].
-`RenderRows`: the same with several images per camera, such as colors and normals.
+A function of type `Render` maps camera-to-world matrices [f, 4, 4] (Blender axes) to images in [0, 1]: [f, h, w, 3], or
+gray [f, h, w] or [f, h, w, 1]. A function of type `RenderRows` returns several such arrays for the same cameras, such
+as colors and normals.
 """
 
 import io
@@ -33,7 +34,16 @@ _FFMPEG: Final = (
 
 
 def ring(count: int, elevation_deg: float, distance: float) -> NDArray[np.float64]:
-    """Return cameras [count, 4, 4] evenly spaced on a circle, looking at the origin; the first has azimuth 0."""
+    """Return cameras at equal angles on a circle around the vertical axis, which look at the origin.
+
+    Args:
+        count: Number of cameras. The first camera has azimuth 0.
+        elevation_deg: Elevation of the cameras in degrees.
+        distance: Distance of the cameras from the origin in world units.
+
+    Returns:
+        Camera-to-world matrices [count, 4, 4].
+    """
     return spherical_to_c2w(elevation_deg, np.arange(count) * 360.0 / count, distance)
 
 
@@ -47,19 +57,19 @@ def write_turntable(
     fps: int = 20,
     frames_per_call: int = 4,
 ) -> None:
-    """Write an H.264 video (yuv420p, plays in browsers) of one turn, as a seamless loop.
+    """Write a video of one full turn around a scene, as a seamless loop (H.264, yuv420p, plays in browsers).
 
-    Images of odd size get an additional white row or column, since the codec needs even sizes. The file is written
-    atomically, after its frames have been counted.
+    Images with an odd width or height get one more white column or row, since the codec needs even sizes. The file is
+    written atomically, after its frames have been counted.
 
     Args:
-        render: Renders the scene from given cameras.
+        render: Function that renders the scene from given cameras.
         path: The video file, .mp4.
-        distance: Distance of the cameras from the origin.
-        elevation_deg: Elevation of the cameras.
-        frames: Number of frames.
+        distance: Distance of the cameras from the origin in world units.
+        elevation_deg: Elevation of the cameras in degrees.
+        frames: Number of frames of the video.
         fps: Frames per second.
-        frames_per_call: Number of cameras per call of `render`, which bounds the memory.
+        frames_per_call: Number of frames that one call of `render` renders. A smaller number needs less memory.
 
     Raises:
         OSError: ffmpeg did not write all frames.
@@ -73,7 +83,9 @@ def write_turntable(
         _encode(_stream(render, cameras, frames_per_call), temporary, fps)
         written, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
         if written != frames:
-            raise OSError(f"{path}: ffmpeg wrote {written} of {frames} frames; check the free space")
+            raise OSError(
+                f"ffmpeg wrote only {written} of {frames} frames of the video {path}; check the free disk space"
+            )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -113,7 +125,15 @@ def _encode(images: Iterator[NDArray[np.uint8]], path: Path, fps: int) -> None:
 def write_views(
     render: RenderRows, path: Path, *, distance: float, elevation_deg: float = 15.0, views: int = 8
 ) -> None:
-    """Write a PNG sheet: a column for each of `views` azimuths from the front on, and a row for each kind of image."""
+    """Write a PNG sheet with one column per camera and one row per kind of image. The first column shows the front.
+
+    Args:
+        render: Function that renders the rows from given cameras.
+        path: The PNG file.
+        distance: Distance of the cameras from the origin in world units.
+        elevation_deg: Elevation of the cameras in degrees.
+        views: Number of cameras, at equal angles on a circle around the vertical axis.
+    """
     cameras = ring(views, elevation_deg, distance)
     images = [_quantize(image) for row in render(cameras) for image in row]
     captions = [f"{azimuth:g}°" for azimuth in np.arange(views) * 360.0 / views]
@@ -123,13 +143,13 @@ def write_views(
 
 
 def _quantize(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Convert [h, w], [h, w, 1] or [h, w, 3] in [0, 1] to uint8 [h, w, 3]."""
+    """Convert an image [h, w], [h, w, 1] or [h, w, 3] with values in [0, 1] to uint8 [h, w, 3]."""
     gray_or_rgb = image.reshape(*image.shape[:2], -1)
     quantized: NDArray[np.uint8] = np.rint(np.clip(gray_or_rgb, 0.0, 1.0) * 255).astype(np.uint8)
     return np.broadcast_to(quantized, (*image.shape[:2], 3))
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Add a white row or column if the size is odd."""
+    """Add a white row if the height of the image is odd, and a white column if its width is odd."""
     height, width = image.shape[:2]
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255)

@@ -1,4 +1,8 @@
-"""The marker of a finished run, `done.json`. The marker is written last and contains the hash of the run's request."""
+"""The marker file of a finished run, `done.json`.
+
+The marker is the last file that a run writes. It contains the hash of the run's request, the number of faces of the
+mesh and the formats of the mesh files.
+"""
 
 import json
 from collections.abc import Sequence
@@ -19,20 +23,32 @@ RESULTS: Final = ("field.safetensors", "views.png", "turntable.mp4", "mesh.glb")
 
 
 def write_marker(folder: Path, request: DistillRequest, faces: int, formats: Sequence[Format]) -> None:
-    """Mark the run in `folder` as finished, with a mesh of `faces` faces in these formats."""
+    """Mark a run as finished.
+
+    Args:
+        folder: The run folder.
+        request: The request of the run.
+        faces: Number of faces of the mesh.
+        formats: Formats in which the mesh was written.
+    """
     marker = {"request_sha256": request.sha256, "faces": faces, "formats": list(formats)}
     write_json_atomic(LocalFileSystem(), str((folder / DONE).absolute()), marker)
 
 
 def remove_marker(folder: Path) -> None:
-    """Mark the run in `folder` as not finished."""
+    """Remove the marker from the run folder `folder`, so that the run no longer counts as finished."""
     (folder / DONE).unlink(missing_ok=True)
 
 
 def finished_faces(folder: Path, request: DistillRequest, formats: Sequence[Format]) -> int | None:
-    """Return the number of faces of a finished run, or None if it must be run (again).
+    """Return the number of faces of a finished run's mesh, or None if the run is not finished.
 
-    A run is finished if all its files exist and its marker has the same request and at least the same formats.
+    A run is finished if all its result files exist, and its marker has the same request and at least the same formats.
+
+    Args:
+        folder: The run folder.
+        request: The request of the run.
+        formats: Formats in which the mesh is needed.
     """
     if not all((folder / name).is_file() for name in (CONFIG, *RESULTS)):
         return None
@@ -45,7 +61,7 @@ def finished_faces(folder: Path, request: DistillRequest, formats: Sequence[Form
 
 
 def _marker_of(folder: Path, request: DistillRequest) -> dict[str, Any]:
-    """Read the marker. For older folders, which have no marker, derive it from the key `mesh` of config.json."""
+    """Read the marker. Older run folders have no marker; derive it from the entry `mesh` of their config.json."""
     if (folder / DONE).is_file():
         return dict(json.loads((folder / DONE).read_text()))
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())

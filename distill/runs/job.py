@@ -41,7 +41,7 @@ _COMPILED_STEPS: Final = 3000  # compiling takes four minutes on an H100 and sav
 
 @dataclass(frozen=True)
 class Job:
-    """One run with everything it needs. A job can be pickled and sent to another process."""
+    """One run with all its inputs. A job can be pickled and sent to another process."""
 
     name: str
     image: Path
@@ -55,23 +55,23 @@ class Job:
 
     @property
     def effective_compile(self) -> CompileChoice:
-        """`compile`, with "auto" replaced by "none" for runs that are too short for compiling to save time."""
+        """The value of `compile`. For runs too short to save time by compiling, "auto" is replaced by "none"."""
         return "none" if self.compile == "auto" and self.request.settings.steps < _COMPILED_STEPS else self.compile
 
     @property
     def config(self) -> dict[str, Any]:
-        """The content of config.json at the start, also printed by `--dry-run`."""
+        """The content of config.json when the run starts. `--dry-run` prints the same content."""
         paths = {"image": str(self.image), "model": self.model_name, "out": str(self.out)}
         return {**paths, **self.request.as_json()}
 
     @property
     def finished_faces(self) -> int | None:
-        """Number of faces of the mesh if this run is finished, else None."""
+        """Number of faces of the mesh if this run is finished, otherwise None."""
         return finished_faces(self.out, self.request, self.formats)
 
 
 def load_run_model(folder: Path, device: torch.device) -> MultiViewModel:
-    """Load a model in the precision that runs use: bfloat16 on a GPU, else float32."""
+    """Load the model in `folder` in the precision that runs use: bfloat16 on a GPU, float32 on other devices."""
     return load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
 
 
@@ -83,22 +83,23 @@ def run_job(
     title: str = "distill",
     watch: Watch | None = None,
 ) -> int:
-    """Run a job to its end, resuming it if it was interrupted.
+    """Distill the image of a job and write all results. If the run was interrupted before, resume it.
 
     Args:
         job: The run.
-        loaded: Returns the model; it is called only after the folder has been checked.
+        loaded: Function that returns the model. It is called only after the run folder has been checked.
         device: Device of the run.
-        title: As in `distill.sds.loop.distill`.
-        watch: As in `distill.sds.loop.distill`.
+        title: Description of the progress bar.
+        watch: Function that is called after each step with the number of steps done, and returns True to stop the run.
+            With `watch`, there is no progress bar.
 
     Returns:
         The number of faces of the mesh.
 
     Raises:
-        UserError: another process writes to the folder, or the run cannot continue; the message names the folder and
-            the files that are kept in it.
-        KeyboardInterrupt: the run was stopped after writing a checkpoint.
+        UserError: another process writes to the run folder, or the run cannot continue. The message contains the run
+            folder and the result files that are kept in it.
+        KeyboardInterrupt: the run was stopped, after it wrote a checkpoint.
     """
     with _folder_is_writable(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
@@ -127,13 +128,14 @@ def _start_folder(job: Job) -> None:
 
 @contextmanager
 def _folder_is_writable(out: Path) -> Iterator[None]:
-    """Convert an OSError raised in the `with` block into a UserError that names the folder."""
+    """Convert an OSError raised in the `with` block to a UserError that contains the run folder."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
-            f"{out} cannot be written ({reason}); check its permissions and free space, or choose another --out"
+            f"the run folder {out} cannot be written ({reason}); check the permissions of the folder and the free disk "
+            "space, or choose another --out"
         ) from error
 
 
@@ -186,18 +188,18 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
 
 @contextmanager
 def _errors_name_folder(out: Path) -> Iterator[None]:
-    """Add the folder, and the files kept in it, to the message of an error."""
+    """Add the run folder, and the files kept in it, to the message of an error raised in the `with` block."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{out}: {error}{_kept_files(out)}") from error
+        raise UserError(f"the run in {out} failed: {error}{_kept_files(out)}") from error
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{out} cannot be written ({one_line(error)}); check its free space, then repeat the command"
-            f"{_kept_files(out)}"
+            f"the run folder {out} cannot be written ({one_line(error)}); check the free disk space, then repeat the "
+            f"command{_kept_files(out)}"
         ) from error
 
 
 def _kept_files(out: Path) -> str:
     kept = [name for name in (CHECKPOINT, *RESULTS) if (out / name).is_file()]
-    return f"; kept there: {', '.join(kept)}" if kept else ""
+    return f"; files kept in the run folder: {', '.join(kept)}" if kept else ""

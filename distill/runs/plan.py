@@ -1,4 +1,4 @@
-"""Turn the options of a command into jobs: prepare the images, find the model and build the request of each run."""
+"""Convert the options of a command to jobs: prepare the images, find the model and make the request of each run."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny
 
 @dataclass(frozen=True)
 class PlannedInput:
-    """One run to plan: its image, seed and folder, and the camera that took the image."""
+    """The inputs of one run: its name, image, seed, run folder and the camera that took the image."""
 
     name: str
     image: Path
@@ -39,7 +39,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """Options that all runs of a command share. None stands for the default of the preset or of the model."""
+    """Options that are the same for all runs of a command. None: the default of the preset or of the model."""
 
     model: Path
     preset: Preset | None = None
@@ -53,10 +53,11 @@ class SharedOptions:
 
 
 def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
-    """Plan the runs of a command line.
+    """Make the jobs of all runs of a command.
 
     Returns:
-        The jobs and, if the command has several runs, a failed outcome for each run whose image cannot be used.
+        The jobs, and a failed outcome for each run whose image cannot be used. The second list is empty if the command
+        has a single run.
 
     Raises:
         UserError: an option is invalid, or the command has a single run and its image cannot be used.
@@ -108,12 +109,12 @@ def _check_numbers(args: DistillArgs) -> None:
 def plan_jobs(
     options: SharedOptions, model: Path, inputs: Sequence[PlannedInput]
 ) -> tuple[list[Job], list[RunOutcome]]:
-    """Plan runs with the same options.
+    """Make the jobs of several runs that have the same options.
 
     Args:
         options: Options that all runs share.
-        model: The folder of the model `options.model`.
-        inputs: The image, seed and folder of each run.
+        model: The folder of the model that `options.model` names.
+        inputs: The image, seed, run folder and camera of each run.
 
     Returns:
         The jobs, and a failed outcome for each run whose image cannot be used.
@@ -160,7 +161,10 @@ def plan_jobs(
 
 
 def describe_images(jobs: Iterable[Job]) -> list[str]:
-    """Return lines of text on each image: notices about the image, then how it was framed for the model."""
+    """Return lines of text about the image of each job, for the user.
+
+    For each image, these are notices about its content, then a line on how it was cropped and scaled for the model.
+    """
     lines = []
     for image, prepared in {job.image: job.prepared for job in jobs}.items():
         lines += [f"note: {notice}" for notice in prepared.notices]
@@ -169,40 +173,46 @@ def describe_images(jobs: Iterable[Job]) -> list[str]:
 
 
 def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
-    """Return (image, seed, name) of every run.
+    """Return the image, the seed and the name of every run of a command.
 
     Raises:
-        UserError: there is no run, or two runs would share a name and therefore a folder.
+        UserError: the command has no run, or two runs would have the same name and therefore the same folder.
     """
     if not args.image or args.num_seeds < 1:
-        raise UserError(f"nothing to run; give at least one image, and --num-seeds ({args.num_seeds}) of at least 1")
+        raise UserError(
+            f"the command has no run: it has {len(args.image)} images and --num-seeds {args.num_seeds}; give at least "
+            "one image, and a --num-seeds of at least 1"
+        )
     if args.is_single:
         return [(args.image[0], args.seed, args.image[0].stem)]
     for image in args.image:
         same = [other for other in args.image if other.stem.casefold() == image.stem.casefold()]
         if len(same) > 1:
             raise UserError(
-                f"{' and '.join(map(str, same))} would share the folder {image.stem}-seed-{args.seed}; give each image "
-                "once, rename one, or distill them in two commands, each with its own --out"
+                f"the images {' and '.join(map(str, same))} would share the run folder {image.stem}-seed-{args.seed}; "
+                "give each image once, rename one of them, or distill them with two commands, each with its own --out"
             )
     seeds = range(args.seed, args.seed + args.num_seeds)
     return [(image, seed, f"{image.stem}-seed-{seed}") for image in args.image for seed in seeds]
 
 
 def run_folder(args: DistillArgs, name: str) -> Path:
-    """Return the folder of the run called `name`."""
+    """Return the folder of the run called `name`.
+
+    This is --out if the command has a single run, otherwise the folder `name` in --out.
+    """
     if args.is_single:
         return args.out or Path("out") / name
     return (args.out or Path("out")) / name
 
 
 def default_preset(image_size: int) -> Preset:
-    """Return the default preset for a model that generates images of `image_size` pixels."""
+    """Return the preset that is used without --preset, for a model whose images have an edge of `image_size` pixels."""
     return "tiny" if image_size <= LARGEST_TINY else "paper"
 
 
 def model_digest(folder: Path) -> str:
-    """Return a SHA-256 over the files of a model, to distinguish models of the same name."""
+    """Return a SHA-256 (hexadecimal) of the weight files in a model folder, to distinguish models of the same name."""
     digest = hashlib.sha256()
     for part in ("unet", "vae", "image_tower", "image_encoder"):
         for path in sorted((folder / part).glob("*")):
@@ -222,7 +232,7 @@ def _settings(options: SharedOptions, preset: Preset) -> DistillSettings:
 
 
 def _prepared(image: Path, size: int, options: SharedOptions) -> Prepared | UserError:
-    """Prepare an image for the model; return the error if it cannot be used."""
+    """Prepare an image for the model at an edge of `size` pixels; return the error if the image cannot be used."""
     try:
         return prepare_image(image, size, remove_background=options.remove_background)
     except UserError as error:

@@ -1,9 +1,9 @@
-"""Run several jobs in parallel on Ray workers: one per GPU, or several processes on a CPU.
+"""Run several jobs in parallel on Ray workers: one worker per GPU, or several processes on a CPU.
 
 A worker loads the model once and runs one job after the other. Between steps it reports its progress to the `Board` and
-asks the board whether to stop, since only the driver receives signals. If a worker dies, another worker resumes its run
-from the last checkpoint; if that one dies too, the run has failed. Ray is imported only when needed, since its import
-is slow.
+asks the board whether to stop, since only the driver process receives signals. If a worker dies, another worker resumes
+its run from the last checkpoint; if the second worker dies too, the run has failed. Ray is imported only when needed,
+since its import is slow.
 """
 
 import logging
@@ -40,9 +40,9 @@ _FOLDER_S: Final = 10.0  # longest wait until a new folder is visible on another
 
 
 class Board:
-    """Stores the progress of all runs and the stop request.
+    """A Ray actor that stores the progress of all runs, and whether the runs must stop.
 
-    It is a separate actor, because workers do not answer during a run.
+    It is separate from the workers, because workers do not answer calls during a run.
     """
 
     def __init__(self) -> None:
@@ -50,21 +50,33 @@ class Board:
         self._stop = False
 
     def report(self, name: str, done: int) -> bool:
-        """Record the number of steps that a run has done. Return whether to stop."""
+        """Store the progress of a run.
+
+        Args:
+            name: Name of the run.
+            done: Number of steps that the run has done.
+
+        Returns:
+            Whether the run must stop.
+        """
         self._steps[name] = done
         return self._stop
 
     def stop(self) -> None:
-        """Ask all workers to stop."""
+        """Tell all workers to stop, when they report their progress the next time."""
         self._stop = True
 
     def steps(self) -> dict[str, int]:
-        """Return the number of steps done, by the name of the run."""
+        """Return the number of steps that each run has done, by the name of the run."""
         return self._steps
 
 
 class DistillWorker:
-    """A process with a model. `threads` limits the threads of torch, for workers that share a CPU."""
+    """A Ray actor that holds a model and runs jobs.
+
+    `threads` is the number of CPU threads that torch may use, for workers that share a CPU; None is the default of
+    torch.
+    """
 
     def __init__(self, model: Path, device: str, threads: int | None, board: Any) -> None:
         configure_logging()
@@ -75,7 +87,7 @@ class DistillWorker:
         self._loaded: Callable[[], MultiViewModel] = cache(lambda: load_run_model(model, self._device()))
 
     def ready(self) -> str | None:
-        """Load the model. Return the error message if that fails, else None."""
+        """Load the model. Return None, or the error message if the model cannot be loaded."""
         try:
             self._loaded()
         except UserError as error:
@@ -83,10 +95,11 @@ class DistillWorker:
         return None
 
     def run(self, job: Job) -> RunOutcome:
-        """Run a job to its end and return its outcome."""
+        """Run a job to its end and return its outcome. The run fails if this machine does not see the run folder."""
         if not _wait_for_folder(job.out):
             reason = (
-                f"{job.out} does not exist on {socket.gethostname()}; --out must be on storage that all machines share"
+                f"the run folder {job.out} does not exist on {socket.gethostname()}; give an --out on storage that all "
+                "machines share"
             )
             return RunOutcome(job.name, "failed", reason=reason)
         return attempt(job, self._loaded, self._device(), watch=lambda done: self._watch(job.name, done))
@@ -114,16 +127,16 @@ def _wait_for_folder(folder: Path) -> bool:
 
 
 def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: str | None) -> Iterator[RunOutcome]:
-    """Run jobs on Ray workers and yield their outcomes as they end.
+    """Run jobs on Ray workers, and yield the outcome of each job as soon as it ends.
 
     Args:
-        jobs: The runs.
+        jobs: The jobs. All have the same model.
         device: Device of the runs: auto, cpu or cuda.
-        workers: Number of workers. None: one per GPU of the cluster, or one if it has no GPU.
-        address: Address of a Ray cluster; None for this machine.
+        workers: Number of workers. None: one worker per GPU of the cluster, or one worker if the cluster has no GPU.
+        address: Address of a Ray cluster. None: use only this machine.
 
     Raises:
-        UserError: no worker can start.
+        UserError: no worker can start, or a worker cannot load the model.
     """
     gpus = device.startswith("cuda") or (device == "auto" and (address is not None or torch.cuda.is_available()))
     with ray_for(workers or 1, address, WORKER_PACKAGES, gpus=gpus), stop_after_step() as stopped:
@@ -210,28 +223,28 @@ class _Pool:
                 )
                 self._waiting.appendleft(job)
             else:
-                reason = f"its worker died {MAX_DEATHS} times: {_lines(error)[0]}"
+                reason = f"the worker of this run died {MAX_DEATHS} times; the last error is: {_lines(error)[0]}"
                 self._lost.append(RunOutcome(job.name, "failed", reason=reason))
 
 
 def _failed_start(error: Exception) -> UserError:
     return UserError(
-        f"{MAX_FAILED_STARTS} workers in a row did not start; repeat the command after fixing the last error: "
-        f"{_lines(error)[-1]}"
+        f"{MAX_FAILED_STARTS} workers in a row did not start; fix the cause of the last error, then repeat the "
+        f"command: {_lines(error)[-1]}"
     )
 
 
 def _lines(error: Exception) -> list[str]:
-    """Return the lines of a Ray error: its description is the first one, the exception of the worker the last one."""
+    """Return the lines of a Ray error. The first line describes it; the last line is the exception of the worker."""
     return [line.strip()[:300] for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
 def _create_folder(out: Path) -> str:
-    """Create a run folder, by which workers check that they share its storage. Return an error message, or ''."""
+    """Create a run folder, so that workers can check that they share its storage. Return an error message, or ''."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"{out}: cannot be created ({error.strerror}); choose another --out"
+        return f"the run folder {out} cannot be created ({error.strerror}); choose another --out"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""Run several jobs in this process, one after the other. A failed run does not stop the others.
+"""Run several jobs in this process, one after the other. A failed run does not stop the other runs.
 
-`ray_workers` runs jobs in parallel in several processes instead.
+`distill.runs.ray_workers` runs jobs in parallel in several processes instead.
 """
 
 import logging
@@ -25,7 +25,7 @@ RunStatus = Literal["done", "skipped", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The result of a run."""
+    """How a run ended: its status, its duration, the number of faces of its mesh, and the reason if it was not done."""
 
     name: str
     status: RunStatus
@@ -44,7 +44,16 @@ def attempt(
     title: str = "distill",
     watch: Watch | None = None,
 ) -> RunOutcome:
-    """Run one job and return its outcome; errors are recorded, not raised."""
+    """Run one job and return its outcome. An error of the run is stored in the outcome, not raised.
+
+    Args:
+        job: The run. It is skipped if it is finished already.
+        loaded: Function that returns the model. It is called only after the run folder has been checked.
+        device: Device of the run.
+        title: Description of the progress bar.
+        watch: Function that is called after each step with the number of steps done, and returns True to stop the run.
+            With `watch`, there is no progress bar.
+    """
     started = time.monotonic()
     try:
         if (faces := job.finished_faces) is not None:
@@ -63,7 +72,15 @@ def attempt(
 def run_sequentially(
     jobs: Sequence[Job], loaded: Callable[[], MultiViewModel], device: torch.device
 ) -> Iterator[RunOutcome]:
-    """Run jobs one after the other and yield their outcomes. After a stop the remaining jobs are not started."""
+    """Run jobs one after the other, and yield the outcome of each job when it ends.
+
+    If a run is stopped (for example by Ctrl-C), the remaining jobs are not started, and their outcomes are "stopped".
+
+    Args:
+        jobs: The runs.
+        loaded: Function that returns the model. It is called once per job, after the run folder has been checked.
+        device: Device of the runs.
+    """
     for i, job in enumerate(jobs):
         outcome = attempt(job, loaded, device, title=f"{job.name} ({i + 1}/{len(jobs)})")
         yield outcome
@@ -73,12 +90,17 @@ def run_sequentially(
 
 
 def not_started(job: Job) -> RunOutcome:
-    """Return the outcome of a job that was not started because the command was stopped."""
+    """Return the outcome "stopped" for a job that was not started because the command was stopped."""
     return RunOutcome(job.name, "stopped", reason="not started")
 
 
 def log_outcome(outcome: RunOutcome, out: Path) -> None:
-    """Log one line about a run that has just ended, with the stack trace of an unexpected error."""
+    """Log one line about a run that has just ended, preceded by the stack trace of an unexpected error.
+
+    Args:
+        outcome: The outcome of the run.
+        out: The run folder.
+    """
     match outcome.status:
         case "done":
             mesh = out / "mesh.glb"
@@ -93,7 +115,7 @@ def log_outcome(outcome: RunOutcome, out: Path) -> None:
 
 
 def outcome_table(outcomes: Iterable[RunOutcome]) -> str:
-    """Return a text table of outcomes: a header line, then one line per run."""
+    """Return a text table of the outcomes of runs: a header line, then one line per run."""
     rows = [("run", "status", "seconds", "faces", "reason")]
     for outcome in outcomes:
         faces = "" if outcome.faces is None else str(outcome.faces)

@@ -1,4 +1,4 @@
-"""Show runs of `python -m distill` in a browser: `python -m distill.view OUT [OUT ...]`."""
+"""Show the results and the progress of `python -m distill` in a browser: `python -m distill.view OUT [OUT ...]`."""
 
 import webbrowser
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from distill.view.server import serve
 
 @dataclass(frozen=True)
 class ViewArgs:
-    """Show a page per run with its 3D model, video, losses and settings. The page of an unfinished run reloads itself.
+    """Show a page for each run, with its 3D model, video, losses and settings.
 
-    The pages are served on this machine only, until Ctrl-C. For several runs, there is an overview with links to the
-    pages.
+    The pages are served on this machine only, until Ctrl-C. The page of an unfinished run reloads itself. For several
+    runs, there is an overview with a link to the page of each run.
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="OUT ...", help_behavior_hint="")]
@@ -37,13 +37,13 @@ class ViewArgs:
 
 
 def main(args: ViewArgs) -> int:
-    """Run the command line.
+    """Serve or write the pages of the runs given on the command line, and return the exit status.
 
     Raises:
-        UserError: no folder is given, a folder contains no run, or the port is taken.
+        UserError: no folder is given, a folder contains no run, a file of a run is not valid, or the port is taken.
     """
     if not args.folders:
-        raise UserError("no folder is given; give the --out folder of python -m distill")
+        raise UserError("no run folder is given; give the folder that --out of `python -m distill` names")
     if args.out:
         for path in write_pages(args.folders, args.out):
             print(path)
@@ -63,7 +63,15 @@ def main(args: ViewArgs) -> int:
 
 
 def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write the page of the run in `folders`, or an overview and a page per run; return the files written.
+    """Write the pages of all runs in some folders as HTML files.
+
+    Args:
+        folders: Run folders, or folders that contain run folders.
+        out: The HTML file. For a single run it is the page of this run. For several runs it is the overview, and the
+            pages of the runs are files beside it.
+
+    Returns:
+        The files written.
 
     Raises:
         UserError: a folder contains no run, or a file of a run is not valid.

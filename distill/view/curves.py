@@ -1,6 +1,7 @@
-"""Lay out the curves of a run for an inline SVG: all values and their running mean.
+"""Lay out the curves of a run as inline SVG: all values and their running mean.
 
-The vertical axis is logarithmic where the values span decades. Coordinates are in SVG units; y points down.
+The vertical axis is logarithmic if all values are positive and the highest is more than 30 times the lowest, otherwise
+linear. Coordinates are in SVG units; y points down.
 """
 
 import math
@@ -23,7 +24,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mark:
-    """A named change at a step, such as the start of the fine part."""
+    """A vertical line at a step, with a name: it marks a change during the run, such as the start of the fine part."""
 
     step: float
     name: str
@@ -31,7 +32,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Label:
-    """Text at a position in SVG units."""
+    """Text at a position x, y in SVG units."""
 
     x: str
     y: str
@@ -40,7 +41,7 @@ class Label:
 
 @dataclass(frozen=True)
 class LabeledLine:
-    """A straight line (the `d` of an SVG path) with its label."""
+    """A straight line, as the `d` attribute of an SVG path, with its label."""
 
     path: str
     label: Label
@@ -48,7 +49,7 @@ class LabeledLine:
 
 @dataclass(frozen=True)
 class Curve:
-    """A laid-out curve. `values_path` and `mean_path` are the `d` attributes of SVG paths."""
+    """The laid-out parts of a plot. `values_path` and `mean_path` are the `d` attributes of SVG paths."""
 
     title: str
     summary: str
@@ -69,9 +70,18 @@ def make_curve(
     mark: Mark | None = None,
     linear: bool = False,
 ) -> Curve | None:
-    """Lay out `values` [n] over `steps` [n], with an axis from 0 to `last_step`. Returns None if n is 0.
+    """Lay out a plot of values over steps, with their running mean.
 
-    With `linear` the vertical axis is linear and starts at zero, however many decades the values span.
+    Args:
+        title: Title of the plot.
+        steps: The step of each value, [n].
+        values: The values, [n].
+        last_step: End of the horizontal axis, which starts at 0.
+        mark: A change during the run to mark in the plot.
+        linear: Use a linear vertical axis from 0 (or the lowest value if negative), even if the values span decades.
+
+    Returns:
+        The plot, or None if n is 0.
     """
     if not values:
         return None
@@ -92,7 +102,7 @@ def make_curve(
 
 @dataclass(frozen=True)
 class CurveScale:
-    """The vertical axis."""
+    """The vertical axis of a plot: its lowest and highest value, and whether it is logarithmic."""
 
     low: float
     high: float
@@ -100,7 +110,12 @@ class CurveScale:
 
     @classmethod
     def of(cls, values: Values, *, linear: bool = False) -> "CurveScale":
-        """Return the axis for `values` [n]: from zero, or logarithmic if they are positive and span decades."""
+        """Return the vertical axis for some values.
+
+        Args:
+            values: The values, [n].
+            linear: Use a linear axis. By default, the axis is logarithmic if all values are positive and span decades.
+        """
         low, high = float(values.min()), float(values.max())
         if not linear and low > 0 and math.log10(high / low) > _DECADES:
             return cls(low, high, True)
@@ -109,13 +124,13 @@ class CurveScale:
         return cls(low, high if high > low else low + 1.0, False)
 
     def place(self, value: float) -> float:
-        """Return the y coordinate of a value."""
+        """Return the y coordinate, in SVG units, of a value on the axis."""
         low, high = (math.log10(end) if self.logarithmic else end for end in (self.low, self.high))
         at = math.log10(value) if self.logarithmic else value
         return CURVE_HEIGHT - _BOTTOM - (at - low) / (high - low) * (CURVE_HEIGHT - _BOTTOM - _TOP)
 
     def ticks(self) -> list[float]:
-        """Return round values on the axis."""
+        """Return the values at which the axis has ticks."""
         if not self.logarithmic:
             return _even_ticks(self.low, self.high, 4)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -125,7 +140,14 @@ class CurveScale:
 
 
 def running_mean(values: Values) -> Values:
-    """Average each of `values` [n] over a window of `_SMOOTH` * n values around it, which is shorter at the ends."""
+    """Return the mean of each value and its neighbors.
+
+    Args:
+        values: The values, [n]. The window of neighbors is 5 % of n values wide, and shorter at the ends.
+
+    Returns:
+        The means, [n].
+    """
     half = int(len(values) * _SMOOTH / 2)
     total = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - half, 0)
@@ -135,7 +157,7 @@ def running_mean(values: Values) -> Values:
 
 
 def format_number(value: float) -> str:
-    """Return three significant digits, in the shortest form."""
+    """Return a number as text with three significant digits, such as 0.123, 1,230 or 1.23e6."""
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.2e}".partition("e")
         return f"{float(mantissa):g}e{int(power)}"

@@ -1,4 +1,4 @@
-"""Read images, videos and models and embed them in a page as data URLs."""
+"""Read images, videos and 3D models, and encode them so that an HTML page can contain them."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ _MEDIA_TYPES: Final = {
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """An image with its caption; `width` and `height` are those of the file, in pixels."""
+    """An image for an HTML page. `source` is a data URL; `width` and `height` are those of the image file in pixels."""
 
     source: str
     width: int
@@ -33,18 +33,21 @@ class EmbeddedImage:
 
     @property
     def scale(self) -> int:
-        """The factor by which a small image is enlarged."""
+        """Factor by which the page enlarges a small image; 1 for larger images."""
         return max(1, 2 * _SMALL // self.width) if self.width <= _SMALL else 1
 
     @property
     def scrolls(self) -> bool:
-        """Whether the image keeps its size in a narrow window."""
+        """Whether the page scrolls the image in a narrow window instead of shrinking it."""
         return self.width >= _WIDE and self.width > self.height
 
 
 @dataclass(frozen=True)
 class EmbeddedVideo:
-    """An mp4 with its caption; `label` describes the video to screen readers if the caption is empty."""
+    """A video for an HTML page. `source` is a data URL.
+
+    `label` describes the video to screen readers; it is the caption, or another text if there is no caption.
+    """
 
     source: str
     caption: str
@@ -53,7 +56,10 @@ class EmbeddedVideo:
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A GLB as base64 with its caption; `size` is in bytes; `file_name` is the name for downloads."""
+    """A 3D model for an HTML page. `data` is the GLB file in base64.
+
+    `size` is the size of the GLB file in bytes, and `file_name` is its name when it is downloaded from the page.
+    """
 
     data: str
     size: int
@@ -62,37 +68,48 @@ class EmbeddedModel:
 
 
 def embed_image(path: Path, caption: str = "") -> EmbeddedImage:
-    """Read an image file.
+    """Read an image file and encode it for an HTML page.
 
     Raises:
         UserError: the file is missing, or is not an image of a type that browsers show.
     """
     media_type = _MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None:
-        raise UserError(f"{path} cannot be shown on a page; use an image of type {', '.join(_MEDIA_TYPES)}")
+        raise UserError(
+            f"the image {path} cannot be shown on a page; convert it to one of the types {', '.join(_MEDIA_TYPES)}"
+        )
     data = _read(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not a valid image; write it again") from error
+        raise UserError(f"the image {path} is damaged or not an image; write the file again") from error
     return EmbeddedImage(data_url(media_type, data), width, height, caption)
 
 
 def embed_video(path: Path, caption: str, label: str = "") -> EmbeddedVideo:
-    """Read an mp4. Raises UserError if the file cannot be read."""
+    """Read an mp4 file and encode it for an HTML page.
+
+    Args:
+        path: The mp4 file.
+        caption: Text below the video; may be empty.
+        label: Description for screen readers. By default, it is the caption.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     return EmbeddedVideo(data_url("video/mp4", _read(path)), caption, label or caption)
 
 
 def embed_model(path: Path, caption: str) -> EmbeddedModel:
-    """Read a GLB.
+    """Read a GLB file and encode it for an HTML page.
 
     Raises:
-        UserError: the file is missing or not a GLB.
+        UserError: the file is missing or is not a GLB file.
     """
     data = _read(path)
     if not data.startswith(b"glTF"):
-        raise UserError(f"{path} is not a GLB file; export it again")
+        raise UserError(f"{path} is not a GLB file; export the mesh again")
     return EmbeddedModel(base64.b64encode(data).decode(), len(data), path.name, caption)
 
 
@@ -100,4 +117,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; restore this file, which the page shows") from error
+        raise UserError(
+            f"the file {path}, which the page shows, cannot be read ({error.strerror}); restore this file"
+        ) from error

@@ -1,7 +1,7 @@
-"""Write one self-contained HTML page of text, images, a video and a 3D model; `page.html` is its template.
+"""Make a self-contained HTML page of text, images, a video and a 3D model from the template `page.html`.
 
-The page also works when it is opened from disk: everything is embedded, and its content security policy forbids network
-access.
+The page also works when it is opened from disk. All media are embedded, and the content security policy of the page
+forbids network access.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Rows = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Card:
-    """One of several cards side by side, with a link to its own page."""
+    """One of several boxes side by side on an overview page, with a link to the page that it summarizes."""
 
     title: str
     href: str
@@ -35,7 +35,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page. An empty line in `text` starts a paragraph. Captions also serve as alternative texts."""
+    """One part of a page.
+
+    An empty line in `text` starts a paragraph. The caption of an image is also its alternative text.
+    """
 
     title: str
     text: str = ""
@@ -62,10 +65,17 @@ class Section:
 
 
 def write_page(out: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> None:
-    """Write the page atomically.
+    """Write a page as an HTML file, atomically.
+
+    Args:
+        out: The HTML file.
+        title: Heading of the page.
+        sections: Parts of the page, in order.
+        lead: Text below the heading.
 
     Raises:
-        UserError: a file of a section is missing or not of its type, or `out` cannot be written.
+        UserError: an image, video or model of a section is missing or has the wrong file type, or `out` cannot be
+            written.
     """
     write_file_atomic(out, make_page(title, sections, lead=lead).encode())
 
@@ -78,17 +88,17 @@ def make_page(
     back: tuple[str, str] | None = None,
     reload_s: float | None = None,
 ) -> str:
-    """Return the page as HTML.
+    """Return a page as HTML text.
 
     Args:
         title: Heading of the page.
-        sections: Parts of the page, in order. Several sections get a table of contents.
+        sections: Parts of the page, in order. A page with several sections has a table of contents.
         lead: Text below the heading.
-        back: Name and address of the page to link back to, such as the overview.
-        reload_s: Seconds after which the page reloads itself.
+        back: Name and address of a page to link to at the top, such as the overview.
+        reload_s: Seconds after which the page reloads itself; None: never.
 
     Raises:
-        UserError: a file of a section is missing or not of its type.
+        UserError: an image, video or model of a section is missing or has the wrong file type.
     """
     values = {
         "title": title,

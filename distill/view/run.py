@@ -1,4 +1,4 @@
-"""Find the folders of distillation runs and read them, whether a run is finished, running or stopped."""
+"""Find the folders of distillation runs, and read the files of runs that are finished, running or stopped."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _QUIET_S: Final = 120.0  # a run that has not written a row for this long may ha
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The contents of a run's folder at the time of reading."""
+    """The files of a run folder, as they were when the folder was read."""
 
     name: str
     folder: Path
@@ -34,33 +34,33 @@ class StoredRun:
 
     @property
     def steps(self) -> int | None:
-        """The number of steps requested, if known."""
+        """The number of steps that the run was started with; None if config.json does not exist yet."""
         steps = self.config.get("settings", {}).get("steps")
         return int(steps) if steps else None
 
     @property
     def step(self) -> int:
-        """The last step in the loss log."""
+        """The number of steps done, according to the last line of the loss log."""
         return int(self.losses.rows[-1]["step"]) if self.losses.rows else 0
 
     @property
     def finished(self) -> bool:
-        """Whether the run is finished: the mesh and its report, which are written last, exist."""
+        """Whether the run is finished: mesh.glb and the statistics of the mesh, which are written last, exist."""
         return bool(self.mesh) and self.file("mesh.glb") is not None
 
     @property
     def mesh(self) -> dict[str, Any]:
-        """The report on the mesh; empty if there is none yet."""
+        """The statistics of the mesh; empty if there is no mesh yet."""
         return dict(self.metrics.get("mesh") or self.config.get("mesh") or {})
 
     def file(self, name: str) -> Path | None:
-        """Return the path of a result by its file name, or None if it does not exist yet."""
+        """Return the path of the file `name` in the run folder, or None if this file does not exist yet."""
         path = self.folder / name
         return path if path.is_file() else None
 
     @property
     def status(self) -> str:
-        """The state of the run in a few words."""
+        """The state of the run in a few words, such as "step 40 of 400, about 12 min left"."""
         steps = f"{self.step:,} of {self.steps:,}" if self.steps else f"{self.step:,}"
         if self.finished:
             return f"finished: {self.steps:,} steps" if self.steps else "finished"
@@ -81,7 +81,11 @@ class StoredRun:
 
 
 def read_run(folder: Path, name: str) -> StoredRun:
-    """Read the folder of a run.
+    """Read the files of a run.
+
+    Args:
+        folder: The run folder.
+        name: Name of the run on its page.
 
     Raises:
         UserError: a file of the run is not valid.
@@ -100,9 +104,14 @@ def read_run(folder: Path, name: str) -> StoredRun:
 
 
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return, by name, all runs among the given folders and up to `_DEPTH` levels below them.
+    """Find run folders among some folders and up to three levels below them.
 
-    The name of a run is its path relative to the deepest folder that contains all given folders.
+    Args:
+        folders: The folders to search.
+
+    Returns:
+        The path of each run folder by the name of the run. The name is the path of the run folder relative to the
+        deepest folder that contains all of `folders`.
 
     Raises:
         UserError: a path is not a folder, or a folder contains no run.
@@ -110,11 +119,12 @@ def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; give the --out folder of python -m distill")
+            raise UserError(f"{folder} is not a folder; give the folder that --out of `python -m distill` names")
         runs = list(_runs_in(folder.resolve(), _DEPTH))
         if not runs:
             raise UserError(
-                f"{folder} contains no run (none of {', '.join(_SIGNS)} found); give the --out folder of a run"
+                f"{folder} contains no run folder, that is, no folder with a file {', '.join(_SIGNS)}; give the folder "
+                "that --out of `python -m distill` names"
             )
         found += runs
     common = Path(os.path.commonpath([folder.resolve() for folder in folders]))
@@ -136,14 +146,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and repeat `python -m distill`") from error
+        raise UserError(
+            f"{path} is not valid JSON ({error}); delete this file and repeat `python -m distill`"
+        ) from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is not a JSON object; delete it and repeat `python -m distill`")
+        raise UserError(f"{path} does not contain a JSON object; delete this file and repeat `python -m distill`")
     return values
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as "99 s", "2 min" or "2.0 h"."""
+    """Return a duration in seconds as text in a suitable unit, such as "99 s", "2 min" or "2.0 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

@@ -1,4 +1,4 @@
-"""Make the page of a distillation run, and the overview of several runs."""
+"""Make the HTML page of a distillation run, and the overview page of several runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,13 @@ _PANELS: Final = "colors, normals and shape (white under one light)"
 
 
 def run_page(run: StoredRun, *, served: bool = False, back: tuple[str, str] | None = None) -> str:
-    """Return the page of one run. A served page offers the files, and reloads itself while the run is unfinished.
+    """Return the page of one run as HTML text.
+
+    Args:
+        run: The run.
+        served: Whether the page is served over HTTP, not written to a file. A served page has links to the files of the
+            run, and reloads itself while the run is unfinished.
+        back: Name and address of a page to link to at the top, such as the overview.
 
     Raises:
         UserError: a file of the run cannot be shown.
@@ -39,7 +45,13 @@ def run_page(run: StoredRun, *, served: bool = False, back: tuple[str, str] | No
 
 
 def index_page(runs: Sequence[StoredRun], href: Callable[[StoredRun], str], *, served: bool = False) -> str:
-    """Return the overview of several runs, a card for each with a link to its page.
+    """Return the overview of several runs as HTML text, with a box for each run that links to the page of the run.
+
+    Args:
+        runs: The runs.
+        href: Function that returns the address of the page of a run.
+        served: Whether the page is served over HTTP, not written to a file. A served page reloads itself while a run is
+            unfinished.
 
     Raises:
         UserError: a file of a run cannot be shown.
@@ -65,7 +77,7 @@ def _card(run: StoredRun, href: str) -> Card:
 
 
 def _headline(run: StoredRun) -> list[tuple[str, str]]:
-    """Return the most important numbers that are known so far."""
+    """Return the most important numbers of a run that are known so far, each as name and value."""
     found: list[tuple[str, str]] = []
     took = run.metrics.get("took", {})
     if run.mesh:
@@ -174,7 +186,7 @@ def _files(run: StoredRun) -> Section:
 
 
 def offered_files(folder: Path) -> list[Path]:
-    """Return the files of a run that its page offers: no hidden files, and no symbolic links."""
+    """Return the files in a run folder to which the page links: all files except hidden ones and symbolic links."""
     return sorted(
         path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
     )

@@ -1,7 +1,7 @@
-"""Serve run pages over HTTP, on this machine only.
+"""Serve the pages of runs over HTTP, on this machine only.
 
-Pages are made at every request and so show the current state. No file path is built from a request: the requested
-address is looked up among the addresses of the runs and of the files in their folders.
+Each page is made when it is requested, and so shows the current state of the run. No file path is built from a request:
+the requested address is looked up among the addresses of the runs and of the files in the run folders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ HOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Response:
-    """The response to a request."""
+    """The HTTP response to a request: its body, content type and status code."""
 
     body: bytes
     content_type: str = "text/html; charset=utf-8"
@@ -32,10 +32,14 @@ class Response:
 
 
 def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
-    """Return a server of the runs in `folders` on the loopback address; port 0 takes a free one. The caller starts it.
+    """Return an HTTP server for the pages of runs on the loopback address. The caller must start the server.
+
+    Args:
+        folders: Run folders, or folders that contain run folders.
+        port: Port of the server; 0 selects a free port.
 
     Raises:
-        UserError: there is no run, or the port is taken.
+        UserError: a folder contains no run, or the port is taken.
     """
     find_runs(folders)
 
@@ -68,14 +72,18 @@ def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
         return ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"port {port} cannot be used ({error}); choose another --port, or leave it out to take a free one"
+            f"port {port} cannot be used ({error}); choose another --port, or leave out --port to use a free one"
         ) from error
 
 
 def respond(folders: Sequence[Path], address: str) -> Response:
-    """Return the page or file at `address`.
+    """Return the response to a request.
 
-    For a run that cannot be read, return a page that shows the error and reloads.
+    For a run that cannot be read, the response is a page that shows the error and reloads itself.
+
+    Args:
+        folders: Run folders, or folders that contain run folders.
+        address: The path of the requested URL, such as /NAME/ or /NAME/mesh.glb.
     """
     try:
         return _route(find_runs(folders), unquote(urlsplit(address).path))

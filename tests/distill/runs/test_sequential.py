@@ -139,7 +139,7 @@ def test_a_stop_keeps_everything_and_the_same_command_resumes(args, tmp_path, mo
 
 def test_images_of_one_name_are_refused(args, tmp_path):
     twin = draw(tmp_path / "more" / "RED.png", (1, 2, 3))
-    with pytest.raises(UserError, match=r"red\.png and .*RED\.png would share the folder red-seed-0"):
+    with pytest.raises(UserError, match=r"red\.png and .*RED\.png would share the run folder red-seed-0"):
         main(replace(args, image=(*args.image, twin)))
     with pytest.raises(UserError, match="at least one image"):
         main(replace(args, image=()))
@@ -190,8 +190,10 @@ def test_a_loss_of_nan_names_the_folder_and_keeps_the_checkpoint(args, monkeypat
     with pytest.raises(UserError) as caught:
         main(alone)
     said = str(caught.value)
-    assert said.startswith(f"{args.out}: step 3: the loss is nan")
-    assert said.endswith("--guidance-scale (the last checkpoint is kept); kept there: checkpoint.safetensors")
+    assert said.startswith(f"the run in {args.out} failed: step 3: the loss is nan")
+    assert said.endswith(
+        "--guidance-scale (the last checkpoint is kept); files kept in the run folder: checkpoint.safetensors"
+    )
     assert read_header(args.out / CHECKPOINT)["step"] == "2"
 
 
@@ -223,7 +225,9 @@ def test_a_full_disk_at_the_end_is_reported_and_the_checkpoint_resumes(args, mon
     alone = replace(args, image=args.image[:1], num_seeds=1)
     with monkeypatch.context() as patch:
         patch.setattr(one, "write_results", on_full_disk)
-        with pytest.raises(UserError, match=r"File too large; check free space.*kept there: checkpoint\.safetensors"):
+        with pytest.raises(
+            UserError, match=r"File too large; check free space.*files kept in the run folder: checkpoint\.safetensors"
+        ):
             main(alone)
     assert not (args.out / "field.safetensors").exists()
     monkeypatch.setattr(one, "model_guidance", lambda *given: None)  # no step is left to do
