@@ -22,7 +22,7 @@ ATTENTION: Final = [
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device with this name; `auto` is the GPU if there is one, otherwise the CPU.
+    """Return the device with this name: auto, cpu, cuda, cuda:1, ... or mps. auto: a GPU if there is one, else the CPU.
 
     Raises UserError when the name is unknown or this machine has no such device.
     """
@@ -31,7 +31,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; use auto, cpu or cuda") from error
+        raise UserError(f"unknown device {name!r}; use --device auto, cpu, cuda or cuda:NUMBER") from error
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device {name!r} is not supported; use --device auto, cpu or cuda")
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -39,12 +39,14 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r}: no CUDA GPU is visible; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs, numbered from 0; use another")
+        raise UserError(
+            f"device {name!r}: there are {torch.cuda.device_count()} GPUs, numbered from 0; use a smaller number"
+        )
     return device
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor [...] to a device. The copy to a GPU is asynchronous, from pinned memory."""
+    """Copy a tensor of any shape to a device. A copy from the CPU to a GPU is asynchronous, from pinned memory."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -61,7 +63,10 @@ def mixed_precision(device: torch.device) -> Iterator[None]:
 
 
 def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside the block, attention uses the first supported kernel of `ATTENTION`; on a CPU torch chooses."""
+    """Inside the block, attention on a GPU uses the first kernel of `ATTENTION` that supports the tensors' shapes.
+
+    On a CPU, torch chooses the kernel.
+    """
     if device.type != "cuda":
         return nullcontext()
     chosen: AbstractContextManager[Any] = sdpa_kernel(ATTENTION, set_priority=True)
@@ -69,7 +74,7 @@ def fastest_attention(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class DeferredScalars(Generic[K]):
-    """Scalars of several steps that stay on the device until they are read together.
+    """Collects scalar tensors of several steps on the device, and reads all of them in one transfer.
 
     Reading each scalar when it is computed would make the host wait for the GPU at every step.
     """
@@ -78,15 +83,15 @@ class DeferredScalars(Generic[K]):
         self._steps: list[tuple[K, tuple[Tensor, ...]]] = []
 
     def __len__(self) -> int:
-        """Return the number of steps that have not been read."""
+        """Return the number of steps that were added since the last `read`."""
         return len(self._steps)
 
     def add(self, key: K, *scalars: Tensor) -> None:
-        """Add the scalars of a step, each 0-d."""
+        """Add the scalar tensors of a step. `key` identifies the step in the result of `read`."""
         self._steps.append((key, scalars))
 
     def read(self) -> list[tuple[K, list[float]]]:
-        """Return the values of all added steps, oldest first, in one transfer. Waits for the device."""
+        """Return (key, values) of each step added since the last call, oldest first. The host waits for the device."""
         steps, self._steps = self._steps, []
         scalars = [scalar for _, of_step in steps for scalar in of_step]
         values = iter(torch.stack(scalars).tolist() if scalars else [])

@@ -1,7 +1,7 @@
 """Start training in this process, in the processes of torchrun, or in workers of Ray Train.
 
-Each process runs `train.loop.loop.train`. When a Ray worker dies, Ray restarts all workers, and they resume from the
-last checkpoint in OUT. On several machines OUT must be a shared folder; this is checked.
+Each process runs `train.loop.loop.train`. When a Ray worker dies, Ray restarts all workers, which resume from the last
+checkpoint in the output folder (--out). On several machines this folder must be shared, which is checked.
 """
 
 import logging
@@ -37,7 +37,7 @@ WORKER_PACKAGES: Final = ("dataset", "train")  # packages that a worker imports
 
 @dataclass(frozen=True)
 class Launch:
-    """Processes that train one model together."""
+    """Options for the number of processes that train one model together, and for how they are started."""
 
     workers: int = 1
     """Number of processes, each on its own GPU. Several processes are started with Ray Train and share --batch-size. Do
@@ -53,21 +53,27 @@ class Launch:
 
 
 def start(run: TrainingRun, launch: Launch) -> None:
-    """Train `run` to its end.
+    """Train to the last step of the run, with the processes that `launch` describes.
+
+    Args:
+        run: Settings of the run.
+        launch: Number of processes, and how they are started.
 
     Raises:
-        UserError: the options contradict each other, another process writes the run folder, or training cannot start or
+        UserError: The options contradict each other, another process writes the run folder, or training cannot start or
             continue.
-        KeyboardInterrupt: training was stopped, after writing a checkpoint.
+        KeyboardInterrupt: A signal stopped the training. A checkpoint was written.
     """
     rank, world, local = from_environment()
     if launch.workers < 1 or launch.max_failures < 0:
         raise UserError(
-            f"--workers is {launch.workers} and --max-failures is {launch.max_failures}; they must be at least 1 and 0"
+            f"--workers is {launch.workers} and --max-failures is {launch.max_failures}; they must be at least 1 and "
+            "0, respectively"
         )
     if (several := max(world, launch.workers)) > 1 and run.device.index is not None:
         raise UserError(
-            f"--device {run.device} is one GPU for {several} processes; use --device cuda to give each its own"
+            f"--device {run.device} is one GPU for {several} processes; use --device cuda, which gives each process a "
+            "GPU of its own"
         )
     # Under torchrun rank 0 locks; with Ray this process does, for its workers.
     with locked_folder(run.out, "training") if rank == 0 else nullcontext():
@@ -115,15 +121,15 @@ def _train_with_ray(run: TrainingRun, launch: Launch) -> None:
         raise UserError(message)
     if failure is not None:
         raise UserError(
-            f"{run.out}: the workers failed more than {launch.max_failures} times ({_last_line(failure)}); repeat the "
-            "command to resume from the last checkpoint"
+            f"{run.out}: the workers of the run failed more than {launch.max_failures} times (--max-failures); last "
+            f"error: {_last_line(failure)}; repeat the command to resume from the last checkpoint"
         ) from failure
     if asked_to_stop and not (run.out / SPEC_FILE).is_file():
         raise KeyboardInterrupt
 
 
 def _with_whole_paths(run: TrainingRun) -> TrainingRun:
-    """Make all paths absolute, because Ray's workers have another working folder."""
+    """Return the run with absolute paths, because Ray's workers have another working folder."""
     shards = run.shards if "://" in run.shards else str(Path(run.shards).resolve())
     base, uids = (None if path is None else path.resolve() for path in (run.base, run.filters.uids))
     return replace(run, shards=shards, out=run.out.resolve(), base=base, filters=replace(run.filters, uids=uids))
@@ -131,10 +137,16 @@ def _with_whole_paths(run: TrainingRun) -> TrainingRun:
 
 @contextmanager
 def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus: bool) -> Iterator[None]:
-    """Connect to Ray inside the block: to a local instance, or to the cluster at `address`, which receives `packages`.
+    """Inside the block, connect to a Ray cluster, or to a Ray instance that is started on this machine.
+
+    Args:
+        workers: Number of worker processes that will be started.
+        address: Address of the Ray cluster. None: start Ray on this machine.
+        packages: Names of the Python packages of this checkout that the cluster receives.
+        gpus: Whether each worker needs a GPU.
 
     Raises:
-        UserError: there are fewer GPUs than workers, or there is no cluster at `address`.
+        UserError: This machine has fewer GPUs than workers, or there is no cluster at `address`.
     """
     import ray
 
@@ -143,13 +155,18 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
     if address is None:
         count = torch.cuda.device_count() if gpus else 0
         if gpus and count < workers:
-            raise UserError(f"--workers {workers}, but this machine has {count} GPUs; give --address of a cluster")
+            raise UserError(
+                f"--workers is {workers}, but this machine has {count} GPUs; give --address of a Ray cluster, or fewer "
+                "--workers"
+            )
         start_ray(address="local", num_cpus=workers, num_gpus=count, include_dashboard=False, **quiet)
     else:
         try:
             start_ray(address=address, runtime_env=code_for_nodes(packages), **quiet)
         except ConnectionError as error:
-            raise UserError(f"no Ray cluster at {address}; start one with `ray up cluster/train.yaml`") from error
+            raise UserError(
+                f"--address: no Ray cluster at {address}; start one with `ray up cluster/train.yaml`"
+            ) from error
     try:
         yield
     finally:
@@ -157,7 +174,7 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
 
 
 def _fit(run: TrainingRun, launch: Launch) -> Exception | None:
-    """Run Ray Train, including restarts. Return the failure if Ray gave up, otherwise None."""
+    """Run Ray Train, including restarts after failures. Return the last failure if Ray gave up, otherwise None."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -203,10 +220,10 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _in_thread(work: Callable[[], Exception | None], stop: Path) -> Exception | None:
-    """Run `work` in a thread. The main thread writes the stop file on Ctrl-C or SIGTERM.
+    """Run `work` in a thread and return its result. On Ctrl-C or SIGTERM, the main thread writes the file `stop`.
 
-    The workers then write a checkpoint and stop; a second signal stops at once. If `fit` ran in the main thread, Ctrl-C
-    would kill the workers.
+    The workers then write a checkpoint and stop; a second signal stops at once. If `work` ran in the main thread,
+    Ctrl-C would kill the workers.
     """
     results: list[Exception | None] = []
     failed: list[BaseException] = []

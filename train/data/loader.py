@@ -1,5 +1,6 @@
 """Load the micro-batches of one rank in a reproducible order, read ahead by threads.
 
+A training item is a reference view of an object and target views of the same object; a micro-batch is a stack of items.
 `dataset.reading.epoch_order` determines the order of the objects, `train.data.sampling` chooses their views, and an
 `ItemSource` reads and collates them (`train.data.images`, `latents` or `latent_cache`). Axis letters as in
 `train.data.sampling`.
@@ -37,20 +38,29 @@ T = TypeVar("T")
 
 
 class ItemSource(Protocol[T]):
-    """Reads the views of one item, and stacks items into a micro-batch."""
+    """Protocol of a reader that reads the views of training items, and stacks items into a micro-batch."""
 
     def read(self, shard: int, sample: int, choice: ViewChoice, /) -> T:
-        """Read the views `choice` of an object. Raises DamagedMember when one of these views is corrupt."""
+        """Read the views `choice` of one object.
+
+        Args:
+            shard: Index of the shard in the set.
+            sample: Index of the object in the shard.
+            choice: The views to read.
+
+        Raises:
+            DamagedMember: One of these views is corrupt.
+        """
         ...
 
     def collate(self, items: Sequence[T], /) -> TrainingBatch:
-        """Stack items in the given order."""
+        """Stack training items, in the given order, into a micro-batch."""
         ...
 
 
 @dataclass(frozen=True)
 class ReplaceCorrupt(Generic[T]):
-    """Reads items from a source and, if `damage` is given, replaces corrupt objects by others.
+    """Reads training items from `source` and, if `damage` is given, replaces each corrupt object by another object.
 
     A replacement does not change the other items of the batch.
     """
@@ -61,7 +71,12 @@ class ReplaceCorrupt(Generic[T]):
     damage: Damage | None
 
     def read(self, request: ItemRequest) -> T:
-        """Read one item. Raises DamagedMember or UserError as `read_or_replace` does."""
+        """Read one training item, if necessary of another object.
+
+        Raises:
+            DamagedMember: The object is corrupt, and `damage` is None.
+            UserError: More objects are corrupt than `damage` allows.
+        """
 
         def read_at(epoch: int, shard: int, sample: int) -> T:
             return self.source.read(shard, sample, request.views(epoch, shard, sample))
@@ -71,11 +86,15 @@ class ReplaceCorrupt(Generic[T]):
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """All micro-batches of a rank, in order, read ahead by threads (decoding WebP releases Python's lock).
+    """Loads the micro-batches of one rank, read ahead by threads.
 
-    Each micro-batch is a function of its number and these fields; `readers`, `damage` and `cache` do not change it.
-    Raises UserError when the set has too few objects for the ranks and, while reading, when more objects are corrupt
-    than `damage` allows (without `damage`, at the first one).
+    Micro-batches are numbered from 0 at the beginning of training. Each micro-batch is a function of its number and the
+    fields of this class, of which `readers`, `damage` and `cache` have no influence.
+
+    Raises:
+        UserError: The set has fewer objects than there are ranks, `items_per_object` is out of range or, while reading,
+            more objects are corrupt than `damage` allows.
+        DamagedMember: While reading, an object is corrupt and `damage` is None.
     """
 
     shards: TrainingSet
@@ -95,7 +114,7 @@ class BatchLoader:
     cache: LatentCache | None = field(default=None, compare=False, repr=False)  # the set `shards` in memory
 
     def __post_init__(self) -> None:
-        """Raise UserError when there are too few objects for the ranks, or too many items per object."""
+        """Raise UserError when the set has fewer objects than there are ranks or `items_per_object` is out of range."""
         if not 1 <= self.items_per_object <= (pairs := count_pairs(self.num_views)):
             raise UserError(
                 f"items_per_object is {self.items_per_object}; it must be between 1 and {pairs}, the number of ways to "
@@ -105,57 +124,72 @@ class BatchLoader:
 
     @property
     def order(self) -> Order:
-        """The order of this rank's items."""
+        """The order in which this rank reads the objects of the set."""
         per_shard = self.shards.samples_per_shard
         return Order(per_shard, self.seed, self.rank, self.world, items_per_object=self.items_per_object)
 
     def item(self, number: int) -> int:
-        """Return the number of this rank's first item of a micro-batch.
-
-        Micro-batches are numbered since training began.
-        """
+        """Return the index, in this rank's `order`, of the first item of micro-batch `number` (from 0)."""
         return self.first_item + (number - self.first_step * self.accumulation) * self.objects
 
     def state(self, step: int) -> StreamState:
-        """Return the position that a checkpoint stores before step `step`. The position is the same for all ranks."""
+        """Return the position in the data at the beginning of step `step` (from 0), as a checkpoint stores it.
+
+        The position is the same for all ranks.
+        """
         return StreamState(step, self.item(step * self.accumulation), self.world, self.items_per_object)
 
     def resumed(self, state: StreamState) -> tuple["BatchLoader", str]:
-        """Return the loader that resumes from `state`, and a message if the number of ranks changed."""
+        """Return a loader that continues from the position `state` of a checkpoint, and a log message.
+
+        The message is empty unless the number of ranks has changed. Raises UserError when `items_per_object` has
+        changed.
+        """
         before = replace(self.order, rank=0, world=state.world, items_per_object=state.items_per_object)
         first_item, message = resume_item(state.item, before, self.order)
         return replace(self, first_step=state.step, first_item=first_item), message
 
     def of_objects(self, shards: TrainingSet) -> "BatchLoader":
-        """Return a loader of other objects of the same set. It is for one rank and shares this loader's `damage`."""
+        """Return a loader, for a single rank, of other objects of the same set, such as the validation objects.
+
+        The new loader shares this loader's `damage`. `shards` is the part of the set with the other objects.
+        """
         return replace(self, shards=shards, rank=0, world=1, cache=None)
 
     def load(self, number: int) -> TrainingBatch:
-        """Read micro-batch `number`, counted since training began."""
+        """Read micro-batch `number` of this rank, counted from 0 at the beginning of training."""
         key = self.step_key(number)
         branch = draw_branch(self.seed, key.step, self.single_view_chance)
         return self._read(self.order, key, branch, self.objects, self.item(number))
 
     def step_key(self, number: int) -> StepKey:
-        """Return the key of micro-batch `number`."""
+        """Return the key of the random numbers of micro-batch `number` (from 0) of this rank."""
         step, micro = divmod(number, self.accumulation)
         return StepKey(self.seed, step, micro, self.rank)
 
     def fixed(self, first: int, objects: int, micro: int = 0) -> TrainingBatch:
-        """Read the views of the multi-view branch for `objects` objects, beginning with item `first`.
+        """Read a batch that does not depend on the step or the rank, with the views of the multi-view branch.
 
-        The result does not depend on the step or the rank.
-        Batches with a different `micro` have independent random numbers.
+        Args:
+            first: Index of the first object in the order of a run with one rank.
+            objects: Number of objects to read.
+            micro: Number that selects the random numbers. Different numbers give independent choices of views.
         """
         order = Order(self.shards.samples_per_shard, self.seed)
         return self._read(order, StepKey(self.seed, 0, micro), "multi", objects, first)
 
     def micro_batches(self, first_step: int, last_step: int) -> Iterator[TrainingBatch]:
-        """Yield the micro-batches of steps first_step ... last_step - 1, in order."""
+        """Yield this rank's micro-batches of the steps `first_step` to `last_step` - 1 (from 0), in order."""
         return self.ahead(self.load, first_step, last_step)
 
     def ahead(self, load: Callable[[int], T], first_step: int, last_step: int) -> Iterator[T]:
-        """Yield `load(number)` for each micro-batch of these steps, in order, computed ahead by threads."""
+        """Yield `load(number)` for each micro-batch of some steps, in order. Threads call `load` ahead of time.
+
+        Args:
+            load: Function of the number of a micro-batch, counted from 0 at the beginning of training.
+            first_step: The first step, from 0.
+            last_step: The step after the last one.
+        """
         numbers = iter(range(first_step * self.accumulation, last_step * self.accumulation))
         with ThreadPoolExecutor(self.readers, thread_name_prefix="loader") as readers:
             yield from map_ahead(readers, load, numbers, max(_PREFETCH, self.readers))

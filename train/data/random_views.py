@@ -24,32 +24,38 @@ _CACHE_BYTES: Final = 3 << 30  # of decoded views: those of 6,000 objects at 64 
 
 
 class ComponentViews(NamedTuple):
-    """A batch of views of several objects."""
+    """A batch of views of several objects, the same number of views per object."""
 
     rgba: Tensor  # uint8 [objects, views, h, w, 4]
     angles_deg: Tensor  # [objects, views, 2]: elevation and azimuth
     objects: Tensor  # [objects]: equal numbers are the same object
 
     def to(self, device: torch.device) -> "ComponentViews":
-        """Return the same views on `device`."""
+        """Return the batch with its tensors copied to `device`."""
         return ComponentViews(*(tensor.to(device) for tensor in self))
 
     @property
     def images(self) -> Tensor:
-        """Return the views on white, [objects, views, 3, h, w] in [0, 1], composited on their device."""
+        """Return the views composited on white as images [objects, views, 3, h, w] in [0, 1], on the same device."""
         return on_white(self.rgba)
 
 
 class ViewCache:
-    """Keeps decoded views in memory up to a number of bytes, because the components see each view many times."""
+    """Reads views and keeps up to `room` bytes of decoded views in memory, because training reads each view often."""
 
     def __init__(self, shards: ShardSet, room: int = _CACHE_BYTES) -> None:
-        """`room` is the number of bytes to keep."""
+        """Create an empty cache for the views of `shards` that grows to about `room` bytes."""
         self.shards, self.room = shards, room
         self._views: dict[tuple[int, int, ViewKey], NDArray[np.uint8]] = {}
 
     def views(self, shard: int, sample: int, keys: Sequence[ViewKey]) -> NDArray[np.uint8]:
-        """Return RGBA views uint8 [f, h, w, 4], as `ShardSet.views` does."""
+        """Return views of one object as RGBA uint8 [f, h, w, 4], from memory if possible.
+
+        Args:
+            shard: Index of the shard in the set.
+            sample: Index of the object in the shard.
+            keys: The f views to return.
+        """
         missing = [key for key in keys if (shard, sample, key) not in self._views]
         if not missing:
             return np.stack([self._views[shard, sample, key] for key in keys])
@@ -70,9 +76,16 @@ def load_random_views(
     damage: Damage | None = None,
     cache: ViewCache | None = None,
 ) -> ComponentViews:
-    """Read `views` different views, drawn from both view sets, of each of `objects` objects.
+    """Read randomly chosen views of the objects of one training step of a component.
 
-    The batch is a function of seed and step. With `damage`, a corrupt object is replaced by another one.
+    Args:
+        shards: Set to read.
+        seed: Seed of the order of the objects and of the choice of views.
+        step: Number of the step, from 0. Seed and step determine the batch.
+        objects: Number of objects in the batch.
+        views: Number of different views per object, drawn from the fixed and the random views.
+        damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
+        cache: Decoded views in memory. None: read all views from the set.
     """
     rng, order = generator(StepKey(seed, step), "parts"), Order(shards.samples_per_shard, seed)
     read_views = (cache or shards).views
@@ -103,8 +116,10 @@ def load_random_views(
 def read_random_views(
     shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
 ) -> Iterator[ComponentViews]:
-    """Yield the views of steps 0, 1, ... (`load_random_views`), read ahead by threads, with a cache of decoded
-    views."""
+    """Yield the batches of `load_random_views` for the steps 0 to `steps` - 1.
+
+    Threads read ahead, and decoded views are kept in memory. The other arguments are those of `load_random_views`.
+    """
     cache = ViewCache(shards)
     load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, cache=cache)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool:

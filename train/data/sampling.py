@@ -1,9 +1,9 @@
 """Choose the random inputs of a training step: views, timesteps and noise (Eq. 3-6).
 
-All random numbers are a function of (seed, step, micro-batch, rank), so a resumed run draws the same ones.
+All random numbers are a function of (seed, step, micro-batch, rank), so a resumed run draws the same numbers.
 
-Axis letters as in `train.model.multiview`; `f` is the number of target frames. Stage 2 puts the reference frame before
-them.
+Axis letters as in `train.model.multiview`; `f` is the number of target frames, without the reference frame that stage 2
+puts before the target frames. A training item is a reference view of an object and target views of the same object.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior":
 
 @dataclass(frozen=True)
 class StepKey:
-    """Identifies a micro-batch of a run. All of its random numbers are a function of this key."""
+    """Identifies a micro-batch of a run. All random numbers of the micro-batch are a function of this key."""
 
     seed: int
     step: int
@@ -42,10 +42,10 @@ class StepKey:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """One item of a micro-batch (a reference and its targets), before it is known which object is read.
+    """One item of a micro-batch (a reference view and target views), before it is known which object is read.
 
-    `choice` names the views to read. If `choice` is None, `draw_repeat` chooses the views from the object that is read,
-    which is another one if the first one is corrupt.
+    `choice` names the views to read. If `choice` is None, the views depend on the object (`draw_repeat`). The object is
+    known only when it has been read, because a corrupt object is replaced by another object.
     """
 
     number: int  # position in the rank's order
@@ -56,7 +56,13 @@ class ItemRequest:
     num_views: int
 
     def views(self, epoch: int, shard: int, sample: int) -> ViewChoice:
-        """Return the views to read of the object at index `sample` of shard `shard`."""
+        """Return the views to read of an object.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            shard: Index of the shard in the set.
+            sample: Index of the object in the shard.
+        """
         if self.choice is not None:
             return self.choice
         return draw_repeat(self.seed, (epoch, shard, sample), self.repeat_index, self.branch, self.num_views)
@@ -64,26 +70,29 @@ class ItemRequest:
 
 @dataclass(frozen=True)
 class DiffusionNoise:
-    """Random numbers of a micro-batch, apart from the choice of its views."""
+    """Random numbers of a micro-batch other than the choice of views: timesteps, noise and dropped image tokens."""
 
     timesteps: Tensor  # [b] int64: one per object, shared by its frames, as in MVDream
     noise: Tensor  # [b, f, c, h, w]
     dropped: Tensor  # [b] bool: image token replaced by zeros
 
     def pinned_for(self, device: torch.device) -> "DiffusionNoise":
-        """Return a copy in page-locked memory if `device` is a GPU, so that the transfer to it is asynchronous."""
+        """Return a copy in page-locked memory, from which the transfer to a GPU is asynchronous.
+
+        Returns the object itself if `device` is not a GPU.
+        """
         if device.type != "cuda":
             return self
         return DiffusionNoise(self.timesteps.pin_memory(), self.noise.pin_memory(), self.dropped.pin_memory())
 
     def on(self, device: torch.device) -> "DiffusionNoise":
-        """Return a copy on `device`. The host does not wait for the transfer."""
+        """Return a copy with the tensors on `device`. The host does not wait for the transfer."""
         return DiffusionNoise(*(to_device(tensor, device) for tensor in (self.timesteps, self.noise, self.dropped)))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs of the UNet. F is the number of frames per object: f in stage 1, f + 1 in stage 2 (reference first)."""
+    """Inputs of the UNet. F is the number of frames per object: f without, f + 1 with a reference frame (the first)."""
 
     latents: Tensor  # [(b F), c, h, w]
     timesteps: Tensor  # [(b F)]
@@ -93,13 +102,27 @@ class Inputs:
 
 
 def generator(key: StepKey, stream: str) -> np.random.Generator:
-    """Return the random generator of a micro-batch for one purpose, such as "views" or "noise" (`_STREAMS`)."""
+    """Return the random generator of a micro-batch for one purpose.
+
+    Args:
+        key: Key of the micro-batch.
+        stream: The purpose, a key of `_STREAMS` such as "views" or "noise". The generators of different purposes are
+            independent.
+    """
     entropy = (key.seed, _STREAMS[stream], key.step, key.micro, key.rank)
     return np.random.default_rng(np.random.SeedSequence(entropy))
 
 
 def draw_branch(seed: int, step: int, single_view_chance: float) -> Branch:
-    """Choose the single- or multi-view branch of a step, the same for all its micro-batches and ranks."""
+    """Choose at random whether a step uses one target view per object ("single") or several ("multi").
+
+    All micro-batches and ranks of the step use the same branch.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of the step, from 0.
+        single_view_chance: Probability of "single", 0 to 1.
+    """
     return "single" if generator(StepKey(seed, step), "branch").random() < single_view_chance else "multi"
 
 
@@ -109,11 +132,13 @@ def count_pairs(num_views: int) -> int:
 
 
 def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> ViewChoice:
-    """Draw the reference and the targets of one object. The reference comes from the random set.
+    """Draw the reference view and the target views of one object. The reference is one of the random views.
 
-    In the branch `single`, the target is another view of the random set (a pair of random perspectives, section 3.2).
-    In the branch `multi`, the targets are `num_views` evenly spaced views of the fixed set, starting at a random one.
-    Four such views are orthogonal.
+    Args:
+        rng: Random generator to draw from.
+        branch: single: the target is another random view (a pair of random perspectives, section 3.2). multi: the
+            targets are `num_views` evenly spaced fixed views, of which the first is chosen at random.
+        num_views: Number of target views in the branch `multi`. Four views are orthogonal.
     """
     reference = int(rng.integers(VIEWS_PER_SET))
     if branch == "single":
@@ -134,10 +159,10 @@ def draw_repeat(
 
     Args:
         seed: Seed of the run.
-        place: Epoch, shard index and sample index of the object.
-        repeat_index: Number of earlier items of the same object in the epoch.
+        place: The epoch (from 0), the index of the object's shard, and the object's index in the shard.
+        repeat_index: Number of earlier uses of the object in the same epoch.
         branch: As in `draw_views`.
-        num_views: Targets of the multi-view branch.
+        num_views: Number of target views in the branch `multi`.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _STREAMS["turns"], *place)))
     references, distances = rng.permutation(VIEWS_PER_SET), 1 + rng.permutation(VIEWS_PER_SET - 1)
@@ -155,8 +180,15 @@ def draw_repeat(
 def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_views: int) -> list[ItemRequest]:
     """Choose the views of the items of a micro-batch. The result is a function of the arguments.
 
-    If an epoch uses each object once, the views are drawn from the random stream of `key`. Otherwise `draw_repeat`
-    draws them as soon as the object is known.
+    If an epoch uses each object once, the views are drawn here. Otherwise the views depend on the object, and
+    `ItemRequest.views` draws the views when the object is read.
+
+    Args:
+        order: Order in which the rank reads objects.
+        key: Key of the micro-batch.
+        branch: As in `draw_views`.
+        items: Indices of the micro-batch's items in `order`.
+        num_views: Number of target views in the branch `multi`.
     """
     rng, once = generator(key, "views"), order.items_per_object == 1
     return [
@@ -173,9 +205,14 @@ def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_v
 
 
 def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> DiffusionNoise:
-    """Draw timesteps, noise, and the tokens to drop, for target latents of shape [b, f, c, h, w].
+    """Draw timesteps, noise, and the image tokens to drop for a micro-batch.
 
-    All are drawn on the CPU, so that they are the same on any device.
+    The numbers are drawn on the CPU, so that they are the same whatever the training device.
+
+    Args:
+        key: Key of the micro-batch.
+        shape: Shape [b, f, c, h, w] of the target latents.
+        drop_chance: Probability, for each object, that the image token is replaced by zeros; 0 to 1.
     """
     seed = int(generator(key, "noise").integers(2**63))
     cpu = torch.Generator().manual_seed(seed)
@@ -195,8 +232,9 @@ def prepare_inputs(
 ) -> Inputs:
     """Add noise to the target latents and, in stage 2, put the clean reference in front of them.
 
-    Eq. 4: the reference bypasses the noise schedule (whose first alpha_bar is not 1), and its timestep is 0. With
-    relative labels, its camera label is the matrix for elevation = azimuth = 0 (pi_v in Eq. 6), not a vector of zeros.
+    Eq. 4: no noise is added to the reference, not even that of timestep 0 (whose alpha_bar is not 1), and the timestep
+    of the reference is 0. With relative labels, the camera label of the reference is the matrix for elevation = azimuth
+    = 0 (pi_v in Eq. 6), not a vector of zeros.
 
     Args:
         targets: Latents [b, f, c, h, w].
@@ -218,12 +256,12 @@ def prepare_inputs(
 
 
 def split_frames(flat: Tensor, batch: int) -> Tensor:
-    """Reshape [(b f), ...] to [b, f, ...]."""
+    """Reshape `flat` [(b f), ...] to [b, f, ...], where `batch` is the number of objects, b."""
     return flat.reshape(batch, -1, *flat.shape[1:])
 
 
 def diffusion_loss(prediction: Tensor, noise: Tensor) -> Tensor:
-    """Return the mean squared error of the predicted noise of the targets (Eq. 5 and 6), a scalar.
+    """Return the mean squared error of the predicted noise of the target frames (Eq. 5 and 6), a scalar tensor.
 
     Args:
         prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the reference frame in front is ignored.

@@ -1,7 +1,7 @@
-"""Split a set into objects for training, validation and testing.
+"""Split the objects of a set into training, validation and test objects.
 
-The split of an object depends only on its uid. No part of a model is trained on test objects, which `train.evaluate`
-uses.
+The split of an object depends only on the object's uid. No part of a model is trained on test objects, because
+`train.evaluate` measures models on these objects.
 """
 
 import logging
@@ -24,16 +24,16 @@ logger = logging.getLogger(__name__)
 def split_set(
     shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE
 ) -> tuple[TrainingSet, TrainingSet | None]:
-    """Return the training objects and, unless validation is off, the validation objects. Both exclude test objects.
+    """Return the objects to train on, and the objects to validate on or None. Neither include test objects.
 
     Args:
-        shards: The set.
-        mode: on holds out validation objects. auto does so unless the set has fewer than MIN_OBJECTS objects. off
-            trains on the validation objects.
-        test_share: Fraction of test objects.
+        shards: The set to split.
+        mode: on: hold out objects for validation. auto: the same, but a set of fewer than MIN_OBJECTS objects is not
+            split at all. off: train on the validation objects too.
+        test_share: Fraction of the objects that are test objects, 0 to 1.
 
     Raises:
-        UserError: There is no training object, or `mode` is on and there is no validation object.
+        UserError: No object is left to train on, or `mode` is on and there is no validation object.
     """
     if mode == "off" and not test_share:
         return shards, None
@@ -75,7 +75,10 @@ def split_set(
 
 
 def assign_splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[list[Split]]:
-    """Return the split of each object, one list per shard."""
+    """Return the split of each object, as one list per shard.
+
+    `test_share` is the fraction of the objects that are test objects, 0 to 1.
+    """
     return [
         [split_of(shards.uid(shard, i), VALIDATION_SHARE, test_share) for i in range(samples)]
         for shard, samples in enumerate(shards.samples_per_shard)
@@ -83,7 +86,13 @@ def assign_splits(shards: TrainingSet, test_share: float = TEST_SHARE) -> list[l
 
 
 def select_splits(shards: TrainingSet, assigned: Sequence[Sequence[Split]], wanted: Collection[Split]) -> TrainingSet:
-    """Return the objects of the given splits as a smaller set. `assign_splits` returns the splits of all objects."""
+    """Return the objects of some splits as a smaller set.
+
+    Args:
+        shards: The whole set.
+        assigned: The split of each object, one list per shard, as `assign_splits` returns.
+        wanted: The splits whose objects to keep.
+    """
     kept = []
     for shard, samples in enumerate(shards.samples_per_shard):
         stored = np.arange(samples, dtype=np.int32) if shards.kept is None else shards.kept[shard]

@@ -17,10 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet:
-    """Open the shard set or latent set at `url`, without the objects that the filters exclude.
+    """Open a shard set or a latent set without the objects that the filters exclude.
+
+    Args:
+        url: Folder or fsspec URL of the set.
+        filters: Conditions that the objects must satisfy.
+        world: Number of ranks that share the objects.
 
     Raises:
-        UserError: The set is missing or unfinished, cannot be filtered, or has fewer objects than `world` ranks.
+        UserError: The set is missing, unfinished or damaged, cannot be filtered, or has fewer objects than ranks.
     """
     opened: TrainingSet = open_views(url)
     if isinstance(opened, LatentSet):
@@ -33,8 +38,8 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
         fs, root = url_to_fs(url)
         if isinstance(opened, LatentSet) and not exists(fs, f"{root}/{SET_NAME}"):
             raise UserError(
-                f"{url} has no manifest and outcome tables, which filters need; {encode_on(url)}, which copies them "
-                "from the images"
+                f"{url} has no manifest and outcome tables, which filters need; {encode_on(url)}, which copies the "
+                "tables from the image set"
             )
         selection = select(url, filters)
         logger.info("%s", selection)
@@ -44,12 +49,15 @@ def open_training_set(url: str, filters: Filters, world: int = 1) -> TrainingSet
 
 
 def require_enough_objects(shards: TrainingSet, world: int) -> None:
-    """Raise UserError when the set has no objects, or fewer objects than ranks."""
+    """Raise UserError when the set has no objects, or fewer objects than there are ranks (`world`)."""
     _ = Order(shards.samples_per_shard, 0, 0, world).per_epoch
 
 
 def require_images(shards: TrainingSet, what: str) -> ShardSet:
-    """Return the set if it contains images. Raises UserError, naming `what`, if it contains latents."""
+    """Return the set if it contains images; raise UserError if it contains latents.
+
+    `what` names the network that cannot be trained on latents, for the error message.
+    """
     if isinstance(shards, LatentSet):
         raise UserError(
             f"{what} cannot be trained from {shards.url}, which contains latents; give --shards "

@@ -1,6 +1,6 @@
 """Gather tensors and models that FSDP2 has sharded over the ranks.
 
-All ranks must call the gathering functions in the same order. Without FSDP2 they do nothing.
+All ranks must call the functions of this module in the same order. Without FSDP2 nothing is sharded or gathered.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from train.model.weight_averaging import Average, averaged
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor of any shape in full, gathered from all ranks if it is sharded (FSDP2's DTensor)."""
+    """Return the full tensor, of any shape. A tensor that FSDP2 has sharded (a DTensor) is gathered from all ranks."""
     gather: Any = getattr(tensor, "full_tensor", None)
     whole: Tensor = tensor if gather is None else gather()
     return whole
 
 
 def placed_like(whole: Tensor, model: Tensor) -> Tensor:
-    """Shard a full tensor over the ranks as `model` is sharded. If `model` is not sharded, return the tensor unchanged.
+    """Return the full tensor `whole` sharded over the ranks in the same way as the tensor `model`.
 
     Args:
-        whole: Tensor of any shape, equal on all ranks.
-        model: Tensor of the same shape.
+        whole: Full tensor of any shape, equal on all ranks.
+        model: Tensor of the same shape. If this tensor is not sharded, `whole` is returned unchanged.
     """
     if not hasattr(model, "full_tensor"):
         return whole
@@ -42,15 +42,15 @@ def placed_like(whole: Tensor, model: Tensor) -> Tensor:
 
 @contextmanager
 def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -> Iterator[MultiViewModel | None]:
-    """Yield the unsharded model, with the averaged weights if there are any.
+    """Yield the model with an unsharded UNet and, if there are any, the averaged weights.
 
-    A sharded UNet is gathered into a second UNet. Otherwise the model itself is used, with its weights replaced inside
-    the context.
+    A sharded UNet is gathered into a second UNet. An unsharded UNet is used itself, and its own weights are restored at
+    the end of the block.
 
     Args:
-        model: The trained model.
-        average: Averaged weights.
-        here: Whether this rank needs the model. Otherwise the rank only takes part in gathering, and None is yielded.
+        model: The model that is being trained.
+        average: Averaged weights of the UNet by name. None: use the UNet's own weights.
+        here: Whether this rank needs the model. If False, the rank only takes part in gathering, and None is yielded.
     """
     if not any(hasattr(parameter, "full_tensor") for parameter in model.unet.parameters()):
         with averaged(model.unet, average if here else None):
@@ -62,7 +62,7 @@ def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -
 
 
 def _unet_with(weights: dict[str, Tensor], like: nn.Module) -> nn.Module:
-    """Return a UNet with the configuration of `like` that uses these tensors without copying them."""
+    """Return a UNet with the configuration of the UNet `like` and the given weights, which are not copied."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     settings: Any = like.config

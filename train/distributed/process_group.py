@@ -1,8 +1,8 @@
 """Train one model with several processes (ranks), each on its own device.
 
-All ranks step together with the same weights. DDP or FSDP2 (which also shards weights and optimizer state) averages the
-gradients in the backward pass, and `Ranks.mean` averages the loss on the device. Hosts communicate through a separate
-gloo group (`Ranks.wait`, `any`, `gather`) with a long timeout, because NCCL would time out while ranks wait for a
+All ranks do the same steps with the same weights. DDP or FSDP2 (which also shards weights and optimizer state) averages
+the gradients in the backward pass, and `Ranks.mean` averages the loss on the device. The methods `Ranks.wait`, `any`
+and `gather` use a separate gloo group with a long timeout, because NCCL would time out while ranks wait for a
 validation on rank 0.
 """
 
@@ -35,7 +35,10 @@ _MARKER_S: Final = 10.0  # for a file to appear on another machine (NFS caches f
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` ranks. With one rank there is no process group and the methods do nothing."""
+    """The rank of this process among the `world` ranks of a run, and communication with the other ranks.
+
+    With one rank there is no process group, and no method communicates.
+    """
 
     rank: int = 0
     world: int = 1
@@ -44,13 +47,16 @@ class Ranks:
     stop_file: Path | None = None  # all ranks stop if this file exists (Ray's workers receive no signals)
 
     def __post_init__(self) -> None:
-        """Raise UserError when the rank is not in 0 to `world` - 1."""
+        """Raise UserError when `rank` is not one of 0, ..., `world` - 1."""
         if not 0 <= self.rank < self.world:
-            raise UserError(f"rank {self.rank} must be at least 0 and below the number of ranks, {self.world}")
+            raise UserError(
+                f"rank {self.rank} must be at least 0 and below the number of ranks, {self.world}; start with "
+                "torchrun, which sets RANK and WORLD_SIZE"
+            )
 
     @property
     def first(self) -> bool:
-        """Whether this is rank 0, which writes, logs, validates and samples."""
+        """Whether this process is rank 0, which alone writes files, logs, validates and samples."""
         return self.rank == 0
 
     @property
@@ -59,9 +65,9 @@ class Ranks:
         return self.world > 1 and self.parallel == "fsdp"
 
     def mean(self, number: Tensor) -> Tensor:
-        """Average a scalar tensor over all ranks, in place, and return it. The host does not wait.
+        """Replace a scalar tensor, in place, by its mean over all ranks, and return the tensor.
 
-        The mean is non-finite if the value is non-finite on any rank.
+        The host does not wait for the device. The mean is not finite if the value on any rank is not finite.
         """
         if self.world > 1:
             dist.all_reduce(number)
@@ -69,7 +75,10 @@ class Ranks:
         return number
 
     def any(self, here: bool) -> bool:
-        """Return whether `here` is true on any rank. The hosts wait for each other; all ranks must call this method."""
+        """Return whether `here` is true on at least one rank.
+
+        All ranks must call this method, and each waits until all have called it.
+        """
         if self.world == 1:
             return here
         flag = torch.tensor([int(here)])
@@ -82,19 +91,22 @@ class Ranks:
             dist.barrier(group=self.host_group)
 
     def stopping(self, requested: bool, steps: int, every: int) -> bool:
-        """Return whether to stop after `steps` steps; the result is the same on all ranks.
+        """Return whether the run must stop now. The result is the same on all ranks.
 
         Args:
-            requested: Whether this rank received a stop signal.
-            steps: Finished steps.
-            every: Steps between checks if there are several ranks; at most STOP_EVERY is used.
+            requested: Whether this rank has received a signal to stop.
+            steps: Number of finished steps.
+            every: Number of steps between checks if there are several ranks; no more than STOP_EVERY is used.
         """
         if self.world > 1 and steps % min(every, STOP_EVERY):
             return False
         return self.any(requested or (self.first and self.stop_file is not None and self.stop_file.exists()))
 
     def gather(self, entries: Mapping[str, str]) -> dict[str, str]:
-        """Return the entries of all ranks. The hosts wait for each other; all ranks must call this method."""
+        """Return the entries of all ranks in one dictionary.
+
+        All ranks must call this method, and each waits until all have called it.
+        """
         if self.world == 1:
             return dict(entries)
         everyone: list[Any] = [None] * self.world
@@ -103,7 +115,7 @@ class Ranks:
 
     @contextmanager
     def rank0_first(self) -> Iterator[None]:
-        """Run the block on rank 0 first, then on the other ranks, which find the files that rank 0 wrote.
+        """Run the block on rank 0 first, then on the other ranks, which can use the files that rank 0 wrote.
 
         Raises:
             UserError: Rank 0 failed with a UserError (raised on all ranks).
@@ -139,7 +151,7 @@ class Ranks:
 
     @contextmanager
     def rank0_stdout(self) -> Iterator[None]:
-        """Inside the block, only rank 0 prints to stdout and logs messages below WARNING."""
+        """Inside the block, ranks other than 0 print nothing to stdout and log no message below the level WARNING."""
         if self.first:
             yield
             return
@@ -155,7 +167,10 @@ class Ranks:
                     logger.setLevel(level)
 
     def check_shared(self, folder: Path) -> None:
-        """Check that `folder` is the same folder on all machines. Raises UserError on all ranks if it is not."""
+        """Check that `folder` is one shared folder on all machines. Raises UserError on all ranks if it is not.
+
+        All ranks must call this method.
+        """
         if self.world == 1:
             return
         token = torch.randint(2**62, (1,)) if self.first else torch.zeros(1, dtype=torch.int64)
@@ -169,15 +184,15 @@ class Ranks:
         if self.first:
             marker.unlink()
         if not shared:
-            here = "" if seen else f"; {socket.gethostname()} (rank {self.rank}) has a different one"
+            here = "" if seen else f"; {socket.gethostname()} (rank {self.rank}) has a different folder at this path"
             raise UserError(
-                f"{folder}: not the same folder on all machines{here}; --out must be on storage that all of them "
-                "mount at the same path (for example NFS), because all ranks resume from its checkpoints"
+                f"{folder}: not the same folder on all machines{here}; --out must be on storage that all machines "
+                "mount at the same path (for example NFS), because all ranks resume from the checkpoints in --out"
             )
 
 
 def _appears(marker: Path, text: str) -> bool:
-    """Wait until the file `marker` contains `text`. Return whether this happened before the timeout."""
+    """Wait until the file `marker` contains `text`. Return whether this happened within 10 seconds."""
     deadline = time.monotonic() + _MARKER_S
     while not (marker.is_file() and marker.read_text() == text):
         if time.monotonic() > deadline:
@@ -190,9 +205,10 @@ ALONE: Final = Ranks()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
-    """Return (rank, world, local rank) as set by torchrun, or (0, 1, 0) if torchrun did not start this process.
+    """Return (rank, number of ranks, rank within this machine) of this process, as torchrun sets them.
 
-    Raises UserError when one of the environment variables is not a number.
+    Returns (0, 1, 0) if torchrun did not start this process. Raises UserError when RANK, WORLD_SIZE or LOCAL_RANK is
+    not a number.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "WORLD_SIZE" not in environment or "RANK" not in environment:
@@ -217,17 +233,18 @@ def init_process_group(
     init_method: str | None = None,
     stop_file: Path | None = None,
 ) -> Iterator[Ranks]:
-    """Create a process group for the block: nccl on GPUs, gloo on CPUs. With one rank there is none.
+    """Create torch's process group for the block: nccl on GPUs, gloo on CPUs. One rank needs no process group.
 
-    An existing group (of Ray) is used as it is.
+    If a process group exists (Ray Train creates one), it is used and not destroyed.
 
     Args:
-        rank: This rank.
+        rank: Rank of this process, from 0.
         world: Number of ranks.
         device: Device of this rank.
-        parallel: How the model is parallelized.
-        init_method: URL at which the ranks meet. None: use MASTER_ADDR and MASTER_PORT.
-        stop_file: See `Ranks.stop_file`.
+        parallel: ddp: each rank has the whole model. fsdp: the model is sharded over the ranks.
+        init_method: URL at which the ranks meet, as in torch's `init_process_group`. None: use the environment
+            variables MASTER_ADDR and MASTER_PORT.
+        stop_file: All ranks stop when this file exists. None: no file is checked.
     """
     if world == 1:
         yield Ranks(parallel=parallel, stop_file=stop_file)
@@ -251,9 +268,9 @@ def init_process_group(
 
 
 def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
-    """Return the module to call for the loss, so that gradients are averaged over the ranks.
+    """Return the module to call in place of the UNet, so that the gradients are averaged over the ranks.
 
-    With one rank this is the UNet itself, with FSDP2 the UNet sharded in place, with DDP a wrapper.
+    With one rank the result is the UNet itself, with FSDP2 the UNet sharded in place, with DDP a wrapper of the UNet.
     """
     if ranks.world == 1:
         return unet
@@ -283,7 +300,13 @@ def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def accumulating(called: nn.Module, ranks: Ranks, *, last: bool) -> Iterator[None]:
-    """Return a context for the passes of a micro-batch. Gradients are averaged in a step's last micro-batch only."""
+    """Context for the forward and backward pass of a micro-batch. Only the last one of a step averages the gradients.
+
+    Args:
+        called: The module that `wrap_ddp_or_fsdp` returned.
+        ranks: The ranks of the run.
+        last: Whether the micro-batch is the last one of its step.
+    """
     if ranks.sharded:
         called.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
@@ -294,9 +317,10 @@ def accumulating(called: nn.Module, ranks: Ranks, *, last: bool) -> Iterator[Non
 
 
 def clip_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Clip the gradients to norm `limit` and return their norm before clipping, a scalar equal on all ranks.
+    """Clip the gradients of the parameters to a total norm of `limit`, and return their norm before clipping.
 
-    The host does not wait. With FSDP2 the norms of the shards are combined on the device.
+    The norm is a scalar tensor, equal on all ranks. The host does not wait for the device. With FSDP2 the norms of the
+    shards are combined on the device.
     """
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     return whole_tensor(norm)

@@ -1,7 +1,8 @@
 """Encode a shard set into a latent set: `python -m train.encode SHARDS OUT --model MODEL`.
 
-Training on the latent set saves encoding the views at every step. Repeat the command to resume after the last finished
-shard. The output depends on images, model, device and batch size. `dataset.format.latents` describes its format.
+Training on a latent set avoids encoding the views at every step. Repeat the command to resume after the last finished
+shard. The latents depend on images, model, device and batch size. `dataset.format.latents` describes the format of a
+latent set.
 """
 
 import json
@@ -64,7 +65,7 @@ def parse(argv: Sequence[str]) -> EncodeArgs:
 
 
 def run(args: EncodeArgs) -> None:
-    """Encode a shard set, or print the plan with --dry-run."""
+    """Encode a shard set. With --dry-run, only print the contents of latents.json and the size of the latent set."""
     shards = ShardSet(args.shards)
     encoder = load_encoder(model_folder(args.model), pick_device(args.device))
     form = plan_format(encoder, shards, logvar=args.logvar, embedded=args.embedded)

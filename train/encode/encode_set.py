@@ -39,18 +39,24 @@ _AHEAD: Final = 2  # objects read ahead in addition to one per thread; 25 MB eac
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:
-    """Describe the latent set to be written. The shape of the latents is measured by encoding a white image.
+    """Return the format of the latent set to write. The shape of the latents is measured by encoding a white image.
+
+    Args:
+        encoder: VAE and image encoder.
+        shards: Set of images to encode.
+        logvar: Whether to store the log variances of the posteriors in addition to the means.
+        embedded: Views whose image embedding is stored: "all" or only the "random" views.
 
     Raises:
-        UserError: the size of the VAE's latents differs from the model's settings.
+        UserError: The size of the VAE's latents differs from `latent_size` in model.json.
     """
     size = encoder.spec.image_size
     mean, _ = encoder.latents(torch.ones(1, 3, size, size, device=encoder.device))
     _, channels, height, width = mean.shape
     if height != encoder.spec.latent_size:
         raise UserError(
-            f"the VAE's latents have {height} rows, but latent_size in model.json is {encoder.spec.latent_size}; give "
-            "a VAE and a model.json of the same model"
+            f"the VAE encodes an image of {size} pixels to latents of {height} rows, but latent_size in model.json is "
+            f"{encoder.spec.latent_size}; give a model folder whose VAE and model.json belong to the same model"
         )
     return LatentFormat(
         schema_version=LATENTS_VERSION,
@@ -69,24 +75,26 @@ def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: E
 def encode(
     shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int = 32, num_workers: int = 4
 ) -> Index:
-    """Write or complete a latent set.
+    """Encode all images of a shard set into a latent set, or complete an interrupted latent set.
 
     Args:
-        shards: Set of images.
-        out: Folder or URL to write.
-        encoder: Frozen parts of the model.
-        form: Contents of the set; see `plan_format`.
-        batch_size: Views encoded at once, 1 to 32.
-        num_workers: Threads that read and decode images.
+        shards: Set of images to encode.
+        out: Folder or fsspec URL of the latent set.
+        encoder: VAE and image encoder.
+        form: Format of the latent set, from `plan_format`.
+        batch_size: Number of views encoded at once, 1 to 32.
+        num_workers: Number of threads that read and decode images, at least 1.
 
     Returns:
-        The index of the finished set.
+        The index of the finished latent set.
 
     Raises:
         UserError: `out` contains another set, a member of `shards` is damaged, or an option is out of range.
     """
     if not 1 <= batch_size <= len(ALL_VIEWS):
-        raise UserError(f"--batch-size is {batch_size}; it must be 1 to {len(ALL_VIEWS)}")
+        raise UserError(
+            f"--batch-size is {batch_size}; it must be 1 to {len(ALL_VIEWS)}, the number of views of an object"
+        )
     if num_workers < 1:
         raise UserError(f"--num-workers is {num_workers}; it must be at least 1")
     fs, root = url_to_fs(out)
@@ -100,7 +108,7 @@ def encode(
 def _encode_shards(
     shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, num_workers: int
 ) -> Index:
-    """Encode the unfinished shards, then write the index."""
+    """Encode the shards that are not finished, then write the index of the latent set and return it."""
     fs, root = url_to_fs(out)
     names = [shard.name for shard in shards.index.shards]
     finished = {name for name in names if is_finished(fs, root, name, out)}
@@ -157,8 +165,8 @@ def _samples(
             name = latent_name(meta.uid, view_set, index)
             if not np.isfinite(row).all():
                 raise UserError(
-                    f"{name}: encoding gave NaN or infinite values in float16; give another --model (this one is "
-                    "damaged, or unsuitable for these images)"
+                    f"{name}: encoding gave NaN or infinite values in float16; give another --model, because the given "
+                    "model is damaged or not suitable for these images"
                 )
             members[name] = dump_view(form, view_set, row)
         bar.update(len(ALL_VIEWS))
@@ -166,17 +174,18 @@ def _samples(
 
 
 def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Encode the 32 views of an object.
+    """Encode the 32 views of one object.
 
     Args:
-        encoder: Frozen parts of the model.
-        form: Contents of the set.
+        encoder: VAE and image encoder.
+        form: Format of the latent set.
         views: Images [32, 3, h, w] in [0, 1].
-        batch_size: Views encoded at once.
+        batch_size: Number of views encoded at once.
 
     Returns:
-        Latents [32, n] and embeddings [e, d] in float16 on the encoder's device, possibly still being computed. n is
-        c * h * w, or twice that if the log variance follows the mean; e is 16 or 32.
+        Latents [32, n] and embeddings [e, d] in float16 on the encoder's device, possibly still being computed. With
+        latents of shape [c, h, w], n is c * h * w, or 2 * c * h * w if log variances are stored. e is the number of
+        views whose embedding is stored: 16 or 32.
     """
     latents, embeddings = [], []
     for start in range(0, len(ALL_VIEWS), batch_size):
@@ -201,6 +210,11 @@ def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Flo
 
 
 def set_bytes(form: LatentFormat, objects: int) -> int:
-    """Return the size of all views of a set in bytes, with tar headers and padding but without metadata."""
+    """Return the number of bytes that the views of a latent set take, with tar headers and padding, without metadata.
+
+    Args:
+        form: Format of the latent set.
+        objects: Number of objects in the set.
+    """
     padded = {view_set: 512 + -(-form.member_bytes(view_set) // 512) * 512 for view_set in VIEW_SETS}
     return objects * VIEWS_PER_SET * sum(padded.values())

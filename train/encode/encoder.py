@@ -1,4 +1,4 @@
-"""The frozen parts of a model, VAE and image encoder, without its UNet."""
+"""VAE and image encoder of a model, without the UNet, for encoding images."""
 
 import logging
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Encoder:
-    """VAE and image encoder on one device. They run with the precision used in training."""
+    """VAE and image encoder on one device, which run with the precision used in training.
+
+    The precision is bf16 autocast on a GPU and float32 on a CPU.
+    """
 
     vae: nn.Module
     image_encoder: ImageEncoder
@@ -27,32 +30,38 @@ class Encoder:
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode images [n, 3, h, w] in [0, 1]; return mean and log variance [n, c, h, w] as `posterior` does."""
+        """Return mean and log variance of the VAE's posteriors of images [n, 3, H, W] in [0, 1], each [n, c, h, w].
+
+        The mean is not multiplied by the model's latent scale.
+        """
         with mixed_precision(self.device):
             return posterior(self.vae, images, self.spec.image_size)
 
     @torch.no_grad()
     def embeddings(self, images: Tensor) -> Tensor:
-        """Return embeddings [n, d] of images [n, 3, h, w] in [0, 1]; see `MultiViewModel.embed_image`."""
+        """Return the image encoder's embeddings [n, d] of images [n, 3, h, w] in [0, 1] on white."""
         with mixed_precision(self.device):
             embeddings: Tensor = self.image_encoder(images)
         return embeddings
 
 
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
-    """Load VAE and image encoder of a model folder in float32.
+    """Load the VAE and the image encoder of a model folder in float32.
 
-    If the folder has no image encoder, such as a converted MVDream, the paper's is used.
+    If the folder contains no image encoder (a converted MVDream has none), the paper's image encoder is used.
 
     Raises:
-        UserError: a part is missing or damaged.
+        UserError: The VAE is missing, VAE or image encoder is damaged, or the paper's encoder cannot be downloaded.
     """
     spec = read_spec(folder)
     image_encoder = read_image_encoder(folder)
     if image_encoder is None:
         paper = PAPER.tower
         if not isinstance(paper, OpenClipEncoder):
-            raise UserError(f"{folder}: has no image_tower/; give a model that has an image encoder")
+            raise UserError(
+                f"the model folder {folder} contains no image encoder (image_tower/ is missing); give a model folder "
+                "that contains an image encoder"
+            )
         logger.info("%s has no image encoder; using the paper's, %s/%s", folder, paper.architecture, paper.pretrained)
         image_encoder = fetch_image_encoder(paper)
     vae = load_vae(folder / "vae")

@@ -1,4 +1,4 @@
-"""The output folder of `train.encode`: its settings, copied tables and finished shards."""
+"""The output folder of `train.encode`: write latents.json, copy tables, and find the shards that are finished."""
 
 import logging
 from typing import Any, Final
@@ -19,9 +19,15 @@ _BLOCK: Final = 1 << 20
 
 
 def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
-    """Copy the shard set's manifest, attribution, outcome tables and `set.json`, which training filters need.
+    """Copy the shard set's manifest, attribution, outcome tables and `set.json`, which filters of training need.
 
-    Existing files are kept. If a source file is missing, a notice is logged and the remaining files are not copied.
+    Files that exist in the latent set are kept. If a file is missing in the shard set, this is logged, and the
+    remaining files are not copied.
+
+    Args:
+        shards: Shard set to copy from.
+        fs: fsspec file system of the latent set.
+        root: Path of the latent set in `fs`.
     """
     source, there = url_to_fs(shards.url)
     tables = [f"{OUTCOMES_FOLDER}/{shard.name}.parquet" for shard in shards.index.shards]
@@ -39,10 +45,16 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
 
 
 def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
-    """Write latents.json, or check that the existing one is the same.
+    """Write latents.json into the output folder, or check that an existing latents.json has the same contents.
+
+    Args:
+        fs: fsspec file system of the output folder.
+        root: Path of the output folder in `fs`.
+        out: Path or URL of the output folder, for error messages.
+        form: Format of the latent set.
 
     Raises:
-        UserError: the folder contains a set of images, or latents of other images, another model or other settings.
+        UserError: The folder contains a set of images, or latents of other images, another model or other settings.
     """
     if not exists(fs, f"{root}/{LATENTS_FILE}"):
         if any(exists(fs, f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):
@@ -52,16 +64,27 @@ def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
     before, now = format_json(read_format(out)), format_json(form)
     if before.pop("pictures") != now.pop("pictures"):
         raise UserError(
-            f"{out} was encoded from other images; choose another OUT, or give the SHARDS that it was started with"
+            f"{out} was encoded from other images; choose another OUT, or give the SHARDS from which the encoding of "
+            f"{out} was started"
         )
     if changed := differences(before, now):
-        raise UserError(settings_differ(out, changed.values(), "repeat its command, or give another OUT"))
+        raise UserError(
+            settings_differ(
+                f"Encoding of {out}", changed.values(), "Give the same settings as before, or give another OUT."
+            )
+        )
 
 
 def is_finished(fs: Any, root: str, name: str, out: str) -> bool:
-    """Return whether a shard is complete: its table exists, and its tar has the recorded size.
+    """Return whether a shard of the latent set is complete.
 
-    The table is written last.
+    A shard is complete if its table, which is written last, exists and its tar file has the recorded size.
+
+    Args:
+        fs: fsspec file system of the latent set.
+        root: Path of the latent set in `fs`.
+        name: Name of the shard, such as shard-000000.
+        out: Path or URL of the latent set, for error messages.
     """
     if not all(exists(fs, f"{root}/{file}") for file in (f"{name}.json", table_file(name))):
         return False

@@ -1,10 +1,10 @@
-"""Compare novel views sampled by one or several models with the true views of a shard set, and with baselines.
+"""Compare novel views that one or several models sample with the true views of a shard set, and with baselines.
 
     python -m train.evaluate --model data/stage1 data/model --shards data/shards --out data/evaluation
 
-From one view of each object of the split, each model samples a ring: the 16 views of the fixed set at the true cameras.
-The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (which shows the scored images) and
-`results.jsonl` (one line per scored ring). A repeated command resumes from `results.jsonl`.
+From one view of each object to evaluate (--split), each model samples a ring: 16 views at the cameras of the object's
+fixed views. The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (which shows the scored images)
+and `results.jsonl` (one line per scored ring). A repeated command resumes from `results.jsonl`.
 """
 
 import sys
@@ -26,12 +26,12 @@ RENAMED: Final = {
 
 
 def parse_args(argv: Sequence[str]) -> NovelViewArgs:
-    """Parse a command line. Flags that were renamed keep working under their old names."""
+    """Parse a command line without the program's name. Options that were renamed keep working under their old names."""
     return tyro.cli(NovelViewArgs, prog="python -m train.evaluate", args=rename_old_flags(argv, RENAMED))
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run `python -m train.evaluate` with the arguments of the command line."""
     evaluate_novel_views(parse_args(sys.argv[1:]))
 
 

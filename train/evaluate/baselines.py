@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gallery:
-    """The training objects: the mean of their rings (the 16 fixed views), and the embeddings of their random views."""
+    """The training objects that the baselines use: their mean ring, and the embeddings of their random views.
+
+    A ring is the 16 fixed views of an object; the mean is taken per pixel over the objects.
+    """
 
     shards: ShardSet
     places: list[Place]  # uid of each object
@@ -37,9 +40,14 @@ class Gallery:
     embeddings: NDArray[np.float64]  # [n, v, d]
 
     def nearest(self, embedding: NDArray[np.float64], uid: str) -> Place:
-        """Return the training object (other than `uid`) with the view whose embedding is nearest to `embedding` [d].
+        """Return the training object, other than object `uid`, of which one random view has the nearest embedding.
 
-        Raises UserError when there is no other object.
+        Args:
+            embedding: Embedding [d] of the reference image, with which the views' embeddings are compared by cosine.
+            uid: Uid of the evaluated object, which is never returned.
+
+        Raises:
+            UserError: There is no training object other than object `uid`.
         """
         similarity = cosines(self.embeddings, embedding[None])[..., 0].max(1)
         for i in np.argsort(-similarity, kind="stable"):
@@ -47,26 +55,36 @@ class Gallery:
             if self.shards.uid(*place) != uid:
                 return place
         raise UserError(
-            f"{self.shards.url}: has no training object other than {uid}; give a larger set with --training-shards, "
-            "or --no-baselines"
+            f"{self.shards.url}: has no training object other than {uid}, the object to evaluate; give a larger set "
+            "with --training-shards, or --no-baselines"
         )
 
     def nearest_ring(self, model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-        """Return the ring [v, h, w, 3] of the training object nearest to the reference of `truth`.
+        """Return the ring [v, h, w, 3] of the training object that is nearest to the reference image of `truth`.
 
-        Raises UserError when there is no training object other than `truth`.
+        Args:
+            model: Model whose image encoder computes the embeddings.
+            truth: The evaluated object, which is not a candidate.
+
+        Raises:
+            UserError: There is no training object other than `truth`.
         """
         reference = to_arrays(truth.reference_rgb[None])
         return read_ring(self.shards, self.nearest(embed(model, reference)[0], truth.uid), truth.size)
 
 
 def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, encoder_sha256: str, cache: Path) -> Gallery:
-    """Return the gallery of a set's objects at an image size.
+    """Return the gallery of the training objects, from the file `cache` or computed and written to this file.
 
-    The gallery is read from the file `cache` if this file was made for the same set, size and image encoder. Otherwise
-    it is computed and written to `cache`.
+    Args:
+        shards: The training objects, of which at most MAX_OBJECTS are used.
+        model: Model whose image encoder computes the embeddings.
+        size: Height and width of the images in pixels.
+        encoder_sha256: Hash that identifies the image encoder.
+        cache: File with a computed gallery. It is used only if set, size and image encoder are the same.
 
-    Raises UserError when the cache cannot be read.
+    Raises:
+        UserError: The file `cache` exists but cannot be read.
     """
     places = spread_evenly(shards, MAX_OBJECTS)
     if len(places) < len(shards):
@@ -100,4 +118,4 @@ def _read(cache: Path, key: dict[str, str]) -> dict[str, NDArray[Any]] | None:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
     except SafetensorError as error:
-        raise UserError(f"{cache}: cannot be read ({error}); remove it") from error
+        raise UserError(f"{cache}: cannot be read ({error}); remove this file and repeat the command") from error

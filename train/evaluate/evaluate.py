@@ -37,8 +37,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NovelViewArgs:
-    """Compare novel views of one or several models with the true views. Write JSON, a Markdown table and an HTML
-    page."""
+    """Compare novel views that one or several models sample with the true views of a shard set.
+
+    The results are written as JSON, as Markdown tables and as an HTML page.
+    """
 
     model: tuple[Path, ...] = (BUNDLED_MODEL,)
     """Model folders (finished training runs), checkpoint files or Hub names. Each is compared with the first."""
@@ -73,11 +75,11 @@ class NovelViewArgs:
 
 
 def evaluate_novel_views(args: NovelViewArgs) -> None:
-    """Sample and score the rings that the output folder lacks, write the results there and print the first table.
+    """Sample and score the rings that the output folder does not contain yet, write all results and print a table.
 
     Raises:
-        UserError: an option is invalid, a set or model cannot be read, or the folder contains an evaluation with other
-            settings.
+        UserError: An option is invalid, a set or model cannot be read, or the output folder contains an evaluation with
+            other settings.
     """
     _check(args)
     shards, device = open_images(args.shards), pick_device(args.device)
@@ -114,9 +116,15 @@ def evaluate_novel_views(args: NovelViewArgs) -> None:
 
 
 def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledMethod]:
-    """Return the methods of one model: without its reference image, with it, or both.
+    """Return the methods to evaluate for one model: without the reference image, with the reference image, or both.
 
-    Raises UserError when the folder is not a model folder.
+    Args:
+        args: Options of the command.
+        name: Short name of the model, for the tables.
+        folder: Model folder.
+
+    Raises:
+        UserError: `folder` is not a model folder.
     """
     spec = read_spec(folder)
     scale = spec.guidance_scale if args.guidance_scale is None else args.guidance_scale
@@ -142,14 +150,23 @@ def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledM
 
 
 def baseline_methods(shards: ShardSet, out: Path, folder: Path, size: int) -> list[SampledMethod]:
-    """Return the baselines over the training objects. The gallery is opened when it is first needed.
+    """Return the baselines: nearest training object, mean training image, and the truth through the autoencoder.
 
-    Raises UserError when there are no training objects.
+    The images and embeddings of the training objects are read or computed only when a ring is sampled.
+
+    Args:
+        shards: The training objects.
+        out: Output folder of the evaluation.
+        folder: Folder of the first model, whose image encoder and autoencoder are used.
+        size: Height and width of the images in pixels.
+
+    Raises:
+        UserError: There are no training objects.
     """
     if not len(shards):
         raise UserError(
-            f"{shards.url}: has no object of the training split for the baselines; give the set that the model was "
-            "trained on with --training-shards, or give --no-baselines"
+            f"{shards.url}: has no object of the training split, which the baselines need; give the set that the model "
+            "was trained on with --training-shards, or give --no-baselines"
         )
     opened: list[Gallery] = []
     encoder_sha256 = folder_sha256(folder, ("image_tower", "image_encoder"))

@@ -1,4 +1,4 @@
-"""Load LPIPS (Zhang et al. 2018) if its package and weights are available. The project does not require them."""
+"""Load the metric LPIPS (Zhang et al. 2018) if the package lpips and its weights are available."""
 
 import importlib
 from collections.abc import Callable
@@ -11,11 +11,11 @@ Perceptual = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.flo
 
 
 def load_perceptual(device: torch.device) -> tuple[Perceptual | None, str]:
-    """Load LPIPS with VGG, as in SyncDreamer's evaluation.
+    """Load the metric LPIPS with the network VGG, as in SyncDreamer's evaluation.
 
     Returns:
-        A function that returns the distances [f] between two batches of images [f, h, w, 3] in [0, 1], or None if LPIPS
-        is not available; and a note for the report.
+        First, a function that returns the distances [f] between two batches of images [f, h, w, 3] in [0, 1]; None if
+        LPIPS is not available. Second, a note for the report that says whether LPIPS is measured.
     """
     try:
         network = importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).to(device).eval()

@@ -1,6 +1,7 @@
-"""Metrics of sampled views against true views (pure functions on arrays), and confidence intervals over objects.
+"""Metrics that compare sampled views with true views, and confidence intervals over objects.
 
-Axis letters: `f` views, `g` other views, `n` objects, `h w` pixels; colors are the last axis.
+Axis letters: `f` views, `g` other views, `n` objects, `d` numbers of an embedding, `h w` pixels; colors are the last
+axis.
 """
 
 from typing import Any, Final
@@ -41,17 +42,20 @@ def ssim_map(image: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def ssim(similarity: NDArray[np.float64]) -> float:
-    """Return the mean of an SSIM map [h, w, 3] without the border, where windows would leave the image.
+    """Return the mean of an SSIM map [h, w, 3] without the 5 pixels at each border.
 
-    The paper and scikit-image do the same.
+    At the border, the Gaussian window of 11 pixels would extend beyond the image. Wang et al. 2004 and scikit-image
+    leave out the border too.
     """
     edge = int(3.5 * SSIM_SIGMA + 0.5)
     return float(similarity[edge:-edge, edge:-edge].mean())
 
 
 def object_box(alpha: ArrayLike) -> Box:
-    """Return the bounding box of an object from its alpha uint8 [h, w]; the whole image if the object is not
-    visible."""
+    """Return the bounding box, in pixels, of the object in an alpha channel uint8 [h, w].
+
+    Returns the whole image if no object is visible.
+    """
     visible = np.asarray(alpha) >= MASK_LEVEL
     if not visible.any():
         return slice(0, visible.shape[0]), slice(0, visible.shape[1])
@@ -60,7 +64,16 @@ def object_box(alpha: ArrayLike) -> Box:
 
 
 def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """Return PSNR and SSIM [f] of images [f, h, w, 3], over the whole image and in the box of `alpha` [f, h, w]."""
+    """Return PSNR in dB and SSIM of each image, over the whole image and in the bounding box of the true object.
+
+    Args:
+        images: Images [f, h, w, 3] in [0, 1].
+        truth: True images [f, h, w, 3] in [0, 1].
+        alpha: Alpha channels uint8 [f, h, w] of the true images, from which the bounding boxes are computed.
+
+    Returns:
+        `psnr`, `ssim`, `psnr_box` and `ssim_box`, [f] each.
+    """
     scores: dict[str, list[float]] = {name: [] for name in ("psnr", "ssim", "psnr_box", "ssim_box")}
     for image, true_image, mask in zip(np.asarray(images), np.asarray(truth), np.asarray(alpha), strict=True):
         similarity, box = ssim_map(image, true_image), object_box(mask)
@@ -90,14 +103,15 @@ def _normalized(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the nearest true view of each sampled view, and compare it with the true view at the same camera.
+    """Find the nearest true view of each sampled view, and compare its camera with that of the sampled view.
 
     Args:
-        distances: [f, f], from sampled to true views of a ring; view i is at azimuth 360 i / f.
+        distances: Distances [f, f] from each sampled view (rows) to each true view (columns) of a ring. View i of both
+            is at azimuth 360 i / f degrees.
 
     Returns:
-        [f] each: 1 where the nearest view is the one at the same camera, otherwise 0; and the angle between these two
-        views in degrees.
+        Two arrays [f]. First: 1 where the nearest true view has the camera of the sampled view, otherwise 0. Second:
+        the difference of azimuth between these two cameras, 0 to 180 degrees.
     """
     views = len(distances)
     nearest, expected = distances.argmin(1), np.arange(views)
@@ -107,15 +121,16 @@ def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 
 def front_back_confusion(distances: NDArray[np.float64], truth: ArrayLike) -> NDArray[np.float64]:
-    """Return whether each view of the ring shows the opposite side of the object.
+    """Return, for each sampled view of a ring, whether the view shows the side opposite to the side it should show.
 
     Args:
-        distances: [16, 16], from sampled to true views.
+        distances: Distances [16, 16] from each sampled view (rows) to each true view (columns) of the ring.
         truth: The true views [16, h, w, 3] in [0, 1].
 
     Returns:
-        [16]: 1 where the true view from the opposite side is nearer than the one at the same camera, otherwise 0. NaN
-        for views not near front or back (FRONT_AND_BACK), and where both sides look alike (MAX_FRONT_BACK_PSNR_DB).
+        [16]: 1 where the true view from the opposite side is nearer than the true view at the same camera, otherwise 0.
+        NaN for views that are not near the front or the back (FRONT_AND_BACK), and where the two true views look alike
+        (MAX_FRONT_BACK_PSNR_DB).
     """
     images = np.asarray(truth)
     half = len(distances) // 2
@@ -128,16 +143,17 @@ def front_back_confusion(distances: NDArray[np.float64], truth: ArrayLike) -> ND
 
 
 def mean_of(values: ArrayLike) -> float:
-    """Return the mean of the finite values of an array [...]; NaN if there are none."""
+    """Return the mean of the finite values of an array of any shape; NaN if no value is finite."""
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
     return float(finite.mean()) if len(finite) else float("nan")
 
 
 def bootstrap(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
-    """Return a confidence interval of the mean of independent values [n], by the percentile bootstrap (Efron 1979).
+    """Return the ends of the 95% confidence interval of the mean of independent values [n].
 
-    Non-finite values are left out. Returns NaN, NaN for fewer than two values.
+    The interval is computed by the percentile bootstrap (Efron 1979), with resamples drawn from `seed`. Values that are
+    not finite are left out. Returns (NaN, NaN) if fewer than two values are finite.
     """
     array: Any = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]

@@ -1,9 +1,9 @@
 """Sample rings of novel views from a model, at the cameras of an object's true views.
 
-A ring is the fixed set: 16 views at elevation 30, 22.5 degrees apart. From the embedding of one view of the random set
-(the reference), a model samples the ring in four groups of four orthogonal views. In training, the same number of views
-attended to each other. The groups of an object share only the embedding, and the reference image if the model is
-conditioned on it.
+A ring is the 16 fixed views of an object, at an elevation of 30 degrees and 22.5 degrees of azimuth apart. From the
+embedding of one random view (the reference), a model samples the ring in four groups of four orthogonal views, because
+in training four views attended to each other. The groups of an object share only the embedding and, if the model is
+conditioned on the reference image, this image.
 
 Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring. For other letters, see
 `train.model.multiview`.
@@ -38,7 +38,7 @@ REFERENCES: Final = ALL_VIEWS[VIEWS_PER_SET:]  # the random set
 
 @dataclass(frozen=True)
 class EvaluationObject:
-    """An object with the true views of its ring and its reference view."""
+    """An object to evaluate: the 16 true views of its ring, and the reference view from which a model samples."""
 
     rendered: RenderedObject  # the views of the ring, then the reference
 
@@ -49,17 +49,17 @@ class EvaluationObject:
 
     @property
     def size(self) -> int:
-        """Side length of the images in pixels."""
+        """Height and width of the images in pixels."""
         return self.rendered.size
 
     @property
     def ring(self) -> NDArray[np.uint8]:
-        """The true views as RGBA images [v, h, w, 4]."""
+        """The true views of the ring as RGBA images uint8 [v, h, w, 4]."""
         return self.rendered.images[:VIEWS_PER_SET]
 
     @cached_property
     def ring_on_white(self) -> NDArray[np.float32]:
-        """The true views [v, h, w, 3] in [0, 1] on white."""
+        """The true views of the ring [v, h, w, 3] in [0, 1] on white."""
         return self.rendered.on_white[:VIEWS_PER_SET]
 
     @property
@@ -69,13 +69,13 @@ class EvaluationObject:
 
     @property
     def reference(self) -> NDArray[np.uint8]:
-        """The reference image [h, w, 4]."""
+        """The reference view as RGBA image uint8 [h, w, 4]."""
         image: NDArray[np.uint8] = self.rendered.images[-1]
         return image
 
     @property
     def reference_rgb(self) -> Tensor:
-        """The reference image [3, h, w] in [0, 1] on white."""
+        """The reference view as image [3, h, w] in [0, 1] on white."""
         return to_tensor(self.reference[None])[0]
 
     @property
@@ -86,21 +86,30 @@ class EvaluationObject:
 
 
 def read_evaluation_object(shards: ShardSet, place: Place) -> EvaluationObject:
-    """Read the ring and the reference view of an object. The uid determines which view is the reference.
+    """Read the ring and the reference view of an object. The object's uid determines which view is the reference.
 
-    Raises UserError when the shard cannot be read, DamagedMember when a view is corrupt.
+    Args:
+        shards: Shard set that contains the object.
+        place: Index of the object's shard in the set, and index of the object in the shard.
+
+    Raises:
+        UserError: The shard cannot be read.
+        DamagedMember: A view is corrupt.
     """
     reference = REFERENCES[reference_index(shards.uid(*place))]
     return EvaluationObject(read_object(shards, place, [*RING, reference]))
 
 
 def reference_index(uid: str) -> int:
-    """Return the index of the random view that is an object's reference, 0 to 15."""
+    """Return the index, 0 to 15, of the random view that is used as reference of object `uid`."""
     return _hash(f"reference/{uid}") % VIEWS_PER_SET
 
 
 def read_ring(shards: ShardSet, place: Place, size: int) -> NDArray[np.float32]:
-    """Read an object's ring of views as images [v, size, size, 3] in [0, 1], on a white background."""
+    """Read the 16 fixed views of an object, resized to images [v, size, size, 3] in [0, 1] on white.
+
+    `place` is the index of the object's shard in the set, and the index of the object in the shard.
+    """
     return to_arrays(resize(to_tensor(shards.views(*place, RING)), size).clamp(0, 1))
 
 
@@ -111,7 +120,7 @@ def to_arrays(images: Tensor) -> NDArray[np.float32]:
 
 
 def in_groups(ring: Tensor) -> Tensor:
-    """Split rings [b, v, ...] into groups [(b g), k, ...]. A group contains every fourth view of a ring."""
+    """Split rings `ring` [b, v, ...] into groups [(b g), k, ...]. A group contains every fourth view of a ring."""
     objects, rest = len(ring), ring.shape[2:]
     grouped = ring.reshape(objects, VIEWS_PER_GROUP, GROUPS_PER_RING, *rest).transpose(1, 2)
     return grouped.flatten(0, 1)
@@ -127,10 +136,14 @@ def in_ring(groups: Tensor) -> Tensor:
 def condition_on_reference(
     model: MultiViewModel, references: Tensor, cameras: Tensor, *, with_reference: bool
 ) -> MultiViewModel:
-    """If `with_reference`, condition the model on reference images [b, 3, h, w], repeated for each group of views.
+    """Return the model conditioned on the reference images of b objects, for sampling the groups of their rings.
 
-    `cameras` [b, 16] are the camera labels of the reference images. Without `with_reference`, a model that reads the
-    reference as input channels gets zeros for these channels.
+    Args:
+        model: Model to condition.
+        references: Reference images [b, 3, h, w] in [0, 1], repeated for each group of views.
+        cameras: Camera labels [b, 16] of the reference images.
+        with_reference: If False, the model is not conditioned on the images: it is returned unchanged, or with zeros
+            for the input channels of the reference image if it has such channels.
     """
     channels = reads_reference(model.unet)
     if not with_reference and not channels:
@@ -153,10 +166,17 @@ def draw_rings(
     guidance_scale: float,
     with_reference: bool,
 ) -> list[NDArray[np.float32]]:
-    """Sample one ring of views [v, h, w, 3] per object, with the cameras and the image size of the true views.
+    """Sample a ring of views [v, h, w, 3] in [0, 1] for each object, at the cameras and size of the true views.
 
-    The noise of an object depends only on its uid and the seed. `with_reference` also conditions the model on the
-    reference image. On a GPU, sampling runs in bf16; the metrics are computed in float32.
+    On a GPU, sampling runs in bf16.
+
+    Args:
+        model: Model to sample from.
+        truths: The objects.
+        seed: Seed of the initial noise. The noise of an object depends only on its uid and this seed.
+        steps: Number of DDIM steps.
+        guidance_scale: Scale of classifier-free guidance.
+        with_reference: Whether to condition the model on the reference image in addition to its embedding.
     """
     references = torch.stack([truth.reference_rgb for truth in truths]).to(model.device)
     labels = [
@@ -178,13 +198,13 @@ def draw_rings(
 
 
 def resized(images: Tensor, size: int) -> NDArray[np.float32]:
-    """Resize images [n, 3, h, w] and return them as arrays [n, size, size, 3] in [0, 1]."""
+    """Return images [n, 3, h, w] resized to arrays [n, size, size, 3] and clamped to [0, 1]."""
     return to_arrays(resize(images.float(), size).clamp(0, 1))
 
 
 @torch.no_grad()
 def embed(model: MultiViewModel, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return embeddings [n, d] of images [n, h, w, 3] in [0, 1] by the model's own image encoder."""
+    """Return the embeddings [n, d] that the image encoder of `model` computes from images [n, h, w, 3] in [0, 1]."""
     rgb = torch.from_numpy(images).permute(0, 3, 1, 2).to(model.device)
     embeddings: NDArray[Any] = model.embed_image(rgb)[:, 0].cpu().numpy()
     return embeddings.astype(np.float64)
@@ -192,15 +212,18 @@ def embed(model: MultiViewModel, images: NDArray[np.float32]) -> NDArray[np.floa
 
 @torch.no_grad()
 def through_autoencoder(model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-    """Return the true ring [v, h, w, 3], encoded and decoded by the model's autoencoder.
+    """Return the true ring [v, h, w, 3] in [0, 1] of an object, encoded and decoded by the model's autoencoder.
 
-    The metrics of the result are an upper bound for samples of the model.
+    Samples of the model are decoded by the same autoencoder, so they are not expected to have better metrics.
     """
     return resized(model.decode(model.encode(to_tensor(truth.ring).to(model.device))), truth.size)
 
 
 def noise_generator(uid: str, seed: int) -> torch.Generator:
-    """Return the generator of an object's noise, on the CPU so that the noise is the same on every device."""
+    """Return the random generator for the initial noise of object `uid`, as a function of uid and seed.
+
+    The generator is on the CPU, so that the noise is the same on every device.
+    """
     return torch.Generator().manual_seed(_hash(f"noise/{seed}/{uid}") % 2**63)
 
 

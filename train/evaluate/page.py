@@ -1,6 +1,6 @@
-"""Write an evaluation as one HTML page: tables, how they were measured, and the scored images.
+"""Write the results of an evaluation as one HTML page: tables, how the numbers were measured, and the scored images.
 
-`page.html` is its template.
+`page.html` is the template of the page.
 """
 
 import io
@@ -30,7 +30,7 @@ class EmbeddedStrip:
 
 @dataclass(frozen=True)
 class Ring:
-    """One row of views: the method's name, the image, and the metrics of this object."""
+    """One row of views of an object: the name of the method, the views in one image, and the metrics as text."""
 
     name: str
     image: EmbeddedStrip
@@ -39,7 +39,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class ObjectRings:
-    """One object: its reference image, its true views, and the views of every method."""
+    """The images of one object: the reference image, and a row of views for the truth and for every method."""
 
     uid: str
     reference: EmbeddedStrip
@@ -59,10 +59,22 @@ def write_evaluation_page(
     metrics: Sequence[Metric],
     caption: str,
 ) -> None:
-    """Write the page atomically. `metrics` are shown next to each ring; `caption` explains the images.
+    """Write the HTML page atomically.
+
+    Args:
+        out: HTML file to write.
+        title: Heading of the page.
+        lead: Sentence below the heading.
+        tables: The tables, in order.
+        notes: Sentences on how the numbers were measured.
+        record: The scores and the images.
+        methods: The methods whose views are shown, in order.
+        uids: The objects whose views are shown, in order.
+        metrics: The metrics that are shown next to each row of views.
+        caption: Text that explains the images.
 
     Raises:
-        UserError: an image of the record is missing, or `out` cannot be written.
+        UserError: An image of the record cannot be read, or `out` cannot be written.
     """
     values = {
         "title": title,
@@ -99,7 +111,9 @@ def _embed(path: Path) -> EmbeddedStrip:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; evaluate again with another --out") from error
+        raise UserError(
+            f"cannot read the scored image {path}: {error.strerror}; evaluate again with another --out"
+        ) from error
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
     return EmbeddedStrip(data_url("image/webp", data), width, height)

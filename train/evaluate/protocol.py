@@ -1,4 +1,4 @@
-"""Describe the protocol of the evaluation, its differences from the published one, and the objects trained on."""
+"""Notes of an evaluation report: how the metrics are measured, and whether a model was trained on the objects."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,12 @@ from train.loop.run_config import CONFIG_FILE
 
 
 def protocol(size: int, seeds: int) -> list[str]:
-    """Return sentences that describe how the metrics are measured; `size` is the image size in pixels."""
+    """Return sentences that describe how the metrics are measured.
+
+    Args:
+        size: Height and width of the images in pixels.
+        seeds: Number of rings sampled per object.
+    """
     return [
         "From one view of the random set (chosen by a hash of the object's uid) the model samples the 16 views of the "
         "fixed set, elevation 30, every 22.5 degrees, at the true cameras.",
@@ -38,7 +43,15 @@ def protocol(size: int, seeds: int) -> list[str]:
 
 
 def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
-    """Yield a note for each training run behind a model that may have used objects of the split, or is unknown."""
+    """Yield a note for each training run that may have trained the model on objects that the evaluation uses.
+
+    A note is also yielded if it is unknown on which objects the model was trained.
+
+    Args:
+        name: Short name of the model.
+        folder: Model folder. Its config.json names the run from which the model was initialized, and so on.
+        split: The split of the evaluated objects.
+    """
     if split == "all":
         yield f"{name}: all objects are measured, including those it may have been trained on."
         return
@@ -62,9 +75,9 @@ def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
 
 
 def _configs(folder: Path) -> Iterator[tuple[dict[str, Any] | None, Path]]:
-    """Yield the config.json of a run and of the runs that it was initialized from.
+    """Yield (contents, path) of the config.json of a run, of the run that it was initialized from, and so on.
 
-    Yields None for a folder without the file.
+    The contents are None for a folder without config.json, with which the sequence ends.
     """
     seen: set[Path] = set()
     current: Path | None = folder

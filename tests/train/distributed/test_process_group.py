@@ -191,7 +191,7 @@ def test_a_folder_that_is_not_shared_is_refused_by_all(tmp_path):
     in_ranks(2, elsewhere, str(tmp_path / "out"))
     told = [(tmp_path / f"out-{rank}-told").read_text() for rank in range(2)]
     assert all("not the same folder on all machines" in text for text in told)
-    assert "(rank 1) has a different one" in told[1]
+    assert "(rank 1) has a different folder at this path" in told[1]
     assert not list((tmp_path / "out-0").iterdir())
     assert time.monotonic() - started < 120
 
