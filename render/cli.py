@@ -117,18 +117,22 @@ class RenderCommand:
         )
 
     def selection(self) -> SourceSelection:
-        """Return the options that select objects of the source."""
+        """Return the options that select which objects of the source are rendered."""
         return SourceSelection(self.limit, self.uids, self.include_licenses, self.max_file_mb)
 
     def limits(self) -> Limits:
-        """Return the limits of the Blender processes."""
+        """Return the time and memory limits of the Blender processes."""
         return Limits(self.timeout_s, self.memory_limit_mb)
 
 
 def num_workers(command: RenderCommand, size: MachineSize) -> int:
-    """Return the requested number of workers.
+    """Return the number of workers: `--workers` if it is given, otherwise the default.
 
-    The default is one per GPU with `--device gpu`, otherwise as many as the cores and the memory allow.
+    The default is one per GPU with `--device gpu`, otherwise as many as the CPU cores and the memory allow.
+
+    Args:
+        command: The options.
+        size: Resources of this machine, or of the cluster.
     """
     if command.workers is not None:
         return command.workers

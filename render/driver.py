@@ -43,7 +43,7 @@ DOWNLOADS_AHEAD: Final = 2  # per worker, in addition to those that it waits for
 
 
 def run(command: RenderCommand) -> int:
-    """Run the command and return the exit status: 1 if any object failed, else 0. Raises UserError on bad input."""
+    """Run the render command. Return the exit status: 1 if any object failed, else 0. Raises UserError on bad input."""
     command.check()
     source, selection = parse_source(command.source), command.selection()
     output = ShardSetWriter(command.shards, command.objects_per_shard)
@@ -65,10 +65,11 @@ def run(command: RenderCommand) -> int:
 
 
 def preflight(settings: Settings) -> tuple[str, Device]:
-    """Start Blender once and return its version and the device to render on.
+    """Start Blender once. Return Blender's version and the device to render on.
 
-    On a cluster the driver's machine needs no GPU: each worker checks its own. Raises UserError when Blender does not
-    start or the device is not available.
+    On a cluster, the machine that runs the driver needs no GPU, because each worker checks its own GPU.
+
+    Raises UserError when Blender does not start or the device is not available.
     """
     if problem := find_problem():
         raise UserError(f"rendering is not available: {problem}")
@@ -95,7 +96,13 @@ def preflight(settings: Settings) -> tuple[str, Device]:
 
 
 def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
-    """Return the contents of `set.json`: everything that determines the bytes of the set, except for the code."""
+    """Return the contents of `set.json`, which are all settings that determine the bytes of the shard set.
+
+    Args:
+        command: The options of the run.
+        mark: Fingerprint of the source's selected objects (`render.sources.source.fingerprint`).
+        version: Blender's version.
+    """
     settings = command.settings()
     maps = sorted(environment_maps(Path(settings.hdri))) if settings.hdri else "blender"
     return {
@@ -114,9 +121,11 @@ def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
 
 
 def render_missing(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -> None:
-    """Render the objects without an outcome; write each shard as soon as all of its objects have one.
+    """Render the objects without an outcome. Write each shard as soon as all of its objects have an outcome.
 
-    If Ray dies, restart it and resume from the staged results. Raises UserError when that happens too often.
+    If Ray's process on this machine dies, restart Ray and resume from the staged results.
+
+    Raises UserError when Ray dies MAX_RAY_STARTS times, or when no node of a Ray cluster is alive.
     """
     for _ in range(MAX_RAY_STARTS):
         try:
@@ -152,7 +161,10 @@ def _render_with_ray(command: RenderCommand, source: ObjectSource, output: Shard
 
 
 def worker_factory(command: RenderCommand, source: ObjectSource, threads: int) -> Callable[[], Any]:
-    """Return a function that starts one Ray actor."""
+    """Return a function that starts one Ray actor of the class `RenderWorker`.
+
+    `threads` is the number of CPU threads per actor.
+    """
     import ray
 
     limits, root = command.limits(), str(source.root) if source.root else None
@@ -162,7 +174,7 @@ def worker_factory(command: RenderCommand, source: ObjectSource, threads: int) -
 
 
 def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, tasks: Iterator[RenderTask]) -> None:
-    """Run the main loop: pass each result to the shards, the logs, the metrics and the progress bar."""
+    """Render `tasks` in the workers of `pool`. Pass each result to the shards, logs, metrics and progress bar."""
     logs = WorkerLogs(output.logs)
     progress = ProgressMetrics(output.url, len(output.manifest), assembly.done)
     with ProgressBar(total=len(output.manifest), unit="object", desc="render") as bar:
@@ -178,7 +190,13 @@ def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, ta
 
 
 def summarize(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
-    """Report the failures, print a summary and return the exit status."""
+    """Report the failures, print a summary and return the exit status: 1 if any object failed, else 0.
+
+    Args:
+        index: The index of the finished shard set.
+        outcomes: The outcome of every object in the set.
+        url: Address of the set, for the summary.
+    """
     failed = skipped = clipped = 0
     for outcome in outcomes:
         skipped += outcome.status == "skipped"

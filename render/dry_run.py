@@ -20,7 +20,7 @@ from render.workers.worker import RenderWorker
 
 @dataclass(frozen=True)
 class Listing:
-    """Counts of a source's objects, and a `sample` of them that is spread evenly over the source."""
+    """Numbers of a source's objects, and a `sample` of objects (position, asset) spread evenly over the source."""
 
     objects: int
     excluded: int
@@ -32,7 +32,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts and means over the sample, which one worker rendered while it was alone on this machine."""
+    """The result of rendering a few objects in one worker that is alone on this machine.
+
+    `rendered` and `failed` are numbers of objects; `seconds` and `bytes` are means per object.
+    """
 
     rendered: int
     failed: int
@@ -41,7 +44,7 @@ class Estimate:
 
 
 def plan(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -> str:
-    """Return the plan as text. Writes nothing into the set."""
+    """Return a description of the run and an estimate of its time and size, as text. Writes nothing into the set."""
     listing = survey(assets(source, command.seed, command.selection()), command.estimate_from)
     done = _done(output) if exists(output.fs, f"{output.root}/{SET_NAME}") else 0
     workers = num_workers(command, machine_size())
@@ -64,7 +67,7 @@ def plan(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -
 
 
 def survey(listed: Iterator[Asset], sample: int) -> Listing:
-    """Count the listed assets, and pick about `sample` evenly spread ones that are not excluded."""
+    """Count the assets in `listed`, and pick about `sample` evenly spread assets among those that are not excluded."""
     objects = excluded = size = seen = 0
     kinds, licenses, kept, stride = Counter[str](), Counter[str](), list[tuple[int, Asset]](), 1
     for position, asset in enumerate(listed):
@@ -84,7 +87,10 @@ def survey(listed: Iterator[Asset], sample: int) -> Listing:
 
 
 def measure(command: RenderCommand, source: ObjectSource, sample: list[tuple[int, Asset]]) -> Estimate:
-    """Render the sample in one worker and discard the images."""
+    """Render the objects of the sample in one worker, and discard the images.
+
+    `sample` contains the position in the source and the asset of each object.
+    """
     root = str(source.root) if source.root else None
     worker = RenderWorker(command.seed, command.settings(), command.limits(), command.threads or 1, root)
     try:

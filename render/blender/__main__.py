@@ -44,7 +44,14 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def exit_with_parent(parent: int) -> None:
-    """Exit when the parent dies: on Linux the kernel kills this process, elsewhere it exits at the end of stdin."""
+    """Let the kernel kill this process when its parent process ends (Linux only).
+
+    On other systems, this process ends when its stdin is closed. If the parent process has ended already, this process
+    exits at once.
+
+    Args:
+        parent: Process ID of the parent process.
+    """
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
@@ -52,7 +59,14 @@ def exit_with_parent(parent: int) -> None:
 
 
 def hello(device: Device) -> Hello:
-    """Import Blender, choose the device and warm it up. On failure, `Hello.error` is the reason."""
+    """Import Blender, choose the device that Cycles renders on, and test it if it is a GPU.
+
+    Args:
+        device: The requested device: auto, cpu or gpu.
+
+    Returns:
+        Blender's version and the chosen device. If rendering is not possible, `Hello.error` is the reason.
+    """
     try:
         import bpy
 
@@ -66,7 +80,14 @@ def hello(device: Device) -> Hello:
 
 
 def run_job(job: RenderJob, threads: int) -> Reply:
-    """Render one object. An error in the object is returned as a failed reply; other errors are raised."""
+    """Render one object and write its sample to the file `job.tar`.
+
+    An object that cannot be rendered gives a failed reply. Other errors are raised.
+
+    Args:
+        job: The object and the render settings.
+        threads: Number of CPU threads of Cycles.
+    """
     from render.blender.scene import ObjectError
 
     try:
@@ -85,7 +106,20 @@ def run_job(job: RenderJob, threads: int) -> Reply:
 def render_sample(
     job: RenderJob, threads: int, scratch: Path, timer: PartTimer
 ) -> tuple[dict[str, bytes], tuple[Flag, ...]]:
-    """Return the 33 members of an object's sample and its flags. Raises ObjectError."""
+    """Render the 32 views of an object.
+
+    Args:
+        job: The object and the render settings.
+        threads: Number of CPU threads of Cycles.
+        scratch: Existing folder for temporary files.
+        timer: The wall time of each part of the rendering is added to it.
+
+    Returns:
+        The 33 members of the object's sample, as file name -> contents: 32 images and the metadata. Then the object's
+        quality flags.
+
+    Raises ObjectError when the object cannot be rendered.
+    """
     from render.blender.cycles import configure, render_view
     from render.blender.geometry.repair import pieces
     from render.blender.geometry.sides import hide_back_faces

@@ -1,4 +1,6 @@
-"""Choose the 16 + 16 cameras, the lighting and the noise seed of an object, as pure functions of (seed, uid).
+"""Choose the cameras, the lighting and the noise seed of an object, as pure functions of (seed, uid).
+
+`seed` is the seed of the whole shard set. Each object has two sets of 16 cameras, called fixed and random.
 
 Paper, section 4.1, following SyncDreamer: both sets use the same 16 azimuths, 22.5 degrees apart, at distance 1.5. The
 fixed set has elevation 30; in the random set each view has its own elevation, uniform in [-10, 40].
@@ -34,14 +36,14 @@ class Pose:
 
 @dataclass(frozen=True)
 class Light:
-    """The environment map of an object and its rotation about the vertical axis."""
+    """The file name of an object's environment map, and the map's rotation about the vertical axis in degrees."""
 
     hdri: str
     rotation_deg: float
 
 
 def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
-    """Return the two sets of 16 cameras of an object."""
+    """Return the fixed and the random set of 16 cameras for the object `uid` of a shard set with this seed."""
     azimuths = [360.0 / VIEWS_PER_SET * i for i in range(VIEWS_PER_SET)]
     elevations = generator("elevations", seed, uid).uniform(*RANDOM_ELEVATION_DEG, VIEWS_PER_SET)
     return {
@@ -51,11 +53,20 @@ def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
 
 
 def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
-    """Choose an environment map from `hdris`, in any order, and its rotation, uniform in [0, 360) degrees."""
+    """Choose the environment map of the object `uid`, and the map's rotation, uniform in [0, 360) degrees.
+
+    Args:
+        seed: Seed of the shard set.
+        uid: The object.
+        hdris: File names of the available environment maps. Their order does not matter.
+    """
     rng = generator("light", seed, uid)
     return Light(sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0)))
 
 
 def noise_seed(seed: int, uid: str) -> int:
-    """Return Cycles' sampling seed for an object's first view; each further view adds 1."""
+    """Return Cycles' sampling seed for the first view of the object `uid`; each further view adds 1 to it.
+
+    `seed` is the seed of the shard set.
+    """
     return int(generator("noise", seed, uid).integers(2**30))

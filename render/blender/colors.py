@@ -10,7 +10,7 @@ _GRAY: Final = 0.02  # largest difference between the channels of a gray
 
 
 def color_by_vertex(beside_gray: bool) -> None:
-    """Show the vertex colors of meshes without a material (PLY scans, some OBJ).
+    """Show the vertex colors of meshes without a material, as in PLY scans and some OBJ files.
 
     With `beside_gray`, vertex colors that are neither all white nor all black also replace a plain gray material, such
     as OBJ and FBX exporters write by default. Materials with a color or an image are not changed.
@@ -38,7 +38,7 @@ def color_by_vertex(beside_gray: bool) -> None:
 
 
 def draws_images() -> bool:
-    """Return whether any rendered face has texture coordinates and a material that uses an image."""
+    """Return whether any rendered face of the open scene has texture coordinates and a material that uses an image."""
     for obj in bpy.context.scene.objects:
         if obj.type != "MESH":  # texture coordinates of curves and surfaces are not examined
             if not obj.hide_render and any(slot.material and _uses_image(slot.material) for slot in obj.material_slots):
@@ -72,7 +72,7 @@ def _uses_image(material: Any) -> bool:
 
 
 def show_texture(path: Path) -> None:
-    """Give all meshes a material that shows the image at `path`."""
+    """Give all meshes of the open scene a material that shows the image file at `path`."""
     material = bpy.data.materials.new("texture")
     material.use_nodes = True
     nodes = material.node_tree.nodes

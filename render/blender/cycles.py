@@ -1,6 +1,6 @@
 """Configure Cycles and the camera, and render one view to an array. Runs inside Blender.
 
-The values follow SyncDreamer's script, which the paper uses (section 4.1), except where a comment says otherwise.
+The settings follow SyncDreamer's script, which the paper uses (section 4.1), except where a comment says otherwise.
 """
 
 from pathlib import Path
@@ -59,9 +59,9 @@ _CLOCK: Final = RenderClock()
 
 
 def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
-    """Set up Cycles and a camera in the open scene and return the settings for the metadata.
+    """Set up Cycles and a camera in the open scene. Return the settings that the metadata of the object records.
 
-    `threads` does not change the images.
+    `threads` is the number of CPU threads, which does not change the images.
     """
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
@@ -145,7 +145,15 @@ def _add_camera(scene: Any) -> None:
 def render_view(
     pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, timer: PartTimer | None = None
 ) -> Rgba:
-    """Render the open scene to an image [h, w, 4], transparent outside `box`. Blender writes a PNG to `scratch`."""
+    """Render one view of the open scene to an image [h, w, 4].
+
+    Args:
+        pose: The camera.
+        noise_seed: Cycles' sampling seed.
+        scratch: Existing folder for a temporary PNG file.
+        box: The pixels to render; all others are transparent. None: all pixels.
+        timer: The wall time of each part of the rendering is added to it, if given.
+    """
     scene, path = bpy.context.scene, scratch / "view.png"
     width, height = scene.render.resolution_x, scene.render.resolution_y
     box = box or PixelBox(0, 0, width, height)
@@ -168,7 +176,15 @@ def render_view(
 
 
 def render_only(render: Any, box: PixelBox) -> None:
-    """Render only `box`. Blender takes fractions of the image, y up, and rounds them down, so 0.25 pixels are added."""
+    """Restrict the rendering to the pixels in `box`.
+
+    Blender takes the sides of the box as fractions of the image size, with y up, and rounds them down to whole pixels;
+    0.25 pixels are therefore added to each side.
+
+    Args:
+        render: Blender's render settings, `scene.render`.
+        box: The pixels to render.
+    """
     width, height = render.resolution_x, render.resolution_y
     render.use_border = render.use_crop_to_border = True
     render.border_min_x, render.border_max_x = (box.left + 0.25) / width, (box.right + 0.25) / width

@@ -24,7 +24,7 @@ CORE_SAMPLES_PER_SECOND: Final = 8e6
 
 
 def gpu_backend() -> str | None:
-    """Return the best GPU backend that has a device on this machine, or None."""
+    """Return the best of Cycles' GPU backends (such as "OPTIX") that has a device on this machine, or None."""
     preferences = _preferences()
     offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
     for backend in GPU_BACKENDS:
@@ -34,7 +34,16 @@ def gpu_backend() -> str | None:
 
 
 def choose(device: Device) -> tuple[str, str]:
-    """Return Cycles' device and a notice for the user (or ""). Raises UserError when a requested GPU is not found."""
+    """Choose the device that Cycles renders on.
+
+    Args:
+        device: The requested device: auto, cpu or gpu.
+
+    Returns:
+        "CPU" or the name of a GPU backend, and a notice for the user, which is empty if there is nothing to report.
+
+    Raises UserError when `device` is gpu and this machine has no GPU that Cycles supports.
+    """
     if device == "cpu":
         return CPU, ""
     backend = gpu_backend()
@@ -47,9 +56,13 @@ def choose(device: Device) -> tuple[str, str]:
 
 
 def use(scene: Any, chosen: str) -> None:
-    """Make Cycles render on `chosen`: the CPU or the first GPU visible to this process (CUDA_VISIBLE_DEVICES).
+    """Make Cycles render a scene on the CPU or on the first GPU that is visible to this process.
 
-    Raises UserError when Cycles disables the GPU.
+    Args:
+        scene: The Blender scene.
+        chosen: "CPU" or the name of a GPU backend, as `choose` returns it.
+
+    Raises UserError when Cycles cannot use the GPU.
     """
     scene.cycles.denoising_use_gpu = chosen != CPU
     if chosen == CPU:
@@ -66,9 +79,9 @@ def use(scene: Any, chosen: str) -> None:
 
 
 def warm_up(chosen: str) -> str:
-    """Compile the GPU's kernels, which takes minutes at first use. Return the measured speed as text.
+    """Compile the GPU's kernels, which takes minutes at first use. Return the measured rendering speed as text.
 
-    Raises UserError when the GPU is not really used.
+    `chosen` is the name of the GPU backend. Raises UserError when the speed shows that Cycles does not use the GPU.
     """
     with scratch_folder() as scratch:
         _open_plane(chosen)
@@ -78,7 +91,12 @@ def warm_up(chosen: str) -> str:
 
 
 def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], float]) -> str:
-    """Measure the samples per second of `render` and return them as text.
+    """Measure how many samples per second a rendering takes, and return this rate as text.
+
+    Args:
+        chosen: Name of the GPU backend, for the error message.
+        render: Renders the test image once.
+        clock: Returns the current time in seconds.
 
     Raises UserError when one CPU core could reach this rate.
     """

@@ -144,7 +144,7 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
 
 
 def export(index: int, seed: int, path: Path) -> None:
-    """Write object `index` of set `seed` atomically to `path` as a GLB (y up, front at +z).
+    """Write the procedural object of this index and seed atomically to `path`, as a GLB file (y up, front at +z).
 
     The bytes depend only on (index, seed), this code and Blender's version. Clears Blender's current scene.
     """

@@ -23,9 +23,12 @@ _ORDER: Final[tuple[Flag, ...]] = get_args(Flag)
 
 
 def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
-    """Return the quality flags of one object, in the order of `Flag`. Its images are uint8 [h, w, 4], straight alpha.
+    """Return the quality flags of one object, in the order of `Flag`.
 
     The luminance (0 to 1) is the mean over all images, with every pixel weighted by its alpha.
+
+    Args:
+        images: All images of the object, uint8 [h, w, 4] with straight alpha.
     """
     totals = [_luma_and_alpha(image) for image in images]
     luma, alpha = (sum(column) for column in zip(*totals, strict=True))
@@ -64,7 +67,7 @@ def speckle(image: NDArray[np.uint8]) -> float:
 
 
 def noise_level(image: NDArray[np.uint8], again: NDArray[np.uint8]) -> float:
-    """Return the noise of an image [h, w, 4], given a rendering of the same view with another seed.
+    """Return the noise of an image [h, w, 4], given `again`, a rendering of the same view with another noise seed.
 
     The noise is the root mean square error of the visible pixels' colors, on a scale of 0 to 255. The errors of the two
     renderings are assumed to be independent.

@@ -67,7 +67,7 @@ class ObjectError(Exception):
 
 
 def build(path: Path, mode: NormalizeMode) -> Normalization:
-    """Replace the open scene by the object of a model file, repaired and normalized. Raises ObjectError."""
+    """Replace the open scene by the repaired and normalized object of the model file `path`. Raises ObjectError."""
     prepare(path)
     return normalize(mode)
 
@@ -83,7 +83,7 @@ def prepare(
     Args:
         path: The model file.
         root: Folder that must contain all files the model refers to; None: the folder of the model file.
-        scratch: Existing folder for temporary files; None: the system's.
+        scratch: Existing folder for temporary files; None: the system's folder for temporary files.
         up: Axis of an OBJ, PLY or STL file that points up; None: the convention of its format.
 
     Returns the object's flags: which parts are missing and what was repaired. Raises ObjectError.
@@ -251,9 +251,9 @@ def visible_points() -> NDArray[np.float64]:
 
 
 def outline_points() -> NDArray[np.float32]:
-    """Return points [3, n] whose projection has the same bounding rectangle as the object.
+    """Return points [3, n] that have the same bounding rectangle in an image as the object.
 
-    Above MOST_POINTS, instances are replaced by the corners of their bounding boxes, which may enlarge the rectangle.
+    Above MOST_POINTS points, instances are replaced by the corners of their bounding boxes, which may enlarge it.
     """
     clouds, total = [], 0
     for cloud in _clouds():
@@ -354,7 +354,7 @@ def _radius(center: NDArray[np.float64]) -> float:
 
 
 def light_scene(light: Light, path: Path) -> Hdri:
-    """Light the scene with an environment map only, rotated about z and scaled to a mean luminance of MEAN_LUMINANCE.
+    """Light the scene only with the environment map at `path`, rotated about z and scaled to MEAN_LUMINANCE.
 
     Raises ObjectError when the map is black or cannot be read.
     """

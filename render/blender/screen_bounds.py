@@ -31,10 +31,15 @@ class PixelBox:
 
 
 def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
-    """Return the bounding rectangle of the projected points [3, n], plus MARGIN pixels, in a square image.
+    """Return the bounding rectangle of projected points in a square image, enlarged by MARGIN pixels.
 
     If all vertices are in front of the camera, their faces lie inside the rectangle too. If a point is not in front of
-    the camera [4, 4], the rectangle is the whole image. Computes in float32: a million points take 20 ms.
+    the camera, the rectangle is the whole image. Computes in float32: a million points take 20 ms.
+
+    Args:
+        points: Points [3, n] in world space.
+        c2w: Camera-to-world matrix [4, 4].
+        resolution: Width and height of the image in pixels.
     """
     positions = np.asarray(points, np.float32)
     local = _camera_axes(c2w) @ positions + _camera_shift(c2w)

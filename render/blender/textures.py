@@ -18,15 +18,15 @@ _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # glTF's packed occlusion, roughness, metal
 
 
 def sanitize_textures(folder: Path, root: Path | None = None, masks: bool = False) -> bool:
-    """Make every texture of the open scene usable. Return whether any was missing.
+    """Make every texture of the open scene usable. Return whether any texture was missing.
 
-    A texture that cannot be decoded is replaced by a plain color (Cycles would show magenta). One with a side above
-    MAX_SIDE is scaled down.
+    A texture that cannot be decoded is replaced by a plain color (Cycles would show magenta). A texture with a side
+    above MAX_SIDE pixels is scaled down.
 
     Args:
-        folder: Folder of the model file. An image whose path does not exist is searched for there.
+        folder: Folder of the model file. An image whose path does not exist is searched for in this folder.
         root: Folder that must contain the images; other images count as missing and are not read. None: `folder`.
-        masks: Whether an opacity map without alpha is used by its color, as in OBJ files.
+        masks: Whether the color of an opacity map without an alpha channel is used as the opacity, as in OBJ files.
 
     Raises ObjectError for an image with more than MAX_PIXELS.
     """

@@ -12,14 +12,14 @@ PARTS: Final = ("import", "light", "sync", "sample", "write")
 
 
 class PartTimer:
-    """Sums the wall time of named parts."""
+    """Adds up the wall time in seconds of each named part of a rendering."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the time of the `with` block to part `name`."""
+        """Add the wall time of the `with` block to the part `name`, one of PARTS."""
         started = time.perf_counter()
         try:
             yield
@@ -27,7 +27,7 @@ class PartTimer:
             self.seconds[name] += time.perf_counter() - started
 
     def rounded(self) -> dict[str, float]:
-        """Return the seconds per part, rounded to 0.1 ms."""
+        """Return the seconds of each part by name, rounded to 0.1 ms."""
         return {name: round(value, 4) for name, value in self.seconds.items()}
 
 
@@ -39,17 +39,17 @@ class RenderClock:
         self._waiting = False
 
     def start(self) -> None:
-        """Record the start time. Call this just before the rendering."""
+        """Record the start time. Call this method just before the rendering."""
         self.called = self.sampling = self.done = time.perf_counter()
         self._waiting = True
 
     def on_status(self, status: str, *_: object) -> None:
-        """Record the time of the first sample (handler of `render_stats`)."""
+        """Record the time of the first sample, which Cycles reports in `status` (Blender's handler `render_stats`)."""
         if self._waiting and "Sample 0/" in status:
             self.sampling, self._waiting = time.perf_counter(), False
 
     def on_post(self, *_: object) -> None:
-        """Record the time at which the image is finished (handler of `render_post`)."""
+        """Record the time at which the image is finished (Blender's handler `render_post`)."""
         self.done = time.perf_counter()
 
     def add_to(self, timer: PartTimer) -> None:

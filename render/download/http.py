@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class DownloadError(Exception):
-    """A download failed; a later run may succeed. `kind` is the error class that the outcome table records."""
+    """A download failed; a later run may succeed. `kind` is the name of the error in the outcome table."""
 
     def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
         super().__init__(kind, message, attempts)
@@ -47,7 +47,7 @@ class DownloadError(Exception):
 
 
 class RetryableError(Exception):
-    """An attempt failed and may be retried after at least `wait_s` seconds."""
+    """One attempt of a download failed; the next attempt may begin after at least `wait_s` seconds."""
 
     def __init__(self, kind: str, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ class DownloadPolicy:
 
 @dataclass(frozen=True)
 class ResponseBody:
-    """Size and sha256 of a downloaded body. `verified` is True if the server sent the same hash."""
+    """Size in bytes and sha256 of a downloaded file. `verified` is True if the server sent the same sha256."""
 
     size: int
     sha256: str
@@ -77,7 +77,12 @@ class ResponseBody:
 
 
 def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) -> tuple[T, int]:
-    """Call `attempt` until it succeeds; return its result and the number of attempts.
+    """Call `attempt` until it succeeds. Return the result of the last call and the number of calls.
+
+    Args:
+        attempt: Makes one attempt of a download; raises RetryableError or DownloadError when the attempt fails.
+        name: Name of the downloaded file, for the error message.
+        policy: The largest number of attempts and the times between them.
 
     Raises DownloadError, which names the file and the last failure, when no further attempt is allowed or useful.
     """
@@ -96,7 +101,7 @@ def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) ->
 
 
 def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
-    """Download `url` into an empty file, in one attempt.
+    """Download `url` into the open, empty `file`, in one attempt.
 
     Raises RetryableError on a network failure or a wrong hash, DownloadError when a retry is useless, and OSError when
     the disk cannot be written.
@@ -124,7 +129,7 @@ def transfer(url: str, file: IO[bytes], policy: DownloadPolicy) -> ResponseBody:
 
 
 def check_size(size: int, policy: DownloadPolicy) -> None:
-    """Raise DownloadError when `size` in bytes exceeds the policy's limit."""
+    """Raise DownloadError when a file of `size` bytes exceeds the limit `policy.max_bytes`."""
     if policy.max_bytes is not None and size > policy.max_bytes:
         raise DownloadError(
             "TooLarge", f"the file has at least {size} bytes; the limit is {policy.max_bytes} bytes (--max-file-mb)"

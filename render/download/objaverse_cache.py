@@ -1,6 +1,6 @@
 """Download Objaverse files into the cache of the `objaverse` package (0.1.7).
 
-A file in the cache is always complete: it is verified before it gets its final name.
+A file in the cache is always complete, because each file is verified before it gets its final name.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _GLB_HEADER: Final = struct.Struct("<4sII")  # magic, version, length of the fil
 
 @dataclass(frozen=True)
 class CachedFile:
-    """The bytes [n] of a file, memory-mapped rather than read."""
+    """A downloaded file. Its bytes `data` [n] are memory-mapped, so that they are read from the disk when needed."""
 
     data: NDArray[np.uint8]
     sha256: str
@@ -38,13 +38,13 @@ class CachedFile:
 
     @property
     def size(self) -> int:
-        """Size in bytes."""
+        """Size of the file in bytes."""
         return int(self.data.size)
 
 
 @dataclass(frozen=True)
 class Download:
-    """The result of a download: the bytes `data` [n], or None and the reason in `failure`."""
+    """The result of a download. `data` are the bytes [n] of the file, or None if `failure` states why it failed."""
 
     data: NDArray[np.uint8] | None = None
     sha256: str = ""
@@ -54,7 +54,7 @@ class Download:
 
 
 def cache_folder() -> Path:
-    """Return the cache folder of the `objaverse` package; files that it has downloaded are reused."""
+    """Return the cache folder of the `objaverse` package. Files that the package has downloaded are reused."""
     return Path.home() / ".objaverse" / "hf-objaverse-v1"
 
 
@@ -75,7 +75,13 @@ def fetch(asset: Asset, cache: Path, policy: DownloadPolicy) -> CachedFile:
 
 
 def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Download:
-    """Download one asset. If `cache` is None, the default folder of the machine that runs this is used."""
+    """Get the file of one asset from the cache, or download it. A failure is returned in the result, not raised.
+
+    Args:
+        asset: An object of Objaverse.
+        cache: The cache folder; None: `cache_folder()` on the machine that calls this function.
+        policy: Settings of the download.
+    """
     started = time.monotonic()
     try:
         file = fetch(asset, cache or cache_folder(), policy)
@@ -86,10 +92,16 @@ def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Downlo
 
 
 def download_listing(name: str, cache: Path, policy: DownloadPolicy, check: Callable[[Path], None]) -> Path:
-    """Download a list or annotation file into the cache.
+    """Download a list or annotation file of Objaverse into the cache. Return the path of the file in the cache.
 
-    `check` is called before the file gets its final name and raises RetryableError to reject it. Raises DownloadError
-    when all attempts fail.
+    Args:
+        name: Path of the file in Objaverse, such as object-paths.json.gz.
+        cache: The cache folder.
+        policy: Settings of the download.
+        check: Called with the path of the complete file before it gets its final name. Raises RetryableError to reject
+            the file.
+
+    Raises DownloadError when all attempts fail.
     """
     local = cache / name
 

@@ -2,11 +2,11 @@
 
 
 class ModelError(ValueError):
-    """The file cannot be used; the message gives the reason."""
+    """A model file cannot be used. The message gives the reason."""
 
 
 class UnsafeReference(ModelError):
-    """The file refers to a path outside of its folder."""
+    """A model file refers to a file outside of the source folder."""
 
 
 class NonFinitePositions(ModelError):
@@ -14,4 +14,4 @@ class NonFinitePositions(ModelError):
 
 
 class TooLarge(ModelError):
-    """The file declares more data than the limits allow."""
+    """A model file, or an image that it uses, declares more data than the limits of this package allow."""

@@ -24,7 +24,7 @@ _TEXT_PIECE: Final = 1 << 20  # characters of base64, a multiple of 4
 
 
 def prepare_fbx(path: Path, root: Path, scratch: Path) -> PreparedModel:
-    """Return the file to import: the .fbx file itself, or a copy of it in the folder `scratch`.
+    """Check an FBX file. Return the file to import: `path` itself, or a copy in the existing folder `scratch`.
 
     In the copy, each name of a file outside of the folder `root` is replaced by a name of the same length that refers
     to no file. Raises TooLarge for an image with too many pixels.

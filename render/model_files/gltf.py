@@ -41,15 +41,15 @@ MAX_DEPTH: Final = 2000  # nodes from a root to a leaf; Blender's importer is re
 
 
 def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True) -> PreparedModel:
-    """Check a .gltf or .glb file and return the file to import: itself, or a copy of it in the folder `scratch`.
+    """Check a .gltf or .glb file. Return the file to import: `path` itself, or a simplified copy of it.
 
     Args:
         path: The file.
         root: Folder that must contain all buffers that the file refers to.
-        scratch: Folder for a copy.
-        animations: Whether the object is imported with its animations.
+        scratch: Existing folder in which a copy is written.
+        animations: Whether the object is imported with its animations. If not, a copy has none.
 
-    Raises ModelError when it is malformed, needs files outside of `root` or has non-finite positions.
+    Raises ModelError when the file is malformed, needs files outside of `root` or has non-finite positions.
     """
     document, binary, plain = _read(path)
     try:

@@ -30,9 +30,9 @@ class GltfData:
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """Return an accessor's values [count, width] as a view of the file.
+        """Return the values [count, width] of the accessor with this index, without copying them.
 
-        Returns None if the file does not store them, because they are all zero or compressed.
+        Returns None if the file does not store the values, because they are all zero or compressed.
         """
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
@@ -40,7 +40,10 @@ class GltfData:
         return self._view(accessor, accessor, accessor["type"], f"accessor {index}")
 
     def float_arrays(self, index: int) -> Iterator[NDArray[Any]]:
-        """Yield the values of a float accessor, then its sparse values. Skips quantized and compressed accessors."""
+        """Yield the values [count, width] of the accessor with this index, then its sparse values [n, width].
+
+        Yields nothing if the values are not floats, or are not stored because they are all zero or compressed.
+        """
         accessor = self._document["accessors"][index]
         if accessor["componentType"] != _FLOAT:
             return
@@ -63,7 +66,7 @@ class GltfData:
             raise ModelError(f"{self._path.name}: the data of {what} exceeds its buffer view ({error})") from error
 
     def buffer(self, index: int) -> memoryview:
-        """Return the bytes of a buffer; those of the binary chunk if it has no URI."""
+        """Return the bytes of the buffer with this index. A buffer without a URI is the binary chunk of the file."""
         if index not in self._buffers:
             self._buffers[index] = self._read(self._document["buffers"][index].get("uri"))
         return self._buffers[index]

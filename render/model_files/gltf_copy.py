@@ -39,9 +39,17 @@ _IMPORTED: Final = frozenset(  # extensions that Blender's importer supports; it
 
 
 def local_path(uri: str, folder: Path, root: Path) -> Path | None:
-    """Return the path of a URI; None if it is absolute, on the web or outside of the folder `root`.
+    """Return the path of the file that a URI in a glTF file refers to.
 
-    The URI must not be a data URI. Raises OSError or ValueError when it is not a valid path.
+    Args:
+        uri: The URI, which must not be a data URI.
+        folder: Folder of the glTF file.
+        root: Folder that the referenced file must be in.
+
+    Returns:
+        The path, or None if the URI is an absolute path, an address on the web or a path outside of `root`.
+
+    Raises OSError or ValueError when the URI is not a valid path.
     """
     target = unquote(uri).replace("\\", "/")
     if urlsplit(target).scheme or target.startswith("/"):
@@ -50,7 +58,17 @@ def local_path(uri: str, folder: Path, root: Path) -> Path | None:
 
 
 def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool) -> tuple[bool, tuple[Flag, ...]]:
-    """Remove the parts that Blender must not or cannot read. Return whether the document changed, and the flags."""
+    """Remove the parts of a glTF document that Blender must not or cannot read.
+
+    Args:
+        document: The JSON document, which is changed.
+        path: The glTF file. URIs of images are relative to its folder.
+        root: Folder that image files must be in; references to other files are replaced.
+        animations: Whether the animations are kept.
+
+    Returns:
+        Whether the document was changed, and the flag unsupported-extension if an extension of materials is ignored.
+    """
     flags: tuple[Flag, ...] = ("unsupported-extension",) if _drop_extensions(document) else ()
     changed = bool(flags)
     for image in document.get("images", []):
@@ -69,7 +87,10 @@ def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool)
 
 
 def write_copy(document: dict[str, Any], binary: memoryview, path: Path, folder: Path) -> Path:
-    """Write a document and its binary chunk to a GLB file in `folder`, with absolute paths; return the file's path."""
+    """Write a glTF document and its binary chunk to a GLB file in `folder`. Return the path of the new file.
+
+    `path` is the original file. In the new file, references to other files are absolute paths.
+    """
     origin = path.parent.resolve()
     for entry in (*document.get("buffers", []), *document.get("images", [])):
         uri = entry.get("uri")

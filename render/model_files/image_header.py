@@ -23,7 +23,10 @@ ImageSize = tuple[int, int]  # width, height in pixels
 
 
 def image_size(data: bytes) -> ImageSize | None:
-    """Return (width, height) from the header in `data` (a file or its first HEADER_BYTES); None if unknown."""
+    """Return (width, height) of an image in pixels, or None if they are unknown.
+
+    `data` are the bytes of the image file, or at least its first HEADER_BYTES.
+    """
     try:
         return _size(data)
     except (struct.error, IndexError):  # the header is truncated, so no decoder can read the image
@@ -31,7 +34,12 @@ def image_size(data: bytes) -> ImageSize | None:
 
 
 def check_image_size(name: str, data: bytes) -> None:
-    """Raise TooLarge when the header in `data` declares more than MAX_PIXELS."""
+    """Raise TooLarge when the header of an image declares more than MAX_PIXELS pixels.
+
+    Args:
+        name: Name of the image, for the error message.
+        data: The bytes of the image file, or at least its first HEADER_BYTES.
+    """
     width, height = image_size(data) or (0, 0)
     if width * height > MAX_PIXELS:
         raise TooLarge(

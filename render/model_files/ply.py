@@ -28,7 +28,9 @@ Floats = NDArray[np.float64]
 
 
 def prepare_ply(path: Path, root: Path, scratch: Path) -> PreparedModel:
-    """Return the file to import: the .ply file itself, or a plain copy of it in the folder `scratch`.
+    """Check a PLY file. Return the file to import: `path` itself, or a plain copy in the existing folder `scratch`.
+
+    If the header names an image in the folder `root`, this image is the texture of the result.
 
     Raises ModelError when the file cannot be read as PLY or has non-finite positions.
     """

@@ -24,7 +24,11 @@ ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": 
 
 @dataclass(frozen=True)
 class Property:
-    """A property of an element. `kind` is the numpy type of the values; `length` that of a list's length, or empty."""
+    """A property of a PLY element.
+
+    `kind` is the numpy type of the values, such as "f4". If the property is a list, `length` is the numpy type of the
+    number of its values; otherwise `length` is empty.
+    """
 
     name: str
     kind: str
@@ -33,7 +37,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Element:
-    """An element that the header declares."""
+    """An element of a PLY file, such as `vertex` or `face`: its name, number of rows and properties."""
 
     name: str
     count: int
@@ -42,14 +46,17 @@ class Element:
 
 @dataclass(frozen=True)
 class Column:
-    """The values [v] of a property, row by row, and the number of values in each row [count]."""
+    """The values [v] of a PLY property, row by row, and the number of values in each row [count]."""
 
     values: NDArray[Any]
     lengths: NDArray[np.int64]
 
 
 def parse_elements(lines: list[list[str]]) -> list[Element]:
-    """Return the elements that a header declares. Raises LookupError or ValueError for a malformed line."""
+    """Return the elements that a PLY header declares. Raises LookupError or ValueError for a malformed line.
+
+    `lines` are the lines of the header, split into words.
+    """
     elements: list[Element] = []
     for words in lines:
         if words[:1] == ["element"]:
@@ -66,7 +73,15 @@ def parse_elements(lines: list[list[str]]) -> list[Element]:
 
 
 def read_elements(body: bytes, order: str, elements: list[Element]) -> dict[str, dict[str, Column]]:
-    """Return element -> property -> values. Raises LookupError or ValueError if the body does not match the header."""
+    """Read the rows of a PLY file. Return name of the element -> name of the property -> values.
+
+    Args:
+        body: The bytes after the header.
+        order: Format of the body, a key of ORDERS.
+        elements: The elements that the header declares.
+
+    Raises LookupError or ValueError when the body does not match the header.
+    """
     tables: dict[str, dict[str, Column]] = {}
     if order == "ascii":
         words = np.array(body.split(), np.float64)

@@ -22,10 +22,15 @@ _PAGES: Final = (b"<!doctype html", b"<html")
 
 
 def prepare_model(path: Path, root: Path, scratch: Path, animations: bool = True) -> PreparedModel:
-    """Check a model file and return the file to import: itself, or a normalized copy in the folder `scratch`.
+    """Check a model file. Return the file to import: `path` itself, or a normalized copy of it.
 
-    Files that the model refers to are read only if they are inside the folder `root`; missing parts are flagged. Raises
-    ModelError when the file cannot be used.
+    Args:
+        path: The model file.
+        root: Folder that the files that the model refers to must be in. Other files are not read and count as missing.
+        scratch: Existing folder in which a copy is written.
+        animations: Whether the object is imported with its animations.
+
+    Raises ModelError when the file cannot be used.
     """
     _check_content(path)
     match path.suffix.lower():
@@ -55,11 +60,11 @@ def _check_content(path: Path) -> None:
 
 
 def prepare_stl(path: Path, scratch: Path) -> PreparedModel:
-    """Return the file to import: the .stl file itself, or a copy of it in the folder `scratch`.
+    """Check an STL file. Return the file to import: `path` itself, or a copy in the existing folder `scratch`.
 
     Blender reads only lower-case keywords, and only binary files whose size matches the header exactly. If a binary
-    file declares 0 triangles, all triangles up to its end are read. Raises ModelError when a file has fewer triangles
-    than it declares.
+    file declares 0 triangles, all triangles up to its end are read. Raises ModelError when the file is not STL or has
+    fewer triangles than its header declares.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)

@@ -8,7 +8,10 @@ from dataset.format.outcomes import Flag
 
 @dataclass(frozen=True)
 class Scenes:
-    """The number of scenes in a file and the index of its default scene, 0 if none is declared."""
+    """The scenes of a glTF file.
+
+    `count` is the number of scenes, and `default` the index of the default scene, or 0 if the file declares none.
+    """
 
     count: int
     default: int
@@ -22,8 +25,8 @@ class PreparedModel:
     Attributes:
         path: The file to import: the model itself, or a normalized copy that refers to files by absolute paths.
         flags: Missing or unsupported parts of the model.
-        scenes: The scenes of a glTF file.
-        texture: The texture of a PLY file, which Blender imports without materials.
+        scenes: The scenes of a glTF file; None for other formats.
+        texture: The image file that a PLY file names as its texture. Blender imports PLY files without materials.
         animated: Whether the file has animations.
         depth: Number of nodes from a root of a glTF file to its farthest leaf.
         images: Whether the file or its materials declare image textures.

@@ -10,8 +10,9 @@ _USUAL_FOLDERS: Final = (".", "textures", "../textures", "../images", "../materi
 def find_file(name: str, folder: Path, root: Path) -> Path | None:
     """Return the file that a model in `folder` refers to as `name`, or None if there is none inside `root`.
 
-    Backslashes count as slashes, and case is ignored. If there is no file at this path, as with paths of another
-    computer, its last part is looked for beside the model and in folders where data sets usually keep images.
+    Backslashes count as slashes, and upper and lower case are not distinguished. If there is no file at this path, as
+    with paths of another computer, the last part of the path is searched for beside the model and in folders where data
+    sets usually keep images.
     """
     path = name.replace("\\", "/")
     last = path.rpartition("/")[2]

@@ -25,9 +25,9 @@ _EXCLUDED: Final = {
 
 
 class ShardAssembler:
-    """Assembles the unfinished shards of a set.
+    """Assembles the unfinished shards of a shard set from the results of the workers.
 
-    Use it as a context manager: on exit it waits for the writer threads and re-raises their errors.
+    Use an instance as a context manager: on exit it waits for the writer threads and re-raises their errors.
     """
 
     def __init__(self, output: ShardSetWriter) -> None:
@@ -75,7 +75,10 @@ class ShardAssembler:
                 self._finish(shard)
 
     def accept(self, batch: RenderBatch) -> None:
-        """Stage a batch of results, or write the shard that it completes. Re-raises write errors of earlier shards."""
+        """Stage the results of a batch, or write their shard if the batch completes it.
+
+        Re-raises the errors that background threads had while they wrote earlier shards.
+        """
         results = batch.results
         shard = self._output.shard_of(results[0].outcome.position)
         remaining, fresh = self._open[shard]

@@ -47,7 +47,7 @@ _DERIVED_KEYS: Final = {"source", "objects", "manifest_sha256"}
 
 
 class ShardSetWriter:
-    """Writes the shard set at `url`. The manifest exists after `claim`."""
+    """Writes a shard set to the folder or fsspec URL `url`. The manifest exists after `claim`."""
 
     def __init__(self, url: str, objects_per_shard: int) -> None:
         if objects_per_shard < 1:
@@ -75,17 +75,17 @@ class ShardSetWriter:
         return -(-len(self.manifest) // self.objects_per_shard)
 
     def shard_of(self, position: int) -> int:
-        """Return the number of the shard that contains the object at a manifest position."""
+        """Return the number of the shard that contains the object at this position in the manifest, both from 0."""
         return position // self.objects_per_shard
 
     def positions(self, shard: int) -> range:
-        """Return the manifest positions of a shard's objects."""
+        """Return the manifest positions of the objects in shard number `shard` (from 0)."""
         start = shard * self.objects_per_shard
         return range(start, min(start + self.objects_per_shard, len(self.manifest)))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the set. Raises UserError when another process renders it or the folder cannot be written."""
+        """Lock the set. Raises UserError when another process renders the set or its folder cannot be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -100,10 +100,14 @@ class ShardSetWriter:
                     self.folder.rmdir()
 
     def claim(self, request: Mapping[str, Any], assets: Callable[[], Iterator[Asset]]) -> None:
-        """Write the manifest and `set.json`, or check that the existing `set.json` has the same request.
+        """Write the manifest and `set.json` of a new set, or check that an existing set was made with the same request.
 
-        `assets` lists the objects; it is called only for a new manifest, or to find the first difference. Raises
-        UserError, which lists the settings that differ.
+        Args:
+            request: The settings of the run, as `set.json` stores them.
+            assets: Lists the objects of the source. Called only to write a new manifest, or to find the first object
+                that differs from an existing manifest.
+
+        Raises UserError, which lists the settings that differ from those of the existing set.
         """
         path = f"{self.root}/{SET_NAME}"
         contents = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
@@ -123,23 +127,26 @@ class ShardSetWriter:
             raise UserError(settings_differ(self.url, changed.values(), remedy))
 
     def finished_shards(self) -> set[int]:
-        """Return the numbers of the shards that have an outcome table. Lists the folder once."""
+        """Return the numbers (from 0) of the shards that have an outcome table."""
         folder = f"{self.root}/{OUTCOMES_FOLDER}"
         paths = self.fs.ls(folder, detail=False) if exists(self.fs, folder) else []
         names = {path.rpartition("/")[2] for path in paths}
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in names}
 
     def missing(self, shard: int) -> list[int]:
-        """Return the positions of those objects of an unfinished shard that have no result."""
+        """Return the manifest positions of the objects without a result in the unfinished shard number `shard`."""
         staged = self.staging.positions(shard_name(shard))
         return [position for position in self.positions(shard) if position not in staged]
 
     def stage(self, results: Sequence[RenderResult]) -> None:
-        """Stage results of one shard until it is written."""
+        """Store the results of objects in one shard in the staging folder, until the shard is written."""
         self.staging.add(results[0].outcome.shard, results)
 
     def finish_shard(self, shard: int, fresh: Sequence[RenderResult] = ()) -> None:
-        """Write a shard whose objects are all staged or in `fresh`, then its outcome table. Remove its staged files."""
+        """Write shard number `shard`, then its outcome table. Remove the staged files of the shard.
+
+        All results of the shard must be staged, or in `fresh`, which are results that were never staged.
+        """
         name = shard_name(shard)
         results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
         ordered = [results[position] for position in self.positions(shard)]
@@ -149,7 +156,10 @@ class ShardSetWriter:
         self.staging.drop(name)
 
     def finish(self, skip_duplicates: bool = False) -> Index:
-        """Mark duplicates, write attribution and index, and remove the staging folder. All shards must be finished."""
+        """Mark duplicates, write attribution and index, and remove the staging folder. All shards must be finished.
+
+        With `skip_duplicates`, the samples of duplicates are removed from their shards.
+        """
         self._mark_duplicates(skip_duplicates)
         write_attribution(self.fs, self.root)
         index = write_index(self.fs, self.root, num_shards=self.num_shards, objects_per_shard=self.objects_per_shard)
@@ -157,7 +167,7 @@ class ShardSetWriter:
         return index
 
     def reopen_failed(self) -> int:
-        """Remove the failed outcomes, so that these objects are rendered again. Return their number."""
+        """Remove the outcomes of failed objects, so that these objects are rendered again. Return their number."""
         failed = 0
         for shard in range(self.num_shards):
             rows = self.table(shard) if self._has_table(shard) else []
@@ -169,12 +179,12 @@ class ShardSetWriter:
         return failed
 
     def table(self, shard: int) -> list[Outcome]:
-        """Return the rows of a finished shard."""
+        """Return the rows of the outcome table of shard number `shard`, which is finished."""
         path = self._table_path(shard)
         return parse_outcomes(self.fs.cat_file(path), path)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Iterate over the rows of all finished shards in manifest order, with one table in memory at a time."""
+        """Iterate over the outcomes of all finished shards in manifest order. One table at a time is in memory."""
         return (row for shard in sorted(self.finished_shards()) for row in self.table(shard))
 
     def _mark_duplicates(self, skip: bool) -> None:

@@ -19,8 +19,8 @@ def check_files_unchanged(output: ShardSetWriter, root: Path) -> None:
     `set.json`, so that an unchanged folder costs one listing. The files of failed objects may change at any time.
 
     Args:
-        output: The set, with its manifest.
-        root: The source folder, resolved.
+        output: The shard set. Its manifest must exist.
+        root: The source folder, without symbolic links in its path.
     """
     changed = _changed_files(root, output.fs.modified(f"{output.root}/{SET_NAME}"))
     if not changed:

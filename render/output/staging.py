@@ -24,14 +24,14 @@ _ROWS: Final = "rows.json"
 
 
 class Staging:
-    """A folder of staged batches. Raises UserError when it cannot be written or a file is damaged."""
+    """A folder of staged batches. Methods raise UserError when the folder cannot be written or a file is damaged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._fs = LocalFileSystem()
 
     def add(self, shard: str, results: Sequence[RenderResult]) -> Path:
-        """Stage some results of a shard as one file, and return the file's path."""
+        """Write some results of the shard with the name `shard` to one file. Return the path of the file."""
         positions = [result.outcome.position for result in results]
         path = self.folder / shard / f"{min(positions):08d}-{max(positions):08d}{PART_SUFFIX}"
         rows = json.dumps([to_json(result.outcome) for result in results]).encode()
@@ -40,23 +40,26 @@ class Staging:
         return path
 
     def read(self, shard: str) -> Iterator[RenderResult]:
-        """Iterate over all staged results of a shard. Raises UserError when a file is damaged."""
+        """Iterate over all staged results of the shard with the name `shard`. Raises UserError for a damaged file."""
         for path in self._parts(shard):
             yield from _read(path)
 
     def positions(self, shard: str) -> set[int]:
-        """Return the positions of a shard's staged objects. Removes the temporary files of killed writers."""
+        """Return the manifest positions of the staged objects of the shard with the name `shard`.
+
+        Also removes the temporary files of writers that were killed.
+        """
         for leftover in (self.folder / shard).glob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()
         return {result.outcome.position for result in self.read(shard)}
 
     def drop(self, shard: str) -> None:
-        """Remove the staged results of a shard."""
+        """Remove the staged results of the shard with the name `shard`."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self.folder / shard)
 
     def drop_failed(self, shard: str) -> int:
-        """Remove the staged failures of a shard. Return their number."""
+        """Remove the staged results of failed objects of the shard with the name `shard`. Return their number."""
         results = list(self.read(shard))
         kept = [result for result in results if result.outcome.status != "failed"]
         if len(kept) < len(results):

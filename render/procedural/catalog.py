@@ -96,7 +96,7 @@ def generator(*keys: object) -> np.random.Generator:
 
 
 def kind_of(index: int, seed: int) -> str:
-    """Return the kind of object `index`: each block of len(KINDS) indices is a new permutation of all kinds.
+    """Return the kind of the procedural object `index`. Each block of len(KINDS) indices has every kind once.
 
     Raises UserError when the index is out of range.
     """
@@ -108,7 +108,10 @@ def kind_of(index: int, seed: int) -> str:
 
 
 def uid_of(index: int, seed: int) -> str:
-    """Return `procedural-KIND-INDEX`. The seed belongs to the whole set, so it is not part of the uid."""
+    """Return the uid procedural-KIND-INDEX of the procedural object `index`.
+
+    The seed determines KIND but is not part of the uid, because all objects of a shard set have the same seed.
+    """
     return f"procedural-{kind_of(index, seed)}-{index:06d}"
 
 
@@ -124,5 +127,5 @@ def parse_uid(uid: str) -> tuple[str, int]:
 
 
 def object_rng(index: int, seed: int) -> np.random.Generator:
-    """Return the random generator of the shape, proportions, colors and pattern of object `index`."""
+    """Return the random generator of the shape, proportions, colors and pattern of the procedural object `index`."""
     return generator("object", seed, uid_of(index, seed))

@@ -32,8 +32,8 @@ class Faces:
 
     Attributes:
         positions: World positions of vertices [v, 3].
-        corners: Vertex of every corner [c], face by face.
-        starts: First corner of every face [f].
+        corners: Vertex index of every corner [c], face by face.
+        starts: Index of the first corner of every face [f].
         look: Material index of every face [f]; faces with equal `look` and `colors` look the same.
         colors: Texture coordinates and colors of every corner [c, k].
     """
@@ -46,19 +46,19 @@ class Faces:
 
     @property
     def counts(self) -> Integers:
-        """Corners of every face [f]."""
+        """Number of corners of every face [f]."""
         return np.diff(np.append(self.starts, len(self.corners)))
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What to do with every face [f].
+    """What to do with every face of an object. Each attribute is an array [f] with one value per face.
 
     Attributes:
-        drop: Faces to delete, because another face in the same place remains.
-        both_sides: Remaining faces that represent both windings, so that both of their sides are drawn.
-        layer: Number of small steps by which a face is moved along its own normal; 0 for most faces.
-        doubled: Faces that coincide with another face.
+        drop: Whether the face is deleted, because another face in the same place remains.
+        both_sides: Whether the face remains and represents both windings, so that both of its sides are drawn.
+        layer: Number of small steps by which the face is moved along its own normal; 0 for most faces.
+        doubled: Whether the face coincides with another face.
     """
 
     drop: Booleans
@@ -78,7 +78,7 @@ def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
     Args:
         faces: The object's faces.
         size: Longest side of the object's bounds, in the units of the positions.
-        twins: Faces [f] whose reversed copy has already been deleted.
+        twins: Whether a copy of each face [f] with the opposite winding has already been deleted.
 
     Returns:
         What to do with every face.
@@ -98,7 +98,7 @@ def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
 
 
 def doubled_share(faces: Faces, plan: Repair) -> float:
-    """Return the fraction (0 to 1) of the object's area that belongs to coincident faces."""
+    """Return the fraction (0 to 1) of the object's area in faces that `plan` marks as coincident (`doubled`)."""
     areas = np.linalg.norm(area_vectors(faces), axis=1)
     return float(areas[plan.doubled].sum() / areas.sum()) if areas.sum() > 0 else 0.0
 
@@ -146,7 +146,13 @@ def _same_corners(
 
 
 def places(points: Floats, cell: float, shift: float) -> NDArray[np.uint64]:
-    """Hash the grid cell of each point [n, k] to a number [n], equal for points in the same cell."""
+    """Return a hash [n] of the grid cell that contains each point [n, k]; points in the same cell have the same hash.
+
+    Args:
+        points: The points, in k dimensions.
+        cell: Edge length of a cell, in the units of the points.
+        shift: Shift of the grid along each axis, as a fraction of a cell.
+    """
     cells = np.floor(points / cell + shift).astype(np.int64).astype(np.uint64)
     mixed = np.zeros(len(cells), np.uint64)
     for column in cells.T:

@@ -20,8 +20,10 @@ _FEW: Final = 1e-3  # share of the faces; the rest pose is not examined if fewer
 def is_scattered(boxes: list[Floats]) -> bool:
     """Return whether an object has zero size or a part that is far away from the others.
 
-    `boxes` are the bounds [f, 2, 3] of the faces of each instance. The object is scattered if faces cover less than
-    1 / SPREAD of its longest side.
+    The object is scattered if its faces, projected on its longest side, cover less than 1 / SPREAD of this side.
+
+    Args:
+        boxes: For each instance, the minimum and maximum corner [f, 2, 3] of each of its faces.
     """
     if not boxes:
         return True
@@ -35,7 +37,7 @@ def is_scattered(boxes: list[Floats]) -> bool:
 
 
 def relative_areas(found: list[Piece]) -> Floats:
-    """Return the areas [f] of all faces, relative to the square of the object's longest side."""
+    """Return the areas [f] of all faces of the mesh objects `found`, divided by the square of their longest side."""
     if not found:
         return np.empty(0)
     points = np.concatenate([piece.positions[piece.corners] for piece in found])
@@ -51,7 +53,10 @@ def relative_areas(found: list[Piece]) -> Floats:
 
 
 def may_have_vanished(areas: Floats) -> bool:
-    """Return whether so many of the `areas` [f] in the first frame are zero that the rest pose must be examined."""
+    """Return whether so many faces have no area in the first frame that the rest pose must be examined.
+
+    `areas` are the areas [f] of the faces in the first frame.
+    """
     return bool(len(areas)) and float((areas <= _NO_AREA).mean()) >= _FEW
 
 

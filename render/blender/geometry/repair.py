@@ -60,14 +60,14 @@ def mark_twins(names: frozenset[str]) -> None:
 
 @dataclass(frozen=True)
 class Piece:
-    """A mesh object as it is rendered, in world space.
+    """A mesh object of the scene as it is rendered, with the positions of its vertices in world space.
 
     Attributes:
-        obj: The object.
+        obj: The Blender object.
         positions: World positions of its vertices [v, 3].
-        corners: Vertex of every corner [c].
-        starts: First corner of every face [f].
-        slots: Material slot of every face [f].
+        corners: Vertex index of every corner [c], face by face.
+        starts: Index of the first corner of every face [f].
+        slots: Index of the material slot of every face [f].
         mirrored: Whether the object's matrix reverses windings.
     """
 
@@ -199,7 +199,9 @@ def _colors(mesh: Any, corners: Integers) -> Floats:
 
 
 def remove_uncounted_faces(found: list[Piece]) -> bool:
-    """Delete invisible faces, and faces far away from nearly all others. Return whether there were any.
+    """Delete the invisible faces of the objects `found`, and faces far away from nearly all others.
+
+    Returns whether any face was deleted.
 
     If all faces are invisible, none of them is deleted.
     """
@@ -319,7 +321,7 @@ def repair_normals(found: list[Piece]) -> float:
     volume, the windings are wrong instead: all faces are flipped, and the stored normals are kept.
 
     Args:
-        found: The objects, as `pieces` returns them. Their corners are out of date where a mesh was flipped.
+        found: The objects, as `pieces` returns them. Where a mesh was flipped, their `corners` are wrong afterwards.
     """
     wrong_area, area = 0.0, 0.0
     for mesh, piece in {piece.obj.data: piece for piece in found}.items():

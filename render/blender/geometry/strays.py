@@ -56,7 +56,7 @@ def _box_of_most(points: Floats, starts: Integers, areas: Floats) -> tuple[Float
 
 
 def surfaces(faces: Faces) -> Integers:
-    """Return the index of the connected surface of each face [f]. Corners in the same place connect faces."""
+    """Return the index of the connected surface of each face [f]. Corners in the same place connect their faces."""
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
     corners = vertex[faces.corners]
@@ -68,7 +68,10 @@ def surfaces(faces: Faces) -> Integers:
 
 
 def invisible_slots(obj: Any) -> list[int]:
-    """Return the material slots of an object whose material is fully transparent (alpha 0, not from a texture)."""
+    """Return the indices of the material slots of a Blender object whose material is fully transparent.
+
+    Such a material has an alpha of 0 that does not come from a texture.
+    """
     return [index for index, slot in enumerate(obj.material_slots) if slot.material and _is_invisible(slot.material)]
 
 

@@ -20,9 +20,11 @@ Json = dict[str, Any]
 
 
 def drop_fallbacks(document: Json) -> bool:
-    """Return whether buffer views must be decompressed. If so, remove the URIs of buffers that become unnecessary.
+    """Return whether the compressed buffer views of a glTF document must be decompressed.
 
-    Where the extension is optional and no buffer is marked as a fallback, the plain data is used instead.
+    Fallback buffers contain the same data without compression. Their URIs are removed, so that they are not read. If
+    the compression extension is optional and no buffer is marked as a fallback, the uncompressed data is used, and
+    nothing must be decompressed.
     """
     fallbacks = [buffer for buffer in document.get("buffers", []) if _extension(buffer)]
     for buffer in fallbacks:
@@ -31,9 +33,17 @@ def drop_fallbacks(document: Json) -> bool:
 
 
 def decode_parts(document: Json, binary: memoryview, path: Path, root: Path, compressed: bool) -> memoryview | None:
-    """Decompress the textures and, if `compressed`, the buffer views. Return the new binary chunk, the only buffer.
+    """Decompress the textures and the buffer views of a glTF document, and join all its buffers.
 
-    If nothing is decompressed, returns None and leaves the document unchanged.
+    Args:
+        document: The JSON document, which is changed.
+        binary: The binary chunk of the file, empty if there is none.
+        path: The file. Its URIs are relative to its folder.
+        root: Folder that image files must be in.
+        compressed: Whether buffer views must be decompressed, as `drop_fallbacks` returns it.
+
+    Returns:
+        The only buffer of the changed document, or None if nothing was decompressed and the document is unchanged.
 
     Raises ModelError for damaged geometry and TooLarge when the decompressed size exceeds MAX_DECODED. A malformed
     document raises LookupError, TypeError, AttributeError or ValueError.

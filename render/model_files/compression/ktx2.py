@@ -30,7 +30,10 @@ Json = dict[str, Any]
 
 
 def has_compressed_textures(document: Json, name: str) -> bool:
-    """Return whether there are textures to decode: in KTX2 only, without an image that Blender can read."""
+    """Return whether a glTF document has textures to decode: those with a KTX2 image and no image in another format.
+
+    Returns False, after a warning that names the file `name`, if the package `opengl-basisu` is not installed.
+    """
     if not any(_source(texture) is not None for texture in document.get("textures", [])):
         return False
     if importlib.util.find_spec("opengl_basisu") is None:
@@ -40,15 +43,15 @@ def has_compressed_textures(document: Json, name: str) -> bool:
 
 
 def decode_textures(document: Json, binary: memoryview, path: Path, root: Path) -> Iterator[tuple[Json, bytes]]:
-    """Make KTX2 images the ordinary images of their textures. Yield each image that can be decoded, and its PNG file.
+    """Make KTX2 images the ordinary images of their textures. Yield each image that can be decoded, and its PNG bytes.
 
     An image that cannot be read or decoded is not changed; Blender's textures are checked after the import.
 
     Args:
-        document: A document whose only buffer is `binary`.
-        binary: The buffer.
-        path: The file, for the paths of its images.
-        root: Folder that images must be in.
+        document: A glTF document whose only buffer is `binary`.
+        binary: The bytes of the buffer.
+        path: The glTF file. URIs of images are relative to its folder.
+        root: Folder that image files must be in.
 
     Raises TooLarge for an image with more than MAX_PIXELS.
     """
@@ -68,7 +71,14 @@ def decode_textures(document: Json, binary: memoryview, path: Path, root: Path) 
 
 
 def decode_ktx2(data: bytes, name: str) -> bytes | None:
-    """Return the largest mipmap level of a KTX2 file as a PNG file; None if it is damaged or uses another codec.
+    """Convert the largest mipmap level of a KTX2 file to PNG.
+
+    Args:
+        data: The bytes of the KTX2 file.
+        name: Name of the image, for messages.
+
+    Returns:
+        The bytes of a PNG file, or None if the KTX2 file is damaged or uses a codec other than ETC1S and UASTC.
 
     Raises TooLarge for an image with more than MAX_PIXELS.
     """

@@ -27,7 +27,7 @@ def decode(data: bytes, count: int, stride: int, mode: str, filter_name: str) ->
 
     Args:
         data: The compressed bytes.
-        count: Number of elements; not checked against memory.
+        count: Number of elements. The caller must check that the result fits into memory.
         stride: Number of bytes per element.
         mode: ATTRIBUTES, TRIANGLES or INDICES.
         filter_name: NONE, OCTAHEDRAL, QUATERNION, EXPONENTIAL or COLOR.

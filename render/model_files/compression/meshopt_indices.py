@@ -34,9 +34,10 @@ class _Numbers:
 
 
 def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
-    """Decode the indices [count] of triangles from the "index" bitstream, which refers to recent edges and vertices.
+    """Decode vertex indices [count] of triangles from the "index" bitstream, which refers to recent edges and vertices.
 
-    Raises IndexError or ValueError when the data is damaged. Indices may be negative then, or too large.
+    Raises IndexError or ValueError when it detects damaged data. Damaged data that it does not detect may give indices
+    that are negative or too large.
     """
     end, position, following = len(data) - 16, count // 3 + 1, 0
     if data[0] != 0xE1 or position > end:
@@ -85,9 +86,10 @@ def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
 
 
 def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
-    """Decode the indices [count] of the "index sequence" bitstream: differences to one of two earlier indices.
+    """Decode vertex indices [count] from the "index sequence" bitstream, which stores differences to earlier indices.
 
-    Raises IndexError or ValueError when the data is damaged. Indices may be negative then, or too large.
+    Raises IndexError or ValueError when it detects damaged data. Damaged data that it does not detect may give indices
+    that are negative or too large.
     """
     if data[0] != 0xD1 or len(data) < count + 5:
         raise ValueError(f"the indices do not begin with the byte 0xd1, or are too short for {count} indices")

@@ -42,7 +42,7 @@ class Palette:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Rgb:
-    """Convert HSV to RGB; the hue is cyclic in [0, 1)."""
+    """Convert HSV to RGB. The saturation and value are in [0, 1]; the integer part of the hue is ignored."""
     return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
 
 
@@ -61,7 +61,7 @@ def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
 
 
 def shade(color: Rgb, factor: float) -> Rgb:
-    """Multiply a color by `factor`; below 1 it gets darker."""
+    """Multiply each channel of a color by `factor`, up to 1. A factor below 1 makes the color darker."""
     red, green, blue = (min(1.0, channel * factor) for channel in color)
     return red, green, blue
 
@@ -73,13 +73,13 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
 
 
 def vary(rng: np.random.Generator, color: Rgb, amount: float = 0.06) -> Rgb:
-    """Add a small uniform offset to each channel."""
+    """Add a random offset, uniform in [-`amount`, `amount`], to each channel of a color."""
     red, green, blue = (float(np.clip(channel + rng.uniform(-amount, amount), 0.02, 0.98)) for channel in color)
     return red, green, blue
 
 
 def usual(rng: np.random.Generator, colors: Sequence[Rgb], other: Rgb, share: float = 0.75) -> Rgb:
-    """Draw a shade of one of the usual `colors` of a thing with probability `share`, else return `other`."""
+    """With the probability `share`, draw one of the usual `colors` of an object and vary it; else return `other`."""
     color = vary(rng, pick(rng, colors), 0.04)
     return color if rng.uniform() < share else other
 

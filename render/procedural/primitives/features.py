@@ -26,7 +26,11 @@ FUR_COLORS: tuple[Rgb, ...] = (
 
 @dataclass(frozen=True)
 class Coat:
-    """The colors of an animal: `body` covers most of it, `light` its belly and muzzle, `dark` its markings."""
+    """The colors and fur style of an animal.
+
+    `body` is the color of most of the animal, `light` that of its belly and muzzle, `dark` that of its markings. The
+    `style` is striped, spotted, patched or, for a coat without markings, any other word.
+    """
 
     body: Rgb
     light: Rgb
@@ -35,7 +39,10 @@ class Coat:
 
 
 def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
-    """Draw the colors of an animal: natural with a probability of 0.8, else of any hue."""
+    """Draw the colors of an animal and one of the fur `styles`.
+
+    The colors are natural with a probability of 0.8; otherwise the hue is uniform.
+    """
     natural = rng.uniform() < 0.8
     body = vary(rng, pick(rng, FUR_COLORS)) if natural else hsv(rng.uniform(), 0.55, 0.85)
     dark = shade(body, 0.42) if sum(body) > 0.9 else mix(body, rgb.GRAY, 0.55)
@@ -67,7 +74,16 @@ def eye(
     slit: bool = False,
     iris_deg: float = 52,
 ) -> ObjectPart:
-    """Build an eyeball with iris, pupil (a vertical slit if `slit`) and highlight, looking along `gaze`."""
+    """Build an eyeball with an iris, a pupil and a highlight.
+
+    Args:
+        center: Center of the eyeball.
+        radius: Radius of the eyeball.
+        iris: Color of the iris.
+        gaze: Direction in which the eye looks.
+        slit: Whether the pupil is a vertical slit instead of a circle.
+        iris_deg: Angle between the gaze and the border of the iris, seen from the center of the eyeball.
+    """
     forward = np.asarray(gaze) / np.linalg.norm(gaze)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
@@ -90,12 +106,15 @@ def eye(
 
 
 def bead_eye(center: Vector, radius: float, gaze: Vector = (0.0, -1.0, 0.2)) -> ObjectPart:
-    """Build a black eye with a highlight."""
+    """Build a black eye with a highlight, looking in the direction `gaze`."""
     return eye(center, radius, rgb.BLACK, gaze, iris_deg=80)
 
 
 def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
-    """Build three whiskers on the left side (+x). Use `pair` to add the right side."""
+    """Build three whiskers that start at `root` on the left side (+x). Use `pair` to add the right side.
+
+    `radius` is the radius of a whisker at its root.
+    """
     x, y, z = root
     hairs = []
     for number, rise in enumerate((0.28, 0.02, -0.24)):
@@ -107,9 +126,9 @@ def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
 
 
 def tail(path: Points, radii: Floats, paint: Pattern) -> ObjectPart:
-    """Build a tube along `path` [n, 3] with `radii` [n].
+    """Build a tube along the points `path` [n, 3], with the radius `radii` [n] at each point.
 
-    Its pattern is evaluated on a straight tail along z, so that rings follow the curve.
+    The pattern `paint` is evaluated on a straight tail along z, so that rings follow the curve.
     """
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
     straight = np.stack([np.zeros_like(length), np.zeros_like(length), length], axis=1)
@@ -117,7 +136,10 @@ def tail(path: Points, radii: Floats, paint: Pattern) -> ObjectPart:
 
 
 def leg(top: Vector, foot: Vector, radius: float, paint: Pattern, paw: Rgb) -> list[ObjectPart]:
-    """Build a leg that ends in a paw pointing to the front."""
+    """Build a leg from the point `top` to the point `foot`, with a paw that points to the front.
+
+    `radius` is the radius of the leg, `paint` its pattern and `paw` the color of the paw.
+    """
     x, y, z = foot
     limb = capsule(top, (x, y, z + 0.8 * radius), radius, radius * 0.82)
     paw_shape = ellipsoid(

@@ -21,7 +21,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class ObjectPart:
-    """A named surface with its paint. The pattern is evaluated on `rest`, the surface before it was moved."""
+    """A named surface with its paint. A pattern is evaluated on `rest`, the surface before it was moved."""
 
     name: str
     surface: SurfaceGrid
@@ -31,7 +31,10 @@ class ObjectPart:
 
 
 def part(name: str, surface: SurfaceGrid, paint: Paint | Rgb | Pattern) -> ObjectPart:
-    """Return a part whose pattern is evaluated at its current position. Colors and patterns get `Paint`'s defaults."""
+    """Return a part whose pattern is evaluated at the current position of the surface.
+
+    A `paint` that is only a color or a pattern gets the default roughness and metallic factor of `Paint`.
+    """
     return ObjectPart(name, surface, paint if isinstance(paint, Paint) else Paint(paint), surface)
 
 
@@ -44,17 +47,20 @@ def pair(original: ObjectPart) -> list[ObjectPart]:
 
 
 def turn(parts: Iterable[ObjectPart], axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> list[ObjectPart]:
-    """Rotate parts together with their patterns."""
+    """Rotate parts, together with their patterns, about the "x", "y" or "z" direction through the point `about`."""
     return [replace(p, surface=turned(p.surface, axis, angle_deg, about)) for p in parts]
 
 
 def shift(parts: Iterable[ObjectPart], offset: Vector) -> list[ObjectPart]:
-    """Move parts together with their patterns."""
+    """Move parts, together with their patterns, by `offset`."""
     return [replace(p, surface=p.surface + offset) for p in parts]
 
 
 def ring_of(original: ObjectPart, count: int, start_deg: float = 0.0) -> list[ObjectPart]:
-    """Return `count` copies of a part, evenly spaced around the z axis."""
+    """Return `count` copies of a part, evenly spaced around the z axis.
+
+    The first copy is the part rotated by `start_deg` degrees about the z axis.
+    """
     return [
         replace(copy, name=f"{original.name}_{number}")
         for number in range(count)

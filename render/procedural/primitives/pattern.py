@@ -35,12 +35,19 @@ def blend(under: Pattern, over: Pattern | Rgb, mask: Mask) -> Pattern:
 
 
 def edge(distance: Floats, softness: float) -> Floats:
-    """Convert signed distances [n] to coverage [n]: 1 inside (negative), 0 outside, a ramp of width `softness`."""
+    """Convert signed distances [n] from the border of a shape to coverage [n].
+
+    The coverage is 1 inside the shape, where distances are negative, and 0 outside. It changes linearly from 1 to 0 in
+    a border of the width `softness`.
+    """
     return np.clip(0.5 - distance / softness, 0.0, 1.0)
 
 
 def waves(rng: np.random.Generator, scale: float, count: int = 6) -> Callable[[Points], Floats]:
-    """Return smooth noise of about [-1, 1] with features about `scale` wide: a sum of random plane waves."""
+    """Return smooth noise as a function of points [n, 3], with values [n] in about [-1, 1].
+
+    The noise is a sum of `count` random plane waves; its features are about `scale` wide.
+    """
     direction = rng.normal(size=(count, 3))
     direction *= (np.pi / scale) * rng.uniform(0.6, 1.4, (count, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
     phase = rng.uniform(0, 2 * np.pi, count)
@@ -54,9 +61,14 @@ def stripes(
     share: float = 0.5,
     wobble: float = 0.0,
 ) -> Mask:
-    """Return a mask of bands across `direction` that cover `share` of each period.
+    """Return a mask of parallel bands.
 
-    `wobble` bends the bands by that fraction of a period.
+    Args:
+        rng: Draws the position of the bands.
+        direction: Normal of the bands.
+        period: Distance between the centers of neighboring bands.
+        share: Width of a band as a fraction of the period.
+        wobble: Amplitude of the waves in the bands as a fraction of the period.
     """
     axis = np.asarray(direction) / np.linalg.norm(direction)
     noise, phase = waves(rng, period * 2.0), rng.uniform()
@@ -69,7 +81,11 @@ def stripes(
 
 
 def spots(rng: np.random.Generator, spacing: float, radius: float, softness: float = 0.06) -> Mask:
-    """Return a mask of round spots of about `radius`, one per cell of a grid of `spacing`, with random offsets."""
+    """Return a mask of round spots with a radius of about `radius`.
+
+    Each cell of a grid with the edge length `spacing` has one spot at a random position. `softness` is the width of the
+    soft border of a spot as a fraction of `spacing`.
+    """
     table_size = 8
     jitter = rng.uniform(0.15, 0.85, (table_size, table_size, table_size, 3))
     sizes = rng.uniform(0.6, 1.2, (table_size, table_size, table_size)) * radius
@@ -89,14 +105,14 @@ def spots(rng: np.random.Generator, spacing: float, radius: float, softness: flo
 
 
 def patches(rng: np.random.Generator, scale: float, share: float = 0.4) -> Mask:
-    """Return a mask of large irregular patches that cover about `share` of the surface, as on a calico cat."""
+    """Return a mask of irregular patches about `scale` wide, which cover about `share` of the surface."""
     noise = waves(rng, scale)
     level = (0.5 - share) * 1.4
     return lambda points: edge(level - noise(points), 0.12)
 
 
 def checker(size: float) -> Mask:
-    """Return a mask of alternating cubes of edge `size`, shifted by half a cube so that no border lies at 0."""
+    """Return a mask of alternating cubes with the edge length `size`, shifted so that no border lies at 0."""
 
     def mask(points: Points) -> Floats:
         wave = np.prod(np.sin((points + size / 2) * (np.pi / size)), axis=1)
@@ -106,20 +122,26 @@ def checker(size: float) -> Mask:
 
 
 def beyond(direction: Vector, level: float, softness: float = 0.02) -> Mask:
-    """Return a mask of the points whose coordinate along `direction` exceeds `level`."""
+    """Return a mask of the points whose coordinate along `direction` exceeds `level`.
+
+    `softness` is the width of the soft border.
+    """
     axis = np.asarray(direction) / np.linalg.norm(direction)
     return lambda points: edge(level - points @ axis, softness)
 
 
 def inside(center: Vector, radii: Vector, softness: float = 0.05) -> Mask:
-    """Return a mask of the points inside an ellipsoid."""
+    """Return a mask of the points inside the ellipsoid with this center and these radii along x, y and z.
+
+    `softness` is the width of the soft border as a fraction of the radii.
+    """
     return lambda points: edge(np.linalg.norm((points - np.asarray(center)) / radii, axis=1) - 1.0, softness)
 
 
 def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
-    """Return a mask of the joints between rows of bricks along z.
+    """Return a mask of the joints of a brick wall, whose rows are stacked along z.
 
-    `mortar` is the thickness of the joints as a fraction of a brick's height.
+    `width` and `height` are those of a brick. `mortar` is half the thickness of a joint as a fraction of the height.
     """
 
     def mask(points: Points) -> Floats:
@@ -134,7 +156,7 @@ def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
 
 
 def grain(rng: np.random.Generator, direction: Vector, scale: float) -> Mask:
-    """Return a mask of wood grain along `direction`: rings around an axis outside of the object."""
+    """Return a mask of wood grain: growth rings, about `scale` wide, around an axis that is parallel to `direction`."""
     axis = np.asarray(direction) / np.linalg.norm(direction)
     noise, center = waves(rng, scale * 6), rng.uniform(1, 2, 3) * scale * 8
 

@@ -49,7 +49,10 @@ def ellipsoid(center: Vector, radii: Vector, sides: int = 28, rows: int = 16) ->
 
 
 def rounded_rectangle(width: float, depth: float, radius: float, corner: int = 4) -> Points:
-    """Return the outline [4 * (corner + 1), 2] of a rectangle about the origin with rounded corners."""
+    """Return the outline [4 * (corner + 1), 2] of a rectangle about the origin with rounded corners.
+
+    `radius` is the radius of the corners, and `corner` the number of segments per corner.
+    """
     half = np.array([width, depth]) / 2 - radius
     arc = np.linspace(0, np.pi / 2, corner + 1)
     points: list[Points] = []
@@ -87,7 +90,7 @@ def prism(outline: Points, depth: float, bevel: float = 0.01) -> SurfaceGrid:
 
 
 def curve(control: Sequence[Vector], count: int = 12) -> Points:
-    """Return points [count, 3] on the Bezier curve of the control points (de Casteljau)."""
+    """Return points [count, 3] on the Bezier curve of the points `control`, by de Casteljau's algorithm."""
     t: Points = np.linspace(0, 1, count)[:, None]
     level: list[Points] = [np.asarray(point, dtype=np.float64)[None] for point in control]
     while len(level) > 1:
@@ -134,14 +137,17 @@ def _dome(ring: Points, center: Points, axis: Points) -> list[Points]:
 
 
 def capsule(start: Vector, end: Vector, radius: float, end_radius: float | None = None, sides: int = 16) -> SurfaceGrid:
-    """Return a straight tube with round ends; `end_radius` defaults to `radius`."""
+    """Return a straight tube with round ends, whose radius is `radius` at `start` and `end_radius` at `end`.
+
+    By default, both radii are `radius`.
+    """
     steps = np.linspace(0, 1, 6)
     path = np.asarray(start) + (np.asarray(end) - np.asarray(start)) * steps[:, None]
     return tube(path, radius + ((end_radius or radius) - radius) * steps, sides)
 
 
 def moved(surface: SurfaceGrid, offset: Vector) -> SurfaceGrid:
-    """Translate a surface."""
+    """Move a surface by `offset`."""
     return surface + offset
 
 

@@ -13,7 +13,15 @@ CHROME = Paint(rgb.STEEL, 0.25, 0.7)
 
 
 def road_wheel(center: Vector, radius: float, width: float, hub: Paint, share: float = 0.6) -> list[ObjectPart]:
-    """Build a tire and, on its left side (+x), a hub of `share` of its radius. `pair` adds the right side."""
+    """Build a tire and a hub on its left side (+x). Use `pair` to add the right side.
+
+    Args:
+        center: Center of the tire.
+        radius: Outer radius of the tire.
+        width: Width of the tire.
+        hub: Paint of the hub.
+        share: Radius of the hub as a fraction of `radius`.
+    """
     half = width / 2
     bead, round_off = radius * 0.86, radius * 0.95
     tire = shapes.lathe(
@@ -56,7 +64,18 @@ def spoked_wheel(
     spoke: float = 0.006,
     hub: float = 0.03,
 ) -> list[ObjectPart]:
-    """Build a wheel in the yz plane: a tire of section radius `tire`, a rim, a hub and thin `spokes`."""
+    """Build a wheel in the yz plane: a tire, a rim, a hub and thin spokes.
+
+    Args:
+        center: Center of the wheel.
+        radius: Outer radius of the tire.
+        tire: Radius of the tire's cross-section.
+        spokes: Number of spokes.
+        rim: Paint of the rim.
+        rubber: Paint of the tire.
+        spoke: Radius of a spoke.
+        hub: Half the length of the hub.
+    """
     inner = radius - 2 * tire
     parts = [
         part("tire", torus(radius - tire, tire, 44, 12), rubber),
