@@ -57,7 +57,10 @@ class DistillRequest:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hexadecimal) of all values of the request that affect the result, so without `WITHOUT_EFFECT`."""
+        """SHA-256 (hexadecimal) of all values of the request that affect the result.
+
+        The settings in WITHOUT_EFFECT, such as the number of steps between previews, do not affect it.
+        """
         values = self.as_json()
         for name in WITHOUT_EFFECT:
             values["settings"].pop(name.removeprefix("settings."))

@@ -6,9 +6,9 @@
 
 Each asset is aligned with its object by the known camera of the asset's input image, without a search
 (`distill.evaluate.ground_truth`). The command writes `evaluation.json`, `evaluation.md`, `evaluation.html` (with
-images) and `results.jsonl`, which has one line per measured asset, to the folder OUT given by --out. The same command
-continues after the assets in `results.jsonl`. With --model, the run folders of the distillations are
-OUT/runs/MODEL/UID, and interrupted distillations are resumed too.
+images) and `results.jsonl`, which has one line per measured asset, to the folder OUT given by --out. If the command is
+repeated, assets in `results.jsonl` are not measured again. With --model, the run folders of the distillations are
+OUT/runs/MODEL/UID, and interrupted distillations are resumed.
 """
 
 import sys

@@ -81,8 +81,8 @@ def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: boo
     """Return the alignment of a field with its object.
 
     Args:
-        view: Camera of the view of the object that the field was distilled from.
-        resolution: Edge of this view's square image in pixels, to which the intrinsics of `view` refer.
+        view: Camera of the object's view from which the field was distilled.
+        resolution: Edge in pixels of the square image of this view, to which the intrinsics in `view` refer.
         cameras: Camera settings of the distillation.
         absolute: True if the model's camera labels are absolute (azimuth 0 is the object's front), False if they are
             relative to the reference view.
@@ -92,7 +92,9 @@ def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: boo
 
 
 def read_mesh(path: Path) -> trimesh.Trimesh:
-    """Read the triangles of all parts of a GLB file, placed by its nodes, in Blender's axes (z up).
+    """Read the triangles of all parts of a GLB file as one mesh, in Blender's axes (z up).
+
+    The transforms of the nodes in the GLB file are applied to the parts.
 
     Raises:
         UserError: the file is missing, cannot be read, has a vertex that is not finite, or has no triangle of positive

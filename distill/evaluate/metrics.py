@@ -43,7 +43,7 @@ def silhouette_ious(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDAr
 
 
 def voxel_centers() -> NDArray[np.float64]:
-    """Return the positions [VOXELS^3, 3] of the centers of all voxels; z varies fastest."""
+    """Return the positions [64^3, 3] of the centers of all voxels over [-1, 1]^3; z varies fastest."""
     axis = (np.arange(VOXELS) + 0.5) / VOXELS * 2 * EXTENT - EXTENT
     centers: NDArray[np.float64] = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     return centers
@@ -177,7 +177,7 @@ def _cells_of(points: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64
 
 
 def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
-    """Compare the mesh of an asset with the true mesh, and return three scores.
+    """Compare the mesh of an asset with the true mesh, and return three scores by name.
 
     Args:
         asset: The mesh of the asset.
@@ -186,9 +186,9 @@ def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
     Returns:
         `chamfer`: Chamfer distance, the mean distance from a point to the nearest point of the other mesh, averaged
         over both directions (as in SyncDreamer's evaluation).
-        `f_score`: the harmonic mean of two fractions: the points of the asset within F_DISTANCE of the truth, and the
-        points of the truth within F_DISTANCE of the asset (Knapitsch et al. 2017).
-        `volume_iou`: intersection over union of the voxels inside the meshes.
+        `f_score`: the harmonic mean of two fractions: the points of the asset within 0.02 of the truth, and the points
+        of the truth within 0.02 of the asset (Knapitsch et al. 2017).
+        `volume_iou`: intersection over union of the voxels inside the two meshes.
     """
     from_asset, from_truth = _distances(asset.points, truth.points), _distances(truth.points, asset.points)
     precision, recall = (float((distances <= F_DISTANCE).mean()) for distances in (from_asset, from_truth))

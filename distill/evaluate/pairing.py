@@ -61,7 +61,8 @@ class Pair:
     def identity(self, true_mesh: Path | None) -> float:
         """Return a hash of all that determines the scores of the asset, except the true views.
 
-        The hash consists of the first 48 bits of a SHA-256, as a float, so that it can be stored exactly like a score.
+        The hash is the first 48 bits of a SHA-256. It is a float, so that it can be stored among the scores; 48 bits
+        fit into a float without rounding.
 
         Args:
             true_mesh: The file of the object's true mesh, or None if the asset is scored without a true mesh.
@@ -105,10 +106,11 @@ def check_unique(entries: Sequence[AssetEntry]) -> None:
 
 
 def read_table(path: Path) -> list[AssetEntry]:
-    """Read the entries in a table of runs. The module docstring describes the format.
+    """Read the entries in a table of runs: a CSV file with the header run,uid,view, or a JSON list of such objects.
 
     Raises:
-        UserError: the file cannot be read, has no rows, or has an invalid row, whose number the message contains.
+        UserError: the file cannot be read, has no rows, or has an invalid row. The message contains the number of this
+            row.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -130,8 +132,8 @@ def read_table(path: Path) -> list[AssetEntry]:
         if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
             problem = f"unknown columns: {', '.join(unknown)}" if unknown else "run or uid missing, or not text"
             raise UserError(
-                f"row {number} of the table {path} is invalid ({problem}); give a run and a uid in each row, and "
-                "optionally a view"
+                f"row {number} (counted from 1, without the header) of the table {path} is invalid ({problem}); give a "
+                "run and a uid in each row, and optionally a view"
             )
         run, uid, view = values
         entries.append(AssetEntry(path.parent / run, uid, view_number(view) if view else None))

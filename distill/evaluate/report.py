@@ -27,7 +27,7 @@ _CAPTION: Final = (
 
 @dataclass(frozen=True)
 class AssetGroup:
-    """All assets made with one method, which form one row of the result tables."""
+    """All assets made with one method (a model with its settings), which form one row of the result tables."""
 
     method: Method
     pairs: Sequence[Pair]

@@ -118,7 +118,7 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
         rendered: The renders of the asset.
         truth: The object.
         reference: Index into ALL_VIEWS of the view that the asset was made from. If this view is one of the 16 fixed
-            views, its scores are NaN, since it is not held out.
+            views, the scores of this view are NaN, since the view is not held out.
 
     Returns:
         Lists of scores by name: one value for each of the 16 fixed views, and, under `hull_iou`, the intersection over

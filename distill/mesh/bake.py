@@ -133,7 +133,11 @@ def bake(vertices: FloatArray, uv: FloatArray, faces: IntArray, size: int, color
 
 
 def as_bytes(colors: NDArray[np.floating[Any]]) -> UInt8:
-    """Convert colors in [0, 1], an array of any shape, to uint8 values from 0 to 255. Other values are clipped."""
+    """Convert colors in [0, 1] to uint8 values from 0 to 255.
+
+    Args:
+        colors: An array of any shape. Values outside [0, 1] are clipped.
+    """
     quantized: UInt8 = np.rint(np.clip(colors, 0.0, 1.0) * 255).astype(np.uint8)
     return quantized
 

@@ -277,7 +277,7 @@ def evaluate(
     """Evaluate a function at many points, in chunks of bounded size, without gradients.
 
     Args:
-        function: The function. It receives some of the points, on `device`.
+        function: Function of the points in a chunk, which are on `device`.
         points: All points [n, c], on any device.
         device: Device on which the function is evaluated.
         points_per_call: Maximum number of points in a chunk. None: 131,072.

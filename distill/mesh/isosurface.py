@@ -74,8 +74,8 @@ def simplify(surface: TriangleMesh, faces: int) -> TriangleMesh:
 
     Args:
         surface: The mesh.
-        faces: Target number of faces, which the result has only approximately. A mesh with no more faces is returned
-            unchanged.
+        faces: Target number of faces, which the result has only approximately. A mesh with at most this number of faces
+            is returned unchanged.
     """
     if len(surface.faces) <= faces:
         return surface

@@ -16,7 +16,7 @@ from distill.mesh.arrays import FloatArray, IntArray
 
 
 def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return a manifold mesh of the given faces, without degenerate faces and pairs of a face and its reverse.
+    """Return a manifold mesh of the given faces, except degenerate faces and pairs of a face and its reverse.
 
     Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
     if the directions of the faces along every edge of the input cancel.
@@ -26,8 +26,7 @@ def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, In
         faces: Vertex indices [m, 3].
 
     Returns:
-        Positions and vertex indices of the new mesh, with other numbers of vertices and faces than the input. Some
-        vertices may be unused.
+        Positions [v', 3] and vertex indices [m', 3] of the new mesh. Some of its vertices may be unused.
     """
     faces = cancel(faces)
     vertices, faces = _split_vertices(vertices, faces, partners(vertices, faces))

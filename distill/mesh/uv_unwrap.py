@@ -104,10 +104,11 @@ def _scaled_to_face_area(surface: TriangleMesh, area: float) -> FloatArray:
 
 
 def face_charts(surface: TriangleMesh, texture_size: int) -> UnwrappedMesh:
-    """Give each face its own triangle of the texture, two per cell of a square grid. This is fast for any mesh.
+    """Give each face its own triangle of the texture. This is fast for any mesh.
 
-    Neighboring faces of the mesh are not neighbors in the texture. The cells shrink as the number of faces grows. If
-    the legs of the triangles would be shorter than 3 texels, the texture is enlarged and a warning is logged.
+    The texture is divided into a square grid of cells, and each cell contains the triangles of two faces. Neighboring
+    faces of the mesh are not neighbors in the texture. The cells shrink as the number of faces grows. If the legs of
+    the triangles would be shorter than 3 texels, the texture is enlarged and a warning is logged.
 
     Args:
         surface: The mesh.

@@ -28,7 +28,7 @@ def charts(vertices: NDArray[np.float32], faces: NDArray[np.uint32], texture_siz
 
     Returns:
         Four arrays: the original vertex of each split vertex [s], the faces as indices of split vertices [m, 3], the UV
-        of each split vertex [s, 2] (v up), and the index of its chart [s], NO_CHART if it is in no chart.
+        of each split vertex [s, 2] (v up), and the index of each split vertex's chart [s], NO_CHART if there is none.
     """
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, faces)

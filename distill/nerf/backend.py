@@ -1,6 +1,6 @@
-"""Choose between Triton kernels (on CUDA GPUs) and plain torch (elsewhere) for the field and the renderer.
+"""Choose the implementation of the field and the renderer: Triton kernels on CUDA GPUs, plain torch elsewhere.
 
-Both give the same results up to rounding; the kernels are tested against the torch code.
+Both implementations give the same results up to rounding errors; the kernels are tested against the torch code.
 """
 
 import logging
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 @cache
 def has_kernels(device_type: str) -> bool:
-    """Return whether tensors on this type of device use the Triton kernels.
+    """Return whether tensors on a type of device, such as "cuda" or "cpu", are processed by the Triton kernels.
 
-    Log once if they use plain torch instead.
+    If they are not, the reason is logged once.
     """
     reason = missing_for(device_type, find_spec("triton") is not None)
     if reason:
@@ -23,9 +23,11 @@ def has_kernels(device_type: str) -> bool:
 
 
 def missing_for(device_type: str, installed: bool) -> str:
-    """Return why the kernels cannot be used on a device type; empty if they can.
+    """Return the reason why the Triton kernels cannot be used, or an empty string if they can be used.
 
-    `installed` tells whether Triton is installed.
+    Args:
+        device_type: Type of the device, such as "cuda" or "cpu".
+        installed: Whether Triton is installed.
     """
     if device_type != "cuda":
         return f"the Triton kernels need a CUDA GPU, but the device is {device_type}"

@@ -19,17 +19,17 @@ from distill.nerf.rays import MAX_OPTICAL_DEPTH, ray_of_samples
 
 
 def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, detached: int = 0) -> Tensor:
-    """Sum values along rays with volume rendering weights.
+    """Sum values along rays with the weights of volume rendering.
 
     Args:
-        density: Density [m] per world unit.
-        values: Values [m, k].
-        starts: First sample of each ray, [n + 1].
-        step: World length of a step.
-        detached: The last `detached` values have no gradient with respect to the density.
+        density: Density [m] of each sample per world unit.
+        values: Values [m, k] of each sample, such as its color.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        step: Length of a ray marching step in world units.
+        detached: Number of columns at the end of `values` that give no gradient to the density.
 
     Returns:
-        Weighted sums [n, k].
+        Weighted sums [n, k] along each ray.
     """
     summed: Tensor = _Composite.apply(density, values, starts, (step, detached))
     return summed
@@ -68,9 +68,12 @@ class _Composite(torch.autograd.Function):
 
 @torch.no_grad()
 def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Return the weight [m] of each sample and the transmittance [m] before that sample.
+    """Return the volume rendering weight [m] of each sample and the transmittance [m] in front of each sample.
 
-    `density` is [m], `starts` is [n + 1].
+    Args:
+        density: Density [m] of each sample per world unit.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        step: Length of a ray marching step in world units.
     """
     if has_kernels(density.device.type):
         from distill.nerf.kernels.composite import weight_kernel
@@ -80,7 +83,16 @@ def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, T
 
 
 def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Compute `ray_weights` in plain torch, by a cumulative sum over all samples [m] in float64."""
+    """Compute `ray_weights` in plain torch, with a cumulative sum over the samples of all rays in float64.
+
+    Args:
+        density: Density [m] of each sample per world unit.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        step: Length of a ray marching step in world units.
+
+    Returns:
+        The weight [m] of each sample and the transmittance [m] in front of each sample.
+    """
     optical = (density * step).clamp(max=MAX_OPTICAL_DEPTH)
     before = _sums_before(optical, starts)
     transmittance = torch.exp(-before).to(density.dtype)
@@ -88,7 +100,13 @@ def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Te
 
 
 def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
-    """Return the sums [n, k] of values [m, k] times weights [m] in plain torch."""
+    """Return the sum of weighted values [n, k] along each ray, computed in plain torch.
+
+    Args:
+        weights: Weight [m] of each sample.
+        values: Values [m, k] of each sample.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+    """
     sums = values.new_zeros(len(starts) - 1, values.shape[1])
     return sums.index_add_(0, ray_of_samples(starts, len(weights)), weights[:, None] * values)
 
@@ -96,10 +114,19 @@ def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def composite_gradients(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of density [m] and values [m, k] in plain torch, given the sums' gradient `grad` [n, k].
+    """Return the gradients of `composite`, with respect to density [m] and values [m, k], computed in plain torch.
 
     With g_i = grad . v_i over the first `attached` values, the gradient of density i is
     step (T_(i+1) g_i - sum_{j > i} w_j g_j).
+
+    Args:
+        grad: Gradient [n, k] with respect to the weighted sums.
+        values: Values [m, k] of each sample.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        weights: Weight [m] of each sample, from `ray_weights`.
+        transmittance: Transmittance [m] in front of each sample, from `ray_weights`.
+        step: Length of a ray marching step in world units.
+        attached: Number of columns at the start of `values` that give a gradient to the density.
     """
     at_sample = grad[ray_of_samples(starts, len(weights))]
     gain = (at_sample[:, :attached] * values[:, :attached]).sum(-1)
@@ -109,7 +136,7 @@ def composite_gradients(
 
 
 def _sums_before(values: Tensor, starts: Tensor) -> Tensor:
-    """Return, for each of the values [m], the sum of the earlier values on its ray, in float64."""
+    """Return, for each sample, the sum of the `values` [m] of earlier samples on the same ray, in float64."""
     wide = values.double()
     running = wide.cumsum(0) - wide
     first = starts[:-1].clamp(max=max(0, len(values) - 1))  # rays without samples are not used below

@@ -30,7 +30,7 @@ _FORMAT = "isotropic3d-field-1"
 
 
 class Samples(NamedTuple):
-    """A scene at points: density [n] per world unit, albedo [n, 3], outward unit normal [n, 3]."""
+    """Properties of a scene at n points: density [n] per world unit, albedo [n, 3], outward unit normal [n, 3]."""
 
     density: Tensor
     albedo: Tensor
@@ -38,7 +38,7 @@ class Samples(NamedTuple):
 
 
 class Scene(Protocol):
-    """What the renderer needs of a scene: functions of world points [n, 3] within `radius` of the origin."""
+    """A scene that can be rendered: its density and colors at world points [n, 3] within `radius` of the origin."""
 
     @property
     def radius(self) -> float: ...
@@ -47,7 +47,7 @@ class Scene(Protocol):
 
 
 class Field(nn.Module):
-    """A `Scene` with trainable parameters."""
+    """A neural `Scene`: a hash grid and two small MLPs, whose parameters can be trained."""
 
     def __init__(self, settings: FieldSettings | None = None, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class Field(nn.Module):
 
     @property
     def radius(self) -> float:
-        """Radius of the ball that contains the scene."""
+        """Radius, in world units, of the ball around the origin that contains the scene."""
         return self.settings.radius
 
     def density(self, x: Tensor) -> Tensor:
-        """Return density [n] at world points [n, 3]."""
+        """Return the density [n] per world unit at world points `x` [n, 3]; 0 outside the ball."""
         if has_kernels(x.device.type) and not torch.is_grad_enabled():
             from distill.nerf.kernels.field import decode_density
 
@@ -70,18 +70,18 @@ class Field(nn.Module):
         return self._density_of(x, self.grid(x))
 
     def albedo(self, x: Tensor) -> Tensor:
-        """Return albedo [n, 3] in [0, 1] at world points [n, 3]."""
+        """Return the albedo [n, 3] in [0, 1] at world points `x` [n, 3]."""
         return torch.sigmoid(self.albedo_mlp(self.grid(x)))
 
     def density_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density [n] and outward unit normal [n, 3] at world points [n, 3].
+        """Return the density [n] and the outward unit normal [n, 3] at world points `x` [n, 3].
 
-        The normal is the negative gradient of the density, normalized.
+        The normal is the negative gradient of the density, normalized to unit length.
         """
         return self._density_and_normal(x, *self.grid.with_jacobian(x))
 
     def query(self, x: Tensor) -> Samples:
-        """Return density, albedo and normal at world points [n, 3] with one look-up of the grid."""
+        """Return density, albedo and normal at world points `x` [n, 3] with a single look-up of the hash grid."""
         if has_kernels(x.device.type):
             from distill.nerf.kernels.field import decode
 
@@ -89,7 +89,7 @@ class Field(nn.Module):
         return Samples(*self.query_features(x, *self.grid.with_jacobian(x)))
 
     def kernel_arguments(self) -> tuple["MlpWeights", "FieldShape"]:
-        """Return the weights and constants that `kernels.field` needs."""
+        """Return the matrices of the two MLPs and the constants of the field, as the Triton kernels need them."""
         from distill.nerf.kernels.field import FieldShape, MlpWeights
 
         networks = (self.density_mlp, self.albedo_mlp)
@@ -100,7 +100,13 @@ class Field(nn.Module):
         return self._activate(x, self.density_mlp(features)[:, 0])
 
     def query_features(self, x: Tensor, features: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute `query` in plain torch, given features [n, w] and their Jacobian [n, w, 3]."""
+        """Return density [n], albedo [n, 3] and normal [n, 3], computed in plain torch from features of the hash grid.
+
+        Args:
+            x: World points [n, 3].
+            features: Features [n, w] of the hash grid at these points.
+            jacobian: Derivatives [n, w, 3] of the features with respect to the points.
+        """
         density, normal = self._density_and_normal(x, features, jacobian)
         return density, torch.sigmoid(self.albedo_mlp(features)), normal
 
@@ -120,20 +126,21 @@ class Field(nn.Module):
         return -self.settings.blob_density / self.settings.blob_radius * F.normalize(x, dim=-1)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file with the settings in its header, atomically."""
+        """Write the parameters to a safetensors file, with the settings of the field in its header, atomically."""
         write_tensors(path, self.state_dict(), {"format": _FORMAT, "settings": json.dumps(asdict(self.settings))})
 
 
 def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
-    """Load a field saved by `Field.save`.
+    """Load a field from a file written by `Field.save`.
 
     Raises:
-        UserError: the file is missing, damaged, or not a field.
+        UserError: the file is missing, damaged, or not a field file.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != _FORMAT:
         raise UserError(
-            f"{path} is not a field file of distill (its header lacks {_FORMAT}); create one with `make distill`"
+            f"{path} is not a field file of `make distill` (its header lacks {_FORMAT}); give a field.safetensors "
+            "file from a run folder"
         )
     values = json.loads(header["settings"])
     loaded = Field(FieldSettings(**(values | {"grid": HashGridSettings(**values["grid"])})))
@@ -142,20 +149,34 @@ def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write tensors of any shape and a header of strings as safetensors, atomically."""
+    """Write a safetensors file atomically.
+
+    Args:
+        path: The file. Missing parent folders are created.
+        tensors: Tensors of any shape, by name.
+        header: Strings to store in the header of the file, by name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_file_atomic(path, save(contiguous, dict(header)))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the header of a safetensors file. Raises UserError if the file is missing or damaged."""
+    """Read the tensors and the strings in the header of a safetensors file, both by name.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Read the header of a safetensors file. Raises UserError if the file is missing or damaged."""
+    """Read the strings in the header of a safetensors file, by name.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     with _opened(path) as file:
         header: dict[str, str] = file.metadata() or {}
         return header
@@ -168,9 +189,11 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; create one with `make distill`") from error
+        raise UserError(f"the file {path} does not exist; create it with `make distill`") from error
     except SafetensorError as error:
-        raise UserError(f"{path} is not a complete safetensors file ({error}); delete it and run again") from error
+        raise UserError(
+            f"{path} is not a complete safetensors file ({error}); delete the file and run the distillation again"
+        ) from error
 
 
 class _Mlp(nn.Module):
@@ -188,10 +211,13 @@ class _Mlp(nn.Module):
         return outputs
 
     def with_gradient(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first output [n] and its derivative with respect to the features [n, c], in closed form.
+        """Return the first output [n] and its derivative [n, c] with respect to the features, in closed form.
 
-        The derivative is itself differentiable with respect to the weights, without double backward. The products are
-        transposed because the features of the grid have points last in memory.
+        The derivative can be differentiated with respect to the weights, without double backward. The products are
+        transposed because the hash grid stores its features with points as the last axis.
+
+        Args:
+            features: Features [n, c] of the hash grid.
         """
         before = self.hidden.weight @ features.T  # [hidden, n]
         raw = self.output.weight[0] @ torch.relu(before)

@@ -1,12 +1,16 @@
-"""A multi-resolution hash grid: features at points and their Jacobian, both linear in the table.
+"""A multi-resolution hash grid: features at points and their Jacobian, both linear in the table of features.
 
-The functions here are plain torch; `kernels.hash_grid` does the same on a GPU and is tested against them.
+The functions here are plain torch. `kernels.hash_grid` computes the same on a GPU and is tested against them.
 
-See Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit into its
-table is indexed densely; finer levels are hashed. A level of resolution N has N cells, so N + 1 vertices, per axis.
+See Mueller et al., "Instant Neural Graphics Primitives" (2022), section 3. A level whose vertices all fit into its part
+of the table is indexed densely; finer levels are hashed. A level of resolution N has N cells, and so N + 1 vertices,
+per axis.
 
-Internally points are the last axis, which is faster on a CPU; the public methods transpose.
-Axis letters: `n` points, `k` the 8 corners of a cell, `c` features of one level, `w` features of all levels.
+Internally points are the last axis, which is faster on a CPU; the methods `forward` and `with_jacobian` have points
+first.
+
+Axis letters: `n` points, `k` the 8 corners of a cell, `c` features of one level, `w` features of all levels, `t`
+entries of the table.
 """
 
 from typing import Any, Final
@@ -22,9 +26,18 @@ _INIT_RANGE: Final = 1e-4  # Instant-NGP, section 4
 
 
 def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
-    """Return the table rows [2, 2, 2, n] of the corners (x, y, z; 0 low, 1 high) of integer cells [3, n].
+    """Return the index of each corner of given cells in the table of a level.
 
-    Rows are hashed unless the table has one for each vertex. The table size of a hashed level is a power of two.
+    A level whose table has an entry for every vertex is indexed densely; otherwise the index is a hash of the vertex.
+
+    Args:
+        cell: Integer coordinates [3, n] of the cells.
+        resolution: Number of cells of the level along each axis.
+        table_size: Number of entries in the table of the level; a power of two if the level is hashed.
+
+    Returns:
+        Indices [2, 2, 2, n]. The first three axes are x, y and z of the corner: 0 for the low side, 1 for the high
+        side.
     """
     dense = (resolution + 1) ** 3 <= table_size
     factors = ((resolution + 1) ** 2, resolution + 1, 1) if dense else _PRIMES
@@ -36,15 +49,16 @@ def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
 
 
 def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
-    """Interpolate corners trilinearly.
+    """Interpolate values at the corners of cells trilinearly.
 
     Args:
         corners: Values at the corners, [c, 2, 2, 2, n].
-        fraction: Positions within the cells, [3, n].
-        slope: Factors [3, n] for the derivatives, or None for no derivatives.
+        fraction: Position of each point in its cell, [3, n] in [0, 1].
+        slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points, by which the derivatives
+            are multiplied. None: compute no derivatives.
 
     Returns:
-        Values [c, 1, n], or [c, 4, n]: the value and its derivatives with respect to x, y, z times `slope`.
+        The interpolated value [c, 1, n] or, with `slope`, the value and its derivatives along x, y and z, [c, 4, n].
     """
     x, y, z = fraction
     along_z = corners[:, :, :, 0].lerp(corners[:, :, :, 1], z)  # [c, 2, 2, n]
@@ -61,7 +75,16 @@ def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tens
 
 
 def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
-    """Apply the transpose of `interpolate`: gradients [c, 1 or 4, n] -> gradients of the corners [c, 2, 2, 2, n]."""
+    """Apply the transpose of `interpolate`, which is its backward pass.
+
+    Args:
+        grads: Gradients [c, 1, n], or [c, 4, n] with `slope`, with respect to the result of `interpolate`.
+        fraction: As in `interpolate`.
+        slope: As in `interpolate`.
+
+    Returns:
+        Gradients with respect to the corners, [c, 2, 2, 2, n].
+    """
     x, y, z = fraction
     if slope is None:
         return _spread(_spread(_spread(grads[:, 0], x), y), z)
@@ -85,7 +108,18 @@ class _LookUp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, resolution: int, jacobian: bool) -> Tensor:
-        """Look up a table [c, t] at points [3, n] in unit coordinates -> [c, 1 or 4, n]."""
+        """Return the features of points in one level.
+
+        Args:
+            ctx: Context of the autograd function.
+            table: Table [c, t] of the features of this level.
+            unit: Points [3, n] in unit coordinates, in which the cube of the grid is [0, 1]^3.
+            resolution: Number of cells of the level along each axis.
+            jacobian: Whether to return derivatives too.
+
+        Returns:
+            Features [c, 1, n] or, with `jacobian`, features and their derivatives along x, y and z, [c, 4, n].
+        """
         ctx.save_for_backward(unit)
         ctx.plan = (table.shape, resolution, jacobian)
         index, fraction, slope = _locate(unit, resolution, table.shape[1], jacobian)
@@ -116,14 +150,27 @@ def _locate(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> t
 
 
 def look_up(table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
-    """Look up all levels of a table [c, t] at points [3, n] in unit coordinates -> [w, 1 or 4, n], in plain torch."""
+    """Return the features of all levels at points, computed in plain torch.
+
+    Args:
+        table: Table [c, t] of features, with the entries of all levels one after the other.
+        unit: Points [3, n] in unit coordinates, in which the cube of the grid is [0, 1]^3.
+        settings: Settings of the hash grid.
+        jacobian: Whether to return derivatives too.
+
+    Returns:
+        Features [w, 1, n] or, with `jacobian`, features and their derivatives along x, y and z, [w, 4, n].
+    """
     tables = torch.split(table, list(settings.table_sizes()), dim=1)
     levels = zip(tables, settings.resolutions(), strict=True)
     return torch.cat([_LookUp.apply(part, unit, resolution, jacobian) for part, resolution in levels])
 
 
 class HashGrid(nn.Module):
-    """Features of points in the cube [-radius, radius]^3; points outside are clamped to it."""
+    """A trainable table from which features of points in the cube [-radius, radius]^3 are interpolated.
+
+    Points outside the cube are clamped to it.
+    """
 
     def __init__(
         self, settings: HashGridSettings, radius: float = 1.0, generator: torch.Generator | None = None
@@ -136,15 +183,15 @@ class HashGrid(nn.Module):
 
     @property
     def width(self) -> int:
-        """Number of features per point."""
+        """Number w of features per point."""
         return self.settings.levels * self.settings.features_per_level
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features [n, w] at world points [n, 3]; gradients flow to the table only."""
+        """Return features [n, w] at world points `x` [n, 3]. Gradients flow to the table, not to the points."""
         return self.look_up(x, jacobian=False)[:, 0].T
 
     def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features [n, w] at world points [n, 3], and derivatives [n, w, 3] with respect to the points.
+        """Return features [n, w] at world points `x` [n, 3], and their derivatives [n, w, 3] with respect to `x`.
 
         This takes one gather per level. Both results are linear in the table and differentiable with respect to it, so
         normals need no second derivative of the grid.
@@ -153,10 +200,15 @@ class HashGrid(nn.Module):
         return encoded[:, 0].T, encoded[:, 1:].permute(2, 0, 1) / (2 * self.radius)
 
     def look_up(self, x: Tensor, jacobian: bool) -> Tensor:
-        """Return features [w, 1, n] at world points [n, 3], coarsest level first.
+        """Return the features of all levels at world points, coarsest level first.
 
-        With `jacobian` they are [w, 4, n]: features and their derivatives with respect to unit coordinates, in which
-        the cube is [0, 1]^3.
+        Args:
+            x: World points [n, 3].
+            jacobian: Whether to return derivatives too.
+
+        Returns:
+            Features [w, 1, n] or, with `jacobian`, features and their derivatives [w, 4, n]. The derivatives are with
+            respect to unit coordinates, in which the cube of the grid is [0, 1]^3.
         """
         unit = ((x.detach() + self.radius) / (2 * self.radius)).T.contiguous()
         if has_kernels(unit.device.type):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def read_counts(numbers: Tensor) -> list[int]:
-    """Copy the integers of a tensor [k] to the host; waits for the device."""
+    """Copy the integers of a tensor [k] to the host as a list. On a GPU, this waits until the GPU has computed them."""
     if numbers.device.type != "cuda":
         return [int(number) for number in numbers.tolist()]
     copy = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
@@ -22,5 +22,5 @@ def read_counts(numbers: Tensor) -> list[int]:
 
 
 def read_count(number: Tensor) -> int:
-    """Copy the integer of a scalar tensor to the host; waits for the device."""
+    """Copy the integer of a scalar tensor to the host. On a GPU, this waits until the GPU has computed it."""
     return read_counts(number.reshape(1))[0]

@@ -1,4 +1,4 @@
-"""The occupancy grid: which parts of the scene have density, so that rays skip the rest.
+"""The occupancy grid, which stores the parts of a scene that have density, so that ray marching skips the rest.
 
 The grid and its update are `OccGridEstimator` of nerfacc.
 """
@@ -14,14 +14,22 @@ from distill.nerf.settings import MarchSettings
 
 
 class OccupancyCells(NamedTuple):
-    """The occupied cells of the cube [-radius, radius]^3."""
+    """The occupied cells of a grid over the cube [-radius, radius]^3."""
 
     occupied: Tensor  # [side, side, side] bool, indexed by x, y, z
     radius: float
 
 
 def in_occupied_cell(x: Tensor, cells: OccupancyCells) -> Tensor:
-    """Return whether the cells of world points [..., 3] are occupied, [...]."""
+    """Return whether world points lie in occupied cells. Points outside the cube are clamped to it.
+
+    Args:
+        x: World points [..., 3].
+        cells: The occupied cells.
+
+    Returns:
+        Booleans [...].
+    """
     side = len(cells.occupied)
     cell = ((x + cells.radius) * (side / (2 * cells.radius))).long().clamp(0, side - 1)
     occupied: Tensor = cells.occupied.reshape(-1)[(cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]]
@@ -29,7 +37,7 @@ def in_occupied_cell(x: Tensor, cells: OccupancyCells) -> Tensor:
 
 
 class Occupancy(nn.Module):
-    """The occupancy grid of the cube around the scene, saved in checkpoints."""
+    """The occupancy grid of the cube around a scene. It is updated during the optimization and saved in checkpoints."""
 
     def __init__(self, radius: float, settings: MarchSettings) -> None:
         super().__init__()
@@ -38,9 +46,15 @@ class Occupancy(nn.Module):
         self.grid = OccGridEstimator([-radius] * 3 + [radius] * 3, settings.occupancy_resolution)
 
     def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
-        """Update the grid at every `occupancy_every`-th step; do nothing at other steps.
+        """Update the grid with the current density of the scene.
 
-        `density` maps world points [n, 3] to density [n]. The points are drawn at random from (seed, step).
+        Nothing happens if `step` is not a multiple of the setting `occupancy_every`. The density is evaluated at points
+        in the cells that are drawn at random from (seed, step).
+
+        Args:
+            step: Index of the current step, counted from 0.
+            density: Function that returns the density [n] of the scene at world points [n, 3].
+            seed: Seed of the random points.
         """
         settings = self.settings
         if step % settings.occupancy_every:
@@ -59,15 +73,15 @@ class Occupancy(nn.Module):
 
     @property
     def cells(self) -> OccupancyCells:
-        """The current occupied cells."""
+        """The cells that are occupied now."""
         return OccupancyCells(self.grid.binaries[0], self.radius)
 
     @property
     def mean(self) -> Tensor:
-        """The mean over all cells of the optical depth of one step, a scalar."""
+        """Mean over all cells of the optical depth that one ray marching step has in the cell, a scalar."""
         mean: Tensor = self.grid.occs.mean()
         return mean
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return whether the cells of world points [..., 3] are occupied, [...]."""
+        """Return whether world points `x` [..., 3] lie in occupied cells, as booleans [...]."""
         return in_occupied_cell(x, self.cells)

@@ -1,6 +1,7 @@
 """Ray marching: sample rays at the midpoints of equal steps inside the ball and inside occupied cells.
 
 Plain torch tests all steps of a chunk of rays at once; on a GPU `kernels.ray_march` marches along each ray instead.
+
 Axis letters: `n` rays, `s` steps on a ray, `m` samples kept (packed, sorted by ray, then by distance).
 """
 
@@ -15,17 +16,14 @@ from distill.nerf.rays import PackedSamples, RaySegments, ray_of_samples
 def occupied_samples(
     segments: RaySegments, cells: OccupancyCells | None, step: float, longest: float, budget: int
 ) -> PackedSamples:
-    """Return the midpoints of all steps that lie in the segments and in occupied cells.
+    """Return the samples of rays: the midpoints of all steps that lie in given segments and in occupied cells.
 
     Args:
-        segments: The part of each ray [n] to sample.
-        cells: The occupied cells; None if all are occupied.
-        step: World length of a step.
-        longest: Upper bound of far - near.
-        budget: Approximate number of steps that plain torch tests at once.
-
-    Returns:
-        The samples of all rays.
+        segments: The part of each of n rays to sample.
+        cells: The occupied cells. None: all cells are occupied.
+        step: Length of a step in world units.
+        longest: Length in world units that no segment exceeds.
+        budget: Approximate number of steps, over all rays, that plain torch tests at once.
     """
     steps = int(longest / step) + 2  # the shift is less than one step
     if has_kernels(segments.near.device.type):
@@ -38,7 +36,15 @@ def occupied_samples(
 def march_dense(
     segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int, rays_at_once: int
 ) -> PackedSamples:
-    """Compute `occupied_samples` in plain torch, in chunks of `rays_at_once` rays."""
+    """Compute `occupied_samples` in plain torch.
+
+    Args:
+        segments: The part of each of n rays to sample.
+        cells: The occupied cells. None: all cells are occupied.
+        step: Length of a step in world units.
+        steps: Number of steps to test on each ray, enough for the longest segment.
+        rays_at_once: Number of rays to process at once.
+    """
     rays = len(segments.near)
     counts, distances = [], []
     for start in range(0, max(1, rays), rays_at_once):

@@ -1,7 +1,8 @@
-"""Camera rays, and samples along them stored as packed tensors.
+"""Camera rays, and samples along rays, which are stored as packed tensors.
 
-Samples are sorted by ray: those of ray r are `starts[r]` to `starts[r + 1] - 1`.
-Axis letters: `f` frames, `n` rays, `m` samples of all rays.
+Samples are sorted by ray: the samples of ray r have the indices `starts[r]` to `starts[r + 1] - 1`.
+
+Axis letters: `f` frames (images), `n` rays, `m` samples of all rays.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ MAX_OPTICAL_DEPTH: Final = 104.0
 
 
 class Rays(NamedTuple):
-    """Rays of the pixels of several frames."""
+    """n rays through the pixels of several images. `frame` is the index of the image of each ray."""
 
     origin: Tensor  # [n, 3]
     direction: Tensor  # [n, 3] unit length
@@ -29,7 +30,7 @@ class Rays(NamedTuple):
 
 
 class RaySegments(NamedTuple):
-    """The part of each ray that is sampled."""
+    """The part of each of n rays that is sampled, from the distance `near` to the distance `far`."""
 
     origin: Tensor  # [n, 3]
     direction: Tensor  # [n, 3] unit length
@@ -39,14 +40,14 @@ class RaySegments(NamedTuple):
 
 
 class PackedSamples(NamedTuple):
-    """The samples of n rays."""
+    """The samples of n rays, sorted by ray."""
 
     ray: Tensor  # [m] ray of each sample
     t: Tensor  # [m] distance from the origin of the ray
     starts: Tensor  # [n + 1] first sample of each ray; the last entry is m
 
     def keep(self, wanted: Tensor) -> "PackedSamples":
-        """Return the samples for which `wanted` [m] is true."""
+        """Return the samples for which the mask `wanted` [m] is true. The number of rays stays the same."""
         kept = torch.cat([wanted.new_zeros(1, dtype=torch.long), wanted.cumsum(0)])
         total = read_count(kept[-1])
         # Indexing by `wanted` would make the host wait for the GPU once per array. Other samples are scattered to one
@@ -57,13 +58,13 @@ class PackedSamples(NamedTuple):
         return PackedSamples(self.ray[chosen], self.t[chosen], kept[self.starts])
 
     def of_rays(self, chunk: "RayChunk") -> "PackedSamples":
-        """Return the samples of a chunk of rays, with rays numbered from 0."""
+        """Return the samples of a range of rays. In the result, the first ray of the range has the index 0."""
         first, last, begin, end = chunk
         return PackedSamples(self.ray[begin:end] - first, self.t[begin:end], self.starts[first : last + 1] - begin)
 
 
 class RayChunk(NamedTuple):
-    """A range of rays and the range of their samples."""
+    """A range of rays and the range of the samples of these rays. The ends are exclusive."""
 
     first_ray: int
     last_ray: int  # one past the last
@@ -72,11 +73,11 @@ class RayChunk(NamedTuple):
 
 
 def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: torch.device | str = "cpu") -> Rays:
-    """Return rays through the pixel centers of square images, frame by frame, row by row from the top left.
+    """Return the rays through the pixel centers of square images: image by image, row by row from the top left.
 
     Args:
-        c2w: Cameras [f, 4, 4] in Blender axes.
-        fov_deg: Full field of view, one number or [f].
+        c2w: Camera-to-world matrices [f, 4, 4] in Blender axes.
+        fov_deg: Full field of view in degrees: one number, or one per camera [f].
         resolution: Edge of the images in pixels.
         device: Device of the rays.
     """
@@ -95,9 +96,13 @@ def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: tor
 
 
 def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
-    """Return the distances at which n rays enter [n] and leave [n] the ball around the origin.
+    """Return the distances from each ray's origin at which the ray enters [n] and leaves [n] a ball around the origin.
 
-    The two are equal for rays that miss the ball. Rays that start inside the ball enter at 0.
+    The two distances are equal for rays that miss the ball. Rays that start inside the ball enter at distance 0.
+
+    Args:
+        rays: n rays.
+        radius: Radius of the ball in world units.
     """
     middle = -(rays.origin * rays.direction).sum(-1)
     closest = rays.origin + rays.direction * middle[:, None]
@@ -107,13 +112,18 @@ def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
 
 
 def ray_of_samples(starts: Tensor, samples: int) -> Tensor:
-    """Return the ray [m] of each of `samples` samples, given the first sample of each ray [n + 1]."""
+    """Return the index of the ray of each sample, [m].
+
+    Args:
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        samples: Number m of samples.
+    """
     counts = starts.diff()
     return torch.repeat_interleave(torch.arange(len(counts), device=starts.device), counts, output_size=samples)
 
 
 def join(parts: Sequence[PackedSamples]) -> PackedSamples:
-    """Concatenate the rays and samples of several parts."""
+    """Concatenate the samples of several groups of rays. The rays are numbered in the order of the groups."""
     if len(parts) == 1:
         return parts[0]
     rays, starts = [parts[0].ray], [parts[0].starts]
@@ -125,7 +135,13 @@ def join(parts: Sequence[PackedSamples]) -> PackedSamples:
 
 
 def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
-    """Split rays into chunks. A chunk exceeds `budget` samples by less than the samples of one ray."""
+    """Split rays into chunks of consecutive rays.
+
+    Args:
+        packed: The samples of the rays.
+        budget: Number of samples in a chunk. As rays are not divided, a chunk may have more samples, but the excess is
+            smaller than the number of samples of one ray.
+    """
     rays, samples = len(packed.starts) - 1, len(packed.t)
     if samples <= budget:
         return [RayChunk(0, rays, 0, samples)]
@@ -138,6 +154,11 @@ def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
 
 
 def sample_chunks(samples: int, budget: int) -> Iterator[slice]:
-    """Yield slices of at most `budget` samples; one empty slice if there are no samples."""
+    """Yield slices that divide samples into chunks; one empty slice if there are no samples.
+
+    Args:
+        samples: Number of samples.
+        budget: Maximum number of samples in a chunk.
+    """
     for start in range(0, max(1, samples), budget):
         yield slice(start, start + budget)

@@ -1,11 +1,11 @@
 """Volume rendering of a scene on a white background.
 
-Rays are divided into equal steps inside the ball of the scene; samples are the midpoints of steps that are occupied and
-not occluded. Rays are marched and then rendered in separate chunks, so that `MarchSettings.sample_budget` bounds the
-memory of both. The occupancy grid is that of nerfacc; its ray marching and compositing need its CUDA extension, so
-`ray_sampling` and `compositing` replace them.
+Rays are divided into equal steps inside the ball of the scene. Samples are the midpoints of the steps that are occupied
+and not occluded. Rays are marched in chunks, and then rendered in chunks, so that `MarchSettings.sample_budget` bounds
+the memory of both. The occupancy grid is that of nerfacc. The ray marching and compositing of nerfacc need its CUDA
+extension, so `ray_sampling` and `compositing` replace them.
 
-Axis letters: `f` frames, `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
+Axis letters: `f` frames (images), `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
 """
 
 from functools import partial
@@ -42,7 +42,7 @@ _STEPS_MARCHED_BY_KERNEL: Final = 10
 
 
 class RenderOutput(NamedTuple):
-    """Images of a scene from f cameras."""
+    """Renders of a scene from f cameras: color, opacity, depth, normal and orientation loss term of each pixel."""
 
     rgb: Tensor  # [f, h, w, 3] in [0, 1], on white
     alpha: Tensor  # [f, h, w] in [0, 1]
@@ -63,20 +63,20 @@ def render_views(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> RenderOutput:
-    """Render a scene, with gradients if they are enabled.
+    """Render a scene from several cameras, with gradients if torch has them enabled.
 
     If the rays are rendered in several chunks, the backward pass recomputes each chunk.
 
     Args:
         scene: The scene.
-        c2w: Cameras [f, 4, 4] in Blender axes.
-        fov_deg: Full field of view, one number or [f].
-        resolution: Edge of the images in pixels.
+        c2w: Camera-to-world matrices [f, 4, 4] in Blender axes.
+        fov_deg: Full field of view in degrees: one number, or one per camera [f].
+        resolution: Edge of the square images in pixels.
         settings: Settings of ray marching.
-        occupancy: The occupancy grid; None if all cells are occupied.
-        shade: The shading.
-        generator: A CPU generator that shifts the steps of each ray at random, for training; None renders
-            deterministically.
+        occupancy: The occupancy grid of the scene. None: all cells are occupied.
+        shade: Function that computes the color of samples from their albedo and normal.
+        generator: CPU generator for a random shift of the steps of each ray, for training. None: render without
+            randomness.
         device: Device of the scene.
     """
     rays = camera_rays(c2w, fov_deg, resolution, device)
@@ -93,7 +93,20 @@ def render_views(
 def render_rays(
     scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
 ) -> Tensor:
-    """Return per ray [n, 9]: color on black (3), alpha, distance times alpha, normal (3) and the sum of Eq. 8."""
+    """Render rays through a scene.
+
+    Args:
+        scene: The scene.
+        rays: n rays.
+        shift: Shift [n], in [0, 1), of the steps of each ray.
+        settings: Settings of ray marching.
+        occupancy: The occupancy grid of the scene. None: all cells are occupied.
+        shade: Function that computes the color of samples from their albedo and normal.
+
+    Returns:
+        Values [n, 9] of each ray: color on black (3), alpha (1), mean distance times alpha (1), normal times alpha (3)
+        and the sum of the terms of the orientation loss (Eq. 8) along the ray (1).
+    """
     step = settings.step_length(scene.radius)
     samples = _visible_samples(scene, rays, shift, settings, occupancy)
     chunks = ray_chunks(samples, settings.samples_at_once(shift.device))

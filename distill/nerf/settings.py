@@ -12,7 +12,10 @@ _KERNEL_FACTOR: Final = 4  # kernels need less memory per sample
 
 @dataclass(frozen=True)
 class HashGridSettings:
-    """Settings of the hash grid. Defaults are those of the released configuration (finest level 4096)."""
+    """Settings of the hash grid.
+
+    The defaults are those of the released configuration. Their finest level has about 4096 cells per axis.
+    """
 
     levels: int = 16
     features_per_level: int = 2
@@ -21,19 +24,24 @@ class HashGridSettings:
     growth: float = 1.4473
 
     def resolutions(self) -> tuple[int, ...]:
-        """Return the number of cells per axis of each level, coarsest first."""
+        """Return the number of cells per axis of each level, coarsest level first."""
         return tuple(int(self.base_resolution * self.growth**level) for level in range(self.levels))
 
     def table_sizes(self) -> tuple[int, ...]:
-        """Return the number of table rows of each level: all vertices if they fit, else the size of the hash table."""
+        """Return the number of table entries of each level, coarsest level first.
+
+        This is the number of vertices of the level or, if they do not fit into a hash table, the size of the hash
+        table.
+        """
         return tuple(min((resolution + 1) ** 3, 2**self.log2_table_size) for resolution in self.resolutions())
 
 
 @dataclass(frozen=True)
 class FieldSettings:
-    """Settings of the field. Defaults are those of the released configuration.
+    """Settings of the field. The defaults are those of the released configuration.
 
-    One rule differs: the released scene is the cube [-radius, radius]^3, while this scene is the ball inside that cube.
+    The scene differs from the release in one way: the released scene is the cube [-radius, radius]^3, while this scene
+    is the ball of this radius inside the cube.
     """
 
     grid: HashGridSettings = field(default_factory=HashGridSettings)
@@ -46,7 +54,7 @@ class FieldSettings:
 
 @dataclass(frozen=True)
 class MarchSettings:
-    """Settings of ray marching. Defaults are those of the released configuration."""
+    """Settings of ray marching. The defaults are those of the released configuration."""
 
     samples_per_ray: int = 512
     """Number of steps along the diagonal of the cube around the scene's ball. A diameter of the ball has fewer
@@ -69,9 +77,9 @@ class MarchSettings:
     occupied cells."""
 
     def samples_at_once(self, device: torch.device) -> int:
-        """Return the number of samples that may be evaluated at once on a device."""
+        """Return the number of samples that may be evaluated at once on a device; it is larger with Triton kernels."""
         return self.sample_budget * (_KERNEL_FACTOR if has_kernels(device.type) else 1)
 
     def step_length(self, radius: float) -> float:
-        """Return the world length of a step in a scene of this radius."""
+        """Return the length, in world units, of a ray marching step in a scene whose ball has the given radius."""
         return 2 * 3**0.5 * radius / self.samples_per_ray

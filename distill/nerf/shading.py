@@ -1,7 +1,8 @@
-"""Shading of scene points: unlit albedo, diffuse or textureless, under one point light and ambient light.
+"""Shading of scene points: unlit albedo, or diffuse or textureless shading under one point light and ambient light.
 
-As in the released code (the settings of MVDream), a step draws one kind of shading and one share of ambient light for
-all its views. Eq. 8 makes visible normals face the camera.
+As in the released code (with the settings of MVDream), each step draws one kind of shading and one share of ambient
+light for all its views. This module also contains the orientation loss (Eq. 8), which makes visible normals face the
+camera.
 """
 
 from collections.abc import Callable
@@ -21,19 +22,30 @@ Shade = Callable[[Tensor, Samples, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PointLight:
-    """One point light per frame."""
+    """One point light per image, and the share of ambient light, which all images have in common."""
 
     position: Tensor  # [f, 3] world
     ambient: float  # ambient share in [0, 1]; the rest is the point light
 
 
 def albedo_only(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
-    """Return the unlit albedo [n, 3] at world points x [n, 3] of frames [n]."""
+    """Return the unlit color of n points, which is their albedo [n, 3].
+
+    Args:
+        x: World points [n, 3]; not used.
+        samples: Albedo and normal of the scene at these points.
+        frame: Index of the image of each point [n]; not used.
+    """
     return samples.albedo
 
 
 def lit(kind: ShadingKind, light: PointLight) -> Shade:
-    """Return a function for Lambertian shading by `light`, with the albedo ("diffuse") or white ("textureless")."""
+    """Return a function that computes Lambertian shading.
+
+    Args:
+        kind: "diffuse": with the albedo of the scene. "textureless": with white albedo. "albedo": no shading.
+        light: The point light of each image and the share of ambient light.
+    """
 
     def shade(x: Tensor, samples: Samples, frame: Tensor) -> Tensor:
         to_light = F.normalize(light.position[frame] - x, dim=-1)
@@ -45,21 +57,23 @@ def lit(kind: ShadingKind, light: PointLight) -> Shade:
 
 
 def facing_away(normal: Tensor, direction: Tensor) -> Tensor:
-    """Return max(0, normal . direction)^2 [n] of Eq. 8, for unit normals [n, 3] and ray directions [n, 3].
+    """Return max(0, normal . direction)^2 [n], the term of each sample in the orientation loss (Eq. 8).
 
-    The directions point into the scene.
+    Args:
+        normal: Outward unit normals [n, 3].
+        direction: Unit directions [n, 3] of the rays, from the camera into the scene.
     """
     return (normal * direction).sum(-1).clamp(min=0).square()
 
 
 def orientation_loss(away: Tensor, alpha: Tensor) -> Tensor:
-    """Return Eq. 8, a scalar.
+    """Return the orientation loss (Eq. 8), a scalar.
 
-    The paper takes the sum over samples. As in the released code, the sum is divided by the number of rays that hit
-    something, so that the weight of the loss (Eq. 10) need not change with the resolution.
+    In the paper, the loss is a sum over samples. As in the released code, this sum is divided by the number of rays
+    that hit something, so that the weight of the loss (Eq. 10) does not depend on the resolution.
 
     Args:
-        away: Sum of Eq. 8 along each ray, of any shape.
-        alpha: Opacity of the rays, same shape.
+        away: Sum of the terms `facing_away` along each ray, a tensor of any shape.
+        alpha: Opacity of each ray, with the same shape.
     """
     return away.sum() / torch.count_nonzero(alpha).clamp(min=1)

@@ -29,7 +29,7 @@ _TEXTURELESS_ALBEDO: Final = 0.92
 
 
 class PreviewImages(NamedTuple):
-    """Renders from f cameras, [f, h, w, 3] in [0, 1] on white, and their alpha [f, h, w]."""
+    """Renders from f cameras, [f, h, w, 3] in [0, 1] on white: colors, normals and textureless; and alpha [f, h, w]."""
 
     colors: NDArray[np.float32]
     normals: NDArray[np.float32]  # world axes, -1..1 mapped to 0..1

@@ -43,7 +43,8 @@ def remove_marker(folder: Path) -> None:
 def finished_faces(folder: Path, request: DistillRequest, formats: Sequence[Format]) -> int | None:
     """Return the number of faces of a finished run's mesh, or None if the run is not finished.
 
-    A run is finished if all its result files exist, and its marker has the same request and at least the same formats.
+    A run is finished if all its result files exist, and its marker has the hash of `request` and at least the formats
+    in `formats`.
 
     Args:
         folder: The run folder.

@@ -1,7 +1,8 @@
 """One run: distill one image with one seed into one folder.
 
-The run writes input.png and config.json at the start, a checkpoint and previews while it runs, and RESULTS at the end.
-Then it writes config.json again with the data of the mesh, and done.json, which marks the run as finished.
+The run writes input.png and config.json at the start, a checkpoint and previews while it runs, and the result files
+(RESULTS: field, sheet of views, video and mesh) at the end. Then it writes config.json again with the data of the mesh,
+and done.json, which marks the run as finished.
 """
 
 import logging

@@ -173,7 +173,13 @@ class _Pool:
         self._deaths: Counter[str] = Counter()
 
     def outcomes(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[RunOutcome]:
-        """Yield the outcome of each job as it ends. Once `stopped()` is true, no further job is started."""
+        """Run jobs on the workers, and yield the outcome of each job as soon as it ends.
+
+        Args:
+            jobs: The jobs.
+            stopped: Function that returns whether the command was stopped. Once it returns True, no further job is
+                started.
+        """
         for job in jobs:
             if reason := _create_folder(job.out):
                 yield RunOutcome(job.name, "failed", reason=reason)
@@ -265,11 +271,11 @@ class _Progress:
         self._bar.close()
 
     def begin(self, job: Job) -> None:
-        """Record that a worker starts this run."""
+        """Record that a worker starts the run `job`."""
         self._previews[job.name] = set(_preview_files(job))
 
     def end(self, outcome: RunOutcome) -> None:
-        """Record that a run has ended."""
+        """Record that a run has ended, with its outcome."""
         if outcome.status in ("done", "skipped"):
             self._ended.add(outcome.name)
 
@@ -283,7 +289,11 @@ class _Progress:
             self._stopping = True
 
     def show(self, running: Sequence[Job]) -> None:
-        """Update the bar and report first previews."""
+        """Update the progress bar, and log the path of the first preview of each run.
+
+        Args:
+            running: The jobs that workers process now.
+        """
         import ray
 
         steps: dict[str, int] = ray.get(self._board.steps.remote())

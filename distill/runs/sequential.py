@@ -78,7 +78,8 @@ def run_sequentially(
 
     Args:
         jobs: The runs.
-        loaded: Function that returns the model. It is called once per job, after the run folder has been checked.
+        loaded: Function that returns the model. It is called once for each run that is not finished yet, after its run
+            folder has been checked.
         device: Device of the runs.
     """
     for i, job in enumerate(jobs):

@@ -1,7 +1,7 @@
-"""The state of a distillation and its checkpoint, from which a run resumes exactly.
+"""The state of a distillation, and checkpoints from which a run resumes exactly.
 
-`checkpoint.safetensors` contains the field, the occupancy grid and the optimizer. Its header contains the step and the
-request of the run (key `asked`).
+A checkpoint is the file `checkpoint.safetensors`, which contains the tensors of the field, the occupancy grid and the
+optimizer. Its header contains the number of steps done (key `step`) and the request of the run (key `asked`).
 """
 
 import json
@@ -24,7 +24,7 @@ CHECKPOINT: Final = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Distillation:
-    """The state of a run."""
+    """The state of a distillation: the field, its occupancy grid and the optimizer of its parameters."""
 
     field: Field
     occupancy: Occupancy
@@ -32,7 +32,12 @@ class Distillation:
 
 
 def new_distillation(settings: DistillSettings, device: torch.device | str) -> Distillation:
-    """Return the initial state, which depends only on the settings."""
+    """Return the state of a distillation before its first step. It depends only on the settings.
+
+    Args:
+        settings: Settings of the distillation.
+        device: Device of the field and the occupancy grid.
+    """
     field = Field(settings.nerf, torch_stream(settings.seed, 0, RandomPurpose.FIELD)).to(device)
     occupancy = Occupancy(field.radius, settings.march).to(device)
     mlps = [*field.density_mlp.parameters(), *field.albedo_mlp.parameters()]
@@ -61,7 +66,11 @@ def save_checkpoint(state: Distillation, path: Path, step: int, request: Mapping
 
 
 def check_same_request(path: Path, request: Mapping[str, Any]) -> None:
-    """Check that the checkpoint at `path`, if there is one, belongs to the same request.
+    """Check that a checkpoint belongs to a given request. Settings that do not affect the result may differ.
+
+    Args:
+        path: The checkpoint file, which need not exist.
+        request: The request, as JSON values.
 
     Raises:
         UserError: the checkpoint was made with other settings.
@@ -71,15 +80,22 @@ def check_same_request(path: Path, request: Mapping[str, Any]) -> None:
     changed = differences(json.loads(read_header(path)["asked"]), json.loads(json.dumps(request)), WITHOUT_EFFECT)
     if changed:
         raise UserError(
-            settings_differ(str(path), changed.values(), "Repeat the command with those, or choose another --out.")
+            settings_differ(
+                str(path), changed.values(), "Repeat the command with the earlier settings, or choose another --out."
+            )
         )
 
 
 def resume(state: Distillation, path: Path, request: Mapping[str, Any]) -> int:
-    """Load a checkpoint, if there is one, into `state`.
+    """Load a checkpoint, if it exists, into the state of a distillation.
+
+    Args:
+        state: The state, which is changed in place.
+        path: The checkpoint file, which need not exist.
+        request: The request of the run, as JSON values, which the checkpoint must have too.
 
     Returns:
-        The number of steps done: 0 without a checkpoint.
+        The number of steps done; 0 without a checkpoint.
 
     Raises:
         UserError: the checkpoint was made with other settings or is damaged.
@@ -97,7 +113,7 @@ def resume(state: Distillation, path: Path, request: Mapping[str, Any]) -> int:
 
 
 def _tensors(state: Distillation) -> dict[str, Tensor]:
-    """Return all tensors of a run by name. Tensors of the optimizer are named `optimizer.PARAMETER.KEY`."""
+    """Return all tensors of a state by name. Tensors of the optimizer are named `optimizer.PARAMETER.KEY`."""
     moments = state.optimizer.state_dict()["state"]
     return {
         **{f"field.{name}": tensor for name, tensor in state.field.state_dict().items()},

@@ -1,6 +1,7 @@
-"""Run a function of tensors as CUDA graphs, recorded once per argument shape and then replayed in one launch.
+"""Run a function of tensors as a CUDA graph, which is recorded once for each shape of the arguments.
 
-On a fast GPU, launching the thousand kernels of a network one by one takes longer than running them.
+A recorded graph is replayed with one launch. On a fast GPU, launching the thousand kernels of a network one by one
+takes longer than running them.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,15 @@ _WARM_UP: Final = 3  # runs before recording, which compile and choose algorithm
 
 
 def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Record a CUDA graph of `work`, which returns a tensor of any shape, on the current GPU.
+    """Record a CUDA graph of a function on the current GPU.
 
-    Warms up on a side stream, as the CUDA graph notes of torch recommend.
+    The function is first called three times on a side stream to warm up, as the CUDA graph notes of torch recommend.
+
+    Args:
+        work: Function without arguments that returns a tensor of any shape.
+
+    Returns:
+        A function that replays the graph, and the tensor that receives the result at each replay.
     """
     side_stream: Any = cast(Any, torch.cuda.Stream)()
     side_stream.wait_stream(torch.cuda.current_stream())
@@ -36,7 +43,7 @@ def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor
 class GraphedFunction:
     """A function of tensors of any shape that runs as a CUDA graph, without gradients or random numbers.
 
-    The returned tensor is overwritten by the next call.
+    Each call overwrites the tensor that the previous call with arguments of the same shapes returned.
     """
 
     def __init__(self, work: Work, record: RecordGraph = record_graph) -> None:

@@ -1,7 +1,8 @@
 """Losses and gradient norms that are read from the GPU for several steps at once, so that the host rarely waits.
 
-The device itself skips an update if its loss or gradient is not finite (`train.layers.compile.update`). The run stops
-when the host reads that loss, which happens before the next checkpoint at the latest.
+If the loss or the gradient of a step is not finite, the GPU itself skips the update of the parameters
+(`train.layers.compile.update`). The run stops when the host reads this loss, which happens before the next checkpoint
+at the latest.
 """
 
 import math
@@ -16,7 +17,7 @@ READ_EVERY: Final = 50  # steps between reads on a GPU; on a CPU reading costs n
 
 
 class DistillStepResult(NamedTuple):
-    """The scalars of a step, still on the device."""
+    """The losses and the gradient norm of a step, as scalar tensors that are still on the device."""
 
     losses: dict[str, Tensor]
     """Unweighted losses by name."""
@@ -25,24 +26,31 @@ class DistillStepResult(NamedTuple):
 
 
 class DeferredLosses:
-    """Results of steps that the host has not read yet."""
+    """Results of steps that the host has not read yet.
+
+    They are read together, once the results of `every` steps (an argument of the constructor) are stored.
+    """
 
     def __init__(self, every: int) -> None:
         self._every = every
         self._waiting = DeferredScalars[tuple[int, list[str]]]()  # by step and names of its losses
 
     def add(self, step: int, result: DistillStepResult) -> None:
-        """Store the result of a step for a later read."""
+        """Store the result of a step, so that it is read later. `step` is the index of the step, counted from 0."""
         self._waiting.add((step, list(result.losses)), *_scalars(result))
 
     def read(self, now: bool = False) -> list[tuple[int, dict[str, float]]]:
-        """Read the stored results if they are from at least `every` steps, or in any case if `now`.
+        """Read the stored results from the device, if there are enough of them.
+
+        Args:
+            now: Read the results even if there are fewer than `every`.
 
         Returns:
-            (step, losses by name) of each step that was read.
+            For each step whose result was read, its index, counted from 0, and its losses by name. Empty if none was
+            read.
 
         Raises:
-            UserError: a loss or a gradient was not finite.
+            UserError: the loss or the gradient norm of a step is NaN or infinite.
         """
         if not self._waiting or not (now or len(self._waiting) >= self._every):
             return []
@@ -58,13 +66,19 @@ def _scalars(result: DistillStepResult) -> list[Tensor]:
 
 
 def check_finite(step: int, total: float, gradient_norm: float) -> None:
-    """Check a step's loss and gradient norm.
+    """Check that the loss and the gradient norm of a step are finite.
+
+    Args:
+        step: Index of the step, counted from 0.
+        total: The weighted sum of all losses.
+        gradient_norm: The norm of the gradient of this sum.
 
     Raises:
-        UserError: one of them is NaN or infinite.
+        UserError: the loss or the gradient norm is NaN or infinite.
     """
     if not (math.isfinite(total) and math.isfinite(gradient_norm)):
         raise UserError(
-            f"step {step}: the loss is {total} and its gradient norm {gradient_norm}; start again in another "
-            "--out, with another --seed or a smaller --guidance-scale (the last checkpoint is kept)"
+            f"step {step}: the loss is {total} and the gradient norm {gradient_norm}, but both must be finite; "
+            "start again with another --out, and with another --seed or a smaller --guidance-scale (the last "
+            "checkpoint is kept)"
         )

@@ -27,7 +27,7 @@ from train.model.noise_schedule import add_noise, classifier_free_guidance, clea
 
 
 class Prediction(NamedTuple):
-    """Predicted noise [f, c, h, w], with classifier-free guidance and without."""
+    """Noise predicted by a diffusion model, with classifier-free guidance and without it, [f, c, h, w] each."""
 
     guided: Tensor
     conditional: Tensor
@@ -41,7 +41,7 @@ EncodeImages = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Guidance:
-    """The encoder, denoiser and noise schedule that SDS uses."""
+    """The image encoder, denoiser and noise schedule with which the SDS loss is computed."""
 
     encode: EncodeImages
     denoise: Denoise
@@ -53,14 +53,14 @@ class Guidance:
 def model_guidance(
     model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
 ) -> Guidance:
-    """Return the guidance by a diffusion model. Its weights are frozen in place.
+    """Return the guidance by a diffusion model. The weights of the model are frozen in place.
 
     Args:
         model: The diffusion model.
         tokens: Embedding of the input image, [1, 1, c].
-        elevation_deg: Elevation of the camera that took the image.
+        elevation_deg: Elevation in degrees of the camera that took the input image.
         scale: Classifier-free guidance scale.
-        compute: How to compile the model, in place. Default: not at all.
+        compute: How to compile the networks of the model, in place. None: do not compile.
     """
     compute = compute or Compute()
     model.unet.requires_grad_(False)
@@ -76,9 +76,15 @@ def model_guidance(
 
 
 def enlarge(images: Tensor, size: int) -> Tensor:
-    """Enlarge images [f, c, h, w] to [f, c, size, size] with bilinear interpolation, as in the released code.
+    """Enlarge images with bilinear interpolation, as in the released code.
 
-    Larger images are returned unchanged: the model itself resizes them, with antialiasing.
+    Args:
+        images: Images [f, c, h, w].
+        size: Edge of the enlarged images in pixels. Images of this or a larger size are returned unchanged, since the
+            model resizes them with antialiasing.
+
+    Returns:
+        Images [f, c, size, size], or `images`.
     """
     if images.shape[-1] >= size:
         return images
@@ -88,18 +94,18 @@ def enlarge(images: Tensor, size: int) -> Tensor:
 def model_denoiser(
     model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
 ) -> Denoise:
-    """Return the model as a denoiser with classifier-free guidance.
+    """Return a diffusion model as a denoiser with classifier-free guidance.
 
-    Camera labels are relative to the reference camera, which has azimuth 0 and `elevation_deg`. The reference image
-    itself is not an input (App. C) unless `train.model.reference.with_reference_image` added it to the model.
-    If compiled, the model runs as a CUDA graph on a GPU.
+    The camera labels are relative to the reference camera, which has azimuth 0 and elevation `elevation_deg`. The
+    reference image itself is not an input (App. C) unless `train.model.reference.with_reference_image` added it to the
+    model. A compiled model runs as a CUDA graph on a GPU.
 
     Args:
         model: The diffusion model.
         tokens: Embedding of the input image, [1, 1, c]. The unconditional embedding is zero.
-        elevation_deg: Elevation of the camera that took the image.
+        elevation_deg: Elevation in degrees of the camera that took the input image.
         scale: Classifier-free guidance scale.
-        compute: How the model was compiled. Default: not at all.
+        compute: How the networks of the model were compiled. None: they were not compiled.
     """
 
     def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:
@@ -124,10 +130,11 @@ def model_denoiser(
 
 
 def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> Tensor:
-    """Rescale the x0_hat with guidance so that its standard deviation approaches that of the x0_hat without guidance.
+    """Rescale x0_hat with guidance so that its standard deviation approaches that of x0_hat without guidance.
 
-    Strong guidance raises the contrast of x0_hat (Lin et al. 2023, "Common Diffusion Noise Schedules ...", section
-    3.4). As in MVDream the standard deviation is that of all views of a group.
+    x0_hat are the clean latents that the model predicts. Strong guidance raises their contrast (Lin et al. 2023,
+    "Common Diffusion Noise Schedules ...", section 3.4). As in MVDream, the standard deviation is that of all views of
+    a group.
 
     Args:
         guided: x0_hat with guidance, [f, c, h, w].
@@ -145,15 +152,18 @@ def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> T
 def sds_target(
     latents: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction, *, form: SdsForm, rescale: float
 ) -> Tensor:
-    """Return the SDS target of latents; `sds_loss` is half the squared distance to the target.
+    """Return the latents [f, c, h, w] towards which the SDS loss moves the given latents.
+
+    `sds_loss` is half the squared distance to this target, divided by f.
 
     Args:
         latents: Latents of the rendered images, [f, c, h, w].
-        noise: Noise that was added to them, same shape.
-        alpha_bar: Cumulative noise schedule at the timestep, a scalar.
-        prediction: The predicted noise.
-        form: Form of the loss, see the module docstring.
-        rescale: Fraction for `rescale_deviation`; used with "x0" only.
+        noise: The noise that was added to the latents, [f, c, h, w].
+        alpha_bar: Cumulative product of the noise schedule at the timestep, a scalar.
+        prediction: The noise that the model predicted.
+        form: "x0": the target is the clean latents according to the prediction (MVDream). "eps": the target is the
+            latents minus (1 - alpha_bar) times the difference of predicted and added noise (DreamFusion).
+        rescale: The argument `fraction` of `rescale_deviation`; used with the form "x0" only.
     """
     if form == "eps":
         return latents - (1 - alpha_bar) * (prediction.guided - noise)
@@ -172,16 +182,16 @@ def sds_loss(
     form: SdsForm = "x0",
     rescale: float = 0.5,
 ) -> Tensor:
-    """Return the SDS loss, a scalar: half the squared distance of latents to their target, divided by f.
+    """Return the SDS loss, a scalar: half the squared distance of latents to their `sds_target`, divided by f.
 
     Args:
         latents: Latents of the rendered images, [f, c, h, w], with gradient.
         views: The cameras of the images.
         guidance: Denoiser and noise schedule.
-        timesteps: Smallest and largest possible timestep; one timestep is drawn for all views.
-        generator: A CPU generator, so that all devices draw the same numbers.
-        form: Form of the loss, see the module docstring.
-        rescale: Fraction for `rescale_deviation`; used with "x0" only.
+        timesteps: The smallest and the largest possible timestep. One timestep is drawn for all views.
+        generator: CPU generator of the random numbers, so that all devices draw the same numbers.
+        form: Form of the loss, as in `sds_target`: "x0" (MVDream) or "eps" (DreamFusion).
+        rescale: The argument `fraction` of `rescale_deviation`; used with the form "x0" only.
     """
     low, high = timesteps
     timestep = int(torch.randint(low, high + 1, (), generator=generator))

@@ -1,8 +1,8 @@
-"""The SDS optimization loop: field + guidance -> field, with checkpoints, previews and resume.
+"""The SDS optimization loop, which optimizes a field by guidance, with checkpoints, previews and resumption.
 
-A run folder contains `checkpoint.safetensors` (field, occupancy grid and optimizer, with the step and the request in
-its header), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run gives the
-same result as an uninterrupted one; on a CPU it is bit-identical.
+A run folder contains `checkpoint.safetensors` (field, occupancy grid and optimizer, with the number of steps and the
+request in its header), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run
+gives the same result as an uninterrupted one; on a CPU the result is bit-identical.
 """
 
 import logging
@@ -49,21 +49,24 @@ def distill(
     watch: Watch | None = None,
     write_preview: WritePreview | None = None,
 ) -> Distillation:
-    """Run, or resume, the distillation in `folder` and return its final state.
+    """Run a distillation, or resume it from the checkpoint in the run folder, and return its final state.
 
     Args:
-        settings: Settings of the run.
-        guidance: Encoder, denoiser and noise schedule of the SDS loss.
+        settings: Settings of the distillation.
+        guidance: Image encoder, denoiser and noise schedule of the SDS loss.
         folder: The run folder.
-        request: Everything that determines the result, as JSON values; stored in the checkpoint and compared on resume.
+        request: All values that determine the result, as JSON values. They are stored in checkpoints, and a checkpoint
+            with other values is refused.
         device: Device of the field and the renderer.
         title: Description of the progress bar.
-        watch: Called after each step; a run with `watch` shows no progress bar.
-        write_preview: Called every `settings.preview_every` steps.
+        watch: Function that is called after each step with the number of steps done, and returns True to stop the run.
+            With `watch`, there is no progress bar.
+        write_preview: Function that writes an image of the field, called every `settings.preview_every` steps.
 
     Raises:
-        UserError: the folder contains a checkpoint of another request, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run; its step was finished and a checkpoint written.
+        UserError: the run folder contains a checkpoint of another request, or a loss is not finite.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or `watch` stopped the run. The current step was finished and a checkpoint
+            was written.
     """
     state = new_distillation(settings, device)
     deferred = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)
@@ -95,10 +98,19 @@ def distill(
 
 
 def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> DistillStepResult:
-    """Do one step of optimization.
+    """Do one step of the optimization, in place.
 
-    If the loss or its gradient is not finite, field and optimizer stay unchanged. A GPU skips the update, and
-    `DeferredLosses` raises the error later.
+    If the loss or its gradient is not finite, the field and the optimizer stay unchanged. On a GPU the device itself
+    skips the update, and `DeferredLosses` raises the error later.
+
+    Args:
+        state: The state of the distillation.
+        settings: Settings of the distillation.
+        guidance: Image encoder, denoiser and noise schedule of the SDS loss.
+        step: Index of the step, counted from 0.
+
+    Returns:
+        The losses and the gradient norm of the step, on the device.
 
     Raises:
         UserError: the loss or its gradient is not finite (on a CPU).
@@ -122,7 +134,7 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
 
 
 def skips_updates_on_device(optimizer: torch.optim.AdamW) -> bool:
-    """Return whether the optimizer is fused, so that the device can skip an update without the host."""
+    """Return whether the optimizer is fused, so that the GPU can skip an update without waiting for the host."""
     return bool(optimizer.defaults["fused"])
 
 
@@ -155,7 +167,9 @@ def _losses(
     losses = {"sds": sds, "orient": orientation_loss(rendered.away, rendered.alpha)}
     if settings.reference_weight:
         if guidance.reference is None:
-            raise ValueError("reference_weight is set, but the guidance has no reference view")
+            raise ValueError(
+                "the setting reference_weight is not 0, but the guidance has no reference view; set Guidance.reference"
+            )
         losses["reference"] = reference_loss(
             state.field,
             guidance.reference,

@@ -1,8 +1,9 @@
 """The loss log of a run, `losses.csv`: one row per step, appended during the run.
 
-Columns: `step` (steps done), `seconds` in the loop so far (summed over the parts of an interrupted run), `views_per_s`
-since the previous row, then the losses by name. Steps and losses are the same whenever a run is repeated; `seconds` and
-`views_per_s` are not. A resumed run drops the rows after its checkpoint, so that each step is listed once.
+The columns are `step` (number of steps done), `seconds` (time in the loop so far, summed over the parts of an
+interrupted run), `views_per_s` (rendered views per second since the previous row) and then one column per loss. On a
+CPU, a repeated run has the same steps and losses, but other `seconds` and `views_per_s`. A resumed run drops the rows
+after its checkpoint, so that each step is listed once.
 """
 
 import csv
@@ -28,7 +29,7 @@ LossRow = dict[str, float]
 
 @dataclass(frozen=True)
 class Losses:
-    """The content of a loss log. A row lacks the keys of losses that were not computed."""
+    """The content of a loss log. A row has no entry for a loss that was not computed in its step."""
 
     columns: tuple[str, ...] = ("step", *TIMES)
     rows: tuple[LossRow, ...] = ()
@@ -39,16 +40,19 @@ class Losses:
         return self.columns[3:]
 
     def of(self, name: str) -> tuple[list[float], list[float]]:
-        """Return the steps and values of a column, over the rows that have a value in it."""
+        """Return two lists for the column `name`: the steps of the rows that have a value in it, and these values."""
         pairs = [(row["step"], row[name]) for row in self.rows if name in row]
         return [step for step, _ in pairs], [value for _, value in pairs]
 
 
 def read_losses(path: Path) -> Losses:
-    """Read the loss log at `path`; empty if there is no file. An incomplete last line is dropped.
+    """Read a loss log. An incomplete last line is dropped.
+
+    Args:
+        path: The file losses.csv. If it does not exist, the result has no rows.
 
     Raises:
-        UserError: the file is not a loss log; the message contains the line.
+        UserError: the file is not a loss log, or a line does not match its columns.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -59,7 +63,10 @@ def read_losses(path: Path) -> Losses:
         return Losses()
     header, *lines = csv.reader(io.StringIO(whole))
     if tuple(header[:3]) != ("step", *TIMES):
-        raise UserError(f"{path} is not a loss log (its first line is {','.join(header)!r}); move the file away")
+        raise UserError(
+            f"{path} is not a loss log: its first line is {','.join(header)!r}, but must start with "
+            f"{','.join(('step', *TIMES))!r}; remove the file from the run folder"
+        )
     try:
         rows = [
             {name: float(value) for name, value in zip(header, line, strict=True) if value} | {"step": float(line[0])}
@@ -67,18 +74,23 @@ def read_losses(path: Path) -> Losses:
         ]
     except ValueError as error:
         raise UserError(
-            f"{path}: a line does not match the columns {','.join(header)} ({error}); move the file away"
+            f"a line of the loss log {path} does not match the columns {','.join(header)} ({error}); remove the file "
+            "from the run folder"
         ) from error
     return Losses(tuple(header), tuple(rows))
 
 
 class LossLog:
-    """Appends rows to a loss log. Rows are written to disk every few seconds and by `flush`."""
+    """An open loss log, to which rows are appended. Rows are written to disk every few seconds and by `flush`."""
 
     def __init__(self, path: Path, first: int, views_until: Callable[[int], int]) -> None:
-        """Continue the loss log at `path` after `first` steps; rows of later steps are dropped.
+        """Open a loss log to append rows. If the file does not exist, it is created.
 
-        `views_until` maps a number of steps to the number of views that they render.
+        Args:
+            path: The file losses.csv.
+            first: Number of steps done before the first new row. Rows of later steps are dropped from the file.
+            views_until: Function that returns the number of views rendered in a given number of steps, counted from the
+                first.
         """
         self._path, self._step, self._views_until = path, first, views_until
         before = read_losses(path)
@@ -91,7 +103,12 @@ class LossLog:
         self._file = path.open("a", encoding="utf-8", newline="")
 
     def record(self, step: int, losses: Mapping[str, float]) -> None:
-        """Append a row with the losses of the last step, where `step` is the number of steps done."""
+        """Append a row.
+
+        Args:
+            step: Number of steps done, including the step of this row.
+            losses: The losses of this step, by name.
+        """
         now = time.perf_counter()
         views = self._views_until(step) - self._views_until(self._step)
         times = {"seconds": round(now - self._started, 3), "views_per_s": round(views / max(now - self._last, 1e-9), 2)}
@@ -106,12 +123,12 @@ class LossLog:
         self._step, self._last = step, now
 
     def flush(self) -> None:
-        """Write all rows to disk. Call it before a checkpoint is written."""
+        """Write all rows to disk. This must be called before a checkpoint is written."""
         self._flush_buffer()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file losses.csv."""
         self._file.close()
 
     def _flush_buffer(self) -> None:
@@ -133,7 +150,14 @@ class LossLog:
 
 @contextmanager
 def open_loss_log(path: Path, first: int, views_until: Callable[[int], int]) -> Iterator[LossLog]:
-    """Open a `LossLog` that is closed at the end of the block, also on errors."""
+    """Open a `LossLog` for a `with` block, and close it at the end of the block, also after an error.
+
+    Args:
+        path: The file losses.csv.
+        first: Number of steps done before the first new row. Rows of later steps are dropped from the file.
+        views_until: Function that returns the number of views rendered in a given number of steps, counted from the
+            first.
+    """
     loss_log = LossLog(path, first, views_until)
     try:
         yield loss_log

@@ -1,7 +1,8 @@
-"""Oracle denoisers that know the true scene, to test score distillation independently of a trained model.
+"""Denoisers that know the true scene (oracles), to test score distillation independently of a trained model.
 
-The true scene is analytic. It is ray traced from the cameras of a step, shaded as the step shades the field, and
-encoded by the same encoder. The predicted noise follows from the noisy latents and the true latents.
+The true scene consists of simple solids. It is ray traced from the cameras of a step, shaded like the field in this
+step, and encoded by the same encoder. The predicted noise follows from the noisy latents and the latents of the true
+images.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ _DARK_STRIPE = 0.45  # brightness relative to the color beside it
 
 @dataclass(frozen=True)
 class Ball:
-    """A ball whose front half (towards -y) has one color and whose back half another."""
+    """A ball whose front half (towards -y) has the color `front` and whose back half has the color `back`."""
 
     center: Point
     radius: float
@@ -37,7 +38,10 @@ class Ball:
     """Height in world units of horizontal stripes, which are alternately lighter and darker; 0 for no stripes."""
 
     def hit(self, rays: Rays) -> Tensor:
-        """Return the distance [n] at which rays enter; inf for rays that miss or start inside."""
+        """Return the distance [n] at which each ray hits the ball, measured from the origin of the ray.
+
+        The distance is inf for rays that miss the ball or start inside it.
+        """
         to_center = rays.origin.new_tensor(self.center) - rays.origin
         middle = (to_center * rays.direction).sum(-1)
         half_squared = self.radius**2 - (to_center.square().sum(-1) - middle.square())
@@ -45,13 +49,16 @@ class Ball:
         return torch.where((half_squared > 0) & (near > 0), near, torch.inf)
 
     def normal(self, x: Tensor) -> Tensor:
-        """Return outward unit normals [n, 3] at points [n, 3] of the surface."""
+        """Return the outward unit normals [n, 3] at points `x` [n, 3] on the ball."""
         return F.normalize(x - x.new_tensor(self.center), dim=-1)
 
 
 @dataclass(frozen=True)
 class Cuboid:
-    """An upright box from corner `low` to corner `high`, colored like `Ball`."""
+    """A box with edges along the axes, from the corner `low` to the corner `high`.
+
+    The front half (towards -y) has the color `front`, and the back half has the color `back`.
+    """
 
     low: Point
     high: Point
@@ -66,7 +73,10 @@ class Cuboid:
         return x, y, z
 
     def hit(self, rays: Rays) -> Tensor:
-        """Return the distance [n] at which rays enter; inf for rays that miss or start inside."""
+        """Return the distance [n] at which each ray hits the box, measured from the origin of the ray.
+
+        The distance is inf for rays that miss the box or start inside it.
+        """
         slope = 1 / torch.where(rays.direction == 0, 1e-12, rays.direction)
         at_low, at_high = ((rays.origin.new_tensor(corner) - rays.origin) * slope for corner in (self.low, self.high))
         near = torch.minimum(at_low, at_high).amax(-1)
@@ -74,7 +84,7 @@ class Cuboid:
         return torch.where((near < far) & (near > 0), near, torch.inf)
 
     def normal(self, x: Tensor) -> Tensor:
-        """Return outward unit normals [n, 3] of the faces at points [n, 3] of the surface."""
+        """Return the outward unit normals [n, 3] at points `x` [n, 3] on the faces of the box."""
         size = x.new_tensor(self.high) - x.new_tensor(self.low)
         position = (x - x.new_tensor(self.center)) / size
         face = F.one_hot(position.abs().argmax(-1), 3)
@@ -86,7 +96,7 @@ Solids = tuple[AnalyticSolid, ...]
 
 
 class SurfaceHits(NamedTuple):
-    """First intersections of rays with a scene."""
+    """The first point at which each of n rays hits a solid, with the color and the normal of the solid there."""
 
     hit: Tensor  # [n] whether the ray hits a solid
     x: Tensor  # [n, 3] world point of the hit; the origin of the ray if there is none
@@ -94,7 +104,12 @@ class SurfaceHits(NamedTuple):
 
 
 def trace(solids: Solids, rays: Rays) -> SurfaceHits:
-    """Return the first intersections of rays with solids; rays without intersection are white."""
+    """Return the first point at which each ray hits a solid. Rays that hit no solid are white.
+
+    Args:
+        solids: The solids of the scene.
+        rays: n rays.
+    """
     distance, nearest = torch.stack([solid.hit(rays) for solid in solids], -1).min(-1)
     hit = distance.isfinite()
     x = rays.origin + rays.direction * torch.where(hit, distance, 0)[:, None]
@@ -126,19 +141,19 @@ def render_rgba(
     shade: Shade = albedo_only,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Render solids; a pixel is the mean of supersampling^2 rays.
+    """Render solids by ray tracing. Each pixel is the mean of supersampling^2 rays.
 
     Args:
-        solids: The scene.
-        c2w: Cameras [f, 4, 4] in Blender axes.
-        fov_deg: Field of view, one number or [f].
-        resolution: Edge of the images in pixels.
-        supersampling: Rays per pixel along each axis.
-        shade: The shading.
+        solids: The solids of the scene.
+        c2w: Camera-to-world matrices [f, 4, 4] in Blender axes.
+        fov_deg: Full field of view in degrees: one number, or one per camera [f].
+        resolution: Edge of the square images in pixels.
+        supersampling: Number of rays per pixel along each axis.
+        shade: Function that computes the color of points from their albedo and normal.
         device: Device of the images.
 
     Returns:
-        Images [f, 4, h, w]: colors on white, and alpha.
+        Images [f, 4, h, w] in [0, 1]: colors on white, and alpha.
     """
     fine = resolution * supersampling
     rays = camera_rays(c2w, fov_deg, fine, device)
@@ -159,13 +174,19 @@ def render_truth(
     shade: Shade = albedo_only,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return the colors [f, 3, h, w] of `render_rgba`, with the same arguments."""
+    """Return the color channels [f, 3, h, w] of `render_rgba`, which has the same arguments."""
     rgba = render_rgba(solids, c2w, fov_deg, resolution, supersampling=supersampling, shade=shade, device=device)
     return rgba[:, :3]
 
 
 def oracle_denoiser(truth: Callable[[CameraViews], Tensor], encode: EncodeImages, alphas_cumprod: Tensor) -> Denoise:
-    """Return a denoiser that knows the true images [f, 3, h, w] of any views; it needs no guidance."""
+    """Return a denoiser that knows the true images. Its predictions with and without guidance are equal.
+
+    Args:
+        truth: Function that returns the true images [f, 3, h, w] from given cameras.
+        encode: The image encoder.
+        alphas_cumprod: Cumulative product of the noise schedule, one value per timestep [t].
+    """
 
     @torch.no_grad()
     def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:
@@ -182,9 +203,16 @@ def oracle_guidance(
     alphas_cumprod: Tensor,
     device: torch.device | str = "cpu",
 ) -> Guidance:
-    """Return the guidance of an oracle for the step that `plan` describes. `alphas_cumprod` [t] is the noise schedule.
+    """Return the guidance by an oracle for one step of a distillation.
 
     Each step needs its own guidance, since a denoiser does not receive the light.
+
+    Args:
+        solids: The solids of the true scene.
+        plan: The cameras and the light of the step.
+        encode: The image encoder.
+        alphas_cumprod: Cumulative product of the noise schedule, one value per timestep [t].
+        device: Device of the images.
     """
     light = PointLight(torch.as_tensor(plan.light_position, dtype=torch.float32, device=device), plan.ambient)
 
@@ -198,16 +226,17 @@ def oracle_guidance(
 def mixture_denoiser(
     truths: Callable[[CameraViews], Sequence[Tensor]], encode: EncodeImages, alphas_cumprod: Tensor, *, jointly: bool
 ) -> Denoise:
-    """Return the ideal denoiser for several equally likely scenes.
+    """Return the ideal denoiser for several scenes, of which each is equally likely to be the true one.
 
     It predicts the posterior mean of the clean latents, given the noisy latents.
 
     Args:
         truths: Function that returns the images [f, 3, h, w] of each scene from given cameras.
         encode: The image encoder.
-        alphas_cumprod: Noise schedule [t].
-        jointly: If True, the posterior is that given all views of a group, as for a model with attention between views.
-            If False, it is that given each view alone, as for a model of single views without camera labels.
+        alphas_cumprod: Cumulative product of the noise schedule, one value per timestep [t].
+        jointly: True: the posterior of a view is given all noisy views of its group, as for a model with attention
+            between views. False: it is given this noisy view alone, as for a model of single views without camera
+            labels.
     """
 
     @torch.no_grad()

@@ -1,11 +1,12 @@
-"""A loss that compares the reference view's color and mask with the input image: an ablation, off by default.
+"""A loss that compares the color and mask of the reference view with the input image: an ablation, off by default.
 
 Other methods use this loss; Isotropic3D does not (paper, Table 1 and Fig. 8).
 
-The reference camera has azimuth 0 and the given elevation. Its field of view is 49.13 degrees, as in the training
-renders, which show an object of side 1 from distance 1.5. If `CameraSettings.half_frame` of a preset is larger than in
-those renders, the distance grows by the same factor: the model generates objects that fill the same fraction of the
-frame as in its training renders, and the reference view must agree with that size.
+The reference camera has the elevation and the azimuth of the camera that took the input image; the azimuth is 0 for
+models with relative camera labels. The field of view is 49.13 degrees, as in the training renders, which show an object
+of side 1 from distance 1.5. If `CameraSettings.half_frame` of a preset is larger than in those renders, the distance of
+the reference camera grows by the same factor: the model generates objects that fill the same fraction of the image as
+in its training renders, and the reference view must agree with that size.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ FOV_DEG: Final = fov_deg_of(intrinsics(256), 256)
 
 @dataclass(frozen=True)
 class ReferenceView:
-    """An image and the camera that took it."""
+    """The input image with its mask, and the camera that took it."""
 
     image: Tensor  # [4, h, w] in [0, 1]: colors on white, and the mask
     c2w: NDArray[np.float64]  # [1, 4, 4]
@@ -45,14 +46,14 @@ def new_reference_view(
     azimuth_deg: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> ReferenceView:
-    """Create the reference view of a square image.
+    """Create the reference view from the input image.
 
     Args:
-        rgba: The image [h, w, 4] with straight alpha.
-        elevation_deg: Elevation of the camera.
-        half_frame: `CameraSettings.half_frame` of the run.
-        azimuth_deg: Azimuth of the camera: 0 for a model with relative camera labels, whose azimuths are relative to
-            the image.
+        rgba: The square image [h, w, 4] with straight (not premultiplied) alpha.
+        elevation_deg: Elevation in degrees of the camera that took the image.
+        half_frame: The setting `CameraSettings.half_frame` of the run.
+        azimuth_deg: Azimuth in degrees of the camera that took the image. It is 0 for a model with relative camera
+            labels, whose azimuths are relative to the image.
         device: Device of the image.
 
     Raises:
@@ -61,8 +62,8 @@ def new_reference_view(
     mask = rgba[..., 3:].astype(np.float32) / 255
     if max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) > 0.5:
         raise UserError(
-            "--reference-loss-weight needs the object's outline, but the image has a background: give an RGBA "
-            "cut-out, or pass --remove-background"
+            "--reference-loss-weight needs the outline of the object, but the input image is opaque at its edge, so it "
+            "has a background; give an RGBA cut-out of the object, or add --remove-background"
         )
     image = torch.from_numpy(np.concatenate([composite_white(rgba), mask], -1)).permute(2, 0, 1).to(device)
     distance = sum(half_frame) / 2 / np.tan(np.deg2rad(FOV_DEG) / 2)
@@ -78,9 +79,16 @@ def reference_loss(
     occupancy: Occupancy | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the mean squared error of the unlit colors on white plus that of the mask, a scalar.
+    """Return the mean squared error of the colors (unlit, on white) plus that of the mask, a scalar.
 
-    The image is resized to `resolution` by averaging over the area of each pixel.
+    Args:
+        scene: The scene, which is rendered from the reference camera.
+        reference: The input image and its camera.
+        resolution: Edge in pixels of the rendered image. The input image is resized to the same size by averaging over
+            the area of each pixel.
+        settings: Settings of ray marching.
+        occupancy: The occupancy grid of the scene. None: all cells are occupied.
+        generator: CPU generator for a random shift of the steps of each ray. None: render without randomness.
     """
     device = reference.image.device
     rendered = render_views(

@@ -1,7 +1,7 @@
 """Settings and presets of a distillation, and the plan of each step (`plan_step`).
 
-The plan is a pure function of the settings and the step: random numbers are drawn from (seed, step), so a resumed run
-draws the same numbers. Schedules are defined as fractions of the run, so that `--steps` scales all of them.
+The plan of a step is a pure function of the settings and the step: random numbers are drawn from (seed, step), so a
+resumed run draws the same numbers. Schedules are defined as fractions of the run, so that `--steps` scales all of them.
 """
 
 import math
@@ -33,7 +33,7 @@ VIEWS_PER_GROUP: Final = 4  # orthogonal views that the diffusion model denoises
 
 
 class RandomPurpose(IntEnum):
-    """Purposes of random numbers; each has its own stream per step."""
+    """What random numbers are used for. In each step, each purpose has its own independent random numbers."""
 
     CAMERAS = 0
     SHADING = 1
@@ -46,7 +46,10 @@ class RandomPurpose(IntEnum):
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Ranges of cameras, drawn uniformly per group of views. Defaults are those of the released configuration."""
+    """Ranges from which the cameras are drawn uniformly, once per group of views.
+
+    The defaults are those of the released configuration.
+    """
 
     fov_deg: tuple[float, float] = (15.0, 60.0)
     elevation_deg: tuple[float, float] = (0.0, 30.0)
@@ -59,7 +62,10 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class ShadingSettings:
-    """Shading of the fine part of a run; the coarse part is unlit. Defaults are those of the released configuration."""
+    """Settings of the shading in the fine part of a run. The coarse part is unlit.
+
+    The defaults are those of the released configuration.
+    """
 
     lit_probability: float = 0.75
     textureless_probability: float = 0.5
@@ -72,7 +78,10 @@ class ShadingSettings:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Settings of a distillation. Defaults are those of the paper (App. B) or, if not given there, of the release."""
+    """Settings of a distillation.
+
+    The defaults are those of the paper (App. B) or, if the paper does not give a value, those of the released code.
+    """
 
     steps: int = 10_000
     seed: int = 0
@@ -113,15 +122,17 @@ class DistillSettings:
     preview_every: int = 500
 
     def __post_init__(self) -> None:
-        """Raise UserError when a value is invalid."""
+        """Check the settings. Raises UserError if a value is invalid."""
         if self.steps < 1:
-            raise UserError(f"steps is {self.steps}; it must be at least 1")
+            raise UserError(f"the setting steps is {self.steps}; give at least 1 step")
         check_seed("seed", self.seed)
         if not 0 <= self.reference_weight < math.inf:
-            raise UserError(f"reference_weight is {self.reference_weight}; it must be 0 (off) or a positive number")
+            raise UserError(
+                f"the setting reference_weight is {self.reference_weight}; give 0 (off) or a positive number"
+            )
         for name in ("coarse_views", "fine_views"):
             if getattr(self, name) % VIEWS_PER_GROUP:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be a multiple of {VIEWS_PER_GROUP}")
+                raise UserError(f"the setting {name} is {getattr(self, name)}; give a multiple of {VIEWS_PER_GROUP}")
 
 
 # In training renders the longest side of an object is 1, and the camera has distance 1.5, a 35 mm lens and a 32 mm
@@ -171,7 +182,10 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 
 
 def newer_settings(settings: DistillSettings) -> dict[str, float]:
-    """Return the settings that differ from `BEFORE`, by names such as `cameras.low_elevation_probability`."""
+    """Return the settings that older versions of this program did not have, unless they equal the older behavior.
+
+    The older behavior is given by `BEFORE`. The names contain the group, as in `cameras.low_elevation_probability`.
+    """
     return {
         f"{group}.{name}": value
         for group, names in BEFORE.items()
@@ -184,7 +198,7 @@ def newer_settings(settings: DistillSettings) -> dict[str, float]:
 class CameraViews:
     """The f cameras of a step, which look at the origin.
 
-    Each group of `VIEWS_PER_GROUP` cameras has orthogonal views.
+    Each group of `VIEWS_PER_GROUP` consecutive cameras has orthogonal views, at azimuths 90 degrees apart.
     """
 
     elevation_deg: NDArray[np.float64]
@@ -197,13 +211,13 @@ class CameraViews:
 
     @property
     def c2w(self) -> NDArray[np.float64]:
-        """Camera-to-world [f, 4, 4] in Blender axes."""
+        """Camera-to-world matrices [f, 4, 4] in Blender axes."""
         return spherical_to_c2w(self.elevation_deg, self.azimuth_deg, self.distance)
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The cameras, light and weights of one step."""
+    """The cameras, timesteps, shading, lights and loss weight of one step."""
 
     resolution: int
     views: CameraViews
@@ -216,7 +230,13 @@ class StepPlan:
 
 
 def plan_step(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> StepPlan:
-    """Return the cameras, light and weights of step `step` (0-based)."""
+    """Return the plan of a step.
+
+    Args:
+        settings: Settings of the distillation.
+        step: Index of the step, counted from 0.
+        num_timesteps: Number of timesteps of the diffusion model's noise schedule.
+    """
     coarse = step < settings.coarse_fraction * settings.steps
     views = draw_views(settings, step, settings.coarse_views if coarse else settings.fine_views)
     shading, ambient = _draw_shading(settings, step, coarse)
@@ -232,29 +252,45 @@ def plan_step(settings: DistillSettings, step: int, num_timesteps: int = 1000) -
 
 
 def views_until(settings: DistillSettings, step: int) -> int:
-    """Return the number of views that the first `step` steps render."""
+    """Return the total number of views that the first `step` steps of a run render."""
     coarse = min(step, math.ceil(settings.coarse_fraction * settings.steps))
     return coarse * settings.coarse_views + (step - coarse) * settings.fine_views
 
 
 def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> tuple[int, int]:
-    """Return the smallest and largest timestep at `step`; both move linearly to `timestep_end`, then stay there."""
+    """Return the smallest and the largest diffusion timestep that may be drawn in a step.
+
+    Both move linearly from `settings.timestep_start` to `settings.timestep_end`, then stay constant.
+
+    Args:
+        settings: Settings of the distillation.
+        step: Index of the step, counted from 0.
+        num_timesteps: Number of timesteps of the diffusion model's noise schedule.
+    """
     progress = min(1.0, step / (settings.anneal_fraction * settings.steps))
     low, high = (settings.timestep_start + progress * (end - settings.timestep_start) for end in settings.timestep_end)
     return int(num_timesteps * low), int(num_timesteps * high)
 
 
 def orientation_weight(settings: DistillSettings, step: int) -> float:
-    """Return the weight of Eq. 10 at `step`.
+    """Return the weight of the orientation loss (Eq. 10) in the step with index `step`, counted from 0.
 
-    It grows linearly to `settings.orientation_weight` over the first `coarse_fraction` of the steps and stays there.
-    In the paper it grows to 1,000 over the first 5,000 of 10,000 steps.
+    The weight grows linearly from 0 to `settings.orientation_weight` over the coarse part of the run, then stays
+    constant. In the paper it grows to 1,000 over the first 5,000 of 10,000 steps.
     """
     return settings.orientation_weight * min(1.0, step / (settings.coarse_fraction * settings.steps))
 
 
 def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:
-    """Draw `count` cameras in groups of orthogonal views. The views of a group differ only in their azimuths."""
+    """Draw the random cameras of a step, in groups of orthogonal views.
+
+    The cameras of a group differ only in their azimuths.
+
+    Args:
+        settings: Settings of the distillation.
+        step: Index of the step, counted from 0.
+        count: Number of cameras, a multiple of `VIEWS_PER_GROUP`.
+    """
     cameras = settings.cameras
     rng = random_stream(settings.seed, step, RandomPurpose.CAMERAS)
     groups = count // VIEWS_PER_GROUP
@@ -294,10 +330,16 @@ def _draw_lights(settings: DistillSettings, step: int, views: CameraViews) -> ND
 
 
 def random_stream(seed: int, step: int, purpose: RandomPurpose) -> np.random.Generator:
-    """Return the numpy generator of one purpose in one step."""
+    """Return a numpy generator of random numbers.
+
+    Its numbers are determined by the seed, the index of the step (counted from 0) and the purpose.
+    """
     return np.random.default_rng((seed, step, purpose))
 
 
 def torch_stream(seed: int, step: int, purpose: RandomPurpose) -> torch.Generator:
-    """Return the torch generator, on the CPU, of one purpose in one step."""
+    """Return a torch generator of random numbers on the CPU.
+
+    Its numbers are determined by the seed, the index of the step (counted from 0) and the purpose.
+    """
     return torch.Generator().manual_seed(int(random_stream(seed, step, purpose).integers(2**62)))

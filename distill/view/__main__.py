@@ -43,7 +43,7 @@ def main(args: ViewArgs) -> int:
         UserError: no folder is given, a folder contains no run, a file of a run is not valid, or the port is taken.
     """
     if not args.folders:
-        raise UserError("no run folder is given; give the folder that --out of `python -m distill` names")
+        raise UserError("no run folder is given; give the output folder (--out) of `python -m distill`")
     if args.out:
         for path in write_pages(args.folders, args.out):
             print(path)

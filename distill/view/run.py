@@ -119,12 +119,12 @@ def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; give the folder that --out of `python -m distill` names")
+            raise UserError(f"{folder} is not a folder; give the output folder (--out) of `python -m distill`")
         runs = list(_runs_in(folder.resolve(), _DEPTH))
         if not runs:
             raise UserError(
-                f"{folder} contains no run folder, that is, no folder with a file {', '.join(_SIGNS)}; give the folder "
-                "that --out of `python -m distill` names"
+                f"{folder} contains no run folder, which has one of the files {', '.join(_SIGNS)}; give the output "
+                "folder (--out) of `python -m distill`"
             )
         found += runs
     common = Path(os.path.commonpath([folder.resolve() for folder in folders]))

@@ -66,7 +66,7 @@ def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
                 self.wfile.write(b"" if head else response.body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Do not log requests."""
+            """Log nothing about a request, unlike the base class."""
 
     try:
         return ThreadingHTTPServer((HOST, port), Handler)

@@ -16,14 +16,32 @@ _BLOCK: Final = 32  # most rays have a few tens of samples
 
 
 def weight_kernel(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Return the weight [m] of each sample and the transmittance [m] before that sample; see `ray_weights`."""
+    """Compute `distill.nerf.compositing.ray_weights` with a Triton kernel.
+
+    Args:
+        density: Density [m] of each sample per world unit.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        step: Length of a ray marching step in world units.
+
+    Returns:
+        The weight [m] of each sample and the transmittance [m] in front of each sample.
+    """
     weights, transmittance = density.new_empty(len(density)), density.new_empty(len(density))
     _launch(_weight_kernel, starts, density.contiguous(), weights, transmittance, step, MAX_OPTICAL_DEPTH)
     return weights, transmittance
 
 
 def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
-    """Return the sums [n, k] of values [m, k] times weights [m]."""
+    """Compute `distill.nerf.compositing.weighted_sums` with a Triton kernel.
+
+    Args:
+        weights: Weight [m] of each sample.
+        values: Values [m, k] of each sample.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+
+    Returns:
+        The sum of weighted values [n, k] along each ray.
+    """
     width = values.shape[1]
     sums = values.new_zeros(len(starts) - 1, width)
     _launch(_sum_kernel, starts, weights, values.contiguous(), sums, width, triton.next_power_of_2(width))
@@ -33,9 +51,19 @@ def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def gradient_kernel(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of density [m] and values [m, k], given the sums' gradient `grad` [n, k].
+    """Compute `distill.nerf.compositing.composite_gradients` with a Triton kernel.
 
-    See `composite_gradients`.
+    Args:
+        grad: Gradient [n, k] with respect to the weighted sums.
+        values: Values [m, k] of each sample.
+        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        weights: Weight [m] of each sample.
+        transmittance: Transmittance [m] in front of each sample.
+        step: Length of a ray marching step in world units.
+        attached: Number of columns at the start of `values` that give a gradient to the density.
+
+    Returns:
+        The gradients with respect to density [m] and values [m, k].
     """
     width = values.shape[1]
     by_density, by_values = _like(weights), _like(values)

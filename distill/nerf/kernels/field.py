@@ -28,7 +28,7 @@ _EPSILON: Final = 1e-12  # as in F.normalize of torch
 
 
 class FieldShape(NamedTuple):
-    """The constants of a field."""
+    """The constants of a field: the radius of the scene and the parameters of the initial density."""
 
     radius: float  # of the ball that contains the scene
     blob_density: float
@@ -36,7 +36,7 @@ class FieldShape(NamedTuple):
 
 
 class MlpWeights(NamedTuple):
-    """The matrices of the networks, with w features and h hidden units."""
+    """The weight matrices of the two MLPs of a field, which have w input features and h hidden units."""
 
     density_hidden: Tensor  # [h, w]
     density_output: Tensor  # [1, h]
@@ -47,7 +47,15 @@ class MlpWeights(NamedTuple):
 def decode_density(
     encoded: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
 ) -> Tensor:
-    """Return density [n], without gradient, at world points `x` [n, 3], given their features `encoded` [w, 1, n]."""
+    """Return the density [n] of a field at points, without gradient.
+
+    Args:
+        encoded: Features [w, 1, n] of the points, as returned by `HashGrid.look_up`.
+        x: World points [n, 3].
+        weights: The weight matrices of the MLPs.
+        shape: The constants of the field.
+        exact: Use float32 instead of TensorFloat32 in matrix products.
+    """
     density = x.new_empty(len(x))
     _launch(len(x), encoded, x, weights, shape, exact, _decode, density, density, density, everything=False)
     return density
@@ -56,12 +64,14 @@ def decode_density(
 def decode(
     encoded: Tensor, x: Tensor, weights: MlpWeights, shape: FieldShape, *, exact: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return density [n], albedo [n, 3] and normal [n, 3]; gradients flow to the features and the weights.
+    """Return density [n], albedo [n, 3] and normal [n, 3] of a field at points.
+
+    Gradients flow to `encoded` and `weights`.
 
     Args:
-        encoded: Features and their Jacobian [w, 4, n], as returned by `HashGrid.look_up`.
+        encoded: Features of the points and their Jacobian [w, 4, n], as returned by `HashGrid.look_up`.
         x: World points [n, 3].
-        weights: The matrices of the networks.
+        weights: The weight matrices of the MLPs.
         shape: The constants of the field.
         exact: Use float32 instead of TensorFloat32 in matrix products.
     """

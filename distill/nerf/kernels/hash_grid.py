@@ -24,14 +24,25 @@ _PRIME_Z = tl.constexpr(805_459_861)
 
 
 class LookUp(torch.autograd.Function):
-    """Autograd function that looks up all levels.
+    """Autograd function that looks up the features of points in all levels of a hash grid.
 
-    It stores only the points; the backward pass recomputes the corners.
+    It stores only the points for the backward pass, which computes the corners of their cells again.
     """
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:
-        """Look up points `unit` [3, n] in unit coordinates in `table` [c, t]; return [levels * c, 1 or 4, n]."""
+        """Return the features of points in all levels.
+
+        Args:
+            ctx: Context of the autograd function.
+            table: Table [c, t] of features, with the entries of all levels one after the other.
+            unit: Points [3, n] in unit coordinates, in which the cube of the grid is [0, 1]^3.
+            settings: Settings of the hash grid.
+            jacobian: Whether to return derivatives too.
+
+        Returns:
+            Features [levels * c, 1, n] or, with `jacobian`, features and their derivatives [levels * c, 4, n].
+        """
         ctx.save_for_backward(unit)
         ctx.plan = (table.shape, settings, jacobian)
         channels = len(table)
@@ -42,7 +53,12 @@ class LookUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the table [c, t]. The order of summation varies between runs."""
+        """Return the gradient of the table [c, t]. Calls differ in the last digits, since the order of sums varies.
+
+        Args:
+            ctx: Context of the autograd function.
+            grads: One tensor: the gradient with respect to the result of `forward`.
+        """
         (unit,) = ctx.saved_tensors
         (channels, entries), settings, jacobian = ctx.plan
         table = grads[0].new_zeros(entries, channels)

@@ -20,7 +20,17 @@ _BLOCK: Final = 128
 
 
 def march_kernel(segments: RaySegments, cells: OccupancyCells | None, step: float, steps: int) -> PackedSamples:
-    """Return the samples of n rays, testing at most `steps` steps of world length `step` on each ray."""
+    """Compute `distill.nerf.ray_sampling.occupied_samples` with a Triton kernel.
+
+    Args:
+        segments: The part of each of n rays to sample.
+        cells: The occupied cells. None: all cells are occupied.
+        step: Length of a step in world units.
+        steps: Number of steps to test on each ray, enough for the longest segment.
+
+    Returns:
+        The samples of all rays.
+    """
     rays = len(segments.near)
     counts = torch.zeros(rays + 1, dtype=torch.long, device=segments.near.device)
     _launch(segments, cells, step, steps, starts=counts, t=segments.near, ray=counts, write=False)
