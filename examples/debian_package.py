@@ -15,8 +15,12 @@ _AR_HEADER_BYTES: Final = 60
 def package_files(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Yield (path, content) of every file in a .deb or folder whose name ends with `suffix`, ignoring case.
 
-    Paths in a package are relative to the root of the file system, paths in a folder are relative to it. Files of a
-    folder are sorted, those of a package are in its order.
+    Paths in a package are relative to the root of the file system; paths in a folder are relative to the folder. The
+    files of a folder are sorted by path; the files of a package are in the order of its archive.
+
+    Args:
+        source: The .deb file, or the folder.
+        suffix: End of the file names in lower case, such as ".png".
 
     Raises:
         UserError: The source is missing, is neither a folder nor a Debian package, is corrupt, or has no such file.

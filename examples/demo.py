@@ -113,7 +113,7 @@ def _data(demo: Demo) -> tuple[str, ...]:
 
 
 def run_child(command: Sequence[str]) -> int:
-    """Run a command and return its exit status. SIGTERM is passed on to it; Ctrl-C reaches it anyway."""
+    """Run a command and return its exit status. A SIGTERM to this process is passed on to the command."""
     with subprocess.Popen(command) as child:
 
         def end(number: int, frame: FrameType | None) -> None:
@@ -131,7 +131,10 @@ def run_child(command: Sequence[str]) -> int:
 
 
 def run_step(step: Step, demo: Demo) -> float:
-    """Run one command and return its seconds. Raises UserError if it fails, but not if some objects did not render."""
+    """Run one step of the demo and return its time in seconds.
+
+    Raises UserError when the step fails. Objects that could not be rendered are not a failure of the step.
+    """
     print(f"\n== {step.title}\n   python -m {' '.join(step.arguments)}", flush=True)
     start = time.monotonic()
     status = run_child((PYTHON, "-m", *step.arguments))
@@ -146,7 +149,15 @@ def run_step(step: Step, demo: Demo) -> float:
 
 
 def record_seconds(path: Path, name: str, seconds: float) -> dict[str, float]:
-    """Record the seconds of a step. A resumed demo keeps the longest time, which is that of the run itself."""
+    """Record the time of a step in a JSON file. Return the seconds of all steps by name.
+
+    If the demo is resumed, the longest time is kept, because a repeated step that has nothing to do takes less time.
+
+    Args:
+        path: The JSON file.
+        name: Name of the step.
+        seconds: Time of the step.
+    """
     record: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     record[name] = round(max(seconds, record.get(name, 0.0)), 1)
     path.write_text(json.dumps(record, indent=2) + "\n")

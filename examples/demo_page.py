@@ -13,10 +13,15 @@ LEAD = (
 
 
 def write_demo_page(out: Path, image: Path, steps: Sequence[tuple[str, Sequence[str], float]]) -> Path:
-    """Write `out`/index.html and return its path. `steps` has each step's title, `python -m` arguments and seconds.
+    """Write the page `out`/index.html and return its path.
+
+    Args:
+        out: Folder of the demo.
+        image: The image that was distilled.
+        steps: Title, arguments after `python -m`, and time in seconds of each step.
 
     Raises:
-        UserError: an image or the model is missing.
+        UserError: An image or the 3D model is missing.
     """
     page = out / "index.html"
     write_page(page, "Isotropic3D: the demo", _sections(out, image, steps), lead=LEAD)

@@ -18,10 +18,10 @@ MODEL_SUFFIXES: Final = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl")
 
 @dataclass(frozen=True)
 class Settings:
-    """Render settings of a whole set.
+    """Render settings of a whole shard set.
 
     `hdri` is a folder of environment maps; None uses the eight that ship with Blender. A pixel takes at most `samples`
-    samples. Every 16 samples Cycles stops the pixels whose noise is below `noise_threshold`; 0 disables this.
+    samples. After every 16 samples, Cycles stops the pixels whose noise is below `noise_threshold`; 0 disables this.
     """
 
     resolution: int = 256
@@ -46,7 +46,7 @@ class Settings:
 
 
 def parse_device(name: str) -> Device:
-    """Return `name` as a device. Raises UserError when it is not one."""
+    """Return the device called `name`. Raises UserError when there is no device of this name."""
     for device in DEVICES:
         if device == name:
             return device
@@ -54,7 +54,10 @@ def parse_device(name: str) -> Device:
 
 
 def environment_maps(folder: Path) -> dict[str, Path]:
-    """Return the environment maps in a folder as sorted file name -> path. Raises UserError when there are none."""
+    """Return the .exr and .hdr files in a folder, as file name -> path, sorted by name.
+
+    Raises UserError when the folder does not exist or contains no such file.
+    """
     if not folder.is_dir():
         raise UserError(f"--hdri {folder} is not a folder; give a folder of .exr or .hdr environment maps")
     maps = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in HDRI_SUFFIXES}

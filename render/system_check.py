@@ -26,7 +26,10 @@ SYSTEM_LIBRARIES: Final = {
 
 
 def missing_packages() -> list[str]:
-    """Return the Debian packages whose libraries cannot be loaded (Linux only; elsewhere bpy's wheels contain them)."""
+    """Return the names of the Debian packages whose libraries Blender needs and that cannot be loaded.
+
+    The list is empty on systems other than Linux, where the wheels of bpy contain the libraries.
+    """
     if not sys.platform.startswith("linux"):
         return []
     missing = []
@@ -39,7 +42,10 @@ def missing_packages() -> list[str]:
 
 
 def find_problem() -> str | None:
-    """Return why rendering is not possible in this environment and what to do, or None. Does not import bpy."""
+    """Return why rendering is not possible on this machine and what to do; None if it is possible.
+
+    Does not import bpy.
+    """
     if find_spec("bpy") is None:
         version = ".".join(map(str, sys.version_info[:2]))
         if version == "3.11":

@@ -50,7 +50,7 @@ class TrueMeshes:
 def run(args: TrueMeshes) -> None:
     """Export the meshes and print a summary.
 
-    Raises UserError when the split is empty or procedural objects cannot be built on this machine.
+    Raises UserError when no object is in the split, or when procedural objects cannot be built on this machine.
     """
     shards = ShardSet(args.shards)
     assets = {asset.uid: asset for asset in Manifest(*url_to_fs(args.shards)).assets()}

@@ -21,7 +21,7 @@ _IDENTITY: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One object of a library."""
+    """One object of a furniture library, as the catalog of the library describes it."""
 
     name: str  # English
     category: str
@@ -34,18 +34,25 @@ class CatalogEntry:
 
     @property
     def is_rotated(self) -> bool:
-        """Whether the model's vertices must be rotated."""
+        """Whether the vertices of the model must be rotated to set the model upright."""
         return self.rotation != _IDENTITY
 
     @property
     def label(self) -> str:
-        """The kind of object: as in labels.csv, by the model's folder or by the name; otherwise the lower-case name."""
+        """The kind of the object, from labels.csv by the model's folder or name; otherwise the name in lower case."""
         name = " ".join(self.name.lower().split())
         return _labels().get(str(PurePosixPath(self.model).parent)) or _labels().get(name, name)
 
 
 def read_catalog(archive: zipfile.ZipFile, source: str) -> list[CatalogEntry]:
-    """Return the entries of a library in catalog order. Raises UserError when the catalog is missing or unusable."""
+    """Return the objects of a furniture library in the order of its catalog.
+
+    Args:
+        archive: The open `.sh3f` file.
+        source: Name of the file, for error messages.
+
+    Raises UserError when the catalog is missing or unusable.
+    """
     try:
         info = archive.getinfo(CATALOG_FILE)
     except KeyError as error:
@@ -66,7 +73,10 @@ def read_catalog(archive: zipfile.ZipFile, source: str) -> list[CatalogEntry]:
 
 
 def skip_reason(entry: CatalogEntry, min_flatness: float) -> str:
-    """Return why an object is not used, or ""."""
+    """Return why an object is not used, or "" if it is used.
+
+    An object is too flat if its smallest extent is less than `min_flatness` times its largest extent.
+    """
     words = entry.name.lower().split()
     if entry.category == "Characters" and not _PEOPLE.isdisjoint(words):
         return "people"
@@ -82,7 +92,10 @@ def skip_reason(entry: CatalogEntry, min_flatness: float) -> str:
 
 
 def spdx_license(text: str, source: str) -> str:
-    """Return the SPDX identifier of a library's license text. Raises UserError when the license is unknown."""
+    """Return the SPDX identifier of the license with this text. Raises UserError when the license is unknown.
+
+    `source` is the name of the library, for the error message.
+    """
     if text.startswith("Public domain"):
         return "CC0-1.0"
     if text.startswith("Creative Commons Attribution 3.0"):
@@ -125,7 +138,11 @@ def _entry(values: dict[str, str], number: int, source: str) -> CatalogEntry:
 
 
 def safe_path(name: str, source: str) -> str:
-    """Return a path in a library. Raises UserError when it would leave the folder that it is written to."""
+    """Return `name`, the path of a file in a library. Raises UserError when the path is unsafe to write.
+
+    A path is unsafe if it leads out of the folder it is written to, or has a backslash, colon or control character.
+    `source` is the name of the library, for the error message.
+    """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or re.search(r"[\\:\x00-\x1f]", name):
         raise UserError(

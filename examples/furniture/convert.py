@@ -32,7 +32,7 @@ _VECTOR: Final = re.compile(rb"(?m)^(vn?)[ \t]+(\S+)[ \t]+(\S+)[ \t]+(\S+)[^\r\n
 
 @dataclass(frozen=True)
 class Options:
-    """What to skip and how to store it."""
+    """Which objects are skipped, and how large the images of the others may be."""
 
     min_flatness: float = 0.04
     max_image_px: int = 512
@@ -58,7 +58,7 @@ class Library:
 
 @dataclass
 class Result:
-    """What was written and what was skipped."""
+    """The objects that were written and those that were skipped."""
 
     rows: list[tuple[str, ...]] = field(default_factory=list)  # of the manifest, without uid
     labels: list[str] = field(default_factory=list)
@@ -68,7 +68,14 @@ class Result:
 
 
 def convert_library(source: str, data: bytes, out: Path, options: Options, result: Result) -> None:
-    """Add the usable objects of one `.sh3f` file to the folder `out` and to `result`.
+    """Write the usable objects of one furniture library to the folder `out`, and add them to `result`.
+
+    Args:
+        source: Name of the `.sh3f` file, for error messages.
+        data: The bytes of this file.
+        out: The output folder.
+        options: Which objects are skipped and how the others are stored.
+        result: Changed in place.
 
     Raises:
         UserError: The file is not a furniture library, is damaged, or has unsafe paths or sizes.
@@ -89,7 +96,10 @@ def convert_library(source: str, data: bytes, out: Path, options: Options, resul
 
 
 def uids_of(files: Sequence[str]) -> list[str]:
-    """Return a uid per OBJ path: its folder's name, and the file's name too where a folder has several models."""
+    """Return a uid for each OBJ file, made from the path of its folder.
+
+    If a folder contains several of the files, their uids also contain the file name.
+    """
     folders = Counter(str(PurePosixPath(file).parent) for file in files)
     paths = [PurePosixPath(file) for file in files]
     names = [path.parent if folders[str(path.parent)] == 1 else path.with_suffix("") for path in paths]
@@ -97,14 +107,17 @@ def uids_of(files: Sequence[str]) -> list[str]:
 
 
 def csv_bytes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    """Format rows as CSV with a header."""
+    """Return a CSV table in UTF-8, with `columns` as its first line."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()
 
 
 def rotate_obj(data: bytes, rotation: Sequence[float]) -> bytes:
-    """Apply a row-major 3x3 rotation to the vertices and normals of an OBJ file."""
+    """Rotate the vertices and normals of an OBJ file. Return the bytes of the new file.
+
+    `rotation` are the nine values of a 3x3 rotation matrix, row by row.
+    """
 
     def rotated(match: re.Match[bytes]) -> bytes:
         x, y, z = (float(match[i]) for i in (2, 3, 4))
@@ -115,9 +128,11 @@ def rotate_obj(data: bytes, rotation: Sequence[float]) -> bytes:
 
 
 def downscale_image(data: bytes, max_px: int, name: str) -> bytes:
-    """Return an encoded image whose longer side is at most `max_px`, in its own format; small ones are unchanged.
+    """Scale an encoded image down, so that its longer side has at most `max_px` pixels.
 
-    Raises UserError when the image cannot be decoded.
+    Returns the image in the same file format. An image that is small enough is returned unchanged.
+
+    `name` is the name of the image, for the error message. Raises UserError when the image cannot be decoded.
     """
     try:
         check_image_size(name, data)

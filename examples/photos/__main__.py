@@ -80,7 +80,7 @@ def run(command: Photos) -> None:
 
 
 def read_labels(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of a label file by image file. Raises UserError when it is unusable."""
+    """Return the rows of a label file (CSV) as image file -> column -> text. Raises UserError for an unusable file."""
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -94,7 +94,13 @@ def read_labels(path: Path) -> dict[str, dict[str, str]]:
 
 
 def visible_px(data: bytes, name: str) -> int:
-    """Return the larger side of the box around the visible pixels of an image, or 0 if it has no transparency.
+    """Return the width or height, whichever is larger, of the box around the visible pixels of an image.
+
+    Returns 0 if no pixel of the image is fully transparent.
+
+    Args:
+        data: The bytes of the image file.
+        name: Name of the image, for the error message.
 
     Raises UserError when the image cannot be decoded.
     """

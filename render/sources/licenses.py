@@ -21,9 +21,10 @@ _KNOWN: Final = {
 
 
 def spdx(name: str) -> str:
-    """Return the SPDX identifier of a code (`by-sa`) or identifier (`CC-BY-SA-4.0`), ignoring case.
+    """Return the SPDX identifier of a license.
 
-    A code means version 4.0, as on Sketchfab; older versions are named by their identifier (`CC-BY-3.0`).
+    `name` is Sketchfab's code of the license (`by-sa`) or the SPDX identifier (`CC-BY-SA-4.0`), in upper or lower case.
+    A code means version 4.0, as on Sketchfab; for older versions, give the identifier (`CC-BY-3.0`).
 
     Raises UserError when the license is unknown.
     """

@@ -32,21 +32,28 @@ _MOST_WORDS: Final = 64  # of a file name with spaces
 
 
 class NameNotUtf8(UserError):
-    """A file name is not valid UTF-8. Outcome tables store this class name and those of the two classes below."""
+    """A file name is not valid UTF-8. Outcome tables store the name of this class as the error of an object."""
 
 
 class SymlinkLoop(UserError):
-    """A symbolic link leads to itself."""
+    """A symbolic link leads to itself. Outcome tables store the name of this class as the error of an object."""
 
 
 class NotRegularFile(UserError):
-    """A path is a FIFO, a socket, a device or a folder."""
+    """A path leads to a folder, a FIFO, a socket or a device instead of a regular file.
+
+    Outcome tables store the name of this class as the error of an object.
+    """
 
 
 def locate(root: Path, name: str) -> Path:
-    """Return the resolved path of the file `name` (as in the manifest) in the source folder `root` (resolved).
+    """Return the path of a file in the source folder, without symbolic links. The file may be missing.
 
-    The file may be missing. Raises UserError when the path is outside of the folder or cannot be resolved.
+    Args:
+        root: The source folder, without symbolic links in its path.
+        name: Path of the file relative to `root`, as the manifest stores it.
+
+    Raises UserError when the path leads out of `root`, is a symbolic link to itself, or is not valid UTF-8.
     """
     path = root / name
     try:
@@ -61,7 +68,10 @@ def locate(root: Path, name: str) -> Path:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading. Raises NotRegularFile, without blocking, when it is a FIFO or another special file."""
+    """Open a regular file for reading in binary mode.
+
+    Raises NotRegularFile when the path leads to something else. A FIFO does not block this function.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -72,8 +82,14 @@ def open_regular(path: Path) -> BufferedReader:
 def object_sha256(path: Path, root: Path) -> str:
     """Return the sha256 of an object's contents, which decides whether two objects are duplicates.
 
-    If the file has no references, this is the sha256 of its bytes. Otherwise it also covers each referenced file that
-    exists inside `root`. Both paths are resolved. Raises OSError or NotRegularFile when the model file is unreadable.
+    If the model file refers to no other file, this is the sha256 of its bytes. Otherwise the sha256 also covers each
+    referenced file that exists inside `root`.
+
+    Args:
+        path: The model file, without symbolic links in its path.
+        root: The source folder, without symbolic links in its path.
+
+    Raises OSError or NotRegularFile when the model file cannot be read.
     """
     own = file_sha256(path)
     others = {os.path.relpath(each, path.parent): file_sha256(each) for each in referenced_files(path, root)}
@@ -81,13 +97,16 @@ def object_sha256(path: Path, root: Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a regular file's bytes. Raises OSError or NotRegularFile when it cannot be read."""
+    """Return the sha256 of the bytes of a regular file. Raises OSError or NotRegularFile when it cannot be read."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def referenced_files(path: Path, root: Path) -> list[Path]:
-    """Return the sorted paths of the files inside `root` that a model file refers to. All paths are resolved."""
+    """Return the sorted paths of the files inside the folder `root` that the model file `path` refers to.
+
+    All paths, given and returned, are without symbolic links.
+    """
     find = {".glb": _gltf_names, ".gltf": _gltf_names, ".obj": _obj_names, ".fbx": _fbx_names, ".ply": _ply_names}
     names = find[path.suffix.lower()](path) if path.suffix.lower() in find else iter(())
     found = {file for name in names for file in _existing(path.parent, name, root)}

@@ -43,9 +43,16 @@ T = TypeVar("T")
 def objaverse_assets(
     selection: str, cache: Path | None = None, policy: DownloadPolicy | None = None
 ) -> Iterator[Asset]:
-    """Iterate over the objects of `lvis`, `all` or a file with one uid per line, sorted by folder and uid.
+    """Iterate over the selected objects of Objaverse, sorted by the name of their folder in Objaverse and by uid.
 
-    Lists and annotations that are not in the cache are downloaded. Raises UserError, possibly during iteration.
+    Lists and annotations that are not in the cache are downloaded.
+
+    Args:
+        selection: `lvis`, `all`, or the path of a text file with one uid per line.
+        cache: The cache folder; None: that of the `objaverse` package.
+        policy: Settings of the downloads; None: the defaults.
+
+    Raises UserError, possibly during the iteration, when the selection or a list is unusable.
     """
     cache, policy = cache or cache_folder(), replace(policy or DownloadPolicy(), max_bytes=None)
     chosen = _chosen(selection, cache, policy)
@@ -56,7 +63,10 @@ def objaverse_assets(
 
 
 def fingerprint(selection: str) -> str:
-    """Return a string that identifies a selection without listing it. A file of uids is identified by its contents."""
+    """Return a string that identifies the selected objects of Objaverse, without listing these objects.
+
+    `selection` is `lvis`, `all`, or the path of a text file with one uid per line, which is identified by its contents.
+    """
     if selection not in ("all", "lvis"):
         selection = f"sha256:{_uid_file(selection, _sha256)}"
     return f"objaverse:{selection}"

@@ -33,7 +33,10 @@ _MEGABYTE: Final = 10**6
 
 @dataclass(frozen=True)
 class SourceSelection:
-    """Options that select a source's objects. Excluded ones stay in the manifest with a reason (`Asset.excluded`)."""
+    """Options that select objects of a source.
+
+    Objects excluded by their license or file size stay in the manifest with the reason (`Asset.excluded`).
+    """
 
     limit: int | None = None
     uids: Path | None = None  # a file with one uid per line; other objects are not in the manifest
@@ -50,13 +53,13 @@ class SourceSelection:
 
     @property
     def max_bytes(self) -> int | None:
-        """The limit of `max_file_mb` in bytes."""
+        """The limit `max_file_mb` in bytes; None: no limit."""
         return None if self.max_file_mb is None else int(self.max_file_mb * _MEGABYTE)
 
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """A parsed source specification `KIND:REST`."""
+    """A parsed source specification `KIND:REST`, such as `folder:DIR` or `procedural:24`."""
 
     spec: str
     kind: SourceKind
@@ -64,12 +67,15 @@ class ObjectSource:
 
     @property
     def root(self) -> Path | None:
-        """The folder to which the file names of a folder source are relative."""
+        """The folder of a folder source, to which its file names are relative; None for other sources."""
         return Path(self.rest).resolve() if self.kind == "folder" else None
 
 
 def parse_source(spec: str) -> ObjectSource:
-    """Parse a source specification `KIND:REST`. Raises UserError when KIND is unknown or REST is empty."""
+    """Parse a source specification `KIND:REST`, where KIND is folder, objaverse or procedural.
+
+    Raises UserError when KIND is unknown or REST is empty.
+    """
     kind, separator, rest = spec.partition(":")
     if separator and rest:
         match kind:
@@ -79,7 +85,10 @@ def parse_source(spec: str) -> ObjectSource:
 
 
 def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Iterator[Asset]:
-    """Yield the selected objects in manifest order. Raises UserError, during iteration, when the source is unusable."""
+    """Yield the selected objects of a source in manifest order. `seed` determines the procedural objects.
+
+    Raises UserError, during the iteration, when the source is unusable.
+    """
     if selection.uids and source.kind == "objaverse":
         raise UserError(
             "--uids is only for folder: and procedural: sources; to select objects of Objaverse, write --source "
@@ -91,9 +100,10 @@ def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Itera
 
 
 def fingerprint(source: ObjectSource, seed: int, selection: SourceSelection) -> str:
-    """Return a hash that changes with the manifest: sources with equal fingerprints list the same objects.
+    """Return a hash of the list of selected objects. If two hashes are equal, `assets` yields the same objects.
 
-    Only a folder is listed (names and sizes); for other sources the specification is sufficient.
+    For a folder, the hash covers the names and sizes of the files; other sources are not listed, because their
+    specification determines the objects. `seed` determines the procedural objects.
     """
     digest = hashlib.sha256(json_bytes([source.kind, seed, sorted(map(spdx, selection.include_licenses))]))
     digest.update(json_bytes([selection.limit, selection.max_file_mb]))
@@ -157,7 +167,10 @@ def _excluded(asset: Asset, selection: SourceSelection) -> str:
 
 
 def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
-    """Yield objects 0 to `count` - 1 of this seed. Raises UserError when `count` is not a positive integer."""
+    """Yield the procedural objects 0 to `count` - 1 of this seed.
+
+    `count` is the text after `procedural:`. Raises UserError when it is not a positive integer.
+    """
     from render.procedural.catalog import uid_of
 
     if not count.isdecimal() or int(count) < 1:
@@ -171,8 +184,8 @@ def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
 def folder_assets(folder: Path) -> list[Asset]:
     """Return the model files under a folder as assets.
 
-    A `manifest.csv` in the folder or beside it lists them; without one, all model files are taken, sorted by path.
-    Raises UserError when there is no model file.
+    If there is a file `manifest.csv` in the folder or beside it, the result has the model files that this file lists.
+    Otherwise the result has all model files, sorted by path. Raises UserError when there is no model file.
     """
     if not folder.is_dir():
         raise UserError(f"folder:{folder} is not a folder; check the path")

@@ -33,7 +33,8 @@ WAIT_S: Final = 2.0
 def ray_connection(size: MachineSize) -> Iterator[None]:
     """Use the open Ray connection, else connect to the cluster at RAY_ADDRESS, else start Ray on this machine.
 
-    Raises UserError when there is no such cluster or Ray does not start.
+    `size` has the CPU cores and GPUs that Ray may use on this machine. Raises UserError when there is no cluster at
+    RAY_ADDRESS or Ray does not start.
     """
     import ray
 
@@ -69,7 +70,12 @@ class RayLost(Exception):
 
 
 class RenderPool:
-    """Runs tasks on Ray actors. `start()` creates an actor with the methods of `render.workers.worker.RenderWorker`."""
+    """Runs tasks on Ray actors.
+
+    Args:
+        start: Creates an actor that has the methods of `render.workers.worker.RenderWorker`.
+        workers: Number of actors.
+    """
 
     def __init__(self, start: Callable[[], Any], workers: int) -> None:
         self._pool: ActorPool[list[RenderTask]] = ActorPool(
@@ -85,10 +91,10 @@ class RenderPool:
         self._seconds: float | None = None  # moving average per object
 
     def results(self, tasks: Iterator[RenderTask]) -> Iterator[RenderBatch]:
-        """Yield batches as they complete, until each task has a result.
+        """Render the tasks. Yield batches of results as they complete, until each task has a result.
 
-        When no batch completes within WAIT_S seconds, an empty batch is yielded. `tasks` is consumed only as far
-        as the workers need. Raises RayLost when no Ray node is alive.
+        When no batch completes within WAIT_S seconds, an empty batch is yielded. `tasks` is consumed only as far as the
+        workers need. Raises RayLost when no Ray node is alive.
         """
         queue = TaskQueue(tasks)
         while True:
@@ -165,7 +171,7 @@ class TaskQueue:
         return self._next is not None
 
     def take(self, count: int) -> list[RenderTask]:
-        """Return the next tasks, at most `count`, all of one shard."""
+        """Remove and return the next tasks of the queue, at most `count`, all of the same shard."""
         taken: list[RenderTask] = []
         while self._next and len(taken) < count and (not taken or self._next.shard == taken[0].shard):
             taken.append(self._next)

@@ -35,7 +35,11 @@ class BlenderEnded(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits per object, and the number of objects and the memory in MB after which a process is replaced."""
+    """Limits of a Blender process.
+
+    `timeout_s` and `memory_mb` (resident memory) are limits per object; a process that exceeds one is killed. After
+    `recycle_after` objects, or above `recycle_rss_mb` MB of memory, the process is replaced before the next object.
+    """
 
     timeout_s: float = 600.0
     memory_mb: float | None = None
@@ -44,7 +48,10 @@ class Limits:
 
 
 class BlenderProcess:
-    """A Blender child process. The constructor starts it and waits for its Hello. Raises BlenderEnded on failure."""
+    """A Blender child process that renders on `device` with `threads` CPU threads.
+
+    The constructor starts the process and waits for its first message, the Hello. It raises BlenderEnded on failure.
+    """
 
     def __init__(self, threads: int, device: Device) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
@@ -72,7 +79,10 @@ class BlenderProcess:
             raise BlenderEnded(error.failure.error_class, message, error.exit_signal) from error
 
     def render(self, job: RenderJob, limits: Limits) -> Reply:
-        """Render one object. Raises BlenderEnded when there is no reply; then only call `stderr_tail` and `close`."""
+        """Render one object within the time and memory limits.
+
+        Raises BlenderEnded when the process sends no reply. Then only `stderr_tail` and `close` may be called.
+        """
         self.jobs += 1
         self._forget_last_job()
         with suppress(BrokenPipeError):  # then reading finds the end of the replies
@@ -80,17 +90,17 @@ class BlenderProcess:
         return parse_reply(self._read_line(limits.timeout_s, limits.memory_mb))
 
     def should_recycle(self, limits: Limits) -> bool:
-        """Return whether the process should be replaced by a new one."""
+        """Return whether the process has rendered so many objects or uses so much memory that it should be replaced."""
         return self.jobs >= limits.recycle_after or self.rss_mb > limits.recycle_rss_mb
 
     def stderr_tail(self) -> str:
-        """Return the end of what the process printed since the job began."""
+        """Return the last STDERR_TAIL bytes that the process printed since the last job began, as text."""
         descriptor = self._stderr.fileno()
         start = max(0, os.fstat(descriptor).st_size - STDERR_TAIL)
         return os.pread(descriptor, STDERR_TAIL, start).decode(errors="replace").strip()
 
     def close(self) -> None:
-        """Close the process's stdin and wait for it to exit; kill it if it does not."""
+        """Close the stdin of the process and wait for the process to exit. Kill it if it does not exit."""
         self._stdin.close()
         try:
             self._process.wait(_CLOSE_S)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def stamped(text: str) -> str:
-    """Prefix a log line with the time."""
+    """Return a line of a log with the current time before it."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
 
 

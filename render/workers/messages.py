@@ -22,7 +22,7 @@ class RenderTask:
 
 @dataclass(frozen=True)
 class RenderResult:
-    """The outcome of an object, and its sample as the bytes of a tar if it succeeded."""
+    """The outcome of an object and, if it was rendered, its sample as the bytes of a tar file."""
 
     outcome: Outcome
     tar: bytes = b""
@@ -30,9 +30,9 @@ class RenderResult:
 
 @dataclass(frozen=True)
 class RenderBatch:
-    """The results of some tasks in order, the time they took, and the worker's log messages.
+    """The results of some tasks in order, their time in seconds, and the name and log messages of the worker.
 
-    A batch without results only carries a log message of the pool, or signals that no result arrived.
+    A batch without results only contains a log message of the pool, or signals that no result arrived.
     """
 
     results: list[RenderResult]
@@ -43,7 +43,10 @@ class RenderBatch:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to render an object. If Blender itself failed, the stage is "worker", and a retry may succeed."""
+    """One attempt to render an object.
+
+    If Blender itself failed, the stage of the failure in `reply` is "worker", and another attempt may succeed.
+    """
 
     reply: Reply
     exit_signal: int | None = None

@@ -20,7 +20,14 @@ MAX_RETRIES: Final = 3  # by Ray, when the node or process of a download died
 
 
 def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[Asset], Any]:
-    """Return a function that starts a download as a Ray task and returns its reference. Requires an initialized Ray."""
+    """Return a function that starts the download of an asset as a Ray task and returns Ray's reference to the result.
+
+    Args:
+        policy: Settings of the downloads.
+        cache: The cache folder; None: the default folder of the machine that downloads.
+
+    Ray must be initialized.
+    """
     import ray
 
     # No CPU: the workers reserve them all, and a download mostly waits.
@@ -29,6 +36,9 @@ def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[As
 
 
 def downloads_ahead(tasks: Iterator[RenderTask], submit: Callable[[Asset], Any], ahead: int) -> Iterator[RenderTask]:
-    """Yield the tasks in order, with their downloads, after starting the downloads of the next `ahead` tasks."""
+    """Yield the tasks in order, each with its download as `blob`. The downloads of the next `ahead` tasks have begun.
+
+    `submit` starts the download of an asset and returns a reference to its result.
+    """
     started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
     return draw_ahead(started, ahead)

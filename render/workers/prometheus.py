@@ -19,7 +19,7 @@ PREFIX: Final = "isotropic3d_render_"
 
 
 class Rate:
-    """Events per second over the last `window_s` seconds, or since the start if that is shorter."""
+    """The number of events per second over the last `window_s` seconds, or since the start if that is more recent."""
 
     def __init__(self, window_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s, self._clock, self._started = window_s, clock, clock()
@@ -54,9 +54,9 @@ class ProgressMetrics:
         self._left_gauge.set(self._left, self._tags)
 
     def update(self, ok: int = 0, failed: int = 0, skipped: int = 0) -> None:
-        """Add the numbers of objects that ended since the last call.
+        """Add the numbers of objects that were rendered, failed or were skipped since the last call of this method.
 
-        Call it even if none has ended, so that the rate falls to zero when the run stalls.
+        Call this method even if no object has ended, so that the rate falls to zero when the run stalls.
         """
         for status, count in (("ok", ok), ("failed", failed), ("skipped", skipped)):
             if count:

@@ -14,7 +14,7 @@ from render.settings import Settings
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Render one asset and write its 33 members to the file `tar` atomically."""
+    """The request to render one asset and to write the 33 members of its sample atomically to the file `tar`."""
 
     asset: Asset
     path: str  # of the local model file, empty for a procedural object
@@ -27,7 +27,7 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class Reply:
-    """The result of a job in Blender: `failure`, or on success the flags and timings of the sample."""
+    """The result of a job in Blender: `failure` if the object failed, otherwise the flags and timings of its sample."""
 
     failure: Failure | None = None
     flags: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Hello:
-    """The first line of a Blender process: its version and device, or the error that prevents rendering."""
+    """The first message of a Blender process: Blender's version and device, or the error that prevents rendering."""
 
     version: str = ""  # of Blender
     device: str = ""  # Cycles' device: CPU, OPTIX, ...

@@ -13,7 +13,7 @@ SMALLEST_LIMIT_MB: Final = 2048.0
 
 @dataclass(frozen=True)
 class MachineSize:
-    """The size of a machine, or the current size of a cluster."""
+    """The number of CPU cores and GPUs and the memory of a machine, or of all nodes of a cluster together."""
 
     cores: int
     gpus: int
@@ -41,6 +41,11 @@ def cluster_size() -> MachineSize:
 
 
 def memory_limit_mb(size: MachineSize, threads: int) -> float:
-    """Return the default memory limit per object in MB, assuming that workers use all cores of this machine."""
+    """Return the default memory limit per Blender process in MB, assuming that the workers use all cores of a machine.
+
+    Args:
+        size: The machine.
+        threads: Number of CPU threads per Blender process.
+    """
     share = size.memory_bytes * MEMORY_SHARE * min(1.0, threads / size.cores)
     return max(SMALLEST_LIMIT_MB, share / 2**20)

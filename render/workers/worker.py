@@ -55,7 +55,12 @@ class DownloadFailed(Exception):
 class RenderWorker:
     """Renders tasks in a Blender process, which is replaced when it dies or exceeds its recycling limits.
 
-    `root` is the folder of a folder source.
+    Args:
+        seed: Seed of the shard set.
+        settings: Render settings.
+        limits: Limits of the Blender process. A memory limit of None is replaced by a share of this machine's memory.
+        threads: Number of CPU threads of the Blender process.
+        root: Folder of a folder source; None for other sources.
     """
 
     def __init__(self, seed: int, settings: Settings, limits: Limits, threads: int, root: str | None = None) -> None:
@@ -80,18 +85,18 @@ class RenderWorker:
         return self._name
 
     def pid(self) -> int | None:
-        """The process id of Blender, if it is running."""
+        """Return the process ID of Blender, or None if it is not running."""
         return self._process.pid if self._process else None
 
     def render(self, tasks: Sequence[RenderTask]) -> RenderBatch:
-        """Render some objects. A failure of an object is reported in its result."""
+        """Render some objects one after the other. If an object fails, its result contains the failure."""
         started = time.monotonic()
         results = [self.render_one(task) for task in tasks]
         log, self._log = "\n".join(self._log), []
         return RenderBatch(results, time.monotonic() - started, self._name, log)
 
     def render_one(self, task: RenderTask) -> RenderResult:
-        """Render one object. A failure is reported in the result."""
+        """Render one object. If it fails, the result contains the failure."""
         started = time.monotonic()
         tar = self._folder / f"{task.asset.uid}.tar"
         data, attempts, digest = b"", 1, ""
