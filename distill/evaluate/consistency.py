@@ -52,7 +52,7 @@ FIT: Final = replace(
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings for sampling views from a model."""
+    """Settings for sampling views of an object from a model."""
 
     steps: int
     seed: int
@@ -71,10 +71,10 @@ def measure_consistency(
     places: Sequence[Place],
     device: torch.device,
 ) -> None:
-    """Measure how consistent a model's sampled views are, and the true views for comparison. Add both to `record`.
+    """Measure the multi-view consistency of a model's sampled views, and of the true views for comparison.
 
-    Scores of the model are added under the key METHOD-rerendered, scores of the true views under truth-rerendered, each
-    with the rendered images. Scores that `record` already contains are not computed again.
+    Scores and rendered images are added to `record`: those of the model under the key METHOD-rerendered, those of the
+    true views under the key truth-rerendered. Scores that `record` already contains are not computed again.
 
     Args:
         record: The scores and images of the evaluation, which this function extends.

@@ -27,7 +27,7 @@ _RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # offset of rays from voxel centers, in v
 
 
 def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Return the intersection over union of two masks of the same shape [...]; NaN if both masks are empty."""
+    """Return the intersection over union of two masks [...] of the same shape; NaN if both masks are empty."""
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second) / union) if union else float("nan")
 

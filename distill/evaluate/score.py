@@ -154,6 +154,10 @@ def outlines(rendered: RenderedAsset, truth: RenderedObject) -> list[NDArray[np.
 
     Pixels in both silhouettes are gray, pixels in the asset's silhouette only are orange, and pixels in the object's
     silhouette only are blue.
+
+    Args:
+        rendered: The renders of the asset.
+        truth: The object.
     """
     images = []
     for asset, true in zip(rendered.silhouettes[:VIEWS_PER_SET], true_silhouettes(truth), strict=False):

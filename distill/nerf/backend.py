@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def has_kernels(device_type: str) -> bool:
     """Return whether tensors on a type of device, such as "cuda" or "cpu", are processed by the Triton kernels.
 
-    If they are not, the reason is logged once.
+    If the kernels cannot be used, the reason is logged once.
     """
     reason = missing_for(device_type, find_spec("triton") is not None)
     if reason:

@@ -89,7 +89,7 @@ class Field(nn.Module):
         return Samples(*self.query_features(x, *self.grid.with_jacobian(x)))
 
     def kernel_arguments(self) -> tuple["MlpWeights", "FieldShape"]:
-        """Return the matrices of the two MLPs and the constants of the field, as the Triton kernels need them."""
+        """Return the weights of the two MLPs and the constants of the field, as arguments of the Triton kernels."""
         from distill.nerf.kernels.field import FieldShape, MlpWeights
 
         networks = (self.density_mlp, self.albedo_mlp)
@@ -132,6 +132,10 @@ class Field(nn.Module):
 
 def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
     """Load a field from a file written by `Field.save`.
+
+    Args:
+        path: The field file, such as field.safetensors in a run folder.
+        device: Device of the field.
 
     Raises:
         UserError: the file is missing, damaged, or not a field file.

@@ -75,15 +75,16 @@ def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tens
 
 
 def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
-    """Apply the transpose of `interpolate`, which is its backward pass.
+    """Return the gradients with respect to the corners of cells, given those of `interpolate`: its backward pass.
 
     Args:
         grads: Gradients [c, 1, n], or [c, 4, n] with `slope`, with respect to the result of `interpolate`.
-        fraction: As in `interpolate`.
-        slope: As in `interpolate`.
+        fraction: Position of each point in its cell, [3, n] in [0, 1].
+        slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points; None if `interpolate`
+            computed no derivatives.
 
     Returns:
-        Gradients with respect to the corners, [c, 2, 2, 2, n].
+        Gradients [c, 2, 2, 2, n] with respect to the values at the corners.
     """
     x, y, z = fraction
     if slope is None:

@@ -40,7 +40,7 @@ class RaySegments(NamedTuple):
 
 
 class PackedSamples(NamedTuple):
-    """The samples of n rays, sorted by ray."""
+    """The samples on n rays, that is, the points at which a scene is evaluated; sorted by ray, then by distance."""
 
     ray: Tensor  # [m] ray of each sample
     t: Tensor  # [m] distance from the origin of the ray

@@ -30,8 +30,8 @@ class HashGridSettings:
     def table_sizes(self) -> tuple[int, ...]:
         """Return the number of table entries of each level, coarsest level first.
 
-        This is the number of vertices of the level or, if they do not fit into a hash table, the size of the hash
-        table.
+        A level has one entry per vertex, but at most 2^log2_table_size entries, which its vertices then share by
+        hashing.
         """
         return tuple(min((resolution + 1) ** 3, 2**self.log2_table_size) for resolution in self.resolutions())
 

@@ -125,14 +125,14 @@ def _encode(images: Iterator[NDArray[np.uint8]], path: Path, fps: int) -> None:
 def write_views(
     render: RenderRows, path: Path, *, distance: float, elevation_deg: float = 15.0, views: int = 8
 ) -> None:
-    """Write a PNG sheet with one column per camera and one row per kind of image. The first column shows the front.
+    """Write a PNG sheet of views of a scene: one column per camera, and one row per kind of image, such as normals.
 
     Args:
         render: Function that renders the rows from given cameras.
         path: The PNG file.
         distance: Distance of the cameras from the origin in world units.
         elevation_deg: Elevation of the cameras in degrees.
-        views: Number of cameras, at equal angles on a circle around the vertical axis.
+        views: Number of cameras, at equal angles on a circle around the vertical axis. The first camera has azimuth 0.
     """
     cameras = ring(views, elevation_deg, distance)
     images = [_quantize(image) for row in render(cameras) for image in row]

@@ -161,9 +161,9 @@ def plan_jobs(
 
 
 def describe_images(jobs: Iterable[Job]) -> list[str]:
-    """Return lines of text about the image of each job, for the user.
+    """Return lines of text, for the user, about the input images of jobs.
 
-    For each image, these are notices about its content, then a line on how it was cropped and scaled for the model.
+    The lines of an image are notices about its content, then a line on how it was cropped and scaled for the model.
     """
     lines = []
     for image, prepared in {job.image: job.prepared for job in jobs}.items():
@@ -173,7 +173,7 @@ def describe_images(jobs: Iterable[Job]) -> list[str]:
 
 
 def run_names(args: DistillArgs) -> list[tuple[Path, int, str]]:
-    """Return the image, the seed and the name of every run of a command.
+    """Return (image, seed, name) of every run of a command.
 
     Raises:
         UserError: the command has no run, or two runs would have the same name and therefore the same folder.

@@ -36,7 +36,7 @@ class Losses:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the losses."""
+        """Names of the losses in the log, in the order of their columns."""
         return self.columns[3:]
 
     def of(self, name: str) -> tuple[list[float], list[float]]:

@@ -217,7 +217,7 @@ class CameraViews:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The cameras, timesteps, shading, lights and loss weight of one step."""
+    """The resolution, cameras, timestep range, shading, lights and orientation loss weight of one step."""
 
     resolution: int
     views: CameraViews

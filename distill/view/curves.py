@@ -157,7 +157,10 @@ def running_mean(values: Values) -> Values:
 
 
 def format_number(value: float) -> str:
-    """Return a number as text with three significant digits, such as 0.123, 1,230 or 1.23e6."""
+    """Return a number as short text.
+
+    Whole digits are shown from 1,000 to 100,000, and otherwise three significant digits, such as 0.123 or 1.23e6.
+    """
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.2e}".partition("e")
         return f"{float(mantissa):g}e{int(power)}"

@@ -70,6 +70,10 @@ class EmbeddedModel:
 def embed_image(path: Path, caption: str = "") -> EmbeddedImage:
     """Read an image file and encode it for an HTML page.
 
+    Args:
+        path: The image file.
+        caption: Text below the image; may be empty.
+
     Raises:
         UserError: the file is missing, or is not an image of a type that browsers show.
     """
@@ -103,6 +107,10 @@ def embed_video(path: Path, caption: str, label: str = "") -> EmbeddedVideo:
 
 def embed_model(path: Path, caption: str) -> EmbeddedModel:
     """Read a GLB file and encode it for an HTML page.
+
+    Args:
+        path: The GLB file.
+        caption: Text below the model; may be empty.
 
     Raises:
         UserError: the file is missing or is not a GLB file.

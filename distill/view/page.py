@@ -94,7 +94,7 @@ def make_page(
         title: Heading of the page.
         sections: Parts of the page, in order. A page with several sections has a table of contents.
         lead: Text below the heading.
-        back: Name and address of a page to link to at the top, such as the overview.
+        back: Name and address of a page to link to at the top, such as the overview; None: no such link.
         reload_s: Seconds after which the page reloads itself; None: never.
 
     Raises:

@@ -104,7 +104,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
 
 
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
-    """Find run folders among some folders and up to three levels below them.
+    """Find run folders: the given folders themselves, and folders up to three levels below them.
 
     Args:
         folders: The folders to search.

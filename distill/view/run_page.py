@@ -30,7 +30,7 @@ def run_page(run: StoredRun, *, served: bool = False, back: tuple[str, str] | No
         run: The run.
         served: Whether the page is served over HTTP, not written to a file. A served page has links to the files of the
             run, and reloads itself while the run is unfinished.
-        back: Name and address of a page to link to at the top, such as the overview.
+        back: Name and address of a page to link to at the top, such as the overview; None: no such link.
 
     Raises:
         UserError: a file of the run cannot be shown.

@@ -77,7 +77,7 @@ def serve(folders: Sequence[Path], port: int = 0) -> ThreadingHTTPServer:
 
 
 def respond(folders: Sequence[Path], address: str) -> Response:
-    """Return the response to a request.
+    """Return the response to a request: the page of a run, the overview of all runs, or a file of a run.
 
     For a run that cannot be read, the response is a page that shows the error and reloads itself.
 

@@ -53,7 +53,9 @@ class LookUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the table [c, t]. Calls differ in the last digits, since the order of sums varies.
+        """Return the gradient of the table [c, t].
+
+        Repeated calls differ in the last digits, since the order in which numbers are added varies.
 
         Args:
             ctx: Context of the autograd function.
