@@ -48,7 +48,7 @@ OBJECTS: Final[Mapping[str, Solids]] = {
 _PAPER: Final = PRESETS["paper"]
 SMALL: Final = replace(
     _PAPER,
-    steps=240,
+    steps=300,
     coarse_resolution=24,
     fine_resolution=48,
     grid_learning_rate=6e-2,
