@@ -27,7 +27,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
 
     The exit status is the number that `main` returns (None is 0), or one of these:
 
-    - 2 on bad input (UserError), after printing the message - 130 on Ctrl-C and 143 on SIGTERM, after printing one line
+    - 2 on bad input (UserError), after printing the message
+    - 130 on Ctrl-C and 143 on SIGTERM, after printing one line
     - 141, without output, when the reader of stdout is gone, as in `python -m dataset info X | head -1`
 
     While `main` runs, messages of all packages go to stderr (`configure_logging`). Text that stdout cannot encode, as

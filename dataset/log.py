@@ -8,10 +8,10 @@ LOGGERS: Final = ("__main__", "dataset", "render", "train", "distill", "benchmar
 
 
 class ProgressSafeHandler(logging.Handler):
-    """Handler that writes records to the current `sys.stderr`, above a tqdm bar if one is being drawn."""
+    """Logging handler that writes records to the current `sys.stderr`, above a tqdm bar if one is being drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; messages of level INFO have no prefix, others begin with their level."""
+        """Write the message of one record. Messages of level WARNING and above begin with the name of the level."""
         try:
             text = self.format(record)
             if record.levelno >= logging.WARNING:
@@ -27,10 +27,13 @@ class ProgressSafeHandler(logging.Handler):
 
 
 def configure_logging(level: int = logging.INFO, *, propagate: bool = True) -> None:
-    """Send the messages of all packages to stderr. A second call only changes the level and `propagate`.
+    """Send the log messages of all packages of this project to stderr. A second call only changes the two settings.
 
-    Command lines and worker processes call this; library code only calls `logging.getLogger(__name__)`. Without
-    `propagate`, messages do not reach handlers of the root logger, which would show them again.
+    Command lines and worker processes call this; library code only calls `logging.getLogger(__name__)`.
+
+    Args:
+        level: Lowest level of the messages that are shown, such as `logging.INFO`.
+        propagate: Whether messages also reach handlers of the root logger, which may show them a second time.
     """
     for name in LOGGERS:
         logger = logging.getLogger(name)

@@ -68,7 +68,7 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
     if resolution < 1 or factor * resolution != meta.resolution:
         raise ValueError(
             f"the target resolution {resolution} does not divide {meta.resolution}, the resolution of the object "
-            f"{meta.uid}; give a divisor"
+            f"{meta.uid}; give a divisor of {meta.resolution}"
         )
     expected = (meta.resolution, meta.resolution, 4)
     views, images = {}, {}

@@ -94,8 +94,8 @@ def copy_object(task: CopyTask) -> Members:
     if meta.resolution != task.resolution:
         raise UserError(
             f"the images of the object {uid} in {where} have {meta.resolution} pixels per side, but those of the first "
-            f"object of the same set have {task.resolution}, and all objects of a set to copy must agree; copy only "
-            "objects of one size, listed by uid in a text file (--uids FILE)"
+            f"object of the same set have {task.resolution}, but all images of a set to copy must have the same size; "
+            "copy only objects with images of one size, whose uids are listed in a text file (--uids FILE)"
         )
     if task.target in (None, meta.resolution):
         return members

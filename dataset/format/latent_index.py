@@ -53,7 +53,10 @@ def load_table(fs: Any, root: str, form: LatentFormat, entry: ShardEntry) -> Lat
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"the index table {file} cannot be read ({error})") from error
     if sha256 != entry.sha256:
-        raise UserError(f"{file} belongs to another tar: its sha256 of the tar differs from that in index.json")
+        raise UserError(
+            f"the index table {file} was written for another tar: the sha256 of the tar that the table states differs "
+            "from the one in index.json"
+        )
     angles = (entry.samples, len(VIEW_SETS), VIEWS_PER_SET)
     shapes = (table.places.shape, table.elevation_deg.shape, table.azimuth_deg.shape)
     if len(uids) != entry.samples or shapes != ((entry.samples, 1 + VIEWS_PER_SET * len(VIEW_SETS), 3), angles, angles):

@@ -184,8 +184,9 @@ def parse_format(raw: dict[str, Any]) -> LatentFormat:
             f"schema_version is {raw['schema_version']}, but this program reads version {LATENTS_VERSION} only"
         )
     form = LatentFormat(**{**raw, "pictures": tuple(raw["pictures"])})
-    if not all(isinstance(n, int) and n > 0 for n in (form.channels, form.height, form.width, form.embedding)):
-        raise ValueError("channels, height, width and embedding must be positive integers")
+    sizes = (form.channels, form.height, form.width, form.embedding)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(f"channels, height, width and embedding are {sizes}; each must be a positive integer")
     if form.embedded not in get_args(Embedded) or not isinstance(form.logvar, bool):
         raise ValueError(
             f"embedded is {form.embedded!r} and logvar is {form.logvar!r}; embedded must be one of "

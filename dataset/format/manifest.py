@@ -97,7 +97,9 @@ class Manifest:
                 f"the manifest {self.path} is missing; restore this file, or delete the set and render it again"
             ) from error
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{self.path} is damaged ({error}); delete the set and render it again") from error
+            raise UserError(
+                f"the manifest {self.path} is damaged ({error}); delete the set and render it again"
+            ) from error
         self._group: tuple[int, list[Asset]] = (-1, [])
 
     def __len__(self) -> int:
@@ -124,7 +126,9 @@ class Manifest:
             table = self._parquet.read_row_group(number, use_threads=False)
             return [Asset(**row) for row in table.to_pylist()]
         except (pa.ArrowInvalid, OSError, TypeError) as error:
-            raise UserError(f"{self.path} is damaged ({error}); delete the set and render it again") from error
+            raise UserError(
+                f"the manifest {self.path} is damaged ({error}); delete the set and render it again"
+            ) from error
 
 
 def _key(uid: str) -> int:

@@ -81,7 +81,7 @@ class Outcome:
             )
 
     def with_failure(self, status: Literal["failed", "skipped"], failure: Failure) -> "Outcome":
-        """Return a copy of this outcome with `status`, and with the stage, class, message and flags of `failure`."""
+        """Return a copy of this outcome with `status` and the stage, error class, message and flags of `failure`."""
         return replace(
             self,
             status=status,
@@ -120,7 +120,7 @@ def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) ->
     Args:
         row: Outcome of one object.
         first: For the hash of each model file seen so far, the manifest position of the first object that uses the
-            file. This function adds to the dictionary; it is empty before the first call.
+            file. Pass an empty dictionary to the first call, and the same one to all calls: each call adds to it.
         skip: Whether the status of a rendered duplicate becomes "skipped".
     """
     flags = tuple(flag for flag in row.flags if flag != "duplicate")

@@ -210,7 +210,7 @@ def _parse_uid(reader: _Reader) -> str:
     try:
         return check_uid(uid)
     except SchemaError as error:
-        raise SchemaError(f"{reader.where}: {error}") from error
+        raise SchemaError(f"{reader.where}: the metadata name an unusable object: {error}") from error
 
 
 def _parse_normalization(reader: _Reader) -> Normalization:
@@ -286,13 +286,15 @@ def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
 
     metas = [name for name in members if name.endswith(".meta.json")]
     if len(metas) != 1:
-        raise SchemaError(f"{where}: the sample has {len(metas)} members named *.meta.json, expected 1")
+        raise SchemaError(
+            f"{where}: the sample has {len(metas)} members named *.meta.json, expected 1; write the sample again"
+        )
     meta = parse_meta(members[metas[0]], f"{where}/{metas[0]}")
     expected = member_names(meta.uid)
     if missing := [name for name in expected if name not in members]:
-        raise SchemaError(f"{where}: the sample lacks the members {', '.join(missing)}")
+        raise SchemaError(f"{where}: the sample lacks the members {', '.join(missing)}; write the sample again")
     if foreign := sorted(set(members) - set(expected)):
-        raise SchemaError(f"{where}: the sample has unexpected members: {', '.join(foreign)}")
+        raise SchemaError(f"{where}: the sample has unexpected members: {', '.join(foreign)}; write the sample again")
     for name in expected[1:]:
         image = decode_webp(members[name], f"{where}/{name}")
         if image.shape != (meta.resolution, meta.resolution, 4):

@@ -64,7 +64,7 @@ def read_set_request(fs: Any, root: str, remedy: str = RENDER_AGAIN) -> SetReque
                 "least 0 and 1"
             )
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {remedy}") from error
+        raise UserError(f"the settings file {path} is missing; {remedy}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); {remedy}") from error
+        raise UserError(f"the settings file {path} is damaged ({error!r}); {remedy}") from error
     return request

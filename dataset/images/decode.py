@@ -1,8 +1,8 @@
-"""Read an image file of any format as upright 8-bit RGBA of bounded size.
+"""Read an image file of any format that Pillow supports, as upright 8-bit RGBA of bounded size.
 
 Errors are raised as UserError with a message of one line that names the file and the remedy. A large image is reduced
-strip by strip while it is read, so it needs little memory beyond that of the decoder (at most 4 bytes per pixel, less
-for JPEG). Images of more than LARGEST_PIXELS are refused after reading their header.
+strip by strip while it is read, so this needs little memory beyond that of the decoder (at most 4 bytes per pixel, less
+for JPEG). Images of more than LARGEST_PIXELS pixels are refused after their header has been read.
 """
 
 import re
@@ -30,9 +30,17 @@ _STRIP_PIXELS: Final = 1 << 22
 
 
 def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """Read an image file as upright RGBA whose longest side is at most WORKING_SIDE. Also return notices for the user.
+    """Read an image as upright RGBA whose longest side is at most WORKING_SIDE pixels. Return notices too.
 
-    Raises UserError when the file is missing, too large or not a readable image.
+    Args:
+        source: Path of the image file, or an image that is already open.
+        name: Name of the image for messages, such as its path.
+
+    Returns:
+        The image, and a list of sentences that tell the user what was changed, such as a reduction of its size.
+
+    Raises:
+        UserError: The file is missing, too large, or not a readable image, or a side is shorter than MIN_SIDE pixels.
     """
     notices: list[str] = []
     try:
@@ -48,24 +56,26 @@ def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(_too_large(name)) from error
     except MemoryError as error:
-        raise UserError(f"{name}: not enough memory to decode it; scale it down first") from error
+        raise UserError(f"not enough memory to decode the image {name}; first scale the image down") from error
     except (*BROKEN, *_BROKEN_ODDLY) as error:
         known = not isinstance(error, UnidentifiedImageError)
         reason = " ".join(str(error).split()) if known else "unknown format"
         raise UserError(
-            f"{name}: cannot be read as an image ({reason}); save it again, or give another PNG, JPEG or WebP"
+            f"{name} cannot be read as an image ({reason}); save the image again, or give another PNG, JPEG or WebP"
         ) from error
     if min(rgba.size) < MIN_SIDE:
         raise UserError(
-            f"{name}: {rgba.width}x{rgba.height} pixels; both sides must have at least {MIN_SIDE}; give a larger image"
+            f"{name} has only {rgba.width}x{rgba.height} pixels, but both sides must have at least {MIN_SIDE}; give a "
+            "larger image"
         )
     return rgba, notices
 
 
 def image_files(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Replace each folder by the image files directly in it, sorted by name; other paths stay as they are.
+    """Replace each folder in `paths` by the image files directly in that folder, sorted by name. Keep all other paths.
 
-    Raises UserError when a folder contains no image file.
+    Raises:
+        UserError: A folder contains no image file.
     """
     files: list[Path] = []
     for path in paths:
@@ -74,7 +84,10 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, ...]:
             continue
         found = sorted(each for each in path.iterdir() if _is_image_file(each))
         if not found:
-            raise UserError(f"{path} is a folder without image files ({', '.join(sorted(_ENDINGS))}); give images")
+            raise UserError(
+                f"{path} is a folder without image files ({', '.join(sorted(_ENDINGS))}); give the path of an image or "
+                "of a folder with images"
+            )
         files += found
     return tuple(files)
 
@@ -85,21 +98,21 @@ def _is_image_file(path: Path) -> bool:
 
 def _check_path(path: Path, name: str) -> None:
     if path.is_dir():
-        raise UserError(f"{name} is a folder; give the paths of images in it")
+        raise UserError(f"{name} is a folder; give the paths of images in this folder")
     if not path.exists() and (url := _URL.match(name)):
         address = f"{url[1]}://{name[url.end() :]}"
-        raise UserError(f"{address} is a URL; download the image and give the path of the file")
+        raise UserError(f"{address} is a URL; download the image and give the path of the downloaded file")
     if not path.exists():
         raise UserError(f"{name} does not exist; give the path of an image")
     if not path.is_file():
-        raise UserError(f"{name} is not a file; give the path of an image")
+        raise UserError(f"{name} is not a regular file; give the path of an image")
     if path.stat().st_size == 0:
-        raise UserError(f"{name} is empty (0 bytes); save it again")
+        raise UserError(f"the image {name} is an empty file (0 bytes); save the image again")
 
 
 @contextmanager
 def _warnings_noted(notices: list[str], name: str) -> Iterator[None]:
-    """Turn Pillow's warnings into notices, and let Pillow check LARGEST_PIXELS before it decodes."""
+    """Append Pillow's warnings to `notices`, and let Pillow check the limit LARGEST_PIXELS before it decodes."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS
     try:
@@ -115,11 +128,11 @@ def _warnings_noted(notices: list[str], name: str) -> Iterator[None]:
 
 def _too_large(name: str) -> str:
     side = int(LARGEST_PIXELS**0.5)
-    return f"{name}: more than {LARGEST_PIXELS:,} pixels ({side:,} per side); scale it down first"
+    return f"{name} has more than {LARGEST_PIXELS:,} pixels ({side:,} per side); first scale the image down"
 
 
 def _read(image: Image.Image, name: str, notices: list[str]) -> Image.Image:
-    """Convert an open image to upright RGBA of bounded size, and append notices for the user."""
+    """Convert an open image to upright RGBA of bounded size, and append sentences for the user to `notices`."""
     if image.width * image.height > LARGEST_PIXELS:
         raise UserError(_too_large(name))
     if getattr(image, "is_animated", False):
@@ -133,7 +146,7 @@ def _read(image: Image.Image, name: str, notices: list[str]) -> Image.Image:
 
 
 def _bounded_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Convert to RGBA. If a side exceeds WORKING_SIDE, average blocks of pixels, weighted by alpha."""
+    """Convert an image to RGBA. If a side exceeds WORKING_SIDE, average blocks of pixels, weighted by alpha."""
     shrink = max(image.size) // WORKING_SIDE
     if shrink > 1:
         image.draft(None, (image.width // shrink, image.height // shrink))  # decodes a JPEG at a lower resolution
@@ -149,11 +162,14 @@ def _bounded_rgba(image: Image.Image, name: str) -> Image.Image:
 
 
 def _to_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Convert any Pillow mode to 8-bit RGBA. Pillow would clip 16-bit gray instead of scaling it."""
+    """Convert an image of any Pillow mode to 8-bit RGBA. Pillow would clip 16-bit gray instead of scaling it."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{name}: pixel format {image.mode!r} has an unknown value range; save it as an 8-bit PNG")
+            raise UserError(
+                f"the pixels of {name} have the format {image.mode!r}, whose range of values is unknown; save the "
+                "image as an 8-bit PNG"
+            )
         image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.mode in ("CMYK", "LAB", "HSV", "YCbCr"):
         image = image.convert("RGB")

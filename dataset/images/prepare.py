@@ -1,6 +1,6 @@
 """Encode and decode WebP images, composite images on white, draw contact sheets, and prepare input images.
 
-Alpha is straight (not premultiplied). Images are resampled in premultiplied float32, which avoids dark fringes.
+Images have straight (not premultiplied) alpha. They are resampled in premultiplied float32, which avoids dark fringes.
 """
 
 import io
@@ -31,7 +31,7 @@ _BLUR: Final = 3.0  # a notice is given for objects that are enlarged by more th
 
 @dataclass(frozen=True)
 class Prepared:
-    """An input image prepared for sampling and distillation. `notices` are sentences for the user."""
+    """An input image, prepared for sampling views and for distillation. `notices` are sentences for the user."""
 
     rgb: FloatImage  # [size, size, 3] in [0, 1], on white
     rgba: UInt8  # [size, size, 4]
@@ -40,12 +40,17 @@ class Prepared:
 
 
 def encode_webp(rgba: UInt8) -> bytes:
-    """Encode uint8 [h, w, 4] as lossless, deterministic WebP. Colors under zero alpha are kept.
+    """Encode an image uint8 [h, w, 4] as lossless WebP; equal images give equal bytes.
 
-    Raises ValueError on another shape or dtype.
+    The colors of fully transparent pixels are kept.
+
+    Raises:
+        ValueError: `rgba` has another shape or dtype.
     """
     if rgba.dtype != np.uint8 or rgba.ndim != 3 or rgba.shape[2] != 4:
-        raise ValueError(f"expected uint8 [h, w, 4], got {rgba.dtype} {rgba.shape}")
+        raise ValueError(
+            f"cannot encode an array of {rgba.dtype} with the shape {rgba.shape} as WebP; give uint8 [h, w, 4]"
+        )
     buffer = io.BytesIO()
     # method 2: 17 ms per 256x256 view instead of the default's 110 ms, and no larger
     Image.fromarray(np.ascontiguousarray(rgba)).save(buffer, "WEBP", lossless=True, exact=True, method=2, quality=50)
@@ -53,16 +58,22 @@ def encode_webp(rgba: UInt8) -> bytes:
 
 
 def decode_webp(data: bytes, where: str) -> UInt8:
-    """Decode a WebP into pixels uint8 [h, w, 4]. Raises UserError that names `where` when it is not a readable WebP."""
+    """Decode the bytes of a WebP file to pixels uint8 [h, w, 4].
+
+    Raises:
+        UserError: `data` is not a readable WebP image. The message begins with `where`, the path of the image.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return np.array(image.convert("RGBA"))  # the encoder drops an alpha that is 255 everywhere
     except BROKEN as error:
-        raise UserError(f"{where}: not a readable WebP image ({type(error).__name__})") from error
+        raise UserError(
+            f"{where}: not a readable WebP image ({type(error).__name__}); write the file again or restore it"
+        ) from error
 
 
 def composite_white(rgba: UInt8) -> FloatImage:
-    """Composite straight-alpha uint8 [..., 4] on white. Returns float32 [..., 3] in [0, 1]."""
+    """Composite an image uint8 [..., 4] with straight alpha on white. Return float32 [..., 3] in [0, 1]."""
     scaled = rgba.astype(np.float32) / 255
     alpha = scaled[..., 3:]
     on_white: FloatImage = scaled[..., :3] * alpha + (1 - alpha)
@@ -85,15 +96,24 @@ def contact_sheet(
     captions: Sequence[str] = (),
     gap: int = 2,
 ) -> Image.Image:
-    """Arrange images of one size, each [h, w, 3 or 4], in rows on white. RGBA is composited; floats are in [0, 1].
+    """Arrange images of the same size in a grid on a white background, row by row.
 
-    `captions`, one per image, are drawn above the images. Raises ValueError when there is no image or the sizes differ.
+    Args:
+        images: Each uint8 [h, w, 3 or 4], or float [h, w, 3] in [0, 1]. RGBA is composited on white.
+        columns: Number of images per row.
+        captions: Text that is drawn above each image, one per image; empty: no texts.
+        gap: Distance between images in pixels.
+
+    Raises:
+        ValueError: There is no image, `columns` is less than 1, or the images differ in size.
     """
     if not images or columns < 1:
-        raise ValueError("a contact sheet needs at least one image and one column")
+        raise ValueError(
+            f"a contact sheet needs at least one image and one column; got {len(images)} images and {columns} columns"
+        )
     height, width = images[0].shape[:2]
     if any(image.shape[:2] != (height, width) for image in images):
-        raise ValueError("the images of a contact sheet must have the same size")
+        raise ValueError(f"the images of a contact sheet must all have the same size, like the first: {width}x{height}")
     band = 14 if any(captions) else 0
     rows = math.ceil(len(images) / columns)
     cell_w, cell_h = width + gap, height + band + gap
@@ -108,16 +128,22 @@ def contact_sheet(
 
 
 def prepare_image(source: Path | Image.Image, size: int, *, remove_background: bool = False) -> Prepared:
-    """Prepare an input image as the model expects it: the object centered on white, `size` pixels square.
+    """Prepare an input image as the model expects it: the object centered on white, `size` x `size` pixels.
 
-    A transparent image, or one with a white background, is cropped to the object and padded so that the longest side
-    fills OBJECT_FILL of the frame, as in rendered sets. Any other image is used whole and padded to a white square,
-    with a notice. `remove_background` removes the background with rembg.
+    A transparent image, or one with a white background, is cropped to the object and padded so that the longest side of
+    the object fills the share OBJECT_FILL of the frame, as in rendered sets. Any other image is used whole and padded
+    to a white square, and a notice says so.
 
-    Raises UserError when `size` is too small, or the image cannot be read or has no usable object.
+    Args:
+        source: Path of the image file, or an image that is already open.
+        size: Side length of the prepared image in pixels.
+        remove_background: Make the background transparent with rembg, unless the image is already transparent.
+
+    Raises:
+        UserError: `size` is too small, or the image cannot be read, shows no object or only a tiny one.
     """
     if size < MIN_SIDE:
-        raise UserError(f"image size {size} is too small; give at least {MIN_SIDE} pixels")
+        raise UserError(f"the image size of {size} pixels per side is too small; give at least {MIN_SIDE} pixels")
     name = "the image" if isinstance(source, Image.Image) else str(source)
     image, notices = read_image(source, name)
     opaque = image.getchannel("A").getextrema()[0] == 255
@@ -136,8 +162,8 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
     width, height = box[2] - box[0], box[3] - box[1]
     if max(width, height) < MIN_SIDE:
         raise UserError(
-            f"{name}: the object is only {width}x{height} pixels, but its longest side must have at least "
-            f"{MIN_SIDE}; give a larger image"
+            f"{name}: the object is only {width}x{height} pixels large, but its longest side must have at least "
+            f"{MIN_SIDE} pixels; give an image that shows the object larger"
         )
     if fill * size > _BLUR * max(width, height):
         notices.append(
@@ -153,7 +179,10 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
 
 
 def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
-    """Return the bounding box (left, top, right, bottom) of non-white pixels; None if the border is not white."""
+    """Return the bounding box (left, top, right, bottom) of the pixels that are not white.
+
+    Return None if a pixel on the border of the image is not white, or all pixels are white.
+    """
     rgb = image.convert("RGB")
     darkest = ImageChops.darker(ImageChops.darker(*rgb.split()[:2]), rgb.split()[2])
     box = darkest.point(lambda value: 255 if value < 255 - WHITE_LEVEL else 0).getbbox()
@@ -162,7 +191,10 @@ def _box_on_white(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _without_white(rgba: UInt8) -> UInt8:
-    """Make the white background of an image uint8 [h, w, 4] transparent: the white pixels connected to a corner."""
+    """Return an image uint8 [h, w, 4] without its white background: the white pixels connected to the top-left corner.
+
+    These pixels become transparent.
+    """
     white = (rgba[..., :3].min(-1) >= 255 - WHITE_LEVEL) | (rgba[..., 3] == 0)
     seen = Image.fromarray(white.astype(np.uint8))
     ImageDraw.floodfill(seen, (0, 0), 2)
@@ -186,7 +218,7 @@ def _object_box(image: Image.Image, name: str) -> tuple[int, int, int, int]:
     """Return the bounding box (left, top, right, bottom) of the pixels that are not transparent."""
     box = image.getchannel("A").point(lambda alpha: 255 if alpha >= _MASK_LEVEL else 0).getbbox()
     if box is None:
-        raise UserError(f"{name} is fully transparent; give an image of an object")
+        raise UserError(f"all pixels of {name} are transparent; give an image that shows an object")
     return box
 
 

@@ -1,4 +1,4 @@
-"""Keep a fixed number of Ray actors running. Ray is imported lazily, because the import takes a second."""
+"""Keep a fixed number of Ray actors running. Ray is imported only when it is used: the import takes a second."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 @dataclass(eq=False)
 class PoolActor(Generic[Item]):
-    """An actor and the items that it is processing, oldest first."""
+    """A Ray actor of a pool, and the items that the actor is processing, oldest first."""
 
     handle: Any
     starting: Any  # the reference of `ready()`, or None after it returned
@@ -20,12 +20,15 @@ class PoolActor(Generic[Item]):
 
     @property
     def idle(self) -> bool:
-        """Whether the actor has started and is not processing an item."""
+        """Whether the actor has started and is not processing any item."""
         return not self.starting and not self.running
 
 
 class PoolResult(NamedTuple):
-    """An actor's result for an item. If the actor has just started, `item` is None and `value` is its `answer`."""
+    """What an actor returned: `value` is the result of processing `item`.
+
+    If the actor has just started, `item` is None and `value` is what the actor's method `ready` returned.
+    """
 
     actor: PoolActor[Any]
     item: Any
@@ -33,15 +36,18 @@ class PoolResult(NamedTuple):
 
 
 class ActorPool(Generic[Item]):
-    """Keeps `workers` actors running and replaces those that die. The caller assigns items to actors (`submit`).
+    """Keeps a fixed number of Ray actors running and replaces actors that die. The caller gives items to the actors.
+
+    For each item, the caller starts a remote call on an idle actor, registers the call with `submit`, and gets results
+    with `wait` and `collect`.
 
     Args:
-        start: Function that creates an actor. The actor's method `ready` returns as soon as the actor can work.
+        start: Function that creates an actor. The actor must have a method `ready` that returns once the actor can
+            work.
         on_death: Function that is called with a dead actor and the error, after the actor was replaced. It may raise.
         workers: Number of actors.
-        max_failed_starts: Number of consecutive starts that may fail.
-        failed_start: Function that returns the error to raise when too many starts failed, given the error of the last
-            start.
+        max_failed_starts: Number of consecutive actors whose start fails after which `collect` raises an error.
+        failed_start: Function that returns that error, given the error of the last start.
     """
 
     def __init__(
@@ -60,16 +66,20 @@ class ActorPool(Generic[Item]):
 
     @property
     def busy(self) -> bool:
-        """Whether any actor is working on an item."""
+        """Whether any actor is processing an item."""
         return any(actor.running for actor in self.actors)
 
     @staticmethod
     def submit(actor: PoolActor[Item], reference: Any, item: Item) -> None:
-        """Register `reference`, the pending result of processing `item` on `actor`."""
+        """Register that `actor` is processing `item`. `reference` is the Ray object reference of the result."""
         actor.running[reference] = item
 
     def wait(self, timeout_s: float) -> list[Any]:
-        """Wait for a result or a started actor. Returns its reference for `collect`; an empty list at the timeout."""
+        """Wait until an actor has a result or has started, for at most `timeout_s` seconds.
+
+        Returns:
+            A list with one Ray object reference, to pass to `collect`; an empty list if there was no result in time.
+        """
         import ray
 
         pending = [actor.starting for actor in self.actors if actor.starting]
@@ -78,9 +88,12 @@ class ActorPool(Generic[Item]):
         return ready
 
     def collect(self, reference: Any) -> PoolResult | None:
-        """Return the result of a reference from `wait`; None if its actor died, which is then replaced.
+        """Return the result that belongs to a Ray object reference returned by `wait`.
 
-        Raises the error of `failed_start` when too many consecutive starts failed.
+        If the actor has died, replace the actor, call `on_death` and return None.
+
+        Raises:
+            UserError: The error that `failed_start` returned, when `max_failed_starts` actors in a row did not start.
         """
         import ray
 
@@ -102,7 +115,7 @@ class ActorPool(Generic[Item]):
         return PoolResult(actor, actor.running.pop(reference), value)
 
     def kill(self, actor: PoolActor[Item]) -> None:
-        """Kill an actor and start another one."""
+        """Kill an actor and start a new actor in its place. `on_death` is not called."""
         import ray
 
         ray.kill(actor.handle)

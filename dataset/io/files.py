@@ -1,4 +1,4 @@
-"""Open URLs, read and write JSON, and write files atomically, on any fsspec file system."""
+"""Open URLs, read and write JSON, and write files atomically, on any file system that fsspec supports."""
 
 import hashlib
 import json
@@ -18,25 +18,34 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 
 
 def url_to_fs(url: str | Path) -> tuple[Any, str]:
-    """Return the fsspec file system and root path (without trailing slash) of a folder or URL.
+    """Return the fsspec file system of a folder or URL, and the path on that file system, without trailing slash.
 
     Raises:
-        UserError: fsspec does not know the protocol, or the library for it is not installed.
+        UserError: fsspec does not know the URL's protocol, or the Python package for this protocol is not installed.
     """
     try:
         # No cache of listings: another process, here or elsewhere, may have written since.
         fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
     except ImportError as error:
-        raise UserError(f"{url}: {error}") from error
+        raise UserError(
+            f"cannot open {url}: a Python package for this kind of URL is not installed ({error})"
+        ) from error
     except ValueError as error:
         raise UserError(
-            f"{url} is neither a folder nor a URL that fsspec supports ({error}); give one such as s3://bucket/set"
+            f"{url} is neither a folder nor a URL that fsspec supports ({error}); give a folder, or a URL such as "
+            "s3://bucket/set"
         ) from error
     return fs, root.rstrip("/")
 
 
 def check_reachable(fs: Any, root: str, url: str) -> None:
-    """Raise UserError when remote storage refuses access: no credentials, no bucket, no network."""
+    """Raise UserError when remote storage cannot be accessed: wrong credentials, no such bucket, or no network.
+
+    Args:
+        fs: fsspec file system of the URL. For a local file system, nothing is checked.
+        root: Path on `fs`; its first component is the bucket.
+        url: The URL, for messages.
+    """
     if isinstance(fs, LocalFileSystem):
         return
     bucket = root.partition("/")[0]
@@ -44,18 +53,18 @@ def check_reachable(fs: Any, root: str, url: str) -> None:
         bucket_exists = not url.startswith("s3:") or fs.exists(bucket)
     except _storage_errors(fs) as error:
         raise UserError(
-            f"cannot reach {url}: {error}; check the network, and the credentials of this environment (docs/cluster.md)"
+            f"cannot reach {url}: {error}; check the network, and the credentials for the storage (docs/cluster.md)"
         ) from error
     if not bucket_exists:
         raise UserError(
             f"cannot reach {url}: there is no bucket {bucket!r}, or the credentials of this environment do not "
-            "give access to it; create the bucket, correct its name, or set the credentials (without credentials, s3fs "
-            "connects anonymously)"
+            "give access to this bucket; create the bucket, correct the bucket name, or set the credentials (without "
+            "credentials, s3fs connects anonymously)"
         )
 
 
 def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
-    """Return the exceptions that the library of a remote file system raises; not all are OSErrors."""
+    """Return the exceptions that the library of a remote file system raises; some of them are not OSErrors."""
     if "s3" not in fs.protocol:
         return (OSError,)
     from botocore.exceptions import BotoCoreError
@@ -64,9 +73,12 @@ def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
 
 
 def exists(fs: Any, path: str) -> bool:
-    """Return whether a file or folder exists. Raises UserError when the local file system denies access.
+    """Return whether the file or folder `path` exists on the fsspec file system `fs`.
 
     fsspec's own `exists` returns False after any exception, even after Ctrl-C or when access is denied.
+
+    Raises:
+        UserError: The local file system denies access.
     """
     if not isinstance(fs, LocalFileSystem):
         return bool(fs.exists(path))
@@ -75,17 +87,26 @@ def exists(fs: Any, path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: the path contains a NUL character
         return False
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path and permissions") from error
+        raise UserError(f"cannot access {path}: {error.strerror}; check the path and permissions") from error
     return True
 
 
 def json_bytes(obj: Any) -> bytes:
-    """Serialize to deterministic JSON with one trailing newline. NaN raises ValueError."""
+    """Convert `obj` to JSON with sorted keys and one newline at the end, as bytes. Equal objects give equal bytes.
+
+    Raises:
+        ValueError: `obj` contains NaN or an infinite number.
+    """
     return (json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
 def read_json(fs: Any, path: str, remedy: str) -> Any:
-    """Parse a JSON file. Raises UserError when it cannot be read, or (ending in `remedy`) is not valid JSON."""
+    """Read and parse the JSON file `path` on the fsspec file system `fs`.
+
+    Raises:
+        UserError: The file cannot be read, or is not valid JSON. In the latter case, the message ends in `remedy`,
+            which says what to do.
+    """
     try:
         return json.loads(fs.cat_file(path))
     except OSError as error:
@@ -95,7 +116,10 @@ def read_json(fs: Any, path: str, remedy: str) -> Any:
 
 
 class Writer:
-    """File wrapper that counts the bytes written and computes their SHA-256. A failed write raises UserError."""
+    """File wrapper that counts the bytes that are written and computes their SHA-256.
+
+    Its method `write` raises UserError when writing fails.
+    """
 
     def __init__(self, file: Any, path: str) -> None:
         self.file, self.path = file, path
@@ -110,17 +134,21 @@ class Writer:
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Convert an OSError that the block raises to a UserError."""
+    """Convert an OSError that is raised in the `with` block to a UserError that names `path`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise UserError(f"cannot write {path}: {reason}; check free space and permissions, then run again") from error
+        raise UserError(
+            f"cannot write {path}: {reason}; check the free disk space and the permissions, then repeat the command"
+        ) from error
 
 
 @contextmanager
 def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
-    """Yield a Writer whose bytes appear at `path` when the block ends; if the block raises, `path` is not changed.
+    """Yield a Writer for the file `path`. The complete file appears there when the `with` block ends without error.
+
+    If the block raises an error, the previous file at `path`, if any, stays unchanged.
 
     Raises:
         UserError: The file cannot be written.
@@ -145,7 +173,7 @@ def atomic_file(fs: Any, path: str) -> Iterator[Writer]:
 
 
 def _drop(fs: Any, path: str) -> None:
-    """Remove a file if it exists."""
+    """Delete the file `path` if it exists. Ignore errors."""
     with suppress(OSError):
         fs.rm_file(path)
 
@@ -160,7 +188,7 @@ def _rename(fs: Any, temporary: str, path: str, local: bool) -> None:
 
 
 def _fsync(path: str) -> None:
-    """Flush a file's bytes, or a folder's entries, to the disk."""
+    """Write the cached bytes of a file, or the cached entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -169,16 +197,29 @@ def _fsync(path: str) -> None:
 
 
 def write_bytes_atomic(fs: Any, path: str, data: bytes) -> None:
-    """Atomically replace `path` with `data`. Raises UserError when the write fails."""
+    """Write `data` to the file `path` on the fsspec file system `fs`. Replace a previous file in one step.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     with atomic_file(fs, path) as writer:
         writer.write(data)
 
 
 def write_file_atomic(path: Path, data: bytes) -> None:
-    """Atomically replace a local file with `data`, creating its folders. Raises UserError when the write fails."""
+    """Write `data` to the local file `path`. Replace a previous file in one step, and create missing folders.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     write_bytes_atomic(LocalFileSystem(), str(path.absolute()), data)
 
 
 def write_json_atomic(fs: Any, path: str, obj: Any) -> None:
-    """Atomically replace `path` with `json_bytes(obj)`. Raises UserError when the write fails."""
+    """Write `obj` as JSON to the file `path` on the fsspec file system `fs`. Replace a previous file in one step.
+
+    Raises:
+        UserError: The file cannot be written.
+        ValueError: `obj` contains NaN or an infinite number.
+    """
     write_bytes_atomic(fs, path, json_bytes(obj))

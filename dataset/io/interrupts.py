@@ -1,4 +1,4 @@
-"""Let Ctrl-C and SIGTERM finish the current step of a long loop."""
+"""Let Ctrl-C and SIGTERM end a long loop after its current step instead of at once."""
 
 import signal
 import threading
@@ -12,13 +12,13 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_after_step(*, second_raises: bool = True) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; the loop checks it after every step.
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the caller's loop checks the event after every step.
 
-    Only the main thread receives signals; in other threads the event is never set. The previous signal handlers are
-    restored at the end.
+    Only the main thread receives signals; in another thread, the event is never set. The previous signal handlers are
+    restored at the end of the `with` block.
 
     Args:
-        second_raises: Whether a second signal raises KeyboardInterrupt at once.
+        second_raises: Whether a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

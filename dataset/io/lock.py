@@ -1,7 +1,7 @@
-"""Allow one writer per output: a kernel lock on this machine and, for a remote set, a lease stored in the set.
+"""Allow one writer per output: by a lock of the operating system and, for a remote set, by a lease stored in the set.
 
-The lease is a file that its owner rewrites every minute. Another process takes over a lease that was not renewed for
-LEASE_S seconds, or whose owner was a process of the same machine that no longer exists.
+The lease is a file that its owner, a process, rewrites every minute. Another process takes over a lease that was not
+rewritten for LEASE_S seconds, or whose owner ran on the same machine and no longer exists.
 """
 
 import fcntl
@@ -32,17 +32,18 @@ _SETTLE_S: Final = 1.0  # after writing a lease, wait this long and check that n
 
 @contextmanager
 def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rendering") -> Iterator[None]:
-    """Lock the set at `root` during the `with` block.
+    """Lock the set in the folder `root` of `fs` during the `with` block, so that no other process writes the set.
 
     Args:
-        fs: File system of the set.
-        root: Folder of the set on `fs`.
-        folder: Staging folder on this machine, or the set itself if it is local. None: use only the lease.
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
+        folder: Local folder in which the lock file is written: the set itself if the set is local, otherwise the folder
+            in which results are staged. None: use only the lease.
         url: URL of the set, for messages.
-        writer: A noun that names the locking process in messages.
+        writer: A noun for what the locking process does, such as "rendering", for messages.
 
     Raises:
-        UserError: Another writer has locked the set, or the lock cannot be written.
+        UserError: Another process has locked the set, or the lock file cannot be written.
     """
     with _flock(folder / LOCK_NAME, url, writer) if folder is not None else nullcontext():
         if isinstance(fs, LocalFileSystem):
@@ -54,7 +55,17 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
 
 @contextmanager
 def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
-    """Create the folder of the set at the URL `out`, and lock the set during the block. Raises UserError on failure."""
+    """Create the folder of the set at the URL `out`, and lock the set during the `with` block.
+
+    Args:
+        fs: fsspec file system of the set.
+        root: Path of the set's folder on `fs`.
+        out: Folder or URL of the set.
+        writer: A noun for what the locking process does, such as "encoding", for messages.
+
+    Raises:
+        UserError: Another process has locked the set, or the set cannot be reached or written.
+    """
     check_reachable(fs, root, out)
     folder = Path(root) if isinstance(fs, LocalFileSystem) else None
     try:
@@ -68,19 +79,19 @@ def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path, writer: str) -> Iterator[None]:
-    """Create a local folder if it does not exist, and lock it during the `with` block.
+    """Create a local folder if it does not exist, and lock this folder during the `with` block.
 
-    A folder that was created here and is still empty at the end is removed.
+    A folder that was created here and is still empty at the end of the block is removed.
 
-    The kernel drops the lock when the process ends, however it ends. Temporary files that a killed process left in the
-    folder (`dataset.io.files.atomic_file`) are removed.
+    The operating system releases the lock when the process ends, even if the process is killed. Temporary files that a
+    killed process left in the folder (`dataset.io.files.atomic_file`) are removed at the start.
 
     Args:
         folder: The output folder of a command.
-        writer: A noun that names the command in messages.
+        writer: A noun for what the command does, such as "training", for messages.
 
     Raises:
-        UserError: Another process has locked the folder, or it cannot be written.
+        UserError: Another process has locked the folder, or the folder cannot be written.
     """
     try:
         is_new = not folder.exists()
@@ -98,7 +109,7 @@ def locked_folder(folder: Path, writer: str) -> Iterator[None]:
 
 
 def _remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files in a locked folder, except in subfolders that are locked themselves."""
+    """Remove the temporary files in `folder`, which is locked, except in subfolders that have a lock of their own."""
     for parent, folders, files in os.walk(folder):
         if LOCK_NAME in files and Path(parent) != folder:
             folders.clear()
@@ -111,8 +122,10 @@ def _remove_temporaries(folder: Path) -> None:
 def locked_file(path: Path, writer: str) -> Iterator[None]:
     """Lock the output file or folder `path`, which need not exist, during the `with` block (see `locked_folder`).
 
-    The lock is a hidden file beside `path`. Raises UserError when another process has locked `path`, or when the parent
-    folder of `path` cannot be written.
+    The lock is a hidden file beside `path`. `writer` is a noun for what the locking process does, for messages.
+
+    Raises:
+        UserError: Another process has locked `path`, or the parent folder of `path` cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +147,11 @@ def _flock(path: Path, url: str, writer: str) -> Iterator[None]:
 
 
 def _open_locked(path: Path, url: str, writer: str) -> int:
-    """Open and lock the file, and return its descriptor. Raises UserError when another process has locked it."""
+    """Open and lock the lock file `path`, and return its descriptor.
+
+    Raises:
+        UserError: Another process has locked `path`, or `path` cannot be written.
+    """
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -149,7 +166,9 @@ def _open_locked(path: Path, url: str, writer: str) -> int:
             owner = os.pread(descriptor, 500, 0).decode(errors="replace").strip()
             os.close(descriptor)
             by = f": {owner}" if owner else ""
-            raise UserError(f"another {writer} is writing {url}{by}; wait for it or stop it") from error
+            raise UserError(
+                f"another {writer} is writing {url}{by}; wait until that process has ended, or stop it"
+            ) from error
         except FileNotFoundError:
             pass
         os.close(descriptor)  # its owner removed it in the meantime
@@ -164,14 +183,17 @@ def _lease(fs: Any, path: str, url: str, writer: str) -> Iterator[None]:
     holder = _read(fs, path)
     if holder is not None and not _stale(holder):
         raise UserError(
-            f"another {writer} is writing {url}: process {holder['pid']} on {holder['host']}; wait for it or stop it "
-            f"(its lease expires {LEASE_S:.0f} s after the last renewal)"
+            f"another {writer} is writing {url}: process {holder['pid']} on {holder['host']}; wait until that process "
+            f"has ended, or stop it (if it was killed, its lock expires {LEASE_S:.0f} s after the last renewal)"
         )
     mine = uuid.uuid4().hex
     _write(fs, path, mine)
     time.sleep(_SETTLE_S)
     if (_read(fs, path) or {}).get("id") != mine:
-        raise UserError(f"another {writer} of {url} was started at the same time; wait for it or stop it")
+        raise UserError(
+            f"another {writer} that writes {url} was started at the same time; wait until that process has ended, or "
+            "stop it"
+        )
     stop = threading.Event()
     thread = threading.Thread(target=_renew, args=(fs, path, mine, stop), daemon=True)
     thread.start()

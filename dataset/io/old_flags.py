@@ -1,4 +1,4 @@
-"""Accept renamed command-line flags under their old names, for one release."""
+"""Accept command-line flags that were renamed under their old names, for one release."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,14 @@ logger = logging.getLogger(__name__)
 
 
 def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-    """Replace renamed flags in a command line, before it is parsed.
+    """Return the command line `argv` in which renamed flags are replaced by their new names. Call this before parsing.
 
     Both forms are replaced, `--old VALUE` and `--old=VALUE`, and a flag may be written with underscores instead of
-    hyphens. Arguments after a bare `--` are left unchanged. A notice on stderr names each old flag once.
+    hyphens. Arguments after a bare `--` are left unchanged. For each old flag, one notice is printed to stderr.
 
     Args:
         argv: The arguments, without the program's name.
-        renamed: New name of each old flag, both with their leading hyphens.
-
-    Returns:
-        The arguments with the new names.
+        renamed: New name of each old flag. Both names begin with hyphens.
     """
     arguments, reported = list(argv), set[str]()
     for index, argument in enumerate(arguments):

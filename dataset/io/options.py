@@ -1,4 +1,4 @@
-"""Types of command-line options, for dataclasses that tyro parses."""
+"""Define types of command-line options, for the dataclasses from which tyro makes command lines."""
 
 from typing import Annotated, TypeVar
 

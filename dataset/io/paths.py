@@ -1,4 +1,4 @@
-"""The root folder of this checkout, in which commands and worker processes are started."""
+"""Define ROOT, the top folder of this checkout, in which commands and worker processes are started."""
 
 from pathlib import Path
 from typing import Final

@@ -1,4 +1,4 @@
-"""Show progress as a bar on a terminal, and elsewhere as one plain line every few seconds."""
+"""Show progress as a bar on a terminal; in a pipe or a log file, as one plain line every few seconds."""
 
 import io
 import sys
@@ -14,8 +14,8 @@ _PLAIN_FORMAT: Final = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {
 class ProgressBar(tqdm):  # type: ignore[type-arg]
     """A tqdm bar that also works in a pipe or a log file.
 
-    On a terminal it is `tqdm`. Elsewhere it writes plain lines to stderr without carriage returns: at most one every
-    PLAIN_EVERY_S seconds, and one at the end. `disable` is True or False; None means False.
+    On a terminal it behaves like `tqdm`. Elsewhere it writes plain lines to stderr without carriage returns: at most
+    one every PLAIN_EVERY_S seconds, and one at the end. Other than in `tqdm`, None for `disable` means False.
     """
 
     def __init__(self, *args: Any, disable: bool | None = False, **kwargs: Any) -> None:
@@ -27,7 +27,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
         super().__init__(*args, disable=bool(disable), **kwargs)  # type: ignore[call-overload]
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Draw the bar, or write a line when one is due."""
+        """Draw the bar on a terminal; elsewhere, write a plain line if the last one is PLAIN_EVERY_S seconds old."""
         if not self._plain:
             super().display(msg, pos)
             return
@@ -38,12 +38,12 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
             self.fp.flush()
 
     def clear(self, nolock: bool = False) -> None:
-        """Remove the bar before other text is written; plain lines stay."""
+        """Remove the bar from the terminal before other text is written. Plain lines, written elsewhere, stay."""
         if not self._plain:
             super().clear(nolock)
 
     def close(self) -> None:
-        """Write the last line."""
+        """End the bar. When not on a terminal, write a last plain line."""
         if self._plain and not self.disable:
             self._ending = True
             self.display()

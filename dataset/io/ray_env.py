@@ -15,22 +15,28 @@ RAY_STARTS: Final = 3
 
 
 def exclude_all_but(packages: Sequence[str]) -> list[str]:
-    """Return .gitignore patterns for Ray that exclude everything (.venv, shards, ...) but these packages."""
+    """Return .gitignore patterns by which Ray excludes all files of the checkout (.venv, ...) except `packages`.
+
+    `packages` are top-level packages of this checkout, such as "render".
+    """
     kept = (f"!/{package}{contents}" for package in packages for contents in ("", "/**"))
     return ["/[!.]*", "/.?*", *kept, "__pycache__/"]
 
 
 def code_for_nodes(packages: Sequence[str]) -> dict[str, Any]:
-    """Return the Ray `runtime_env` that sends these packages of the checkout to every worker process."""
+    """Return the Ray `runtime_env` that sends `packages`, top-level packages of this checkout, to worker processes."""
     return {"working_dir": str(ROOT), "excludes": exclude_all_but(packages)}
 
 
 def start_ray(**options: Any) -> None:
-    """Call `ray.init(**options)` and keep this process's SIGTERM handler, which Ray would replace.
+    """Call `ray.init(**options)` without letting Ray replace this process's SIGTERM handler.
 
-    With `address="local"`, up to RAY_STARTS attempts are made, because Ray waits only 30 s for its processes to start,
-    which is too short on a busy machine. Raises UserError when the last attempt fails. With another address, errors of
-    `ray.init` are raised unchanged; so are errors about wrong options.
+    With the option `address="local"`, `ray.init` is tried up to RAY_STARTS times, because Ray waits only 30 s for its
+    processes to start, which is too short on a busy machine. With another address, `ray.init` is called once.
+
+    Raises:
+        UserError: With `address="local"`, the last attempt failed. All other errors of `ray.init`, such as those about
+            wrong options, are raised unchanged.
     """
     import ray
 

@@ -1,4 +1,4 @@
-"""Start work on later items in advance, with a bounded number of items in memory."""
+"""Take items from an iterable before they are needed, so that work on them starts early, with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ R = TypeVar("R")
 def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
     """Yield the items in order; before yielding an item, take the next `ahead` items from the iterable too.
 
-    Use it for items whose creation starts work, such as futures.
+    Use this for an iterable that starts work when an item is taken, such as a generator of futures.
     """
     waiting: deque[T] = deque()
     for item in items:
@@ -23,9 +23,9 @@ def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
 
 
 def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Yield `function(item)` in order, computed by the pool; at most `ahead` later items are in progress.
+    """Yield `function(item)` for each item, in order, computed by `pool`; at most `ahead` later items are in progress.
 
-    An exception of `function` is raised when the result of its item would be yielded. Closing the iterator cancels
+    An exception of `function` is raised when the result for its item would be yielded. Closing the iterator cancels the
     calls that have not begun.
     """
     started: deque[Future[R]] = deque()

@@ -1,4 +1,4 @@
-"""Compare the settings that a result was made with to the settings of the command that resumes it."""
+"""Compare the settings that a result was made with to those of the command that is to resume the result."""
 
 from collections.abc import Iterable, Mapping, Set
 from itertools import zip_longest
@@ -8,15 +8,15 @@ _LONGEST: Final = 120  # characters of a value in a message
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Set[str] = frozenset()) -> dict[str, str]:
-    """Describe, in one readable line each, the settings that differ from the stored ones. Sorted by name.
+    """Return a readable line for each setting that differs between `before` and `now` (name -> line), sorted by name.
 
     Settings of nested mappings are compared one by one; their names are joined by dots. A missing setting is treated as
-    None. For long lists, only the first item that differs is described.
+    None. Of two long lists, only the first items that differ are described.
 
     Args:
-        before: Stored settings, as read from JSON.
-        now: Settings of this command. Tuples must be converted to lists, as in JSON.
-        ignore: Names, with dots, that are not compared.
+        before: Stored settings of the result, as read from JSON.
+        now: Settings of the command that resumes the result. They must contain lists instead of tuples, as in JSON.
+        ignore: Names of settings that are not compared, with dots for nested settings.
     """
     return dict(_differences(before, now, ignore, ""))
 
@@ -35,7 +35,7 @@ def _differences(
 
 
 def _line(name: str, old: Any, new: Any) -> str:
-    """Return the line of one setting, shortened if its values are long."""
+    """Return the line that describes one setting, shortened if the old or new value is long."""
     if max(len(repr(old)), len(repr(new))) <= _LONGEST:
         return f"{name} was {old!r}, is now {new!r}"
     if isinstance(old, list) and isinstance(new, list):
@@ -54,5 +54,11 @@ def _short(value: Any) -> str:
 
 
 def settings_differ(where: str, lines: Iterable[str], remedy: str) -> str:
-    """Return the error text for a result made with other settings: one line per setting, then the remedy."""
+    """Return the text of the error that a result was made with other settings than the command that resumes it.
+
+    Args:
+        where: Path or URL of the result, with which the text begins.
+        lines: One line for each setting that differs, as returned by `differences`.
+        remedy: What to do; the last line of the text.
+    """
     return "\n".join([f"{where} was started with other settings:", *(f"  {line}" for line in lines), remedy])

@@ -1,4 +1,4 @@
-"""Create temporary folders, and remove those that killed processes left behind."""
+"""Create temporary folders, and remove temporary folders that killed processes left behind."""
 
 import fcntl
 import os
@@ -16,10 +16,10 @@ _NAME: Final = re.compile(rf"{PREFIX}(\d+)-[0-9a-f]{{8}}")
 
 
 class ScratchFolder:
-    """A new folder in the system's folder of temporary files; `close` removes it.
+    """A new folder, `path`, in the system's folder of temporary files. The method `close` removes the new folder.
 
-    The folder's name contains the process id, and the process locks the folder, so that `remove_stale_folders` can tell
-    whether it is in use.
+    The name of the folder contains the process id, and the process locks the folder, so that `remove_stale_folders` can
+    tell whether the folder is in use.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class ScratchFolder:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield the path of a new scratch folder, which is removed at the end of the block."""
+    """Yield the path of a new temporary folder, which is removed at the end of the `with` block."""
     folder = ScratchFolder()
     try:
         yield folder.path
@@ -47,7 +47,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_stale_folders() -> int:
-    """Remove this user's scratch folders whose process no longer exists, and return their number."""
+    """Remove this user's temporary folders whose process no longer exists. Return the number of removed folders."""
     removed = 0
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         name = _NAME.fullmatch(path.name)
@@ -69,7 +69,7 @@ def _exists(pid: int) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a process, perhaps in another container with the same temporary files, locks the folder."""
+    """Return whether a process, perhaps in another container that shares the folder, locks the folder `path`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

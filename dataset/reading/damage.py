@@ -1,7 +1,7 @@
-"""Replace damaged objects during training, and fail when more than a given share of the objects is damaged.
+"""Replace damaged objects during training, and stop when more than a given share of the objects is damaged.
 
-The replacement of an object depends only on its position in the training order, so a resumed run reads the same
-objects.
+The object that replaces a damaged one depends only on the position in the training order, so a resumed run reads the
+same objects.
 """
 
 import logging
@@ -22,13 +22,18 @@ logger = logging.getLogger(__name__)
 
 
 class Damage:
-    """The damaged objects that a run has read. Thread-safe; a copy in another process starts empty.
+    """Collects the damaged objects that a training run has read. Thread-safe.
 
-    `max_share` is the largest tolerated share of the set's objects: 0.001 allows 8 damaged objects in a set of 8,000,
-    and 0 in a set of fewer than 1,000. An object is counted once, however often it is read. A rank counts the objects
-    that it reads and, after `merge`, those that the other ranks read.
+    An object is counted once, however often it is read. A rank counts the objects that it reads itself and, after
+    `merge`, those that the other ranks read. A copy in another process starts without objects.
 
-    Raises UserError when `max_share` is not in [0, 1).
+    Args:
+        objects: Number of objects in the set.
+        max_share: Largest tolerated share of damaged objects: 0.001 allows 8 damaged objects in a set of 8,000, and
+            none in a set of fewer than 1,000.
+
+    Raises:
+        UserError: `max_share` is not in [0, 1).
     """
 
     def __init__(self, objects: int, max_share: float = MAX_DAMAGED_SHARE) -> None:
@@ -44,31 +49,39 @@ class Damage:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Description of the damage of each damaged object, by uid."""
+        """Uid of each damaged object, with a description of the damage."""
         with self._lock:
             return dict(self._reasons)
 
     def restore(self, reasons: Mapping[str, str]) -> None:
-        """Add the damaged objects of an earlier process of the same run."""
+        """Add the damaged objects that an earlier process of the same run has read, given its `reasons`."""
         with self._lock:
             self._reasons = {**reasons, **self._reasons}
 
     def merge(self, reasons: Mapping[str, str]) -> None:
-        """Add the damaged objects of the other ranks. Raises UserError when there are too many in total."""
+        """Add the damaged objects that the other ranks have read. `reasons` contains the `reasons` of all ranks.
+
+        Raises:
+            UserError: In total, more objects are damaged than allowed.
+        """
         before = len(self.reasons)
         self.restore(reasons)
         if len(self.reasons) > max(before, self.allowed):
             self._refuse(f"the ranks read {len(self.reasons)} damaged objects")
 
     def log_all(self) -> None:
-        """Log every damaged object and what was wrong with it, at the end of a run."""
+        """Log the uid of every damaged object with a description of the damage. Call this at the end of a run."""
         if reasons := self.reasons:
             lines = [f"{len(reasons)} damaged objects were replaced ({self.allowed} allowed):"]
             lines += (f"  {uid}: {what}" for uid, what in sorted(reasons.items()))
             logger.warning("\n".join(lines))
 
     def add(self, uid: str, what: str) -> None:
-        """Log and count a damaged object. Raises UserError when there are now too many."""
+        """Log and count the damaged object `uid`. `what` describes the damage.
+
+        Raises:
+            UserError: More objects are damaged than allowed.
+        """
         with self._lock:
             known = uid in self._reasons
             self._reasons[uid] = what
@@ -83,22 +96,33 @@ class Damage:
         count = len(uids)
         named = ", ".join(uids[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         raise UserError(
-            f"{what}. {count} of {self.objects} objects are damaged so far ({named}); --max-corrupt-fraction "
-            f"{self.max_share:g} allows at most {self.allowed}; repair the set or raise the fraction"
+            f"{what}. {count} of {self.objects} objects are damaged so far ({named}), but --max-corrupt-fraction "
+            f"{self.max_share:g} allows at most {self.allowed}; repair the set (`python -m dataset verify` says how) "
+            "or raise --max-corrupt-fraction"
         )
 
 
 def read_or_replace(
     order: Order, i: int, damage: Damage | None, uid: Callable[[int, int], str], read: Callable[[int, int, int], T]
 ) -> T:
-    """Return `read(epoch, shard, sample)` for item i of the order, or for a replacement if its object is damaged.
+    """Read item number `i` of a training order; if its object is damaged, read a replacement object instead.
 
     An object is replaced only if a member that `read` reads is damaged; damage in its other members does not matter.
-    After a storage failure, an object is not replaced: a repeated run might succeed in reading it and would then use
-    different objects.
+    When the storage fails, nothing is replaced: a repeated run might succeed in reading the object and would then train
+    on different objects.
+
+    Args:
+        order: The training order.
+        i: Number of the item of this rank, counted from 0 since the start of training.
+        damage: Counts the damaged objects. None: raise an error instead of replacing.
+        uid: Function that returns the uid of the object (shard, sample).
+        read: Function that reads the object (epoch, shard, sample).
+
+    Returns:
+        The result of `read`.
 
     Raises:
-        DamagedMember: A member is damaged and `damage` is None, which disables replacement.
+        DamagedMember: A member is damaged and `damage` is None.
         UserError: More objects are damaged than `damage` allows, or many replacements in a row are damaged.
     """
     for attempt in range(_ATTEMPTS):
@@ -109,4 +133,7 @@ def read_or_replace(
             if damage is None:
                 raise
             damage.add(uid(shard, sample), str(error))
-    raise UserError(f"item {i}: its object and {_ATTEMPTS - 1} replacements for it are all damaged; repair the set")
+    raise UserError(
+        f"the object of item {i} in the training order and {_ATTEMPTS - 1} objects to replace it are all damaged; "
+        "`python -m dataset verify` says how to repair the set"
+    )

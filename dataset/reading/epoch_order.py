@@ -1,13 +1,14 @@
 """Define the order in which training reads objects, as a pure function of (seed, epoch, rank, world).
 
-The shards are shuffled, then the objects within each window of consecutive shards, so that successive reads touch few
-shards. With several items per object (`items_per_object` = K) every window is read K times, in a new order each time,
-before the next window starts. Its files are then still in the page cache, and the items of one object are about a
-window apart. The first pass over a window has the same order as with K = 1.
+The shards are shuffled and divided into windows of consecutive shards; then the objects are shuffled within each
+window, so that successive reads touch few shards. With several items per object (`items_per_object` = K), every window
+is read K times, in a new order each time, before the next window starts. The files of the window are then still in the
+page cache, and the items of one object are about a window apart. The first pass over a window has the same order as
+with K = 1.
 
-Rank r of `world` takes every world-th item of that order, starting at r. All ranks together therefore read the same
-items in a step, whatever the number of ranks, which may exceed the number of shards. All ranks get the same number of
-items: the last (items mod world) items of an epoch are dropped, and these differ between epochs.
+Of `world` ranks, rank r takes every world-th item of that order, starting with item r. All ranks together therefore
+read the same items in a step, whatever the number of ranks, which may exceed the number of shards. All ranks get the
+same number of items: the last (items mod world) items of an epoch are dropped, and these differ between epochs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,12 +38,22 @@ def epoch_order(
 ) -> Int64:
     """Return the objects that one rank reads in one epoch, in order.
 
-    The result is int64 [n, 2] with a row (shard, sample) per object; n = objects // world.
+    Args:
+        samples_per_shard: Number of objects in each shard.
+        seed: Seed of the shuffling, at least 0.
+        epoch: Number of the epoch, counted from 0. Each epoch has another order.
+        rank: Number of the rank, 0 to `world` - 1.
+        world: Number of ranks.
+        window_shards: Number of shards whose objects are shuffled together.
 
-    Raises UserError when rank, seed, epoch or `window_shards` is out of range.
+    Returns:
+        int64 [n, 2] with a row (shard, sample) per object; n = objects // world.
+
+    Raises:
+        UserError: `rank`, `seed`, `epoch` or `window_shards` is out of range.
     """
     if not 0 <= rank < world:
-        raise UserError(f"rank is {rank}; with a world size of {world} it must be 0 to {world - 1}")
+        raise UserError(f"rank is {rank}; with {world} ranks (world size), the rank must be 0 to {world - 1}")
     if seed < 0 or epoch < 0 or window_shards < 1:
         raise UserError(
             f"seed and epoch must be at least 0 and window_shards at least 1; got seed {seed}, epoch {epoch} and "
@@ -55,13 +66,13 @@ def epoch_order(
 
 @lru_cache(maxsize=2)
 def _global_order(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int) -> Int64:
-    """Return (shard, sample) of all objects, [objects, 2], in the order of an epoch, before division among ranks."""
+    """Return (shard, sample) of all objects, [objects, 2], in an epoch's order, before they are divided among ranks."""
     windows = list(_windows(samples_per_shard, seed, epoch, window_shards))
     return np.concatenate(windows) if windows else np.zeros((0, 2), np.int64)
 
 
 def _windows(samples_per_shard: tuple[int, ...], seed: int, epoch: int, window_shards: int) -> Iterator[Int64]:
-    """Yield the shuffled objects [n, 2] of each window."""
+    """Yield the objects of each window of shards, shuffled, as (shard, sample) [n, 2]."""
     # Sort raw PCG64 words: numpy guarantees this stream in all versions, unlike that of Generator.permutation
     words = np.random.PCG64(np.random.SeedSequence((seed, epoch)))
     shards = _permutation(words, len(samples_per_shard))
@@ -94,10 +105,10 @@ def _pairs(shard: int, samples: int) -> Int64:
 
 @dataclass(frozen=True)
 class Order:
-    """One rank's endless sequence of items, with access by index, so resuming needs only the index.
+    """The endless sequence of items that one rank reads during training, with access by index.
 
-    An item is an object with its repeat index, 0 to items_per_object - 1. An epoch contains every object
-    items_per_object times.
+    An item is an object with its repeat index, 0 to `items_per_object` - 1. An epoch contains every object
+    `items_per_object` times. To resume training, only the index of the next item is needed.
     """
 
     samples_per_shard: tuple[int, ...]
@@ -113,39 +124,50 @@ class Order:
 
     @property
     def per_epoch(self) -> int:
-        """Number of items of this rank per epoch. Raises UserError when there are no objects, or fewer than ranks."""
+        """Number of items of this rank per epoch.
+
+        Raises:
+            UserError: A field is out of range, or there are no objects, or fewer objects than ranks.
+        """
         if not 0 <= self.rank < self.world:
-            raise UserError(f"rank is {self.rank}; with a world size of {self.world} it must be 0 to {self.world - 1}")
+            raise UserError(
+                f"rank is {self.rank}; with {self.world} ranks (world size), the rank must be 0 to {self.world - 1}"
+            )
         if self.seed < 0 or self.window_shards < 1 or self.items_per_object < 1:
             raise UserError(
                 f"seed must be at least 0, window_shards and items_per_object at least 1; got seed {self.seed}, "
                 f"window_shards {self.window_shards} and items_per_object {self.items_per_object}"
             )
         if self.objects == 0:
-            raise UserError("no objects to train on: an epoch would be empty; render some, or loosen the filters")
+            raise UserError(
+                "no objects to train on: an epoch would be empty; render objects, or give filters that keep some"
+            )
         if self.objects < self.world:
             raise UserError(
-                f"{self.objects} objects are too few for {self.world} ranks; render more, loosen the filters, or start "
-                f"at most {self.objects} ranks"
+                f"{self.objects} objects are too few for {self.world} ranks; render more objects, give filters that "
+                f"keep more objects, or start at most {self.objects} ranks"
             )
         return self.objects * self.items_per_object // self.world
 
     def item(self, i: int) -> tuple[int, int, int]:
-        """Return (epoch, shard, sample) of this rank's i-th item since the start of training."""
+        """Return (epoch, shard, sample) of this rank's item number `i`, counted from 0 since the start of training."""
         epoch, position = self._place(i)
         shard, sample, _ = self._items(epoch)[position]
         return epoch, int(shard), int(sample)
 
     def repeat_index(self, i: int) -> int:
-        """Return how many items of the same object precede the i-th item in its epoch."""
+        """Return the repeat index of this rank's item number `i`, counted from 0 since the start of training.
+
+        The repeat index is the number of earlier items, in the same epoch and over all ranks, of the same object.
+        """
         epoch, position = self._place(i)
         return int(self._items(epoch)[position, 2])
 
     def replacement(self, i: int, attempt: int) -> tuple[int, int, int]:
-        """Return (epoch, shard, sample) to read instead of this rank's i-th item.
+        """Return (epoch, shard, sample) of an object to read instead of this rank's item number `i`, which is damaged.
 
-        It is drawn uniformly from all objects and depends only on the position in the epoch and on `attempt`: 1, 2, ...
-        when the earlier replacements are damaged too.
+        The object is drawn uniformly from all objects. It depends only on the position of the item in the epoch and on
+        `attempt`, which is 1 for the first replacement, 2 if that object is damaged too, and so on.
         """
         epoch, position = self._place(i)
         entropy = np.random.SeedSequence((self.seed, epoch, _REPLACEMENTS, position, attempt))
@@ -154,7 +176,7 @@ class Order:
         return epoch, int(shard), int(sample)
 
     def _place(self, i: int) -> tuple[int, int]:
-        """Return the epoch of this rank's i-th item, and the item's position in that epoch's order of all ranks."""
+        """Return the epoch of this rank's item number `i`, and the position of this item among those of all ranks."""
         epoch, position = divmod(i, self.per_epoch)
         return epoch, position * self.world + self.rank
 
@@ -163,7 +185,10 @@ class Order:
 
 
 class StreamState(NamedTuple):
-    """How much data a run has read, as stored in a checkpoint: before step `step`, each rank has read `item` items."""
+    """How much data a training run has read, as stored in a checkpoint.
+
+    Before the step number `step`, each of `world` ranks has read `item` items.
+    """
 
     step: int
     item: int
@@ -172,17 +197,24 @@ class StreamState(NamedTuple):
 
 
 def resume_item(i: int, before: Order, now: Order) -> tuple[int, str]:
-    """Return the item of order `now` that resumes a run stopped before item i of order `before`, and a notice.
+    """Return the number of the item with which a stopped training run resumes, and a notice for the user.
 
-    The two orders may differ in the number of ranks. If they do, every item is read, up to `now.world` - 1 items are
-    read twice, and the notice tells the user so. Otherwise the notice is empty.
+    The number of ranks may have changed. In this case, no item is left out, up to `now.world` - 1 items are read twice,
+    and the notice says so. Otherwise the notice is empty.
 
-    Raises UserError when the two orders contain different items.
+    Args:
+        i: Number of the first item that each rank of the stopped run had not read, in the order `before`.
+        before: Order of any rank of the stopped run.
+        now: Order of any rank of the resumed run. The returned number counts items of this order.
+
+    Raises:
+        UserError: The two orders contain different items.
     """
     unchanged = ("samples_per_shard", "seed", "window_shards", "items_per_object")
     if changed := [name for name in unchanged if getattr(before, name) != getattr(now, name)]:
         raise UserError(
-            f"cannot resume a run with a different {' and '.join(changed)}; use the previous value, or start a new run"
+            f"cannot resume the training run: the settings {' and '.join(changed)} differ from those of the stopped "
+            "run; use the previous settings and set, or start a new run"
         )
     if before.world == now.world:
         return i, ""

@@ -60,20 +60,26 @@ class Filters:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.without_flags) - set(get_args(Flag))):
-            raise UserError(f"unknown flag {', '.join(unknown)}; choose from {', '.join(get_args(Flag))}")
+            raise UserError(f"unknown quality flag {', '.join(unknown)}; choose from {', '.join(get_args(Flag))}")
         if not 0 <= self.min_coverage <= self.max_coverage <= 1:
             raise UserError(
-                f"the coverage range is {self.min_coverage} to {self.max_coverage}; it must lie within 0 to 1, and the "
-                "minimum must not exceed the maximum"
+                f"the coverage range is {self.min_coverage} to {self.max_coverage}; both numbers must be from 0 to 1, "
+                "and the minimum must not exceed the maximum"
             )
         shares = (self.validation_share, self.test_share)
         if not (min(shares) >= 0 and sum(shares) < 1):  # NaN is refused too
-            raise UserError(f"validation and test shares are {shares}; each must be at least 0 and their sum below 1")
+            raise UserError(
+                f"the shares of the validation and the test split are {shares}; each share must be at least 0 and "
+                "their sum below 1"
+            )
 
 
 @dataclass(frozen=True)
 class FilterResult:
-    """The kept objects, and the number of objects that each filter excludes (each object is counted once)."""
+    """The objects of one set that pass the filters (`kept`), and how many objects each filter excludes (`dropped`).
+
+    An object that fails several filters is counted for the first of these filters only.
+    """
 
     url: str
     kept: Kept
@@ -86,7 +92,7 @@ class FilterResult:
         return sum(len(samples) for samples in self.kept)
 
     def __str__(self) -> str:
-        """Return one line per filter, in the order in which the filters are applied."""
+        """Return the number of kept objects and, on one line each, the number of objects that each filter excludes."""
         lines = [f"{self.url}: {len(self)} of {self.objects} objects kept"]
         lines += [f"  {count:8d} left out: {reason}" for reason, count in self.dropped.items()]
         if self.missing_uids:
@@ -95,9 +101,10 @@ class FilterResult:
 
 
 def split_of(uid: str, validation_share: float, test_share: float) -> Split:
-    """Return the split of an object, which depends only on its uid and the two shares.
+    """Return the split (train, validation or test) of the object `uid`. It depends only on the uid and the two shares.
 
-    If a share is increased, the objects that it gains come from the train split, not from the other share.
+    `validation_share` and `test_share` are the shares of the objects, 0 to 1, that belong to the validation split and
+    to the test split. If one of the shares is increased, the additional objects of its split come from the train split.
     """
     place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / _SUMMED
     if place < validation_share:
@@ -106,21 +113,28 @@ def split_of(uid: str, validation_share: float, test_share: float) -> Split:
 
 
 def read_uids(path: Path) -> frozenset[str]:
-    """Read the uids of a text file. Raises UserError when it is missing or empty, or contains an invalid uid."""
+    """Read a text file with one uid per line. Empty lines and lines that begin with # are ignored.
+
+    Raises:
+        UserError: The file is missing, contains no uid, or contains an invalid uid.
+    """
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the uids of {path} ({error}); give a text file with one uid per line") from error
+        raise UserError(
+            f"cannot read the uids in the file {path} ({error}); give a text file with one uid per line"
+        ) from error
     uids = frozenset(check_uid(line) for line in lines if line and not line.startswith("#"))
     if not uids:
-        raise UserError(f"{path} contains no uids; give a text file with one uid per line")
+        raise UserError(f"the file {path} contains no uids; give a text file with one uid per line")
     return uids
 
 
 def select(url: str | Path, filters: Filters) -> FilterResult:
-    """Return the objects of one set that pass the filters.
+    """Return the objects of the shard set at `url` that pass the filters.
 
-    Raises UserError when no object passes, or when the set is missing, unfinished or inconsistent.
+    Raises:
+        UserError: No object passes the filters, or the set is missing, unfinished or inconsistent.
     """
     selection = apply_filters(url, filters)
     check_not_empty([selection], filters)
@@ -128,20 +142,30 @@ def select(url: str | Path, filters: Filters) -> FilterResult:
 
 
 def check_not_empty(selections: Sequence[FilterResult], filters: Filters) -> None:
-    """Raise UserError when the filters name a license that no object has, or when no object passes the filters."""
+    """Check that objects remain after filtering one or more sets. `selections` are the results of `apply_filters`.
+
+    Raises:
+        UserError: No object of any set passes the filters, or no object has one of the licenses that `filters` name.
+    """
     licenses = Counter({name: n for selection in selections for name, n in selection.licenses.items()})
     if unknown := sorted(set(filters.licences) - licenses.keys()):
         urls = ", ".join(selection.url for selection in selections)
-        raise UserError(f"{urls}: no object has the license {', '.join(unknown)}; choose from {', '.join(licenses)}")
+        raise UserError(
+            f"in the set {urls}, no object has the license {', '.join(unknown)}; choose from {', '.join(licenses)}"
+        )
     if not any(len(selection) for selection in selections):
         counts = "\n".join(map(str, selections))
-        raise UserError(f"no objects pass the filters; loosen them. {counts}")
+        raise UserError(f"no objects pass the filters; give filters that keep more objects. {counts}")
 
 
 def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
-    """Apply the filters to a set, reading its manifest, outcome tables and statistics; for coverage, also the metadata.
+    """Return the objects of the shard set at `url` that pass the filters; there may be none.
 
-    Raises UserError when the set is missing, unfinished or inconsistent.
+    This reads the manifest, the outcome tables and the statistics of the set. Filters on coverage also require reading
+    the metadata of all objects.
+
+    Raises:
+        UserError: The set is missing, unfinished or inconsistent.
     """
     listed = read_uids(filters.uids) if filters.uids else None
     dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "license", "flag", "coverage")}
@@ -164,7 +188,7 @@ def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A sample of a shard with its manifest and outcome rows."""
+    """An object that is stored in a shard, with its manifest row (`asset`) and its outcome row (`row`)."""
 
     part: Slice
     sample: int
@@ -176,19 +200,19 @@ class _Stored:
         return self.asset.license or UNKNOWN
 
     def coverage(self) -> float:
-        """Mean alpha over the object's views, 0 to 1. Reads the object's metadata."""
+        """Return the mean alpha over all views of the object, 0 to 1. This reads the object's metadata."""
         views = [view for views in self.part.reader.meta(self.part.shard, self.sample).views.values() for view in views]
         return sum(view.alpha_coverage for view in views) / len(views)
 
 
 def _stored(part: Slice) -> Iterator[_Stored]:
-    """Yield a shard's samples in order, with their rows (`slices` has checked that rows and samples match)."""
+    """Yield the objects that are stored in one shard, in order. `slices` has checked that rows and samples match."""
     rows = ((asset, row) for asset, row in zip(part.assets, part.rows, strict=True) if row.status == "ok")
     return (_Stored(part, sample, asset, row) for sample, (asset, row) in enumerate(rows))
 
 
 def _failures(filters: Filters, listed: frozenset[str] | None, stored: _Stored) -> Iterator[tuple[str, str]]:
-    """Yield (filter, reason) for each filter that an object fails. The coverage filter, which is slow, is last."""
+    """Yield (filter, reason) for each filter that the object `stored` fails; the slow coverage filter comes last."""
     if listed is not None and stored.asset.uid not in listed:
         yield "uids", "not in the list of uids"
     if filters.split != "all":

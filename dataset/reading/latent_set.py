@@ -1,6 +1,7 @@
-"""Read objects of a latent set (see `dataset.format.latents`): latents and embeddings of single views, by offset.
+"""Read objects of a latent set: the latents and the image embeddings of single views, and the cameras.
 
-Axis letters: `f` views of one object, `c` channels, `h w` rows and columns, `d` size of an embedding.
+`dataset.format.latents` defines the files of a latent set. Axis letters of shapes: `f` views of one object, `c`
+channels, `h w` rows and columns, `d` values of an embedding.
 """
 
 import os
@@ -40,7 +41,7 @@ Float64 = NDArray[np.float64]
 
 
 class StoredLatents(NamedTuple):
-    """Latents of some views of one object, before multiplication by the model's latent scale."""
+    """Latents of some views of one object. They have not been multiplied by the latent scale of the model."""
 
     mean: Float16  # [f, c, h, w]
     logvar: Float16 | None  # [f, c, h, w]; None when the set stores means only
@@ -48,7 +49,7 @@ class StoredLatents(NamedTuple):
 
 
 class _OpenFile:
-    """A local file, read at offsets so that threads and forks can share it. Closed when it is garbage-collected."""
+    """An open local file, closed when this object is garbage-collected. Threads and forks can share it (`os.pread`)."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -58,11 +59,20 @@ class _OpenFile:
 
 
 class LatentSet:
-    """A complete latent set. Objects are identified by (shard, sample) numbers, as in the encoded shard set.
+    """A complete latent set. Objects are identified by (shard, sample) numbers, as in the shard set that was encoded.
 
-    Reading is thread-safe; an instance can be pickled or inherited by a fork. `latents.json` and the index are read at
-    construction, a shard's table at its first use. `kept` selects samples, as in `ShardSet`.
-    Raises UserError when the set is missing or unfinished, DamagedMember when a member is damaged.
+    Reading is thread-safe, and an instance can be pickled or inherited by a fork. The constructor reads `latents.json`
+    and the index; the index table of a shard is read when it is first needed.
+
+    Args:
+        url: Folder or fsspec URL of the set.
+        form: Contents of `latents.json`; None: read this file.
+        index: Contents of `index.json`; None: read this file.
+        kept: For each shard, the numbers of the samples to select (see `dataset.reading.filters`); sample numbers then
+            count only the selected samples. None: all samples.
+
+    Raises:
+        UserError: The set is missing or unfinished. Methods also raise DamagedMember when a member is damaged.
     """
 
     def __init__(
@@ -89,26 +99,32 @@ class LatentSet:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the set's contents and selection, as in `ShardSet`."""
+        """One sha256 of the hashes of all tars and of the selection of samples, as in `ShardSet`."""
         return fingerprint_of(self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "LatentSet":
-        """Return a copy of this set with another selection of the stored samples."""
+        """Return a copy of this set with the selection `kept` of the stored samples in place of the current one."""
         return LatentSet(self.url, self.format, self.index, kept)
 
     def uid(self, shard: int, sample: int) -> str:
         return self._table(shard).uids[self._stored(shard, sample)]
 
     def uids(self) -> list[str]:
-        """Return all uids, in order. Reads every shard's table."""
+        """Return the uids of all selected objects, in order. This reads the index table of every shard."""
         return [self.uid(shard, i) for shard, samples in enumerate(self.samples_per_shard) for i in range(samples)]
 
     def meta(self, shard: int, sample: int) -> Meta:
-        """Return the object's metadata; the most recent ones are cached."""
+        """Return the metadata of object number `sample` of shard number `shard`. Recently read metadata are cached."""
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> Float64:
-        """Return (elevation, azimuth) in degrees, [f, 2], of the `wanted` views without reading the metadata."""
+        """Return (elevation, azimuth) in degrees, [f, 2], of some views of one object, without reading the metadata.
+
+        Args:
+            shard: Number of the shard.
+            sample: Number of the object within the selected samples of the shard.
+            wanted: The views as pairs (view set, index), such as ("fixed", 3).
+        """
         table, stored = self._table(shard), self._stored(shard, sample)
         places = [(stored, VIEW_SETS.index(view_set), index) for view_set, index in wanted]
         return np.array([(table.elevation_deg[place], table.azimuth_deg[place]) for place in places])
@@ -116,14 +132,25 @@ class LatentSet:
     def views(
         self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]], *, embedding: bool = False
     ) -> StoredLatents:
-        """Read the latents, and optionally the embeddings, of the (view set, index) pairs `wanted`, in that order.
+        """Read the latents, and optionally the embeddings, of some views of one object.
 
-        Raises UserError when embeddings of these views are not stored, DamagedMember when a member is damaged.
+        Args:
+            shard: Number of the shard.
+            sample: Number of the object within the selected samples of the shard.
+            wanted: The views as pairs (view set, index), such as ("fixed", 3). The result has the same order.
+            embedding: Whether to return the image embeddings too.
+
+        Raises:
+            UserError: The set does not store embeddings of these views, or the tar cannot be read.
+            DamagedMember: A member is damaged.
         """
         form, rows = self.format, []
         for view_set, index in wanted:
             if embedding and not form.has_embedding(view_set):
-                raise UserError(f"{self.url} has no embeddings of {view_set} views; encode again with --embedded all")
+                raise UserError(
+                    f"the latent set {self.url} has no embeddings of {view_set} views; encode the shard set again with "
+                    "--embedded all"
+                )
             rows.append(self._numbers(shard, sample, view_set, index))
         n, shape = form.latent_numbers, (len(rows), form.channels, form.height, form.width)
         both = np.stack([row[: 2 * n if form.logvar else n] for row in rows])
@@ -135,7 +162,10 @@ class LatentSet:
 
     def _numbers(self, shard: int, sample: int, view_set: ViewSet, index: int) -> Float16:
         if not 0 <= index < VIEWS_PER_SET:
-            raise UserError(f"there is no view {view_set} {index}; indices are 0 to {VIEWS_PER_SET - 1}")
+            raise UserError(
+                f"there is no view number {index} in the view set {view_set!r}; give a number from 0 to "
+                f"{VIEWS_PER_SET - 1}"
+            )
         data = self._member(shard, sample, 1 + VIEWS_PER_SET * VIEW_SETS.index(view_set) + index)
         header = self.format.headers[view_set]
         if not data.startswith(header):
@@ -145,11 +175,11 @@ class LatentSet:
         return np.frombuffer(data, FLOAT16, offset=len(header))
 
     def _stored(self, shard: int, sample: int) -> int:
-        """Convert a sample number within the selection to one within the whole shard."""
+        """Convert the number of a selected sample to the number of the sample within the whole shard."""
         return sample if self.kept is None else int(self.kept[shard][sample])
 
     def _member(self, shard: int, sample: int, column: int) -> bytes:
-        """Return a member's bytes after verifying their checksum."""
+        """Return the bytes of a member after verifying their checksum. Column 0: metadata; columns 1 to 32: views."""
         table, stored = self._table(shard), self._stored(shard, sample)
         offset, size, crc32 = table.places[stored, column].tolist()
         try:
@@ -160,14 +190,16 @@ class LatentSet:
                 fs, root = url_to_fs(self.url)
                 data = fs.cat_file(f"{root}/{table.name}.tar", start=offset, end=offset + size)
         except OSError as error:
-            raise UserError(self._message(table.name, f"its tar cannot be read ({error.strerror or error})")) from error
+            raise UserError(
+                self._message(table.name, f"the shard's tar cannot be read ({error.strerror or error})")
+            ) from error
         if len(data) != size or zlib.crc32(data) != crc32:
             name = latent_names(table.uids[stored])[column]
             raise DamagedMember(self._message(table.name, f"member {name} is truncated or corrupt"))
         return data
 
     def _open(self, shard: int) -> _OpenFile | None:
-        """Open the tar; None when it is not on a local file system."""
+        """Open the tar of the shard number `shard`. Return None when the tar is not on a local file system."""
         fs, root = url_to_fs(self.url)
         if not isinstance(fs, LocalFileSystem):
             return None
@@ -176,7 +208,7 @@ class LatentSet:
     def _read_index(self) -> Index:
         fs, root = url_to_fs(self.url)
         if not exists(fs, f"{root}/{INDEX_NAME}"):
-            raise UserError(f"the latent set at {self.url} is incomplete; {encode_on(self.url)} to complete it")
+            raise UserError(f"the latent set at {self.url} is incomplete; to complete it, {encode_on(self.url)}")
         return read_index(self.url, encode_on(self.url))
 
     def _load_table(self, shard: int) -> LatentTable:
@@ -198,7 +230,11 @@ class LatentSet:
 
 
 def open_views(url: str | Path) -> ShardSet | LatentSet:
-    """Open the shard set or latent set at `url`. Raises UserError when it is missing or incomplete."""
+    """Open the set at `url`, which is a shard set of images or a latent set.
+
+    Raises:
+        UserError: The set is missing or incomplete.
+    """
     fs, root = url_to_fs(url)
     check_reachable(fs, root, str(url))
     return LatentSet(url) if exists(fs, f"{root}/{LATENTS_FILE}") else ShardSet(url)

@@ -1,7 +1,7 @@
-"""Check that manifest, outcome tables and shards agree, one shard at a time.
+"""Check, one shard at a time, that the manifest, the outcome tables and the shards of a set list the same objects.
 
-An object's position in the manifest decides its shard, so a shard needs only its own part of the manifest: memory does
-not grow with the set. No image is read.
+The position of an object in the manifest decides in which shard the object is, so checking a shard needs only that
+shard's part of the manifest, and memory does not grow with the set. No image is read.
 """
 
 import hashlib
@@ -24,9 +24,13 @@ _NAMED: Final = 3  # differences that an error names
 
 
 def read_manifest(fs: Any, root: str, request: SetRequest, remedy: str = RENDER_AGAIN) -> Manifest:
-    """Open the manifest after checking its hash.
+    """Open the manifest of the set in folder `root` of `fs`, after checking the hash of the manifest.
 
-    Raises UserError, ending in `remedy`, when the manifest is missing or its hash differs from the one in `set.json`.
+    `request` is the content of the set's `set.json`, which states the hash.
+
+    Raises:
+        UserError: The manifest is missing, or its hash differs from the one in `set.json`. The message ends in
+            `remedy`, which says what to do.
     """
     path, digest = f"{root}/{MANIFEST_FILE}", hashlib.sha256()
     try:
@@ -34,14 +38,17 @@ def read_manifest(fs: Any, root: str, request: SetRequest, remedy: str = RENDER_
             while data := file.read(_BLOCK):
                 digest.update(data)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {remedy}") from error
+        raise UserError(f"the manifest {path} is missing; {remedy}") from error
     if digest.hexdigest() != request.manifest_sha256:
-        raise UserError(f"{path} is damaged or was replaced: its sha256 is not the one in {SET_NAME}; {remedy}")
+        raise UserError(
+            f"the manifest {path} is damaged or was replaced: the sha256 of the file is not the one in {SET_NAME}; "
+            f"{remedy}"
+        )
     return Manifest(fs, root)
 
 
 class Difference(NamedTuple):
-    """One way in which a file, or an object in it, disagrees with the other files of the set."""
+    """One contradiction between files of a set. `where` names the file or object; `what` describes the problem."""
 
     where: str
     what: str
@@ -49,7 +56,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Slice:
-    """One shard's objects in the manifest, the outcome table and the tar; each list is in manifest order."""
+    """The objects of one shard as listed in the manifest, the outcome table and the tar, each in manifest order."""
 
     shard: int
     assets: list[Asset]
@@ -59,10 +66,11 @@ class Slice:
 
 
 def slices(url: str | Path) -> Iterator[Slice]:
-    """Yield every shard of a complete set, in order.
+    """Yield the manifest rows, outcome rows and uids of every shard of the complete set at `url`, in order.
 
-    Raises UserError at the first shard whose manifest part, outcome table and tar disagree; the error names the first
-    objects that differ.
+    Raises:
+        UserError: A shard's part of the manifest, its outcome table and its tar do not list the same objects. The
+            message names the first objects that differ.
     """
     fs, root = url_to_fs(url)
     index = read_index(url)
@@ -83,16 +91,26 @@ def slices(url: str | Path) -> Iterator[Slice]:
 
 
 def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
-    """Return a shard's outcome rows by position. Raises UserError when the table is missing or damaged."""
+    """Return the outcome rows of the shard named `shard`, by manifest position, of the set in folder `root` of `fs`.
+
+    Raises:
+        UserError: The outcome table is missing or damaged.
+    """
     path = f"{root}/{OUTCOMES_FOLDER}/{shard}.parquet"
     try:
         return sorted(parse_outcomes(fs.cat_file(path), path), key=lambda row: row.position)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {REPEAT_COMMAND}") from error
+        raise UserError(f"the outcome table {path} is missing; {REPEAT_COMMAND}") from error
 
 
 def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
-    """Yield each difference between the counts that the set's files state. `index` is None for an unfinished set."""
+    """Yield each difference between the numbers of objects and shards that the files of a set state.
+
+    Args:
+        request: Content of `set.json`.
+        in_manifest: Number of objects in the manifest.
+        index: Content of `index.json`; None for a set that is unfinished.
+    """
     if in_manifest != request.objects:
         yield Difference(MANIFEST_FILE, f"contains {in_manifest} objects, but {SET_NAME} says {request.objects}")
     if index and index.objects_per_shard != request.objects_per_shard:
@@ -109,14 +127,14 @@ def set_differences(request: SetRequest, in_manifest: int, index: Index | None) 
 def shard_differences(
     shard: str, start: int, uids: Sequence[str] | None, rows: Sequence[Outcome], samples: Sequence[str]
 ) -> Iterator[Difference]:
-    """Yield each difference between a shard's part of the manifest, its outcome rows and its samples.
+    """Yield each difference between a shard's part of the manifest, its outcome rows and the samples in its tar.
 
     Args:
         shard: Name of the shard.
-        start: Manifest position of its first object.
-        uids: Uids of its part of the manifest; None when the manifest cannot be read.
-        rows: Its outcome rows.
-        samples: Uids of the samples in its tar, in order.
+        start: Manifest position of the first object of the shard.
+        uids: Uids of the shard's objects according to the manifest; None when the manifest cannot be read.
+        rows: Rows of the shard's outcome table.
+        samples: Uids of the samples in the shard's tar, in order.
     """
     table = f"{OUTCOMES_FOLDER}/{shard}.parquet"
     if uids is not None:

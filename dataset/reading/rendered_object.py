@@ -1,4 +1,4 @@
-"""Read an object of a shard set: its rendered images, their cameras, and the normalization of its mesh."""
+"""Read an object of a shard set: the rendered images, the cameras, and the normalization of the 3D model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Place = tuple[int, int]  # the shard of an object, and its sample in the shard
 
 @dataclass(frozen=True)
 class RenderedObject:
-    """A rendered object: its images and cameras in `f` views."""
+    """A rendered object: the images and cameras of `f` views, and the normalization of the 3D model."""
 
     uid: str
     images: NDArray[np.uint8]  # [f, h, w, 4], straight alpha
@@ -32,34 +32,41 @@ class RenderedObject:
 
     @cached_property
     def on_white(self) -> NDArray[np.float32]:
-        """The images on a white background, [f, h, w, 3] in [0, 1]."""
+        """The images composited on white, float32 [f, h, w, 3] in [0, 1]."""
         return composite_white(self.images)
 
     @property
     def c2w(self) -> NDArray[np.float64]:
-        """Camera-to-world matrices [f, 4, 4]."""
+        """Camera-to-world matrices [f, 4, 4] of the views, in the "blender" convention of `dataset.camera`."""
         return np.array([view.c2w for view in self.views])
 
     @property
     def K(self) -> NDArray[np.float64]:
-        """Intrinsics [f, 3, 3]."""
+        """Intrinsic matrices [f, 3, 3] of the views, in pixels."""
         return np.array([view.K for view in self.views])
 
     @property
     def fov_deg(self) -> NDArray[np.float64]:
-        """Fields of view [f] in degrees."""
+        """Angle between the left and the right border of the image of each view, [f], in degrees."""
         return np.array([fov_deg(view.K, self.size) for view in self.views])
 
     @property
     def angles_deg(self) -> NDArray[np.float64]:
-        """Elevation and azimuth [f, 2] in degrees."""
+        """Elevation and azimuth of the camera of each view, [f, 2], in degrees."""
         return np.array([(view.elevation_deg, view.azimuth_deg) for view in self.views])
 
 
 def read_object(shards: ShardSet, place: Place, wanted: Sequence[tuple[ViewSet, int]] = ALL_VIEWS) -> RenderedObject:
-    """Read an object in the `wanted` views, by default all 32 in the order of ALL_VIEWS.
+    """Read some views of one object of a shard set.
 
-    Raises UserError when the shard cannot be read, DamagedMember when a view is corrupt.
+    Args:
+        shards: The shard set.
+        place: Number of the shard, and number of the object (sample) within the shard.
+        wanted: The views as pairs (view set, index), such as ("fixed", 3). Default: all 32, in the order of ALL_VIEWS.
+
+    Raises:
+        UserError: The shard cannot be read.
+        DamagedMember: The metadata or an image is corrupt.
     """
     meta = shards.meta(*place)
     views = tuple(meta.views[view_set][index] for view_set, index in wanted)
@@ -67,17 +74,25 @@ def read_object(shards: ShardSet, place: Place, wanted: Sequence[tuple[ViewSet, 
 
 
 def view_number(name: str) -> int:
-    """Return the index into ALL_VIEWS of a view name, `fixed_03` or `random_12`.
+    """Return the number, 0 to 31, of the view named `name`, such as "fixed_03" (3) or "random_12" (28).
 
-    Raises UserError when there is no such view.
+    The number is the index of the view in ALL_VIEWS.
+
+    Raises:
+        UserError: There is no view of this name.
     """
     names = [view_name(number) for number in range(len(ALL_VIEWS))]
     if name not in names:
-        raise UserError(f"there is no view {name!r}; views are fixed_00 to fixed_15 and random_00 to random_15")
+        raise UserError(
+            f"there is no view {name!r}; the names of views are fixed_00 to fixed_15 and random_00 to random_15"
+        )
     return names.index(name)
 
 
 def view_name(number: int) -> str:
-    """Return the name of a view from its index into ALL_VIEWS; the inverse of `view_number`."""
+    """Return the name of the view with this number, 0 to 31, such as "fixed_03" for 3 or "random_12" for 28.
+
+    `view_number` is the inverse function.
+    """
     view_set, index = ALL_VIEWS[number]
     return f"{view_set}_{index:02d}"

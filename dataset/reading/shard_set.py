@@ -1,4 +1,4 @@
-"""Read objects of a shard set: open it by URL and read only the requested members, by offset."""
+"""Read objects of a shard set, which is opened by URL. Only the requested members of a tar are read."""
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,17 +26,23 @@ Kept = tuple[NDArray[np.int32], ...]  # the samples of each shard that a filtere
 
 
 class DamagedMember(UserError):
-    """Raised when a member's bytes are corrupt. Unlike a storage failure, this is permanent."""
+    """Error of a member of a tar whose bytes are corrupt. Unlike a failure of the storage, this is permanent."""
 
 
 class ShardSet:
     """A complete shard set. Objects are identified by (shard, sample) numbers, as in `dataset.reading.epoch_order`.
 
     Reading is thread-safe. An instance can be pickled or inherited by a fork, because it keeps no file open. The
-    constructor reads the index; a shard's statistics are read when they are first needed. `kept` (see
-    `dataset.reading.filters`) selects samples; sample numbers then count only the selected samples.
+    statistics of a shard are read when they are first needed.
 
-    Raises UserError when the set is missing or unfinished, DamagedMember when a member is damaged.
+    Args:
+        url: Folder or fsspec URL of the set.
+        index: Content of `index.json`; None: read this file.
+        kept: For each shard, the numbers of the samples to select (see `dataset.reading.filters`); sample numbers then
+            count only the selected samples. None: all samples.
+
+    Raises:
+        UserError: The set is missing or unfinished. Methods also raise DamagedMember when a member is damaged.
     """
 
     def __init__(self, url: str | Path, index: Index | None = None, kept: Kept | None = None) -> None:
@@ -52,7 +58,7 @@ class ShardSet:
         return ShardSet, (self.url, self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "ShardSet":
-        """Return a copy of this set with another selection of the stored samples."""
+        """Return a copy of this set with the selection `kept` of the stored samples in place of the current one."""
         return ShardSet(self.url, self.index, kept)
 
     def __len__(self) -> int:
@@ -64,7 +70,7 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the set's contents and selection.
+        """One sha256 of the hashes of all tars and of the selection of samples.
 
         Sets with equal fingerprints have the same objects at the same (shard, sample) numbers.
         """
@@ -74,25 +80,42 @@ class ShardSet:
         return self._entry(shard, sample).uid
 
     def uids(self) -> list[str]:
-        """Return all uids, in order. Reads every shard's statistics."""
+        """Return the uids of all selected objects, in order. This reads the statistics of every shard."""
         return [self.uid(shard, i) for shard, samples in enumerate(self.samples_per_shard) for i in range(samples)]
 
     def objects(self, seed: int, epoch: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int]]:
-        """Yield (shard, sample) of one rank's objects in the order of an epoch (see `dataset.reading.epoch_order`)."""
+        """Yield (shard, sample) of the objects that one rank reads in one epoch, in the order of `epoch_order`.
+
+        Args:
+            seed: Seed of the shuffling.
+            epoch: Number of the epoch, counted from 0.
+            rank: Number of the rank, 0 to `world` - 1.
+            world: Number of ranks.
+        """
         return (
             (int(shard), int(sample)) for shard, sample in epoch_order(self.samples_per_shard, seed, epoch, rank, world)
         )
 
     def read(self, shard: int, sample: int, members: Sequence[str]) -> dict[str, bytes]:
-        """Read members by their full names (`schema.member_name`) and check their checksums.
+        """Read some members of one object and check their checksums. Return full member name -> bytes.
 
-        Raises UserError when a member does not exist or cannot be read, DamagedMember when it is corrupt.
+        Args:
+            shard: Number of the shard.
+            sample: Number of the object within the selected samples of the shard.
+            members: Full member names, as returned by `schema.member_name` and `schema.meta_name`.
+
+        Raises:
+            UserError: A member does not exist or cannot be read.
+            DamagedMember: A member is corrupt.
         """
         stats, entry = self._stats(shard), self._entry(shard, sample)
         try:
             places = [entry.members[name.removeprefix(f"{entry.uid}.")] for name in members]
         except KeyError as error:
-            raise UserError(f"{self.url}/{stats.name}.tar: {entry.uid} has no member {error}") from error
+            raise UserError(
+                f"{self.url}/{stats.name}.tar: the object {entry.uid} has no member {error}; `python -m dataset verify "
+                f"{self.url}` says what to do"
+            ) from error
         chunks = self._ranges(f"{stats.name}.tar", places)
         for name, place, data in zip(members, places, chunks, strict=True):
             if len(data) != place.size or zlib.crc32(data) != place.crc32:
@@ -100,19 +123,33 @@ class ShardSet:
         return dict(zip(members, chunks, strict=True))
 
     def meta(self, shard: int, sample: int) -> Meta:
-        """Return the object's metadata; the most recent ones are cached."""
+        """Return the metadata of object number `sample` of shard number `shard`. Recently read metadata are cached."""
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.float64]:
-        """Return (elevation, azimuth) in degrees, [f, 2], of the `wanted` views. Cached longer than the metadata."""
+        """Return (elevation, azimuth) in degrees, [f, 2], of some views of one object.
+
+        The angles of more objects are cached than the metadata.
+
+        Args:
+            shard: Number of the shard.
+            sample: Number of the object within the selected samples of the shard.
+            wanted: The views as pairs (view set, index), such as ("fixed", 3).
+        """
         angles_deg = self._angles(shard, sample)
         return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
 
     def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
-        """Read the images, uint8 [f, h, w, 4] with straight alpha, of the (view set, index) pairs `wanted`.
+        """Read the images of some views of one object: uint8 [f, h, w, 4] with straight alpha.
 
-        The images are in the order of `wanted`. Raises UserError when a view does not exist or cannot be read,
-        DamagedMember when it is corrupt.
+        Args:
+            shard: Number of the shard.
+            sample: Number of the object within the selected samples of the shard.
+            wanted: The views as pairs (view set, index), such as ("fixed", 3). The images are in the same order.
+
+        Raises:
+            UserError: A view does not exist or cannot be read.
+            DamagedMember: An image is corrupt.
         """
         uid = self.uid(shard, sample)
         names = [member_name(uid, view_set, index) for view_set, index in wanted]
@@ -130,7 +167,9 @@ class ShardSet:
         entry = self.index.shards[shard]
         stats = read_stats(fs, root, entry.name)
         if (stats.sha256, len(stats.samples)) != (entry.sha256, entry.samples):
-            raise UserError(self._message(entry.name, "its statistics disagree with index.json"))
+            raise UserError(
+                self._message(entry.name, f"the statistics file {entry.name}.json disagrees with index.json")
+            )
         return stats
 
     def _load_meta(self, shard: int, sample: int) -> Meta:
@@ -162,18 +201,28 @@ class ShardSet:
 
 
 def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
-    """Count the objects per shard of a set or a selection. Raises UserError when `kept` belongs to another set."""
+    """Return the number of objects in each shard of a set: of the selected objects or, if `kept` is None, of all.
+
+    Args:
+        url: Folder or URL of the set, for messages.
+        index: Content of the set's `index.json`.
+        kept: For each shard, the numbers of the selected samples.
+
+    Raises:
+        UserError: `kept` has another number of shards, so it was made for another set.
+    """
     if kept is None:
         return tuple(shard.samples for shard in index.shards)
     if len(kept) != len(index.shards):
         raise UserError(
-            f"{url} has {len(index.shards)} shards but the selection has {len(kept)}; apply the filters to this set"
+            f"the set {url} has {len(index.shards)} shards but the selection has {len(kept)}, so the selection "
+            "was made from another set; apply the filters to this set"
         )
     return tuple(len(samples) for samples in kept)
 
 
 def fingerprint_of(index: Index, kept: Kept | None) -> str:
-    """Return one sha256 that covers the hashes of all tars and the selection."""
+    """Return one sha256 of the hashes of all tars in `index` and of the selection of samples `kept`."""
     digest = sha256("".join(shard.sha256 for shard in index.shards).encode())
     for samples in kept or ():
         digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())

@@ -1,4 +1,4 @@
-"""Collect the contents of the report of a shard set; `dataset/report/page.py` writes the page.
+"""Collect the contents of the report of a shard set; `dataset/report/page.py` writes the report as a page.
 
 Counts cover the whole set. Images, coverage and environment lights cover only the objects that the page shows.
 """
@@ -38,7 +38,10 @@ _READERS: Final = 8
 
 @dataclass(frozen=True)
 class Tile:
-    """One object that the page shows. The last three fields are set only for objects with status "ok"."""
+    """One object that the page shows with its images.
+
+    The fields `coverage`, `light` and `strip` are set only if the object has the status "ok".
+    """
 
     asset: Asset
     row: Outcome
@@ -59,10 +62,15 @@ class SetReport:
 
 
 def collect_report(url: str | Path, max_objects: int, *, progress: bool = False) -> SetReport:
-    """Collect the report of a set, with images of `max_objects` objects spread evenly over it. Reads shard by shard.
+    """Collect the contents of the report of the set at `url`, which is read one shard at a time.
+
+    Args:
+        url: Folder or fsspec URL of the set.
+        max_objects: Number of objects to show with images; they are spread evenly over the set.
+        progress: Show a progress bar.
 
     Raises:
-        UserError: the set is incomplete or inconsistent, or `max_objects` is not positive.
+        UserError: The set is incomplete or inconsistent, or `max_objects` is less than 1.
     """
     if max_objects < 1:
         raise UserError(f"--max-objects is {max_objects}; it must be at least 1")
@@ -110,7 +118,7 @@ def _tile(part: Slice, place: int) -> Tile:
 
 
 def encode_strip(views: list[NDArray[np.uint8]]) -> bytes:
-    """Encode square RGBA views, each uint8 [h, h, 4], side by side on white as one lossy WebP.
+    """Return one lossy WebP image in which square RGBA views, each uint8 [h, h, 4], are side by side on white.
 
     Views larger than VIEW_SIDE pixels per side are reduced to that size.
     """

@@ -1,4 +1,4 @@
-"""Write a contact sheet of a shard set: some views of some objects in one PNG."""
+"""Write a contact sheet of a shard set: some views of some objects, in one PNG file."""
 
 from pathlib import Path
 
@@ -12,24 +12,30 @@ from dataset.reading.shard_set import ShardSet
 
 
 def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int = 4) -> int:
-    """Write a contact sheet (PNG, on white): one row per object with its uid, its fixed views and its random views.
+    """Write a contact sheet of the set at `url`: one row of views per object, on white. Return the number of rows.
 
-    Objects are spread evenly over the set and views evenly over each view set, so the choice is always the same.
+    A row shows the object's uid, views of the set "fixed", and views of the set "random". Objects are spread evenly
+    over the shard set, and views evenly over each view set, so that a repeated call shows the same ones.
 
-    Returns:
-        The number of objects shown.
+    Args:
+        url: Folder or fsspec URL of the shard set.
+        out: Path of the PNG file to write.
+        objects: Largest number of objects to show.
+        views_per_set: Number of views to show of each view set, 1 to 16.
 
     Raises:
-        UserError: the set is empty, a number is out of range, or `out` cannot be written.
+        UserError: The set is empty, `objects` or `views_per_set` is out of range, or `out` cannot be written.
     """
     if objects < 1 or not 1 <= views_per_set <= VIEWS_PER_SET:
         raise UserError(
-            f"--objects is {objects} and --views-per-set is {views_per_set}; give at least 1 object, and 1 to "
-            f"{VIEWS_PER_SET} views"
+            f"--objects is {objects} and --views-per-set is {views_per_set}; --objects must be at least 1, and "
+            f"--views-per-set 1 to {VIEWS_PER_SET}"
         )
     shards = ShardSet(url)
     if not len(shards):
-        raise UserError(f"{url} contains no objects; run `python -m dataset info {url}` to see what failed")
+        raise UserError(
+            f"the set {url} contains no rendered objects; run `python -m dataset info {url}` to see why they failed"
+        )
     wanted: list[tuple[ViewSet, int]] = [
         (view_set, i * VIEWS_PER_SET // views_per_set) for view_set in VIEW_SETS for i in range(views_per_set)
     ]

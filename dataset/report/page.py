@@ -1,8 +1,8 @@
-"""Write the report of a shard set as one HTML page; `page.html` is its template.
+"""Write the report of a shard set as one HTML page. `page.html` is the template of the page.
 
 The page shows a tile per object. The views of an object are stored side by side in one image, as a base64 line at the
-end of the page, so that the text can be read before the images are loaded. An image is decoded when its tile comes into
-view.
+end of the page, so that the text can be read before the images are loaded. An image is decoded when the tile of its
+object comes into view.
 """
 
 import base64
@@ -29,7 +29,10 @@ _STATUSES: Final = ("ok", "failed", "skipped")
 
 @dataclass(frozen=True)
 class OutcomeGroup:
-    """Objects that failed, or were skipped, for the same reason: their number in the whole set, and the listed ones."""
+    """Objects that failed for the same reason, or were skipped for the same reason.
+
+    `count` is the number of such objects in the whole set; `rows` are the outcome rows of those that the page lists.
+    """
 
     reason: str
     count: int
@@ -37,10 +40,16 @@ class OutcomeGroup:
 
 
 def write_report(url: str | Path, out: Path, *, max_objects: int = 1000, progress: bool = False) -> SetReport:
-    """Write the page of the set at `url` atomically and return its contents.
+    """Write the report of the set at `url` as an HTML page to the file `out`. Return the contents of the report.
+
+    Args:
+        url: Folder or fsspec URL of the set.
+        out: Path of the HTML file, which is replaced in one step.
+        max_objects: Number of objects to show with images; they are spread evenly over the set.
+        progress: Show a progress bar.
 
     Raises:
-        UserError: the set is incomplete or inconsistent, or `out` cannot be written.
+        UserError: The set is incomplete or inconsistent, or `out` cannot be written.
     """
     report = collect_report(url, max_objects, progress=progress)
     write_file_atomic(out, report_page(report).encode())
@@ -48,7 +57,7 @@ def write_report(url: str | Path, out: Path, *, max_objects: int = 1000, progres
 
 
 def report_page(report: SetReport) -> str:
-    """Return the page as HTML."""
+    """Return the HTML text of the page that shows `report`."""
     about, outcomes = report.about, report.about.outcomes
     retried = sum(count for attempts, count in outcomes.attempts.items() if attempts > 1)
     values = {
@@ -91,7 +100,7 @@ def _key_numbers(report: SetReport) -> list[KeyNumber]:
 
 
 def _groups(rows: list[Outcome], counts: Mapping[str, int]) -> list[OutcomeGroup]:
-    """Group rows by reason, with the most frequent reason of the whole set first."""
+    """Group outcome rows by reason, most frequent reason first. `counts` is reason -> number of objects in the set."""
     groups = [OutcomeGroup(key, counts[key], list(group)) for key, group in groupby(sorted(rows, key=reason), reason)]
     return sorted(groups, key=lambda group: (-group.count, group.reason))
 
@@ -120,12 +129,12 @@ def _bar_tables(report: SetReport) -> list[BarTable]:
 
 
 def _part(report: SetReport) -> str:
-    """Return a suffix for titles whose counts cover only the shown objects; empty if all objects are shown."""
+    """Return the end of titles whose counts cover only the objects that are shown; empty if all objects are shown."""
     return "" if len(report.tiles) == report.about.requested else f", of the {len(report.tiles):,} objects shown"
 
 
 def _grid(tiles: list[Tile]) -> dict[str, Any]:
-    """Return the tiles, each with the line number of its image, and the options of the page's filters with counts."""
+    """Return the values for the tiles: each tile with the line number of its image, and the choices of the filters."""
     strips = iter(range(len(tiles)))
     statuses = Counter(tile.row.status for tile in tiles)
     return {
@@ -142,7 +151,7 @@ def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of nested settings; the names of the levels are joined by dots."""
+    """Yield (name, value) of each setting in nested dictionaries; the names of the levels are joined by dots."""
     for key, inner in value.items():
         if isinstance(inner, dict):
             yield from _flat(inner, f"{prefix}{key}.")

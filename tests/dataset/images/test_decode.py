@@ -36,7 +36,7 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("empty.png", b"", r"empty (0 bytes); save it again"),
+        ("empty.png", b"", r"empty.png is an empty file (0 bytes); save the image again"),
         ("letter.png", b"dear friend, this is no picture", "unknown format"),
         ("page.jpg", b"<html><body>404</body></html>", "PNG, JPEG or WebP"),
     ],
@@ -47,9 +47,9 @@ def test_what_is_no_image(tmp_path, name, content, says):
 
 
 def test_a_folder_and_nothing(tmp_path):
-    assert "is a folder; give the paths of images in it" in refusal(tmp_path)
+    assert "is a folder; give the paths of images in this folder" in refusal(tmp_path)
     assert "does not exist" in refusal(tmp_path / "nothing.png")
-    assert "not a file" in refusal(Path("/dev/zero"))  # reading it would never end
+    assert "not a regular file" in refusal(Path("/dev/zero"))  # reading it would never end
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a.png", "s3://bucket/a%20b.png", "file:///tmp/a.png"])
@@ -83,12 +83,12 @@ def test_a_file_that_was_cut_off(tmp_path, kind, share):
     Image.effect_noise((200, 200), 80).convert("RGB").save(whole)
     data = whole.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    assert "save it again" in refusal(path)
+    assert "save the image again" in refusal(path)
 
 
 def test_one_pixel_and_one_pixel_of_object(tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
-    assert "1x1 pixels; both sides must have at least 8" in refusal(tmp_path / "dot.png")
+    assert "1x1 pixels, but both sides must have at least 8" in refusal(tmp_path / "dot.png")
     speck = Image.new("RGBA", (100, 100))
     speck.putpixel((40, 50), (255, 0, 0, 255))
     with pytest.raises(UserError, match="the object is only 1x1 pixels"):
@@ -182,7 +182,7 @@ def test_beyond_the_limit_an_image_is_refused_by_its_header_without_eating_memor
         [sys.executable, "-c", command, tmp_path / "huge.png"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     said, grown_mb = done.stdout.splitlines()
-    assert "more than 500,000,000 pixels (22,360 per side); scale it down first" in said
+    assert "more than 500,000,000 pixels (22,360 per side); first scale the image down" in said
     assert int(grown_mb) < 50
 
 

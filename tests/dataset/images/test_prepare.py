@@ -197,9 +197,9 @@ def test_every_unusable_file_is_one_line_naming_it(tmp_path: Path) -> None:
 def test_pixels_are_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "big.png")
     monkeypatch.setattr(decode, "LARGEST_PIXELS", 1000)  # 1600 pixels: Pillow would only warn
-    with pytest.raises(UserError, match="scale it down"):
+    with pytest.raises(UserError, match="scale the image down"):
         prepare_image(tmp_path / "big.png", 32)
-    with pytest.raises(UserError, match="scale it down"):
+    with pytest.raises(UserError, match="scale the image down"):
         prepare_image(Image.new("RGB", (40, 40)), 32)
 
 

@@ -28,7 +28,10 @@ def test_a_second_process_is_refused_by_one_line_that_names_the_first(tmp_path, 
     with pytest.raises(UserError) as refused, lock(out, "training"):
         pass
     holder = f"process {process.pid} on {socket.gethostname()}"
-    assert str(refused.value) == f"another training is writing {out}: {holder}; wait for it or stop it"
+    assert (
+        str(refused.value)
+        == f"another training is writing {out}: {holder}; wait until that process has ended, or stop it"
+    )
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with lock(out, "training"):

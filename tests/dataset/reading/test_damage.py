@@ -98,7 +98,9 @@ def test_more_damage_than_the_share_stops_and_names_it(tmp_path: Path) -> None:
         )
     damage = Damage(4, 0.25)
     loader = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=damage)
-    with pytest.raises(UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\); .*allows at most 1"):
+    with pytest.raises(
+        UserError, match=r"2 of 4 objects .*synthetic-000[13], synthetic-000[13]\), but .*allows at most 1"
+    ):
         list(loader.micro_batches(0, 2))
     assert set(damage.reasons) == {"synthetic-0001", "synthetic-0003"}
     allowed = BatchLoader(ShardSet(folder), 3, 4, 1, 4, 0.0, "relative", damage=Damage(4, 0.5))
@@ -149,7 +151,7 @@ def test_what_an_earlier_process_met_counts() -> None:
     damage.add("b", "b.meta.json is corrupt")
     damage.add("a", "torn again")
     assert set(damage.reasons) == {"a", "b"}
-    with pytest.raises(UserError, match=r"3 of 10 objects are damaged so far \(a, b, c\); .* allows at most 2"):
+    with pytest.raises(UserError, match=r"3 of 10 objects are damaged so far \(a, b, c\), but .* allows at most 2"):
         damage.add("c", "c.meta.json is corrupt")
 
 
@@ -159,7 +161,9 @@ def test_what_other_ranks_met_counts() -> None:
     damage.merge({"a": "a is torn", "b": "b is torn"})
     assert set(damage.reasons) == {"a", "b"}
     damage.merge({"b": "b is torn"})
-    with pytest.raises(UserError, match=r"the ranks read 3 damaged objects\. 3 of 10 .*\(.*c.*\); .* allows at most 2"):
+    with pytest.raises(
+        UserError, match=r"the ranks read 3 damaged objects\. 3 of 10 .*\(.*c.*\), but .* allows at most 2"
+    ):
         damage.merge({"c": "c is torn"})
 
 

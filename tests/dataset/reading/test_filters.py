@@ -168,15 +168,15 @@ def test_damaged_metadata_is_counted_where_coverage_is_asked_for(tmp_path: Path)
 
 
 def test_impossible_filters_are_explained(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown flag blurred; choose from empty, empty-views, clipped"):
+    with pytest.raises(UserError, match="unknown quality flag blurred; choose from empty, empty-views, clipped"):
         Filters(without_flags=("blurred",))
     with pytest.raises(UserError, match=r"the coverage range is 0\.5 to 0\.1"):
         Filters(min_coverage=0.5, max_coverage=0.1)
-    with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
+    with pytest.raises(UserError, match="each share must be at least 0 and their sum below 1"):
         Filters(validation_share=0.5, test_share=0.5)
-    with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
+    with pytest.raises(UserError, match="each share must be at least 0 and their sum below 1"):
         Filters(validation_share=float("nan"))
-    with pytest.raises(UserError, match="each must be at least 0 and their sum below 1"):
+    with pytest.raises(UserError, match="each share must be at least 0 and their sum below 1"):
         Filters(test_share=float("nan"))
     with pytest.raises(UserError, match=r"no object has the license CC-BY; choose from CC0-1\.0, CC-BY-4\.0"):
         select(folder, Filters(licences=("CC-BY",)))

@@ -150,7 +150,9 @@ def test_files_that_disagree_are_named(latent_folder: Path, lean: Path, tmp_path
     with pytest.raises(UserError, match=r"shard-000000\.table\.npz cannot be read"):
         LatentSet(damaged).views(0, 0, WANTED)
     table.write_bytes((latent_folder / "shard-000002.table.npz").read_bytes())
-    with pytest.raises(UserError, match=r"table\.npz belongs to another tar: .* differs from that in index\.json"):
+    with pytest.raises(
+        UserError, match=r"table\.npz was written for another tar: .* differs from the one in index\.json"
+    ):
         LatentSet(damaged).views(0, 0, WANTED)
     (damaged / "latents.json").write_bytes((lean / "latents.json").read_bytes())
     with pytest.raises(UserError, match=r"lists views of another size in bytes than latents\.json"):
@@ -171,7 +173,7 @@ def test_missing_unfinished_and_foreign_sets_read_differently(
         LatentSet(image_shards.url)
     unfinished = _copy(latent_folder, tmp_path / "set")
     (unfinished / "index.json").unlink()
-    with pytest.raises(UserError, match=r"is incomplete; repeat the `python -m train\.encode"):
+    with pytest.raises(UserError, match=r"is incomplete; to complete it, repeat the `python -m train\.encode"):
         LatentSet(unfinished)
     (unfinished / "index.json").write_text("[]")
     with pytest.raises(UserError, match=r"not a valid index of a shard set .*train\.encode"):
@@ -204,7 +206,7 @@ def test_every_member_has_its_place_in_the_table(latent_folder: Path) -> None:
         for i in range(VIEWS_PER_SET):
             numbers = _member(latent_folder, "shard-000000", 0, f"{view_set}_{i:02d}.npy")
             np.testing.assert_array_equal(read.mean[i].ravel(), numbers[:256])
-    with pytest.raises(UserError, match="no view fixed 16"):
+    with pytest.raises(UserError, match="no view number 16 in the view set 'fixed'"):
         latents.views(0, 0, [("fixed", 16)])
 
 

@@ -48,7 +48,7 @@ def test_chosen_objects_are_distinct_even_and_skip_empty_shards(count: int) -> N
 
 
 def test_an_empty_set_and_an_unwritable_output_are_explained(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="contains no objects"):
+    with pytest.raises(UserError, match="contains no rendered objects"):
         preview(make_shard_set(tmp_path, 0), tmp_path / "x.png")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

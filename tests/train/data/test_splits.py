@@ -153,14 +153,14 @@ def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--without-flags", "blurred"], "unknown flag blurred; choose from empty, clipped"),
+        (["--without-flags", "blurred"], "unknown quality flag blurred; choose from empty, empty-views, clipped"),
         (["--licenses", "CC-BY"], r"no object has the license CC-BY; choose from CC0-1\.0, CC-BY-4\.0"),
-        (["--min-coverage", "0.99"], "no objects pass the filters; loosen them"),
+        (["--min-coverage", "0.99"], "no objects pass the filters; give filters that keep more"),
         (
             ["--min-coverage", "0.9", "--max-coverage", "0.1"],
-            "it must lie within 0 to 1",
+            "both numbers must be from 0 to 1",
         ),
-        (["--uids", "nowhere.txt"], "cannot read the uids of nowhere.txt"),
+        (["--uids", "nowhere.txt"], "cannot read the uids in the file nowhere.txt"),
         (["--repeats-per-object", "0"], "--repeats-per-object is 0; it must be between 1 and 64, the number of ways"),
         (["--repeats-per-object", "65"], "--repeats-per-object is 65; it must be between 1 and 64, the number of ways"),
         (["--max-corrupt-fraction", "1.5"], "--max-corrupt-fraction is 1.5"),
