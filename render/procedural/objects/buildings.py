@@ -107,7 +107,7 @@ def _door(rng: np.random.Generator, colors: Palette, y: float) -> list[ObjectPar
 
 
 def window(width: float, height: float, frame: Rgb) -> ObjectPart:
-    """Build a window with a cross of bars, facing the front, about the origin."""
+    """Build a window with crossed bars that faces the front, centered at the origin; `frame` is the frame's color."""
 
     def bars(points: Points) -> pt.Floats:
         x, z = np.abs(points[:, 0]), np.abs(points[:, 2])

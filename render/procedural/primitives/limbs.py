@@ -25,13 +25,19 @@ def path_through(control: Sequence[Vector], count: int = 16) -> Points:
 
 
 def limb(stations: Sequence[tuple[float, float, float, float]], count: int = 18, sides: int = 20) -> SurfaceGrid:
-    """Return a round-ended tube through stations (x, y, z, radius)."""
+    """Return a tube with round ends through stations (x, y, z, radius).
+
+    The tube has `count` rows between its round ends, and `sides` faces around it.
+    """
     rows = through(np.asarray(stations, dtype=np.float64), count)
     return tube(rows[:, :3], rows[:, 3].clip(1e-3), sides)
 
 
 def trunk(stations: Sequence[tuple[float, float, float, float]], count: int = 28, sides: int = 32) -> SurfaceGrid:
-    """Return a body along y through stations (y, z, half width, half height), from front to back, with round ends."""
+    """Return a body along y through stations (y, z, half width, half height), from front to back, with round ends.
+
+    The body has `count` rows between its round ends, and `sides` faces around it.
+    """
     rows = through(np.asarray(stations, dtype=np.float64), count)
     angle = np.arange(sides) * (2 * np.pi / sides)
     across, up = np.sin(angle), np.cos(angle)

@@ -47,12 +47,12 @@ def pair(original: ObjectPart) -> list[ObjectPart]:
 
 
 def turn(parts: Iterable[ObjectPart], axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> list[ObjectPart]:
-    """Rotate parts, together with their patterns, about the "x", "y" or "z" direction through the point `about`."""
+    """Rotate parts and their patterns counter-clockwise about the "x", "y" or "z" direction through `about`."""
     return [replace(p, surface=turned(p.surface, axis, angle_deg, about)) for p in parts]
 
 
 def shift(parts: Iterable[ObjectPart], offset: Vector) -> list[ObjectPart]:
-    """Move parts, together with their patterns, by `offset`."""
+    """Move parts and their patterns by `offset`."""
     return [replace(p, surface=p.surface + offset) for p in parts]
 
 

@@ -24,12 +24,15 @@ Tone = Callable[[Floats], Floats]
 
 
 def style_of(rng: np.random.Generator) -> str:
-    """Draw one of STYLES with the probabilities SHARES."""
+    """Draw the name of a style, one of STYLES, with the probabilities SHARES."""
     return STYLES[int(rng.choice(len(STYLES), p=SHARES))]
 
 
 def styled(rng: np.random.Generator, parts: Sequence[ObjectPart], style: str | None = None) -> list[ObjectPart]:
-    """Return the parts in `style`, which is drawn from `rng` by default. The smooth style changes nothing."""
+    """Return the parts of an object in the given style, one of STYLES. The smooth style changes nothing.
+
+    If `style` is None, the style is drawn with `style_of`.
+    """
     match style or style_of(rng):
         case "low-polygon":
             return _low_polygon(rng, parts)

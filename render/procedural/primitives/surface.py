@@ -18,7 +18,7 @@ Vector = tuple[float, float, float]
 
 
 def loft(rings: Sequence[Points]) -> SurfaceGrid:
-    """Return a closed surface through `rings` (each [n, 3]); the center of its ring closes each end."""
+    """Return a closed surface through `rings` (each [n, 3]). Each end is closed with triangles to the ring's center."""
     first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)
@@ -36,7 +36,10 @@ def at_height(outline: Points, z: float) -> Points:
 
 
 def lathe(profile: Sequence[tuple[float, float]], sides: int = 32) -> SurfaceGrid:
-    """Revolve (radius, height) pairs about z, from the bottom upwards (outside first, then inside, for a vessel)."""
+    """Revolve a profile of (radius, height) pairs about the z axis.
+
+    The profile runs from the bottom upwards; for a vessel, it then continues down the inside.
+    """
     return loft([at_height(circle(sides) * radius, z) for radius, z in profile])
 
 
@@ -81,7 +84,10 @@ def box(center: Vector, size: Vector, bevel: float = 0.02, taper: float = 1.0) -
 
 
 def prism(outline: Points, depth: float, bevel: float = 0.01) -> SurfaceGrid:
-    """Extrude a counter-clockwise outline [n, 2] along z, about z = 0. It must be star-shaped about its mean."""
+    """Extrude a counter-clockwise outline [n, 2] along z, from -`depth` / 2 to `depth` / 2, with rounded edges.
+
+    The outline must be star-shaped about the mean of its points.
+    """
     center = outline.mean(axis=0)
     reach = float(np.linalg.norm(outline - center, axis=1).mean())
     bevel = min(bevel, 0.499 * depth, 0.5 * reach)
@@ -152,7 +158,7 @@ def moved(surface: SurfaceGrid, offset: Vector) -> SurfaceGrid:
 
 
 def turned(surface: SurfaceGrid, axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> SurfaceGrid:
-    """Rotate counter-clockwise about the "x", "y" or "z" direction through the point `about`."""
+    """Rotate a surface counter-clockwise about the "x", "y" or "z" direction through the point `about`."""
     first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     angle = np.deg2rad(angle_deg)
     local = surface - about
@@ -163,15 +169,18 @@ def turned(surface: SurfaceGrid, axis: str, angle_deg: float, about: Vector = (0
 
 
 def facing_front(surface: SurfaceGrid) -> SurfaceGrid:
-    """Stand up a shape drawn in the xy plane: its y becomes z, its top (+z) faces the front (-y)."""
+    """Rotate a shape drawn in the xy plane so that its y axis becomes z and its top (+z) faces the front (-y)."""
     return np.stack([surface[..., 0], -surface[..., 2], surface[..., 1]], axis=-1)
 
 
 def facing_side(surface: SurfaceGrid) -> SurfaceGrid:
-    """Stand up a side view drawn in the xy plane: its x becomes y (front at -y), its y becomes z, its top faces +x."""
+    """Rotate a side view drawn in the xy plane so that its x axis becomes y, its y axis z, and its top (+z) faces +x.
+
+    The end of the side view with the smallest x then points to the front (-y).
+    """
     return np.stack([surface[..., 2], surface[..., 0], surface[..., 1]], axis=-1)
 
 
 def mirrored(surface: SurfaceGrid) -> SurfaceGrid:
-    """Reflect left and right; the columns are reversed so that faces still point outwards."""
+    """Reflect a surface left and right. Its columns are reversed, so that the faces still point outwards."""
     return surface[:, ::-1] * (-1.0, 1.0, 1.0)

@@ -95,7 +95,7 @@ SPECIES: dict[str, Plumage] = {
 
 
 def bird(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a bird that perches or flies, in the colors of a species or free ones; three in ten are waders or geese."""
+    """Build a bird that perches or flies, in colors of a species or random ones. 30% are long-legged or long-necked."""
     if rng.uniform() < WADER_SHARE:
         return wader(rng)
     name = pick(rng, tuple(SPECIES))
@@ -231,7 +231,7 @@ def _branch(rng: np.random.Generator, center: tuple[float, float, float], radius
 
 
 def owl(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build an upright owl with facial discs, large eyes and ear tufts; brown, gray or snowy; many on a branch."""
+    """Build an upright brown, gray or white owl with facial discs, large eyes and ear tufts; many sit on a branch."""
     body, light = pick(rng, (
         ((0.45, 0.31, 0.19), (0.85, 0.74, 0.58)),
         ((0.52, 0.38, 0.24), (0.90, 0.80, 0.64)),

@@ -105,7 +105,7 @@ def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[ObjectPart
 
 
 def fish(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a fish, head to the front; banded, spotted, two-tone or plain, with contrasting fins."""
+    """Build a banded, spotted, two-tone or plain fish with contrasting fins; its head points to the front."""
     colors = palette(rng)
     height, length, width = rng.uniform(0.24, 0.40), rng.uniform(0.42, 0.62), rng.uniform(0.13, 0.19)
     place = np.linspace(0, 1, 20)

@@ -57,7 +57,7 @@ COLORS: dict[str, tuple[Rgb, Rgb, Rgb]] = {  # main color, border, spots
 
 
 def butterfly(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a butterfly with its wings spread toward the front or level, its colors after a species or free."""
+    """Build a butterfly in the colors of a species or random ones, with wings spread toward the front or level."""
     name = pick(rng, tuple(COLORS))
     main, border, spot = COLORS[name]
     if rng.uniform() < 0.25:

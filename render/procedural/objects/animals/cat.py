@@ -17,7 +17,7 @@ EYES: tuple[Rgb, ...] = ((0.45, 0.75, 0.20), (0.95, 0.72, 0.15), (0.30, 0.65, 0.
 
 @dataclass(frozen=True)
 class Proportions:
-    """Scale factors near 1 for parts of the body, and which markings are white."""
+    """Scale factors near 1 for the parts of a cat's body, and whether the paws and the chest are white."""
 
     head: float
     ear: float

@@ -36,7 +36,7 @@ Station = tuple[float, float, float, float]
 
 
 def dinosaur(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build one of four families, green or brown as a rule, with a light belly and stripes, spots or a plain back."""
+    """Build a dinosaur of one of four families, mostly green or brown, with a light belly, some with a pattern."""
     base = vary(rng, pick(rng, HIDES), 0.04) if rng.uniform() < 0.8 else hsv(rng.uniform(), 0.6, 0.75)
     skin = pt.solid(base)
     match pick(rng, ("plain", "stripes", "spots", "patches")):

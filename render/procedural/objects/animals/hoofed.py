@@ -20,7 +20,7 @@ NOSTRIL: Rgb = (0.16, 0.11, 0.11)
 
 @dataclass(frozen=True)
 class HorseColors:
-    """Paint of the body, mane and tail, lower legs, and muzzle."""
+    """Paint of a horse's body, and colors of its mane and tail, lower legs (`socks`) and muzzle."""
 
     body: Pattern
     plain: Rgb

@@ -17,7 +17,10 @@ FEATHERS = 0.75
 
 @dataclass(frozen=True)
 class Wader:
-    """Colors and lengths of a bird: `leg` and `neck` are lengths, `bill` its length and half height."""
+    """Colors and sizes of a long-legged or long-necked bird.
+
+    `leg` and `neck` are the lengths of the legs and the neck; `bill` is the length and half the height of the bill.
+    """
 
     body: Rgb
     wing: Rgb
@@ -60,7 +63,10 @@ WADERS: dict[str, Wader] = {
 
 
 def feather_fan(length: float, root: float, tip: float, thick: float) -> SurfaceGrid:
-    """Build a flat fan of feathers along +y from the origin; `root` and `tip` are half widths."""
+    """Build a flat fan of feathers from the origin to y = `length`.
+
+    `root` and `tip` are half the width of the fan at its two ends, `thick` is half its thickness at the root.
+    """
     angle = np.arange(20) * (2 * np.pi / 20)
     rings = []
     for share in (0.0, 0.3, 0.6, 0.9, 0.98, 1.0):
@@ -72,7 +78,7 @@ def feather_fan(length: float, root: float, tip: float, thick: float) -> Surface
 
 
 def wader(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build one of WADERS, standing; its neck is upright, in an S, or bent forward."""
+    """Build a standing bird, such as a heron, stork or goose, with its neck upright, S-shaped or bent forward."""
     kind = pick(rng, tuple(WADERS))
     bird = WADERS[kind]
     plump, leg = rng.uniform(0.9, 1.12) * (1.25 if kind == "ostrich" else 1.0), bird.leg * rng.uniform(0.85, 1.1)

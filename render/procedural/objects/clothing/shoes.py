@@ -20,7 +20,7 @@ SPORTS: tuple[Rgb, ...] = (
 
 
 def shoe(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a sneaker, a canvas high-top, a leather shoe or a boot, its toe to the front; sometimes a pair of them."""
+    """Build one or two sneakers, canvas high-tops, leather shoes or boots, with the toes to the front."""
     colors = palette(rng)
     style = pick(rng, ("sneaker", "sneaker", "hightop", "leather", "boot"))
     parts = _one_shoe(rng, style, colors)

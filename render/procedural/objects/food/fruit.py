@@ -16,13 +16,19 @@ STALK: Rgb = (0.36, 0.25, 0.15)
 
 
 def smooth_lathe(stations: list[tuple[float, float]], count: int = 26, sides: int = 40) -> SurfaceGrid:
-    """Revolve a smooth profile through (radius, height) stations."""
+    """Revolve a smooth curve through the points (radius, height) in `stations` about the z axis.
+
+    The result has `count` rows and `sides` faces around the axis.
+    """
     rows = through(np.asarray(stations), count)
     return lathe([(max(1e-3, float(r)), float(z)) for r, z in rows], sides)
 
 
 def leaf(length: float, wide: float, color: Rgb, bend: float = 0.3) -> ObjectPart:
-    """Build a pointed leaf along +x from the origin, light along its middle."""
+    """Build a pointed leaf with a light midrib, from the origin to x = `length`.
+
+    `wide` is half the width of the leaf. `bend` is four times the height of its arch as a fraction of the length.
+    """
     angle = np.arange(16) * (2 * np.pi / 16)
     rings = []
     for share in np.linspace(0, 1, 12):
@@ -238,7 +244,7 @@ def pineapple(rng: np.random.Generator) -> list[ObjectPart]:
     joint, light = mix(base, (0.35, 0.28, 0.08), 0.75), mix(base, rgb.YELLOW, 0.4)
 
     def scales(points: Points) -> pt.Floats:
-        """Return the coordinate [n] of a point in its diamond: 1 in the middle, 0 at the joints."""
+        """Return the coordinate [n] of each point in its diamond-shaped scale: 1 in the middle, 0 at the joints."""
         turn_share, rise = np.arctan2(points[:, 1], points[:, 0]) * around / (2 * np.pi), points[:, 2] / pitch
         first, second = turn_share + rise, turn_share - rise
         return np.asarray(2 * np.minimum(np.abs(first - np.round(first)), np.abs(second - np.round(second))))

@@ -24,7 +24,7 @@ TOMATO: Rgb = (0.82, 0.16, 0.10)
 
 
 def burger(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a bun with a random pile of patties, cheese, lettuce, tomato and onion, most with sesame on top."""
+    """Build a burger: a bun, most with sesame, with a random pile of patties, cheese, lettuce, tomato and onion."""
     crust = vary(rng, pick(rng, BUNS), 0.03)
     wide = rng.uniform(0.42, 0.48)
     bottom = lathe([(0.85 * wide, 0.0), (0.97 * wide, 0.03), (wide, 0.09), (0.97 * wide, 0.13)], 40)
@@ -197,7 +197,7 @@ def _sector(radius: float, thick: float, span: tuple[float, float]) -> SurfaceGr
 
 
 def loft_about(rings: list[Points]) -> SurfaceGrid:
-    """Return a closed surface through rings whose caps meet in the rings' first point, not in their mean."""
+    """Return a closed surface through rings [n, 3]. Triangles to the first point of the outer rings close the ends."""
     first, last = (np.broadcast_to(ring[0], ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)

@@ -10,7 +10,7 @@ from render.procedural.primitives.surface import Points, box, capsule, circle, e
 
 
 def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)) -> Paint:
-    """Return wood with grain along a direction, or in one case of four a painted surface."""
+    """Return wood with its grain in the direction `along`, or with a probability of 1/4 a painted surface."""
     if rng.uniform() < 0.25:
         return Paint(palette(rng).main, 0.4)
     color = vary(rng, pick(rng, rgb.WOODS), 0.04)
@@ -18,7 +18,7 @@ def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)
 
 
 def cloth(rng: np.random.Generator, colors: Palette, size: float) -> Paint:
-    """Return fabric: plain, striped, checked or dotted."""
+    """Return plain, striped, checked or dotted fabric in two of the `colors`; `size` is the period of the pattern."""
     base = pt.solid(colors.main)
     match pick(rng, ("plain", "stripes", "checks", "dots")):
         case "stripes":

@@ -14,7 +14,10 @@ BLACK = Paint((0.08, 0.08, 0.09), 0.45)
 
 
 def to_front(profile: list[tuple[float, float]], center: Vector, sides: int = 36) -> SurfaceGrid:
-    """Revolve (radius, distance) pairs about the y axis, so that the last pair is nearest to the front."""
+    """Revolve a profile of (radius, distance) pairs about an axis through `center` that points to the front (-y).
+
+    The distances are measured from `center` toward the front.
+    """
     return shapes.moved(shapes.turned(shapes.lathe(profile, sides), "x", 90), center)
 
 

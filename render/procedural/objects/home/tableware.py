@@ -11,7 +11,7 @@ GLAZE = 0.2
 
 
 def glaze(rng: np.random.Generator, colors: Palette, height: float) -> pt.Pattern:
-    """Return the paint of pottery: plain, rings, dots, a dipped lower half, checks, or blotches."""
+    """Return a plain or decorated pattern for pottery of this height in two of the `colors`."""
     main, second = (colors.main, colors.second) if rng.uniform() < 0.6 else (pick(rng, (WHITE, CREAM)), colors.main)
     base = pt.solid(main)
     return base if rng.uniform() < 0.15 else pt.blend(base, second, _decoration(rng, height))
@@ -39,7 +39,7 @@ def _uprights(count: int) -> pt.Mask:
 
 
 def mug(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a mug with a handle on its right and a drink in it; one in three has a smiling face."""
+    """Build a mug with a drink in it and the handle on the right of the front view; one in three has a smiling face."""
     colors = palette(rng)
     height, radius, lip = rng.uniform(0.48, 0.68), rng.uniform(0.24, 0.31), rng.uniform(0.9, 1.18)
     place = np.linspace(0, 1, 8)

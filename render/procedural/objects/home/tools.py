@@ -15,7 +15,7 @@ IRON = Paint((0.35, 0.36, 0.38), 0.4, 0.6)
 
 
 def hammer(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a claw hammer, a sledgehammer or a wooden mallet, upright with its head above, across the view."""
+    """Build an upright claw hammer, sledgehammer or wooden mallet. Its head is at the top, across the front view."""
     colors = palette(rng)
     style = pick(rng, ("claw", "claw", "claw", "claw", "sledge", "mallet"))
     high = rng.uniform(0.85, 1.0)

@@ -22,12 +22,12 @@ LEATHER = Paint((0.12, 0.10, 0.09), 0.7)
 
 
 def rod(first: Vector, second: Vector, radius: float) -> SurfaceGrid:
-    """Return a thin straight tube with few faces."""
+    """Return a thin straight tube with few faces between the points `first` and `second`."""
     return shapes.capsule(first, second, radius, sides=10)
 
 
 def bicycle(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a bicycle with a diamond or a step-through frame; flat, swept-back or drop handlebars."""
+    """Build a bicycle with a diamond or a step-through frame, and flat, swept-back or drop handlebars."""
     colors = palette(rng)
     frame = Paint(usual(rng, FRAMES, colors.main, 0.7), 0.3, 0.1)
     radius, base, thick = rng.uniform(0.30, 0.36), rng.uniform(0.50, 0.55), rng.uniform(0.018, 0.024)

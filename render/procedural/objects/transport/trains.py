@@ -88,7 +88,7 @@ BRASS_BAND: Rgb = (0.82, 0.66, 0.28)
 
 
 def pair_of_wheels(center: Vector, radius: float, paint: Paint) -> list[ObjectPart]:
-    """Build a spoked railway wheel on both sides of the axle."""
+    """Build two spoked railway wheels, one at `center` and its mirror image; `paint` is the paint of hub and spokes."""
     disc = shapes.lathe([(radius * 0.8, -0.02), (radius * 0.8, 0.015)], 28)
     rim = torus(radius - 0.02, 0.022, 32, 8)
     hub = shapes.lathe([(radius * 0.25, 0.0), (radius * 0.22, 0.05)], 16)
