@@ -58,7 +58,7 @@ RENAMED: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
-    """Options of all training commands."""
+    """Options that all commands of `python -m train` have in common."""
 
     out: Path
     """Run folder. It becomes a model folder when stage 1 or 2 finishes."""

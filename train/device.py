@@ -54,7 +54,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
-    """Inside the block, use bf16 autocast and the fastest attention on a GPU, and float32 on a CPU."""
+    """Inside the block, torch computes with bf16 autocast and the fastest attention on a GPU, with float32 on a CPU."""
     if device.type != "cuda":
         yield
         return

@@ -4,10 +4,10 @@
     python -m train.export MODEL OUT.ckpt --format ldm
     python -m train.export push MODEL OWNER/NAME
 
-diffusers: a folder with `unet/ vae/ scheduler/ image_encoder/ model_index.json` and `model.json`, which makes it a
-model folder too. ldm: one flat state dict with the keys of Isotropic3D's release (`model.diffusion_model.*`,
-`first_stage_model.*`, `cond_stage_model.model.visual.*`). Settings that tensors do not contain are stored in metadata
-that other programs ignore.
+--format diffusers writes a folder with `unet/ vae/ scheduler/ image_encoder/ model_index.json` and `model.json`, which
+is a model folder of this project too. --format ldm writes one flat state dict with the keys of Isotropic3D's release
+(`model.diffusion_model.*`, `first_stage_model.*`, `cond_stage_model.model.visual.*`); settings that the tensors do not
+contain are stored in the file's metadata, which other programs ignore.
 """
 
 import json
@@ -49,7 +49,10 @@ LDM_NORM_GROUPS: Final = 32  # openaimodel.py's GroupNorm32, the first stage's N
 
 @dataclass(frozen=True)
 class ExportArgs:
-    """Write a model in the format of another program. `push MODEL OWNER/NAME` uploads it to the Hub instead."""
+    """Write a model in the format of another program.
+
+    The command `python -m train.export push MODEL OWNER/NAME` uploads a model to the Hugging Face Hub.
+    """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
@@ -63,8 +66,10 @@ class ExportArgs:
 
 @dataclass(frozen=True)
 class PushArgs:
-    """Upload a model to the Hub as a diffusers folder with a model card, using the token from `hf auth login` or
-    HF_TOKEN."""
+    """Upload a model to the Hugging Face Hub as a diffusers folder with a model card.
+
+    The token of `hf auth login` or of the environment variable HF_TOKEN is used.
+    """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model folder (a finished training run), checkpoint file, or Hub name."""
@@ -75,7 +80,7 @@ class PushArgs:
 
 
 class HubApi(Protocol):
-    """The methods of `huggingface_hub.HfApi` that `push` uses."""
+    """Protocol with the methods of `huggingface_hub.HfApi` that `push` uses."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
 
@@ -86,7 +91,8 @@ class HubApi(Protocol):
 class ModelParts:
     """The parts of a model folder.
 
-    A converted MVDream lacks the image encoder; a folder of a UNet only also lacks the VAE.
+    A converted MVDream has no image encoder. A folder that was converted from a checkpoint of only a UNet has no VAE
+    either.
     """
 
     spec: ModelSpec
@@ -99,7 +105,7 @@ def export(args: ExportArgs) -> None:
     """Write a model in another format.
 
     Raises:
-        UserError: the output exists, has the wrong suffix or is being written by another process, or the model cannot
+        UserError: The output exists, has the wrong suffix or is being written by another process, or the model cannot
             be read or exported.
     """
     _check_is_new(args.out)
@@ -126,7 +132,7 @@ def export(args: ExportArgs) -> None:
 
 def _check_is_new(out: Path) -> None:
     if out.exists():
-        raise UserError(f"{out}: already exists; remove it, or give another OUT")
+        raise UserError(f"{out}: already exists; remove this file or folder, or give another OUT")
 
 
 def _remove(path: Path) -> None:
@@ -136,7 +142,7 @@ def _remove(path: Path) -> None:
 
 
 def read_parts(folder: Path) -> ModelParts:
-    """Read a model folder, and log which parts are missing."""
+    """Load the parts of a model folder, and log which parts are missing."""
     spec = read_spec(folder)
     vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
     parts = ModelParts(spec, load_unet(folder / "unet"), vae, read_image_encoder(folder))
@@ -149,7 +155,7 @@ def read_parts(folder: Path) -> ModelParts:
 
 
 def write_diffusers(parts: ModelParts, folder: Path) -> None:
-    """Write a diffusers folder; see the module docstring. `model.json` is written last."""
+    """Write the parts of a model to a new folder that diffusers can load. `model.json` is written last."""
     folder.mkdir(parents=True)
     parts.unet.save_pretrained(folder / "unet")  # type: ignore[operator]
     ddim_scheduler(1, torch.device("cpu")).save_pretrained(folder / "scheduler")
@@ -170,7 +176,10 @@ def write_diffusers(parts: ModelParts, folder: Path) -> None:
 
 
 def write_ldm(parts: ModelParts, path: Path) -> None:
-    """Write one flat state dict. .ckpt and .pt are torch files that `weights_only=True` can read."""
+    """Write the parts of a model as one flat state dict with the keys of Isotropic3D's release.
+
+    `path` ends in .safetensors, or in .ckpt or .pt for a torch file that `torch.load(weights_only=True)` can read.
+    """
     state = ldm_state(parts)
     notes = json.dumps(asdict(ldm_notes(parts)))
     if parts.spec.cameras != "released_isotropic3d":
@@ -188,21 +197,21 @@ def write_ldm(parts: ModelParts, path: Path) -> None:
 
 
 def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
-    """Return the model's float32 tensors with the names of Isotropic3D's release.
+    """Return the model's tensors in float32 by the names that Isotropic3D's release uses.
 
     Raises:
-        UserError: the layout cannot express the architecture.
+        UserError: The code of the release does not support the architecture of the model.
     """
     if reads_reference(parts.unet):
         raise UserError(
-            "the UNet reads the reference image as input channels, which the official code does not support; use "
-            "--format diffusers"
+            "--format ldm: the UNet reads the reference image as input channels, which the official code of "
+            "Isotropic3D does not support; use --format diffusers"
         )
     for name, part in (("UNet", parts.unet), ("VAE", parts.vae)):
         if part is not None and part.config.norm_num_groups != LDM_NORM_GROUPS:  # type: ignore[union-attr]
             raise UserError(
-                f"the {name} normalizes in {part.config.norm_num_groups} groups, but the official code always in "  # type: ignore[union-attr]
-                f"{LDM_NORM_GROUPS}; use --format diffusers"
+                f"--format ldm: the {name} normalizes in {part.config.norm_num_groups} groups, but the official "  # type: ignore[union-attr]
+                f"code of Isotropic3D always in {LDM_NORM_GROUPS}; use --format diffusers"
             )
     state = {
         LDM_UNET_PREFIX + name: tensor
@@ -219,7 +228,7 @@ def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
 
 
 def ldm_notes(parts: ModelParts) -> Notes:
-    """Return the settings that `train.convert` needs to read the file back, in addition to the tensors."""
+    """Return the settings that `train.convert` needs, in addition to the tensors, to convert the exported file."""
     spec, image_encoder = parts.spec, parts.image_encoder
     kind = Notes.image_tower if image_encoder is None else image_encoder.spec
     return Notes(
@@ -233,7 +242,7 @@ def ldm_notes(parts: ModelParts) -> Notes:
 
 
 def shape_of(unet: nn.Module) -> UNetShape:
-    """Return the `UNetShape` from which `build_unet` builds this UNet."""
+    """Return the sizes of a UNet, with which `build_unet` builds a UNet of the same architecture."""
     config: Any = unet.config
     widths = tuple(int(width) for width in config.block_out_channels)
     heads = config.attention_head_dim  # diffusers' historical name for the number of heads
@@ -250,13 +259,17 @@ def shape_of(unet: nn.Module) -> UNetShape:
 
 
 def push(args: PushArgs, api: HubApi) -> None:
-    """Upload a model as a diffusers folder with a model card.
+    """Upload a model to the Hugging Face Hub as a diffusers folder with a model card.
+
+    Args:
+        args: Options of the command.
+        api: API of the Hub, from `hub_api`.
 
     Raises:
-        UserError: the repository name is malformed, the model cannot be read, or the upload failed.
+        UserError: The repository name is malformed, the model cannot be read, or the upload failed.
     """
     if args.repo.count("/") != 1 or not all(args.repo.split("/")):
-        raise UserError(f"{args.repo}: not a Hub repository; write OWNER/NAME")
+        raise UserError(f"{args.repo}: not the name of a Hub repository; write OWNER/NAME")
     folder = model_folder(args.model)
     parts = read_parts(folder)
     card = card_of(folder, parts.spec, args.repo, parts.image_encoder.object_fill if parts.image_encoder else None)
@@ -275,22 +288,24 @@ def push(args: PushArgs, api: HubApi) -> None:
 
 
 def hub_api() -> HubApi:
-    """Return the Hub's API with the token of the environment or of `hf auth login`.
+    """Return the API of the Hugging Face Hub with the token of HF_TOKEN or of `hf auth login`.
 
     Raises:
-        UserError: there is no token.
+        UserError: There is no token.
     """
     from huggingface_hub import HfApi, get_token
 
     token = get_token()
     if token is None:
-        raise UserError("no Hub token; run `hf auth login`, or set the environment variable HF_TOKEN")
+        raise UserError(
+            "no token for the Hugging Face Hub; run `hf auth login`, or set the environment variable HF_TOKEN"
+        )
     api: HubApi = HfApi(token=token)
     return api
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run `python -m train.export` with the arguments of the command line."""
     if sys.argv[1:2] == ["push"]:
         push(tyro.cli(PushArgs, prog="python -m train.export push", args=sys.argv[2:]), hub_api())
     else:

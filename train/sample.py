@@ -1,9 +1,10 @@
-"""Sample views of an object from the embedding of one image, with DDIM and classifier-free guidance.
+"""Sample views of the object in one image from the embedding of the image, with DDIM and classifier-free guidance.
 
     python -m train.sample --image IMG --model MODEL --out OUT.png
 
-Camera labels are relative to the reference image (App. A): `--elevation-deg` is the elevation of the image, and
-`--view-elevation-deg` is the elevation of the views (default: 30, that of the fixed views in the training data).
+Camera labels are relative to the given image (App. A): `--elevation-deg` is the elevation of the camera that took the
+image, and `--view-elevation-deg` is the elevation of the sampled views. The default of the latter is 30 degrees, the
+elevation of the fixed views in the training data.
 """
 
 import logging
@@ -41,7 +42,7 @@ RENAMED: Final = {"--steps": "--ddim-steps"}  # old name -> new name; the old on
 
 @dataclass(frozen=True)
 class SampleArgs:
-    """Sample views of the object in an image and write them as one PNG."""
+    """Sample novel views of the object in an image, and write these views as one PNG file."""
 
     image: Path
     """Image of the object, preferably with a transparent background."""
@@ -88,13 +89,21 @@ def orthogonal_cameras(
     view_elevation_deg: float = VIEW_ELEVATION_DEG,
     azimuth_offset_deg: float = 0.0,
 ) -> Tensor:
-    """Return the camera labels [1, views, 16] of evenly spaced views, relative to an image at `elevation_deg`."""
+    """Return the camera labels [1, views, 16] of views that are evenly spaced around an object.
+
+    Args:
+        model: Model whose convention of camera labels is used.
+        views: Number of views.
+        elevation_deg: Elevation in degrees of the camera of the reference image.
+        view_elevation_deg: Elevation in degrees of the views.
+        azimuth_offset_deg: Azimuth in degrees of the first view, relative to the reference image.
+    """
     azimuth_deg = azimuth_offset_deg + np.arange(views) * 360 / views
     return model.labels(np.full(views, view_elevation_deg), azimuth_deg, elevation_deg, 0.0)[None]
 
 
 def to_arrays(images: Tensor) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    """Convert images [n, 3, h, w] in [0, 1] to n float32 arrays [h, w, 3]."""
+    """Convert a tensor of images [n, 3, h, w] on any device to a list of n float32 arrays [h, w, 3]."""
     return list(images.detach().float().cpu().permute(0, 2, 3, 1).numpy())
 
 
@@ -104,11 +113,11 @@ def parse(argv: Sequence[str]) -> SampleArgs:
 
 
 def run(args: SampleArgs) -> None:
-    """Sample views and write them, or print the plan with --dry-run.
+    """Sample views and write them as one PNG. With --dry-run, only print what would be sampled.
 
     Raises:
-        UserError: an option is out of range, image or model cannot be read, the views are not finite, or another
-            process writes --out.
+        UserError: An option is out of range, the image or the model cannot be read, the sampled views are not finite,
+            or another process is writing --out.
     """
     _check(args)
     device = pick_device(args.device)
@@ -149,8 +158,8 @@ def run(args: SampleArgs) -> None:
         )
         if not bool(images.isfinite().all()):
             raise UserError(
-                f"the sampled views are not finite; give a smaller --guidance-scale than {scale:g} (the model's is "
-                f"{model.spec.guidance_scale:g})"
+                f"the sampled views contain NaN or infinite values; give a smaller --guidance-scale than {scale:g} "
+                f"(the model's is {model.spec.guidance_scale:g})"
             )
         try:
             save_sheet(torch.cat([rgb.cpu(), images[0].cpu()]), args.out)
@@ -176,7 +185,10 @@ def _check(args: SampleArgs) -> None:
 
 
 def save_sheet(images: Tensor, path: Path, columns: int = 9) -> None:
-    """Write images [n, 3, h, w] in [0, 1] as one PNG with rows of at most `columns`. Small images are enlarged."""
+    """Write images [n, 3, h, w] in [0, 1] as one image file, in rows of at most `columns` images.
+
+    Images of fewer than 128 rows are enlarged.
+    """
     arrays = to_arrays(images)
     sheet = contact_sheet(arrays, columns=min(len(arrays), columns))
     factor = math.ceil(128 / arrays[0].shape[0])
@@ -185,7 +197,7 @@ def save_sheet(images: Tensor, path: Path, columns: int = 9) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run `python -m train.sample` with the arguments of the command line."""
     run(parse(sys.argv[1:]))
 
 

@@ -2,8 +2,9 @@
 
 This runs the steps of `python -m train` and `python -m train.encode` one after another, with the settings of
 `train.config.presets.EMBEDDED`. WORK receives `stage1/vae` and `stage1/image_tower`, then `latents`, then the runs
-`stage1` and `stage2`. The command may be stopped and repeated: finished parts are kept, unfinished ones resume from
-their last checkpoint. Finally the model of stage 2 is written to OUT in float16, with a README.md.
+`stage1` and `stage2`. The command may be stopped and repeated: finished parts are kept, and a stage that was
+interrupted resumes from its last checkpoint. Finally the model of stage 2 is written to OUT in float16, with a
+README.md. WORK and OUT are the folders of --work and --out.
 """
 
 import json
@@ -50,7 +51,7 @@ RENAMED: Final = {"--effort": "--steps-scale", "--parts-effort": "--parts-steps-
 class TinyModelArgs:
     """Train the small bundled model from scratch: autoencoder, image encoder, stage 1, stage 2.
 
-    Repeat the command to resume.
+    Repeat the command to resume after an interruption.
     """
 
     shards: str = "data/tiny"
@@ -85,7 +86,7 @@ def parse(argv: Sequence[str]) -> TinyModelArgs:
 
 
 def _rename_old_part(arguments: Sequence[str]) -> list[str]:
-    """Replace `--part tower`, in both forms, by `--part image-encoder`."""
+    """Return the arguments with `--part tower` or `--part=tower`, the old name, replaced by `image-encoder`."""
     renamed = ["--part=image-encoder" if argument == "--part=tower" else argument for argument in arguments]
     for index in range(1, len(renamed)):
         if renamed[index - 1 : index + 1] == ["--part", "tower"]:
@@ -98,11 +99,16 @@ def _rename_old_part(arguments: Sequence[str]) -> list[str]:
 def embedded_recipe(
     steps_scale: float, cameras: Literal["absolute", "relative"], parts_steps_scale: float | None = None
 ) -> Recipe:
-    """Return `EMBEDDED` with scaled numbers of steps.
+    """Return the recipe of the bundled model (`EMBEDDED`) with other numbers of steps and the given camera labels.
+
+    Args:
+        steps_scale: Factor for the numbers of steps of stage 1 and stage 2, above 0 and at most 100.
+        cameras: Convention of the camera labels.
+        parts_steps_scale: Factor for the numbers of steps of autoencoder and image encoder. None: `steps_scale`.
 
     Raises:
-        UserError: a factor is not in (0, 100].
-        ValueError: the preset trains no components.
+        UserError: A factor is out of range.
+        ValueError: `EMBEDDED` has no settings to train the autoencoder and the image encoder.
     """
     parts_steps_scale = steps_scale if parts_steps_scale is None else parts_steps_scale
     for option, value in (("--steps-scale", steps_scale), ("--parts-steps-scale", parts_steps_scale)):
@@ -114,7 +120,7 @@ def embedded_recipe(
 
     recipe = replace(EMBEDDED, cameras=cameras, stage1=scaled(EMBEDDED.stage1), stage2=scaled(EMBEDDED.stage2))
     if recipe.autoencoder is None or recipe.tower_training is None:
-        raise ValueError("the preset of the bundled model must train its components")
+        raise ValueError("EMBEDDED has no settings to train the autoencoder and the image encoder; add these settings")
     return replace(
         recipe,
         autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule, parts_steps_scale)),
@@ -125,7 +131,13 @@ def embedded_recipe(
 
 
 def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
-    """Train all parts and write OUT, or train the part that `args.part` names."""
+    """Train all parts of the bundled model and write the model folder, or train only the part that --part names.
+
+    Args:
+        args: Options of the command.
+        recipe: Recipe of the bundled model, from `embedded_recipe`.
+        device: Device to train on.
+    """
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
     training, _ = split_set(whole, recipe.validation, recipe.test_share)
@@ -155,14 +167,22 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
 def make_autoencoder(
     training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
 ) -> nn.Module:
-    """Load the autoencoder in `folder`, or train it on `training_shards`.
+    """Load the autoencoder in the subfolder vae/ of `folder`, or train an autoencoder and write this subfolder.
+
+    Args:
+        training_shards: Images to train on.
+        folder: Folder of stage 1.
+        recipe: Recipe with the settings of the autoencoder.
+        seed: Seed of the initial weights, the views and the noise.
+        device: Device to train on.
 
     Raises:
-        UserError: the preset trains no autoencoder.
+        UserError: The recipe has no settings to train an autoencoder.
     """
     if recipe.autoencoder is None:
         raise UserError(
-            f"preset {recipe.name} has no settings to train an autoencoder; use the preset of the bundled model"
+            f"the recipe {recipe.name} has no settings to train an autoencoder; pass the recipe that embedded_recipe() "
+            "returns"
         )
     damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
     return ensure_autoencoder(
@@ -173,14 +193,22 @@ def make_autoencoder(
 def make_image_encoder(
     training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
 ) -> ImageEncoder:
-    """Load the image encoder in `folder`, or train it on `training_shards`.
+    """Load the image encoder in the subfolder image_tower/ of `folder`, or train one and write this subfolder.
+
+    Args:
+        training_shards: Images to train on.
+        folder: Folder of stage 1.
+        recipe: Recipe with the settings of the image encoder.
+        seed: Seed of the initial weights and the views.
+        device: Device to train on.
 
     Raises:
-        UserError: the preset trains no image encoder.
+        UserError: The recipe has no settings to train an image encoder.
     """
     if recipe.tower_training is None or not isinstance(recipe.tower, SmallEncoder):
         raise UserError(
-            f"preset {recipe.name} has no settings to train an image encoder; use the preset of the bundled model"
+            f"the recipe {recipe.name} has no settings to train an image encoder; pass the recipe that "
+            "embedded_recipe() returns"
         )
     damage, target = Damage(len(training_shards), recipe.max_damaged_share), folder / "image_tower"
     return ensure_image_encoder(
@@ -196,14 +224,17 @@ def make_image_encoder(
 
 
 def make_parts(training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
-    """Load or train autoencoder and image encoder, and return them on the device.
+    """Load or train the autoencoder and the image encoder, and return both on the device.
+
+    The arguments are those of `make_autoencoder`.
 
     Raises:
-        UserError: the preset has no UNet or trains no components.
+        UserError: The recipe has no settings to train a UNet, an autoencoder or an image encoder from scratch.
     """
     if recipe.unet is None:
         raise UserError(
-            f"preset {recipe.name} has no settings to train a UNet from scratch; use the preset of the bundled model"
+            f"the recipe {recipe.name} has no settings to train a UNet from scratch; pass the recipe that "
+            "embedded_recipe() returns"
         )
     vae = make_autoencoder(training_shards, folder, recipe, seed, device)
     image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device)
@@ -217,12 +248,15 @@ def make_parts(training_shards: ShardSet, folder: Path, recipe: Recipe, seed: in
 
 
 def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
-    """Encode all views of the set, including those of test objects."""
+    """Encode all views of all objects of a shard set, including the test objects, into the latent set `out`."""
     encode(shards, str(out), encoder, plan_format(encoder, shards, logvar=False, embedded="all"), num_workers=8)
 
 
 def make_arguments(args: TinyModelArgs) -> str:
-    """Return the options that differ from the defaults and affect the result, as typed after `make tiny-model`."""
+    """Return the options that differ from their defaults and affect the model, as typed after `make tiny-model`.
+
+    For example: ` ARGS="--seed 1"`; an empty text if all options have their defaults.
+    """
     defaults: dict[str, object] = {"steps_scale": 1.0, "parts_steps_scale": None, "cameras": "absolute", "seed": 0}
     changed = {name: getattr(args, name) for name, default in defaults.items() if getattr(args, name) != default}
     typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
@@ -230,7 +264,13 @@ def make_arguments(args: TinyModelArgs) -> str:
 
 
 def write_float16(folder: Path, out: Path, arguments: str) -> None:
-    """Write the model of a run as a float16 model folder, with README.md and the run's config.json."""
+    """Write the model of a training run to another model folder, in float16, with config.json and a README.md.
+
+    Args:
+        folder: Run folder.
+        out: Model folder to write.
+        arguments: Options of the command for README.md, from `make_arguments`.
+    """
     model = load_model(folder, torch.device("cpu"))
     for part in (model.unet, model.vae, model.image_encoder):
         nn.Module.to(part, torch.float16)
@@ -243,7 +283,12 @@ def write_float16(folder: Path, out: Path, arguments: str) -> None:
 
 
 def card(objects: int, arguments: str) -> str:
-    """Return the text of README.md, from the number of objects and the options of the command."""
+    """Return the text of the bundled model's README.md.
+
+    Args:
+        objects: Number of objects of the training set.
+        arguments: Options of the command, from `make_arguments`.
+    """
     return f"""# The bundled model
 
 A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one image.
@@ -257,7 +302,7 @@ float16. `{CONFIG_FILE}` is the recipe of both stages.
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run `python -m train.tiny_model` with the arguments of the command line."""
     args = parse(sys.argv[1:])
     device = pick_device(args.device)
     if device.type == "cpu":

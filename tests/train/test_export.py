@@ -166,7 +166,7 @@ def test_damaged_notes_are_refused(like_trained: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_official_code_would_compute_differently_is_not_exported(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="normalizes in 8 groups, but the official code always in 32"):
+    with pytest.raises(UserError, match="normalizes in 8 groups, but the official code of Isotropic3D always in 32"):
         export(ExportArgs(model_folder, tmp_path / "out.ckpt", "ldm"))
     assert not list(tmp_path.glob("*.ckpt"))
 

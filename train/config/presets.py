@@ -131,7 +131,7 @@ class Recipe:
     skipped updates in a row stop the run."""
 
     def __post_init__(self) -> None:
-        """Raise UserError when a value is out of range."""
+        """Raise UserError, naming the command-line option, when the value of a field is out of range."""
         require_positive(
             {
                 "--num-workers": self.readers,
@@ -143,9 +143,9 @@ class Recipe:
             }
         )
         if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
-            raise UserError(f"--min-snr-gamma is {self.min_snr_gamma}; it must be above 0 (try 5)")
+            raise UserError(f"--min-snr-gamma is {self.min_snr_gamma}; it must be a finite number above 0 (try 5)")
         if self.velocity_cap is not None and not 1 < self.velocity_cap < math.inf:
-            raise UserError(f"--velocity-cap is {self.velocity_cap}; it must be above 1 (try 20)")
+            raise UserError(f"--velocity-cap is {self.velocity_cap}; it must be a finite number above 1 (try 20)")
         if self.min_snr_gamma is not None and self.velocity_cap is not None:
             raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; use only one")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
@@ -153,7 +153,7 @@ class Recipe:
         if not 0 <= self.test_share < 1 - VALIDATION_SHARE:
             raise UserError(
                 f"--test-share is {self.test_share}; it must be at least 0 and below {1 - VALIDATION_SHARE:g} (try "
-                f"0.05), because {VALIDATION_SHARE:.0%} of the objects are for validation"
+                f"0.05), because {VALIDATION_SHARE:.0%} of the objects are used for validation"
             )
         pairs = count_pairs(self.num_views)
         if not 1 <= self.items_per_object <= pairs:

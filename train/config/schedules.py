@@ -29,7 +29,7 @@ class Schedule:
     warmup_steps: PresetOnly[int]  # cut to a tenth of `steps` if it does not fit (with a notice)
 
     def __post_init__(self) -> None:
-        """Raise UserError when a value is out of range."""
+        """Raise UserError, naming the command-line option, when the value of a field is out of range."""
         require_positive({"--steps": self.steps, "--batch-size": self.objects, "--grad-accum-steps": self.accumulation})
         if not 0 < self.peak_lr < math.inf:
             raise UserError(

@@ -2,13 +2,13 @@
 
     python -m train.convert CHECKPOINT OUT_FOLDER [--head-width 64]
 
-CHECKPOINT is a file or a published name (MVDream/MVDream, pkunliu/Isotropic3D). Widths and depths are read from the
-shapes of the tensors. The width of attention heads and the camera convention cannot be read from the shapes; they are
-taken from the command line, from the known settings of a published name, or from the notes that `train.export` stored
-in the file, in this order of precedence.
+CHECKPOINT is a file or the name of an official checkpoint (MVDream/MVDream, pkunliu/Isotropic3D). Numbers of channels
+and blocks are inferred from the shapes of the tensors. The width of attention heads and the camera convention cannot be
+inferred; they are taken from the command line, from the known settings of an official checkpoint, or from the notes
+that `train.export` stored in the file, in this order of precedence.
 
 MVDream adds `camera_embed` to the time embedding in the same way as diffusers adds a projected class embedding. The
-keys of `camera_embed` are renamed here; diffusers converts the other keys. Missing and unexpected keys are errors.
+keys of `camera_embed` are renamed by this package, the other keys by diffusers. Missing and unexpected keys are errors.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Read the tensors of a checkpoint without running pickled code, and the notes that `train.export` stores in it."""
+"""Read a checkpoint file without running pickled code: its tensors, and the settings that `train.export` adds."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Convert an LDM checkpoint to a model folder in diffusers format."""
+"""Convert a checkpoint in LDM layout (latent-diffusion, as MVDream's) to a model folder in diffusers format."""
 
 import logging
 from collections import Counter
@@ -37,7 +37,10 @@ LATENT_SCALE: Final = 0.18215  # Stable Diffusion's
 
 @dataclass(frozen=True)
 class ConvertArgs:
-    """Convert an LDM checkpoint to a model folder: unet/, and vae/ and image_tower/ if the checkpoint has them."""
+    """Convert a checkpoint in LDM layout, such as MVDream's or Isotropic3D's, to a model folder.
+
+    The folder contains unet/ and model.json, and vae/ and image_tower/ if the checkpoint has these parts.
+    """
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """.ckpt, .pt (read without running pickled code) or .safetensors file; or MVDream/MVDream, pkunliu/Isotropic3D."""

@@ -25,7 +25,7 @@ _MODEL_FILES: Final = ("*.json", "*.safetensors")  # never a pickle
 
 @dataclass(frozen=True)
 class Published:
-    """An official checkpoint in LDM layout, with the settings that its tensors do not contain."""
+    """File name and settings of an official checkpoint in LDM layout. The settings are not stored in its tensors."""
 
     file: str
     cameras: (

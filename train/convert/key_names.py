@@ -1,7 +1,7 @@
 """Rename parameters from diffusers to LDM (the layout of MVDream's and Isotropic3D's files), and compare key sets.
 
-`diffusers.loaders.single_file_utils` only converts from LDM to diffusers; this module is the inverse. The tests check
-that the two are consistent.
+`diffusers.loaders.single_file_utils` only converts from LDM to diffusers; this module does the inverse. The tests check
+that both conversions together change nothing.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Generate the README.md of a model on the Hub from the files of the model folder."""
+"""Generate the model card (README.md) of a model on the Hugging Face Hub from the files of the model folder."""
 
 import json
 import logging

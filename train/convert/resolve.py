@@ -1,7 +1,7 @@
 """Turn the value of MODEL= (a folder, a checkpoint file or a name on the Hub) into a model folder.
 
-An LDM checkpoint is converted once, into a folder of `data/converted/` named after a hash of its bytes and the
-conversion options. Later calls use that folder.
+A checkpoint in LDM layout is converted once, into a subfolder of `data/converted/` whose name contains a hash of the
+checkpoint and of the conversion options. Later calls use this subfolder.
 """
 
 import hashlib

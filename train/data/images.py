@@ -19,7 +19,7 @@ from train.model.multiview import CameraConvention, camera_labels
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A micro-batch of images in [0, 1] on white, with camera labels."""
+    """A micro-batch of reference views and target views, as images in [0, 1] on white, with camera labels."""
 
     reference: Tensor  # [b, 3, h, w]
     targets: Tensor  # [b, f, 3, h, w]

@@ -1,7 +1,7 @@
-"""Keep a small latent set in memory. The set is read once; each micro-batch is then an array look-up.
+"""Keep a small latent set in memory, so that micro-batches are taken from arrays instead of files.
 
-Reading members one by one would take longer on the host than a step of a small UNet takes on the GPU. The batches are
-bit-identical to those read from the files (`train.data.latents`).
+The set is read once. Reading each view from its file would take longer on the host than a step of a small UNet takes on
+the GPU. The micro-batches are bit-identical to those read from the files (`train.data.latents`).
 """
 
 import logging
@@ -116,7 +116,7 @@ class LatentCache:
                 self.embeddings[row, self._embedding_column[column]] = stored.embedding[0]
 
     def _split(self, numbers: Float16) -> tuple[Tensor, Tensor | None]:
-        """Split numbers [..., n] into means and log variances, [..., c, h, w] each."""
+        """Split stored numbers of views [..., n] into means and log variances, [..., c, h, w] each."""
         form, n = self.source.format, self.source.format.latent_numbers
         shape = (*numbers.shape[:-1], form.channels, form.height, form.width)
         mean: NDArray[np.float16] = numbers[..., :n].reshape(shape)

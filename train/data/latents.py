@@ -115,7 +115,10 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
         UserError: `logvar` is None, because the latent set stores no log variances.
     """
     if logvar is None:
-        raise UserError("the latent set has no log variances, which --sample-posterior needs; drop --sample-posterior")
+        raise UserError(
+            "the latent set has no log variances, which --sample-posterior needs; drop --sample-posterior, or encode "
+            "the images again with --logvar into another folder"
+        )
     seed = int(generator(key, "posterior").integers(2**63, size=2)[part])
     eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
     deviation = (to_device(logvar, mean.device).float() / 2).exp()

@@ -127,7 +127,10 @@ def draw_branch(seed: int, step: int, single_view_chance: float) -> Branch:
 
 
 def count_pairs(num_views: int) -> int:
-    """Return the number of ways to combine a reference view with a group of `num_views` target views."""
+    """Return the number of ways to combine one of the 16 random views with a group of `num_views` fixed views.
+
+    The random view is the reference, and the evenly spaced fixed views are the targets of a training item.
+    """
     return VIEWS_PER_SET * (VIEWS_PER_SET // num_views)
 
 

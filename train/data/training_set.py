@@ -1,4 +1,4 @@
-"""Open the set that a run trains on: a shard set (images) or a latent set."""
+"""Open the set on which a run trains: a shard set, which contains images, or a latent set."""
 
 import logging
 

@@ -61,7 +61,7 @@ class Ranks:
 
     @property
     def sharded(self) -> bool:
-        """Whether weights and optimizer state are sharded over the ranks (FSDP2)."""
+        """Whether FSDP2 shards the weights and the optimizer state over several ranks."""
         return self.world > 1 and self.parallel == "fsdp"
 
     def mean(self, number: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class Ranks:
         return False
 
     def _broadcast_failure(self, failure: tuple[bool, str] | None) -> tuple[bool, str] | None:
-        """Return the failure of rank 0 on all ranks: (whether it is a UserError, the message), or None."""
+        """Send `failure` from rank 0 to all ranks and return it: (whether it is a UserError, its message), or None."""
         values: list[Any] = [failure]
         dist.broadcast_object_list(values, 0, group=self.host_group)
         received: tuple[bool, str] | None = values[0]

@@ -1,4 +1,4 @@
-"""Encode the views of a shard set into a latent set, one shard at a time, and resume an interrupted set."""
+"""Encode the views of a shard set into a latent set, shard by shard, and complete an interrupted latent set."""
 
 import logging
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,7 @@
-"""Baselines for novel views: the mean image of the training objects, and the training object nearest by embedding."""
+"""Baselines for novel views: the mean image of the training objects, and the training object most similar by embedding.
+
+A model should be better than these two, which do not generate anything.
+"""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Evaluate novel views: the options, the methods that are compared, and the function that runs the evaluation."""
+"""Evaluate novel views: the options of the command, the methods to compare, and the function that runs it all."""
 
 import logging
 import re

@@ -24,7 +24,8 @@ CONFIDENCE: Final = 0.95
 def ssim_map(image: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     """Return the structural similarity [h, w, 3] of two images [h, w, 3] in [0, 1], per pixel and color.
 
-    Wang et al. 2004: Gaussian window of 11 pixels, K1 = 0.01, K2 = 0.03, population covariance, data range 1.
+    The settings are those of Wang et al. 2004: a Gaussian window of 11 pixels, K1 = 0.01 and K2 = 0.03, population
+    covariance, and a data range of 1.
     """
     from skimage.metrics import structural_similarity
 
@@ -85,13 +86,19 @@ def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[
 
 
 def squared_distances(images: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean squared differences [f, g] of all pairs of images [f, h, w, 3] and [g, h, w, 3]."""
+    """Return the mean squared difference [f, g] of each pair of an image of `images` and an image of `others`.
+
+    `images` is [f, h, w, 3] and `others` is [g, h, w, 3].
+    """
     first, second = (np.asarray(a, np.float64).reshape(len(np.asarray(a)), -1) for a in (images, others))
     return np.stack([np.square(second - row).mean(1) for row in first])
 
 
 def cosines(embeddings: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Return the cosine similarities [..., f, g] of embeddings [..., f, d] and [..., g, d]."""
+    """Return the cosine similarity [..., f, g] of each pair of embeddings of `embeddings` and `others`.
+
+    `embeddings` is [..., f, d] and `others` is [..., g, d].
+    """
     first, second = (_normalized(np.asarray(array, np.float64)) for array in (embeddings, others))
     product: NDArray[np.float64] = first @ np.swapaxes(second, -1, -2)
     return product

@@ -44,7 +44,7 @@ class EvaluationObject:
 
     @property
     def uid(self) -> str:
-        """The object's uid."""
+        """The uid of the object."""
         return self.rendered.uid
 
     @property
@@ -64,7 +64,7 @@ class EvaluationObject:
 
     @property
     def ring_angles_deg(self) -> NDArray[np.float64]:
-        """Elevation and azimuth [v, 2] of the ring's views in degrees."""
+        """Elevation and azimuth in degrees of the cameras of the ring's views, [v, 2]."""
         return self.rendered.angles_deg[:VIEWS_PER_SET]
 
     @property
@@ -80,7 +80,7 @@ class EvaluationObject:
 
     @property
     def reference_angles_deg(self) -> tuple[float, float]:
-        """Elevation and azimuth of the reference view in degrees."""
+        """Elevation and azimuth in degrees of the camera of the reference view."""
         elevation_deg, azimuth_deg = self.rendered.angles_deg[-1].tolist()
         return elevation_deg, azimuth_deg
 
@@ -114,7 +114,7 @@ def read_ring(shards: ShardSet, place: Place, size: int) -> NDArray[np.float32]:
 
 
 def to_arrays(images: Tensor) -> NDArray[np.float32]:
-    """Convert images [n, 3, h, w] to float32 arrays [n, h, w, 3]."""
+    """Convert a tensor of images [n, 3, h, w] on any device to a float32 array [n, h, w, 3]."""
     arrays: NDArray[np.float32] = images.detach().float().cpu().permute(0, 2, 3, 1).contiguous().numpy()
     return arrays
 

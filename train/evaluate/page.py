@@ -21,7 +21,7 @@ from train.evaluate.tables import Metric, ResultTable
 
 @dataclass(frozen=True)
 class EmbeddedStrip:
-    """A WebP image as a data URL, with its size in pixels."""
+    """A WebP image that is embedded in the page as data URL `source`, with its width and height in pixels."""
 
     source: str
     width: int

@@ -36,29 +36,29 @@ def write_report(
     page_metrics: Sequence[Metric] = RING_METRICS,
     caption: str = RING_CAPTION,
 ) -> str:
-    """Write evaluation.json, evaluation.md and evaluation.html.
+    """Write evaluation.json, evaluation.md and evaluation.html into the output folder.
 
     Args:
         out: The output folder.
         title: Heading of the Markdown file and of the page.
         lead: The sentence below the heading.
         tables: The tables, in order.
-        notes: How the numbers were measured.
+        notes: Sentences on how the numbers were measured.
         details: Further entries of evaluation.json.
         metrics: The metrics of `rows`.
         rows: The result of `summarize`, one row per method.
         record: The scores and the images.
         methods: The methods, in the order of the tables' rows.
-        uids: The objects.
-        page_methods: The methods whose rings the page shows. Default: `methods`.
-        page_metrics: The metrics beside each ring on the page.
-        caption: What the rings on the page show.
+        uids: The uids of the evaluated objects.
+        page_methods: The methods whose rings of views the page shows. None: `methods`.
+        page_metrics: The metrics that the page shows beside each ring.
+        caption: Text of the page that explains the images.
 
     Returns:
-        The first table and the paths, to be printed by the command.
+        The first table and the paths of the written files, as text for the command to print.
 
     Raises:
-        UserError: an image of the record is missing.
+        UserError: An image of the record cannot be read, or a file cannot be written.
     """
     summary = {
         **details,
@@ -86,7 +86,10 @@ def write_report(
 
 
 def without_nan(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None in nested dictionaries, lists and tuples."""
+    """Return `value` with NaN and infinity, which JSON does not have, replaced by None.
+
+    Dictionaries, lists and tuples are searched at any depth. Tuples become lists.
+    """
     if isinstance(value, Mapping):
         return {name: without_nan(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,6 @@
-"""The record of an evaluation: one JSON line per scored ring (16 views) or asset. A repeated command resumes from it.
+"""The record of an evaluation in its output folder, from which a repeated command resumes.
+
+The record contains one JSON line per scored ring (16 views of an object) or generated asset. Its files are:
 
 settings.json     the settings of each method; a repeated command must have the same settings
 results.jsonl     method, uid, seed, and the values of each metric
@@ -32,7 +34,10 @@ Scores = Mapping[str, Sequence[float]]  # the values of each metric
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the tables: a model with its sampling settings, or a baseline. `settings` determine its results."""
+    """A method that is evaluated, which is a row of the tables: a model with sampling settings, or a baseline.
+
+    `settings` are the values that determine the method's results. `seeds` is the number of results per object.
+    """
 
     key: str  # valid as a file name
     title: str
@@ -42,13 +47,18 @@ class Method:
 
 @dataclass
 class Record:
-    """The scores and images in a folder. Use `open_record` to create one."""
+    """The scores and images of an evaluation in the folder `folder`. Use `open_record` to create a record."""
 
     folder: Path
     scores: dict[Key, Scores] = field(default_factory=dict)
 
     def add(self, key: Key, scores: Scores) -> None:
-        """Append a line; values are rounded to 6 decimals."""
+        """Append a line with the scores of one result to results.jsonl. Values are rounded to 6 decimals.
+
+        Args:
+            key: Key of the method, uid of the object, and seed.
+            scores: Values by metric, such as one value per view.
+        """
         method, uid, seed = key
         rounded = {name: [_rounded(value) for value in values] for name, values in scores.items()}
         line = json.dumps({"method": method, "uid": uid, "seed": seed, "scores": rounded}, allow_nan=False)
@@ -57,36 +67,42 @@ class Record:
         self.scores[key] = _parsed(rounded)
 
     def image_path(self, folder: str, uid: str, seed: int = 0) -> Path:
-        """Return the path of a file of images side by side, which need not exist.
+        """Return the path of the file with the images of one object side by side. The file need not exist.
 
-        `folder` is a method's key, TRUTH or REFERENCE.
+        Args:
+            folder: Key of a method, TRUTH (the true views) or REFERENCE (the reference view).
+            uid: Uid of the object.
+            seed: Seed of the method's result; 0 for TRUTH and REFERENCE.
         """
         return self.folder / IMAGES_FOLDER / folder / f"{uid}.{seed}.webp"
 
     def write_images(self, folder: str, uid: str, images: Sequence[NDArray[np.uint8]], seed: int = 0) -> None:
-        """Write images [h, w, 4] side by side into one file, the path that `image_path` returns."""
+        """Write RGBA images uint8 [h, w, 4] of one object side by side into the file that `image_path` returns.
+
+        The arguments other than `images` are those of `image_path`.
+        """
         path = self.image_path(folder, uid, seed)
         write_file_atomic(path, encode_strip(list(images)))
 
 
 def opaque(images: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
-    """Convert images [f, h, w, 3] in [0, 1] to f uint8 images [h, w, 4] with full alpha."""
+    """Convert images [f, h, w, 3] in [0, 1] to a list of f opaque RGBA images uint8 [h, w, 4]."""
     rgb = np.rint(images * 255).astype(np.uint8)
     return list(np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1))
 
 
 def open_record(folder: Path, common: Mapping[str, Any], methods: Sequence[Method]) -> Record:
-    """Open the record in a folder, or create one.
+    """Open the record of an evaluation in a folder, or create a record if the folder contains none.
 
-    A repeated command may add methods. An incomplete last line is removed.
+    A repeated command may add methods. An incomplete last line of results.jsonl is removed.
 
     Args:
         folder: The output folder of the evaluation.
-        common: The settings that all methods share.
-        methods: The methods of this command.
+        common: Settings that all methods share.
+        methods: The methods that this command evaluates.
 
     Raises:
-        UserError: the folder contains an evaluation with other settings, or a line cannot be read.
+        UserError: The folder contains an evaluation with other settings, or a line of results.jsonl cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_FILE
@@ -99,7 +115,9 @@ def open_record(folder: Path, common: Mapping[str, Any], methods: Sequence[Metho
         )
         if changed:
             where = f"The evaluation in {folder}"
-            raise UserError(settings_differ(where, changed.values(), "Give another --out, or the same settings."))
+            raise UserError(
+                settings_differ(where, changed.values(), "Give another --out, or the same settings as before.")
+            )
         now["methods"] = {**before["methods"], **now["methods"]}
     write_file_atomic(path, json_bytes(now))
     return Record(folder, dict(_read_lines(folder / RESULTS_FILE)))
@@ -117,7 +135,9 @@ def _read_lines(path: Path) -> Iterable[tuple[Key, Scores]]:
             row = json.loads(line)
             yield (row["method"], row["uid"], row["seed"]), _parsed(row["scores"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: line {number} is not a valid result ({error}); delete the line") from error
+            raise UserError(
+                f"{path}: line {number} is not a valid result ({error}); delete this line and repeat the command"
+            ) from error
 
 
 def _rounded(value: float) -> float | None:

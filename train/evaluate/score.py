@@ -1,4 +1,4 @@
-"""Sample and score the rings that are missing in a record."""
+"""Sample and score the rings (16 views of an object) that the record of an evaluation does not contain."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ RingSampler = Callable[[MultiViewModel, Sequence[EvaluationObject], int], list[N
 
 @dataclass(frozen=True)
 class SampledMethod:
-    """A method, and the function that samples the rings [16, h, w, 3] of some objects from a seed."""
+    """A method, and the function that samples its rings [16, h, w, 3] from a model, some objects and a seed."""
 
     method: Method
     sample: RingSampler
@@ -40,14 +40,19 @@ class SampledMethod:
 
 @dataclass(frozen=True)
 class RingScorer:
-    """Computes the metrics of rings, with a model's image encoder, and with LPIPS if it is available."""
+    """Computes the metrics of rings, with the image encoder of `model`, and with LPIPS unless `perceptual` is None."""
 
     model: MultiViewModel
     perceptual: Perceptual | None
     _true_embeddings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def scores(self, ring: NDArray[np.float32], truth: EvaluationObject) -> dict[str, Sequence[float]]:
-        """Return every metric of a ring [16, h, w, 3], each as 16 values, one per view."""
+        """Return the metrics of one ring of an object by name, each as 16 values, one per view.
+
+        Args:
+            ring: Sampled views [16, h, w, 3] in [0, 1] on white.
+            truth: The object with its true views.
+        """
         true_ring = truth.ring_on_white
         if truth.uid not in self._true_embeddings:
             self._true_embeddings[truth.uid] = embed(self.model, true_ring)
@@ -64,7 +69,7 @@ class RingScorer:
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What all methods of an evaluation share."""
+    """What all methods of an evaluation share: the record, the objects (`places` in `shards`), device and LPIPS."""
 
     record: Record
     shards: ShardSet
@@ -74,7 +79,7 @@ class ScoringContext:
 
     @property
     def batches(self) -> list[Sequence[Place]]:
-        """Return the groups of objects to sample together. The groups are the same when the command is repeated."""
+        """Return the objects in groups that are sampled together. A repeated command forms the same groups."""
         size = _OBJECTS_AT_ONCE.get(self.device.type, 1)
         return [self.places[start : start + size] for start in range(0, len(self.places), size)]
 
@@ -82,9 +87,13 @@ class ScoringContext:
 def score_methods(
     context: ScoringContext, methods: Sequence[SampledMethod], folder: Path, progress: ProgressBar
 ) -> None:
-    """Sample and score the rings of these methods that the record lacks. All methods use the model in `folder`.
+    """Sample and score the rings of some methods that the record does not contain.
 
-    The model is loaded only if a ring is missing.
+    Args:
+        context: The record and the objects.
+        methods: The methods, which all use the model in `folder`.
+        folder: Model folder. The model is loaded only if a ring is missing.
+        progress: Progress bar, advanced by one per ring.
     """
     record, shards = context.record, context.shards
     scorer: RingScorer | None = None
@@ -108,7 +117,15 @@ def score_methods(
 def write_ring_images(
     record: Record, method: str, truth: EvaluationObject, seed: int, ring: NDArray[np.float32]
 ) -> None:
-    """Write a ring [v, h, w, 3] in [0, 1], the object's true ring and its reference, unless they exist."""
+    """Write the images of a sampled ring, of the true ring and of the reference view, unless the files exist.
+
+    Args:
+        record: The record to which the images are added.
+        method: Key of the method that sampled the ring.
+        truth: The object with its true ring and its reference view.
+        seed: Seed from which the ring was sampled.
+        ring: Sampled views [v, h, w, 3] in [0, 1].
+    """
     for folder, images, number in (
         (REFERENCE, [truth.reference], 0),
         (TRUTH, list(truth.ring), 0),

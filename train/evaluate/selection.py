@@ -1,4 +1,4 @@
-"""Choose the objects and models that an evaluation compares, and identify the models by hash."""
+"""Choose the objects of an evaluation, name the models, and compute hashes that identify the models."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,29 +18,44 @@ _PARTS: Final = ("unet", "vae", "image_tower", "image_encoder")
 
 
 def open_images(url: str) -> ShardSet:
-    """Open a shard set. Raises UserError when it is a latent set, which has no true images."""
+    """Open the shard set at a folder or URL. Raises UserError when `url` is a latent set, which contains no images."""
     opened = open_views(url)
     if isinstance(opened, LatentSet):
-        raise UserError(f"{url}: a latent set; the evaluation compares images, so give the image set that was encoded")
+        raise UserError(
+            f"{url}: a latent set, but the evaluation compares images; give the image set from which the latent set "
+            "was encoded"
+        )
     return opened
 
 
 def part_of(shards: ShardSet, split: Split) -> ShardSet:
-    """Return the objects of a split, for the default --test-share of training."""
+    """Return the objects of a split as a smaller set. The split is that of training with the default --test-share."""
     part = shards if split == "all" else select_splits(shards, assign_splits(shards), (split,))
     assert isinstance(part, ShardSet)
     return part
 
 
 def spread_evenly(shards: ShardSet, limit: int) -> list[Place]:
-    """Return at most `limit` objects, spread evenly over the set; all objects if there are fewer."""
+    """Return the places of at most `limit` objects, spread evenly over the set; of all objects if there are fewer.
+
+    A place is the index of the object's shard in the set, and the index of the object in the shard.
+    """
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     count = min(limit, len(places))
     return [places[i * len(places) // count] for i in range(count)]
 
 
 def select_objects(shards: ShardSet, split: Split, limit: int | None) -> list[Place]:
-    """Return the objects to evaluate, at most `limit`. Raises UserError when the set has no object of the split."""
+    """Return the places in `shards` of the objects to evaluate, spread evenly over the split.
+
+    Args:
+        shards: The set to choose from.
+        split: The split whose objects to evaluate.
+        limit: Maximum number of objects. None: all objects of the split.
+
+    Raises:
+        UserError: The set has no object of the split.
+    """
     part = part_of(shards, split)
     if not len(part):
         share = TEST_SHARE if split == "test" else VALIDATION_SHARE
@@ -54,7 +69,7 @@ def select_objects(shards: ShardSet, split: Split, limit: int | None) -> list[Pl
 
 
 def name_models(models: Sequence[Path]) -> list[str]:
-    """Return short names: as many trailing parts of each path as are needed to tell the models apart.
+    """Return a short name for each model: the last parts of its path, as many as make all names different.
 
     Raises UserError when a model is given twice.
     """
@@ -66,7 +81,13 @@ def name_models(models: Sequence[Path]) -> list[str]:
 
 
 def folder_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:
-    """Return a hash of the weights and settings of a model's parts; it does not depend on the model's location."""
+    """Return a SHA-256 of `model.json` and of the weights and settings of some parts of a model.
+
+    The hash does not depend on the location of the model folder.
+
+    Args:
+        folder: Model folder.
+        parts: Names of the subfolders to include; those that do not exist are ignored."""
     digest = hashlib.sha256((folder / SPEC_FILE).read_bytes())
     for part in parts:
         for path in sorted((folder / part).glob("*")):

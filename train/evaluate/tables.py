@@ -1,4 +1,4 @@
-"""Summarize a record in tables: means over objects with confidence intervals, paired differences, means by kind."""
+"""Summarize the record of an evaluation in tables: means over objects, differences between methods, means by kind."""
 
 import math
 import re
@@ -16,7 +16,10 @@ _PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the tables, with its number of decimals. `percent` multiplies by 100."""
+    """A metric, which is a column of the tables.
+
+    `digits` is the number of decimals shown. If `percent` is true, values are multiplied by 100 before they are shown.
+    """
 
     name: str
     label: str
@@ -26,7 +29,7 @@ class Metric:
     percent: bool = False
 
     def format(self, value: float) -> str:
-        """Format a value; a dash for NaN and infinity."""
+        """Return a value of the metric as text, with the metric's number of decimals; a dash for NaN and infinity."""
         if not math.isfinite(value):
             return "–"
         rounded = round(100 * value if self.percent else value, self.digits)
@@ -77,13 +80,20 @@ METRICS: Final = (
 
 
 def kind_of(uid: str) -> str:
-    """Return the kind of a procedural object, such as cat; "other" for other objects."""
+    """Return the kind, such as "cat", of a procedural object with this uid; "other" for all other objects."""
     match = _PROCEDURAL.fullmatch(uid)
     return match[1] if match else "other"
 
 
 def object_values(record: Record, method: Method, uids: Sequence[str], metric: str) -> list[float]:
-    """Return the mean over views and seeds for each object; NaN where there is no finite value."""
+    """Return the mean of a metric over views and seeds for each object; NaN for an object without finite value.
+
+    Args:
+        record: The scores.
+        method: The method whose scores to use.
+        uids: The objects.
+        metric: Name of the metric.
+    """
     return [
         mean_of([v for seed in range(method.seeds) for v in record.scores[method.key, uid, seed].get(metric, ())])
         for uid in uids
@@ -93,12 +103,18 @@ def object_values(record: Record, method: Method, uids: Sequence[str], metric: s
 def summarize(
     record: Record, methods: Sequence[Method], uids: Sequence[str], metrics: Sequence[Metric] = METRICS
 ) -> list[dict[str, Any]]:
-    """Summarize each method and metric over the objects.
+    """Summarize the scores of each method over the objects.
+
+    Args:
+        record: The scores.
+        methods: The methods to summarize.
+        uids: The objects.
+        metrics: The metrics to summarize. A metric without finite values is left out.
 
     Returns:
-        A dictionary per method with `key`, `title`, `seeds` and `metrics`. Each metric has its mean over objects with a
-        confidence interval, the mean of each seed, the paired difference to the first method with its interval, and the
-        mean of each kind of object.
+        A dictionary per method with `key`, `title`, `seeds` and `metrics`. An entry of `metrics` contains the mean over
+        the objects with its confidence interval, the mean of each seed, the mean difference from the first method with
+        its confidence interval (paired by object), and the mean of each kind of object.
     """
     rows = []
     for method in methods:
@@ -132,7 +148,7 @@ def _by_kind(uids: Sequence[str], values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table of text, for Markdown and for the page."""
+    """A table whose cells are text, for the Markdown file and the HTML page. `note` explains the numbers."""
 
     title: str
     note: str
@@ -149,10 +165,10 @@ class ResultTable:
 def tables(
     rows: Sequence[Mapping[str, Any]], object_count: str, metrics: Sequence[Metric] = METRICS
 ) -> list[ResultTable]:
-    """Return tables of the rows of `summarize`: results, differences to the first row, front/back confusion by kind.
+    """Return the tables of an evaluation: results, differences from the first method, front/back confusion by kind.
 
     Args:
-        rows: A row per method.
+        rows: A dictionary per method, from `summarize`.
         object_count: The number of objects in words, such as "24 objects".
         metrics: The possible columns. Columns without values are left out.
     """

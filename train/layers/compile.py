@@ -1,6 +1,6 @@
 """Options for computing the UNet: memory layout, compilation, block implementation and optimizer.
 
-These options affect results only by rounding, so a run may resume with other ones.
+These options change results only by rounding, so a run may resume with other options.
 """
 
 import importlib.util
@@ -32,9 +32,11 @@ MAX_GRAPHS: Final = 128
 class Compute:
     """How the UNet is computed.
 
-    `compile` is one of: none; whole, one graph per input shape (1 or 4 targets); blocks, one graph per residual and
-    transformer block, which compiles faster and runs slightly slower; graphs, like whole, but replayed as CUDA graphs
-    forward and backward, for networks so small that kernel launches dominate.
+    Values of `compile`:
+        none: The UNet is not compiled.
+        whole: The UNet is compiled as one graph per input shape (1 or 4 target views).
+        blocks: Each residual and transformer block is compiled, which compiles faster and runs slightly slower.
+        graphs: Like whole, but replayed as CUDA graphs, for networks so small that kernel launches dominate.
     """
 
     compile: Compile = "none"
@@ -56,16 +58,18 @@ def choose_compute(
 
     Args:
         device: Device to train on.
-        compiling: auto compiles the whole UNet on a GPU (each block if `split`) and nothing on a CPU.
-        checkpointing: Recompute activations in the backward pass.
+        compiling: How to compile, as in `Compute`. auto: whole on a GPU (blocks if `split`), none on a CPU.
+        checkpointing: Whether to recompute activations in the backward pass, which needs less memory and more time.
         split: Whether FSDP2 shards the UNet. FSDP2 gathers weights between the levels, so the UNet cannot be one graph.
-        blocks: auto uses fused blocks (`train.layers.unet_blocks`) if compiled for a GPU, otherwise diffusers'.
+        blocks: Implementation of the UNet's blocks. auto: fused blocks (`train.layers.unet_blocks`) if the UNet is
+            compiled for a GPU, otherwise the blocks of diffusers.
 
     Returns:
-        The options. The optimizer is always fused, because only a fused one can skip updates without synchronizing.
+        The options. The optimizer is always fused, because only a fused optimizer can skip updates without waiting for
+        the device.
 
     Raises:
-        UserError: the options contradict each other, or Triton is needed and not installed.
+        UserError: The options contradict each other, or Triton is needed and not installed.
     """
     gpu = device.type == "cuda"
     fastest: Compile = ("blocks" if split else "whole") if gpu else "none"
@@ -76,10 +80,12 @@ def choose_compute(
             "give --compile blocks"
         )
     if chosen == "graphs" and not gpu:
-        raise UserError(f"--compile graphs needs a GPU, but the device is {device}")
+        raise UserError(f"--compile graphs needs a GPU, but the device is {device}; give --compile none")
     if gpu and importlib.util.find_spec("triton") is None:
         if chosen != "none":
-            raise UserError("compiling for a GPU needs the package triton, which is not installed; give --compile none")
+            raise UserError(
+                f"--compile {chosen} on a GPU needs the package triton, which is not installed; give --compile none"
+            )
         if blocks == "fused":
             raise UserError("--blocks fused needs the package triton, which is not installed; give --blocks lean")
     if blocks == "auto":
@@ -88,7 +94,7 @@ def choose_compute(
 
 
 def announcement(compute: Compute, device: torch.device) -> str:
-    """Describe the options in one line."""
+    """Return one line for the log that describes the options and the precision of the UNet on this device."""
     words = ["bf16 autocast, channels last" if device.type == "cuda" else "float32"]
     if compute.checkpointing:
         words.append("activation checkpointing")
@@ -106,7 +112,7 @@ def announcement(compute: Compute, device: torch.device) -> str:
 
 
 def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
-    """Apply the options to a UNet in place. The names and values of its state dict do not change."""
+    """Apply the options to a UNet, in place, and return the UNet. Its parameters keep their names and values."""
     if compute.channels_last:
         unet.to(memory_format=torch.channels_last)
     if compute.blocks != "diffusers":
@@ -123,7 +129,10 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
 
 
 def _compile(parts: Iterable[nn.Module], *, graphs: bool) -> None:
-    """Set modules, in place, to compile at the first call with each shape. A graph break raises an error."""
+    """Set modules, in place, to be compiled at the first call with each input shape. A graph break raises an error.
+
+    If `graphs` is true, the modules are replayed as CUDA graphs.
+    """
     _set_compiler()
     mode = {"mode": "reduce-overhead"} if graphs else {}
     for part in parts:
@@ -163,16 +172,29 @@ def make_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """Build AdamW for float32 parameters, fused into one kernel if the options request it."""
+    """Build an AdamW optimizer for float32 parameters, fused into one kernel if `compute.fused_optimizer` is true.
+
+    Args:
+        parameters: Parameters to train.
+        compute: Options for computing the UNet.
+        lr: Learning rate.
+        betas: Decay rates of the first and second moment.
+        weight_decay: Weight decay.
+    """
     fused: Any = True if compute.fused_optimizer else None
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
 
 def update(optimizer: torch.optim.AdamW, loss: Tensor, gradient_norm: Tensor) -> None:
-    """Step the optimizer, or skip the step if loss or gradient norm (both 0-d) is not finite, without synchronizing.
+    """Step the optimizer, or skip the step if loss or gradient norm is not finite.
 
-    The skip uses `found_inf`, by which torch's gradient scaler makes a fused optimizer leave weights, moments and the
-    step count unchanged.
+    The host does not wait for the device. The step is skipped by setting `found_inf`, as torch's gradient scaler does:
+    a fused optimizer then leaves weights, moments and the step count unchanged.
+
+    Args:
+        optimizer: Fused AdamW optimizer.
+        loss: Loss of the step, a scalar tensor.
+        gradient_norm: Norm of the gradients, a scalar tensor.
     """
     bad = ~(torch.isfinite(loss) & torch.isfinite(gradient_norm))
     optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]

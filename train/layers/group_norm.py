@@ -1,4 +1,4 @@
-"""Group normalization with an optional shift before and SiLU after it, as one operation in channels-last layout.
+"""Group normalization, optionally after adding a shift and followed by SiLU, as one channels-last operation.
 
     y = silu((x + shift - mean) / deviation * weight + bias)
 
@@ -25,7 +25,7 @@ def _has_kernels(x: Tensor) -> bool:
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalize `x` [n, c, h, w] in groups of channels.
+    """Normalize `x` [n, c, h, w] in groups of channels, optionally after adding a shift and followed by SiLU.
 
     Args:
         x: Input [n, c, h, w].
@@ -33,11 +33,12 @@ def group_norm(
         bias: Offset [c].
         shift: Values [n, c] that are added to `x` first, or None.
         groups: Number of groups.
-        eps: Added to the variance.
-        silu: Apply SiLU to the result.
+        eps: Small number added to the variance.
+        silu: Whether to apply SiLU to the result.
 
     Returns:
-        The result [n, c, h, w], channels last, and mean and 1 / deviation [2, n, groups] in float32 for the gradient.
+        The result [n, c, h, w], channels last; and, for the gradient, mean and 1 / standard deviation of each group,
+        float32 [2, n, groups].
     """
     x = x.contiguous(memory_format=_LAST)
     if _has_kernels(x):
@@ -57,15 +58,17 @@ def group_norm(
 def group_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients with respect to x, weight, bias and shift (empty without a shift) of `group_norm`.
+    """Return the gradients of the loss with respect to `x`, `weight`, `bias` and `shift` of `group_norm`.
+
+    The gradient with respect to `shift` is an empty tensor if `shift` is None.
 
     Args:
-        grad: Gradient of the result [n, c, h, w].
-        x: Input [n, c, h, w].
+        grad: Gradient of the loss with respect to the result of `group_norm`, [n, c, h, w].
+        x: Input of `group_norm`, [n, c, h, w].
         weight: Scale [c].
         bias: Offset [c].
         shift: Shift [n, c], or None.
-        statistics: Mean and 1 / deviation [2, n, groups].
+        statistics: The second result of `group_norm`: mean and 1 / standard deviation, [2, n, groups].
         silu: Whether SiLU was applied.
     """
     x, grad = x.contiguous(memory_format=_LAST), grad.contiguous(memory_format=_LAST)

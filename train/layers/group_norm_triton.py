@@ -1,8 +1,8 @@
 """Group normalization of channels-last images as Triton kernels; see `train.layers.group_norm` for the formula.
 
-A program processes a part of the pixels of one image and `_WIDTH` channels, which are adjacent in memory for any group
-size. It computes a mean and a sum of squared deviations per channel and part; a second kernel merges them into the
-statistics of the groups (Chan, Golub and LeVeque 1979).
+A program of the first kernel processes a part of the pixels of one image and `_WIDTH` channels, which are adjacent in
+memory for any group size. It computes a mean and a sum of squared deviations per channel and part. A second kernel
+merges these numbers into the statistics of the groups (Chan, Golub and LeVeque 1979).
 """
 
 from typing import Any, Final, NamedTuple
@@ -48,10 +48,10 @@ def _sizes(x: Tensor, groups: int) -> _Sizes:
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalize `x` [n, c, h, w], channels last; see `group_norm`.
+    """Normalize `x` [n, c, h, w], channels last, on a GPU. The arguments are those of `train.layers.group_norm`.
 
     Returns:
-        The result [n, c, h, w], and mean and 1 / deviation [2, n, g] of the groups in float32.
+        The result [n, c, h, w]; and mean and 1 / standard deviation of each group, float32 [2, n, groups].
     """
     sizes = _sizes(x, groups)
     out = torch.empty_like(x)
@@ -70,11 +70,14 @@ def forward(
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, statistics: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of `group_norm` from `grad` [n, c, h, w], channels last.
+    """Return the gradients of the loss with respect to the inputs of `forward`, computed on a GPU.
+
+    The arguments are those of `train.layers.group_norm.group_norm_backward`; `grad` and `x` are channels last.
 
     Returns:
-        The gradient of x [n, c, h, w]; the gradient of the shift [n, c] in float32, empty without a shift; and partial
-        sums [2, n, parts, c], which add up to the gradients of bias and weight.
+        First, the gradient with respect to `x`, [n, c, h, w]. Second, that with respect to `shift`, float32 [n, c]; an
+        empty tensor if `shift` is None. Third, partial sums [2, n, parts, c] of the gradients with respect to `bias`
+        (index 0) and `weight` (index 1), to be summed over n and parts.
     """
     sizes = _sizes(x, statistics.shape[-1])
     has_shift = shift is not None

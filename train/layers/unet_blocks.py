@@ -1,9 +1,10 @@
-"""diffusers' UNet blocks without layout copies: activations stay channels last from `conv_in` to `conv_out`.
+"""Blocks of diffusers' UNet without copies that change the memory layout: activations stay channels last.
 
 diffusers makes activations contiguous (not channels last) after every transformer, before every shortcut in training
 (to avoid DDP's warning about gradient strides) and before upsampling large batches (to avoid an old torch bug). The
-next convolution copies them back, and the backward pass copies again. The classes here compute the same results without
-these copies. `make_lean` changes the class of modules in place and keeps names and weights.
+next convolution copies the activations back to channels last, and the backward pass copies again. The classes of this
+module compute the same results without these copies. `make_lean` changes the class of modules in place and keeps the
+names and values of the weights.
 """
 
 from typing import Any, cast
@@ -18,29 +19,34 @@ from train.layers.group_norm import group_norm
 
 
 class TorchNorm(nn.GroupNorm):
-    """The operation of `train.layers.group_norm` without SiLU, built from torch functions."""
+    """Group normalization with an optional shift, without SiLU, built from torch functions."""
 
     silu = False
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Normalize `x` [n, c, h, w] after adding `shift` [n, c]."""
+        """Normalize `x` [n, c, h, w] after adding `shift` [n, c]. None: add nothing."""
         x = super().forward(x if shift is None else x + shift[:, :, None, None])
         return functional.silu(x) if self.silu else x
 
 
 class TorchNormSilu(TorchNorm):
-    """`TorchNorm` with SiLU."""
+    """Group normalization with an optional shift, followed by SiLU, built from torch functions."""
 
     silu = True
 
 
 class FusedNorm(nn.GroupNorm):
-    """`train.layers.group_norm.group_norm` without SiLU, as a module."""
+    """Group normalization with an optional shift, without SiLU, as one operation (`train.layers.group_norm`)."""
 
     silu = False
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Normalize `x` [n, c, h, w] after adding `shift` [n, c]; or a sequence [n, c, l] without a shift."""
+        """Normalize `x` after adding `shift`.
+
+        Args:
+            x: Images [n, c, h, w], or sequences [n, c, l] if `shift` is None.
+            shift: Values [n, c]. None: add nothing.
+        """
         if x.dim() != 4:  # the VAE's attention normalizes a sequence
             return super().forward(x)
         operation = cast(Any, group_norm)
@@ -49,22 +55,27 @@ class FusedNorm(nn.GroupNorm):
 
 
 class FusedNormSilu(FusedNorm):
-    """`FusedNorm` with SiLU."""
+    """Group normalization with an optional shift, followed by SiLU, as one operation (`train.layers.group_norm`)."""
 
     silu = True
 
 
 class LeanResnet(ResnetBlock2D):
-    """A residual block whose norms are `TorchNorm` or `FusedNorm`, with SiLU."""
+    """A residual block whose normalizations are of class `TorchNormSilu` or `FusedNormSilu`."""
 
     @staticmethod
     def fits(block: ResnetBlock2D) -> bool:
-        """Return whether a block is like Stable Diffusion's: with SiLU, without time scaling and resampling."""
+        """Return whether this class can replace a block: one with SiLU, without time scaling and resampling."""
         plain = block.upsample is None and block.downsample is None and isinstance(block.nonlinearity, nn.SiLU)
         return plain and block.time_embedding_norm == "default" and not block.skip_time_act
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None) -> Tensor:
-        """Compute the block for `input_tensor` [n, c, h, w] and the time embedding [n, t], None in a VAE."""
+        """Return the output [n, c', h, w] of the block.
+
+        Args:
+            input_tensor: Input [n, c, h, w].
+            temb: Time embedding [n, t]; None in a VAE.
+        """
         shift = None if temb is None or self.time_emb_proj is None else self.time_emb_proj(self.nonlinearity(temb))
         hidden = self.conv1(self.norm1(input_tensor))
         hidden = self.conv2(self.dropout(self.norm2(hidden, shift)))
@@ -74,7 +85,7 @@ class LeanResnet(ResnetBlock2D):
 
 
 class LeanTransformer(Transformer2DModel):
-    """A transformer block whose output stays channels last."""
+    """diffusers' Transformer2DModel, with an output that stays channels last."""
 
     def _get_output_for_continuous_inputs(  # noqa: PLR0917 (the base's)
         self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
@@ -91,18 +102,18 @@ class LeanTransformer(Transformer2DModel):
 class LeanUpsample(Upsample2D):
     """Nearest-neighbor upsampling by 2, as an expanded view that is then copied.
 
-    torch's own kernel for channels last returns wrong pixels beyond 2^31 elements.
+    torch's own kernel for channels-last tensors returns wrong pixels for tensors of more than 2^31 elements.
     """
 
     @staticmethod
     def fits(block: Upsample2D) -> bool:
-        """Return whether a block interpolates without a norm or a transposed convolution."""
+        """Return whether this class can replace a block: one without a norm and without a transposed convolution."""
         settings: Any = block
         plain = settings.norm is None and not settings.use_conv_transpose
         return plain and settings.interpolate and settings.name == "conv"
 
     def forward(self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> Tensor:
-        """Upsample `hidden_states` [n, c, h, w] to [n, c, 2h, 2w]; other output sizes use diffusers' code."""
+        """Upsample `hidden_states` [n, c, h, w] to [n, c, 2h, 2w], or to `output_size` with diffusers' own code."""
         if output_size is not None:
             return super().forward(hidden_states, output_size, *args, **kwargs)
         n, c, h, w = hidden_states.shape
@@ -112,9 +123,11 @@ class LeanUpsample(Upsample2D):
 
 
 def make_lean(network: nn.Module, *, fused: bool) -> None:
-    """Replace the blocks of a diffusers UNet or VAE encoder in place.
+    """Replace the blocks of a diffusers UNet or VAE encoder, in place, by those of this module.
 
-    With `fused`, norms use `train.layers.group_norm`.
+    Args:
+        network: The UNet or the VAE encoder.
+        fused: Whether normalizations are one operation (`train.layers.group_norm`) or are built from torch functions.
     """
     norm, norm_silu = (FusedNorm, FusedNormSilu) if fused else (TorchNorm, TorchNormSilu)
     for module in list(network.modules()):

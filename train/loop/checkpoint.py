@@ -1,7 +1,8 @@
 """Checkpoints of a run: folders `checkpoints/step-000000100/` of safetensors and JSON files, written atomically.
 
-The loop copies the state to CPU memory. A thread writes it to a folder with a temporary name, which is renamed when
-everything is on disk. progress.json is written last and contains the sha256 of the other files, which loading verifies.
+The training loop copies the state to CPU memory. A thread writes the copy to a folder with a temporary name, which is
+renamed when all files are on disk. progress.json is written last and contains the SHA-256 of each other file, which is
+verified when the checkpoint is loaded.
 """
 
 import hashlib
@@ -42,7 +43,10 @@ Snapshot = Mapping[str, Mapping[str, Tensor]]  # file name -> tensor name -> ten
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a run apart from tensors. Random numbers are functions of the step, so no random state is stored."""
+    """The progress of a run, which a checkpoint stores in addition to tensors.
+
+    Random numbers are functions of the step, so no state of a random generator is stored.
+    """
 
     steps: int  # finished steps
     skipped_in_a_row: int  # updates skipped because the loss or the gradient was not finite
@@ -53,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Keep:
-    """Which checkpoints to keep: the last ones, and those whose number of steps is a multiple of `every`."""
+    """Which checkpoints to keep: the last `last` ones, and those whose number of steps is a multiple of `every`."""
 
     last: int
     every: int | None = None
@@ -62,14 +66,15 @@ class Keep:
 def take_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Copy all tensors of a checkpoint to the CPU, so that training can continue while they are written.
+    """Return copies, on the CPU, of all tensors of a checkpoint, so that training can continue while they are written.
 
-    Sharded tensors are gathered; in that case all ranks must call this function or `gather_for_snapshot`.
+    If FSDP2 has sharded the tensors over the ranks, they are gathered, and the other ranks must call
+    `gather_for_snapshot` at the same time.
 
     Args:
-        unet: The trained UNet.
-        optimizer: Its AdamW optimizer.
-        average: Averaged weights by name, same shapes as the UNet's.
+        unet: The UNet that is being trained.
+        optimizer: AdamW optimizer of the UNet.
+        average: Averaged weights by parameter name, of the same shapes as the UNet's. None: no averaging.
     """
     files = _tensors(unet, optimizer, average)
     return {name: {key: _copy(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
@@ -85,12 +90,12 @@ def _tensors(
 def gather_for_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Take part in another rank's `take_snapshot`: gather the same tensors in the same order without keeping them.
+    """Take part in the `take_snapshot` of rank 0: gather the same tensors in the same order without keeping them.
 
     Args:
-        unet: The trained UNet.
-        optimizer: Its AdamW optimizer.
-        average: Averaged weights by name, same shapes as the UNet's.
+        unet: The UNet that is being trained.
+        optimizer: AdamW optimizer of the UNet.
+        average: Averaged weights by parameter name, of the same shapes as the UNet's. None: no averaging.
     """
     for tensors in _tensors(unet, optimizer, average).values():
         for tensor in tensors.values():
@@ -98,9 +103,15 @@ def gather_for_snapshot(
 
 
 def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Keep) -> Path:
-    """Write a checkpoint atomically, remove checkpoints that `keep` does not include, and return the new folder.
+    """Write a checkpoint atomically, remove the checkpoints that are not to be kept, and return the new folder.
 
-    If writing fails, no part of the new checkpoint remains, and the older ones are unchanged.
+    If writing fails, no part of the new checkpoint remains, and the older checkpoints are unchanged.
+
+    Args:
+        out: Run folder.
+        snapshot: Tensors by name for each file, from `take_snapshot`.
+        progress: Progress of the run at this checkpoint.
+        keep: Which checkpoints to keep.
     """
     folder = out / FOLDER / f"step-{progress.steps:09d}"
     temporary = _temporary_name(folder)
@@ -125,14 +136,18 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, one at a time. Leaving its context waits for the last one.
+    """Context manager that writes checkpoints in a thread, one at a time.
 
-    A full disk is logged and counted in `failures`, and training continues. Any other error is raised in the loop by
-    the next `poll` or `save`, or when the context is left.
+    Leaving the context waits until the last checkpoint is written. If the disk is full, this is logged and counted in
+    `failures`, and training continues. Any other error is raised by the next call of `poll` or `save`, or when the
+    context is left.
     """
 
     def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:
-        """`writes` is False on ranks that only provide their shards of the tensors."""
+        """Create a writer for the run folder `out`, and remove an incomplete checkpoint that a killed run left.
+
+        `writes` is False on ranks that write nothing and only take part in gathering sharded tensors.
+        """
         self.failures = 0  # checkpoints not written because the disk was full
         self._out, self._keep, self._writes = out, keep, writes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -158,15 +173,15 @@ class CheckpointWriter:
         progress: Progress,
         average: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Copy all tensors to the CPU, and write them in the thread.
+        """Copy all tensors of a checkpoint to the CPU, and start to write the copies in the thread.
 
-        This first waits for the previous checkpoint, so that at most one copy is in memory.
+        The method first waits until the previous checkpoint is written, so that at most one copy is in memory.
 
         Args:
-            unet: The trained UNet.
-            optimizer: Its AdamW optimizer.
-            progress: State apart from tensors.
-            average: Averaged weights by name, same shapes as the UNet's.
+            unet: The UNet that is being trained.
+            optimizer: AdamW optimizer of the UNet.
+            progress: Progress of the run at this checkpoint.
+            average: Averaged weights by parameter name, of the same shapes as the UNet's. None: no averaging.
         """
         self.wait()
         if not self._writes:
@@ -176,12 +191,12 @@ class CheckpointWriter:
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
     def poll(self) -> None:
-        """Raise the error of the writing thread, if it has failed."""
+        """Raise the error with which the writing thread has failed, if any. Does not wait for the thread."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the current checkpoint is on disk."""
+        """Wait until the checkpoint of the last `save` is written, and raise the error if writing it failed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -193,14 +208,15 @@ class CheckpointWriter:
             what = f"{self._out / FOLDER}: checkpoint of step {progress.steps}"
             if not is_disk_full(error):
                 raise UserError(
-                    f"{what} could not be written ({one_line(error)}); make the folder writable and repeat the command"
+                    f"{what} could not be written ({one_line(error)}); make {self._out / FOLDER} writable and repeat "
+                    "the command"
                 ) from error
             self.failures += 1
             warn_not_written(what, error, f", the next checkpoint tries again ({self.failures} failed so far)")
 
 
 def remove_half_written(out: Path) -> None:
-    """Remove the incomplete checkpoint that a killed run left."""
+    """Remove the incomplete checkpoint that a killed run left in the run folder `out`."""
     if (out / FOLDER).is_dir():
         for path in (out / FOLDER).iterdir():
             if _TEMPORARY.fullmatch(path.name):
@@ -210,19 +226,20 @@ def remove_half_written(out: Path) -> None:
 def restore_checkpoint(
     out: Path, unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Progress:
-    """Load the newest checkpoint into the UNet, the optimizer and the average.
+    """Load the newest checkpoint of a run into the UNet, the optimizer and the averaged weights.
 
     Args:
         out: Run folder.
-        unet: UNet to load into.
-        optimizer: Its AdamW optimizer.
-        average: Averaged weights by name, same shapes as the UNet's, to load into.
+        unet: UNet whose weights are replaced by those of the checkpoint.
+        optimizer: AdamW optimizer of the UNet, whose state is replaced.
+        average: Averaged weights by parameter name, of the same shapes as the UNet's, which are replaced. None: no
+            averaging.
 
     Returns:
-        The progress of the checkpoint, or that of a new run if there is no checkpoint.
+        The progress of the run at the checkpoint. If there is no checkpoint, the progress at the start of a run.
 
     Raises:
-        UserError: A file is missing or differs from what was written. In this case the arguments are unchanged.
+        UserError: A file of the checkpoint is missing or damaged. In this case the arguments are unchanged.
     """
     checkpoints = _checkpoints(out)
     if not checkpoints:
@@ -232,7 +249,10 @@ def restore_checkpoint(
         saved = json.loads((folder / _PROGRESS).read_text())
         digests = saved.pop("sha256", None)
         if digests is None:
-            raise UserError(f"{folder}: written by an earlier version, without checksums; start again in another --out")
+            raise UserError(
+                f"{folder}: this checkpoint was written by an earlier version of this program, without checksums; "
+                "start a new run with another --out"
+            )
         progress = _from_json(saved)
         _verify(folder, digests, progress)
         weights = unet.state_dict()
@@ -248,7 +268,7 @@ def restore_checkpoint(
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         before = f"resumes from {checkpoints[-2].name}" if len(checkpoints) > 1 else "starts again from its first step"
         raise UserError(
-            f"{folder}: damaged ({one_line(error)}); remove it and repeat the command: the run {before}"
+            f"{folder}: damaged ({one_line(error)}); remove this folder and repeat the command: the run {before}"
         ) from error
     return progress
 
@@ -265,14 +285,14 @@ def _from_json(saved: Mapping[str, Any]) -> Progress:
 
 def _verify(folder: Path, digests: Mapping[str, str], progress: Progress) -> None:
     if progress.steps != _steps_of(folder):
-        raise ValueError(f"{_PROGRESS} belongs to step {progress.steps}")
+        raise ValueError(f"{_PROGRESS} is that of step {progress.steps}, but the folder is that of another step")
     for name in (_UNET, _OPTIMIZER, *digests):
         if _sha256(folder / name) != digests[name]:
-            raise ValueError(f"{name} does not have the sha256 in {_PROGRESS}")
+            raise ValueError(f"{name} does not have the sha256 that {_PROGRESS} states")
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    """Return the complete checkpoints, oldest first."""
+    """Return the folders of the complete checkpoints of a run, oldest first."""
     if not (out / FOLDER).is_dir():
         return []
     return sorted(path for path in (out / FOLDER).iterdir() if _NAME.fullmatch(path.name))
@@ -287,7 +307,7 @@ def _temporary_name(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint atomically: readers see all of it or nothing."""
+    """Remove the folder of a checkpoint atomically: no reader finds a part of the folder."""
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.old.tmp")
         os.replace(folder, doomed)

@@ -1,4 +1,4 @@
-"""Continue training when the disk is full, and log which file was not written."""
+"""Continue training when the disk is full, or stop with a UserError that names the file that was not written."""
 
 import errno
 import logging
@@ -17,8 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a write failed because the disk is full. safetensors states the error number only in its
-    message."""
+    """Return whether `error` says that a file was not written because the disk is full or a quota is used up.
+
+    An error of safetensors contains the number of the system's error only in the error message.
+    """
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL
     number = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
@@ -26,7 +28,13 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
-    """Log that the disk is full and that training continues without this file."""
+    """Log that a file was not written because the disk is full, and that training continues.
+
+    Args:
+        what: Path and contents of what was not written.
+        error: The error of the write.
+        more: Text to append to "training continues".
+    """
     logger.warning(
         "NOT WRITTEN, because the disk is full: %s (%s); training continues%s; free some space",
         what,
@@ -37,7 +45,10 @@ def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
 
 @contextmanager
 def continue_without(what: str) -> Iterator[None]:
-    """Context that logs a write failure caused by a full disk and continues. Other errors are raised."""
+    """Context for optional writes: if the disk is full, log that `what` was not written, and continue.
+
+    Other errors are raised. `what` is the path and the contents of what is written.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -48,7 +59,10 @@ def continue_without(what: str) -> Iterator[None]:
 
 @contextmanager
 def require_disk_space(what: str) -> Iterator[None]:
-    """Context for required writes. Raises UserError when the disk is full."""
+    """Context for required writes: raise UserError, naming `what`, when the disk is full. Other errors are unchanged.
+
+    `what` is the path and the contents of what is written.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -1,8 +1,8 @@
-"""Model FLOPs utilization (MFU): FLOP/s of training relative to the measured peak of matrix products on the device.
+"""Model FLOPs utilization (MFU): FLOP/s of training divided by the FLOP/s of large matrix products on the same device.
 
-The FLOPs are those of the matrix products and convolutions of the UNet, forward and backward, each counted once. They
-include neither recomputation (activation checkpointing, attention scores in the backward pass of fused kernels) nor the
-VAE and the image encoder, which training on latents does not run.
+The FLOPs of training are those of the UNet's matrix products and convolutions, forward and backward, each counted once.
+They include neither recomputation (activation checkpointing, attention scores in the backward pass of fused kernels)
+nor the VAE and the image encoder, which training on latents does not run.
 """
 
 import time
@@ -27,13 +27,13 @@ _MATMULS: Final = 20  # number of timed products, of which the median is used
 
 @dataclass(frozen=True)
 class MfuMeter:
-    """Converts FLOPs per second to MFU."""
+    """Converts FLOPs and seconds of training to model FLOPs utilization (MFU)."""
 
     per_object: Mapping[int, float]  # FLOPs per object in a training step, by number of target views
     peak: float  # FLOP/s
 
     def mfu(self, flops: float, seconds: float) -> float:
-        """Return the model FLOPs utilization (MFU), from 0 to 1, for `flops` computed in `seconds`."""
+        """Return the model FLOPs utilization (MFU), 0 to 1, if `flops` floating-point operations took `seconds`."""
         return flops / max(seconds * self.peak, 1e-9)
 
 
@@ -44,15 +44,28 @@ def mfu_meter(
     device: torch.device,
     side: int = MATMUL_SIDE,
 ) -> MfuMeter:
-    """Count the FLOPs per object for each number of targets and measure the device's peak, which takes seconds."""
+    """Count the FLOPs of a training step and measure the peak FLOP/s of the device, which takes seconds.
+
+    Args:
+        unet: UNet to train.
+        reference: How the UNet uses the reference image.
+        targets: Numbers of target views per object for which the FLOPs are counted.
+        device: Device to measure.
+        side: Rows and columns of the square matrices whose product is timed.
+    """
     per_object = {number: object_flops(unet, reference, number) for number in targets}
     return MfuMeter(per_object, matmul_peak(device, side))
 
 
 def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> float:
-    """Return the FLOPs of one object in a training step, forward and backward, with `targets` target views.
+    """Return the number of floating-point operations for one object in a training step, forward and backward.
 
     The step runs on torch's meta device, which stores only shapes, so nothing is computed.
+
+    Args:
+        unet: UNet to train.
+        reference: How the UNet uses the reference image.
+        targets: Number of target views of the object.
     """
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # FLOP counts of other kernels include recomputation
         twin = _twin(unet)
@@ -64,7 +77,7 @@ def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> flo
 
 
 def _twin(unet: nn.Module) -> nn.Module:
-    """Return a UNet of the same configuration in training mode, on the current (meta) device."""
+    """Return a new UNet of the same configuration in training mode, on torch's current default device (meta)."""
     kind: Any = type(unet)
     return join_frames(kind.from_config(unet.config)).train()
 
@@ -87,7 +100,13 @@ def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tupl
 
 
 def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Return the FLOP/s of square matrix products on the device, as the median of 20 products."""
+    """Return the FLOP/s of products of square matrices on the device, as the median of 20 products.
+
+    Args:
+        device: Device to measure.
+        side: Rows and columns of the matrices.
+        dtype: Floating-point type of the matrices.
+    """
     first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         first @ second
@@ -96,7 +115,7 @@ def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtyp
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that `work` takes, including its work on the device."""
+    """Return the seconds that a call of `work` takes, until the device has finished what the call started."""
     wait_for(device)
     started = time.perf_counter()
     work()
@@ -105,6 +124,6 @@ def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
+    """Wait until the device has finished all operations that were started on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Load or create the model with which a run starts."""
+"""Load the model with which a run starts, or create this model when a run trains from scratch."""
 
 import logging
 from dataclasses import replace
@@ -18,15 +18,19 @@ logger = logging.getLogger(__name__)
 
 
 def initial_model(run: TrainingRun, shards: TrainingSet, damage: Damage | None = None) -> MultiViewModel:
-    """Load the model folder that the run starts from, or train the components and initialize the UNet from the seed.
+    """Return the model with which a run starts.
+
+    If the run has a base model (--init-from), this model is loaded. Otherwise the autoencoder and the image encoder are
+    trained, unless they are in the run folder already, and the UNet is initialized at random from the run's seed.
 
     Args:
-        run: The run.
-        shards: Objects to train the components on.
-        damage: Corrupt objects found so far. None: the first corrupt object is an error.
+        run: Settings of the run.
+        shards: Objects on which autoencoder and image encoder are trained.
+        damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
 
     Raises:
-        UserError: The run starts from scratch, but its preset or its set does not allow this.
+        UserError: The base model cannot be loaded, or the run has no base model and its preset or its set does not
+            allow training from scratch.
     """
     if run.base is None:
         return _model_from_scratch(run, shards, damage)
@@ -41,9 +45,15 @@ def initial_model(run: TrainingRun, shards: TrainingSet, damage: Damage | None =
 def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | None) -> MultiViewModel:
     recipe = run.recipe
     if recipe.autoencoder is None or recipe.tower_training is None or recipe.unet is None:
-        raise UserError(f"preset {recipe.name} cannot train from scratch; give --init-from")
+        raise UserError(
+            f"--preset {recipe.name} cannot train a model from scratch; give a model folder with --init-from, or "
+            "--preset tiny"
+        )
     if not isinstance(recipe.tower, SmallEncoder):
-        raise UserError(f"preset {recipe.name} cannot train an image encoder; give --init-from")
+        raise UserError(
+            f"--preset {recipe.name} cannot train an image encoder; give a model folder with --init-from, or --preset "
+            "tiny"
+        )
     logger.info(
         "training from scratch: the autoencoder and the image encoder are trained first, into %s; finished components "
         "found there are reused",
@@ -80,7 +90,7 @@ def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | 
 
 
 def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
-    """Log if the initial model's image encoder centers objects differently than the preset in config.json says."""
+    """Log a note if the initial model's image encoder centers objects differently from that of the run's preset."""
     of_preset = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallEncoder) else None
     if (fill := model.image_encoder.object_fill) != of_preset:
         does = "takes images as they are" if fill is None else f"centers objects at {fill:.0%} of the frame"
@@ -90,7 +100,7 @@ def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
 
 
 def _with_camera_labels(model: MultiViewModel, run: TrainingRun) -> MultiViewModel:
-    """Return the model with the camera labels of --cameras, and log a change or unusual labels."""
+    """Return the model with the camera labels of --cameras. Log a note if they differ from the model's or the usual."""
     before, requested = model.spec.cameras, run.recipe.cameras
     if requested is not None and requested != before:
         logger.info(

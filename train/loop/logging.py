@@ -1,7 +1,7 @@
 """Report the progress of a run in log lines, a progress bar, TensorBoard and, optionally, W&B.
 
-Losses and gradient norms stay on the device until they are read together, because reading each one would make the host
-wait for the GPU at every step.
+Losses and gradient norms of several steps stay on the device until they are read together, because reading them at
+every step would make the host wait for the GPU at every step.
 """
 
 import importlib
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of one step, read from the device."""
+    """Loss, gradient norm and number of target views of one step, read from the device."""
 
     step: int  # number of the step, from 0
     loss: float
@@ -38,7 +38,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Reading:
-    """The steps since the last reading, oldest first, and the time that they took."""
+    """The results of the steps since the last reading, oldest first, and the seconds that these steps took."""
 
     results: list[StepResult]
     seconds: float
@@ -47,42 +47,53 @@ class Reading:
 
     @property
     def views_per_s(self) -> float:
-        """Target views trained on per second."""
+        """Number of target views per second on which the model was trained."""
         return sum(result.images for result in self.results) / max(self.seconds, 1e-9)
 
     @property
     def data_wait_share(self) -> float:
-        """Fraction of the time that the loop waited for data, 0 to 1."""
+        """Fraction of the time during which the loop waited for data, 0 to 1."""
         return self.waited_s / max(self.seconds, 1e-9)
 
 
 class Meter:
-    """Collects the results of steps without reading them from the device, and measures the time between readings."""
+    """Collects the results of steps on the device, and measures the time between readings of these results."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` returns the current time in seconds."""
+        """Create a meter without results. `clock` is a function that returns the current time in seconds."""
         self._clock = clock
         self._results = DeferredScalars[tuple[int, int]]()  # by step and number of images
         self.restart()
 
     def restart(self) -> None:
-        """Restart the clock after time that was not spent on training."""
+        """Restart the time measurement, to leave out time that was not spent on training."""
         self._started, self._waited_s, self._flops = self._clock(), 0.0, 0.0
 
     def wait_for(self, micro_batches: Iterator[T]) -> T:
-        """Return the next micro-batch, and count the time until it is ready as waiting."""
+        """Return the next item of `micro_batches`, and count the time until it is available as waiting for data."""
         started = self._clock()
         views = next(micro_batches)
         self._waited_s += self._clock() - started
         return views
 
     def add(self, step: int, loss: Tensor, gradient_norm: Tensor, images: int, flops: float = 0.0) -> None:
-        """Add a step. `loss` and `gradient_norm` are scalars that stay on the device."""
+        """Add the result of a step without reading it from the device.
+
+        Args:
+            step: Number of the step, from 0.
+            loss: Mean loss of the step, a scalar tensor.
+            gradient_norm: Norm of the gradients before clipping, a scalar tensor.
+            images: Number of target views of the step, on all ranks.
+            flops: Floating-point operations of the UNet in the step on this rank; 0 if they are not counted.
+        """
         self._results.add((step, images), loss.detach().float(), gradient_norm.detach().float())
         self._flops += flops
 
     def read(self) -> Reading:
-        """Read all added steps in one transfer and restart the clock. Waits for the device."""
+        """Return the results added since the last reading, read in one transfer, and restart the time measurement.
+
+        The host waits for the device.
+        """
         results = [StepResult(step, loss, norm, images) for (step, images), (loss, norm) in self._results.read()]
         reading = Reading(results, self._clock() - self._started, self._waited_s, self._flops)
         self.restart()
@@ -91,7 +102,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """The values that a run reports at a reading."""
+    """The values that a run reports for the steps since the previous report."""
 
     steps: int  # done
     total_steps: int
@@ -105,7 +116,7 @@ class TrainingStatus:
     mfu: float | None = None  # model FLOPs utilization, 0 to 1; None if it is not measured
 
     def line(self) -> str:
-        """Return the log line."""
+        """Return the line for the log."""
         eta = timedelta(seconds=round(self.eta_s))
         mfu = "" if self.mfu is None else f"MFU {self.mfu:.1%}  "
         return (
@@ -115,7 +126,7 @@ class TrainingStatus:
         )
 
     def on_bar(self) -> dict[str, str]:
-        """Return the values that the progress bar shows in addition to steps and remaining time."""
+        """Return the values, as text by name, that the progress bar shows beside number of steps and remaining time."""
         mfu = {} if self.mfu is None else {"MFU": f"{self.mfu:.0%}"}
         return {
             "images": f"{self.seen_images:,}",
@@ -128,8 +139,10 @@ class TrainingStatus:
         }
 
     def scalars(self) -> dict[str, float]:
-        """Return the scalars of the interval. Loss, gradient norm and learning rate are not included; each step logs
-        them."""
+        """Return the values to log once per report, by name.
+
+        Loss, gradient norm and learning rate are not included, because they are logged for every step.
+        """
         mfu = {} if self.mfu is None else {"mfu": self.mfu}
         return {
             "views_per_s": self.views_per_s,
@@ -141,17 +154,25 @@ class TrainingStatus:
 
 
 class Log(Protocol):
-    """Writes named scalars of a step."""
+    """Protocol of a function that logs values, by name, for a step."""
 
     def __call__(self, values: Mapping[str, float], step: int) -> None: ...
 
 
 @contextmanager
 def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> Iterator[Log]:
-    """Log to TensorBoard, and to W&B when a project is given.
+    """Yield a function that logs values to TensorBoard and, if a project is given, to W&B.
 
-    Values that an interrupted run logged after its last checkpoint are hidden. If the disk is full, TensorBoard's
-    curves end with a warning, and the run continues. Raises UserError when the wandb package is missing.
+    If the disk is full, a warning is logged once, TensorBoard gets no further values, and the run continues.
+
+    Args:
+        out: Run folder; TensorBoard's files are written to its subfolder tensorboard/.
+        first_step: First step that will be logged. Values that an interrupted run logged from this step on are hidden.
+        wandb_project: Name of the W&B project. None: do not log to W&B.
+        config: Settings of the run, for W&B.
+
+    Raises:
+        UserError: A project is given, and the package wandb is not installed.
     """
     from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -184,11 +205,11 @@ def open_log(out: Path, first_step: int, wandb_project: str | None, config: Mapp
 
 
 def _wait_for_later_name(folder: Path) -> None:
-    """Wait up to a second, until the name of a new event file gets a later time than those in `folder`.
+    """Wait, for up to a second, until a new event file gets a name with a later time than the event files in `folder`.
 
     TensorBoard reads event files in the order of their names, `events.out.tfevents.SECONDS.HOST.PID.COUNT`. COUNT is
-    not padded with zeros, so of two files written in the same second, the newer one may be read first and be hidden by
-    the older one.
+    not padded with zeros. Of two files written in the same second, the newer file may therefore be read first, and the
+    older file then hides the values of the newer file.
     """
     times = [name.split(".")[3] for name in (path.name for path in folder.glob("events.out.tfevents.*.*"))]
     latest = max((int(time_) for time_ in times if time_.isdigit()), default=0)
@@ -199,7 +220,7 @@ def _wait_for_later_name(folder: Path) -> None:
 
 @contextmanager
 def silent_log() -> Iterator[Log]:
-    """Yield a log function that does nothing, for ranks other than 0."""
+    """Yield a log function that does nothing, for ranks other than 0, which do not log."""
     yield lambda values, step: None
 
 
@@ -211,11 +232,13 @@ def _warn_disk_full(out: Path, error: OSError) -> bool:
 
 
 def import_wandb() -> Any:
-    """Return the wandb package. Raises UserError when it cannot be imported."""
+    """Return the imported package wandb. Raises UserError when the package cannot be imported."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:
-        raise UserError(f"--wandb: cannot import wandb ({error}); `pip install wandb`, or leave --wandb out") from error
+        raise UserError(
+            f"--wandb: cannot import the package wandb ({error}); run `pip install wandb`, or leave out --wandb"
+        ) from error
 
 
 def _start_wandb(out: Path, project: str, config: Mapping[str, Any]) -> Any:

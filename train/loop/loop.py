@@ -1,8 +1,8 @@
 """The training loop of both stages. Start reading at `train`.
 
-A run folder contains config.json (written first), vae/ and image_tower/ if they are trained here, checkpoints/,
-samples/ and tensorboard/. At the end, unet/ and model.json are written, which make it a model folder. The same command
-resumes an interrupted run, with the same final weights as an uninterrupted one.
+A run folder contains config.json (written first), checkpoints/, samples/ and tensorboard/, and vae/ and image_tower/ if
+the run trains these components. At the end, the parts of the model and model.json are written, so that the run folder
+is a model folder too. The same command resumes an interrupted run, with the same final weights as without interruption.
 
 The host waits for the GPU only when it reads results (`train.loop.logging`), every `log_every` steps and before a
 checkpoint. The device itself skips the update of a non-finite step; the host detects this at the next reading.
@@ -67,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What the loop works with: settings, model, optimizer, data and ranks."""
+    """The objects that the training loop uses: settings, model, optimizer, data and ranks."""
 
     run: TrainingRun
     model: MultiViewModel
@@ -83,22 +83,22 @@ class TrainingSetup:
 
     @property
     def trained(self) -> MultiViewModel:
-        """The model that computes losses: with `wrapped_unet` in place of its UNet, if there is one."""
+        """The model that computes the loss: `model`, with its UNet replaced by `wrapped_unet` unless that is None."""
         return self.model if self.wrapped_unet is None else replace(self.model, unet=self.wrapped_unet)
 
 
 def train(run: TrainingRun, ranks: Ranks = ALONE) -> list[float]:
-    """Train to the end of the schedule.
+    """Train to the last step of a run and write the model. A run that was interrupted is resumed.
 
     Args:
-        run: The run.
-        ranks: This process among all ranks of the run.
+        run: Settings of the run.
+        ranks: The rank of this process among all ranks of the run.
 
     Returns:
-        The losses of the steps that this call did.
+        The mean loss of each step that this call did.
 
     Raises:
-        UserError: The run cannot start, or must stop because of non-finite losses.
+        UserError: The run cannot start, or must stop because losses or gradients are not finite.
         KeyboardInterrupt: A signal stopped the run. A checkpoint was written.
     """
     with ranks.rank0_stdout():
@@ -179,7 +179,7 @@ def _train(run: TrainingRun, shards: TrainingSet, ranks: Ranks) -> list[float]:
 
 
 def _open(run: TrainingRun, world: int) -> TrainingSet:
-    """Open the set. Raises UserError if it has too few objects, or has only latents but components must be trained."""
+    """Open the run's set. Raises UserError if it has too few objects, or has latents but components must be trained."""
     shards = open_training_set(run.shards, run.filters, world)
     if run.base is None and not all(is_whole(run.out / part) for part in ("vae", "image_tower")):
         require_images(shards, "a model trained from scratch")
@@ -228,7 +228,10 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
 
 
 def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
-    """Return the setup at the checkpoint's position in the data, and the corrupt objects found before it."""
+    """Return the setup with the loader at the checkpoint's position in the data.
+
+    The corrupt objects found before the checkpoint are added to the setup's record.
+    """
     setup.damage.restore(progress.damaged)
     if progress.stream is None:
         return setup
@@ -239,7 +242,7 @@ def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
 
 
 def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
-    """Return which actions are due after `steps` steps. Before any action the results are read."""
+    """Return which actions are due after `steps` steps. `stopping` is true if the run stops after this step."""
     recipe, last = run.recipe, steps == run.schedule.steps
     every: tuple[tuple[Due, int | None, bool], ...] = (
         ("line", recipe.log_every, last),
@@ -255,14 +258,20 @@ def _due(run: TrainingRun, steps: int, stopping: bool) -> frozenset[Due]:
 def noised_micro_batches(
     setup: TrainingSetup, first_step: int, last_step: int
 ) -> Iterator[tuple[TrainingBatch, DiffusionNoise]]:
-    """Yield micro-batches with their random numbers, read ahead by the loader's threads."""
+    """Yield the micro-batches of the steps `first_step` to `last_step` - 1 (from 0) with their random numbers.
+
+    The loader's threads read the micro-batches ahead of time.
+    """
     return setup.loader.ahead(partial(load_with_noise, setup.run, setup.model, setup.loader), first_step, last_step)
 
 
 def load_with_noise(
     run: TrainingRun, model: MultiViewModel, loader: BatchLoader, number: int
 ) -> tuple[TrainingBatch, DiffusionNoise]:
-    """Read micro-batch `number`, and draw its timesteps, noise and dropped tokens."""
+    """Read a micro-batch, and draw its timesteps, its noise and the image tokens to drop.
+
+    `number` is the number of the micro-batch, counted from 0 at the beginning of training.
+    """
     views, size = loader.load(number), model.spec.latent_size
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     shape = (*views.cameras.shape[:2], channels, size, size)
@@ -272,7 +281,7 @@ def load_with_noise(
 def _step(
     setup: TrainingSetup, meter: Meter, micro_batches: Iterator[tuple[TrainingBatch, DiffusionNoise]], step: int
 ) -> None:
-    """Do one optimizer step over its micro-batches, without reading from the device."""
+    """Do optimizer step `step` (from 0) over its micro-batches, without reading results from the device."""
     run, model, ranks, accumulation = setup.run, setup.trained, setup.ranks, setup.run.schedule.accumulation
     setup.optimizer.zero_grad(set_to_none=True)
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
@@ -292,7 +301,10 @@ def _step(
 
 
 def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozenset[Due]) -> None:
-    """If due, validate and write samples on rank 0, with the averaged weights if there are any. Other ranks wait."""
+    """On rank 0, validate and write samples if these actions are due, with the averaged weights if there are any.
+
+    The other ranks wait.
+    """
     run = setup.run
     if not due & {"validation", "samples"}:
         return
@@ -310,7 +322,7 @@ def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozen
 def _loss(
     run: TrainingRun, model: MultiViewModel, views: TrainingBatch, drawn: DiffusionNoise, step_key: StepKey
 ) -> Tensor:
-    """Return the loss of one micro-batch: Eq. 5 (stage 1) or Eq. 6 (stage 2)."""
+    """Return the loss of one micro-batch, a scalar tensor: Eq. 5 (stage 1) or Eq. 6 (stage 2)."""
     encoded = encode_views(model, views, run.reference, step_key if run.recipe.sample_posterior else None)
     draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
@@ -335,7 +347,7 @@ def _status(setup: TrainingSetup, progress: Progress, reading: Reading, step_s: 
 
 
 def _write_log(log: Log, run: TrainingRun, reading: Reading, status: TrainingStatus) -> None:
-    """Log loss, gradient norm and learning rate of every step, and the interval's other scalars at its last step."""
+    """Log loss, gradient norm and learning rate of every step of a reading, and the other values at the last step."""
     for result in reading.results:
         rate = learning_rate(run.schedule, result.step)
         log({"loss": result.loss, "gradient_norm": result.gradient_norm, "learning_rate": rate}, result.step)

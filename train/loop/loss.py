@@ -1,4 +1,4 @@
-"""The loss of a micro-batch (Eq. 5 and 6): its mean, per object, or weighted by timestep.
+"""The loss of a micro-batch (Eq. 5 and 6): the mean over objects, the loss per object, or weighted by timestep.
 
 Axis letters as in `train.data.sampling`.
 """
@@ -22,7 +22,7 @@ from train.model.unet import run_unet
 
 @dataclass(frozen=True)
 class Encoded:
-    """Latents, tokens and cameras of a micro-batch, before noise is added."""
+    """Scaled latents, image tokens and camera labels of a micro-batch, before noise is added."""
 
     targets: Tensor  # [b, f, c, h, w]
     reference: Tensor | None  # [b, c, h, w]; None if it is not used
@@ -33,14 +33,17 @@ class Encoded:
 
     @property
     def reference_frame(self) -> tuple[Tensor, Tensor] | None:
-        """Return latent [b, c, h, w] and camera [b, 1, 16] of the reference frame; None if there is no such frame."""
+        """Return latent [b, c, h, w] and camera label [b, 1, 16] of the reference frame; None if there is no frame."""
         if self.use != "attention" or self.reference is None:
             return None
         return self.reference, self.reference_camera
 
 
 class Posteriors(NamedTuple):
-    """Tokens of a micro-batch and (mean, log variance) of its VAE posteriors, not scaled."""
+    """Image tokens of a micro-batch, and (mean, log variance) of the VAE's posteriors of its views.
+
+    The means are not multiplied by the latent scale.
+    """
 
     tokens: Tensor  # [b, 1, c]
     targets: tuple[Tensor, Tensor | None]  # [b, f, c, h, w]; the log variance is None if the latent set has only means
@@ -51,14 +54,16 @@ class Posteriors(NamedTuple):
 def encode_views(
     model: MultiViewModel, views: TrainingBatch, use: ReferenceMode, sample_with: StepKey | None = None
 ) -> Encoded:
-    """Return latents and tokens of a micro-batch: encode its images, or take the stored ones of a latent set.
+    """Return the latents and image tokens of a micro-batch.
+
+    A micro-batch of images is encoded. A micro-batch of a latent set contains latents and tokens already.
 
     Args:
-        model: Provides the VAE and the image encoder.
+        model: Model whose VAE and image encoder are used.
         views: The micro-batch.
-        use: How the model uses the reference.
-        sample_with: Sample the latents from the VAE's posteriors, with the random numbers of this key. None: use the
-            means.
+        use: How the UNet uses the reference image.
+        sample_with: Key of the random numbers with which latents are sampled from the VAE's posteriors. None: use the
+            means of the posteriors.
     """
     read = _from_latents(model, views, use) if isinstance(views, LatentBatch) else _from_images(model, views, use)
 
@@ -82,7 +87,10 @@ def _from_images(model: MultiViewModel, views: ImageBatch, use: ReferenceMode) -
 
 
 def _from_latents(model: MultiViewModel, views: LatentBatch, use: ReferenceMode) -> Posteriors:
-    """Move the means to the model's device as float32. The log variances stay on the CPU until they are needed."""
+    """Return the stored posteriors, the means as float32 on the model's device.
+
+    The log variances stay on the CPU until they are needed.
+    """
 
     def load(numbers: Tensor) -> Tensor:
         return to_device(numbers, model.device).float()
@@ -93,8 +101,10 @@ def _from_latents(model: MultiViewModel, views: LatentBatch, use: ReferenceMode)
 
 @torch.no_grad()
 def views_to_images(model: MultiViewModel, views: TrainingBatch) -> tuple[Tensor, Tensor]:
-    """Return references [b, 3, h, w] and targets [b, f, 3, h, w] as images on the CPU. Latents are decoded by the
-    VAE."""
+    """Return reference views [b, 3, h, w] and target views [b, f, 3, h, w] of a micro-batch as images on the CPU.
+
+    A micro-batch of a latent set is decoded by the model's VAE.
+    """
     if not isinstance(views, LatentBatch):
         return views.reference, views.targets
     encoded = encode_views(model, views, "attention")
@@ -111,16 +121,16 @@ def predict(
     alphas_cumprod: Tensor,
     precision: Callable[[torch.device], AbstractContextManager[Any]] = mixed_precision,
 ) -> Tensor:
-    """Add noise and return the UNet's prediction [(b F), c, h, w].
+    """Add noise to the targets of a micro-batch and return the noise [(b F), c, h, w] that the UNet predicts.
 
-    F = f + 1 if the targets attend to the reference, otherwise F = f.
+    F = f + 1 if the targets attend to the reference (the first frame), otherwise F = f.
 
     Args:
-        unet: UNet, compiled by `train.layers.compile.prepare` or not.
-        encoded: The micro-batch before noise.
+        unet: UNet, which may be compiled.
+        encoded: The micro-batch before noise is added.
         draw: Timesteps, noise and dropped tokens.
         alphas_cumprod: alpha_bar [1000] of the noise schedule.
-        precision: Returns the context in which the UNet runs on a given device.
+        precision: Function that returns the context in which the UNet runs on a given device, such as autocast.
     """
     inputs = prepare_inputs(
         encoded.targets,
@@ -139,10 +149,10 @@ def predict(
 
 
 def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:
-    """Return the loss per object, [b]. The mean over b is `diffusion_loss`.
+    """Return the loss of each object, [b]. The mean over the objects is `diffusion_loss`.
 
     Args:
-        prediction: Predicted noise [(b F), c, h, w].
+        prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the first frame (the reference) is ignored.
         noise: True noise [b, f, c, h, w] of the targets.
     """
     targets = noise.shape[1]
@@ -151,7 +161,9 @@ def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:
 
 
 def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> Tensor:
-    """Return the loss weights min(SNR, gamma) / SNR, [b], for `timesteps` [b]; SNR = alpha_bar / (1 - alpha_bar).
+    """Return the loss weights min(SNR, gamma) / SNR, [b], for `timesteps` [b], where SNR = alpha_bar / (1 - alpha_bar).
+
+    `alphas_cumprod` [1000] contains alpha_bar of every timestep of the noise schedule.
 
     Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv:2303.09556), 3.4. This weight
     of the noise's squared error is equivalent to a weight min(SNR, gamma) of the squared error of the clean latent.
@@ -165,7 +177,8 @@ def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> 
 def velocity_weights(timesteps: Tensor, alphas_cumprod: Tensor, cap: float) -> Tensor:
     """Return the loss weights min(1 / alpha_bar, cap), [b], for `timesteps` [b].
 
-    Nearly clean latents have weight 1, nearly pure noise has weight `cap`.
+    Nearly clean latents have weight 1, nearly pure noise has weight `cap`. `alphas_cumprod` [1000] contains alpha_bar
+    of every timestep of the noise schedule.
 
     Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models" (arXiv:2202.00512), 4: without
     the cap, the weighted error of the noise equals the error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z. High
@@ -181,14 +194,14 @@ def training_loss(
     min_snr_gamma: float | None = None,
     velocity_cap: float | None = None,
 ) -> Tensor:
-    """Return the loss of one micro-batch (Eq. 5 or 6), a scalar.
+    """Return the loss of one micro-batch (Eq. 5 or 6), a scalar tensor. It is unweighted if both weights are None.
 
     Args:
-        prediction: Predicted noise [(b F), c, h, w].
-        draw: Timesteps and noise.
+        prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the first frame (the reference) is ignored.
+        draw: Timesteps and true noise of the micro-batch.
         alphas_cumprod: alpha_bar [1000] of the noise schedule.
-        min_snr_gamma: Weight objects by `min_snr_weights` with this gamma. None: do not.
-        velocity_cap: Weight objects by `velocity_weights` with this cap. None: do not.
+        min_snr_gamma: Gamma of `min_snr_weights`, by which the objects' losses are weighted. None: no such weights.
+        velocity_cap: Cap of `velocity_weights`, by which the objects' losses are weighted. None: no such weights.
     """
     if min_snr_gamma is not None:
         weights = min_snr_weights(draw.timesteps, alphas_cumprod, min_snr_gamma)

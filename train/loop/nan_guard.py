@@ -1,4 +1,4 @@
-"""Handle non-finite losses and gradients: skip their updates, and stop the run after several in a row."""
+"""Count steps whose loss or gradient is not finite, and stop the run after ten such steps in a row."""
 
 import json
 import logging
@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def count_step(progress: Progress, result: StepResult) -> Progress:
-    """Return the progress after a step, given its result. A skipped update is logged."""
+    """Return the progress of the run after one more step, whose result is given.
+
+    A step whose loss or gradient norm is not finite is logged, because its update was skipped.
+    """
     seen_images = progress.seen_images + result.images
     if math.isfinite(result.loss) and math.isfinite(result.gradient_norm):
         return Progress(result.step + 1, 0, seen_images)
@@ -36,7 +39,13 @@ def count_step(progress: Progress, result: StepResult) -> Progress:
 
 
 def stop_reason(progress: Progress, result: StepResult, stop_at_bad_loss: bool) -> str | None:
-    """Return why the run must stop after this step, or None if it may continue."""
+    """Return the reason, as text, why the run must stop after a step, or None if the run may continue.
+
+    Args:
+        progress: Progress of the run after the step.
+        result: Result of the step.
+        stop_at_bad_loss: Whether a single loss that is not finite stops the run (--fail-on-nan).
+    """
     if stop_at_bad_loss and not math.isfinite(result.loss):
         return f"the loss of step {result.step} is {result.loss}"
     if progress.skipped_in_a_row >= MAX_SKIPPED:
@@ -47,10 +56,17 @@ def stop_reason(progress: Progress, result: StepResult, stop_at_bad_loss: bool) 
 def count_steps(
     progress: Progress, results: Sequence[StepResult], loader: BatchLoader, out: Path, *, stop_at_bad_loss: bool
 ) -> Progress:
-    """Return the progress after all of these steps.
+    """Return the progress of the run after some more steps.
+
+    Args:
+        progress: Progress of the run before these steps.
+        results: Results of the steps, oldest first.
+        loader: Loader of the micro-batches, which tells the uids of a step's objects.
+        out: Run folder.
+        stop_at_bad_loss: Whether a single loss that is not finite stops the run (--fail-on-nan).
 
     Raises:
-        UserError: The run must stop. OUT/bad-batch.json lists the uids of the batch.
+        UserError: The run must stop. The uids of the step's objects are written to bad-batch.json in the run folder.
     """
     for result in results:
         progress = count_step(progress, result)
@@ -60,15 +76,15 @@ def count_steps(
             if loader.rank == 0:
                 write_bad_batch(out, result, uids_of_step(loader, result.step), reason)
             raise UserError(
-                f"training stopped, because {reason}. {path} lists the objects of step {result.step}; look at "
-                "these objects. If they are fine, the learning rate is too high: start again with a lower --lr "
-                "and another --out"
+                f"training stopped, because {reason}. {path} lists the objects of step {result.step}; look at their "
+                "images. If the images are fine, the learning rate is too high: start a new run with a lower --lr and "
+                "another --out"
             )
     return progress
 
 
 def uids_of_step(loader: BatchLoader, step: int) -> list[list[str]]:
-    """Return, for each micro-batch of a step, the uids of its objects on all ranks."""
+    """Return the uids of the objects of step `step` (from 0) on all ranks, as one list per micro-batch."""
     first = step * loader.accumulation
     starts = [loader.item(number) for number in range(first, first + loader.accumulation)]
     orders = [replace(loader, rank=rank).order for rank in range(loader.world)]
@@ -79,7 +95,14 @@ def uids_of_step(loader: BatchLoader, step: int) -> list[list[str]]:
 
 
 def write_bad_batch(out: Path, result: StepResult, uids: Sequence[Sequence[str]], reason: str) -> Path:
-    """Write OUT/bad-batch.json and return its path. Non-finite numbers are stored as text, because JSON has none."""
+    """Write bad-batch.json into the run folder and return the path of this file.
+
+    Args:
+        out: Run folder.
+        result: Result of the step that stopped the run. Numbers that are not finite are stored as text.
+        uids: Uids of the step's objects, one list per micro-batch.
+        reason: Why the run stopped.
+    """
     path = out / BAD_BATCH_FILE
     content = {
         "reason": reason,

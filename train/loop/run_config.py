@@ -1,4 +1,4 @@
-"""One training run: its settings, whether it can start, and the config.json of its folder."""
+"""Settings of a training run: check whether the run can start, and write or compare config.json in the run folder."""
 
 import json
 import logging
@@ -31,7 +31,10 @@ _FREE_TO_CHANGE: Final = (
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training run. `base` is the model folder that it starts from; None: train from scratch."""
+    """Settings of one training run.
+
+    `base` is the model folder from which the run starts (--init-from); None: the model is trained from scratch.
+    """
 
     stage: Literal[1, 2]
     recipe: Recipe
@@ -47,38 +50,38 @@ class TrainingRun:
 
     @property
     def schedule(self) -> Schedule:
-        """Return the schedule of the stage."""
+        """The schedule of the run's stage."""
         return self.recipe.stage1 if self.stage == 1 else self.recipe.stage2
 
     @property
     def reference(self) -> ReferenceMode:
-        """Return how a step uses the latent of the reference."""
+        """How the UNet uses the latent of the reference image in the run's stage."""
         return "none" if self.stage == 1 else self.recipe.reference
 
 
 def check_run(run: TrainingRun, world: int = 1) -> None:
-    """Check the settings before anything is read or written.
+    """Check the settings of a run before anything is read or written.
 
     Args:
-        run: The run.
+        run: Settings of the run.
         world: Number of ranks.
 
     Raises:
-        UserError: The settings contradict each other, stage 2 starts from a folder without a model, or --wandb is given
-            and the package is missing.
+        UserError: The settings contradict each other, the run needs a base model that is not given or not finished, or
+            --wandb is given and the package wandb is not installed.
     """
     objects_per_micro_batch(run.schedule, world)
     if run.base is None and run.stage == 2:
         raise UserError("stage 2 continues from stage 1; give the run folder of stage 1 with --init-from")
     if run.base is not None and run.stage == 2 and not (run.base / SPEC_FILE).is_file():
         raise UserError(
-            f"{run.base}: contains no finished stage 1 ({SPEC_FILE} is missing); run `make train-stage1` first (it "
-            "resumes an unfinished run), or give another model with MODEL= or --init-from"
+            f"{run.base}: contains no finished stage 1 ({SPEC_FILE} is missing); run `make train-stage1` first, which "
+            "resumes an unfinished run, or give another model with MODEL= or --init-from"
         )
     if run.base is None and run.recipe.unet is None:
         raise UserError(
-            f"preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "
-            "`python -m train.convert` and give the folder with --init-from"
+            f"--preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "
+            "`python -m train.convert` and give the converted folder with --init-from"
         )
     if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
         # A CUDA graph overwrites gradients in place, so they can neither be accumulated nor all-reduced.
@@ -91,13 +94,18 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
 
 
 def log_notices(run: TrainingRun) -> None:
-    """Log each setting that is changed because it does not fit the schedule."""
+    """Log each setting of the run's schedule that is reduced to fit the number of steps."""
     for notice in notices(run.schedule):
         logger.info("note: %s", notice)
 
 
 def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
-    """Return the settings that determine the result of the run, as stored in config.json."""
+    """Return the settings that determine the result of a run, as stored in config.json.
+
+    Args:
+        run: Settings of the run.
+        shards: The set on which the run trains, after filtering.
+    """
     config = {
         "stage": run.stage,
         "seed": run.seed,
@@ -122,7 +130,11 @@ def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
 
 
 def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
-    """Write config.json into the run folder, or check that an existing one has the same settings.
+    """Write config.json into the run folder, or check that an existing config.json has the same settings.
+
+    Args:
+        run: Settings of the run.
+        shards: The set on which the run trains, after filtering.
 
     Raises:
         UserError: The folder contains a run with other settings, or a model that is not a training run.
@@ -132,10 +144,17 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
         free = {*_FREE_TO_CHANGE, *(f"recipe.{name}" for name in free_to_change(run.recipe))}
         if changed := differences(json.loads(path.read_text()), config, free):
             raise UserError(
-                settings_differ(f"{run.out}: the run", changed.values(), "Repeat its command, or give another --out.")
+                settings_differ(
+                    f"{run.out}: the run",
+                    changed.values(),
+                    "Repeat the command of that run, or give another --out.",
+                )
             )
         return
     if (run.out / SPEC_FILE).exists():
-        raise UserError(f"{run.out} contains a model that is not a training run; give another --out")
+        raise UserError(
+            f"{run.out} contains a model ({SPEC_FILE}), but no training run ({CONFIG_FILE} is missing); give another "
+            "--out"
+        )
     run.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Write sample sheets of a run, which show what the model has learned so far."""
+"""Write sample sheets of a run: images with views that the model samples at this point of the training."""
 
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,17 @@ SAMPLE_GUIDANCE: Final = 3.0  # guidance scale that is used in addition to the m
 
 
 def write_sample_sheet(run: TrainingRun, model: MultiViewModel, loader: BatchLoader, steps: int) -> Path:
-    """Sample views of a few objects, write them to samples/step-*.png and return its path.
+    """Sample views of up to four objects, write an image samples/step-*.png in the run folder and return its path.
 
-    Each row is an object: reference | ground truth | samples from the embedding alone at each guidance scale. Objects,
-    views and noise are the same in all sheets of a run.
+    Each row of the image shows an object: reference view, true views, and sampled views at guidance scale 3 and at the
+    model's own scale. The views are sampled from the embedding of the reference view; a model that reads the reference
+    image as input channels is given the image too. Objects, views and noise are the same in all sheets of a run.
+
+    Args:
+        run: Settings of the run.
+        model: Model to sample from.
+        loader: Loader of the objects, of which the first ones are used.
+        steps: Number of finished steps, for the file name.
     """
     views = loader.fixed(0, min(SAMPLE_OBJECTS, len(loader.shards)))
     encoded = encode_views(model, views, run.reference)

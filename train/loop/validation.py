@@ -1,4 +1,4 @@
-"""Measure the loss on held-out objects, by timestep.
+"""Measure the loss on the validation objects, which are not trained on, by timestep.
 
 Timesteps, noise and views depend only on the seed of the run, so successive validations differ only in the model.
 """
@@ -26,17 +26,17 @@ _STREAM: Final = 1001  # random stream, in addition to those of `train.data.samp
 
 
 def bucket_names() -> list[str]:
-    """Return the names `t000-249` and so on, one per bucket of timesteps."""
+    """Return the names of the four buckets (ranges) of timesteps: t000-249, t250-499, t500-749 and t750-999."""
     return [f"t{start:03d}-{start + BUCKET - 1:03d}" for start in range(0, NUM_TIMESTEPS, BUCKET)]
 
 
 def fixed_noise(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
-    """Draw a timestep of each bucket, and noise, for one held-out object. No token is dropped.
+    """Draw the noise and one timestep per bucket for one validation object. No image token is dropped.
 
     Args:
         seed: Seed of the run.
-        number: Number of the object.
-        latents: Latents [k, f, c, h, w] of the object, repeated for each of the k buckets.
+        number: Index of the object among the validation objects, from 0. Seed and index determine the numbers drawn.
+        latents: Latents [k, f, c, h, w] of the object's targets, repeated for each of the k buckets.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _STREAM, number)))
     starts = np.arange(0, NUM_TIMESTEPS, BUCKET)
@@ -49,20 +49,28 @@ def fixed_noise(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
 
 
 def validation_views(loader: BatchLoader, number: int) -> TrainingBatch:
-    """Read the views of one held-out object: the targets of the multi-view branch and a random reference."""
+    """Read the views of one validation object: `num_views` evenly spaced targets and a randomly chosen reference.
+
+    The choice of views depends only on the seed of the run and on `number`.
+
+    Args:
+        loader: Loader of the validation objects.
+        number: Index of the object, from 0, in the order of the loader with one rank.
+    """
     return loader.fixed(number, 1, micro=number)
 
 
 @torch.no_grad()
 def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> Mapping[str, float]:
-    """Return the mean loss (Eq. 5 or 6, unweighted) of held-out objects per timestep bucket, and overall as `loss`.
+    """Return the mean loss (Eq. 5 or 6, unweighted) of the validation objects, by name.
 
-    The same model gives the same numbers at any step and with any batch size.
+    The entry `loss` is the mean over all timesteps; the other entries are the means of the buckets of timesteps
+    (`bucket_names`). The same model gives the same numbers at any step and with any batch size.
 
     Args:
         model: Model to validate.
-        loader: Loader of the held-out objects, of which the first MAX_OBJECTS are used.
-        use: How the model uses the reference.
+        loader: Loader of the validation objects, of which the first MAX_OBJECTS are used.
+        use: How the UNet uses the reference image.
     """
     losses = []
     for number in range(min(MAX_OBJECTS, len(loader.shards))):

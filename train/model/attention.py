@@ -1,4 +1,4 @@
-"""Attention processor that runs self-attention over all frames of an object.
+"""Attention processor for diffusers' UNet that runs self-attention over all frames (views) of an object.
 
 Axis letters as in `train.model.multiview`.
 """
@@ -12,9 +12,9 @@ from dataset.errors import UserError
 
 
 class JointAttention:
-    """Run self-attention over the tokens of all frames of an object, and cross-attention per frame.
+    """Runs self-attention over the tokens of all frames of an object, and cross-attention for each frame separately.
 
-    This is MVDream's 3D attention. With the reference image among the frames it is the paper's Explicit Multi-view
+    This is MVDream's 3D attention. If the reference image is one of the frames, it is the paper's Explicit Multi-view
     Attention (Fig. 4).
     """
 
@@ -26,10 +26,10 @@ class JointAttention:
         attention_mask: Tensor | None = None,
         num_frames: int = 1,
     ) -> Tensor:
-        """Compute attention for one layer, as diffusers calls its processors.
+        """Compute the attention of one layer of the UNet. diffusers calls this method.
 
         Args:
-            attn: diffusers' attention module, which holds the projections.
+            attn: diffusers' attention module, which contains the projections of the layer.
             hidden_states: Tokens [(b f), l, c].
             encoder_hidden_states: Conditioning tokens [(b f), m, d] for cross-attention; None means self-attention.
             attention_mask: Must be None.
@@ -39,10 +39,10 @@ class JointAttention:
             Tokens [(b f), l, c].
 
         Raises:
-            UserError: an attention mask is passed.
+            UserError: `attention_mask` is not None.
         """
         if attention_mask is not None:
-            raise UserError("the multi-view model does not support an attention mask; pass None")
+            raise UserError("JointAttention does not support an attention mask; pass attention_mask=None")
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         joined = num_frames if encoder_hidden_states is None else 1
         query, key, value = (

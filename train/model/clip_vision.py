@@ -1,11 +1,12 @@
 """Read and write image encoders in the format of transformers' `CLIPVisionModelWithProjection`, as diffusers uses it.
 
 The network is the same as open_clip's; only names and layouts of parameters differ. open_clip stores query, key and
-value as one matrix and multiplies by the projection from the right; transformers has three matrices and a linear layer.
+value as one matrix and the output projection as a matrix that is multiplied from the right; transformers has three
+matrices and a linear layer.
 
 Two settings of the preprocessing are stored in `config.json` but are not part of the network: `object_fill`
-(`train.model.image_encoder.center_object`) and `resize` (`ImageEncoder.resize_mode`). Other programs ignore them and
-must do this preprocessing themselves.
+(`train.model.image_encoder.center_object`) and `resize` (`ImageEncoder.resize_mode`). Other programs ignore these
+settings and must do the preprocessing themselves.
 """
 
 import json
@@ -53,13 +54,13 @@ _LAYER_NAME: Final = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weigh
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename open_clip's `visual` state dict to that of CLIPVisionModelWithProjection, in float32.
+    """Return the state dict of open_clip's `visual` with the names of CLIPVisionModelWithProjection, in float32.
 
     Args:
         state: Parameters by open_clip's names, each of any shape.
 
     Raises:
-        UserError: a parameter has no counterpart.
+        UserError: A parameter has no counterpart in CLIPVisionModelWithProjection.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -74,19 +75,23 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             renamed[f"{_layer(match[1])}.{_LAYER[match[2]]}.{match[3]}"] = tensor
         else:
             raise UserError(
-                f"the image encoder's parameter {name} has no counterpart in transformers; only CLIP ViTs have one"
+                f"the image encoder's parameter {name} has no counterpart in transformers' CLIP vision model; use "
+                "--format ldm"
             )
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in renamed.items()}
 
 
 def from_transformers(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Rename a CLIPVisionModelWithProjection state dict to that of open_clip's `visual`. Inverts `to_transformers`.
+    """Return a CLIPVisionModelWithProjection state dict with the names of open_clip's `visual`.
 
-    Raises KeyError when a parameter is missing. Unknown parameters are kept, so that a strict load reports them.
+    This is the inverse of `to_transformers`. Unknown parameters are kept, so that `load_state_dict` reports them.
 
     Args:
         state: Parameters by transformers' names, each of any shape.
         layers: Number of transformer layers.
+
+    Raises:
+        KeyError: A parameter is missing.
     """
     left = dict(state)
     left.pop("vision_model.embeddings.position_ids", None)  # older files store the indices 0, 1, 2, ...
@@ -106,7 +111,11 @@ def _layer(number: str) -> str:
 
 
 def save_clip_vision(image_encoder: ImageEncoder, folder: Path) -> None:
-    """Write a float32 folder that `CLIPVisionModelWithProjection.from_pretrained` opens."""
+    """Write an image encoder in float32 to a folder that `CLIPVisionModelWithProjection.from_pretrained` can load.
+
+    Raises:
+        UserError: The image encoder is not a CLIP ViT with class token and exact GELU.
+    """
     config = _config(image_encoder.visual)
     if image_encoder.object_fill is not None:
         config[FILL_KEY] = image_encoder.object_fill
@@ -118,7 +127,10 @@ def save_clip_vision(image_encoder: ImageEncoder, folder: Path) -> None:
 
 
 def _config(visual: nn.Module) -> dict[str, Any]:
-    """Return transformers' config of an open_clip VisionTransformer with class-token pooling and exact GELU."""
+    """Return transformers' configuration of an open_clip VisionTransformer.
+
+    Raises UserError unless the network has class-token pooling and exact GELU.
+    """
     image_encoder: Any = visual
     block = image_encoder.transformer.resblocks[0]
     if (
@@ -126,7 +138,10 @@ def _config(visual: nn.Module) -> dict[str, Any]:
         or image_encoder.pool_type != "tok"
         or image_encoder.attn_pool is not None
     ):
-        raise UserError("this image encoder is not a plain CLIP ViT and cannot be exported to transformers")
+        raise UserError(
+            "the image encoder cannot be exported with --format diffusers, because it is not a CLIP ViT with class "
+            "token and exact GELU; use --format ldm"
+        )
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
@@ -145,10 +160,11 @@ def _config(visual: nn.Module) -> dict[str, Any]:
 
 
 def load_clip_vision(folder: Path) -> ImageEncoder:
-    """Read a CLIPVisionModelWithProjection folder, in evaluation mode.
+    """Load an image encoder from a folder of a CLIPVisionModelWithProjection, and put it in evaluation mode.
 
     Raises:
-        UserError: a file is missing or damaged, the architecture differs, or the weights do not match it exactly.
+        UserError: A file is missing or damaged, the network is not a ViT with exact GELU and the usual MLP ratio, or
+            the weights do not match config.json.
     """
     path = folder / CONFIG_FILE
     try:
@@ -167,10 +183,13 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
         plain = config["hidden_act"] == "gelu" and int(config["intermediate_size"]) == MLP_RATIO * width
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(
-            f"{path}: invalid settings of a CLIP image encoder ({error}); export the model again"
+            f"{path}: cannot be read as the settings of a CLIP image encoder ({error}); export the model again"
         ) from error
     if not plain:
-        raise UserError(f"{path}: only ViTs with exact GELU and MLP ratio {MLP_RATIO}, such as ViT-H-14, are supported")
+        raise UserError(
+            f"{path}: the image encoder is not a ViT with exact GELU and MLP ratio {MLP_RATIO}; give a model with such "
+            "an image encoder, for example ViT-H-14"
+        )
     image_encoder = build_image_encoder(spec)
     image_encoder.resize_mode = resize_mode
     try:

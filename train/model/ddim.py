@@ -1,4 +1,4 @@
-"""Sample views from the multi-view model: DDIM with classifier-free guidance.
+"""Sample views from the multi-view model with DDIM and classifier-free guidance.
 
 Axis letters as in `train.model.multiview`.
 """
@@ -18,7 +18,13 @@ def guided_noise(
 ) -> Tensor:
     """Predict noise [b, f, c, h, w] with classifier-free guidance; the unconditional token is zero.
 
-    Shapes: `latents` [b, f, c, h, w], `cameras` [b, f, 16], `tokens` [b, 1, c].
+    Args:
+        model: The model.
+        latents: Noisy latents [b, f, c, h, w].
+        timestep: Timestep of all latents, 0 to 999.
+        cameras: Camera labels [b, f, 16].
+        tokens: Conditioning tokens [b, 1, c].
+        guidance_scale: Scale of classifier-free guidance.
     """
     frames = latents.shape[1]
     both = torch.cat([latents, latents]).flatten(0, 1)
@@ -31,12 +37,16 @@ def guided_noise(
 
 
 def ddim_timesteps(steps: int) -> list[int]:
-    """Return the timesteps of DDIM, largest first: multiples of `1000 // steps`, plus 1, as in LDM.
+    """Return the timesteps of DDIM, largest first: the multiples of `1000 // steps` (from 0), plus 1, as in LDM.
 
-    The interval is rounded down, so there are more timesteps than `steps` if `steps` does not divide 1000. The 1 is not
-    added if the largest timestep would then be 1000, which is out of range (LDM fails in this case).
+    The interval `1000 // steps` is rounded down, so there are more than `steps` timesteps if `steps` does not divide
+    1000. The 1 is not added if the largest timestep would then be 1000, which is out of range (LDM fails in this case).
 
-    Raises UserError when `steps` is not in 1 to 1000.
+    Args:
+        steps: Requested number of timesteps, 1 to 1000.
+
+    Raises:
+        UserError: `steps` is out of range.
     """
     if not 1 <= steps <= NUM_TIMESTEPS:
         raise UserError(f"the number of DDIM steps is {steps}; --ddim-steps must be 1 to {NUM_TIMESTEPS}")
@@ -46,9 +56,10 @@ def ddim_timesteps(steps: int) -> list[int]:
 
 
 def sampling_settings(steps: int) -> dict[str, int]:
-    """Return the entry to add to the stored settings of a result: the number of timesteps, if it differs from `steps`.
+    """Return an entry for the stored settings of a result: the number of timesteps, if it differs from `steps`.
 
-    Results that were stored before `ddim_timesteps` followed LDM's rule lack this entry, so they are not resumed.
+    Results that were stored before `ddim_timesteps` followed LDM's rule lack this entry, so these results are not
+    resumed. `steps` is the requested number of DDIM steps.
     """
     count = len(ddim_timesteps(steps))
     return {} if count == steps else {"timesteps": count}
@@ -57,7 +68,12 @@ def sampling_settings(steps: int) -> dict[str, int]:
 def ddim_scheduler(steps: int, device: torch.device) -> Any:
     """Return diffusers' DDIM scheduler with Stable Diffusion's noise schedule and the timesteps of `ddim_timesteps`.
 
-    Raises UserError when `steps` is not in 1 to 1000.
+    Args:
+        steps: Requested number of timesteps, 1 to 1000.
+        device: Device of the timesteps.
+
+    Raises:
+        UserError: `steps` is out of range.
     """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -87,9 +103,16 @@ def sample_views(
     generator: torch.Generator,
     eta: float = 0.0,
 ) -> Tensor:
-    """Sample images [b, f, 3, h, w] in [0, 1] for `tokens` [b, 1, c] and `cameras` [b, f, 16].
+    """Sample images [b, f, 3, h, w] in [0, 1] of f views of b objects.
 
-    Use a CPU `generator`: the same seed then gives the same noise on any device.
+    Args:
+        model: The model.
+        tokens: Conditioning tokens [b, 1, c].
+        cameras: Camera labels [b, f, 16] of the views.
+        steps: Number of DDIM steps, as in `ddim_timesteps`.
+        guidance_scale: Scale of classifier-free guidance.
+        generator: Generator of the noise. If it is on the CPU, the same seed gives the same noise on any device.
+        eta: Amount of new noise in each step, as in `denoise_views`.
     """
     noise = draw_latents(model, cameras.shape[0], cameras.shape[1], generator)
     return denoise_views(
@@ -98,7 +121,7 @@ def sample_views(
 
 
 def draw_latents(model: MultiViewModel, objects: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Draw the initial noise [b, f, c, h, w], on the generator's device."""
+    """Draw the initial noise [objects, frames, c, h, w] on the generator's device. `model` determines c, h and w."""
     channels = int(model.unet.config.out_channels)  # type: ignore[union-attr, arg-type]
     size = model.spec.latent_size
     return torch.randn(objects, frames, channels, size, size, generator=generator, device=generator.device)
@@ -123,10 +146,10 @@ def denoise_views(
         noise: Initial noise, [b, f, c, h, w].
         tokens: Conditioning tokens, [b, 1, c].
         cameras: Camera labels, [b, f, 16].
-        steps: Number of steps, see `ddim_timesteps`.
+        steps: Number of DDIM steps, as in `ddim_timesteps`.
         guidance_scale: Scale of classifier-free guidance.
-        eta: Amount of new noise in each step, from 0 (deterministic, as in MVDream) to 1 (as much as in DDPM; the
-            released code of Isotropic3D).
+        eta: Amount of new noise in each step, from 0 (none, as in MVDream) to 1 (as much as in DDPM, as in the released
+            code of Isotropic3D).
         generator: Generator of the new noise; used only if `eta` is not 0.
     """
     batch, frames = cameras.shape[:2]

@@ -1,4 +1,4 @@
-"""Hashes of the frozen parts of a model, to check that latents are used with the model that encoded them."""
+"""Hashes of VAE and image encoder, to check that a model is trained only on latents that these two encoded."""
 
 import hashlib
 from typing import Any, Protocol
@@ -10,23 +10,23 @@ from train.model.multiview import ModelSpec
 
 
 class FrozenParts(Protocol):
-    """Protocol of `MultiViewModel` and `Encoder`: the parts of a model that training does not change."""
+    """The parts of a model that training does not change. Protocol that `MultiViewModel` and `Encoder` satisfy."""
 
     @property
     def vae(self) -> nn.Module:
-        """The autoencoder."""
+        """The VAE, which encodes images to latents."""
 
     @property
     def image_encoder(self) -> ImageEncoder:
-        """The image encoder."""
+        """The image encoder, which computes embeddings of images."""
 
     @property
     def spec(self) -> ModelSpec:
-        """Settings that are not part of the weights."""
+        """The settings of the model that are not part of the weights."""
 
 
 def weights_sha256(part: nn.Module) -> str:
-    """Hash the names, shapes and float32 values of a module's parameters, independent of file names and formats."""
+    """Return a SHA-256 of the names, shapes and float32 values of all tensors in the state dict of a module."""
     digest = hashlib.sha256()
     for name, tensor in sorted(part.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
@@ -35,7 +35,10 @@ def weights_sha256(part: nn.Module) -> str:
 
 
 def model_settings(model: FrozenParts) -> dict[str, Any]:
-    """Return the entries of `latents.json` that identify the model. Training requires a model with the same entries."""
+    """Return the entries of `latents.json` that identify the model that encoded a latent set.
+
+    A model can be trained on the latent set only if this function returns the same entries for it.
+    """
     return {
         "latent_scale": model.spec.latent_scale,
         "image_size": model.spec.image_size,
@@ -45,7 +48,7 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
 
 
 def _image_encoder_sha256(image_encoder: ImageEncoder) -> str:
-    """Hash the weights, `object_fill` unless it is None, and `resize_mode` unless it is "antialiased"."""
+    """Return a SHA-256 of the weights, of `object_fill` unless None, and of `resize_mode` unless "antialiased"."""
     digest = weights_sha256(image_encoder)
     if image_encoder.object_fill is not None:
         digest = hashlib.sha256(f"{digest} {image_encoder.object_fill}".encode()).hexdigest()

@@ -1,9 +1,9 @@
 """The CLIP image encoder, which maps an image to one embedding: ViT-H-14 in the paper, or a small ViT trained here.
 
-The embedding is the projected output, not normalized, as in the released model.
+The embedding is the projected output of the ViT, not normalized, as in the released Isotropic3D model.
 
-The folder of an image encoder contains `image_tower.json` and the weights in `model.safetensors`. If the JSON names
-pretrained weights of open_clip, they are downloaded instead.
+The folder of an image encoder contains the settings in `image_tower.json` and the weights in `model.safetensors`. If
+the settings name pretrained weights of open_clip, the folder contains no weights, and these are downloaded.
 """
 
 import json
@@ -31,7 +31,10 @@ RESIZE_KEY: Final = "resize"  # stores `ImageEncoder.resize_mode`, unless it is 
 
 @dataclass(frozen=True)
 class OpenClipEncoder:
-    """An open_clip architecture. `pretrained` is an open_clip tag or a file; None: the folder contains the weights."""
+    """Settings of an image encoder with an architecture of open_clip.
+
+    `pretrained` is the open_clip tag of pretrained weights or a file. None: the encoder's folder contains the weights.
+    """
 
     architecture: str = "ViT-H-14"
     pretrained: str | None = "laion2b_s32b_b79k"
@@ -39,7 +42,10 @@ class OpenClipEncoder:
 
 @dataclass(frozen=True)
 class SmallEncoder:
-    """An open_clip VisionTransformer of any size. `image_size` and `patch_size` are in pixels, widths in channels."""
+    """Settings of an image encoder that is an open_clip VisionTransformer of any size.
+
+    `image_size` and `patch_size` are in pixels, `embed_dim`, `width` and `head_width` in channels.
+    """
 
     embed_dim: int
     image_size: int
@@ -51,7 +57,7 @@ class SmallEncoder:
     """If set, `center_object` is applied to the images first, with this value as `fill`."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError when `object_fill` is not in (0, 1]."""
+        """Raise ValueError unless `object_fill` is None, or above 0 and at most 1."""
         if self.object_fill is not None and not 0 < self.object_fill <= 1:
             raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
@@ -62,7 +68,7 @@ ResizeMode = Literal["antialiased", "released_isotropic3d"]
 
 
 class ImageEncoder(nn.Module):
-    """An open_clip `visual` network with CLIP's preprocessing, which runs on the device of the images."""
+    """The image network `visual` of open_clip with CLIP's preprocessing, which runs on the device of the images."""
 
     mean: Tensor
     std: Tensor
@@ -77,16 +83,16 @@ class ImageEncoder(nn.Module):
 
     @property
     def embed_dim(self) -> int:
-        """Channels of the embedding."""
+        """Number of channels of an embedding."""
         return int(self.visual.output_dim)  # type: ignore[arg-type]
 
     @property
     def object_fill(self) -> float | None:
-        """`SmallEncoder.object_fill`; None for other encoders."""
+        """Fraction of the image's side to which objects are scaled (`center_object`); None: images are not changed."""
         return self.spec.object_fill if isinstance(self.spec, SmallEncoder) else None
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """Embed images [b, 3, h, w] in [0, 1]; return [b, c] in float32."""
+        """Return the float32 embeddings [b, c] of images [b, 3, h, w] in [0, 1] on white."""
         size = _square_size(self.visual)
         released = self.resize_mode == "released_isotropic3d"
         resized = released_resize(rgb.float(), size) if released else resize(rgb.float(), size).clamp(0, 1)
@@ -100,7 +106,8 @@ class ImageEncoder(nn.Module):
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize images [n, c, h, w] to [n, c, size, size] with antialiased bicubic interpolation.
 
-    All resizing of images in `train` uses this function, except for the image encoder of the released weights.
+    The package `train` resizes images with this function everywhere except in the image encoder of the released weights
+    (`released_resize`). Values are not clamped to [0, 1].
     """
     if images.shape[-2:] == (size, size):
         return images
@@ -110,8 +117,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 def released_resize(images: Tensor, size: int) -> Tensor:
     """Resize images [n, c, s, s] to [n, c, size, size] as Isotropic3D's released code does before CLIP.
 
-    This is kornia's bicubic resizing with `align_corners` and `antialias`: images larger than `size` are first blurred
-    by a Gaussian whose sigma is (s / size - 1) / 2 pixels. Values are not clamped to [0, 1].
+    This is kornia's bicubic resizing with `align_corners` and `antialias`: images larger than `size` pixels are first
+    blurred by a Gaussian whose sigma is (s / size - 1) / 2 pixels. Values are not clamped to [0, 1].
     """
     if images.shape[-2:] == (size, size):
         return images
@@ -122,7 +129,10 @@ def released_resize(images: Tensor, size: int) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur the rows of images [n, c, h, w] with a Gaussian, by a sum of shifts: autocast would round a convolution."""
+    """Blur the rows of images [n, c, h, w] with a Gaussian whose standard deviation is `sigma` pixels.
+
+    The images are shifted and summed, because autocast would round a convolution to bf16.
+    """
     side, radius = images.shape[-1], int(max(4 * sigma, 3)) // 2
     weights = [math.exp(-(offset**2) / (2 * max(sigma, 0.001) ** 2)) for offset in range(-radius, radius + 1)]
     padded = functional.pad(images, (radius, radius, 0, 0), mode="reflect")
@@ -133,9 +143,9 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 def center_object(rgb: Tensor, fill: float) -> Tensor:
     """Center and scale the object in images [n, 3, s, s] in [0, 1] on white.
 
-    The bounding box of the non-white pixels is moved to the center and scaled so that its longer side is the fraction
-    `fill` of the image's side. Embeddings then do not depend on the object's size and position in the image. White
-    images stay white. Does not synchronize with the device; autocast does not change the result.
+    The bounding box of the non-white pixels is moved to the center and scaled so that its longer side is `fill` (0 to
+    1) times the side of the image. Embeddings then do not depend on the object's size and position in the image. White
+    images stay white. The host does not wait for the device, and autocast does not change the result.
     """
     object_seen = (1 - rgb).amax(1) > WHITE_LEVEL / 255
     side = rgb.shape[-1]
@@ -153,29 +163,33 @@ def center_object(rgb: Tensor, fill: float) -> Tensor:
 
 
 def build_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
-    """Build an image encoder with random weights; pretrained weights named in the spec are not downloaded."""
+    """Build an image encoder with random weights. Pretrained weights that `spec` names are not loaded."""
     if isinstance(spec, SmallEncoder):
         return ImageEncoder(spec, _small_visual(spec))
     return ImageEncoder(spec, _named_visual(spec.architecture))
 
 
 def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
-    """Load open_clip's pretrained weights, downloading them into its cache at first use.
+    """Return an image encoder with pretrained weights of open_clip, which are downloaded into a cache at first use.
 
     Raises:
-        UserError: the architecture is unknown, no tag is given, or the weights cannot be loaded or downloaded.
+        UserError: open_clip does not know the architecture, `spec.pretrained` is None, or the weights cannot be loaded
+            or downloaded.
     """
     import open_clip
 
     _check_architecture(spec.architecture)
     if spec.pretrained is None:
-        raise UserError(f"{spec.architecture}: no pretrained weights are named; give one of open_clip's tags")
+        raise UserError(
+            f"the settings of the image encoder {spec.architecture} name no pretrained weights; set `pretrained` to "
+            "one of open_clip's tags, such as laion2b_s32b_b79k"
+        )
     try:
         clip = open_clip.create_model(spec.architecture, pretrained=spec.pretrained)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"image encoder {spec.architecture}/{spec.pretrained}: open_clip could not load its weights ({error}); "
-            "connect to the network once, or put the file into open_clip's cache"
+            f"image encoder {spec.architecture}/{spec.pretrained}: open_clip could not load the pretrained weights "
+            f"({error}); connect to the network once, or put the file of the weights into open_clip's cache"
         ) from error
     return ImageEncoder(spec, clip.visual)
 
@@ -184,12 +198,12 @@ def image_encoder_from_state(architecture: str, state: Mapping[str, Tensor], whe
     """Build an image encoder of an open_clip architecture from a state dict, in float32.
 
     Args:
-        architecture: open_clip's name.
-        state: Parameters by open_clip's names without `visual.`, each of any shape.
-        where: File name for the error message.
+        architecture: open_clip's name of the architecture, such as ViT-H-14.
+        state: Parameters by open_clip's names without the prefix `visual.`, each of any shape.
+        where: Path of the file with the parameters, for the error message.
 
     Raises:
-        UserError: the state does not match the architecture exactly.
+        UserError: The parameters are not exactly those of the architecture.
     """
     with torch.device("meta"):
         visual = _named_visual(architecture)
@@ -197,14 +211,14 @@ def image_encoder_from_state(architecture: str, state: Mapping[str, Tensor], whe
         visual.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
         raise UserError(
-            f"{where}: the image encoder is not a {architecture} ({_first_line(error)}); give its open_clip "
-            "architecture with --image-encoder"
+            f"{where}: the image encoder is not a {architecture} ({_first_line(error)}); give the open_clip "
+            "architecture of the image encoder with --image-encoder"
         ) from error
     return ImageEncoder(OpenClipEncoder(architecture, None), visual)
 
 
 def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
-    """Write an image encoder's folder; see the module docstring."""
+    """Write the settings of an image encoder and, unless they can be downloaded, its weights into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = image_encoder.spec
     kind = "small" if isinstance(spec, SmallEncoder) else "open_clip"
@@ -218,10 +232,10 @@ def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
 
 
 def load_image_encoder(folder: Path) -> ImageEncoder:
-    """Read a folder that `save_image_encoder` wrote, in evaluation mode.
+    """Load the image encoder in a folder that `save_image_encoder` wrote, and put it in evaluation mode.
 
     Raises:
-        UserError: a file is missing or damaged, or the weights do not match the settings.
+        UserError: A file is missing or damaged, or the weights do not match the settings.
     """
     spec, resize_mode = _read_spec(folder / SETTINGS_FILE)
     if isinstance(spec, OpenClipEncoder) and spec.pretrained is not None:
@@ -234,20 +248,20 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
         image_encoder.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"{folder / WEIGHTS_FILE}: not the weights of this image encoder ({_first_line(error)}); train or "
-            "convert the model again"
+            f"{folder / WEIGHTS_FILE}: not the weights of the image encoder that {SETTINGS_FILE} describes "
+            f"({_first_line(error)}); train or convert the model again"
         ) from error
     return image_encoder.eval()
 
 
 def parse_resize_mode(value: Any) -> ResizeMode:
-    """Return a stored value as `ResizeMode`. None means "antialiased": older files do not store the mode.
+    """Return the resize mode that is stored in a settings file; None, in older files, means "antialiased".
 
-    Raises ValueError when the value is unknown.
+    Raises ValueError when `value` is not a resize mode.
     """
     mode: ResizeMode = "antialiased" if value is None else value
     if mode not in get_args(ResizeMode):
-        raise ValueError(f"unknown {RESIZE_KEY} {value!r}")
+        raise ValueError(f"unknown {RESIZE_KEY} {value!r}, not one of {', '.join(get_args(ResizeMode))}")
     return mode
 
 
@@ -260,7 +274,7 @@ def _read_spec(path: Path) -> tuple[ImageEncoderSpec, ResizeMode]:
         return OpenClipEncoder(**settings["open_clip"]), resize_mode
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: invalid image encoder settings ({error}); train or convert the model again"
+            f"{path}: cannot be read as the settings of an image encoder ({error}); train or convert the model again"
         ) from error
 
 
@@ -295,7 +309,10 @@ def _check_architecture(architecture: str) -> None:
     import open_clip
 
     if architecture not in open_clip.list_models():
-        raise UserError(f"open_clip has no architecture {architecture!r}; the paper uses ViT-H-14")
+        raise UserError(
+            f"open_clip has no architecture {architecture!r} for the image encoder; give a name that "
+            "`open_clip.list_models()` returns, such as ViT-H-14"
+        )
 
 
 def _square_size(visual: nn.Module) -> int:

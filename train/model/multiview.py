@@ -35,7 +35,10 @@ CameraConvention = Literal["relative", "absolute", "released_isotropic3d"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Settings that are not part of the weights. `latent_scale` scales latents to a standard deviation of about 1."""
+    """Settings of a model that are not part of the weights, stored in model.json.
+
+    Latents are multiplied by `latent_scale`, which gives them a standard deviation of about 1.
+    """
 
     image_size: int  # height and width of the VAE's input in pixels
     latent_size: int  # height and width of the latents
@@ -51,7 +54,7 @@ def camera_labels(
     ref_elevation_deg: ArrayLike,
     ref_azimuth_deg: ArrayLike,
 ) -> Tensor:
-    """Return the camera labels [..., 16] of views, in the convention that the weights were trained with.
+    """Return the camera labels [..., 16] of views in one of the three conventions. Angles are in degrees.
 
     Args:
         convention: relative: camera relative to the reference image (App. A). absolute: MVDream's world camera, for
@@ -72,9 +75,14 @@ def camera_labels(
 
 
 def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-    """Encode images [n, 3, h, w] in [0, 1]; return mean and log variance of the posterior, float32 [n, c, h, w] each.
+    """Return mean and log variance of the VAE's posteriors of images, float32 [n, c, h, w] each. Differentiable.
 
-    The results are not multiplied by the model's latent scale. The function is differentiable.
+    The mean is not multiplied by the model's latent scale.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        images: Images [n, 3, H, W] in [0, 1].
+        image_size: Height and width in pixels to which the images are resized first.
     """
     pixels = resize(images.float(), image_size) * 2 - 1
     distribution = vae.encode(pixels.to(_dtype(vae))).latent_dist  # type: ignore[operator]
@@ -83,7 +91,7 @@ def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, 
 
 @dataclass(frozen=True)
 class MultiViewModel:
-    """UNet, VAE and image encoder on one device."""
+    """A multi-view diffusion model: UNet, VAE and image encoder on one device, settings and noise schedule."""
 
     unet: nn.Module
     vae: nn.Module
@@ -93,30 +101,36 @@ class MultiViewModel:
 
     @property
     def device(self) -> torch.device:
-        """The UNet's device."""
+        """The device of the model's parameters."""
         return next(self.unet.parameters()).device
 
     @torch.no_grad()
     def embed_image(self, rgb: Tensor) -> Tensor:
-        """Embed images [b, 3, h, w] in [0, 1] on white as conditioning tokens [b, 1, c]. Zeros mean unconditional."""
+        """Embed images [b, 3, h, w] in [0, 1] on white, and return the embeddings as conditioning tokens [b, 1, c].
+
+        A token of zeros makes the model unconditional.
+        """
         tokens: Tensor = self.image_encoder(rgb)
         return tokens[:, None]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encode images [n, 3, h, w] in [0, 1] as scaled latents [n, c, h, w]. Differentiable and deterministic.
+        """Encode images [n, 3, H, W] in [0, 1] to latents [n, c, h, w], multiplied by the latent scale.
 
-        Returns the mean of the posterior instead of a sample, because the posterior's standard deviation is small
-        compared with that of the latents.
+        The latents are the means of the posteriors instead of samples, because the standard deviation of a posterior is
+        small compared with that of the latents. The method is differentiable and deterministic.
         """
         mean, _ = self.posterior(images)
         return mean * self.spec.latent_scale
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Call the function `posterior` on images [n, 3, h, w] in [0, 1], with this model's VAE and image size."""
+        """Return mean and log variance [n, c, h, w] of the VAE's posteriors of images [n, 3, H, W] in [0, 1].
+
+        The mean is not multiplied by the latent scale.
+        """
         return posterior(self.vae, images, self.spec.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents [n, c, h, w] to images [n, 3, h, w] in [0, 1]."""
+        """Decode latents [n, c, h, w], which were multiplied by the latent scale, to images [n, 3, H, W] in [0, 1]."""
         unscaled = latents.float() / self.spec.latent_scale
         pixels: Tensor = self.vae.decode(unscaled.to(_dtype(self.vae))).sample  # type: ignore[operator]
         return ((pixels.float() + 1) / 2).clamp(0, 1)
@@ -124,7 +138,7 @@ class MultiViewModel:
     def predict_noise(
         self, latents: Tensor, timesteps: Tensor, cameras: Tensor, tokens: Tensor, num_frames: int
     ) -> Tensor:
-        """Predict noise [(b f), c, h, w] with one conditioning token per object; see `run_unet`.
+        """Predict the noise [(b f), c, h, w] of noisy latents, with one conditioning token per object.
 
         Args:
             latents: Noisy latents [(b f), c, h, w].
@@ -134,14 +148,14 @@ class MultiViewModel:
             num_frames: Frames per object, f.
 
         Raises:
-            UserError: the UNet reads the reference image as additional input channels, and these are missing.
+            UserError: The UNet reads the reference image as additional input channels, which `latents` lack.
         """
         expected = int(self.unet.config.in_channels)  # type: ignore[union-attr, arg-type]
         if latents.shape[1] != expected:
             raise UserError(
                 f"the UNet expects {expected} input channels, but the latents have {latents.shape[1]}. The model was "
-                "trained with --reference-mode channels and needs the reference image; add it with "
-                "`train.model.reference.with_reference_image`"
+                "trained with --reference-mode channels and needs the reference image; pass the model and the image to "
+                "`train.model.reference.with_reference_image`, and use the model that this function returns"
             )
         context = tokens.repeat_interleave(num_frames, dim=0)
         return run_unet(self.unet, latents, timesteps, cameras, context, num_frames=num_frames)
@@ -153,7 +167,10 @@ class MultiViewModel:
         ref_elevation_deg: ArrayLike,
         ref_azimuth_deg: ArrayLike,
     ) -> Tensor:
-        """Return the `camera_labels` [..., 16] of angles [...] in this model's convention and on its device."""
+        """Return the camera labels [..., 16] of views in this model's convention, on the device of the model.
+
+        The arguments are those of the function `camera_labels`.
+        """
         labels = camera_labels(self.spec.cameras, elevation_deg, azimuth_deg, ref_elevation_deg, ref_azimuth_deg)
         return to_device(labels, self.device)
 
@@ -171,10 +188,18 @@ def assemble(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> MultiViewModel:
-    """Assemble a model on a device. VAE and image encoder are frozen, as in the paper.
+    """Return a model that consists of the given parts, moved to a device. VAE and image encoder are frozen.
+
+    Args:
+        unet: UNet with joint attention.
+        vae: diffusers' AutoencoderKL.
+        image_encoder: Image encoder.
+        spec: Settings of the model.
+        device: Device to which all parts are moved.
+        dtype: Floating-point type to which all parts are converted.
 
     Raises:
-        UserError: UNet and image encoder have different embedding widths.
+        UserError: The image encoder's embeddings do not have the width that the UNet expects.
     """
     for part in (vae, image_encoder):
         part.requires_grad_(False).eval()
@@ -196,32 +221,41 @@ def load_model(
 
     Args:
         folder: Model folder.
-        device: Device to load it to.
+        device: Device to load the model to.
         dtype: Floating-point type of all parts.
-        image_encoder: Image encoder to use if the folder has none (a converted MVDream has none).
+        image_encoder: Image encoder to use if the folder has none (a converted MVDream has none). None: a folder
+            without image encoder is an error.
 
     Raises:
-        UserError: the folder is incomplete or damaged, or there is no image encoder.
+        UserError: The folder is incomplete or damaged, or there is no image encoder.
     """
     spec = read_spec(folder)
     image_encoder = read_image_encoder(folder) or image_encoder
     if image_encoder is None:
         raise UserError(
-            f"{folder}: has no image_tower/; train a model from it with `python -m train stage1 --init-from`"
+            f"the model folder {folder} contains no image encoder (image_tower/ is missing; a converted MVDream has "
+            f"none); fine-tune this model with `python -m train stage1 --init-from {folder} --out OUT`, then give OUT "
+            "as the model"
         )
     unet = load_unet(folder / "unet").eval()
     return assemble(unet, load_vae(folder / "vae"), image_encoder, spec, device=device, dtype=dtype)
 
 
 def read_image_encoder(folder: Path) -> ImageEncoder | None:
-    """Read a model folder's `image_tower/`, or the `image_encoder/` of a diffusers folder; None if there is neither."""
+    """Load the image encoder of a model folder, from the subfolder `image_tower/` or `image_encoder/`.
+
+    Exported diffusers folders contain `image_encoder/`. Returns None if neither subfolder exists.
+    """
     if (folder / "image_tower").is_dir():
         return load_image_encoder(folder / "image_tower")
     return load_clip_vision(folder / "image_encoder") if (folder / "image_encoder").is_dir() else None
 
 
 def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("unet", "vae", "image_tower")) -> None:
-    """Write a model folder. `model.json` is written last and marks the folder as complete."""
+    """Write a model folder. `model.json` is written last and marks the folder as complete.
+
+    `parts` are the names of the subfolders to write.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if "unet" in parts:
         model.unet.save_pretrained(folder / "unet")  # type: ignore[operator]
@@ -233,35 +267,41 @@ def save_model(model: MultiViewModel, folder: Path, parts: Sequence[str] = ("une
 
 
 def write_spec(spec: ModelSpec, folder: Path) -> None:
-    """Write `model.json`."""
+    """Write the settings of a model to `model.json` in the model folder."""
     (folder / SPEC_FILE).write_text(json.dumps(asdict(spec), indent=2) + "\n")
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """Read `model.json`.
+    """Return the settings of a model from `model.json` in the model folder.
 
     Raises:
-        UserError: the file is damaged, or missing because the folder is not a complete model.
+        UserError: The file is damaged, or missing because the folder is not a complete model folder.
     """
     path = folder / SPEC_FILE
     if folder == BUNDLED_MODEL and not folder.exists():
         raise UserError(
-            f"{folder}: the bundled model is not in the current folder; run from the checkout, or give a model with "
-            "MODEL=... or --model"
+            f"{folder}: the bundled model is not in the current folder; run the command from the checkout, or give "
+            "another model with MODEL=... or --model"
         )
     if not path.is_file():
-        raise UserError(f"{folder}: not a model folder ({SPEC_FILE} is missing); train or convert one first")
+        raise UserError(
+            f"{folder}: not a model folder ({SPEC_FILE} is missing); give the folder of a finished training run or of "
+            "a converted model"
+        )
     try:
         spec = ModelSpec(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged model settings ({error}); train or convert the model again") from error
     if spec.cameras not in get_args(CameraConvention):
-        raise UserError(f"{path}: unknown camera convention {spec.cameras!r}; known: {get_args(CameraConvention)}")
+        raise UserError(
+            f"{path}: `cameras` is {spec.cameras!r}, an unknown convention of camera labels; it must be one of "
+            f"{', '.join(get_args(CameraConvention))}; train or convert the model again"
+        )
     return spec
 
 
 def load_vae(folder: Path) -> nn.Module:
-    """Read a diffusers AutoencoderKL folder in float32."""
+    """Load a diffusers AutoencoderKL from a folder, in float32. Raises UserError when the folder cannot be read."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return load_pretrained(AutoencoderKL, folder)

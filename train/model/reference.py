@@ -1,15 +1,15 @@
-"""Condition the UNet on the latent of the reference image, as a frame or as input channels (Fig. 8).
+"""Condition the UNet on the latent of the reference image, as an additional frame or as input channels (Fig. 8).
 
-Concatenation along channels is the ablation, as in Zero123. The UNet then reads twice the number of latent channels:
-each frame is [noisy | clean reference], and there is no reference frame. `widen_conv_in` initializes the new weights to
-zero, so that the outputs of the base model do not change. Unlike the paper's model, this model needs the reference
-image at inference; `with_reference_image` supplies it to every call.
+The additional frame is the paper's method. Input channels are the paper's ablation, as in Zero123: the UNet reads twice
+the number of latent channels, each frame is [noisy | clean reference], and there is no reference frame. `widen_conv_in`
+initializes the new weights to zero, so that the outputs of the base model do not change at first. A model with these
+input channels needs the reference image at inference too; `with_reference_image` supplies the image.
 """
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from dataset.io.option_checks import check_number
 from train.model.multiview import MultiViewModel, read_spec
 from train.model.unet import widen_conv_in
 
-_AS_CHANNELS: Final = "the model always reads the reference image as input channels, not as a frame"
 ReferenceMode = Literal["attention", "none", "channels"]
 """How the UNet reads the reference latent. attention: as a clean frame in self-attention (the paper's Explicit
 Multi-view Attention). none: not at all (stage 1, and the ablation of Fig. 7). channels: as additional input channels of
@@ -27,21 +26,29 @@ each frame."""
 
 
 def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
-    """Prepare a base UNet, in place, for a reference mode. Raises UserError when it already reads references."""
+    """Prepare the UNet of a base model, in place, for training with a reference mode, and return the UNet.
+
+    Args:
+        unet: UNet of the base model.
+        use: How the UNet will use the reference image.
+
+    Raises:
+        UserError: The UNet already reads the reference image as input channels.
+    """
     if use == "channels":
         return start_channel_concat(unet)
     if reads_reference(unet):
         raise UserError(
             "the base model reads the reference image as input channels (--reference-mode channels); give a base "
-            "model that was trained without them"
+            "model that was trained without --reference-mode channels"
         )
     return unet
 
 
 def start_channel_concat(unet: nn.Module) -> nn.Module:
-    """Widen a base UNet, in place, so that its input channels are those of the noisy and the reference latents.
+    """Widen the input of a UNet, in place, to the channels of the noisy latent and of the reference latent.
 
-    Raises UserError when the UNet is widened already.
+    Returns the UNet. Raises UserError when the input of the UNet has been widened before.
     """
     settings: Any = unet.config
     if settings.in_channels != settings.out_channels:
@@ -53,13 +60,13 @@ def start_channel_concat(unet: nn.Module) -> nn.Module:
 
 
 def reads_reference(unet: nn.Module) -> bool:
-    """Return whether this UNet reads the reference as input channels."""
+    """Return whether a UNet reads the reference image as input channels (--reference-mode channels)."""
     settings: Any = unet.config
     return _widened(settings.in_channels, settings.out_channels)
 
 
 def folder_reads_reference(folder: Path) -> bool:
-    """Return whether the UNet of a model folder reads the reference as input channels."""
+    """Return whether the UNet of a model folder reads the reference image as input channels."""
     settings: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text())
     return _widened(settings["in_channels"], settings["out_channels"])
 
@@ -71,20 +78,23 @@ def _widened(in_channels: int, out_channels: int) -> bool:
 def check_reference_options(
     folder: Path, *, with_reference: bool, azimuth_deg: float, with_reference_loss: bool | None = None
 ) -> None:
-    """Check --with-reference and --azimuth-deg.
+    """Check that the options --with-reference and --azimuth-deg fit the model and each other.
 
     Args:
         folder: Model folder.
-        with_reference: Whether to condition the model on the image itself.
-        azimuth_deg: Azimuth of the image's camera in degrees.
-        with_reference_loss: Whether the image supervises the reference view (--reference-loss-weight). None: the
-            command has no such option.
+        with_reference: Whether to condition the model on the reference image in addition to its embedding.
+        azimuth_deg: Azimuth of the camera of the reference image in degrees.
+        with_reference_loss: Whether the reference image is also compared with the rendered view of its camera
+            (--reference-loss-weight). None: the command has no option --reference-loss-weight.
 
     Raises:
-        UserError: the options do not fit the model folder or each other.
+        UserError: The options do not fit the model or each other.
     """
     if with_reference and folder_reads_reference(folder):
-        raise UserError(f"{folder}: {_AS_CHANNELS}; drop --with-reference")
+        raise UserError(
+            f"{folder}: the model always reads the reference image as input channels, not as a frame; drop "
+            "--with-reference"
+        )
     check_number("--azimuth-deg", azimuth_deg)
     if azimuth_deg and not (with_reference or with_reference_loss):
         if with_reference_loss is None:
@@ -93,31 +103,35 @@ def check_reference_options(
             "--azimuth-deg needs --with-reference or --reference-loss-weight; add one of them, or drop --azimuth-deg"
         )
     if azimuth_deg and read_spec(folder).cameras != "absolute":
-        raise UserError(f"{folder}: its camera labels are relative to the reference image; drop --azimuth-deg")
+        raise UserError(f"{folder}: the model's camera labels are relative to the reference image; drop --azimuth-deg")
 
 
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
-    """Concatenate noisy latents [(b f), c, h, w] and references [b, c, h, w] to [(b f), 2c, h, w].
+    """Concatenate the noisy latent of each frame with the reference latent of its object, to [(b f), 2c, h, w].
 
-    `latents` may contain all objects several times in a row, as classifier-free guidance needs; the references are then
-    repeated as often.
+    Args:
+        latents: Noisy latents [(b f), c, h, w]. They may contain all objects several times in a row, as classifier-free
+            guidance needs.
+        reference: Reference latents [b, c, h, w] of the objects, repeated as often as `latents` repeats the objects.
+        num_frames: Frames per object, f.
 
     Raises:
-        UserError: the number of latents is not a multiple of objects times frames.
+        UserError: The number of latents is not a multiple of the number of objects times `num_frames`.
     """
     objects = len(latents) // num_frames
     if objects % len(reference) or len(latents) % num_frames:
         raise UserError(
-            f"got {len(latents)} latents, not a multiple of {len(reference)} objects with {num_frames} frames each"
+            f"got {len(latents)} noisy latents, not a multiple of {len(reference) * num_frames}, for {len(reference)} "
+            f"objects with {num_frames} frames each; pass `num_frames` latents per reference latent"
         )
     rounds = reference.repeat(objects // len(reference), 1, 1, 1)
     return torch.cat([latents, rounds.repeat_interleave(num_frames, dim=0).to(latents.dtype)], dim=1)
 
 
 class ReferenceChannelsUNet(nn.Module):
-    """A widened UNet that concatenates the reference latents [b, c, h, w] of its objects to its input.
+    """Wrapper of a widened UNet, which concatenates the reference latents [b, c, h, w] of b objects to the input.
 
-    It has the call signature of the base UNet.
+    The wrapper is called like a UNet that is not widened.
     """
 
     reference: Tensor
@@ -129,21 +143,28 @@ class ReferenceChannelsUNet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's config, with `in_channels` set to the number of channels that callers pass."""
+        """The configuration of the wrapped UNet, with the number of channels that callers pass as `in_channels`."""
         settings: Any = self.unet.config
         return type(settings)({**settings, "in_channels": settings.out_channels})
 
     def forward(self, sample: Tensor, timestep: Tensor, *, cross_attention_kwargs: dict[str, int], **rest: Any) -> Any:
-        """Predict as `UNet2DConditionModel.forward` does, from `sample` [(b f), c, h, w] and `timestep` [(b f)]."""
+        """Concatenate the reference latents to the input and return the result of `UNet2DConditionModel.forward`.
+
+        Args:
+            sample: Noisy latents [(b f), c, h, w].
+            timestep: Timesteps [(b f)].
+            cross_attention_kwargs: Dictionary with the entry `num_frames`, f.
+            **rest: Further arguments of the UNet.
+        """
         joined = concat_reference(sample, self.reference, cross_attention_kwargs["num_frames"])
         return self.unet(joined, timestep, cross_attention_kwargs=cross_attention_kwargs, **rest)
 
 
 class ReferenceFrameUNet(nn.Module):
-    """A UNet that attends to the reference latents [b, c, h, w] of its objects, as in stage 2.
+    """Wrapper of a UNet that attends to the reference latents [b, c, h, w] of b objects, as in stage 2.
 
-    The reference is a clean first frame at timestep 0 (Eq. 4) with its camera label [b, 16]. The wrapper has the call
-    signature of the UNet and discards the prediction for the reference frame.
+    The reference becomes a clean first frame at timestep 0 (Eq. 4), whose camera labels are `camera` [b, 16]. The
+    wrapper is called like the UNet, and the prediction for the reference frame is discarded.
     """
 
     reference: Tensor
@@ -157,7 +178,7 @@ class ReferenceFrameUNet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's config."""
+        """The configuration of the wrapped UNet."""
         return self.unet.config
 
     def forward(
@@ -170,15 +191,15 @@ class ReferenceFrameUNet(nn.Module):
         cross_attention_kwargs: dict[str, int],
         **rest: Any,
     ) -> tuple[Tensor]:
-        """Predict as `UNet2DConditionModel.forward` does with `return_dict=False`.
+        """Prepend the reference frame and return the predicted noise [(b f), c, h, w] of the other frames in a tuple.
 
         Args:
             sample: Noisy latents [(b f), c, h, w].
             timestep: Timesteps [(b f)].
             encoder_hidden_states: Conditioning tokens [(b f), l, c], the same for all frames of an object.
             class_labels: Camera labels [(b f), 16].
-            cross_attention_kwargs: `num_frames`, f.
-            **rest: Further arguments of the UNet.
+            cross_attention_kwargs: Dictionary with the entry `num_frames`, f.
+            **rest: Further arguments of the UNet, including `return_dict=False`.
         """
         frames = cross_attention_kwargs["num_frames"]
         objects = len(sample) // frames
@@ -196,7 +217,7 @@ class ReferenceFrameUNet(nn.Module):
 
 
 def _prepend_frame(first: Tensor, rest: Tensor) -> Tensor:
-    """Prepend one frame per object: [b, ...] and [(b f), ...] -> [(b (1 + f)), ...]."""
+    """Put one frame per object, `first` [b, ...], before the frames `rest` [(b f), ...]; return [(b (1 + f)), ...]."""
     frames = rest.reshape(len(first), -1, *rest.shape[1:])
     return torch.cat([first[:, None].to(rest.dtype), frames], dim=1).flatten(0, 1)
 
@@ -204,17 +225,24 @@ def _prepend_frame(first: Tensor, rest: Tensor) -> Tensor:
 def with_reference_image(
     model: MultiViewModel, rgb: Tensor, *, as_frame: bool = False, elevation_deg: float = 0.0, azimuth_deg: float = 0.0
 ) -> MultiViewModel:
-    """Condition the model on reference images [b, 3, h, w] in [0, 1] if it needs them; otherwise return it unchanged.
+    """Return the model conditioned on reference images, if the model needs them or `as_frame` is true.
 
-    With `as_frame`, models that do not need them are conditioned on them as well: on a clean reference frame, as in
-    stage 2. The angles of the reference image affect only models with absolute camera labels.
+    Args:
+        model: Model to condition. A model that reads the reference image as input channels needs the images.
+        rgb: Reference images [b, 3, h, w] in [0, 1] on white.
+        as_frame: Whether to condition a model without such input channels on the images too: on a clean reference
+            frame, as in stage 2. If False, such a model is returned unchanged.
+        elevation_deg: Elevation of the images' camera in degrees; ignored unless camera labels are absolute.
+        azimuth_deg: Azimuth of the images' camera in degrees; ignored unless camera labels are absolute.
 
     Raises:
-        UserError: `as_frame` is set for a model that reads the reference as input channels.
+        UserError: `as_frame` is true, but the model reads the reference image as input channels.
     """
     channels = reads_reference(model.unet)
     if channels and as_frame:
-        raise UserError(f"{_AS_CHANNELS}; drop --with-reference")
+        raise UserError(
+            "the model always reads the reference image as input channels, not as a frame; drop --with-reference"
+        )
     if not channels and not as_frame:
         return model
     with torch.no_grad():
@@ -224,9 +252,14 @@ def with_reference_image(
 
 
 def with_reference_latents(model: MultiViewModel, reference: Tensor, camera: Tensor) -> MultiViewModel:
-    """Condition the model on reference latents [b, c, h, w] with camera labels [b, 16].
+    """Return the model conditioned on the reference latents of b objects.
 
-    They become input channels if the UNet was widened for them, otherwise a clean first frame.
+    The latents become input channels if the UNet was widened for reference latents, otherwise a clean first frame.
+
+    Args:
+        model: Model to condition.
+        reference: Reference latents [b, c, h, w], multiplied by the latent scale.
+        camera: Camera labels [b, 16] of the reference images.
     """
     if reads_reference(model.unet):
         return replace(model, unet=ReferenceChannelsUNet(model.unet, reference))

@@ -19,10 +19,11 @@ CAMERA_NUMBERS: Final = 16
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Sizes of the UNet. `attention` states which levels, from the finest to the coarsest, have transformer blocks.
+    """Sizes of the UNet.
 
-    `norm_groups` should leave several channels per group: the time and camera embedding is added per channel, and a
-    group norm over a single channel removes it.
+    `widths` (numbers of channels) and `attention` (whether the level has transformer blocks) have an entry per level,
+    from the finest to the coarsest. Every group of a group norm should contain several channels: the time and camera
+    embedding is added per channel, and a group norm over a single channel would remove the embedding.
     """
 
     latent_channels: int
@@ -36,16 +37,17 @@ class UNetShape:
 
 
 def build_unet(shape: UNetShape) -> nn.Module:
-    """Build diffusers' UNet with the camera MLP, random weights and joint attention.
+    """Build diffusers' UNet2DConditionModel with a camera MLP, random weights and joint attention.
 
-    Raises UserError when the head width does not divide a width.
+    Raises UserError when a level's number of channels is not divisible by the number of channels per attention head.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     for width in shape.widths:
         if width % shape.head_width:
             raise UserError(
-                f"the width {width} is not divisible by the head width {shape.head_width}; give another --head-width"
+                f"the UNet's level of {width} channels is not divisible by the head width {shape.head_width}; give "
+                f"another --head-width, which must divide {', '.join(map(str, shape.widths))}"
             )
     unet: nn.Module = UNet2DConditionModel(
         sample_size=shape.latent_size,
@@ -67,21 +69,24 @@ def build_unet(shape: UNetShape) -> nn.Module:
 
 
 def join_frames(unet: nn.Module) -> nn.Module:
-    """Set the joint attention processor, which is not part of a saved UNet."""
+    """Set the UNet's attention processors to `JointAttention`, which is not part of a saved UNet; return the UNet."""
     unet.set_attn_processor(JointAttention())  # type: ignore[operator]
     return unet
 
 
 def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
-    """Widen the UNet to `channels` input channels, in place. The new channels come last, and their weights are zero.
+    """Increase the number of the UNet's input channels to `channels`, in place, and return the UNet.
 
-    The output does not depend on the new channels until training changes these weights. Raises UserError when the UNet
-    already has more channels.
+    The new channels come last, and their weights are zero, so the output does not depend on the new channels until
+    training changes these weights. Raises UserError when the UNet has more than `channels` input channels already.
     """
     settings: Any = unet.config
     before = unet.conv_in
     if not isinstance(before, nn.Conv2d) or channels < before.in_channels:
-        raise UserError(f"a UNet with {settings.in_channels} input channels cannot be widened to {channels}")
+        raise UserError(
+            f"a UNet with {settings.in_channels} input channels cannot be widened to {channels}; give at least "
+            f"{settings.in_channels} channels"
+        )
     with torch.device(before.weight.device):
         after = nn.Conv2d(channels, before.out_channels, before.kernel_size, before.stride, before.padding)  # type: ignore[arg-type]
     after.to(before.weight.dtype)
@@ -98,14 +103,14 @@ def widen_conv_in(unet: nn.Module, channels: int) -> nn.Module:
 def run_unet(
     unet: nn.Module, latents: Tensor, timesteps: Tensor, cameras: Tensor, context: Tensor, *, num_frames: int
 ) -> Tensor:
-    """Predict the noise [(b f), c, h, w] in float32.
+    """Return the noise [(b f), c, h, w], in float32, that a UNet predicts from noisy latents.
 
     Args:
         unet: UNet with joint attention.
         latents: Noisy latents [(b f), c, h, w].
         timesteps: Timesteps [(b f)].
         cameras: Camera labels [(b f), 16].
-        context: Conditioning tokens [(b f), l, c].
+        context: Conditioning tokens [(b f), l, d] for cross-attention.
         num_frames: Frames per object, f.
     """
     dtype = next(unet.parameters()).dtype
@@ -121,23 +126,31 @@ def run_unet(
 
 
 def load_unet(folder: Path) -> nn.Module:
-    """Read a diffusers UNet folder in float32, with joint attention.
+    """Load a UNet from a diffusers folder, in float32, with joint attention.
 
-    Raises UserError when it cannot be read or has no camera MLP.
+    Raises UserError when the folder cannot be read or the UNet has no camera MLP.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     unet = load_pretrained(UNet2DConditionModel, folder)
     settings: Any = unet.config
     if settings.class_embed_type != "projection" or settings.projection_class_embeddings_input_dim != CAMERA_NUMBERS:
-        raise UserError(f"{folder}: the UNet has no {CAMERA_NUMBERS}-value camera input; convert MVDream's checkpoint")
+        raise UserError(
+            f"{folder}: the UNet has no input for the {CAMERA_NUMBERS} camera values; give a multi-view model, such as "
+            "a converted MVDream"
+        )
     return join_frames(unet)
 
 
 def load_pretrained(kind: Any, folder: Path) -> nn.Module:
-    """Read a folder of the diffusers class `kind` from disk in float32.
+    """Load a module from a diffusers folder, in float32, without network access.
 
-    Raises UserError when the folder cannot be read or lacks weights.
+    Args:
+        kind: The diffusers class of the module, such as UNet2DConditionModel.
+        folder: Folder with config.json and the weights.
+
+    Raises:
+        UserError: The folder cannot be read, or parameters are missing.
     """
     try:
         part, info = kind.from_pretrained(
@@ -145,11 +158,13 @@ def load_pretrained(kind: Any, folder: Path) -> nn.Module:
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert it again") from error
+        raise UserError(
+            f"{folder}: cannot be read as {kind.__name__} ({reason}); train or convert the model again"
+        ) from error
     if missing := info["missing_keys"]:  # diffusers would leave these parameters uninitialized
         raise UserError(
             f"{folder}: incomplete {kind.__name__}: {len(missing)} parameters are missing, such as "
-            f"{sorted(missing)[0]}; copy, train or convert it again"
+            f"{sorted(missing)[0]}; copy, train or convert the model again"
         )
     module: nn.Module = part
     return module

@@ -150,7 +150,9 @@ def test_one_changed_byte_is_found_before_anything_is_loaded(tmp_path: Path, nam
     path.write_bytes(data)
     again, its_optimiser = _toy()
     before = {key: tensor.clone() for key, tensor in again.state_dict().items()}
-    with pytest.raises(UserError, match=rf"step-000000002: damaged \({name}.*remove it.*resumes from step-000000001"):
+    with pytest.raises(
+        UserError, match=rf"step-000000002: damaged \({name}.*remove this folder.*resumes from step-000000001"
+    ):
         restore_checkpoint(tmp_path, again, its_optimiser)
     assert _same(before, again.state_dict())
     assert not its_optimiser.state

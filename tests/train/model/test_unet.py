@@ -74,7 +74,7 @@ def test_a_widened_model_is_saved_loaded_and_sampled_with_its_image(base: Path, 
 
     assert sample(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 3, 32, 32)
     assert not torch.equal(sample(torch.zeros(1, 3, 32, 32)), sample(torch.rand(1, 3, 32, 32)))
-    with pytest.raises(UserError, match="which the official code does not support"):
+    with pytest.raises(UserError, match="which the official code of Isotropic3D does not support"):
         export(ExportArgs(tmp_path / "ablation", tmp_path / "x.ckpt", "ldm"))
     with pytest.raises(UserError, match="already reads 8 channels"):
         start_channel_concat(again.unet)
