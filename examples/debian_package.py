@@ -59,9 +59,9 @@ def _deb_files(deb: Path, suffix: str) -> Iterator[tuple[PurePosixPath, bytes]]:
     except OSError as error:
         raise UserError(f"{deb} cannot be read ({one_line(error)}); check the path and its permissions") from error
     except (tarfile.TarError, EOFError) as error:
-        remedy = "download the package again, or unpack the package with `dpkg-deb -x` and give the folder"
         raise UserError(
-            f"the package {deb} is damaged or compressed in an unknown way ({one_line(error)}); {remedy}"
+            f"the package {deb} is damaged or compressed in an unknown way ({one_line(error)}); download the package "
+            "again, or unpack the package with `dpkg-deb -x` and give the folder"
         ) from error
 
 

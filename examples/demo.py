@@ -143,7 +143,8 @@ def run_step(step: Step, demo: Demo) -> float:
         print("   some objects were not rendered (see above); continuing with the others", flush=True)
     elif status:
         raise UserError(
-            f"step {step.name!r} of the demo failed with status {status}; run the same command to resume from it"
+            f"step {step.name!r} of the demo failed with exit status {status}; correct the error shown above, then run "
+            "the same command to resume from this step"
         )
     return time.monotonic() - start
 

@@ -91,11 +91,11 @@ class RenderCommand:
 
     def check(self) -> None:
         """Raise UserError on invalid values. (Not in __post_init__, whose errors tyro would print in a frame.)"""
-        for name, value in (("--workers", self.workers), ("--threads", self.threads)):
+        for option, value in (("--workers", self.workers), ("--threads", self.threads)):
             if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; it must be at least 1")
+                raise UserError(f"{option} is {value}; choose a value of at least 1")
         if self.timeout_s <= 0:
-            raise UserError(f"--timeout-s is {self.timeout_s}; it must be positive")
+            raise UserError(f"--timeout-s is {self.timeout_s}; choose a positive number of seconds")
         if self.estimate_from < 0 or self.price_per_hour < 0:
             raise UserError(
                 f"--estimate-from is {self.estimate_from} and --price-per-hour is {self.price_per_hour}; "

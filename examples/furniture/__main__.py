@@ -43,7 +43,7 @@ class Furniture:
 
 
 def run(command: Furniture) -> None:
-    """Convert all libraries into a temporary folder and rename the folder to `--out`. Raises UserError for bad input."""
+    """Convert all libraries, first into a temporary folder. Raises UserError for bad input."""
     options = Options(command.min_flatness, command.max_image_px, command.max_model_mb)
     out = command.out.absolute()
     if out.exists() and not ((out / MANIFEST_NAME).is_file() and (out / LABELS_NAME).is_file()):

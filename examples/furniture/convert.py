@@ -40,11 +40,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_flatness < 1:
-            raise UserError(f"--min-flatness is {self.min_flatness}; it must be at least 0 and below 1")
+            raise UserError(f"--min-flatness is {self.min_flatness}; choose a value from 0 to below 1")
         if self.max_image_px < 1:
-            raise UserError(f"--max-image-px is {self.max_image_px}; it must be at least 1")
+            raise UserError(f"--max-image-px is {self.max_image_px}; choose a value of at least 1")
         if self.max_model_mb is not None and self.max_model_mb <= 0:
-            raise UserError(f"--max-model-mb is {self.max_model_mb}; it must be positive")
+            raise UserError(f"--max-model-mb is {self.max_model_mb}; choose a positive number of megabytes")
 
 
 @dataclass(frozen=True)

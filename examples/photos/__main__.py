@@ -131,10 +131,9 @@ def _report_left_out(
     small: list[str],
 ) -> None:
     if not written:
-        remedy = "give the .deb of tuxpaint-stamps-default or its folder stamps/"
         raise UserError(
             f"{command.source} contains none of the images that {command.labels} lists, or only images below "
-            f"{command.min_px} px (--min-px); {remedy}"
+            f"{command.min_px} px (--min-px); give the .deb file of tuxpaint-stamps-default or its folder stamps/"
         )
     if unlabelled:
         folders = Counter(file.rpartition("/")[0] for file in unlabelled)

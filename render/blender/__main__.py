@@ -212,7 +212,8 @@ def _source_file(job: RenderJob, scratch: Path) -> Path:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ObjectError("source", type(error).__name__, f"{asset.uid}: {error}") from error
+        message = f"the model file of {asset.uid} cannot be read or built ({error})"
+        raise ObjectError("source", type(error).__name__, message) from error
 
 
 def bundled_maps() -> Path:
@@ -226,8 +227,8 @@ def bundled_maps() -> Path:
 def allowed_cpus(threads: int) -> Iterator[None]:
     """Restrict the process to `threads` CPUs while Blender starts, which sets the size of TBB's thread pool.
 
-    If the pool is larger than Cycles' thread count, one of its threads spins in sched_yield, which costs 3.5 s of
-    system time per object instead of 0.4 s and slows down other processes (docs/LOG.md).
+    If the pool is larger than the number of Cycles' threads, one thread of the pool waits actively (sched_yield), which
+    costs 3.5 s of system time per object instead of 0.4 s and slows down other processes (docs/LOG.md).
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

@@ -23,7 +23,7 @@ RANDOM_ELEVATION_DEG: Final = (-10.0, 40.0)
 
 @dataclass(frozen=True)
 class Pose:
-    """A camera that looks at the origin (conventions: dataset.camera)."""
+    """A camera that looks at the origin, by its elevation, azimuth and distance (conventions: dataset.camera)."""
 
     elevation_deg: float
     azimuth_deg: float

@@ -52,7 +52,7 @@ def choose(device: Device) -> tuple[str, str]:
     no_gpu = "Cycles finds no GPU on this machine (OptiX, CUDA, HIP or Metal)"
     if device == "auto":
         return CPU, f"--device auto: {no_gpu}; rendering on the CPU"
-    raise UserError(f"--device gpu: {no_gpu}; use --device cpu")
+    raise UserError(f"--device gpu is not possible, because {no_gpu}; use --device cpu")
 
 
 def use(scene: Any, chosen: str) -> None:

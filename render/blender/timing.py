@@ -53,7 +53,7 @@ class RenderClock:
         self.done = time.perf_counter()
 
     def add_to(self, timer: PartTimer) -> None:
-        """Add the times of the rendering that has just returned to `timer`.
+        """Add the times of the last rendering to the parts of `timer`.
 
         If Cycles reported no first sample, all time until the image was finished is added to the part `sync`.
         """

@@ -91,10 +91,11 @@ def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) ->
         try:
             return attempt(), number
         except DownloadError as error:
-            raise DownloadError(error.failure.error_class, f"{name}: {error}", number) from error
+            raise DownloadError(error.failure.error_class, f"{name} cannot be downloaded: {error}", number) from error
         except RetryableError as error:
             if number >= policy.attempts:
-                raise DownloadError(error.kind, f"{name}: {error} ({number} attempts)", number) from error
+                message = f"{name} cannot be downloaded: {error} ({number} attempts)"
+                raise DownloadError(error.kind, message, number) from error
             backoff = policy.backoff_s * 2 ** (number - 1) * random.uniform(0.5, 1.5)  # not all at once again
             time.sleep(min(LONGEST_WAIT_S, max(backoff, error.wait_s)))
             number += 1

@@ -69,11 +69,11 @@ def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True)
         animated, images = bool(document.get("animations")), _has_images(document)
         changed, flags = simplify(document, path, root, animations)
     except (LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
-        raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
+        raise ModelError(f"{path.name} is malformed glTF ({error!r}); export the file again") from error
     except ModelError:
         raise
     except ValueError as error:  # an invalid number or path
-        raise ModelError(f"{path.name} is malformed glTF ({error!r})") from error
+        raise ModelError(f"{path.name} is malformed glTF ({error!r}); export the file again") from error
     imported = path if plain and not changed else write_copy(document, binary, path, scratch)
     return PreparedModel(imported, flags, scenes, animated=animated, depth=depth, images=images)
 
@@ -96,9 +96,11 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview, bool]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} is not glTF: the JSON text cannot be parsed ({error})") from error
+        raise ModelError(
+            f"{path.name} is not glTF: the JSON text cannot be parsed ({error}); export or download the file again"
+        ) from error
     if not isinstance(document, dict) or not isinstance(document.get("asset"), dict):
-        raise ModelError(f"{path.name} is not glTF: the JSON text has no `asset` object")
+        raise ModelError(f"{path.name} is not glTF: the JSON text has no `asset` object; export the file again")
     if str(document["asset"].get("version", "2")).startswith("1"):
         raise ModelError(f"{path.name} is glTF 1.0; convert the file to glTF 2.0")
     return document, binary, plain
@@ -114,21 +116,27 @@ def _has_images(document: dict[str, Any]) -> bool:
 
 def _split_glb(data: bytes, name: str) -> tuple[bytes, memoryview]:
     if len(data) < _GLB_HEADER + 8:
-        raise ModelError(f"{name} is truncated: the file has {len(data)} bytes, less than a GLB header")
+        raise ModelError(f"{name} is truncated: its {len(data)} bytes are less than a GLB header; download it again")
     version, length = struct.unpack_from("<II", data, 4)
     if version == 1:
         raise ModelError(f"{name} is glTF 1.0; convert the file to glTF 2.0")
     if length > len(data):
-        raise ModelError(f"{name} is truncated: the file has {len(data)} bytes, but its header declares {length}")
+        raise ModelError(
+            f"{name} is truncated: the file has {len(data)} bytes, but its header declares {length} bytes; download "
+            "the file again"
+        )
     view, chunks, offset = memoryview(data), dict[int, memoryview](), _GLB_HEADER
     while offset + 8 <= length:
         size, kind = struct.unpack_from("<II", data, offset)
         if offset + 8 + size > length:
-            raise ModelError(f"{name} is truncated: a GLB chunk of {size} bytes ends after the end of the file")
+            raise ModelError(
+                f"{name} is truncated: a GLB chunk of {size} bytes ends after the end of the file; export or download "
+                "the file again"
+            )
         chunks.setdefault(kind, view[offset + 8 : offset + 8 + size])
         offset += 8 + size
     if _CHUNK_JSON not in chunks:
-        raise ModelError(f"{name} is not glTF: the GLB file has no JSON chunk")
+        raise ModelError(f"{name} is not glTF: the GLB file has no JSON chunk; export the file again")
     return bytes(chunks[_CHUNK_JSON]), chunks.get(_CHUNK_BIN, memoryview(b""))
 
 
@@ -150,7 +158,7 @@ def _check_reference(reference: str, needed: bool, path: Path, root: Path) -> No
     if place is None:
         if needed:
             raise UnsafeReference(
-                f"{path.name} refers to {reference!r}, which is outside of the source folder; copy this file into it"
+                f"{path.name} refers to {reference!r}, outside of the source folder; copy this file into the folder"
             )
         return
     if place.exists() and not place.is_file():
@@ -175,9 +183,11 @@ def _check_nodes(document: dict[str, Any], name: str) -> int:
                 following.append(child)
         level = following
     if seen < len(nodes):
-        raise ModelError(f"{name}: the node hierarchy has a cycle, in which a node is its own ancestor")
+        raise ModelError(f"{name}: the nodes have a cycle (a node is its own ancestor); export the file again")
     if depth > MAX_DEPTH:
-        raise ModelError(f"{name}: the nodes are nested {depth} levels deep; the limit is {MAX_DEPTH} levels")
+        raise ModelError(
+            f"{name}: the nodes are nested {depth} levels deep; the limit is {MAX_DEPTH} levels; simplify the hierarchy"
+        )
     return depth
 
 

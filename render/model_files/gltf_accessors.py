@@ -54,7 +54,7 @@ class GltfData:
             sparse = {"componentType": _FLOAT, "count": accessor["sparse"]["count"]}
             yield self._view(sparse, accessor["sparse"]["values"], accessor["type"], f"sparse accessor {index}")
 
-    def _view(self, accessor: dict[str, Any], place: dict[str, Any], kind: str, what: str) -> NDArray[Any]:
+    def _view(self, accessor: dict[str, Any], place: dict[str, Any], kind: str, name: str) -> NDArray[Any]:
         view = self._document["bufferViews"][place["bufferView"]]
         first = view.get("byteOffset", 0)
         buffer = self.buffer(view["buffer"])[first : first + view["byteLength"]]
@@ -63,7 +63,9 @@ class GltfData:
         try:
             return np.ndarray((accessor["count"], width), dtype, buffer, place.get("byteOffset", 0), strides)
         except ValueError as error:
-            raise ModelError(f"{self._path.name}: the data of {what} exceeds its buffer view ({error})") from error
+            raise ModelError(
+                f"{self._path.name}: the values of {name} exceed its buffer view ({error}); export the file again"
+            ) from error
 
     def buffer(self, index: int) -> memoryview:
         """Return the bytes of the buffer with this index. A buffer without a URI is the binary chunk of the file."""

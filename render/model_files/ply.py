@@ -39,13 +39,13 @@ def prepare_ply(path: Path, root: Path, scratch: Path) -> PreparedModel:
     text = header.decode("utf-8", "surrogateescape").splitlines()
     lines = [line.split() for line in text]
     if not end or not lines or lines[0] != ["ply"]:
-        raise ModelError(f"{path.name} is not a PLY file: the line `ply` or `end_header` is missing")
+        raise ModelError(f"{path.name} is not a PLY file: the line `ply` or `end_header` is missing; export it again")
     try:
         order = next(line[1] for line in lines if line[:1] == ["format"])
         elements = parse_elements(lines)
         counts = [element.count for element in elements]
         if min(counts) < 0 or sum(counts) > len(body):  # Blender would allocate memory for all of them
-            raise ValueError(f"the header declares {sum(counts):,} elements, but only {len(body):,} bytes follow it")
+            raise ValueError(f"the header declares {sum(counts):,} elements, but the data has only {len(body):,} bytes")
         body = body[body.index(b"\n") + 1 :]
         images = [line.split(maxsplit=2)[2] for line in text if line.split()[:2] == ["comment", "TextureFile"]]
         plain = _is_plain(elements) and not images
@@ -58,11 +58,11 @@ def prepare_ply(path: Path, root: Path, scratch: Path) -> PreparedModel:
         copy = scratch / path.name
         copy.write_bytes(_plain_copy(tables, positions))
     except (StopIteration, KeyError, IndexError, struct.error) as error:
-        raise ModelError(f"{path.name}: the vertices or faces cannot be read ({error!r})") from error
+        raise ModelError(f"{path.name}: vertices or faces cannot be read ({error!r}); export the file again") from error
     except ModelError:
         raise
     except ValueError as error:
-        raise ModelError(f"{path.name}: the vertices or faces cannot be read ({error!r})") from error
+        raise ModelError(f"{path.name}: vertices or faces cannot be read ({error!r}); export the file again") from error
     if not images:
         return PreparedModel(copy)
     texture = find_file(images[0].strip(), path.parent.resolve(), root)
@@ -97,7 +97,7 @@ def _plain_copy(tables: dict[str, Table], positions: Floats) -> bytes:
     indices = next(faces[name] for name in _INDICES if name in faces)
     corners = indices.values.astype(np.int64)
     if len(corners) and (corners.min() < 0 or corners.max() >= len(positions)):
-        raise ValueError(f"a face refers to a vertex below 0 or above {len(positions) - 1}, the last vertex")
+        raise ValueError(f"a face refers to a vertex other than 0 to {len(positions) - 1}, the vertices of the file")
     columns: list[tuple[str, NDArray[Any]]] = [(name, positions[:, i]) for i, name in enumerate("xyz")]
     columns += [(name, vertices[name].values) for name in ("nx", "ny", "nz") if name in vertices]
     uv, colors = _pick(vertices, _UV_NAMES), _pick(vertices, _COLOR_NAMES)

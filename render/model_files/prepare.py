@@ -77,11 +77,14 @@ def prepare_stl(path: Path, scratch: Path) -> PreparedModel:
         upper = first != _STL_WORDS[0] and _STL_WORDS[1] in head.lower()
         return PreparedModel(_copy(path, scratch, path.read_bytes().lower()) if upper else path)
     if len(head) < _STL_HEADER:
-        raise ModelError(f"{path.name} is not an STL file: neither text nor 84 bytes of a binary header")
+        raise ModelError(
+            f"{path.name} is not an STL file: it neither begins with `solid` nor has the 84 bytes of a binary header"
+        )
     present = (size - _STL_HEADER) // _STL_TRIANGLE
     if count > present:
         raise ModelError(
-            f"{path.name} is truncated or not STL: the header declares {count:,} triangles, the file has {present:,}"
+            f"{path.name} is truncated or not STL: the header declares {count:,} triangles, but the file has "
+            f"{present:,}; download the file again"
         )
     data, count = path.read_bytes(), count or present
     data = data[:_STL_COUNT] + count.to_bytes(4, "little") + data[_STL_HEADER : _STL_HEADER + count * _STL_TRIANGLE]

@@ -9,7 +9,7 @@ Integers = NDArray[np.int64]
 def reversed_twins(corners: Integers, starts: Integers) -> NDArray[np.bool_]:
     """Return which faces [f] share all vertices with a face of the opposite winding.
 
-    `corners` [c] are vertex indices, face by face; `starts` [f] is the first corner of each face.
+    `corners` [c] are vertex indices, face by face; `starts` [f] is the index of the first corner of each face.
     """
     if not len(starts):
         return np.zeros(0, bool)

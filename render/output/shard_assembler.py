@@ -50,7 +50,7 @@ class ShardAssembler:
             self._wait_for_writers(0)
 
     def tasks(self) -> Iterator[RenderTask]:
-        """Iterate over the objects to render, in manifest order. The first task of a shard opens the shard."""
+        """Iterate over the objects to render, in manifest order. A shard is opened when its first task is taken."""
         finished = self._output.finished_shards()
         for shard in range(self._output.num_shards):
             positions = self._output.positions(shard)

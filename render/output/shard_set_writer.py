@@ -51,7 +51,7 @@ class ShardSetWriter:
 
     def __init__(self, url: str, objects_per_shard: int) -> None:
         if objects_per_shard < 1:
-            raise UserError(f"--objects-per-shard is {objects_per_shard}; it must be at least 1")
+            raise UserError(f"--objects-per-shard is {objects_per_shard}; choose a value of at least 1")
         self.url, self.objects_per_shard = url, objects_per_shard
         self.fs, self.root = url_to_fs(url)
         check_reachable(self.fs, self.root, url)

@@ -81,5 +81,5 @@ def _read(path: Path) -> list[RenderResult]:
         return [RenderResult(row, members[str(row.position)] if row.status == "ok" else b"") for row in rows]
     except (KeyError, ValueError, OSError, tarfile.TarError) as error:
         raise UserError(
-            f"{path} is damaged ({error}); delete this file and repeat the command, which renders its objects again"
+            f"{path} is damaged ({error}); delete this file and repeat the command to render the objects of this file"
         ) from error

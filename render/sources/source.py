@@ -45,9 +45,9 @@ class SourceSelection:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit is {self.limit}; it must be at least 1")
+            raise UserError(f"--limit is {self.limit}; choose a value of at least 1")
         if self.max_file_mb is not None and self.max_file_mb <= 0:
-            raise UserError(f"--max-file-mb is {self.max_file_mb}; it must be positive")
+            raise UserError(f"--max-file-mb is {self.max_file_mb}; choose a positive number of megabytes")
         for name in self.include_licenses:
             spdx(name)
 

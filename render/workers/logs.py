@@ -10,7 +10,7 @@ def stamped(text: str) -> str:
 
 
 class WorkerLogs:
-    """Appends to `FOLDER/worker-HOST-PID.log`. The folder is created with the first line."""
+    """Appends the messages of each worker to the file worker-HOST-PID.log in `folder`, which is created if needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

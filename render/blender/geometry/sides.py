@@ -23,16 +23,16 @@ def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     """Make back faces of single-sided materials transparent to the camera.
 
     Closed surfaces that face outward are not changed. Flat surfaces become transparent to the camera when it sees their
-    back. All other surfaces do too, and they also let light through from back to front, so that what the camera sees
-    through them is lit. (Cycles traces light rays from the object to the light, so a ray passes if it hits the front of
-    such a surface.)
+    back. All other surfaces become transparent in the same way, and also let light through from back to front, so that
+    what the camera sees through them is lit. (Cycles traces light rays from the object to the light, so a ray passes if
+    it hits the front of such a surface.)
 
-    Both sides are drawn of a material with no faces turned toward any camera, and of all materials if the object would
-    almost vanish in some view, as a banner does from behind.
+    A material is drawn from both sides if none of its faces is turned toward any camera. All materials are drawn from
+    both sides if the object would almost vanish in some view, as a banner does from behind.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
-        cameras: Positions of all cameras [n, 3] in that space.
+        cameras: Positions of all cameras [n, 3] in normalized space.
 
     Returns:
         The share of the area in faces that were made single-sided, 0 to 1.
@@ -91,6 +91,10 @@ def _single_sided(piece: Piece) -> Booleans:
 
 def surface_variants(faces: Faces, vectors: Floats) -> Integers:
     """Choose how to draw each face [f] if its material is single-sided.
+
+    Args:
+        faces: The object's faces.
+        vectors: Area vectors [f, 3] of the faces, as `render.blender.geometry.coincident.area_vectors` returns them.
 
     Returns:
         A variant per face [f]. 0: drawn unchanged. 1: the back is transparent to camera rays. 2: in addition, the front

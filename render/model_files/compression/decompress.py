@@ -119,16 +119,16 @@ def _check_sizes(document: Json, name: str) -> None:
         )
 
 
-def _decompress(compression: Json, data: GltfData, what: str) -> bytes:
+def _decompress(compression: Json, data: GltfData, buffer_view: str) -> bytes:
     start, length = compression.get("byteOffset", 0), compression["byteLength"]
     part = bytes(data.buffer(compression["buffer"])[start : start + length])
     if len(part) < length:
-        raise ModelError(f"{what} ends after the end of its buffer; export or download the file again")
+        raise ModelError(f"{buffer_view} ends after the end of its buffer; export or download the file again")
     count, stride, kind = compression["count"], compression["byteStride"], compression.get("filter", "NONE")
     try:
         return decode(part, count, stride, compression["mode"], kind).tobytes()
     except (LookupError, ValueError) as error:
-        raise ModelError(f"{what} has damaged data ({error}); export or download the file again") from error
+        raise ModelError(f"{buffer_view} has damaged data ({error}); export or download the file again") from error
 
 
 def _forget_extensions(document: Json, names: tuple[str, ...]) -> None:

@@ -116,7 +116,7 @@ def _read_deltas(data: bytes, end: int, version: int, count: int, deltas: Bytes)
                     escaped[width].append(data[position - escapes : position])
                     places[width].append(start // _GROUP + group)
     if position != end:
-        raise ValueError(f"{count} vertices end at byte {position} of the compressed attributes, not at byte {end}")
+        raise ValueError(f"the attributes of {count} vertices end at byte {position}, but should end at byte {end}")
     for width, parts in packed.items():
         whole = _UNPACK[width][np.frombuffer(b"".join(parts), np.uint8)].reshape(-1, _GROUP)
         if width < 8:

@@ -81,7 +81,7 @@ def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
         result += a, b, c
         del edges[:-16], vertices[:-16]
     if numbers.position != end:
-        raise ValueError(f"{count} triangle indices end at byte {numbers.position} of the data, not at byte {end}")
+        raise ValueError(f"the {count} triangle indices end at byte {numbers.position}, but should end at byte {end}")
     return np.array(result, np.int64)
 
 
@@ -100,5 +100,5 @@ def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
         last[value & 1] += step >> 1 ^ -(step & 1)
         result[place] = last[value & 1]
     if numbers.position != len(data) - 4:
-        raise ValueError(f"{count} indices end at byte {numbers.position} of the data, not at byte {len(data) - 4}")
+        raise ValueError(f"the {count} indices end at byte {numbers.position}, but should end at byte {len(data) - 4}")
     return result
