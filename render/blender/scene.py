@@ -137,7 +137,7 @@ def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | No
         raise ObjectError("import", type(error).__name__, str(error)) from error
     except RuntimeError as error:  # raised by a failing Blender operator
         message = _last_line(str(error)).replace(name, path.name)
-        raise ObjectError("import", "ImportFailed", f"{path.name}: {message[:400]}") from error
+        raise ObjectError("import", "ImportFailed", f"{path.name} cannot be imported: {message[:400]}") from error
     if model.scenes is not None:
         mark_twins(model.scenes.twins)
         _exclude_other_scenes(model.scenes)
@@ -200,7 +200,7 @@ def _import_gltf(name: str) -> None:
         errors.handlers.clear()
     for record in buffer.buffer:
         if record.getMessage().startswith("Draco"):
-            raise ModelError(f"{Path(name).name}: {record.getMessage()}")
+            raise ModelError(f"{Path(name).name}: the importer skipped compressed geometry: {record.getMessage()}")
 
 
 def _exclude_other_scenes(scenes: Scenes) -> None:
@@ -253,7 +253,7 @@ def visible_points() -> NDArray[np.float64]:
 def outline_points() -> NDArray[np.float32]:
     """Return points [3, n] that have the same bounding rectangle in an image as the object.
 
-    Above MOST_POINTS points, instances are replaced by the corners of their bounding boxes, which may enlarge it.
+    Above MOST_POINTS points, the corners of bounding boxes replace instances, which may enlarge the rectangle.
     """
     clouds, total = [], 0
     for cloud in _clouds():
@@ -307,7 +307,7 @@ def _corner_vertices(mesh: Any) -> NDArray[np.int32]:
 
 
 def normalize(mode: NormalizeMode) -> Normalization:
-    """Normalize the object: parent its root objects to an empty that centers its bounds at the origin and scales it.
+    """Center the object's bounds at the origin and scale the object as `mode` says. Return the transform.
 
     Raises ObjectError when the object has no visible faces or no size, or is not finite.
     """
@@ -396,5 +396,5 @@ def _mean_luminance(image: Any, path: Path) -> float:
     weights = np.cos((np.arange(height) + 0.5) / max(height, 1) * np.pi - np.pi / 2)
     mean = float((rows * weights).sum() / weights.sum()) if len(rows) else 0.0
     if not np.isfinite(mean) or mean <= 0:
-        raise ObjectError("prepare", "UnusableHdri", f"the environment map {path} is black or unreadable; remove it")
+        raise ObjectError("prepare", "UnusableHdri", f"the environment map {path} is black or unreadable; delete it")
     return mean
