@@ -343,9 +343,9 @@ def _without_faces() -> str:
     meshes = [obj.data for obj in bpy.context.scene.objects if obj.type == "MESH"]
     if not any(len(mesh.polygons) for mesh in meshes):
         if any(len(mesh.edges) for mesh in meshes):
-            return "only lines, no faces"
+            return "only lines, no faces with an area"
         if any(len(mesh.vertices) for mesh in meshes):
-            return "only points, no faces"
+            return "only points, no faces with an area"
     return "no visible faces"
 
 

@@ -14,6 +14,7 @@ from render.model_files.references import is_inside
 MISSING_URI: Final = "isotropic3d-missing"  # replaces the URI of an image that must not be opened
 _LOOKS: Final = ("materials", "textures", "images", "samplers")  # lists whose extensions concern materials only
 _BASISU: Final = "KHR_texture_basisu"
+_VISIBILITY: Final = "KHR_node_visibility"
 _IMPORTED: Final = frozenset(  # extensions that Blender's importer supports; it rejects files that require others
     (
         "KHR_materials_pbrSpecularGlossiness",
@@ -70,7 +71,7 @@ def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool)
         Whether the document was changed, and the flag unsupported-extension if an extension of materials is ignored.
     """
     flags: tuple[Flag, ...] = ("unsupported-extension",) if _drop_extensions(document) else ()
-    changed = bool(flags)
+    changed = _drop_hidden_nodes(document) or bool(flags)
     for image in document.get("images", []):
         uri = image.get("uri")
         if uri is not None and not uri.startswith("data:") and local_path(uri, path.parent.resolve(), root) is None:
@@ -122,6 +123,36 @@ def _drop_extensions(document: dict[str, Any]) -> bool:
         source = texture.get("extensions", {}).get(_BASISU, {}).get("source")
         if source is not None:
             texture.setdefault("source", source)
+    return True
+
+
+def _drop_hidden_nodes(document: dict[str, Any]) -> bool:
+    """Remove the meshes of nodes hidden by KHR_node_visibility and of their descendants. Return whether there was one.
+
+    Blender's importer does not know this extension and would draw such nodes.
+    """
+    if _VISIBILITY not in document.get("extensionsUsed", []):
+        return False
+    for key in ("extensionsUsed", "extensionsRequired"):
+        document[key] = [name for name in document.get(key, []) if name != _VISIBILITY]
+        if not document[key]:
+            del document[key]
+    nodes = document.get("nodes", [])
+    pending = [
+        index
+        for index, node in enumerate(nodes)
+        if node.get("extensions", {}).get(_VISIBILITY, {}).get("visible") is False
+    ]
+    hidden: set[int] = set()
+    while pending:
+        index = pending.pop()
+        if index not in hidden:
+            hidden.add(index)
+            pending += nodes[index].get("children", [])
+    for node in (nodes[index] for index in hidden):
+        for name in ("mesh", "skin"):
+            node.pop(name, None)
+        node.get("extensions", {}).pop("EXT_mesh_gpu_instancing", None)
     return True
 
 

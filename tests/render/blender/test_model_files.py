@@ -89,9 +89,10 @@ def only(folder: Path, mode: int) -> Path:
 
 
 def test_files_without_faces_say_what_they_hold(tmp_path: Path) -> None:
-    assert failure(only(tmp_path, 0)) == ("NoMesh", "the file contains only points, no faces")
-    assert failure(only(tmp_path, 1)) == ("NoMesh", "the file contains only lines, no faces")
-    assert failure(CASES / "o12_lines.obj") == ("NoMesh", "the file contains only lines, no faces")
+    start, end = "nothing can be rendered: the file contains only", "no faces with an area"
+    assert failure(only(tmp_path, 0)) == ("NoMesh", f"{start} points, {end}")
+    assert failure(only(tmp_path, 1)) == ("NoMesh", f"{start} lines, {end}")
+    assert failure(CASES / "o12_lines.obj") == ("NoMesh", f"{start} lines, {end}")
 
 
 def test_a_failed_import_shows_the_last_line_and_the_name_of_the_file(tmp_path: Path) -> None:

@@ -231,6 +231,21 @@ def test_an_unknown_extension_of_materials_is_not_required_but_flagged(tmp_path)
     assert (model.flags, imported["extensionsRequired"]) == ((), ["ACME_paint"])
 
 
+def test_hidden_nodes_and_their_descendants_lose_their_meshes(tmp_path):
+    def change(gltf):
+        gltf.document["extensionsUsed"] = gltf.document["extensionsRequired"] = ["KHR_node_visibility"]
+        box, visible = gltf.document["nodes"][0]["mesh"], {"KHR_node_visibility": {"visible": True}}
+        nodes = gltf.document["nodes"]
+        nodes[0]["extensions"] = visible
+        nodes.append({"children": [len(nodes) + 1], "extensions": {"KHR_node_visibility": {"visible": False}}})
+        nodes.append({"mesh": box, "extensions": visible})
+
+    model, imported = box(tmp_path, change)
+    assert model.flags == ()
+    assert ["mesh" in node for node in imported["nodes"]] == [True, False, False]
+    assert not {"extensionsUsed", "extensionsRequired"} & set(imported)
+
+
 def test_version_1_is_named_in_both_forms(tmp_path):
     (tmp_path / "a.gltf").write_text('{"asset": {"version": "1.0"}, "scene": "s", "nodes": {}}')
     (tmp_path / "a.glb").write_bytes(struct.pack("<4sIIII", b"glTF", 1, 22, 2, 0) + b"{}")
