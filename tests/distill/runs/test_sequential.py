@@ -226,7 +226,8 @@ def test_a_full_disk_at_the_end_is_reported_and_the_checkpoint_resumes(args, mon
     with monkeypatch.context() as patch:
         patch.setattr(one, "write_results", on_full_disk)
         with pytest.raises(
-            UserError, match=r"File too large; check the free disk space.*files kept in the run folder: checkpoint\.safetensors"
+            UserError,
+            match=r"File too large; check the free disk space.*files kept in the run folder: checkpoint\.safetensors",
         ):
             main(alone)
     assert not (args.out / "field.safetensors").exists()
