@@ -59,7 +59,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def hello(device: Device) -> Hello:
-    """Import Blender, choose the device that Cycles renders on, and test it if it is a GPU.
+    """Import Blender and choose the device that Cycles renders on. If the device is a GPU, test it.
 
     Args:
         device: The requested device: auto, cpu or gpu.
@@ -82,11 +82,13 @@ def hello(device: Device) -> Hello:
 def run_job(job: RenderJob, threads: int) -> Reply:
     """Render one object and write its sample to the file `job.tar`.
 
-    An object that cannot be rendered gives a failed reply. Other errors are raised.
-
     Args:
         job: The object and the render settings.
         threads: Number of CPU threads of Cycles.
+
+    Returns:
+        The object's quality flags and the times of its rendering, or the failure if the object cannot be rendered.
+        Other errors are raised.
     """
     from render.blender.scene import ObjectError
 
@@ -112,11 +114,11 @@ def render_sample(
         job: The object and the render settings.
         threads: Number of CPU threads of Cycles.
         scratch: Existing folder for temporary files.
-        timer: The wall time of each part of the rendering is added to it.
+        timer: Timer to which the wall time of each part of the rendering is added.
 
     Returns:
-        The 33 members of the object's sample, as file name -> contents: 32 images and the metadata. Then the object's
-        quality flags.
+        A pair: the 33 files of the object's sample (32 images and the metadata) as a mapping file name -> contents, and
+        the object's quality flags.
 
     Raises ObjectError when the object cannot be rendered.
     """
@@ -225,10 +227,11 @@ def bundled_maps() -> Path:
 
 @contextmanager
 def allowed_cpus(threads: int) -> Iterator[None]:
-    """Restrict the process to `threads` CPUs while Blender starts, which sets the size of TBB's thread pool.
+    """Restrict this process to `threads` CPUs while Blender starts. TBB then creates a pool of `threads` threads.
 
-    If the pool is larger than the number of Cycles' threads, one thread of the pool waits actively (sched_yield), which
-    costs 3.5 s of system time per object instead of 0.4 s and slows down other processes (docs/LOG.md).
+    If TBB's thread pool is larger than the number of Cycles' threads, one thread of the pool waits actively
+    (sched_yield). The system time per object is then 3.5 s instead of 0.4 s, and other processes become slower
+    (docs/LOG.md).
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

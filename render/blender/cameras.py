@@ -2,8 +2,9 @@
 
 `seed` is the seed of the whole shard set. Each object has two sets of 16 cameras, called fixed and random.
 
-Paper, section 4.1, following SyncDreamer: both sets use the same 16 azimuths, 22.5 degrees apart, at distance 1.5. The
-fixed set has elevation 30; in the random set each view has its own elevation, uniform in [-10, 40].
+The cameras follow the paper (section 4.1), which follows SyncDreamer. Both sets use the same 16 azimuths, 22.5 degrees
+apart, and the distance 1.5 from the origin. All fixed cameras have an elevation of 30 degrees. The elevation of each
+random camera is uniform in [-10, 40] degrees.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,10 @@ RANDOM_ELEVATION_DEG: Final = (-10.0, 40.0)
 
 @dataclass(frozen=True)
 class Pose:
-    """A camera that looks at the origin, by its elevation, azimuth and distance (conventions: dataset.camera)."""
+    """A camera that looks at the origin: elevation and azimuth in degrees, and distance from the origin.
+
+    dataset.camera defines the conventions of these angles.
+    """
 
     elevation_deg: float
     azimuth_deg: float
@@ -36,14 +40,17 @@ class Pose:
 
 @dataclass(frozen=True)
 class Light:
-    """The file name of an object's environment map, and the map's rotation about the vertical axis in degrees."""
+    """The file name `hdri` of an object's environment map, and the rotation of the map about the vertical axis."""
 
     hdri: str
     rotation_deg: float
 
 
 def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
-    """Return the fixed and the random set of 16 cameras for the object `uid` of a shard set with this seed."""
+    """Return the 16 fixed and the 16 random cameras of the object `uid`.
+
+    `seed` is the seed of the shard set.
+    """
     azimuths = [360.0 / VIEWS_PER_SET * i for i in range(VIEWS_PER_SET)]
     elevations = generator("elevations", seed, uid).uniform(*RANDOM_ELEVATION_DEG, VIEWS_PER_SET)
     return {
@@ -53,11 +60,11 @@ def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
 
 
 def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
-    """Choose the environment map of the object `uid`, and the map's rotation, uniform in [0, 360) degrees.
+    """Choose the environment map of an object, and a rotation of the map that is uniform in [0, 360) degrees.
 
     Args:
         seed: Seed of the shard set.
-        uid: The object.
+        uid: Identifier of the object.
         hdris: File names of the available environment maps. Their order does not matter.
     """
     rng = generator("light", seed, uid)
@@ -65,7 +72,7 @@ def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
 
 
 def noise_seed(seed: int, uid: str) -> int:
-    """Return Cycles' sampling seed for the first view of the object `uid`; each further view adds 1 to it.
+    """Return Cycles' sampling seed for the first view of the object `uid`. View number i (from 0) uses this seed + i.
 
     `seed` is the seed of the shard set.
     """

@@ -10,10 +10,11 @@ _GRAY: Final = 0.02  # largest difference between the channels of a gray
 
 
 def color_by_vertex(beside_gray: bool) -> None:
-    """Show the vertex colors of meshes without a material, as in PLY scans and some OBJ files.
+    """Show the vertex colors of meshes that have no material, as in PLY scans and some OBJ files.
 
-    With `beside_gray`, vertex colors that are neither all white nor all black also replace a plain gray material, such
-    as OBJ and FBX exporters write by default. Materials with a color or an image are not changed.
+    OBJ and FBX exporters write a plain gray material by default. If `beside_gray` is True, vertex colors also replace
+    such gray materials, unless the vertex colors are all white or all black. Materials with a color or an image are not
+    changed.
     """
     replaced: dict[tuple[str, str], Any] = {}
     for obj in bpy.context.scene.objects:

@@ -59,9 +59,9 @@ _CLOCK: Final = RenderClock()
 
 
 def configure(settings: Settings, threads: int) -> dict[str, RendererValue]:
-    """Set up Cycles and a camera in the open scene. Return the settings that the metadata of the object records.
+    """Set up Cycles and a camera in the open scene. Return the renderer settings, for the metadata of the object.
 
-    `threads` is the number of CPU threads, which does not change the images.
+    `threads` is the number of CPU threads. It does not change the images.
     """
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
@@ -145,14 +145,14 @@ def _add_camera(scene: Any) -> None:
 def render_view(
     pose: Pose, noise_seed: int, scratch: Path, box: PixelBox | None = None, timer: PartTimer | None = None
 ) -> Rgba:
-    """Render one view of the open scene to an image [h, w, 4].
+    """Render one view of the open scene to an RGBA image [height, width, 4] with straight alpha.
 
     Args:
         pose: The camera.
         noise_seed: Cycles' sampling seed.
         scratch: Existing folder for a temporary PNG file.
         box: The pixels to render; all others are transparent. None: all pixels.
-        timer: The wall time of each part of the rendering is added to it, if given.
+        timer: Timer to which the wall time of each part of the rendering is added; None: times are not measured.
     """
     scene, path = bpy.context.scene, scratch / "view.png"
     width, height = scene.render.resolution_x, scene.render.resolution_y
@@ -178,8 +178,8 @@ def render_view(
 def render_only(render: Any, box: PixelBox) -> None:
     """Restrict the rendering to the pixels in `box`.
 
-    Blender takes the sides of the box as fractions of the image size, with y up, and rounds them down to whole pixels;
-    0.25 pixels are therefore added to each side.
+    Blender's border settings are fractions of the image size, with y up. Blender converts them to pixels and rounds
+    down. Every coordinate is therefore increased by 0.25 pixels, so that a rounding error cannot lose a pixel.
 
     Args:
         render: Blender's render settings, `scene.render`.

@@ -1,7 +1,7 @@
 """Choose the device that Cycles renders on, and verify that a requested GPU is really used. Runs inside Blender.
 
-Cycles silently falls back to the CPU when its GPU is not usable. Two checks detect this: a device of the backend must
-be enabled, and after warm-up the renderer must reach more samples per second than one CPU core can.
+Cycles silently falls back to the CPU when its GPU is not usable. Two checks detect this. Cycles must have enabled a GPU
+of the chosen backend (such as OptiX), and a test image must render faster than one CPU core can render it.
 """
 
 import time
@@ -40,7 +40,7 @@ def choose(device: Device) -> tuple[str, str]:
         device: The requested device: auto, cpu or gpu.
 
     Returns:
-        "CPU" or the name of a GPU backend, and a notice for the user, which is empty if there is nothing to report.
+        A pair: "CPU" or the name of a GPU backend, and a message for the user, or "" if there is nothing to report.
 
     Raises UserError when `device` is gpu and this machine has no GPU that Cycles supports.
     """
@@ -79,7 +79,9 @@ def use(scene: Any, chosen: str) -> None:
 
 
 def warm_up(chosen: str) -> str:
-    """Compile the GPU's kernels, which takes minutes at first use. Return the measured rendering speed as text.
+    """Compile the GPU's kernels and measure the rendering speed. Return this speed as text.
+
+    The first compilation on a machine takes minutes; Cycles then reuses the compiled kernels.
 
     `chosen` is the name of the GPU backend. Raises UserError when the speed shows that Cycles does not use the GPU.
     """
@@ -91,14 +93,14 @@ def warm_up(chosen: str) -> str:
 
 
 def check_rate(chosen: str, render: Callable[[], None], clock: Callable[[], float]) -> str:
-    """Measure how many samples per second a rendering takes, and return this rate as text.
+    """Measure how many samples per second Cycles renders. Return this rate as text.
 
     Args:
         chosen: Name of the GPU backend, for the error message.
-        render: Renders the test image once.
-        clock: Returns the current time in seconds.
+        render: Function that renders the test image once.
+        clock: Function that returns the current time in seconds.
 
-    Raises UserError when one CPU core could reach this rate.
+    Raises UserError when the rate is so low that one CPU core could reach it.
     """
     started = clock()
     render()

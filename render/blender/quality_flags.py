@@ -1,4 +1,7 @@
-"""Detect unusual images of an object (empty, clipped, near-black, ...) and flag them in the outcome table."""
+"""Compute the quality flags of an object (empty, clipped, near-black, ...) from its images.
+
+The outcome table stores the flags.
+"""
 
 from collections.abc import Sequence
 from typing import Final, get_args
@@ -25,10 +28,11 @@ _ORDER: Final[tuple[Flag, ...]] = get_args(Flag)
 def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
     """Return the quality flags of one object, in the order of `Flag`.
 
-    The luminance (0 to 1) is the mean over all images, with every pixel weighted by its alpha.
+    The flags near-black and near-white depend on the mean luminance (0 to 1) of the pixels of all images. In this mean,
+    the weight of each pixel is its alpha.
 
     Args:
-        images: All images of the object, uint8 [h, w, 4] with straight alpha.
+        images: All images of the object, uint8 [height, width, 4] with straight alpha.
     """
     totals = [_luma_and_alpha(image) for image in images]
     luma, alpha = (sum(column) for column in zip(*totals, strict=True))
@@ -48,10 +52,11 @@ def image_flags(images: Sequence[NDArray[np.uint8]]) -> tuple[Flag, ...]:
 
 
 def speckle(image: NDArray[np.uint8]) -> float:
-    """Return an upper estimate of the noise in the luminance of an image [h, w, 4], on a scale of 0 to 255.
+    """Return an upper estimate of the luminance noise in an image [height, width, 4], on a scale of 0 to 255.
 
-    This is the standard deviation that noise would need to explain the image's second differences (Immerkaer, 1996).
-    Patterns of single pixels count as well. Pixels beside transparent ones are left out.
+    The standard deviation of the noise is estimated from second differences of neighboring pixels (Immerkaer, 1996).
+    Details of single pixels, such as fine patterns, count as noise too. A pixel is used only if it and its eight
+    neighbors are opaque.
     """
     height, width = image.shape[:2]
     if min(height, width) < 3:
@@ -67,10 +72,14 @@ def speckle(image: NDArray[np.uint8]) -> float:
 
 
 def noise_level(image: NDArray[np.uint8], again: NDArray[np.uint8]) -> float:
-    """Return the noise of an image [h, w, 4], given `again`, a rendering of the same view with another noise seed.
+    """Return the noise of an image, measured by comparison with a second rendering of the same view.
 
-    The noise is the root mean square error of the visible pixels' colors, on a scale of 0 to 255. The errors of the two
-    renderings are assumed to be independent.
+    The noise is the root mean square error of the colors, on a scale of 0 to 255, over the pixels that are visible in
+    both renderings. The errors of the two renderings are assumed to be independent.
+
+    Args:
+        image: The image, uint8 [height, width, 4].
+        again: The same view [height, width, 4], rendered with another noise seed.
     """
     visible = (image[..., 3] > 127) & (again[..., 3] > 127)
     difference = image[visible][:, :3].astype(np.float64) - again[visible][:, :3]
@@ -83,12 +92,12 @@ def in_order(flags: Sequence[Flag]) -> tuple[Flag, ...]:
 
 
 def alpha_coverage(image: NDArray[np.uint8]) -> float:
-    """Return the mean alpha of an image [h, w, 4], 0 to 1."""
+    """Return the mean alpha of an image [height, width, 4], from 0 to 1."""
     return float(image[..., 3].mean(dtype=np.float64) / 255)
 
 
 def is_clipped(image: NDArray[np.uint8]) -> bool:
-    """Return whether the object touches the border of an image [h, w, 4]."""
+    """Return whether the object touches the border of an image [height, width, 4]."""
     alpha = image[..., 3]
     return bool(alpha[[0, -1]].any() or alpha[:, [0, -1]].any())
 

@@ -1,7 +1,7 @@
 """Find the bounding rectangle of an object in an image, to render and denoise only this region.
 
-The rectangle of an object whose longest side is 1 covers about half of the image. Rendering the other pixels, which are
-empty, would cost one ray per sample and a denoiser pass (docs/LOG.md).
+The rectangle of an object whose longest side is 1 covers about half of the image. The other pixels are empty. For each
+of them, Cycles would trace one ray per sample, and the denoiser would process it too (docs/LOG.md).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _NEAREST: Final = 1e-3  # depth; the projection of a closer vertex is not reliab
 
 @dataclass(frozen=True)
 class PixelBox:
-    """The pixels left <= x < right, top <= y < bottom of an image, y down."""
+    """A rectangle of pixels in an image: left <= x < right and top <= y < bottom, where y = 0 is the top row."""
 
     left: int
     top: int
@@ -31,13 +31,13 @@ class PixelBox:
 
 
 def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
-    """Return the bounding rectangle of projected points in a square image, enlarged by MARGIN pixels.
+    """Project points into a square image. Return their bounding rectangle, enlarged by MARGIN pixels on each side.
 
-    If all vertices are in front of the camera, their faces lie inside the rectangle too. If a point is not in front of
-    the camera, the rectangle is the whole image. Computes in float32: a million points take 20 ms.
+    If all points are in front of the camera, faces between them lie inside the rectangle too. If any point is not in
+    front of the camera, the rectangle is the whole image. Uses float32: a million points take 20 ms.
 
     Args:
-        points: Points [3, n] in world space.
+        points: World positions of n points [3, n].
         c2w: Camera-to-world matrix [4, 4].
         resolution: Width and height of the image in pixels.
     """

@@ -27,12 +27,15 @@ class PartTimer:
             self.seconds[name] += time.perf_counter() - started
 
     def rounded(self) -> dict[str, float]:
-        """Return the seconds of each part by name, rounded to 0.1 ms."""
+        """Return a mapping: name of the part -> wall time in seconds, rounded to 0.1 ms."""
         return {name: round(value, 4) for name, value in self.seconds.items()}
 
 
 class RenderClock:
-    """Times of one rendering: its start, first sample and end. The `on_` methods are Blender handlers."""
+    """Records when a rendering starts, takes its first sample and ends.
+
+    The methods `on_status` and `on_post` are handlers that Blender calls during the rendering.
+    """
 
     def __init__(self) -> None:
         self.called = self.sampling = self.done = time.perf_counter()
@@ -44,18 +47,21 @@ class RenderClock:
         self._waiting = True
 
     def on_status(self, status: str, *_: object) -> None:
-        """Record the time of the first sample, which Cycles reports in `status` (Blender's handler `render_stats`)."""
+        """Record the current time if `status` reports the first sample. Handler of Blender's event `render_stats`.
+
+        Blender calls this method with each new status line of Cycles.
+        """
         if self._waiting and "Sample 0/" in status:
             self.sampling, self._waiting = time.perf_counter(), False
 
     def on_post(self, *_: object) -> None:
-        """Record the time at which the image is finished (Blender's handler `render_post`)."""
+        """Record the current time: the image is finished. Handler of Blender's event `render_post`."""
         self.done = time.perf_counter()
 
     def add_to(self, timer: PartTimer) -> None:
-        """Add the times of the last rendering to the parts of `timer`.
+        """Add the durations of the last rendering to the parts `sync`, `sample` and `write` of `timer`.
 
-        If Cycles reported no first sample, all time until the image was finished is added to the part `sync`.
+        If Cycles did not report a first sample, the whole time until the image was finished counts as `sync`.
         """
         if self._waiting:
             self.sampling = self.done
