@@ -4,7 +4,8 @@
         --model /mnt/shared/stage2 --out /mnt/shared/assets --device cuda
 
 `ray submit` copies only this file and runs it as `python ~/distill_job.py ...` in the home folder with the first
-`python` on PATH, so it uses only the standard library. It adds `--address auto`, unless --address is given.
+`python` on PATH. This script therefore imports only the standard library. It adds `--address auto` to the arguments,
+unless --address is given.
 """
 
 import argparse

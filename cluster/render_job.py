@@ -3,8 +3,8 @@
     ray submit cluster/render.yaml cluster/render_job.py -- --source objaverse:lvis --shards s3://bucket/lvis
 
 `ray submit` copies only this file and runs it as `python ~/render_job.py ...` in the home folder with the first
-`python` on PATH. It therefore uses the standard library only and starts `python -m cluster.driver` in the checkout's
-own environment.
+`python` on PATH. This script therefore imports only the standard library. It starts `python -m cluster.driver` with the
+Python in the checkout's .venv.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def checkout(given: str) -> Path:
 
 
 def interpreter(root: Path) -> str:
-    """Return the path of the Python in the .venv of the checkout `root`; without a .venv, the running Python."""
+    """Return the path of the Python in `root`/.venv. If there is no .venv, return the path of the running Python."""
     own = root / ".venv" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 

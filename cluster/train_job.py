@@ -4,8 +4,8 @@
         --init-from /mnt/shared/mvdream --shards s3://bucket/lvis --out /mnt/shared/stage1
 
 `ray submit` copies only this file and runs it as `python ~/train_job.py ...` in the home folder with the first
-`python` on PATH, so it uses only the standard library. For a stage, it adds `--address auto`, unless --address is
-given.
+`python` on PATH. This script therefore imports only the standard library. If the command is a training stage, the
+script adds `--address auto` to the arguments, unless --address is given.
 """
 
 import argparse

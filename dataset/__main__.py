@@ -44,7 +44,7 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class InfoCommand:
-    """Print statistics of a shard set: counts, sizes, rates, failures by reason, quality flags, licenses and lights.
+    """Print statistics of a shard set: sizes, rates, failure reasons, quality flags, licenses, environment lights.
 
     Exit with status 2 if the manifest, the outcome tables and the shards do not list the same objects.
     """

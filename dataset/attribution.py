@@ -1,8 +1,8 @@
 """Write and check `attribution.csv`, which names title, author, license and URL of each object in a set's shards.
 
-The file has one line per object, in the order of the set's manifest. Licenses that require attribution also require it
-for copies of the images, so `attribution.csv` is stored beside the shards. The bytes of `attribution.csv` depend only
-on the manifest and the shards.
+The file has one line per object, in the order of the set's manifest. A license that requires attribution of a 3D model
+also requires attribution when images of the model are copied. The file is therefore stored beside the shards. Its bytes
+depend only on the manifest and the shards.
 """
 
 import csv
@@ -22,7 +22,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates ce
 
 
 def write_attribution(fs: Any, root: str) -> int:
-    """Write `attribution.csv` for a set whose shards are all finished. Return the number of lines for objects.
+    """Write `attribution.csv` for a set whose shards are all finished. Return the number of objects in the file.
 
     Only one shard's part of the manifest is in memory at a time.
 
@@ -62,10 +62,10 @@ def _line(asset: Asset) -> bytes:
 
 
 class AttributionCheck:
-    """Context manager that compares `attribution.csv` line by line with the objects that its caller expects.
+    """Context manager that compares the lines of `attribution.csv` with the objects in the shards of a set.
 
-    For each shard, in order, call `expect` with the shard's objects. Afterwards, `fault` describes the first
-    difference.
+    In the `with` block, call `expect` with the objects of each shard, in order. After the block, `fault` describes the
+    first difference.
     """
 
     def __init__(self, fs: Any, root: str) -> None:
@@ -87,7 +87,7 @@ class AttributionCheck:
 
     @property
     def fault(self) -> str:
-        """Description of the first difference in `attribution.csv`; empty if there is none. Later lines are ignored."""
+        """Description of the first difference; empty if there is none. Lines after this difference are not compared."""
         return self._fault
 
     def expect(self, assets: Iterable[Asset]) -> None:

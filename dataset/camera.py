@@ -37,11 +37,12 @@ _AXES: Final[dict[str, tuple[Float64Array, Float64Array]]] = {
 def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance: ArrayLike = 1.0) -> Float64Array:
     """Return camera-to-world matrices [..., 4, 4], in the "blender" convention, of cameras that look at the origin.
 
-    At elevations of +-90 degrees the up vector is the limit along the meridian, so the matrix is still a rotation.
+    The three arguments are broadcast against each other to the shape [...]. At an elevation of +90 or -90 degrees, the
+    up vector is the limit for elevations that approach this value at the same azimuth.
 
     Args:
         elevation_deg: Elevation of each camera in degrees.
-        azimuth_deg: Azimuth of each camera in degrees. The three arguments are broadcast against each other to [...].
+        azimuth_deg: Azimuth of each camera in degrees.
         distance: Distance of each camera from the origin.
     """
     elevation, azimuth, radius = np.broadcast_arrays(
@@ -62,11 +63,11 @@ def spherical_to_c2w(elevation_deg: ArrayLike, azimuth_deg: ArrayLike, distance:
 
 
 def c2w_to_spherical(c2w: ArrayLike) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Return the elevation in degrees, the azimuth in degrees in [0, 360) and the distance, each [...], of cameras.
+    """Return elevation (degrees), azimuth (degrees in [0, 360)) and distance from the origin, each [...], of cameras.
 
-    `c2w` contains camera-to-world matrices [..., 4, 4] in the "blender" convention; the distance is that from the
-    origin. For a camera directly above or below the origin, the azimuth is computed from the right axis of the camera,
-    so that this function is the inverse of `spherical_to_c2w` there too.
+    `c2w` contains camera-to-world matrices [..., 4, 4] in the "blender" convention. For a camera directly above or
+    below the origin, the azimuth is computed from the camera's right axis. Therefore, this function is the inverse of
+    `spherical_to_c2w` for these cameras too.
     """
     matrix = np.asarray(c2w, np.float64)
     x, y, z = np.moveaxis(matrix[..., :3, 3], -1, 0)
@@ -152,9 +153,10 @@ def project(points: ArrayLike, c2w: ArrayLike, K: ArrayLike) -> tuple[Float64Arr
 
 
 def mvdream_camera(elevation_deg: ArrayLike, azimuth_deg: ArrayLike) -> NDArray[np.float32]:
-    """Return the camera labels [..., 16] of MVDream: camera-to-world matrices 4x4, flattened row by row.
+    """Return the camera labels [..., 16] of MVDream: 4x4 camera-to-world matrices, flattened row by row.
 
-    All cameras are at distance 1 from the origin and look at the origin.
+    All cameras are at distance 1 from the origin and look at the origin. [...] is the shape to which the angles are
+    broadcast.
     """
     c2w = spherical_to_c2w(elevation_deg, azimuth_deg)
     return c2w.reshape(*c2w.shape[:-2], 16).astype(np.float32)

@@ -31,8 +31,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
     - 130 on Ctrl-C and 143 on SIGTERM, after printing one line
     - 141, without output, when the reader of stdout is gone, as in `python -m dataset info X | head -1`
 
-    While `main` runs, messages of all packages go to stderr (`configure_logging`). Text that stdout cannot encode, as
-    in a file name that is not UTF-8, is escaped.
+    While `main` runs, messages of all packages go to stderr (`configure_logging`). Characters that stdout cannot encode
+    are escaped, such as those of a file name that is not UTF-8.
     """
     configure_logging()
     _escape_unprintable(sys.stdout)

@@ -103,7 +103,7 @@ def metas(part: Slice) -> Iterator[Meta]:
 
 
 def format_info(about: SetStatistics) -> str:
-    """Format statistics as text for a terminal. Of a long table, only the first rows are listed, with a note."""
+    """Format statistics as text for a terminal. Long tables are cut: a last line states the number of omitted rows."""
     index, outcomes = about.index, about.outcomes
     statuses = ", ".join(f"{outcomes.statuses[status]} {status}" for status in ("ok", "failed", "skipped"))
     attempts = ", ".join(f"{n} for {count} objects" for n, count in sorted(outcomes.attempts.items()))

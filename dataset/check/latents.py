@@ -23,7 +23,7 @@ from dataset.format.shards import ShardEntry, ShardStats
 
 
 def latent_kind(url: str, form: LatentFormat) -> SetKind:
-    """Return the `SetKind` with the checks and remedies of the latent set at `url`.
+    """Return the `SetKind` for the latent set at `url`: its checks, and the remedies that its error messages name.
 
     `form` is the format of the views' arrays, as read from the `latents.json` of that set.
     """
@@ -56,9 +56,9 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
 
 
 class TableCheck:
-    """Compares the index table of a shard with the shard's statistics and, while the tar is read, with the cameras.
+    """Compares the index table of a latent shard with the shard's statistics and with the metadata in its tar.
 
-    The cameras are those in the metadata members of the tar.
+    The camera angles are compared while the tar is read, the member offsets by `compare`.
     """
 
     def __init__(self, check: ShardCheck, fs: Any, root: str, form: LatentFormat, stats: ShardStats | None) -> None:

@@ -32,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SetKind:
-    """The checks and the remedies of one kind of set: a set of images, or a set of latents."""
+    """The checks for a set of images or a set of latents, and the remedies that error messages about the set name."""
 
     names: Callable[[str], list[str]]  # all member names of a uid
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError

@@ -11,7 +11,7 @@ from dataset.format.outcomes import Outcome
 
 @dataclass
 class Distribution:
-    """The values of one measured quantity, such as seconds, one per object; and the object with the largest value."""
+    """One value per object of a measured quantity, such as the render time, and the object with the largest value."""
 
     values: "array[float]" = field(default_factory=lambda: array("d"))
     largest: float = 0.0
@@ -56,7 +56,7 @@ class OutcomeCounts:
 
     @property
     def objects_per_hour(self) -> float:
-        """Rendered objects per hour of one worker, whose time includes failed objects; 0 if no time was measured."""
+        """Rendered objects per hour of one worker. The hour includes time spent on failed objects. 0 without times."""
         total = sum(self.seconds.values)
         return 3600 * self.statuses["ok"] / total if total else 0.0
 
@@ -64,7 +64,7 @@ class OutcomeCounts:
 def reason(row: Outcome) -> str:
     """Return a short text that says why an object failed or was skipped, such as "import: TooLarge".
 
-    The text consists of the stage and the error class. If there is no error class, the flags take the place of the
-    error class; if there are no flags either, the message does. Reports group objects by this text.
+    The text consists of the stage and the error class. If there is no error class, the text contains the flags instead;
+    if there are no flags either, it contains the message. Reports group objects by this text.
     """
     return f"{row.stage or 'unknown'}: {row.error_class or ', '.join(row.flags) or row.message or 'unknown'}"

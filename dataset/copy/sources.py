@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 class SourceSet:
     """A shard set to copy from.
 
-    `kept` contains, for each shard, the sample numbers of the objects that pass the filters. None copies all objects,
-    and also the outcome rows of failed and skipped objects.
+    `kept` contains, for each shard, the sample numbers of the objects that pass the filters. If `kept` is None, all
+    objects are copied, and so are the outcome rows of failed and skipped objects.
     """
 
     url: str
@@ -36,7 +36,7 @@ class SourceSet:
 
 @dataclass(frozen=True)
 class Pick:
-    """One object to copy: its manifest row (`asset`), its outcome row in the new set, its place in the source set."""
+    """One object to copy: manifest row (`asset`), outcome row for the new set (`row`), and source shard and sample."""
 
     asset: Asset
     row: Outcome  # with its position and shard in the copy
@@ -109,8 +109,8 @@ def _check_resolutions(sources: Sequence[SourceSet], resolution: int | None) -> 
 def picks(sources: Sequence[SourceSet], objects_per_shard: int) -> Iterator[Pick]:
     """Yield all objects to copy, in order. This reads no image and keeps one source shard in memory at a time.
 
-    The outcome rows are those of the source sets, except for position, shard and the flag "duplicate", which describe
-    the new set, whose shards contain `objects_per_shard` objects each.
+    The outcome rows are copied from the source sets. Only the position, the shard and the flag "duplicate" are changed
+    to those in the new set. A shard of the new set contains `objects_per_shard` objects.
 
     Raises:
         UserError: The manifest, outcome tables and shards of a source set do not list the same objects.

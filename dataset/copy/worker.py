@@ -28,8 +28,8 @@ class CopyTask(NamedTuple):
         tars: Fingerprint of the source set, to detect that the set has changed.
         shard: Number of the object's shard in the source set.
         sample: Number of the object within the shard.
-        resolution: Pixels per side of the images that the object must have: those of the source set's first object,
-            because all objects of a set to copy must have the same resolution. None if the set has no images.
+        resolution: Pixels per side that the object's images must have. This is the resolution of the first object of
+            the source set: all objects of a set must have the same resolution. None if the set has no images.
         target: Pixels per side of the copied images. None: copy the images byte for byte.
     """
 
@@ -77,11 +77,11 @@ def _end_with_parent() -> None:
 
 
 def copy_object(task: CopyTask) -> Members:
-    """Read the object of `task` and return its members (full name -> bytes) as the copy stores them.
+    """Read the object of `task` and return the members (full name -> bytes) to store in the new set.
 
     Raises:
-        UserError: A member cannot be read or is damaged (DamagedMember), the source set has changed, or the object has
-            another resolution than `task.resolution`.
+        UserError: A member cannot be read or is damaged (DamagedMember), the source set has changed, or the resolution
+            of the object is not `task.resolution`.
     """
     shards = _reader(task.url, task.tars)
     uid = shards.uid(task.shard, task.sample)

@@ -19,10 +19,10 @@ _PARSING: Final = threading.Lock()
 
 
 class LatentTable(NamedTuple):
-    """The index table of one latent shard: uids, places of the members in the tar, and camera angles of the objects.
+    """The index table of one latent shard: uids, positions of the members in the tar, and camera angles of the objects.
 
-    Column 0 of `places` locates the metadata of each object; columns 1 to 32 locate the views in schema order. The
-    camera angles are in degrees.
+    `places` [objects, 33, 3] contains offset, size and crc32 of each member: first of the object's metadata, then of
+    its 32 views in schema order. The camera angles [objects, view set, view] are in degrees.
     """
 
     name: str

@@ -1,14 +1,15 @@
 """Define the format of a latent set: the arrays of each view, the member names, and `latents.json`.
 
-A latent set has the layout of the shard set that was encoded: tars with the same names, the same objects in the same
-order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object consists of a copy of its metadata,
-`UID.meta.json`, and one member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`. The member of a view is a flat
-float16 array with the mean of the VAE's posterior (c * h * w values), its log variance (c * h * w values; optional) and
-the image embedding (d values; optional for the fixed views). `latents.json` describes which of these parts are stored.
+A latent set is encoded from a shard set of images and has the same layout: tars with the same names, the same objects
+in the same order, `NAME.json` and `index.json` (see `dataset.format.shards`). An object consists of a copy of its
+metadata, `UID.meta.json`, and one member per view, `UID.fixed_00.npy` ... `UID.random_15.npy`. The member of a view is
+a flat float16 array. It contains the mean of the VAE's posterior (channels * height * width values), then optionally
+the log variance of the posterior (as many values), then the image embedding (optional for the fixed views).
+`latents.json` says which of these values are stored.
 
-The last file that is written for a shard is `NAME.table.npz`. It stores in arrays what every training step needs: the
-positions of the members in the tar (from `NAME.json`) and the camera angles (from the metadata). Parsing these values
-from JSON would take longer than reading the latents.
+The last file that is written for a shard is `NAME.table.npz`. Its arrays contain the values that every training step
+needs: the positions of the members in the tar (from `NAME.json`) and the camera angles (from the metadata). Parsing
+these values from JSON would take longer than reading the latents.
 """
 
 import io
@@ -66,7 +67,7 @@ class LatentFormat:
 
     @cached_property
     def headers(self) -> dict[ViewSet, bytes]:
-        """The .npy header, in bytes, with which the members of each view set begin."""
+        """View set -> the bytes of the .npy header. Each member of the view set begins with this header."""
         return {view_set: _npy_header(self.numbers(view_set)) for view_set in VIEW_SETS}
 
     def member_bytes(self, view_set: ViewSet) -> int:

@@ -1,7 +1,8 @@
 """Write and read `manifest.parquet`, which lists all objects of a set in order, one row per object.
 
-The position of an object in the manifest determines its shard and its place in the training order, so a manifest is
-never changed after it has been written. Reading some rows of a manifest does not load all rows into memory.
+The shard in which an object is stored, and the order in which training reads the objects, depend on the positions of
+the objects in the manifest. Therefore, a manifest is never changed after it has been written. Reading some rows of a
+manifest does not load all rows into memory.
 """
 
 import hashlib
@@ -21,9 +22,9 @@ ROWS_PER_GROUP: Final = 4096
 
 @dataclass(frozen=True)
 class Asset:
-    """One object of a set. At most one of the fields `file`, `objaverse_path` and `procedural_index` is set.
+    """One object of a set, with the location of its 3D model.
 
-    That field locates the 3D model.
+    The location is in `file`, `objaverse_path` or `procedural_index`. At most one of these fields is set.
     """
 
     uid: str

@@ -43,7 +43,7 @@ _STAGES: Final = frozenset(get_args(Stage))
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why an object failed or was skipped, passed unchanged from where it occurred to the outcome table."""
+    """The reason why an object failed or was skipped. The outcome table stores these values unchanged."""
 
     stage: Stage  # where it failed or was skipped
     error_class: str
@@ -98,7 +98,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def from_json(row: dict[str, Any]) -> Outcome:
-    """Convert a dictionary that `to_json` returned to an outcome.
+    """Return the outcome for a dictionary `row`, which `to_json` returned earlier.
 
     Raises:
         UserError: A field is missing, unknown or invalid.
@@ -113,14 +113,14 @@ def from_json(row: dict[str, Any]) -> Outcome:
 
 
 def mark_duplicate(row: Outcome, first: dict[bytes, int], skip: bool = False) -> Outcome:
-    """Return `row` with the flag "duplicate" if an earlier object has the same model file, and without it otherwise.
+    """Add the flag "duplicate" to `row` if an earlier object has the same model file; else remove it. Return the row.
 
-    Call this for all rows of a set, in manifest order.
+    Call this for all rows of a set, in manifest order. A row without `asset_sha256` is returned unchanged.
 
     Args:
         row: Outcome of one object.
-        first: For the hash of each model file seen so far, the manifest position of the first object that uses the
-            file. Pass an empty dictionary to the first call, and the same one to all calls: each call adds to it.
+        first: Maps the hash of each model file to the manifest position of the first object that uses the file. Pass
+            the same dictionary to all calls. It is empty before the first call, and each call adds to it.
         skip: Whether the status of a rendered duplicate becomes "skipped".
     """
     flags = tuple(flag for flag in row.flags if flag != "duplicate")
@@ -177,7 +177,7 @@ def parse_outcomes(data: bytes, where: str) -> list[Outcome]:
 def iterate_outcomes(fs: Any, root: str) -> Iterator[Outcome]:
     """Yield all outcome rows of the shard set in folder `root` of `fs`, in manifest order.
 
-    One table, that of a shard, is in memory at a time.
+    Only the outcome table of one shard is in memory at a time.
     """
     folder = f"{root}/{OUTCOMES_FOLDER}"
     if not exists(fs, folder):

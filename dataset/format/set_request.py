@@ -1,4 +1,4 @@
-"""Write and read `set.json`, which stores the settings that a shard set is made with.
+"""Write and read `set.json`, which stores the settings of the command that writes a shard set.
 
 The file also states the number of objects in the set's manifest, and the sha256 of the manifest.
 """
@@ -17,12 +17,13 @@ RENDER_AGAIN: Final = "restore it, or delete the set and render it again"
 
 
 def begin_set(fs: Any, root: str, request: Mapping[str, Any], assets: Iterable[Asset]) -> None:
-    """Write `manifest.parquet`, then `set.json`, of a new set.
+    """Write the first two files of a new set: `manifest.parquet`, then `set.json`.
 
     Args:
         fs: fsspec file system of the set.
         root: Path of the set's folder on `fs`.
-        request: The settings that determine the set. `set.json` stores them, and the length and sha256 of the manifest.
+        request: The settings that determine the set. `set.json` stores these settings, the number of objects in the
+            manifest, and the sha256 of the manifest.
         assets: All objects of the set, in order.
     """
     with atomic_file(fs, f"{root}/{MANIFEST_FILE}") as file:

@@ -49,9 +49,9 @@ class SampleEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardStats:
-    """The statistics of a shard, stored in `NAME.json`: size and sha256 of the tar, and the places of all members.
+    """The statistics of a shard, stored in `NAME.json`: size and sha256 of the tar, and the position of each member.
 
-    They make it possible to read and check each member separately.
+    With these statistics, each member can be read and checked separately.
     """
 
     name: str
@@ -133,8 +133,8 @@ def write_shard(
         name: Name of the shard, without suffix.
         samples: Pairs of a uid and the members of its sample (full member name -> data). The members can be in any
             order. Without samples, an empty but valid shard is written.
-        names: Function that returns the names of the members that the sample of a uid must have, in the order of the
-            tar. By default, these are the 33 members of the schema.
+        names: Function that returns, for a uid, the names of the members that the sample must have. The tar contains
+            the members in this order. Default: the 33 members of the schema.
 
     Raises:
         UserError: A sample has missing or unknown members, a uid is repeated, or a file cannot be written.
@@ -181,8 +181,8 @@ def read_stats(fs: Any, root: str, name: str, remedy: str | None = None) -> Shar
     """Read the statistics of the shard `name` of the set in folder `root` of `fs`.
 
     Raises:
-        UserError: The statistics are missing or invalid. The message ends in `remedy`, which says what to do; None: the
-            remedy for a shard set of images.
+        UserError: The statistics are missing or invalid. The message ends in `remedy`, which says what to do. If
+            `remedy` is None, the message ends in the remedy for a shard set of images.
     """
     path = f"{root}/{name}.json"
     raw = read_json(fs, path, remedy or REPEAT_COMMAND)
@@ -206,7 +206,7 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
         fs: fsspec file system of the set.
         root: Path of the set's folder on `fs`.
         num_shards: Number of shards. The statistics of the shards 0 to `num_shards` - 1 must exist.
-        objects_per_shard: Number of manifest rows per shard, which counts failed and skipped objects too.
+        objects_per_shard: Number of objects per shard, including failed and skipped objects.
     """
     stats = (read_stats(fs, root, shard_name(i)) for i in range(num_shards))
     shards = tuple(ShardEntry(s.name, len(s.samples), s.bytes, s.sha256) for s in stats)

@@ -34,7 +34,7 @@ class HistogramColumn:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram whose columns divide the range from 0 to the value that `axis_end` labels."""
+    """A histogram with columns of equal width, from 0 to a largest value. `axis_end` is the text for this value."""
 
     title: str
     summary: str
@@ -55,8 +55,8 @@ class BarRow:
 class BarTable:
     """A table of names with their counts as bars, largest count first.
 
-    If `filter_name` is set, each name is a button that shows only the objects whose property `filter_name` is that
-    name.
+    If `filter_name` is set, each name is a button that filters the objects on the page. A click on the name N shows
+    only objects with the value N of the property `filter_name`.
     """
 
     title: str
@@ -67,12 +67,13 @@ class BarTable:
 def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram | None:
     """Return a histogram of `values` whose axis starts at zero, or None if there are no values.
 
-    If a few values are much larger than all others, the last column counts these values too.
+    If the largest value is more than twice the 95th percentile, the axis ends before the largest value. The last column
+    then also counts the values beyond the end of the axis.
 
     Args:
         title: Title of the histogram.
         values: Values that are not negative.
-        unit: Unit of the values, which is shown behind them.
+        unit: Unit of the values, as shown after each number, such as "s".
     """
     if not len(values):
         return None
@@ -99,7 +100,7 @@ def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "")
     Args:
         title: Title of the table.
         counts: Count of each name.
-        filter_name: Property of the page's objects by which a click on a name filters the page; empty: no filter.
+        filter_name: Property of the objects that a click on a name filters by (see `BarTable`). Empty: no filter.
     """
     if not counts:
         return None
@@ -112,9 +113,9 @@ def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "")
 
 
 def round_up(value: float) -> float:
-    """Return the smallest of the numbers 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten that is not below `value`.
+    """Round `value` up to a number that has one of the forms 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten.
 
-    For values of zero or less, return zero.
+    Return zero if `value` is zero or negative.
     """
     if value <= 0:
         return 0.0

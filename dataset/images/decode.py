@@ -30,7 +30,7 @@ _STRIP_PIXELS: Final = 1 << 22
 
 
 def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """Read an image as upright RGBA whose longest side is at most WORKING_SIDE pixels. Return notices too.
+    """Read an image as upright RGBA, reduced so that the longest side has at most WORKING_SIDE pixels.
 
     Args:
         source: Path of the image file, or an image that is already open.

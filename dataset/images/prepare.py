@@ -130,9 +130,9 @@ def contact_sheet(
 def prepare_image(source: Path | Image.Image, size: int, *, remove_background: bool = False) -> Prepared:
     """Prepare an input image as the model expects it: the object centered on white, `size` x `size` pixels.
 
-    A transparent image, or one with a white background, is cropped to the object and padded so that the longest side of
-    the object fills the share OBJECT_FILL of the frame, as in rendered sets. Any other image is used whole and padded
-    to a white square, and a notice says so.
+    If the image has transparent pixels or a white background, it is cropped to the object and padded. The longest side
+    of the object then has OBJECT_FILL * `size` pixels, as in rendered sets. Any other image is used as a whole and
+    padded to a white square. In this case, a notice says so.
 
     Args:
         source: Path of the image file, or an image that is already open.
@@ -140,7 +140,7 @@ def prepare_image(source: Path | Image.Image, size: int, *, remove_background: b
         remove_background: Make the background transparent with rembg, unless the image is already transparent.
 
     Raises:
-        UserError: `size` is too small, or the image cannot be read, shows no object or only a tiny one.
+        UserError: `size` is too small, the image cannot be read, or it shows no object or only a tiny object.
     """
     if size < MIN_SIDE:
         raise UserError(f"the image size of {size} pixels per side is too small; give at least {MIN_SIDE} pixels")

@@ -18,7 +18,7 @@ def psnr_db(image: ArrayLike, truth: ArrayLike) -> float:
 
 
 def psnr_of_mse_db(mse: float) -> float:
-    """Return the peak signal-to-noise ratio, in decibels and at most 100, that belongs to a mean squared error.
+    """Convert a mean squared error to a peak signal-to-noise ratio in decibels, at most 100.
 
     `mse` is the mean squared error of values in [0, 1].
     """

@@ -44,10 +44,12 @@ class ActorPool(Generic[Item]):
     Args:
         start: Function that creates an actor. The actor must have a method `ready` that returns once the actor can
             work.
-        on_death: Function that is called with a dead actor and the error, after the actor was replaced. It may raise.
+        on_death: Function that is called after a dead actor has been replaced. Its arguments are the dead actor and
+            the error. The function may raise an exception.
         workers: Number of actors.
-        max_failed_starts: Number of consecutive actors whose start fails after which `collect` raises an error.
-        failed_start: Function that returns that error, given the error of the last start.
+        max_failed_starts: When this number of actors in a row has failed to start, `collect` raises an error.
+        failed_start: Function that returns the error that `collect` raises. Its argument is the error of the last
+            start.
     """
 
     def __init__(

@@ -75,10 +75,11 @@ def _storage_errors(fs: Any) -> tuple[type[Exception], ...]:
 def exists(fs: Any, path: str) -> bool:
     """Return whether the file or folder `path` exists on the fsspec file system `fs`.
 
-    fsspec's own `exists` returns False after any exception, even after Ctrl-C or when access is denied.
+    For a local file system, this function does not use fsspec's own `exists`, which returns False after any exception,
+    even after Ctrl-C or when access is denied.
 
     Raises:
-        UserError: The local file system denies access.
+        UserError: `fs` is a local file system and denies access.
     """
     if not isinstance(fs, LocalFileSystem):
         return bool(fs.exists(path))
@@ -104,7 +105,7 @@ def read_json(fs: Any, path: str, remedy: str) -> Any:
     """Read and parse the JSON file `path` on the fsspec file system `fs`.
 
     Raises:
-        UserError: The file cannot be read, or is not valid JSON. In the latter case, the message ends in `remedy`,
+        UserError: The file cannot be read or is not valid JSON. If it is not valid JSON, the message ends in `remedy`,
             which says what to do.
     """
     try:

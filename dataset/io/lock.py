@@ -1,7 +1,7 @@
 """Allow one writer per output: by a lock of the operating system and, for a remote set, by a lease stored in the set.
 
-The lease is a file that its owner, a process, rewrites every minute. Another process takes over a lease that was not
-rewritten for LEASE_S seconds, or whose owner ran on the same machine and no longer exists.
+The lease is a file that its owner, a process, rewrites every minute. Another process takes over the lease when the file
+has not been rewritten for LEASE_S seconds, or when the owner ran on the same machine and no longer exists.
 """
 
 import fcntl
@@ -81,7 +81,7 @@ def owned_out(fs: Any, root: str, out: str, writer: str) -> Iterator[None]:
 def locked_folder(folder: Path, writer: str) -> Iterator[None]:
     """Create a local folder if it does not exist, and lock this folder during the `with` block.
 
-    A folder that was created here and is still empty at the end of the block is removed.
+    If this function created the folder and the folder is still empty at the end of the block, the folder is removed.
 
     The operating system releases the lock when the process ends, even if the process is killed. Temporary files that a
     killed process left in the folder (`dataset.io.files.atomic_file`) are removed at the start.
@@ -120,9 +120,10 @@ def _remove_temporaries(folder: Path) -> None:
 
 @contextmanager
 def locked_file(path: Path, writer: str) -> Iterator[None]:
-    """Lock the output file or folder `path`, which need not exist, during the `with` block (see `locked_folder`).
+    """Lock the output file or folder `path` during the `with` block. `path` does not have to exist yet.
 
-    The lock is a hidden file beside `path`. `writer` is a noun for what the locking process does, for messages.
+    The lock is a hidden file beside `path`. The operating system releases it when the process ends, as in
+    `locked_folder`. `writer` is a noun for what the locking process does, such as "training", for messages.
 
     Raises:
         UserError: Another process has locked `path`, or the parent folder of `path` cannot be written.

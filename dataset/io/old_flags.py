@@ -1,4 +1,4 @@
-"""Accept command-line flags that were renamed under their old names, for one release."""
+"""Accept the old names of renamed command-line flags, for one release."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ logger = logging.getLogger(__name__)
 
 
 def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-    """Return the command line `argv` in which renamed flags are replaced by their new names. Call this before parsing.
+    """Return a copy of the command line `argv` with new names in place of old flags. Call this before parsing.
 
-    Both forms are replaced, `--old VALUE` and `--old=VALUE`, and a flag may be written with underscores instead of
-    hyphens. Arguments after a bare `--` are left unchanged. For each old flag, one notice is printed to stderr.
+    Old flags are recognized as `--old VALUE` and `--old=VALUE`, with hyphens or underscores between words. Arguments
+    after a bare `--` are left unchanged. For each old flag, one notice is printed to stderr.
 
     Args:
         argv: The arguments, without the program's name.
-        renamed: New name of each old flag. Both names begin with hyphens.
+        renamed: Old name -> new name of each flag. Both names begin with `--`.
     """
     arguments, reported = list(argv), set[str]()
     for index, argument in enumerate(arguments):

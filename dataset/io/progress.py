@@ -15,7 +15,8 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
     """A tqdm bar that also works in a pipe or a log file.
 
     On a terminal it behaves like `tqdm`. Elsewhere it writes plain lines to stderr without carriage returns: at most
-    one every PLAIN_EVERY_S seconds, and one at the end. Other than in `tqdm`, None for `disable` means False.
+    one every PLAIN_EVERY_S seconds, and one at the end. `disable=None` means the same as `disable=False`, which differs
+    from `tqdm`.
     """
 
     def __init__(self, *args: Any, disable: bool | None = False, **kwargs: Any) -> None:
@@ -27,7 +28,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
         super().__init__(*args, disable=bool(disable), **kwargs)  # type: ignore[call-overload]
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Draw the bar on a terminal; elsewhere, write a plain line if the last one is PLAIN_EVERY_S seconds old."""
+        """Draw the bar on a terminal. Elsewhere, write a plain line, at most one every PLAIN_EVERY_S seconds."""
         if not self._plain:
             super().display(msg, pos)
             return
@@ -38,7 +39,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
             self.fp.flush()
 
     def clear(self, nolock: bool = False) -> None:
-        """Remove the bar from the terminal before other text is written. Plain lines, written elsewhere, stay."""
+        """Remove the bar from a terminal before other text is written. When not on a terminal, do nothing."""
         if not self._plain:
             super().clear(nolock)
 

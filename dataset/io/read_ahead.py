@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order; before yielding an item, take the next `ahead` items from the iterable too.
+    """Yield the items in order. Take the `ahead` items that follow an item from the iterable before yielding the item.
 
     Use this for an iterable that starts work when an item is taken, such as a generator of futures.
     """
@@ -23,10 +23,11 @@ def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
 
 
 def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Yield `function(item)` for each item, in order, computed by `pool`; at most `ahead` later items are in progress.
+    """Yield `function(item)` for each item, in order. `pool` computes the results.
 
-    An exception of `function` is raised when the result for its item would be yielded. Closing the iterator cancels the
-    calls that have not begun.
+    While the caller waits for the result of one item, the calls for at most `ahead` later items are submitted. If
+    `function` raises an exception for an item, the iterator raises it in place of the result. Closing the iterator
+    cancels the calls that have not begun.
     """
     started: deque[Future[R]] = deque()
 

@@ -1,4 +1,4 @@
-"""Compare the settings that a result was made with to those of the command that is to resume the result."""
+"""Compare the stored settings of an earlier command with the settings of the command that resumes its work."""
 
 from collections.abc import Iterable, Mapping, Set
 from itertools import zip_longest
@@ -8,14 +8,14 @@ _LONGEST: Final = 120  # characters of a value in a message
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Set[str] = frozenset()) -> dict[str, str]:
-    """Return a readable line for each setting that differs between `before` and `now` (name -> line), sorted by name.
+    """Return a line of text for each setting that differs between `before` and `now` (name -> line), sorted by name.
 
     Settings of nested mappings are compared one by one; their names are joined by dots. A missing setting is treated as
-    None. Of two long lists, only the first items that differ are described.
+    None. If two long lists differ, the line describes only the first pair of items that differ.
 
     Args:
-        before: Stored settings of the result, as read from JSON.
-        now: Settings of the command that resumes the result. They must contain lists instead of tuples, as in JSON.
+        before: Stored settings of the earlier command, as read from JSON.
+        now: Settings of the command that resumes its work. They must contain lists instead of tuples, as in JSON.
         ignore: Names of settings that are not compared, with dots for nested settings.
     """
     return dict(_differences(before, now, ignore, ""))
@@ -54,10 +54,10 @@ def _short(value: Any) -> str:
 
 
 def settings_differ(where: str, lines: Iterable[str], remedy: str) -> str:
-    """Return the text of the error that a result was made with other settings than the command that resumes it.
+    """Return the error text for a command that cannot resume an earlier command because their settings differ.
 
     Args:
-        where: Path or URL of the result, with which the text begins.
+        where: Path or URL of the earlier command's output. The text begins with it.
         lines: One line for each setting that differs, as returned by `differences`.
         remedy: What to do; the last line of the text.
     """

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class Damage:
     """Collects the damaged objects that a training run has read. Thread-safe.
 
-    An object is counted once, however often it is read. A rank counts the objects that it reads itself and, after
-    `merge`, those that the other ranks read. A copy in another process starts without objects.
+    An object is counted once, however often it is read. An instance counts the damaged objects that its own rank reads
+    and, after `merge`, also those that other ranks have read. When an instance is pickled, its count is left out: the
+    copy in another process starts at zero.
 
     Args:
         objects: Number of objects in the set.
@@ -54,12 +55,12 @@ class Damage:
             return dict(self._reasons)
 
     def restore(self, reasons: Mapping[str, str]) -> None:
-        """Add the damaged objects that an earlier process of the same run has read, given its `reasons`."""
+        """Add damaged objects that an earlier process of the same run has read: its `reasons`, uid -> description."""
         with self._lock:
             self._reasons = {**reasons, **self._reasons}
 
     def merge(self, reasons: Mapping[str, str]) -> None:
-        """Add the damaged objects that the other ranks have read. `reasons` contains the `reasons` of all ranks.
+        """Add the damaged objects that the other ranks have read. `reasons` is the union of all ranks' `reasons`.
 
         Raises:
             UserError: In total, more objects are damaged than allowed.
@@ -115,8 +116,8 @@ def read_or_replace(
         order: The training order.
         i: Number of the item of this rank, counted from 0 since the start of training.
         damage: Counts the damaged objects. None: raise an error instead of replacing.
-        uid: Function that returns the uid of the object (shard, sample).
-        read: Function that reads the object (epoch, shard, sample).
+        uid: Function that returns the uid of an object, called as `uid(shard, sample)`.
+        read: Function that reads an object, called as `read(epoch, shard, sample)`.
 
     Returns:
         The result of `read`.

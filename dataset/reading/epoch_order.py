@@ -6,9 +6,10 @@ is read K times, in a new order each time, before the next window starts. The fi
 page cache, and the items of one object are about a window apart. The first pass over a window has the same order as
 with K = 1.
 
-Of `world` ranks, rank r takes every world-th item of that order, starting with item r. All ranks together therefore
-read the same items in a step, whatever the number of ranks, which may exceed the number of shards. All ranks get the
-same number of items: the last (items mod world) items of an epoch are dropped, and these differ between epochs.
+Rank r of `world` ranks reads items r, r + world, r + 2 * world, ... of that order. For a given total batch size, all
+ranks together therefore read the same items in a step, whatever the number of ranks. There may be more ranks than
+shards. All ranks get the same number of items: the last (items mod world) items of an epoch are dropped. The dropped
+items differ between epochs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -203,7 +204,7 @@ def resume_item(i: int, before: Order, now: Order) -> tuple[int, str]:
     and the notice says so. Otherwise the notice is empty.
 
     Args:
-        i: Number of the first item that each rank of the stopped run had not read, in the order `before`.
+        i: Number of items that each rank of the stopped run had read, in the order `before`.
         before: Order of any rank of the stopped run.
         now: Order of any rank of the resumed run. The returned number counts items of this order.
 

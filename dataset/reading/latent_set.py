@@ -68,8 +68,8 @@ class LatentSet:
         url: Folder or fsspec URL of the set.
         form: Contents of `latents.json`; None: read this file.
         index: Contents of `index.json`; None: read this file.
-        kept: For each shard, the numbers of the samples to select (see `dataset.reading.filters`); sample numbers then
-            count only the selected samples. None: all samples.
+        kept: For each shard, the numbers of the samples to select (see `dataset.reading.filters`). Methods then number
+            only the selected samples: 0 is the first selected sample of the shard. None: select all samples.
 
     Raises:
         UserError: The set is missing or unfinished. Methods also raise DamagedMember when a member is damaged.
@@ -99,11 +99,11 @@ class LatentSet:
 
     @property
     def fingerprint(self) -> str:
-        """One sha256 of the hashes of all tars and of the selection of samples, as in `ShardSet`."""
+        """One sha256, computed from the hashes of all tars and from the numbers of the selected samples."""
         return fingerprint_of(self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "LatentSet":
-        """Return a copy of this set with the selection `kept` of the stored samples in place of the current one."""
+        """Return this set with another selection of samples. `kept` contains numbers of stored samples; None: all."""
         return LatentSet(self.url, self.format, self.index, kept)
 
     def uid(self, shard: int, sample: int) -> str:
@@ -118,7 +118,9 @@ class LatentSet:
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> Float64:
-        """Return (elevation, azimuth) in degrees, [f, 2], of some views of one object, without reading the metadata.
+        """Return elevation and azimuth in degrees, float64 [f, 2], of `f` views of one object.
+
+        The angles come from the index table of the shard. The object's metadata are not read.
 
         Args:
             shard: Number of the shard.

@@ -91,7 +91,9 @@ def slices(url: str | Path) -> Iterator[Slice]:
 
 
 def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
-    """Return the outcome rows of the shard named `shard`, by manifest position, of the set in folder `root` of `fs`.
+    """Return the outcome rows of one shard of the set in folder `root` of `fs`, sorted by manifest position.
+
+    `shard` is the name of the shard.
 
     Raises:
         UserError: The outcome table is missing or damaged.
@@ -104,7 +106,7 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
 
 
 def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
-    """Yield each difference between the numbers of objects and shards that the files of a set state.
+    """Yield each difference between `set.json`, the manifest and the index in the number of objects or in the shards.
 
     Args:
         request: Content of `set.json`.

@@ -32,27 +32,27 @@ class RenderedObject:
 
     @cached_property
     def on_white(self) -> NDArray[np.float32]:
-        """The images composited on white, float32 [f, h, w, 3] in [0, 1]."""
+        """The images of the `f` views composited on white, float32 [f, h, w, 3] in [0, 1]."""
         return composite_white(self.images)
 
     @property
     def c2w(self) -> NDArray[np.float64]:
-        """Camera-to-world matrices [f, 4, 4] of the views, in the "blender" convention of `dataset.camera`."""
+        """Camera-to-world matrices [f, 4, 4] of the `f` views, in the "blender" convention of `dataset.camera`."""
         return np.array([view.c2w for view in self.views])
 
     @property
     def K(self) -> NDArray[np.float64]:
-        """Intrinsic matrices [f, 3, 3] of the views, in pixels."""
+        """Intrinsic matrices [f, 3, 3] of the `f` views, in pixels."""
         return np.array([view.K for view in self.views])
 
     @property
     def fov_deg(self) -> NDArray[np.float64]:
-        """Angle between the left and the right border of the image of each view, [f], in degrees."""
+        """Angle between the left and the right border of the image, in degrees, for each of the `f` views: [f]."""
         return np.array([fov_deg(view.K, self.size) for view in self.views])
 
     @property
     def angles_deg(self) -> NDArray[np.float64]:
-        """Elevation and azimuth of the camera of each view, [f, 2], in degrees."""
+        """Elevation and azimuth of the cameras of the `f` views, [f, 2], in degrees."""
         return np.array([(view.elevation_deg, view.azimuth_deg) for view in self.views])
 
 

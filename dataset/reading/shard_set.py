@@ -38,8 +38,8 @@ class ShardSet:
     Args:
         url: Folder or fsspec URL of the set.
         index: Content of `index.json`; None: read this file.
-        kept: For each shard, the numbers of the samples to select (see `dataset.reading.filters`); sample numbers then
-            count only the selected samples. None: all samples.
+        kept: For each shard, the numbers of the samples to select (see `dataset.reading.filters`). Methods then number
+            only the selected samples: 0 is the first selected sample of the shard. None: select all samples.
 
     Raises:
         UserError: The set is missing or unfinished. Methods also raise DamagedMember when a member is damaged.
@@ -58,7 +58,7 @@ class ShardSet:
         return ShardSet, (self.url, self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "ShardSet":
-        """Return a copy of this set with the selection `kept` of the stored samples in place of the current one."""
+        """Return this set with another selection of samples. `kept` contains numbers of stored samples; None: all."""
         return ShardSet(self.url, self.index, kept)
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """One sha256 of the hashes of all tars and of the selection of samples.
+        """One sha256, computed from the hashes of all tars and from the numbers of the selected samples.
 
         Sets with equal fingerprints have the same objects at the same (shard, sample) numbers.
         """
@@ -127,9 +127,9 @@ class ShardSet:
         return self._meta(shard, sample)
 
     def angles_deg(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.float64]:
-        """Return (elevation, azimuth) in degrees, [f, 2], of some views of one object.
+        """Return elevation and azimuth in degrees, float64 [f, 2], of `f` views of one object.
 
-        The angles of more objects are cached than the metadata.
+        The angles are computed from the metadata and cached. This cache holds more objects than the one of `meta`.
 
         Args:
             shard: Number of the shard.
@@ -140,7 +140,7 @@ class ShardSet:
         return np.stack([angles_deg[view_set][index] for view_set, index in wanted])
 
     def views(self, shard: int, sample: int, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[np.uint8]:
-        """Read the images of some views of one object: uint8 [f, h, w, 4] with straight alpha.
+        """Read the images of `f` views of one object: RGBA, uint8 [f, h, w, 4] with straight alpha.
 
         Args:
             shard: Number of the shard.
@@ -201,7 +201,7 @@ class ShardSet:
 
 
 def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
-    """Return the number of objects in each shard of a set: of the selected objects or, if `kept` is None, of all.
+    """Return the number of selected objects in each shard of a set. If `kept` is None, all objects are selected.
 
     Args:
         url: Folder or URL of the set, for messages.
@@ -209,7 +209,7 @@ def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
         kept: For each shard, the numbers of the selected samples.
 
     Raises:
-        UserError: `kept` has another number of shards, so it was made for another set.
+        UserError: `kept` and `index` have different numbers of shards, so the selection was made for another set.
     """
     if kept is None:
         return tuple(shard.samples for shard in index.shards)
@@ -222,7 +222,7 @@ def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:
 
 
 def fingerprint_of(index: Index, kept: Kept | None) -> str:
-    """Return one sha256 of the hashes of all tars in `index` and of the selection of samples `kept`."""
+    """Return one sha256, computed from the hashes of all tars in `index` and from the selected samples `kept`."""
     digest = sha256("".join(shard.sha256 for shard in index.shards).encode())
     for samples in kept or ():
         digest.update(len(samples).to_bytes(8, "big") + samples.astype(">i4").tobytes())

@@ -14,8 +14,9 @@ from dataset.reading.shard_set import ShardSet
 def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int = 4) -> int:
     """Write a contact sheet of the set at `url`: one row of views per object, on white. Return the number of rows.
 
-    A row shows the object's uid, views of the set "fixed", and views of the set "random". Objects are spread evenly
-    over the shard set, and views evenly over each view set, so that a repeated call shows the same ones.
+    A row shows the object's uid, views of the view set "fixed", and views of the view set "random". Objects are spread
+    evenly over the shard set, and views are spread evenly over each view set. A repeated call therefore shows the same
+    objects and views.
 
     Args:
         url: Folder or fsspec URL of the shard set.

@@ -1,8 +1,8 @@
 """Write the report of a shard set as one HTML page. `page.html` is the template of the page.
 
-The page shows a tile per object. The views of an object are stored side by side in one image, as a base64 line at the
-end of the page, so that the text can be read before the images are loaded. An image is decoded when the tile of its
-object comes into view.
+The page shows a tile per object. All views of an object are stored side by side in one image. The images are stored as
+base64 lines at the end of the page, so that the text can be read before the images are loaded. An image is decoded when
+the tile of its object is scrolled into view.
 """
 
 import base64
@@ -31,7 +31,8 @@ _STATUSES: Final = ("ok", "failed", "skipped")
 class OutcomeGroup:
     """Objects that failed for the same reason, or were skipped for the same reason.
 
-    `count` is the number of such objects in the whole set; `rows` are the outcome rows of those that the page lists.
+    `count` is the number of these objects in the whole set. The page may list only some of these objects; `rows`
+    contains the outcome rows of the listed objects.
     """
 
     reason: str
