@@ -104,7 +104,7 @@ def train_autoencoder(
         shards: Images to train on.
         recipe: Sizes of the network and settings of the training.
         image_size: Height and width in pixels to which the images are resized.
-        seed: Seed of the initial weights, the order of the objects, the views and the noise.
+        seed: Seed of the initial weights, the object order, the choice of views and the noise.
         device: Device to train on.
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
     """
@@ -142,10 +142,10 @@ def ensure_autoencoder(
 ) -> nn.Module:
     """Load the autoencoder in `folder`. If the folder does not exist, train the autoencoder and write the folder.
 
-    The arguments after `folder` are those of `train_autoencoder`.
+    The arguments after `folder` have the same meaning as in `train_autoencoder`.
 
     Raises:
-        UserError: `folder` contains something else, or an autoencoder that was trained with other settings.
+        UserError: `folder` contains no finished autoencoder, or an autoencoder that was trained with other settings.
     """
     settings = {"recipe": asdict(recipe), "image_size": image_size, "seed": seed}
     if is_trained(folder, settings):

@@ -88,15 +88,15 @@ def _train_steps(
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether the folder contains a component whose training has finished, whatever the training settings."""
+    """Return whether the folder contains a component whose training has finished, with any settings."""
     return (folder / SETTINGS_FILE).is_file()
 
 
 def is_trained(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether the folder contains a component that was trained with `settings`; False if it does not exist.
+    """Return whether the folder contains a component trained with `settings`; False if the folder is missing.
 
     Raises:
-        UserError: The folder contains something else, or a component that was trained with other settings.
+        UserError: The folder contains no finished component, or a component that was trained with other settings.
     """
     path = folder / SETTINGS_FILE
     if not is_whole(folder):
@@ -120,7 +120,7 @@ def write_part(folder: Path, settings: Mapping[str, Any], save: Callable[[Path],
     Args:
         folder: Folder to write, which must not exist.
         settings: Training settings, stored in training.json.
-        save: Function that writes the component's files into the folder that it is given.
+        save: Function of a folder. Writes the component's files into this folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp")

@@ -2,8 +2,8 @@
 
 The loss is a weighted sum of three terms; the last two are optional:
 
-- Reconstruction: a head predicts a thumbnail of the view from its embedding. Without this term the embedding could
-  ignore the viewpoint, and camera labels relative to the reference would be meaningless.
+- Reconstruction: a head predicts a thumbnail of the view from the view's embedding. Without this term the embedding
+  could ignore the viewpoint. Camera labels relative to the reference view would then be meaningless.
 - Novel view: a head predicts a thumbnail of another view of the object, given the camera of that view. The embedding
   then describes the unseen sides of the object, which the diffusion model needs.
 - Contrast: an InfoNCE loss, after a linear projection, makes the embeddings of two views of one object similar and
@@ -11,7 +11,7 @@ The loss is a weighted sum of three terms; the last two are optional:
 
 Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, even if the encoder centers the
 object in its input images (`SmallEncoder.object_fill`). Centering hides the size of an object, so the encoder learns to
-infer the size from the shape. The encoder must do the same for a user's image.
+infer the size from the shape. It must also infer the size from the shape when a user gives an image.
 """
 
 import logging
@@ -63,7 +63,7 @@ class ImageEncoderHeads(nn.Module):
             )
 
     def predict_thumbnails(self, embeddings: Tensor) -> Tensor:
-        """Predict a thumbnail of each embedded view: [n, 3, thumbnail_size, thumbnail_size] from embeddings [n, c]."""
+        """Predict thumbnails [n, 3, thumbnail_size, thumbnail_size] of n views from the views' embeddings [n, c]."""
         thumbnails: Tensor = self.thumbnail_head(embeddings)
         return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
 
@@ -71,7 +71,7 @@ class ImageEncoderHeads(nn.Module):
         """Predict thumbnails [n, 3, thumbnail_size, thumbnail_size] of other views of the embedded objects.
 
         Args:
-            embeddings: Embeddings [n, c], each of one view of an object.
+            embeddings: Embeddings [n, c] of n views, with c numbers each.
             cameras: Camera labels [n, 16] of the views to predict.
 
         Raises:
@@ -84,11 +84,11 @@ class ImageEncoderHeads(nn.Module):
 
 
 def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
-    """Return the symmetric InfoNCE loss, which compares two views of each object with the views of other objects.
+    """Return the symmetric InfoNCE loss, a scalar tensor. Row i of `first` and row i of `second` are a positive pair.
 
     Args:
-        first: Embeddings [b, c] of the first views; row i shows the same object as row i of `second`.
-        second: Embeddings [b, c] of the second views.
+        first: Embeddings [b, c] of one view of each object: b objects, c numbers per embedding.
+        second: Embeddings [b, c] of another view of the same objects, in the same order.
         objects: Object numbers [b]. Rows with the same number are not used as negatives of each other.
         temperature: The cosine similarities are divided by this number.
     """
@@ -118,9 +118,9 @@ def train_image_encoder(
         shards: Images to train on.
         spec: Sizes of the network.
         recipe: Settings of the training.
-        seed: Seed of the initial weights, the order of the objects, the views and the mirroring.
+        seed: Seed of the initial weights, the object order, the choice of views and the mirroring.
         device: Device to train on.
-        cameras: Convention of the camera labels that the head for novel views is given.
+        cameras: Convention of the camera labels, which are inputs of the head for novel views.
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
     """
     novel_views = recipe.novel_view_weight > 0
@@ -177,11 +177,11 @@ def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
 
 
 def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
-    """Return, for each of the two views of b objects, the camera label of the object's other view: [(b 2), 16].
+    """Return camera labels [(b 2), 16] for b pairs of views. Each row is the label of the other view of its pair.
 
     Args:
-        cameras: Convention of the labels. If relative, a label is the other view's camera relative to this view.
-        angles_deg: Elevation and azimuth in degrees of both views of each object, [b, 2, 2].
+        cameras: Convention of the labels. "relative": the camera of the other view relative to the view itself.
+        angles_deg: Angles [b, 2, 2] in degrees: b objects, two views per object, elevation and azimuth.
     """
     here, there = angles_deg.flatten(0, 1).numpy(), angles_deg.flip(1).flatten(0, 1).numpy()
     return camera_labels(cameras, there[:, 0], there[:, 1], here[:, 0], here[:, 1])
@@ -200,10 +200,10 @@ def ensure_image_encoder(
 ) -> ImageEncoder:
     """Load the image encoder in `folder`. If the folder does not exist, train the encoder and write the folder.
 
-    The arguments after `folder` are those of `train_image_encoder`.
+    The arguments after `folder` have the same meaning as in `train_image_encoder`.
 
     Raises:
-        UserError: `folder` contains something else, or an image encoder that was trained with other settings.
+        UserError: `folder` contains no finished image encoder, or one that was trained with other settings.
     """
     settings = {"tower": asdict(spec), "recipe": asdict(recipe), "seed": seed}
     if recipe.novel_view_weight > 0:

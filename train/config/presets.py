@@ -31,7 +31,7 @@ FREE: Final = {"resume": True}  # metadata of a field that may change when a run
 class AutoencoderRecipe:
     """Sizes and training settings of a small AutoencoderKL.
 
-    `widths` are the numbers of channels of the levels. Each level after the first halves height and width.
+    `widths` contains the number of channels at each level. Each level after the first halves height and width.
     """
 
     latent_channels: int
@@ -56,7 +56,7 @@ class ImageEncoderRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training run that are not tied to a machine or a set. The option --preset sets their defaults."""
+    """Training settings that do not depend on the machine or the data. The option --preset sets their defaults."""
 
     # A field is a command-line option of both stages unless it is `PresetOnly`. It is saved under its name in the run's
     # config.json, and a run resumes only with the same value unless the field is marked as `FREE`.

@@ -70,7 +70,7 @@ def learning_rate(schedule: Schedule, step: int) -> float:
 
 
 def notices(schedule: Schedule) -> tuple[str, ...]:
-    """Return a log message for each setting of the schedule that is reduced to fit the number of steps."""
+    """Return log messages: one if the warm-up is shortened because the run has too few steps, otherwise none."""
     warmup = warmup_of(schedule)
     if warmup == schedule.warmup_steps:
         return ()
@@ -107,7 +107,7 @@ def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
 def override(schedule: Schedule, *, steps: int | None = None, objects: int | None = None) -> Schedule:
     """Return the schedule with another number of steps or another number of objects per step.
 
-    A value of None keeps the number of the schedule. Raises UserError when a number is below 1.
+    None keeps the schedule's own number. Raises UserError when a number is below 1.
     """
     return replace(
         schedule,

@@ -26,10 +26,10 @@ GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 
 @dataclass(frozen=True)
 class Notes:
-    """Settings of a model that its tensors do not contain. `train.export` stores them in the metadata of a file.
+    """Model settings that cannot be read from tensors. `train.export` stores them in the metadata of a checkpoint file.
 
     `image_tower` is the name of the image encoder's open_clip architecture, or the settings of a small image encoder. A
-    value of None means that the setting is unknown. The field names are stored in exported files.
+    value of None means that the setting is unknown. Exported files contain the field names, so do not rename fields.
     """
 
     cameras: CameraConvention | None = None

@@ -25,7 +25,7 @@ _MODEL_FILES: Final = ("*.json", "*.safetensors")  # never a pickle
 
 @dataclass(frozen=True)
 class Published:
-    """File name and settings of an official checkpoint in LDM layout. The settings are not stored in its tensors."""
+    """File name of an official checkpoint in LDM layout, and the model settings that are missing from the file."""
 
     file: str
     cameras: (
@@ -46,8 +46,8 @@ PUBLISHED: Final[dict[str, Published]] = {
 def hub_name(model: Path) -> str | None:
     """Return the name OWNER/NAME of the Hub repository that `model` means, or None if `model` is a path.
 
-    Without the prefix `hf:`, only names in `PUBLISHED` mean repositories, so a mistyped folder causes no network
-    access, and an existing path of that name takes precedence.
+    With the prefix `hf:`, `model` means a repository. Without the prefix, `model` means a repository only if it is a
+    name in `PUBLISHED` and no such file or folder exists. A misspelled path therefore causes no network access.
 
     Raises:
         UserError: The text after `hf:` is not of the form OWNER/NAME.

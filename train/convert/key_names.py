@@ -112,7 +112,7 @@ def ldm_unet_state(state: Mapping[str, Tensor], shape: UNetShape) -> dict[str, T
 def ldm_vae_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
     """Return a diffusers VAE state dict with LDM's names, without the prefix `first_stage_model.`.
 
-    Attention matrices [c, c] become 1x1 convolutions [c, c, 1, 1]; no tensor is copied.
+    Attention matrices [c, c] with c channels become 1x1 convolutions [c, c, 1, 1]. No tensor is copied.
 
     Args:
         state: Parameters by diffusers' names, each of any shape.
@@ -134,10 +134,11 @@ def require_same(
         actual: Tensors of any shape by key, from a checkpoint file.
         expected: Tensors by key that define which keys and shapes are expected.
         where: Path of the checkpoint file, for the error message.
-        whole: All keys of the file, if `actual` is only a part of the file. They serve to guess the kind of the file.
+        whole: All keys of the file, if `actual` contains only some of them. None: the keys of `actual`.
 
     Raises:
-        UserError: Keys are missing or unexpected, or shapes differ. The message also guesses the kind of the file.
+        UserError: Keys are missing or unexpected, or shapes differ. The message also guesses from all
+            keys what the file is, for example another type of checkpoint.
     """
     missing = [name for name in expected if name not in actual]
     unexpected = [name for name in actual if name not in expected]
@@ -164,7 +165,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def seems_to_be(names: Sequence[str]) -> str:
-    """Return a description, for an error message, of the kind of file that contains tensors with these names."""
+    """Guess what a file is from the names of the file's tensors. Return a description for an error message."""
     for words, marks in _KINDS:
         if all(any(re.search(mark, name) for name in names) for mark in marks):
             return words

@@ -23,7 +23,7 @@ UNET_MARK: Final = "input_blocks.0.0.weight"  # the text before it is the prefix
 
 
 def find_unet(state: State, where: str) -> dict[str, Tensor]:
-    """Return the UNet's tensors by name, without the prefix of the names (`model.diffusion_model.`, another or none).
+    """Return the UNet's tensors by name. The names' common prefix, such as `model.diffusion_model.`, is removed.
 
     Args:
         state: All tensors of a checkpoint file by name.
@@ -54,7 +54,7 @@ def unet_shape(
         head_width: Channels per attention head.
         latent_size: Height and width of the latents.
         where: Path of the checkpoint file, for error messages.
-        whole: All keys of the checkpoint file, from which error messages guess the kind of the file. None: the keys of
+        whole: All keys of the checkpoint file. Error messages guess from them what the file is. None: the keys of
             `state`.
 
     Raises:
@@ -111,7 +111,7 @@ def rename_unet(state: State, shape: UNetShape) -> dict[str, Tensor]:
 def convert_unet(
     state: State, head_width: int, latent_size: int, where: str, whole: Iterable[str] | None = None
 ) -> nn.Module:
-    """Convert MVDream's UNet to a diffusers UNet2DConditionModel in float32. The arguments are those of `unet_shape`.
+    """Convert MVDream's UNet to a diffusers UNet2DConditionModel in float32. For the arguments, see `unet_shape`.
 
     Raises:
         UserError: The UNet is incomplete, has unexpected tensors, or has another architecture.
@@ -133,7 +133,7 @@ def convert_vae(
         image_size: Height and width of the training images in pixels, stored in the VAE's config.
         latent_scale: Factor that scales latents to unit variance, stored in the VAE's config.
         where: Path of the checkpoint file, for error messages.
-        whole: All keys of the checkpoint file, from which error messages guess the kind of the file. None: the keys of
+        whole: All keys of the checkpoint file. Error messages guess from them what the file is. None: the keys of
             `state`.
 
     Raises:
@@ -169,10 +169,10 @@ def convert_vae(
 
 
 def vae_widths(state: State) -> tuple[int, ...]:
-    """Return the number of channels of each level of the VAE in an LDM checkpoint; empty if `state` is empty.
+    """Return the number of channels at each level of the VAE in an LDM checkpoint.
 
-    `state` contains the VAE's tensors by LDM's names, with the prefix `first_stage_model.`. Raises UserError when they
-    do not include the encoder.
+    `state` contains the VAE's tensors by LDM's names, with the prefix `first_stage_model.`. If `state` is empty, the
+    returned tuple is empty. Raises UserError when `state` contains tensors, but not those of the VAE's encoder.
     """
     name = VAE_PREFIX + "encoder.down.{}.block.0.conv2.weight"
     levels = sum(1 for level in range(16) if name.format(level) in state)

@@ -69,9 +69,9 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
 
 
 def centering_note(object_fill: float) -> str:
-    """Return a note that programs that call only the image encoder must center the object in the image themselves.
+    """Return a note for programs that call the image encoder directly: they must center the object in the image.
 
-    `object_fill` is the object's longer side as a fraction of the side of the image.
+    `object_fill` is the longer side of the centered object, as a fraction of the image side.
     """
     return (
         "The image encoder expects the object centered on white, its longer side at "

@@ -39,8 +39,8 @@ def model_folder(model: Path, cache: Path = CONVERTED) -> Path:
     """Return the model folder that `model` means, after a download or a conversion if necessary.
 
     Args:
-        model: A folder, a checkpoint file or a name on the Hub. A folder, and a path that does not exist, is returned
-            unchanged.
+        model: A folder, a checkpoint file or a name on the Hub. A folder is returned unchanged, as is a path that does
+            not exist.
         cache: Folder in which converted checkpoints are kept.
 
     Raises:

@@ -54,10 +54,10 @@ class ImageSource:
 
 
 def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
-    """Composite RGBA views uint8 [f, h, w, 4] on white. Return images [f, 3, h, w] in [0, 1].
+    """Composite f RGBA views uint8 [f, h, w, 4] on white. Return images [f, 3, h, w] in [0, 1].
 
-    The result is bit-identical to that of `composite_white`, but the function is ten times as fast because it works on
-    whole color planes. It uses NumPy because reader threads call it: torch would spread the work of each thread over
+    The images are bit-identical to those of `composite_white`, but this function is ten times as fast because it works
+    on whole color planes. It uses NumPy because reader threads call it: torch would spread the work of each thread over
     all cores.
     """
     planes = np.ascontiguousarray(rgba.transpose(0, 3, 1, 2))
@@ -70,7 +70,7 @@ def to_tensor(rgba: NDArray[np.uint8]) -> Tensor:
 def on_white(rgba: Tensor) -> Tensor:
     """Composite RGBA views uint8 [..., h, w, 4] on white, on the views' device. Return images [..., 3, h, w] in [0, 1].
 
-    The result is bit-identical to that of `to_tensor`.
+    The images are bit-identical to those of `to_tensor`.
     """
     planes = rgba.movedim(-1, -3).contiguous()
     alpha, colors = (part.float() / 255 for part in (planes[..., 3:, :, :], planes[..., :3, :, :]))

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class CachedItem(NamedTuple):
-    """The positions of a training item's views in the arrays of a `LatentCache`: the row and the columns."""
+    """Indices of a training item in the arrays of a `LatentCache`: one row (the object) and a column for each view."""
 
     row: int  # object
     reference: int  # column
@@ -40,12 +40,13 @@ class CachedItem(NamedTuple):
 class LatentCache:
     """All latents and embeddings of a latent set, in memory.
 
-    `latents` is [objects, 32, n] with n numbers per view (mean, then log variance if the set stores log variances).
-    `embeddings` is [objects, 16 or 32, d], for the views that have an embedding. `angles_deg` is [objects, 32, 2].
+    `latents` is [objects, 32, n]: n numbers for each of the 32 views of an object. The n numbers are the mean and, if
+    the set stores log variances, then the log variance. `embeddings` is [objects, 16 or 32, d]: d numbers for each view
+    that has an embedding. `angles_deg` is [objects, 32, 2]: elevation and azimuth of each view.
     """
 
     def __init__(self, source: LatentSet, convention: CameraConvention) -> None:
-        """Read the whole set `source` into memory. `convention` is that of the camera labels of the batches."""
+        """Read the whole set `source` into memory. Camera labels of the batches follow `convention`."""
         self.source, self.convention, form = source, convention, source.format
         self._first_row = np.cumsum([0, *source.samples_per_shard])  # of a shard
         objects, views = len(source), len(ALL_VIEWS)
@@ -63,7 +64,7 @@ class LatentCache:
                 pass
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> CachedItem:
-        """Return the positions of the views of one training item in the arrays.
+        """Return the indices of one training item in the arrays of the cache.
 
         Args:
             shard: Index of the shard in the set.
@@ -135,9 +136,9 @@ def cache_bytes(source: LatentSet) -> int:
 
 
 def cache_if_small(source: LatentSet, convention: CameraConvention, max_bytes: int = MAX_BYTES) -> LatentCache | None:
-    """Read a latent set into memory and return it as `LatentCache`, or return None if it takes more than `max_bytes`.
+    """Read a latent set into memory and return it as `LatentCache`. Return None if a cache would exceed `max_bytes`.
 
-    `convention` is that of the camera labels of the batches.
+    `convention` is the convention of the camera labels in the batches that the cache returns.
     """
     if (size := cache_bytes(source)) > max_bytes:
         return None

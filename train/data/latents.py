@@ -102,14 +102,14 @@ def _stack_or_none(arrays: list[NDArray[np.float16] | None]) -> Tensor | None:
 def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int) -> Tensor:
     """Sample latents mean + exp(logvar / 2) * eps, on the device of `mean`.
 
-    eps is a function of `key` and `part`. It is drawn on the CPU, so that it is the same on any device, and the same
-    whether the run reads images or latents.
+    The noise eps is a function of `key` and `part`. It is drawn on the CPU and is therefore the same on every device.
+    A run that reads images and a run that reads latents draw the same eps.
 
     Args:
         mean: Means of the posteriors, any shape.
         logvar: Log variances, same shape.
         key: Key of the micro-batch to which the latents belong.
-        part: 0 if the latents are those of the target views, 1 for the reference views.
+        part: 0 for latents of target views, 1 for latents of reference views.
 
     Raises:
         UserError: `logvar` is None, because the latent set stores no log variances.
@@ -126,11 +126,11 @@ def draw_posterior(mean: Tensor, logvar: Tensor | None, key: StepKey, part: int)
 
 
 def check_latents(latents: LatentSet, model: MultiViewModel, *, sample_posterior: bool = False) -> None:
-    """Check that `model` can be trained on `latents`. For the paper's model this takes seconds, to hash the weights.
+    """Check that `model` can be trained on `latents`. Hashing the weights of the paper's model takes several seconds.
 
     Args:
         latents: Latent set.
-        model: Model to train, of which VAE and image encoder must be those that encoded the set.
+        model: Model to train. Its VAE and image encoder must be the ones that encoded the latent set.
         sample_posterior: Whether training samples latents from the posteriors, which needs log variances.
 
     Raises:

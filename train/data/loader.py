@@ -89,7 +89,7 @@ class BatchLoader:
     """Loads the micro-batches of one rank, read ahead by threads.
 
     Micro-batches are numbered from 0 at the beginning of training. Each micro-batch is a function of its number and the
-    fields of this class, of which `readers`, `damage` and `cache` have no influence.
+    fields of this class. Only `readers`, `damage` and `cache` do not change the micro-batches.
 
     Raises:
         UserError: The set has fewer objects than there are ranks, `items_per_object` is out of range or, while reading,
@@ -150,9 +150,10 @@ class BatchLoader:
         return replace(self, first_step=state.step, first_item=first_item), message
 
     def of_objects(self, shards: TrainingSet) -> "BatchLoader":
-        """Return a loader, for a single rank, of other objects of the same set, such as the validation objects.
+        """Return a single-rank loader for the objects of `shards`, such as the validation objects.
 
-        The new loader shares this loader's `damage`. `shards` is the part of the set with the other objects.
+        The new loader keeps this loader's other settings and shares its `damage`. `shards` is another part of the set
+        that this loader reads.
         """
         return replace(self, shards=shards, rank=0, world=1, cache=None)
 
@@ -173,7 +174,7 @@ class BatchLoader:
         Args:
             first: Index of the first object in the order of a run with one rank.
             objects: Number of objects to read.
-            micro: Number that selects the random numbers. Different numbers give independent choices of views.
+            micro: Index that seeds the choice of views. The choices for different indices are independent.
         """
         order = Order(self.shards.samples_per_shard, self.seed)
         return self._read(order, StepKey(self.seed, 0, micro), "multi", objects, first)

@@ -36,7 +36,7 @@ class ComponentViews(NamedTuple):
 
     @property
     def images(self) -> Tensor:
-        """Return the views composited on white as images [objects, views, 3, h, w] in [0, 1], on the same device."""
+        """Return the views composited on white as images [objects, views, 3, h, w] in [0, 1], on the views' device."""
         return on_white(self.rgba)
 
 

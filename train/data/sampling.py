@@ -42,10 +42,10 @@ class StepKey:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """One item of a micro-batch (a reference view and target views), before it is known which object is read.
+    """Request to read one item of a micro-batch: a reference view and target views of one object.
 
-    `choice` names the views to read. If `choice` is None, the views depend on the object (`draw_repeat`). The object is
-    known only when it has been read, because a corrupt object is replaced by another object.
+    The request does not name the object, because a corrupt object is replaced by another object during reading.
+    `choice` names the views to read. If `choice` is None, the views depend on the object (`draw_repeat`).
     """
 
     number: int  # position in the rank's order
@@ -56,7 +56,7 @@ class ItemRequest:
     num_views: int
 
     def views(self, epoch: int, shard: int, sample: int) -> ViewChoice:
-        """Return the views to read of an object.
+        """Return which views of an object to read.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -92,7 +92,7 @@ class DiffusionNoise:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs of the UNet. F is the number of frames per object: f without, f + 1 with a reference frame (the first)."""
+    """Inputs of the UNet for b objects of F frames each. F is f, or f + 1 if a reference frame comes first."""
 
     latents: Tensor  # [(b F), c, h, w]
     timesteps: Tensor  # [(b F)]
@@ -140,8 +140,8 @@ def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> View
     Args:
         rng: Random generator to draw from.
         branch: single: the target is another random view (a pair of random perspectives, section 3.2). multi: the
-            targets are `num_views` evenly spaced fixed views, of which the first is chosen at random.
-        num_views: Number of target views in the branch `multi`. Four views are orthogonal.
+            targets are `num_views` evenly spaced fixed views, and the first of them is chosen at random.
+        num_views: Number of target views in the branch `multi`. With 4, the views are 90 degrees of azimuth apart.
     """
     reference = int(rng.integers(VIEWS_PER_SET))
     if branch == "single":
@@ -155,14 +155,15 @@ def draw_views(rng: np.random.Generator, branch: Branch, num_views: int) -> View
 def draw_repeat(
     seed: int, place: tuple[int, int, int], repeat_index: int, branch: Branch, num_views: int
 ) -> ViewChoice:
-    """Draw the views for one of several uses of an object in an epoch. The result is a function of the arguments.
+    """Draw the views for one of several uses of an object in an epoch. The views are a function of the arguments.
 
-    All repeats of an object have different pairs of reference and targets, and each group of targets is used equally
-    often. The first 16 repeats also have different references.
+    Within an epoch, no two uses of an object have the same reference view and the same target views. The first 16 uses
+    have 16 different reference views. All choices of target views occur about equally often.
 
     Args:
         seed: Seed of the run.
-        place: The epoch (from 0), the index of the object's shard, and the object's index in the shard.
+        place: Three integers: the epoch (from 0), the index of the shard in the set, and the index of the object in the
+            shard.
         repeat_index: Number of earlier uses of the object in the same epoch.
         branch: As in `draw_views`.
         num_views: Number of target views in the branch `multi`.
@@ -181,7 +182,7 @@ def draw_repeat(
 
 
 def sample_items(order: Order, key: StepKey, branch: Branch, items: range, num_views: int) -> list[ItemRequest]:
-    """Choose the views of the items of a micro-batch. The result is a function of the arguments.
+    """Choose the views of the items of a micro-batch. The views are a function of the arguments.
 
     If an epoch uses each object once, the views are drawn here. Otherwise the views depend on the object, and
     `ItemRequest.views` draws the views when the object is read.
@@ -214,7 +215,7 @@ def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> Diffus
 
     Args:
         key: Key of the micro-batch.
-        shape: Shape [b, f, c, h, w] of the target latents.
+        shape: Shape [b, f, c, h, w] of the target latents: b objects, f target frames, c channels.
         drop_chance: Probability, for each object, that the image token is replaced by zeros; 0 to 1.
     """
     seed = int(generator(key, "noise").integers(2**63))
@@ -235,15 +236,15 @@ def prepare_inputs(
 ) -> Inputs:
     """Add noise to the target latents and, in stage 2, put the clean reference in front of them.
 
-    Eq. 4: no noise is added to the reference, not even that of timestep 0 (whose alpha_bar is not 1), and the timestep
-    of the reference is 0. With relative labels, the camera label of the reference is the matrix for elevation = azimuth
-    = 0 (pi_v in Eq. 6), not a vector of zeros.
+    Eq. 4: the timestep of the reference is 0, but no noise is added to the reference. (Timestep 0 of the noise schedule
+    would add a little noise, because its alpha_bar is below 1.) With relative labels, the camera label of the reference
+    is the matrix for elevation = azimuth = 0 (pi_v in Eq. 6), not a vector of zeros.
 
     Args:
-        targets: Latents [b, f, c, h, w].
+        targets: Latents [b, f, c, h, w]: b objects, f target frames, c channels.
         reference: Latent [b, c, h, w] and camera [b, 1, 16] of the reference frame; None adds no reference frame.
         cameras: Camera labels [b, f, 16] of the targets.
-        tokens: Image tokens [b, 1, c].
+        tokens: Image tokens [b, 1, d]: one token of width d for each object.
         draw: Timesteps, noise and dropped tokens.
         alphas_cumprod: alpha_bar [1000] of the noise schedule.
     """
@@ -267,8 +268,9 @@ def diffusion_loss(prediction: Tensor, noise: Tensor) -> Tensor:
     """Return the mean squared error of the predicted noise of the target frames (Eq. 5 and 6), a scalar tensor.
 
     Args:
-        prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the reference frame in front is ignored.
-        noise: True noise [b, f, c, h, w] of the targets.
+        prediction: Predicted noise [(b F), c, h, w] of b objects with F frames. If F = f + 1, the first frame of each
+            object is the reference frame and is ignored.
+        noise: True noise [b, f, c, h, w] of the f target frames of each object.
     """
     batch, targets = noise.shape[:2]
     frames = split_frames(prediction, batch)

@@ -24,13 +24,14 @@ logger = logging.getLogger(__name__)
 def split_set(
     shards: TrainingSet, mode: Mode, test_share: float = TEST_SHARE
 ) -> tuple[TrainingSet, TrainingSet | None]:
-    """Return the objects to train on, and the objects to validate on or None. Neither include test objects.
+    """Return the training objects and the validation objects. Without validation, the second value is None.
 
     Args:
         shards: The set to split.
         mode: on: hold out objects for validation. auto: the same, but a set of fewer than MIN_OBJECTS objects is not
             split at all. off: train on the validation objects too.
-        test_share: Fraction of the objects that are test objects, 0 to 1.
+        test_share: Fraction of the objects that are test objects, 0 to 1. Neither returned set contains them, except
+            that a set that is not split contains all objects.
 
     Raises:
         UserError: No object is left to train on, or `mode` is on and there is no validation object.

@@ -42,10 +42,10 @@ def placed_like(whole: Tensor, model: Tensor) -> Tensor:
 
 @contextmanager
 def whole_model(model: MultiViewModel, average: Average | None, *, here: bool) -> Iterator[MultiViewModel | None]:
-    """Yield the model with an unsharded UNet and, if there are any, the averaged weights.
+    """Yield the model with an unsharded UNet. If `average` is given, the UNet has the averaged weights.
 
-    A sharded UNet is gathered into a second UNet. An unsharded UNet is used itself, and its own weights are restored at
-    the end of the block.
+    If FSDP2 has sharded the UNet, its weights are gathered into a second UNet. Otherwise the UNet of `model` is used,
+    and its own weights are restored at the end of the block.
 
     Args:
         model: The model that is being trained.

@@ -96,7 +96,8 @@ class Ranks:
         Args:
             requested: Whether this rank has received a signal to stop.
             steps: Number of finished steps.
-            every: Number of steps between checks if there are several ranks; no more than STOP_EVERY is used.
+            every: With several ranks, the run can stop only after every `every`-th step, or every STOP_EVERY-th step if
+                that is more often. With one rank, the run can stop after any step.
         """
         if self.world > 1 and steps % min(every, STOP_EVERY):
             return False
@@ -270,7 +271,8 @@ def init_process_group(
 def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
     """Return the module to call in place of the UNet, so that the gradients are averaged over the ranks.
 
-    With one rank the result is the UNet itself, with FSDP2 the UNet sharded in place, with DDP a wrapper of the UNet.
+    With one rank, this module is the UNet itself. With FSDP2, it is the UNet, sharded in place. With DDP, it is a
+    wrapper around the UNet.
     """
     if ranks.world == 1:
         return unet
@@ -300,7 +302,7 @@ def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def accumulating(called: nn.Module, ranks: Ranks, *, last: bool) -> Iterator[None]:
-    """Context for the forward and backward pass of a micro-batch. Only the last one of a step averages the gradients.
+    """Context for a micro-batch's forward and backward pass. Only with `last` are gradients averaged over the ranks.
 
     Args:
         called: The module that `wrap_ddp_or_fsdp` returned.
