@@ -26,9 +26,10 @@ SYSTEM_LIBRARIES: Final = {
 
 
 def missing_packages() -> list[str]:
-    """Return the names of the Debian packages whose libraries Blender needs and that cannot be loaded.
+    """Return the names of the Debian packages to install before Blender can run.
 
-    The list is empty on systems other than Linux, where the wheels of bpy contain the libraries.
+    Each of them contains a library that Blender needs and that this machine cannot load. The list is empty on systems
+    other than Linux, where the wheels of bpy contain the libraries.
     """
     if not sys.platform.startswith("linux"):
         return []

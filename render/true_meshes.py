@@ -3,8 +3,8 @@
     python -m render.true_meshes --shards data/procedural --out data/procedural-meshes
     python -m render.true_meshes --shards data/objects --folder data/models --out data/object-meshes
 
-Procedural objects are rebuilt. GLB files of a folder source are copied if their sha256 is still that of the file that
-was rendered. Existing files are kept.
+Procedural objects are rebuilt. GLB files of a folder source are copied; a file whose sha256 has changed since rendering
+is left out. Meshes that already exist in the output folder are kept.
 """
 
 import shutil

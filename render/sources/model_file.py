@@ -47,7 +47,7 @@ class NotRegularFile(UserError):
 
 
 def locate(root: Path, name: str) -> Path:
-    """Return the path of a file in the source folder, without symbolic links. The file may be missing.
+    """Return the path of a file in the source folder, with symbolic links resolved. The file may be missing.
 
     Args:
         root: The source folder, without symbolic links in its path.
@@ -80,7 +80,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def object_sha256(path: Path, root: Path) -> str:
-    """Return the sha256 of an object's contents, which decides whether two objects are duplicates.
+    """Return the sha256 of an object's contents. Two objects with the same sha256 are duplicates.
 
     If the model file refers to no other file, this is the sha256 of its bytes. Otherwise the sha256 also covers each
     referenced file that exists inside `root`.
@@ -103,9 +103,9 @@ def file_sha256(path: Path) -> str:
 
 
 def referenced_files(path: Path, root: Path) -> list[Path]:
-    """Return the sorted paths of the files inside the folder `root` that the model file `path` refers to.
+    """Return the sorted paths of the files that the model file `path` refers to. Files outside of `root` are left out.
 
-    All paths, given and returned, are without symbolic links.
+    `path` and `root` must contain no symbolic links. The returned paths contain none.
     """
     find = {".glb": _gltf_names, ".gltf": _gltf_names, ".obj": _obj_names, ".fbx": _fbx_names, ".ply": _ply_names}
     names = find[path.suffix.lower()](path) if path.suffix.lower() in find else iter(())

@@ -1,8 +1,8 @@
 """List the objects of Objaverse 1.0, with the file layout and cache of the `objaverse` package.
 
-Objects are streamed to save memory: 798,759 uids take 26 MB as byte arrays, but gigabytes as the package's
-dictionaries with their annotations. The path table is parsed while it is decompressed, and only one of the 160 metadata
-files is in memory at a time.
+Objects are streamed to save memory. The 798,759 uids take 26 MB as byte arrays; the dictionaries of the package, with
+uids and annotations, take gigabytes. The path table is parsed while it is decompressed, and only one of the 160
+metadata files is in memory at a time.
 """
 
 import gzip
@@ -65,7 +65,8 @@ def objaverse_assets(
 def fingerprint(selection: str) -> str:
     """Return a string that identifies the selected objects of Objaverse, without listing these objects.
 
-    `selection` is `lvis`, `all`, or the path of a text file with one uid per line, which is identified by its contents.
+    `selection` is `lvis`, `all`, or the path of a text file with one uid per line. The returned string contains the
+    sha256 of such a text file instead of its path.
     """
     if selection not in ("all", "lvis"):
         selection = f"sha256:{_uid_file(selection, _sha256)}"

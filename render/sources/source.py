@@ -1,6 +1,7 @@
 """List the assets of a source: `folder:DIR`, `objaverse:lvis|all|UIDS.txt` or `procedural:N`.
 
-Listing opens no model file and does not import Blender. If a file cannot be read later, only its object fails.
+Listing opens no model file and does not import Blender. If a model file cannot be read when it is rendered, only the
+object of this file fails.
 """
 
 import csv
@@ -67,7 +68,7 @@ class ObjectSource:
 
     @property
     def root(self) -> Path | None:
-        """The folder of a folder source, to which its file names are relative; None for other sources."""
+        """The folder of a folder source; None for other sources. `Asset.file` is relative to this folder."""
         return Path(self.rest).resolve() if self.kind == "folder" else None
 
 
@@ -102,8 +103,8 @@ def assets(source: ObjectSource, seed: int, selection: SourceSelection) -> Itera
 def fingerprint(source: ObjectSource, seed: int, selection: SourceSelection) -> str:
     """Return a hash of the list of selected objects. If two hashes are equal, `assets` yields the same objects.
 
-    For a folder, the hash covers the names and sizes of the files; other sources are not listed, because their
-    specification determines the objects. `seed` determines the procedural objects.
+    For a folder, the hash covers the names and sizes of the files. Objaverse and procedural sources are not listed: the
+    hash covers the source specification instead. `seed` determines the procedural objects.
     """
     digest = hashlib.sha256(json_bytes([source.kind, seed, sorted(map(spdx, selection.include_licenses))]))
     digest.update(json_bytes([selection.limit, selection.max_file_mb]))
@@ -184,8 +185,10 @@ def procedural_assets(count: str, seed: int) -> Iterator[Asset]:
 def folder_assets(folder: Path) -> list[Asset]:
     """Return the model files under a folder as assets.
 
-    If there is a file `manifest.csv` in the folder or beside it, the result has the model files that this file lists.
-    Otherwise the result has all model files, sorted by path. Raises UserError when there is no model file.
+    If `manifest.csv` exists in `folder`, or else in the parent of `folder`, the model files listed in this table are
+    returned in the order of the table. Otherwise all model files are returned, sorted by path.
+
+    Raises UserError when `folder` is not a folder or contains no model file, or when `manifest.csv` is unusable.
     """
     if not folder.is_dir():
         raise UserError(f"folder:{folder} is not a folder; check the path")

@@ -1,8 +1,10 @@
 """A pool of render workers as Ray actors, on this machine or on a cluster.
 
-Tasks are sent in batches from one shard, sized to take about TARGET_S; slow objects are sent one by one. An actor that
-dies (node failure, Ray's memory monitor) is replaced. The object it was rendering counts one attempt and is retried
-alone; its other tasks are requeued. Ray is imported lazily because the import takes a second.
+Tasks are sent in batches. The tasks of a batch belong to one shard and take about TARGET_S seconds together; slow
+objects are sent one by one. An actor that dies is replaced, for example after a node failure or when Ray's memory
+monitor killed it. The unfinished tasks of the dead actor are sent again, each alone. For the tasks of its oldest batch,
+this counts as one attempt, because this batch is assumed to have caused the crash. Ray is imported lazily because the
+import takes a second.
 """
 
 import os
@@ -33,8 +35,8 @@ WAIT_S: Final = 2.0
 def ray_connection(size: MachineSize) -> Iterator[None]:
     """Use the open Ray connection, else connect to the cluster at RAY_ADDRESS, else start Ray on this machine.
 
-    `size` has the CPU cores and GPUs that Ray may use on this machine. Raises UserError when there is no cluster at
-    RAY_ADDRESS or Ray does not start.
+    If Ray is started on this machine, it may use the CPU cores and GPUs of `size`. Raises UserError when there is no
+    cluster at RAY_ADDRESS or Ray does not start.
     """
     import ray
 
@@ -161,7 +163,10 @@ class RenderPool:
 
 
 class TaskQueue:
-    """A queue of tasks, taken in batches of one shard each. `bool(queue)` is False when the queue is empty."""
+    """A queue of tasks. Batches are taken from it, each from a single shard.
+
+    `bool(queue)` is False when the queue is empty.
+    """
 
     def __init__(self, tasks: Iterator[RenderTask]) -> None:
         self._tasks = tasks

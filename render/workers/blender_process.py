@@ -94,7 +94,7 @@ class BlenderProcess:
         return self.jobs >= limits.recycle_after or self.rss_mb > limits.recycle_rss_mb
 
     def stderr_tail(self) -> str:
-        """Return the last STDERR_TAIL bytes that the process printed since the last job began, as text."""
+        """Return the text in stderr since the latest job began, at most its final STDERR_TAIL bytes."""
         descriptor = self._stderr.fileno()
         start = max(0, os.fstat(descriptor).st_size - STDERR_TAIL)
         return os.pread(descriptor, STDERR_TAIL, start).decode(errors="replace").strip()

@@ -1,11 +1,11 @@
-"""Write the workers' log messages to one file per worker in the driver's folder."""
+"""Write the log messages of render workers to files, one file per worker."""
 
 import time
 from pathlib import Path
 
 
 def stamped(text: str) -> str:
-    """Return a line of a log with the current time before it."""
+    """Return `text` as a line of a log, with the current local time before it."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
 
 

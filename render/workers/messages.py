@@ -12,7 +12,10 @@ MAX_ATTEMPTS: Final = 2  # per object, for failures that a retry may cure: a cra
 
 @dataclass(frozen=True)
 class RenderTask:
-    """One object to render: its asset, its manifest position, its shard and, for a downloaded object, its download."""
+    """One object to render: its asset, its position in the manifest, and the name of its shard.
+
+    `blob` is the download of an object that must be downloaded, and None for other objects.
+    """
 
     asset: Asset
     position: int
@@ -30,9 +33,10 @@ class RenderResult:
 
 @dataclass(frozen=True)
 class RenderBatch:
-    """The results of some tasks in order, their time in seconds, and the name and log messages of the worker.
+    """The results of a batch of tasks, in the order of the tasks.
 
-    A batch without results only contains a log message of the pool, or signals that no result arrived.
+    `seconds` is the time for the whole batch, `worker` the name of the worker, and `log` its log messages. If `results`
+    is empty, the batch contains only a log message of the pool, or nothing when no result arrived in time.
     """
 
     results: list[RenderResult]

@@ -36,9 +36,10 @@ def submitter(policy: DownloadPolicy, cache: Path | None = None) -> Callable[[As
 
 
 def downloads_ahead(tasks: Iterator[RenderTask], submit: Callable[[Asset], Any], ahead: int) -> Iterator[RenderTask]:
-    """Yield the tasks in order, each with its download as `blob`. The downloads of the next `ahead` tasks have begun.
+    """Yield the tasks in order. When a task is yielded, the downloads of the next `ahead` tasks have begun.
 
-    `submit` starts the download of an asset and returns a reference to its result.
+    `submit` starts the download of an asset and returns a reference to it. The task gets this reference as `blob`.
+    Objects that need no download keep their `blob`.
     """
     started = (replace(task, blob=submit(task.asset)) if task.asset.objaverse_path else task for task in tasks)
     return draw_ahead(started, ahead)

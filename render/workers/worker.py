@@ -79,7 +79,8 @@ class RenderWorker:
     def ready(self) -> str:
         """Start Blender on the requested device and return the worker's name (host and process id).
 
-        Raises BlenderEnded when Blender does not start, so that no objects are sent to this node.
+        The pool sends objects to a worker only after this method has returned. Raises BlenderEnded when Blender does
+        not start.
         """
         self._living_process()
         return self._name

@@ -79,7 +79,10 @@ def vary(rng: np.random.Generator, color: Rgb, amount: float = 0.06) -> Rgb:
 
 
 def usual(rng: np.random.Generator, colors: Sequence[Rgb], other: Rgb, share: float = 0.75) -> Rgb:
-    """With the probability `share`, draw one of the usual `colors` of an object and vary it; else return `other`."""
+    """Draw one of `colors` and vary it slightly, with the probability `share`; otherwise return `other`.
+
+    `colors` are the usual colors of an object, `other` is an unusual color.
+    """
     color = vary(rng, pick(rng, colors), 0.04)
     return color if rng.uniform() < share else other
 

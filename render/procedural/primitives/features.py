@@ -28,8 +28,8 @@ FUR_COLORS: tuple[Rgb, ...] = (
 class Coat:
     """The colors and fur style of an animal.
 
-    `body` is the color of most of the animal, `light` that of its belly and muzzle, `dark` that of its markings. The
-    `style` is striped, spotted, patched or, for a coat without markings, any other word.
+    `body` is the color of most of the animal, `light` that of its belly and muzzle, `dark` that of its markings.
+    `fur` adds markings if `style` is striped, spotted or patched. For any other `style`, it adds none.
     """
 
     body: Rgb
@@ -51,7 +51,10 @@ def coat(rng: np.random.Generator, styles: tuple[str, ...]) -> Coat:
 
 
 def fur(rng: np.random.Generator, colors: Coat, along: Vector, size: float) -> Pattern:
-    """Return the fur pattern of a part of diameter `size` whose spine runs in the direction `along`."""
+    """Return the fur pattern of a body part.
+
+    `along` is the direction of the spine; stripes run across it. `size` is the diameter of the body part.
+    """
     base = pt.solid(colors.body)
     match colors.style:
         case "striped":
@@ -128,7 +131,8 @@ def whiskers(root: Vector, length: float, radius: float) -> list[ObjectPart]:
 def tail(path: Points, radii: Floats, paint: Pattern) -> ObjectPart:
     """Build a tube along the points `path` [n, 3], with the radius `radii` [n] at each point.
 
-    The pattern `paint` is evaluated on a straight tail along z, so that rings follow the curve.
+    The pattern `paint` is evaluated as if the tail were straight and parallel to the z axis. Stripes across z therefore
+    become rings around the curved tail.
     """
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
     straight = np.stack([np.zeros_like(length), np.zeros_like(length), length], axis=1)

@@ -9,7 +9,10 @@ from render.procedural.primitives.surface import Points, SurfaceGrid, Vector, lo
 
 
 def through(values: Floats, count: int) -> Floats:
-    """Return points [count, k] on the Catmull-Rom spline through the points `values` [n, k], including both ends."""
+    """Return points [count, k] on the Catmull-Rom spline through the points `values` [n, k], including both ends.
+
+    n is the number of points in `values`, and k the number of coordinates of a point.
+    """
     padded = np.concatenate([2 * values[:1] - values[1:2], values, 2 * values[-1:] - values[-2:-1]])
     place = np.linspace(0, len(values) - 1, count)
     start = np.minimum(place.astype(np.int64), len(values) - 2)

@@ -14,7 +14,10 @@ CELLS = 14
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles with shared vertices, also across seams; each corner has its own texture coordinates."""
+    """Triangles that share vertices. Each corner of a triangle has its own texture coordinates.
+
+    Triangles on the two sides of a texture seam share vertices too.
+    """
 
     vertices: NDArray[np.float64]  # [v, 3]
     triangles: NDArray[np.int64]  # [t, 3]
@@ -22,10 +25,10 @@ class Mesh:
 
 
 def triangulate(surface: SurfaceGrid, rest: SurfaceGrid) -> Mesh:
-    """Split each cell of a grid [rows, columns, 3] into two triangles, merging equal points.
+    """Split each cell of a grid [rows, columns, 3] into two triangles. Merge equal points.
 
-    Triangles without area are dropped. Texture coordinates are computed on `rest`, the grid before the
-    surface was moved, because the pattern is evaluated there.
+    Triangles without area are dropped. Texture coordinates are computed from `rest` [rows, columns, 3], the points at
+    which the pattern is evaluated.
     """
     rows, columns, _ = surface.shape
     points = np.round(surface.reshape(-1, 3), 6)
@@ -39,7 +42,10 @@ def triangulate(surface: SurfaceGrid, rest: SurfaceGrid) -> Mesh:
 
 
 def refined(surface: SurfaceGrid, rest: SurfaceGrid) -> tuple[SurfaceGrid, SurfaceGrid]:
-    """Add interpolated rows and columns to both grids [rows, columns, 3], to avoid distorted textures on long cells."""
+    """Add interpolated rows and columns to both grids [rows, columns, 3] where the cells of `rest` are long.
+
+    The texture of a long cell would be distorted. `rest` holds the points at which the pattern is evaluated.
+    """
     for axis in (0, 1):
         gaps = np.diff(_places(rest, axis))
         pieces = np.ceil(gaps * CELLS).astype(np.int64).clip(1)

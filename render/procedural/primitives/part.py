@@ -12,7 +12,7 @@ from render.procedural.primitives.surface import Points, SurfaceGrid, Vector, mi
 
 @dataclass(frozen=True)
 class Paint:
-    """A plain color or a pattern, which becomes a texture, with glTF's roughness and metallic factors."""
+    """A plain color or a pattern, with glTF's roughness and metallic factors. A pattern is exported as a texture."""
 
     base: Rgb | Pattern
     roughness: float = 0.6
@@ -21,7 +21,11 @@ class Paint:
 
 @dataclass(frozen=True)
 class ObjectPart:
-    """A named surface with its paint. A pattern is evaluated on `rest`, the surface before it was moved."""
+    """A named surface with its paint.
+
+    The pattern of the paint is evaluated at the points `rest`, so that it moves with the surface. In most cases, `rest`
+    is the surface before it was moved or rotated.
+    """
 
     name: str
     surface: SurfaceGrid
@@ -39,7 +43,7 @@ def part(name: str, surface: SurfaceGrid, paint: Paint | Rgb | Pattern) -> Objec
 
 
 def pair(original: ObjectPart) -> list[ObjectPart]:
-    """Return the part and its mirror image (left and right), including the pattern."""
+    """Return the part and its mirror image at the plane x = 0. The pattern is reflected too."""
     reflection = ObjectPart(
         f"{original.name}_right", mirrored(original.surface), original.paint, original.rest[:, ::-1]
     )
@@ -47,7 +51,11 @@ def pair(original: ObjectPart) -> list[ObjectPart]:
 
 
 def turn(parts: Iterable[ObjectPart], axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> list[ObjectPart]:
-    """Rotate parts and their patterns counter-clockwise about the "x", "y" or "z" direction through `about`."""
+    """Rotate parts and their patterns counter-clockwise.
+
+    The axis of rotation passes through the point `about`. It is parallel to the coordinate axis `axis`: "x", "y" or
+    "z".
+    """
     return [replace(p, surface=turned(p.surface, axis, angle_deg, about)) for p in parts]
 
 

@@ -1,7 +1,8 @@
 """Define patterns that give a color to each position in space, so that no UV unwrapping is needed.
 
-Patterns match across neighboring parts of an object. A `Pattern` maps points [n, 3] to sRGB colors [n, 3]; a `Mask`
-maps them to coverage [n] in [0, 1] and selects where the second of two patterns shows. Lengths are in object units.
+A `Pattern` maps points [n, 3] to sRGB colors [n, 3]. A `Mask` maps points [n, 3] to coverage [n] in [0, 1]. `blend`
+shows one pattern where the coverage is 0 and another pattern where it is 1. A pattern continues without a seam from one
+part of an object to the next. Lengths are in the units of the object's coordinates.
 """
 
 from collections.abc import Callable
@@ -112,7 +113,10 @@ def patches(rng: np.random.Generator, scale: float, share: float = 0.4) -> Mask:
 
 
 def checker(size: float) -> Mask:
-    """Return a mask of alternating cubes with the edge length `size`, shifted so that no border lies at 0."""
+    """Return a mask of alternating cubes with the edge length `size`, like a chessboard in three dimensions.
+
+    One cube is centered at the origin, so that no border passes through the origin.
+    """
 
     def mask(points: Points) -> Floats:
         wave = np.prod(np.sin((points + size / 2) * (np.pi / size)), axis=1)
@@ -139,9 +143,9 @@ def inside(center: Vector, radii: Vector, softness: float = 0.05) -> Mask:
 
 
 def bricks(width: float, height: float, mortar: float = 0.08) -> Mask:
-    """Return a mask of the joints of a brick wall, whose rows are stacked along z.
+    """Return a mask of the joints of a brick wall. The rows of bricks are stacked along z.
 
-    `width` and `height` are those of a brick. `mortar` is half the thickness of a joint as a fraction of the height.
+    `width` and `height` are the size of a brick. `mortar` is half the thickness of a joint as a fraction of `height`.
     """
 
     def mask(points: Points) -> Floats:

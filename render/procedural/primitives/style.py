@@ -1,6 +1,7 @@
 """Draw the style of an object and apply it to its finished parts: smooth, low-polygon, toy or realistic.
 
-The style changes an object's colors, finish, texture and tessellation, but not its kind or pose.
+The style changes the colors, finish, texture and tessellation of an object. The class of the object, such as cat or
+chair, and its pose stay the same.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,9 +1,9 @@
 """Construct surfaces as grids of points in numpy.
 
-A `SurfaceGrid` is an array [rows, columns, 3] in Blender's axes (z up, the front of an object faces -y). Columns run
-around the surface and close (the last column repeats the first); rows run along it. Seen from the last row, the columns
-run counter-clockwise, so that faces point outwards. The first and the last row repeat one point each, which closes the
-solid. Every shape is a loft: a stack of closed rings.
+A `SurfaceGrid` is an array [rows, columns, 3] of points in Blender's axes (z up, the front of an object faces -y). Each
+row is a closed ring of points around the surface: its last point repeats its first point. Seen from the last row, each
+ring runs counter-clockwise, so that faces point outwards. The first row consists of copies of one point, and so does
+the last row. This closes the two ends of the surface. Every shape is a loft: a stack of closed rings.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,11 @@ Vector = tuple[float, float, float]
 
 
 def loft(rings: Sequence[Points]) -> SurfaceGrid:
-    """Return a closed surface through `rings` (each [n, 3]). Each end is closed with triangles to the ring's center."""
+    """Return a closed surface through `rings` of n points, each [n, 3].
+
+    Triangles to the center of the first ring close one end. Triangles to the center of the last ring close the other
+    end.
+    """
     first, last = (np.broadcast_to(ring.mean(axis=0), ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)
@@ -107,7 +111,11 @@ def curve(control: Sequence[Vector], count: int = 12) -> Points:
 def tube(
     path: Points, radii: float | Sequence[float] | NDArray[np.float64], sides: int = 14, round_ends: bool = True
 ) -> SurfaceGrid:
-    """Return a tube of changing radius along a path [n, 3], with hemispheres (or flat discs) at both ends."""
+    """Return a tube along a path [n, 3] of n points.
+
+    `radii` is one radius, or one radius per point [n]. `sides` is the number of faces around the tube. If `round_ends`,
+    hemispheres close the two ends, otherwise flat discs.
+    """
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), (len(path),))
     tangent = np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
@@ -158,7 +166,11 @@ def moved(surface: SurfaceGrid, offset: Vector) -> SurfaceGrid:
 
 
 def turned(surface: SurfaceGrid, axis: str, angle_deg: float, about: Vector = (0, 0, 0)) -> SurfaceGrid:
-    """Rotate a surface counter-clockwise about the "x", "y" or "z" direction through the point `about`."""
+    """Rotate a surface counter-clockwise.
+
+    The axis of rotation passes through the point `about`. It is parallel to the coordinate axis `axis`: "x", "y" or
+    "z".
+    """
     first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     angle = np.deg2rad(angle_deg)
     local = surface - about
@@ -169,18 +181,22 @@ def turned(surface: SurfaceGrid, axis: str, angle_deg: float, about: Vector = (0
 
 
 def facing_front(surface: SurfaceGrid) -> SurfaceGrid:
-    """Rotate a shape drawn in the xy plane so that its y axis becomes z and its top (+z) faces the front (-y)."""
+    """Rotate a shape that was drawn in the xy plane, so that it stands upright and faces the front (-y).
+
+    The y axis of the drawing becomes the z axis. The side of the shape that faced +z faces -y.
+    """
     return np.stack([surface[..., 0], -surface[..., 2], surface[..., 1]], axis=-1)
 
 
 def facing_side(surface: SurfaceGrid) -> SurfaceGrid:
-    """Rotate a side view drawn in the xy plane so that its x axis becomes y, its y axis z, and its top (+z) faces +x.
+    """Rotate a side view that was drawn in the xy plane, so that it stands upright and faces the side (+x).
 
-    The end of the side view with the smallest x then points to the front (-y).
+    The x axis of the drawing becomes the y axis, and the y axis of the drawing becomes the z axis. The end of the
+    drawing with the smallest x points to the front (-y).
     """
     return np.stack([surface[..., 2], surface[..., 0], surface[..., 1]], axis=-1)
 
 
 def mirrored(surface: SurfaceGrid) -> SurfaceGrid:
-    """Reflect a surface left and right. Its columns are reversed, so that the faces still point outwards."""
+    """Reflect a surface at the plane x = 0. The order of columns is reversed, so that faces still point outwards."""
     return surface[:, ::-1] * (-1.0, 1.0, 1.0)

@@ -16,9 +16,9 @@ STALK: Rgb = (0.36, 0.25, 0.15)
 
 
 def smooth_lathe(stations: list[tuple[float, float]], count: int = 26, sides: int = 40) -> SurfaceGrid:
-    """Revolve a smooth curve through the points (radius, height) in `stations` about the z axis.
+    """Revolve a smooth curve about the z axis. The curve passes through the (radius, height) pairs `stations`.
 
-    The result has `count` rows and `sides` faces around the axis.
+    The surface has `count` rings of points along the curve and `sides` faces around the axis.
     """
     rows = through(np.asarray(stations), count)
     return lathe([(max(1e-3, float(r)), float(z)) for r, z in rows], sides)
@@ -27,7 +27,7 @@ def smooth_lathe(stations: list[tuple[float, float]], count: int = 26, sides: in
 def leaf(length: float, wide: float, color: Rgb, bend: float = 0.3) -> ObjectPart:
     """Build a pointed leaf with a light midrib, from the origin to x = `length`.
 
-    `wide` is half the width of the leaf. `bend` is four times the height of its arch as a fraction of the length.
+    `wide` is half the width of the leaf. The leaf is arched: its middle is raised by `bend` * `length` / 4.
     """
     angle = np.arange(16) * (2 * np.pi / 16)
     rings = []
@@ -43,7 +43,10 @@ def leaf(length: float, wide: float, color: Rgb, bend: float = 0.3) -> ObjectPar
 
 
 def apple(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build an apple with a stalk, mostly with a leaf; red, green, yellow, or red over yellow with streaks."""
+    """Build an apple with a stalk, often with a leaf.
+
+    The skin is plain red, green or yellow, yellow with red streaks, or yellow or green with one red side.
+    """
     kind = pick(rng, ("red", "red", "red", "streaked", "streaked", "blushed", "green", "green", "yellow"))
     red = vary(rng, pick(rng, ((0.78, 0.10, 0.10), (0.70, 0.08, 0.12), (0.85, 0.16, 0.12))), 0.03)
     yellow: Rgb = vary(rng, (0.90, 0.78, 0.30), 0.04)
@@ -107,7 +110,10 @@ def apple(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def pear(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a pear with a stalk, some with a leaf; green, yellow, russet or red-cheeked, with small dots."""
+    """Build a pear with a stalk, sometimes with a leaf.
+
+    The skin is green, yellow, russet or red. It often has small dots, and sometimes one side is redder.
+    """
     base = vary(
         rng,
         pick(
@@ -168,7 +174,10 @@ def pear(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def banana(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a banana or a bunch, yellow or greenish with dark tips; ripe ones have brown spots."""
+    """Build one banana or a bunch of bananas with dark tips.
+
+    The bananas are yellow or greenish. Ripe bananas have brown spots.
+    """
     ripe = rng.uniform()
     base = vary(rng, mix((0.74, 0.78, 0.22), (0.97, 0.83, 0.20), min(1.0, 0.2 + 1.6 * ripe)), 0.03)
     count = int(pick(rng, (1, 1, 1, 2, 3, 4, 5)))
@@ -244,7 +253,7 @@ def pineapple(rng: np.random.Generator) -> list[ObjectPart]:
     joint, light = mix(base, (0.35, 0.28, 0.08), 0.75), mix(base, rgb.YELLOW, 0.4)
 
     def scales(points: Points) -> pt.Floats:
-        """Return the coordinate [n] of each point in its diamond-shaped scale: 1 in the middle, 0 at the joints."""
+        """Return values [n] for n points: 1 in the middle of a diamond-shaped scale, 0 at the joints of the scales."""
         turn_share, rise = np.arctan2(points[:, 1], points[:, 0]) * around / (2 * np.pi), points[:, 2] / pitch
         first, second = turn_share + rise, turn_share - rise
         return np.asarray(2 * np.minimum(np.abs(first - np.round(first)), np.abs(second - np.round(second))))

@@ -155,7 +155,10 @@ def _sesame(rng: np.random.Generator, wide: float, z: float, tall: float) -> lis
 
 
 def pizza(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a whole pizza, one with a slice missing, or one slice, tilted to the front, with two or more toppings."""
+    """Build a whole pizza, a pizza with a slice missing, or one slice of a pizza.
+
+    It has two or more toppings and is tilted to the front.
+    """
     crust = vary(rng, pick(rng, ((0.82, 0.58, 0.30), (0.76, 0.50, 0.24), (0.88, 0.68, 0.40))), 0.03)
     cheese = vary(rng, pick(rng, ((0.97, 0.80, 0.36), (0.95, 0.84, 0.52), (0.96, 0.74, 0.28))), 0.03)
     sauce: Rgb = (0.78, 0.22, 0.10)
@@ -197,7 +200,11 @@ def _sector(radius: float, thick: float, span: tuple[float, float]) -> SurfaceGr
 
 
 def loft_about(rings: list[Points]) -> SurfaceGrid:
-    """Return a closed surface through rings [n, 3]. Triangles to the first point of the outer rings close the ends."""
+    """Return a closed surface through rings of n points, each [n, 3].
+
+    Triangles to the first point of the first ring close one end. Triangles to the first point of the last ring close
+    the other end.
+    """
     first, last = (np.broadcast_to(ring[0], ring.shape) for ring in (rings[0], rings[-1]))
     rows = np.stack([first, *rings, last])
     return np.concatenate([rows, rows[:, :1]], axis=1)

@@ -199,7 +199,10 @@ def _cake_slice(rng: np.random.Generator, sponge: Rgb, icing: Rgb, cream: Rgb) -
 
 
 def donut(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a ring donut with wavy icing, sprinkles or drizzle, tilted to the front, lying or standing."""
+    """Build a ring donut that is tilted to the front, between nearly flat and nearly upright.
+
+    Most donuts have wavy icing, often with sprinkles or a drizzle.
+    """
     dough = vary(rng, pick(rng, ((0.82, 0.58, 0.30), (0.75, 0.48, 0.22), (0.45, 0.27, 0.15))), 0.03)
     icing = vary(rng, pick(rng, ICINGS), 0.03)
     radius, thick = rng.uniform(0.28, 0.32), rng.uniform(0.135, 0.175)

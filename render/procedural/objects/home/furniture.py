@@ -10,7 +10,10 @@ from render.procedural.primitives.surface import Points, box, capsule, circle, e
 
 
 def wood(rng: np.random.Generator, along: tuple[float, float, float] = (0, 1, 0)) -> Paint:
-    """Return wood with its grain in the direction `along`, or with a probability of 1/4 a painted surface."""
+    """Return a wood texture with its grain in the direction `along`.
+
+    With a probability of 1/4, return a plain color instead.
+    """
     if rng.uniform() < 0.25:
         return Paint(palette(rng).main, 0.4)
     color = vary(rng, pick(rng, rgb.WOODS), 0.04)

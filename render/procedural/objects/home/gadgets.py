@@ -22,7 +22,10 @@ def to_front(profile: list[tuple[float, float]], center: Vector, sides: int = 36
 
 
 def camera(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a reflex camera, a compact camera of two materials or an instant camera; its lens is in front."""
+    """Build a reflex camera, a compact camera or an instant camera. The lens is in front.
+
+    The top and bottom of a compact camera often have another color than the middle.
+    """
     style = pick(rng, ("reflex", "reflex", "compact", "compact", "instant"))
     colors = palette(rng)
     body = usual(

@@ -15,7 +15,10 @@ IRON = Paint((0.35, 0.36, 0.38), 0.4, 0.6)
 
 
 def hammer(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build an upright claw hammer, sledgehammer or wooden mallet. Its head is at the top, across the front view."""
+    """Build an upright claw hammer, sledgehammer or wooden mallet, sometimes tilted to the left or right.
+
+    The head is at the top. It extends along the x axis.
+    """
     colors = palette(rng)
     style = pick(rng, ("claw", "claw", "claw", "claw", "sledge", "mallet"))
     high = rng.uniform(0.85, 1.0)
@@ -82,7 +85,10 @@ def _claw_head(metal: Paint, z: float, size: float) -> list[ObjectPart]:
 
 
 def scissors(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build scissors, open or nearly closed, upright with the points up, flat toward the front."""
+    """Build scissors that are open or nearly closed.
+
+    The scissors are upright, with the points at the top. Their flat side faces the front.
+    """
     colors = palette(rng)
     color = usual(rng, ((0.92, 0.42, 0.08), rgb.BLACK, (0.80, 0.10, 0.12), (0.14, 0.32, 0.65)), colors.main, 0.75)
     opening, length = rng.uniform(7, 26), rng.uniform(0.48, 0.62)

@@ -21,7 +21,7 @@ TERRACOTTA: Rgb = (0.76, 0.42, 0.27)
 
 
 def plant(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a pot with arching blades, upright stripes of a snake plant, broad leaves on stalks, or a small bush."""
+    """Build a plant in a pot: arching blades, a snake plant, broad leaves on stalks, or a small bush."""
     green = vary(rng, pick(rng, GREENS), 0.03)
     top, wide = rng.uniform(0.28, 0.40), rng.uniform(0.20, 0.26)
     foliage = pick(rng, (_blades, _blades, _snake, _broad, _broad, _bush))(rng, green, wide)

@@ -21,7 +21,10 @@ MOUND: Rgb = (0.42, 0.60, 0.26)
 
 
 def tree(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a round-crowned tree with fruit or blossom, or a conifer, sometimes decorated, on a patch of grass."""
+    """Build a tree with a round crown, or a conifer, on a patch of grass.
+
+    Some round crowns have fruit or blossom. Some conifers are decorated for Christmas.
+    """
     height = rng.uniform(0.36, 0.55)
     bark = vary(rng, pick(rng, ((0.42, 0.28, 0.18), (0.55, 0.42, 0.30), (0.85, 0.83, 0.78))))
     trunk_paint = pt.blend(pt.solid(bark), shade(bark, 0.55), pt.stripes(rng, (1, 0.6, 0.12), 0.045, 0.35, 0.5))
@@ -91,7 +94,10 @@ def _vector(point: Points) -> tuple[float, float, float]:
 
 
 def mushroom(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a mushroom with a spotted cap; one in three has a face, and some have a small one beside them."""
+    """Build a mushroom on a patch of grass, usually with a spotted cap.
+
+    With a probability of 0.4, the mushroom has a face. With a probability of 0.5, a smaller mushroom stands beside it.
+    """
     cap_color = pick(rng, (rgb.RED, vary(rng, rgb.RED), palette(rng).main, vary(rng, (0.62, 0.42, 0.26)), rgb.ORANGE))
     spot_color = pick(rng, (rgb.WHITE, rgb.WHITE, rgb.CREAM, rgb.YELLOW))
     plain = rng.uniform() < 0.2
@@ -129,7 +135,10 @@ def _toadstool(
 
 
 def cactus(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a ribbed column with arms, or a ball, in a painted pot, with a flower on top."""
+    """Build a ribbed cactus in a painted pot, with a flower on top.
+
+    The cactus is either a column with two arms or a ball.
+    """
     colors = palette(rng)
     green = vary(rng, pick(rng, ((0.30, 0.58, 0.28), (0.20, 0.48, 0.32), (0.48, 0.65, 0.32))))
     ribs = int(rng.integers(7, 12))

@@ -11,9 +11,10 @@ from render.procedural.primitives.surface import Points, SurfaceGrid
 
 
 def wing(root: tuple[float, float], tip: tuple[float, float], span: float, thick: float = 0.05) -> SurfaceGrid:
-    """Build a wing with an elliptic section that extends from x = 0 to x = `span`.
+    """Build a wing from x = 0 to x = `span`. The cross-sections of the wing are ellipses.
 
-    `root` and `tip` are the y coordinates (front, back) of its edges at the two ends.
+    `root` holds the y coordinates of the front edge and the back edge at x = 0, `tip` those at x = `span`. `thick` is
+    the thickness at x = 0.
     """
     rings = []
     for share in (0.0, 0.5, 0.9, 1.0):

@@ -44,9 +44,10 @@ def ship(rng: np.random.Generator) -> list[ObjectPart]:
 
 
 def hull(length: float, beam: float, height: float, sheer: float, stern: float = 0.75) -> SurfaceGrid:
-    """Build a hull from its keel at z = 0; `length` and `beam` are half sizes, the bow rises by `sheer` above `height`.
+    """Build the hull of a ship with its keel at z = 0.
 
-    `stern` is the width of the stern as a fraction of the beam.
+    `length` is half the length of the hull, and `beam` half its width. The hull is `height` high in the middle and
+    `height` + `sheer` at the bow. `stern` is the width of the stern as a fraction of the width of the hull.
     """
     y = np.linspace(-1, 1, 30)
     half = np.minimum(((y + 1) / 0.75) ** 0.6, 1.0) * (1 - (1 - stern) * np.clip((y - 0.3) / 0.7, 0, 1) ** 2)

@@ -88,7 +88,10 @@ BRASS_BAND: Rgb = (0.82, 0.66, 0.28)
 
 
 def pair_of_wheels(center: Vector, radius: float, paint: Paint) -> list[ObjectPart]:
-    """Build two spoked railway wheels, one at `center` and its mirror image; `paint` is the paint of hub and spokes."""
+    """Build two spoked railway wheels: one at `center`, and its mirror image on the other side of the plane x = 0.
+
+    `paint` is the paint of the hubs and spokes.
+    """
     disc = shapes.lathe([(radius * 0.8, -0.02), (radius * 0.8, 0.015)], 28)
     rim = torus(radius - 0.02, 0.022, 32, 8)
     hub = shapes.lathe([(radius * 0.25, 0.0), (radius * 0.22, 0.05)], 16)

@@ -11,7 +11,10 @@ from render.procedural.primitives.surface import SurfaceGrid
 
 
 def car(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a sedan, a hatchback, a van or a two-tone car like a taxi, with headlights and grille at the front."""
+    """Build a sedan, a hatchback or a van, with headlights and a grille at the front.
+
+    The car has one or two colors, racing stripes or a checkered band. Some cars have a sign on the roof.
+    """
     colors = palette(rng)
     length, width, wheel = rng.uniform(0.85, 1.1), rng.uniform(0.50, 0.58), rng.uniform(0.13, 0.165)
     floor, belt = wheel * 0.85, wheel * 0.85 + rng.uniform(0.22, 0.28)
