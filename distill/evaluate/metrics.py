@@ -33,7 +33,7 @@ def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def silhouette_ious(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the intersection over union [f] of two masks in each of f views.
+    """Return the intersection over union of two masks for each of f views, [f].
 
     Args:
         first: Masks [f, h, w] of one object.
@@ -50,13 +50,13 @@ def voxel_centers() -> NDArray[np.float64]:
 
 
 def visual_hull(silhouettes: NDArray[np.bool_], c2w: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return a mask [x, y, z] of the voxels whose centers lie inside every silhouette.
+    """Return a mask [64, 64, 64] of the voxels whose centers lie inside every silhouette, indexed by x, y and z.
 
-    The hull contains the object. It also fills concavities, which silhouettes do not show. Voxels that project outside
-    an image are not in the hull.
+    These voxels form the visual hull. The hull contains the object. It also fills concavities, which silhouettes do not
+    show. Voxels that project outside an image are not in the hull.
 
     Args:
-        silhouettes: Masks [f, h, w] of the pixels that show the object.
+        silhouettes: For each of f views, a mask of the pixels that show the object, [f, h, w].
         c2w: Camera-to-world matrices [f, 4, 4].
         K: Camera intrinsics [f, 3, 3] in pixels.
     """
@@ -83,11 +83,11 @@ class Solid:
 
 
 def solid_of(mesh: trimesh.Trimesh) -> Solid:
-    """Sample surface points and voxels of a mesh, closed or not. The same mesh always gives the same points.
+    """Return points on the surface of a mesh and the voxels inside it. The mesh need not be closed.
 
-    Meshes made by people have overlapping and hidden parts. Points are therefore sampled uniformly over the whole
-    surface, and only points that can be reached from outside are kept: the surface is rasterized on a grid finer than
-    the voxels, and this grid is flooded from outside.
+    Meshes made by artists have overlapping and hidden parts. Points are sampled uniformly over the whole surface, and
+    points that cannot be reached from outside are removed: the surface is rasterized on a grid finer than the voxels,
+    and this grid is flooded from outside. The same mesh always gives the same points.
     """
     cells = VOXELS * _CELLS_PER_VOXEL
     regions, _ = label(np.pad(~_rasterized(mesh, cells), 1, constant_values=True))  # neighbors share a face
@@ -102,15 +102,16 @@ def solid_of(mesh: trimesh.Trimesh) -> Solid:
 
 
 def enclosed_voxels(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return a mask [x, y, z] of the voxels inside a surface: their centers have a winding number of at least one half.
+    """Return a mask [64, 64, 64] of the voxels inside a surface, indexed by x, y and z.
 
-    The winding number (Jacobson et al. 2013) of a point is the sum of the signed crossings of a ray from this point
-    with the surface, averaged over all directions of the ray. It is an integer for closed surfaces, even overlapping
-    ones, and meaningful for surfaces with holes. Here the average is over the six directions of the axes, and the sign
-    is ignored.
+    A voxel is inside if the winding number (Jacobson et al. 2013) of its center is at least one half. To compute it,
+    follow a ray from the center, and add 1 or subtract 1 for each crossing with the surface, depending on the side from
+    which the ray crosses. The winding number is the mean of this sum over all directions of the ray. For closed
+    surfaces it is an integer, even if they overlap. For surfaces with holes it may be a fraction. Here the mean is over
+    six rays along the axes (+x, -x, +y, -y, +z, -z), and its sign is ignored.
 
     Args:
-        corners: Corners [m, 3, 3] of the triangles of the surface.
+        corners: The x, y and z of the three corners of each of the m triangles of the surface, [m, 3, 3].
     """
     winding = np.zeros((VOXELS, VOXELS, VOXELS))
     for axis in range(3):
@@ -180,14 +181,15 @@ def surface_scores(asset: Solid, truth: Solid) -> dict[str, float]:
     """Compare the mesh of an asset with the true mesh, and return three scores by name.
 
     Args:
-        asset: The mesh of the asset.
-        truth: The true mesh.
+        asset: Surface points and voxels of the asset's mesh.
+        truth: Surface points and voxels of the true mesh.
 
     Returns:
-        `chamfer`: Chamfer distance, the mean distance from a point to the nearest point of the other mesh, averaged
-        over both directions (as in SyncDreamer's evaluation).
-        `f_score`: the harmonic mean of two fractions: the points of the asset within 0.02 of the truth, and the points
-        of the truth within 0.02 of the asset (Knapitsch et al. 2017).
+        `chamfer`: Chamfer distance, as in SyncDreamer's evaluation: the mean distance from the points of one mesh to
+            the nearest points of the other mesh, averaged over both directions.
+        `f_score`: the harmonic mean of precision and recall (Knapitsch et al. 2017). Precision is the fraction of asset
+            points within 0.02 of a true point, where the longest side of the object is 1. Recall is the fraction of
+            true points within 0.02 of an asset point.
         `volume_iou`: intersection over union of the voxels inside the two meshes.
     """
     from_asset, from_truth = _distances(asset.points, truth.points), _distances(truth.points, asset.points)

@@ -56,16 +56,17 @@ def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def rasterize(uv: FloatArray, faces: IntArray, size: int) -> tuple[IntArray, FloatArray]:
-    """Find the face that covers the center of each texel. If faces overlap, the face with the highest index is taken.
+    """Find the face that covers the center of each texel. If there are several, the one with the highest index is
+    taken.
 
     Args:
-        uv: UV coordinates [v, 2] of the vertices.
-        faces: Indices [m, 3] of the three vertices of each face in `uv`.
+        uv: UV coordinates [v, 2] of v vertices.
+        faces: For each of m faces, the indices of its three vertices, [m, 3]. They index the rows of `uv`.
         size: Edge of the square texture in texels.
 
     Returns:
-        The index of the face at each texel [size, size], -1 for texels without a face; and the barycentric weights of
-        the texel's center in this face [size, size, 3], 0 for texels without a face.
+        The index of the face at each texel, [size, size], and the barycentric weights of the texel's center in this
+        face, [size, size, 3]. For texels without a face, the index is -1 and the weights are 0.
     """
     owner = np.full((size, size), -1, np.int64)
     weights = np.zeros((size, size, 3))
@@ -111,13 +112,14 @@ def bake(vertices: FloatArray, uv: FloatArray, faces: IntArray, size: int, color
     across seams.
 
     Args:
-        vertices: Values [v, c] of each vertex, such as position and normal. They are interpolated within each face and
-            passed to `color`.
-        uv: UV coordinates [v, 2] of the vertices.
-        faces: Indices [m, 3] of the three vertices of each face in `vertices` and `uv`.
+        vertices: c values for each of v vertices, [v, c], such as position and normal. They are interpolated within
+            each face and passed to `color`.
+        uv: UV coordinates [v, 2] of v vertices.
+        faces: For each of m faces, the indices of its three vertices, [m, 3]. They index the rows of `vertices` and
+            `uv`.
         size: Edge of the square texture in texels.
-        color: Function from interpolated values [n, c] to colors [n, 3] in [0, 1], which are stored without color
-            conversion.
+        color: Function from the interpolated values of n points, [n, c], to colors [n, 3] in [0, 1]. The colors are
+            stored without color conversion.
 
     Returns:
         The texture [size, size, 3].
@@ -146,7 +148,7 @@ def pad(texture: FloatArray, covered: NDArray[np.bool_]) -> FloatArray:
     """Fill the uncovered texels of a texture with the color of the nearest covered texel.
 
     Args:
-        texture: The texture [h, w, c].
+        texture: The texture [h, w, c], with c color channels.
         covered: Mask [h, w] of the texels that a face covers. If no texel is covered, the texture is returned
             unchanged.
     """

@@ -176,7 +176,7 @@ def surface_of(
     A warning is logged if the surface cannot be simplified to the face budget.
 
     Args:
-        grid: Density at the nodes of the grid, [r, r, r].
+        grid: Density at the r^3 nodes of the grid, [r, r, r].
         threshold: Density at the surface.
         radius: Half the edge of the grid in world units.
         settings: Settings of the mesh.
@@ -277,8 +277,9 @@ def evaluate(
     """Evaluate a function at many points, in chunks of bounded size, without gradients.
 
     Args:
-        function: Function of the points in a chunk, which are on `device`.
-        points: All points [n, c], on any device.
+        function: Function that is called with each chunk of points, on `device`.
+        points: All n points, each with c coordinates or other inputs of the function, [n, c]. They may be on any
+            device.
         device: Device on which the function is evaluated.
         points_per_call: Maximum number of points in a chunk. None: 131,072.
 
@@ -305,11 +306,11 @@ def evaluate(
 def surface_threshold(grid: NDArray[np.float32], radius: float, settings: MeshSettings) -> float:
     """Return the density at which the surface of a field is extracted.
 
-    This density is `settings.threshold`, or less for a thin field, which has low densities everywhere. In the second
-    case a warning is logged.
+    This density is `settings.threshold`. For a thin field, which has low densities everywhere, it is lower, and a
+    warning is logged.
 
     Args:
-        grid: Density of the field at the nodes of a grid, [r, r, r].
+        grid: Density of the field at the r^3 nodes of a grid, [r, r, r].
         radius: Half the edge of the grid in world units.
         settings: Settings of the mesh.
 

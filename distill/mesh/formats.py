@@ -1,8 +1,8 @@
-"""Encode a textured mesh as GLB or as OBJ with MTL and PNG, a mesh with vertex colors as PLY, and points as PLY.
+"""Encode meshes and point clouds: textured meshes as GLB or OBJ (with MTL and PNG), colored meshes and points as PLY.
 
 Meshes are in world axes (Blender: z up, the front faces -y). glTF and OBJ are y up: (x, y, z) is stored as (x, z, -y),
-so the front faces +z in a viewer. PLY has no convention; it keeps z up, since Blender and other programs import it
-without rotation. The unit of length is the meter.
+so the front faces +z in a viewer. The PLY format does not define an up axis. PLY files are written with z up, since
+Blender and other programs import them without rotation. The unit of length is the meter.
 
 Axis letters: `v` vertices, `s` vertices split at texture seams, `m` faces, `n` points, `t` texels per side.
 """
@@ -46,7 +46,7 @@ def to_y_up(vectors: FloatArray) -> FloatArray:
 
 
 def glb(textured: TexturedMesh) -> bytes:
-    """Return the bytes of a GLB file: one mesh with smooth normals and a PBR material, its texture an embedded PNG."""
+    """Return the bytes of a GLB file: one mesh with smooth normals and a PBR material with an embedded PNG texture."""
     surface, charts = textured.surface, textured.charts
     material = PBRMaterial(  # type: ignore[no-untyped-call]
         name="baked",
@@ -111,7 +111,7 @@ def _rows(pattern: str, values: NDArray[Any]) -> list[str]:
 
 
 def mtl(texture_file: str) -> bytes:
-    """Return the bytes of the material file (MTL) of an OBJ file. Pr and Pm in it are roughness and metalness.
+    """Return the bytes of the material file (MTL) of an OBJ file. In the MTL file, Pr is roughness and Pm is metalness.
 
     Args:
         texture_file: Name of the PNG file of the texture, which must be in the same folder as the material file.

@@ -25,15 +25,15 @@ class TriangleMesh:
 def extract(grid: NDArray[np.float32], threshold: float, radius: float) -> TriangleMesh:
     """Extract the surface at which a density grid crosses a threshold.
 
-    Where the density at a wall of the cube is above the threshold, the wall becomes part of the surface, so the surface
-    is closed.
+    The density outside the grid is taken as 0. Where the density at the border of the grid is above the threshold, the
+    border becomes part of the surface, so the surface is always closed.
 
     Marching cubes interpolates linearly. Density may jump from 0 to 1,000 between two nodes, which would push the
-    surface outwards by up to a cell. So marching cubes runs on the opacity 1 - exp(-density * length), with the length
-    for which the threshold has opacity 0.5. The surface is the same, but values are bounded on both sides.
+    surface outwards by up to a cell. So marching cubes runs on the opacity 1 - exp(-density * length) instead, with
+    length = ln(2) / threshold. The opacity is 0.5 where the density equals the threshold, and it never exceeds 1.
 
     Args:
-        grid: Density at the nodes of the grid, [r, r, r].
+        grid: Density at the r^3 nodes of the grid, [r, r, r].
         threshold: Density at the surface.
         radius: Half the edge of the grid (a cube around the origin) in world units.
     """
@@ -74,8 +74,8 @@ def simplify(surface: TriangleMesh, faces: int) -> TriangleMesh:
 
     Args:
         surface: The mesh.
-        faces: Target number of faces, which the result has only approximately. A mesh with at most this number of faces
-            is returned unchanged.
+        faces: Target number of faces. The simplified mesh has approximately this number. A mesh with at most this
+            number of faces is returned unchanged.
     """
     if len(surface.faces) <= faces:
         return surface
@@ -84,7 +84,7 @@ def simplify(surface: TriangleMesh, faces: int) -> TriangleMesh:
 
 
 def clean(surface: TriangleMesh) -> TriangleMesh:
-    """Repair a mesh after edge collapse, which leaves folds, coincident vertices and parts that touch.
+    """Repair a mesh after edge collapse, which can leave folds, coincident vertices, and parts of the mesh that touch.
 
     Returns:
         A manifold mesh (see `make_manifold`), in which vertices at almost the same position are merged. The mesh is
@@ -106,7 +106,7 @@ def _weld(surface: TriangleMesh) -> IntArray:
 
 
 def is_watertight(surface: TriangleMesh) -> bool:
-    """Return whether every edge of a mesh has exactly two faces that run along the edge in opposite directions."""
+    """Return whether every edge of a mesh has exactly two faces, which run along the edge in opposite directions."""
     return is_closed(surface.faces)
 
 

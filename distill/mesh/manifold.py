@@ -1,8 +1,10 @@
 """Make a triangle mesh manifold again after edge collapse; a closed mesh stays closed. Numpy only.
 
-After edge collapse, the face directions along every edge of a closed mesh still cancel, because vertices were only
-merged. But the mesh may not be manifold: faces coincide with their reverse, and parts touch along edges and at points.
-Every step of this module preserves the cancellation, so a closed mesh stays closed.
+A face runs along each of its edges in the order of its vertices. In a closed mesh these directions cancel: along every
+edge, as many faces run one way as the other. Edge collapse only merges vertices, so the directions still cancel
+afterwards. But the mesh may not be manifold: there may be two faces with the same vertices in reverse order, and parts
+of the mesh may touch along edges and at vertices. In every step of this module the directions still cancel, so a closed
+mesh stays closed.
 
 Half edge 3m + k runs from corner k of face m to corner k + 1. Axis letters: `v` vertices, `m` faces, `e` half edges.
 """
@@ -16,17 +18,18 @@ from distill.mesh.arrays import FloatArray, IntArray
 
 
 def make_manifold(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
-    """Return a manifold mesh of the given faces, except degenerate faces and pairs of a face and its reverse.
+    """Make a mesh manifold. Faces that `cancel` removes are left out.
 
-    Vertices where parts touch are duplicated, so that the faces around every vertex form one fan. The result is closed
-    if the directions of the faces along every edge of the input cancel.
+    Vertices where parts of the mesh touch are duplicated, so that the faces around every vertex form one fan. The new
+    mesh is closed if, along every edge of the input, as many faces run one way as the other.
 
     Args:
-        vertices: Positions [v, 3].
-        faces: Vertex indices [m, 3].
+        vertices: Positions [v, 3] of v vertices.
+        faces: Vertex indices [m, 3] of m faces.
 
     Returns:
-        Positions [v', 3] and vertex indices [m', 3] of the new mesh. Some of its vertices may be unused.
+        Positions [v', 3] of the v' vertices and vertex indices [m', 3] of the m' faces of the new mesh. Some vertices
+        may be unused.
     """
     faces = cancel(faces)
     vertices, faces = _split_vertices(vertices, faces, partners(vertices, faces))
@@ -42,10 +45,10 @@ def half_edges(faces: IntArray) -> IntArray:
 
 
 def cancel(faces: IntArray) -> IntArray:
-    """Remove degenerate faces, and pairs of a face and its reverse.
+    """Remove degenerate faces, and pairs of faces that have the same vertices in reverse order.
 
     Args:
-        faces: Vertex indices [m, 3]. A face with a repeated vertex is degenerate.
+        faces: Vertex indices [m, 3] of m faces. A face with a repeated vertex is degenerate.
 
     Returns:
         The remaining faces.
@@ -69,15 +72,15 @@ def cancel(faces: IntArray) -> IntArray:
 def partners(vertices: FloatArray, faces: IntArray) -> IntArray:
     """Match each half edge with the opposite half edge of the neighboring face.
 
-    If more than two faces share an edge, a face's neighbor is the next face around this edge on the inner side of the
-    face.
+    If more than two faces share an edge, they are sorted by their angle around the edge. Each face is then matched with
+    the next unmatched face on its inner side, as brackets are matched.
 
     Args:
-        vertices: Positions [v, 3].
-        faces: Vertex indices [m, 3].
+        vertices: Positions [v, 3] of v vertices.
+        faces: Vertex indices [m, 3] of m faces.
 
     Returns:
-        For each half edge, the index of the opposite half edge [e]; -1 if there is none.
+        For each of the e = 3m half edges, the index of the opposite half edge, [e]; -1 if there is none.
     """
     edges = half_edges(faces)
     partner = np.full(len(edges), -1, np.int64)
@@ -170,7 +173,8 @@ def _split_edges(vertices: FloatArray, faces: IntArray, pairs: IntArray) -> tupl
 
 
 def is_closed(faces: IntArray) -> bool:
-    """Return whether every edge of faces [m, 3] has exactly two faces that run along it in opposite directions."""
+    """Return whether every edge of faces [m, 3] has exactly two faces, which run along the edge in opposite
+    directions."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
     if not len(faces) or (size != 2).any():

@@ -1,8 +1,8 @@
 """Unwrap a mesh into UV charts with xatlas or, if xatlas fails, give each face its own triangle of the texture.
 
-xatlas takes seconds for tens of thousands of faces, but minutes for noise and for large smooth parts, and it crashes on
-some meshes (such as an icosphere of 81,920 faces). It cannot be interrupted, so it runs in a child process with a time
-limit.
+xatlas takes seconds for tens of thousands of faces, but minutes for noisy surfaces and for large smooth surfaces. It
+crashes on some meshes (such as an icosphere of 81,920 faces). It cannot be interrupted, so it runs in a child process
+with a time limit.
 
 The UV convention is that of `distill.mesh.bake`. Axis letters: `v` vertices, `s` vertices split at seams, `m` faces.
 """
@@ -106,9 +106,9 @@ def _scaled_to_face_area(surface: TriangleMesh, area: float) -> FloatArray:
 def face_charts(surface: TriangleMesh, texture_size: int) -> UnwrappedMesh:
     """Give each face its own triangle of the texture. This is fast for any mesh.
 
-    The texture is divided into a square grid of cells, and each cell contains the triangles of two faces. Neighboring
-    faces of the mesh are not neighbors in the texture. The cells shrink as the number of faces grows. If the legs of
-    the triangles would be shorter than 3 texels, the texture is enlarged and a warning is logged.
+    The texture is divided into a square grid of cells. Each cell contains the right triangles of two faces. Neighboring
+    faces of the mesh are not neighbors in the texture. The more faces there are, the smaller are the cells. If the two
+    short sides of a triangle would be shorter than 3 texels, the texture is enlarged and a warning is logged.
 
     Args:
         surface: The mesh.

@@ -22,11 +22,11 @@ def composite(density: Tensor, values: Tensor, starts: Tensor, step: float, deta
     """Sum values along rays with the weights of volume rendering.
 
     Args:
-        density: Density [m] of each sample per world unit.
-        values: Values [m, k] of each sample, such as its color.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        density: Density per world unit of each of m samples, [m].
+        values: The k values of each sample, [m, k], such as its color.
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
         step: Length of a ray marching step in world units.
-        detached: Number of columns at the end of `values` that give no gradient to the density.
+        detached: Number of columns at the end of `values` through which no gradient flows to the density.
 
     Returns:
         Weighted sums [n, k] along each ray.
@@ -71,8 +71,8 @@ def ray_weights(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, T
     """Return the volume rendering weight [m] of each sample and the transmittance [m] in front of each sample.
 
     Args:
-        density: Density [m] of each sample per world unit.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        density: Density per world unit of each of m samples, [m].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
         step: Length of a ray marching step in world units.
     """
     if has_kernels(density.device.type):
@@ -86,8 +86,8 @@ def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Te
     """Compute `ray_weights` in plain torch, with a cumulative sum over the samples of all rays in float64.
 
     Args:
-        density: Density [m] of each sample per world unit.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        density: Density per world unit of each of m samples, [m].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
         step: Length of a ray marching step in world units.
 
     Returns:
@@ -100,12 +100,12 @@ def weights_of(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Te
 
 
 def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
-    """Return the sum of weighted values [n, k] along each ray, computed in plain torch.
+    """Return the sum of the weighted values along each ray, [n, k], computed in plain torch.
 
     Args:
         weights: Weight [m] of each sample.
-        values: Values [m, k] of each sample.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        values: The k values of each of m samples, [m, k].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
     """
     sums = values.new_zeros(len(starts) - 1, values.shape[1])
     return sums.index_add_(0, ray_of_samples(starts, len(weights)), weights[:, None] * values)
@@ -114,19 +114,19 @@ def weighted_sums(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 def composite_gradients(
     grad: Tensor, values: Tensor, starts: Tensor, weights: Tensor, transmittance: Tensor, *, step: float, attached: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of `composite`, with respect to density [m] and values [m, k], computed in plain torch.
+    """Return the gradients of the loss with respect to the density [m] and the values [m, k] of `composite`.
 
-    With g_i = grad . v_i over the first `attached` values, the gradient of density i is
-    step (T_(i+1) g_i - sum_{j > i} w_j g_j).
+    They are computed in plain torch. Let g_i be the dot product of the first `attached` columns of `grad` and of the
+    values of sample i. Then the gradient with respect to density i is step (T_(i+1) g_i - sum_{j > i} w_j g_j).
 
     Args:
-        grad: Gradient [n, k] with respect to the weighted sums.
-        values: Values [m, k] of each sample.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        grad: Gradient [n, k] of the loss with respect to the weighted sums that `composite` returned for n rays.
+        values: The k values of each of m samples, [m, k].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
         weights: Weight [m] of each sample, from `ray_weights`.
         transmittance: Transmittance [m] in front of each sample, from `ray_weights`.
         step: Length of a ray marching step in world units.
-        attached: Number of columns at the start of `values` that give a gradient to the density.
+        attached: Number of columns at the start of `values` through which the gradient flows to the density.
     """
     at_sample = grad[ray_of_samples(starts, len(weights))]
     gain = (at_sample[:, :attached] * values[:, :attached]).sum(-1)

@@ -104,7 +104,7 @@ class Field(nn.Module):
 
         Args:
             x: World points [n, 3].
-            features: Features [n, w] of the hash grid at these points.
+            features: The w hash grid features of each point, [n, w].
             jacobian: Derivatives [n, w, 3] of the features with respect to the points.
         """
         density, normal = self._density_and_normal(x, features, jacobian)
@@ -215,13 +215,14 @@ class _Mlp(nn.Module):
         return outputs
 
     def with_gradient(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first output [n] and its derivative [n, c] with respect to the features, in closed form.
+        """Return the first output [n] of the MLP and the derivative [n, c] of this output with respect to the features.
 
-        The derivative can be differentiated with respect to the weights, without double backward. The products are
-        transposed because the hash grid stores its features with points as the last axis.
+        The derivative is computed in closed form, so it can be differentiated with respect to the weights without
+        double backward. The matrix products are transposed because the hash grid stores its features with points as the
+        last axis.
 
         Args:
-            features: Features [n, c] of the hash grid.
+            features: The c hash grid features of each of n points, [n, c].
         """
         before = self.hidden.weight @ features.T  # [hidden, n]
         raw = self.output.weight[0] @ torch.relu(before)

@@ -1,4 +1,4 @@
-"""A multi-resolution hash grid: features at points and their Jacobian, both linear in the table of features.
+"""A multi-resolution hash grid: features of points and the Jacobian of the features. Both are linear in the table.
 
 The functions here are plain torch. `kernels.hash_grid` computes the same on a GPU and is tested against them.
 
@@ -52,13 +52,14 @@ def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tens
     """Interpolate values at the corners of cells trilinearly.
 
     Args:
-        corners: Values at the corners, [c, 2, 2, 2, n].
+        corners: For each of n points, the c values at each of the 8 corners of its cell, [c, 2, 2, 2, n]. The axes of
+            length 2 are x, y and z of the corner.
         fraction: Position of each point in its cell, [3, n] in [0, 1].
-        slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points, by which the derivatives
-            are multiplied. None: compute no derivatives.
+        slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points (chain rule). None: compute
+            no derivatives.
 
     Returns:
-        The interpolated value [c, 1, n] or, with `slope`, the value and its derivatives along x, y and z, [c, 4, n].
+        The interpolated values [c, 1, n]. With `slope`: these values and their derivatives along x, y and z, [c, 4, n].
     """
     x, y, z = fraction
     along_z = corners[:, :, :, 0].lerp(corners[:, :, :, 1], z)  # [c, 2, 2, n]
@@ -75,16 +76,17 @@ def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tens
 
 
 def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
-    """Return the gradients with respect to the corners of cells, given those of `interpolate`: its backward pass.
+    """Compute the backward pass of `interpolate`.
 
     Args:
-        grads: Gradients [c, 1, n], or [c, 4, n] with `slope`, with respect to the result of `interpolate`.
+        grads: Gradients of the loss with respect to the tensor that `interpolate` returned for c values at n points:
+            [c, 1, n], or [c, 4, n] with `slope`.
         fraction: Position of each point in its cell, [3, n] in [0, 1].
         slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points; None if `interpolate`
             computed no derivatives.
 
     Returns:
-        Gradients [c, 2, 2, 2, n] with respect to the values at the corners.
+        Gradients [c, 2, 2, 2, n] of the loss with respect to the values at the corners of the cells.
     """
     x, y, z = fraction
     if slope is None:
@@ -113,13 +115,13 @@ class _LookUp(torch.autograd.Function):
 
         Args:
             ctx: Context of the autograd function.
-            table: Table [c, t] of the features of this level.
-            unit: Points [3, n] in unit coordinates, in which the cube of the grid is [0, 1]^3.
+            table: Table [c, t] of this level: c features for each of t entries.
+            unit: The coordinates [3, n] of n points, scaled so that the cube of the grid is [0, 1]^3.
             resolution: Number of cells of the level along each axis.
-            jacobian: Whether to return derivatives too.
+            jacobian: Whether to return the derivatives of the features along x, y and z too.
 
         Returns:
-            Features [c, 1, n] or, with `jacobian`, features and their derivatives along x, y and z, [c, 4, n].
+            Features [c, 1, n]. With `jacobian`: features and their derivatives along x, y and z, [c, 4, n].
         """
         ctx.save_for_backward(unit)
         ctx.plan = (table.shape, resolution, jacobian)
@@ -154,13 +156,15 @@ def look_up(table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: b
     """Return the features of all levels at points, computed in plain torch.
 
     Args:
-        table: Table [c, t] of features, with the entries of all levels one after the other.
-        unit: Points [3, n] in unit coordinates, in which the cube of the grid is [0, 1]^3.
+        table: Table [c, t]: c features for each of the t entries. The entries of the first level come first, then those
+            of the second level, and so on.
+        unit: The coordinates [3, n] of n points, scaled so that the cube of the grid is [0, 1]^3.
         settings: Settings of the hash grid.
-        jacobian: Whether to return derivatives too.
+        jacobian: Whether to return the derivatives of the features along x, y and z too.
 
     Returns:
-        Features [w, 1, n] or, with `jacobian`, features and their derivatives along x, y and z, [w, 4, n].
+        Features [w, 1, n], where w is c times the number of levels. With `jacobian`: features and their derivatives
+        along x, y and z, [w, 4, n].
     """
     tables = torch.split(table, list(settings.table_sizes()), dim=1)
     levels = zip(tables, settings.resolutions(), strict=True)
@@ -205,11 +209,11 @@ class HashGrid(nn.Module):
 
         Args:
             x: World points [n, 3].
-            jacobian: Whether to return derivatives too.
+            jacobian: Whether to return the derivatives of the features along x, y and z too.
 
         Returns:
-            Features [w, 1, n] or, with `jacobian`, features and their derivatives [w, 4, n]. The derivatives are with
-            respect to unit coordinates, in which the cube of the grid is [0, 1]^3.
+            Features [w, 1, n], where w is `width`. With `jacobian`: features and their derivatives along x, y and z,
+            [w, 4, n]. The derivatives are with respect to unit coordinates, in which the cube of the grid is [0, 1]^3.
         """
         unit = ((x.detach() + self.radius) / (2 * self.radius)).T.contiguous()
         if has_kernels(unit.device.type):

@@ -1,4 +1,4 @@
-"""The occupancy grid, which stores the parts of a scene that have density, so that ray marching skips the rest.
+"""The occupancy grid. It stores in which cells a scene has density, so that ray marching skips the other cells.
 
 The grid and its update are `OccGridEstimator` of nerfacc.
 """
@@ -48,8 +48,8 @@ class Occupancy(nn.Module):
     def update(self, step: int, density: Callable[[Tensor], Tensor], seed: int) -> None:
         """Update the grid with the current density of the scene.
 
-        Nothing happens if `step` is not a multiple of the setting `occupancy_every`. The density is evaluated at points
-        in the cells that are drawn at random from (seed, step).
+        Nothing happens if `step` is not a multiple of the setting `occupancy_every`. The density is evaluated at random
+        points in cells of the grid. The random numbers depend only on `seed` and `step`.
 
         Args:
             step: Index of the current step, counted from 0.
@@ -78,7 +78,10 @@ class Occupancy(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """Mean over all cells of the optical depth that one ray marching step has in the cell, a scalar."""
+        """Mean value of the grid, a scalar.
+
+        The value of a cell is the optical depth of one ray marching step in this cell.
+        """
         mean: Tensor = self.grid.occs.mean()
         return mean
 

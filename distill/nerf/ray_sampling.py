@@ -16,13 +16,13 @@ from distill.nerf.rays import PackedSamples, RaySegments, ray_of_samples
 def occupied_samples(
     segments: RaySegments, cells: OccupancyCells | None, step: float, longest: float, budget: int
 ) -> PackedSamples:
-    """Return the samples of rays: the midpoints of all steps that lie in given segments and in occupied cells.
+    """Return the samples of rays: all midpoints of steps that lie in the segment of the ray and in an occupied cell.
 
     Args:
-        segments: The part of each of n rays to sample.
+        segments: For each of n rays, the segment of the ray to sample.
         cells: The occupied cells. None: all cells are occupied.
         step: Length of a step in world units.
-        longest: Length in world units that no segment exceeds.
+        longest: Upper bound of the lengths of the segments, in world units.
         budget: Approximate number of steps, over all rays, that plain torch tests at once.
     """
     steps = int(longest / step) + 2  # the shift is less than one step
@@ -39,7 +39,7 @@ def march_dense(
     """Compute `occupied_samples` in plain torch.
 
     Args:
-        segments: The part of each of n rays to sample.
+        segments: For each of n rays, the segment of the ray to sample.
         cells: The occupied cells. None: all cells are occupied.
         step: Length of a step in world units.
         steps: Number of steps to test on each ray, enough for the longest segment.

@@ -96,9 +96,10 @@ def camera_rays(c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, device: tor
 
 
 def ball_bounds(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
-    """Return the distances from each ray's origin at which the ray enters [n] and leaves [n] a ball around the origin.
+    """Return the distance at which each ray enters a ball around the world origin, [n], and leaves the ball, [n].
 
-    The two distances are equal for rays that miss the ball. Rays that start inside the ball enter at distance 0.
+    Distances are measured from the origin of the ray. The two distances are equal for rays that miss the ball. Rays
+    that start inside the ball enter at distance 0.
 
     Args:
         rays: n rays.
@@ -139,8 +140,8 @@ def ray_chunks(packed: PackedSamples, budget: int) -> list[RayChunk]:
 
     Args:
         packed: The samples of the rays.
-        budget: Number of samples in a chunk. As rays are not divided, a chunk may have more samples, but the excess is
-            smaller than the number of samples of one ray.
+        budget: Approximate number of samples in a chunk. A ray is never split between two chunks, so a chunk may exceed
+            the budget, but by less than the number of samples of one ray.
     """
     rays, samples = len(packed.starts) - 1, len(packed.t)
     if samples <= budget:

@@ -1,9 +1,9 @@
 """Volume rendering of a scene on a white background.
 
-Rays are divided into equal steps inside the ball of the scene. Samples are the midpoints of the steps that are occupied
-and not occluded. Rays are marched in chunks, and then rendered in chunks, so that `MarchSettings.sample_budget` bounds
-the memory of both. The occupancy grid is that of nerfacc. The ray marching and compositing of nerfacc need its CUDA
-extension, so `ray_sampling` and `compositing` replace them.
+Rays are divided into equal steps inside the ball of the scene. Samples are the midpoints of steps. Only samples that
+lie in occupied cells and are not occluded are kept. Rays are marched in chunks, and then rendered in chunks, so that
+`MarchSettings.sample_budget` bounds the memory of both. The occupancy grid is that of nerfacc. The ray marching and
+compositing of nerfacc need its CUDA extension, so `ray_sampling` and `compositing` replace them.
 
 Axis letters: `f` frames (images), `h w` pixels, `n` rays, `m` samples kept (packed, sorted by ray).
 """
@@ -75,7 +75,7 @@ def render_views(
         settings: Settings of ray marching.
         occupancy: The occupancy grid of the scene. None: all cells are occupied.
         shade: Function that computes the color of samples from their albedo and normal.
-        generator: CPU generator for a random shift of the steps of each ray, for training. None: render without
+        generator: CPU generator that draws a random shift of the steps of each ray, for training. None: render without
             randomness.
         device: Device of the scene.
     """
@@ -98,7 +98,7 @@ def render_rays(
     Args:
         scene: The scene.
         rays: n rays.
-        shift: Shift [n], in [0, 1), of the steps of each ray.
+        shift: Shift [n] of the steps of each ray, as a fraction of a step in [0, 1).
         settings: Settings of ray marching.
         occupancy: The occupancy grid of the scene. None: all cells are occupied.
         shade: Function that computes the color of samples from their albedo and normal.

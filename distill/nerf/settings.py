@@ -14,7 +14,7 @@ _KERNEL_FACTOR: Final = 4  # kernels need less memory per sample
 class HashGridSettings:
     """Settings of the hash grid.
 
-    The defaults are those of the released configuration. Their finest level has about 4096 cells per axis.
+    The defaults are those of the released configuration. With them, the finest level has about 4096 cells per axis.
     """
 
     levels: int = 16
@@ -30,8 +30,8 @@ class HashGridSettings:
     def table_sizes(self) -> tuple[int, ...]:
         """Return the number of table entries of each level, coarsest level first.
 
-        A level has one entry per vertex, but at most 2^log2_table_size entries, which its vertices then share by
-        hashing.
+        A level has one entry per vertex, but at most 2^log2_table_size entries. If it has more vertices than entries,
+        several vertices share an entry by hashing.
         """
         return tuple(min((resolution + 1) ** 3, 2**self.log2_table_size) for resolution in self.resolutions())
 
@@ -40,8 +40,8 @@ class HashGridSettings:
 class FieldSettings:
     """Settings of the field. The defaults are those of the released configuration.
 
-    The scene differs from the release in one way: the released scene is the cube [-radius, radius]^3, while this scene
-    is the ball of this radius inside the cube.
+    The scene differs from the release in one way: in the release, the scene is the cube [-radius, radius]^3. Here it is
+    the ball with radius `radius` inside this cube.
     """
 
     grid: HashGridSettings = field(default_factory=HashGridSettings)

@@ -19,8 +19,8 @@ def weight_kernel(density: Tensor, starts: Tensor, step: float) -> tuple[Tensor,
     """Compute `distill.nerf.compositing.ray_weights` with a Triton kernel.
 
     Args:
-        density: Density [m] of each sample per world unit.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        density: Density per world unit of each of m samples, [m].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
         step: Length of a ray marching step in world units.
 
     Returns:
@@ -36,11 +36,11 @@ def sum_kernel(weights: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 
     Args:
         weights: Weight [m] of each sample.
-        values: Values [m, k] of each sample.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        values: The k values of each of m samples, [m, k].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
 
     Returns:
-        The sum of weighted values [n, k] along each ray.
+        The sum of the weighted values along each ray, [n, k].
     """
     width = values.shape[1]
     sums = values.new_zeros(len(starts) - 1, width)
@@ -54,16 +54,16 @@ def gradient_kernel(
     """Compute `distill.nerf.compositing.composite_gradients` with a Triton kernel.
 
     Args:
-        grad: Gradient [n, k] with respect to the weighted sums.
-        values: Values [m, k] of each sample.
-        starts: Index [n + 1] of the first sample of each ray; the last entry is m.
+        grad: Gradient [n, k] of the loss with respect to the weighted sums along n rays.
+        values: The k values of each of m samples, [m, k].
+        starts: Index of the first sample of each of n rays, [n + 1]; the last entry is m.
         weights: Weight [m] of each sample.
         transmittance: Transmittance [m] in front of each sample.
         step: Length of a ray marching step in world units.
-        attached: Number of columns at the start of `values` that give a gradient to the density.
+        attached: Number of columns at the start of `values` through which the gradient flows to the density.
 
     Returns:
-        The gradients with respect to density [m] and values [m, k].
+        The gradients of the loss with respect to the density [m] and the values [m, k].
     """
     width = values.shape[1]
     by_density, by_values = _like(weights), _like(values)

@@ -1,11 +1,13 @@
-"""Triton kernels for the two networks of the field: `Field.query` and `Field.density` from hash grid features.
+"""Triton kernels for the two MLPs of the field. They compute `Field.query` and `Field.density` from hash grid features.
 
-The formulas are those of `distill.nerf.field` in plain torch. One program computes `_BLOCK` points; hidden layers stay
-in registers. The backward kernels recompute the layers. Each of their programs iterates over many blocks and writes its
-part of the gradients of the weights; torch sums the parts.
+The formulas are the same as in the plain torch code of `distill.nerf.field`. One program computes `_BLOCK` points, and
+hidden layers stay in registers. The backward kernels recompute the layers. Each program of a backward kernel iterates
+over many blocks and writes the sum of their weight gradients; torch adds up the sums of all programs.
 
-Names: f features [w, n], h and a the hidden layer before and after ReLU, q = d raw / d f, and for the backward pass
-(raw = w2 . relu(W1 f), G = J^T q + bias, s = w2 where h > 0, r = d_raw f + J d_G):
+Names in the kernels, for one point: f are the features, J is their Jacobian, and W1 and w2 are the weights of the
+density MLP. h = W1 f is the hidden layer before ReLU, and a is the hidden layer after ReLU. raw = w2 . a is the output,
+q is the derivative of raw with respect to f, and G = J^T q + bias. The prefix d_ stands for the gradient of the loss.
+With s = w2 where h > 0 (otherwise 0) and r = d_raw f + J d_G, the backward pass is:
 
     d_W1 = s r^T        d_w2 = (W1 r) where h > 0        d_f = d_raw q + ...        d_J = q d_G^T
 """
@@ -50,7 +52,7 @@ def decode_density(
     """Return the density [n] of a field at points, without gradient.
 
     Args:
-        encoded: Features [w, 1, n] of the points, as returned by `HashGrid.look_up`.
+        encoded: The w hash grid features of n points, [w, 1, n], as returned by `HashGrid.look_up`.
         x: World points [n, 3].
         weights: The weight matrices of the MLPs.
         shape: The constants of the field.
@@ -69,7 +71,8 @@ def decode(
     Gradients flow to `encoded` and `weights`.
 
     Args:
-        encoded: Features of the points and their Jacobian [w, 4, n], as returned by `HashGrid.look_up`.
+        encoded: The w hash grid features of n points and the derivatives of the features along x, y and z, [w, 4, n],
+            as returned by `HashGrid.look_up`.
         x: World points [n, 3].
         weights: The weight matrices of the MLPs.
         shape: The constants of the field.

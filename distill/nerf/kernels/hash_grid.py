@@ -1,11 +1,12 @@
 """Triton kernels of the hash grid: features of all levels with their Jacobian, and the gradient of the table.
 
-`distill.nerf.hash_grid` documents the formulas. Here a row of the table holds the features of one vertex (one memory
-sector per corner), so the table is transposed on input and output. The two transpositions take little time compared
-with the look-ups of a step.
+`distill.nerf.hash_grid` documents the formulas. In the kernels, each row of the table holds the features of one vertex,
+so that one memory sector is read per corner. The table is therefore transposed before a kernel runs, and its gradient
+afterwards. The two transpositions take little time compared with the look-ups of a step.
 
-One program processes one level for `_BLOCK` points. Levels are the slow axis of the grid, so that the rows of a level
-stay in the L2 cache while it is processed. The kernels compute in the type of their tensors, including float64.
+One program processes one level for `_BLOCK` points. The level is the slow axis of the launch grid, so that the table
+rows of a level stay in the L2 cache while this level is processed. The kernels compute in the data type of their input
+tensors, including float64.
 """
 
 from functools import lru_cache
@@ -26,7 +27,7 @@ _PRIME_Z = tl.constexpr(805_459_861)
 class LookUp(torch.autograd.Function):
     """Autograd function that looks up the features of points in all levels of a hash grid.
 
-    It stores only the points for the backward pass, which computes the corners of their cells again.
+    The forward pass stores only the points. The backward pass computes the corners of their cells again.
     """
 
     @staticmethod
@@ -35,13 +36,15 @@ class LookUp(torch.autograd.Function):
 
         Args:
             ctx: Context of the autograd function.
-            table: Table [c, t] of features, with the entries of all levels one after the other.
-            unit: Points [3, n] in unit coordinates, in which the cube of the grid is [0, 1]^3.
+            table: Table [c, t]: c features for each of the t entries. The entries of the first level come first, then
+                those of the second level, and so on.
+            unit: The coordinates [3, n] of n points, scaled so that the cube of the grid is [0, 1]^3.
             settings: Settings of the hash grid.
-            jacobian: Whether to return derivatives too.
+            jacobian: Whether to return the derivatives of the features along x, y and z too.
 
         Returns:
-            Features [levels * c, 1, n] or, with `jacobian`, features and their derivatives [levels * c, 4, n].
+            Features [levels * c, 1, n]. With `jacobian`: features and their derivatives along x, y and z,
+            [levels * c, 4, n].
         """
         ctx.save_for_backward(unit)
         ctx.plan = (table.shape, settings, jacobian)
@@ -53,13 +56,15 @@ class LookUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the table [c, t].
+        """Return the gradient [c, t] of the loss with respect to the table, and None for the other inputs of `forward`.
 
-        Repeated calls differ in the last digits, since the order in which numbers are added varies.
+        The table has c features for each of its t entries.
+
+        Repeated calls differ in the last digits, because the GPU adds the numbers in a varying order.
 
         Args:
             ctx: Context of the autograd function.
-            grads: One tensor: the gradient with respect to the result of `forward`.
+            grads: One tensor: the gradient of the loss with respect to the features that `forward` returned.
         """
         (unit,) = ctx.saved_tensors
         (channels, entries), settings, jacobian = ctx.plan

@@ -23,7 +23,7 @@ def march_kernel(segments: RaySegments, cells: OccupancyCells | None, step: floa
     """Compute `distill.nerf.ray_sampling.occupied_samples` with a Triton kernel.
 
     Args:
-        segments: The part of each of n rays to sample.
+        segments: For each of n rays, the segment of the ray to sample.
         cells: The occupied cells. None: all cells are occupied.
         step: Length of a step in world units.
         steps: Number of steps to test on each ray, enough for the longest segment.
