@@ -45,14 +45,14 @@ def objaverse_assets(
 ) -> Iterator[Asset]:
     """Iterate over the selected objects of Objaverse, sorted by the name of their folder in Objaverse and by uid.
 
-    Lists and annotations that are not in the cache are downloaded.
+    Objaverse's list files and annotation files that are not in the cache are downloaded.
 
     Args:
         selection: `lvis`, `all`, or the path of a text file with one uid per line.
         cache: The cache folder; None: that of the `objaverse` package.
         policy: Settings of the downloads; None: the defaults.
 
-    Raises UserError, possibly during the iteration, when the selection or a list is unusable.
+    Raises UserError, possibly during the iteration, when the selection or a list file is unusable.
     """
     cache, policy = cache or cache_folder(), replace(policy or DownloadPolicy(), max_bytes=None)
     chosen = _chosen(selection, cache, policy)

@@ -26,7 +26,7 @@ _RESET_PEAK: Final = "5"  # proc(5), clear_refs: forget the peak of resident mem
 
 
 class BlenderEnded(Exception):
-    """Blender died or was killed. `error_class` is Crash, Timeout, MemoryLimit or Unavailable."""
+    """Blender died or was killed. `failure.error_class` is Crash, Timeout, MemoryLimit or Unavailable."""
 
     def __init__(self, error_class: str, message: str, exit_signal: int | None) -> None:
         super().__init__(message)

@@ -1,8 +1,8 @@
-"""Download objects ahead of rendering, as a bounded number of Ray tasks on any node.
+"""Download objects before they are rendered. Each download is a Ray task that runs on any node.
 
-The bytes do not pass through the driver: they go from the downloading node to the rendering node through Ray's object
-store, which spills to disk. A worker waits only for its own file. If a node fails, Ray repeats
-the downloads that were stored on it.
+Only a limited number of downloads is started ahead of rendering. The bytes do not pass through the driver. They go from
+the downloading node to the rendering node through Ray's object store, which spills to disk. A worker waits only for the
+file that it renders next. If a node fails, Ray repeats the downloads that were stored on that node.
 """
 
 from collections.abc import Callable, Iterator

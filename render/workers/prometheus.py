@@ -19,7 +19,10 @@ PREFIX: Final = "isotropic3d_render_"
 
 
 class Rate:
-    """The number of events per second over the last `window_s` seconds, or since the start if that is more recent."""
+    """The number of events per second over the last `window_s` seconds.
+
+    In the first `window_s` seconds, the rate is the average since this instance was created.
+    """
 
     def __init__(self, window_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s, self._clock, self._started = window_s, clock, clock()
@@ -39,7 +42,7 @@ class Rate:
 
 
 class ProgressMetrics:
-    """The metrics of one run. Requires a connection to Ray, whose background threads export the values."""
+    """The metrics of one run. Background threads of Ray export their values, so a connection to Ray is required."""
 
     def __init__(self, shards: str, total: int, ended: int) -> None:
         """Create the metrics of a set of `total` objects, `ended` of which already have an outcome."""
@@ -54,7 +57,7 @@ class ProgressMetrics:
         self._left_gauge.set(self._left, self._tags)
 
     def update(self, ok: int = 0, failed: int = 0, skipped: int = 0) -> None:
-        """Add the numbers of objects that were rendered, failed or were skipped since the last call of this method.
+        """Count the objects that were rendered (`ok`), failed or were skipped since the last call of this method.
 
         Call this method even if no object has ended, so that the rate falls to zero when the run stalls.
         """

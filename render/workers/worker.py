@@ -53,12 +53,12 @@ class DownloadFailed(Exception):
 
 
 class RenderWorker:
-    """Renders tasks in a Blender process, which is replaced when it dies or exceeds its recycling limits.
+    """Renders tasks in a Blender process. The process is replaced when it dies or exceeds its recycling limits.
 
     Args:
         seed: Seed of the shard set.
         settings: Render settings.
-        limits: Limits of the Blender process. A memory limit of None is replaced by a share of this machine's memory.
+        limits: Limits of the Blender process. If `memory_mb` is None, `memory_limit_mb` computes the memory limit.
         threads: Number of CPU threads of the Blender process.
         root: Folder of a folder source; None for other sources.
     """

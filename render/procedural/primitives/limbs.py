@@ -28,7 +28,7 @@ def path_through(control: Sequence[Vector], count: int = 16) -> Points:
 
 
 def limb(stations: Sequence[tuple[float, float, float, float]], count: int = 18, sides: int = 20) -> SurfaceGrid:
-    """Return a tube with round ends through stations (x, y, z, radius).
+    """Return a tube with round ends. `stations` are (x, y, z, radius) of the points on its center line.
 
     The tube has `count` rows between its round ends, and `sides` faces around it.
     """
@@ -37,9 +37,10 @@ def limb(stations: Sequence[tuple[float, float, float, float]], count: int = 18,
 
 
 def trunk(stations: Sequence[tuple[float, float, float, float]], count: int = 28, sides: int = 32) -> SurfaceGrid:
-    """Return a body along y through stations (y, z, half width, half height), from front to back, with round ends.
+    """Return the body of an animal along the y axis, with round ends.
 
-    The body has `count` rows between its round ends, and `sides` faces around it.
+    `stations` are (y, z, half width, half height) of its cross-sections, from front to back, all at x = 0. The body has
+    `count` rows between its round ends, and `sides` faces around it.
     """
     rows = through(np.asarray(stations, dtype=np.float64), count)
     angle = np.arange(sides) * (2 * np.pi / sides)

@@ -76,7 +76,10 @@ def _coordinates(surface: SurfaceGrid) -> NDArray[np.float64]:
 
 
 def paint_texture(rest: SurfaceGrid, pattern: Pattern) -> NDArray[np.uint8]:
-    """Evaluate the pattern at the surface point of each texel, as sRGB [TEXELS, TEXELS, 3]; row 0 is the bottom."""
+    """Return the sRGB texture [TEXELS, TEXELS, 3] of a pattern on the surface `rest` [rows, columns, 3].
+
+    The pattern is evaluated at the surface point of each texel. Row 0 is the bottom row of the texture.
+    """
     even = np.linspace(0, 1, TEXELS)
     points = rest
     for axis in (0, 1):

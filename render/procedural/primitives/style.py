@@ -25,7 +25,7 @@ Tone = Callable[[Floats], Floats]
 
 
 def style_of(rng: np.random.Generator) -> str:
-    """Draw the name of a style, one of STYLES, with the probabilities SHARES."""
+    """Draw the name of a style from STYLES. The probabilities of the styles are SHARES."""
     return STYLES[int(rng.choice(len(STYLES), p=SHARES))]
 
 

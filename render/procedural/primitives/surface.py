@@ -151,9 +151,9 @@ def _dome(ring: Points, center: Points, axis: Points) -> list[Points]:
 
 
 def capsule(start: Vector, end: Vector, radius: float, end_radius: float | None = None, sides: int = 16) -> SurfaceGrid:
-    """Return a straight tube with round ends, whose radius is `radius` at `start` and `end_radius` at `end`.
+    """Return a straight tube with round ends between the points `start` and `end`.
 
-    By default, both radii are `radius`.
+    The radius of the tube is `radius` at `start` and `end_radius` at `end`. If `end_radius` is None, it is `radius`.
     """
     steps = np.linspace(0, 1, 6)
     path = np.asarray(start) + (np.asarray(end) - np.asarray(start)) * steps[:, None]
