@@ -157,7 +157,7 @@ def _sesame(rng: np.random.Generator, wide: float, z: float, tall: float) -> lis
 def pizza(rng: np.random.Generator) -> list[ObjectPart]:
     """Build a whole pizza, a pizza with a slice missing, or one slice of a pizza.
 
-    It has two or more toppings and is tilted to the front.
+    It has one or more toppings and is tilted to the front.
     """
     crust = vary(rng, pick(rng, ((0.82, 0.58, 0.30), (0.76, 0.50, 0.24), (0.88, 0.68, 0.40))), 0.03)
     cheese = vary(rng, pick(rng, ((0.97, 0.80, 0.36), (0.95, 0.84, 0.52), (0.96, 0.74, 0.28))), 0.03)

@@ -139,7 +139,7 @@ def _bus_ends(
 
 
 def truck(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a pickup, a fire truck, or a truck with a box, a tank, a tipper, logs or an open bed behind the cab."""
+    """Build a pickup, a fire truck, or a truck with a box, a tank, a tipper or logs behind the cab."""
     colors = palette(rng)
     color = usual(rng, CAB_COLORS, colors.main, 0.8)
     style = pick(rng, ("box", "box", "tank", "tipper", "pickup", "flatbed", "fire"))
