@@ -44,7 +44,7 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class InfoCommand:
-    """Print statistics of a shard set: sizes, rates, failure reasons, quality flags, licenses, environment lights.
+    """Print statistics of a shard set: counts, sizes, rates, failure reasons, flags, licenses, environment lights.
 
     Exit with status 2 if the manifest, the outcome tables and the shards do not list the same objects.
     """
@@ -61,7 +61,7 @@ class InfoCommand:
 
 @dataclass(frozen=True)
 class PreviewCommand:
-    """Write a contact sheet (PNG): one row per object, with views at the fixed elevation, then at random elevations."""
+    """Write a contact sheet (PNG), one row per object: views at the fixed elevation, then at random elevations."""
 
     shards: Shards
     """Shard set to preview: a folder or an fsspec URL such as s3://bucket/set."""

@@ -92,7 +92,7 @@ class TableCheck:
                 return
 
     def compare(self) -> None:
-        """Add the problems of the index table to the shard's problems. Call this after the whole tar has been read."""
+        """Report the differences found in the index table. Call this after the whole tar of the shard has been read."""
         if self._table is None or self._stats is None:
             return
         file, samples = table_file(self._check.name), self._stats.samples

@@ -89,7 +89,7 @@ class ShardCheck:
     def walk(self, reader: HashingReader) -> None:
         """Read the shard's whole tar file through `reader` and collect its problems.
 
-        Damage to the structure of the tar is reported at the last member with a valid header.
+        If the structure of the tar is damaged, the problem names the last member with a valid header.
         """
         uid, last = "", "the start"
         try:
@@ -186,7 +186,8 @@ class ShardCheck:
         Args:
             sha256: Computed hash of the tar.
             size: Size of the tar in bytes.
-            expected_sha256: Hash of the tar that the statistics or the index state; None if both are unusable.
+            expected_sha256: Hash of the tar as recorded in the shard's statistics or in the index. None: both are
+                missing or damaged.
         """
         absent = Counter(name.partition(".")[0] for name in self.expected if name.partition(".")[0] not in self.uids)
         for uid, count in absent.items():

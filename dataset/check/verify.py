@@ -26,10 +26,10 @@ from dataset.reading.reconcile import read_manifest, read_table, set_differences
 
 
 def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
-    """Return all problems of the set at `url`, in the order of the shards; an empty list when the set is valid.
+    """Return all problems of the set at `url`. The list is empty if the set is valid.
 
-    A set that contains a file `latents.json` is a latent set, whose index tables are checked too. Threads read the
-    shards in parallel. `progress` shows a progress bar.
+    The problems of the shards are in the order of the shards. If the set contains a file `latents.json`, it is a latent
+    set, and its index tables are checked too. Threads read the shards in parallel. `progress` shows a progress bar.
 
     Raises:
         UserError: There is no set at `url`.

@@ -59,7 +59,9 @@ def copy_sets(
     workers: int | None = None,
     progress: bool = False,
 ) -> Index:
-    """Copy the objects of the sets `urls`, in that order, into the set `out`, or resume such a copy. Return its index.
+    """Copy the objects of the sets `urls` into the set `out`, in the order of `urls`. Return the index of `out`.
+
+    A repeated call resumes a copy that was interrupted.
 
     With filters, only rendered objects that pass the filters are copied. Without filters, the outcome rows of failed
     and skipped objects are copied too.

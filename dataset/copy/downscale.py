@@ -21,15 +21,15 @@ AVERAGED_FROM: Final = "averaged_from"  # key in a Meta's `renderer`: pixels per
 def average_blocks(rgba: UInt8, factor: int) -> UInt8:
     """Downscale an image by averaging blocks of `factor` x `factor` pixels, weighted by alpha.
 
-    The average uses integer arithmetic, and halves are rounded up, so the bytes are the same on every machine. Pixels
-    of the result that are fully transparent are 0 in all channels.
+    The average uses integer arithmetic, and halves are rounded up, so the bytes are the same on every machine. In the
+    downscaled image, fully transparent pixels are 0 in all channels.
 
     Args:
-        rgba: uint8 [h, w, 4] with straight alpha.
+        rgba: RGBA image of height h and width w: uint8 [h, w, 4] with straight alpha.
         factor: Side of a block in pixels; must divide h and w.
 
     Returns:
-        uint8 [h / factor, w / factor, 4] with straight alpha.
+        RGBA image, uint8 [h / factor, w / factor, 4], with straight alpha.
 
     Raises:
         ValueError: `factor` does not divide h and w, or `rgba` does not have four channels.
@@ -58,7 +58,7 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
         members: The 33 members of the sample (full name -> bytes).
         meta: Metadata of the sample, parsed from the metadata member.
         resolution: Pixels per side of the returned images; must divide `meta.resolution`.
-        where: Path of the sample's shard, with which error messages begin.
+        where: Path of the sample's shard. Error messages begin with this path.
 
     Raises:
         UserError: An image cannot be decoded, or its size differs from the metadata. The message names the member.

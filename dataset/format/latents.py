@@ -58,7 +58,7 @@ class LatentFormat:
         return self.channels * self.height * self.width
 
     def numbers(self, view_set: ViewSet) -> int:
-        """Return the number of float16 values in the array of one view of `view_set`, which is "fixed" or "random"."""
+        """Return how many float16 values the array of one view has. `view_set` is "fixed" or "random"."""
         latents = self.latent_numbers * (2 if self.logvar else 1)
         return latents + (self.embedding if self.has_embedding(view_set) else 0)
 
@@ -143,7 +143,7 @@ def table_file(shard: str) -> str:
 
 
 def encode_on(url: str) -> str:
-    """Return what to do about an incomplete latent set at `url`, as the end of an error message."""
+    """Return the end of an error message about an incomplete latent set at `url`: what to do."""
     return f"repeat the `python -m train.encode ... {url}` command"
 
 

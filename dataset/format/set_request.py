@@ -33,7 +33,7 @@ def begin_set(fs: Any, root: str, request: Mapping[str, Any], assets: Iterable[A
 
 @dataclass(frozen=True)
 class SetRequest:
-    """The fields of `set.json` that describe the manifest: number of objects, objects per shard, and sha256."""
+    """The fields of `set.json` that describe the manifest: number of objects, objects per shard, and file hash."""
 
     objects: int
     objects_per_shard: int

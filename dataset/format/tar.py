@@ -25,7 +25,7 @@ def tar_padding(size: int) -> bytes:
 
 
 def tar_end(size: int) -> bytes:
-    """Return the bytes that end an archive whose members, with headers and padding, take `size` bytes."""
+    """Return the bytes at the end of an archive. Its members, with headers and padding, have `size` bytes in total."""
     end = _END_BLOCKS * BLOCK
     return bytes(end + -(size + end) % tarfile.RECORDSIZE)
 

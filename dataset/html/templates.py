@@ -1,8 +1,8 @@
 """Render the HTML pages of all packages from Jinja templates.
 
-A template lies beside the module that uses it and is named by its path in the checkout, such as
+A template is stored beside the module that uses it. Functions take the path of the template in the checkout, such as
 `distill/view/page.html`. Templates extend `dataset/html/base.html` and use the macros of `dataset/html/parts.html`. A
-page is a single file in which its style sheet, scripts and images are embedded.
+page is one file that contains its style sheet, scripts and images.
 """
 
 import base64

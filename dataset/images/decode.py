@@ -1,8 +1,9 @@
 """Read an image file of any format that Pillow supports, as upright 8-bit RGBA of bounded size.
 
 Errors are raised as UserError with a message of one line that names the file and the remedy. A large image is reduced
-strip by strip while it is read, so this needs little memory beyond that of the decoder (at most 4 bytes per pixel, less
-for JPEG). Images of more than LARGEST_PIXELS pixels are refused after their header has been read.
+strip by strip while it is read. Reading therefore needs little more memory than the decoder alone, which needs at most
+4 bytes per pixel (less for JPEG). Images of more than LARGEST_PIXELS pixels are refused as soon as their header has
+been read.
 """
 
 import re

@@ -99,9 +99,10 @@ def contact_sheet(
     """Arrange images of the same size in a grid on a white background, row by row.
 
     Args:
-        images: Each uint8 [h, w, 3 or 4], or float [h, w, 3] in [0, 1]. RGBA is composited on white.
+        images: Images of height h and width w: uint8 [h, w, 3] (RGB), uint8 [h, w, 4] (RGBA, which is composited on
+            white), or float [h, w, 3] in [0, 1].
         columns: Number of images per row.
-        captions: Text that is drawn above each image, one per image; empty: no texts.
+        captions: Text to draw above each image, one per image. Empty: draw no text.
         gap: Distance between images in pixels.
 
     Raises:

@@ -25,9 +25,9 @@ class PoolActor(Generic[Item]):
 
 
 class PoolResult(NamedTuple):
-    """What an actor returned: `value` is the result of processing `item`.
+    """The result that an actor returned: `value` is the result for `item`.
 
-    If the actor has just started, `item` is None and `value` is what the actor's method `ready` returned.
+    If the actor has just started, `item` is None and `value` is the result of the actor's method `ready`.
     """
 
     actor: PoolActor[Any]

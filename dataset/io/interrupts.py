@@ -12,7 +12,7 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_after_step(*, second_raises: bool = True) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; the caller's loop checks the event after every step.
+    """Yield an event that the first Ctrl-C or SIGTERM sets. The caller must check the event after every step.
 
     Only the main thread receives signals; in another thread, the event is never set. The previous signal handlers are
     restored at the end of the `with` block.

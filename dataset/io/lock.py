@@ -1,7 +1,9 @@
-"""Allow one writer per output: by a lock of the operating system and, for a remote set, by a lease stored in the set.
+"""Allow only one process at a time to write an output, by a lock of the operating system or by a lease.
 
-The lease is a file that its owner, a process, rewrites every minute. Another process takes over the lease when the file
-has not been rewritten for LEASE_S seconds, or when the owner ran on the same machine and no longer exists.
+Local folders are locked by the operating system. Among them is the local folder that holds the results of a remote set
+before upload. The remote set itself is locked by a lease: a file in the set that the process which owns the lease
+rewrites every minute. Another process takes over the lease when the file has not been rewritten for LEASE_S seconds, or
+when the owner ran on the same machine and no longer exists.
 """
 
 import fcntl
@@ -37,8 +39,8 @@ def owned(fs: Any, root: str, folder: Path | None, url: str, writer: str = "rend
     Args:
         fs: fsspec file system of the set.
         root: Path of the set's folder on `fs`.
-        folder: Local folder in which the lock file is written: the set itself if the set is local, otherwise the folder
-            in which results are staged. None: use only the lease.
+        folder: Local folder in which the lock file is written. For a local set, this is the folder of the set; for a
+            remote set, it is the local folder that holds results before upload. None: use only the lease.
         url: URL of the set, for messages.
         writer: A noun for what the locking process does, such as "rendering", for messages.
 

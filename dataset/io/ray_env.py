@@ -15,16 +15,16 @@ RAY_STARTS: Final = 3
 
 
 def exclude_all_but(packages: Sequence[str]) -> list[str]:
-    """Return .gitignore patterns by which Ray excludes all files of the checkout (.venv, ...) except `packages`.
+    """Return .gitignore patterns that make Ray send only `packages` to the nodes and no other files of the checkout.
 
-    `packages` are top-level packages of this checkout, such as "render".
+    `packages` are top-level packages of this checkout, such as "render". Excluded files include those in .venv.
     """
     kept = (f"!/{package}{contents}" for package in packages for contents in ("", "/**"))
     return ["/[!.]*", "/.?*", *kept, "__pycache__/"]
 
 
 def code_for_nodes(packages: Sequence[str]) -> dict[str, Any]:
-    """Return the Ray `runtime_env` that sends `packages`, top-level packages of this checkout, to worker processes."""
+    """Return the Ray `runtime_env` that sends the top-level `packages` of this checkout to worker processes."""
     return {"working_dir": str(ROOT), "excludes": exclude_all_but(packages)}
 
 

@@ -16,7 +16,7 @@ _NAME: Final = re.compile(rf"{PREFIX}(\d+)-[0-9a-f]{{8}}")
 
 
 class ScratchFolder:
-    """A new folder, `path`, in the system's folder of temporary files. The method `close` removes the new folder.
+    """A new folder at `path` in the system's folder for temporary files. Call `close` to remove the new folder.
 
     The name of the folder contains the process id, and the process locks the folder, so that `remove_stale_folders` can
     tell whether the folder is in use.

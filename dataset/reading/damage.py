@@ -1,4 +1,4 @@
-"""Replace damaged objects during training, and stop when more than a given share of the objects is damaged.
+"""Replace damaged objects during training. Stop training when more than a given share of the objects is damaged.
 
 The object that replaces a damaged one depends only on the position in the training order, so a resumed run reads the
 same objects.

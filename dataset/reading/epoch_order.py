@@ -159,7 +159,7 @@ class Order:
     def repeat_index(self, i: int) -> int:
         """Return the repeat index of this rank's item number `i`, counted from 0 since the start of training.
 
-        The repeat index is the number of earlier items, in the same epoch and over all ranks, of the same object.
+        Among the items of one object in one epoch, over all ranks, the first item has repeat index 0, the next 1, etc.
         """
         epoch, position = self._place(i)
         return int(self._items(epoch)[position, 2])

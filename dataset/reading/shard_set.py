@@ -26,7 +26,7 @@ Kept = tuple[NDArray[np.int32], ...]  # the samples of each shard that a filtere
 
 
 class DamagedMember(UserError):
-    """Error of a member of a tar whose bytes are corrupt. Unlike a failure of the storage, this is permanent."""
+    """The bytes of a tar member are corrupt. Reading it again fails too, unlike after a failure of the storage."""
 
 
 class ShardSet:

@@ -118,7 +118,7 @@ def _tile(part: Slice, place: int) -> Tile:
 
 
 def encode_strip(views: list[NDArray[np.uint8]]) -> bytes:
-    """Return one lossy WebP image in which square RGBA views, each uint8 [h, h, 4], are side by side on white.
+    """Return one lossy WebP image that shows square RGBA views, each uint8 [h, h, 4], side by side on white.
 
     Views larger than VIEW_SIDE pixels per side are reduced to that size.
     """

@@ -1,8 +1,8 @@
 """Write the report of a shard set as one HTML page. `page.html` is the template of the page.
 
-The page shows a tile per object. All views of an object are stored side by side in one image. The images are stored as
-base64 lines at the end of the page, so that the text can be read before the images are loaded. An image is decoded when
-the tile of its object is scrolled into view.
+The page shows a tile per object. The views of an object in the view set "fixed" are stored side by side in one image.
+The images are stored as base64 lines at the end of the page, so that the text can be read before the images are loaded.
+An image is decoded when the tile of its object is scrolled into view.
 """
 
 import base64
