@@ -35,7 +35,7 @@ class ImageSource:
     convention: CameraConvention
 
     def read(self, shard: int, sample: int, choice: ViewChoice) -> tuple[Tensor, Tensor]:
-        """Return the images [1 + f, 3, h, w] and camera labels [1 + f, 16] of one item, the reference view first.
+        """Return images [1 + f, 3, h, w] and camera labels [1 + f, 16] of the reference view and then f target views.
 
         Args:
             shard: Index of the shard in the set.
@@ -48,7 +48,7 @@ class ImageSource:
         return to_tensor(self.shards.views(shard, sample, [reference, *targets])), labels
 
     def collate(self, items: Sequence[tuple[Tensor, Tensor]]) -> ImageBatch:
-        """Stack items that `read` returned, each images [1 + f, 3, h, w] and camera labels [1 + f, 16], to a batch."""
+        """Stack items from `read` into a batch. An item has images [1 + f, 3, h, w] and camera labels [1 + f, 16]."""
         images, labels = (torch.stack(tensors) for tensors in zip(*items, strict=True))
         return ImageBatch(images[:, 0], images[:, 1:], labels[:, 1:], labels[:, :1])
 

@@ -260,7 +260,7 @@ def prepare_inputs(
 
 
 def split_frames(flat: Tensor, batch: int) -> Tensor:
-    """Reshape `flat` [(b f), ...] to [b, f, ...], where `batch` is the number of objects, b."""
+    """Reshape `flat` [(b f), ...] to [b, f, ...] for b = `batch` objects of f frames each."""
     return flat.reshape(batch, -1, *flat.shape[1:])
 
 

@@ -28,11 +28,11 @@ RENAMED: Final = {"--readers": "--num-workers"}  # old name -> new name; the old
 
 @dataclass(frozen=True)
 class EncodeArgs:
-    """Encode every view of a shard set. Store the mean and log variance of the VAE and the image embedding in float16.
+    """Encode every view of a shard set. Store the VAE's mean and log variance, and the image embedding, in float16.
 
-    With the paper's model (latents 4 x 32 x 32, embeddings of 1024), a set of 800,000 objects (25.6 M views) takes
-    0.51 TB: per view 16 KB of latents and 2 KB of embedding. The set takes 0.30 TB with --no-logvar, 0.49 TB with
-    --embedded random, and 0.28 TB with both options.
+    With the paper's model, a latent has 4 x 32 x 32 values and an embedding has 1024 values. A latent set of 800,000
+    objects (25.6 million views) takes 0.51 TB: per view 16 KB for latents and 2 KB for the embedding. It takes
+    0.30 TB with --no-logvar, 0.49 TB with --embedded random, and 0.28 TB with both options.
     """
 
     shards: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SHARDS")]

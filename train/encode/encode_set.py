@@ -183,9 +183,9 @@ def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_siz
         batch_size: Number of views encoded at once.
 
     Returns:
-        Latents [32, n] and embeddings [e, d] in float16 on the encoder's device, possibly still being computed. With
-        latents of shape [c, h, w], n is c * h * w, or 2 * c * h * w if log variances are stored. e is the number of
-        views whose embedding is stored: 16 or 32.
+        Latents [32, n] and embeddings [e, d] in float16 on the encoder's device. A GPU may still be computing them.
+        With latents of shape [c, h, w], n is c * h * w, or 2 * c * h * w if log variances are stored. e is the number
+        of views whose embedding is stored (16 or 32), and d is the width of an embedding.
     """
     latents, embeddings = [], []
     for start in range(0, len(ALL_VIEWS), batch_size):
@@ -210,7 +210,7 @@ def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Flo
 
 
 def set_bytes(form: LatentFormat, objects: int) -> int:
-    """Return the number of bytes that the views of a latent set take, with tar headers and padding, without metadata.
+    """Return the number of bytes of a latent set's views. Tar headers and padding are counted, metadata is not.
 
     Args:
         form: Format of the latent set.

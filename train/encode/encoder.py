@@ -30,9 +30,9 @@ class Encoder:
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance of the VAE's posteriors of images [n, 3, H, W] in [0, 1], each [n, c, h, w].
+        """Encode n images [n, 3, H, W] in [0, 1]. Return the means and log variances of the VAE's posteriors.
 
-        The mean is not multiplied by the model's latent scale.
+        Both are [n, c, h, w], with c latent channels. The means are not multiplied by the model's latent scale.
         """
         with mixed_precision(self.device):
             return posterior(self.vae, images, self.spec.image_size)
@@ -48,7 +48,7 @@ class Encoder:
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
     """Load the VAE and the image encoder of a model folder in float32.
 
-    If the folder contains no image encoder (a converted MVDream has none), the paper's image encoder is used.
+    If the folder contains no image encoder, the paper's is used. For example, a converted MVDream has none.
 
     Raises:
         UserError: The VAE is missing, VAE or image encoder is damaged, or the paper's encoder cannot be downloaded.

@@ -19,10 +19,10 @@ _BLOCK: Final = 1 << 20
 
 
 def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
-    """Copy the shard set's manifest, attribution, outcome tables and `set.json`, which filters of training need.
+    """Copy the manifest, attribution, outcome tables and `set.json` of a shard set; training filters read these files.
 
-    Files that exist in the latent set are kept. If a file is missing in the shard set, this is logged, and the
-    remaining files are not copied.
+    The files are copied in this order. Files that already exist in the latent set are kept. Copying ends, with a log
+    message, at the first file that is missing in the shard set.
 
     Args:
         shards: Shard set to copy from.
@@ -54,7 +54,8 @@ def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:
         form: Format of the latent set.
 
     Raises:
-        UserError: The folder contains a set of images, or latents of other images, another model or other settings.
+        UserError: The folder contains a set of images, or a latent set that was encoded from other images, with another
+            model or with other settings.
     """
     if not exists(fs, f"{root}/{LATENTS_FILE}"):
         if any(exists(fs, f"{root}/{name}") for name in (SET_NAME, INDEX_NAME)):

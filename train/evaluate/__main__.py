@@ -1,4 +1,4 @@
-"""Compare novel views that one or several models sample with the true views of a shard set, and with baselines.
+"""Compare the novel views of models and of baselines with the true views of a shard set.
 
     python -m train.evaluate --model data/stage1 data/model --shards data/shards --out data/evaluation
 

@@ -1,6 +1,7 @@
-"""Baselines for novel views: the mean image of the training objects, and the training object most similar by embedding.
+"""Baselines for novel views: the mean image of the training objects, and the most similar training object.
 
-A model should be better than these two, which do not generate anything.
+The most similar object is found by comparing image embeddings. The baselines do not generate anything, so a model
+should be better than both.
 """
 
 import logging
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 class Gallery:
     """The training objects that the baselines use: their mean ring, and the embeddings of their random views.
 
-    A ring is the 16 fixed views of an object; the mean is taken per pixel over the objects.
+    A ring is the 16 fixed views of an object. View i of the mean ring is the mean of view i over all objects.
     """
 
     shards: ShardSet
@@ -43,10 +44,13 @@ class Gallery:
     embeddings: NDArray[np.float64]  # [n, v, d]
 
     def nearest(self, embedding: NDArray[np.float64], uid: str) -> Place:
-        """Return the training object, other than object `uid`, of which one random view has the nearest embedding.
+        """Return the shard index, and the index in the shard, of the training object most similar to an image.
+
+        The similarity of an object is the largest cosine similarity between `embedding` and an embedding of the
+        object's random views.
 
         Args:
-            embedding: Embedding [d] of the reference image, with which the views' embeddings are compared by cosine.
+            embedding: Embedding [d] of the image: d numbers.
             uid: Uid of the evaluated object, which is never returned.
 
         Raises:
@@ -63,11 +67,11 @@ class Gallery:
         )
 
     def nearest_ring(self, model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-        """Return the ring [v, h, w, 3] of the training object that is nearest to the reference image of `truth`.
+        """Return the ring [v, h, w, 3], with v = 16 views, of the training object found by `nearest`.
 
         Args:
-            model: Model whose image encoder computes the embeddings.
-            truth: The evaluated object, which is not a candidate.
+            model: Model whose image encoder computes the embedding of the reference image.
+            truth: The evaluated object. Its reference image is compared with the training objects.
 
         Raises:
             UserError: There is no training object other than `truth`.
@@ -77,14 +81,15 @@ class Gallery:
 
 
 def open_gallery(shards: ShardSet, model: MultiViewModel, size: int, encoder_sha256: str, cache: Path) -> Gallery:
-    """Return the gallery of the training objects, from the file `cache` or computed and written to this file.
+    """Return the gallery of the training objects. Read it from the file `cache`, or compute it and write the file.
 
     Args:
         shards: The training objects, of which at most MAX_OBJECTS are used.
         model: Model whose image encoder computes the embeddings.
         size: Height and width of the images in pixels.
         encoder_sha256: Hash that identifies the image encoder.
-        cache: File with a computed gallery. It is used only if set, size and image encoder are the same.
+        cache: File with a computed gallery. It is read only if it was computed with the same training objects, `size`
+            and image encoder. Otherwise it is overwritten.
 
     Raises:
         UserError: The file `cache` exists but cannot be read.

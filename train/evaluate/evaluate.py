@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NovelViewArgs:
-    """Compare novel views that one or several models sample with the true views of a shard set.
+    """Sample novel views with one or several models. Compare these views with the true views of a shard set.
 
     The results are written as JSON, as Markdown tables and as an HTML page.
     """
@@ -150,7 +150,7 @@ def model_methods(args: NovelViewArgs, name: str, folder: Path) -> list[SampledM
 
 
 def baseline_methods(shards: ShardSet, out: Path, folder: Path, size: int) -> list[SampledMethod]:
-    """Return the baselines: nearest training object, mean training image, and the truth through the autoencoder.
+    """Return the baselines: nearest training object, mean training image, and autoencoded true views.
 
     The images and embeddings of the training objects are read or computed only when a ring is sampled.
 

@@ -14,8 +14,9 @@ def load_perceptual(device: torch.device) -> tuple[Perceptual | None, str]:
     """Load the metric LPIPS with the network VGG, as in SyncDreamer's evaluation.
 
     Returns:
-        First, a function that returns the distances [f] between two batches of images [f, h, w, 3] in [0, 1]; None if
-        LPIPS is not available. Second, a note for the report that says whether LPIPS is measured.
+        First, a function of two batches of f images [f, h, w, 3] in [0, 1] that returns the f distances [f] between
+        images at the same index; None if LPIPS is not available. Second, a note for the report that says
+        whether LPIPS is measured.
     """
     try:
         network = importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).to(device).eval()

@@ -86,18 +86,18 @@ def image_scores(images: ArrayLike, truth: ArrayLike, alpha: ArrayLike) -> dict[
 
 
 def squared_distances(images: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean squared difference [f, g] of each pair of an image of `images` and an image of `others`.
+    """Return the mean squared difference [f, g] between each image of `images` and each image of `others`.
 
-    `images` is [f, h, w, 3] and `others` is [g, h, w, 3].
+    `images` is [f, h, w, 3] with f images, and `others` is [g, h, w, 3] with g images.
     """
     first, second = (np.asarray(a, np.float64).reshape(len(np.asarray(a)), -1) for a in (images, others))
     return np.stack([np.square(second - row).mean(1) for row in first])
 
 
 def cosines(embeddings: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Return the cosine similarity [..., f, g] of each pair of embeddings of `embeddings` and `others`.
+    """Return the cosine similarity [..., f, g] between each embedding of `embeddings` and each one of `others`.
 
-    `embeddings` is [..., f, d] and `others` is [..., g, d].
+    `embeddings` is [..., f, d] and `others` is [..., g, d], with d numbers per embedding.
     """
     first, second = (_normalized(np.asarray(array, np.float64)) for array in (embeddings, others))
     product: NDArray[np.float64] = first @ np.swapaxes(second, -1, -2)
@@ -110,15 +110,15 @@ def _normalized(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the nearest true view of each sampled view, and compare its camera with that of the sampled view.
+    """Find the true view that is nearest to each sampled view, and compare the cameras of these two views.
 
     Args:
-        distances: Distances [f, f] from each sampled view (rows) to each true view (columns) of a ring. View i of both
-            is at azimuth 360 i / f degrees.
+        distances: Distances [f, f] from each sampled view (rows) to each true view (columns) of a ring of f views.
+            Sampled view i and true view i are both at azimuth 360 i / f degrees.
 
     Returns:
-        Two arrays [f]. First: 1 where the nearest true view has the camera of the sampled view, otherwise 0. Second:
-        the difference of azimuth between these two cameras, 0 to 180 degrees.
+        Two arrays [f] over the sampled views. First: 1 where the two cameras are the same, otherwise 0. Second: the
+        difference of azimuth between the two cameras, 0 to 180 degrees.
     """
     views = len(distances)
     nearest, expected = distances.argmin(1), np.arange(views)
@@ -128,7 +128,7 @@ def nearest_view_scores(distances: NDArray[np.float64]) -> tuple[NDArray[np.floa
 
 
 def front_back_confusion(distances: NDArray[np.float64], truth: ArrayLike) -> NDArray[np.float64]:
-    """Return, for each sampled view of a ring, whether the view shows the side opposite to the side it should show.
+    """Return, for each sampled view of a ring, whether it is nearer to the true view from the opposite side.
 
     Args:
         distances: Distances [16, 16] from each sampled view (rows) to each true view (columns) of the ring.

@@ -1,9 +1,9 @@
 """Sample rings of novel views from a model, at the cameras of an object's true views.
 
-A ring is the 16 fixed views of an object, at an elevation of 30 degrees and 22.5 degrees of azimuth apart. From the
-embedding of one random view (the reference), a model samples the ring in four groups of four orthogonal views, because
-in training four views attended to each other. The groups of an object share only the embedding and, if the model is
-conditioned on the reference image, this image.
+A ring is the 16 fixed views of an object. All have an elevation of 30 degrees, and adjacent views differ by 22.5
+degrees of azimuth. From the embedding of one random view (the reference), a model samples the ring in four groups of
+four orthogonal views, because models are trained on four views that attend to each other. The groups of an object share
+only the embedding and, if the model is conditioned on the reference image, this image.
 
 Axis letters: `b` objects, `g` groups, `k` views of a group, `v` views of the ring. For other letters, see
 `train.model.multiview`.
@@ -54,17 +54,17 @@ class EvaluationObject:
 
     @property
     def ring(self) -> NDArray[np.uint8]:
-        """The true views of the ring as RGBA images uint8 [v, h, w, 4]."""
+        """The true views of the ring as RGBA images uint8 [16, h, w, 4]."""
         return self.rendered.images[:VIEWS_PER_SET]
 
     @cached_property
     def ring_on_white(self) -> NDArray[np.float32]:
-        """The true views of the ring [v, h, w, 3] in [0, 1] on white."""
+        """The true views of the ring as images [16, h, w, 3] in [0, 1] on white."""
         return self.rendered.on_white[:VIEWS_PER_SET]
 
     @property
     def ring_angles_deg(self) -> NDArray[np.float64]:
-        """Elevation and azimuth in degrees of the cameras of the ring's views, [v, 2]."""
+        """Elevation and azimuth in degrees of the cameras of the ring's 16 views, [16, 2]."""
         return self.rendered.angles_deg[:VIEWS_PER_SET]
 
     @property
@@ -106,7 +106,7 @@ def reference_index(uid: str) -> int:
 
 
 def read_ring(shards: ShardSet, place: Place, size: int) -> NDArray[np.float32]:
-    """Read the 16 fixed views of an object, resized to images [v, size, size, 3] in [0, 1] on white.
+    """Read the 16 fixed views of an object, resized to images [16, size, size, 3] in [0, 1] on white.
 
     `place` is the index of the object's shard in the set, and the index of the object in the shard.
     """
@@ -120,14 +120,17 @@ def to_arrays(images: Tensor) -> NDArray[np.float32]:
 
 
 def in_groups(ring: Tensor) -> Tensor:
-    """Split rings `ring` [b, v, ...] into groups [(b g), k, ...]. A group contains every fourth view of a ring."""
+    """Split each of b rings of v views, [b, v, ...], into g groups of k views, [(b g), k, ...].
+
+    A group contains every g-th view of a ring; g = k = 4 and v = 16.
+    """
     objects, rest = len(ring), ring.shape[2:]
     grouped = ring.reshape(objects, VIEWS_PER_GROUP, GROUPS_PER_RING, *rest).transpose(1, 2)
     return grouped.flatten(0, 1)
 
 
 def in_ring(groups: Tensor) -> Tensor:
-    """Join groups [(b g), k, ...] to rings [b, v, ...]; the inverse of `in_groups`."""
+    """Join groups [(b g), k, ...] of k views into b rings [b, v, ...], with v = g k. This inverts `in_groups`."""
     objects, rest = len(groups) // GROUPS_PER_RING, groups.shape[2:]
     return groups.reshape(objects, GROUPS_PER_RING, VIEWS_PER_GROUP, *rest).transpose(1, 2).flatten(1, 2)
 
@@ -140,10 +143,10 @@ def condition_on_reference(
 
     Args:
         model: Model to condition.
-        references: Reference images [b, 3, h, w] in [0, 1], repeated for each group of views.
+        references: Reference images [b, 3, h, w] in [0, 1]. Each is used for all groups of views of its object.
         cameras: Camera labels [b, 16] of the reference images.
-        with_reference: If False, the model is not conditioned on the images: it is returned unchanged, or with zeros
-            for the input channels of the reference image if it has such channels.
+        with_reference: If False, the model is not conditioned on the images. A UNet with input channels for the
+            reference image then gets zeros in these channels. A model without such channels is returned unchanged.
     """
     channels = reads_reference(model.unet)
     if not with_reference and not channels:
@@ -166,7 +169,7 @@ def draw_rings(
     guidance_scale: float,
     with_reference: bool,
 ) -> list[NDArray[np.float32]]:
-    """Sample a ring of views [v, h, w, 3] in [0, 1] for each object, at the cameras and size of the true views.
+    """Sample a ring of 16 views [16, h, w, 3] in [0, 1] for each object, at the cameras and size of the true views.
 
     On a GPU, sampling runs in bf16.
 
@@ -198,7 +201,7 @@ def draw_rings(
 
 
 def resized(images: Tensor, size: int) -> NDArray[np.float32]:
-    """Return images [n, 3, h, w] resized to arrays [n, size, size, 3] and clamped to [0, 1]."""
+    """Resize n images [n, 3, h, w] and clamp them to [0, 1]. Return an array [n, size, size, 3]."""
     return to_arrays(resize(images.float(), size).clamp(0, 1))
 
 
@@ -212,9 +215,10 @@ def embed(model: MultiViewModel, images: NDArray[np.float32]) -> NDArray[np.floa
 
 @torch.no_grad()
 def through_autoencoder(model: MultiViewModel, truth: EvaluationObject) -> NDArray[np.float32]:
-    """Return the true ring [v, h, w, 3] in [0, 1] of an object, encoded and decoded by the model's autoencoder.
+    """Return the true ring [16, h, w, 3] in [0, 1] of an object, encoded and decoded by the model's autoencoder.
 
-    Samples of the model are decoded by the same autoencoder, so they are not expected to have better metrics.
+    The same autoencoder decodes the views that the model samples. Sampled views are therefore not expected to have
+    better metrics than this ring.
     """
     return resized(model.decode(model.encode(to_tensor(truth.ring).to(model.device))), truth.size)
 

@@ -30,7 +30,7 @@ class EmbeddedStrip:
 
 @dataclass(frozen=True)
 class Ring:
-    """One row of views of an object: the name of the method, the views in one image, and the metrics as text."""
+    """One row of views: the name of the method (or Truth), one image with all views, and the metrics as text."""
 
     name: str
     image: EmbeddedStrip
@@ -39,7 +39,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class ObjectRings:
-    """The images of one object: the reference image, and a row of views for the truth and for every method."""
+    """The images of one object: the reference image, a row of true views, and a row of views for each method."""
 
     uid: str
     reference: EmbeddedStrip

@@ -49,7 +49,8 @@ def training_notes(name: str, folder: Path, split: Split) -> Iterator[str]:
 
     Args:
         name: Short name of the model.
-        folder: Model folder. Its config.json names the run from which the model was initialized, and so on.
+        folder: Model folder. If its config.json names an initial model, the notes also cover the runs that trained the
+            initial model.
         split: The split of the evaluated objects.
     """
     if split == "all":

@@ -34,7 +34,7 @@ Scores = Mapping[str, Sequence[float]]  # the values of each metric
 
 @dataclass(frozen=True)
 class Method:
-    """A method that is evaluated, which is a row of the tables: a model with sampling settings, or a baseline.
+    """A method to evaluate: a model with sampling settings, or a baseline. The tables have one row per method.
 
     `settings` are the values that determine the method's results. `seeds` is the number of results per object.
     """
@@ -53,11 +53,13 @@ class Record:
     scores: dict[Key, Scores] = field(default_factory=dict)
 
     def add(self, key: Key, scores: Scores) -> None:
-        """Append a line with the scores of one result to results.jsonl. Values are rounded to 6 decimals.
+        """Append the scores of one ring of views, or of one asset, to results.jsonl as one line.
+
+        Values are rounded to 6 decimals.
 
         Args:
             key: Key of the method, uid of the object, and seed.
-            scores: Values by metric, such as one value per view.
+            scores: Values of each metric, by the metric's name. A ring has one value per view.
         """
         method, uid, seed = key
         rounded = {name: [_rounded(value) for value in values] for name, values in scores.items()}
@@ -67,19 +69,19 @@ class Record:
         self.scores[key] = _parsed(rounded)
 
     def image_path(self, folder: str, uid: str, seed: int = 0) -> Path:
-        """Return the path of the file with the images of one object side by side. The file need not exist.
+        """Return the path of the file that contains the images of one object side by side. The file need not exist.
 
         Args:
             folder: Key of a method, TRUTH (the true views) or REFERENCE (the reference view).
             uid: Uid of the object.
-            seed: Seed of the method's result; 0 for TRUTH and REFERENCE.
+            seed: Seed with which the method made the images; 0 for TRUTH and REFERENCE.
         """
         return self.folder / IMAGES_FOLDER / folder / f"{uid}.{seed}.webp"
 
     def write_images(self, folder: str, uid: str, images: Sequence[NDArray[np.uint8]], seed: int = 0) -> None:
-        """Write RGBA images uint8 [h, w, 4] of one object side by side into the file that `image_path` returns.
+        """Write the images of one object, side by side, to the path that `image_path` returns.
 
-        The arguments other than `images` are those of `image_path`.
+        `images` are RGBA images, uint8 [h, w, 4]. The other arguments are those of `image_path`.
         """
         path = self.image_path(folder, uid, seed)
         write_file_atomic(path, encode_strip(list(images)))
