@@ -228,7 +228,7 @@ def ldm_state(parts: ModelParts) -> dict[str, Tensor]:
 
 
 def ldm_notes(parts: ModelParts) -> Notes:
-    """Return the settings that `train.convert` needs, in addition to the tensors, to convert the exported file."""
+    """Return the settings that `train.convert` needs and that the exported tensors do not contain."""
     spec, image_encoder = parts.spec, parts.image_encoder
     kind = Notes.image_tower if image_encoder is None else image_encoder.spec
     return Notes(
@@ -242,7 +242,7 @@ def ldm_notes(parts: ModelParts) -> Notes:
 
 
 def shape_of(unet: nn.Module) -> UNetShape:
-    """Return the sizes of a UNet, with which `build_unet` builds a UNet of the same architecture."""
+    """Return the sizes of a UNet. From these sizes, `build_unet` builds a UNet of the same architecture."""
     config: Any = unet.config
     widths = tuple(int(width) for width in config.block_out_channels)
     heads = config.attention_head_dim  # diffusers' historical name for the number of heads

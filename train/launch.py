@@ -1,7 +1,8 @@
 """Start training in this process, in the processes of torchrun, or in workers of Ray Train.
 
 Each process runs `train.loop.loop.train`. When a Ray worker dies, Ray restarts all workers, which resume from the last
-checkpoint in the output folder (--out). On several machines this folder must be shared, which is checked.
+checkpoint in the output folder (--out). If training runs on several machines, this folder must be on storage that the
+machines share. Training checks this at the start.
 """
 
 import logging
@@ -137,12 +138,13 @@ def _with_whole_paths(run: TrainingRun) -> TrainingRun:
 
 @contextmanager
 def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus: bool) -> Iterator[None]:
-    """Inside the block, connect to a Ray cluster, or to a Ray instance that is started on this machine.
+    """Connect to a Ray cluster, or start Ray on this machine. The connection ends with the `with` block.
 
     Args:
         workers: Number of worker processes that will be started.
         address: Address of the Ray cluster. None: start Ray on this machine.
-        packages: Names of the Python packages of this checkout that the cluster receives.
+        packages: Names of the top-level packages of this checkout to send to the cluster. Ignored if Ray is started on
+            this machine.
         gpus: Whether each worker needs a GPU.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sample and score the rings (16 views of an object) that the record of an evaluation does not contain."""
+"""Sample and score the rings that are missing in the record of an evaluation. A ring is 16 views of an object."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,10 @@ RingSampler = Callable[[MultiViewModel, Sequence[EvaluationObject], int], list[N
 
 @dataclass(frozen=True)
 class SampledMethod:
-    """A method, and the function that samples its rings [16, h, w, 3] from a model, some objects and a seed."""
+    """A method, and its sampling function.
+
+    `sample(model, objects, seed)` returns one ring of 16 RGB views, [16, h, w, 3], for each of the objects.
+    """
 
     method: Method
     sample: RingSampler
@@ -69,7 +72,11 @@ class RingScorer:
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What all methods of an evaluation share: the record, the objects (`places` in `shards`), device and LPIPS."""
+    """The values that are the same for all methods of an evaluation.
+
+    `places` identifies the objects to evaluate: for each object, the index of the shard in `shards`, and the index of
+    the object in the shard. If `perceptual` is None, LPIPS is not computed.
+    """
 
     record: Record
     shards: ShardSet
@@ -79,7 +86,10 @@ class ScoringContext:
 
     @property
     def batches(self) -> list[Sequence[Place]]:
-        """Return the objects in groups that are sampled together. A repeated command forms the same groups."""
+        """Return the places of the objects in batches, which are sampled together.
+
+        A repeated command forms the same batches.
+        """
         size = _OBJECTS_AT_ONCE.get(self.device.type, 1)
         return [self.places[start : start + size] for start in range(0, len(self.places), size)]
 
@@ -87,11 +97,11 @@ class ScoringContext:
 def score_methods(
     context: ScoringContext, methods: Sequence[SampledMethod], folder: Path, progress: ProgressBar
 ) -> None:
-    """Sample and score the rings of some methods that the record does not contain.
+    """Sample and score the rings that are missing in the record, for methods that use the same model.
 
     Args:
         context: The record and the objects.
-        methods: The methods, which all use the model in `folder`.
+        methods: Methods that use the model in `folder`.
         folder: Model folder. The model is loaded only if a ring is missing.
         progress: Progress bar, advanced by one per ring.
     """
@@ -124,7 +134,7 @@ def write_ring_images(
         method: Key of the method that sampled the ring.
         truth: The object with its true ring and its reference view.
         seed: Seed from which the ring was sampled.
-        ring: Sampled views [v, h, w, 3] in [0, 1].
+        ring: The v sampled views, [v, h, w, 3] in [0, 1].
     """
     for folder, images, number in (
         (REFERENCE, [truth.reference], 0),

@@ -29,16 +29,19 @@ def open_images(url: str) -> ShardSet:
 
 
 def part_of(shards: ShardSet, split: Split) -> ShardSet:
-    """Return the objects of a split as a smaller set. The split is that of training with the default --test-share."""
+    """Return the objects of a split as a set. The split "all" is the whole set.
+
+    Objects are assigned to splits in the same way as by training with the default --test-share.
+    """
     part = shards if split == "all" else select_splits(shards, assign_splits(shards), (split,))
     assert isinstance(part, ShardSet)
     return part
 
 
 def spread_evenly(shards: ShardSet, limit: int) -> list[Place]:
-    """Return the places of at most `limit` objects, spread evenly over the set; of all objects if there are fewer.
+    """Return the places of `limit` objects, spread evenly over the set. If the set is smaller, return all places.
 
-    A place is the index of the object's shard in the set, and the index of the object in the shard.
+    The place of an object is a pair: the index of the shard in the set, and the index of the object in the shard.
     """
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     count = min(limit, len(places))
@@ -46,7 +49,9 @@ def spread_evenly(shards: ShardSet, limit: int) -> list[Place]:
 
 
 def select_objects(shards: ShardSet, split: Split, limit: int | None) -> list[Place]:
-    """Return the places in `shards` of the objects to evaluate, spread evenly over the split.
+    """Return the places of the objects to evaluate, spread evenly over the split.
+
+    The place of an object is a pair: the index of the shard in `shards`, and the index of the object in the shard.
 
     Args:
         shards: The set to choose from.
@@ -69,9 +74,10 @@ def select_objects(shards: ShardSet, split: Split, limit: int | None) -> list[Pl
 
 
 def name_models(models: Sequence[Path]) -> list[str]:
-    """Return a short name for each model: the last parts of its path, as many as make all names different.
+    """Return a short name for each model: the last one or more components of the model's path.
 
-    Raises UserError when a model is given twice.
+    All names have the same number of components, the smallest number for which all names differ. Raises UserError when
+    a model is given twice.
     """
     for depth in range(1, max(len(model.parts) for model in models) + 1):
         names = ["/".join(model.parts[-depth:]) for model in models]
@@ -81,7 +87,7 @@ def name_models(models: Sequence[Path]) -> list[str]:
 
 
 def folder_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:
-    """Return a SHA-256 of `model.json` and of the weights and settings of some parts of a model.
+    """Return a SHA-256 of `model.json` and of the weights and settings in some subfolders of a model folder.
 
     The hash does not depend on the location of the model folder.
 

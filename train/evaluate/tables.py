@@ -1,4 +1,7 @@
-"""Summarize the record of an evaluation in tables: means over objects, differences between methods, means by kind."""
+"""Summarize the record of an evaluation in tables.
+
+The tables contain means over all objects, differences between methods, and means for each kind of object.
+"""
 
 import math
 import re
@@ -80,13 +83,13 @@ METRICS: Final = (
 
 
 def kind_of(uid: str) -> str:
-    """Return the kind, such as "cat", of a procedural object with this uid; "other" for all other objects."""
+    """Return the kind of a procedural object, such as "cat", from its uid. Return "other" for all other objects."""
     match = _PROCEDURAL.fullmatch(uid)
     return match[1] if match else "other"
 
 
 def object_values(record: Record, method: Method, uids: Sequence[str], metric: str) -> list[float]:
-    """Return the mean of a metric over views and seeds for each object; NaN for an object without finite value.
+    """Return, for each object, the mean of a metric over views and seeds. The mean is NaN if no value is finite.
 
     Args:
         record: The scores.

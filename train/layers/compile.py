@@ -35,8 +35,10 @@ class Compute:
     Values of `compile`:
         none: The UNet is not compiled.
         whole: The UNet is compiled as one graph per input shape (1 or 4 target views).
-        blocks: Each residual and transformer block is compiled, which compiles faster and runs slightly slower.
-        graphs: Like whole, but replayed as CUDA graphs, for networks so small that kernel launches dominate.
+        blocks: Each residual and transformer block is compiled separately. Compiling is faster than with whole; running
+            is slightly slower.
+        graphs: The UNet is compiled as with whole, and replayed as CUDA graphs. For networks so small that kernel
+            launches take most of the time.
     """
 
     compile: Compile = "none"
@@ -157,7 +159,10 @@ def _blocks(unet: nn.Module) -> Iterator[nn.Module]:
 
 
 def uncompiled(compute: Compute) -> AbstractContextManager[Any]:
-    """Inside the block, run a compiled UNet eagerly, so that new shapes and passes without gradient compile nothing."""
+    """Inside the block, run a compiled UNet eagerly.
+
+    New input shapes and forward passes without gradients then compile nothing.
+    """
     if compute.compile == "none":
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")

@@ -1,4 +1,4 @@
-"""Group normalization, optionally after adding a shift and followed by SiLU, as one channels-last operation.
+"""Group normalization as one channels-last operation, which can also add a shift before and apply SiLU after.
 
     y = silu((x + shift - mean) / deviation * weight + bias)
 
@@ -25,20 +25,20 @@ def _has_kernels(x: Tensor) -> bool:
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalize `x` [n, c, h, w] in groups of channels, optionally after adding a shift and followed by SiLU.
+    """Normalize `x` in groups of channels. Optionally add a shift before, and apply SiLU after.
 
     Args:
-        x: Input [n, c, h, w].
+        x: Input [n, c, h, w]: n images with c channels.
         weight: Scale [c].
         bias: Offset [c].
         shift: Values [n, c] that are added to `x` first, or None.
         groups: Number of groups.
         eps: Small number added to the variance.
-        silu: Whether to apply SiLU to the result.
+        silu: Whether to apply SiLU after the normalization.
 
     Returns:
-        The result [n, c, h, w], channels last; and, for the gradient, mean and 1 / standard deviation of each group,
-        float32 [2, n, groups].
+        First, the output [n, c, h, w], channels last. Second, statistics for `group_norm_backward`, float32
+        [2, n, groups]: the mean (index 0) and 1 / standard deviation (index 1) of each group.
     """
     x = x.contiguous(memory_format=_LAST)
     if _has_kernels(x):

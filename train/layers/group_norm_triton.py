@@ -1,8 +1,9 @@
 """Group normalization of channels-last images as Triton kernels; see `train.layers.group_norm` for the formula.
 
-A program of the first kernel processes a part of the pixels of one image and `_WIDTH` channels, which are adjacent in
-memory for any group size. It computes a mean and a sum of squared deviations per channel and part. A second kernel
-merges these numbers into the statistics of the groups (Chan, Golub and LeVeque 1979).
+The pixels of an image are divided into parts. A program of the first kernel processes one part of one image and
+`_WIDTH` channels. These channels are adjacent in memory, whatever the group size. The program computes the mean and the
+sum of squared deviations of each channel over the part. A second kernel merges these numbers into the statistics of the
+groups (Chan, Golub and LeVeque 1979).
 """
 
 from typing import Any, Final, NamedTuple
@@ -26,7 +27,7 @@ class _Sizes(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Return the pixels per part, a multiple of `_ROWS`."""
+        """Return the number of pixels per part, a multiple of `_ROWS`."""
         least = triton.cdiv(self.pixels, _MOST_PARTS)
         return int(triton.cdiv(max(least, _PIXELS), _ROWS)) * _ROWS
 
@@ -36,7 +37,10 @@ class _Sizes(NamedTuple):
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Return the tile size of a merging program: parts and channels per group, rounded up to powers of two."""
+        """Return the tile size of a program that merges parts: number of parts, and channels per group.
+
+        Each of the two numbers is rounded up to a power of two.
+        """
         return triton.next_power_of_2(self.parts), triton.next_power_of_2(self.channels // self.groups)
 
 
@@ -48,10 +52,13 @@ def _sizes(x: Tensor, groups: int) -> _Sizes:
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalize `x` [n, c, h, w], channels last, on a GPU. The arguments are those of `train.layers.group_norm`.
+    """Normalize `x` [n, c, h, w], channels last, on a GPU.
+
+    The arguments are those of `train.layers.group_norm.group_norm`.
 
     Returns:
-        The result [n, c, h, w]; and mean and 1 / standard deviation of each group, float32 [2, n, groups].
+        First, the output [n, c, h, w], channels last. Second, the mean (index 0) and 1 / standard deviation (index 1)
+        of each group, float32 [2, n, groups].
     """
     sizes = _sizes(x, groups)
     out = torch.empty_like(x)
@@ -75,9 +82,10 @@ def backward(
     The arguments are those of `train.layers.group_norm.group_norm_backward`; `grad` and `x` are channels last.
 
     Returns:
-        First, the gradient with respect to `x`, [n, c, h, w]. Second, that with respect to `shift`, float32 [n, c]; an
-        empty tensor if `shift` is None. Third, partial sums [2, n, parts, c] of the gradients with respect to `bias`
-        (index 0) and `weight` (index 1), to be summed over n and parts.
+        First, the gradient with respect to `x`, [n, c, h, w]. Second, the gradient with respect to `shift`, float32
+        [n, c]; an empty tensor if `shift` is None. Third, partial sums, float32 [2, n, parts, c], over the pixels of
+        each part of each of the n images. The gradients with respect to `bias` (index 0) and `weight` (index 1) are
+        the sums of these partial sums over n and parts.
     """
     sizes = _sizes(x, statistics.shape[-1])
     has_shift = shift is not None

@@ -65,16 +65,19 @@ class LeanResnet(ResnetBlock2D):
 
     @staticmethod
     def fits(block: ResnetBlock2D) -> bool:
-        """Return whether this class can replace a block: one with SiLU, without time scaling and resampling."""
+        """Return whether this class can replace a block.
+
+        The block must use SiLU, only add the time embedding (no scaling by it), and neither upsample nor downsample.
+        """
         plain = block.upsample is None and block.downsample is None and isinstance(block.nonlinearity, nn.SiLU)
         return plain and block.time_embedding_norm == "default" and not block.skip_time_act
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None) -> Tensor:
-        """Return the output [n, c', h, w] of the block.
+        """Return the output [n, c', h, w] of the block: n images with c' channels.
 
         Args:
-            input_tensor: Input [n, c, h, w].
-            temb: Time embedding [n, t]; None in a VAE.
+            input_tensor: Input [n, c, h, w]: n images with c channels.
+            temb: Time embedding [n, t] with t channels; None in a VAE.
         """
         shift = None if temb is None or self.time_emb_proj is None else self.time_emb_proj(self.nonlinearity(temb))
         hidden = self.conv1(self.norm1(input_tensor))
@@ -107,7 +110,10 @@ class LeanUpsample(Upsample2D):
 
     @staticmethod
     def fits(block: Upsample2D) -> bool:
-        """Return whether this class can replace a block: one without a norm and without a transposed convolution."""
+        """Return whether this class can replace a block.
+
+        The block must upsample by interpolation, without a norm and without a transposed convolution.
+        """
         settings: Any = block
         plain = settings.norm is None and not settings.use_conv_transpose
         return plain and settings.interpolate and settings.name == "conv"
