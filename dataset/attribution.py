@@ -1,8 +1,8 @@
 """Write and check `attribution.csv`, which names title, author, license and URL of each object in a set's shards.
 
 The file has one line per object, in the order of the set's manifest. A license that requires attribution of a 3D model
-also requires attribution when images of the model are copied. The file is therefore stored beside the shards. Its bytes
-depend only on the manifest and the shards.
+also requires attribution when images of the model are copied. Therefore, `attribution.csv` is stored beside the shards.
+The bytes of `attribution.csv` depend only on the manifest and the shards.
 """
 
 import csv

@@ -23,7 +23,7 @@ from dataset.format.shards import ShardEntry, ShardStats
 
 
 def latent_kind(url: str, form: LatentFormat) -> SetKind:
-    """Return the `SetKind` for the latent set at `url`: its checks, and the remedies that its error messages name.
+    """Return the `SetKind` for the latent set at `url`: its checks, and the remedies for its error messages.
 
     `form` is the format of the views' arrays, as read from the `latents.json` of that set.
     """

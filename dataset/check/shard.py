@@ -32,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SetKind:
-    """The checks for a set of images or a set of latents, and the remedies that error messages about the set name."""
+    """The checks for a set of images or of latents, and the remedies to state in error messages about such a set."""
 
     names: Callable[[str], list[str]]  # all member names of a uid
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError

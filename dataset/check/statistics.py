@@ -56,7 +56,7 @@ class OutcomeCounts:
 
     @property
     def objects_per_hour(self) -> float:
-        """Rendered objects per hour of one worker. The hour includes time spent on failed objects. 0 without times."""
+        """Rendered objects per hour of one worker, counting the time of failed objects; 0 if no time was measured."""
         total = sum(self.seconds.values)
         return 3600 * self.statuses["ok"] / total if total else 0.0
 

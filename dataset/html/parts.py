@@ -100,7 +100,7 @@ def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "")
     Args:
         title: Title of the table.
         counts: Count of each name.
-        filter_name: Property of the objects that a click on a name filters by (see `BarTable`). Empty: no filter.
+        filter_name: Property by which a click on a name filters the objects (see `BarTable`). Empty: no filter.
     """
     if not counts:
         return None
@@ -113,7 +113,7 @@ def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "")
 
 
 def round_up(value: float) -> float:
-    """Round `value` up to a number that has one of the forms 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten.
+    """Round `value` up to the next number that is 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten.
 
     Return zero if `value` is zero or negative.
     """

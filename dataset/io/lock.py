@@ -1,9 +1,9 @@
 """Allow only one process at a time to write an output, by a lock of the operating system or by a lease.
 
 Local folders are locked by the operating system. Among them is the local folder that holds the results of a remote set
-before upload. The remote set itself is locked by a lease: a file in the set that the process which owns the lease
-rewrites every minute. Another process takes over the lease when the file has not been rewritten for LEASE_S seconds, or
-when the owner ran on the same machine and no longer exists.
+before upload. The remote set itself is locked by a lease, which is a file in the set. The process that owns the lease
+rewrites this file every minute. Another process takes over the lease when the file has not been rewritten for LEASE_S
+seconds, or when the owner ran on the same machine and no longer exists.
 """
 
 import fcntl

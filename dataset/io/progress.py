@@ -15,8 +15,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
     """A tqdm bar that also works in a pipe or a log file.
 
     On a terminal it behaves like `tqdm`. Elsewhere it writes plain lines to stderr without carriage returns: at most
-    one every PLAIN_EVERY_S seconds, and one at the end. `disable=None` means the same as `disable=False`, which differs
-    from `tqdm`.
+    one every PLAIN_EVERY_S seconds, and one at the end. Unlike in `tqdm`, `disable=None` means `disable=False`.
     """
 
     def __init__(self, *args: Any, disable: bool | None = False, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order. Take the `ahead` items that follow an item from the iterable before yielding the item.
+    """Yield the items in order, but take the next `ahead` items from the iterable before yielding an item.
 
     Use this for an iterable that starts work when an item is taken, such as a generator of futures.
     """

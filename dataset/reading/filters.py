@@ -103,8 +103,8 @@ class FilterResult:
 def split_of(uid: str, validation_share: float, test_share: float) -> Split:
     """Return the split (train, validation or test) of the object `uid`. It depends only on the uid and the two shares.
 
-    `validation_share` is the share of all objects, 0 to 1, that belongs to the validation split; `test_share` is that
-    of the test split. If a share is increased, objects move from the train split to the larger split.
+    `validation_share` is the share of all objects, 0 to 1, that belongs to the validation split. `test_share` is the
+    share that belongs to the test split. If a share is increased, objects move from the train split to that split.
     """
     place = int.from_bytes(sha256(f"{_SPLITTER}/{uid}".encode()).digest()[:8], "big") / _SUMMED
     if place < validation_share:

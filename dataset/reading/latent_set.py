@@ -103,7 +103,10 @@ class LatentSet:
         return fingerprint_of(self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "LatentSet":
-        """Return this set with another selection of samples. `kept` contains numbers of stored samples; None: all."""
+        """Return a copy of this set that selects other samples: the stored samples with the numbers `kept`, or all.
+
+        `kept` contains sample numbers for each shard, as in the constructor.
+        """
         return LatentSet(self.url, self.format, self.index, kept)
 
     def uid(self, shard: int, sample: int) -> str:

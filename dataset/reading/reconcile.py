@@ -106,7 +106,7 @@ def read_table(fs: Any, root: str, shard: str) -> list[Outcome]:
 
 
 def set_differences(request: SetRequest, in_manifest: int, index: Index | None) -> Iterator[Difference]:
-    """Yield each difference between `set.json`, the manifest and the index in the number of objects or in the shards.
+    """Yield each difference in the number of objects, or in the shards, between `set.json`, manifest and index.
 
     Args:
         request: Content of `set.json`.

@@ -58,7 +58,10 @@ class ShardSet:
         return ShardSet, (self.url, self.index, self.kept)
 
     def narrowed(self, kept: Kept | None) -> "ShardSet":
-        """Return this set with another selection of samples. `kept` contains numbers of stored samples; None: all."""
+        """Return a copy of this set that selects other samples: the stored samples with the numbers `kept`, or all.
+
+        `kept` contains sample numbers for each shard, as in the constructor.
+        """
         return ShardSet(self.url, self.index, kept)
 
     def __len__(self) -> int:
