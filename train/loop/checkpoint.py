@@ -1,8 +1,8 @@
 """Checkpoints of a run: folders `checkpoints/step-000000100/` of safetensors and JSON files, written atomically.
 
-The training loop copies the state to CPU memory. A thread writes the copy to a folder with a temporary name, which is
-renamed when all files are on disk. progress.json is written last and contains the SHA-256 of each other file, which is
-verified when the checkpoint is loaded.
+The training loop copies the state to CPU memory. A thread writes the copy to a folder with a temporary name. When all
+files are on disk, it renames the folder. progress.json is written last and contains the SHA-256 of each other file.
+These hashes are verified when the checkpoint is loaded.
 """
 
 import hashlib
@@ -66,15 +66,15 @@ class Keep:
 def take_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Return copies, on the CPU, of all tensors of a checkpoint, so that training can continue while they are written.
+    """Return copies, on the CPU, of all tensors of a checkpoint.
 
-    If FSDP2 has sharded the tensors over the ranks, they are gathered, and the other ranks must call
-    `gather_for_snapshot` at the same time.
+    Training can continue while the copies are written to disk. If FSDP2 has sharded the tensors over the ranks, this
+    function gathers them, and the other ranks must call `gather_for_snapshot` at the same time.
 
     Args:
         unet: The UNet that is being trained.
         optimizer: AdamW optimizer of the UNet.
-        average: Averaged weights by parameter name, of the same shapes as the UNet's. None: no averaging.
+        average: Averaged weights by parameter name, with the shapes of the UNet's parameters. None: no averaging.
     """
     files = _tensors(unet, optimizer, average)
     return {name: {key: _copy(tensor) for key, tensor in tensors.items()} for name, tensors in files.items()}
@@ -95,7 +95,7 @@ def gather_for_snapshot(
     Args:
         unet: The UNet that is being trained.
         optimizer: AdamW optimizer of the UNet.
-        average: Averaged weights by parameter name, of the same shapes as the UNet's. None: no averaging.
+        average: Averaged weights by parameter name, with the shapes of the UNet's parameters. None: no averaging.
     """
     for tensors in _tensors(unet, optimizer, average).values():
         for tensor in tensors.values():
@@ -109,7 +109,7 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
 
     Args:
         out: Run folder.
-        snapshot: Tensors by name for each file, from `take_snapshot`.
+        snapshot: For each file name, the tensors of the file by name; from `take_snapshot`.
         progress: Progress of the run at this checkpoint.
         keep: Which checkpoints to keep.
     """
@@ -181,7 +181,7 @@ class CheckpointWriter:
             unet: The UNet that is being trained.
             optimizer: AdamW optimizer of the UNet.
             progress: Progress of the run at this checkpoint.
-            average: Averaged weights by parameter name, of the same shapes as the UNet's. None: no averaging.
+            average: Averaged weights by parameter name, with the shapes of the UNet's parameters. None: no averaging.
         """
         self.wait()
         if not self._writes:
@@ -191,7 +191,7 @@ class CheckpointWriter:
         self._writing = self._thread.submit(self._write, snapshot, progress)
 
     def poll(self) -> None:
-        """Raise the error with which the writing thread has failed, if any. Does not wait for the thread."""
+        """Raise the error of the writing thread if the thread has failed. Does not wait for the thread."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
@@ -232,8 +232,8 @@ def restore_checkpoint(
         out: Run folder.
         unet: UNet whose weights are replaced by those of the checkpoint.
         optimizer: AdamW optimizer of the UNet, whose state is replaced.
-        average: Averaged weights by parameter name, of the same shapes as the UNet's, which are replaced. None: no
-            averaging.
+        average: Averaged weights by parameter name, with the shapes of the UNet's parameters. Their values are
+            replaced. None: no averaging.
 
     Returns:
         The progress of the run at the checkpoint. If there is no checkpoint, the progress at the start of a run.

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def is_disk_full(error: BaseException) -> bool:
     """Return whether `error` says that a file was not written because the disk is full or a quota is used up.
 
-    An error of safetensors contains the number of the system's error only in the error message.
+    safetensors reports the operating system's error number only in its error message, from which the number is read.
     """
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL
@@ -31,8 +31,8 @@ def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
     """Log that a file was not written because the disk is full, and that training continues.
 
     Args:
-        what: Path and contents of what was not written.
-        error: The error of the write.
+        what: Description of the file for the log: its path and its contents.
+        error: The error that writing the file raised.
         more: Text to append to "training continues".
     """
     logger.warning(
@@ -45,9 +45,9 @@ def warn_not_written(what: str, error: BaseException, more: str = "") -> None:
 
 @contextmanager
 def continue_without(what: str) -> Iterator[None]:
-    """Context for optional writes: if the disk is full, log that `what` was not written, and continue.
+    """Context for writing an optional file: if the disk is full, log that `what` was not written, and continue.
 
-    Other errors are raised. `what` is the path and the contents of what is written.
+    Other errors are raised. `what` describes the file for the log: its path and its contents.
     """
     try:
         yield
@@ -59,9 +59,9 @@ def continue_without(what: str) -> Iterator[None]:
 
 @contextmanager
 def require_disk_space(what: str) -> Iterator[None]:
-    """Context for required writes: raise UserError, naming `what`, when the disk is full. Other errors are unchanged.
+    """Context for writing a required file: raise a UserError that names `what` when the disk is full.
 
-    `what` is the path and the contents of what is written.
+    Other errors are raised unchanged. `what` describes the file for the error message: its path and its contents.
     """
     try:
         yield

@@ -115,7 +115,7 @@ def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtyp
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that a call of `work` takes, until the device has finished what the call started."""
+    """Return the seconds that a call of `work` takes, including all operations that it starts on the device."""
     wait_for(device)
     started = time.perf_counter()
     work()

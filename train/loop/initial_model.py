@@ -29,8 +29,8 @@ def initial_model(run: TrainingRun, shards: TrainingSet, damage: Damage | None =
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
 
     Raises:
-        UserError: The base model cannot be loaded, or the run has no base model and its preset or its set does not
-            allow training from scratch.
+        UserError: The base model cannot be loaded. Or there is no base model, and the preset or the training set of
+            the run does not allow training from scratch.
     """
     if run.base is None:
         return _model_from_scratch(run, shards, damage)

@@ -1,4 +1,4 @@
-"""The loss of a micro-batch (Eq. 5 and 6): the mean over objects, the loss per object, or weighted by timestep.
+"""Compute the loss of a micro-batch (Eq. 5 and 6), optionally per object or with weights by timestep.
 
 Axis letters as in `train.data.sampling`.
 """
@@ -40,9 +40,9 @@ class Encoded:
 
 
 class Posteriors(NamedTuple):
-    """Image tokens of a micro-batch, and (mean, log variance) of the VAE's posteriors of its views.
+    """Image tokens of a micro-batch, and the posteriors that the VAE computes from the views.
 
-    The means are not multiplied by the latent scale.
+    A posterior is a pair (mean, log variance). The means are not multiplied by the latent scale.
     """
 
     tokens: Tensor  # [b, 1, c]
@@ -62,8 +62,8 @@ def encode_views(
         model: Model whose VAE and image encoder are used.
         views: The micro-batch.
         use: How the UNet uses the reference image.
-        sample_with: Key of the random numbers with which latents are sampled from the VAE's posteriors. None: use the
-            means of the posteriors.
+        sample_with: Key of random numbers. The latents are sampled from the VAE's posteriors with these random numbers.
+            None: the latents are the means of the posteriors.
     """
     read = _from_latents(model, views, use) if isinstance(views, LatentBatch) else _from_images(model, views, use)
 
@@ -103,7 +103,8 @@ def _from_latents(model: MultiViewModel, views: LatentBatch, use: ReferenceMode)
 def views_to_images(model: MultiViewModel, views: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Return reference views [b, 3, h, w] and target views [b, f, 3, h, w] of a micro-batch as images on the CPU.
 
-    A micro-batch of a latent set is decoded by the model's VAE.
+    b is the number of objects, f the number of target views per object. If the micro-batch is from a latent set, the
+    model's VAE decodes its latents.
     """
     if not isinstance(views, LatentBatch):
         return views.reference, views.targets
@@ -123,7 +124,8 @@ def predict(
 ) -> Tensor:
     """Add noise to the targets of a micro-batch and return the noise [(b F), c, h, w] that the UNet predicts.
 
-    F = f + 1 if the targets attend to the reference (the first frame), otherwise F = f.
+    The micro-batch has b objects with f targets each; latents are [c, h, w]. The UNet predicts the noise of F frames
+    per object: F = f + 1 if the targets attend to the reference, which is the first frame; otherwise F = f.
 
     Args:
         unet: UNet, which may be compiled.
@@ -149,11 +151,12 @@ def predict(
 
 
 def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:
-    """Return the loss of each object, [b]. The mean over the objects is `diffusion_loss`.
+    """Return the loss of each of b objects, [b]. The mean over the objects is `diffusion_loss`.
 
     Args:
-        prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the first frame (the reference) is ignored.
-        noise: True noise [b, f, c, h, w] of the targets.
+        prediction: Predicted noise [(b F), c, h, w] of F frames per object. If F = f + 1, the first frame (the
+            reference) is ignored.
+        noise: True noise [b, f, c, h, w] of the f targets per object.
     """
     targets = noise.shape[1]
     frames = split_frames(prediction, len(noise))
@@ -161,13 +164,14 @@ def object_losses(prediction: Tensor, noise: Tensor) -> Tensor:
 
 
 def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> Tensor:
-    """Return the loss weights min(SNR, gamma) / SNR, [b], for `timesteps` [b], where SNR = alpha_bar / (1 - alpha_bar).
+    """Return the loss weights min(SNR, gamma) / SNR, where SNR = alpha_bar / (1 - alpha_bar).
 
+    `timesteps` [b] contains one timestep per object, and the returned weights [b] are those of the objects.
     `alphas_cumprod` [1000] contains alpha_bar of every timestep of the noise schedule.
 
-    Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv:2303.09556), 3.4. This weight
-    of the noise's squared error is equivalent to a weight min(SNR, gamma) of the squared error of the clean latent.
-    The authors use gamma = 5.
+    Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy" (arXiv:2303.09556), 3.4. The squared
+    error of the noise, multiplied by this weight, equals the squared error of the clean latent, multiplied by
+    min(SNR, gamma). The authors use gamma = 5.
     """
     alpha = alphas_cumprod[timesteps]
     snr = alpha / (1 - alpha)
@@ -175,14 +179,16 @@ def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> 
 
 
 def velocity_weights(timesteps: Tensor, alphas_cumprod: Tensor, cap: float) -> Tensor:
-    """Return the loss weights min(1 / alpha_bar, cap), [b], for `timesteps` [b].
+    """Return the loss weights min(1 / alpha_bar, cap).
 
-    Nearly clean latents have weight 1, nearly pure noise has weight `cap`. `alphas_cumprod` [1000] contains alpha_bar
-    of every timestep of the noise schedule.
+    `timesteps` [b] contains one timestep per object, and the returned weights [b] are those of the objects.
+    `alphas_cumprod` [1000] contains alpha_bar of every timestep of the noise schedule. The weight is about 1 for
+    latents with little noise, and `cap` for latents that are almost pure noise.
 
-    Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models" (arXiv:2202.00512), 4: without
-    the cap, the weighted error of the noise equals the error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z. High
-    noise levels decide an object's shape, and there the unweighted error of the noise is tiny.
+    Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models" (arXiv:2202.00512), 4. Without
+    the cap, the weighted squared error of the noise equals the squared error of v = sqrt(alpha_bar) eps -
+    sqrt(1 - alpha_bar) z, where eps is the noise and z the clean latent. The shape of an object is determined at high
+    noise levels. At these levels, the unweighted error of the noise is tiny.
     """
     return (1 / alphas_cumprod[timesteps]).clamp(max=cap)
 
@@ -194,14 +200,16 @@ def training_loss(
     min_snr_gamma: float | None = None,
     velocity_cap: float | None = None,
 ) -> Tensor:
-    """Return the loss of one micro-batch (Eq. 5 or 6), a scalar tensor. It is unweighted if both weights are None.
+    """Return the loss of one micro-batch (Eq. 5 or 6), a scalar tensor: the mean of the losses of the b objects.
 
     Args:
-        prediction: Predicted noise [(b F), c, h, w]. If F = f + 1, the first frame (the reference) is ignored.
+        prediction: Predicted noise [(b F), c, h, w] of F frames per object. If F is the number of targets per object
+            plus 1, the first frame (the reference) is ignored.
         draw: Timesteps and true noise of the micro-batch.
         alphas_cumprod: alpha_bar [1000] of the noise schedule.
-        min_snr_gamma: Gamma of `min_snr_weights`, by which the objects' losses are weighted. None: no such weights.
-        velocity_cap: Cap of `velocity_weights`, by which the objects' losses are weighted. None: no such weights.
+        min_snr_gamma: If given, the losses of the objects are weighted by `min_snr_weights` with this gamma.
+        velocity_cap: If given, the losses of the objects are weighted by `velocity_weights` with this cap. Ignored if
+            `min_snr_gamma` is given.
     """
     if min_snr_gamma is not None:
         weights = min_snr_weights(draw.timesteps, alphas_cumprod, min_snr_gamma)

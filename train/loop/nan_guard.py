@@ -20,9 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def count_step(progress: Progress, result: StepResult) -> Progress:
-    """Return the progress of the run after one more step, whose result is given.
+    """Return the progress of the run after one more step.
 
-    A step whose loss or gradient norm is not finite is logged, because its update was skipped.
+    `progress` is the progress before this step, and `result` is the result of this step. If the loss or the gradient
+    norm is not finite, the update of the weights was skipped, and the step is logged.
     """
     seen_images = progress.seen_images + result.images
     if math.isfinite(result.loss) and math.isfinite(result.gradient_norm):
@@ -39,7 +40,7 @@ def count_step(progress: Progress, result: StepResult) -> Progress:
 
 
 def stop_reason(progress: Progress, result: StepResult, stop_at_bad_loss: bool) -> str | None:
-    """Return the reason, as text, why the run must stop after a step, or None if the run may continue.
+    """Return a text that says why the run must stop after a step. Return None if the run may continue.
 
     Args:
         progress: Progress of the run after the step.
@@ -56,17 +57,18 @@ def stop_reason(progress: Progress, result: StepResult, stop_at_bad_loss: bool) 
 def count_steps(
     progress: Progress, results: Sequence[StepResult], loader: BatchLoader, out: Path, *, stop_at_bad_loss: bool
 ) -> Progress:
-    """Return the progress of the run after some more steps.
+    """Return the progress of the run after several more steps.
 
     Args:
         progress: Progress of the run before these steps.
         results: Results of the steps, oldest first.
-        loader: Loader of the micro-batches, which tells the uids of a step's objects.
+        loader: Loader of the micro-batches, from which the uids of the objects of a step are determined.
         out: Run folder.
         stop_at_bad_loss: Whether a single loss that is not finite stops the run (--fail-on-nan).
 
     Raises:
-        UserError: The run must stop. The uids of the step's objects are written to bad-batch.json in the run folder.
+        UserError: The run must stop after one of the steps. The uids of the objects of this step are written to
+            bad-batch.json in the run folder.
     """
     for result in results:
         progress = count_step(progress, result)

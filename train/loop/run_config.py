@@ -94,7 +94,7 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
 
 
 def log_notices(run: TrainingRun) -> None:
-    """Log each setting of the run's schedule that is reduced to fit the number of steps."""
+    """Log the warm-up of the learning rate if it is shortened because the run has too few steps."""
     for notice in notices(run.schedule):
         logger.info("note: %s", notice)
 
@@ -137,7 +137,7 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
         shards: The set on which the run trains, after filtering.
 
     Raises:
-        UserError: The folder contains a run with other settings, or a model that is not a training run.
+        UserError: The folder contains a run with other settings, or a model without the settings of a training run.
     """
     path, config = run.out / CONFIG_FILE, describe(run, shards)
     if path.is_file():

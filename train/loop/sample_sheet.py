@@ -21,16 +21,17 @@ SAMPLE_GUIDANCE: Final = 3.0  # guidance scale that is used in addition to the m
 
 
 def write_sample_sheet(run: TrainingRun, model: MultiViewModel, loader: BatchLoader, steps: int) -> Path:
-    """Sample views of up to four objects, write an image samples/step-*.png in the run folder and return its path.
+    """Sample views of up to four objects, and write them to an image samples/step-*.png in the run folder.
 
     Each row of the image shows an object: reference view, true views, and sampled views at guidance scale 3 and at the
-    model's own scale. The views are sampled from the embedding of the reference view; a model that reads the reference
-    image as input channels is given the image too. Objects, views and noise are the same in all sheets of a run.
+    model's own scale. The views are sampled from the embedding of the reference view. If the model reads the reference
+    image as input channels, it also receives the latent of this image. Objects, views and noise are the same in all
+    sheets of a run. Returns the path of the image.
 
     Args:
         run: Settings of the run.
         model: Model to sample from.
-        loader: Loader of the objects, of which the first ones are used.
+        loader: Loader of the objects. The first objects in its order are used.
         steps: Number of finished steps, for the file name.
     """
     views = loader.fixed(0, min(SAMPLE_OBJECTS, len(loader.shards)))

@@ -1,4 +1,4 @@
-"""Measure the loss on the validation objects, which are not trained on, by timestep.
+"""Measure the loss of the validation objects by timestep. The model is not trained on these objects.
 
 Timesteps, noise and views depend only on the seed of the run, so successive validations differ only in the model.
 """
@@ -36,7 +36,8 @@ def fixed_noise(seed: int, number: int, latents: Tensor) -> DiffusionNoise:
     Args:
         seed: Seed of the run.
         number: Index of the object among the validation objects, from 0. Seed and index determine the numbers drawn.
-        latents: Latents [k, f, c, h, w] of the object's targets, repeated for each of the k buckets.
+        latents: Latents [k, f, c, h, w]: the latents [c, h, w] of the object's f targets, repeated for each of the k
+            buckets.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _STREAM, number)))
     starts = np.arange(0, NUM_TIMESTEPS, BUCKET)
@@ -55,16 +56,16 @@ def validation_views(loader: BatchLoader, number: int) -> TrainingBatch:
 
     Args:
         loader: Loader of the validation objects.
-        number: Index of the object, from 0, in the order of the loader with one rank.
+        number: Index of the object, from 0, in the order in which a loader reads the objects if there is one rank.
     """
     return loader.fixed(number, 1, micro=number)
 
 
 @torch.no_grad()
 def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> Mapping[str, float]:
-    """Return the mean loss (Eq. 5 or 6, unweighted) of the validation objects, by name.
+    """Return mean losses (Eq. 5 or 6, unweighted) of the validation objects as a dictionary.
 
-    The entry `loss` is the mean over all timesteps; the other entries are the means of the buckets of timesteps
+    The entry `loss` is the mean over all timesteps. There is also one entry per bucket of timesteps, by its name
     (`bucket_names`). The same model gives the same numbers at any step and with any batch size.
 
     Args:
