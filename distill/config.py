@@ -40,10 +40,11 @@ class DistillRequest:
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object, as stored in config.json and in checkpoints; tuples become lists.
 
-        Values that older versions of this program did not have are left out if they reproduce the behavior of those
-        versions, so that a request that an older version stored stays equal to the new one. These values are the
-        settings in `BEFORE`, `loss_azimuth_deg` = 0 and `reference_azimuth_deg` = None. Any other
-        `reference_azimuth_deg` is stored under the key REFERENCE_KEY, "shown_from_deg".
+        Some fields did not exist in older versions of this program: the settings in `BEFORE`, `loss_azimuth_deg` and
+        `reference_azimuth_deg`. Such a field is left out if its value gives the behavior of the older versions: the
+        value in `BEFORE`, 0, and None respectively. A request stored by an older version is therefore equal to the same
+        request made by this version. Any other `reference_azimuth_deg` is stored under the key REFERENCE_KEY,
+        "shown_from_deg".
         """
         values = json.loads(json.dumps(asdict(self)))
         for group, names in BEFORE.items():

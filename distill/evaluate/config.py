@@ -71,9 +71,9 @@ class AssetEvaluationArgs:
 
     @property
     def view_of_all(self) -> int | None:
-        """With --model: the index into ALL_VIEWS of the view that every object is distilled from.
+        """Index into ALL_VIEWS of the view given by --view, from which every object is distilled (with --model).
 
-        None without --view: each object is then distilled from the view that `reference_view` selects.
+        Without --view it is None. Each object is then distilled from the view that `reference_view` selects.
         """
         return view_number(self.view[0]) if self.view else None
 

@@ -73,16 +73,17 @@ def measure_consistency(
 ) -> None:
     """Measure the multi-view consistency of a model's sampled views, and of the true views for comparison.
 
-    Scores and rendered images are added to `record`: those of the model under the key METHOD-rerendered, those of the
-    true views under the key truth-rerendered. Scores that `record` already contains are not computed again.
+    Scores and rendered images are added to `record`. The key METHOD-rerendered contains those of the views sampled from
+    the model, and the key truth-rerendered contains those of the true views. Scores that `record` already contains are
+    not computed again.
 
     Args:
-        record: The scores and images of the evaluation, which this function extends.
+        record: The scores and images of the evaluation. This function adds to them.
         method: Key of the model in the record (METHOD).
         folder: The model folder. The model is loaded only if one of its scores is missing.
         sampling: Settings for sampling views from the model.
         shards: The shard set that contains the objects.
-        places: The objects to measure, each as the number of its shard and of its sample in the shard.
+        places: The objects to measure, each as the pair (index of its shard, index of its sample in the shard).
         device: Device of the model and of the fitted fields.
     """
     model: MultiViewModel | None = None
@@ -120,7 +121,7 @@ def rerendered(
     """Fit a field to views of an object, and render the field from the cameras of these views.
 
     Args:
-        ring: Images [f, h, w, 3] in [0, 1] from the object's f = 16 fixed cameras.
+        ring: Images [f, h, w, 3] in [0, 1], h x w pixels each, from the object's f = 16 fixed cameras.
         truth: The object. Only its cameras are used, not its images.
         device: Device on which the field is fitted and rendered.
 
@@ -167,7 +168,7 @@ def consistency_rows(record: Record, methods: Sequence[Method], uids: Sequence[s
 
 
 def consistency_tables(record: Record, methods: Sequence[Method], uids: Sequence[str]) -> list[ResultTable]:
-    """Return two tables: the mean consistency scores, and each model's difference to the score of the true views.
+    """Return two tables: the mean consistency scores, and their differences from the score of the true views.
 
     Args:
         record: The scores, as added by `measure_consistency`.

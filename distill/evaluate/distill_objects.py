@@ -1,4 +1,4 @@
-"""Distill objects of a shard set, each from one of its views, with the functions behind `python -m distill`."""
+"""Distill objects of a shard set, each from one of its views, with the functions that `python -m distill` uses."""
 
 import logging
 from collections.abc import Mapping
@@ -55,20 +55,20 @@ def distill_all(
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Distill each object from one image. Finished runs are skipped, and interrupted runs are resumed.
 
-    The elevation of the camera of each image comes from the shard set, and so does the azimuth if the model is
-    conditioned on the image itself.
+    The elevation of the camera of each image is read from the shard set. If the model is conditioned on the image in
+    addition to the embedding of the image, the azimuth is read from the shard set too.
 
     Args:
         settings: Settings that all runs share.
         shards: The shard set that contains the objects.
-        objects: The objects to distill: for each uid, the number of its shard and of its sample in the shard.
+        objects: The objects to distill: for each uid, the pair (index of its shard, index of its sample in the shard).
         views: For each uid, the index into ALL_VIEWS of the view that the object is distilled from.
         images: For each uid, the image file of this view.
         out: Folder that receives a run folder UID for each object.
 
     Returns:
-        The run folder of each object whose run is finished, by uid, and the error message of each object whose run
-        failed, by uid.
+        Two dictionaries with uids as keys: the run folders of the objects whose runs are finished, and the error
+        messages of the objects whose runs failed.
 
     Raises:
         UserError: the model or the settings are invalid.
@@ -98,13 +98,13 @@ def distill_all(
 def write_reference_images(
     shards: ShardSet, objects: Mapping[str, Place], views: Mapping[str, int], out: Path
 ) -> dict[str, Path]:
-    """Write the view that each object is distilled from as a PNG file, unless this file exists.
+    """Write one PNG file per object: the view from which the object is distilled. Existing files are kept.
 
     Args:
         shards: The shard set that contains the objects.
-        objects: The objects: for each uid, the number of its shard and of its sample in the shard.
+        objects: The objects: for each uid, the pair (index of its shard, index of its sample in the shard).
         views: For each uid, the index into ALL_VIEWS of the view to write.
-        out: Output folder of the evaluation. The files are written to references/VIEW/UID.png in it.
+        out: Output folder of the evaluation. The path of each file in this folder is references/VIEW/UID.png.
 
     Returns:
         The path of each PNG file, by uid.

@@ -6,11 +6,11 @@ and differs in two ways:
 
   azimuth   With relative camera labels the reference image is at azimuth 0, so the field is rotated about z: the point
             x of the field corresponds to the point R_z(a) x of the object, where `a` is the azimuth of the reference
-            view. With absolute labels, azimuth 0 is always the object's front, and a is 0.
-  scale     A model draws an object so that it fills the same fraction of the image as in the training renders. In the
-            plane through the origin, half the image width is distance * tan(fov / 2) world units in the training
-            renders. In the distillation, this length is the middle of the range `CameraSettings.half_frame`, as in
-            `reference_loss`. The scale is the length in the renders divided by the length in the distillation.
+            view. With absolute labels, azimuth 0 is always the object's front, so `a` is 0.
+  scale     A model generates images in which the object fills the same fraction of the image as in the training
+            renders. In the plane through the origin, half the image width is distance * tan(fov / 2) world units in the
+            training renders. In the distillation, this length is the middle of the range `CameraSettings.half_frame`,
+            as in `reference_loss`. The scale is the length in the renders divided by the length in the distillation.
 
 Nothing else is adjusted: an asset that is too low, too small or rotated scores worse.
 
@@ -65,7 +65,7 @@ class Alignment:
         """Transform cameras from the world of the object to the world of the field.
 
         Args:
-            c2w: Camera-to-world matrices [f, 4, 4] in the world of the object.
+            c2w: Camera-to-world matrices [f, 4, 4] of f cameras in the world of the object.
 
         Returns:
             Camera-to-world matrices [f, 4, 4] in the world of the field. From these cameras, a perfect field gives the
@@ -82,7 +82,8 @@ def align(view: View, resolution: int, cameras: CameraSettings, *, absolute: boo
 
     Args:
         view: Camera of the object's view from which the field was distilled.
-        resolution: Edge in pixels of the square image of this view, to which the intrinsics in `view` refer.
+        resolution: Edge in pixels of the square image of this view. The intrinsics in `view` are in pixels of this
+            image.
         cameras: Camera settings of the distillation.
         absolute: True if the model's camera labels are absolute (azimuth 0 is the object's front), False if they are
             relative to the reference view.

@@ -1,4 +1,4 @@
-"""Find the object and the view in a shard set that each finished distillation was made from.
+"""Find out from which object of a shard set, and from which view of this object, each finished run was distilled.
 
 A table that lists runs and their objects is a CSV file with the header `run,uid,view`, or a JSON list of objects with
 these keys. `run` is the run folder, relative to the folder of the table. If `view` is missing or empty, the view is
@@ -39,7 +39,7 @@ _MIN_MARGIN_DB: Final = 1.0  # smallest difference to the PSNR of the second mos
 
 @dataclass(frozen=True)
 class AssetEntry:
-    """A run folder, the uid of its object and, if known, the view that the run was made from: one row of a table."""
+    """One row of a table of runs: a run folder, the uid of its object and, if known, the view that was distilled."""
 
     run: Path
     uid: str
@@ -48,7 +48,7 @@ class AssetEntry:
 
 @dataclass(frozen=True)
 class Pair:
-    """A finished distillation and the object it was made from, with all that is needed to compare the two."""
+    """A finished run and the object that was distilled, with all values that are needed to compare the two."""
 
     run: Path
     uid: str
@@ -59,7 +59,7 @@ class Pair:
     notes: tuple[str, ...] = ()
 
     def identity(self, true_mesh: Path | None) -> float:
-        """Return a hash of all that determines the scores of the asset, except the true views.
+        """Return a hash of all inputs that affect the scores of the asset, except the true views.
 
         The hash is the first 48 bits of a SHA-256. It is a float, so that it can be stored among the scores; 48 bits
         fit into a float without rounding.
@@ -78,8 +78,9 @@ def entries_of(runs: Sequence[Path], uids: Sequence[str], views: Sequence[str]) 
 
     Args:
         runs: The run folders.
-        uids: The uid of each run's object, from --uid.
-        views: The name of the view that each run was made from, such as fixed_00, from --view; empty without --view.
+        uids: The values of --uid: the uid of each run's object.
+        views: The values of --view: the name of the view that was distilled in each run, such as fixed_00. Empty if
+            --view is not given.
 
     Raises:
         UserError: the number of uids or views does not match the number of runs, or a view does not exist.
@@ -106,7 +107,7 @@ def check_unique(entries: Sequence[AssetEntry]) -> None:
 
 
 def read_table(path: Path) -> list[AssetEntry]:
-    """Read the entries in a table of runs: a CSV file with the header run,uid,view, or a JSON list of such objects.
+    """Read a table of runs: a CSV file with the header run,uid,view, or a JSON list of objects with these keys.
 
     Raises:
         UserError: the file cannot be read, has no rows, or has an invalid row. The message contains the number of this
@@ -141,14 +142,14 @@ def read_table(path: Path) -> list[AssetEntry]:
 
 
 def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labels) -> Pair:
-    """Check that a run is finished and was made from a given object, and align its asset with the object.
+    """Check that a run is finished and that its input image shows a given object, and align its asset with the object.
 
     Args:
-        entry: The run folder and, if known, the view that the run was made from.
-        place: The object in the shard set: the number of its shard, and of its sample in the shard.
+        entry: The run folder and, if known, the view that was distilled.
+        place: The object, as the pair (index of its shard in the shard set, index of its sample in the shard).
         truth: The object in all 32 views.
-        labels: The camera labels of the model that the run used: relative or absolute; auto reads them from the folder
-            of this model.
+        labels: Type of the camera labels of the model that the run used: "relative" or "absolute". "auto": read the
+            type from the model folder.
 
     Raises:
         UserError: the run is not finished, its image is not a view of the object, or the camera labels of its model are

@@ -63,7 +63,7 @@ def fit_images(
 def ray_batches(
     posed: PosedImages, seed: int, count: int, device: torch.device | str
 ) -> Iterator[tuple[Rays, Tensor, Tensor]]:
-    """Yield batches of rays through randomly chosen pixels of given images, without end.
+    """Yield an endless sequence of batches of rays through randomly chosen pixels of given images.
 
     Args:
         posed: The images and their cameras.
@@ -72,7 +72,8 @@ def ray_batches(
         device: Device of the rays.
 
     Yields:
-        The n rays, a random shift [n] in [0, 1) of the ray marching steps of each ray, and the pixel colors [n, 3].
+        The n rays, a random shift [n] of the ray marching steps of each ray (as a fraction of a step, in [0, 1)), and
+        the colors [n, 3] of the pixels.
     """
     all_rays = camera_rays(posed.c2w, posed.fov_deg, posed.images.shape[1], device)
     colors = posed.images.reshape(-1, 3).to(device)

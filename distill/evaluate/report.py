@@ -52,7 +52,7 @@ def write_asset_report(
         groups: The assets of each method. All groups have the same objects in the same order.
         record: The scores and images of these assets.
         notes: Sentences to add to the notes on the measurements.
-        lead: Description of the objects, such as "Split test", with which the sentence below the heading begins.
+        lead: Description of the objects, such as "Split test". The sentence below the heading begins with it.
         with_mesh: Number of objects whose true mesh is available.
         consistency: Whether `record` contains scores of multi-view consistency.
 

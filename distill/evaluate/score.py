@@ -55,7 +55,7 @@ class RenderedAsset:
 
 
 def true_silhouettes(truth: RenderedObject) -> NDArray[np.bool_]:
-    """Return masks [f, h, w] of the pixels that show the object in each of the object's 32 true views."""
+    """Return one mask for each of the object's f = 32 true views, [f, h, w]: the pixels that show the object."""
     return truth.images[..., 3] >= OPAQUE * 255
 
 
@@ -95,7 +95,7 @@ def render_asset(
 
 @torch.no_grad()
 def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str = "cpu") -> Occupancy:
-    """Compute the occupancy grid of a finished scene, which field files do not contain.
+    """Compute the occupancy grid of a finished scene. This is needed because field files do not contain the grid.
 
     The grid is computed from 48 random points in each cell.
 
@@ -117,12 +117,12 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
     Args:
         rendered: The renders of the asset.
         truth: The object.
-        reference: Index into ALL_VIEWS of the view that the asset was made from. If this view is one of the 16 fixed
-            views, the scores of this view are NaN, since the view is not held out.
+        reference: Index into ALL_VIEWS of the view that was distilled. If it is one of the 16 fixed views, its scores
+            are NaN, since this view is not held out.
 
     Returns:
-        Lists of scores by name: one value for each of the 16 fixed views, and, under `hull_iou`, the intersection over
-        union of the visual hulls.
+        Lists of scores by name. Each list has one value for each of the 16 fixed views, except `hull_iou`. That list
+        has a single value, the intersection over union of the visual hulls.
     """
     ring = slice(0, VIEWS_PER_SET)
     rgb, true_rgb = rendered.rgb[ring], truth.on_white[ring]
@@ -150,7 +150,7 @@ def shape_scores(mesh: trimesh.Trimesh, alignment: Alignment, truth: Solid) -> d
 
 
 def outlines(rendered: RenderedAsset, truth: RenderedObject) -> list[NDArray[np.uint8]]:
-    """Draw the silhouettes of the asset and of the object in each of the 16 fixed views as an image [h, w, 4].
+    """Return one RGBA image [h, w, 4] for each of the 16 fixed views. It shows the silhouettes of asset and object.
 
     Pixels in both silhouettes are gray, pixels in the asset's silhouette only are orange, and pixels in the object's
     silhouette only are blue.

@@ -56,8 +56,7 @@ def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def rasterize(uv: FloatArray, faces: IntArray, size: int) -> tuple[IntArray, FloatArray]:
-    """Find the face that covers the center of each texel. If there are several, the one with the highest index is
-    taken.
+    """Find the face that covers the center of each texel. If there are several, the highest face index is taken.
 
     Args:
         uv: UV coordinates [v, 2] of v vertices.

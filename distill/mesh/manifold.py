@@ -173,8 +173,7 @@ def _split_edges(vertices: FloatArray, faces: IntArray, pairs: IntArray) -> tupl
 
 
 def is_closed(faces: IntArray) -> bool:
-    """Return whether every edge of faces [m, 3] has exactly two faces, which run along the edge in opposite
-    directions."""
+    """Return whether every edge of the faces [m, 3] has exactly two faces, which run along it in opposite ways."""
     edges = half_edges(faces)
     order, first, size = _by_edge(edges)
     if not len(faces) or (size != 2).any():

@@ -70,7 +70,7 @@ def orientation_loss(away: Tensor, alpha: Tensor) -> Tensor:
     """Return the orientation loss (Eq. 8), a scalar.
 
     In the paper, the loss is a sum over samples. As in the released code, this sum is divided by the number of rays
-    that hit something, so that the weight of the loss (Eq. 10) does not depend on the resolution.
+    whose opacity is not zero, so that the weight of the loss (Eq. 10) does not depend on the resolution.
 
     Args:
         away: Sum of the terms `facing_away` along each ray, a tensor of any shape.

@@ -29,7 +29,10 @@ _TEXTURELESS_ALBEDO: Final = 0.92
 
 
 class PreviewImages(NamedTuple):
-    """Renders from f cameras, [f, h, w, 3] in [0, 1] on white: colors, normals and textureless; and alpha [f, h, w]."""
+    """Renders of a field from f cameras on a white background.
+
+    `colors`, `normals` and `textureless` are images [f, h, w, 3] in [0, 1]; `alpha` is the opacity [f, h, w].
+    """
 
     colors: NDArray[np.float32]
     normals: NDArray[np.float32]  # world axes, -1..1 mapped to 0..1
@@ -38,7 +41,8 @@ class PreviewImages(NamedTuple):
 
     @property
     def panels(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Colors, normals and textureless renders: the rows of a sheet of views, and the parts of a video frame."""
+        """The images `colors`, `normals` and `textureless`: the rows of a sheet of views or the panels of a video
+        frame."""
         return self.colors, self.normals, self.textureless
 
 
@@ -77,8 +81,8 @@ def view_fov_deg(settings: DistillSettings) -> float:
 def view_distance(settings: DistillSettings) -> float:
     """Return the distance between camera and origin, in world units, for previews and result images.
 
-    With the field of view `view_fov_deg`, half the image width at the origin is the middle of the range
-    `settings.cameras.half_frame`.
+    At this distance, with the field of view `view_fov_deg`, the image shows a certain width of the plane through the
+    origin. Half this width is the middle of the range `settings.cameras.half_frame`.
     """
     return sum(settings.cameras.half_frame) / 2 / math.tan(math.radians(view_fov_deg(settings)) / 2)
 

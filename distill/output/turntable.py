@@ -34,7 +34,7 @@ _FFMPEG: Final = (
 
 
 def ring(count: int, elevation_deg: float, distance: float) -> NDArray[np.float64]:
-    """Return cameras at equal angles on a circle around the vertical axis, which look at the origin.
+    """Return cameras that look at the origin, at equal angles on a circle around the vertical axis.
 
     Args:
         count: Number of cameras. The first camera has azimuth 0.
@@ -59,8 +59,8 @@ def write_turntable(
 ) -> None:
     """Write a video of one full turn around a scene, as a seamless loop (H.264, yuv420p, plays in browsers).
 
-    Images with an odd width or height get one more white column or row, since the codec needs even sizes. The file is
-    written atomically, after its frames have been counted.
+    Images with an odd width or height get one more white column or row, since the codec needs even sizes. The video is
+    first written to a temporary file. This file replaces `path` only if it contains all frames.
 
     Args:
         render: Function that renders the scene from given cameras.

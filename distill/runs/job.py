@@ -1,8 +1,8 @@
 """One run: distill one image with one seed into one folder.
 
 The run writes input.png and config.json at the start, a checkpoint and previews while it runs, and the result files
-(RESULTS: field, sheet of views, video and mesh) at the end. Then it writes config.json again with the data of the mesh,
-and done.json, which marks the run as finished.
+(RESULTS: field, sheet of views, video and mesh) at the end. Then it adds the statistics of the mesh to config.json, and
+writes done.json, which marks the run as finished.
 """
 
 import logging
@@ -98,8 +98,8 @@ def run_job(
         The number of faces of the mesh.
 
     Raises:
-        UserError: another process writes to the run folder, or the run cannot continue. The message contains the run
-            folder and the result files that are kept in it.
+        UserError: another process writes to the run folder, or the run cannot continue. The message names the run
+            folder, and the result files in this folder that are kept.
         KeyboardInterrupt: the run was stopped, after it wrote a checkpoint.
     """
     with _folder_is_writable(job.out):

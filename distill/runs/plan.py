@@ -39,7 +39,8 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """Options that are the same for all runs of a command. None: the default of the preset or of the model."""
+    """Options that are the same for all runs of a command. For None, the default of the preset or of the model is
+    used."""
 
     model: Path
     preset: Preset | None = None

@@ -2,8 +2,8 @@
 
 A worker loads the model once and runs one job after the other. Between steps it reports its progress to the `Board` and
 asks the board whether to stop, since only the driver process receives signals. If a worker dies, another worker resumes
-its run from the last checkpoint; if the second worker dies too, the run has failed. Ray is imported only when needed,
-since its import is slow.
+the interrupted run from its last checkpoint. If the second worker dies too, the run has failed. Ray is imported only
+when needed, since its import is slow.
 """
 
 import logging
@@ -63,7 +63,7 @@ class Board:
         return self._stop
 
     def stop(self) -> None:
-        """Tell all workers to stop, when they report their progress the next time."""
+        """Make each worker stop its run when the worker next reports its progress."""
         self._stop = True
 
     def steps(self) -> dict[str, int]:

@@ -96,7 +96,7 @@ def not_started(job: Job) -> RunOutcome:
 
 
 def log_outcome(outcome: RunOutcome, out: Path) -> None:
-    """Log one line about a run that has just ended, preceded by the stack trace of an unexpected error.
+    """Log one line about a run that has just ended. After an unexpected error, the stack trace is logged first.
 
     Args:
         outcome: The outcome of the run.

@@ -92,7 +92,8 @@ def resume(state: Distillation, path: Path, request: Mapping[str, Any]) -> int:
     Args:
         state: The state, which is changed in place.
         path: The checkpoint file, which need not exist.
-        request: The request of the run, as JSON values, which the checkpoint must have too.
+        request: The request of the run, as JSON values. It must agree with the request in the checkpoint, except for
+            settings that do not affect the result.
 
     Returns:
         The number of steps done; 0 without a checkpoint.

@@ -43,7 +43,7 @@ def record_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor
 class GraphedFunction:
     """A function of tensors of any shape that runs as a CUDA graph, without gradients or random numbers.
 
-    Each call overwrites the tensor that the previous call with arguments of the same shapes returned.
+    All calls with arguments of the same shapes and types return the same tensor, and each call overwrites its values.
     """
 
     def __init__(self, work: Work, record: RecordGraph = record_graph) -> None:

@@ -1,10 +1,13 @@
 """Score distillation sampling (SDS, Eq. 7): the loss, and its guidance by a diffusion model.
 
-Like the released code, we do not differentiate the UNet in Eq. 7. The gradient with respect to the latents z is then
-known in closed form, and the loss is half the squared distance of z to a fixed target. There are two forms:
+Notation: z are the latents of the rendered images, z_t are these latents with the noise eps of timestep t, and eps_hat
+is the noise that the UNet predicts. x0_hat are the clean latents that follow from z_t and eps_hat.
+
+Like the released code, we do not differentiate the UNet in Eq. 7. The gradient of the loss L with respect to z is then
+known in closed form, and the loss is half the squared distance of z to a fixed target. The loss has two forms:
 
     "eps"  dL/dz = w(t) (eps_hat - eps) / f,  w(t) = 1 - alpha_bar_t     (DreamFusion)
-    "x0"   dL/dz = (z - x0_hat) / f,          x0_hat from z_t and eps_hat (MVDream, the release)
+    "x0"   dL/dz = (z - x0_hat) / f                                      (MVDream, released code)
 
 Axis letters: `f` frames, `c h w` of latents.
 """
@@ -27,7 +30,7 @@ from train.model.noise_schedule import add_noise, classifier_free_guidance, clea
 
 
 class Prediction(NamedTuple):
-    """Noise predicted by a diffusion model, with classifier-free guidance and without it, [f, c, h, w] each."""
+    """Noise [f, c, h, w] that a diffusion model predicts for f latents, with and without classifier-free guidance."""
 
     guided: Tensor
     conditional: Tensor
@@ -57,10 +60,10 @@ def model_guidance(
 
     Args:
         model: The diffusion model.
-        tokens: Embedding of the input image, [1, 1, c].
+        tokens: Embedding of the input image, [1, 1, c], with c channels.
         elevation_deg: Elevation in degrees of the camera that took the input image.
         scale: Classifier-free guidance scale.
-        compute: How to compile the networks of the model, in place. None: do not compile.
+        compute: Settings with which the networks of the model are compiled in place. None: do not compile.
     """
     compute = compute or Compute()
     model.unet.requires_grad_(False)
@@ -84,7 +87,7 @@ def enlarge(images: Tensor, size: int) -> Tensor:
             model resizes them with antialiasing.
 
     Returns:
-        Images [f, c, size, size], or `images`.
+        The enlarged images [f, c, size, size], or `images` unchanged.
     """
     if images.shape[-1] >= size:
         return images
@@ -102,10 +105,10 @@ def model_denoiser(
 
     Args:
         model: The diffusion model.
-        tokens: Embedding of the input image, [1, 1, c]. The unconditional embedding is zero.
+        tokens: Embedding of the input image, [1, 1, c], with c channels. The unconditional embedding is zero.
         elevation_deg: Elevation in degrees of the camera that took the input image.
         scale: Classifier-free guidance scale.
-        compute: How the networks of the model were compiled. None: they were not compiled.
+        compute: Settings with which the networks of the model were compiled. None: they were not compiled.
     """
 
     def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:
@@ -133,8 +136,8 @@ def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> T
     """Rescale x0_hat with guidance so that its standard deviation approaches that of x0_hat without guidance.
 
     x0_hat are the clean latents that the model predicts. Strong guidance raises their contrast (Lin et al. 2023,
-    "Common Diffusion Noise Schedules ...", section 3.4). As in MVDream, the standard deviation is that of all views of
-    a group.
+    "Common Diffusion Noise Schedules ...", section 3.4). As in MVDream, one standard deviation is computed over all
+    views of a group.
 
     Args:
         guided: x0_hat with guidance, [f, c, h, w].

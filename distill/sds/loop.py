@@ -1,4 +1,4 @@
-"""The SDS optimization loop, which optimizes a field by guidance, with checkpoints, previews and resumption.
+"""The optimization loop: optimize a field with the SDS loss, write checkpoints and previews, and resume stopped runs.
 
 A run folder contains `checkpoint.safetensors` (field, occupancy grid and optimizer, with the number of steps and the
 request in its header), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run

@@ -89,8 +89,8 @@ class LossLog:
         Args:
             path: The file losses.csv.
             first: Number of steps done before the first new row. Rows of later steps are dropped from the file.
-            views_until: Function that returns the number of views rendered in a given number of steps, counted from the
-                first.
+            views_until: Function from a number of steps k to the total number of views that the first k steps of the
+                run render.
         """
         self._path, self._step, self._views_until = path, first, views_until
         before = read_losses(path)
@@ -155,8 +155,8 @@ def open_loss_log(path: Path, first: int, views_until: Callable[[int], int]) -> 
     Args:
         path: The file losses.csv.
         first: Number of steps done before the first new row. Rows of later steps are dropped from the file.
-        views_until: Function that returns the number of views rendered in a given number of steps, counted from the
-            first.
+        views_until: Function from a number of steps k to the total number of views that the first k steps of the run
+            render.
     """
     loss_log = LossLog(path, first, views_until)
     try:

@@ -1,8 +1,8 @@
 """Denoisers that know the true scene (oracles), to test score distillation independently of a trained model.
 
-The true scene consists of simple solids. It is ray traced from the cameras of a step, shaded like the field in this
-step, and encoded by the same encoder. The predicted noise follows from the noisy latents and the latents of the true
-images.
+The true scene consists of simple solids. It is ray traced from the cameras of a step and shaded like the field in this
+step. The images are encoded by the same encoder as the renders of the field. The predicted noise follows from the noisy
+latents and the latents of the true images.
 """
 
 from collections.abc import Callable, Sequence
@@ -226,7 +226,7 @@ def oracle_guidance(
 def mixture_denoiser(
     truths: Callable[[CameraViews], Sequence[Tensor]], encode: EncodeImages, alphas_cumprod: Tensor, *, jointly: bool
 ) -> Denoise:
-    """Return the ideal denoiser for several scenes, of which each is equally likely to be the true one.
+    """Return the ideal denoiser if the true scene is one of several scenes, each with the same probability.
 
     It predicts the posterior mean of the clean latents, given the noisy latents.
 
@@ -234,9 +234,9 @@ def mixture_denoiser(
         truths: Function that returns the images [f, 3, h, w] of each scene from given cameras.
         encode: The image encoder.
         alphas_cumprod: Cumulative product of the noise schedule, one value per timestep [t].
-        jointly: True: the posterior of a view is given all noisy views of its group, as for a model with attention
-            between views. False: it is given this noisy view alone, as for a model of single views without camera
-            labels.
+        jointly: True: the posterior of each view is conditioned on all noisy views of the group of this view, as in a
+            model with attention between views. False: it is conditioned on this noisy view only, as in a model of
+            single views without camera labels.
     """
 
     @torch.no_grad()

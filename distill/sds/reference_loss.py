@@ -3,10 +3,11 @@
 Other methods use this loss; Isotropic3D does not (paper, Table 1 and Fig. 8).
 
 The reference camera has the elevation and the azimuth of the camera that took the input image; the azimuth is 0 for
-models with relative camera labels. The field of view is 49.13 degrees, as in the training renders, which show an object
-of side 1 from distance 1.5. If `CameraSettings.half_frame` of a preset is larger than in those renders, the distance of
-the reference camera grows by the same factor: the model generates objects that fill the same fraction of the image as
-in its training renders, and the reference view must agree with that size.
+models with relative camera labels. The field of view is 49.13 degrees, as in the training renders. They show an object
+whose longest side is 1, from distance 1.5. The model generates images in which the object fills the same fraction of
+the image as in the training renders, and the reference view must show the object at the same size. If
+`CameraSettings.half_frame` of a preset is larger than in the training renders, the distance of the reference camera is
+therefore larger by the same factor.
 """
 
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ def reference_loss(
     occupancy: Occupancy | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the mean squared error of the colors (unlit, on white) plus that of the mask, a scalar.
+    """Return the mean squared error of the colors plus the mean squared error of the mask, a scalar.
+
+    The colors are unlit and on a white background.
 
     Args:
         scene: The scene, which is rendered from the reference camera.

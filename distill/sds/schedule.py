@@ -182,9 +182,10 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 
 
 def newer_settings(settings: DistillSettings) -> dict[str, float]:
-    """Return the settings that older versions of this program did not have, unless they equal the older behavior.
+    """Return the settings that older versions of this program did not have and that change the behavior.
 
-    The older behavior is given by `BEFORE`. The names contain the group, as in `cameras.low_elevation_probability`.
+    `BEFORE` contains the values that give the behavior of the older versions; settings with these values are left out.
+    The names contain the group, as in `cameras.low_elevation_probability`.
     """
     return {
         f"{group}.{name}": value
@@ -260,7 +261,8 @@ def views_until(settings: DistillSettings, step: int) -> int:
 def timestep_range(settings: DistillSettings, step: int, num_timesteps: int = 1000) -> tuple[int, int]:
     """Return the smallest and the largest diffusion timestep that may be drawn in a step.
 
-    Both move linearly from `settings.timestep_start` to `settings.timestep_end`, then stay constant.
+    Both start at the fraction `settings.timestep_start` of `num_timesteps`. They change linearly to the two fractions
+    in `settings.timestep_end`, then stay constant.
 
     Args:
         settings: Settings of the distillation.

@@ -143,7 +143,8 @@ def running_mean(values: Values) -> Values:
     """Return the mean of each value and its neighbors.
 
     Args:
-        values: The values, [n]. The window of neighbors is 5 % of n values wide, and shorter at the ends.
+        values: The values, [n]. The mean of a value is taken over a window centered at this value. The window contains
+            about 5 % of all values, and fewer at the two ends.
 
     Returns:
         The means, [n].
@@ -159,7 +160,8 @@ def running_mean(values: Values) -> Values:
 def format_number(value: float) -> str:
     """Return a number as short text.
 
-    Whole digits are shown from 1,000 to 100,000, and otherwise three significant digits, such as 0.123 or 1.23e6.
+    Numbers from 1,000 to 100,000 are rounded to integers. Others have three significant digits, such as 0.123 or
+    1.23e6.
     """
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.2e}".partition("e")

@@ -45,7 +45,7 @@ def run_page(run: StoredRun, *, served: bool = False, back: tuple[str, str] | No
 
 
 def index_page(runs: Sequence[StoredRun], href: Callable[[StoredRun], str], *, served: bool = False) -> str:
-    """Return the overview of several runs as HTML text, with a box for each run that links to the page of the run.
+    """Return the overview page of several runs as HTML text. It has one box per run, with a link to the run's page.
 
     Args:
         runs: The runs.
