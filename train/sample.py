@@ -3,8 +3,8 @@
     python -m train.sample --image IMG --model MODEL --out OUT.png
 
 Camera labels are relative to the given image (App. A): `--elevation-deg` is the elevation of the camera that took the
-image, and `--view-elevation-deg` is the elevation of the sampled views. The default of the latter is 30 degrees, the
-elevation of the fixed views in the training data.
+image, and `--view-elevation-deg` is the elevation of the sampled views. By default, the sampled views have an elevation
+of 30 degrees, which is the elevation of the fixed views in the training data.
 """
 
 import logging

@@ -16,14 +16,16 @@ from train.model.noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS, clas
 def guided_noise(
     model: MultiViewModel, latents: Tensor, timestep: int, cameras: Tensor, tokens: Tensor, *, guidance_scale: float
 ) -> Tensor:
-    """Predict noise [b, f, c, h, w] with classifier-free guidance; the unconditional token is zero.
+    """Predict the noise [b, f, c, h, w] of latents with classifier-free guidance.
+
+    The token of the unconditional prediction is zero.
 
     Args:
         model: The model.
-        latents: Noisy latents [b, f, c, h, w].
+        latents: Noisy latents [b, f, c, h, w]: f frames (views) of each of b objects.
         timestep: Timestep of all latents, 0 to 999.
         cameras: Camera labels [b, f, 16].
-        tokens: Conditioning tokens [b, 1, c].
+        tokens: Conditioning tokens [b, 1, d], one of width d per object.
         guidance_scale: Scale of classifier-free guidance.
     """
     frames = latents.shape[1]
@@ -37,10 +39,11 @@ def guided_noise(
 
 
 def ddim_timesteps(steps: int) -> list[int]:
-    """Return the timesteps of DDIM, largest first: the multiples of `1000 // steps` (from 0), plus 1, as in LDM.
+    """Return the timesteps of DDIM, largest first. As in LDM, these are k * (1000 // steps) + 1, for k from 0.
 
     The interval `1000 // steps` is rounded down, so there are more than `steps` timesteps if `steps` does not divide
-    1000. The 1 is not added if the largest timestep would then be 1000, which is out of range (LDM fails in this case).
+    1000. If the largest timestep would be 1000, which is out of range, 1 is not added to any timestep. LDM fails in
+    this case.
 
     Args:
         steps: Requested number of timesteps, 1 to 1000.
@@ -56,10 +59,10 @@ def ddim_timesteps(steps: int) -> list[int]:
 
 
 def sampling_settings(steps: int) -> dict[str, int]:
-    """Return an entry for the stored settings of a result: the number of timesteps, if it differs from `steps`.
+    """Return the setting `timesteps`, the number of DDIM timesteps; no setting if this number equals `steps`.
 
-    Results that were stored before `ddim_timesteps` followed LDM's rule lack this entry, so these results are not
-    resumed. `steps` is the requested number of DDIM steps.
+    The setting is stored with the settings of a result. Results that were stored before `ddim_timesteps` followed LDM's
+    rule lack this setting, so these results are not resumed. `steps` is the requested number of DDIM steps.
     """
     count = len(ddim_timesteps(steps))
     return {} if count == steps else {"timesteps": count}
@@ -103,11 +106,11 @@ def sample_views(
     generator: torch.Generator,
     eta: float = 0.0,
 ) -> Tensor:
-    """Sample images [b, f, 3, h, w] in [0, 1] of f views of b objects.
+    """Sample images [b, f, 3, H, W] in [0, 1] of f views of each of b objects.
 
     Args:
         model: The model.
-        tokens: Conditioning tokens [b, 1, c].
+        tokens: Conditioning tokens [b, 1, d], one of width d per object.
         cameras: Camera labels [b, f, 16] of the views.
         steps: Number of DDIM steps, as in `ddim_timesteps`.
         guidance_scale: Scale of classifier-free guidance.
@@ -139,13 +142,13 @@ def denoise_views(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Sample images [b, f, 3, h, w] in [0, 1] from initial noise.
+    """Sample images [b, f, 3, H, W] in [0, 1] of f views of each of b objects from initial noise.
 
     Args:
         model: The model.
-        noise: Initial noise, [b, f, c, h, w].
-        tokens: Conditioning tokens, [b, 1, c].
-        cameras: Camera labels, [b, f, 16].
+        noise: Initial noise [b, f, c, h, w] in the shape of the latents.
+        tokens: Conditioning tokens [b, 1, d], one of width d per object.
+        cameras: Camera labels [b, f, 16] of the views.
         steps: Number of DDIM steps, as in `ddim_timesteps`.
         guidance_scale: Scale of classifier-free guidance.
         eta: Amount of new noise in each step, from 0 (none, as in MVDream) to 1 (as much as in DDPM, as in the released

@@ -1,4 +1,4 @@
-"""Hashes of VAE and image encoder, to check that a model is trained only on latents that these two encoded."""
+"""Compute hashes of a VAE and an image encoder. Training compares these hashes with those in a latent set."""
 
 import hashlib
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from train.model.multiview import ModelSpec
 
 
 class FrozenParts(Protocol):
-    """The parts of a model that training does not change. Protocol that `MultiViewModel` and `Encoder` satisfy."""
+    """Protocol of the parts of a model that training does not change. `MultiViewModel` and `Encoder` satisfy it."""
 
     @property
     def vae(self) -> nn.Module:
@@ -35,9 +35,9 @@ def weights_sha256(part: nn.Module) -> str:
 
 
 def model_settings(model: FrozenParts) -> dict[str, Any]:
-    """Return the entries of `latents.json` that identify the model that encoded a latent set.
+    """Return the entries of `latents.json` by which a latent set identifies the model that encoded the latents.
 
-    A model can be trained on the latent set only if this function returns the same entries for it.
+    Another model can be trained on the latent set only if this function returns the same entries for that model.
     """
     return {
         "latent_scale": model.spec.latent_scale,

@@ -3,7 +3,7 @@
 The embedding is the projected output of the ViT, not normalized, as in the released Isotropic3D model.
 
 The folder of an image encoder contains the settings in `image_tower.json` and the weights in `model.safetensors`. If
-the settings name pretrained weights of open_clip, the folder contains no weights, and these are downloaded.
+the settings name pretrained weights of open_clip, the folder contains no weights. open_clip then downloads the weights.
 """
 
 import json
@@ -33,7 +33,8 @@ RESIZE_KEY: Final = "resize"  # stores `ImageEncoder.resize_mode`, unless it is 
 class OpenClipEncoder:
     """Settings of an image encoder with an architecture of open_clip.
 
-    `pretrained` is the open_clip tag of pretrained weights or a file. None: the encoder's folder contains the weights.
+    `pretrained` is open_clip's tag of pretrained weights, or the path of a file with weights. None: the folder of the
+    image encoder contains the weights.
     """
 
     architecture: str = "ViT-H-14"

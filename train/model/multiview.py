@@ -75,13 +75,13 @@ def camera_labels(
 
 
 def posterior(vae: nn.Module, images: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-    """Return mean and log variance of the VAE's posteriors of images, float32 [n, c, h, w] each. Differentiable.
+    """Return the mean and the log variance of the VAE's posterior of each image, float32 [n, c, h, w] each.
 
-    The mean is not multiplied by the model's latent scale.
+    The mean is not multiplied by the model's latent scale. The function is differentiable.
 
     Args:
         vae: diffusers' AutoencoderKL.
-        images: Images [n, 3, H, W] in [0, 1].
+        images: Images [n, 3, H, W] in [0, 1]: n images of H rows and W columns. Latents have h rows and w columns.
         image_size: Height and width in pixels to which the images are resized first.
     """
     pixels = resize(images.float(), image_size) * 2 - 1
@@ -114,23 +114,28 @@ class MultiViewModel:
         return tokens[:, None]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encode images [n, 3, H, W] in [0, 1] to latents [n, c, h, w], multiplied by the latent scale.
+        """Encode n images [n, 3, H, W] in [0, 1] to latents [n, c, h, w], and multiply these by the latent scale.
 
-        The latents are the means of the posteriors instead of samples, because the standard deviation of a posterior is
-        small compared with that of the latents. The method is differentiable and deterministic.
+        Images have H rows and W columns, latents h and w. The latents are the means of the VAE's posteriors. They
+        are not sampled, because the standard deviation of a posterior is small compared with that of the latents. The
+        method is differentiable and deterministic.
         """
         mean, _ = self.posterior(images)
         return mean * self.spec.latent_scale
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance [n, c, h, w] of the VAE's posteriors of images [n, 3, H, W] in [0, 1].
+        """Return the mean and the log variance of the VAE's posterior of each of n images, [n, c, h, w] each.
 
-        The mean is not multiplied by the latent scale.
+        `images` are [n, 3, H, W] in [0, 1]. Images have H rows and W columns, latents h and w. The mean is not
+        multiplied by the latent scale.
         """
         return posterior(self.vae, images, self.spec.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents [n, c, h, w], which were multiplied by the latent scale, to images [n, 3, H, W] in [0, 1]."""
+        """Decode n latents [n, c, h, w] to images [n, 3, H, W] in [0, 1].
+
+        The method first divides the latents by the latent scale. Images have H rows and W columns, latents h and w.
+        """
         unscaled = latents.float() / self.spec.latent_scale
         pixels: Tensor = self.vae.decode(unscaled.to(_dtype(self.vae))).sample  # type: ignore[operator]
         return ((pixels.float() + 1) / 2).clamp(0, 1)
@@ -141,10 +146,11 @@ class MultiViewModel:
         """Predict the noise [(b f), c, h, w] of noisy latents, with one conditioning token per object.
 
         Args:
-            latents: Noisy latents [(b f), c, h, w].
+            latents: Noisy latents [(b f), c, h, w] of b objects with f frames each. The frames of an object are
+                adjacent.
             timesteps: Timesteps [(b f)].
             cameras: Camera labels [(b f), 16].
-            tokens: Conditioning tokens [b, 1, c].
+            tokens: Conditioning tokens [b, 1, d] of width d.
             num_frames: Frames per object, f.
 
         Raises:

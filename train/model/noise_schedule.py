@@ -20,12 +20,12 @@ def noise_schedule() -> Tensor:
 
 
 def alpha_bar_at(alphas_cumprod: Tensor, timesteps: Tensor, num_axes: int) -> Tensor:
-    """Return alpha_bar at some timesteps, in the shape [b, 1, ..., 1], which broadcasts to a batch of latents.
+    """Return alpha_bar of b timesteps as a tensor [b, 1, ..., 1], which broadcasts to a batch of b latents.
 
     Args:
         alphas_cumprod: alpha_bar [1000] of all timesteps.
         timesteps: The timesteps [b], from 0.
-        num_axes: Number of axes of the result.
+        num_axes: Number of axes of the returned tensor.
     """
     return alphas_cumprod[timesteps].view(-1, *[1] * (num_axes - 1))
 
@@ -36,7 +36,7 @@ def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     Args:
         latents: Clean latents z, any shape.
         noise: Noise eps, same shape.
-        alpha_bar: A scalar, or a tensor that broadcasts to this shape (`alpha_bar_at`).
+        alpha_bar: A scalar, or a tensor that broadcasts to the shape of `latents` (from `alpha_bar_at`).
     """
     return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
 
@@ -47,7 +47,7 @@ def clean_latents(noisy: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     Args:
         noisy: Noisy latents, any shape.
         noise: The noise that was added, same shape.
-        alpha_bar: A scalar, or a tensor that broadcasts to this shape (`alpha_bar_at`).
+        alpha_bar: A scalar, or a tensor that broadcasts to the shape of `noisy` (from `alpha_bar_at`).
     """
     return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 

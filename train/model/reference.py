@@ -1,9 +1,10 @@
 """Condition the UNet on the latent of the reference image, as an additional frame or as input channels (Fig. 8).
 
-The additional frame is the paper's method. Input channels are the paper's ablation, as in Zero123: the UNet reads twice
-the number of latent channels, each frame is [noisy | clean reference], and there is no reference frame. `widen_conv_in`
-initializes the new weights to zero, so that the outputs of the base model do not change at first. A model with these
-input channels needs the reference image at inference too; `with_reference_image` supplies the image.
+The additional frame is the paper's method. Input channels are the paper's ablation, as in Zero123: the clean reference
+latent is concatenated to the noisy latent of each frame, so that the UNet has twice as many input channels. There is
+then no reference frame. `widen_conv_in` initializes the new weights to zero, so that the outputs of the base model do
+not change at first. A model with these input channels needs the reference image at inference too;
+`with_reference_image` supplies the image.
 """
 
 import json
@@ -46,9 +47,10 @@ def prepare_for_reference(unet: nn.Module, use: ReferenceMode) -> nn.Module:
 
 
 def start_channel_concat(unet: nn.Module) -> nn.Module:
-    """Widen the input of a UNet, in place, to the channels of the noisy latent and of the reference latent.
+    """Double the number of input channels of a UNet, in place, and return the UNet.
 
-    Returns the UNet. Raises UserError when the input of the UNet has been widened before.
+    The first half of the channels is for the noisy latent, the second half for the reference latent. Raises UserError
+    when the number of input channels has been doubled before.
     """
     settings: Any = unet.config
     if settings.in_channels != settings.out_channels:
@@ -84,7 +86,7 @@ def check_reference_options(
         folder: Model folder.
         with_reference: Whether to condition the model on the reference image in addition to its embedding.
         azimuth_deg: Azimuth of the camera of the reference image in degrees.
-        with_reference_loss: Whether the reference image is also compared with the rendered view of its camera
+        with_reference_loss: Whether a loss compares the reference image with a rendering from the same camera
             (--reference-loss-weight). None: the command has no option --reference-loss-weight.
 
     Raises:
@@ -107,13 +109,16 @@ def check_reference_options(
 
 
 def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Tensor:
-    """Concatenate the noisy latent of each frame with the reference latent of its object, to [(b f), 2c, h, w].
+    """Concatenate the noisy latent of each frame with the reference latent of the same object, along the channels.
 
     Args:
-        latents: Noisy latents [(b f), c, h, w]. They may contain all objects several times in a row, as classifier-free
-            guidance needs.
-        reference: Reference latents [b, c, h, w] of the objects, repeated as often as `latents` repeats the objects.
+        latents: Noisy latents [(r b f), c, h, w] of b objects with f frames each. The sequence of all objects may occur
+            r times, as for classifier-free guidance, where r = 2.
+        reference: Reference latents [b, c, h, w], one per object. This function repeats them r times.
         num_frames: Frames per object, f.
+
+    Returns:
+        The input of the UNet, [(r b f), 2c, h, w].
 
     Raises:
         UserError: The number of latents is not a multiple of the number of objects times `num_frames`.
@@ -129,9 +134,10 @@ def concat_reference(latents: Tensor, reference: Tensor, num_frames: int) -> Ten
 
 
 class ReferenceChannelsUNet(nn.Module):
-    """Wrapper of a widened UNet, which concatenates the reference latents [b, c, h, w] of b objects to the input.
+    """Wrapper that concatenates the reference latents [b, c, h, w] of b objects to the input of a widened UNet.
 
-    The wrapper is called like a UNet that is not widened.
+    A widened UNet has input channels for the reference latent (`start_channel_concat`). The wrapper is called like a
+    UNet without these channels.
     """
 
     reference: Tensor
@@ -143,7 +149,7 @@ class ReferenceChannelsUNet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The configuration of the wrapped UNet, with the number of channels that callers pass as `in_channels`."""
+        """The configuration of the wrapped UNet, except that `in_channels` does not count the reference channels."""
         settings: Any = self.unet.config
         return type(settings)({**settings, "in_channels": settings.out_channels})
 
@@ -151,7 +157,7 @@ class ReferenceChannelsUNet(nn.Module):
         """Concatenate the reference latents to the input and return the result of `UNet2DConditionModel.forward`.
 
         Args:
-            sample: Noisy latents [(b f), c, h, w].
+            sample: Noisy latents [(b f), c, h, w] of b objects with f frames each.
             timestep: Timesteps [(b f)].
             cross_attention_kwargs: Dictionary with the entry `num_frames`, f.
             **rest: Further arguments of the UNet.
@@ -161,10 +167,10 @@ class ReferenceChannelsUNet(nn.Module):
 
 
 class ReferenceFrameUNet(nn.Module):
-    """Wrapper of a UNet that attends to the reference latents [b, c, h, w] of b objects, as in stage 2.
+    """Wrapper with which a UNet attends to the reference latents [b, c, h, w] of b objects, as in stage 2.
 
-    The reference becomes a clean first frame at timestep 0 (Eq. 4), whose camera labels are `camera` [b, 16]. The
-    wrapper is called like the UNet, and the prediction for the reference frame is discarded.
+    Each reference latent becomes a clean first frame at timestep 0 (Eq. 4). The camera labels of these frames are
+    `camera` [b, 16]. The wrapper is called like the UNet. It discards the prediction for the reference frames.
     """
 
     reference: Tensor
@@ -191,12 +197,15 @@ class ReferenceFrameUNet(nn.Module):
         cross_attention_kwargs: dict[str, int],
         **rest: Any,
     ) -> tuple[Tensor]:
-        """Prepend the reference frame and return the predicted noise [(b f), c, h, w] of the other frames in a tuple.
+        """Prepend the reference frame, and return a tuple with the predicted noise of the other frames.
+
+        The noise is [(b f), c, h, w], like `sample`.
 
         Args:
-            sample: Noisy latents [(b f), c, h, w].
+            sample: Noisy latents [(b f), c, h, w] of b objects with f frames each.
             timestep: Timesteps [(b f)].
-            encoder_hidden_states: Conditioning tokens [(b f), l, c], the same for all frames of an object.
+            encoder_hidden_states: Conditioning tokens [(b f), l, d]: l tokens of width d, the same for all frames of an
+                object.
             class_labels: Camera labels [(b f), 16].
             cross_attention_kwargs: Dictionary with the entry `num_frames`, f.
             **rest: Further arguments of the UNet, including `return_dict=False`.
@@ -230,10 +239,10 @@ def with_reference_image(
     Args:
         model: Model to condition. A model that reads the reference image as input channels needs the images.
         rgb: Reference images [b, 3, h, w] in [0, 1] on white.
-        as_frame: Whether to condition a model without such input channels on the images too: on a clean reference
-            frame, as in stage 2. If False, such a model is returned unchanged.
-        elevation_deg: Elevation of the images' camera in degrees; ignored unless camera labels are absolute.
-        azimuth_deg: Azimuth of the images' camera in degrees; ignored unless camera labels are absolute.
+        as_frame: Whether a model without such input channels receives the images as clean reference frames, as in
+            stage 2. If False, a model without such input channels is returned unchanged.
+        elevation_deg: Elevation of the images' camera in degrees; ignored unless the camera labels are absolute.
+        azimuth_deg: Azimuth of the images' camera in degrees; ignored unless the camera labels are absolute.
 
     Raises:
         UserError: `as_frame` is true, but the model reads the reference image as input channels.

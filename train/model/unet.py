@@ -69,7 +69,10 @@ def build_unet(shape: UNetShape) -> nn.Module:
 
 
 def join_frames(unet: nn.Module) -> nn.Module:
-    """Set the UNet's attention processors to `JointAttention`, which is not part of a saved UNet; return the UNet."""
+    """Set the UNet's attention processors to `JointAttention`, and return the UNet.
+
+    A saved UNet does not contain its attention processors, so they must be set after loading.
+    """
     unet.set_attn_processor(JointAttention())  # type: ignore[operator]
     return unet
 
@@ -107,10 +110,10 @@ def run_unet(
 
     Args:
         unet: UNet with joint attention.
-        latents: Noisy latents [(b f), c, h, w].
+        latents: Noisy latents [(b f), c, h, w] of b objects with f frames each.
         timesteps: Timesteps [(b f)].
         cameras: Camera labels [(b f), 16].
-        context: Conditioning tokens [(b f), l, d] for cross-attention.
+        context: Conditioning tokens [(b f), l, d] for cross-attention: l tokens of width d per frame.
         num_frames: Frames per object, f.
     """
     dtype = next(unet.parameters()).dtype

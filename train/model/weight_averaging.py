@@ -29,7 +29,7 @@ def decay_at(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update_average(average: Average, unet: nn.Module, step: int, decay: float) -> None:
-    """Update the averaged weights in place: average <- d * average + (1 - d) * weights, where d is `decay_at`.
+    """Update the averaged weights in place: average <- d * average + (1 - d) * weights, d = decay_at(step, decay).
 
     Args:
         average: Averaged weights by parameter name.
