@@ -50,7 +50,7 @@ class RenderedAsset:
 
     @property
     def silhouettes(self) -> NDArray[np.bool_]:
-        """Masks [f, h, w] of the pixels that show the asset."""
+        """One mask for each of the f = 32 views, [f, h, w]: the pixels that show the asset."""
         return self.alpha >= OPAQUE
 
 

@@ -22,7 +22,7 @@ Shade = Callable[[Tensor, Samples, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PointLight:
-    """One point light per image, and the share of ambient light, which all images have in common."""
+    """One point light per image, and the share of ambient light. The share is the same for all images."""
 
     position: Tensor  # [f, 3] world
     ambient: float  # ambient share in [0, 1]; the rest is the point light

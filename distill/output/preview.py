@@ -41,8 +41,7 @@ class PreviewImages(NamedTuple):
 
     @property
     def panels(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """The images `colors`, `normals` and `textureless`: the rows of a sheet of views or the panels of a video
-        frame."""
+        """The images `colors`, `normals` and `textureless`: the rows of a sheet of views, or the parts of a frame."""
         return self.colors, self.normals, self.textureless
 
 

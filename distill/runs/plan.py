@@ -39,8 +39,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """Options that are the same for all runs of a command. For None, the default of the preset or of the model is
-    used."""
+    """Options that are the same for all runs of a command. None selects the default of the preset or of the model."""
 
     model: Path
     preset: Preset | None = None
@@ -57,8 +56,8 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
     """Make the jobs of all runs of a command.
 
     Returns:
-        The jobs, and a failed outcome for each run whose image cannot be used. The second list is empty if the command
-        has a single run.
+        The jobs, and a failed outcome for each run whose image cannot be used. If the command has a single run, the
+        second list is empty, since an error is raised instead.
 
     Raises:
         UserError: an option is invalid, or the command has a single run and its image cannot be used.

@@ -82,7 +82,7 @@ def enlarge(images: Tensor, size: int) -> Tensor:
     """Enlarge images with bilinear interpolation, as in the released code.
 
     Args:
-        images: Images [f, c, h, w].
+        images: f images with c channels, [f, c, h, w].
         size: Edge of the enlarged images in pixels. Images of this or a larger size are returned unchanged, since the
             model resizes them with antialiasing.
 
@@ -140,7 +140,7 @@ def rescale_deviation(guided: Tensor, conditional: Tensor, fraction: float) -> T
     views of a group.
 
     Args:
-        guided: x0_hat with guidance, [f, c, h, w].
+        guided: x0_hat with guidance for f views, [f, c, h, w], with c channels and h x w pixels.
         conditional: x0_hat without guidance, [f, c, h, w].
         fraction: Interpolation factor in [0, 1]: 0 returns `guided`, 1 rescales it completely.
     """
@@ -160,7 +160,7 @@ def sds_target(
     `sds_loss` is half the squared distance to this target, divided by f.
 
     Args:
-        latents: Latents of the rendered images, [f, c, h, w].
+        latents: Latents of the f rendered images, [f, c, h, w], with c channels and h x w pixels.
         noise: The noise that was added to the latents, [f, c, h, w].
         alpha_bar: Cumulative product of the noise schedule at the timestep, a scalar.
         prediction: The noise that the model predicted.
@@ -188,7 +188,7 @@ def sds_loss(
     """Return the SDS loss, a scalar: half the squared distance of latents to their `sds_target`, divided by f.
 
     Args:
-        latents: Latents of the rendered images, [f, c, h, w], with gradient.
+        latents: Latents of the f rendered images, [f, c, h, w], with c channels, h x w pixels and gradient.
         views: The cameras of the images.
         guidance: Denoiser and noise schedule.
         timesteps: The smallest and the largest possible timestep. One timestep is drawn for all views.

@@ -2,8 +2,8 @@
 
 The columns are `step` (number of steps done), `seconds` (time in the loop so far, summed over the parts of an
 interrupted run), `views_per_s` (rendered views per second since the previous row) and then one column per loss. On a
-CPU, a repeated run has the same steps and losses, but other `seconds` and `views_per_s`. A resumed run drops the rows
-after its checkpoint, so that each step is listed once.
+CPU, a repeated run has the same steps and losses, but different `seconds` and `views_per_s`. A resumed run drops the
+rows after its checkpoint, so that each step is listed once.
 """
 
 import csv
@@ -52,7 +52,7 @@ def read_losses(path: Path) -> Losses:
         path: The file losses.csv. If it does not exist, the result has no rows.
 
     Raises:
-        UserError: the file is not a loss log, or a line does not match its columns.
+        UserError: the file is not a loss log, or a line does not match the columns of the file.
     """
     try:
         text = path.read_text(encoding="utf-8")
