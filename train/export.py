@@ -91,7 +91,7 @@ class HubApi(Protocol):
 class ModelParts:
     """The parts of a model folder.
 
-    A converted MVDream has no image encoder. A folder that was converted from a checkpoint of only a UNet has no VAE
+    A converted MVDream has no image encoder. If the converted checkpoint contained only a UNet, the folder has no VAE
     either.
     """
 
@@ -178,7 +178,8 @@ def write_diffusers(parts: ModelParts, folder: Path) -> None:
 def write_ldm(parts: ModelParts, path: Path) -> None:
     """Write the parts of a model as one flat state dict with the keys of Isotropic3D's release.
 
-    `path` ends in .safetensors, or in .ckpt or .pt for a torch file that `torch.load(weights_only=True)` can read.
+    The suffix of `path` determines the file format. .safetensors: a safetensors file. .ckpt or .pt: a torch file that
+    `torch.load(weights_only=True)` can read.
     """
     state = ldm_state(parts)
     notes = json.dumps(asdict(ldm_notes(parts)))

@@ -103,9 +103,10 @@ class LeanTransformer(Transformer2DModel):
 
 
 class LeanUpsample(Upsample2D):
-    """Nearest-neighbor upsampling by 2, as an expanded view that is then copied.
+    """Nearest-neighbor upsampling by a factor of 2: repeats the pixels with `Tensor.expand` and copies the view.
 
-    torch's own kernel for channels-last tensors returns wrong pixels for tensors of more than 2^31 elements.
+    torch's own upsampling kernel is not used, because it returns wrong pixels for channels-last tensors of more than
+    2^31 elements.
     """
 
     @staticmethod

@@ -1,8 +1,8 @@
 """Checkpoints of a run: folders `checkpoints/step-000000100/` of safetensors and JSON files, written atomically.
 
 The training loop copies the state to CPU memory. A thread writes the copy to a folder with a temporary name. When all
-files are on disk, it renames the folder. progress.json is written last and contains the SHA-256 of each other file.
-These hashes are verified when the checkpoint is loaded.
+files are on disk, the thread renames the folder. progress.json is written last and contains the SHA-256 of each other
+file. These hashes are verified when the checkpoint is loaded.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class Keep:
 def take_snapshot(
     unet: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
 ) -> Snapshot:
-    """Return copies, on the CPU, of all tensors of a checkpoint.
+    """Copy all tensors of a checkpoint to the CPU, and return the copies.
 
     Training can continue while the copies are written to disk. If FSDP2 has sharded the tensors over the ranks, this
     function gathers them, and the other ranks must call `gather_for_snapshot` at the same time.
@@ -138,9 +138,9 @@ def write_checkpoint(out: Path, snapshot: Snapshot, progress: Progress, keep: Ke
 class CheckpointWriter:
     """Context manager that writes checkpoints in a thread, one at a time.
 
-    Leaving the context waits until the last checkpoint is written. If the disk is full, this is logged and counted in
-    `failures`, and training continues. Any other error is raised by the next call of `poll` or `save`, or when the
-    context is left.
+    Leaving the context waits until the last checkpoint is written. When the disk is full, a warning is logged,
+    `failures` is increased by 1, and training continues without this checkpoint. Any other error is raised by the next
+    call of `poll` or `save`, or when the context is left.
     """
 
     def __init__(self, out: Path, keep: Keep, *, writes: bool = True) -> None:

@@ -44,7 +44,7 @@ def mfu_meter(
     device: torch.device,
     side: int = MATMUL_SIDE,
 ) -> MfuMeter:
-    """Count the FLOPs of a training step and measure the peak FLOP/s of the device, which takes seconds.
+    """Count the FLOPs of a training step, and measure the peak FLOP/s of the device. This takes seconds.
 
     Args:
         unet: UNet to train.
@@ -100,7 +100,7 @@ def _one_object(unet: nn.Module, reference: ReferenceMode, targets: int) -> tupl
 
 
 def matmul_peak(device: torch.device, side: int = MATMUL_SIDE, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Return the FLOP/s of products of square matrices on the device, as the median of 20 products.
+    """Return the FLOP/s of products of square matrices on the device, from the median time of 20 products.
 
     Args:
         device: Device to measure.

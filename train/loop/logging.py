@@ -83,7 +83,7 @@ class Meter:
             step: Number of the step, from 0.
             loss: Mean loss of the step, a scalar tensor.
             gradient_norm: Norm of the gradients before clipping, a scalar tensor.
-            images: Number of target views of the step, on all ranks.
+            images: Number of target views of the step, summed over all ranks.
             flops: Floating-point operations of the UNet in the step on this rank; 0 if they are not counted.
         """
         self._results.add((step, images), loss.detach().float(), gradient_norm.detach().float())
@@ -220,7 +220,7 @@ def _wait_for_later_name(folder: Path) -> None:
 
 @contextmanager
 def silent_log() -> Iterator[Log]:
-    """Yield a log function that does nothing, for ranks other than 0, which do not log."""
+    """Yield a log function that does nothing. Ranks other than 0 use this function."""
     yield lambda values, step: None
 
 

@@ -33,7 +33,10 @@ class Encoded:
 
     @property
     def reference_frame(self) -> tuple[Tensor, Tensor] | None:
-        """Return latent [b, c, h, w] and camera label [b, 1, 16] of the reference frame; None if there is no frame."""
+        """Return latents [b, c, h, w] and camera labels [b, 1, 16] of the reference frames of the b objects.
+
+        Return None if the UNet does not read the reference as a frame.
+        """
         if self.use != "attention" or self.reference is None:
             return None
         return self.reference, self.reference_camera
