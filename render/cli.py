@@ -90,7 +90,10 @@ class RenderCommand:
     """Price per hour of all machines together, from which --dry-run estimates the cost."""
 
     def check(self) -> None:
-        """Raise UserError on invalid values. (Not in __post_init__, whose errors tyro would print in a frame.)"""
+        """Raise UserError if the value of an option is invalid.
+
+        The check is not in `__post_init__`, because tyro would print an error of `__post_init__` inside a frame.
+        """
         for option, value in (("--workers", self.workers), ("--threads", self.threads)):
             if value is not None and value < 1:
                 raise UserError(f"{option} is {value}; choose a value of at least 1")

@@ -1,6 +1,6 @@
-"""Run a render command: list the source, send tasks to the Ray workers, stage their results and write the shards.
+"""Run a render command: list the source, render its objects in Ray workers, store the results and write the shards.
 
-Running the same command again resumes.
+Results are kept in a staging folder until their shard is complete. Running the same command again resumes the run.
 """
 
 import logging
@@ -96,11 +96,11 @@ def preflight(settings: Settings) -> tuple[str, Device]:
 
 
 def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
-    """Return the contents of `set.json`, which are all settings that determine the bytes of the shard set.
+    """Return all settings that determine the bytes of the shard set. The file `set.json` stores them.
 
     Args:
         command: The options of the run.
-        mark: Fingerprint of the source's selected objects (`render.sources.source.fingerprint`).
+        mark: Fingerprint of the objects that are selected from the source (`render.sources.source.fingerprint`).
         version: Blender's version.
     """
     settings = command.settings()
@@ -121,9 +121,9 @@ def listed(objects: Iterator[Asset]) -> Iterator[Asset]:
 
 
 def render_missing(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -> None:
-    """Render the objects without an outcome. Write each shard as soon as all of its objects have an outcome.
+    """Render all objects that have no outcome yet. Write each shard as soon as all of its objects have an outcome.
 
-    If Ray's process on this machine dies, restart Ray and resume from the staged results.
+    If Ray dies on this machine, restart it and continue. The results of finished objects are kept.
 
     Raises UserError when Ray dies MAX_RAY_STARTS times, or when no node of a Ray cluster is alive.
     """
@@ -174,7 +174,14 @@ def worker_factory(command: RenderCommand, source: ObjectSource, threads: int) -
 
 
 def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, tasks: Iterator[RenderTask]) -> None:
-    """Render `tasks` in the workers of `pool`. Pass each result to the shards, logs, metrics and progress bar."""
+    """Render the objects of `tasks` with the workers of `pool`, and process the batches of results as they arrive.
+
+    Args:
+        output: The shard set.
+        assembly: Receives the results and writes the shards.
+        pool: The workers.
+        tasks: The objects to render.
+    """
     logs = WorkerLogs(output.logs)
     progress = ProgressMetrics(output.url, len(output.manifest), assembly.done)
     with ProgressBar(total=len(output.manifest), unit="object", desc="render") as bar:
@@ -190,7 +197,7 @@ def drive(output: ShardSetWriter, assembly: ShardAssembler, pool: RenderPool, ta
 
 
 def summarize(index: Index, outcomes: Iterator[Outcome], url: str) -> int:
-    """Report the failures, print a summary and return the exit status: 1 if any object failed, else 0.
+    """Log the failed objects, print a summary and return the exit status: 1 if any object failed, else 0.
 
     Args:
         index: The index of the finished shard set.

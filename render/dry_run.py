@@ -20,7 +20,10 @@ from render.workers.worker import RenderWorker
 
 @dataclass(frozen=True)
 class Listing:
-    """Numbers of a source's objects, and a `sample` of objects (position, asset) spread evenly over the source."""
+    """Statistics of the objects of a source, and a sample of the objects.
+
+    `sample` contains pairs (position in the source, asset), spread evenly over the objects that are not excluded.
+    """
 
     objects: int
     excluded: int
@@ -32,9 +35,9 @@ class Listing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The result of rendering a few objects in one worker that is alone on this machine.
+    """Time and size measured by rendering a few objects, with no other worker running on this machine.
 
-    `rendered` and `failed` are numbers of objects; `seconds` and `bytes` are means per object.
+    `rendered` and `failed` are numbers of objects. `seconds` and `bytes` are means per object.
     """
 
     rendered: int
@@ -67,7 +70,7 @@ def plan(command: RenderCommand, source: ObjectSource, output: ShardSetWriter) -
 
 
 def survey(listed: Iterator[Asset], sample: int) -> Listing:
-    """Count the assets in `listed`, and pick about `sample` evenly spread assets among those that are not excluded."""
+    """Count the assets in `listed`. Also choose about `sample` assets, evenly spaced, that are not excluded."""
     objects = excluded = size = seen = 0
     kinds, licenses, kept, stride = Counter[str](), Counter[str](), list[tuple[int, Asset]](), 1
     for position, asset in enumerate(listed):
@@ -87,9 +90,9 @@ def survey(listed: Iterator[Asset], sample: int) -> Listing:
 
 
 def measure(command: RenderCommand, source: ObjectSource, sample: list[tuple[int, Asset]]) -> Estimate:
-    """Render the objects of the sample in one worker, and discard the images.
+    """Render a few objects in one worker, and discard the images.
 
-    `sample` contains the position in the source and the asset of each object.
+    `sample` contains a pair (position in the source, asset) for each object.
     """
     root = str(source.root) if source.root else None
     worker = RenderWorker(command.seed, command.settings(), command.limits(), command.threads or 1, root)

@@ -1,4 +1,4 @@
-"""Build the procedural object of (index, seed) in Blender and export it as a GLB file."""
+"""Build a procedural object in Blender and export it as a GLB file."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -144,9 +144,15 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
 
 
 def export(index: int, seed: int, path: Path) -> None:
-    """Write the procedural object of this index and seed atomically to `path`, as a GLB file (y up, front at +z).
+    """Write a procedural object to the GLB file `path`. In the file, y points up and the object's front faces +z.
 
-    The bytes depend only on (index, seed), this code and Blender's version. Clears Blender's current scene.
+    The file is written to a temporary name first, then renamed. Its bytes depend only on the arguments `index` and
+    `seed`, on this code and on Blender's version. The function clears Blender's current scene.
+
+    Args:
+        index: Index of the object among all procedural objects of the shard set.
+        seed: Seed of the shard set.
+        path: Path of the new file.
     """
     rng = object_rng(index, seed)
     parts = styled(rng, BUILDERS[kind_of(index, seed)](rng))

@@ -1,7 +1,7 @@
 """Import a model file, clean it up, normalize it and light it. Runs inside Blender.
 
-World axes are Blender's. The front of a glTF file (+z) faces -y after the import, toward the camera at azimuth 0.
-render.blender.cycles renders the images.
+The world axes are Blender's: z is up. The front of a glTF file (+z) faces -y after the import, which is toward the
+camera at azimuth 0. The module render.blender.cycles renders the images.
 """
 
 import logging
@@ -67,7 +67,7 @@ class ObjectError(Exception):
 
 
 def build(path: Path, mode: NormalizeMode) -> Normalization:
-    """Replace the open scene by the repaired and normalized object of the model file `path`. Raises ObjectError."""
+    """Import, repair and normalize the object of the file `path`. Raises ObjectError when it cannot be rendered."""
     prepare(path)
     return normalize(mode)
 
@@ -75,18 +75,18 @@ def build(path: Path, mode: NormalizeMode) -> Normalization:
 def prepare(
     path: Path, root: Path | None = None, scratch: Path | None = None, up: Up | None = None
 ) -> tuple[Flag, ...]:
-    """Replace the open scene by the object of a model file and repair it.
+    """Replace the open scene with the object of a model file, and repair the object.
 
-    An animated object is shown at its first frame, or without its animation if the first frame does not show all of it
-    (`render.blender.geometry.poses`).
+    An animated object is shown at its first frame. If the first frame does not show the whole object, the object is
+    shown without its animation (`render.blender.geometry.poses`).
 
     Args:
         path: The model file.
-        root: Folder that must contain all files the model refers to; None: the folder of the model file.
+        root: Folder that must contain all files that the model refers to; None: the folder of the model file.
         scratch: Existing folder for temporary files; None: the system's folder for temporary files.
-        up: Axis of an OBJ, PLY or STL file that points up; None: the convention of its format.
+        up: Axis of an OBJ, PLY or STL file that points up; None: the usual axis of the file's format.
 
-    Returns the object's flags: which parts are missing and what was repaired. Raises ObjectError.
+    Returns flags for missing data and for repairs. Raises ObjectError when the object cannot be rendered.
     """
     root = (root or path.parent).resolve()
     with tempfile.TemporaryDirectory(dir=scratch, prefix="import-") as folder:
@@ -246,14 +246,14 @@ def _hide_unwanted() -> None:
 
 
 def visible_points() -> NDArray[np.float64]:
-    """Return world positions [n, 3] of the vertices of all rendered faces, with modifiers and instances applied."""
+    """Return the world positions of all n vertices of rendered faces [n, 3], with modifiers and instances applied."""
     return np.concatenate([np.empty((0, 3)), *_clouds()])
 
 
 def outline_points() -> NDArray[np.float32]:
-    """Return points [3, n] that have the same bounding rectangle in an image as the object.
+    """Return n world positions [3, n] from which the object's bounding rectangle in an image can be computed.
 
-    Above MOST_POINTS points, the corners of bounding boxes replace instances, which may enlarge the rectangle.
+    Above MOST_POINTS vertices, bounding boxes replace some instances. The computed rectangle may then be too large.
     """
     clouds, total = [], 0
     for cloud in _clouds():
@@ -307,9 +307,9 @@ def _corner_vertices(mesh: Any) -> NDArray[np.int32]:
 
 
 def normalize(mode: NormalizeMode) -> Normalization:
-    """Center the object's bounds at the origin and scale the object as `mode` says. Return the transform.
+    """Center the object's bounds at the origin. Scale the longest side to 1, or the radius to SPHERE_RADIUS (`mode`).
 
-    Raises ObjectError when the object has no visible faces or no size, or is not finite.
+    Returns this transform. Raises ObjectError when the object has no visible faces or no size, or is not finite.
     """
     bounds = np.array([(cloud.min(0), cloud.max(0)) for cloud in _clouds()])  # [instances, 2, 3]
     if not len(bounds):
@@ -354,7 +354,7 @@ def _radius(center: NDArray[np.float64]) -> float:
 
 
 def light_scene(light: Light, path: Path) -> Hdri:
-    """Light the scene only with the environment map at `path`, rotated about z and scaled to MEAN_LUMINANCE.
+    """Make the environment map at `path` the only light. Rotate it about z, and scale it to MEAN_LUMINANCE.
 
     Raises ObjectError when the map is black or cannot be read.
     """

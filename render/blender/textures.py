@@ -20,13 +20,14 @@ _DULL: Final = (1.0, 1.0, 0.0, 1.0)  # glTF's packed occlusion, roughness, metal
 def sanitize_textures(folder: Path, root: Path | None = None, masks: bool = False) -> bool:
     """Make every texture of the open scene usable. Return whether any texture was missing.
 
-    A texture that cannot be decoded is replaced by a plain color (Cycles would show magenta). A texture with a side
-    above MAX_SIDE pixels is scaled down.
+    A texture that cannot be decoded is replaced by a plain color; Cycles would show it as magenta. A texture whose
+    width or height is more than MAX_SIDE pixels is scaled down.
 
     Args:
         folder: Folder of the model file. An image whose path does not exist is searched for in this folder.
         root: Folder that must contain the images; other images count as missing and are not read. None: `folder`.
-        masks: Whether the color of an opacity map without an alpha channel is used as the opacity, as in OBJ files.
+        masks: Whether to use the color of an opacity map as the opacity if the map has no alpha channel. Should be True
+            for OBJ files.
 
     Raises ObjectError for an image with more than MAX_PIXELS.
     """

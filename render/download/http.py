@@ -84,7 +84,7 @@ def with_retries(attempt: Callable[[], T], name: str, policy: DownloadPolicy) ->
         name: Name of the downloaded file, for the error message.
         policy: The largest number of attempts and the times between them.
 
-    Raises DownloadError, which names the file and the last failure, when no further attempt is allowed or useful.
+    Raises DownloadError when no further attempt is allowed or useful. Its message names the file and the last failure.
     """
     number = 1
     while True:

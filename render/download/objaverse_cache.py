@@ -29,7 +29,7 @@ _GLB_HEADER: Final = struct.Struct("<4sII")  # magic, version, length of the fil
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A downloaded file. Its bytes `data` [n] are memory-mapped, so that they are read from the disk when needed."""
+    """A downloaded file. The array `data` [n] contains its n bytes. It is memory-mapped: read from disk when needed."""
 
     data: NDArray[np.uint8]
     sha256: str
@@ -44,7 +44,10 @@ class CachedFile:
 
 @dataclass(frozen=True)
 class Download:
-    """The result of a download. `data` are the bytes [n] of the file, or None if `failure` states why it failed."""
+    """A completed or failed download. `data` [n] contains the n bytes of the file.
+
+    If the download failed, `data` is None and `failure` gives the reason.
+    """
 
     data: NDArray[np.uint8] | None = None
     sha256: str = ""
@@ -75,7 +78,7 @@ def fetch(asset: Asset, cache: Path, policy: DownloadPolicy) -> CachedFile:
 
 
 def download(asset: Asset, cache: Path | None, policy: DownloadPolicy) -> Download:
-    """Get the file of one asset from the cache, or download it. A failure is returned in the result, not raised.
+    """Get the file of one asset from the cache, or download it. An error is returned as `Download.failure`, not raised.
 
     Args:
         asset: An object of Objaverse.

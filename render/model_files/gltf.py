@@ -1,9 +1,12 @@
 """Validate a glTF file before Blender imports it: its file references, its declared sizes and its values.
 
 Blender's importer follows any file path in a glTF, allocates the memory that an accessor declares, and silently
-replaces non-finite positions; all three are checked here. A missing buffer is an error, but a missing image is not
-(render.blender.textures). In a copy, compressed parts are decompressed (render.model_files.compression), and parts that
-the importer must not or cannot read are removed (render.model_files.gltf_copy).
+replaces non-finite positions. This module therefore checks the paths, the declared sizes and the positions. A missing
+buffer is an error, but a missing image is not (render.blender.textures).
+
+If Blender cannot read a file, or must not read everything in it, a copy is imported instead. In the copy, compressed
+data is decompressed (render.model_files.compression), and unsafe or unsupported data is removed
+(render.model_files.gltf_copy).
 
 Layout: the glTF 2.0 specification, sections 3.6 (buffers, accessors) and 4 (GLB).
 """
@@ -44,10 +47,10 @@ def prepare_gltf(path: Path, root: Path, scratch: Path, animations: bool = True)
     """Check a .gltf or .glb file. Return the file to import: `path` itself, or a simplified copy of it.
 
     Args:
-        path: The file.
+        path: Path of the glTF file.
         root: Folder that must contain all buffers that the file refers to.
-        scratch: Existing folder in which a copy is written.
-        animations: Whether the object is imported with its animations. If not, a copy has none.
+        scratch: Existing folder for the copy.
+        animations: Whether the object is imported with its animations. If False, the copy, if any, has none.
 
     Raises ModelError when the file is malformed, needs files outside of `root` or has non-finite positions.
     """

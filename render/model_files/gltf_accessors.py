@@ -30,9 +30,11 @@ class GltfData:
         self._buffers: dict[int, memoryview] = {}
 
     def array(self, index: int) -> NDArray[Any] | None:
-        """Return the values [count, width] of the accessor with this index, without copying them.
+        """Return the values [count, width] of an accessor, without copying them.
 
-        Returns None if the file does not store the values, because they are all zero or compressed.
+        `count` is the number of elements, and `width` the number of components per element, such as 3 for VEC3.
+
+        Returns None if the file does not store the values of the accessor: they are all zero, or compressed.
         """
         accessor = self._document["accessors"][index]
         if "bufferView" not in accessor:
@@ -40,9 +42,12 @@ class GltfData:
         return self._view(accessor, accessor, accessor["type"], f"accessor {index}")
 
     def float_arrays(self, index: int) -> Iterator[NDArray[Any]]:
-        """Yield the values [count, width] of the accessor with this index, then its sparse values [n, width].
+        """Yield the values [count, width] of an accessor of floats, then its n sparse values [n, width].
 
-        Yields nothing if the values are not floats, or are not stored because they are all zero or compressed.
+        `count` is the number of elements, and `width` the number of components per element, such as 3 for VEC3.
+
+        Values that the file does not store, because they are all zero or compressed, are left out. Yields nothing if
+        the values are not floats.
         """
         accessor = self._document["accessors"][index]
         if accessor["componentType"] != _FLOAT:

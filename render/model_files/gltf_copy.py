@@ -1,4 +1,4 @@
-"""Write a copy of a glTF file without the parts that Blender's importer must not or cannot read."""
+"""Write a copy of a glTF file without the data that Blender's importer cannot read or must not read."""
 
 import json
 import os
@@ -59,16 +59,17 @@ def local_path(uri: str, folder: Path, root: Path) -> Path | None:
 
 
 def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool) -> tuple[bool, tuple[Flag, ...]]:
-    """Remove the parts of a glTF document that Blender must not or cannot read.
+    """Remove the data of a glTF document that Blender's importer cannot read or must not read.
 
     Args:
-        document: The JSON document, which is changed.
-        path: The glTF file. URIs of images are relative to its folder.
-        root: Folder that image files must be in; references to other files are replaced.
+        document: The JSON document. It is changed.
+        path: Path of the glTF file. URIs of images are relative to the folder of this file.
+        root: Folder that must contain all image files. The URI of an image elsewhere is replaced by MISSING_URI.
         animations: Whether the animations are kept.
 
     Returns:
-        Whether the document was changed, and the flag unsupported-extension if an extension of materials is ignored.
+        A pair: whether the document was changed, and the object's quality flags. The only possible flag is
+        unsupported-extension: Blender renders the object without a material extension that the file requires.
     """
     flags: tuple[Flag, ...] = ("unsupported-extension",) if _drop_extensions(document) else ()
     changed = _drop_hidden_nodes(document) or bool(flags)
@@ -88,9 +89,15 @@ def simplify(document: dict[str, Any], path: Path, root: Path, animations: bool)
 
 
 def write_copy(document: dict[str, Any], binary: memoryview, path: Path, folder: Path) -> Path:
-    """Write a glTF document and its binary chunk to a GLB file in `folder`. Return the path of the new file.
+    """Write a glTF document and its binary chunk to a new GLB file in `folder`. Return the path of the new file.
 
-    `path` is the original file. In the new file, references to other files are absolute paths.
+    In the new file, references to other files are absolute paths.
+
+    Args:
+        document: The JSON document. Its URIs are changed.
+        binary: The binary chunk, empty if there is none.
+        path: Path of the original glTF file. URIs are relative to the folder of this file.
+        folder: Existing folder for the new file.
     """
     origin = path.parent.resolve()
     for entry in (*document.get("buffers", []), *document.get("images", [])):

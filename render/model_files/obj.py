@@ -1,8 +1,8 @@
 """Write a normalized copy of an OBJ file and its materials, before Blender imports it.
 
 Blender's importer opens any path in `mtllib` and `map_` statements, but reads only one file per `mtllib`. The copy
-therefore has a single material file, which Blender finds by its name. This file refers to images by absolute paths, and
-only to images inside the source folder.
+therefore has a single material file with the same name and the suffix .mtl, so that Blender finds it without `mtllib`.
+This material file refers to images by absolute paths, and only to images inside the source folder.
 
 Layout: the Wavefront OBJ and MTL specifications, and the PBR extension of MTL.
 """
@@ -54,11 +54,17 @@ Materials = dict[str, list[str]]  # name -> normalized statements
 
 
 def prepare_obj(path: Path, root: Path, scratch: Path) -> PreparedModel:
-    """Return the file to import: the .obj file itself, or a copy with its materials in the folder `scratch`.
+    """Return the file to import: the .obj file itself, or a normalized copy of it and its materials.
 
-    The object is flagged if it uses a material that no material file inside the folder `root` defines, or if its
-    material files define materials but some of its faces have none. Raises ModelError when an `mtllib` statement has
-    too many words.
+    The object gets the flag missing-material in two cases. It uses a material that no material file inside `root`
+    defines, or the material files define materials and the first face comes before any `usemtl` statement.
+
+    Args:
+        path: Path of the .obj file.
+        root: Folder that must contain all material files and images; others are not read.
+        scratch: Existing folder for the copy.
+
+    Raises ModelError when an `mtllib` statement has too many words.
     """
     original = path.read_bytes()
     data = _utf8(original)

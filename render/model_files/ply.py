@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 def prepare_ply(path: Path, root: Path, scratch: Path) -> PreparedModel:
     """Check a PLY file. Return the file to import: `path` itself, or a plain copy in the existing folder `scratch`.
 
-    If the header names an image in the folder `root`, this image is the texture of the result.
+    If the header names an image file in the folder `root`, `PreparedModel.texture` is the path of this image.
 
     Raises ModelError when the file cannot be read as PLY or has non-finite positions.
     """

@@ -1,6 +1,7 @@
-"""Read all elements of a PLY file, in any order and with lists, as numpy arrays.
+"""Read all elements of a PLY file as numpy arrays. The elements may be in any order and have list properties.
 
-Layout: Greg Turk's PLY 1.0. A text header is followed by the elements in the same order, as text or packed binary.
+Layout: Greg Turk's PLY 1.0. A text header declares the elements. Their rows follow in the order of the header, as text
+or packed binary data.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": 
 class Property:
     """A property of a PLY element.
 
-    `kind` is the numpy type of the values, such as "f4". If the property is a list, `length` is the numpy type of the
-    number of its values; otherwise `length` is empty.
+    `kind` is the numpy type of the values, such as "f4". In a list property, a number before each list gives the length
+    of the list; `length` is the numpy type of this number. For other properties, `length` is empty.
     """
 
     name: str
@@ -46,7 +47,11 @@ class Element:
 
 @dataclass(frozen=True)
 class Column:
-    """The values [v] of a PLY property, row by row, and the number of values in each row [count]."""
+    """The values of a PLY property in all rows of an element.
+
+    `values` [v] contains the v values of all rows, row by row. `lengths` [count] is the number of values in each of the
+    `count` rows: 1, unless the property is a list.
+    """
 
     values: NDArray[Any]
     lengths: NDArray[np.int64]
@@ -73,7 +78,7 @@ def parse_elements(lines: list[list[str]]) -> list[Element]:
 
 
 def read_elements(body: bytes, order: str, elements: list[Element]) -> dict[str, dict[str, Column]]:
-    """Read the rows of a PLY file. Return name of the element -> name of the property -> values.
+    """Read the rows of a PLY file. Return a mapping: name of the element -> name of the property -> values.
 
     Args:
         body: The bytes after the header.

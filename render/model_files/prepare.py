@@ -26,8 +26,9 @@ def prepare_model(path: Path, root: Path, scratch: Path, animations: bool = True
 
     Args:
         path: The model file.
-        root: Folder that the files that the model refers to must be in. Other files are not read and count as missing.
-        scratch: Existing folder in which a copy is written.
+        root: Folder that must contain all files that the model refers to. Files elsewhere are not read; they count as
+            missing.
+        scratch: Existing folder for the copy.
         animations: Whether the object is imported with its animations.
 
     Raises ModelError when the file cannot be used.
@@ -62,9 +63,11 @@ def _check_content(path: Path) -> None:
 def prepare_stl(path: Path, scratch: Path) -> PreparedModel:
     """Check an STL file. Return the file to import: `path` itself, or a copy in the existing folder `scratch`.
 
-    Blender reads only lower-case keywords, and only binary files whose size matches the header exactly. If a binary
-    file declares 0 triangles, all triangles up to its end are read. Raises ModelError when the file is not STL or has
-    fewer triangles than its header declares.
+    Blender reads only text files with lower-case keywords, and only binary files whose size matches the header exactly.
+    Other files are therefore copied with lower-case keywords or with the correct size. If the header of a binary file
+    declares 0 triangles, the copy contains all triangles up to the end of the file.
+
+    Raises ModelError when the file is not STL or has fewer triangles than its header declares.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)

@@ -23,12 +23,13 @@ class PreparedModel:
     """A checked model file.
 
     Attributes:
-        path: The file to import: the model itself, or a normalized copy that refers to files by absolute paths.
-        flags: Missing or unsupported parts of the model.
+        path: The file to import: the model file itself, or a normalized copy, in which references to files are
+            absolute paths.
+        flags: Quality flags for missing or unsupported data, such as a missing texture.
         scenes: The scenes of a glTF file; None for other formats.
-        texture: The image file that a PLY file names as its texture. Blender imports PLY files without materials.
+        texture: The image file that a PLY file names as its texture, if any. Blender's importer ignores it.
         animated: Whether the file has animations.
-        depth: Number of nodes from a root of a glTF file to its farthest leaf.
+        depth: Number of nodes on the longest path from a root node to a leaf of a glTF file; 0 for other formats.
         images: Whether the file or its materials declare image textures.
     """
 

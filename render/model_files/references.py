@@ -8,11 +8,16 @@ _USUAL_FOLDERS: Final = (".", "textures", "../textures", "../images", "../materi
 
 
 def find_file(name: str, folder: Path, root: Path) -> Path | None:
-    """Return the file that a model in `folder` refers to as `name`, or None if there is none inside `root`.
+    """Return the path of a file that a model refers to, or None if the file is not found inside `root`.
 
-    Backslashes count as slashes, and upper and lower case are not distinguished. If there is no file at this path, as
-    with paths of another computer, the last part of the path is searched for beside the model and in folders where data
-    sets usually keep images.
+    Backslashes count as slashes. A name in other upper or lower case is also found. If there is no file at the path
+    `name`, its file name alone is searched for in the folder of the model and in folders where data sets usually keep
+    images. This finds files whose path is from another computer.
+
+    Args:
+        name: Path of the file as the model states it, relative to `folder`.
+        folder: Folder of the model file.
+        root: Folder that must contain the file.
     """
     path = name.replace("\\", "/")
     last = path.rpartition("/")[2]
@@ -24,9 +29,10 @@ def find_file(name: str, folder: Path, root: Path) -> Path | None:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Return whether `path` is inside the folder `root` under both interpretations of `..` in `path`.
+    """Return whether `path` is certainly inside the folder `root`.
 
-    One interpretation applies `..` before following symbolic links, the other afterwards.
+    `path` may contain `..` after a symbolic link. Some programs remove `..` before they follow the link, others
+    afterwards. The path must be inside `root` in both cases.
     """
     try:
         places = (path.resolve(), Path(os.path.normpath(path)).resolve())

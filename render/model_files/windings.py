@@ -7,9 +7,11 @@ Integers = NDArray[np.int64]
 
 
 def reversed_twins(corners: Integers, starts: Integers) -> NDArray[np.bool_]:
-    """Return which faces [f] share all vertices with a face of the opposite winding.
+    """Return which of the f faces [f] have the same vertices as another face, in the opposite winding.
 
-    `corners` [c] are vertex indices, face by face; `starts` [f] is the index of the first corner of each face.
+    Args:
+        corners: Index of the vertex at each of the c face corners [c]. The corners of each face are consecutive.
+        starts: Index of the first corner of each face [f].
     """
     if not len(starts):
         return np.zeros(0, bool)

@@ -1,7 +1,7 @@
 """Collect results and write each shard as soon as all of its objects have a result.
 
-Shards are opened in order and only as tasks are consumed, so memory does not grow with the number of objects. Shards
-are written by background threads.
+Tasks are created shard by shard, as they are consumed. A shard is in memory only from its first task until it is
+written, so memory does not grow with the number of objects. Background threads write the shards.
 """
 
 from collections import deque
@@ -25,9 +25,9 @@ _EXCLUDED: Final = {
 
 
 class ShardAssembler:
-    """Assembles the unfinished shards of a shard set from the results of the workers.
+    """Collects the results of the workers and writes the unfinished shards of a shard set.
 
-    Use an instance as a context manager: on exit it waits for the writer threads and re-raises their errors.
+    Use an instance as a context manager. On exit, it waits for the writer threads and re-raises their errors.
     """
 
     def __init__(self, output: ShardSetWriter) -> None:
@@ -50,7 +50,10 @@ class ShardAssembler:
             self._wait_for_writers(0)
 
     def tasks(self) -> Iterator[RenderTask]:
-        """Iterate over the objects to render, in manifest order. A shard is opened when its first task is taken."""
+        """Yield a task for each object to render, in manifest order.
+
+        `accept` takes results only of shards for which a task has been yielded.
+        """
         finished = self._output.finished_shards()
         for shard in range(self._output.num_shards):
             positions = self._output.positions(shard)
@@ -75,9 +78,10 @@ class ShardAssembler:
                 self._finish(shard)
 
     def accept(self, batch: RenderBatch) -> None:
-        """Stage the results of a batch, or write their shard if the batch completes it.
+        """Process a batch of results, all of one shard.
 
-        Re-raises the errors that background threads had while they wrote earlier shards.
+        If the shard is now complete, a background thread writes it. Otherwise the results are stored in the staging
+        folder. Re-raises errors of background threads that wrote earlier shards.
         """
         results = batch.results
         shard = self._output.shard_of(results[0].outcome.position)

@@ -1,8 +1,9 @@
-"""Write a shard set while it is rendered: its request, its staged results and its finished shards.
+"""Write a shard set while it is rendered: its settings (`set.json`), its staged results and its finished shards.
 
-The results of a batch are staged as one file (render.output.staging). A shard is finished once its outcome table
-exists; the table is written last. The process can therefore be killed at any time. The bytes of the set do not depend
-on which worker rendered an object, or when.
+Staged results are results in the staging folder, where they are kept until their shard is written. The results of a
+batch are staged as one file (render.output.staging). The outcome table of a shard is written last; the shard is
+finished when this table exists. The process can therefore be killed at any time. The bytes of the set do not depend on
+which worker rendered an object, or when.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ _DERIVED_KEYS: Final = {"source", "objects", "manifest_sha256"}
 
 
 class ShardSetWriter:
-    """Writes a shard set to the folder or fsspec URL `url`. The manifest exists after `claim`."""
+    """Writes a shard set to the folder or fsspec URL `url`. Call `claim` first: it writes or checks the manifest."""
 
     def __init__(self, url: str, objects_per_shard: int) -> None:
         if objects_per_shard < 1:
@@ -75,7 +76,7 @@ class ShardSetWriter:
         return -(-len(self.manifest) // self.objects_per_shard)
 
     def shard_of(self, position: int) -> int:
-        """Return the number of the shard that contains the object at this position in the manifest, both from 0."""
+        """Return the number (from 0) of the shard that contains the object at this manifest position (from 0)."""
         return position // self.objects_per_shard
 
     def positions(self, shard: int) -> range:
@@ -85,7 +86,10 @@ class ShardSetWriter:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the set. Raises UserError when another process renders the set or its folder cannot be written."""
+        """Lock the set inside the `with` block.
+
+        Raises UserError when another process is rendering this set, or when the set's folder cannot be written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,10 +108,10 @@ class ShardSetWriter:
 
         Args:
             request: The settings of the run, as `set.json` stores them.
-            assets: Lists the objects of the source. Called only to write a new manifest, or to find the first object
-                that differs from an existing manifest.
+            assets: Function that lists the objects of the source. Called only to write a new manifest, or to find the
+                first object that differs from an existing manifest.
 
-        Raises UserError, which lists the settings that differ from those of the existing set.
+        Raises UserError when the existing set was made with other settings; the message lists them.
         """
         path = f"{self.root}/{SET_NAME}"
         contents = {"schema_version": SCHEMA_VERSION, "objects_per_shard": self.objects_per_shard, **request}
@@ -134,18 +138,19 @@ class ShardSetWriter:
         return {shard for shard in range(self.num_shards) if f"{shard_name(shard)}.parquet" in names}
 
     def missing(self, shard: int) -> list[int]:
-        """Return the manifest positions of the objects without a result in the unfinished shard number `shard`."""
+        """Return the manifest positions of the shard's objects without a staged result. `shard` must be unfinished."""
         staged = self.staging.positions(shard_name(shard))
         return [position for position in self.positions(shard) if position not in staged]
 
     def stage(self, results: Sequence[RenderResult]) -> None:
-        """Store the results of objects in one shard in the staging folder, until the shard is written."""
+        """Store results in the staging folder until their shard is written. All must be of the same shard."""
         self.staging.add(results[0].outcome.shard, results)
 
     def finish_shard(self, shard: int, fresh: Sequence[RenderResult] = ()) -> None:
         """Write shard number `shard`, then its outcome table. Remove the staged files of the shard.
 
-        All results of the shard must be staged, or in `fresh`, which are results that were never staged.
+        `fresh` contains results that are not staged. Together with the staged results, it must contain a result for
+        each object of the shard.
         """
         name = shard_name(shard)
         results = {result.outcome.position: result for result in [*self.staging.read(name), *fresh]}
@@ -156,9 +161,10 @@ class ShardSetWriter:
         self.staging.drop(name)
 
     def finish(self, skip_duplicates: bool = False) -> Index:
-        """Mark duplicates, write attribution and index, and remove the staging folder. All shards must be finished.
+        """Complete the set: flag duplicates, write `attribution.csv` and the index, and remove the staging folder.
 
-        With `skip_duplicates`, the samples of duplicates are removed from their shards.
+        All shards must be finished. A duplicate is an object whose file is identical to that of an earlier object. If
+        `skip_duplicates` is True, the samples of duplicates are removed from their shards.
         """
         self._mark_duplicates(skip_duplicates)
         write_attribution(self.fs, self.root)
@@ -179,7 +185,7 @@ class ShardSetWriter:
         return failed
 
     def table(self, shard: int) -> list[Outcome]:
-        """Return the rows of the outcome table of shard number `shard`, which is finished."""
+        """Return the rows of the outcome table of shard number `shard`. The shard must be finished."""
         path = self._table_path(shard)
         return parse_outcomes(self.fs.cat_file(path), path)
 

@@ -1,4 +1,4 @@
-"""Check on resume that no model file was replaced after it was rendered."""
+"""Check, when a run is resumed, that no model file was replaced after its object was rendered."""
 
 import os
 from collections.abc import Iterator
@@ -13,10 +13,11 @@ from render.sources.model_file import file_sha256, object_sha256, referenced_fil
 
 
 def check_files_unchanged(output: ShardSetWriter, root: Path) -> None:
-    """Raise UserError when the contents of a rendered object's files have changed since it was rendered.
+    """Raise UserError if the files of an object have changed after the object was rendered.
 
-    An object is hashed again only if the modification time or the inode change time of one of its files is later than
-    `set.json`, so that an unchanged folder costs one listing. The files of failed objects may change at any time.
+    The files of an object are hashed again only if one of them has a modification time or inode change time after that
+    of `set.json`. In an unchanged folder, the check therefore only lists the files. The files of failed objects may
+    change at any time.
 
     Args:
         output: The shard set. Its manifest must exist.

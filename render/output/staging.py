@@ -31,7 +31,7 @@ class Staging:
         self._fs = LocalFileSystem()
 
     def add(self, shard: str, results: Sequence[RenderResult]) -> Path:
-        """Write some results of the shard with the name `shard` to one file. Return the path of the file."""
+        """Write results of the shard with the name `shard` to one new file. Return the path of the file."""
         positions = [result.outcome.position for result in results]
         path = self.folder / shard / f"{min(positions):08d}-{max(positions):08d}{PART_SUFFIX}"
         rows = json.dumps([to_json(result.outcome) for result in results]).encode()
@@ -45,7 +45,7 @@ class Staging:
             yield from _read(path)
 
     def positions(self, shard: str) -> set[int]:
-        """Return the manifest positions of the staged objects of the shard with the name `shard`.
+        """Return the manifest positions of the objects that have a staged result in the shard named `shard`.
 
         Also removes the temporary files of writers that were killed.
         """
@@ -59,7 +59,7 @@ class Staging:
             shutil.rmtree(self.folder / shard)
 
     def drop_failed(self, shard: str) -> int:
-        """Remove the staged results of failed objects of the shard with the name `shard`. Return their number."""
+        """Remove the staged results of failed objects in the shard named `shard`. Return how many there were."""
         results = list(self.read(shard))
         kept = [result for result in results if result.outcome.status != "failed"]
         if len(kept) < len(results):

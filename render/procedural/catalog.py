@@ -1,4 +1,7 @@
-"""Derive the kind, the uid and the random generator of a procedural object from (index, seed)."""
+"""Derive the kind (such as cat or chair), the uid and the random generator of a procedural object.
+
+All three depend only on the object's index and the seed of the shard set.
+"""
 
 import hashlib
 import re
@@ -96,7 +99,9 @@ def generator(*keys: object) -> np.random.Generator:
 
 
 def kind_of(index: int, seed: int) -> str:
-    """Return the kind of the procedural object `index`. Each block of len(KINDS) indices has every kind once.
+    """Return the kind of the procedural object `index`, such as cat.
+
+    Among the first len(KINDS) objects, and among each further len(KINDS) objects, every kind occurs once.
 
     Raises UserError when the index is out of range.
     """

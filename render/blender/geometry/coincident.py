@@ -1,8 +1,8 @@
 """Find faces that lie in the same place. Uses only numpy.
 
 Cycles renders coincident faces black: a ray that leaves one of them hits the other at distance zero. CAD, SketchUp and
-ShapeNet files contain many of them: the same triangle in both windings, twice in one winding, or a square that is split
-along both of its diagonals.
+ShapeNet files contain many of them: the same triangle twice, with equal or opposite windings, or the same square twice,
+split along one diagonal and along the other.
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ _SHIFTS: Final = (0.0, 0.5)  # of two grids, in cells; close points that one gri
 
 @dataclass(frozen=True)
 class Faces:
-    """The polygons of an object in world space.
+    """The polygons of an object in world space: v vertices, f faces and c face corners.
 
     Attributes:
-        positions: World positions of vertices [v, 3].
-        corners: Vertex index of every corner [c], face by face.
+        positions: World positions of the vertices [v, 3].
+        corners: Index of the vertex at every corner [c]. The corners of each face are consecutive.
         starts: Index of the first corner of every face [f].
-        look: Material index of every face [f]; faces with equal `look` and `colors` look the same.
-        colors: Texture coordinates and colors of every corner [c, k].
+        look: Material index of every face [f]. Faces with equal `look` and equal `colors` have the same appearance.
+        colors: Texture coordinates and vertex colors: k numbers per corner [c, k].
     """
 
     positions: Floats
@@ -55,9 +55,10 @@ class Repair:
     """What to do with every face of an object. Each attribute is an array [f] with one value per face.
 
     Attributes:
-        drop: Whether the face is deleted, because another face in the same place remains.
-        both_sides: Whether the face remains and represents both windings, so that both of its sides are drawn.
-        layer: Number of small steps by which the face is moved along its own normal; 0 for most faces.
+        drop: Whether the face is deleted. Another face at the same position remains.
+        both_sides: Whether the face is drawn from both sides, because it also replaces a face of opposite winding.
+        layer: Number of steps by which the face is moved along its own normal; 0 for most faces. The caller chooses
+            the length of a step.
         doubled: Whether the face coincides with another face.
     """
 
@@ -70,18 +71,21 @@ class Repair:
 def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
     """Decide which coincident faces remain, and which of them are moved.
 
-    Of faces with the same corners and winding, the first remains. Of two opposite windings that look alike, the first
-    remains and is drawn from both sides. If they look different, both remain, and the second is moved along its normal,
-    so that each is visible from its own side. Faces that overlap in one plane but have different corners are moved
-    along their normals, each in front of the previous ones.
+    - Faces with the same corners and the same winding: the first remains.
+    - Faces with the same corners, opposite windings and the same appearance: the first remains and is drawn from both
+      sides.
+    - Faces with the same corners, opposite windings and different appearance: one of each winding remains. The later
+      one is moved along its normal, so that each is visible from its own side.
+    - Faces that overlap in one plane but have different corners: all remain. The later ones are moved along their
+      normals, each in front of the earlier ones.
 
     Args:
-        faces: The object's faces.
+        faces: The object's f faces.
         size: Longest side of the object's bounds, in the units of the positions.
-        twins: Whether a copy of each face [f] with the opposite winding has already been deleted.
+        twins: For each face [f]: whether a face with the same corners and the opposite winding was deleted earlier.
 
     Returns:
-        What to do with every face.
+        The repair of every face.
     """
     vectors = area_vectors(faces)
     areas = np.linalg.norm(vectors, axis=1)
@@ -98,13 +102,13 @@ def plan_repair(faces: Faces, size: float, twins: Booleans) -> Repair:
 
 
 def doubled_share(faces: Faces, plan: Repair) -> float:
-    """Return the fraction (0 to 1) of the object's area in faces that `plan` marks as coincident (`doubled`)."""
+    """Return the area of the faces with `plan.doubled`, divided by the area of all faces (0 to 1)."""
     areas = np.linalg.norm(area_vectors(faces), axis=1)
     return float(areas[plan.doubled].sum() / areas.sum()) if areas.sum() > 0 else 0.0
 
 
 def area_vectors(faces: Faces) -> Floats:
-    """Return normals [f, 3] whose lengths are the areas of the faces (Newell's method)."""
+    """Return the normal of each face [f, 3]. Its length is the area of the face (Newell's method)."""
     starts, counts = faces.starts, faces.counts
     points = faces.positions[faces.corners] - np.repeat(faces.positions[faces.corners[starts]], counts, 0)
     following = np.arange(1, len(points) + 1)
@@ -146,10 +150,12 @@ def _same_corners(
 
 
 def places(points: Floats, cell: float, shift: float) -> NDArray[np.uint64]:
-    """Return a hash [n] of the grid cell that contains each point [n, k]; points in the same cell have the same hash.
+    """Divide space into a grid. Return, for each of n points [n], a hash of the cell that contains the point.
+
+    Points in the same cell have the same hash.
 
     Args:
-        points: The points, in k dimensions.
+        points: The points [n, k], in k dimensions.
         cell: Edge length of a cell, in the units of the points.
         shift: Shift of the grid along each axis, as a fraction of a cell.
     """

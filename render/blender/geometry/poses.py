@@ -1,6 +1,7 @@
-"""Decide whether the first frame of an animation shows the whole object; if not, its rest pose is rendered.
+"""Decide whether the first frame of an animation shows the whole object.
 
-An animation may begin with a part that is scaled to zero, or placed far away until it is needed.
+At the beginning of an animation, a part of the object may be scaled to zero, or be far away from the others. Such an
+object is rendered in its rest pose, without the animation.
 """
 
 from typing import Final
@@ -18,12 +19,13 @@ _FEW: Final = 1e-3  # share of the faces; the rest pose is not examined if fewer
 
 
 def is_scattered(boxes: list[Floats]) -> bool:
-    """Return whether an object has zero size or a part that is far away from the others.
+    """Return whether the object has zero size, or parts that are far away from each other.
 
-    The object is scattered if its faces, projected on its longest side, cover less than 1 / SPREAD of this side.
+    All faces are projected on the longest side of the object's bounding box. Parts are far away from each other if the
+    projections cover less than 1 / SPREAD of this side.
 
     Args:
-        boxes: For each instance, the minimum and maximum corner [f, 2, 3] of each of its faces.
+        boxes: For each instance of a mesh, the minimum and maximum corner [f, 2, 3] of the bounds of its f faces.
     """
     if not boxes:
         return True
@@ -37,7 +39,10 @@ def is_scattered(boxes: list[Floats]) -> bool:
 
 
 def relative_areas(found: list[Piece]) -> Floats:
-    """Return the areas [f] of all faces of the mesh objects `found`, divided by the square of their longest side."""
+    """Return the relative areas [f] of all f faces of the mesh objects `found`.
+
+    The areas are divided by the square of the longest side of the bounding box of all these objects.
+    """
     if not found:
         return np.empty(0)
     points = np.concatenate([piece.positions[piece.corners] for piece in found])
@@ -53,17 +58,19 @@ def relative_areas(found: list[Piece]) -> Floats:
 
 
 def may_have_vanished(areas: Floats) -> bool:
-    """Return whether so many faces have no area in the first frame that the rest pose must be examined.
+    """Return whether the rest pose must be examined, because many faces have zero area in the first frame.
 
-    `areas` are the areas [f] of the faces in the first frame.
+    `areas` are the areas [f] of the f faces in the first frame, as `relative_areas` returns them.
     """
     return bool(len(areas)) and float((areas <= _NO_AREA).mean()) >= _FEW
 
 
 def vanished_share(areas: Floats, rest_areas: Floats) -> float:
-    """Return the share (0 to 1) of the area at rest that belongs to faces without area in the first frame.
+    """Return how much of the rest pose's area (0 to 1) is in faces that have zero area in the first frame.
 
-    `areas` and `rest_areas` are the areas [f] of the faces in the first frame and at rest.
+    Args:
+        areas: Areas [f] of the f faces in the first frame, as `relative_areas` returns them.
+        rest_areas: Areas [f] of the same faces in the rest pose.
     """
     if len(areas) != len(rest_areas) or not rest_areas.sum() > 0:
         return 0.0

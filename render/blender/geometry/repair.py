@@ -32,10 +32,10 @@ _SOURCE: Final = "source_corner"
 
 
 def validate(mesh: Any) -> None:
-    """Remove invalid and repeated faces of an imported mesh (Blender's own check).
+    """Remove invalid and repeated faces of an imported mesh with Blender's `Mesh.validate`.
 
-    One of two faces on the same vertices is deleted. If their windings differ, the remaining one is marked with the
-    attribute TWIN, because it represents both sides.
+    Of two faces on the same vertices, `Mesh.validate` deletes one. If the two faces have opposite windings, this
+    function marks the remaining face with the attribute TWIN, because it replaces both.
     """
     corners, starts = np.empty(len(mesh.loops), np.int32), np.empty(len(mesh.polygons), np.int32)
     mesh.loops.foreach_get("vertex_index", corners)
@@ -47,10 +47,11 @@ def validate(mesh: Any) -> None:
 
 
 def mark_twins(names: frozenset[str]) -> None:
-    """Mark all faces of the named meshes as representing both sides (TWIN).
+    """Mark all faces of the named meshes with the attribute TWIN.
 
-    Of two faces with opposite windings on the same vertices, Blender's glTF importer deletes one and does not record
-    which one. If a mesh name was already in use, Blender has appended a number to it, as in "name.001".
+    Each of these meshes had faces with opposite windings on the same vertices. Blender's glTF importer keeps one of two
+    such faces and does not record which faces were affected, so all faces of the mesh are marked. If a mesh name was
+    already in use, Blender has appended a number to it, as in "name.001".
     """
     for mesh in bpy.data.meshes:
         if mesh.name in names or mesh.name.rpartition(".")[0] in names:
@@ -60,12 +61,12 @@ def mark_twins(names: frozenset[str]) -> None:
 
 @dataclass(frozen=True)
 class Piece:
-    """A mesh object of the scene as it is rendered, with the positions of its vertices in world space.
+    """A mesh object of the scene as it is rendered: v vertices in world space, f faces and c face corners.
 
     Attributes:
         obj: The Blender object.
-        positions: World positions of its vertices [v, 3].
-        corners: Vertex index of every corner [c], face by face.
+        positions: World positions of the vertices [v, 3].
+        corners: Index of the vertex at every corner [c]. The corners of each face are consecutive.
         starts: Index of the first corner of every face [f].
         slots: Index of the material slot of every face [f].
         mirrored: Whether the object's matrix reverses windings.
@@ -93,9 +94,9 @@ def _rendered_meshes() -> list[Any]:
 
 
 def pieces() -> list[Piece]:
-    """Return the mesh objects that will be rendered; none if the scene is too large (`is_too_large`).
+    """Return the mesh objects that will be rendered, or an empty list if `is_too_large()` is True.
 
-    Objects whose modifiers add or remove faces are left out.
+    A mesh object is left out if its modifiers add or remove faces.
     """
     if is_too_large():
         return []
@@ -123,13 +124,13 @@ def _piece(obj: Any, mesh: Any, to_world: Floats) -> Piece:
 
 
 def repair_coincident_faces(found: list[Piece]) -> float:
-    """Delete or move coincident faces of the scene (`plan_repair`).
+    """Delete or move coincident faces of the scene. `plan_repair` decides which ones.
 
     Args:
-        found: The objects, as `pieces` returns them. They no longer describe the scene afterwards.
+        found: The mesh objects, as `pieces` returns them. This list is out of date afterwards; call `pieces` again.
 
     Returns:
-        The share of the area in coincident faces, 0 to 1.
+        The area of the coincident faces, divided by the area of all faces (0 to 1).
     """
     if not found:
         return 0.0
@@ -199,11 +200,15 @@ def _colors(mesh: Any, corners: Integers) -> Floats:
 
 
 def remove_uncounted_faces(found: list[Piece]) -> bool:
-    """Delete the invisible faces of the objects `found`, and faces far away from nearly all others.
+    """Delete invisible faces, and faces far away from nearly all others (`stray_faces`).
 
-    Returns whether any face was deleted.
+    If all faces are invisible, they are not deleted.
 
-    If all faces are invisible, none of them is deleted.
+    Args:
+        found: The mesh objects, as `pieces` returns them.
+
+    Returns:
+        Whether any face was deleted.
     """
     if not found:
         return False
@@ -314,14 +319,19 @@ def _stored_normals(mesh: Any) -> NDArray[np.float32] | None:
 
 
 def repair_normals(found: list[Piece]) -> float:
-    """Make stored normals agree with the windings. Return the share of the area that disagreed, 0 to 1.
+    """Make the stored normals of faces agree with the windings.
 
-    Cycles renders a face black if its stored normal points to its back. If this is true at all corners of a face, the
-    normals are reversed. If it is true for more than CONTRADICTING of a mesh's area and the mesh encloses a negative
-    volume, the windings are wrong instead: all faces are flipped, and the stored normals are kept.
+    A face is contradicting if the stored normals of all its corners point to its back. Cycles renders such faces black,
+    so their normals are reversed. There is one exception. If contradicting faces make up more than the share
+    CONTRADICTING of a mesh's area, and the mesh encloses a negative volume, the windings are wrong: all faces of the
+    mesh are flipped, and the normals of the contradicting faces are kept.
 
     Args:
-        found: The objects, as `pieces` returns them. Where a mesh was flipped, their `corners` are wrong afterwards.
+        found: The mesh objects, as `pieces` returns them. If a mesh is flipped, the `corners` of its objects are out of
+            date afterwards; call `pieces` again.
+
+    Returns:
+        The area of the contradicting faces, divided by the area of all faces (0 to 1).
     """
     wrong_area, area = 0.0, 0.0
     for mesh, piece in {piece.obj.data: piece for piece in found}.items():

@@ -1,7 +1,8 @@
 """Hide the back faces of single-sided materials, as viewers of glTF files do. Runs inside Blender.
 
-Cycles draws both sides of every face. An outline hull (an enlarged, black copy of a figure that is inside out) would
-hide the figure, and a room whose walls face inward would hide its contents.
+Cycles draws both sides of every face. This would hide objects that viewers of glTF files show. One example is a figure
+with an outline hull: an enlarged black copy around the figure, with its faces turned inward. Another example is
+furniture inside a room, if the walls of the room face inward.
 """
 
 from typing import Any, Final
@@ -22,20 +23,24 @@ _VARIANTS: Final = ("", "front only", "one-way")
 def hide_back_faces(found: list[Piece], cameras: Floats) -> float:
     """Make back faces of single-sided materials transparent to the camera.
 
-    Closed surfaces that face outward are not changed. Flat surfaces become transparent to the camera when it sees their
-    back. All other surfaces become transparent in the same way, and also let light through from back to front, so that
-    what the camera sees through them is lit. (Cycles traces light rays from the object to the light, so a ray passes if
-    it hits the front of such a surface.)
+    A connected surface is changed depending on its shape (`surface_variants`):
 
-    A material is drawn from both sides if none of its faces is turned toward any camera. All materials are drawn from
-    both sides if the object would almost vanish in some view, as a banner does from behind.
+    - Closed surfaces that face outward are not changed.
+    - On flat surfaces, the back becomes transparent to camera rays.
+    - On all other surfaces, the back becomes transparent to camera rays, and light passes from back to front. The
+      camera sees objects through such a surface, and they must be lit. Cycles traces light rays backwards, from an
+      object to the light, so the front becomes transparent to these rays.
+
+    There are two exceptions. A material stays visible from both sides if almost none of its area faces any camera. All
+    materials stay visible from both sides if the object would almost vanish in some view, like a banner seen from
+    behind.
 
     Args:
         found: The objects in normalized space, as `render.blender.geometry.repair.pieces` returns them.
         cameras: Positions of all cameras [n, 3] in normalized space.
 
     Returns:
-        The share of the area in faces that were made single-sided, 0 to 1.
+        The area of the changed faces, divided by the area of all faces (0 to 1).
     """
     singles = [_single_sided(piece) for piece in found]
     if not any(single.any() for single in singles):
@@ -93,12 +98,12 @@ def surface_variants(faces: Faces, vectors: Floats) -> Integers:
     """Choose how to draw each face [f] if its material is single-sided.
 
     Args:
-        faces: The object's faces.
+        faces: The object's f faces.
         vectors: Area vectors [f, 3] of the faces, as `render.blender.geometry.coincident.area_vectors` returns them.
 
     Returns:
-        A variant per face [f]. 0: drawn unchanged. 1: the back is transparent to camera rays. 2: in addition, the front
-        is transparent to all rays other than camera rays.
+        The variant of the material of each face [f]. 0: the material is unchanged. 1: the back is transparent to camera
+        rays. 2: as 1, and the front is transparent to all rays other than camera rays.
     """
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)

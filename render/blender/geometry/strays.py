@@ -14,10 +14,11 @@ MARGIN: Final = 0.5  # of the longest side; stray faces are outside the others' 
 
 
 def stray_faces(faces: Faces) -> Booleans:
-    """Return which faces [f] belong to connected surfaces far away from nearly all of the object's area.
+    """Return which of the object's f faces [f] are stray: on a connected surface far away from nearly all other faces.
 
-    Together they have at most MOST_AREA of the area, and without them the object's longest side is shorter by at least
-    the factor SHRINK. For most objects, which have no such faces, the cost is a sort of the faces.
+    Faces are stray only if all of them together make up at most the share MOST_AREA of the object's area, and if the
+    object's longest side without them is shorter by at least the factor SHRINK. Most objects have no stray faces. For
+    them, this function only sorts the faces.
     """
     none = np.zeros(len(faces.starts), bool)
     areas = np.linalg.norm(area_vectors(faces), axis=1)
@@ -56,7 +57,7 @@ def _box_of_most(points: Floats, starts: Integers, areas: Floats) -> tuple[Float
 
 
 def surfaces(faces: Faces) -> Integers:
-    """Return the index of the connected surface of each face [f]. Corners in the same place connect their faces."""
+    """Return the index of the connected surface of each face [f]. Faces with a common corner position are connected."""
     size = float(np.ptp(faces.positions[faces.corners], axis=0).max()) or 1.0
     _, vertex = np.unique(places(faces.positions, SAME_PLACE * size, 0.0), return_inverse=True)
     corners = vertex[faces.corners]
@@ -68,9 +69,9 @@ def surfaces(faces: Faces) -> Integers:
 
 
 def invisible_slots(obj: Any) -> list[int]:
-    """Return the indices of the material slots of a Blender object whose material is fully transparent.
+    """Return the indices of those material slots of a Blender object that contain an invisible material.
 
-    Such a material has an alpha of 0 that does not come from a texture.
+    A material is invisible if its alpha is the constant 0, or if its shader is a Transparent BSDF with constant white.
     """
     return [index for index, slot in enumerate(obj.material_slots) if slot.material and _is_invisible(slot.material)]
 

@@ -1,6 +1,7 @@
-"""Decompress the parts of a glTF document that Blender cannot read, and store the plain data in one buffer.
+"""Decompress the data of a glTF document that Blender cannot read, and store all its data in one buffer.
 
-Reads buffer views of EXT_meshopt_compression and KHR_meshopt_compression, and textures of KHR_texture_basisu.
+Supports the extensions EXT_meshopt_compression and KHR_meshopt_compression for buffer views, and KHR_texture_basisu for
+textures.
 """
 
 from pathlib import Path
@@ -20,11 +21,14 @@ Json = dict[str, Any]
 
 
 def drop_fallbacks(document: Json) -> bool:
-    """Return whether the compressed buffer views of a glTF document must be decompressed.
+    """Remove the URIs of fallback buffers. Return whether the compressed buffer views must be decompressed.
 
-    Fallback buffers contain the same data without compression. Their URIs are removed, so that they are not read. If
-    the compression extension is optional and no buffer is marked as a fallback, the uncompressed data is used, and
-    nothing must be decompressed.
+    A fallback buffer contains the uncompressed data, for readers that do not support the compression extension. It is
+    not read after its URI is removed. If no buffer of the document is marked as a fallback and the extension is
+    optional, the uncompressed data is used, and nothing must be decompressed.
+
+    Args:
+        document: The JSON document of a glTF file. It is changed.
     """
     fallbacks = [buffer for buffer in document.get("buffers", []) if _extension(buffer)]
     for buffer in fallbacks:
@@ -36,14 +40,15 @@ def decode_parts(document: Json, binary: memoryview, path: Path, root: Path, com
     """Decompress the textures and the buffer views of a glTF document, and join all its buffers.
 
     Args:
-        document: The JSON document, which is changed.
-        binary: The binary chunk of the file, empty if there is none.
-        path: The file. Its URIs are relative to its folder.
-        root: Folder that image files must be in.
+        document: The JSON document. It is changed.
+        binary: The binary chunk of the glTF file, empty if there is none.
+        path: Path of the glTF file. The document's URIs are relative to the folder of this file.
+        root: Folder that must contain all image files; others are not read.
         compressed: Whether buffer views must be decompressed, as `drop_fallbacks` returns it.
 
     Returns:
-        The only buffer of the changed document, or None if nothing was decompressed and the document is unchanged.
+        The joined buffer, which is then the only buffer of the document. None if there is nothing to decompress; the
+        document is then unchanged.
 
     Raises ModelError for damaged geometry and TooLarge when the decompressed size exceeds MAX_DECODED. A malformed
     document raises LookupError, TypeError, AttributeError or ValueError.

@@ -32,7 +32,8 @@ Json = dict[str, Any]
 def has_compressed_textures(document: Json, name: str) -> bool:
     """Return whether a glTF document has textures to decode: those with a KTX2 image and no image in another format.
 
-    Returns False, after a warning that names the file `name`, if the package `opengl-basisu` is not installed.
+    If there are such textures but the package `opengl-basisu` is not installed, log a warning and return False. `name`
+    is the name of the glTF file, for this warning.
     """
     if not any(_source(texture) is not None for texture in document.get("textures", [])):
         return False
@@ -43,15 +44,16 @@ def has_compressed_textures(document: Json, name: str) -> bool:
 
 
 def decode_textures(document: Json, binary: memoryview, path: Path, root: Path) -> Iterator[tuple[Json, bytes]]:
-    """Make KTX2 images the ordinary images of their textures. Yield each image that can be decoded, and its PNG bytes.
+    """Decode the KTX2 images of textures that have no other image. Yield pairs (entry of `images`, PNG bytes).
 
-    An image that cannot be read or decoded is not changed; Blender's textures are checked after the import.
+    The KTX2 image becomes the regular `source` of each such texture. An image that cannot be read or decoded is left
+    out. After the import, its texture counts as missing.
 
     Args:
-        document: A glTF document whose only buffer is `binary`.
+        document: A glTF document whose only buffer is `binary`. Its textures are changed.
         binary: The bytes of the buffer.
-        path: The glTF file. URIs of images are relative to its folder.
-        root: Folder that image files must be in.
+        path: Path of the glTF file. URIs of images are relative to the folder of this file.
+        root: Folder that must contain all image files; others are not read.
 
     Raises TooLarge for an image with more than MAX_PIXELS.
     """

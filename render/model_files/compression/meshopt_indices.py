@@ -34,10 +34,12 @@ class _Numbers:
 
 
 def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
-    """Decode vertex indices [count] of triangles from the "index" bitstream, which refers to recent edges and vertices.
+    """Decode the vertex indices [count] of triangles, three per triangle, from the "index" bitstream.
 
-    Raises IndexError or ValueError when it detects damaged data. Damaged data that it does not detect may give indices
-    that are negative or too large.
+    This bitstream stores triangles as references to recent edges and vertices.
+
+    Raises IndexError or ValueError for some kinds of damaged data. Other damaged data gives indices that may be
+    negative or too large; the caller must check them.
     """
     end, position, following = len(data) - 16, count // 3 + 1, 0
     if data[0] != 0xE1 or position > end:
@@ -86,10 +88,10 @@ def decode_triangles(data: bytes, count: int) -> NDArray[np.int64]:
 
 
 def decode_sequence(data: bytes, count: int) -> NDArray[np.int64]:
-    """Decode vertex indices [count] from the "index sequence" bitstream, which stores differences to earlier indices.
+    """Decode vertex indices [count] from the "index sequence" bitstream, which stores differences between indices.
 
-    Raises IndexError or ValueError when it detects damaged data. Damaged data that it does not detect may give indices
-    that are negative or too large.
+    Raises IndexError or ValueError for some kinds of damaged data. Other damaged data gives indices that may be
+    negative or too large; the caller must check them.
     """
     if data[0] != 0xD1 or len(data) < count + 5:
         raise ValueError(f"the indices do not begin with the byte 0xd1, or are too short for {count} indices")

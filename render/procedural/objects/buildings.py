@@ -28,7 +28,7 @@ PANE = 0.15
 
 
 def house(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a plain, brick or boarded house of one or two floors with a chimney, and door and gable in front."""
+    """Build a house of one or two floors. Its door and gable face the front, and most houses have a chimney."""
     colors = palette(rng)
     width, depth, floors = rng.uniform(0.75, 1.05), rng.uniform(0.7, 0.95), int(rng.integers(1, 3))
     wall, pitch = 0.34 * floors + rng.uniform(0.06, 0.14), rng.uniform(0.30, 0.52)

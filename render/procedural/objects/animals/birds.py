@@ -95,7 +95,10 @@ SPECIES: dict[str, Plumage] = {
 
 
 def bird(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a bird that perches or flies, in colors of a species or random ones. 30% are long-legged or long-necked."""
+    """Build a perching or flying bird. Its colors are random or those of a species.
+
+    In 30% of the cases, build a bird with long legs or a long neck (`wader`) instead.
+    """
     if rng.uniform() < WADER_SHARE:
         return wader(rng)
     name = pick(rng, tuple(SPECIES))

@@ -57,7 +57,10 @@ COLORS: dict[str, tuple[Rgb, Rgb, Rgb]] = {  # main color, border, spots
 
 
 def butterfly(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a butterfly in the colors of a species or random ones, with wings spread toward the front or level."""
+    """Build a butterfly with spread wings, which face the front or are level.
+
+    Its colors are random or those of a species.
+    """
     name = pick(rng, tuple(COLORS))
     main, border, spot = COLORS[name]
     if rng.uniform() < 0.25:

@@ -65,7 +65,7 @@ def _plates(rng: np.random.Generator, shell: Rgb, wide: float, length: float) ->
     dark, light = shade(shell, 0.45), mix(shell, (0.88, 0.75, 0.40), rng.uniform(0.15, 0.5))
 
     def distance(points: Points) -> pt.Floats:
-        """Return how close each point is to the center of its hexagonal plate [n]: 0 at the border, 1 at the center."""
+        """Return a value for each of n points [n]: 0 at the border of its hexagonal plate, 1 at the plate's center."""
         xy = points[:, :2] / pitch
         best = np.full((len(points), 2), np.inf)
         row = np.round(xy[:, 1] / 0.866)

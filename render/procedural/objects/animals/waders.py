@@ -65,7 +65,8 @@ WADERS: dict[str, Wader] = {
 def feather_fan(length: float, root: float, tip: float, thick: float) -> SurfaceGrid:
     """Build a flat fan of feathers from the origin to y = `length`.
 
-    `root` and `tip` are half the width of the fan at its two ends, `thick` is half its thickness at the root.
+    `root` is half the width of the fan at the origin. `tip` is about half its width at y = `length`. `thick` is about
+    half its thickness at the origin.
     """
     angle = np.arange(20) * (2 * np.pi / 20)
     rings = []
