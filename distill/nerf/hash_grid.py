@@ -192,8 +192,10 @@ class HashGrid(nn.Module):
         return self.settings.levels * self.settings.features_per_level
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return w = `width` features [n, w] at world points `x` [n, 3]. Gradients flow to the table, not to the
-        points."""
+        """Return the features [n, w] of world points `x` [n, 3], where w is `width`.
+
+        Gradients flow to the table, not to the points.
+        """
         return self.look_up(x, jacobian=False)[:, 0].T
 
     def with_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:

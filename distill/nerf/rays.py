@@ -47,8 +47,10 @@ class PackedSamples(NamedTuple):
     starts: Tensor  # [n + 1] first sample of each ray; the last entry is m
 
     def keep(self, wanted: Tensor) -> "PackedSamples":
-        """Return the samples for which `wanted` [m] is true, a mask over the m samples. The number of rays stays the
-        same."""
+        """Return the samples for which the mask `wanted` [m] is true.
+
+        The mask has one entry for each of the m samples. The number of rays stays the same.
+        """
         kept = torch.cat([wanted.new_zeros(1, dtype=torch.long), wanted.cumsum(0)])
         total = read_count(kept[-1])
         # Indexing by `wanted` would make the host wait for the GPU once per array. Other samples are scattered to one
