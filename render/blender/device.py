@@ -24,7 +24,7 @@ CORE_SAMPLES_PER_SECOND: Final = 8e6
 
 
 def gpu_backend() -> str | None:
-    """Return the best of Cycles' GPU backends (such as "OPTIX") that has a device on this machine, or None."""
+    """Return the first backend of GPU_BACKENDS that has a device on this machine, such as "OPTIX", or None."""
     preferences = _preferences()
     offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
     for backend in GPU_BACKENDS:

@@ -1,8 +1,8 @@
 """Check the images that an FBX file refers to or embeds, before Blender's importer opens them.
 
-The file is searched with patterns instead of being parsed, which works for binary and text files: a reference is a
-printable string that ends in an image suffix, and an embedded image follows the word `Content`. A compressed array that
-declares a false size is not detected here; the worker's memory limit applies.
+The file is not parsed but searched with regular expressions, so that binary and text files are treated alike. A file
+name is a printable string that ends in an image suffix, and an embedded image follows the word `Content`. A compressed
+array that declares a false size is not detected here; only the worker's memory limit applies.
 """
 
 import base64
@@ -24,10 +24,16 @@ _TEXT_PIECE: Final = 1 << 20  # characters of base64, a multiple of 4
 
 
 def prepare_fbx(path: Path, root: Path, scratch: Path) -> PreparedModel:
-    """Check an FBX file. Return the file to import: `path` itself, or a copy in the existing folder `scratch`.
+    """Check the images of an FBX file. Return the file to import: `path` itself, or a copy of it.
 
-    In the copy, each name of a file outside of the folder `root` is replaced by a name of the same length that refers
-    to no file. Raises TooLarge for an image with too many pixels.
+    In the copy, the name of each image file outside of `root` is replaced by underscores, so that it names no file.
+
+    Args:
+        path: Path of the FBX file.
+        root: Folder that must contain all image files.
+        scratch: Existing folder for the copy.
+
+    Raises TooLarge for an image with too many pixels.
     """
     data, folder = path.read_bytes(), path.parent.resolve()
     names, outside = set(_names(data)), set()

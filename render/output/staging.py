@@ -1,6 +1,7 @@
 """Store results on disk until their shard is written.
 
-Each batch is one file, `FOLDER/SHARD/FIRST-LAST.part`, which is written atomically.
+Each batch is one file `FOLDER/SHARD/FIRST-LAST.part`, written atomically. SHARD is the name of the shard. FIRST and
+LAST are the lowest and the highest manifest position in the batch.
 """
 
 import json

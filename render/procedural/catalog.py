@@ -93,7 +93,7 @@ _UID = re.compile(r"procedural-([a-z]+)-(\d{6})")
 
 
 def generator(*keys: object) -> np.random.Generator:
-    """Return a random generator whose stream depends only on the text of `keys` and is the same on every machine."""
+    """Return a random generator seeded by the text of `keys`. It gives the same numbers on every machine."""
     text = "\0".join(str(key) for key in keys)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest(), "little"))
 
@@ -115,7 +115,8 @@ def kind_of(index: int, seed: int) -> str:
 def uid_of(index: int, seed: int) -> str:
     """Return the uid procedural-KIND-INDEX of the procedural object `index`.
 
-    The seed determines KIND but is not part of the uid, because all objects of a shard set have the same seed.
+    KIND depends on `index` and `seed`. The seed itself is not part of the uid, because all objects of a shard set have
+    the same seed.
     """
     return f"procedural-{kind_of(index, seed)}-{index:06d}"
 
@@ -132,5 +133,5 @@ def parse_uid(uid: str) -> tuple[str, int]:
 
 
 def object_rng(index: int, seed: int) -> np.random.Generator:
-    """Return the random generator of the shape, proportions, colors and pattern of the procedural object `index`."""
+    """Return the random generator for the shape, the colors and the pattern of the procedural object `index`."""
     return generator("object", seed, uid_of(index, seed))
