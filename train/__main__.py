@@ -304,7 +304,7 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
 
 
 def main() -> None:
-    """Run the command that the arguments of `python -m train` name."""
+    """Parse the arguments of `python -m train` and run the chosen command."""
     args = parse(sys.argv[1:])
     if isinstance(args, (Stage1, Stage2)):
         run_stage(args)

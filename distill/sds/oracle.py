@@ -203,9 +203,10 @@ def oracle_guidance(
     alphas_cumprod: Tensor,
     device: torch.device | str = "cpu",
 ) -> Guidance:
-    """Return the guidance by an oracle for one step of a distillation.
+    """Return a guidance for one distillation step, whose denoiser is an oracle instead of a trained UNet.
 
-    Each step needs its own guidance, since a denoiser does not receive the light.
+    The oracle knows the true scene and predicts the noise from exact renderings of it. It must be built anew for each
+    step, because the light changes from step to step and is not an argument of a denoiser.
 
     Args:
         solids: The solids of the true scene.

@@ -219,4 +219,5 @@ def test_black_and_white_objects_are_flagged(tmp_path):
             assert outcome.status == "ok", outcome
             assert flag in outcome.flags
         grey = {"baseColorFactor": [0.3, 0.3, 0.3, 1], "metallicFactor": 0}
-        assert opened.render_one(task(flat(0, **grey).write(tmp_path / "grey.glb"))).outcome.flags in ((), ("clipped",))
+        flags = opened.render_one(task(flat(0, **grey).write(tmp_path / "grey.glb"))).outcome.flags
+    assert set(flags) <= {"clipped", "noisy"}  # with one sample per pixel

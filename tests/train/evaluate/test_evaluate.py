@@ -169,7 +169,7 @@ def test_what_cannot_be_measured_is_named(base: Path, shards: Path, latents: Pat
             evaluate_novel_views(replace(_args(base, shards, tmp_path / "out"), **options))
 
     refused("none of its 6 objects is in the test split", split="test")
-    refused("a latent set; the evaluation compares images", shards=str(latents))
+    refused("a latent set, but the evaluation compares images", shards=str(latents))
     refused("no shard set at", shards=str(tmp_path / "none"))
     refused(r"model\.json is missing", model=(tmp_path,))
     refused("give each model once", model=(base, base))
