@@ -107,10 +107,31 @@ def _faces(folder):
         ("n5_cube_in_in", back, inward),
         ("n6_cube_winding_in_no_normals", back, None),
     ):
-        d = simple((positions, None, order), *BLUE)
-        if normals:
-            d.json["meshes"][0]["primitives"][0]["attributes"]["NORMAL"] = d.accessor(normals, "VEC3")
-        d.glb(folder / f"{name}.glb")
+        _with_normals(folder / f"{name}.glb", positions, order, normals)
+    positions, indices = ball(16, 10)
+    back = [i for k in range(0, len(indices), 3) for i in indices[k : k + 3][::-1]]
+    _with_normals(folder / "n1_ball_no_normals.glb", positions, indices, None)
+    _with_normals(folder / "n5_ball_in_in.glb", positions, back, [[-x for x in point] for point in positions])
+    _with_normals(folder / "n6_ball_winding_in_no_normals.glb", positions, back, None)
+
+
+def ball(columns, rows):
+    """Return the positions and indices of a ball of radius 1 with outward winding."""
+    angles = [(math.pi * j / rows, 2 * math.pi * i / columns) for j in range(rows + 1) for i in range(columns + 1)]
+    positions = [[math.sin(a) * math.cos(b), math.cos(a), math.sin(a) * math.sin(b)] for a, b in angles]
+    indices = []
+    for j in range(rows):
+        for i in range(columns):
+            a, c = j * (columns + 1) + i, (j + 1) * (columns + 1) + i
+            indices += [a, a + 1, c + 1, a, c + 1, c]
+    return positions, indices
+
+
+def _with_normals(path, positions, order, normals):
+    d = simple((positions, None, order), *BLUE)
+    if normals:
+        d.json["meshes"][0]["primitives"][0]["attributes"]["NORMAL"] = d.accessor(normals, "VEC3")
+    d.glb(path)
 
 
 def _vertex_colors(folder):
