@@ -10,6 +10,8 @@ import pytest
 from dataset.openmp import let_threads_sleep
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 

@@ -11,7 +11,10 @@ from dataset.report.page import write_report
 from tests.support.browser import CHROMIUM, Page, browser
 from tests.support.troubled_set import troubled_set
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in"),
+]
 SHOWN = "[...document.querySelectorAll('.tile')].filter((tile) => tile.offsetParent).map((tile) => tile.dataset.uid)"
 OK = [f"synthetic-{i:04d}" for i in range(4)]
 ALL = [*OK, "crash", "bad", "left"]

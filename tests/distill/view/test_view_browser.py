@@ -14,7 +14,10 @@ from distill.view.__main__ import write_pages
 from tests.support.browser import CHROMIUM, Page, browser
 from tests.support.toy_run import finished, under_way
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in"),
+]
 MODEL, VIDEO = "document.querySelector('figure.model')", "document.querySelector('video')"
 
 

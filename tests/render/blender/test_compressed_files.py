@@ -18,6 +18,8 @@ from render.blender import cycles, scene
 from render.blender.__main__ import bundled_maps
 from render.blender.textures import sanitize_textures
 
+pytestmark = pytest.mark.integration
+
 FOLDER = ROOT / "tests" / "golden" / "compressed"
 
 

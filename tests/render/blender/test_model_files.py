@@ -15,6 +15,8 @@ from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.textures import sanitize_textures  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 CASES = ROOT / "tests" / "golden" / "files"
 GONE = ("missing-texture",)
 

@@ -16,6 +16,8 @@ bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python
 from render.blender import cycles, quality_flags, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 RESOLUTION = 48
 CORNERS = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 

@@ -13,6 +13,8 @@ from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.textures import MAX_SIDE, sanitize_textures  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 
 def seen(gltf: Gltf, tmp_path, name):
     """(a picture of the object, whether it misses a texture)."""

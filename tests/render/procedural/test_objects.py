@@ -35,6 +35,8 @@ from tests.support.paths import ROOT
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import procedural_glb
 
+pytestmark = pytest.mark.integration
+
 SEED = 5
 KNOWN_UIDS = ["procedural-fish-000000", "procedural-piano-000001", "procedural-pumpkin-000024"]
 FLAT_KINDS = {"guitar", "hammer", "scissors"}

@@ -16,6 +16,8 @@ from render.blender.geometry import repair, sides  # noqa: E402
 from render.blender.geometry.repair import pieces  # noqa: E402
 from render.blender.geometry.sides import hide_back_faces  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 CASES = ROOT / "tests" / "golden" / "faces"
 CAMERAS = np.array([pose.c2w()[:3, 3] for views in poses(0, "x").values() for pose in views])
 
