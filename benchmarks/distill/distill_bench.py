@@ -32,6 +32,7 @@ from benchmarks.distill.distill_parts import (
     random_model,
     step_flops,
 )
+from benchmarks.options import add_device, add_matmul
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
 from dataset.images.psnr import psnr_of_mse_db
@@ -43,7 +44,7 @@ from distill.sds.loop import train_step
 from distill.sds.oracle import render_truth
 from distill.sds.schedule import PRESETS, CameraViews, DistillSettings
 from train.layers.compile import BLOCKS, Compute, choose_compute
-from train.loop.flops import MATMUL_SIDE, matmul_peak, seconds_of
+from train.loop.flops import matmul_peak, seconds_of
 
 PARTS: Final = ("render forward", "render backward", "vae", "unet", "rest")
 PHASES: Final = ("coarse", "fine")
@@ -146,17 +147,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="implementation of the UNet's blocks, as in `python -m train`",
     )
-    parser.add_argument(
-        "--matmul",
-        type=int,
-        default=MATMUL_SIDE,
-        help="number of rows of the square matrices whose product measures the matmul peak",
-    )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="device, cpu or cuda (default: cuda if there is a GPU)",
-    )
+    add_matmul(parser)
+    add_device(parser)
     options = parser.parse_args(arguments)
     if options.plain_steps == 1 or options.plain_steps > options.steps:
         parser.error(f"--plain-steps is {options.plain_steps}; it must be 0, or 2 to {options.steps} (--steps)")

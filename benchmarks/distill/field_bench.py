@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.options import add_device
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
 from distill.nerf import compositing, field, hash_grid, ray_sampling
@@ -65,11 +66,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper", help="preset whose settings are measured")
     parser.add_argument("--points", type=int, default=2**20, help="points per look-up of the hash grid")
     parser.add_argument("--repeats", type=int, default=10, help="number of repetitions; the median is reported")
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="device, cpu or cuda (default: cuda if there is a GPU)",
-    )
+    add_device(parser)
     return parser.parse_args(arguments)
 
 

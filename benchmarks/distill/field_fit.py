@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from benchmarks.distill.dense_grid import DenseGrid, nodes_of
 from benchmarks.distill.oracle_objects import OBJECTS, psnr
+from benchmarks.options import add_device
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
 from dataset.reading.rendered_object import read_object
@@ -86,11 +87,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="representations to fit: the field, the dense grid, or both",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial field, the cameras and the rays")
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="device, cpu or cuda (default: cuda if there is a GPU)",
-    )
+    add_device(parser)
     return parser.parse_args(arguments)
 
 

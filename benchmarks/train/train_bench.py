@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.options import add_device, add_matmul
 from dataset.errors import run_cli
 from dataset.io.old_flags import rename_old_flags
 from train.config.unet_shapes import SD21_UNET, TINY_UNET
 from train.data.sampling import DiffusionNoise
 from train.device import mixed_precision
 from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimizer, prepare
-from train.loop.flops import MATMUL_SIDE, matmul_peak, object_flops, seconds_of
+from train.loop.flops import matmul_peak, object_flops, seconds_of
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import NUM_TIMESTEPS, noise_schedule
 from train.model.reference import ReferenceMode, prepare_for_reference
@@ -120,17 +121,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--kernels", type=int, default=0, help="number of kernels to print, slowest first")
     parser.add_argument("--skip-eager", action="store_true", help="skip the plain eager loop")
-    parser.add_argument(
-        "--matmul",
-        type=int,
-        default=MATMUL_SIDE,
-        help="number of rows of the square matrices whose product measures the matmul peak",
-    )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="device, cpu or cuda (default: cuda if there is a GPU)",
-    )
+    add_matmul(parser)
+    add_device(parser)
     argv = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
     if options.compile == "graphs" and options.grad_accum_steps > 1:
