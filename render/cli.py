@@ -62,6 +62,10 @@ class RenderCommand:
     hdri: HiddenDefault[Path | None] = None
     """Light the objects with the .exr/.hdr environment maps in this folder. Default: the eight that ship with Blender.
     """
+    exposure_range: HiddenDefault[float] = 0.0
+    """Make the light of each object brighter or darker by a random number of stops of at most this value.
+    Default: 0, the same mean brightness for all objects.
+    """
     backfaces: Backfaces = "hidden"
     """hidden: make back faces of single-sided materials transparent, as glTF viewers do. drawn: draw both sides."""
     up: HiddenDefault[Up | None] = None
@@ -117,6 +121,7 @@ class RenderCommand:
             hdri=hdri,
             backfaces=self.backfaces,
             up=self.up,
+            exposure_range=self.exposure_range,
         )
 
     def selection(self) -> SourceSelection:

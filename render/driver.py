@@ -110,9 +110,20 @@ def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
         "fingerprint": mark,
         "blender": version,
         "seed": command.seed,
-        "settings": {**asdict(settings), "hdri": maps},
+        "settings": _settings_json(settings, maps),
         "skip_duplicates": command.skip_duplicates,
     }
+
+
+def _settings_json(settings: Settings, maps: list[str] | str) -> dict[str, Any]:
+    """Return the render settings as stored in `set.json`.
+
+    `exposure_range` is left out if it is 0, so that sets of older versions can be continued.
+    """
+    values = {**asdict(settings), "hdri": maps}
+    if not settings.exposure_range:
+        del values["exposure_range"]
+    return values
 
 
 def listed(objects: Iterator[Asset]) -> Iterator[Asset]:

@@ -22,6 +22,7 @@ class Settings:
 
     `hdri` is a folder of environment maps; None uses the eight that ship with Blender. A pixel takes at most `samples`
     samples. After every 16 samples, Cycles stops the pixels whose noise is below `noise_threshold`; 0 disables this.
+    The light of each object is brighter or darker by a random number of stops of at most `exposure_range`.
     """
 
     resolution: int = 256
@@ -33,6 +34,7 @@ class Settings:
     backfaces: Backfaces = "hidden"
     geometry: int = GEOMETRY_RULES
     up: Up | None = None  # axis of OBJ, PLY and STL files that points up; None: y for OBJ, z for PLY and STL
+    exposure_range: float = 0.0
 
     def __post_init__(self) -> None:
         if not 8 <= self.resolution <= 4096:
@@ -43,6 +45,8 @@ class Settings:
             raise UserError(
                 f"--noise-threshold is {self.noise_threshold}; choose a value from 0 (take all samples) to 1"
             )
+        if not 0 <= self.exposure_range <= 4:
+            raise UserError(f"--exposure-range is {self.exposure_range}; choose a value from 0 to 4 stops")
 
 
 def parse_device(name: str) -> Device:

@@ -139,7 +139,7 @@ def render_sample(
         missing: tuple[Flag, ...] = ("missing-texture",) if incomplete else ()
         points = outline_points()
     maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
-    chosen = light(job.seed, uid, list(maps))
+    chosen = light(job.seed, uid, list(maps), job.settings.exposure_range)
     with timer.part("light"):
         hdri = light_scene(chosen, maps[chosen.hdri])
     renderer = configure(settings, threads)

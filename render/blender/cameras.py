@@ -40,10 +40,14 @@ class Pose:
 
 @dataclass(frozen=True)
 class Light:
-    """The file name `hdri` of an object's environment map, and the rotation of the map about the vertical axis."""
+    """The environment map of an object: file name, rotation about the vertical axis, and change of the exposure.
+
+    `exposure` is in stops: the map is scaled by 2 ** exposure.
+    """
 
     hdri: str
     rotation_deg: float
+    exposure: float = 0.0
 
 
 def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
@@ -59,16 +63,20 @@ def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
     }
 
 
-def light(seed: int, uid: str, hdris: Sequence[str]) -> Light:
-    """Choose the environment map of an object, and a rotation of the map that is uniform in [0, 360) degrees.
+def light(seed: int, uid: str, hdris: Sequence[str], exposure_range: float = 0.0) -> Light:
+    """Choose the environment map of an object, its rotation, and its exposure.
+
+    The rotation is uniform in [0, 360) degrees, and the exposure is uniform in [-exposure_range, exposure_range].
 
     Args:
         seed: Seed of the shard set.
         uid: Identifier of the object.
         hdris: File names of the available environment maps. Their order does not matter.
+        exposure_range: Largest change of the exposure, in stops. It does not affect the other choices.
     """
     rng = generator("light", seed, uid)
-    return Light(sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0)))
+    name, rotation = sorted(hdris)[int(rng.integers(len(hdris)))], float(rng.uniform(0.0, 360.0))
+    return Light(name, rotation, float(rng.uniform(-exposure_range, exposure_range)) if exposure_range else 0.0)
 
 
 def noise_seed(seed: int, uid: str) -> int:

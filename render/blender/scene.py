@@ -354,7 +354,7 @@ def _radius(center: NDArray[np.float64]) -> float:
 
 
 def light_scene(light: Light, path: Path) -> Hdri:
-    """Make the environment map at `path` the only light. Rotate it about z, and scale it to MEAN_LUMINANCE.
+    """Make the environment map at `path` the only light. Rotate it about z, and scale it to MEAN_LUMINANCE and `light.exposure`.
 
     Raises ObjectError when the map is black or cannot be read.
     """
@@ -371,9 +371,10 @@ def light_scene(light: Light, path: Path) -> Hdri:
     # A mapping node would compute its rotation matrix for every ray, which takes 3 % of the render time.
     environment.texture_mapping.rotation[2] = math.radians(light.rotation_deg)
     environment.image = image
-    background.inputs["Strength"].default_value = _strengths[path]
+    strength = round(_strengths[path] * 2**light.exposure, 4)
+    background.inputs["Strength"].default_value = strength
     links.new(environment.outputs["Color"], background.inputs["Color"])
-    return Hdri(light.hdri, light.rotation_deg, _strengths[path])
+    return Hdri(light.hdri, light.rotation_deg, strength)
 
 
 def _importance_map(width: int) -> int:

@@ -58,3 +58,14 @@ def test_every_map_is_drawn_and_every_rotation():
     turns, _ = np.histogram([entry.rotation_deg for entry in lights], bins=4, range=(0, 360))
     assert turns.sum() == 400
     assert turns.min() > 60
+
+
+def test_the_exposure_is_uniform_in_its_range_and_changes_nothing_else():
+    plain = [light(0, f"o{i}", HDRIS) for i in range(400)]
+    varied = [light(0, f"o{i}", HDRIS, 0.5) for i in range(400)]
+    assert [(one.hdri, one.rotation_deg) for one in plain] == [(one.hdri, one.rotation_deg) for one in varied]
+    assert {one.exposure for one in plain} == {0.0}
+    stops = sorted(one.exposure for one in varied)
+    assert -0.5 <= stops[0] < -0.45
+    assert 0.45 < stops[-1] <= 0.5
+    assert abs(sum(stops) / 400) < 0.05
