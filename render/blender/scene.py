@@ -371,8 +371,7 @@ def light_scene(light: Light, path: Path) -> Hdri:
     # A mapping node would compute its rotation matrix for every ray, which takes 3 % of the render time.
     environment.texture_mapping.rotation[2] = math.radians(light.rotation_deg)
     environment.image = image
-    strength = round(_strengths[path] * 2**light.exposure, 4)
-    background.inputs["Strength"].default_value = strength
+    background.inputs["Strength"].default_value = strength = round(_strengths[path] * 2**light.exposure, 4)
     links.new(environment.outputs["Color"], background.inputs["Color"])
     return Hdri(light.hdri, light.rotation_deg, strength)
 
