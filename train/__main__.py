@@ -125,6 +125,9 @@ class Stage2(StageOptions):
     """How the model uses the reference image's latent. attention: the paper's Explicit Multi-view Attention. none: not
     at all (the ablation of Fig. 7). channels: concatenated to the input channels of each view (as in Fig. 8); such a
     model also needs the reference image for sampling."""
+    reference_drop_chance: HiddenDefault[float | None] = None
+    """Fraction of the steps in which the model does not get the reference image's latent, chosen at random, so that it
+    also learns to work from the embedding alone. Default: the preset's fraction (paper: 0, tiny: 0.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +224,8 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
         recipe = replace(_with_component_steps(recipe, args), stage1=args.schedule)
     else:
         recipe = replace(recipe, stage2=args.schedule, reference=args.reference_mode)
+        if args.reference_drop_chance is not None:
+            recipe = replace(recipe, reference_drop_chance=args.reference_drop_chance)
     remote = args.launch.address is not None and args.device == "cuda"  # the GPUs are on the workers' machines
     return TrainingRun(
         1 if isinstance(args, Stage1) else 2,

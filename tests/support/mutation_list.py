@@ -117,6 +117,7 @@ MUTATIONS: Final = (
     Mutation("train/data/sampling.py", "rng.integers(1, VIEWS_PER_SET)", "rng.integers(VIEWS_PER_SET)", _SAMPLING),
     Mutation("train/data/sampling.py", "(1, 0), value=0)", "(1, 0), value=1)", _SAMPLING),
     Mutation("train/data/sampling.py", "< drop_chance", ">= drop_chance", _SAMPLING),
+    Mutation("train/data/sampling.py", "< chance", ">= chance", _SAMPLING),
     Mutation(
         "train/model/noise_schedule.py",
         "dtype=torch.float64) ** 2",

@@ -59,6 +59,7 @@ MICRO: Recipe = replace(
     ),
     checkpoint_every=2,
     picture_every=1000,
+    reference_drop_chance=0.0,
 )
 
 

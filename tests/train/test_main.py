@@ -33,6 +33,12 @@ def test_command_line_values_replace_the_presets() -> None:
     ablations = [resolved("stage2", "--reference-mode", mode).reference for mode in ("none", "channels")]
     assert ablations == ["none", "channels"]
     assert resolved("stage1").reference == "none"
+    assert (resolved("stage2").reference_drop_chance, second.reference_drop_chance) == (0.3, 0)
+    assert resolved("stage2", "--reference-drop-chance", "0.5").recipe.reference_drop_chance == 0.5
+    assert resolved("stage2", "--reference-mode", "none").reference_drop_chance == 0
+    assert resolved("stage1").reference_drop_chance == 0
+    with pytest.raises(UserError, match="--reference-drop-chance is 1"):
+        resolved("stage2", "--reference-drop-chance", "1")
     with pytest.raises(UserError, match="--lr is -1"):
         resolved("stage2", "--lr=-1.0")
     with pytest.raises(UserError, match="uses a pretrained autoencoder and image encoder; drop --autoencoder-steps"):

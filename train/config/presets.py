@@ -92,6 +92,8 @@ class Recipe:
     """Camera labels. relative: to the reference, as in the paper. absolute: for objects that all face the same way.
     Default: those of the initial model, or relative when training from scratch."""
     reference: PresetOnly[ReferenceMode] = "attention"  # how stage 2 uses the reference's latent (`--reference-mode`)
+    # Fraction of the steps of stage 2 without the reference's latent (`--reference-drop-chance`). The paper gives none.
+    reference_drop_chance: PresetOnly[float] = 0.0
     validation: Literal["auto", "on", "off"] = "auto"
     """Hold out 5% of the objects (chosen by a hash of the uid) and measure the loss on them. auto: hold out none if the
     set has fewer than 20 objects. off: train on the validation objects too, but not on the test objects
@@ -150,6 +152,10 @@ class Recipe:
             raise UserError("--min-snr-gamma and --velocity-cap both weight the loss by timestep; use only one")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise UserError(f"--average-decay is {self.average_decay}; it must be above 0 and below 1 (try 0.9999)")
+        if not 0 <= self.reference_drop_chance < 1:
+            raise UserError(
+                f"--reference-drop-chance is {self.reference_drop_chance}; it must be at least 0 and below 1 (try 0.3)"
+            )
         if not 0 <= self.test_share < 1 - VALIDATION_SHARE:
             raise UserError(
                 f"--test-share is {self.test_share}; it must be at least 0 and below {1 - VALIDATION_SHARE:g} (try "
@@ -215,6 +221,7 @@ TINY: Final = Recipe(
     stage1=Schedule(steps=2_000, objects=4, accumulation=1, peak_lr=4e-4, decay="constant", warmup_steps=100),
     stage2=Schedule(steps=400, objects=4, accumulation=1, peak_lr=2e-4, decay="linear", warmup_steps=40),
     unet=TINY_UNET,
+    reference_drop_chance=0.3,  # so that the model stays as good without the reference's latent as after stage 1
     autoencoder=_TINY_AUTOENCODER,
     tower_training=_TINY_IMAGE_ENCODER,
 )

@@ -27,7 +27,7 @@ ViewChoice = tuple[ViewKey, list[ViewKey]]
 """The views of one training item: (reference, targets)."""
 
 # Independent random streams of one seed
-_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior": 4, "turns": 5}
+_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior": 4, "turns": 5, "reference": 6}
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,19 @@ def draw_branch(seed: int, step: int, single_view_chance: float) -> Branch:
         single_view_chance: Probability of "single", 0 to 1.
     """
     return "single" if generator(StepKey(seed, step), "branch").random() < single_view_chance else "multi"
+
+
+def draw_reference_drop(seed: int, step: int, chance: float) -> bool:
+    """Return whether a step of stage 2 leaves out the latent of the reference, at random.
+
+    All micro-batches and ranks of the step make the same choice.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of the step, from 0.
+        chance: Probability of leaving out the latent, 0 to 1.
+    """
+    return bool(generator(StepKey(seed, step), "reference").random() < chance)
 
 
 def count_pairs(num_views: int) -> int:

@@ -23,8 +23,8 @@ Blocks = Literal["diffusers", "lean", "fused"]
 BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
 BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
 BACKEND: Final = "inductor"
-# Recompilations of one code object. The whole UNet needs two. The blocks of all levels share their code, and each
-# combination of width and number of frames needs its own graph.
+# Recompilations of one code object. The whole UNet needs two, or four if steps of stage 2 leave out the reference. The
+# blocks of all levels share their code, and each combination of width and number of frames needs its own graph.
 MAX_GRAPHS: Final = 128
 
 

@@ -29,7 +29,7 @@ _MATMULS: Final = 20  # number of timed products, of which the median is used
 class MfuMeter:
     """Converts FLOPs and seconds of training to model FLOPs utilization (MFU)."""
 
-    per_object: Mapping[int, float]  # FLOPs per object in a training step, by number of target views
+    per_object: Mapping[int, float]  # FLOPs per object in a training step, by number of frames
     peak: float  # FLOP/s
 
     def mfu(self, flops: float, seconds: float) -> float:
@@ -43,6 +43,8 @@ def mfu_meter(
     targets: Sequence[int],
     device: torch.device,
     side: int = MATMUL_SIDE,
+    *,
+    drops_reference: bool = False,
 ) -> MfuMeter:
     """Count the FLOPs of a training step, and measure the peak FLOP/s of the device. This takes seconds.
 
@@ -52,9 +54,23 @@ def mfu_meter(
         targets: Numbers of target views per object for which the FLOPs are counted.
         device: Device to measure.
         side: Rows and columns of the square matrices whose product is timed.
+        drops_reference: Whether some steps leave out the reference image. Their FLOPs are counted too.
     """
-    per_object = {number: object_flops(unet, reference, number) for number in targets}
+    per_object = {number_of_frames(reference, number): object_flops(unet, reference, number) for number in targets}
+    if drops_reference and reference == "attention":
+        per_object |= {number: object_flops(unet, "none", number) for number in targets}
     return MfuMeter(per_object, matmul_peak(device, side))
+
+
+def number_of_frames(reference: ReferenceMode, targets: int, *, dropped: bool = False) -> int:
+    """Return the number of frames per object that the UNet processes: the targets and, possibly, the reference.
+
+    Args:
+        reference: How the UNet uses the reference image.
+        targets: Number of target views.
+        dropped: Whether the step leaves out the reference image.
+    """
+    return targets + int(reference == "attention" and not dropped)
 
 
 def object_flops(unet: nn.Module, reference: ReferenceMode, targets: int) -> float:

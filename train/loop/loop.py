@@ -48,7 +48,7 @@ from train.layers.compile import (
 )
 from train.loop.checkpoint import CheckpointWriter, Keep, Progress, restore_checkpoint
 from train.loop.disk_full import continue_without, require_disk_space
-from train.loop.flops import MfuMeter, mfu_meter
+from train.loop.flops import MfuMeter, mfu_meter, number_of_frames
 from train.loop.initial_model import initial_model
 from train.loop.logging import Log, Meter, Reading, TrainingStatus, open_log, silent_log
 from train.loop.loss import encode_views, predict, training_loss
@@ -198,7 +198,9 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
         check_latents(training, model, sample_posterior=recipe.sample_posterior)
         cache = cache_if_small(training, model.spec.cameras)
     unet, on_gpu = prepare_for_reference(model.unet, run.reference).train(), run.device.type == "cuda"
-    meter = mfu_meter(unet, run.reference, (1, recipe.num_views), run.device) if on_gpu else None
+    drops = run.reference_drop_chance > 0
+    views = (1, recipe.num_views)
+    meter = mfu_meter(unet, run.reference, views, run.device, drops_reference=drops) if on_gpu else None
     compute = choose_compute(
         run.device,
         run.compile,
@@ -293,7 +295,8 @@ def _step(
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
         images += objects * targets * ranks.world
-        flops += objects * setup.mfu_meter.per_object[targets] if setup.mfu_meter else 0.0  # on this rank
+        frames = number_of_frames(run.reference, targets, dropped=run.drops_reference(step))
+        flops += objects * setup.mfu_meter.per_object[frames] if setup.mfu_meter else 0.0  # on this rank
     ranks.mean(loss)  # so that all ranks skip the same updates
     norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
     update(setup.optimizer, loss, norm)
@@ -310,9 +313,12 @@ def _validate_and_sample(setup: TrainingSetup, log: Log, steps: int, due: frozen
         return
     with uncompiled(setup.compute), whole_model(setup.model, setup.average, here=setup.ranks.first) as model:
         if model is not None and setup.held_out is not None and "validation" in due:
-            losses = validate(model, setup.held_out, run.reference)
-            log({f"validation/{name}": value for name, value in losses.items()}, steps - 1)
-            logger.info("validation  %s", "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+            for title, with_reference in (("validation", True), ("validation without reference", False)):
+                if not with_reference and run.reference == "none":
+                    continue
+                losses = validate(model, setup.held_out, run.reference, with_reference=with_reference)
+                log({f"{title.replace(' ', '_')}/{name}": value for name, value in losses.items()}, steps - 1)
+                logger.info("%s  %s", title, "  ".join(f"{name} {value:.4f}" for name, value in losses.items()))
         if model is not None and "samples" in due:
             with continue_without(f"{run.out}: samples of step {steps}"):
                 write_sample_sheet(run, model, setup.held_out or setup.loader, steps)
@@ -324,6 +330,8 @@ def _loss(
 ) -> Tensor:
     """Return the loss of one micro-batch, a scalar tensor: Eq. 5 (stage 1) or Eq. 6 (stage 2)."""
     encoded = encode_views(model, views, run.reference, step_key if run.recipe.sample_posterior else None)
+    if run.drops_reference(step_key.step):
+        encoded = replace(encoded, reference=None)
     draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
     recipe = run.recipe

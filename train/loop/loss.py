@@ -25,7 +25,7 @@ class Encoded:
     """Scaled latents, image tokens and camera labels of a micro-batch, before noise is added."""
 
     targets: Tensor  # [b, f, c, h, w]
-    reference: Tensor | None  # [b, c, h, w]; None if it is not used
+    reference: Tensor | None  # [b, c, h, w]; None if it is not used or left out
     cameras: Tensor  # [b, f, 16]: camera labels of the targets
     reference_camera: Tensor  # [b, 1, 16]
     tokens: Tensor  # [b, 1, c]
@@ -146,8 +146,9 @@ def predict(
         alphas_cumprod=alphas_cumprod,
     )
     latents, frames = inputs.latents, inputs.num_frames
-    if encoded.use == "channels" and encoded.reference is not None:
-        latents = concat_reference(latents, encoded.reference, frames)
+    if encoded.use == "channels":  # without a reference, its input channels are zero
+        reference = torch.zeros_like(encoded.targets[:, 0]) if encoded.reference is None else encoded.reference
+        latents = concat_reference(latents, reference, frames)
     context = inputs.tokens.repeat_interleave(frames, dim=0)
     with precision(latents.device):
         return run_unet(unet, latents, inputs.timesteps, inputs.cameras, context, num_frames=frames)

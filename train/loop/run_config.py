@@ -14,6 +14,7 @@ from dataset.reading.filters import Filters
 from dataset.reading.latent_set import LatentSet
 from train.config.presets import Recipe, free_to_change
 from train.config.schedules import Schedule, notices, objects_per_micro_batch
+from train.data.sampling import draw_reference_drop
 from train.data.training_set import TrainingSet
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.logging import import_wandb
@@ -27,6 +28,9 @@ _FREE_TO_CHANGE: Final = (
     "data.url",
     "data.filters.uids",  # the file may be moved; data.sha256 covers the objects that it selects
 )
+# Fields of the recipe that older config.json files lack, with the values that those runs used
+_ADDED: Final = {"reference_drop_chance": 0.0}
+_STAGE_2_ONLY: Final = ("recipe.reference_drop_chance",)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ class TrainingRun:
     def reference(self) -> ReferenceMode:
         """How the UNet uses the latent of the reference image in the run's stage."""
         return "none" if self.stage == 1 else self.recipe.reference
+
+    @property
+    def reference_drop_chance(self) -> float:
+        """The fraction of the steps that leave out the latent of the reference image; 0 if no step uses it."""
+        return 0.0 if self.reference == "none" else self.recipe.reference_drop_chance
+
+    def drops_reference(self, step: int) -> bool:
+        """Return whether step `step` (from 0) leaves out the latent of the reference image."""
+        return draw_reference_drop(self.seed, step, self.reference_drop_chance)
 
 
 def check_run(run: TrainingRun, world: int = 1) -> None:
@@ -94,9 +107,15 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
 
 
 def log_notices(run: TrainingRun) -> None:
-    """Log the warm-up of the learning rate if it is shortened because the run has too few steps."""
+    """Log a shortened warm-up of the learning rate, and that steps leave out the reference image."""
     for notice in notices(run.schedule):
         logger.info("note: %s", notice)
+    if run.reference_drop_chance:
+        logger.info(
+            "note: %g%% of the steps leave out the latent of the reference image (--reference-drop-chance); the paper "
+            "does not mention this",
+            100 * run.reference_drop_chance,
+        )
 
 
 def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
@@ -142,7 +161,11 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
     path, config = run.out / CONFIG_FILE, describe(run, shards)
     if path.is_file():
         free = {*_FREE_TO_CHANGE, *(f"recipe.{name}" for name in free_to_change(run.recipe))}
-        if changed := differences(json.loads(path.read_text()), config, free):
+        if run.stage == 1:
+            free |= {*_STAGE_2_ONLY}
+        saved = json.loads(path.read_text())
+        saved["recipe"] = {**_ADDED, **saved["recipe"]}
+        if changed := differences(saved, config, free):
             raise UserError(
                 settings_differ(
                     f"{run.out}: the run",

@@ -62,7 +62,9 @@ def validation_views(loader: BatchLoader, number: int) -> TrainingBatch:
 
 
 @torch.no_grad()
-def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> Mapping[str, float]:
+def validate(
+    model: MultiViewModel, loader: BatchLoader, use: ReferenceMode, *, with_reference: bool = True
+) -> Mapping[str, float]:
     """Return mean losses (Eq. 5 or 6, unweighted) of the validation objects as a dictionary.
 
     The entry `loss` is the mean over all timesteps. There is also one entry per bucket of timesteps, by its name
@@ -72,6 +74,8 @@ def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> 
         model: Model to validate.
         loader: Loader of the validation objects, of which the first MAX_OBJECTS are used.
         use: How the UNet uses the reference image.
+        with_reference: Whether the UNet gets the latent of the reference image. If False, only the image token
+            describes the reference image.
     """
     losses = []
     for number in range(min(MAX_OBJECTS, len(loader.shards))):
@@ -80,7 +84,9 @@ def validate(model: MultiViewModel, loader: BatchLoader, use: ReferenceMode) -> 
         encoded = replace(
             once,
             targets=once.targets.expand(buckets, *once.targets.shape[1:]),
-            reference=None if once.reference is None else once.reference.expand(buckets, *once.reference.shape[1:]),
+            reference=once.reference.expand(buckets, *once.reference.shape[1:])
+            if once.reference is not None and with_reference
+            else None,
             cameras=once.cameras.expand(buckets, *once.cameras.shape[1:]),
             reference_camera=once.reference_camera.expand(buckets, *once.reference_camera.shape[1:]),
             tokens=once.tokens.expand(buckets, *once.tokens.shape[1:]),

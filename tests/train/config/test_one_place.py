@@ -65,7 +65,15 @@ def test_names_in_config_json_are_those_of_earlier_runs() -> None:
         *("name", "image_size", "tower", "guidance_scale", "stage1", "stage2", "unet", "autoencoder"),
         *("tower_training", "num_views", "single_view_chance", "drop_chance", "betas", "weight_decay", "clip_norm"),
         *("min_snr_gamma", "velocity_cap", "average_decay", "activation_checkpointing", "cameras", "reference"),
-        *("validation", "test_share", "items_per_object", "sample_posterior", "readers", "max_damaged_share"),
+        *(
+            "reference_drop_chance",
+            "validation",
+            "test_share",
+            "items_per_object",
+            "sample_posterior",
+            "readers",
+            "max_damaged_share",
+        ),
         *("checkpoint_every", "keep_checkpoints", "archive_every", "picture_every", "validate_every", "log_every"),
         "stop_at_bad_loss",
     ]

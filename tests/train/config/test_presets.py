@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dataset.errors import UserError
-from train.config.presets import PAPER, TINY
+from train.config.presets import EMBEDDED, PAPER, TINY
 from train.config.schedules import Schedule, learning_rate, notices, objects_per_micro_batch, override, warmup_of
 
 
@@ -84,3 +84,10 @@ def test_options_that_mean_nothing_are_errors() -> None:
         replace(PAPER, archive_every=0)
     with pytest.raises(UserError, match="--log-every is -1"):
         replace(PAPER, log_every=-1)
+    for chance in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UserError, match="--reference-drop-chance"):
+            replace(PAPER, reference_drop_chance=chance)
+
+
+def test_only_the_presets_trained_from_scratch_drop_the_reference() -> None:
+    assert [each.reference_drop_chance for each in (PAPER, TINY, EMBEDDED)] == [0, 0.3, 0.3]

@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from train.data.sampling import DiffusionNoise
-from train.loop.flops import MfuMeter, matmul_peak, mfu_meter, object_flops
+from train.loop.flops import MfuMeter, matmul_peak, mfu_meter, number_of_frames, object_flops
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
 from train.model.reference import ReferenceMode, prepare_for_reference
@@ -58,5 +58,11 @@ def test_the_share_is_work_over_time_and_peak() -> None:
 
 def test_the_peak_is_measured_and_both_shapes_are_counted() -> None:
     assert 1e6 < matmul_peak(CPU, side=32) < 1e16
-    rates = mfu_meter(build_unet(SHAPE), "attention", (1, 4), CPU, side=32)
-    assert 0 < rates.per_object[1] < rates.per_object[4]
+    unet = build_unet(SHAPE)
+    rates = mfu_meter(unet, "attention", (1, 4), CPU, side=32)
+    assert 0 < rates.per_object[2] < rates.per_object[5]  # frames, with the reference
+    assert rates.per_object.keys() == {2, 5}
+    dropping = mfu_meter(unet, "attention", (1, 4), CPU, side=32, drops_reference=True).per_object
+    assert dropping == rates.per_object | {n: object_flops(unet, "none", n) for n in (1, 4)}
+    assert [number_of_frames("attention", 4), number_of_frames("attention", 4, dropped=True)] == [5, 4]
+    assert [number_of_frames(use, 4, dropped=dropped) for use in ("channels", "none") for dropped in (0, 1)] == [4] * 4
