@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from dataset.errors import UserError, run_cli
+from dataset.images.background import RENAMED as RENAMED_BACKGROUND
 from dataset.images.decode import image_files
 from dataset.io.old_flags import rename_old_flags
 from distill.config import DistillArgs
@@ -26,7 +27,11 @@ from train.device import pick_device
 
 logger = logging.getLogger(__name__)
 
-RENAMED: Final = {"--seeds": "--num-seeds", "--reference-weight": "--reference-loss-weight"}
+RENAMED: Final = {
+    "--seeds": "--num-seeds",
+    "--reference-weight": "--reference-loss-weight",
+    **RENAMED_BACKGROUND,
+}
 
 
 def parse_args(argv: Sequence[str]) -> DistillArgs:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from dataset.images.background import Background
 from dataset.io.options import HiddenDefault
 from distill.mesh.export import Format
 from distill.sds.schedule import BEFORE, WITHOUT_EFFECT, DistillSettings
@@ -115,8 +116,9 @@ class DistillArgs:
     compile: CompileChoice = "auto"
     """How to compile the networks: whole or by blocks. Compilation takes minutes; the run is then about twice as fast.
     graphs: like whole, replayed as CUDA graphs. auto: whole on a GPU for 3,000 steps or more, otherwise none."""
-    remove_background: bool = False
-    """Remove the background of the images first, with rembg (an optional extra)."""
+    background: Background = "auto"
+    """How to remove the background of an opaque image. uniform: a background of one color or a smooth gradient. auto:
+    the same, but any other background is kept. rembg: any background, with the optional package rembg. keep: never."""
     preview_every: HiddenDefault[int | None] = None
     """Number of steps between previews, sheets of four views in previews/. Default: the preset's number."""
     device: str = "auto"

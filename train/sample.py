@@ -22,6 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from dataset.errors import UserError, one_line, run_cli
+from dataset.images.background import RENAMED as RENAMED_BACKGROUND
+from dataset.images.background import Background
 from dataset.images.prepare import contact_sheet, prepare_image
 from dataset.io.lock import locked_file
 from dataset.io.old_flags import rename_old_flags
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 MAX_VIEWS: Final = 1000
 VIEW_ELEVATION_DEG: Final = 30.0  # elevation of the fixed views (4.1)
-RENAMED: Final = {"--steps": "--ddim-steps"}  # old name -> new name; the old ones will be removed
+RENAMED: Final = {"--steps": "--ddim-steps", **RENAMED_BACKGROUND}  # old name -> new name; the old ones will be removed
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ class SampleArgs:
     azimuth_deg: float = 0.0
     """Azimuth of the image's camera in degrees, from the object's front (0) towards its left (Blender's +x is 90).
     Used with --with-reference and absolute camera labels."""
-    remove_background: bool = False
-    """Remove the background of the image first, with rembg (an optional extra)."""
+    background: Background = "auto"
+    """How to remove the background of an opaque image. uniform: a background of one color or a smooth gradient. auto:
+    the same, but any other background is kept. rembg: any background, with the optional package rembg. keep: never."""
     dry_run: bool = False
     """Print what would be sampled and exit."""
 
@@ -127,7 +130,7 @@ def run(args: SampleArgs) -> None:
     folder = model_folder(args.model)
     check_reference_options(folder, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     model = load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    prepared = prepare_image(args.image, model.spec.image_size, remove_background=args.remove_background)
+    prepared = prepare_image(args.image, model.spec.image_size, background=args.background)
     for notice in prepared.notices:
         logger.info("note: %s", notice)
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from dataset.errors import UserError
+from dataset.images.background import Background, remove_background
 from dataset.images.decode import BROKEN, MIN_SIDE, read_image
 
 UInt8 = NDArray[np.uint8]
@@ -128,38 +129,40 @@ def contact_sheet(
     return sheet
 
 
-def prepare_image(source: Path | Image.Image, size: int, *, remove_background: bool = False) -> Prepared:
+def prepare_image(source: Path | Image.Image, size: int, *, background: Background = "auto") -> Prepared:
     """Prepare an input image as the model expects it: the object centered on white, `size` x `size` pixels.
 
-    If the image has transparent pixels or a white background, it is cropped to the object and padded. The longest side
-    of the object then has OBJECT_FILL * `size` pixels, as in rendered sets. Any other image is used as a whole and
-    padded to a white square. In this case, a notice says so.
+    If the image has transparent pixels, a white background, or a background that can be removed, it is cropped to the
+    object and padded. The longest side of the object then has OBJECT_FILL * `size` pixels, as in rendered sets. Any
+    other image is used as a whole and padded to a white square. In this case, a notice says so.
 
     Args:
         source: Path of the image file, or an image that is already open.
         size: Side length of the prepared image in pixels.
-        remove_background: Make the background transparent with rembg, unless the image is already transparent.
+        background: How to remove the background, unless the image has transparent pixels: see
+            `background.remove_background`. `auto` and `keep` treat an image on white as an image on white.
 
     Raises:
-        UserError: `size` is too small, the image cannot be read, or it shows no object or only a tiny object.
+        UserError: `size` is too small, the image cannot be read, its background cannot be removed as `background`
+            requires, or it shows no object or only a tiny object.
     """
     if size < MIN_SIDE:
         raise UserError(f"the image size of {size} pixels per side is too small; give at least {MIN_SIDE} pixels")
     name = "the image" if isinstance(source, Image.Image) else str(source)
     image, notices = read_image(source, name)
     opaque = image.getchannel("A").getextrema()[0] == 255
-    if remove_background and opaque:
-        image, opaque = _without_background(image), False
-    elif remove_background:
+    if not opaque and background in ("uniform", "rembg"):
         notices.append(f"{name} is already transparent; its alpha is used and no background is removed")
-    box = _box_on_white(image) if opaque else _object_box(image, name)
+    box = _box_on_white(image) if opaque and background in ("auto", "keep") else None
+    if opaque and box is None:
+        cut_out, said = remove_background(image, background, name)
+        notices += said
+        image, opaque = (image, True) if cut_out is None else (cut_out, False)
+    if not opaque:
+        box = _object_box(image, name)
     fill = OBJECT_FILL
     if box is None:
         box, fill = (0, 0, image.width, image.height), 1.0
-        notices.append(
-            f"{name} has neither transparency nor a white background, so the whole image is used; "
-            "give an RGBA cut-out or --remove-background"
-        )
     width, height = box[2] - box[0], box[3] - box[1]
     if max(width, height) < MIN_SIDE:
         raise UserError(
@@ -201,18 +204,6 @@ def _without_white(rgba: UInt8) -> UInt8:
     ImageDraw.floodfill(seen, (0, 0), 2)
     cut: UInt8 = np.where((np.asarray(seen) == 2)[..., None], np.uint8(0), rgba)
     return cut
-
-
-def _without_background(image: Image.Image) -> Image.Image:
-    try:
-        from rembg import remove
-    except ImportError as error:
-        raise UserError(
-            '--remove-background requires rembg; run .venv/bin/pip install "rembg[cpu]>=2.0.60" "numpy<2" (Blender '
-            'requires numpy 1; without Blender, omit "numpy<2")'
-        ) from error
-    cut: Image.Image = remove(image.convert("RGB"))
-    return cut.convert("RGBA")
 
 
 def _object_box(image: Image.Image, name: str) -> tuple[int, int, int, int]:

@@ -14,7 +14,8 @@ def rename_old_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[st
 
     Args:
         argv: The arguments, without the program's name.
-        renamed: Old name -> new name of each flag. Both names begin with `--`.
+        renamed: Old name -> new name of each flag. Both names begin with `--`. For an old flag without a value, the new
+            name may include one: `--new=VALUE`.
     """
     arguments, reported = list(argv), set[str]()
     for index, argument in enumerate(arguments):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from dataset.errors import UserError
+from dataset.images.background import Background
 from dataset.images.prepare import Prepared, prepare_image
 from dataset.io.option_checks import check_number, check_seed
 from distill.config import DistillArgs, DistillRequest, Preset
@@ -49,7 +50,7 @@ class SharedOptions:
     preview_every: int | None = None
     formats: tuple[Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
-    remove_background: bool = False
+    background: Background = "auto"
 
 
 def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
@@ -86,7 +87,7 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
         preview_every=args.preview_every,
         formats=args.formats,
         compile=args.compile,
-        remove_background=args.remove_background,
+        background=args.background,
     )
     jobs, refused = plan_jobs(options, model, inputs)
     if args.is_single and refused:
@@ -234,6 +235,6 @@ def _settings(options: SharedOptions, preset: Preset) -> DistillSettings:
 def _prepared(image: Path, size: int, options: SharedOptions) -> Prepared | UserError:
     """Prepare an image for the model at an edge of `size` pixels; return the error if the image cannot be used."""
     try:
-        return prepare_image(image, size, remove_background=options.remove_background)
+        return prepare_image(image, size, background=options.background)
     except UserError as error:
         return error

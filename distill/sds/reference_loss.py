@@ -64,7 +64,7 @@ def new_reference_view(
     if max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) > 0.5:
         raise UserError(
             "--reference-loss-weight needs the outline of the object, but the input image is opaque at its edge, so it "
-            "has a background; give an RGBA cut-out of the object, or add --remove-background"
+            "has a background; give an RGBA cut-out of the object, or add --background rembg"
         )
     image = torch.from_numpy(np.concatenate([composite_white(rgba), mask], -1)).permute(2, 0, 1).to(device)
     distance = sum(half_frame) / 2 / np.tan(np.deg2rad(FOV_DEG) / 2)

@@ -116,7 +116,7 @@ def test_faint_stray_pixels_do_not_move_the_crop() -> None:
 
 def test_without_alpha_the_whole_image_is_used_and_announced() -> None:
     prepared = prepare_image(Image.new("RGB", (80, 40), (0, 0, 255)), 64)
-    assert any("--remove-background" in notice for notice in prepared.notices)
+    assert any("--background rembg" in notice for notice in prepared.notices)
     assert prepared.rgb[32, 32].tolist() == [0, 0, 1]
     assert prepared.rgb[2, 32].tolist() == [1, 1, 1]
     assert prepared.rgb[32, 1, 2] == 1
@@ -234,7 +234,7 @@ def test_white_outside_becomes_transparent_and_white_inside_stays() -> None:
 def test_an_object_that_leaves_the_white_image_is_used_whole() -> None:
     picture = Image.new("RGB", (60, 60), "white")
     picture.paste((200, 0, 0), (30, 20, 60, 50))
-    prepared = prepare_image(picture, 64)
+    prepared = prepare_image(picture, 64, background="keep")
     assert any("the whole image is used" in notice for notice in prepared.notices)
     assert prepared.framing.startswith("the whole image, 60x60 pixels")
     assert prepared.rgb[32, 63, 1] < 0.1  # the edge is still the edge
@@ -246,12 +246,12 @@ def test_a_blurred_object_is_announced() -> None:
 
 def test_remove_background_without_rembg_says_how_to_get_it() -> None:
     with pytest.raises(UserError, match="pip install"):
-        prepare_image(Image.new("RGB", (64, 64), "blue"), 64, remove_background=True)
+        prepare_image(Image.new("RGB", (64, 64), "blue"), 64, background="rembg")
 
 
 def test_remove_background_of_a_cut_out_keeps_its_alpha() -> None:
     picture = disc(100, 100, (50, 50), 30)
-    prepared = prepare_image(picture, 64, remove_background=True)
+    prepared = prepare_image(picture, 64, background="rembg")
     assert (prepared.rgba == prepare_image(picture, 64).rgba).all()
     assert any("already transparent" in notice for notice in prepared.notices)
 

@@ -94,7 +94,7 @@ def test_a_preset_with_other_frames_keeps_the_size_of_the_object_in_them():
 def test_an_image_with_background_has_no_outline():
     opaque = picture(PICTURES)
     opaque[..., 3] = 255
-    with pytest.raises(UserError, match="remove-background"):
+    with pytest.raises(UserError, match="--background rembg"):
         new_reference_view(opaque, ELEVATION_DEG, HALF_FRAME)
     with pytest.raises(UserError, match="reference_weight is -1"):
         replace(TINY, reference_weight=-1.0)
