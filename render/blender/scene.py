@@ -354,7 +354,7 @@ def _radius(center: NDArray[np.float64]) -> float:
 
 
 def light_scene(light: Light, path: Path) -> Hdri:
-    """Make the environment map at `path` the only light. Rotate it about z, and scale it to MEAN_LUMINANCE and `light.exposure`.
+    """Make the environment map at `path` the only light: rotated about z, with MEAN_LUMINANCE and the exposure.
 
     Raises ObjectError when the map is black or cannot be read.
     """
