@@ -27,7 +27,7 @@ need = $(if $(or $(strip $(value $(1))),$(findstring --help,$(value ARGS))),,$(e
 list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets distill view demo check test lint format lock
+.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo check test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side
 
 help: ## list the verbs
@@ -89,6 +89,10 @@ evaluate: setup ## compare novel views with the truth and with baselines: MODEL=
 
 evaluate-assets: setup ## compare distilled assets with the truth: MODEL="A B" SHARDS= OUT=data/asset-evaluation ARGS="--max-objects 20 --meshes DIR"
 	@$(list); $(PY) -m distill.evaluate $(if $(strip $(value MODEL)),--model "$$@") $(call opt,--shards,SHARDS) $(call opt,--out,OUT) $(ARGS)
+
+evaluate-photos: export LIST = $(value SHARDS)
+evaluate-photos: setup ## how often views and assets of real images show the right kind: IMG=data/photos SHARDS="A B" MODEL= OUT=data/photo-evaluation (ARGS="--samples-only": minutes)
+	@$(list); $(PY) -m distill.evaluate.photos --shards "$$@" $(call opt,--images,IMG) $(call opt,--model,MODEL) $(call opt,--out,OUT) $(ARGS)
 
 distill: export LIST = $(or $(value IMG),examples/cat.png)
 distill: setup ## make textured meshes from images: IMG="a.png b.png" or IMG=FOLDER, SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")

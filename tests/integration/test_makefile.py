@@ -132,6 +132,9 @@ VERBS = {
     ("evaluate", "OUT"): "--out",
     ("evaluate-assets", "SHARDS"): "--shards",
     ("evaluate-assets", "OUT"): "--out",
+    ("evaluate-photos", "IMG"): "--images",
+    ("evaluate-photos", "MODEL"): "--model",
+    ("evaluate-photos", "OUT"): "--out",
     ("distill", "MODEL"): "--model",
     ("distill", "OUT"): "--out",
     ("demo", "SOURCE"): "--source",
@@ -156,6 +159,7 @@ def test_a_name_of_any_characters_reaches_the_command(python_stub: Path, verb: s
         ("distill", "IMG", "--image"),
         ("evaluate", "MODEL", "--model"),
         ("evaluate-assets", "MODEL", "--model"),
+        ("evaluate-photos", "SHARDS", "--shards"),
         ("view", "OUT", "distill.view"),
     ],
 )

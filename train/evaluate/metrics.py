@@ -19,6 +19,7 @@ FRONT_AND_BACK: Final = (14, 15, 0, 1, 2, 6, 7, 8, 9, 10)  # views of the ring w
 MAX_FRONT_BACK_PSNR_DB: Final = 25.0  # opposite sides more similar than this are not counted as confused
 RESAMPLES: Final = 2000  # resamples of the bootstrap
 CONFIDENCE: Final = 0.95
+_NORMAL_QUANTILE: Final = 1.959964  # two-sided, for CONFIDENCE
 
 
 def ssim_map(image: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
@@ -170,3 +171,18 @@ def bootstrap(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(finite[chosen].mean(1), (tail, 100 - tail))
     return float(low), float(high)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return the ends of the 95% confidence interval of a proportion by Wilson's score method (Wilson 1927).
+
+    Returns (NaN, NaN) if `trials`, the number of independent trials, is 0.
+    """
+    if not trials:
+        return float("nan"), float("nan")
+    z2 = _NORMAL_QUANTILE**2
+    share = successes / trials
+    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    spread = share * (1 - share) / trials + z2 / (4 * trials**2)
+    half = _NORMAL_QUANTILE / (1 + z2 / trials) * spread**0.5
+    return max(0.0, center - half), min(1.0, center + half)

@@ -16,6 +16,7 @@ from train.evaluate.metrics import (
     squared_distances,
     ssim,
     ssim_map,
+    wilson,
 )
 
 
@@ -138,3 +139,12 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     hits = [low < 0 < high for low, high in (bootstrap(rng.normal(size=40), seed=i) for i in range(200))]
     assert 0.88 < np.mean(hits) < 0.99
+
+
+def test_wilson_intervals_have_known_values() -> None:
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for successes, trials, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
+        assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
+    assert wilson(20, 20) == pytest.approx(tuple(1 - end for end in wilson(0, 20)[::-1]))
+    assert np.isnan(wilson(0, 0)).all()

@@ -1,0 +1,61 @@
+"""Draw contact sheets of evaluated images: input, sampled views, the asset from four sides, and the judge's names."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageDraw, ImageFont
+
+from dataset.errors import UserError
+from dataset.io.files import write_file_atomic
+
+_CELL_PX: Final = 96  # edge of a view
+_TEXT_PX: Final = 190  # width of the texts
+_GAP_PX: Final = 6
+_VIEWS: Final = {0: 1, 1: 4, 2: 4}  # views of each strip: input, samples, asset
+_QUALITIES: Final = (90, 80, 70, 60, 50, 40, 30, 20)
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One row of a sheet: files of the strips (None: missing) and lines of text."""
+
+    strips: tuple[Path | None, ...]
+    texts: tuple[str, ...]
+
+
+def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+    """Return the sheet of at least one row. All rows have the same number of strips; missing ones are left empty."""
+    widths = [_VIEWS[i] * _CELL_PX for i in range(len(rows[0].strips))]
+    width = sum(widths) + _GAP_PX * len(widths) + _TEXT_PX
+    sheet = Image.new("RGB", (width, len(rows) * (_CELL_PX + _GAP_PX)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for number, row in enumerate(rows):
+        x, y = 0, number * (_CELL_PX + _GAP_PX)
+        for strip, strip_width in zip(row.strips, widths, strict=True):
+            if strip is None:
+                draw.text((x + _GAP_PX, y + _CELL_PX // 2), "failed", fill="black", font=font)
+            else:
+                with Image.open(strip) as image:
+                    sheet.paste(image.convert("RGB").resize((strip_width, _CELL_PX), Image.Resampling.LANCZOS), (x, y))
+            x += strip_width + _GAP_PX
+        draw.multiline_text((x, y + _GAP_PX), "\n".join(row.texts), fill="black", font=font)
+    return sheet
+
+
+def write_sheet(rows: Sequence[SheetRow], path: Path, max_bytes: int | None = None) -> None:
+    """Write a sheet as WebP or JPEG, by the suffix of `path`, with the highest quality that fits `max_bytes`.
+
+    Raises:
+        UserError: the smallest file is larger than `max_bytes`.
+    """
+    sheet = draw_sheet(rows)
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        sheet.save(buffer, Image.registered_extensions()[path.suffix.lower()], quality=quality)
+        if max_bytes is None or buffer.tell() <= max_bytes:
+            write_file_atomic(path, buffer.getvalue())
+            return
+    raise UserError(f"the sheet of {len(rows)} rows does not fit {max_bytes} bytes; give fewer --rows")

@@ -1,0 +1,156 @@
+"""`python -m distill.evaluate.photos` end to end on toy images: what the judge sees, the results, and resuming."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from PIL import Image
+from torch import nn
+
+from dataset.errors import UserError
+from distill.evaluate.photos import evaluate
+from distill.evaluate.photos.config import PhotoEvaluationArgs
+from distill.evaluate.photos.evaluate import evaluate_photos
+from distill.evaluate.photos.judge import Judge
+from distill.evaluate.photos.views import read_strip
+from distill.mesh import export
+from distill.output import results
+from tests.support.distill_micro import SETTINGS, draw
+
+pytestmark = [pytest.mark.usefixtures("one_thread", "coarse_metrics")]
+
+
+@pytest.fixture
+def args(box_shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PhotoEvaluationArgs:
+    """Two images of known kinds, one of a kind without renders, and a judge that sees 4 x 4 pixels."""
+    monkeypatch.setattr("distill.runs.plan.PRESETS", {"tiny": SETTINGS})
+    monkeypatch.setattr(results, "VIEW_RESOLUTION", 16)
+    monkeypatch.setattr(export, "PRESETS", {"tiny": export.MeshSettings(resolution=24, faces=300, texture_size=64)})
+    monkeypatch.setattr(evaluate, "load_judge", lambda _, __, device: Judge(nn.Flatten(), 4, device))
+    photos = tmp_path / "photos"
+    for name, color in (("a", (200, 30, 30)), ("b", (30, 30, 200)), ("c", (0, 0, 0))):
+        draw(photos / f"{name}.png", color)
+    rows = ["file,label,known,style", "a.png,ball,yes,photo", "b.png,box,yes,drawing", "c.png,bee,yes,photo"]
+    (photos / "labels.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "kinds.csv").write_text(
+        "uid,label\n" + "".join(f"synthetic-{i:04d},{'box' if i % 2 else 'ball'}\n" for i in range(6))
+    )
+    (tmp_path / "weights").write_bytes(b"in a test")
+    return PhotoEvaluationArgs(
+        photos,
+        (str(box_shards),),
+        (tmp_path / "kinds.csv",),
+        base,
+        ddim_steps=2,
+        judge_weights=tmp_path / "weights",
+        out=tmp_path / "out",
+        device="cpu",
+    )
+
+
+def summary_of(args: PhotoEvaluationArgs) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((args.out / "evaluation.json").read_text())
+    return summary
+
+
+def test_samples_only(args, capsys):
+    status, text = evaluate_photos(replace(args, samples_only=True))
+    assert status == 0
+    assert "four sampled views | 2 |" in text
+    assert "asset" not in text
+    summary = summary_of(args)
+    assert [(each["file"], each["label"]) for each in summary["images"]] == [("a.png", "ball"), ("b.png", "box")]
+    assert summary["left_out"] == {"c": "bee"}
+    assert not (args.out / "runs").exists()
+    for each in summary["images"]:
+        assert read_strip(args.out / each["strips"]["samples"]).shape[0] == 4
+        assert each["named"]["samples"]["rank"] in (1, 2)
+        assert sorted(each["named"]["samples"]["top3"]) == ["ball", "box"]
+    right = sum(each["named"]["input"]["rank"] == 1 for each in summary["images"])
+    assert summary["rates"]["input"][summary["rule"]]["top1"] == right
+    assert (
+        "Left out, since no rendered object is of their kind: c.png (bee)" in (args.out / "evaluation.md").read_text()
+    )
+
+
+def test_the_judge_sees_pixels_only(args, monkeypatch):
+    """With exchanged labels, it names the same."""
+    evaluate_photos(replace(args, samples_only=True))
+    before = {each["file"]: each["named"]["samples"]["top3"] for each in summary_of(args)["images"]}
+    table = args.images / "labels.csv"
+    table.write_text(table.read_text().replace("ball", "x").replace("box", "ball").replace("x,yes", "box,yes"))
+    evaluate_photos(replace(args, samples_only=True))
+    after = {each["file"]: each["named"]["samples"]["top3"] for each in summary_of(args)["images"]}
+    assert after == before
+
+
+def test_samples_are_those_of_train_sample_and_are_kept(args, monkeypatch, tmp_path):
+    from train import sample
+
+    evaluate_photos(replace(args, samples_only=True, max_images=1))
+    (strip,) = (args.out / "samples").glob("a-seed-0-*.png")
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(sample, "save_sheet", lambda images, _: seen.append(images))
+    sample.run(sample.SampleArgs(args.images / "a.png", args.model, tmp_path / "s.png", ddim_steps=2, device="cpu"))
+    expected = np.rint(seen[0].clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255)
+    assert np.array_equal(read_strip(strip), expected[1:])
+    assert np.array_equal(read_strip(args.out / "input" / "a-seed-0.png")[0], expected[0])
+    monkeypatch.setattr(evaluate, "load_run_model", lambda *_: pytest.fail("the views exist"))
+    evaluate_photos(replace(args, samples_only=True, max_images=1))
+    with pytest.raises(pytest.fail.Exception):
+        evaluate_photos(replace(args, samples_only=True, max_images=1, ddim_steps=3))
+
+
+@pytest.mark.integration
+def test_assets_are_distilled_named_and_resumed(args, monkeypatch):
+    (args.out / "runs").mkdir(parents=True)
+    (args.out / "runs" / "b-seed-0").write_text("in the way")
+    status, text = evaluate_photos(args)
+    assert status == 1
+    assert "asset, four sides | 2 |" in text
+    good, bad = summary_of(args)["images"]
+    assert (args.out / "runs" / "a-seed-0" / "done.json").is_file()
+    assert read_strip(args.out / good["strips"]["asset"]).shape[0] == 4
+    assert "cannot be written" in bad["failure"]
+    assert "asset" not in bad["named"]
+    rates = summary_of(args)["rates"]["asset"]
+    assert all(rate["top3"] == 1 and rate["images"] == 2 for rate in rates.values())  # the failure counts as wrong
+    assert "b.png counts as wrong" in (args.out / "evaluation.md").read_text()
+    (args.out / "runs" / "b-seed-0").unlink()
+    monkeypatch.setattr("distill.evaluate.photos.views._rendered", lambda *_: np.zeros((4, 8, 8, 3), np.uint8))
+    assert evaluate_photos(args)[0] == 0
+    assert summary_of(args)["images"][0]["strips"] == good["strips"]
+    assert read_strip(args.out / good["strips"]["asset"]).any()  # not rendered again
+    page = (args.out / "evaluation.html").read_text()
+    assert page.count("<img ") == 6
+    with Image.open(args.out / "sheet.jpg") as sheet:
+        assert sheet.height == 2 * 102
+
+
+def test_a_dry_run_lists_the_images(args):
+    status, text = evaluate_photos(replace(args, dry_run=True, files=("b*",)))
+    assert (status, text.splitlines()[-1]) == (0, "1 images; the judge knows 2 kinds")
+    assert not args.out.exists()
+
+
+def test_images_of_unknown_kinds_only_are_refused(args):
+    with pytest.raises(UserError, match="knows none of the kinds of the 1 images, such as bee"):
+        evaluate_photos(replace(args, files=("c*",)))
+
+
+@pytest.mark.parametrize("change", [{"max_images": 0}, {"views_per_object": 17}, {"ddim_steps": 0}, {"shards": ()}])
+def test_invalid_options_are_refused(args, change):
+    with pytest.raises(UserError):
+        evaluate_photos(replace(args, **change))
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(PhotoEvaluationArgs, args=["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{option.replace('_', '-')}" in shown for option in PhotoEvaluationArgs.__dataclass_fields__)
