@@ -78,10 +78,14 @@ def select_images(images: Sequence[LabelledImage], patterns: Sequence[str]) -> l
 
 
 def by_kind_in_turn(images: Sequence[LabelledImage]) -> list[LabelledImage]:
-    """Order images: the first of each kind, then the second of each kind, and so on; within a kind by a hash."""
+    """Order images: the first of each kind, then the second of each kind, and so on.
+
+    Kinds are ordered by a hash of their names, and the images of a kind by a hash of the names of their files. So the
+    first images are a fixed choice that does not depend on results.
+    """
     ranks: dict[str, int] = defaultdict(int)
     keyed = []
     for image in sorted(images, key=lambda each: stable_hash(each.name)):
-        keyed.append((ranks[image.label], image.label, image))
+        keyed.append((ranks[image.label], stable_hash(image.label), image))
         ranks[image.label] += 1
     return [image for *_, image in sorted(keyed, key=lambda key: key[:2])]

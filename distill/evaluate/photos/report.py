@@ -111,9 +111,13 @@ def sheet_row(result: ImageResult, rule: RuleName, stages: Sequence[Stage]) -> S
     texts = [result.image.label]
     for stage in stages:
         naming = result.namings.get((stage, rule))
-        verdict = "failed" if naming is None else naming.top3[0] + (" (right)" if naming.rank == 1 else "")
-        texts.append(f"{stage}: {verdict}")
+        texts.append(f"{stage}: failed" if naming is None else verdict(stage, naming.top3, naming.rank))
     return SheetRow(tuple(result.files.get(stage) for stage in stages), tuple(texts))
+
+
+def verdict(stage: str, top3: Sequence[str], rank: int) -> str:
+    """Return what the judge named in a stage as a short text, from its first names and the rank of the right kind."""
+    return f"{stage}: {top3[0]}{' (right)' if rank == 1 else ''}"
 
 
 def _tables(results: Sequence[ImageResult], rules: FittedRules, stages: Sequence[Stage]) -> list[ResultTable]:

@@ -15,6 +15,8 @@ _CELL_PX: Final = 96  # edge of a view
 _TEXT_PX: Final = 190  # width of the texts
 _GAP_PX: Final = 6
 _VIEWS: Final = {0: 1, 1: 4, 2: 4}  # views of each strip: input, samples, asset
+_HEAD_PX: Final = 20  # height of the line above the rows
+_HEADS: Final = ("input", "views sampled from its embedding", "asset from four sides")
 _QUALITIES: Final = (90, 80, 70, 60, 50, 40, 30, 20)
 
 
@@ -27,13 +29,18 @@ class SheetRow:
 
 
 def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
-    """Return the sheet of at least one row. All rows have the same number of strips; missing ones are left empty."""
+    """Return the sheet of at least one row, with a line of titles above.
+
+    All rows have the same number of strips; missing ones are marked as failed.
+    """
     widths = [_VIEWS[i] * _CELL_PX for i in range(len(rows[0].strips))]
     width = sum(widths) + _GAP_PX * len(widths) + _TEXT_PX
-    sheet = Image.new("RGB", (width, len(rows) * (_CELL_PX + _GAP_PX)), "white")
+    sheet = Image.new("RGB", (width, _HEAD_PX + len(rows) * (_CELL_PX + _GAP_PX)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for i, head in enumerate((*_HEADS[: len(widths)], "named by the judge")):
+        draw.text((sum(widths[:i]) + _GAP_PX * i, 2), head, fill="black", font=font)
     for number, row in enumerate(rows):
-        x, y = 0, number * (_CELL_PX + _GAP_PX)
+        x, y = 0, _HEAD_PX + number * (_CELL_PX + _GAP_PX)
         for strip, strip_width in zip(row.strips, widths, strict=True):
             if strip is None:
                 draw.text((x + _GAP_PX, y + _CELL_PX // 2), "failed", fill="black", font=font)
@@ -58,4 +65,6 @@ def write_sheet(rows: Sequence[SheetRow], path: Path, max_bytes: int | None = No
         if max_bytes is None or buffer.tell() <= max_bytes:
             write_file_atomic(path, buffer.getvalue())
             return
-    raise UserError(f"the sheet of {len(rows)} rows does not fit {max_bytes} bytes; give fewer --rows")
+    raise UserError(
+        f"the sheet of {len(rows)} rows does not fit {max_bytes} bytes; choose fewer rows, or allow more bytes"
+    )

@@ -64,7 +64,7 @@ def test_samples_only(args, capsys):
     assert "four sampled views | 2 |" in text
     assert "asset" not in text
     summary = summary_of(args)
-    assert [(each["file"], each["label"]) for each in summary["images"]] == [("a.png", "ball"), ("b.png", "box")]
+    assert [(each["file"], each["label"]) for each in summary["images"]] == [("b.png", "box"), ("a.png", "ball")]
     assert summary["left_out"] == {"c": "bee"}
     assert not (args.out / "runs").exists()
     for each in summary["images"]:
@@ -92,7 +92,7 @@ def test_the_judge_sees_pixels_only(args, monkeypatch):
 def test_samples_are_those_of_train_sample_and_are_kept(args, monkeypatch, tmp_path):
     from train import sample
 
-    evaluate_photos(replace(args, samples_only=True, max_images=1))
+    evaluate_photos(replace(args, samples_only=True, files=("a*",)))
     (strip,) = (args.out / "samples").glob("a-seed-0-*.png")
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(sample, "save_sheet", lambda images, _: seen.append(images))
@@ -101,9 +101,9 @@ def test_samples_are_those_of_train_sample_and_are_kept(args, monkeypatch, tmp_p
     assert np.array_equal(read_strip(strip), expected[1:])
     assert np.array_equal(read_strip(args.out / "input" / "a-seed-0.png")[0], expected[0])
     monkeypatch.setattr(evaluate, "load_run_model", lambda *_: pytest.fail("the views exist"))
-    evaluate_photos(replace(args, samples_only=True, max_images=1))
+    evaluate_photos(replace(args, samples_only=True, files=("a*",)))
     with pytest.raises(pytest.fail.Exception):
-        evaluate_photos(replace(args, samples_only=True, max_images=1, ddim_steps=3))
+        evaluate_photos(replace(args, samples_only=True, files=("a*",), ddim_steps=3))
 
 
 @pytest.mark.integration
@@ -113,7 +113,7 @@ def test_assets_are_distilled_named_and_resumed(args, monkeypatch):
     status, text = evaluate_photos(args)
     assert status == 1
     assert "asset, four sides | 2 |" in text
-    good, bad = summary_of(args)["images"]
+    bad, good = summary_of(args)["images"]
     assert (args.out / "runs" / "a-seed-0" / "done.json").is_file()
     assert read_strip(args.out / good["strips"]["asset"]).shape[0] == 4
     assert "cannot be written" in bad["failure"]
@@ -124,12 +124,18 @@ def test_assets_are_distilled_named_and_resumed(args, monkeypatch):
     (args.out / "runs" / "b-seed-0").unlink()
     monkeypatch.setattr("distill.evaluate.photos.views._rendered", lambda *_: np.zeros((4, 8, 8, 3), np.uint8))
     assert evaluate_photos(args)[0] == 0
-    assert summary_of(args)["images"][0]["strips"] == good["strips"]
+    assert summary_of(args)["images"][1]["strips"] == good["strips"]
     assert read_strip(args.out / good["strips"]["asset"]).any()  # not rendered again
     page = (args.out / "evaluation.html").read_text()
     assert page.count("<img ") == 6
     with Image.open(args.out / "sheet.jpg") as sheet:
-        assert sheet.height == 2 * 102
+        assert sheet.height == 20 + 2 * 102
+
+
+def test_a_limit_takes_the_first_images(args):
+    status, text = evaluate_photos(replace(args, samples_only=True, max_images=1))
+    assert (status, "four sampled views | 1 |" in text) == (0, True)
+    assert [each["file"] for each in summary_of(args)["images"]] == ["b.png"]
 
 
 def test_a_dry_run_lists_the_images(args):

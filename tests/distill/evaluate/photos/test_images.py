@@ -6,6 +6,7 @@ import pytest
 
 from dataset.errors import UserError
 from distill.evaluate.photos.images import LabelledImage, by_kind_in_turn, read_images, select_images
+from tests.support.paths import ROOT
 
 
 def folder(tmp_path: Path, *rows: str) -> Path:
@@ -41,9 +42,9 @@ def test_missing_files_are_refused(tmp_path):
 
 
 def test_kinds_take_turns_and_a_larger_limit_adds_images():
-    images = [LabelledImage(Path(f"{kind}-{i}.png"), kind, "photo") for kind in ("cat", "dog") for i in range(3)]
+    images = [LabelledImage(Path(f"{kind}-{i}.png"), kind, "photo") for kind in ("ball", "box") for i in range(3)]
     order = by_kind_in_turn(images)
-    assert [image.label for image in order] == ["cat", "dog"] * 3
+    assert [image.label for image in order] == ["box", "ball"] * 3  # the order of SHA-256
     assert by_kind_in_turn(images[::-1]) == order
     fewer = [image for image in images if image != order[-1]]
     assert by_kind_in_turn(fewer) == order[:-1]
@@ -55,3 +56,7 @@ def test_patterns_select_files():
     assert {each.name for each in select_images(images, ("*-a.png", "*b*"))} == {each.name for each in images}
     with pytest.raises(UserError, match=r"none of the 3 images of known kinds matches x-\*"):
         select_images(images, ("x-*",))
+
+
+def test_the_example_images_are_labelled():
+    assert {image.path for image in read_images(ROOT / "examples")} == set((ROOT / "examples").glob("*.png"))
