@@ -1,14 +1,17 @@
 """Remove the background of opaque images as the option `--background` says."""
 
-from typing import Final, Literal
+from functools import cache
+from typing import Any, Final, Literal
 
 from PIL import Image
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 
 Background = Literal["auto", "keep", "uniform", "rembg"]
 RENAMED: Final = {"--remove-background": "--background=rembg", "--no-remove-background": "--background=keep"}
+REMBG_MODEL: Final = "isnet-general-use"
 INSTALL_REMBG: Final = '.venv/bin/pip install "rembg[cpu]>=2.0.60" "numpy<2"'
+_FAINT: Final = (64, 192)  # alpha of rembg that is counted as 0 and as 255; less is left of things in the background
 NEEDS_CUT_OUT: Final = (
     "a cut-out is needed: give an image with a transparent background, or --background rembg, which makes one (an "
     f"optional package: {INSTALL_REMBG})"
@@ -56,5 +59,21 @@ def _with_rembg(image: Image.Image) -> Image.Image:
             f"--background rembg requires rembg; run {INSTALL_REMBG} (Blender requires numpy 1; without Blender, omit "
             '"numpy<2")'
         ) from error
-    cut: Image.Image = remove(image.convert("RGB"))
-    return cut.convert("RGBA")
+    cut: Image.Image = remove(image.convert("RGB"), session=_rembg_session())
+    cut = cut.convert("RGBA")
+    low, high = _FAINT
+    cut.putalpha(cut.getchannel("A").point(lambda alpha: max(0, min(255, round((alpha - low) * 255 / (high - low))))))
+    return cut
+
+
+@cache
+def _rembg_session() -> Any:
+    from rembg import new_session
+
+    try:
+        return new_session(REMBG_MODEL)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"rembg cannot load its model {REMBG_MODEL} ({one_line(error)}); download it again, or put {REMBG_MODEL}.onnx "
+            "into the folder U2NET_HOME (default ~/.u2net) and set MODEL_CHECKSUM_DISABLED=1; see docs/distillation.md"
+        ) from error

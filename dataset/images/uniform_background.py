@@ -9,7 +9,7 @@ An image whose border is not smooth is refused: no guess is made about a clutter
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ _LEAST_BORDER: Final = 0.6  # share of the border that must show the background
 _MOST_PARTS: Final = 4  # objects that may be cut by the border
 _TOLERANCE: Final = (2.5, 8.0)  # color difference (CIE76) below which a pixel may be background, without and with noise
 _SHADOW: Final = (0.55, 1.1)  # cube root of the brightness of a shadow or a glow, relative to the background
-_SOFT: Final = 1.5  # color difference per pixel of 512 below which an edge may be the edge of a shadow
+_SOFT: Final = 2.5  # color difference per pixel of 512 below which an edge may be the edge of a shadow
+_COLORED: Final = 15.0  # chroma of a background whose hue tells a shadow from an object
 _LEAST_OBJECT: Final = 0.002  # share of the image
 _LEAST_PART: Final = 0.005  # share of the largest part; smaller parts are dust
 
@@ -153,27 +154,38 @@ def object_mask(lab: FloatImage, field: FloatImage, seen: Mask) -> Mask:
     hue = np.hypot(*np.moveaxis(lab[..., 1:] - ratio[..., None] * field[..., 1:], -1, 0))
     soft = _SOFT * 512 / max(lab.shape[:2]) + 2 * float(np.median(slope[seen]))
     shadow = (ratio > _SHADOW[0]) & (ratio < _SHADOW[1]) & (hue < max(4.0, 1.5 * tolerance)) & (slope < soft)
+    shadow = ndimage.binary_opening(shadow, iterations=2)
     same = difference < tolerance
-    background = _connected(same | ndimage.binary_opening(shadow, iterations=2), seen)
-    inside = _without_dust(~background)
-    inside &= ~_holes(inside & same, difference, slope, seen, tolerance)
+    inside = _without_dust(~_connected(same | shadow, seen))
+    flat = slope < 2 * float(np.median(slope[seen])) + 0.3
+    inside &= ~_holes(inside & same, flat & (difference < 0.5 * tolerance))
+    colored = np.hypot(field[..., 1], field[..., 2]) > _COLORED
+    inside &= ~_holes(inside & shadow & colored, hue < 0.5 * tolerance)
+    inside = _without_fringe(inside, difference)
     if inside.mean() < _LEAST_OBJECT:
         raise NotUniformError("no object differs from its background")
     return inside
 
 
-def _holes(enclosed: Mask, difference: FloatImage, slope: FloatImage, seen: Mask, tolerance: float) -> Mask:
-    """Return the enclosed parts [h, w] that show the background: as flat as it, and of the same color."""
+def _holes(enclosed: Mask, matches: Mask) -> Mask:
+    """Return the parts of `enclosed` [h, w] that match the background in most of their pixels."""
     labels, count = ndimage.label(enclosed)
-    if not count:
-        return np.zeros_like(enclosed)
-    numbers = np.arange(count + 1)
     area = np.bincount(labels.ravel(), minlength=count + 1)
-    flat = ndimage.median(slope, labels, numbers) < 2 * float(np.median(slope[seen])) + 0.3
-    near = ndimage.median(difference, labels, numbers) < 0.5 * tolerance
-    keep = flat & near & (area >= max(16, 1e-4 * enclosed.size))
+    matching = np.bincount(labels[matches], minlength=count + 1)
+    keep = (matching > 0.5 * area) & (area >= max(16, 1e-4 * enclosed.size))
     keep[0] = False
     return np.asarray(keep[labels])
+
+
+def _without_fringe(inside: Mask, difference: FloatImage) -> Mask:
+    """Return a mask without the outermost pixels that differ much less from the background than pixels beside them.
+
+    Blurred edges and the artifacts of JPEG around them are such pixels.
+    """
+    reach = int(np.clip(max(inside.shape) // 128, 3, 8))
+    weak = inside & (difference < 0.3 * ndimage.maximum_filter(difference, 2 * reach + 1))
+    near = ndimage.distance_transform_edt(inside) <= reach
+    return _without_dust(inside & ~_connected((weak & near) | ~inside, ~inside))
 
 
 def _without_dust(inside: Mask) -> Mask:
@@ -223,11 +235,13 @@ def _connected(mask: Mask, seeds: Mask) -> Mask:
 def _slope(lab: FloatImage) -> FloatImage:
     """Return the color difference per pixel, [h, w]."""
     rows, columns = np.gradient(lab, axis=(0, 1))
-    return np.sqrt((rows**2 + columns**2).sum(-1))
+    slope: FloatImage = np.sqrt((rows**2 + columns**2).sum(-1))
+    return slope
 
 
-def _norm(difference: NDArray[np.floating]) -> FloatImage:
-    return np.sqrt((difference**2).sum(-1)).astype(np.float32)
+def _norm(difference: NDArray[Any]) -> FloatImage:
+    norm: FloatImage = np.sqrt((difference**2).sum(-1)).astype(np.float32)
+    return norm
 
 
 def _resize(image: FloatImage, size: tuple[int, int], method: Image.Resampling) -> FloatImage:
