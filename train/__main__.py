@@ -34,7 +34,7 @@ from train.device import pick_device
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import TrainingRun, check_run, describe, log_notices
-from train.model.image_encoder import SmallEncoder
+from train.model.image_encoder import OpenClipEncoder
 from train.model.reference import ReferenceMode
 
 logger = logging.getLogger(__name__)
@@ -284,7 +284,7 @@ def run_component(args: AutoencoderOptions | ImageEncoderOptions) -> None:
     component: AutoencoderRecipe | ImageEncoderRecipe | None = (
         preset.autoencoder if isinstance(args, AutoencoderOptions) else preset.tower_training
     )
-    if component is None or not isinstance(preset.tower, SmallEncoder):
+    if component is None or isinstance(preset.tower, OpenClipEncoder):
         raise UserError(
             f"--preset {preset.name} uses a pretrained autoencoder and image encoder, which are not trained; give "
             "--preset tiny"

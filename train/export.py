@@ -36,9 +36,10 @@ from train.convert.model_card import card_of, centering_note
 from train.convert.resolve import model_folder
 from train.model.clip_vision import save_clip_vision
 from train.model.ddim import ddim_scheduler
-from train.model.image_encoder import ImageEncoder, OpenClipEncoder
+from train.model.image_encoder import ImageEncoder, OpenClipEncoder, save_image_encoder
 from train.model.multiview import ModelSpec, load_vae, read_image_encoder, read_spec, write_spec
 from train.model.reference import reads_reference
+from train.model.timm_encoder import TimmEncoder
 from train.model.unet import UNetShape, load_unet
 
 logger = logging.getLogger(__name__)
@@ -168,7 +169,14 @@ def write_diffusers(parts: ModelParts, folder: Path) -> None:
     if parts.vae is not None:
         parts.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
         index["vae"] = ["diffusers", "AutoencoderKL"]
-    if parts.image_encoder is not None:
+    if parts.image_encoder is not None and isinstance(parts.image_encoder.spec, TimmEncoder):
+        save_image_encoder(parts.image_encoder, folder / "image_tower")
+        logger.info(
+            "note: neither diffusers nor transformers can load the image encoder %s; it is written to image_tower/, "
+            "which only this project reads",
+            parts.image_encoder.spec.architecture,
+        )
+    elif parts.image_encoder is not None:
         save_clip_vision(parts.image_encoder, folder / "image_encoder")
         index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

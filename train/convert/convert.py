@@ -22,7 +22,7 @@ from train.convert.key_names import (
 from train.convert.ldm_parts import State, convert_unet, convert_vae, find_unet, vae_widths
 from train.model.image_encoder import (
     ImageEncoder,
-    SmallEncoder,
+    TrainedEncoder,
     build_image_encoder,
     image_encoder_from_state,
     save_image_encoder,
@@ -133,7 +133,7 @@ def _resolve(args: ConvertArgs, notes: Notes, repo: str | None) -> Notes:
     )
 
 
-def _convert_image_encoder(state: State, kind: str | SmallEncoder, where: str) -> ImageEncoder:
+def _convert_image_encoder(state: State, kind: str | TrainedEncoder, where: str) -> ImageEncoder:
     visual = {name.removeprefix(IMAGE_ENCODER_PREFIX): tensor for name, tensor in state.items()}
     if isinstance(kind, str):
         return image_encoder_from_state(kind, visual, where)

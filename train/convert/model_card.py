@@ -49,7 +49,7 @@ def card_of(folder: Path, spec: ModelSpec, repo: str, object_fill: float | None 
         folder: Model folder.
         spec: Settings of the model.
         repo: Name OWNER/NAME of the repository on the Hub.
-        object_fill: Setting of the model's image encoder (`SmallEncoder.object_fill`). None: images are not centered.
+        object_fill: Setting of the model's image encoder (`ImageEncoder.object_fill`). None: images are not centered.
 
     Raises:
         UserError: `config.json` or `source.json` is not valid JSON.

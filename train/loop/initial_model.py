@@ -10,7 +10,7 @@ from train.components.component import is_whole, seeded
 from train.components.image_encoder import ensure_image_encoder
 from train.data.training_set import TrainingSet, require_images
 from train.loop.run_config import TrainingRun
-from train.model.image_encoder import SmallEncoder, fetch_image_encoder, load_image_encoder
+from train.model.image_encoder import OpenClipEncoder, fetch_image_encoder, load_image_encoder
 from train.model.multiview import ModelSpec, MultiViewModel, assemble, load_model, load_vae
 from train.model.unet import build_unet
 
@@ -36,7 +36,7 @@ def initial_model(run: TrainingRun, shards: TrainingSet, damage: Damage | None =
         return _model_from_scratch(run, shards, damage)
     has_encoder = any((run.base / name).is_dir() for name in ("image_tower", "image_encoder"))
     spec = run.recipe.tower
-    encoder = None if has_encoder or isinstance(spec, SmallEncoder) else fetch_image_encoder(spec)
+    encoder = None if has_encoder or not isinstance(spec, OpenClipEncoder) else fetch_image_encoder(spec)
     model = load_model(run.base, run.device, image_encoder=encoder)
     _log_other_centering(model, run)
     return _with_camera_labels(model, run)
@@ -49,7 +49,7 @@ def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | 
             f"--preset {recipe.name} cannot train a model from scratch; give a model folder with --init-from, or "
             "--preset tiny"
         )
-    if not isinstance(recipe.tower, SmallEncoder):
+    if isinstance(recipe.tower, OpenClipEncoder):
         raise UserError(
             f"--preset {recipe.name} cannot train an image encoder; give a model folder with --init-from, or --preset "
             "tiny"
@@ -91,7 +91,7 @@ def _model_from_scratch(run: TrainingRun, shards: TrainingSet, damage: Damage | 
 
 def _log_other_centering(model: MultiViewModel, run: TrainingRun) -> None:
     """Log a note if the initial model's image encoder centers objects differently from that of the run's preset."""
-    of_preset = run.recipe.tower.object_fill if isinstance(run.recipe.tower, SmallEncoder) else None
+    of_preset = None if isinstance(run.recipe.tower, OpenClipEncoder) else run.recipe.tower.object_fill
     if (fill := model.image_encoder.object_fill) != of_preset:
         does = "takes images as they are" if fill is None else f"centers objects at {fill:.0%} of the frame"
         logger.info(

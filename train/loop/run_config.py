@@ -30,6 +30,7 @@ _FREE_TO_CHANGE: Final = (
 )
 # Fields of the recipe that older config.json files lack, with the values that those runs used
 _ADDED: Final = {"reference_drop_chance": 0.0}
+_ADDED_TO_IMAGE_ENCODER: Final = {"pretrained": False, "augmented": False, "feature_weight": 0.0}
 _STAGE_2_ONLY: Final = ("recipe.reference_drop_chance",)
 
 
@@ -165,6 +166,8 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
             free |= {*_STAGE_2_ONLY}
         saved = json.loads(path.read_text())
         saved["recipe"] = {**_ADDED, **saved["recipe"]}
+        if encoder := saved["recipe"].get("tower_training"):
+            saved["recipe"]["tower_training"] = {**_ADDED_TO_IMAGE_ENCODER, **encoder}
         if changed := differences(saved, config, free):
             raise UserError(
                 settings_differ(

