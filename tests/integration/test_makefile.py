@@ -33,7 +33,8 @@ def python_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["make", "-s", "-o", ".venv/.installed", f"PY={python}", *arguments]
+    installed = ("-o", ".venv/.installed", "-o", ".venv/.backbone")
+    command = ["make", "-s", *installed, f"PY={python}", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
