@@ -41,17 +41,19 @@ class DistillRequest:
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object, as stored in config.json and in checkpoints; tuples become lists.
 
-        Some fields did not exist in older versions of this program: the settings in `BEFORE`, `loss_azimuth_deg` and
-        `reference_azimuth_deg`. Such a field is left out if its value gives the behavior of the older versions: the
-        value in `BEFORE`, 0, and None respectively. A request stored by an older version is therefore equal to the same
-        request made by this version. Any other `reference_azimuth_deg` is stored under the key REFERENCE_KEY,
-        "shown_from_deg".
+        Some fields did not exist in older versions of this program: the settings in `BEFORE`, the settings `texture`,
+        `loss_azimuth_deg` and `reference_azimuth_deg`. Such a field is left out if its value gives the behavior of the
+        older versions: the value in `BEFORE`, None, 0, and None respectively. A request stored by an older version is
+        therefore equal to the same request made by this version. Any other `reference_azimuth_deg` is stored under the
+        key REFERENCE_KEY, "shown_from_deg".
         """
         values = json.loads(json.dumps(asdict(self)))
         for group, names in BEFORE.items():
             for name, before in names.items():
                 if values["settings"][group][name] == before:
                     del values["settings"][group][name]
+        if values["settings"]["texture"] is None:
+            del values["settings"]["texture"]
         if not values["loss_azimuth_deg"]:
             del values["loss_azimuth_deg"]
         azimuth_deg = values.pop("reference_azimuth_deg")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distill.nerf.kernels.field import FieldShape, MlpWeights
 
 _FORMAT = "isotropic3d-field-1"
+_LEAST_ALBEDO = 1e-3  # of a field with a texture
 
 
 class Samples(NamedTuple):
@@ -55,6 +56,8 @@ class Field(nn.Module):
         self.grid = HashGrid(self.settings.grid, self.settings.radius, generator)
         self.density_mlp = _Mlp(self.grid.width, self.settings.hidden_width, 1, generator)
         self.albedo_mlp = _Mlp(self.grid.width, self.settings.hidden_width, 3, generator)
+        self.texture: HashGrid | None = None
+        """Finer hash grid that changes the albedo only: the sum of its levels is added before the sigmoid."""
 
     @property
     def radius(self) -> float:
@@ -71,7 +74,7 @@ class Field(nn.Module):
 
     def albedo(self, x: Tensor) -> Tensor:
         """Return the albedo [n, 3] in [0, 1] at world points `x` [n, 3]."""
-        return torch.sigmoid(self.albedo_mlp(self.grid(x)))
+        return self._textured(x, torch.sigmoid(self.albedo_mlp(self.grid(x))))
 
     def density_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the density [n] and the outward unit normal [n, 3] at world points `x` [n, 3].
@@ -85,8 +88,16 @@ class Field(nn.Module):
         if has_kernels(x.device.type):
             from distill.nerf.kernels.field import decode
 
-            return Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.kernel_arguments()))
-        return Samples(*self.query_features(x, *self.grid.with_jacobian(x)))
+            samples = Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.kernel_arguments()))
+        else:
+            samples = Samples(*self.query_features(x, *self.grid.with_jacobian(x)))
+        return samples._replace(albedo=self._textured(x, samples.albedo))
+
+    def _textured(self, x: Tensor, albedo: Tensor) -> Tensor:
+        """Return the albedo [n, 3] at points `x` [n, 3] with the texture, given the albedo without it."""
+        return (
+            albedo if self.texture is None else torch.sigmoid(albedo_logits(albedo) + texture_logits(self.texture, x))
+        )
 
     def kernel_arguments(self) -> tuple["MlpWeights", "FieldShape"]:
         """Return the weights of the two MLPs and the constants of the field, as arguments of the Triton kernels."""
@@ -127,7 +138,21 @@ class Field(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the parameters to a safetensors file, with the settings of the field in its header, atomically."""
-        write_tensors(path, self.state_dict(), {"format": _FORMAT, "settings": json.dumps(asdict(self.settings))})
+        header = {"format": _FORMAT, "settings": json.dumps(asdict(self.settings))}
+        if self.texture is not None:
+            header["texture"] = json.dumps(asdict(self.texture.settings))
+        write_tensors(path, self.state_dict(), header)
+
+
+def albedo_logits(albedo: Tensor) -> Tensor:
+    """Return the values [n, 3] whose sigmoid is a given albedo [n, 3], which is first clamped to [0.001, 0.999]."""
+    return torch.logit(albedo, _LEAST_ALBEDO)
+
+
+def texture_logits(texture: HashGrid, x: Tensor) -> Tensor:
+    """Return the values [n, 3] that a texture adds to the logits of the albedo at world points `x` [n, 3]."""
+    logits: Tensor = texture(x).view(len(x), texture.settings.levels, 3).sum(1)
+    return logits
 
 
 def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
@@ -148,6 +173,8 @@ def load_field(path: Path, device: torch.device | str = "cpu") -> Field:
         )
     values = json.loads(header["settings"])
     loaded = Field(FieldSettings(**(values | {"grid": HashGridSettings(**values["grid"])})))
+    if "texture" in header:
+        loaded.texture = HashGrid(HashGridSettings(**json.loads(header["texture"])), loaded.radius)
     loaded.load_state_dict(tensors)
     return loaded.to(device).eval()
 

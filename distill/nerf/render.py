@@ -90,6 +90,41 @@ def render_views(
     return RenderOutput(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
 
 
+class SurfaceSamples(NamedTuple):
+    """The samples that rays see in a scene of fixed geometry, with their weights in volume rendering."""
+
+    x: Tensor  # [m, 3] world
+    ray: Tensor  # [m] ray of each sample
+    weight: Tensor  # [m]
+    albedo: Tensor  # [m, 3]
+    facing: Tensor  # [m] cosine between the normal and the direction to the camera
+
+
+@torch.no_grad()
+def surface_samples(
+    scene: Scene, rays: Rays, *, settings: MarchSettings, occupancy: Occupancy | None, least_weight: float
+) -> SurfaceSamples:
+    """Return the samples that rays see, so that colors can be fitted without marching the rays again.
+
+    Args:
+        scene: The scene.
+        rays: n rays.
+        settings: Settings of ray marching.
+        occupancy: The occupancy grid of the scene. None: all cells are occupied.
+        least_weight: Samples with less weight are left out.
+    """
+    step = settings.step_length(scene.radius)
+    samples = _visible_samples(scene, rays, torch.full_like(rays.direction[:, 0], 0.5), settings, occupancy)
+    x = _points(rays, samples.ray, samples.t)
+    chunks = sample_chunks(len(x), settings.samples_at_once(x.device))
+    found = [scene.query(x[chunk]) for chunk in chunks]
+    density, albedo, normal = (torch.cat(parts) for parts in zip(*found, strict=True))
+    weight, _ = ray_weights(density, samples.starts, step)
+    kept = weight >= least_weight
+    facing = -(normal * rays.direction[samples.ray]).sum(-1)
+    return SurfaceSamples(*(values[kept] for values in (x, samples.ray, weight, albedo, facing)))
+
+
 def render_rays(
     scene: Scene, rays: Rays, shift: Tensor, *, settings: MarchSettings, occupancy: Occupancy | None, shade: Shade
 ) -> Tensor:

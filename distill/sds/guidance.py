@@ -51,6 +51,8 @@ class Guidance:
     alphas_cumprod: Tensor  # [t]
     reference: ReferenceView | None = None
     """View of the input image, used only if `DistillSettings.reference_weight` is positive."""
+    decode: EncodeImages | None = None
+    """Latents [f, c, h, w] -> images [f, 3, h, w] in [0, 1]; used only if `DistillSettings.texture` is set."""
 
 
 def model_guidance(
@@ -75,7 +77,8 @@ def model_guidance(
         with fastest_attention(images.device):
             return model.encode(enlarge(images, model.spec.image_size))
 
-    return Guidance(encode, model_denoiser(model, tokens, elevation_deg, scale, compute), model.alphas_cumprod)
+    denoise = model_denoiser(model, tokens, elevation_deg, scale, compute)
+    return Guidance(encode, denoise, model.alphas_cumprod, decode=torch.no_grad()(model.decode))
 
 
 def enlarge(images: Tensor, size: int) -> Tensor:

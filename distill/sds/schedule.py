@@ -6,10 +6,10 @@ resumed run draws the same numbers. Schedules are defined as fractions of the ru
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class RandomPurpose(IntEnum):
     FIELD = 4
     LIGHT = 5
     REFERENCE = 6
+    TEXTURE = 7
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,51 @@ class ShadingSettings:
     """Standard deviation of the noise that is added to the camera position to get the direction of the light. The views
     of a group share the noise."""
     light_distance: tuple[float, float] = (0.8, 1.5)
+
+
+@dataclass(frozen=True)
+class TextureSettings:
+    """Settings of the texture phase (`distill.texture`), which follows the last step and changes the albedo only.
+
+    In each round, renders from new cameras are noised, denoised in several DDIM steps, and decoded. The texture, a hash
+    grid that is added to the albedo, is then fitted to the decoded images.
+    """
+
+    rounds: int = 6
+    groups: int = 2
+    """Groups of `VIEWS_PER_GROUP` orthogonal views per round. The model denoises the views of a group jointly."""
+    resolution: int = 64
+    timesteps: tuple[float, float] = (0.6, 0.2)
+    """Timestep to which the renders are noised in the first and in the last round, as a fraction of the schedule."""
+    steps: int = 8
+    """Number of DDIM steps with which the renders of a round are denoised."""
+    synchronized: bool = False
+    """Whether all rounds are the steps of one DDIM sampling of the same views: in each step, the clean latents that the
+    model predicts are replaced with those of the fitted renders. `steps` is then not used."""
+    rescale: float = 0.5
+    """As `DistillSettings.sds_rescale`."""
+    keep_mean: bool = True
+    """Whether the images of a group keep the mean color of the renders."""
+    iterations: int = 40
+    """Steps of Adam with which the texture is fitted in each round."""
+    learning_rate: float = 0.05
+    grid: HashGridSettings = field(
+        default_factory=partial(
+            HashGridSettings, levels=4, features_per_level=3, log2_table_size=16, base_resolution=16, growth=1.8
+        )
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings. Raises UserError if a value is invalid."""
+        for name in ("rounds", "groups", "steps", "iterations"):
+            if getattr(self, name) < 1:
+                raise UserError(f"the setting texture.{name} is {getattr(self, name)}; give at least 1")
+        if not all(0 < value <= 1 for value in self.timesteps):
+            raise UserError(f"the setting texture.timesteps is {self.timesteps}; give two fractions between 0 and 1")
+        if self.grid.features_per_level != 3:
+            raise UserError(
+                f"the setting texture.grid.features_per_level is {self.grid.features_per_level}; it must be 3"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +164,8 @@ class DistillSettings:
     nerf: FieldSettings = field(default_factory=FieldSettings)
     march: MarchSettings = field(default_factory=partial(MarchSettings, samples_per_ray=256))
     """The released configuration has 512 samples per ray. At 256 pixels, half as many give the same quality."""
+    texture: TextureSettings | None = None
+    """Settings of the texture phase; None, as in the paper, omits it."""
     checkpoint_every: int = 500
     preview_every: int = 500
 
@@ -181,18 +229,20 @@ PRESETS: Final[Mapping[str, DistillSettings]] = {
 }
 
 
-def newer_settings(settings: DistillSettings) -> dict[str, float]:
+def newer_settings(settings: DistillSettings) -> dict[str, Any]:
     """Return the settings that older versions of this program did not have and that change the behavior.
 
     `BEFORE` contains the values that give the behavior of the older versions; settings with these values are left out.
-    The names contain the group, as in `cameras.low_elevation_probability`.
+    The names contain the group, as in `cameras.low_elevation_probability`. The group `texture` is one entry, which is
+    left out if the run has no texture phase.
     """
-    return {
+    newer = {
         f"{group}.{name}": value
         for group, names in BEFORE.items()
         for name, before in names.items()
         if (value := getattr(getattr(settings, group), name)) != before
     }
+    return newer if settings.texture is None else {**newer, "texture": asdict(settings.texture)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""Fit the texture of a field to images from known cameras, while its geometry stays fixed.
+
+The samples of all rays and their weights are computed once. A render is then a weighted sum of colors.
+
+Axis letters: `f` frames (images), `h w` pixels, `n` rays (pixels of all images), `m` samples.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.nerf.field import Field, albedo_logits, texture_logits
+from distill.nerf.hash_grid import HashGrid
+from distill.nerf.occupancy import Occupancy
+from distill.nerf.rays import camera_rays
+from distill.nerf.render import surface_samples
+from distill.nerf.settings import MarchSettings
+
+_LEAST_WEIGHT = 1e-3
+_LEAST_FACING = 0.1
+_HUBER = 0.05  # differences in color above this count linearly, so that views that disagree are not averaged
+
+
+@dataclass(frozen=True)
+class SurfaceViews:
+    """The visible samples of f square images of a field."""
+
+    frames: int
+    resolution: int
+    x: Tensor  # [m, 3]
+    ray: Tensor  # [m]
+    weight: Tensor  # [m, 1]
+    logits: Tensor  # [m, 3] of the albedo without the texture
+    alpha: Tensor  # [n, 1]
+    facing: Tensor  # [n, 1] confidence of a pixel: opacity times the cosine between normal and view direction
+
+    def render(self, texture: HashGrid) -> Tensor:
+        """Return the images [f, 3, h, w] on white, differentiable with respect to the texture."""
+        return self._images(self._pixels(texture))
+
+    def _pixels(self, texture: HashGrid) -> Tensor:
+        color = torch.sigmoid(self.logits + texture_logits(texture, self.x))
+        black = torch.zeros(len(self.alpha), 3, device=color.device)
+        return black.index_add(0, self.ray, self.weight * color) + 1 - self.alpha
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        return pixels.view(self.frames, self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
+
+    def fit(self, texture: HashGrid, optimizer: torch.optim.Optimizer, targets: Tensor, iterations: int) -> float:
+        """Fit the texture to images [f, 3, h, w], weighted by `facing`, and return the last loss."""
+        wanted = targets.permute(0, 2, 3, 1).reshape(-1, 3)
+        total = self.facing.sum().clamp(min=1e-6)
+        for _ in range(iterations):
+            loss = (self.facing * F.huber_loss(self._pixels(texture), wanted, reduction="none", delta=_HUBER)).sum()
+            loss = loss / (_HUBER * total)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.step()
+        return float(loss.detach())
+
+    def with_mean_of(self, targets: Tensor, renders: Tensor, group: int) -> Tensor:
+        """Shift the colors of each group of images so that its mean color on the object is that of the renders.
+
+        Args:
+            targets: Images [f, 3, h, w].
+            renders: Renders [f, 3, h, w].
+            group: Number of consecutive images per group.
+        """
+        weight = self._images(self.facing).view(-1, group, 1, self.resolution, self.resolution)
+        difference = weight * (renders - targets).view(-1, group, 3, self.resolution, self.resolution)
+        shift = difference.sum((1, 3, 4), keepdim=True) / weight.sum((1, 3, 4), keepdim=True).clamp(min=1e-6)
+        shifted = targets.view(-1, group, 3, self.resolution, self.resolution) + shift
+        return shifted.flatten(0, 1).clamp(0, 1)
+
+
+def surface_views(
+    field: Field, c2w: ArrayLike, fov_deg: ArrayLike, resolution: int, *, march: MarchSettings, occupancy: Occupancy
+) -> SurfaceViews:
+    """Return the visible samples of a field without texture from f cameras.
+
+    Args:
+        field: The field.
+        c2w: Camera-to-world matrices [f, 4, 4] in Blender axes.
+        fov_deg: Full field of view in degrees: one number, or one per camera [f].
+        resolution: Edge of the square images in pixels.
+        march: Settings of ray marching.
+        occupancy: The occupancy grid of the field.
+    """
+    device = field.grid.table.device
+    rays = camera_rays(c2w, fov_deg, resolution, device)
+    samples = surface_samples(field, rays, settings=march, occupancy=occupancy, least_weight=_LEAST_WEIGHT)
+    weight = samples.weight[:, None]
+    none = torch.zeros(len(rays.frame), 1, device=device)
+    alpha = none.index_add(0, samples.ray, weight)
+    facing = none.index_add(0, samples.ray, weight * samples.facing[:, None].clamp(min=_LEAST_FACING))
+    return SurfaceViews(
+        frames=len(alpha) // resolution**2,
+        resolution=resolution,
+        x=samples.x,
+        ray=samples.ray,
+        weight=weight,
+        logits=albedo_logits(samples.albedo),
+        alpha=alpha,
+        facing=facing,
+    )
