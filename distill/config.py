@@ -91,7 +91,7 @@ class DistillArgs:
     """Output folder. One run: the run folder itself (default out/NAME).
     Several runs: the parent of their folders, NAME-seed-K for seed K (default out)."""
     preset: HiddenDefault[Preset | None] = None
-    """Preset that defines the settings of the runs. Default: tiny for models of 64-pixel images, paper for larger
+    """Preset that defines the settings of the runs. Default: tiny for images of at most 128 pixels, paper for larger
     ones."""
     steps: HiddenDefault[int | None] = None
     """Number of steps. All schedules scale with this number. Default: the preset's number."""

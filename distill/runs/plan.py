@@ -20,7 +20,7 @@ from train.layers.compile import CompileChoice
 from train.model.multiview import read_spec
 from train.model.reference import check_reference_options
 
-LARGEST_TINY: Final = 64  # image size up to which a model gets the preset `tiny`
+LARGEST_TINY: Final = 128  # image size up to which a model gets the preset `tiny`
 
 
 @dataclass(frozen=True)
