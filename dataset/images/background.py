@@ -74,6 +74,7 @@ def _rembg_session() -> Any:
         return new_session(REMBG_MODEL)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"rembg cannot load its model {REMBG_MODEL} ({one_line(error)}); download it again, or put {REMBG_MODEL}.onnx "
-            "into the folder U2NET_HOME (default ~/.u2net) and set MODEL_CHECKSUM_DISABLED=1; see docs/distillation.md"
+            f"rembg cannot load its model {REMBG_MODEL} ({one_line(error)}); download it again, or put "
+            f"{REMBG_MODEL}.onnx into the folder U2NET_HOME (default ~/.u2net) and set MODEL_CHECKSUM_DISABLED=1; see "
+            "docs/distillation.md"
         ) from error

@@ -27,8 +27,11 @@ _COARSE_SIDE: Final = 160  # pixels; the background's color is fitted at this si
 _RING: Final = 3  # pixels at the coarse size: width of the border to which the first model is fitted
 _MOST_NOISE: Final = 3.5  # robust standard deviation of the border's color differences; a textured border has more
 _LEAST_BORDER: Final = 0.6  # share of the border that must show the background
+_LEAST_SIDE: Final = 0.1  # the same for each of the four sides
 _MOST_PARTS: Final = 4  # objects that may be cut by the border
+_NOISY: Final = 2.0  # color difference that 10 % of the background exceed if the image must be smoothed more
 _TOLERANCE: Final = (2.5, 8.0)  # color difference (CIE76) below which a pixel may be background, without and with noise
+_BLOCK: Final = 8  # pixels: size of the blocks of a JPEG, which blur the colors around an edge
 _SHADOW: Final = (0.55, 1.1)  # cube root of the brightness of a shadow or a glow, relative to the background
 _SOFT: Final = 2.5  # color difference per pixel of 512 below which an edge may be the edge of a shadow
 _COLORED: Final = 15.0  # chroma of a background whose hue tells a shadow from an object
@@ -66,6 +69,8 @@ def remove_uniform_background(image: Image.Image) -> Image.Image:
     field = _resize(coarse.lab, image.size, Image.Resampling.BILINEAR)
     seen = _resize(coarse.seen[..., None].astype(np.float32), image.size, Image.Resampling.BILINEAR)[..., 0] > 0.99
     smooth = ndimage.gaussian_filter(lab, (0.8, 0.8, 0))
+    if np.quantile(_norm(smooth - field)[seen], 0.9) > _NOISY:
+        smooth = ndimage.gaussian_filter(lab, (1.6, 1.6, 0))
     inside = object_mask(smooth, field, seen)
     rgba = _matte(rgb, ndimage.gaussian_filter(rgb, (0.8, 0.8, 0)), inside)
     return Image.fromarray(np.rint(rgba * 255).astype(np.uint8))
@@ -102,6 +107,7 @@ def fit_background(lab: FloatImage) -> _Field:
         difference = _norm(lab - field)
         if (seen == before).all():
             break
+    _check_sides(seen)
     return _Field(field.astype(np.float32), seen)
 
 
@@ -111,6 +117,16 @@ def _check_border(matches: Mask) -> None:
     around = ndimage.median_filter(around.astype(np.uint8), 9, mode="wrap") > 0
     parts = int((around & ~np.roll(around, 1)).sum())
     if around.mean() < _LEAST_BORDER or parts > _MOST_PARTS:
+        raise NotUniformError("its border shows more than one smoothly graded color")
+
+
+def _check_sides(seen: Mask) -> None:
+    """Check that the background that was seen, bool [h, w], reaches from every side into the image."""
+    inner = ndimage.binary_erosion(seen, iterations=_RING, border_value=1)
+    inner[:_RING], inner[-_RING:], inner[:, :_RING], inner[:, -_RING:] = False, False, False, False
+    deep = _connected(seen, inner)
+    sides = [float(side.mean()) for side in (deep[0], deep[-1], deep[:, 0], deep[:, -1])]
+    if min(sides) < _LEAST_SIDE or sum(sides) / 4 < _LEAST_BORDER:
         raise NotUniformError("its border shows more than one smoothly graded color")
 
 
@@ -183,7 +199,7 @@ def _without_fringe(inside: Mask, difference: FloatImage) -> Mask:
     Blurred edges and the artifacts of JPEG around them are such pixels.
     """
     reach = int(np.clip(max(inside.shape) // 128, 3, 8))
-    weak = inside & (difference < 0.3 * ndimage.maximum_filter(difference, 2 * reach + 1))
+    weak = inside & (difference < 0.3 * ndimage.maximum_filter(difference, 2 * max(reach, _BLOCK) + 1))
     near = ndimage.distance_transform_edt(inside) <= reach
     return _without_dust(inside & ~_connected((weak & near) | ~inside, ~inside))
 

@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import numpy as np
+from PIL import Image
+
 from dataset.html.formats import format_bytes
+from dataset.images.decode import BROKEN
 from distill.view.curves import Mark, format_number, make_curve
 from distill.view.page import Card, Section, make_page
 from distill.view.run import StoredRun, format_duration
@@ -105,9 +109,21 @@ def _result(run: StoredRun) -> Section | None:
     return Section(
         "Result" if glb else "Input image",
         numbers=_headline(run),
-        images=[(image, "The input image, as the model sees it.")] if image else [],
+        images=[(image, _input_caption(image))] if image else [],
         glb=(glb, "The textured mesh.") if glb else None,
     )
+
+
+def _input_caption(path: Path) -> str:
+    """Return the caption of a prepared input image. It says whether the image is a cut-out: transparent at its edge."""
+    caption = "The input image, as the model sees it"
+    try:
+        with Image.open(path) as image:
+            alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    except BROKEN:
+        return f"{caption}."
+    opaque = max(alpha[0].max(), alpha[-1].max(), alpha[:, 0].max(), alpha[:, -1].max()) > 127
+    return f"{caption}: the whole image, with its background." if opaque else f"{caption}: the cut-out, on white."
 
 
 def _turntable(run: StoredRun) -> Section | None:

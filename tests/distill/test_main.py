@@ -22,6 +22,28 @@ def test_renamed_flags_keep_working(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("old", "background"),
+    [("--remove-background", "rembg"), ("--remove_background", "rembg"), ("--no-remove-background", "keep")],
+)
+def test_the_old_flag_of_the_background_keeps_working(old, background, capsys):
+    assert parse_args(["--image", "a.png", old]) == parse_args(["--image", "a.png", "--background", background])
+    assert f"{old.replace('_', '-')} is now --background={background}" in capsys.readouterr().err
+    assert parse_args(["--image", "a.png"]).background == "auto"
+    with pytest.raises(SystemExit):
+        parse_args(["--image", "a.png", "--background", "green"])
+
+
+def test_a_background_that_cannot_be_removed_is_refused_if_this_is_asked_for(tmp_path, capsys):
+    Image.effect_noise((80, 80), 90).save(tmp_path / "a.png")
+    command = ["--image", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--dry-run"]
+    with pytest.raises(
+        UserError, match=r"a\.png cannot be removed, since .*; a cut-out is needed: .* --background rembg"
+    ):
+        main(parse_args([*command, "--background", "uniform"]))
+    assert main(parse_args(command)) == 0
+
+
 def test_a_folder_of_images_is_one_run_per_image(tmp_path, capsys):
     pixels = np.zeros((40, 30, 4), np.uint8)
     pixels[5:35, 8:22] = (200, 40, 40, 255)

@@ -184,6 +184,11 @@ def test_the_old_name_of_ddim_steps_still_works(capsys: pytest.CaptureFixture[st
     assert "--steps" not in capsys.readouterr().out.replace("--ddim-steps", "").split()
 
 
+def test_the_old_flag_of_the_background_still_works() -> None:
+    assert parse(["--image", "a.png", "--remove-background"]).background == "rembg"
+    assert parse(["--image", "a.png", "--background", "uniform"]).background == "uniform"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

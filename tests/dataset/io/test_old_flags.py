@@ -2,7 +2,7 @@ import pytest
 
 from dataset.io.old_flags import rename_old_flags
 
-RENAMED = {"--base": "--init-from", "--picture-every": "--sample-every"}
+RENAMED = {"--base": "--init-from", "--picture-every": "--sample-every", "--cut": "--background=cut"}
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ RENAMED = {"--base": "--init-from", "--picture-every": "--sample-every"}
         (["--picture_every", "5"], ["--sample-every", "5"]),
         (["stage1", "--baseline", "base", "--x=--base"], ["stage1", "--baseline", "base", "--x=--base"]),
         (["--", "--base", "x"], ["--", "--base", "x"]),
+        (["--cut", "x"], ["--background=cut", "x"]),
         ([], []),
     ],
 )

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset.errors import UserError
 from distill.view.__main__ import ViewArgs, main
 from distill.view.curves import Curve, CurveScale, Mark, format_number, make_curve, running_mean
 from distill.view.page import Section, make_page
 from distill.view.run import find_runs, format_duration, read_run
+from distill.view.run_page import run_page
 from distill.view.server import HOST, respond, serve
 from tests.support.result_page_tags import Tags
 from tests.support.toy_run import finished, under_way
@@ -254,3 +256,15 @@ def test_looking_needs_no_torch() -> None:
     """It takes seconds to import, and a page none."""
     code = "import sys, distill.view.__main__; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_page_says_whether_the_input_image_is_a_cut_out(runs: Path, tmp_path: Path) -> None:
+    run = under_way(tmp_path / "run", runs / "a" / "seed-0")
+    assert "as the model sees it: the whole image, with its background." in run_page(read_run(run, "run"))
+    cut_out = Image.new("RGBA", (16, 16))
+    cut_out.paste((200, 30, 30, 255), (4, 4, 12, 12))
+    cut_out.save(run / "input.png")
+    assert "as the model sees it: the cut-out, on white." in run_page(read_run(run, "run"))
+    (run / "input.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"input\.png"):
+        run_page(read_run(run, "run"))
