@@ -52,6 +52,11 @@ class AssetEvaluationArgs:
     compare_reference: Literal["without", "with", "both"] = "without"
     """With --model: whether to condition the model on the image itself, in addition to its embedding. with: yes, like
     --with-reference of python -m distill. without: no, as in the paper. both: compare both ways."""
+    channels_model: HiddenDefault[Path | None] = None
+    """A model trained with --reference-mode channels. Compares the four settings of the paper's Fig. 8: --model and
+    this model, each without and with an L2 loss between the image and the rendered reference view."""
+    supervision_weight: float = 1000.0
+    """With --channels-model: weight of the L2 loss, as --reference-loss-weight of python -m distill."""
     consistency: bool = False
     """With --model: also measure multi-view consistency. A field is fitted to views sampled by the model and rendered
     from the same cameras. The renders are compared with the sampled views."""
@@ -100,12 +105,18 @@ def check_args(args: AssetEvaluationArgs) -> None:
             "--compare-reference applies only to distillations of this command; give --model, or leave out "
             "--compare-reference"
         )
+    if args.channels_model and (len(args.model) != 1 or args.compare_reference != "without"):
+        raise UserError(
+            "--channels-model compares one model of --model with a model that reads the reference image as channels; "
+            "give exactly one --model, and leave out --compare-reference"
+        )
     if args.consistency and not args.model:
         raise UserError("--consistency measures views that a model samples; give --model, or leave out --consistency")
     ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
     check_number("--max-objects", args.max_objects, 1)
     check_number("--steps", args.steps, 1)
     check_number("--guidance-scale", args.guidance_scale)
+    check_number("--supervision-weight", args.supervision_weight, 0)
     check_seed("--seed", args.seed)
     if args.meshes is not None and not args.meshes.is_dir():
         raise UserError(

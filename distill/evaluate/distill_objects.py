@@ -17,6 +17,7 @@ from distill.runs.plan import PlannedInput, SharedOptions, describe_images, plan
 from distill.runs.sequential import log_outcome, outcome_table, run_sequentially
 from train.device import pick_device
 from train.evaluate.novel_views import reference_index
+from train.model.multiview import read_spec
 
 REFERENCE_IMAGES: Final = "references"  # folder of the images that are distilled, in --out
 
@@ -56,7 +57,8 @@ def distill_all(
     """Distill each object from one image. Finished runs are skipped, and interrupted runs are resumed.
 
     The elevation of the camera of each image is read from the shard set. If the model is conditioned on the image in
-    addition to the embedding of the image, the azimuth is read from the shard set too.
+    addition to the embedding of the image, the azimuth is read from the shard set too, as it is for the L2 loss at the
+    view of the image if the camera labels of the model are absolute.
 
     Args:
         settings: Settings that all runs share.
@@ -74,11 +76,12 @@ def distill_all(
         UserError: the model or the settings are invalid.
         KeyboardInterrupt: a run was stopped.
     """
-    inputs = []
+    inputs, absolute = [], read_spec(settings.model).cameras == "absolute"
     for uid, place in objects.items():
         elevation_deg, azimuth_deg = map(float, shards.angles_deg(*place, [ALL_VIEWS[views[uid]]])[0])
         azimuth = azimuth_deg if settings.with_reference else None
-        inputs.append(PlannedInput(uid, images[uid], settings.seed, out / uid, elevation_deg, azimuth))
+        loss_azimuth = azimuth_deg if absolute and settings.options.reference_weight else 0.0
+        inputs.append(PlannedInput(uid, images[uid], settings.seed, out / uid, elevation_deg, azimuth, loss_azimuth))
     jobs, outcomes = plan_jobs(settings.options, settings.model, inputs)
     for line in describe_images(jobs):
         logger.info("%s", line)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +59,7 @@ class DistillMethod:
     model: Path  # as given on the command line
     folder: Path
     with_reference: bool  # whether the model is conditioned on the image itself
+    reference_weight: float = 0.0  # of the L2 loss at the reference view
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,26 @@ def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
 def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     """Distill objects of the set with each model and measure the assets."""
     places = {shards.uid(*place): place for place in select_objects(shards, args.split, args.max_objects)}
-    names, folders = name_models(args.model), [model_folder(model) for model in args.model]
+    models = (*args.model, *([args.channels_model] if args.channels_model else []))
+    names, folders = name_models(models), [model_folder(model) for model in models]
+    if args.channels_model:
+        _check_supervision(*folders)
     if args.compare_reference != "without" and (wide := [str(f) for f in folders if folder_reads_reference(f)]):
         raise UserError(
             f"the model {', '.join(wide)} always receives the reference image, as extra input channels, and cannot be "
             "evaluated without it; leave out --compare-reference"
         )
     notes = [note for pair in zip(names, folders, strict=True) for note in training_notes(*pair, args.split)]
+    if args.channels_model:
+        notes.append(
+            "Settings of the paper's Fig. 8: the reference image as channels of the model's input, an L2 loss between "
+            f"the image and the rendered reference view (weight {args.supervision_weight:g}), both, or neither."
+        )
     meshes = _true_meshes(args, list(places))
     _describe(args, list(places), names)
     if args.dry_run:
         return 0
-    methods = [row for each in zip(names, args.model, folders, strict=True) for row in _methods_of(args, *each)]
+    methods = [row for each in zip(names, models, folders, strict=True) for row in _methods_of(args, *each)]
     record = _open_record(args, shards, [each.method for each in methods])
     groups, failed = [], dict[str, str]()
     for each in methods:
@@ -163,6 +172,8 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
         **newer_settings(PRESETS[preset]),
     }
     key, methods = name.replace("/", "-"), []
+    if args.channels_model:
+        return _supervised(args, Method(key, name, settings), model, folder)
     if args.compare_reference != "with":
         title = f"{name}, embedding alone" if args.compare_reference == "both" else name
         methods.append(DistillMethod(Method(key, title, settings), model, folder, with_reference=False))
@@ -170,6 +181,29 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
         method = Method(f"{key}.reference", f"{name}, with the reference", {**settings, "shown": True})
         methods.append(DistillMethod(method, model, folder, with_reference=True))
     return methods
+
+
+def _supervised(args: AssetEvaluationArgs, plain: Method, model: Path, folder: Path) -> list[DistillMethod]:
+    """Return the rows of a model in the table of Fig. 8: without and with the L2 loss at the reference view."""
+    channels, weight = folder_reads_reference(folder), args.supervision_weight
+    titles = ("channels", "channels and L2 loss") if channels else ("neither", "L2 loss")
+    with_loss = Method(
+        f"{plain.key}.l2", f"{titles[1]} ({plain.title})", {**plain.settings, "reference_weight": weight}
+    )
+    return [
+        DistillMethod(replace(plain, title=f"{titles[0]} ({plain.title})"), model, folder, with_reference=False),
+        DistillMethod(with_loss, model, folder, with_reference=False, reference_weight=weight),
+    ]
+
+
+def _check_supervision(plain: Path, channels: Path) -> None:
+    """Check the two models of Fig. 8. Raises UserError unless exactly the second reads the image as channels."""
+    for folder, expected in ((plain, False), (channels, True)):
+        if folder_reads_reference(folder) != expected:
+            raise UserError(
+                f"the model {folder} was trained {'without' if expected else 'with'} --reference-mode channels; give "
+                "--model the model without channels for the reference image, and --channels-model the one with them"
+            )
 
 
 def _distill(
@@ -180,6 +214,7 @@ def _distill(
     labels: Labels = args.labels if args.labels != "auto" else "absolute" if absolute else "relative"
     views = {uid: reference_view(uid) if args.view_of_all is None else args.view_of_all for uid in places}
     options = SharedOptions(distilled.model, args.preset, args.steps, args.guidance_scale)
+    options = replace(options, reference_weight=distilled.reference_weight)
     settings = ObjectDistillation(options, distilled.folder, args.seed, args.device, distilled.with_reference)
     images = write_reference_images(shards, places, views, args.out)
     out = args.out / RUNS / distilled.method.key
@@ -252,7 +287,8 @@ def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
     """Score an asset, unless the record has scores whose hash `asset` equals the identity of this asset."""
     record, key, true_mesh = context.record, (method, pair.uid, 0), context.meshes.get(pair.uid)
     identity = pair.identity(true_mesh)
-    if record.scores.get(key, {}).get("asset") == [identity]:
+    stored = record.scores.get(key, {})
+    if stored.get("asset") == [identity] and "depth_ratio" in stored:  # older versions did not measure the latter
         return
     truth, mesh = read_object(context.shards, pair.place), read_mesh(pair.run / MESH)
     field = load_field(pair.run / FIELD, context.device)

@@ -22,6 +22,7 @@ EXTENT: Final = 1.0
 OPAQUE: Final = 0.5  # smallest alpha of a silhouette pixel
 POINTS: Final = 100_000  # sampled on a surface; two samples of one object have a Chamfer distance of about 0.003
 F_DISTANCE: Final = 0.02  # distance threshold of the F-score, in longest sides of the object
+_EXTENT_PERCENTILES: Final = (1.0, 99.0)  # of the voxels: stray ones do not count
 _CELLS_PER_VOXEL: Final = 4  # per axis, for the grid on which a surface is rasterized and flooded from outside
 _RAY_OFFSET: Final = (3.1e-6, 1.7e-6)  # offset of rays from voxel centers, in voxels, so that no ray runs along an edge
 
@@ -72,6 +73,24 @@ def visual_hull(silhouettes: NDArray[np.bool_], c2w: NDArray[np.float64], K: NDA
     hull = np.zeros(VOXELS**3, bool)
     hull[left] = True
     return hull.reshape(VOXELS, VOXELS, VOXELS)
+
+
+def depth_ratio(asset: NDArray[np.bool_], truth: NDArray[np.bool_], axis: NDArray[np.float64]) -> float:
+    """Return the extent of an asset along an axis as a fraction of the extent of the object along the same axis.
+
+    The ratio measures flatness: 1 is right, and a flattened asset has less. An extent is the distance between the 1st
+    and the 99th percentile of the voxel centers. The ratio is NaN if either mask is empty.
+
+    Args:
+        asset: Mask [64, 64, 64] of the voxels inside the asset, indexed by x, y and z.
+        truth: Mask [64, 64, 64] of the voxels inside the object.
+        axis: Direction [3] in the world of the object, of any length, such as the viewing direction of a camera.
+    """
+    depths = (voxel_centers() @ axis).reshape(asset.shape)
+    if not asset.any() or not truth.any():
+        return float("nan")
+    extents = [float(np.ptp(np.percentile(depths[mask], _EXTENT_PERCENTILES))) for mask in (asset, truth)]
+    return extents[0] / extents[1] if extents[1] else float("nan")
 
 
 @dataclass(frozen=True)

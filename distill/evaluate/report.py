@@ -180,6 +180,10 @@ def _protocol(groups: Sequence[AssetGroup], with_mesh: int) -> Iterator[str]:
         "its field) and of the object (from its renders), with the same cameras. It replaces the volume if there is no "
         "true mesh, but fills concavities. The view that the asset was made from is one of the 32."
     )
+    yield (
+        "Depth ratio: the extent of the asset's visual hull along the axis of the view that was distilled, divided by "
+        "that of the object's hull. Each extent is the distance between the 1st and the 99th percentile of the voxels."
+    )
     if with_mesh:
         uids = {pair.uid for pair in pairs}
         yield (

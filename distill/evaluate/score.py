@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.reading.rendered_object import RenderedObject
 from distill.evaluate.ground_truth import Alignment
-from distill.evaluate.metrics import OPAQUE, Solid, iou, silhouette_ious, solid_of, surface_scores, visual_hull
+from distill.evaluate.metrics import (
+    OPAQUE,
+    Solid,
+    depth_ratio,
+    iou,
+    silhouette_ious,
+    solid_of,
+    surface_scores,
+    visual_hull,
+)
 from distill.nerf.field import Scene
 from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
@@ -26,6 +35,14 @@ ASSET_METRICS: Final = (
     Metric("silhouette_iou", "silhouette IoU", "intersection over union of the silhouettes", True, 3),
     _SHARED["front_back_pixels"],
     Metric("hull_iou", "visual hull IoU", "of the visual hulls of the asset and of the object, 32 views", True, 3),
+    Metric(
+        "depth_ratio",
+        "depth ratio",
+        "extent of the hull along the axis of the view that was distilled, as a fraction of the object's (1 is right, "
+        "less is flattened)",
+        None,
+        2,
+    ),
     Metric("volume_iou", "volume IoU", "of the mesh and the true mesh, 64^3 voxels", True, 3),
     Metric("chamfer", "Chamfer distance", "between the mesh and the true mesh, in longest sides", False, 4),
     Metric("f_score", "F-score %", "of the mesh's points within 0.02 of the true mesh's and vice versa", True, 1, True),
@@ -121,8 +138,9 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
             are NaN, since this view is not held out.
 
     Returns:
-        Lists of scores by name. Each list has one value for each of the 16 fixed views, except `hull_iou`. That list
-        has a single value, the intersection over union of the visual hulls.
+        Lists of scores by name. Each list has one value for each of the 16 fixed views, except `hull_iou` and
+        `depth_ratio`. These lists have a single value: the intersection over union of the visual hulls, and the ratio
+        of their extents along the axis of the view that was distilled.
     """
     ring = slice(0, VIEWS_PER_SET)
     rgb, true_rgb = rendered.rgb[ring], truth.on_white[ring]
@@ -133,8 +151,10 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
     if reference < VIEWS_PER_SET:
         for values in scores.values():
             values[reference] = np.nan
-    hulls = (visual_hull(each, truth.c2w, truth.K) for each in (silhouettes, true))
-    return {**{name: values.tolist() for name, values in scores.items()}, "hull_iou": [iou(*hulls)]}
+    hull, true_hull = (visual_hull(each, truth.c2w, truth.K) for each in (silhouettes, true))
+    view_axis = truth.c2w[reference, :3, 2]
+    lists: dict[str, Sequence[float]] = {name: values.tolist() for name, values in scores.items()}
+    return {**lists, "hull_iou": [iou(hull, true_hull)], "depth_ratio": [depth_ratio(hull, true_hull, view_axis)]}
 
 
 def shape_scores(mesh: trimesh.Trimesh, alignment: Alignment, truth: Solid) -> dict[str, Sequence[float]]:

@@ -14,6 +14,7 @@ import numpy as np
 from train.evaluate.metrics import CONFIDENCE, bootstrap, mean_of
 from train.evaluate.results import Method, Record
 
+_ARROWS: Final = {True: "\N{NO-BREAK SPACE}↑", False: "\N{NO-BREAK SPACE}↓", None: ""}
 _PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 
 
@@ -21,13 +22,14 @@ _PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 class Metric:
     """A metric, which is a column of the tables.
 
-    `digits` is the number of decimals shown. If `percent` is true, values are multiplied by 100 before they are shown.
+    `larger_is_better` is None if neither larger nor smaller values are better. `digits` is the number of decimals
+    shown. If `percent` is true, values are multiplied by 100 before they are shown.
     """
 
     name: str
     label: str
     meaning: str
-    larger_is_better: bool
+    larger_is_better: bool | None
     digits: int
     percent: bool = False
 
@@ -176,7 +178,7 @@ def tables(
         metrics: The possible columns. Columns without values are left out.
     """
     present = [metric for metric in metrics if any(metric.name in row["metrics"] for row in rows)]
-    head = ("method", *(f"{m.label}\N{NO-BREAK SPACE}{'↑' if m.larger_is_better else '↓'}" for m in present))
+    head = ("method", *(f"{m.label}{_ARROWS[m.larger_is_better]}" for m in present))
     results = ResultTable(
         "Results",
         f"Means over {object_count}, each the mean over its 16 views and all seeds; in brackets the {CONFIDENCE:.0%} "

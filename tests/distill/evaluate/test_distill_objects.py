@@ -13,12 +13,16 @@ from dataset.errors import UserError
 from dataset.reading.rendered_object import read_object
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.config import AssetEvaluationArgs
+from distill.evaluate.distill_objects import ObjectDistillation, distill_all
 from distill.evaluate.evaluate import evaluate_assets
 from distill.mesh import export
 from distill.output import results
+from distill.runs.plan import SharedOptions
 from tests.support.distill_micro import SETTINGS
 from train.evaluate.novel_views import read_evaluation_object
 from train.evaluate.results import Record
+from train.model.multiview import load_model, save_model
+from train.model.reference import start_channel_concat
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "coarse_metrics"), pytest.mark.integration]
 
@@ -128,3 +132,72 @@ def test_a_failed_distillation_is_left_out_of_all_models_and_said(box_shards: Pa
         match=r"nothing to measure: the distillation of every object failed, for example: .*cannot be written",
     ):
         evaluate_assets(args)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_four_settings_of_fig_8_are_four_rows(box_shards: Path, base: Path, tmp_path: Path) -> None:
+    channels = shutil.copytree(base, tmp_path / "channels")
+    model = load_model(base, "cpu")
+    start_channel_concat(model.unet)
+    save_model(model, channels)
+    args = AssetEvaluationArgs(
+        str(box_shards),
+        model=(base,),
+        channels_model=channels,
+        supervision_weight=500.0,
+        split="all",
+        max_objects=2,
+        out=tmp_path / "out",
+        device="cpu",
+    )
+    assert evaluate_assets(args) == 0
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    titles = ["neither (model)", "L2 loss (model)", "channels (channels)", "channels and L2 loss (channels)"]
+    assert [method["title"] for method in summary["methods"]] == titles
+    found = {}
+    for asset in summary["assets"]:
+        config = json.loads((Path(asset["run"]) / "config.json").read_text())
+        found[asset["method"], asset["uid"]] = (Path(config["model"]), config["settings"]["reference_weight"])
+    uids = ("synthetic-0000", "synthetic-0003")
+    rows = [("model", base, 0), ("model.l2", base, 500), ("channels", channels, 0), ("channels.l2", channels, 500)]
+    assert found == {(key, uid): (model, weight) for key, model, weight in rows for uid in uids}
+    for name in ("silhouette_iou", "psnr", "depth_ratio"):
+        column = summary["methods"][3]["metrics"][name]
+        assert column["interval"][0] <= column["mean"] <= column["interval"][1]
+    assert (
+        "L2 loss between the image and the rendered reference view (weight 500)"
+        in (tmp_path / "out" / "evaluation.md").read_text()
+    ), "the note on the settings"
+    with pytest.raises(UserError, match="was trained with --reference-mode channels; give --model the model without"):
+        evaluate_assets(replace(args, model=(channels,), channels_model=base))
+    with pytest.raises(UserError, match="exactly one --model"):
+        evaluate_assets(replace(args, compare_reference="both"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_l2_loss_of_absolute_labels_is_at_the_view_of_the_image(
+    box_shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[tuple[float, float]] = []
+
+    def refuse(_: Any, __: Any, inputs: Any) -> None:
+        planned.extend((each.elevation_deg, each.loss_azimuth_deg) for each in inputs)
+        raise UserError("enough")
+
+    monkeypatch.setattr("distill.evaluate.distill_objects.plan_jobs", refuse)
+    absolute = shutil.copytree(base, tmp_path / "absolute")
+    spec = json.loads((absolute / "model.json").read_text())
+    (absolute / "model.json").write_text(json.dumps({**spec, "cameras": "absolute"}))
+    shards = ShardSet(box_shards)
+    for model in (base, absolute):
+        options = SharedOptions(model, reference_weight=1.0)
+        with pytest.raises(UserError, match="enough"):
+            distill_all(
+                ObjectDistillation(options, model, 0, "cpu"),
+                shards,
+                {"synthetic-0000": (0, 0)},
+                {"synthetic-0000": 5},
+                images={"synthetic-0000": tmp_path},
+                out=tmp_path,
+            )
+    assert planned == [(30.0, 0.0), (30.0, 112.5)]

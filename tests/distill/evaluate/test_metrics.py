@@ -16,7 +16,15 @@ from dataset.reading.rendered_object import RenderedObject, read_object
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate import metrics
 from distill.evaluate.ground_truth import Alignment, align, read_mesh
-from distill.evaluate.metrics import enclosed_voxels, iou, solid_of, surface_scores, visual_hull, voxel_centers
+from distill.evaluate.metrics import (
+    depth_ratio,
+    enclosed_voxels,
+    iou,
+    solid_of,
+    surface_scores,
+    visual_hull,
+    voxel_centers,
+)
 from distill.evaluate.score import occupancy_of, outlines, render_asset, shape_scores, true_silhouettes, view_scores
 from distill.sds.schedule import PRESETS
 from tests.support.true_solids import SETTINGS, BoxScene, box_mesh, box_of, write_glb
@@ -54,6 +62,7 @@ def test_an_asset_that_is_its_object_is_near_perfect_and_a_turned_one_is_not(tru
     assert good["ssim"] > 0.93
     assert good["silhouette_iou"] > 0.97
     assert good["hull_iou"] > 0.97
+    assert good["depth_ratio"] == pytest.approx(1, abs=0.03)
     assert good["front_back_pixels"] == 0
     assert bad["psnr"] < good["psnr"] - 10
     assert bad["ssim"] < good["ssim"] - 0.2
@@ -228,3 +237,38 @@ def test_occupancy_finds_a_thin_wall() -> None:
     occupancy = occupancy_of(thin, PRESETS["tiny"].march)
     x = torch.rand(500, 3) * torch.tensor([0.8, 0.02, 0.8]) - torch.tensor([0.4, 0.01, 0.4])
     assert occupancy(x).float().mean() > 0.99
+
+
+def ellipsoid(*half_axes: float) -> np.ndarray:
+    inside = np.square(voxel_centers() / np.array(half_axes)).sum(1) <= 1
+    return inside.reshape(64, 64, 64)
+
+
+def test_the_depth_ratio_of_ellipsoids_is_that_of_their_axes() -> None:
+    sphere, flat = ellipsoid(0.8, 0.8, 0.8), ellipsoid(0.8, 0.4, 0.8)
+    x, y = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+    assert depth_ratio(sphere, sphere, y) == 1
+    assert depth_ratio(flat, sphere, y) == pytest.approx(0.5, abs=0.02)
+    assert depth_ratio(flat, sphere, -7 * y) == pytest.approx(0.5, abs=0.02)
+    assert depth_ratio(flat, sphere, x) == pytest.approx(1, abs=0.03)
+    oblique = (x + y) / 2**0.5  # the support of an ellipsoid: sqrt(sum of (axis * half axis)^2)
+    assert depth_ratio(flat, sphere, oblique) == pytest.approx((0.5 * (1 + 0.25)) ** 0.5, abs=0.02)
+
+
+def test_stray_voxels_do_not_change_the_depth_ratio_and_empty_ones_are_nan() -> None:
+    sphere, y = ellipsoid(0.5, 0.5, 0.5), np.array([0, 1.0, 0])
+    stray = sphere.copy()
+    stray[32, 63, 32] = True
+    assert depth_ratio(stray, sphere, y) == pytest.approx(1, abs=0.01)
+    assert math.isnan(depth_ratio(np.zeros_like(sphere), sphere, y))
+    assert math.isnan(depth_ratio(sphere, np.zeros_like(sphere), y))
+
+
+def test_the_depth_is_measured_along_the_axis_of_the_distilled_view(truth: RenderedObject) -> None:
+    """A box squeezed along y: its depth ratio is the factor from the front, and 1 from the side."""
+    squeezed = box_of(2)
+    squeezed.half_size[1] *= 0.5
+    rendered = render_asset(squeezed, SETTINGS.march, STRAIGHT, truth)
+    front, side = (view_scores(rendered, truth, view)["depth_ratio"][0] for view in (0, 4))
+    assert front < 0.8
+    assert side > 0.95
