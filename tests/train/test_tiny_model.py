@@ -13,10 +13,14 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train import tiny_model
+from train.components.autoencoder import build_autoencoder
 from train.config.presets import EMBEDDED
 from train.evaluate.protocol import training_notes
+from train.model.image_encoder import build_image_encoder
 from train.model.multiview import load_model, read_spec
-from train.tiny_model import TinyModelArgs, build, embedded_recipe, make_arguments, parse
+from train.model.timm_encoder import TimmEncoder, TimmVisual
+from train.model.unet import build_unet
+from train.tiny_model import MAX_MB, TinyModelArgs, build, embedded_recipe, make_arguments, parse
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
@@ -128,3 +132,45 @@ def test_old_names_of_options_still_work(capsys):
 
 def test_the_camera_labels_are_written_down(made):
     assert read_spec(made.out).cameras == "absolute"
+
+
+def test_a_model_of_128_pixels_starts_from_pretrained_weights(tmp_path):
+    """The parts of the bundled model, but with narrow networks: timm's encoder, latents of 16 x 16, 4 levels."""
+    spec = TimmEncoder("test_efficientnet", embed_dim=32, image_size=128, object_fill=OBJECT_FILL)
+    features = TimmVisual(spec)
+    weights = {**features.trunk.state_dict(), "fc.weight": torch.zeros(1, 1), "fc.bias": torch.zeros(1)}
+    torch.save(weights, tmp_path / "weights.pth")
+    recipe = replace(
+        RECIPE,
+        image_size=128,
+        tower=spec,
+        tower_training=replace(RECIPE.tower_training, pretrained=True, augmented=True, feature_weight=0.5),
+        autoencoder=replace(RECIPE.autoencoder, widths=(16, 16, 16, 16)),
+        unet=replace(RECIPE.unet, latent_size=16),
+        stage1=replace(RECIPE.stage1, steps=1),
+        stage2=replace(RECIPE.stage2, steps=1),
+    )
+    shards = make_shard_set(tmp_path / "set", 4, 128)
+    args = TinyModelArgs(shards, tmp_path / "work", tmp_path / "model", backbone=tmp_path / "absent.pth")
+    with pytest.raises(UserError, match=r"absent\.pth"):
+        build(args, recipe, CPU)
+    build(replace(args, backbone=tmp_path / "weights.pth"), recipe, CPU)
+    model = load_model(args.out, CPU)
+    assert model.image_encoder.spec == spec
+    assert (model.spec.image_size, model.spec.latent_size) == (128, 16)
+    assert model.encode(torch.rand(1, 3, 128, 128)).shape == (1, 4, 16, 16)
+    card = (args.out / "README.md").read_text()
+    assert "128-pixel" in card
+    assert "test_efficientnet" in card
+
+
+def test_the_bundled_model_fits_into_the_repository():
+    """In float16, without the few kilobytes of its JSON files."""
+    with torch.device("meta"):
+        parts = (
+            build_unet(EMBEDDED.unet),
+            build_autoencoder(EMBEDDED.autoencoder, EMBEDDED.image_size),
+            build_image_encoder(EMBEDDED.tower),
+        )
+    count = sum(tensor.numel() for part in parts for tensor in part.state_dict().values())
+    assert 2 * count / 1e6 < MAX_MB

@@ -75,14 +75,11 @@ def _dilated(alpha: Tensor, radius: int) -> Tensor:
 def partial_crop(images: Tensor, generator: Generator, chance: float) -> Tensor:
     """Cut off up to a fifth of some of the images [n, 3, s, s] at one side, replaced by white."""
     n, side = len(images), images.shape[-1]
-    at = torch.arange(side, device=images.device).view(1, 1, 1, side) / side
     limit, chosen = uniform(generator, n, 0.6, 0.85, images), uniform(generator, n, 0, 1, images) < chance
-    cut = chosen & (at > limit)
-    turns = torch.randint(4, (n,), generator=generator).tolist()
-    masks = torch.stack(
-        [torch.rot90(mask.expand(1, side, side), turn, (1, 2)) for mask, turn in zip(cut, turns, strict=True)]
-    )
-    return torch.where(masks, torch.ones_like(images), images)
+    x = (torch.arange(side, device=images.device) / side).expand(side, side)
+    depths = torch.stack([x, x.T, x.flip(1), x.flip(1).T])[:, None]  # from each of the four sides
+    at = depths[torch.randint(4, (n,), generator=generator).to(images.device)]
+    return torch.where(chosen & (at > limit), torch.ones_like(images), images)
 
 
 def color_jitter(images: Tensor, generator: Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """Load random views of random objects, to train the autoencoder and the image encoder."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,7 +21,7 @@ from train.data.sampling import StepKey, ViewKey, generator
 
 _READERS: Final = 8  # threads, which decode every view in the first epoch
 _AHEAD: Final = _READERS + 3  # batches
-_CACHE_BYTES: Final = 3 << 30  # of decoded views: those of 6,000 objects at 64 pixels
+_CACHE_BYTES: Final = (3 << 30, 32 << 30)  # of decoded views, at least and at most; 3 GiB: 6,000 objects at 64 pixels
 
 
 class ComponentViews(NamedTuple):
@@ -40,12 +41,20 @@ class ComponentViews(NamedTuple):
         return on_white(self.rgba)
 
 
+def _default_room() -> int:
+    least, most = _CACHE_BYTES
+    return max(least, min(most, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8))
+
+
 class ViewCache:
     """Reads views and keeps up to `room` bytes of decoded views in memory, because training reads each view often."""
 
-    def __init__(self, shards: ShardSet, room: int = _CACHE_BYTES) -> None:
-        """Create an empty cache for the views of `shards` that grows to about `room` bytes."""
-        self.shards, self.room = shards, room
+    def __init__(self, shards: ShardSet, room: int | None = None) -> None:
+        """Create an empty cache for the views of `shards` that grows to about `room` bytes.
+
+        None: an eighth of the machine's memory, but at least 3 GiB and at most 32 GiB.
+        """
+        self.shards, self.room = shards, _default_room() if room is None else room
         self._views: dict[tuple[int, int, ViewKey], NDArray[np.uint8]] = {}
 
     def views(self, shard: int, sample: int, keys: Sequence[ViewKey]) -> NDArray[np.uint8]:
