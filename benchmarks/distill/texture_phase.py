@@ -112,12 +112,13 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "rounds-mean-free": partial(phase, replace(_T, keep_mean=False)),
     "rounds-cfg1": partial(phase, _T, scale=1.0),
     "rounds-cfg6": partial(phase, _T, scale=6.0),
-    "rounds-many": partial(phase, replace(_T, rounds=12, groups=4)),
-    "rounds-coarse": partial(phase, replace(_T, grid=replace(_GRID, levels=2))),
+    "rounds-many": partial(phase, replace(_T, rounds=8, groups=4)),
     "rounds-fine": partial(phase, replace(_T, grid=replace(_GRID, levels=5))),
+    "rounds-residual": partial(phase, replace(_T, residual=True)),
     "one-step": partial(phase, _ONE_STEP),
     "one-step-mean-free": partial(phase, replace(_ONE_STEP, keep_mean=False)),
     "sync": partial(phase, _SYNC),
+    "sync-residual": partial(phase, replace(_SYNC, residual=True)),
     "sync-noise": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25)),
     "sync-low": partial(phase, replace(_SYNC, timesteps=(0.5, 0.02))),
     "noise": partial(phase, _NOISE),
@@ -133,10 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     options = _options(arguments)
     shards = open_images(options.shards)
-    device = torch.device(options.device)
-    model = load_model(options.model, device)
-    for uid, place in _selected(shards, options):
-        _run_object(uid, read_object(shards, place), options, model)
+    if not options.only_summary:
+        model = load_model(options.model, torch.device(options.device))
+        passes = [name for name in options.variants if name != FINE_SDS], [FINE_SDS] * (FINE_SDS in options.variants)
+        for names in filter(None, passes):
+            for uid, place in _selected(shards, options):
+                _run_object(uid, read_object(shards, place), names, options, model)
     print(json.dumps(summarize(options.out, options.variants)))
     return 0
 
@@ -152,6 +155,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", default="0/1", metavar="I/N", help="take objects I, I + N, ... only")
     parser.add_argument("--steps", type=int, default=PRESETS["tiny"].steps, help="steps of each distillation")
     parser.add_argument("--rounds", type=int, help="most rounds and steps of a variant, to try the command")
+    parser.add_argument("--only-summary", action="store_true", help="write summary.json and sheet.png again")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     add_device(parser)
     options = parser.parse_args(arguments)
@@ -168,13 +172,14 @@ def _selected(shards: ShardSet, options: argparse.Namespace) -> Iterator[tuple[s
     yield from chosen[part::parts]
 
 
-def _run_object(uid: str, truth: RenderedObject, options: argparse.Namespace, model: MultiViewModel) -> None:
+def _run_object(
+    uid: str, truth: RenderedObject, variants: Sequence[str], options: argparse.Namespace, model: MultiViewModel
+) -> None:
     """Distill one object if necessary, apply the variants that have no result yet, and write their scores."""
     folder = options.out / uid
     folder.mkdir(parents=True, exist_ok=True)
     settings = replace(PRESETS["tiny"], steps=options.steps)
-    finished = [name for name in options.variants if (folder / f"{name}.json").is_file()]
-    for name in (name for name in options.variants if name not in finished):
+    for name in (name for name in variants if not (folder / f"{name}.json").is_file()):
         fine = name == FINE_SDS
         chosen = replace(settings, nerf=_FINE) if fine else settings
         started = time.perf_counter()
@@ -261,9 +266,13 @@ def _strip(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def summarize(out: Path, variants: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Write `summary.json`, the mean scores of each variant over the objects that have all of them, and `sheet.png`."""
-    folders = sorted(path.parent for path in out.glob("*/true.png"))
-    folders = [each for each in folders if all((each / f"{name}.json").is_file() for name in variants)]
+    """Write `summary.json` and `sheet.png`: the objects with most results, and the variants that all of these have."""
+    done = {
+        path.parent: [name for name in variants if (path.parent / f"{name}.json").is_file()]
+        for path in sorted(out.glob("*/true.png"))
+    }
+    folders = [folder for folder, names in done.items() if len(names) == max(map(len, done.values()))]
+    variants = [name for name in variants if all(name in done[folder] for folder in folders)]
     summary: dict[str, dict[str, float]] = {}
     for name in variants:
         rows = [json.loads((each / f"{name}.json").read_text()) for each in folders]

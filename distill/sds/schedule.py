@@ -100,6 +100,8 @@ class TextureSettings:
     """As `DistillSettings.sds_rescale`."""
     keep_mean: bool = True
     """Whether the images of a group keep the mean color of the renders."""
+    residual: bool = False
+    """Whether only the change by the model is added to the renders, so that the autoencoder does not blur them."""
     iterations: int = 40
     """Steps of Adam with which the texture is fitted in each round."""
     learning_rate: float = 0.05

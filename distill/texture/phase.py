@@ -138,19 +138,26 @@ class _Phase:
     def _encode(self, images: Tensor) -> Tensor:
         return torch.cat([self.guidance.encode(group) for group in torch.split(images, VIEWS_PER_GROUP)])
 
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Decode latents [f, c, h, w] to images [f, 3, H, W] of the resolution of the renders."""
+        decode = self.guidance.decode
+        if decode is None:
+            raise ValueError("the texture phase needs Guidance.decode")
+        images = torch.cat([decode(group) for group in torch.split(latents, VIEWS_PER_GROUP)])
+        size = (self.options.resolution, self.options.resolution)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
     def _noise(self, latents: Tensor, number: int) -> Tensor:
         generator = torch_stream(self.settings.seed, number, RandomPurpose.TEXTURE)
         return to_device(torch.randn(latents.shape, generator=generator).to(latents.dtype), latents.device)
 
     def _fit(self, surface: SurfaceViews, renders: Tensor, latents: Tensor) -> float:
         """Fit the texture to the decoded latents [f, c, h, w], and return the loss."""
-        decode = self.guidance.decode
-        if decode is None:
-            raise ValueError("the texture phase needs Guidance.decode")
-        images = torch.cat([decode(group) for group in torch.split(latents, VIEWS_PER_GROUP)])
-        size = (self.options.resolution, self.options.resolution)
-        if images.shape[-2:] != size:
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        images = self._decode(latents)
+        if self.options.residual:
+            images = (renders + images - self._decode(self._encode(renders))).clamp(0, 1)
         if self.options.keep_mean:
             images = surface.with_mean_of(images, renders, VIEWS_PER_GROUP)
         return surface.fit(self.texture, self.optimizer, images, self.options.iterations)
