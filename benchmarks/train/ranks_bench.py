@@ -2,9 +2,10 @@
 
 The UNet of `benchmarks.train.train_bench` (the size of Stable Diffusion 2.1, random weights and latents) trains with
 `train.distributed.process_group` on one GPU and then on `--world` GPUs, in new processes without Ray. The global batch
-is the same: one GPU accumulates the gradients of all micro-batches. The losses must therefore agree, and the output
-says whether they do. One GPU has the advantage of fewer optimizer steps per micro-batch. The last line is JSON; its
-`speedup` divides the target views per second of the first way in `--parallel` by those of one GPU.
+is the same: one GPU accumulates the gradients of all micro-batches. The losses of the first steps must therefore agree
+within LOSS_TOLERANCE, and the output says whether they do. `mfu` is the fraction of the GPUs' bf16 matmul peak. One GPU
+has the advantage of fewer optimizer steps per micro-batch. The last line is JSON; its `speedup` divides the target
+views per second of the first way in `--parallel` by those of one GPU.
 """
 
 import argparse
@@ -16,21 +17,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks.train.train_bench import SHAPES, VIEWS, random_batch, starting_unet
+from benchmarks.train.train_bench import SHAPES, VIEWS, random_batch, reference_use, starting_unet
 from dataset.errors import run_cli
 from dataset.io.old_flags import rename_old_flags
 from train.data.sampling import DiffusionNoise
 from train.distributed.process_group import Ranks, accumulating, clip_norm, init_process_group, wrap_ddp_or_fsdp
 from train.layers.compile import BLOCKS, Compute, choose_compute, make_optimizer, prepare, update
+from train.loop.flops import matmul_peak, object_flops
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
+
+LOSS_TOLERANCE: Final = 1e-3  # absolute; in bf16, sums in another order differ
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class RanksSpeed:
     peak_gib: float
     losses: list[float]  # of the first steps
     weights_agree: bool  # bit for bit on all ranks, after all steps
+    peak_flops: float | None  # bf16 matmul FLOP/s of one GPU; measured with one GPU only
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured[name] = run(options, name, world)
         print(json.dumps(asdict(measured[name])), flush=True)
     one, first = measured["one"], measured[options.parallel[0]]
+    differences = {
+        name: max(abs(a - b) for a, b in zip(one.losses, result.losses, strict=True))
+        for name, result in measured.items()
+    }
+    with torch.device("meta"):
+        view_flops = object_flops(starting_unet(options), reference_use(options), VIEWS) / VIEWS
     line = {
         "world": options.world,
         "stage": options.stage,
@@ -68,10 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "communication_share": None
         if first.local_seconds_per_step is None
         else round(1 - first.local_seconds_per_step / first.seconds_per_step, 4),
-        "largest_loss_difference": {
-            name: max(abs(a - b) for a, b in zip(one.losses, result.losses, strict=True))
+        "mfu": None
+        if one.peak_flops is None
+        else {
+            name: round(result.views_per_s * view_flops / one.peak_flops / result.world, 4)
             for name, result in measured.items()
         },
+        "matmul_peak_tflops": None if one.peak_flops is None else round(one.peak_flops / 1e12, 1),
+        "first_losses": {name: result.losses for name, result in measured.items()},
+        "largest_loss_difference": differences,
+        "losses_agree": max(differences.values()) <= LOSS_TOLERANCE,
         "weights_agree": all(result.weights_agree for result in measured.values()),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -186,6 +203,7 @@ def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.
         peak,
         [float(loss) for loss in losses],
         agree,
+        matmul_peak(device) if device.type == "cuda" and ranks.world == 1 else None,
     )
 
 

@@ -8,7 +8,9 @@ validation on rank 0.
 
 import logging
 import os
+import re
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
@@ -28,9 +30,17 @@ from train.distributed.fsdp import whole_tensor
 Parallel = Literal["ddp", "fsdp"]
 HOST_TIMEOUT: Final = timedelta(hours=12)  # enough for rank 0 to validate, sample, or train a component
 TIMEOUT: Final = timedelta(minutes=30)  # timeout of collective operations on the device
+LEAVE_S: Final = 20.0  # longest wait for an aborted process group after an error
 STOP_EVERY: Final = 20  # largest number of steps between checks for a stop signal
+# Errors of gloo and NCCL when the process of another rank has ended
+_LOST_RANK: Final = re.compile(
+    r"connection (?:was )?(?:closed by peer|reset by peer|refused)|broken pipe|remote process exited|socket timeout",
+    re.IGNORECASE,
+)
 _MARKER: Final = ".ranks"
 _MARKER_S: Final = 10.0  # for a file to appear on another machine (NFS caches for 3 to 60 s, less for new names)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -246,6 +256,9 @@ def init_process_group(
         init_method: URL at which the ranks meet, as in torch's `init_process_group`. None: use the environment
             variables MASTER_ADDR and MASTER_PORT.
         stop_file: All ranks stop when this file exists. None: no file is checked.
+
+    Raises:
+        UserError: Another rank ended during the block, so that this rank cannot continue.
     """
     if world == 1:
         yield Ranks(parallel=parallel, stop_file=stop_file)
@@ -263,9 +276,34 @@ def init_process_group(
         )
     try:
         yield Ranks(rank, world, parallel, dist.new_group(backend="gloo", timeout=HOST_TIMEOUT), stop_file)
-    finally:
+    except Exception as error:
         if created:
+            _abort_process_group(device)
+            if _LOST_RANK.search(str(error)):
+                raise UserError(
+                    f"rank {rank} lost the connection to another rank, whose process has ended; see the output of that "
+                    "process, and repeat the command to resume from the last checkpoint"
+                ) from error
+        raise
+    except BaseException:
+        if created:  # all ranks stopped at the same step
             dist.destroy_process_group()
+        raise
+    if created:
+        dist.destroy_process_group()
+
+
+def _abort_process_group(device: torch.device) -> None:
+    """Leave torch's process group after an error, without waiting for the other ranks, which may have ended.
+
+    `destroy_process_group` would wait for NCCL operations that the other ranks never finish.
+    """
+    leave = dist.distributed_c10d._abort_process_group if device.type == "cuda" else dist.destroy_process_group
+    thread = threading.Thread(target=leave, daemon=True, name="abort-process-group")
+    thread.start()
+    thread.join(LEAVE_S)
+    if thread.is_alive():
+        logger.warning("the process group did not end within %g s after an error", LEAVE_S)
 
 
 def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:

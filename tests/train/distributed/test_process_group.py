@@ -3,8 +3,12 @@
 import json
 import logging
 import math
+import multiprocessing
+import os
 import re
 import shutil
+import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +25,8 @@ from tests.support.train_micro import CPU, MICRO, micro_model
 from train.config.presets import PAPER
 from train.config.schedules import batch_in_shares
 from train.data.sampling import StepKey
-from train.distributed.process_group import Ranks, from_environment
+from train.distributed import process_group
+from train.distributed.process_group import Ranks, from_environment, init_process_group
 from train.layers.compile import update
 from train.loop import loop
 from train.loop.loop import train
@@ -256,3 +261,36 @@ def test_ranks_look_for_a_stop_at_the_same_steps():
     assert Ranks().stopping(True, 3, 20)
     other = Ranks(1, 2)
     assert [other.stopping(True, steps, 100) for steps in (1, 19, 21, 39)] == [False] * 4
+
+
+def _lose_a_rank(rank: int, folder: str) -> None:
+    """Rank 1 dies inside the block; rank 0 writes the error that it gets."""
+    try:
+        with init_process_group(rank, 2, CPU, init_method=f"file://{folder}/meeting") as ranks:
+            ranks.wait()
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            ranks.wait()
+    except UserError as error:
+        (Path(folder) / "error.txt").write_text(str(error))
+
+
+def test_a_rank_that_dies_ends_the_others_with_one_message(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_lose_a_rank, args=(rank, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, -signal.SIGKILL]
+    assert "rank 0 lost the connection to another rank" in (tmp_path / "error.txt").read_text()
+
+
+def test_an_error_does_not_wait_for_operations_that_never_end(monkeypatch, caplog):
+    never = threading.Event()
+    monkeypatch.setattr(process_group.dist, "destroy_process_group", never.wait)
+    monkeypatch.setattr(process_group, "LEAVE_S", 0.05)
+    with caplog.at_level(logging.WARNING):
+        process_group._abort_process_group(CPU)
+    never.set()
+    assert "did not end within 0.05 s" in caplog.text

@@ -1,0 +1,190 @@
+"""Kill one of two training processes and resume: `python -m benchmarks.train.ranks_kill SHARDS --launcher torchrun`.
+
+Stage 2 trains once without interruption, and at the same time in a second folder, where one process is killed with
+SIGKILL. With torchrun, the command must end; repeating it resumes. With ray, the command itself restarts the processes.
+Reported are the seconds from the kill to the end of the command, or to the next step, and whether losses and weights
+are those of the run without interruption. The last line is JSON. Takes one to two minutes on two GPUs.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.options import add_device
+from dataset.errors import UserError, run_cli
+from dataset.io.paths import ROOT
+
+LIMIT_S: Final = 240.0
+_STEP: Final = re.compile(r"^(?:.*pid=.* )?step (\d+)/\d+ .* loss (\S+)", re.MULTILINE)  # Ray names the process
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole, killed = (Command(options, folder / each) for each in ("whole", "killed"))
+        try:
+            line = _measure(options, whole, killed)
+        finally:
+            for command in (whole, killed):
+                command.end()
+    print(json.dumps(line))
+    return 0
+
+
+def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -> dict[str, object]:
+    killed.wait_for(lambda: killed.last_step() >= options.steps // 2, "reach the step of the kill")
+    before, length = killed.last_step(), len(killed.text())
+    os.kill(killed.process_of_rank(1), signal.SIGKILL)
+    at = time.monotonic()
+    if options.launcher == "torchrun":
+        killed.wait_for(lambda: killed.process.poll() is not None, "end after the kill")
+        ended_s, code = time.monotonic() - at, killed.process.returncode
+        message = [line for line in killed.text()[length:].splitlines() if line.strip() and "/s" not in line]
+        killed.start()
+        killed.wait_for(lambda: killed.process.poll() is not None, "finish")
+    else:
+        killed.wait_for(lambda: killed.restarted_at() is not None, "restart after the kill")
+        ended_s, code, message = time.monotonic() - at, None, []
+        killed.wait_for(lambda: killed.process.poll() is not None, "finish")
+    whole.wait_for(lambda: whole.process.poll() is not None, "finish")
+    first = killed.restarted_at()
+    expected, resumed = dict(whole.steps()), dict(killed.steps())
+    print("\n".join(message))
+    return {
+        "launcher": options.launcher,
+        "killed_after_step": before,
+        "seconds": round(ended_s, 1),
+        "exit_status_after_kill": code,
+        "exit_status": [whole.process.returncode, killed.process.returncode],
+        "first_step_after_restart": first,
+        "largest_loss_difference": max(abs(expected[number] - resumed[number]) for number in expected),
+        "largest_weight_difference": _weight_difference(whole.out, killed.out),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shards", type=Path, help="shard set or latent set with at least 4 objects")
+    parser.add_argument("--model", type=Path, default=Path("weights/tiny"), help="model folder to start from")
+    parser.add_argument("--steps", type=int, default=120, help="number of steps; the kill comes at half of them")
+    parser.add_argument("--launcher", choices=("torchrun", "ray"), default="torchrun", help="what starts the processes")
+    add_device(parser)
+    return parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+
+
+class Command:
+    """A training command of two processes that writes into the folder `out`, and its output."""
+
+    def __init__(self, options: argparse.Namespace, out: Path) -> None:
+        self._options, self.out, self._log = options, out, out.with_suffix(".log")
+        self.start()
+
+    def start(self) -> None:
+        """Start the command. Its output is appended to that of earlier starts."""
+        options = self._options
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "train"]
+        words = [
+            *(torchrun if options.launcher == "torchrun" else ["train"]),
+            *("stage2", f"--shards={options.shards.resolve()}", f"--init-from={options.model.resolve()}"),
+            *(
+                f"--out={self.out}",
+                f"--steps={options.steps}",
+                "--batch-size=4",
+                f"--checkpoint-every={max(1, options.steps // 6)}",
+            ),
+            *("--log-every=1", "--validation=off", "--compile=none", f"--device={options.device}"),
+            *(["--workers=2"] if options.launcher == "ray" else []),
+        ]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def text(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def steps(self) -> list[tuple[int, float]]:
+        """Return number and loss of each step in the output, in the order of the output."""
+        return [(int(number), float(loss)) for number, loss in _STEP.findall(self.text())]
+
+    def restarted_at(self) -> int | None:
+        """Return the first step after a restart; None before that."""
+        return next((number for (past, _), (number, _) in pairwise(self.steps()) if number <= past), None)
+
+    def last_step(self) -> int:
+        return max((number for number, _ in self.steps()), default=0)
+
+    def wait_for(self, done: Callable[[], bool], what: str) -> None:
+        """Wait until `done()` is true. Raise UserError when this takes longer than LIMIT_S, or the command failed."""
+        deadline = time.monotonic() + LIMIT_S
+        while not done():
+            if time.monotonic() > deadline or self.process.poll() not in (None, 0):
+                raise UserError(
+                    f"{self.out.name}: the run did not {what}; its output ends with:\n{self.text()[-3000:]}"
+                )
+            time.sleep(0.02)
+
+    def process_of_rank(self, rank: int) -> int:
+        """Return the process id of a rank, a descendant of the command."""
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and self.process.pid in _ancestors(process) and _rank_of(process) == rank:
+                return int(process.name)
+        raise UserError(f"{self.out.name}: the process of rank {rank} was not found")
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+def _rank_of(process: Path) -> int | None:
+    """Return the rank of a training process: torchrun sets RANK; of Ray's workers, the later one has rank 1."""
+    if b"RayTrainWorker" in _read(process / "cmdline"):
+        return 1
+    found = re.search(rb"\0RANK=(\d+)\0", _read(process / "environ"))
+    return None if found is None else int(found[1])
+
+
+def _ancestors(process: Path) -> list[int]:
+    parents = []
+    while fields := _read(process / "stat").rpartition(b")")[2].split():
+        parents.append(int(fields[1]))
+        process = Path("/proc") / str(parents[-1])
+    return parents
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended meanwhile
+        return b""
+
+
+def _weight_difference(first: Path, second: Path) -> float:
+    name = "unet/diffusion_pytorch_model.safetensors"
+    one, two = load_file(first / name), load_file(second / name)
+    return max(float((one[key] - two[key]).abs().max()) for key in one)
+
+
+if __name__ == "__main__":
+    run_cli(main)
