@@ -1,6 +1,7 @@
 """Export and import again: diffusers opens the folder, LDM files give back every tensor."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from tests.support.train_micro import CPU, MICRO, micro_model
 from train.convert.checkpoint_file import read_checkpoint
 from train.convert.convert import ConvertArgs, convert
 from train.export import ExportArgs, export, read_parts, shape_of
+from train.model.image_encoder import build_image_encoder, save_image_encoder
 from train.model.multiview import load_model, read_spec
 from train.model.noise_schedule import noise_schedule
+from train.model.timm_encoder import TimmEncoder
 from train.model.unet import load_unet, run_unet
 
 
@@ -153,6 +156,20 @@ def test_a_model_trained_here_keeps_its_true_cameras(
     with torch.no_grad():
         torch.testing.assert_close(again.embed_image(picture), ours.embed_image(picture))
         torch.testing.assert_close(again.encode(picture), ours.encode(picture))
+
+
+def test_an_image_encoder_of_timm_comes_back_from_an_ldm_file(like_trained: Path, tmp_path: Path) -> None:
+    spec = TimmEncoder("test_efficientnet", load_model(like_trained, CPU).image_encoder.embed_dim, 32, 0.75)
+    encoder = build_image_encoder(spec).eval()
+    shutil.rmtree(like_trained / "image_tower")
+    save_image_encoder(encoder, like_trained / "image_tower")
+    for name in ("out.ckpt", "out.safetensors"):
+        export(ExportArgs(like_trained, tmp_path / name, "ldm"))
+        convert(ConvertArgs(tmp_path / name, tmp_path / "again"))
+        again = load_model(tmp_path / "again", CPU).image_encoder
+        assert again.spec == spec
+        assert_same_tensors(again.state_dict(), encoder.state_dict())
+        shutil.rmtree(tmp_path / "again")
 
 
 def test_damaged_notes_are_refused(like_trained: Path, tmp_path: Path) -> None:

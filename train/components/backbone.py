@@ -50,7 +50,9 @@ def _read(path: Path, remedy: str) -> list[Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         tensors = list(state.values())
-    except (OSError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's message advises to load the file with `weights_only=False`
+        raise UserError(f"{path}: is not a file of tensors alone; {remedy}") from error
+    except (OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: cannot be read as weights ({reason}); {remedy}") from error
     if not all(isinstance(tensor, Tensor) for tensor in tensors):
