@@ -35,7 +35,7 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import distill
 from distill.sds.schedule import PRESETS, DistillSettings, TextureSettings
-from distill.texture.fit import surface_views
+from distill.texture.fit import FitOptions, surface_views
 from distill.texture.phase import new_texture, refine_texture
 from train.evaluate.selection import open_images, spread_evenly
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
@@ -95,12 +95,22 @@ def fit_views(views: slice | None, asset: Asset, *, iterations: int = 100) -> No
     texture = new_texture(_GRID, field)
     optimizer = torch.optim.Adam([texture.table], lr=_T.learning_rate, betas=(0.9, 0.99), eps=1e-15)
     images: Tensor = torch.from_numpy(np.ascontiguousarray(targets)).permute(0, 3, 1, 2).to(asset.device)
-    surface.fit(texture, optimizer, images, iterations)
+    options = FitOptions(iterations, _T.jitter, ignore_white=False, generator=torch.Generator().manual_seed(0))
+    surface.fit(texture, optimizer, images, options)
     field.texture = texture
 
 
 _SYNC: Final = replace(_T, synchronized=True, rounds=20, timesteps=(0.8, 0.02), iterations=20)
-_NOISE: Final = replace(_T, rounds=1, groups=1, timesteps=(0.999, 0.999), steps=30, iterations=150, keep_mean=False)
+_NOISE: Final = replace(
+    _T,
+    rounds=1,
+    groups=1,
+    timesteps=(0.999, 0.999),
+    steps=30,
+    iterations=150,
+    keep_mean=False,
+    ignore_white=True,
+)
 _ONE_STEP: Final = replace(_T, rounds=80, groups=1, steps=1, iterations=4, learning_rate=0.03, timesteps=(0.5, 0.1))
 VARIANTS: Final[Mapping[str, Variant]] = {
     "none": nothing,
@@ -113,16 +123,20 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "rounds-cfg1": partial(phase, _T, scale=1.0),
     "rounds-cfg6": partial(phase, _T, scale=6.0),
     "rounds-many": partial(phase, replace(_T, rounds=8, groups=4)),
-    "rounds-fine": partial(phase, replace(_T, grid=replace(_GRID, levels=5))),
+    "rounds-white": partial(phase, replace(_T, ignore_white=True)),
+    "rounds-smooth": partial(phase, replace(_T, jitter=0.02)),
+    "rounds-sharp": partial(phase, replace(_T, jitter=0.005)),
     "rounds-residual": partial(phase, replace(_T, residual=True)),
     "one-step": partial(phase, _ONE_STEP),
     "one-step-mean-free": partial(phase, replace(_ONE_STEP, keep_mean=False)),
     "sync": partial(phase, _SYNC),
     "sync-residual": partial(phase, replace(_SYNC, residual=True)),
     "sync-noise": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25)),
+    "sync-high": partial(phase, replace(_SYNC, timesteps=(0.9, 0.02))),
+    "sync-noise-groups4": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25, groups=4)),
+    "rounds-noise": partial(phase, replace(_T, groups=1, timesteps=(0.999, 0.2), keep_mean=False, ignore_white=True)),
     "sync-low": partial(phase, replace(_SYNC, timesteps=(0.5, 0.02))),
     "noise": partial(phase, _NOISE),
-    "noise-mean": partial(phase, replace(_NOISE, keep_mean=True)),
     "rounds-reference": partial(phase, _T, with_reference=True),
     "sync-reference": partial(phase, _SYNC, with_reference=True),
     "noise-reference": partial(phase, _NOISE, with_reference=True),

@@ -104,12 +104,18 @@ class TextureSettings:
     """Whether only the change by the model is added to the renders, so that the autoencoder does not blur them."""
     iterations: int = 40
     """Steps of Adam with which the texture is fitted in each round."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.03
+    jitter: float = 0.01
+    """Standard deviation, in world units, by which the points of the texture are moved in each iteration. It keeps the
+    texture smooth between the points that the fitted rays see."""
+    ignore_white: bool = False
+    """Whether white pixels of the denoised images, which may be background, are ignored."""
     grid: HashGridSettings = field(
         default_factory=partial(
-            HashGridSettings, levels=4, features_per_level=3, log2_table_size=16, base_resolution=16, growth=1.8
+            HashGridSettings, levels=4, features_per_level=3, log2_table_size=18, base_resolution=12, growth=1.7
         )
     )
+    """Hash grid of the texture. With the defaults no entry is shared by several vertices."""
 
     def __post_init__(self) -> None:
         """Check the settings. Raises UserError if a value is invalid."""

@@ -18,10 +18,22 @@ from distill.nerf.occupancy import Occupancy
 from distill.nerf.rays import camera_rays
 from distill.nerf.render import surface_samples
 from distill.nerf.settings import MarchSettings
+from train.device import to_device
 
 _LEAST_WEIGHT = 1e-3
 _LEAST_FACING = 0.1
 _HUBER = 0.05  # differences in color above this count linearly, so that views that disagree are not averaged
+_WHITE = 0.93  # smallest color value of pixels that may be background
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a texture is fitted; see `TextureSettings`."""
+
+    iterations: int
+    jitter: float
+    ignore_white: bool
+    generator: torch.Generator  # on the CPU, so that all devices draw the same numbers
 
 
 @dataclass(frozen=True)
@@ -41,21 +53,26 @@ class SurfaceViews:
         """Return the images [f, 3, h, w] on white, differentiable with respect to the texture."""
         return self._images(self._pixels(texture))
 
-    def _pixels(self, texture: HashGrid) -> Tensor:
-        color = torch.sigmoid(self.logits + texture_logits(texture, self.x))
+    def _pixels(self, texture: HashGrid, offset: Tensor | None = None) -> Tensor:
+        x = self.x if offset is None else self.x + offset
+        color = torch.sigmoid(self.logits + texture_logits(texture, x))
         black = torch.zeros(len(self.alpha), 3, device=color.device)
         return black.index_add(0, self.ray, self.weight * color) + 1 - self.alpha
 
     def _images(self, pixels: Tensor) -> Tensor:
         return pixels.view(self.frames, self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
 
-    def fit(self, texture: HashGrid, optimizer: torch.optim.Optimizer, targets: Tensor, iterations: int) -> float:
+    def fit(self, texture: HashGrid, optimizer: torch.optim.Optimizer, targets: Tensor, options: FitOptions) -> float:
         """Fit the texture to images [f, 3, h, w], weighted by `facing`, and return the last loss."""
         wanted = targets.permute(0, 2, 3, 1).reshape(-1, 3)
-        total = self.facing.sum().clamp(min=1e-6)
-        for _ in range(iterations):
-            loss = (self.facing * F.huber_loss(self._pixels(texture), wanted, reduction="none", delta=_HUBER)).sum()
-            loss = loss / (_HUBER * total)
+        confidence = self.facing
+        if options.ignore_white:
+            confidence = confidence * (wanted.amin(1, keepdim=True) < _WHITE)
+        total = confidence.sum().clamp(min=1e-6)
+        for _ in range(options.iterations):
+            offset = options.jitter * torch.randn(self.x.shape, generator=options.generator)
+            pixels = self._pixels(texture, to_device(offset, self.x.device))
+            loss = (confidence * F.huber_loss(pixels, wanted, reduction="none", delta=_HUBER)).sum() / (_HUBER * total)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()

@@ -30,7 +30,7 @@ from distill.sds.schedule import (
     torch_stream,
 )
 from distill.texture.denoise import ddim_step, denoise_from, predict_clean, timesteps_from
-from distill.texture.fit import SurfaceViews, surface_views
+from distill.texture.fit import FitOptions, SurfaceViews, surface_views
 from train.device import to_device
 from train.model.noise_schedule import add_noise
 
@@ -83,6 +83,8 @@ class _Phase:
         self.state, self.settings, self.options, self.guidance = state, settings, options, guidance
         self.texture = new_texture(options.grid, state.field)
         self.optimizer = torch.optim.Adam([self.texture.table], lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-15)
+        generator = torch_stream(settings.seed, options.rounds, RandomPurpose.TEXTURE)
+        self.fit_options = FitOptions(options.iterations, options.jitter, options.ignore_white, generator)
 
     def rounds(self) -> Iterator[float]:
         """Do all rounds, each with new cameras and new noise. Yield the loss after each round."""
@@ -160,7 +162,7 @@ class _Phase:
             images = (renders + images - self._decode(self._encode(renders))).clamp(0, 1)
         if self.options.keep_mean:
             images = surface.with_mean_of(images, renders, VIEWS_PER_GROUP)
-        return surface.fit(self.texture, self.optimizer, images, self.options.iterations)
+        return surface.fit(self.texture, self.optimizer, images, self.fit_options)
 
 
 def timestep_of_round(options: TextureSettings, number: int) -> float:

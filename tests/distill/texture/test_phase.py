@@ -23,7 +23,7 @@ from tests.support.distill_toy import ALPHAS, SETTINGS, encode
 from train.model.noise_schedule import add_noise
 
 GRID = HashGridSettings(levels=3, features_per_level=3, log2_table_size=12, base_resolution=6, growth=1.8)
-TEXTURE = TextureSettings(rounds=3, groups=1, resolution=16, steps=2, iterations=15, grid=GRID)
+TEXTURE = TextureSettings(rounds=3, groups=1, resolution=16, steps=2, iterations=20, learning_rate=0.05, grid=GRID)
 ROUNDS = replace(SETTINGS, texture=TEXTURE)
 SYNCHRONIZED = replace(SETTINGS, texture=replace(TEXTURE, synchronized=True, rounds=5))
 STRIPED = (Ball((0.0, 0.0, 0.0), 0.45, (0.9, 0.3, 0.2), (0.2, 0.3, 0.9), stripe=0.2),)
