@@ -67,6 +67,8 @@ class AssetEvaluationArgs:
     folders."""
     meshes: HiddenDefault[Path | None] = None
     """Folder of the 3D files that the set was rendered from, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
+    perceptual: HiddenDefault[Path | None] = None
+    """Weights of SqueezeNet, from python -m train.evaluate.perceptual.squeezenet. Adds a perceptual distance."""
     out: Path = Path("data/asset-evaluation")
     """Output folder. If it contains an evaluation with the same settings, that evaluation is resumed."""
     device: str = "auto"
@@ -118,6 +120,11 @@ def check_args(args: AssetEvaluationArgs) -> None:
     check_number("--guidance-scale", args.guidance_scale)
     check_number("--supervision-weight", args.supervision_weight, 0)
     check_seed("--seed", args.seed)
+    if args.perceptual is not None and not args.perceptual.is_file():
+        raise UserError(
+            f"--perceptual {args.perceptual} is not a file; write it with python -m "
+            "train.evaluate.perceptual.squeezenet"
+        )
     if args.meshes is not None and not args.meshes.is_dir():
         raise UserError(
             f"--meshes {args.meshes} is not a folder; give the folder with the original 3D file UID.glb of each object"

@@ -37,8 +37,10 @@ from distill.evaluate.score import outlines, render_asset, shape_scores, view_sc
 from distill.nerf.field import load_field
 from distill.runs.plan import SharedOptions, default_preset
 from distill.sds.schedule import PRESETS, newer_settings
-from train.convert.resolve import model_folder
+from train.convert.resolve import file_sha256, model_folder
 from train.device import pick_device
+from train.evaluate.perceptual.lpips import Perceptual
+from train.evaluate.perceptual.squeezenet import SQUEEZENET_NOTE, load_feature_distance
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record, opaque, open_record
 from train.evaluate.selection import folder_sha256, name_models, open_images, select_objects, spread_evenly
@@ -64,12 +66,16 @@ class DistillMethod:
 
 @dataclass(frozen=True)
 class AssetScoringContext:
-    """Values that are needed to score any asset of an evaluation: record, shard set, true meshes and device."""
+    """Values that are needed to score any asset of an evaluation.
+
+    These are the record, the shard set, the true meshes, the device and, if it is measured, the perceptual distance.
+    """
 
     record: Record
     shards: ShardSet
     meshes: Mapping[str, Path]  # the true ones, by uid
     device: torch.device
+    perceptual: Perceptual | None = None
 
 
 def evaluate_assets(args: AssetEvaluationArgs) -> int:
@@ -108,7 +114,7 @@ def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     if not args.dry_run:
         groups = [AssetGroup(Method(RUNS, "distilled assets", {}), pairs)]
         record = _open_record(args, shards, [group.method for group in groups])
-        _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
+        _score_all(_scoring_context(args, record, shards, meshes), groups)
         print(_write(args, record, groups, [], lead="Given distillations", meshes=meshes))
     return 0
 
@@ -150,7 +156,7 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
             "cause of this error and repeat the command"
         )
     notes += [f"Left out, {uid}: its distillation failed ({reason})." for uid, reason in failed.items()]
-    _score_all(AssetScoringContext(record, shards, meshes, pick_device(args.device)), groups)
+    _score_all(_scoring_context(args, record, shards, meshes), groups)
     if args.consistency:
         _measure_consistency(args, record, shards, groups, methods)
     print(_write(args, record, groups, notes, lead=f"Split {args.split}", meshes=meshes))
@@ -271,7 +277,18 @@ def _true_meshes(args: AssetEvaluationArgs, uids: Sequence[str]) -> dict[str, Pa
 
 
 def _open_record(args: AssetEvaluationArgs, shards: ShardSet, methods: Sequence[Method]) -> Record:
-    return open_record(args.out, {"objects": shards.fingerprint}, methods)
+    common = {"objects": shards.fingerprint}
+    if args.perceptual:
+        common["squeezenet"] = file_sha256(args.perceptual)
+    return open_record(args.out, common, methods)
+
+
+def _scoring_context(
+    args: AssetEvaluationArgs, record: Record, shards: ShardSet, meshes: Mapping[str, Path]
+) -> AssetScoringContext:
+    device = pick_device(args.device)
+    perceptual = load_feature_distance(args.perceptual, device) if args.perceptual else None
+    return AssetScoringContext(record, shards, meshes, device, perceptual)
 
 
 def _score_all(context: AssetScoringContext, groups: Sequence[AssetGroup]) -> None:
@@ -293,7 +310,8 @@ def _score(context: AssetScoringContext, method: str, pair: Pair) -> None:
     truth, mesh = read_object(context.shards, pair.place), read_mesh(pair.run / MESH)
     field = load_field(pair.run / FIELD, context.device)
     rendered = render_asset(field, pair.march, pair.alignment, truth, context.device)
-    scores: dict[str, Sequence[float]] = {"asset": [identity], **view_scores(rendered, truth, pair.view)}
+    views = view_scores(rendered, truth, pair.view, perceptual=context.perceptual)
+    scores: dict[str, Sequence[float]] = {"asset": [identity], **views}
     if true_mesh is not None:
         scores |= shape_scores(mesh, pair.alignment, solid_of(read_true_mesh(true_mesh, truth)))
     record.write_images(REFERENCE, pair.uid, [truth.images[pair.view]])
@@ -313,6 +331,8 @@ def _write(
     meshes: Mapping[str, Path],
 ) -> str:
     all_notes = [*dict.fromkeys(note for group in groups for pair in group.pairs for note in pair.notes), *notes]
+    if args.perceptual:
+        all_notes.append(SQUEEZENET_NOTE)
     if args.consistency:
         all_notes.append(consistency_note(args.ddim_steps, args.seed))
     return write_asset_report(

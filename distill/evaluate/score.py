@@ -27,11 +27,12 @@ from distill.nerf.occupancy import Occupancy
 from distill.nerf.render import render_views
 from distill.nerf.settings import MarchSettings
 from train.evaluate.metrics import front_back_confusion, image_scores, squared_distances
+from train.evaluate.perceptual.lpips import Perceptual
 from train.evaluate.tables import METRICS, Metric
 
 _SHARED: Final = {metric.name: metric for metric in METRICS}
 ASSET_METRICS: Final = (
-    *(_SHARED[name] for name in ("psnr", "ssim", "psnr_box", "ssim_box")),
+    *(_SHARED[name] for name in ("psnr", "ssim", "psnr_box", "ssim_box", "squeezenet")),
     Metric("silhouette_iou", "silhouette IoU", "intersection over union of the silhouettes", True, 3),
     _SHARED["front_back_pixels"],
     Metric("hull_iou", "visual hull IoU", "of the visual hulls of the asset and of the object, 32 views", True, 3),
@@ -128,7 +129,9 @@ def occupancy_of(scene: Scene, march: MarchSettings, device: torch.device | str 
     return occupancy
 
 
-def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) -> dict[str, Sequence[float]]:
+def view_scores(
+    rendered: RenderedAsset, truth: RenderedObject, reference: int, *, perceptual: Perceptual | None = None
+) -> dict[str, Sequence[float]]:
     """Return the scores of an asset's renders compared with the true views.
 
     Args:
@@ -136,6 +139,7 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
         truth: The object.
         reference: Index into ALL_VIEWS of the view that was distilled. If it is one of the 16 fixed views, its scores
             are NaN, since this view is not held out.
+        perceptual: The SqueezeNet feature distance; None to leave it out.
 
     Returns:
         Lists of scores by name. Each list has one value for each of the 16 fixed views, except `hull_iou` and
@@ -146,6 +150,8 @@ def view_scores(rendered: RenderedAsset, truth: RenderedObject, reference: int) 
     rgb, true_rgb = rendered.rgb[ring], truth.on_white[ring]
     silhouettes, true = rendered.silhouettes, true_silhouettes(truth)
     scores = image_scores(rgb, true_rgb, truth.images[ring, ..., 3])
+    if perceptual is not None:
+        scores["squeezenet"] = perceptual(rgb, true_rgb)
     scores["silhouette_iou"] = silhouette_ious(silhouettes[ring], true[ring])
     scores["front_back_pixels"] = front_back_confusion(squared_distances(rgb, true_rgb), true_rgb)
     if reference < VIEWS_PER_SET:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
 from dataset.io.progress import ProgressBar
 from dataset.reading.shard_set import ShardSet
-from train.convert.resolve import model_folder
+from train.convert.resolve import file_sha256, model_folder
 from train.device import pick_device
 from train.evaluate.baselines import Gallery, open_gallery
-from train.evaluate.lpips import load_perceptual
 from train.evaluate.novel_views import EvaluationObject, draw_rings, read_evaluation_object, through_autoencoder
+from train.evaluate.perceptual.lpips import load_perceptual
+from train.evaluate.perceptual.squeezenet import SQUEEZENET_NOTE, load_feature_distance
 from train.evaluate.protocol import protocol, training_notes
 from train.evaluate.report import write_report
 from train.evaluate.results import Method, Record, open_record
@@ -68,6 +69,8 @@ class NovelViewArgs:
     autoencoder of the first model."""
     training_shards: HiddenDefault[str | None] = None
     """Shard set whose training split the baselines use. Default: the set of --shards."""
+    perceptual: HiddenDefault[Path | None] = None
+    """Weights of SqueezeNet, from python -m train.evaluate.perceptual.squeezenet. Adds a perceptual distance."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
@@ -102,10 +105,15 @@ def evaluate_novel_views(args: NovelViewArgs) -> None:
     if args.dry_run:
         print("\n".join([plan, *map("note: {}".format, notes), *(f"would measure: {m.title}" for m in methods)]))
         return
-    perceptual, lpips_note = load_perceptual(device)
+    lpips, lpips_note = load_perceptual(device)
+    perceptual = {} if lpips is None else {"lpips": lpips}
+    common: dict[str, Any] = {"objects": shards.fingerprint, "lpips": lpips is not None}
+    if args.perceptual:
+        perceptual["squeezenet"] = load_feature_distance(args.perceptual, device)
+        common["squeezenet"] = file_sha256(args.perceptual)
+        notes.append(SQUEEZENET_NOTE)
     for line in (plan, *map("note: {}".format, [*notes, lpips_note])):
         logger.info("%s", line)
-    common = {"objects": shards.fingerprint, "lpips": perceptual is not None}
     with locked_folder(args.out, "evaluation"):
         record = open_record(args.out, common, methods)
         context = ScoringContext(record, shards, places, device, perceptual)

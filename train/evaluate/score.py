@@ -1,6 +1,6 @@
 """Sample and score the rings that are missing in the record of an evaluation. A ring is 16 views of an object."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from dataset.io.progress import ProgressBar
 from dataset.reading.rendered_object import Place
 from dataset.reading.shard_set import ShardSet
-from train.evaluate.lpips import Perceptual
 from train.evaluate.metrics import (
     cosines,
     front_back_confusion,
@@ -21,6 +20,7 @@ from train.evaluate.metrics import (
     squared_distances,
 )
 from train.evaluate.novel_views import EvaluationObject, embed, read_evaluation_object
+from train.evaluate.perceptual.lpips import Perceptual
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record, opaque
 from train.evaluate.tables import METRICS
 from train.model.multiview import MultiViewModel, load_model
@@ -43,10 +43,10 @@ class SampledMethod:
 
 @dataclass(frozen=True)
 class RingScorer:
-    """Computes the metrics of rings, with the image encoder of `model`, and with LPIPS unless `perceptual` is None."""
+    """Computes the metrics of rings, with the image encoder of `model` and the distances `perceptual`, by name."""
 
     model: MultiViewModel
-    perceptual: Perceptual | None
+    perceptual: Mapping[str, Perceptual]
     _true_embeddings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def scores(self, ring: NDArray[np.float32], truth: EvaluationObject) -> dict[str, Sequence[float]]:
@@ -61,8 +61,8 @@ class RingScorer:
             self._true_embeddings[truth.uid] = embed(self.model, true_ring)
         similarity = cosines(embed(self.model, ring), self._true_embeddings[truth.uid])
         scores = image_scores(ring, true_ring, truth.ring[..., 3])
-        if self.perceptual is not None:
-            scores["lpips"] = self.perceptual(ring, true_ring)
+        for name, distance in self.perceptual.items():
+            scores[name] = distance(ring, true_ring)
         scores["similarity"] = np.diagonal(similarity)
         for name, distances in (("pixels", squared_distances(ring, true_ring)), ("embedding", -similarity)):
             scores[f"pose_{name}"], scores[f"turned_{name}_deg"] = nearest_view_scores(distances)
@@ -75,14 +75,14 @@ class ScoringContext:
     """The values that are the same for all methods of an evaluation.
 
     `places` identifies the objects to evaluate: for each object, the index of the shard in `shards`, and the index of
-    the object in the shard. If `perceptual` is None, LPIPS is not computed.
+    the object in the shard. `perceptual` contains the perceptual distances to compute, by the name of their metric.
     """
 
     record: Record
     shards: ShardSet
     places: Sequence[Place]
     device: torch.device
-    perceptual: Perceptual | None
+    perceptual: Mapping[str, Perceptual]
 
     @property
     def batches(self) -> list[Sequence[Place]]:

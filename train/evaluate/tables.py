@@ -48,6 +48,13 @@ METRICS: Final = (
     Metric("ssim_box", "SSIM, box", "in the bounding box of the true alpha", True, 3),
     Metric("lpips", "LPIPS", "perceptual distance (VGG)", False, 3),
     Metric(
+        "squeezenet",
+        "SqueezeNet feature distance (unlearned weights per layer)",
+        "perceptual distance, 0 to 4",
+        False,
+        3,
+    ),
+    Metric(
         "similarity",
         "embedding cosine",
         "of a view's embedding with the true view's, by the model's image encoder",

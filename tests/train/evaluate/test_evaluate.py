@@ -20,11 +20,12 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.browser import CHROMIUM, browser
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, micro_model
-from train.evaluate import lpips, score
+from train.evaluate import score
 from train.evaluate.__main__ import parse_args
 from train.evaluate.baselines import open_gallery
 from train.evaluate.evaluate import NovelViewArgs, evaluate_novel_views
 from train.evaluate.novel_views import embed, read_evaluation_object, read_ring, to_arrays
+from train.evaluate.perceptual import lpips
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import Method, Record, open_record
 from train.evaluate.selection import name_models, open_images, part_of, select_objects, spread_evenly
@@ -66,7 +67,7 @@ def test_every_number_is_the_mean_of_what_is_in_the_lines(done: Path) -> None:
             numbers = [v for line in own for v in line["scores"][name] if v is not None]
             assert column["mean"] == pytest.approx(np.mean(numbers))
             assert column["interval"] == [None, None]  # of one object there is none
-        assert {m.name for m in METRICS} - method["metrics"].keys() == {"lpips"}
+        assert {m.name for m in METRICS} - method["metrics"].keys() == {"lpips", "squeezenet"}
 
 
 def test_baselines_against_what_the_shards_hold(done: Path, shards: Path) -> None:

@@ -24,7 +24,7 @@ METHODS = ("model.alone", "model.reference", "nearest-training-object", "mean-pi
 
 
 def test_a_perfect_ring_and_one_that_is_turned(shards: Path, model: MultiViewModel) -> None:
-    truth, scorer = read_evaluation_object(ShardSet(shards), (0, 2)), RingScorer(model, None)  # a box of six colors
+    truth, scorer = read_evaluation_object(ShardSet(shards), (0, 2)), RingScorer(model, {})  # a box of six colors
     perfect = scorer.scores(truth.ring_on_white, truth)
     for name, value in {
         "psnr": 100,
