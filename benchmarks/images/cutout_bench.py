@@ -1,8 +1,9 @@
 """Measure the removal of uniform backgrounds: `python -m benchmarks.images.cutout_bench FOLDER`.
 
 FOLDER holds RGBA images of single objects; those that are mostly translucent are left out. Each object is pasted on
-backgrounds of several kinds: uniform colors, gradients with vignettes, noise and JPEG artifacts, gradients with a soft
-shadow, and clutter that must be refused. The cut-out is compared with the object's alpha. The last line is JSON.
+backgrounds of several kinds, half of them gray: uniform colors, gradients with vignettes, noise and JPEG artifacts,
+gradients with a soft shadow, and clutter that must be refused. The cut-out is compared with the object's alpha. The
+last line is JSON.
 """
 
 import argparse
@@ -20,13 +21,14 @@ from PIL import Image
 from scipy import ndimage
 
 from dataset.errors import UserError, run_cli
+from dataset.images.background_color import NotUniformError
 from dataset.images.decode import image_files, read_image
 from dataset.images.prepare import contact_sheet
-from dataset.images.uniform_background import NotUniformError, remove_uniform_background
+from dataset.images.uniform_background import remove_uniform_background
 
 FloatImage = NDArray[np.float64]
 GOOD: Final = ("uniform", "gradient", "noise", "shadow")
-CLUTTER: Final = ("tiles", "texture", "stripes")
+CLUTTER: Final = ("tiles", "blurred", "texture", "stripes", "room")
 _SMALLEST: Final = 96  # pixels of the longest side of an object that is used
 _LEAST_OPAQUE: Final = 0.8  # share of the visible pixels of an object that must be opaque: glass has no outline
 
@@ -131,6 +133,8 @@ def background(kind: str, size: int, rng: np.random.Generator, others: Sequence[
     """Return a background [size, size, 3] in [0, 1] of a kind in GOOD or CLUTTER."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     color = rng.uniform(0.05, 0.95, 3)
+    if rng.random() < 0.5:  # a gray studio
+        color = np.clip(color.mean() + rng.uniform(-0.03, 0.03, 3), 0, 1)
     if kind == "uniform":
         return np.broadcast_to(color, (size, size, 3))
     if kind == "texture":
@@ -141,8 +145,11 @@ def background(kind: str, size: int, rng: np.random.Generator, others: Sequence[
         angle, period = rng.uniform(0, np.pi), rng.uniform(0.1, 0.6)
         wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period) > 0
         return np.where(wave[..., None], color, np.clip(color + np.where(color > 0.5, -0.4, 0.4), 0, 1))
-    if kind == "tiles":
-        return _tiles(size, rng, others)
+    if kind in ("tiles", "blurred"):
+        blur = size * rng.uniform(0.005, 0.03) if kind == "blurred" else 0.0
+        return np.asarray(ndimage.gaussian_filter(_tiles(size, rng, others), (blur, blur, 0)))
+    if kind == "room":
+        return _room(size, rng)
     near = np.clip(color + rng.uniform(-0.25, 0.25, 3), 0, 1)
     if rng.random() < 0.5:
         angle = rng.uniform(0, 2 * np.pi)
@@ -162,6 +169,18 @@ def _tiles(size: int, rng: np.random.Generator, others: Sequence[Image.Image]) -
         scaled = other.resize((max(1, round(other.width * factor)), max(1, round(other.height * factor))))
         canvas.paste(scaled, (int(rng.integers(-80, size)), int(rng.integers(-80, size))), scaled)
     return np.asarray(canvas) / 255
+
+
+def _room(size: int, rng: np.random.Generator) -> FloatImage:
+    """Return a wall above a floor, with two pictures on the wall."""
+    wall, floor, *pictures = rng.uniform(0.1, 0.95, (4, 3))
+    image = np.empty((size, size, 3))
+    horizon = round(size * rng.uniform(0.45, 0.8))
+    image[:horizon], image[horizon:] = wall, floor
+    for color in pictures:
+        left, top = rng.integers(0, size - 60), rng.integers(0, horizon - 60)
+        image[top : top + 60, left : left + 60] = color
+    return image
 
 
 def shadow(alpha: FloatImage, rng: np.random.Generator) -> FloatImage:

@@ -37,7 +37,8 @@ def remove_background(image: Image.Image, background: Background, name: str) -> 
         return None, [f"{name} has neither transparency nor a white background, so the whole image is used"]
     if background == "rembg":
         return _with_rembg(image), [f"the background of {name} was removed by rembg"]
-    from dataset.images.uniform_background import NotUniformError, remove_uniform_background
+    from dataset.images.background_color import NotUniformError
+    from dataset.images.uniform_background import remove_uniform_background
 
     try:
         cut_out = remove_uniform_background(image)

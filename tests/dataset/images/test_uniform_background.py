@@ -8,12 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from dataset.images.uniform_background import (
-    WORKING_SIDE,
-    NotUniformError,
-    fit_background,
-    remove_uniform_background,
-)
+from dataset.images.background_color import NotUniformError, fit_background
+from dataset.images.uniform_background import WORKING_SIDE, remove_uniform_background
 
 SIZE = 256
 Y, X = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -87,6 +83,14 @@ def test_a_darker_object_of_the_same_hue_is_no_shadow() -> None:
     assert iou(remove_uniform_background(picture_of(alpha, flat((0.6,) * 3), (0.35,) * 3)), alpha) > 0.98
 
 
+def test_the_shaded_side_of_a_gray_object_on_gray_is_no_shadow() -> None:
+    alpha, light = disc(0.5, 0.5, 0.3), 0.3 + 0.5 * X[..., None]
+    mixed = alpha[..., None] * light + (1 - alpha[..., None]) * flat((0.6,) * 3)
+    cut = np.asarray(remove_uniform_background(Image.fromarray(np.uint8(mixed * 255))))[..., 3]
+    darker = (alpha > 0.99) & (X < 0.45)  # where the object is lighter, it has the color of the background
+    assert (cut[darker] > 127).mean() > 0.99
+
+
 def test_holes_that_show_the_background_are_open_and_other_inner_parts_stay() -> None:
     ring = disc(0.5, 0.5, 0.4) - disc(0.5, 0.35, 0.1)
     light = disc(0.5, 0.7, 0.08)  # lighter than the background
@@ -141,11 +145,11 @@ def clutter(kind: str) -> Image.Image:
         return Image.fromarray(
             np.where((X * 6 % 1 < 0.5)[..., None], np.uint8([200, 180, 60]), np.uint8([60, 80, 150]))
         )
-    horizon = np.where((Y > 0.55)[..., None], np.uint8([120, 80, 50]), np.uint8([170, 190, 220]))
+    horizon = np.where((float(kind.split()[1]) < Y)[..., None], np.uint8([120, 80, 50]), np.uint8([170, 190, 220]))
     return Image.fromarray(horizon)
 
 
-@pytest.mark.parametrize("kind", ["noise", "clouds", "stripes", "horizon"])
+@pytest.mark.parametrize("kind", ["noise", "clouds", "stripes", "horizon 0.5", "horizon 0.65", "horizon 0.8"])
 def test_clutter_is_refused(kind: str) -> None:
     picture = clutter(kind)
     picture.paste((250, 220, 20), (90, 80, 170, 190))
