@@ -22,6 +22,7 @@ from distill.config import DistillArgs
 from distill.runs.job import Job, load_run_model, run_job
 from distill.runs.plan import describe_images, plan_command, run_folder, run_names
 from distill.runs.sequential import RunOutcome, log_outcome, outcome_table, run_sequentially
+from distill.runs.unknown_images import with_unknown_warnings
 from distill.sds.checkpoint import CHECKPOINT
 from train.device import pick_device
 
@@ -58,6 +59,7 @@ def main(args: DistillArgs) -> int:
     for line in describe_images(jobs):
         logger.info("%s", line)
     workers = _workers(args)
+    jobs = with_unknown_warnings(jobs)
     with _sigterm_as_ctrl_c():
         if args.is_single and args.address is None:
             return _run_one(jobs[0], args.device)

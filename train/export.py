@@ -37,6 +37,7 @@ from train.convert.resolve import model_folder
 from train.model.clip_vision import save_clip_vision
 from train.model.ddim import ddim_scheduler
 from train.model.image_encoder import ImageEncoder, OpenClipEncoder, save_image_encoder
+from train.model.known import copy_known
 from train.model.multiview import ModelSpec, load_vae, read_image_encoder, read_spec, write_spec
 from train.model.reference import reads_reference
 from train.model.timm_encoder import TimmEncoder
@@ -123,6 +124,7 @@ def export(args: ExportArgs) -> None:
         try:
             if args.format == "diffusers":
                 write_diffusers(parts, temporary)
+                copy_known(folder, temporary)
             else:
                 write_ldm(parts, temporary)
             os.replace(temporary, args.out)
@@ -286,6 +288,7 @@ def push(args: PushArgs, api: HubApi) -> None:
     with scratch_folder() as temporary:
         upload = temporary / "model"
         write_diffusers(parts, upload)
+        copy_known(folder, upload)
         (upload / "README.md").write_text(card)
         try:
             api.create_repo(args.repo, private=args.private, exist_ok=True)

@@ -32,6 +32,7 @@ from dataset.io.options import HiddenDefault
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.model.ddim import ddim_timesteps, sample_views
+from train.model.known import unknown_warnings
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
 from train.model.reference import check_reference_options, with_reference_image
 
@@ -133,6 +134,9 @@ def run(args: SampleArgs) -> None:
     prepared = prepare_image(args.image, model.spec.image_size, background=args.background)
     for notice in prepared.notices:
         logger.info("note: %s", notice)
+    for warning in unknown_warnings(folder, [(str(args.image), prepared.rgb)]):
+        if warning is not None:
+            logger.warning("%s", warning)
     rgb = torch.from_numpy(prepared.rgb).permute(2, 0, 1)[None].to(device)
     model = with_reference_image(
         model,

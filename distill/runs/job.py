@@ -53,6 +53,8 @@ class Job:
     request: DistillRequest
     formats: tuple[export.Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
+    warnings: tuple[str, ...] = ()
+    """Sentences about the image, which the run stores with its results. They are not part of the request."""
 
     @property
     def effective_compile(self) -> CompileChoice:
@@ -63,7 +65,8 @@ class Job:
     def config(self) -> dict[str, Any]:
         """The content of config.json when the run starts. `--dry-run` prints the same content."""
         paths = {"image": str(self.image), "model": self.model_name, "out": str(self.out)}
-        return {**paths, **self.request.as_json()}
+        warnings = {"warnings": list(self.warnings)} if self.warnings else {}
+        return {**paths, **warnings, **self.request.as_json()}
 
     @property
     def finished_faces(self) -> int | None:
@@ -112,7 +115,12 @@ def run_job(
             state = _distill(job, model, device, title, watch)
         with _errors_name_folder(job.out):
             report = write_results(
-                state, job.request.settings, export.PRESETS[job.request.preset], job.out, kinds=job.formats
+                state,
+                job.request.settings,
+                export.PRESETS[job.request.preset],
+                job.out,
+                kinds=job.formats,
+                warnings=job.warnings,
             )
             _write_config(job, mesh={**asdict(report), "formats": job.formats})
             write_marker(job.out, job.request, report.faces, job.formats)

@@ -53,6 +53,11 @@ class StoredRun:
         """The statistics of the mesh; empty if there is no mesh yet."""
         return dict(self.metrics.get("mesh") or self.config.get("mesh") or {})
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the input image, which are stored with the run."""
+        return tuple(map(str, self.config.get("warnings") or self.metrics.get("warnings") or ()))
+
     def file(self, name: str) -> Path | None:
         """Return the path of the file `name` in the run folder, or None if this file does not exist yet."""
         path = self.folder / name

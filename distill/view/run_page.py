@@ -108,6 +108,7 @@ def _result(run: StoredRun) -> Section | None:
         return None
     return Section(
         "Result" if glb else "Input image",
+        "\n\n".join(f"Warning: {warning}" for warning in run.warnings),
         numbers=_headline(run),
         images=[(image, _input_caption(image))] if image else [],
         glb=(glb, "The textured mesh.") if glb else None,
@@ -174,7 +175,7 @@ def _previews(run: StoredRun) -> Section | None:
 def _numbers(run: StoredRun) -> Section | None:
     """Return the metrics, one table per part of the run."""
     parts = {name: part for name, part in run.metrics.items() if isinstance(part, dict)}
-    rest = {name: value for name, value in run.metrics.items() if name not in parts}
+    rest = {name: value for name, value in run.metrics.items() if name not in parts and name != "warnings"}
     tables = [(_shown(name), list(_flat(part))) for name, part in {"run": rest, **parts}.items()]
     return Section("Metrics", tables=tables) if run.metrics else None
 
@@ -182,7 +183,7 @@ def _numbers(run: StoredRun) -> Section | None:
 def _inputs(run: StoredRun) -> Section | None:
     if not run.config:
         return None
-    request = {name: value for name, value in run.config.items() if name not in ("settings", "mesh")}
+    request = {name: value for name, value in run.config.items() if name not in ("settings", "mesh", "warnings")}
     settings = list(_flat(run.config.get("settings", {})))
     return Section(
         "Request",

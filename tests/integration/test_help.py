@@ -17,13 +17,14 @@ from train.convert.convert import ConvertArgs
 from train.encode.__main__ import EncodeArgs
 from train.evaluate.evaluate import NovelViewArgs
 from train.export import ExportArgs, PushArgs
+from train.known import KnownArgs
 from train.sample import SampleArgs
 from train.tiny_model import TinyModelArgs
 
 OPTIONS = (
     *(VerifyCommand, InfoCommand, PreviewCommand, ReportCommand, CopyCommand),
     *(RenderCommand, TrueMeshes),
-    *(ConvertArgs, EncodeArgs, NovelViewArgs, ExportArgs, PushArgs, SampleArgs, TinyModelArgs),
+    *(ConvertArgs, EncodeArgs, NovelViewArgs, ExportArgs, KnownArgs, PushArgs, SampleArgs, TinyModelArgs),
     *(DistillArgs, AssetEvaluationArgs, ViewArgs),
 )
 

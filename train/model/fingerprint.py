@@ -43,11 +43,11 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
         "latent_scale": model.spec.latent_scale,
         "image_size": model.spec.image_size,
         "vae_sha256": weights_sha256(model.vae),
-        "image_tower_sha256": _image_encoder_sha256(model.image_encoder),
+        "image_tower_sha256": image_encoder_sha256(model.image_encoder),
     }
 
 
-def _image_encoder_sha256(image_encoder: ImageEncoder) -> str:
+def image_encoder_sha256(image_encoder: ImageEncoder) -> str:
     """Return a SHA-256 of the weights, of `object_fill` unless None, and of `resize_mode` unless "antialiased"."""
     digest = weights_sha256(image_encoder)
     if image_encoder.object_fill is not None:

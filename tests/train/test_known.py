@@ -1,0 +1,131 @@
+"""`python -m train.known`: which objects and images it uses, what it writes, and what it says."""
+
+import csv
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.errors import UserError
+from dataset.reading.shard_set import ShardSet
+from tests.support.make_shards import make_shard_set
+from tests.support.train_micro import CPU
+from train import known as command
+from train.data.splits import assign_splits
+from train.known import PHOTOS, VALIDATION, Calibration, add_known, embed_objects, kind_of, parse, read_calibration, run
+from train.model.known import read_known
+from train.model.multiview import read_image_encoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """60 objects, of which some are for validation and testing."""
+    return make_shard_set(tmp_path_factory.mktemp("known") / "set", 60, 32, objects_per_shard=10)
+
+
+def draw(path: Path, color: int) -> str:
+    pixels = np.zeros((40, 40, 4), np.uint8)
+    pixels[8:32, 8:32] = (color, 255 - color, 40, 255)
+    Image.fromarray(pixels).save(path)
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder as `python -m examples.photos` writes it."""
+    folder = tmp_path_factory.mktemp("photos")
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "label", "known", "style"))
+        for i, known in enumerate(("yes", "no", "near", "yes", "no", "no")):
+            writer.writerow((draw(folder / f"{i}.png", 40 * i), "thing", known, "photo"))
+    return folder
+
+
+def test_the_table_and_the_report_agree(objects, base, photos, tmp_path, capsys):
+    labels = tmp_path / "kinds.csv"
+    labels.write_text("uid,label\n" + "\n".join(f"synthetic-{i:04d},kind{i % 3}" for i in range(20)))
+    other = tmp_path / "other"
+    other.mkdir()
+    draw(other / "a.png", 200)
+    arguments = [str(objects), "--model", str(base), "--photos", str(photos), "--unknown", str(other)]
+    run(parse([*arguments, "--labels", str(labels), "--views", "2", "--device", "cpu"]))
+    printed, progress = capsys.readouterr()
+    known = read_known(base)
+    groups = known.statistics["groups"]
+    assert groups[PHOTOS]["images"] == 2
+    assert groups["unknown"]["images"] == 4  # three of the photographs, one of --unknown
+    splits = Counter(split for shard in assign_splits(ShardSet(objects)) for split in shard)
+    assert min(splits.values()) > 0
+    assert len(splits) == 3
+    assert known.statistics["training_objects"] == splits["train"]
+    assert groups[VALIDATION]["images"] == 2 * splits["validation"]
+    assert known.statistics["training_objects"] * 2 == len(known.representatives)
+    assert set(known.kinds) == {"kind0", "kind1", "kind2"}
+    assert -1 in known.kind_numbers.tolist()
+    for name, row in groups.items():
+        line = next(line for line in printed.splitlines() if line.startswith(name))
+        assert f"{row['warned']} of {row['images']} warned" in line
+    assert re.search(r"wrote .*known: \d+ embeddings, 0\.\d+ MB", printed)
+    for what in ("training objects", "validation objects", "photographs", "unknown images"):
+        assert what in progress
+    assert json.loads((base / "known" / "known.json").read_text())["threshold"] == known.threshold
+
+
+def test_an_object_is_seen_from_evenly_spaced_views(objects, base):
+    shards, image_encoder = ShardSet(objects), read_image_encoder(base)
+    found = embed_objects(shards, image_encoder, 4, CPU, "objects")
+    assert found.embeddings.shape == (60 * 4, 32)
+    assert found.uids[:5] == (*["synthetic-0000"] * 4, "synthetic-0001")
+    rgba = torch.from_numpy(shards.views(0, 1, [("random", i) for i in (1, 5, 9, 13)])).float() / 255
+    white = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(found.embeddings[4:8], image_encoder(white), atol=1e-5, rtol=1e-5)
+
+
+def test_the_kind_of_an_object():
+    assert kind_of("procedural-teddybear-000012", {}) == "teddybear"
+    assert kind_of("procedural-cat-000001", {"procedural-cat-000001": "pet"}) == "pet"
+    assert kind_of("furniture-x-procedural-cat-000001", {}) is None
+    assert kind_of("a", {"a": "sofa"}) == "sofa"
+
+
+def test_without_validation_objects_photographs_are_needed(base, photos, capsys):
+    shards = ShardSet(make_shard_set(photos.parent / "few", 3, 32))
+    with pytest.raises(UserError, match=r"no images of known kinds .* --photos"):
+        command.make_known(base, shards, None, Calibration(), device=CPU)
+    add_known(base, shards, None, read_calibration(photos, (), None), CPU)
+    assert set(read_known(base).statistics["groups"]) == {PHOTOS, "unknown"}
+    add_known(base, shards, None, Calibration(), CPU)
+    assert read_known(base) is None
+    assert "no table of known objects" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("file,label\na.png,cat\n", "columns file, known"), ("file,known\n", "one row"), (None, "cannot be read")],
+)
+def test_a_folder_without_proper_labels_is_refused(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(UserError, match=rf"labels\.csv: .*{message}"):
+        read_calibration(tmp_path, (), None)
+
+
+@pytest.mark.parametrize("options", [["--views", "0"], ["--views", "17"], ["--max-false-share", "1.5"]])
+def test_options_out_of_range_are_refused(options, objects, base):
+    with pytest.raises(UserError, match=options[0]):
+        run(parse([str(objects), "--model", str(base), *options]))
+
+
+def test_a_model_without_an_image_encoder_is_refused(objects, base, tmp_path):
+    (tmp_path / "model.json").write_text((base / "model.json").read_text())
+    with pytest.raises(UserError, match="no image encoder"):
+        run(parse([str(objects), "--model", str(tmp_path)]))
