@@ -272,3 +272,17 @@ def test_the_depth_is_measured_along_the_axis_of_the_distilled_view(truth: Rende
     front, side = (view_scores(rendered, truth, view)["depth_ratio"][0] for view in (0, 4))
     assert front < 0.8
     assert side > 0.95
+
+
+def test_the_perceptual_distance_of_held_out_views_is_a_score(truth: RenderedObject) -> None:
+    rendered = render_asset(box_of(2), SETTINGS.march, STRAIGHT, truth)
+
+    def numbered(images: np.ndarray, true_images: np.ndarray) -> np.ndarray:
+        assert images.shape == true_images.shape == (16, truth.size, truth.size, 3)
+        assert np.array_equal(images, rendered.rgb[:16])
+        return np.arange(16.0)
+
+    found = view_scores(rendered, truth, 3, perceptual=numbered)["squeezenet"]
+    assert math.isnan(found[3])
+    assert mean_of(found) == pytest.approx((120 - 3) / 15)
+    assert "squeezenet" not in view_scores(rendered, truth, 3)

@@ -1,8 +1,10 @@
 """The SqueezeNet feature distance: the converter unpickles arrays only, the network, and known distances."""
 
 import io
+import json
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from dataset.errors import UserError
+from train.evaluate.evaluate import NovelViewArgs, evaluate_novel_views
 from train.evaluate.perceptual.squeezenet import (
     _CONVOLUTIONS,
     convert,
@@ -123,12 +126,9 @@ def test_distances_of_known_features() -> None:
         return torch.tensor(channels).view(1, -1, 1, 1).expand(1, -1, 2, 3)
 
     a = constant(3.0, 0.0)
-    for others, expected in (
-        ([constant(5, 0)] * 2, 0),
-        ([constant(0, 2)] * 2, 2),
-        ([constant(-1, 0), constant(1, 0)], 2),
-    ):
-        assert feature_distance([a, a], list(others)).item() == pytest.approx(expected, abs=1e-6)
+    parallel, orthogonal, opposite = constant(5, 0), constant(0, 2), constant(-1, 0)
+    for others, expected in (([parallel] * 2, 0), ([orthogonal] * 2, 2), ([opposite, parallel], 2)):
+        assert feature_distance([a, a], others).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_distance_grows_with_noise_and_is_symmetric(weights_file: Path) -> None:
@@ -141,3 +141,37 @@ def test_the_distance_grows_with_noise_and_is_symmetric(weights_file: Path) -> N
     assert (distance(near, truth) < distance(far, truth)).all()
     assert distance(far, truth) == pytest.approx(distance(truth, far))
     assert distance(far, truth)[17:18] == pytest.approx(distance(far[17:18], truth[17:18]), rel=1e-4)
+
+
+def test_small_images_are_refused(weights_file: Path) -> None:
+    distance = load_feature_distance(weights_file, CPU)
+    assert distance(np.zeros((1, 32, 32, 3), np.float32), np.ones((1, 32, 32, 3), np.float32)) > 0
+    with pytest.raises(UserError, match="at least 32 pixels per side, but they have 31"):
+        distance(np.zeros((1, 31, 32, 3), np.float32), np.zeros((1, 31, 32, 3), np.float32))
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("one_thread")
+def test_the_distance_is_a_column_of_the_table_of_novel_views(
+    weights_file: Path, base: Path, shards: Path, tmp_path: Path
+) -> None:
+    args = NovelViewArgs(
+        (base,),
+        str(shards),
+        tmp_path / "out",
+        split="validation",
+        ddim_steps=2,
+        num_seeds=1,
+        baselines=False,
+        compare_reference="without",
+        perceptual=weights_file,
+        device="cpu",
+    )
+    evaluate_novel_views(args)
+    (method,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["methods"]
+    assert 0 < method["metrics"]["squeezenet"]["mean"] < 4
+    markdown = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "SqueezeNet feature distance (unlearned weights per layer)\N{NO-BREAK SPACE}↓" in markdown
+    assert "It is not LPIPS" in markdown
+    with pytest.raises(UserError, match="squeezenet was"):
+        evaluate_novel_views(replace(args, perceptual=None))
