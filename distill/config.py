@@ -14,6 +14,7 @@ from train.layers.compile import CompileChoice
 from train.model.multiview import BUNDLED_MODEL
 
 Preset = Literal["paper", "tiny"]
+TextureChoice = Literal["auto", "on", "off"]
 REFERENCE_KEY: Final = "shown_from_deg"  # the stored name of DistillRequest.reference_azimuth_deg
 
 
@@ -95,6 +96,8 @@ class DistillArgs:
     ones."""
     steps: HiddenDefault[int | None] = None
     """Number of steps. All schedules scale with this number. Default: the preset's number."""
+    texture: TextureChoice = "auto"
+    """Whether to refine the colors of the finished shape with sharp views of the model. auto: no, as in the paper."""
     seed: int = 0
     """Seed of all random numbers. With --num-seeds: the first seed."""
     num_seeds: int = 1

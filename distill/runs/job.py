@@ -28,9 +28,10 @@ from distill.output.preview import write_preview
 from distill.output.results import write_results
 from distill.runs.finished import CONFIG, RESULTS, finished_faces, remove_marker, write_marker
 from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same_request
-from distill.sds.guidance import model_guidance
-from distill.sds.loop import Watch, distill
+from distill.sds.guidance import Guidance, model_guidance
+from distill.sds.loop import PREVIEWS, Watch, distill
 from distill.sds.reference_loss import new_reference_view
+from distill.texture.phase import refine_texture
 from train.layers.compile import CompileChoice, choose_compute
 from train.model.multiview import MultiViewModel, load_model
 from train.model.reference import with_reference_image
@@ -183,7 +184,7 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
                 device=device,
             ),
         )
-    return distill(
+    state = distill(
         job.request.settings,
         guidance,
         job.out,
@@ -193,6 +194,17 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
         watch=watch,
         write_preview=write_preview,
     )
+    if job.request.settings.texture is not None:
+        _refine(job, state, guidance, title, quiet=watch is not None)
+    return state
+
+
+def _refine(job: Job, state: Distillation, guidance: Guidance, title: str, *, quiet: bool) -> None:
+    """Run the texture phase, write a preview of its result, and report its duration."""
+    report = refine_texture(state, job.request.settings, guidance, title=f"{title}, texture", quiet=quiet)
+    preview = job.out / PREVIEWS / "texture.png"
+    write_preview(state.field, state.occupancy, job.request.settings, preview)
+    logger.info("%s: the texture took %.1f s in %d rounds", preview, report.seconds, report.rounds)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from dataset.errors import UserError
 from dataset.images.background import Background
 from dataset.images.prepare import Prepared, prepare_image
 from dataset.io.option_checks import check_number, check_seed
-from distill.config import DistillArgs, DistillRequest, Preset
+from distill.config import DistillArgs, DistillRequest, Preset, TextureChoice
 from distill.mesh.export import Format
 from distill.runs.job import Job
 from distill.runs.sequential import RunOutcome
-from distill.sds.schedule import PRESETS, DistillSettings
+from distill.sds.schedule import PRESETS, DistillSettings, texture_settings
 from train.convert.resolve import model_folder
 from train.layers.compile import CompileChoice
 from train.model.multiview import read_spec
@@ -51,6 +51,7 @@ class SharedOptions:
     formats: tuple[Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
     background: Background = "auto"
+    texture: TextureChoice = "auto"
 
 
 def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
@@ -87,6 +88,7 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
         preview_every=args.preview_every,
         formats=args.formats,
         compile=args.compile,
+        texture=args.texture,
         background=args.background,
     )
     jobs, refused = plan_jobs(options, model, inputs)
@@ -125,7 +127,7 @@ def plan_jobs(
     """
     spec = read_spec(model)
     preset = options.preset or default_preset(spec.image_size)
-    settings = _settings(options, preset)
+    settings = _settings(options, preset, spec.image_size)
     images = {each: _prepared(each, spec.image_size, options) for each in dict.fromkeys(run.image for run in inputs)}
     digest = model_digest(model)
     scale = spec.guidance_scale if options.guidance_scale is None else options.guidance_scale
@@ -222,8 +224,20 @@ def model_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _settings(options: SharedOptions, preset: Preset) -> DistillSettings:
-    settings = PRESETS[preset]
+def preset_settings(preset: Preset, image_size: int, texture: TextureChoice = "auto") -> DistillSettings:
+    """Return the settings of a preset for a model whose images have an edge of `image_size` pixels.
+
+    Args:
+        preset: The preset.
+        image_size: Edge of the model's images in pixels.
+        texture: Whether there is a texture phase; auto: no.
+    """
+    textured = texture == "on"
+    return replace(PRESETS[preset], texture=texture_settings(image_size) if textured else None)
+
+
+def _settings(options: SharedOptions, preset: Preset, image_size: int) -> DistillSettings:
+    settings = preset_settings(preset, image_size, options.texture)
     return replace(
         settings,
         steps=settings.steps if options.steps is None else options.steps,

@@ -6,7 +6,7 @@ resumed run draws the same numbers. Schedules are defined as fractions of the ru
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from typing import Any, Final, Literal
@@ -251,6 +251,22 @@ def newer_settings(settings: DistillSettings) -> dict[str, Any]:
         if (value := getattr(getattr(settings, group), name)) != before
     }
     return newer if settings.texture is None else {**newer, "texture": asdict(settings.texture)}
+
+
+def texture_settings(image_size: int) -> TextureSettings:
+    """Return the settings of the texture phase for a model whose images have an edge of `image_size` pixels.
+
+    The finest level of the texture has cells of about one and a half pixels, for any size.
+    """
+    default = TextureSettings()
+    finer = max(0, round(math.log(image_size / default.resolution, default.grid.growth)))
+    grid = replace(
+        default.grid,
+        levels=default.grid.levels + finer,
+        log2_table_size=min(19, default.grid.log2_table_size + finer),
+    )
+    jitter = default.jitter * default.resolution / image_size
+    return replace(default, resolution=image_size, jitter=jitter, grid=grid)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from distill.nerf.settings import HashGridSettings
 from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.guidance import Guidance
 from distill.sds.oracle import Ball, oracle_denoiser, render_truth
-from distill.sds.schedule import VIEWS_PER_GROUP, TextureSettings, newer_settings
+from distill.sds.schedule import VIEWS_PER_GROUP, TextureSettings, newer_settings, texture_settings
 from distill.texture.denoise import ddim_step, groups_of, timesteps_from
 from distill.texture.fit import surface_views
 from distill.texture.phase import new_texture, refine_texture, timestep_of_round, views_of_round
@@ -166,3 +166,10 @@ def test_the_phase_is_part_of_the_request_only_if_it_runs():
 def test_invalid_settings_are_refused(change, complaint):
     with pytest.raises(UserError, match=complaint):
         replace(TEXTURE, **change)
+
+
+@pytest.mark.parametrize(("size", "levels", "cells"), [(64, 4, 58), (128, 5, 100), (256, 7, 289)])
+def test_the_texture_of_larger_models_is_finer(size, levels, cells):
+    settings = texture_settings(size)
+    assert (settings.resolution, settings.grid.levels) == (size, levels)
+    assert settings.grid.resolutions()[-1] == cells
