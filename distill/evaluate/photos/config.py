@@ -59,6 +59,9 @@ class PhotoEvaluationArgs:
     """Number of random views of each of these objects, 1 to 16."""
     workers: HiddenDefault[int | None] = None
     """Number of distillations in parallel, as in python -m distill. Default: one."""
+    part: HiddenDefault[str | None] = None
+    """I/N: only sample and distill every N-th image from the I-th, without a report. N processes on one GPU, each with
+    another I and the same --out, share the work; then the same command without this option writes the report."""
     out: Path = Path("data/photo-evaluation")
     """Output folder. The distillations are in its folder runs/, named as by python -m distill with several images, so
     runs that this command finds there finished are not repeated."""
@@ -66,6 +69,20 @@ class PhotoEvaluationArgs:
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     dry_run: bool = False
     """Print which images would be evaluated and exit."""
+
+    @property
+    def slice_of_images(self) -> slice:
+        """The images that --part selects; all images without this option.
+
+        Raises:
+            UserError: --part is not I/N with I from 1 to N.
+        """
+        if self.part is None:
+            return slice(None)
+        first, _, count = self.part.partition("/")
+        if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+            raise UserError(f"--part {self.part} is not I/N with I from 1 to N; give 1/4, 2/4, 3/4 or 4/4, for example")
+        return slice(int(first) - 1, None, int(count))
 
 
 def check_args(args: PhotoEvaluationArgs) -> None:

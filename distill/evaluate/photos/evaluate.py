@@ -57,6 +57,7 @@ def evaluate_photos(args: PhotoEvaluationArgs) -> tuple[int, str]:
     kinds = {each.kind for each in renders}
     matching = select_images(read_images(args.images), args.files)
     images = [each for each in matching if each.label in kinds][: args.max_images]
+    images = images[args.slice_of_images]
     left_out = [each for each in matching if each.label not in kinds]
     if not images:
         raise UserError(
@@ -66,16 +67,19 @@ def evaluate_photos(args: PhotoEvaluationArgs) -> tuple[int, str]:
     if args.dry_run:
         lines = [f"would evaluate: {each.path} ({each.label})" for each in images]
         return 0, "\n".join([*lines, f"{len(images)} images; the judge knows {len(kinds)} kinds"])
+    if args.part:
+        results = _make_views(args, images, pick_device(args.device))
+        done = sum(not each.failure for each in results)
+        return int(done < len(results)), f"part {args.part}: {done} of {len(results)} images are done"
     weights = args.judge_weights or weights_file(args.judge)
     device = pick_device(args.device)
     with locked_folder(args.out, "evaluation"):
         judge = load_judge(args.judge, weights, device)
         bank = open_bank(judge, renders, args.views_per_object, args.out, file_sha256(weights))
         rules = fit_rules(bank, device)
-        views = _make_views(args, images, device)
-        results = _named(judge, rules, bank.renders.kinds, views)
-        text = write_photo_report(args, results, rules, left_out, kinds=bank.renders.kinds, renders=len(bank.uids))
-    return 1 if any(each.failure for each in results) else 0, text
+        named = _named(judge, rules, bank.renders.kinds, _make_views(args, images, device))
+        text = write_photo_report(args, named, rules, left_out, kinds=bank.renders.kinds, renders=len(bank.uids))
+    return 1 if any(each.failure for each in named) else 0, text
 
 
 def _make_views(args: PhotoEvaluationArgs, images: Sequence[LabelledImage], device: torch.device) -> list[_Views]:

@@ -138,6 +138,23 @@ def test_a_limit_takes_the_first_images(args):
     assert [each["file"] for each in summary_of(args)["images"]] == ["b.png"]
 
 
+def test_parts_make_the_views_and_the_whole_command_reports(args, monkeypatch):
+    parts = [replace(args, samples_only=True, part=f"{i}/2") for i in (1, 2)]
+    assert evaluate_photos(parts[1]) == (0, "part 2/2: 1 of 1 images are done")
+    assert [path.name for path in (args.out / "input").iterdir()] == ["a-seed-0.png"]
+    evaluate_photos(parts[0])
+    assert not (args.out / "evaluation.json").exists()
+    monkeypatch.setattr(evaluate, "load_run_model", lambda *_: pytest.fail("the views exist"))
+    evaluate_photos(replace(args, samples_only=True))
+    assert len(summary_of(args)["images"]) == 2
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/2/3", ""])
+def test_other_parts_are_refused(args, part):
+    with pytest.raises(UserError, match="is not I/N with I from 1 to N"):
+        evaluate_photos(replace(args, samples_only=True, part=part))
+
+
 def test_a_dry_run_lists_the_images(args):
     status, text = evaluate_photos(replace(args, dry_run=True, files=("b*",)))
     assert (status, text.splitlines()[-1]) == (0, "1 images; the judge knows 2 kinds")
