@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -> dict[str, object]:
-    killed.wait_for(lambda: killed.last_step() >= options.steps // 2, "reach the step of the kill")
+    killed.wait_for(lambda: killed.last_step() >= options.steps // 2 + 2, "reach the step of the kill")
     before, length = killed.last_step(), len(killed.text())
     os.kill(killed.process_of_rank(1), signal.SIGKILL)
     at = time.monotonic()
@@ -54,6 +54,7 @@ def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -
         killed.wait_for(lambda: killed.process.poll() is not None, "end after the kill")
         ended_s, code = time.monotonic() - at, killed.process.returncode
         message = [line for line in killed.text()[length:].splitlines() if line.strip() and "/s" not in line]
+        length = len(killed.text())
         killed.start()
         killed.wait_for(lambda: killed.process.poll() is not None, "finish")
     else:
@@ -61,7 +62,7 @@ def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -
         ended_s, code, message = time.monotonic() - at, None, []
         killed.wait_for(lambda: killed.process.poll() is not None, "finish")
     whole.wait_for(lambda: whole.process.poll() is not None, "finish")
-    first = killed.restarted_at()
+    first = killed.restarted_at() or killed.steps(length)[0][0]
     expected, resumed = dict(whole.steps()), dict(killed.steps())
     print("\n".join(message))
     return {
@@ -123,9 +124,9 @@ class Command:
     def text(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def steps(self) -> list[tuple[int, float]]:
-        """Return number and loss of each step in the output, in the order of the output."""
-        return [(int(number), float(loss)) for number, loss in _STEP.findall(self.text())]
+    def steps(self, start: int = 0) -> list[tuple[int, float]]:
+        """Return number and loss of each step in the output from character `start` on, in the order of the output."""
+        return [(int(number), float(loss)) for number, loss in _STEP.findall(self.text()[start:])]
 
     def restarted_at(self) -> int | None:
         """Return the first step after a restart; None before that."""

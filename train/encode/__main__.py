@@ -9,14 +9,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
+import torch
 import tyro
 
-from dataset.errors import run_cli
+from dataset.errors import UserError, run_cli
 from dataset.format.latents import Embedded, format_json
 from dataset.io.old_flags import rename_old_flags
+from dataset.io.options import HiddenDefault
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
 from train.device import pick_device
@@ -55,6 +58,9 @@ class EncodeArgs:
     """Number of threads that read and decode images."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ... Uses bfloat16 autocast on a GPU, float32 on a CPU."""
+    workers: HiddenDefault[int | None] = None
+    """Number of processes on this machine, each with its own GPU, which are started with Ray and encode different
+    shards. Default: one per GPU, or one on a CPU. This option may change when the command is repeated."""
     dry_run: bool = False
     """Print the contents of latents.json and the size of the set, and exit."""
 
@@ -66,17 +72,45 @@ def parse(argv: Sequence[str]) -> EncodeArgs:
 
 def run(args: EncodeArgs) -> None:
     """Encode a shard set. With --dry-run, only print the contents of latents.json and the size of the latent set."""
-    shards = ShardSet(args.shards)
-    encoder = load_encoder(model_folder(args.model), pick_device(args.device))
+    shards, model, device = ShardSet(args.shards), model_folder(args.model), pick_device(args.device)
+    workers = _workers(args.workers, device)
+    encoder = load_encoder(model, device)
     form = plan_format(encoder, shards, logvar=args.logvar, embedded=args.embedded)
     if args.dry_run:
         print(json.dumps({**format_json(form), "views_bytes": set_bytes(form, len(shards))}, indent=2))
         return
-    index = encode(shards, args.out, encoder, form, batch_size=args.batch_size, num_workers=args.num_workers)
+    on_workers = None
+    if min(workers, len(shards.index.shards)) > 1:
+        from train.encode.ray_workers import EncodeJob, encode_on_workers
+
+        source, target = (url if "://" in url else str(Path(url).resolve()) for url in (args.shards, args.out))
+        job = EncodeJob(source, target, model.resolve(), form, args.batch_size, args.num_workers)
+        on_workers = partial(encode_on_workers, job, workers=workers, gpus=device.type == "cuda")
+    index = encode(
+        shards,
+        args.out,
+        encoder,
+        form,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        encode_shards=on_workers,
+    )
     print(
         f"{args.out}: {index.objects} objects, {index.views} views, {index.bytes / 1e9:.2f} GB in "
         f"{len(index.shards)} shards"
     )
+
+
+def _workers(workers: int | None, device: torch.device) -> int:
+    """Return the number of processes. Raises UserError when `workers` is out of range for the device."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers}; it must be at least 1")
+    if workers is not None and workers > 1 and device.index is not None:
+        raise UserError(
+            f"--device {device} selects a single GPU, but --workers {workers} needs several; give --device cuda, or "
+            "leave out --workers"
+        )
+    return workers or (torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1)
 
 
 if __name__ == "__main__":

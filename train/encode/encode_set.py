@@ -1,7 +1,7 @@
 """Encode the views of a shard set into a latent set, shard by shard, and complete an interrupted latent set."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -34,6 +34,9 @@ from train.encode.output import claim, copy_tables, is_finished
 from train.model.fingerprint import model_settings
 
 logger = logging.getLogger(__name__)
+
+EncodeShards = Callable[[Sequence[int]], Iterable[int]]
+"""A function that encodes the shards of the given numbers and yields the number of each finished shard."""
 
 _AHEAD: Final = 2  # objects read ahead in addition to one per thread; 25 MB each at 256 pixels
 
@@ -73,7 +76,14 @@ def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: E
 
 
 def encode(
-    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int = 32, num_workers: int = 4
+    shards: ShardSet,
+    out: str,
+    encoder: Encoder,
+    form: LatentFormat,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 4,
+    encode_shards: EncodeShards | None = None,
 ) -> Index:
     """Encode all images of a shard set into a latent set, or complete an interrupted latent set.
 
@@ -84,6 +94,7 @@ def encode(
         form: Format of the latent set, from `plan_format`.
         batch_size: Number of views encoded at once, 1 to 32.
         num_workers: Number of threads that read and decode images, at least 1.
+        encode_shards: Function that encodes the missing shards in other processes. None: this process encodes them.
 
     Returns:
         The index of the finished latent set.
@@ -102,12 +113,11 @@ def encode(
         claim(fs, root, out, form)
         remove_temporaries(fs, root)
         copy_tables(shards, fs, root)
-        return _encode_shards(shards, out, encoder, form, batch_size=batch_size, num_workers=num_workers)
+        here = ShardEncoder(shards, out, encoder, form, batch_size=batch_size, num_workers=num_workers)
+        return _encode_missing(shards, out, here, encode_shards)
 
 
-def _encode_shards(
-    shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, num_workers: int
-) -> Index:
+def _encode_missing(shards: ShardSet, out: str, here: "ShardEncoder", encode_shards: EncodeShards | None) -> Index:
     """Encode the shards that are not finished, then write the index of the latent set and return it."""
     fs, root = url_to_fs(out)
     names = [shard.name for shard in shards.index.shards]
@@ -116,24 +126,49 @@ def _encode_shards(
     if len(finished) == len(names) and exists(fs, f"{root}/{INDEX_NAME}"):
         logger.info("%s: finished already", out)
         return read_index(out)
-    with (
-        ProgressBar(
-            total=len(shards) * len(ALL_VIEWS), initial=done * len(ALL_VIEWS), unit="view", desc="encode"
-        ) as bar,
-        ThreadPoolExecutor(num_workers, thread_name_prefix="encode") as pool,
-    ):
-        for number, name in enumerate(names):
-            if name in finished:
-                continue
-            if exists(fs, f"{root}/{table_file(name)}"):  # left over from a damaged shard
-                fs.rm_file(f"{root}/{table_file(name)}")
-            metas = _read_metas(shards, number)
-            images = _read_ahead(shards, number, pool, num_workers + _AHEAD)
-            # The device encodes the next object while this one is written.
-            encoded = draw_ahead((encode_object(encoder, form, views, batch_size) for views in images), 1)
-            stats = write_shard(fs, root, name, _samples(form, metas, encoded, bar), latent_names)
-            write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
+    missing = [number for number, name in enumerate(names) if name not in finished]
+    with ProgressBar(
+        total=len(shards) * len(ALL_VIEWS), initial=done * len(ALL_VIEWS), unit="view", desc="encode"
+    ) as bar:
+        if encode_shards is None:
+            for number in missing:
+                here.encode(number, bar.update)
+        elif missing:
+            for number in encode_shards(missing):
+                bar.update(shards.samples_per_shard[number] * len(ALL_VIEWS))
     return write_index(fs, root, num_shards=len(names), objects_per_shard=shards.index.objects_per_shard)
+
+
+class ShardEncoder:
+    """Encodes single shards of a set of images into a latent set. The arguments are those of `encode`."""
+
+    def __init__(
+        self, shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, num_workers: int
+    ) -> None:
+        self._shards, self._out, self._encoder, self._form = shards, out, encoder, form
+        self._batch_size, self._num_workers = batch_size, num_workers
+
+    def encode(self, number: int, report: Callable[[int], object] = lambda views: None) -> None:
+        """Encode one shard and write its files.
+
+        Args:
+            number: Number of the shard in the set of images.
+            report: Function that is called after each object with the number of its views.
+
+        Raises:
+            UserError: A member of the shard is damaged, or a view cannot be encoded.
+        """
+        shards, form, name = self._shards, self._form, self._shards.index.shards[number].name
+        fs, root = url_to_fs(self._out)
+        if exists(fs, f"{root}/{table_file(name)}"):  # left over from a damaged shard
+            fs.rm_file(f"{root}/{table_file(name)}")
+        metas = _read_metas(shards, number)
+        with ThreadPoolExecutor(self._num_workers, thread_name_prefix="encode") as pool:
+            images = _read_ahead(shards, number, pool, self._num_workers + _AHEAD)
+            # The device encodes the next object while this one is written.
+            encoded = draw_ahead((encode_object(self._encoder, form, views, self._batch_size) for views in images), 1)
+            stats = write_shard(fs, root, name, _samples(form, metas, encoded, report), latent_names)
+        write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
 
 
 def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:
@@ -155,7 +190,10 @@ def _read_ahead(shards: ShardSet, shard: int, pool: ThreadPoolExecutor, ahead: i
 
 
 def _samples(
-    form: LatentFormat, metas: list[tuple[Meta, bytes]], encoded: Iterator[tuple[Tensor, Tensor]], bar: ProgressBar
+    form: LatentFormat,
+    metas: list[tuple[Meta, bytes]],
+    encoded: Iterator[tuple[Tensor, Tensor]],
+    report: Callable[[int], object],
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     """Yield each object's uid and members, in the form that `write_shard` expects."""
     for (meta, data), (latents, embeddings) in zip(metas, encoded, strict=True):
@@ -169,7 +207,7 @@ def _samples(
                     "model is damaged or not suitable for these images"
                 )
             members[name] = dump_view(form, view_set, row)
-        bar.update(len(ALL_VIEWS))
+        report(len(ALL_VIEWS))
         yield meta.uid, members
 
 
