@@ -49,7 +49,7 @@ def remove_background(image: Image.Image, background: Background, name: str) -> 
             f"{name} has neither transparency nor a plain background ({error}), so the whole image is used and the "
             f"result will be poor; {NEEDS_CUT_OUT}"
         ]
-    return cut_out, [f"the uniform background of {name} was removed; give --background keep to keep it"]
+    return cut_out, [f"the plain background of {name} was removed; give --background keep to keep it"]
 
 
 def _with_rembg(image: Image.Image) -> Image.Image:

@@ -26,10 +26,11 @@ from dataset.images.background_color import (
 
 WORKING_SIDE: Final = 1024  # pixels; larger images are reduced to this
 _COARSE_SIDE: Final = 160  # pixels; the background's color is fitted at this size
+_LEAST_LARGEST: Final = 0.25  # share of the object that its largest part must have
 _LARGEST_CONTACT: Final = 0.12  # share of each of two opposite sides that an object may cover
 _NOISY: Final = 2.0  # color difference that 10 % of the background exceed if the image must be smoothed more
 _BLOCK: Final = 8  # pixels: size of the blocks of a JPEG, which blur the colors around an edge
-_SHADOW: Final = (0.55, 1.04)  # cube root of the brightness of a shadow or a glow, relative to the background
+_SHADOW: Final = (0.55, 1.04)  # cube root of the brightness of a shadow relative to the background
 _SOFT: Final = (1.3, 4.0)  # color difference per pixel of 512 of the edge of a shadow, on gray and on other colors
 _COLORED: Final = 15.0  # chroma of a background whose hue tells a shadow from an object
 _LEAST_OBJECT: Final = 0.002  # share of the image
@@ -91,7 +92,7 @@ def object_mask(lab: FloatImage, field: FloatImage, seen: Mask) -> Mask:
     inside = _without_fringe(inside, difference)
     if inside.mean() < _LEAST_OBJECT:
         raise NotUniformError("no object differs from its background")
-    _check_spans(inside)
+    _check_parts(inside)
     return inside
 
 
@@ -113,9 +114,11 @@ def _sharp_parts(dark: Mask, same: Mask, shadow: Mask) -> Mask:
     return np.asarray(sharp[labels])
 
 
-def _check_spans(inside: Mask) -> None:
-    """Check that no part of the mask [h, w] covers much of two opposite sides, as the floor below a wall does."""
-    labels, _ = ndimage.label(inside)
+def _check_parts(inside: Mask) -> None:
+    """Check that one part of the mask [h, w] is large, and that none covers two opposite sides, as a floor does."""
+    labels, _ = ndimage.label(inside, np.ones((3, 3)))
+    if np.bincount(labels[inside]).max() < _LEAST_LARGEST * inside.sum():
+        raise NotUniformError("it shows many separate things")
     for one, other in ((labels[0], labels[-1]), (labels[:, 0], labels[:, -1])):
         for part in np.intersect1d(one[one > 0], other):
             if min((one == part).mean(), (other == part).mean()) > _LARGEST_CONTACT:

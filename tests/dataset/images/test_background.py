@@ -34,7 +34,7 @@ def test_a_uniform_background_is_removed_and_announced_once() -> None:
     prepared = prepare_image(disc_on((40, 90, 160)), 128)
     assert abs((prepared.rgba[..., 3] > 127).mean() - np.pi / 4 * OBJECT_FILL**2) < 0.01
     assert (prepared.rgb[:8] == 1).all()
-    assert prepared.notices == ("the uniform background of the image was removed; give --background keep to keep it",)
+    assert prepared.notices == ("the plain background of the image was removed; give --background keep to keep it",)
     assert prepared.framing.startswith("the part that is not transparent, 81x81 pixels")
 
 

@@ -165,6 +165,12 @@ def test_a_background_alone_is_refused(picture: Image.Image) -> None:
         remove_uniform_background(picture)
 
 
+def test_many_separate_things_are_refused() -> None:
+    alpha = np.max([disc(x, y, 0.05) for x in (0.2, 0.4, 0.6, 0.8) for y in (0.2, 0.5, 0.8)], 0)
+    with pytest.raises(NotUniformError, match="many separate things"):
+        remove_uniform_background(picture_of(alpha, graded()))
+
+
 def test_the_fit_finds_a_quadratic_field_beside_an_object() -> None:
     y, x = np.mgrid[-1:1:100j, -1:1:120j]
     field = np.stack([60 + 8 * x - 5 * y**2, 10 + 4 * x * y, -20 + 3 * y], -1).astype(np.float32)
