@@ -51,19 +51,19 @@ class RanksSpeed:
     peak_gib: float
     losses: list[float]  # of the first steps
     weights_agree: bool  # bit for bit on all ranks, after all steps
-    peak_flops: float | None  # bf16 matmul FLOP/s of one GPU; measured with one GPU only
+    peak_flops: float | None  # bf16 matmul FLOP/s of one GPU
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    ways = {"one": 1, **dict.fromkeys(options.parallel, options.world)}
+    ways = {**({} if options.skip_one else {"one": 1}), **dict.fromkeys(options.parallel, options.world)}
     measured = {}
     for name, world in ways.items():
         measured[name] = run(options, name, world)
         print(json.dumps(asdict(measured[name])), flush=True)
-    one, first = measured["one"], measured[options.parallel[0]]
+    base, first = next(iter(measured.values())), measured[options.parallel[0]]
     differences = {
-        name: max(abs(a - b) for a, b in zip(one.losses, result.losses, strict=True))
+        name: max(abs(a - b) for a, b in zip(base.losses, result.losses, strict=True))
         for name, result in measured.items()
     }
     with torch.device("meta"):
@@ -74,25 +74,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "objects_a_micro_batch": options.objects,
         "global_batch_objects": options.objects * options.grad_accum_steps * options.world,
         "views_per_s": {name: round(result.views_per_s, 2) for name, result in measured.items()},
-        "speedups": {name: round(result.views_per_s / one.views_per_s, 3) for name, result in measured.items()},
+        "speedups": {name: round(result.views_per_s / base.views_per_s, 3) for name, result in measured.items()},
         "peak_gib": {name: round(result.peak_gib, 2) for name, result in measured.items()},
         "communication_share": None
         if first.local_seconds_per_step is None
         else round(1 - first.local_seconds_per_step / first.seconds_per_step, 4),
         "mfu": None
-        if one.peak_flops is None
+        if base.peak_flops is None
         else {
-            name: round(result.views_per_s * view_flops / one.peak_flops / result.world, 4)
+            name: round(result.views_per_s * view_flops / base.peak_flops / result.world, 4)
             for name, result in measured.items()
         },
-        "matmul_peak_tflops": None if one.peak_flops is None else round(one.peak_flops / 1e12, 1),
+        "matmul_peak_tflops": None if base.peak_flops is None else round(base.peak_flops / 1e12, 1),
         "first_losses": {name: result.losses for name, result in measured.items()},
         "largest_loss_difference": differences,
         "losses_agree": max(differences.values()) <= LOSS_TOLERANCE,
         "weights_agree": all(result.weights_agree for result in measured.values()),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
-        "speedup": round(first.views_per_s / one.views_per_s, 3),
+        "speedup": round(first.views_per_s / base.views_per_s, 3),
     }
     print(json.dumps(line))
     return 0
@@ -107,6 +107,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=("ddp", "fsdp"),
         default=["ddp"],
         help="ways to train in parallel; `speedup` refers to the first",
+    )
+    parser.add_argument(
+        "--skip-one", action="store_true", help="leave out one GPU; the first way in --parallel takes its place"
     )
     parser.add_argument("--stage", type=int, choices=(1, 2), default=2, help="training stage whose step is measured")
     parser.add_argument(
@@ -203,7 +206,7 @@ def measure(options: argparse.Namespace, ranks: Ranks, name: str, device: torch.
         peak,
         [float(loss) for loss in losses],
         agree,
-        matmul_peak(device) if device.type == "cuda" and ranks.world == 1 else None,
+        matmul_peak(device) if device.type == "cuda" and ranks.first else None,
     )
 
 

@@ -47,24 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -> dict[str, object]:
     killed.wait_for(lambda: killed.last_step() >= options.steps // 2 + 2, "reach the step of the kill")
-    before, length = killed.last_step(), len(killed.text())
+    before, length, earlier = killed.last_step(), len(killed.text()), dict(killed.steps())
+    print(f"killing a process after step {before}", flush=True)
     os.kill(killed.process_of_rank(1), signal.SIGKILL)
     at = time.monotonic()
     if options.launcher == "torchrun":
         killed.wait_for(lambda: killed.process.poll() is not None, "end after the kill")
         ended_s, code = time.monotonic() - at, killed.process.returncode
         message = [line for line in killed.text()[length:].splitlines() if line.strip() and "/s" not in line]
+        print(f"ended after {ended_s:.1f} s with status {code}:", *message, sep="\n", flush=True)
         length = len(killed.text())
         killed.start()
         killed.wait_for(lambda: killed.process.poll() is not None, "finish")
     else:
         killed.wait_for(lambda: killed.restarted_at() is not None, "restart after the kill")
-        ended_s, code, message = time.monotonic() - at, None, []
+        ended_s, code = time.monotonic() - at, None
+        print(f"the next step was done after {ended_s:.1f} s", flush=True)
         killed.wait_for(lambda: killed.process.poll() is not None, "finish")
     whole.wait_for(lambda: whole.process.poll() is not None, "finish")
     first = killed.restarted_at() or killed.steps(length)[0][0]
     expected, resumed = dict(whole.steps()), dict(killed.steps())
-    print("\n".join(message))
     return {
         "launcher": options.launcher,
         "killed_after_step": before,
@@ -72,7 +74,8 @@ def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -
         "exit_status_after_kill": code,
         "exit_status": [whole.process.returncode, killed.process.returncode],
         "first_step_after_restart": first,
-        "largest_loss_difference": max(abs(expected[number] - resumed[number]) for number in expected),
+        "loss_difference_before_kill": max(abs(expected[n] - earlier[n]) for n in earlier if n <= before),
+        "loss_difference_after_restart": max(abs(expected[n] - resumed[n]) for n in expected if n >= first),
         "largest_weight_difference": _weight_difference(whole.out, killed.out),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,

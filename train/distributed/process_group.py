@@ -327,15 +327,27 @@ def wrap_ddp_or_fsdp(unet: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
-    """Shard the UNet with FSDP2, one unit per level. The weights of a level are gathered only while it is computed."""
+    """Shard the UNet with FSDP2, one unit per level. The weights of a level are gathered only while it is computed.
+
+    FSDP2 does not support weights in the channels-last memory format. On a GPU, only the input gets this format, which
+    the convolutions keep.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    unet.to(memory_format=torch.contiguous_format)
+    if device.type == "cuda":
+        unet.register_forward_pre_hook(_channels_last_input)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for level in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):  # type: ignore[misc]
         fully_shard(level, mesh=mesh)
     fully_shard(unet, mesh=mesh)
     return unet
+
+
+def _channels_last_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Convert the latents, the first argument of the UNet, to the channels-last memory format."""
+    return (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
 
 
 @contextmanager

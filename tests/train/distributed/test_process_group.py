@@ -26,13 +26,14 @@ from train.config.presets import PAPER
 from train.config.schedules import batch_in_shares
 from train.data.sampling import StepKey
 from train.distributed import process_group
-from train.distributed.process_group import Ranks, from_environment, init_process_group
-from train.layers.compile import update
+from train.distributed.process_group import Ranks, clip_norm, from_environment, init_process_group, wrap_ddp_or_fsdp
+from train.layers.compile import Compute, prepare, update
 from train.loop import loop
 from train.loop.loop import train
 from train.loop.nan_guard import uids_of_step
 from train.loop.run_config import check_run
 from train.model.multiview import load_model
+from train.model.unet import run_unet
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 LAST = f"checkpoints/step-{STEPS:09d}"
@@ -294,3 +295,33 @@ def test_an_error_does_not_wait_for_operations_that_never_end(monkeypatch, caplo
         process_group._abort_process_group(CPU)
     never.set()
     assert "did not end within 0.05 s" in caplog.text
+
+
+def _shard_channels_last(rank: int, world: int, folder: str, result: str) -> None:
+    """The loss of a UNet in the memory format of GPUs before and after sharding."""
+    torch.set_num_threads(1)
+    unet = prepare(micro_model().unet.train(), Compute(channels_last=True))
+    random = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(8, 4, 8, 8, generator=random), torch.zeros(8), torch.randn(8, 16, generator=random)]
+    context = torch.randn(8, 1, 32, generator=random)
+
+    def loss(called: nn.Module) -> torch.Tensor:
+        called.zero_grad()
+        value = run_unet(called, *inputs, context, num_frames=4).square().mean()
+        value.backward()
+        return value.detach()
+
+    with init_process_group(rank, world, CPU, "fsdp", init_method=f"file://{folder}/meeting") as ranks:
+        before, norm = loss(unet), clip_norm(unet.parameters(), 1e9)
+        sharded = wrap_ddp_or_fsdp(unet, ranks)
+        sharded.register_forward_pre_hook(process_group._channels_last_input)
+        after, sharded_norm = loss(sharded), clip_norm(sharded.parameters(), 1e9)
+    if rank == 0:
+        Path(result).write_text(json.dumps([float(x) for x in (before, after, norm, sharded_norm)]))
+
+
+def test_fsdp_shards_weights_of_the_memory_format_of_gpus(tmp_path):
+    in_ranks(2, _shard_channels_last, str(tmp_path / "result.json"))
+    before, after, norm, sharded_norm = json.loads((tmp_path / "result.json").read_text())
+    assert after == pytest.approx(before, rel=1e-5)
+    assert sharded_norm == pytest.approx(norm, rel=1e-4)
