@@ -23,7 +23,8 @@ from distill.nerf.field import load_field, read_tensors
 from distill.output.preview import write_preview
 from distill.sds.checkpoint import CHECKPOINT
 from distill.sds.loop import distill
-from distill.sds.schedule import PRESETS, DistillSettings
+from distill.sds.schedule import PRESETS, DistillSettings, TextureSettings
+from tests.support.distill_micro import quick_results, same_field
 from tests.support.distill_toy import SETTINGS, make_guidance
 from train.model.image_encoder import SmallEncoder, build_image_encoder
 from train.model.multiview import ModelSpec, assemble, camera_labels, save_model
@@ -306,3 +307,26 @@ def test_another_format_of_a_finished_run_is_written(tmp_path, model_folder, pic
     capsys.readouterr()
     assert main(replace(args, formats=("ply",))) == 0
     assert "is already finished" in capsys.readouterr().out
+
+
+def test_a_run_stopped_in_its_texture_phase_ends_as_an_unstopped_one(tmp_path, model_folder, picture, monkeypatch):
+    small = TextureSettings(rounds=2, groups=1, steps=1, iterations=2, resolution=16)
+    monkeypatch.setattr("distill.runs.plan.texture_settings", lambda image_size: small)
+    monkeypatch.setattr("distill.runs.job.write_results", quick_results)
+    args = DistillArgs(image=(picture,), model=model_folder, out=tmp_path / "a", steps=2, texture="on", device="cpu")
+    assert main(args) == 0
+    stopped = replace(args, out=tmp_path / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.texture.phase._Phase._fit", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            main(stopped)
+    assert not (stopped.out / "done.json").exists()
+    assert main(stopped) == 0
+    assert same_field(args.out, stopped.out)
+    first, second = ((run.out / "previews" / "texture.png").read_bytes() for run in (args, stopped))
+    assert first == second
+    plain = replace(args, out=tmp_path / "c", texture="off")
+    assert main(plain) == 0
+    first, second = (load_field(run.out / "field.safetensors") for run in (args, plain))
+    assert torch.equal(first.grid.table, second.grid.table)
+    assert (first.texture is None, second.texture is None) == (False, True)
