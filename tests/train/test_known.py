@@ -13,13 +13,17 @@ from PIL import Image
 
 from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
+from tests.support.known_table import table_of_white
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU
 from train import known as command
+from train import sample
 from train.data.splits import assign_splits
+from train.export import ExportArgs, export
 from train.known import PHOTOS, VALIDATION, Calibration, add_known, embed_objects, kind_of, parse, read_calibration, run
-from train.model.known import read_known
+from train.model.known import read_known, unknown_warnings
 from train.model.multiview import read_image_encoder
+from train.sample import SampleArgs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -129,3 +133,24 @@ def test_a_model_without_an_image_encoder_is_refused(objects, base, tmp_path):
     (tmp_path / "model.json").write_text((base / "model.json").read_text())
     with pytest.raises(UserError, match="no image encoder"):
         run(parse([str(objects), "--model", str(tmp_path)]))
+
+
+def test_sampling_warns_first_and_goes_on(base, tmp_path, capsys):
+    image = tmp_path / draw(tmp_path / "a.png", 200)
+    args = SampleArgs(image, base, tmp_path / "views.png", views=2, ddim_steps=1, device="cpu")
+    with table_of_white(base):
+        sample.run(args)
+    printed, messages = capsys.readouterr()
+    assert messages.count(f"{image} is unlike anything the model was trained on") == 1
+    assert "wrote" in printed
+    sample.run(args)
+    assert "unlike" not in capsys.readouterr().err
+
+
+def test_a_diffusers_export_keeps_the_table(base, tmp_path):
+    black = [("a.png", np.zeros((32, 32, 3), np.float32))]
+    with table_of_white(base):
+        export(ExportArgs(base, tmp_path / "diffusers"))
+        assert unknown_warnings(tmp_path / "diffusers", black) == unknown_warnings(base, black) != [None]
+    export(ExportArgs(base, tmp_path / "without"))
+    assert not (tmp_path / "without" / "known").exists()
