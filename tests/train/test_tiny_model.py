@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from train.components.autoencoder import build_autoencoder
 from train.config.presets import EMBEDDED
 from train.evaluate.protocol import training_notes
 from train.model.image_encoder import build_image_encoder
+from train.model.known import read_known, unknown_warnings
 from train.model.multiview import load_model, read_spec
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 from train.model.unet import build_unet
@@ -99,6 +101,15 @@ def test_no_part_sees_a_test_object(made, monkeypatch):
     with pytest.raises(UserError, match="enough"):
         build(made, RECIPE, CPU)
     assert given["vae"] < len(ShardSet(made.shards))
+
+
+def test_the_model_has_a_table_of_known_objects(made):
+    known = read_known(made.out)
+    shards = ShardSet(made.shards)
+    assert known.statistics["groups"]["renders of validation objects"]["images"] > 0
+    assert 0 < known.statistics["training_objects"] < len(shards)
+    white = [("white.png", np.ones((32, 32, 3), np.float32))]
+    assert len(unknown_warnings(made.out, white)) == 1  # the table belongs to the image encoder in the folder
 
 
 def test_the_card_says_what_was_typed(made):
