@@ -35,7 +35,8 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import distill
 from distill.sds.schedule import PRESETS, DistillSettings, TextureSettings
-from distill.texture.fit import FitOptions, surface_views
+from distill.texture.fit import FitOptions, fit_texture, surface_views
+from distill.texture.input_view import estimate_azimuth_deg, project_image
 from distill.texture.phase import new_texture, refine_texture
 from train.evaluate.selection import open_images, spread_evenly
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
@@ -79,10 +80,30 @@ def nothing(asset: Asset) -> None:
     """Leave the asset as it is."""
 
 
-def phase(options: TextureSettings, asset: Asset, *, scale: float | None = None, with_reference: bool = False) -> None:
-    """Run the texture phase."""
+def phase(
+    options: TextureSettings,
+    asset: Asset,
+    *,
+    scale: float | None = None,
+    with_reference: bool = False,
+    input_weight: float = 0.0,
+) -> None:
+    """Run the texture phase, with the input image as another target if `input_weight` is not 0."""
     guidance = asset.guidance(scale, with_reference)
-    refine_texture(asset.state, replace(asset.settings, texture=options), guidance, quiet=True)
+    settings, camera = replace(asset.settings, texture=options), asset.truth.views[asset.view]
+    rgba, view = asset.prepared.rgba, None
+    if input_weight:
+        azimuth_deg = estimate_azimuth_deg(asset.state, settings, rgba, camera.elevation_deg)
+        view = project_image(
+            asset.state,
+            settings,
+            rgba,
+            elevation_deg=camera.elevation_deg,
+            azimuth_deg=azimuth_deg,
+            resolution=options.resolution,
+            weight=input_weight,
+        )
+    refine_texture(asset.state, settings, guidance, input_view=view, quiet=True)
 
 
 def fit_views(views: slice | None, asset: Asset, *, iterations: int = 100) -> None:
@@ -96,10 +117,11 @@ def fit_views(views: slice | None, asset: Asset, *, iterations: int = 100) -> No
     optimizer = torch.optim.Adam([texture.table], lr=_T.learning_rate, betas=(0.9, 0.99), eps=1e-15)
     images: Tensor = torch.from_numpy(np.ascontiguousarray(targets)).permute(0, 3, 1, 2).to(asset.device)
     options = FitOptions(iterations, _T.jitter, ignore_white=False, generator=torch.Generator().manual_seed(0))
-    surface.fit(texture, optimizer, images, options)
+    fit_texture(texture, optimizer, surface, images, options)
     field.texture = texture
 
 
+_BRIEF: Final = replace(_T, synchronized=True, groups=1, rounds=10, timesteps=(0.8, 0.02), iterations=20)
 _SYNC: Final = replace(_T, synchronized=True, rounds=20, timesteps=(0.8, 0.02), iterations=20)
 _NOISE: Final = replace(
     _T,
@@ -129,6 +151,14 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "rounds-residual": partial(phase, replace(_T, residual=True)),
     "one-step": partial(phase, _ONE_STEP),
     "one-step-mean-free": partial(phase, replace(_ONE_STEP, keep_mean=False)),
+    "brief": partial(phase, _BRIEF),
+    "brief-cfg1": partial(phase, _BRIEF, scale=1.0),
+    "brief-reference": partial(phase, _BRIEF, with_reference=True),
+    "brief-input": partial(phase, _BRIEF, input_weight=1.0),
+    "brief-reference-input": partial(phase, _BRIEF, with_reference=True, input_weight=1.0),
+    "brief-noise-reference-input": partial(
+        phase, replace(_BRIEF, timesteps=(0.999, 0.02), rounds=14), with_reference=True, input_weight=1.0
+    ),
     "sync": partial(phase, _SYNC),
     "sync-residual": partial(phase, replace(_SYNC, residual=True)),
     "sync-noise": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25)),

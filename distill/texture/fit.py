@@ -62,21 +62,18 @@ class SurfaceViews:
     def _images(self, pixels: Tensor) -> Tensor:
         return pixels.view(self.frames, self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
 
-    def fit(self, texture: HashGrid, optimizer: torch.optim.Optimizer, targets: Tensor, options: FitOptions) -> float:
-        """Fit the texture to images [f, 3, h, w], weighted by `facing`, and return the last loss."""
+    def loss(self, texture: HashGrid, targets: Tensor, confidence: Tensor, options: FitOptions) -> Tensor:
+        """Return the mean Huber loss between renders and images [f, 3, h, w], weighted by `confidence` [n, 1]."""
         wanted = targets.permute(0, 2, 3, 1).reshape(-1, 3)
-        confidence = self.facing
-        if options.ignore_white:
-            confidence = confidence * (wanted.amin(1, keepdim=True) < _WHITE)
-        total = confidence.sum().clamp(min=1e-6)
-        for _ in range(options.iterations):
-            offset = options.jitter * torch.randn(self.x.shape, generator=options.generator)
-            pixels = self._pixels(texture, to_device(offset, self.x.device))
-            loss = (confidence * F.huber_loss(pixels, wanted, reduction="none", delta=_HUBER)).sum() / (_HUBER * total)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-        return float(loss.detach())
+        offset = options.jitter * torch.randn(self.x.shape, generator=options.generator)
+        pixels = self._pixels(texture, to_device(offset, self.x.device))
+        errors = confidence * F.huber_loss(pixels, wanted, reduction="none", delta=_HUBER)
+        return errors.sum() / (_HUBER * confidence.sum().clamp(min=1e-6))
+
+    def confidence(self, targets: Tensor, ignore_white: bool) -> Tensor:
+        """Return the weights [n, 1] of the pixels of images [f, 3, h, w]: `facing`, or 0 if white is ignored."""
+        white = targets.permute(0, 2, 3, 1).reshape(-1, 3).amin(1, keepdim=True) >= _WHITE
+        return self.facing * ~white if ignore_white else self.facing
 
     def with_mean_of(self, targets: Tensor, renders: Tensor, group: int) -> Tensor:
         """Shift the colors of each group of images so that its mean color on the object is that of the renders.
@@ -91,6 +88,47 @@ class SurfaceViews:
         shift = difference.sum((1, 3, 4), keepdim=True) / weight.sum((1, 3, 4), keepdim=True).clamp(min=1e-6)
         shifted = targets.view(-1, group, 3, self.resolution, self.resolution) + shift
         return shifted.flatten(0, 1).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class InputView:
+    """The input image as another target of the fit: the surface that it shows, its colors and their weights."""
+
+    surface: SurfaceViews
+    image: Tensor  # [1, 3, h, w]
+    confidence: Tensor  # [n, 1]
+    weight: float  # of the loss
+
+
+def fit_texture(
+    texture: HashGrid,
+    optimizer: torch.optim.Optimizer,
+    surface: SurfaceViews,
+    targets: Tensor,
+    options: FitOptions,
+    *,
+    input_view: InputView | None = None,
+) -> float:
+    """Fit a texture to images [f, 3, h, w], in place, and return the last loss.
+
+    Args:
+        texture: The texture.
+        optimizer: Its optimizer.
+        surface: What the f cameras of the images see of the field.
+        targets: The images [f, 3, h, w].
+        options: Settings of the fit.
+        input_view: The input image, to be fitted too.
+    """
+    confidence = surface.confidence(targets, options.ignore_white)
+    for _ in range(options.iterations):
+        loss = surface.loss(texture, targets, confidence, options)
+        if input_view is not None:
+            view = input_view
+            loss = loss + view.weight * view.surface.loss(texture, view.image, view.confidence, options)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return float(loss.detach())
 
 
 def surface_views(

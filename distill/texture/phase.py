@@ -30,7 +30,7 @@ from distill.sds.schedule import (
     torch_stream,
 )
 from distill.texture.denoise import ddim_step, denoise_from, predict_clean, timesteps_from
-from distill.texture.fit import FitOptions, SurfaceViews, surface_views
+from distill.texture.fit import FitOptions, InputView, SurfaceViews, fit_texture, surface_views
 from train.device import to_device
 from train.model.noise_schedule import add_noise
 
@@ -49,7 +49,13 @@ class TextureReport:
 
 
 def refine_texture(
-    state: Distillation, settings: DistillSettings, guidance: Guidance, *, title: str = "texture", quiet: bool = False
+    state: Distillation,
+    settings: DistillSettings,
+    guidance: Guidance,
+    *,
+    input_view: InputView | None = None,
+    title: str = "texture",
+    quiet: bool = False,
 ) -> TextureReport:
     """Add a texture to the field of a finished distillation, in place. An earlier texture is replaced.
 
@@ -57,6 +63,7 @@ def refine_texture(
         state: The final state of the distillation.
         settings: Settings of the distillation; `settings.texture` must not be None.
         guidance: Image encoder, decoder, denoiser and noise schedule.
+        input_view: The input image, to which the texture is fitted too; None: it is not.
         title: Description of the progress bar.
         quiet: Whether there is no progress bar.
     """
@@ -64,7 +71,7 @@ def refine_texture(
         raise ValueError("the texture phase needs DistillSettings.texture and Guidance.decode")
     started = time.perf_counter()
     state.field.texture = None
-    phase = _Phase(state, settings, settings.texture, guidance)
+    phase = _Phase(state, settings, settings.texture, guidance, input_view)
     losses: list[float] = []
     with ProgressBar(total=settings.texture.rounds, desc=title, unit="round", disable=quiet) as bar:
         for loss in phase.synchronized() if settings.texture.synchronized else phase.rounds():
@@ -78,9 +85,15 @@ class _Phase:
     """The texture of a field, its optimizer, and the inputs of the rounds that fit it."""
 
     def __init__(
-        self, state: Distillation, settings: DistillSettings, options: TextureSettings, guidance: Guidance
+        self,
+        state: Distillation,
+        settings: DistillSettings,
+        options: TextureSettings,
+        guidance: Guidance,
+        input_view: InputView | None,
     ) -> None:
         self.state, self.settings, self.options, self.guidance = state, settings, options, guidance
+        self.input_view = input_view
         self.texture = new_texture(options.grid, state.field)
         self.optimizer = torch.optim.Adam([self.texture.table], lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-15)
         generator = torch_stream(settings.seed, options.rounds, RandomPurpose.TEXTURE)
@@ -162,7 +175,7 @@ class _Phase:
             images = (renders + images - self._decode(self._encode(renders))).clamp(0, 1)
         if self.options.keep_mean:
             images = surface.with_mean_of(images, renders, VIEWS_PER_GROUP)
-        return surface.fit(self.texture, self.optimizer, images, self.fit_options)
+        return fit_texture(self.texture, self.optimizer, surface, images, self.fit_options, input_view=self.input_view)
 
 
 def timestep_of_round(options: TextureSettings, number: int) -> float:
