@@ -135,11 +135,24 @@ def _tables(results: Sequence[ImageResult], rules: FittedRules, stages: Sequence
     )
     return [
         ResultTable("Right kind", note, head, rows),
+        *_nameable_table(results, rules.best, stages, head),
         ResultTable("By style", note, head, by_style),
         _kind_table(results, rules.best, stages),
         _rule_table(results, rules, stages),
         _image_table(results, rules.best, stages),
     ]
+
+
+def _nameable_table(
+    results: Sequence[ImageResult], rule: RuleName, stages: Sequence[Stage], head: tuple[str, ...]
+) -> list[ResultTable]:
+    """Return the table of the images whose input the judge names right; no table if there are none."""
+    nameable = [each for each in results if each.rank(INPUT, rule) == 1]
+    if not nameable:
+        return []
+    note = "The same for the images whose input the judge names right. It leaves out errors that are the judge's own."
+    rows = tuple(_rate_row(STAGE_TITLES[stage], nameable, stage, rule) for stage in stages if stage != INPUT)
+    return [ResultTable("Images that the judge names right", note, head, rows)]
 
 
 def _rate_row(title: str, results: Sequence[ImageResult], stage: Stage, rule: RuleName) -> tuple[str, ...]:

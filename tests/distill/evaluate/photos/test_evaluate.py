@@ -14,9 +14,13 @@ from torch import nn
 
 from dataset.errors import UserError
 from distill.evaluate.photos import evaluate
+from distill.evaluate.photos.class_bank import FittedRules
 from distill.evaluate.photos.config import PhotoEvaluationArgs
 from distill.evaluate.photos.evaluate import evaluate_photos
+from distill.evaluate.photos.images import LabelledImage
 from distill.evaluate.photos.judge import Judge
+from distill.evaluate.photos.report import ImageResult, Naming, _tables
+from distill.evaluate.photos.rules import TITLES
 from distill.evaluate.photos.views import read_strip
 from distill.mesh import export
 from distill.output import results
@@ -136,6 +140,28 @@ def test_a_limit_takes_the_first_images(args):
     status, text = evaluate_photos(replace(args, samples_only=True, max_images=1))
     assert (status, "four sampled views | 1 |" in text) == (0, True)
     assert [each["file"] for each in summary_of(args)["images"]] == ["b.png"]
+
+
+def named(rank: int, asset_rank: int | None) -> ImageResult:
+    ranks = {"input": rank, "samples": 2, **({} if asset_rank is None else {"asset": asset_rank})}
+    namings = {(stage, rule): Naming(("a", "b", "c"), each) for stage, each in ranks.items() for rule in TITLES}
+    return ImageResult(LabelledImage(Path("a.png"), "a", "photo"), {}, namings)
+
+
+def test_rates_are_those_of_all_images_and_of_those_named_right() -> None:
+    """Of four images, the input of three is named right, and the asset of two of these; one has no asset."""
+    results = [named(1, 1), named(1, 1), named(1, None), named(4, 1)]
+    rules = FittedRules({}, dict.fromkeys(TITLES, 0.5), 0, "means")
+    everything, nameable, by_style, *_ = _tables(results, rules, ["input", "samples", "asset"])
+    shares = [[cell.split(" ")[0] for cell in row[1:]] for row in everything.rows]
+    assert shares == [["4", "75.0", "75.0"], ["4", "0.0", "100.0"], ["4", "75.0", "75.0"]]
+    assert everything.rows[0][2] == "75.0 [30.1, 95.4]"
+    assert [[cell.split(" ")[0] for cell in row[1:]] for row in nameable.rows] == [
+        ["3", "0.0", "100.0"],
+        ["3", "66.7", "66.7"],
+    ]
+    assert by_style.rows[2][1:] == everything.rows[2][1:]
+    assert "named right" not in "".join(table.title for table in _tables([named(2, 1)], rules, ["input", "samples"]))
 
 
 def test_parts_make_the_views_and_the_whole_command_reports(args, monkeypatch):
