@@ -21,6 +21,7 @@ _MOST_NOISE: Final = 3.5  # robust standard deviation of the border's color diff
 _LEAST_BORDER: Final = 0.6  # share of the border that must show the background
 _LEAST_SIDE: Final = 0.1  # the same for each of the four sides
 _MOST_PARTS: Final = 4  # objects that may be cut by the border
+_SHORTEST_PART: Final = 8  # pixels of the border at the coarse size; shorter parts are noise
 _MOST_LOCAL: Final = 3.0  # by how much the field may differ from the polynomial: more would follow a smooth object
 _TOLERANCE: Final = (2.5, 8.0)  # color difference (CIE76) below which a pixel may be background, without and with noise
 
@@ -92,7 +93,8 @@ def _check_border(matches: Mask) -> None:
     """Check where the border of an image matches the first model: bool [h, w]."""
     around = np.concatenate([matches[0], matches[:, -1], matches[-1, ::-1], matches[::-1, 0]])
     around = ndimage.median_filter(around.astype(np.uint8), 9, mode="wrap") > 0
-    parts = int((around & ~np.roll(around, 1)).sum())
+    labels, count = ndimage.label(~around)
+    parts = int((np.bincount(labels, minlength=count + 1)[1:] >= _SHORTEST_PART).sum())
     if around.mean() < _LEAST_BORDER or parts > _MOST_PARTS:
         raise NotUniformError("its border shows more than one smoothly graded color")
 

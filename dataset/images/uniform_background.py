@@ -27,7 +27,7 @@ from dataset.images.background_color import (
 WORKING_SIDE: Final = 1024  # pixels; larger images are reduced to this
 _COARSE_SIDE: Final = 160  # pixels; the background's color is fitted at this size
 _LEAST_LARGEST: Final = 0.25  # share of the object that its largest part must have
-_LARGEST_CONTACT: Final = 0.12  # share of each of two opposite sides that an object may cover
+_LARGEST_CONTACT: Final = 0.04  # share of each of two opposite sides that an object may cover
 _NOISY: Final = 2.0  # color difference that 10 % of the background exceed if the image must be smoothed more
 _BLOCK: Final = 8  # pixels: size of the blocks of a JPEG, which blur the colors around an edge
 _SHADOW: Final = (0.55, 1.04)  # cube root of the brightness of a shadow relative to the background
@@ -87,7 +87,7 @@ def object_mask(lab: FloatImage, field: FloatImage, seen: Mask) -> Mask:
     shadow &= ~_sharp_parts(connected_to(same | shadow, seen) & ~same, same, shadow)
     inside = _without_dust(~connected_to(same | shadow, seen))
     flat = slope < 2 * float(np.median(slope[seen])) + 0.3
-    inside &= ~_holes(inside & same, flat & (difference < 0.5 * tolerance))
+    inside &= ~_holes(inside & same, flat)
     inside &= ~_holes(inside & shadow & colored, hue < 0.5 * tolerance)
     inside = _without_fringe(inside, difference)
     if inside.mean() < _LEAST_OBJECT:

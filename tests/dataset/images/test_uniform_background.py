@@ -149,11 +149,20 @@ def clutter(kind: str) -> Image.Image:
     return Image.fromarray(horizon)
 
 
+def test_an_enclosed_part_of_the_background_s_color_with_a_pattern_is_no_hole() -> None:
+    alpha, part = disc(0.5, 0.5, 0.4), disc(0.5, 0.5, 0.15)[..., None]
+    pixels = np.asarray(picture_of(alpha, flat((0.6, 0.6, 0.6)))) / 255
+    pattern = 0.6 + 0.012 * np.sin(X * 200)[..., None] * np.sin(Y * 200)[..., None]
+    cut = remove_uniform_background(Image.fromarray(np.uint8((pixels * (1 - part) + part * pattern) * 255)))
+    assert iou(cut, alpha) > 0.98
+
+
 @pytest.mark.parametrize("kind", ["noise", "clouds", "stripes", "horizon 0.5", "horizon 0.65", "horizon 0.8"])
 def test_clutter_is_refused(kind: str) -> None:
     picture = clutter(kind)
     picture.paste((250, 220, 20), (90, 80, 170, 190))
-    with pytest.raises(NotUniformError, match="border"):
+    reason = "border vary too much" if kind in ("noise", "clouds") else "border shows more than one"
+    with pytest.raises(NotUniformError, match=reason):
         remove_uniform_background(picture)
 
 
@@ -163,6 +172,25 @@ def test_clutter_is_refused(kind: str) -> None:
 def test_a_background_alone_is_refused(picture: Image.Image) -> None:
     with pytest.raises(NotUniformError, match="no object differs"):
         remove_uniform_background(picture)
+
+
+def test_many_things_cut_by_the_border_are_refused() -> None:
+    alpha = np.max([disc(x, y, 0.06) for x in (0.2, 0.5, 0.8) for y in (0, 1)] + [disc(0.5, 0.5, 0.3)], 0)
+    with pytest.raises(NotUniformError, match="border"):
+        remove_uniform_background(picture_of(alpha, flat((0.2, 0.3, 0.6))))
+
+
+def test_a_photograph_in_a_thin_frame_is_refused() -> None:
+    picture = Image.new("RGB", (SIZE, SIZE), (20, 60, 120))
+    picture.paste(clutter("clouds").crop((0, 0, SIZE - 10, SIZE - 10)), (5, 5))
+    with pytest.raises(NotUniformError, match="border"):
+        remove_uniform_background(picture)
+
+
+def test_a_floor_in_a_color_near_that_of_the_wall_is_refused() -> None:
+    behind = np.where((Y > 0.75)[..., None], np.array([0.56, 0.59, 0.56]), np.array([0.4, 0.45, 0.4]))
+    with pytest.raises(NotUniformError, match="border"):
+        remove_uniform_background(picture_of(disc(0.5, 0.4, 0.2), behind))
 
 
 def test_many_separate_things_are_refused() -> None:
