@@ -36,13 +36,14 @@ from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import distill
 from distill.sds.schedule import PRESETS, DistillSettings, TextureSettings
 from distill.texture.fit import FitOptions, fit_texture, surface_views
-from distill.texture.input_view import estimate_azimuth_deg, project_image
+from distill.texture.input_view import find_input_view
 from distill.texture.phase import new_texture, refine_texture
 from train.evaluate.selection import open_images, spread_evenly
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
 from train.model.reference import with_reference_image
 
-_T: Final = TextureSettings()
+_BRIEF: Final = TextureSettings()
+_T: Final = replace(_BRIEF, synchronized=False, rounds=6, groups=2, timesteps=(0.6, 0.2), iterations=40)
 _GRID: Final = _T.grid
 _FINE: Final = replace(PRESETS["tiny"].nerf, grid=HashGridSettings(6, 2, 17, 8, 1.6))
 _SCORES: Final = ("psnr", "psnr_box", "ssim", "ssim_box", "silhouette_iou")
@@ -90,19 +91,9 @@ def phase(
 ) -> None:
     """Run the texture phase, with the input image as another target if `input_weight` is not 0."""
     guidance = asset.guidance(scale, with_reference)
-    settings, camera = replace(asset.settings, texture=options), asset.truth.views[asset.view]
-    rgba, view = asset.prepared.rgba, None
-    if input_weight:
-        azimuth_deg = estimate_azimuth_deg(asset.state, settings, rgba, camera.elevation_deg)
-        view = project_image(
-            asset.state,
-            settings,
-            rgba,
-            elevation_deg=camera.elevation_deg,
-            azimuth_deg=azimuth_deg,
-            resolution=options.resolution,
-            weight=input_weight,
-        )
+    settings = replace(asset.settings, texture=replace(options, input_weight=input_weight))
+    elevation_deg = asset.truth.views[asset.view].elevation_deg
+    view = find_input_view(asset.state, settings, asset.prepared.rgba, elevation_deg)
     refine_texture(asset.state, settings, guidance, input_view=view, quiet=True)
 
 
@@ -121,7 +112,6 @@ def fit_views(views: slice | None, asset: Asset, *, iterations: int = 100) -> No
     field.texture = texture
 
 
-_BRIEF: Final = replace(_T, synchronized=True, groups=1, rounds=10, timesteps=(0.8, 0.02), iterations=20)
 _SYNC: Final = replace(_T, synchronized=True, rounds=20, timesteps=(0.8, 0.02), iterations=20)
 _NOISE: Final = replace(
     _T,
@@ -148,7 +138,6 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "rounds-white": partial(phase, replace(_T, ignore_white=True)),
     "rounds-smooth": partial(phase, replace(_T, jitter=0.02)),
     "rounds-sharp": partial(phase, replace(_T, jitter=0.005)),
-    "rounds-residual": partial(phase, replace(_T, residual=True)),
     "one-step": partial(phase, _ONE_STEP),
     "one-step-mean-free": partial(phase, replace(_ONE_STEP, keep_mean=False)),
     "brief": partial(phase, _BRIEF),
@@ -160,7 +149,6 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         phase, replace(_BRIEF, timesteps=(0.999, 0.02), rounds=14), with_reference=True, input_weight=1.0
     ),
     "sync": partial(phase, _SYNC),
-    "sync-residual": partial(phase, replace(_SYNC, residual=True)),
     "sync-noise": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25)),
     "sync-high": partial(phase, replace(_SYNC, timesteps=(0.9, 0.02))),
     "sync-noise-groups4": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25, groups=4)),

@@ -31,6 +31,7 @@ from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same_request
 from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import PREVIEWS, Watch, distill
 from distill.sds.reference_loss import new_reference_view
+from distill.texture.input_view import find_input_view
 from distill.texture.phase import refine_texture
 from train.layers.compile import CompileChoice, choose_compute
 from train.model.multiview import MultiViewModel, load_model
@@ -195,15 +196,27 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
         write_preview=write_preview,
     )
     if job.request.settings.texture is not None:
-        _refine(job, state, guidance, title, quiet=watch is not None)
+        _refine(job, state, guidance, absolute=model.spec.cameras == "absolute", title=title, quiet=watch is not None)
     return state
 
 
-def _refine(job: Job, state: Distillation, guidance: Guidance, title: str, *, quiet: bool) -> None:
-    """Run the texture phase, write a preview of its result, and report its duration."""
-    report = refine_texture(state, job.request.settings, guidance, title=f"{title}, texture", quiet=quiet)
+def _refine(job: Job, state: Distillation, guidance: Guidance, *, absolute: bool, title: str, quiet: bool) -> None:
+    """Run the texture phase, write a preview of its result, and report its duration.
+
+    Without a given azimuth of the input image, a model with absolute camera labels (`absolute`) needs an estimate.
+    """
+    request, settings = job.request, job.request.settings
+    azimuth_deg = request.reference_azimuth_deg or request.loss_azimuth_deg
+    input_view = find_input_view(
+        state,
+        settings,
+        job.prepared.rgba,
+        request.elevation_deg,
+        azimuth_deg=azimuth_deg if azimuth_deg or not absolute else None,
+    )
+    report = refine_texture(state, settings, guidance, input_view=input_view, title=f"{title}, texture", quiet=quiet)
     preview = job.out / PREVIEWS / "texture.png"
-    write_preview(state.field, state.occupancy, job.request.settings, preview)
+    write_preview(state.field, state.occupancy, settings, preview)
     logger.info("%s: the texture took %.1f s in %d rounds", preview, report.seconds, report.rounds)
 
 

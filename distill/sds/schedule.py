@@ -81,35 +81,37 @@ class ShadingSettings:
 class TextureSettings:
     """Settings of the texture phase (`distill.texture`), which follows the last step and changes the albedo only.
 
-    In each round, renders from new cameras are noised, denoised in several DDIM steps, and decoded. The texture, a hash
-    grid that is added to the albedo, is then fitted to the decoded images.
+    The phase samples views of the model and fits a texture, a hash grid that is added to the albedo, to them and to the
+    input image.
     """
 
-    rounds: int = 6
-    groups: int = 2
+    rounds: int = 10
+    """Number of times that the texture is fitted."""
+    groups: int = 1
     """Groups of `VIEWS_PER_GROUP` orthogonal views per round. The model denoises the views of a group jointly."""
     resolution: int = 64
-    timesteps: tuple[float, float] = (0.6, 0.2)
-    """Timestep to which the renders are noised in the first and in the last round, as a fraction of the schedule."""
-    steps: int = 8
-    """Number of DDIM steps with which the renders of a round are denoised."""
-    synchronized: bool = False
+    timesteps: tuple[float, float] = (0.8, 0.02)
+    """Timestep of the first and of the last round, as a fraction of the noise schedule."""
+    synchronized: bool = True
     """Whether all rounds are the steps of one DDIM sampling of the same views: in each step, the clean latents that the
-    model predicts are replaced with those of the fitted renders. `steps` is then not used."""
+    model predicts are replaced with those of the fitted renders. Otherwise each round noises the renders of new views
+    to its timestep and denoises them in `steps` steps."""
+    steps: int = 8
+    """Number of DDIM steps per round if the rounds are not synchronized."""
     rescale: float = 0.5
     """As `DistillSettings.sds_rescale`."""
     keep_mean: bool = True
     """Whether the images of a group keep the mean color of the renders."""
-    residual: bool = False
-    """Whether only the change by the model is added to the renders, so that the autoencoder does not blur them."""
-    iterations: int = 40
+    ignore_white: bool = False
+    """Whether white pixels of the denoised images, which may be background, are ignored."""
+    input_weight: float = 1.0
+    """Weight of the loss between the render and the input image; 0 does not use the input image."""
+    iterations: int = 20
     """Steps of Adam with which the texture is fitted in each round."""
     learning_rate: float = 0.03
     jitter: float = 0.01
     """Standard deviation, in world units, by which the points of the texture are moved in each iteration. It keeps the
     texture smooth between the points that the fitted rays see."""
-    ignore_white: bool = False
-    """Whether white pixels of the denoised images, which may be background, are ignored."""
     grid: HashGridSettings = field(
         default_factory=partial(
             HashGridSettings, levels=4, features_per_level=3, log2_table_size=18, base_resolution=12, growth=1.7

@@ -98,6 +98,7 @@ class InputView:
     image: Tensor  # [1, 3, h, w]
     confidence: Tensor  # [n, 1]
     weight: float  # of the loss
+    overlap: float  # IoU of the silhouettes of the image and of the render, after their bounding boxes were aligned
 
 
 def fit_texture(

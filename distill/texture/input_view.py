@@ -6,6 +6,7 @@ are cropped to the object.
 Axis letters: `f` frames, `h w` pixels.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,11 +22,54 @@ from distill.sds.checkpoint import Distillation
 from distill.sds.schedule import DistillSettings
 from distill.texture.fit import InputView, surface_views
 
+logger = logging.getLogger(__name__)
+
 AZIMUTHS_DEG: Final = tuple(range(-60, 61, 10))  # images show objects from their front or slightly from the side
 _SIZE: Final = 32  # edge in pixels of the crops that are compared
 _OPAQUE: Final = 0.5
+LEAST_OVERLAP: Final = 0.7
+"""Smallest IoU of the silhouettes of image and render with which the image is projected."""
 _INSIDE: Final = 0.9  # smallest opacity of the pixels of the image that are projected
 _AT_ONCE: Final = 4
+
+
+def find_input_view(
+    state: Distillation,
+    settings: DistillSettings,
+    rgba: NDArray[np.uint8],
+    elevation_deg: float,
+    *,
+    azimuth_deg: float | None = None,
+) -> InputView | None:
+    """Return the input image as a target of the texture, or None if it is not used, and log how it is used.
+
+    The image is not used if its weight is 0, or if its silhouette differs from that of the object.
+
+    Args:
+        state: The state of a finished distillation. A texture of its field is removed.
+        settings: Settings of the distillation; `settings.texture` must not be None.
+        rgba: The input image [h, w, 4].
+        elevation_deg: Elevation of the camera of the image.
+        azimuth_deg: Azimuth of the camera of the image; None: estimate it.
+    """
+    if settings.texture is None or not settings.texture.input_weight:
+        return None
+    state.field.texture = None
+    if azimuth_deg is None:
+        azimuth_deg = estimate_azimuth_deg(state, settings, rgba, elevation_deg)
+    view = project_image(state, settings, rgba, elevation_deg=elevation_deg, azimuth_deg=azimuth_deg)
+    if view is None or view.overlap < LEAST_OVERLAP:
+        logger.info(
+            "the input image is not projected onto the texture: its silhouette and that of the object at azimuth %g "
+            "have an IoU of %.2f",
+            azimuth_deg,
+            0.0 if view is None else view.overlap,
+        )
+        return None
+    logger.info(
+        "the input image shows the object from azimuth %g (IoU of the silhouettes %.2f)", azimuth_deg, view.overlap
+    )
+    return view
 
 
 @torch.no_grad()
@@ -75,8 +119,6 @@ def project_image(
     *,
     elevation_deg: float,
     azimuth_deg: float,
-    resolution: int,
-    weight: float,
 ) -> InputView | None:
     """Return the input image as a target of the texture, or None if the image or the field has no visible object.
 
@@ -84,14 +126,15 @@ def project_image(
 
     Args:
         state: The state of a finished distillation. Its field must have no texture.
-        settings: Settings of the distillation.
+        settings: Settings of the distillation; `settings.texture` must not be None.
         rgba: The input image [h, w, 4].
         elevation_deg: Elevation of the camera of the image.
         azimuth_deg: Azimuth of the camera of the image.
-        resolution: Edge of the render in pixels.
-        weight: Weight of the loss.
     """
-    device = state.field.grid.table.device
+    options = settings.texture
+    if options is None:
+        raise ValueError("the projection of the input image needs DistillSettings.texture")
+    resolution, device = options.resolution, state.field.grid.table.device
     c2w, fov_deg = _camera(settings, elevation_deg, [azimuth_deg])
     surface = surface_views(state.field, c2w, fov_deg, resolution, march=settings.march, occupancy=state.occupancy)
     image = torch.from_numpy(np.ascontiguousarray(rgba)).permute(2, 0, 1).float() / 255
@@ -107,7 +150,14 @@ def project_image(
     )[0].clamp(0, 1)
     color = canvas[:3] / canvas[3:].clamp(min=1e-3)
     inside = (canvas[3] > _INSIDE).to(device).view(-1, 1)
-    return InputView(surface, color[None].to(device), surface.facing * inside, weight)
+    opaque, visible = canvas[3] >= _OPAQUE, surface.alpha.view(resolution, resolution).cpu() >= _OPAQUE
+    return InputView(
+        surface=surface,
+        image=color[None].to(device),
+        confidence=surface.facing * inside,
+        weight=options.input_weight,
+        overlap=float((opaque & visible).sum() / (opaque | visible).sum()),
+    )
 
 
 def _camera(

@@ -171,8 +171,6 @@ class _Phase:
     def _fit(self, surface: SurfaceViews, renders: Tensor, latents: Tensor) -> float:
         """Fit the texture to the decoded latents [f, c, h, w], and return the loss."""
         images = self._decode(latents)
-        if self.options.residual:
-            images = (renders + images - self._decode(self._encode(renders))).clamp(0, 1)
         if self.options.keep_mean:
             images = surface.with_mean_of(images, renders, VIEWS_PER_GROUP)
         return fit_texture(self.texture, self.optimizer, surface, images, self.fit_options, input_view=self.input_view)

@@ -5,45 +5,28 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from dataset.errors import UserError
 from distill.config import DistillRequest
 from distill.nerf.field import load_field
 from distill.nerf.render import render_views
 from distill.nerf.settings import HashGridSettings
-from distill.sds.checkpoint import Distillation, new_distillation
-from distill.sds.guidance import Guidance
-from distill.sds.oracle import Ball, oracle_denoiser, render_truth
-from distill.sds.schedule import VIEWS_PER_GROUP, TextureSettings, newer_settings, texture_settings
+from distill.sds.checkpoint import Distillation
+from distill.sds.oracle import render_truth
+from distill.sds.schedule import VIEWS_PER_GROUP, newer_settings, texture_settings
 from distill.texture.denoise import ddim_step, groups_of, timesteps_from
 from distill.texture.fit import surface_views
 from distill.texture.phase import new_texture, refine_texture, timestep_of_round, views_of_round
-from tests.support.distill_toy import ALPHAS, SETTINGS, encode
+from tests.support.distill_texture import GRID, ROUNDS, STRIPED, SYNCHRONIZED, make_ball, make_texture_guidance
+from tests.support.distill_toy import ALPHAS, SETTINGS
 from train.model.noise_schedule import add_noise
 
-GRID = HashGridSettings(levels=3, features_per_level=3, log2_table_size=12, base_resolution=6, growth=1.8)
-TEXTURE = TextureSettings(rounds=3, groups=1, resolution=16, steps=2, iterations=20, learning_rate=0.05, grid=GRID)
-ROUNDS = replace(SETTINGS, texture=TEXTURE)
-SYNCHRONIZED = replace(SETTINGS, texture=replace(TEXTURE, synchronized=True, rounds=5))
-STRIPED = (Ball((0.0, 0.0, 0.0), 0.45, (0.9, 0.3, 0.2), (0.2, 0.3, 0.9), stripe=0.2),)
-
-
-def guidance() -> Guidance:
-    oracle = oracle_denoiser(lambda v: render_truth(STRIPED, v.c2w, v.fov_deg, 16), encode, ALPHAS)
-    return Guidance(encode, oracle, ALPHAS, decode=lambda latents: F.pixel_shuffle(latents, 4).clamp(0, 1))
-
-
-def ball() -> Distillation:
-    """A new field: a gray blob."""
-    state = new_distillation(SETTINGS, "cpu")
-    state.occupancy.update(0, state.field.density, 0)
-    return state
+TEXTURED = replace(SETTINGS, texture=ROUNDS)
 
 
 def distance(state: Distillation) -> float:
     """Mean squared distance of the colors to the stripes, from new cameras."""
-    views = views_of_round(SETTINGS, TEXTURE, 7)
+    views = views_of_round(SETTINGS, ROUNDS, 7)
     with torch.no_grad():
         shown = render_views(
             state.field, views.c2w, views.fov_deg, 16, settings=SETTINGS.march, occupancy=state.occupancy
@@ -53,31 +36,32 @@ def distance(state: Distillation) -> float:
     return float((shown.rgb - truth)[inside].square().mean())
 
 
-@pytest.mark.parametrize("settings", [ROUNDS, SYNCHRONIZED], ids=["rounds", "synchronized"])
-def test_stripes_appear_and_the_shape_stays(settings):
-    state = ball()
+@pytest.mark.parametrize("texture", [ROUNDS, SYNCHRONIZED], ids=["rounds", "synchronized"])
+def test_stripes_appear_and_the_shape_stays(texture):
+    state = make_ball()
     before, points = distance(state), torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     density, parameters = state.field.density(points), dict(state.field.state_dict())
-    settings = replace(settings, texture=replace(settings.texture, keep_mean=False))
-    report = refine_texture(state, settings, guidance(), quiet=True)
+    settings = replace(SETTINGS, texture=replace(texture, keep_mean=False))
+    report = refine_texture(state, settings, make_texture_guidance(), quiet=True)
     assert distance(state) < 0.3 * before
     assert torch.equal(state.field.density(points), density)
     assert all(torch.equal(state.field.state_dict()[name], tensor) for name, tensor in parameters.items())
-    assert len(report.losses) == report.rounds == settings.texture.rounds
+    assert len(report.losses) == report.rounds == texture.rounds
 
 
-@pytest.mark.parametrize("settings", [ROUNDS, SYNCHRONIZED], ids=["rounds", "synchronized"])
-def test_a_repeated_phase_gives_the_same_texture(settings):
-    first, second = ball(), ball()
+@pytest.mark.parametrize("texture", [ROUNDS, SYNCHRONIZED], ids=["rounds", "synchronized"])
+def test_a_repeated_phase_gives_the_same_texture(texture):
+    settings = replace(SETTINGS, texture=texture)
+    first, second = make_ball(), make_ball()
     for _ in range(2):
-        refine_texture(first, settings, guidance(), quiet=True)  # the second time replaces the texture
-    refine_texture(second, settings, guidance(), quiet=True)
+        refine_texture(first, settings, make_texture_guidance(), quiet=True)  # the second time replaces the texture
+    refine_texture(second, settings, make_texture_guidance(), quiet=True)
     assert torch.equal(first.field.texture.table, second.field.texture.table)
 
 
 def test_the_mean_color_is_kept():
-    state = ball()
-    views = views_of_round(ROUNDS, TEXTURE, 0)
+    state = make_ball()
+    views = views_of_round(SETTINGS, ROUNDS, 0)
     surface = surface_views(state.field, views.c2w, views.fov_deg, 16, march=SETTINGS.march, occupancy=state.occupancy)
     renders = surface.render(new_texture(GRID, state.field)).detach()
     targets = 0.5 * renders + 0.1
@@ -89,8 +73,8 @@ def test_the_mean_color_is_kept():
 
 
 def test_a_texture_of_zeros_changes_nothing_and_renders_agree():
-    state = ball()
-    views = views_of_round(ROUNDS, TEXTURE, 1)
+    state = make_ball()
+    views = views_of_round(SETTINGS, ROUNDS, 1)
     surface = surface_views(state.field, views.c2w, views.fov_deg, 16, march=SETTINGS.march, occupancy=state.occupancy)
     texture = new_texture(GRID, state.field)
     for spread in (0.0, 0.5):
@@ -105,7 +89,7 @@ def test_a_texture_of_zeros_changes_nothing_and_renders_agree():
 
 
 def test_a_textured_field_is_read_back(tmp_path):
-    state = ball()
+    state = make_ball()
     state.field.save(tmp_path / "plain.safetensors")
     state.field.texture = new_texture(GRID, state.field)
     torch.nn.init.uniform_(state.field.texture.table, -1, 1)
@@ -121,14 +105,14 @@ def test_a_textured_field_is_read_back(tmp_path):
 
 
 def test_rounds_fall_from_the_first_timestep_to_the_last():
-    assert [timestep_of_round(TEXTURE, number) for number in range(3)] == pytest.approx([0.6, 0.4, 0.2])
-    assert timestep_of_round(replace(TEXTURE, rounds=1), 0) == 0.6
+    assert [timestep_of_round(ROUNDS, number) for number in range(3)] == pytest.approx([0.6, 0.4, 0.2])
+    assert timestep_of_round(replace(ROUNDS, rounds=1), 0) == 0.6
     assert timesteps_from(0.6, 0.15, 4, 1000) == pytest.approx([600, 450, 300, 150], abs=1)
     assert timesteps_from(1.0, 1.0, 1, 1000) == [999]
 
 
 def test_cameras_of_a_round_are_groups_of_orthogonal_views():
-    views = views_of_round(SETTINGS, replace(TEXTURE, groups=2), 3)
+    views = views_of_round(SETTINGS, replace(ROUNDS, groups=2), 3)
     for group in groups_of(views):
         assert len(group) == VIEWS_PER_GROUP
         np.testing.assert_allclose(np.mod(np.diff(group.azimuth_deg), 360), 90)
@@ -147,11 +131,11 @@ def test_a_ddim_step_keeps_the_noise():
 
 def test_the_phase_is_part_of_the_request_only_if_it_runs():
     plain = DistillRequest("image", "model", "tiny", 15.0, 3.0, replace(SETTINGS, texture=None))
-    textured = replace(plain, settings=ROUNDS)
+    textured = replace(plain, settings=TEXTURED)
     assert "texture" not in plain.as_json()["settings"]
     assert textured.as_json()["settings"]["texture"]["rounds"] == 3
     assert plain.sha256 != textured.sha256
-    assert newer_settings(ROUNDS)["texture"] == asdict(TEXTURE)
+    assert newer_settings(TEXTURED)["texture"] == asdict(ROUNDS)
     assert "texture" not in newer_settings(replace(SETTINGS, texture=None))
 
 
@@ -165,7 +149,7 @@ def test_the_phase_is_part_of_the_request_only_if_it_runs():
 )
 def test_invalid_settings_are_refused(change, complaint):
     with pytest.raises(UserError, match=complaint):
-        replace(TEXTURE, **change)
+        replace(ROUNDS, **change)
 
 
 @pytest.mark.parametrize(("size", "levels", "cells"), [(64, 4, 58), (128, 5, 100), (256, 7, 289)])
