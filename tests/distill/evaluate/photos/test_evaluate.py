@@ -24,6 +24,7 @@ from distill.evaluate.photos.rules import TITLES
 from distill.evaluate.photos.views import read_strip
 from distill.mesh import export
 from distill.output import results
+from distill.runs.sequential import RunOutcome
 from tests.support.distill_micro import SETTINGS, draw
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "coarse_metrics")]
@@ -134,6 +135,24 @@ def test_assets_are_distilled_named_and_resumed(args, monkeypatch):
     assert page.count("<img ") == 6
     with Image.open(args.out / "sheet.jpg") as sheet:
         assert sheet.height == 20 + 2 * 102
+
+
+def test_workers_share_the_distillations(args, monkeypatch):
+    """Each run is given to the workers; a stopped one ends the command, and a failed one counts as wrong."""
+    given: list[tuple[str, int | None, list[str]]] = []
+
+    def on_workers(jobs, device, workers, address):
+        given.append((device, workers, [job.name for job in jobs]))
+        return iter([RunOutcome(job.name, status, reason="in a test") for job in jobs])
+
+    monkeypatch.setattr("distill.runs.ray_workers.on_workers", on_workers)
+    status = "failed"
+    assert evaluate_photos(replace(args, workers=2))[0] == 1
+    assert given == [("cpu", 2, ["b-seed-0", "a-seed-0"])]
+    assert [each["failure"] for each in summary_of(args)["images"]] == ["in a test"] * 2
+    status = "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_photos(replace(args, workers=2))
 
 
 def test_a_limit_takes_the_first_images(args):
